@@ -1,4 +1,4 @@
-"""CPU per event of reading the events topic: `Source.poll` of both clients, and of kafka-python's own decoder.
+"""CPU per event of reading the events topic: `Source.poll` of both clients.
 
 A broker is started for this alone, unless `--bootstrap` names one. Client CPU is that of all threads of this process;
 the broker shares the machine, so CPU per event is the fair figure and not the rate.
@@ -15,15 +15,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from kafka.admin import KafkaAdminClient
-from trustwatch.ingest.kafka import open_group_source, open_writer, record_codec
-from trustwatch.ingest.kafka.kafka_python import batch_decoding
-from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTopics
+from trustwatch.ingest.kafka import open_group_source, open_writer
+from trustwatch.ingest.kafka.settings import KafkaClientName, KafkaClientSettings
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics import record_codec
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from scripts.service_stack import ServiceUnavailable
 
@@ -99,25 +100,19 @@ def measure(bootstrap: str, number: int, rounds: int) -> list[dict[str, Any]]:
     topic = f"bench-{time.time_ns()}"
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.create_topics({topic: {"num_partitions": PARTITIONS, "replication_factor": 1}}, wait_for_metadata=True)
-    settings = KafkaClientSettings(bootstrap_servers=(bootstrap,), names=KafkaTopics(events=topic), client="confluent")
+    settings = KafkaClientSettings(bootstrap_servers=(bootstrap,), names=TopicNames(events=topic), client="confluent")
     rows = []
     cpu, rate = fill(settings, number)
     rows.append({"way": "write, confluent", "us_per_event": cpu, "per_s": rate})
-    known = batch_decoding.PATCHED_VERSION
-    ways = {
-        "read, kafka-python, whole batches": ("kafka-python", known),
-        "read, kafka-python, its own decoder": ("kafka-python", "none"),
-        "read, confluent": ("confluent", known),
-    }
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    found: dict[str, list[tuple[float, float]]] = {client: [] for client in get_args(KafkaClientName)}
     for _ in range(rounds):
-        for way, (client, version) in ways.items():
-            batch_decoding.PATCHED_VERSION = version
-            found[way].append(read(msgspec.structs.replace(settings, client=client), number))
-    batch_decoding.PATCHED_VERSION = known
-    for way, pairs in found.items():
+        for client, pairs in found.items():
+            pairs.append(read(msgspec.structs.replace(settings, client=client), number))
+    for client, pairs in found.items():
         cpus, rates = zip(*pairs, strict=True)
-        rows.append({"way": way, "us_per_event": statistics.median(cpus), "per_s": statistics.median(rates)})
+        rows.append(
+            {"way": f"read, {client}", "us_per_event": statistics.median(cpus), "per_s": statistics.median(rates)}
+        )
     admin.delete_topics([topic])
     admin.close()
     return rows

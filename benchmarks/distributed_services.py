@@ -25,10 +25,10 @@ from trustwatch.api.settings.loading import load_process_settings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.kafka import open_admin, open_writer
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.scoring.learning.walkforward import train_walk_forward
@@ -188,7 +188,7 @@ class DistributedDeployment:
     def write_events(self, records: Iterable[Record], at_once: int = 5_000) -> int:
         """Write *records* to the events topic; returns how many."""
         writer, waiting, count = open_writer(self.kafka), iter(records), 0
-        log = KafkaCommitLog(writer, self.kafka.names.events)
+        log = TopicCommitLog(writer, self.kafka.names.events)
         while part := list(itertools.islice(waiting, at_once)):
             log.append(part)
             log.sync()

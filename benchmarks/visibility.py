@@ -29,11 +29,11 @@ import msgspec
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.kafka import open_admin, open_group_source, open_writer
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 
 from .distributed_services import (
     PARTITIONS,
@@ -188,7 +188,7 @@ async def _probes(
 ) -> tuple[dict[str, float], list[float]]:
     """Send probes at their times; returns when each was handed to the producer, and how long until it was seen."""
     writer, loop, began = open_writer(kafka), asyncio.get_running_loop(), {}
-    log, run = KafkaCommitLog(writer, kafka.names.events), secrets.token_hex(4)
+    log, run = TopicCommitLog(writer, kafka.names.events), secrets.token_hex(4)
     asking: list[asyncio.Task[float]] = []
     start = time.monotonic()
     with ThreadPoolExecutor(1) as thread:
@@ -206,7 +206,7 @@ async def _probes(
     return began, seen
 
 
-def _write(log: KafkaCommitLog, records: list[Record]) -> None:
+def _write(log: TopicCommitLog, records: list[Record]) -> None:
     log.append(records)
     log.sync()
 
@@ -231,7 +231,7 @@ def send(kafka: KafkaClientSettings, bodies: Path, rate: float, seconds: float) 
     """The load: events at *rate*, in slices, as the door writes them."""
     waiting = msgspec.msgpack.decode(bodies.read_bytes(), type=list[EventTemplate])
     writer = open_writer(kafka)
-    log, sent, first = KafkaCommitLog(writer, kafka.names.events), 0, time.time_ns() // 1000 % 10**12
+    log, sent, first = TopicCommitLog(writer, kafka.names.events), 0, time.time_ns() // 1000 % 10**12
     start = time.monotonic()
     while (passed := time.monotonic() - start) < seconds:
         due = min(int((passed + SLICE_S) * rate) - sent, 5_000)

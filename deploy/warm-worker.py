@@ -9,11 +9,8 @@ from pathlib import Path
 from trustwatch.api.composition import live_policy
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.kafka import warm_up as warm_up_reading
-from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.pipeline.processor import warm_up
 
 model = load_trained_model(Path(sys.argv[1]))
 warm_up(model, ColumnEncoder(model.salt, {}), live_policy(Settings()))
-warm_up_reading(KafkaClientSettings(bootstrap_servers=("127.0.0.1:9092",)))  # none is asked

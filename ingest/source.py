@@ -115,6 +115,9 @@ class GroupSource(DurableSource, Protocol):
 class TopicWriter(Protocol):
     """Writes to topics, idempotently and with the acknowledgement of all in-sync replicas."""
 
+    replaced: int
+    """Number of producers that were given up, since records failed or had no outcome, and opened anew."""
+
     def send(
         self,
         topic: str,

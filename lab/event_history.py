@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..api.brokers import open_reader
 from ..api.composition import load_erased_filter
 from ..api.settings.root import Settings
 from ..ingest.archive.archive_files import read_position
@@ -20,12 +21,11 @@ from ..ingest.errors import MalformedEvent
 from ..ingest.events import NativeEvent
 from ..ingest.file_source import FileSource
 from ..ingest.formats.history_decoding import decode_history_event
-from ..ingest.kafka import open_reader
-from ..ingest.kafka.record_codec import SourcePartition, to_record
 from ..ingest.log.log_reader import LogReader
 from ..ingest.log.log_segments import segment_bases
 from ..ingest.record_keys import raw_id_hash
 from ..ingest.source import Record, RecordKind
+from ..ingest.topics.topic_history import topic_parts
 from .session import LabError, LabSession, warn_incomplete
 
 BATCH_RECORDS = 1000
@@ -176,11 +176,11 @@ class EventHistory:
             return self._default_records(event_filter)
         if self._source == "archive":
             return self._configured_archive_records(event_filter)
-        return self._log_records() if self._source == "log" else self._kafka_records()
+        return self._log_records() if self._source == "log" else self._topic_records()
 
     def _default_records(self, event_filter: EventFilter) -> Iterator[Record]:
-        if self._settings.kafka.bootstrap_servers:
-            yield from self._kafka_records()
+        if self._settings.distributed:
+            yield from self._topic_records()
             return
         directory = self._settings.archive.directory
         archived = None if directory is None else read_position(directory)
@@ -212,19 +212,16 @@ class EventHistory:
             )
         return _archive_records(directory, event_filter)
 
-    def _kafka_records(self) -> Iterator[Record]:
-        if not self._settings.kafka.bootstrap_servers:
+    def _topic_records(self) -> Iterator[Record]:
+        if not self._settings.distributed:
             raise LabError("no brokers are configured: set `kafka.bootstrap_servers` in the settings")
-        kafka = self._settings.kafka
-        topic = kafka.names.events
+        broker_settings = self._settings.brokers
+        topic = broker_settings.names.events
         erased = load_erased_filter(self._settings, topic)
-        with closing(open_reader(kafka, [topic])) as reader:
-            partitions = len(reader.end_offsets())
-            while not reader.at_end():
-                for part in reader.poll(1.0, BATCH_RECORDS):
-                    partition = SourcePartition(topic, part.partition, partitions)
-                    for raw in part.records:
-                        yield erased.filter_record(part.partition, raw.offset, to_record(raw, partition))
+        with closing(open_reader(broker_settings, [topic])) as reader:
+            for part in topic_parts(reader, topic, erased, poll_s=1.0, max_records=BATCH_RECORDS):
+                if part is not None:
+                    yield from part.records
 
 
 def _event_batches(records: Iterator[Record]) -> Iterator[list[Record]]:

@@ -15,7 +15,7 @@ from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import FEATURES
-from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
+from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.lab import (
     LabSession,
     backtest_frames,
@@ -141,7 +141,7 @@ def features_page() -> str:
 def topics_page() -> str:
     """Our topics with the settings that `trustwatch topics create` gives them."""
     rows = [
-        f"| `{one.name(KafkaTopics())}` | {one.keyed_by} | {one.holds} | "
+        f"| `{one.name(TopicNames())}` | {one.keyed_by} | {one.holds} | "
         + ", ".join(f"`{name}={value}`" for name, value in one.configs.items())
         + " |"
         for one in TOPIC_DEFINITIONS

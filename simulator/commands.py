@@ -16,15 +16,14 @@ import msgspec
 import typer
 
 from ..api import clock
+from ..api.brokers import BrokerSettings, open_writer
 from ..api.cli.terminal import JsonOption, SettingsFileOption, print_message, print_summary
 from ..api.settings.loading import load_process_settings
 from ..ingest.errors import ConfigError
 from ..ingest.events import decode_event
-from ..ingest.kafka import open_writer
-from ..ingest.kafka.kafka_commit_log import KafkaCommitLog
-from ..ingest.kafka.settings import KafkaClientSettings
 from ..ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
 from ..ingest.source import Record, RecordKind
+from ..ingest.topics.topic_commit_log import TopicCommitLog
 from .attack_scenarios import SCENARIOS
 from .event_stream import retime, simulate
 from .labelled_events import SimulatedEvent, write_jsonl
@@ -34,7 +33,7 @@ SEND_SLICE_S = 0.05
 MAX_EVENTS_PER_APPEND = 5_000
 
 
-def send_at_rate(events: Iterable[SimulatedEvent], kafka: KafkaClientSettings, rate: float) -> tuple[int, float]:
+def send_at_rate(events: Iterable[SimulatedEvent], kafka: BrokerSettings, rate: float) -> tuple[int, float]:
     """Write *events* to the events topic as the ingest role would.
 
     Args:
@@ -49,7 +48,7 @@ def send_at_rate(events: Iterable[SimulatedEvent], kafka: KafkaClientSettings, r
         LogFailed: the brokers did not acknowledge.
     """
     writer = open_writer(kafka)
-    log = KafkaCommitLog(writer, kafka.names.events)
+    log = TopicCommitLog(writer, kafka.names.events)
     started, sent = clock.monotonic(), 0
     waiting = iter(events)
     try:

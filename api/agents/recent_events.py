@@ -219,9 +219,9 @@ class AgentEventHistory(NamedTuple):
 
 def event_locations(settings: Settings) -> EventLocations:
     """Places where a service keeps its events."""
-    kafka = settings.kafka
-    if kafka.bootstrap_servers:
-        return EventLocations(None, settings.archive.directory, kafka.names.events)
+    brokers = settings.brokers
+    if settings.distributed:
+        return EventLocations(None, settings.archive.directory, brokers.names.events)
     return EventLocations(settings.data_dir / "log", settings.archive.directory)
 
 

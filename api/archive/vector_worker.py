@@ -24,9 +24,7 @@ def run_vector_archive(child: ChildRuntime) -> None:
     settings = child.settings
     directory, spool = settings.archive.vectors, spool_directory(settings)
     assert directory is not None
-    archive = VectorArchive(
-        directory, spool, [level.label for level in RiskLevel], named=bool(settings.kafka.bootstrap_servers)
-    )
+    archive = VectorArchive(directory, spool, [level.label for level in RiskLevel], named=settings.distributed)
     archive.start()
     upkeep = ArchiveMaintenance(directory, "vectors", settings.archive)
     told_at = float("-inf")

@@ -18,15 +18,14 @@ from ...ingest.archive.event_archive import EventArchive, EventToArchive
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import MalformedEvent, Unavailable
 from ...ingest.events import decode_event
-from ...ingest.kafka import open_group_source, open_reader
-from ...ingest.kafka.protocols import KafkaGroupSource
-from ...ingest.kafka.settings import KafkaClientSettings
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_erasure import ErasedFilter
 from ...ingest.source import DurableSource, RecordBatch, RecordKind
+from ...ingest.topics.protocols import TopicGroupSource
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from .. import clock
+from ..brokers import BrokerSettings, open_group_source, open_reader
 from ..child_process import ChildRuntime, run_child
 from ..composition import load_erased_filter, open_service_identities
 from ..settings.root import Settings
@@ -100,8 +99,8 @@ class EventArchiver:
         directory = settings.archive.directory
         assert directory is not None
         self._settings = settings
-        self._kafka = _archive_group_settings(settings) if settings.kafka.bootstrap_servers else None
-        self._archive = EventArchive(directory, "" if self._kafka is None else self._kafka.names.events)
+        self._brokers = _archive_group_settings(settings) if settings.distributed else None
+        self._archive = EventArchive(directory, "" if self._brokers is None else self._brokers.names.events)
         self._source: DurableSource | None = None
         self._positions: dict[int, int] = {}
         self.partitions: dict[int, PartitionArchiver] = {}
@@ -118,11 +117,11 @@ class EventArchiver:
         """
         positions = self._archive.start()
         self._positions = dict(positions or {})
-        if self._kafka is not None:
+        if self._brokers is not None:
             # Who is erased from here on is erased in what was archived, once we are past that.
-            self._erased_filter = load_erased_filter(self._settings, self._kafka.names.events)
+            self._erased_filter = load_erased_filter(self._settings, self._brokers.names.events)
             identities = open_service_identities(self._settings)
-            source = open_group_source(self._kafka, member=GROUP_MEMBER, identities=identities)
+            source = open_group_source(self._brokers, member=GROUP_MEMBER, identities=identities)
             self._source = source
             source.join(self)
             return
@@ -150,7 +149,7 @@ class EventArchiver:
         firsts = self._first_offsets() if new else {}
         for partition in partitions:
             base = self._positions.get(partition, firsts.get(partition, 0))
-            self._open_partition(partition, base, 0, DuplicateWindow(self._settings.kafka.duplicate_window))
+            self._open_partition(partition, base, 0, DuplicateWindow(self._settings.brokers.duplicate_window))
         return {partition: self.partitions[partition].base_offset for partition in partitions}
 
     def revoked(self, partitions: Collection[int]) -> None:
@@ -164,8 +163,8 @@ class EventArchiver:
             self.partitions.pop(partition, None)
 
     def _first_offsets(self) -> dict[int, int]:
-        assert self._kafka is not None
-        reader = open_reader(self._kafka, (self._kafka.names.events,))
+        assert self._brokers is not None
+        reader = open_reader(self._brokers, (self._brokers.names.events,))
         try:
             return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
         finally:
@@ -218,8 +217,8 @@ class EventArchiver:
 
     def note_position(self) -> None:
         """Tell Kafka's lag tools how far the files go."""
-        if self._kafka is not None:
-            source: KafkaGroupSource = self._source  # type: ignore[assignment]
+        if self._brokers is not None:
+            source: TopicGroupSource = self._source  # type: ignore[assignment]
             source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
 
     def close(self) -> None:
@@ -229,9 +228,9 @@ class EventArchiver:
         self._archive.close()
 
 
-def _archive_group_settings(settings: Settings) -> KafkaClientSettings:
-    kafka = settings.kafka
-    return msgspec.structs.replace(kafka, group_id=kafka.group_id + GROUP_SUFFIX)
+def _archive_group_settings(settings: Settings) -> BrokerSettings:
+    brokers = settings.brokers
+    return msgspec.structs.replace(brokers, group_id=brokers.group_id + GROUP_SUFFIX)
 
 
 def run_event_archive(child: ChildRuntime) -> None:

@@ -24,13 +24,12 @@ from ...ingest.errors import ConfigError, MalformedEvent
 from ...ingest.events import NativeEvent
 from ...ingest.file_source import FileSource
 from ...ingest.formats.history_decoding import decode_history_event
-from ...ingest.kafka import open_reader
-from ...ingest.kafka.protocols import TopicReader
-from ...ingest.kafka.settings import KafkaClientSettings
-from ...ingest.kafka.topic_history import as_one_line, topic_event_lines
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.source import Record, RecordBatch, RecordKind, Source
+from ...ingest.topics.protocols import TopicReader
+from ...ingest.topics.topic_history import as_one_line, topic_event_lines
+from ..brokers import BrokerSettings, open_reader
 from ..composition import load_erased_filter
 from ..settings.root import Settings
 from .terminal import byte_progress, print_message
@@ -124,7 +123,7 @@ def _may_be_in_window(record: Record, window: TimeWindow) -> bool:
 class TopicRange(NamedTuple):
     """Range of a topic to read: offsets by partition, whose end is open where it is None; None = all there is."""
 
-    kafka: KafkaClientSettings
+    broker_settings: BrokerSettings
     name: str
     offsets: dict[int, tuple[int, int | None]] | None
 
@@ -142,16 +141,16 @@ def parse_topic_url(named: str, settings: Settings) -> TopicRange:
     Raises ConfigError.
     """
     parts = urlsplit(named)
-    kafka = settings.kafka
+    broker_settings = settings.brokers
     if parts.netloc:
-        kafka = msgspec.structs.replace(kafka, bootstrap_servers=tuple(parts.netloc.split(",")))
-    if not kafka.bootstrap_servers:
+        broker_settings = msgspec.structs.replace(broker_settings, bootstrap_servers=tuple(parts.netloc.split(",")))
+    if not broker_settings.bootstrap_servers:
         raise ConfigError(f"{named}: names no brokers, and neither do the settings: kafka://HOST:PORT/TOPIC")
     query = parse_qs(parts.query, keep_blank_values=True)
     if parts.scheme != "kafka" or set(query) - {"offsets"}:
         raise ConfigError(f"{named}: must be kafka://HOST:PORT,…/TOPIC?offsets=PARTITION:FIRST-END,…")
     offsets = _parse_offsets(named, query["offsets"][0]) if "offsets" in query else None
-    return TopicRange(kafka, parts.path.strip("/") or kafka.names.events, offsets)
+    return TopicRange(broker_settings, parts.path.strip("/") or broker_settings.names.events, offsets)
 
 
 def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
@@ -171,7 +170,7 @@ def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
 def _topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator[bytes]:
     """Events of a topic, see `topic_event_lines`."""
     topic = parse_topic_url(named, settings)
-    reader = open_reader(topic.kafka, (topic.name,))
+    reader = open_reader(topic.broker_settings, (topic.name,))
     lines = 0
     try:
         partitions = _seek_topic(named, topic, reader)

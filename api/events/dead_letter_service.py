@@ -108,7 +108,7 @@ class DeadLetterService:
         record_format: str | None,
     ) -> _ReadLetter:
         """Letters of topics are seen by callers of all tenants alone."""
-        topics = self._runtime.settings.kafka.topics
+        topics = self._runtime.settings.brokers.topics
         topic = next((topic for topic in topics if topic.name == letter.source), None)
         if topic is not None:
             return _ReadLetter(parse_foreign_dead_letter(letter.raw, topic.parser()), SourceBinding(topic))

@@ -49,5 +49,5 @@ class DiskReserve:
 
 def disk_reserve(settings: Settings, monotonic: Callable[[], float]) -> DiskReserve:
     """The reserve of a service: on the disk of its event log, where that is a local one."""
-    reserve_mb = 0 if settings.kafka.bootstrap_servers else settings.pipeline.disk_reserve_mb
+    reserve_mb = 0 if settings.distributed else settings.pipeline.disk_reserve_mb
     return DiskReserve(settings.data_dir, reserve_mb * 1024 * 1024, monotonic)

@@ -9,11 +9,11 @@ import structlog
 
 from ...ingest.errors import ConfigError, CorruptLog, MalformedEvent, SourceNotAllowed, Unavailable
 from ...ingest.formats.raw_records import RawRecord
-from ...ingest.kafka.protocols import FetchedRecords, TopicReader
-from ...ingest.kafka.record_codec import KafkaRecord, headers_for
 from ...ingest.record_keys import record_id
 from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, TopicWriter
+from ...ingest.topics.protocols import FetchedRecords, TopicReader
+from ...ingest.topics.record_codec import TopicRecord, headers_for
 from ..http.auth.callers import SourceBinding
 from ..settings.kafka_settings import ForeignTopicSettings
 from .admission import MAX_CLOCK_AHEAD_S, Admission, dead_letter_record
@@ -181,7 +181,7 @@ class ForeignTopicReader:
             self._reader.close()
             self._reader = None
 
-    def _admit_record(self, partition: int, record: KafkaRecord) -> Iterator[Record | RejectedTopicRecord]:
+    def _admit_record(self, partition: int, record: TopicRecord) -> Iterator[Record | RejectedTopicRecord]:
         """Events of a record, and what of it is refused. Never raises: no record stops the ones behind it."""
         now_ms = self._now_ms()
         if record.value is None:
@@ -197,7 +197,7 @@ class ForeignTopicReader:
             yield self._admit_event(record, (partition, index), raw_record, now_ms)
 
     def _admit_event(
-        self, record: KafkaRecord, position: EventPosition, raw_record: RawRecord, now_ms: int
+        self, record: TopicRecord, position: EventPosition, raw_record: RawRecord, now_ms: int
     ) -> Record | RejectedTopicRecord:
         try:
             return self._admission.admit(raw_record, self._binding, now_ms)
@@ -205,7 +205,7 @@ class ForeignTopicReader:
             return self._reject(record, position, raw_record.raw, error, now_ms)
 
     def _reject(
-        self, record: KafkaRecord, position: EventPosition, raw: bytes, error: Exception, now_ms: int
+        self, record: TopicRecord, position: EventPosition, raw: bytes, error: Exception, now_ms: int
     ) -> RejectedTopicRecord:
         """Reject an event. The same record always makes the same letter: its id follows from its position."""
         topic, name = self.settings.topic, self.settings.name
@@ -236,7 +236,7 @@ class ForeignTopicReader:
         return RejectedTopicRecord(dead_letter_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
 
 
-def _header_texts(record: KafkaRecord) -> dict[str, str]:
+def _header_texts(record: TopicRecord) -> dict[str, str]:
     """Headers with names in small letters; what is no UTF-8 can not be meant for us."""
     return {name.lower(): value.decode(errors="replace") for name, value in record.headers if value is not None}
 

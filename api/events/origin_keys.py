@@ -29,7 +29,7 @@ def open_shared_secret(settings: Settings) -> PrivacyKey:
     Raises:
         ConfigError: it can not be read or written, or each process would make one of its own.
     """
-    if settings.kafka.bootstrap_servers and settings.privacy.key_file is None:
+    if settings.distributed and settings.privacy.key_file is None:
         raise ConfigError(
             "privacy.key_file is not set: with Kafka each process would derive other keys of origins, and hashes of "
             "one value would differ; name a file that all processes have, and start anew"

@@ -90,7 +90,7 @@ SourceKey = tuple[str, str]
 
 def silence_watched_sources(settings: Settings) -> dict[SourceKey, EventSourceSettings]:
     """Sources whose silence raises an alert: those that have a bound."""
-    kinds: Mapping[str, Sequence[EventSourceSettings]] = {"topic": settings.kafka.topics, "caller": settings.callers}
+    kinds: Mapping[str, Sequence[EventSourceSettings]] = {"topic": settings.brokers.topics, "caller": settings.callers}
     return {
         (kind, source.name): source
         for kind, sources in kinds.items()

@@ -8,10 +8,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-from ...ingest.kafka import open_reader, open_writer
-from ...ingest.kafka.protocols import TopicReader
-from ...ingest.kafka.settings import KafkaClientSettings
+from ...ingest.topics.protocols import TopicReader
 from .. import clock
+from ..brokers import BrokerSettings, open_reader, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import open_service_identities, principal_alias
 from ..settings.kafka_settings import ForeignTopicSettings
@@ -35,21 +34,21 @@ def run_ingest_worker(child: ChildRuntime) -> None:
 
 def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
     """All foreign topics of the settings. Nothing is opened yet: what does not answer is tried again."""
-    kafka = settings.kafka
+    brokers = settings.brokers
     admission = Admission(
         AgentRegistry(settings.registry), principal_alias(settings), open_service_identities(settings)
     )
     sources = [
-        ForeignTopicReader(topic, _reader_factory(kafka, topic), admission, clock.monotonic, clock.now_ms)
-        for topic in settings.kafka.topics
+        ForeignTopicReader(topic, _reader_factory(brokers, topic), admission, clock.monotonic, clock.now_ms)
+        for topic in settings.brokers.topics
     ]
-    outputs = IngestOutputTopics(kafka.names.events, kafka.names.dead_letters)
-    return TopicIngest(sources, lambda: open_writer(kafka), outputs, clock.monotonic, clock.now_ms, child.sleep)
+    outputs = IngestOutputTopics(brokers.names.events, brokers.names.dead_letters)
+    return TopicIngest(sources, lambda: open_writer(brokers), outputs, clock.monotonic, clock.now_ms, child.sleep)
 
 
-def _reader_factory(kafka: KafkaClientSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:
+def _reader_factory(brokers: BrokerSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:
     """A group of its own for each topic: where one is read from is no other's business."""
-    return lambda: open_reader(kafka, [topic.topic], f"{kafka.group_id}.ingest.{topic.name}", topic.start)
+    return lambda: open_reader(brokers, [topic.topic], f"{brokers.group_id}.ingest.{topic.name}", topic.start)
 
 
 def _send_report(child: ChildRuntime, report: IngestReport) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,13 +17,12 @@ import structlog
 from ...ingest.archive.archive_files import read_position
 from ...ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
 from ...ingest.events import decode_event
-from ...ingest.kafka import open_reader
-from ...ingest.kafka.record_codec import SourcePartition, to_record
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_keys import raw_id_hash
 from ...ingest.source import Record, RecordKind
 from ...ingest.timestamps import MINUTE_MS
+from ...ingest.topics.topic_history import topic_parts
 from ...scoring.learning.feedback_preview import (
     FeedbackLabel,
     PreviewContext,
@@ -38,6 +38,7 @@ from ...scoring.store.agent_store import AgentQuery
 from ...scoring.store.database import iterate_pages
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
+from ..brokers import open_reader
 from ..composition import (
     engine_settings,
     load_active_model,
@@ -74,7 +75,7 @@ class PreviewHistory(NamedTuple):
 
 def open_preview_history(settings: Settings, from_ms: int) -> PreviewHistory:
     """All that is kept, from before *from_ms* where it can be: what comes before warms up. Raises TrustwatchError."""
-    if settings.kafka.bootstrap_servers:
+    if settings.distributed:
         return PreviewHistory("kafka", _topic_parts(settings))
     directory = settings.data_dir / "log"
     first = min(segment_bases(directory), default=0)
@@ -146,25 +147,20 @@ def _archived_event(raw: bytes) -> Record | None:
 
 def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
     """Every partition of the events topic, from its beginning up to where it ends now."""
-    kafka = settings.kafka
-    topic, identities = kafka.names.events, open_service_identities(settings)
-    unread, reader = load_erased_filter(settings, topic), open_reader(kafka, [topic])
+    brokers = settings.brokers
+    topic, identities = brokers.names.events, open_service_identities(settings)
+    unread, reader = load_erased_filter(settings, topic), open_reader(brokers, [topic])
     try:
         ends, firsts = reader.end_offsets(), reader.first_offsets()
         total = max(1, sum(end - firsts[topic_partition] for topic_partition, end in ends.items()))
         count = 0
-        while not reader.at_end():
-            for batch in reader.poll(_POLL_S, RECORDS_PER_PART):
-                source_partition = SourcePartition(topic, batch.partition, len(ends), identities)
-                limit = ends[topic, batch.partition]
-                records = [
-                    unread.filter_record(batch.partition, raw.offset, to_record(raw, source_partition))
-                    for raw in batch.records
-                    if raw.offset < limit
-                ]
-                count += len(records)
-                if records:
-                    yield HistoryPart(batch.partition, records, min(1.0, count / total))
+        for part in topic_parts(reader, topic, unread, identities, poll_s=_POLL_S, max_records=RECORDS_PER_PART):
+            if part is None:
+                continue
+            kept = bisect_left(part.offsets, ends[topic, part.partition])
+            count += kept
+            if kept:
+                yield HistoryPart(part.partition, part.records[:kept], min(1.0, count / total))
     finally:
         reader.close()
 

@@ -67,6 +67,12 @@ METRICS: Final = (
         "trustwatch_log_failed", "observed gauge", "0 or 1", "whether the disk refused and the log is not reopened"
     ),
     MetricDefinition(
+        "trustwatch_log_writers_replaced_total",
+        "observed counter",
+        "producers",
+        "with Kafka: producers of events that were given up, because records failed or had no outcome, and opened anew",
+    ),
+    MetricDefinition(
         "trustwatch_body_bytes", "observed gauge", "bytes", "request bodies with events that are held in memory"
     ),
     MetricDefinition("trustwatch_pipeline_alive", "observed gauge", "0 or 1", "whether the pipeline process runs"),
@@ -137,8 +143,8 @@ METRICS: Final = (
         "records",
         "what the pipeline did since its start, by what: events, duplicates, dead_letters, late_events, decisions, "
         "identity_conflicts; where vectors are archived, "
-        "vectors_dropped; with Kafka also published and unchanged agents, fenced partitions, ticks_not_sent and "
-        "heartbeats_not_sent",
+        "vectors_dropped; with Kafka also published and unchanged agents, fenced partitions, ticks_not_sent, "
+        "heartbeats_not_sent and producers_replaced",
         ("what",),
     ),
     MetricDefinition(

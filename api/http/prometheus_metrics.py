@@ -60,6 +60,7 @@ def _process_values(services: Runtime) -> dict[str, LabelledValues]:
         "trustwatch_log_waiting_bytes": {(): services.event_log.waiting_bytes},
         "trustwatch_log_next_offset": {(): services.event_log.log.next_offset},
         "trustwatch_log_failed": {(): float(services.event_log.log.failed)},
+        "trustwatch_log_writers_replaced_total": {(): services.event_log.log.replaced_writers},
         "trustwatch_agents": {(): len(services.risk_view)},
         "trustwatch_deliveries_total": {labels: count for labels, count in services.delivery_counts.items()},
         "trustwatch_actuations_total": {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_keys import key_for_partition
 from ...ingest.source import Record, RecordKind
+from ...ingest.topics.topic_commit_log import TopicCommitLog
 
 
 class ControlRecordWriter:
@@ -33,7 +33,7 @@ class ControlRecordWriter:
     def _partition_keys(self) -> list[bytes]:
         """A key that leads to each partition."""
         log = self._log.log
-        if not isinstance(log, KafkaCommitLog):
+        if not isinstance(log, TopicCommitLog):
             return [b""]
         partitions = log.writer.partitions(log.topic)
         return [key_for_partition(partition, partitions) for partition in range(partitions)]

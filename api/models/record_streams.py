@@ -13,14 +13,13 @@ import msgspec
 
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import Unavailable
-from ...ingest.kafka import open_group_source, open_reader
-from ...ingest.kafka.settings import KafkaClientSettings
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_erasure import ErasedFilter
 from ...ingest.source import RecordBatch
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from .. import clock
+from ..brokers import BrokerSettings, open_group_source, open_reader
 from ..composition import load_erased_filter, open_service_identities
 from ..settings.root import Settings
 
@@ -60,7 +59,7 @@ class RecordStream(Protocol):
 
 def open_record_stream(settings: Settings) -> RecordStream:
     """The record stream of the configured log. Raises ConfigError, Unavailable."""
-    return TopicRecordStream(settings) if settings.kafka.bootstrap_servers else LogRecordStream(settings)
+    return TopicRecordStream(settings) if settings.distributed else LogRecordStream(settings)
 
 
 class LogRecordStream:
@@ -108,14 +107,16 @@ class TopicRecordStream:
     multi_partition = True
 
     def __init__(self, settings: Settings) -> None:
-        kafka = settings.kafka
-        self._kafka: KafkaClientSettings = msgspec.structs.replace(kafka, group_id=kafka.group_id + GROUP_SUFFIX)
-        self._topic = kafka.names.events
+        brokers = settings.brokers
+        self._brokers: BrokerSettings = msgspec.structs.replace(brokers, group_id=brokers.group_id + GROUP_SUFFIX)
+        self._topic = brokers.names.events
         self._settings, self._erased_filter = settings, ErasedFilter()
-        self._duplicate_window = settings.kafka.duplicate_window
+        self._duplicate_window = settings.brokers.duplicate_window
         self._next_offsets: dict[int, int] = {}
         self._target_offsets: dict[int, int] = {}
-        self._source = open_group_source(self._kafka, member=GROUP_MEMBER, identities=open_service_identities(settings))
+        self._source = open_group_source(
+            self._brokers, member=GROUP_MEMBER, identities=open_service_identities(settings)
+        )
         self._joined = self._idle = False
         self._reported_at = self._targets_set_at = float("-inf")
 
@@ -125,7 +126,7 @@ class TopicRecordStream:
 
     def rewind(self, since_ms: int) -> dict[int, int]:
         """See `RecordStream`."""
-        with closing(open_reader(self._kafka, (self._topic,))) as reader:
+        with closing(open_reader(self._brokers, (self._topic,))) as reader:
             firsts, self._target_offsets = reader.offsets_at(since_ms), _offsets_by_partition(reader.end_offsets())
         self._next_offsets, self._idle = _offsets_by_partition(firsts), False
         self._erased_filter = load_erased_filter(self._settings, self._topic)

@@ -11,15 +11,15 @@ import numpy as np
 
 from ...ingest.archive.archive_files import read_positions
 from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.kafka import open_reader
-from ...ingest.kafka.protocols import TopicReader
-from ...ingest.kafka.topic_history import topic_event_lines
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.source import Record, RecordKind
+from ...ingest.topics.protocols import TopicReader
+from ...ingest.topics.topic_history import topic_event_lines
 from ...scoring.learning.training import TrainingHistory
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.records.models import ModelVersion
+from ..brokers import open_reader
 from ..composition import load_erased_filter
 from ..settings.root import Settings
 
@@ -60,7 +60,7 @@ class TrainingData(Protocol):
 
 def open_training_data(settings: Settings) -> TrainingData:
     """Training data of the configured log: embedded, or the events topic."""
-    return TopicTrainingData(settings) if settings.kafka.bootstrap_servers else LogTrainingData(settings)
+    return TopicTrainingData(settings) if settings.distributed else LogTrainingData(settings)
 
 
 class LogTrainingData:
@@ -109,20 +109,20 @@ class TopicTrainingData:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._kafka = settings.kafka
+        self._brokers = settings.brokers
 
     def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
         """See `TrainingData`."""
-        topic = self._kafka.names.events
+        topic = self._brokers.names.events
         archived = _read_archive(self._settings, history, since_ms, topic, check)
-        with closing(open_reader(self._kafka, (topic,))) as reader:
+        with closing(open_reader(self._brokers, (topic,))) as reader:
             ranges = self._ranges(reader, archived, since_ms)
             for (_, partition), (first, _) in ranges.items():
                 reader.seek(topic, partition, first)
             event_filter = _TrainingEventFilter(
                 {partition: end for (_, partition), (_, end) in ranges.items()},
                 since_ms,
-                self._settings.kafka.duplicate_window,
+                self._settings.brokers.duplicate_window,
             )
             for line in topic_event_lines(
                 reader, topic, event_filter, check, load_erased_filter(self._settings, topic)

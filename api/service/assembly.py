@@ -10,8 +10,8 @@ from pathlib import Path
 import structlog
 
 from ...ingest.errors import TrustwatchError, Unavailable
-from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.group_commit import GroupCommit
+from ...ingest.topics.topic_commit_log import TopicCommitLog
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import PolicyEvaluator
 from ...scoring.policy.book import LivePolicy
@@ -198,7 +198,7 @@ def make_feedback_service(
     """The service of feedback; rules reach the pipeline by the same log as events."""
 
     def partitions() -> int:
-        return log.log.partitions if isinstance(log.log, KafkaCommitLog) else 1
+        return log.log.partitions if isinstance(log.log, TopicCommitLog) else 1
 
     previews = PreviewRunner(settings.feedback, store, PreviewProcess(settings_file), clock.now_ms, new_id)
     return FeedbackService(settings, store, log, audit, previews, agents, executor, clock.now_ms, partitions)

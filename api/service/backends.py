@@ -13,12 +13,11 @@ import structlog
 
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import ConfigError, CorruptLog, TrustwatchError
-from ...ingest.kafka import open_writer
-from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.event_log import EventLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record, RecordKind
 from ...ingest.timestamps import DAY_MS
+from ...ingest.topics.topic_commit_log import DOOR_TIMEOUT_S, TopicCommitLog
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
@@ -26,6 +25,7 @@ from ...scoring.policy.risk_view import RiskView
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset, check_archive_available
+from ..brokers import open_writer
 from ..child_process import SupervisedProcess
 from ..composition import open_service_store
 from ..events.ingest_status import IngestStatus, IngestWorkerProcess
@@ -48,7 +48,7 @@ def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
     if roles.api and roles.workers:
         return
     option = "--api-only" if roles.api else "--workers-only" if roles.workers else "--archiver-only"
-    if not settings.kafka.bootstrap_servers:
+    if not settings.distributed:
         raise ConfigError(
             f"{option} is for the distributed form: set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS, "
             "or leave it out to run everything on this machine"
@@ -250,7 +250,7 @@ class KafkaBackend(EventBackend):
     def _worker_side_processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """Processes that run beside the workers. Of the model workers, one works at a time."""
         processes: list[SupervisedProcess] = []
-        if self.settings.kafka.topics:
+        if self.settings.brokers.topics:
             processes.append(IngestWorkerProcess(self.settings_file, observers.ingest))
         if self.settings.lifecycle.enabled:
             processes.append(ModelWorkerProcess(self.settings_file, observers.on_challenger_ready))
@@ -281,10 +281,10 @@ async def open_backend(
     settings: Settings, settings_file: Path | None, roles: ServiceRoles
 ) -> AsyncIterator[EventBackend]:
     """Log and store, closed again in the right order. Raises ConfigError, Unavailable or CorruptLog."""
-    distributed = bool(settings.kafka.bootstrap_servers)
+    distributed = settings.distributed
     check_archive_available(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    make: Callable[[Settings], EventLog | KafkaCommitLog] = _open_kafka_log if distributed else _open_event_log
+    make: Callable[[Settings], EventLog | TopicCommitLog] = _open_topic_log if distributed else _open_event_log
     log = await asyncio.to_thread(make, settings)
     commit = GroupCommit(log)
     store = await asyncio.to_thread(open_service_store, settings)
@@ -313,12 +313,15 @@ def _open_event_log(settings: Settings) -> EventLog:
     return EventLog(settings.data_dir / "log")
 
 
-def _open_kafka_log(settings: Settings) -> KafkaCommitLog:
-    kafka = settings.kafka
-    return KafkaCommitLog(open_writer(kafka), kafka.names.events)
+def _open_topic_log(settings: Settings) -> TopicCommitLog:
+    brokers = settings.brokers
+    log = TopicCommitLog(open_writer(brokers), brokers.names.events, DOOR_TIMEOUT_S)
+    with contextlib.suppress(TrustwatchError):  # asked for now, so that no sender waits for it; if not, the first does
+        _log.debug("topic of events", partitions=log.partitions)
+    return log
 
 
-def _close_log(log: EventLog | KafkaCommitLog) -> None:
+def _close_log(log: EventLog | TopicCommitLog) -> None:
     log.close()
-    if isinstance(log, KafkaCommitLog):
+    if isinstance(log, TopicCommitLog):
         log.writer.close()

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from ...ingest.archive.archive_files import ArchiveFileKind as ArchiveKind
-from ...ingest.kafka import open_admin, open_reader
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_erasure import ErasureSubject, NameEraser
 from ...ingest.timestamps import DAY_MS
@@ -20,6 +19,7 @@ from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..access.decision_point import PolicyDecisionPoint
 from ..agents.baseline_profile import read_baseline_profile
+from ..brokers import open_admin, open_reader
 from ..composition import open_service_privacy_key, principal_alias, spool_directory
 from ..http.agent_lookup import AgentResolver
 from ..http.auth.signing import LocalSigningKey
@@ -27,9 +27,9 @@ from ..http.store_executor import StoreExecutor
 from ..privacy.agent_export import ExportSources
 from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
 from ..privacy.erasure_steps import ProofSigner
-from ..privacy.kafka_targets import BrokerClients, KafkaErasureTargets
 from ..privacy.local_archives import LocalArchives
 from ..privacy.service import ErasureService
+from ..privacy.topic_targets import BrokerClients, TopicErasureTargets
 from ..settings.root import Settings
 from .backends import ServiceRoles
 
@@ -57,9 +57,9 @@ def make_erasure_service(
         key = LocalSigningKey.open(settings.data_dir)
         return ProofSigner(key.sign_document, key.read_document)
 
-    on_topic = bool(settings.kafka.bootstrap_servers)
+    on_topic = settings.distributed
     log_folder = None if on_topic else settings.data_dir / "log"
-    make_targets = _kafka_targets if on_topic else _embedded_targets
+    make_targets = _topic_targets if on_topic else _embedded_targets
     return ErasureService(
         make_targets(settings, log, store, status, roles),
         ExportSources(store, log_folder, settings.archive.directory, read_baseline_profile),
@@ -82,24 +82,26 @@ def _embedded_targets(
     return EmbeddedErasureTargets(store, log, status, archive.directory, archive.vectors, spool_directory(settings))
 
 
-def _kafka_targets(
+def _topic_targets(
     settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: ServiceRoles
 ) -> ErasureTargets:
-    kafka, archive = settings.kafka, settings.archive
+    broker_settings, archive = settings.brokers, settings.archive
     kinds: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
     folders = {kind: folder for kind, folder in kinds.items() if folder is not None}
     ours = {"events": roles.archiver, "vectors": roles.workers}
     archives = LocalArchives(
         store,
         {kind: folder for kind, folder in folders.items() if ours[kind]},
-        kafka.names.events,
+        broker_settings.names.events,
         spool_directory(settings),
         socket.gethostname(),
         lambda: status.work_counts,
         archive.retention_days * DAY_MS,
     )
-    brokers = BrokerClients(kafka.names, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
-    return KafkaErasureTargets(store, log, brokers, archives, frozenset(folders))
+    brokers = BrokerClients(
+        broker_settings.names, lambda topic: open_reader(broker_settings, (topic,)), lambda: open_admin(broker_settings)
+    )
+    return TopicErasureTargets(store, log, brokers, archives, frozenset(folders))
 
 
 async def forget_in_memory(

@@ -15,11 +15,9 @@ from ...ingest.archive.vector_spool import VectorSpoolWriter
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import Unavailable
-from ...ingest.kafka import open_group_source, open_writer
-from ...ingest.kafka import warm_up as warm_up_reading
-from ...ingest.kafka.record_codec import headers_for
 from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, RecordKind
+from ...ingest.topics.record_codec import headers_for
 from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.ipc import PipelineUpdate
@@ -29,6 +27,7 @@ from ...scoring.pipeline.pipelines import ConsumerGroupPipeline, PartitionProgre
 from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector, warm_up
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
+from ..brokers import open_group_source, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
     engine_settings,
@@ -58,24 +57,23 @@ class GroupPipelineWorker:
     def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
         self._settings = settings
         self._sleep = sleep
-        kafka = settings.kafka
-        self._events = kafka.names.events
+        brokers = settings.brokers
+        self._events = brokers.names.events
         self.store = open_service_store(settings)
-        self.source = open_group_source(kafka, identities=self.store.identities)
-        self.writer = open_writer(kafka)
+        self.source = open_group_source(brokers, identities=self.store.identities)
+        self.writer = open_writer(brokers)
         self._models = ActiveModels(open_model_registry(settings), clock.now_ms)
         chosen = self._models.choose(next(iter(self.store.models.list_switches(1)), None))
         self._model = self._models.load(chosen.version, chosen.digest)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains(), self.store.identities)
         self._policy = live_policy(settings)
         warm_up(self._model, self._encoder, self._policy)
-        warm_up_reading(kafka)
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)
         self._resident_agents = max(MIN_RESIDENT_AGENTS, settings.pipeline.resident_agents // self.partitions)
         self.publisher = TopicPublisher(
-            self.writer, self.store, settings.kafka.names, self._policy, service_url(settings)
+            self.writer, self.store, settings.brokers.names, self._policy, service_url(settings)
         )
         self._dropped_dead_letters = 0
         self._spool = open_spool(settings)
@@ -108,7 +106,7 @@ class GroupPipelineWorker:
         processor = Processor(
             engine,
             self._encoder,
-            DuplicateWindow(settings.kafka.duplicate_window),
+            DuplicateWindow(settings.brokers.duplicate_window),
             self._policy,
             edges=EdgeCollector(),
             models=self._models,
@@ -159,7 +157,12 @@ class GroupPipelineWorker:
                 self.pipeline.stages.counts["heartbeats_not_sent"] += 1
         self.source.note_position({partition: state.position.offset for partition, state in progress.items()})
         stages = self.pipeline.stages
-        counts = {**stages.counts, "published": self.publisher.sent, "unchanged": self.publisher.unchanged}
+        counts = {
+            **stages.counts,
+            "published": self.publisher.sent,
+            "unchanged": self.publisher.unchanged,
+            "producers_replaced": self.writer.replaced,
+        }
         offset = sum(state.position.offset for state in progress.values())
         behind = sum(state.behind for state in progress.values())
         dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0

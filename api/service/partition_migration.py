@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ...ingest.errors import ConfigError
-from ...ingest.kafka.protocols import KafkaAdmin, TopicReader
-from ...ingest.kafka.settings import KafkaTopics
 from ...ingest.record_keys import agent_partition_key, partition_of
+from ...ingest.topics.protocols import TopicAdmin, TopicReader
+from ...ingest.topics.topic_definitions import TopicNames
 from ...scoring.pipeline.risk_topic_reader import epoch_of_record
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from ...scoring.records.agents import AgentName
@@ -63,9 +63,9 @@ class PartitionGrowth:
     def __init__(
         self,
         store: SqlStore,
-        admin: KafkaAdmin,
+        admin: TopicAdmin,
         reader: TopicReader,
-        topics: KafkaTopics,
+        topics: TopicNames,
         drain: Callable[[], None],
         report_progress: Callable[[str], None],
     ) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import gc
 
 from ...ingest.errors import Unavailable
-from ...ingest.kafka import open_reader, open_writer
-from ...ingest.kafka.protocols import FetchedRecords, TopicReader
+from ...ingest.topics.protocols import FetchedRecords, TopicReader
 from ...scoring.pipeline.risk_topic_reader import RiskTopicReader
 from .. import clock
+from ..brokers import open_reader, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import open_service_identities
 
@@ -27,20 +27,20 @@ class RiskTopicFollower:
     """
 
     def __init__(self, child: ChildRuntime) -> None:
-        kafka = child.settings.kafka
+        brokers = child.settings.brokers
         self._child = child
-        self._names = kafka.names
-        writer = open_writer(kafka)
+        self._names = brokers.names
+        writer = open_writer(brokers)
         try:
             self._risk_topic_reader = RiskTopicReader(
-                writer.partitions(kafka.names.events), open_service_identities(child.settings)
+                writer.partitions(brokers.names.events), open_service_identities(child.settings)
             )
         finally:
             writer.close()
-        topics = kafka.names
+        topics = brokers.names
         # Old changes are no news to anybody, and there may be a month of them; risk is what answers are made of.
-        self._kafka_reader: TopicReader = open_reader(
-            kafka, (topics.risk, topics.decisions), start={topics.decisions: "latest"}
+        self._reader: TopicReader = open_reader(
+            brokers, (topics.risk, topics.decisions), start={topics.decisions: "latest"}
         )
         self._caught_up = False
         self._reported_at = 0.0
@@ -49,7 +49,7 @@ class RiskTopicFollower:
         """Read until told to stop or nobody listens."""
         gc.freeze()
         while not self._child.should_stop:
-            fetched = self._kafka_reader.poll(POLL_S)
+            fetched = self._reader.poll(POLL_S)
             for part in fetched:
                 self._apply(part)
             self._caught_up = self._caught_up or self._at_end()
@@ -69,13 +69,13 @@ class RiskTopicFollower:
 
     def _at_end(self) -> bool:
         try:
-            return self._kafka_reader.at_end()
+            return self._reader.at_end()
         except Unavailable:
             return False
 
     def close(self) -> None:
         """Release connections."""
-        self._kafka_reader.close()
+        self._reader.close()
 
 
 def run_risk_follower(child: ChildRuntime) -> None:

@@ -77,6 +77,16 @@ class Settings(SettingsPart, frozen=True):
     ] = 90
     retention: Annotated[RetentionSettings, setting("how long what is kept, by table")] = RetentionSettings()
 
+    @property
+    def brokers(self) -> KafkaSettings:
+        """The brokers that keep topics, by a name that does not say which program they are."""
+        return self.kafka
+
+    @property
+    def distributed(self) -> bool:
+        """True where events are on brokers; else they are in the log below `data_dir`."""
+        return bool(self.kafka.bootstrap_servers)
+
     def __post_init__(self) -> None:
         self._apply_defaults_of_version()
         _check_unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))

@@ -12,38 +12,37 @@ import msgspec
 from ..errors import ConfigError
 from ..identities import IdentityHasher
 from ..source import TopicWriter
-from .kafka_commit_log import KafkaCommitLog
-from .protocols import FetchedRecords, KafkaAdmin, KafkaGroupSource, StartPositions, TopicDescription, TopicReader
-from .record_codec import KafkaRecord
-from .settings import (
-    DEFAULT_TUNING,
-    TOPIC_DEFINITIONS,
-    KafkaClientSettings,
-    KafkaSecuritySettings,
-    KafkaTopics,
-    KafkaTuning,
-    TopicDefinition,
+from ..topics.protocols import (
+    FetchedRecords,
+    StartPositions,
+    TopicAdmin,
+    TopicDescription,
+    TopicGroupSource,
+    TopicReader,
 )
+from ..topics.record_codec import TopicRecord
+from ..topics.topic_commit_log import TopicCommitLog
+from ..topics.topic_definitions import TOPIC_DEFINITIONS, TopicDefinition, TopicNames
+from .settings import DEFAULT_TUNING, KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 
 __all__ = [
     "TOPIC_DEFINITIONS",
     "FetchedRecords",
-    "KafkaAdmin",
     "KafkaClientSettings",
-    "KafkaCommitLog",
-    "KafkaGroupSource",
-    "KafkaRecord",
     "KafkaSecuritySettings",
-    "KafkaTopics",
     "KafkaTuning",
+    "TopicAdmin",
+    "TopicCommitLog",
     "TopicDefinition",
     "TopicDescription",
+    "TopicGroupSource",
+    "TopicNames",
     "TopicReader",
+    "TopicRecord",
     "open_admin",
     "open_group_source",
     "open_reader",
     "open_writer",
-    "warm_up",
 ]
 
 _PACKAGES = {"kafka-python": "kafka_python", "confluent": "confluent"}
@@ -63,7 +62,7 @@ def open_group_source(
     *,
     member: str = "",
     identities: IdentityHasher = IdentityHasher(),  # noqa: B008
-) -> KafkaGroupSource:
+) -> TopicGroupSource:
     """The events topic as a member of the workers' group.
 
     Args:
@@ -74,7 +73,7 @@ def open_group_source(
         ConfigError: the client is not installed, or the brokers refuse us.
         Unavailable: no broker answers.
     """
-    source: KafkaGroupSource = _client_class(settings, "group_source", "GroupSource")(
+    source: TopicGroupSource = _client_class(settings, "group_source", "GroupSource")(
         settings, tuning, member, identities
     )
     return source
@@ -104,17 +103,11 @@ def open_reader(
     return reader
 
 
-def open_admin(settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> KafkaAdmin:
+def open_admin(settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> TopicAdmin:
     """Makes and describes topics; it needs no speed, so kafka-python does for both clients. Raises as the others."""
     made_by = msgspec.structs.replace(settings, client="kafka-python")
-    admin: KafkaAdmin = _client_class(made_by, "topic_admin", "Admin")(settings, tuning)
+    admin: TopicAdmin = _client_class(made_by, "topic_admin", "Admin")(settings, tuning)
     return admin
-
-
-def warm_up(settings: KafkaClientSettings) -> None:
-    """Run what the chosen client compiles once, before a group counts on this process. Raises ConfigError."""
-    if settings.client == "kafka-python":
-        _client_module(settings, "batch_decoding").warm_up()
 
 
 def _client_class(settings: KafkaClientSettings, module: str, name: str) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from ..settings import Name, Secret, SettingsPart, check_url, setting
-from ..timestamps import DAY_MS, HOUR_MS, MINUTE_MS
+from ..topics.topic_definitions import TopicNames
 
 KafkaClientName = Literal["kafka-python", "confluent"]
 KafkaProtocolName = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -44,18 +43,6 @@ class KafkaSecuritySettings(SettingsPart, frozen=True):
             raise ValueError("`certificate_file` and `key_file` belong together")
 
 
-class KafkaTopics(SettingsPart, frozen=True):
-    """Names of our own topics."""
-
-    events: Annotated[Name, setting("audit events, by agent")] = "trustwatch.events"
-    dead_letters: Annotated[Name, setting("records that are no audit events, with the reason in their headers")] = (
-        "trustwatch.events.dlq"
-    )
-    risk: Annotated[Name, setting("latest risk of every agent; compacted")] = "trustwatch.risk"
-    decisions: Annotated[Name, setting("changes of level")] = "trustwatch.decisions"
-    alerts: Annotated[Name, setting("alerts, as they go to webhooks")] = "trustwatch.alerts"
-
-
 class KafkaClientSettings(SettingsPart, frozen=True):
     """Settings of every Kafka client."""
 
@@ -67,7 +54,7 @@ class KafkaClientSettings(SettingsPart, frozen=True):
     ] = "kafka-python"
     security: Annotated[KafkaSecuritySettings, setting("TLS and authentication")] = KafkaSecuritySettings()
     group_id: Annotated[Name, setting("consumer group of the workers; further groups begin with it")] = "trustwatch"
-    names: Annotated[KafkaTopics, setting("names of our topics")] = KafkaTopics()
+    names: Annotated[TopicNames, setting("names of our topics")] = TopicNames()
     session_timeout_s: Annotated[
         float, setting("a worker silent for so long loses its partitions, s", ge=6, le=1800)
     ] = 45.0
@@ -108,63 +95,3 @@ class KafkaTuning(NamedTuple):
 
 
 DEFAULT_TUNING = KafkaTuning()
-
-
-# One table of our topics and their settings: `docs/operations.md` shows it, and the admin client creates them from it.
-
-
-class TopicDefinition(NamedTuple):
-    """One topic. `role` is the member of `KafkaTopics` that names it; `configs` are Kafka's own words."""
-
-    role: str
-    keyed_by: str
-    holds: str
-    configs: Mapping[str, str]
-
-    def name(self, topics: KafkaTopics) -> str:
-        """Configured name of the topic."""
-        name: str = getattr(topics, self.role)
-        return name
-
-
-_COMMON_CONFIGS = {"unclean.leader.election.enable": "false", "message.timestamp.type": "CreateTime"}
-
-
-def _retention_configs(days: int) -> dict[str, str]:
-    return {**_COMMON_CONFIGS, "cleanup.policy": "delete", "retention.ms": str(days * DAY_MS)}
-
-
-TOPIC_DEFINITIONS = (
-    TopicDefinition(
-        "events",
-        "agent",
-        "every event, tick, command and refused input: what state is made of",
-        # A time of arrival in the future would make its agent's later events late: the broker refuses it.
-        {**_retention_configs(7), "message.timestamp.after.max.ms": str(HOUR_MS)},
-    ),
-    TopicDefinition(
-        "dead_letters", "letter", "what was refused, with reason, source offset and raw bytes", _retention_configs(30)
-    ),
-    TopicDefinition(
-        "risk",
-        "agent",
-        "the latest risk of each agent: API replicas read it from the beginning",
-        {
-            **_COMMON_CONFIGS,
-            "cleanup.policy": "compact",
-            "min.cleanable.dirty.ratio": "0.1",
-            "min.compaction.lag.ms": str(MINUTE_MS),
-            "max.compaction.lag.ms": str(HOUR_MS),
-            "delete.retention.ms": str(DAY_MS),
-            "segment.bytes": str(64 * 1024 * 1024),
-            "segment.ms": str(HOUR_MS),
-        },
-    ),
-    TopicDefinition("decisions", "agent", "every change of level, with its reasons", _retention_configs(30)),
-    TopicDefinition("alerts", "agent", "what people are told", _retention_configs(30)),
-)
-
-
-def with_min_insync_replicas(configs: Mapping[str, str], replication: int) -> dict[str, str]:
-    """*configs* with `min.insync.replicas`: a write is acknowledged by a majority, and one broker may be down."""
-    return {**configs, "min.insync.replicas": str(2 if replication >= 3 else 1)}

@@ -34,7 +34,7 @@ class Backpressure(Unavailable):
 
 
 class CommitLog(Protocol):
-    """Log below `GroupCommit`: the `EventLog` on disk, or the events topic (`ingest/kafka/kafka_commit_log.py`)."""
+    """Log below `GroupCommit`: the `EventLog` on disk, or the events topic (`ingest/topics/topic_commit_log.py`)."""
 
     failed: bool
     """True after a failed write: everything is refused until `reopen`, or until the next write that succeeds."""
@@ -42,6 +42,10 @@ class CommitLog(Protocol):
     @property
     def directory(self) -> PurePath:
         """Name of the log in messages."""
+
+    @property
+    def replaced_writers(self) -> int:
+        """Number of times that the writer to a topic was given up and opened anew; 0 on a disk."""
 
     @property
     def next_offset(self) -> int:

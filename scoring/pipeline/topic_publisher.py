@@ -14,11 +14,11 @@ import msgspec
 
 from ...ingest.errors import Unavailable
 from ...ingest.identities import IdentityHasher
-from ...ingest.kafka.settings import KafkaTopics
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.record_keys import agent_partition_key
 from ...ingest.source import TopicWriter
 from ...ingest.timestamps import format_rfc3339
+from ...ingest.topics.topic_definitions import TopicNames
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload
 from ..policy.book import LivePolicy
 from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, RiskLevel
@@ -100,7 +100,7 @@ class TopicPublisher:
     """
 
     def __init__(
-        self, writer: TopicWriter, store: SqlStore, names: KafkaTopics, policy: LivePolicy, service: str
+        self, writer: TopicWriter, store: SqlStore, names: TopicNames, policy: LivePolicy, service: str
     ) -> None:
         self._writer = writer
         self._store = store

@@ -17,6 +17,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 from trustwatch.ingest.errors import CorruptLog, Fenced, Unavailable
+from trustwatch.ingest.kafka.kafka_python import retained_join
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
@@ -36,6 +37,7 @@ from ..support.kafka_topics import (
     settings,
     write,
 )
+from ..support.nightly import size
 
 if TYPE_CHECKING:
     from trustwatch.ingest.kafka.settings import KafkaClientSettings
@@ -129,21 +131,43 @@ def test_a_join_that_ends_between_two_polls_counts(kafka: KafkaCluster, client: 
     write(made, spread(4, 200))
     first, second = join(made), join(made)
 
-    def poll_briefly(done: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + 90
-        while not done():
-            assert time.monotonic() < deadline, [(member.log, member.count) for member in (first, second)]
-            for member in (first, second):
-                member.step(timeout_s=0.0)
-            time.sleep(0.3)  # the broker answers meanwhile
-
-    poll_briefly(lambda: len(first.source.owned()) == len(second.source.owned()) == 2)
-    poll_briefly(lambda: first.count + second.count >= 200)
+    poll_briefly(lambda: len(first.source.owned()) == len(second.source.owned()) == 2, first, second)
+    poll_briefly(lambda: first.count + second.count >= 200, first, second)
     moves = [list(member.log) for member in (first, second)]
     write(made, spread(4, 200))
     more = first.count + second.count + 200
-    poll_briefly(lambda: first.count + second.count >= more)
+    poll_briefly(lambda: first.count + second.count >= more, first, second)
     assert [member.log for member in (first, second)] == moves
+
+
+def poll_briefly(done: Callable[[], Any], *members: Member, within_s: float = 90.0) -> None:
+    """Poll members in turn, without waiting for anything, and with a pause in which the broker answers."""
+    deadline = time.monotonic() + within_s
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError([(member.log, member.count) for member in members])
+        for member in members:
+            member.step(timeout_s=0.0)
+        time.sleep(0.3)
+
+
+WITHOUT_S = size(each_push=20, nightly=60)
+"""Time that members without the work-around do not come to an end in; with it they take seconds."""
+
+
+def test_kafka_python_needs_the_work_around_for_joins(
+    kafka: KafkaCluster, join: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same without it takes minutes, in the release that is installed: where this fails it is mended. Then remove
+    `kafka_python/retained_join.py`, the exact version in pyproject.toml, and this test."""
+    monkeypatch.setattr(retained_join, "PATCHED_VERSION", "none")
+    made = settings(kafka, "kafka-python")
+    make_topic(kafka, made.names.events, 4)
+    first, second = join(made), join(made)
+    with pytest.raises(TimeoutError):
+        poll_briefly(
+            lambda: len(first.source.owned()) == len(second.source.owned()) == 2, first, second, within_s=WITHOUT_S
+        )
 
 
 DOOMED = """

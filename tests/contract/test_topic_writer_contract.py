@@ -15,15 +15,16 @@ from urllib.parse import parse_qs
 import msgspec
 import pytest
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.kafka_python.client_connection import KafkaTokenProvider, connection_options
-from trustwatch.ingest.kafka.protocols import TopicReader
-from trustwatch.ingest.kafka.record_codec import KafkaRecord
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import partition_of
 from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import TopicWriter
+from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.ingest.topics.protocols import TopicReader
+from trustwatch.ingest.topics.record_codec import TopicRecord
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 
 from ..support.kafka_topics import (
     CLIENTS,
@@ -60,15 +61,15 @@ def closing(made: Any) -> Iterator[Any]:
         made.close()
 
 
-def read_all(made: KafkaClientSettings, *topics: str) -> dict[int, list[KafkaRecord]]:
+def read_all(made: KafkaClientSettings, *topics: str) -> dict[int, list[TopicRecord]]:
     """Everything that a topic holds now, by partition."""
-    found: dict[int, list[KafkaRecord]] = {}
+    found: dict[int, list[TopicRecord]] = {}
     with closing(open_reader(made, topics)) as reader:
         collect(reader, found)
     return found
 
 
-def collect(reader: TopicReader, found: dict[int, list[KafkaRecord]]) -> None:
+def collect(reader: TopicReader, found: dict[int, list[TopicRecord]]) -> None:
     deadline = time.monotonic() + 90
     while not reader.at_end():
         assert time.monotonic() < deadline
@@ -88,8 +89,8 @@ def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> N
         writer.flush(10)
         assert writer.partitions(topic) == 1
     first, second, third = read_all(made, topic)[0]
-    assert first == KafkaRecord(0, NOW_MS, b"k", b"v", [("a", b"1"), ("a", b"2")])
-    assert second == KafkaRecord(1, NOW_MS, b"k", None, [])
+    assert first == TopicRecord(0, NOW_MS, b"k", b"v", [("a", b"1"), ("a", b"2")])
+    assert second == TopicRecord(1, NOW_MS, b"k", None, [])
     assert (third.key, third.value) == (None, b"without a key")
 
 
@@ -154,6 +155,23 @@ def test_flush_fails_while_the_broker_is_gone_and_then_goes_on(kafka: KafkaClust
     values = [raw.value for raw in read_all(made, topic)[0]]
     assert [values.count(value) for value in (b"before", b"after")] == [1, 1]
     assert values[0] == b"before"
+
+
+def test_a_record_that_the_broker_refuses_ends_nothing(kafka: KafkaCluster, client: str) -> None:
+    """Its time is too far ahead: the flush says so, and what comes after it is written."""
+    made = settings(kafka, client)
+    topic = made.names.events
+    make_topic(kafka, topic, message_timestamp_after_max_ms="3600000")
+    now_ms = time.time_ns() // 1_000_000
+    with closing(open_writer(made)) as writer:
+        writer.send(topic, b"k", b"before", timestamp_ms=now_ms)
+        writer.flush(10)
+        writer.send(topic, b"k", b"ahead", timestamp_ms=now_ms + 2 * HOUR_MS)
+        with pytest.raises(Unavailable):
+            writer.flush(10)
+        writer.send(topic, b"k", b"after", timestamp_ms=now_ms)
+        writer.flush(10)
+    assert [raw.value for raw in read_all(made, topic)[0]] == [b"before", b"after"]
 
 
 def recovered(writer: TopicWriter, topic: str) -> None:
@@ -305,7 +323,7 @@ def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> Non
     make_topic(kafka, made.names.events, 2)
     records = [record(n, f"agent-{n}") for n in range(20)]
     with closing(open_writer(made, tuning=TUNING._replace(delivery_timeout_ms=4_000))) as writer:
-        log = KafkaCommitLog(writer, made.names.events, 8)
+        log = TopicCommitLog(writer, made.names.events, 8)
         log.append(records)
         log.sync()
         kafka.kill()
@@ -466,7 +484,7 @@ def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> Non
         assert dict(reader.offsets_at(0)) == {(topic, 0): 0}
         assert dict(reader.offsets_at(NOW_MS + 2_500)) == {(topic, 0): 3}
         assert dict(reader.offsets_at(NOW_MS + 9_000)) == {(topic, 0): 6}
-        found: dict[int, list[KafkaRecord]] = {}
+        found: dict[int, list[TopicRecord]] = {}
         reader.seek(topic, 0, 4)
         collect(reader, found)
         assert [raw.value for raw in found[0]] == [b"4", b"5"]
@@ -478,6 +496,6 @@ def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> Non
         assert [raw.value for raw in found[0]] == [b"5"]
 
 
-def collect_once(reader: TopicReader, found: dict[int, list[KafkaRecord]]) -> None:
+def collect_once(reader: TopicReader, found: dict[int, list[TopicRecord]]) -> None:
     for part in reader.poll(0.2):
         found.setdefault(part.partition, []).extend(part.records)

@@ -20,6 +20,7 @@ PLANTED = {
     "api/agents/service.py": "import fastapi",
     "api/console/rendering.py": "from ..agents import routes",
     "api/models/worker.py": "from ..agents import slice",
+    "lab/event_history.py": "from ..ingest.kafka import open_reader",
     "client/timing.py": "from ..ingest import errors",
     "models/detector.py": "from ..client import timing",
 }

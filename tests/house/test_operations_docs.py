@@ -11,8 +11,8 @@ from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.settings_table import settings_table
-from trustwatch.ingest.kafka.record_codec import RECORD_HEADER
-from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
+from trustwatch.ingest.topics.record_codec import RECORD_HEADER
+from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from typer.main import get_command
 
 from ..support.checkout import ROOT
@@ -25,7 +25,7 @@ CALLS = re.findall(r"(?:^|`|PORT=\d+ )trustwatch ((?:topics )?[a-z]+)([^`\n]*)",
 
 def test_every_topic_is_named() -> None:
     """Their settings are in `reference/topics.md`."""
-    assert [one.name(KafkaTopics()) for one in TOPIC_DEFINITIONS if f"`{one.name(KafkaTopics())}`" not in PAGE] == []
+    assert [one.name(TopicNames()) for one in TOPIC_DEFINITIONS if f"`{one.name(TopicNames())}`" not in PAGE] == []
     assert f"our `{RECORD_HEADER}` header" in PAGE
 
 

@@ -21,10 +21,10 @@ from trustwatch.api.composition import open_service_store
 from trustwatch.api.events.ingest_status import IngestReport, decode_ingest_report
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.kafka import open_reader, open_writer
-from trustwatch.ingest.kafka.protocols import FetchedRecords
-from trustwatch.ingest.kafka.record_codec import id_hash_in
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
+from trustwatch.ingest.topics.protocols import FetchedRecords
+from trustwatch.ingest.topics.record_codec import id_hash_in
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX
 
 if TYPE_CHECKING:

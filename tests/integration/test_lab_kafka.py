@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 from trustwatch.ingest.kafka import open_admin, open_writer
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.lab import frames, open_session
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_events_of_a_topic(kafka: KafkaCluster, tmp_path: Path) -> None:
     with closing(open_admin(brokers)) as admin:
         admin.create_topics(brokers.names, 3, 1)
     with closing(open_writer(brokers)) as writer:
-        log = KafkaCommitLog(writer, brokers.names.events)
+        log = TopicCommitLog(writer, brokers.names.events)
         log.append([record(number) for number in range(120)] + [record(7)])
         log.sync()
     found = frames.events(session)

@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -33,12 +34,12 @@ from trustwatch.api.settings.loading import load_process_settings
 from trustwatch.ingest.archive.archive_files import read_positions
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.kafka import open_admin, open_reader, open_writer
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
-from trustwatch.ingest.kafka.record_codec import KafkaRecord
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics.record_codec import TopicRecord
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord
@@ -343,11 +344,11 @@ class DistributedTestbed:
         """What the store holds."""
         return state_of(self.store, self.postgres, self.database)
 
-    def records(self, *topics: str) -> dict[str, list[KafkaRecord]]:
+    def records(self, *topics: str) -> dict[str, list[TopicRecord]]:
         """All records of *topics* (roles, as in the settings)."""
         names = {getattr(self.kafka_settings.names, role): role for role in topics}
         reader = open_reader(self.kafka_settings, tuple(names))
-        found: dict[str, list[KafkaRecord]] = defaultdict(list)
+        found: dict[str, list[TopicRecord]] = defaultdict(list)
         try:
             while not reader.at_end():
                 for part in reader.poll(0.2):
@@ -429,7 +430,7 @@ def _difference(ours: dict[Any, Any], theirs: dict[Any, Any], keys: list[Any]) -
     }
 
 
-def latest_risk(records: list[KafkaRecord]) -> dict[int, RiskRecord]:
+def latest_risk(records: list[TopicRecord]) -> dict[int, RiskRecord]:
     """What a reader of the risk topic holds at the end."""
     latest: dict[int, RiskRecord] = {}
     for raw in records:
@@ -534,24 +535,30 @@ class Load(threading.Thread):
             self.failure = error
 
     def _run(self) -> None:
-        writer = open_writer(self._kafka)
-        log = KafkaCommitLog(writer, self._kafka.names.events, 10.0)
         started = time.monotonic()
-        try:
+        with self._opened() as send:
             while not self._ended.is_set() and not (self._most and self.total >= self._most):
                 batch = [self._record(self.total + number) for number in range(self._rate // 20 or 2000)]
-                self._send(log, batch)
+                send(batch)
                 if self._twice and self._dice.random() < self._twice:
-                    self._send(log, batch)
+                    send(batch)
                     self.again += len(batch)
                 self.total += len(batch)
                 if self._rate:
                     self._ended.wait(max(0.0, started + self.total / self._rate - time.monotonic()))
+
+    @contextmanager
+    def _opened(self) -> Iterator[Callable[[list[Record]], None]]:
+        """What sends a batch until it is acknowledged."""
+        writer = open_writer(self._kafka)
+        log = TopicCommitLog(writer, self._kafka.names.events, 10.0)
+        try:
+            yield partial(self._send, log)
         finally:
             log.close()
             writer.close()
 
-    def _send(self, log: KafkaCommitLog, batch: list[Record]) -> None:
+    def _send(self, log: TopicCommitLog, batch: list[Record]) -> None:
         while True:
             try:
                 log.append(batch)
@@ -598,6 +605,44 @@ class Load(threading.Thread):
         self.join(60.0)
         assert self.failure is None, self.failure
         return self.sent
+
+
+class Refusal(NamedTuple):
+    """An answer of the door that took no events."""
+
+    status: int
+    waited_s: float
+    retry_after: str
+
+
+class DoorLoad(Load):
+    """The same by HTTP, through the door of a replica.
+
+    Args:
+        replica: whose door.
+        how: as for `Load`.
+    """
+
+    def __init__(self, replica: Serving, kafka: KafkaClientSettings, day: list[bytes], **how: Any) -> None:
+        super().__init__(kafka, day, **how)
+        self._replica = replica
+        self.refusals: list[Refusal] = []
+
+    @contextmanager
+    def _opened(self) -> Iterator[Callable[[list[Record]], None]]:
+        yield self._post
+
+    def _post(self, batch: list[Record]) -> None:
+        body = b"\n".join(record.payload for record in batch)
+        while True:
+            began = time.monotonic()
+            answer = self._replica.post(body)
+            if answer.status_code == 202:
+                return
+            waited_s, retry_after = time.monotonic() - began, answer.headers.get("retry-after", "")
+            self.refusals.append(Refusal(answer.status_code, waited_s, retry_after))
+            self.again += len(batch)
+            self._ended.wait(0.5)
 
 
 def _template(raw: bytes) -> Template:
@@ -682,7 +727,7 @@ def write_events(rig: Any, events: list[dict[str, Any]]) -> None:
     """Write events as the door does."""
     writer = open_writer(rig.kafka_settings)
     try:
-        log = KafkaCommitLog(writer, rig.kafka_settings.names.events)
+        log = TopicCommitLog(writer, rig.kafka_settings.names.events)
         records = []
         for number, event in enumerate(events):
             route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])

@@ -12,11 +12,12 @@ import msgspec
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from trustwatch.ingest import kafka as ours
-from trustwatch.ingest.kafka import record_codec
-from trustwatch.ingest.kafka.protocols import KafkaGroupSource
-from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTopics, KafkaTuning
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics import record_codec
+from trustwatch.ingest.topics.protocols import TopicGroupSource
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster
@@ -39,7 +40,7 @@ def settings(kafka: KafkaCluster, client: str = "kafka-python", **more: Any) -> 
         bootstrap_servers=tuple(kafka.bootstrap.split(",")),
         client=client,
         group_id=name,  # type: ignore[arg-type]
-        names=KafkaTopics(events=name),
+        names=TopicNames(events=name),
         session_timeout_s=6.0,
     )
     return msgspec.structs.replace(made, **more)
@@ -122,7 +123,7 @@ class Member:
         self.log: list[tuple[str, frozenset[int]]] = []
         self.records: dict[int, list[Record]] = {}
         self.offsets: dict[int, list[int]] = {}
-        self.source: KafkaGroupSource = ours.open_group_source(made, tuning, member=member)
+        self.source: TopicGroupSource = ours.open_group_source(made, tuning, member=member)
         try:
             self.source.join(self)
         except BaseException:

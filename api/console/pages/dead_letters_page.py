@@ -99,7 +99,7 @@ def _dead_letter_page(
     status: int = 200,
 ) -> Response:
     settings = console.runtime.settings
-    senders = {caller.name for caller in settings.callers} | {topic.name for topic in settings.kafka.topics}
+    senders = {caller.name for caller in settings.callers} | {topic.name for topic in settings.brokers.topics}
     return console.render_page(
         request,
         "dead_letter.html",

@@ -14,8 +14,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
 from ...source import PartitionOwner, Record, RecordBatch
-from .. import record_codec
-from ..group_buffer import FairBuffer, RecordRun, offset_out_of_range
+from ...topics import record_codec
+from ...topics.group_buffer import FairBuffer, RecordRun, offset_out_of_range
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import (
     DAMAGED_DATA_ERRORS,
@@ -157,7 +157,7 @@ class ConfluentGroupSource:
         headers, value, time_ms = message.headers() or (), message.value(), message.timestamp()[1]
         record = record_codec.own_record(time_ms, value, headers)
         if record is None:
-            raw = record_codec.KafkaRecord(offset, time_ms, message.key(), value, headers)
+            raw = record_codec.TopicRecord(offset, time_ms, message.key(), value, headers)
             record = record_codec.to_record(
                 raw, record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
             )

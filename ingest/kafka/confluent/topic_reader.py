@@ -9,8 +9,8 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from ...errors import CorruptLog, TrustwatchError, Unavailable
-from .. import record_codec
-from ..protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
+from ...topics import record_codec
+from ...topics.protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import (
     DAMAGED_DATA_ERRORS,
@@ -121,7 +121,7 @@ class ConfluentTopicReader:
             if not messages:
                 messages = self._consumer.consume(1, timeout_s)
                 messages += self._consumer.consume(max_records - 1, 0) if max_records > 1 else []
-        records_by_partition: dict[TopicPartitionKey, list[record_codec.KafkaRecord]] = {}
+        records_by_partition: dict[TopicPartitionKey, list[record_codec.TopicRecord]] = {}
         for message in messages:
             key = message.topic(), message.partition()
             if message.error() is not None:
@@ -224,7 +224,7 @@ def _partition_key(partition: TopicPartition) -> TopicPartitionKey:
     return partition.topic, partition.partition
 
 
-def _kafka_record(message: Message) -> record_codec.KafkaRecord:
-    return record_codec.KafkaRecord(
+def _kafka_record(message: Message) -> record_codec.TopicRecord:
+    return record_codec.TopicRecord(
         message.offset(), message.timestamp()[1], message.key(), message.value(), message.headers() or []
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ...errors import ConfigError, Unavailable
@@ -15,6 +16,7 @@ from ...record_keys import partition_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_error, translated_errors
 
+_log = structlog.get_logger(__name__)
 _BATCH_BYTES = 1024 * 1024
 _QUEUE_KBYTES = 64 * 1024
 _LINGER_MS = 5
@@ -32,6 +34,7 @@ class ConfluentTopicWriter:
 
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
         self.settings = settings
+        self.replaced = 0
         self._tuning = tuning
         self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -95,12 +98,15 @@ class ConfluentTopicWriter:
             raise ValueError(f"{topic}: record is too large: {error.str()}")
         if not error.fatal() and error.code() != KafkaError._FATAL:
             raise translate_error(f"writing to {topic}", error)
-        self._renew_producer()
+        self._renew_producer(error)
         raise Unavailable(f"writing to {topic}: {error.str()}")
 
-    def _renew_producer(self) -> None:
+    def _renew_producer(self, error: KafkaError) -> None:
         """An idempotent producer that lost its sequence refuses everything from then on; a new one begins afresh."""
         with self._lock:
+            waiting = len(self._producer)
+            _log.warning("a Kafka producer is replaced", cause=f"{error.name()}: {error.str()}", unacknowledged=waiting)
+            self.replaced += 1
             self._producer.purge()
             self._producer = self._open()
 
@@ -122,7 +128,7 @@ class ConfluentTopicWriter:
         with self._lock:
             failed, self._failed = self._failed, None
         if failed is not None and (failed.fatal() or failed.code() == KafkaError._FATAL):
-            self._renew_producer()
+            self._renew_producer(failed)
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {failed.name()}: {failed.str()}")
         if waiting:

@@ -16,7 +16,7 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ...errors import ConfigError, Unavailable
 from ...settings import reveal
-from .. import record_codec
+from ...topics import record_codec
 from ..settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 
 ClientT = TypeVar("ClientT")
@@ -97,7 +97,7 @@ class _KafkaAccessToken(msgspec.Struct):
     access_token: str
 
 
-class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types
+class KafkaTokenProvider(AbstractTokenProvider):
     """Gets an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
 
     A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
@@ -168,9 +168,9 @@ def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict
     }
 
 
-def to_kafka_record(record: ConsumerRecord) -> record_codec.KafkaRecord:
+def to_kafka_record(record: ConsumerRecord) -> record_codec.TopicRecord:
     """Convert a record of kafka-python to ours."""
-    return record_codec.KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
+    return record_codec.TopicRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
 
 def partition_count(consumer: KafkaConsumer, topic: str) -> int:

@@ -16,16 +16,17 @@ from kafka.structs import OffsetAndMetadata
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
 from ...source import PartitionOwner, RecordBatch
-from .. import record_codec
-from ..group_buffer import FairBuffer, offset_out_of_range
+from ...topics import record_codec
+from ...topics.group_buffer import FairBuffer, offset_out_of_range
+from ...topics.protocols import MAX_POLL_RECORDS
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from .batch_decoding import enable_batch_decoding, fetched_parts
 from .client_connection import (
     consumer_options,
     end_offset,
     offset_bounds,
     open_client,
     partition_count,
+    to_kafka_record,
     translated_errors,
 )
 from .poll_thread import PollThread
@@ -84,7 +85,6 @@ class KafkaPythonGroupSource:
         except TrustwatchError:
             self._poll_thread.close()
             raise
-        self._poll_size = enable_batch_decoding(self._consumer)
         retain_joins(self._consumer)
 
     def join(self, owner: PartitionOwner) -> None:
@@ -114,8 +114,9 @@ class KafkaPythonGroupSource:
             Whatever the owner raises in a callback.
         """
         slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
-        # After a long pause, poll first: the buffer may hold records of partitions that are lost.
-        batch = None if slept else self._buffer.take(max_records)
+        if slept:
+            self._hand_buffer_back()
+        batch = self._buffer.take(max_records)
         if batch is not None:
             return batch
         try:
@@ -127,10 +128,16 @@ class KafkaPythonGroupSource:
             return None
         return self._buffer.take(max_records)
 
+    def _hand_buffer_back(self) -> None:
+        """Let the consumer fetch again what is buffered, if it is still ours: after a long pause it may be others'."""
+        for partition, offset in self._buffer.first_offsets().items():
+            self._consumer.seek(TopicPartition(self.topic, partition), offset)
+            self._buffer.drop([partition])
+
     def _fetch(self, timeout_ms: int) -> None:
         self._last_poll = time.monotonic()
         try:
-            fetched = self._poll_thread.call(lambda: self._consumer.poll(timeout_ms, max_records=self._poll_size))
+            fetched = self._poll_thread.call(lambda: self._consumer.poll(timeout_ms, max_records=MAX_POLL_RECORDS))
         except errors.OffsetOutOfRangeError as error:
             raise self._gone(error) from error
         except (errors.CorruptRecordError, errors.LogTruncationError) as error:
@@ -143,8 +150,7 @@ class KafkaPythonGroupSource:
             partition = topic_partition.partition
             if partition in self._owned and partition not in retaken:  # a retaken one is read from its offset next time
                 origin = record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
-                for part in fetched_parts(records):
-                    self._buffer.add(partition, part.record_runs(origin))
+                self._buffer.add(partition, record_codec.to_record_runs(map(to_kafka_record, records), origin))
 
     def _gone(self, error: errors.OffsetOutOfRangeError) -> CorruptLog:
         """Error that says why an offset cannot be read; reading never skips to another."""
@@ -277,13 +283,12 @@ class KafkaPythonGroupSource:
         consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         with translated_errors(f"reading {self.topic}[{partition}] back"):
             try:
-                most = enable_batch_decoding(consumer)
                 consumer.assign([topic_partition])
                 start, end = offset_bounds(consumer, topic_partition, self._tuning.metadata_timeout_ms)
                 if end_offset > end:
                     raise offset_out_of_range(self.topic, partition, end_offset, start, end)
                 consumer.seek(topic_partition, max(start, start_offset))
-                self._read_back(consumer, most, topic_partition, start_offset, hashes)
+                self._read_back(consumer, topic_partition, start_offset, hashes)
             finally:
                 consumer.close()
         return hashes
@@ -291,7 +296,6 @@ class KafkaPythonGroupSource:
     def _read_back(
         self,
         consumer: KafkaConsumer,
-        most: int,
         topic_partition: TopicPartition,
         start: int,
         hashes: npt.NDArray[np.uint64],
@@ -306,8 +310,9 @@ class KafkaPythonGroupSource:
                 )
             heard = heard if now_at == position else time.monotonic()
             position = now_at
-            for part in fetched_parts(consumer.poll(_READ_BACK_MS, max_records=most).get(topic_partition, [])):
-                part.copy_hashes(start, hashes)
+            for record in consumer.poll(_READ_BACK_MS, max_records=MAX_POLL_RECORDS).get(topic_partition, ()):
+                if start <= record.offset < end:
+                    hashes[record.offset - start] = record_codec.id_hash_in(record.headers)
 
     def note_position(self, offsets: dict[int, int]) -> None:
         """Commit positions to the group, for tools that show lag only; a failure is ignored."""

@@ -33,7 +33,7 @@ class _CallResult(NamedTuple):
     error: BaseException | None
 
 
-class PollThread(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-python has no types
+class PollThread(AsyncConsumerRebalanceListener):
     """Runs calls on a thread of its own; `call` runs the rebalance callbacks that they cause.
 
     Args:

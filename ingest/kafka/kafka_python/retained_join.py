@@ -6,7 +6,9 @@ not what it brought), and joins once more; where the leader of a group does so, 
 briefly, or work between polls, so drive each other from one generation to the next for minutes, and read nothing.
 
 Ours stands in front of the one method that sends a join: asked again for what it has and nobody took, it gives that.
-It is no public interface, so it is used with the one version of kafka-python that it was tested with.
+It is no public interface, so pyproject.toml asks for the one version of kafka-python that it was tested with; with any
+other it stays away. `tests/contract/test_group_source_contract.py` says, each night and of the newest release, whether
+it is still needed.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import structlog
 from kafka import KafkaConsumer
 from kafka.coordinator.base import MemberState
 
-from .batch_decoding import PATCHED_VERSION
+PATCHED_VERSION = "3.0.12"
 
 _log = structlog.get_logger(__name__)
 

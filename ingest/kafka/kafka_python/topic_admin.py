@@ -1,4 +1,4 @@
-"""`KafkaAdmin` over kafka-python."""
+"""`TopicAdmin` over kafka-python."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ from kafka import KafkaAdminClient, errors
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from ...errors import ConfigError
-from ..protocols import TopicDescription
-from ..settings import (
-    DEFAULT_TUNING,
-    TOPIC_DEFINITIONS,
-    KafkaClientSettings,
-    KafkaTopics,
-    KafkaTuning,
-    with_min_insync_replicas,
-)
+from ...topics.protocols import TopicDescription
+from ...topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames, with_min_insync_replicas
+from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import connection_options, open_client, translated_errors
 
 
 class KafkaPythonAdmin:
-    """See `KafkaAdmin`.
+    """See `TopicAdmin`.
 
     Raises:
         Unavailable: no broker answers.
@@ -31,8 +25,8 @@ class KafkaPythonAdmin:
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
         self._client = open_client(KafkaAdminClient, **connection_options(settings, tuning))
 
-    def create_topics(self, topics: KafkaTopics, partitions: int, replication: int) -> list[str]:
-        """See `KafkaAdmin.create_topics`."""
+    def create_topics(self, topics: TopicNames, partitions: int, replication: int) -> list[str]:
+        """See `TopicAdmin.create_topics`."""
         created = []
         for definition in TOPIC_DEFINITIONS:
             name = definition.name(topics)
@@ -52,7 +46,7 @@ class KafkaPythonAdmin:
         return created
 
     def describe(self, name: str) -> TopicDescription | None:
-        """See `KafkaAdmin.describe`."""
+        """See `TopicAdmin.describe`."""
         with translated_errors(f"asking for topic {name}"):
             (topic,) = self._client.describe_topics([name])
             if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno:
@@ -66,7 +60,7 @@ class KafkaPythonAdmin:
         return TopicDescription(name, len(partitions), replication, values)
 
     def grow_partitions(self, name: str, partitions: int) -> None:
-        """See `KafkaAdmin.grow_partitions`."""
+        """See `TopicAdmin.grow_partitions`."""
         topic = self.describe(name)
         if topic is None or topic.partitions > partitions:
             has = "does not exist" if topic is None else f"has {topic.partitions} partitions"

@@ -8,7 +8,7 @@ import structlog
 from kafka import KafkaConsumer, TopicPartition, errors
 
 from ...errors import CorruptLog, Unavailable
-from ..protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
+from ...topics.protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import (
     consumer_options,

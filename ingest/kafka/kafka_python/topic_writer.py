@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
+import time
 from collections.abc import Collection
 
-from kafka import KafkaProducer, errors
+import structlog
+from kafka import errors
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import connection_options, open_client, translated_errors
+from .replaceable_producer import ReplaceableProducer
 from .topic_admin import KafkaPythonAdmin
+from .unacknowledged_sends import UnacknowledgedSends
 
+_log = structlog.get_logger(__name__)
 _BATCH_BYTES = 256 * 1024
 _LINGER_MS = 5
 _CLOSE_S = 5.0
+_METADATA_MS = 1_500
+_REOPEN_MS = 3_000
+"""Longest wait for a broker when a producer is replaced: events at the door wait for it."""
+
+_FLUSH_SLICE_S = 0.5
+"""kafka-python's `flush` waits its whole time for each batch anew."""
+
+_SILENCE_MARGIN_S = 5.0
+"""Time beyond `delivery_timeout_ms`, within which kafka-python promises an outcome, that a record may go without."""
 
 
 class KafkaPythonTopicWriter:
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
+
+    The producer is replaced when a record failed, and when its oldest record has no outcome long after the time within
+    which kafka-python promises one. An idempotent producer of kafka-python may not go on then: after a record that the
+    broker refuses it fails all others, and after one that expired on its way again it may fall silent for good. What
+    had no outcome is not sent again from here, since it may have been written: `flush` raises, and whoever needs the
+    records sends them again (`TopicWriter.flush`).
 
     Raises:
         Unavailable: no broker answers.
@@ -29,23 +48,33 @@ class KafkaPythonTopicWriter:
 
     def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
         self.settings = settings
+        self.replaced = 0
         self._tuning = tuning
         self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
-        longest = tuning.delivery_timeout_ms - _LINGER_MS
-        self._producer = open_client(
-            KafkaProducer,
+        self._sends = UnacknowledgedSends()
+        self._silence_s = tuning.delivery_timeout_ms / 1000 + _SILENCE_MARGIN_S
+        self._producer: ReplaceableProducer | None = self._open(tuning.request_timeout_ms)
+
+    def _open(self, patience_ms: int) -> ReplaceableProducer:
+        tuning, longest = self._tuning, self._tuning.delivery_timeout_ms - _LINGER_MS
+        options = connection_options(self.settings, tuning) | {
+            "request_timeout_ms": min(tuning.request_timeout_ms, longest),
+            "bootstrap_timeout_ms": min(tuning.request_timeout_ms, patience_ms),
+        }
+        return open_client(
+            ReplaceableProducer,
             enable_idempotence=True,
             acks="all",
             linger_ms=_LINGER_MS,
             batch_size=_BATCH_BYTES,
             compression_type=None if tuning.compression == "none" else tuning.compression,
             delivery_timeout_ms=tuning.delivery_timeout_ms,
-            max_block_ms=tuning.metadata_timeout_ms,
+            max_block_ms=min(tuning.metadata_timeout_ms, _METADATA_MS),
             allow_auto_create_topics=False,
             metrics_enabled=False,
-            **connection_options(settings, tuning) | {"request_timeout_ms": min(tuning.request_timeout_ms, longest)},
+            **options,
         )
 
     def send(
@@ -61,28 +90,64 @@ class KafkaPythonTopicWriter:
         """See `TopicWriter.send`."""
         if partition is None and key is not None:
             partition = partition_of(key, self.partitions(topic))
-        with translated_errors(f"writing to {topic}"):
+        with self._lock, translated_errors(f"writing to {topic}"):
+            self._replace_where_needed()
+            if self._producer is None:
+                self._producer = self._open(_REOPEN_MS)
             try:
                 sent = self._producer.send(
                     topic, value=value, key=key, headers=list(headers), partition=partition, timestamp_ms=timestamp_ms
                 )
             except errors.MessageSizeTooLargeError as error:
                 raise ValueError(f"{topic}: record is too large: {error}") from error
-        sent.add_errback(self._on_send_failed)
+            self._sends.add(sent)
 
-    def _on_send_failed(self, error: BaseException) -> None:
-        """Note a failure; called on the producer's thread."""
-        with self._lock:
-            self._failed = self._failed or error
+    def _replace_where_needed(self) -> None:
+        """Give the producer up if it can not go on; `send` opens the next one."""
+        self._sends.settle()
+        failure, silence_s = self._sends.failure, self._sends.oldest_age_s()
+        if failure is None and silence_s <= self._silence_s:
+            return
+        failure = failure or errors.KafkaTimeoutError(f"the oldest record has no outcome after {silence_s:.0f} s")
+        _log.warning(
+            "a Kafka producer is replaced",
+            cause=f"{type(failure).__name__}: {failure}",
+            unacknowledged=len(self._sends),
+        )
+        given_up, self._producer, self._sends = self._producer, None, UnacknowledgedSends()
+        self._failed = self._failed or failure
+        self.replaced += 1
+        if given_up is not None:
+            given_up.give_up()
 
     def flush(self, timeout_s: float) -> None:
         """See `TopicWriter.flush`."""
-        with translated_errors("writing to Kafka"):
-            self._producer.flush(timeout_s)
-        with self._lock:
-            failed, self._failed = self._failed, None
+        producer, sends = self._producer, self._sends
+        try:
+            if producer is not None:
+                with translated_errors("writing to Kafka"):
+                    self._flush_until(producer, time.monotonic() + timeout_s)
+        finally:
+            with self._lock:
+                self._replace_where_needed()
+                failed, self._failed = self._failed, None
+                if failed is None and sends is not self._sends:
+                    failed = errors.KafkaError("the producer was replaced meanwhile")
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {type(failed).__name__}: {failed}") from failed
+
+    def _flush_until(self, producer: ReplaceableProducer, deadline: float) -> None:
+        """Flush; give up at *deadline*, or as soon as a record has failed."""
+        while True:
+            try:
+                producer.flush(min(_FLUSH_SLICE_S, max(0.0, deadline - time.monotonic())))
+                return
+            except errors.KafkaTimeoutError:
+                with self._lock:
+                    self._sends.settle()
+                    failed = self._sends.failure is not None
+                if failed or time.monotonic() >= deadline:
+                    raise
 
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
@@ -103,5 +168,11 @@ class KafkaPythonTopicWriter:
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""
-        with contextlib.suppress(errors.KafkaTimeoutError):  # no broker answers; the process ends without it
-            self._producer.close(_CLOSE_S)
+        with self._lock:
+            producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            producer.close(_CLOSE_S)
+        except errors.KafkaTimeoutError:  # no broker answers
+            producer.give_up()

@@ -14,9 +14,10 @@ CONFIGURED = Settings(kafka=KafkaSettings(bootstrap_servers=("one:9092",)))
 def test_what_is_not_said_comes_from_the_settings() -> None:
     """Brokers, topic and offsets."""
     topic = parse_topic_url("kafka:", CONFIGURED)
-    assert (topic.kafka.bootstrap_servers, topic.name, topic.offsets) == (("one:9092",), "trustwatch.events", None)
+    assert topic.broker_settings.bootstrap_servers == ("one:9092",)
+    assert (topic.name, topic.offsets) == ("trustwatch.events", None)
     topic = parse_topic_url("kafka://a:1,b:2/other.topic?offsets=0:5-7,12:3-", Settings())
-    assert (topic.kafka.bootstrap_servers, topic.name) == (("a:1", "b:2"), "other.topic")
+    assert (topic.broker_settings.bootstrap_servers, topic.name) == (("a:1", "b:2"), "other.topic")
     held = {(partition, offset) for partition in (0, 1, 12) for offset in range(9) if topic.contains(partition, offset)}
     assert held == {(0, 5), (0, 6), *((12, offset) for offset in range(3, 9))}
 

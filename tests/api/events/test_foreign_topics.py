@@ -20,10 +20,10 @@ from trustwatch.api.events.foreign_topics import (
 from trustwatch.api.settings.kafka_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.formats.record_mapping import MappingSpec
-from trustwatch.ingest.kafka.protocols import FetchedRecords
-from trustwatch.ingest.kafka.record_codec import KafkaRecord
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import RecordKind
+from trustwatch.ingest.topics.protocols import FetchedRecords
+from trustwatch.ingest.topics.record_codec import TopicRecord
 
 NOW_MS = 1_770_000_000_000
 NOW = "2026-02-02T02:40:00Z"
@@ -110,7 +110,7 @@ class Reader:
         raws = []
         for number, value in enumerate(part, self.position):
             value, headers = value if isinstance(value, tuple) else (value, [])
-            raws.append(KafkaRecord(number, NOW_MS - 5, None, value, headers))
+            raws.append(TopicRecord(number, NOW_MS - 5, None, value, headers))
         self.position += len(part)
         return [FetchedRecords("t", 0, raws)] if raws else []
 

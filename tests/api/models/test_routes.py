@@ -16,10 +16,10 @@ from trustwatch.api.service.assembly import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import RecordKind
 from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.models import model_persistence
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_directory import read_manifest
@@ -429,7 +429,7 @@ def test_every_partition_gets_the_command_once() -> None:
     topic = Topic()
 
     async def tell() -> None:
-        log = GroupCommit(KafkaCommitLog(topic, "trustwatch.events"))  # type: ignore[arg-type]
+        log = GroupCommit(TopicCommitLog(topic, "trustwatch.events"))  # type: ignore[arg-type]
         await ControlRecordWriter(log, lambda: 5)(b"switch")
         await log.close()
 

@@ -15,16 +15,16 @@ from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.store_executor import StoreExecutor
 from trustwatch.api.privacy.embedded_targets import ErasureSummary
 from trustwatch.api.privacy.erasure_steps import ProofSigner
-from trustwatch.api.privacy.kafka_targets import BrokerClients, KafkaErasureTargets
 from trustwatch.api.privacy.local_archives import LocalArchives
 from trustwatch.api.privacy.service import ErasureRequest, ErasureService
+from trustwatch.api.privacy.topic_targets import BrokerClients, TopicErasureTargets
 from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError, Fenced
 from trustwatch.ingest.identities import unkeyed_agent_key
-from trustwatch.ingest.kafka.settings import KafkaTopics
 from trustwatch.ingest.pseudonyms import PrivacyKey
 from trustwatch.ingest.record_erasure import ErasureSubject
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import Erasure, PartitionErasure
@@ -222,10 +222,10 @@ class Reader:
         pass
 
 
-def on_topic(store: SqlStore, local: LocalArchives, first: int = 100) -> KafkaErasureTargets:
+def on_topic(store: SqlStore, local: LocalArchives, first: int = 100) -> TopicErasureTargets:
     log: Any = Log()
-    brokers: Any = BrokerClients(KafkaTopics(), lambda topic: Reader(first), lambda: None)  # type: ignore[arg-type, return-value]
-    return KafkaErasureTargets(store, log, brokers, local, frozenset({"events"}))
+    brokers: Any = BrokerClients(TopicNames(), lambda topic: Reader(first), lambda: None)  # type: ignore[arg-type, return-value]
+    return TopicErasureTargets(store, log, brokers, local, frozenset({"events"}))
 
 
 def test_a_finished_erasure_that_can_not_be_looked_after_keeps_no_other(

@@ -11,8 +11,8 @@ from trustwatch.api.models.control_record_writer import ControlRecordWriter
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.kafka import open_writer
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_persistence import load_trained_model as load_model
@@ -32,7 +32,7 @@ def announce(rig: Any, version: str) -> None:
     writer = open_writer(rig.kafka_settings)
 
     async def tell() -> None:
-        log = GroupCommit(KafkaCommitLog(writer, rig.kafka_settings.names.events))
+        log = GroupCommit(TopicCommitLog(writer, rig.kafka_settings.names.events))
         await ControlRecordWriter(log, lambda: time.time_ns() // 1_000_000)(command)
         await log.close()
 

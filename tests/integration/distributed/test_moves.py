@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from trustwatch.api.service.commands import drain_events
 from trustwatch.ingest.kafka import open_writer
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.records.agents import AgentIdentity, AgentRow
 
 from ...support.distributed_testbed import PARTITIONS, tell, wait
@@ -60,7 +60,7 @@ def test_growing_changes_no_agent(make_rig: Any, kafka: Any, load: Any) -> None:
 
     calm = make_rig(kafka, tick_s=3600, partitions=8)
     writer = open_writer(calm.kafka_settings)
-    log = KafkaCommitLog(writer, calm.kafka_settings.names.events)
+    log = TopicCommitLog(writer, calm.kafka_settings.names.events)
     log.append(before.records + after.records)
     log.sync()
     writer.close()

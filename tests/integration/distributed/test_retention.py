@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from trustwatch.api.composition import load_erased_filter
 from trustwatch.ingest.kafka import open_reader
-from trustwatch.ingest.kafka.topic_history import topic_event_lines
+from trustwatch.ingest.topics.topic_history import topic_event_lines
 
 from ...support.distributed_testbed import attacked_event, post_json, wait, write_events
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.kafka.settings import KafkaTopics
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
@@ -81,7 +81,7 @@ def topics() -> Topics:
 
 @pytest.fixture
 def publisher(store: SqlStore, topics: Topics) -> TopicPublisher:
-    return TopicPublisher(topics, store, KafkaTopics(), LivePolicy(PolicyBook()), "https://tw")
+    return TopicPublisher(topics, store, TopicNames(), LivePolicy(PolicyBook()), "https://tw")
 
 
 def agent(number: int, level: int = RiskLevel.LOW, **more: Any) -> AgentRow:

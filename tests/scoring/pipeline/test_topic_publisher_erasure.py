@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.ingest.kafka.settings import KafkaTopics
 from trustwatch.ingest.record_erasure import ErasedSubject, ErasureSubject
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 def publisher(store: SqlStore) -> tuple[TopicPublisher, Writer]:
     writer = Writer()
-    made = TopicPublisher(writer, store, KafkaTopics(), LivePolicy(PolicyBook()), "https://service")  # type: ignore[arg-type]
+    made = TopicPublisher(writer, store, TopicNames(), LivePolicy(PolicyBook()), "https://service")  # type: ignore[arg-type]
     return made, writer
 
 

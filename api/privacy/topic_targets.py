@@ -12,14 +12,14 @@ import msgspec
 import structlog
 
 from ...ingest.errors import ConfigError, TrustwatchError
-from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
-from ...ingest.kafka.protocols import KafkaAdmin, TopicDescription, TopicReader
-from ...ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics, TopicDefinition
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_erasure import ErasureSubject, NameEraser
 from ...ingest.record_keys import key_for_partition
 from ...ingest.source import Record, TopicWriter
 from ...ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS, format_rfc3339
+from ...ingest.topics.protocols import TopicAdmin, TopicDescription, TopicReader
+from ...ingest.topics.topic_commit_log import TopicCommitLog
+from ...ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicDefinition, TopicNames
 from ...scoring.pipeline.topic_publisher import RiskRecord, erased_agent_record
 from ...scoring.records.erasures import Erasure
 from ...scoring.store.erasure_store import ForgetRecordPosition
@@ -53,12 +53,12 @@ class TopicErasureSummary(NamedTuple):
         return {"topic": self.topic, "holds": self.holds, "done": self.done, "gone_by": gone_by}
 
 
-def summarise_topics(admin: KafkaAdmin, topics: KafkaTopics, now_ms: int) -> list[TopicErasureSummary]:
+def summarise_topics(admin: TopicAdmin, topics: TopicNames, now_ms: int) -> list[TopicErasureSummary]:
     """Summary of the erasure in each of our topics. Raises Unavailable."""
     return [_summarise_topic(admin, definition, definition.name(topics), now_ms) for definition in TOPIC_DEFINITIONS]
 
 
-def _summarise_topic(admin: KafkaAdmin, definition: TopicDefinition, name: str, now_ms: int) -> TopicErasureSummary:
+def _summarise_topic(admin: TopicAdmin, definition: TopicDefinition, name: str, now_ms: int) -> TopicErasureSummary:
     try:
         description = admin.describe(name)
     except ConfigError:
@@ -184,12 +184,12 @@ class BrokerClients(NamedTuple):
         admin: opens the admin client.
     """
 
-    topics: KafkaTopics
+    topics: TopicNames
     reader: Callable[[str], TopicReader]
-    admin: Callable[[], KafkaAdmin]
+    admin: Callable[[], TopicAdmin]
 
 
-class KafkaErasureTargets:
+class TopicErasureTargets:
     """Implements `ErasureTargets`.
 
     Args:
@@ -413,7 +413,7 @@ def order_offsets(erasure: Erasure) -> dict[int, int]:
     return {int(partition): int(offset) for partition, offset in offsets.items()}
 
 
-def _partition_count(log: KafkaCommitLog) -> int:
+def _partition_count(log: TopicCommitLog) -> int:
     return log.partitions
 
 

@@ -49,6 +49,10 @@ class FairBuffer:
             del self._runs[partition]
         return RecordBatch(partition, base, records)
 
+    def first_offsets(self) -> dict[int, int]:
+        """Offset of the next record of each partition that has some."""
+        return {partition: runs[0].base_offset for partition, runs in self._runs.items()}
+
     def drop(self, partitions: Collection[int]) -> None:
         """Drop the records of *partitions* that were given away, or are read from another offset."""
         for partition in partitions:

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from trustwatch.ingest import kafka
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.events import MAX_EVENT_BYTES
-from trustwatch.ingest.kafka import open_group_source, record_codec
-from trustwatch.ingest.kafka.group_buffer import FairBuffer, RecordRun
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
-from trustwatch.ingest.kafka.record_codec import KafkaRecord, SourcePartition
+from trustwatch.ingest.kafka import open_group_source
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics import record_codec
+from trustwatch.ingest.topics.group_buffer import FairBuffer, RecordRun
+from trustwatch.ingest.topics.record_codec import SourcePartition, TopicRecord
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.records.dead_letters import RefusedInput
 
 HERE = SourcePartition("trustwatch.events", 0, 1)
@@ -51,7 +52,7 @@ def letter_of(record: Record) -> RefusedInput:
 def test_a_record_of_ours_comes_back_as_it_went(kind: int, id_hash: int, ms: int, payload: bytes) -> None:
     """Kinds that this version does not know too: what they mean is the pipeline's to say."""
     record = Record(kind, id_hash, ms, payload, b"route")
-    raw = KafkaRecord(5, ms, record.key, record.payload, record_codec.headers_for(record))
+    raw = TopicRecord(5, ms, record.key, record.payload, record_codec.headers_for(record))
     assert record_codec.to_record(raw, HERE) == record._replace(key=b"")
     assert record_codec.id_hash_in(raw.headers) == id_hash
 
@@ -59,7 +60,7 @@ def test_a_record_of_ours_comes_back_as_it_went(kind: int, id_hash: int, ms: int
 def test_identity_of_an_event_without_a_source_is_of_the_topic() -> None:
     """Ids are unique within a source; who names none cannot use up the ids of another."""
     payload = native(source=None)
-    record = record_codec.to_record(KafkaRecord(0, 7, None, payload, []), HERE)
+    record = record_codec.to_record(TopicRecord(0, 7, None, payload, []), HERE)
     assert record == Record(
         RecordKind.EVENT, unkeyed_event_id_hash("t", "topic:trustwatch.events", "e", payload), 7, payload
     )
@@ -69,7 +70,7 @@ def test_identity_of_an_event_without_a_source_is_of_the_topic() -> None:
 def test_only_in_its_agents_partition(partition: int) -> None:
     """Two workers would keep the agent otherwise; records of ours are trusted (the topic's ACL says who may write)."""
     home = partition_of(agent_partition_key("t", "i", "a"), 8)
-    record = record_codec.to_record(KafkaRecord(0, 7, None, native(), []), SourcePartition("e", partition, 8))
+    record = record_codec.to_record(TopicRecord(0, 7, None, native(), []), SourcePartition("e", partition, 8))
     assert record.kind == (RecordKind.EVENT if partition == home else RecordKind.DEAD)
 
 
@@ -90,7 +91,7 @@ def test_only_in_its_agents_partition(partition: int) -> None:
 )
 def test_what_cannot_be_read_is_a_dead_letter(value: bytes | None, ms: int, headers: Any, told: str) -> None:
     """With the reason, what arrived, and an id that another reading gives again."""
-    raw = KafkaRecord(3, ms, b"k", value, headers)
+    raw = TopicRecord(3, ms, b"k", value, headers)
     letter = letter_of(record_codec.to_record(raw, HERE))
     assert told in letter.reason + letter.path
     assert letter == letter_of(record_codec.to_record(raw, HERE))
@@ -103,7 +104,7 @@ def test_what_cannot_be_read_is_a_dead_letter(value: bytes | None, ms: int, head
 def test_headers_of_other_people_are_left_alone() -> None:
     """Tracing headers hold bytes."""
     record = record_codec.to_record(
-        KafkaRecord(0, 7, None, native(), [("trace", b"\xff"), ("x", None), ("tw", None)]), HERE
+        TopicRecord(0, 7, None, native(), [("trace", b"\xff"), ("x", None), ("tw", None)]), HERE
     )
     assert record.kind == RecordKind.EVENT
 
@@ -111,7 +112,7 @@ def test_headers_of_other_people_are_left_alone() -> None:
 def test_runs_are_cut_at_gaps() -> None:
     """Offsets within a run are consecutive."""
     raws = [
-        KafkaRecord(offset, 1, None, b"%d" % offset, record_codec.headers_for(Record(0, 1, 1, b"")))
+        TopicRecord(offset, 1, None, b"%d" % offset, record_codec.headers_for(Record(0, 1, 1, b"")))
         for offset in (3, 4, 7, 8, 9)
     ]
     runs = record_codec.to_record_runs(raws, HERE)
@@ -172,7 +173,7 @@ class Writer:
 def test_the_log_fails_as_a_whole_until_it_is_reopened(failing: str) -> None:
     """As the one on disk: nothing is acknowledged, everything is refused, then it goes on."""
     writer = Writer()
-    log = KafkaCommitLog(writer, "events")
+    log = TopicCommitLog(writer, "events")
     records = [Record(0, i, 100 + i, b"%d" % i, agent_partition_key("t", "i", str(i))) for i in range(3)]
     assert (log.append(records), log.next_offset) == (0, 3)
     log.sync()
@@ -201,7 +202,7 @@ def test_the_log_takes_no_record_without_a_key() -> None:
     """It could go anywhere; nothing of the call is queued."""
     writer = Writer()
     with pytest.raises(ValueError, match="needs a key"):
-        KafkaCommitLog(writer, "events").append([Record(0, 1, 1, b"", b"k"), Record(0, 1, 1, b"")])
+        TopicCommitLog(writer, "events").append([Record(0, 1, 1, b"", b"k"), Record(0, 1, 1, b"")])
     assert writer.sent == []
 
 

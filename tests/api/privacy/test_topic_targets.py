@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.privacy.kafka_targets import find_corrections, gone_by_ms, summarise_topics
 from trustwatch.api.privacy.local_archives import REGISTERED_WITHIN_MS, LocalArchives
+from trustwatch.api.privacy.topic_targets import find_corrections, gone_by_ms, summarise_topics
 from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.kafka.protocols import FetchedRecords, TopicDescription
-from trustwatch.ingest.kafka.record_codec import KafkaRecord
-from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.record_keys import agent_partition_key
+from trustwatch.ingest.topics.protocols import FetchedRecords, TopicDescription
+from trustwatch.ingest.topics.record_codec import TopicRecord
+from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, RiskRecord
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
@@ -48,23 +48,23 @@ def test_a_topic_that_may_not_be_described_is_said_to_be_unknown() -> None:
         def describe(self, name: str) -> TopicDescription:
             raise ConfigError("not authorised")
 
-    told = summarise_topics(Refusing(), KafkaTopics(), 0)  # type: ignore[arg-type]
-    assert [one.topic for one in told] == [one.name(KafkaTopics()) for one in TOPIC_DEFINITIONS]
+    told = summarise_topics(Refusing(), TopicNames(), 0)  # type: ignore[arg-type]
+    assert [one.topic for one in told] == [one.name(TopicNames()) for one in TOPIC_DEFINITIONS]
     assert {one.document()["gone_by"] for one in told} == {None}
 
 
-def risk(agent: str, offset: int, told: str = "", tenant: str = "acme") -> KafkaRecord:
+def risk(agent: str, offset: int, told: str = "", tenant: str = "acme") -> TopicRecord:
     reasons = msgspec.Raw(msgspec.json.encode([{"text": told}]))
     record = RiskRecord(
         tenant, AS, agent, "1", "X", "low", 0.1, 0.1, 0.1, 1, 1, 1, 0, 1, "D", reasons, told, 2, 1, offset
     )
-    return KafkaRecord(0, 1, agent_partition_key(tenant, AS, agent), msgspec.json.encode(record), [])
+    return TopicRecord(0, 1, agent_partition_key(tenant, AS, agent), msgspec.json.encode(record), [])
 
 
 class Reader:
     """A `TopicReader` of given records of partition 2."""
 
-    def __init__(self, *records: KafkaRecord) -> None:
+    def __init__(self, *records: TopicRecord) -> None:
         self._parts = [FetchedRecords("risk", 2, [one]) for one in records]
 
     def at_end(self) -> bool:
@@ -76,7 +76,7 @@ class Reader:
 
 def test_what_ends_the_subject_on_the_risk_topic() -> None:
     """Its own old record gets a tombstone, another's loses the name; what is new, another tenant's or ended, stays."""
-    beat = KafkaRecord(0, 1, b'{"partition":2}', b'{"bot": 1}', [])
+    beat = TopicRecord(0, 1, b'{"partition":2}', b'{"bot": 1}', [])
     found = find_corrections(
         Reader(
             beat,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -11,8 +12,13 @@ from ..record_keys import partition_of
 from ..source import Record, TopicWriter
 from . import record_codec
 
+DOOR_TIMEOUT_S = 4.0
+"""Longest time that senders of events wait for brokers, before they are told to come again."""
 
-class KafkaCommitLog:
+_SHORTEST_FLUSH_S = 0.5
+
+
+class TopicCommitLog:
     """Implements `CommitLog`. A good `sync` means that all in-sync replicas have the records.
 
     The records of one body spread over partitions. Where some fail, the whole call fails; the caller sends all of it
@@ -21,18 +27,24 @@ class KafkaCommitLog:
     Args:
         writer: used by nobody else while this object lives; stays open after `close`.
         topic: every record that is appended has a key, which chooses the partition.
-        flush_timeout_s: longest wait of `sync` for acknowledgements.
+        timeout_s: longest time from an `append` to the end of its `sync`.
     """
 
-    def __init__(self, writer: TopicWriter, topic: str, flush_timeout_s: float = 20.0) -> None:
+    def __init__(self, writer: TopicWriter, topic: str, timeout_s: float = 20.0) -> None:
         self.writer = writer
         self.topic = topic
         self.directory = PurePosixPath(f"kafka:{topic}")
-        self.flush_timeout_s = flush_timeout_s
+        self.timeout_s = timeout_s
         self.failed = False
         """True after a failed write: only a write that succeeds shows that brokers answer again."""
         self.next_offset = 0
         self._refusing = False
+        self._deadline = 0.0
+
+    @property
+    def replaced_writers(self) -> int:
+        """See `CommitLog`."""
+        return self.writer.replaced
 
     @property
     def partitions(self) -> int:
@@ -52,7 +64,7 @@ class KafkaCommitLog:
         self._refuse()
         if not all(record.key for record in records):
             raise ValueError(f"{self.directory}: every record needs a key, it chooses the partition")
-        first = self.next_offset
+        first, self._deadline = self.next_offset, time.monotonic() + self.timeout_s
         try:
             count = self.writer.partitions(self.topic)
             for record in records:
@@ -77,7 +89,7 @@ class KafkaCommitLog:
         """
         self._refuse()
         try:
-            self.writer.flush(self.flush_timeout_s)
+            self.writer.flush(max(_SHORTEST_FLUSH_S, self._deadline - time.monotonic()))
         except Unavailable as error:
             raise self._fail(error) from error
         self.failed = False

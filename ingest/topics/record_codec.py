@@ -32,8 +32,8 @@ _unpack, _record = _HEADER_STRUCT.unpack, Record._make
 _CLOUDEVENT_PREFIX = "ce_"
 
 
-class KafkaRecord(NamedTuple):
-    """One Kafka record as a client returns it. `timestamp_ms` is -1 where it has none."""
+class TopicRecord(NamedTuple):
+    """One record of a topic as a client returns it. `timestamp_ms` is -1 where it has none."""
 
     offset: int
     timestamp_ms: int
@@ -56,11 +56,11 @@ class SourcePartition(NamedTuple):
 
 
 def headers_for(record: Record) -> list[tuple[str, bytes]]:
-    """Headers of the Kafka record that carries *record*."""
+    """Headers of the topic record that carries *record*."""
     return [(RECORD_HEADER, _HEADER_STRUCT.pack(record.kind, record.id_hash))]
 
 
-def to_record(raw: KafkaRecord, origin: SourcePartition) -> Record:
+def to_record(raw: TopicRecord, origin: SourcePartition) -> Record:
     """The record that *raw* carries; a dead letter where it carries none."""
     record = own_record(raw.timestamp_ms, raw.value, raw.headers)
     if record is not None:
@@ -80,7 +80,7 @@ def own_record(timestamp_ms: int, payload: bytes | None, headers: Sequence[tuple
     return None
 
 
-def to_record_runs(raws: Iterable[KafkaRecord], origin: SourcePartition) -> list[RecordRun]:
+def to_record_runs(raws: Iterable[TopicRecord], origin: SourcePartition) -> list[RecordRun]:
     """Records of one partition in the order of their offsets, cut where offsets are missing."""
     runs: list[RecordRun] = []
     records: list[Record] = []
@@ -102,7 +102,7 @@ def id_hash_in(headers: Iterable[tuple[str, bytes | None]]) -> int:
     return 0
 
 
-def _foreign_record(raw: KafkaRecord, origin: SourcePartition) -> Record:
+def _foreign_record(raw: TopicRecord, origin: SourcePartition) -> Record:
     """Convert a record that another program wrote to our topic.
 
     Raises:
@@ -153,7 +153,7 @@ def _header_text(name: str, content: bytes) -> str:
         raise MalformedEvent(f"header `{name}` is not UTF-8") from None
 
 
-def _dead_letter_record(raw: KafkaRecord, origin: SourcePartition, error: MalformedEvent) -> Record:
+def _dead_letter_record(raw: TopicRecord, origin: SourcePartition, error: MalformedEvent) -> Record:
     """Record that the pipeline turns into a dead letter, with the same id at each reading."""
     kept, reason = raw.value or b"", error.reason
     if len(kept) > MAX_EVENT_BYTES:

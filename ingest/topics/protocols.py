@@ -1,4 +1,4 @@
-"""Protocols that both Kafka clients implement beside `GroupSource` and `TopicWriter` (ingest/source.py)."""
+"""Protocols of topics, beside `GroupSource` and `TopicWriter` (ingest/source.py); both Kafka clients implement them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 from ..source import GroupSource
-from .record_codec import KafkaRecord
-from .settings import KafkaTopics
+from .record_codec import TopicRecord
+from .topic_definitions import TopicNames
 
 StartPosition = Literal["earliest", "latest"]
 
@@ -29,10 +29,10 @@ class FetchedRecords(NamedTuple):
 
     topic: str
     partition: int
-    records: list[KafkaRecord]
+    records: list[TopicRecord]
 
 
-class KafkaGroupSource(GroupSource, Protocol):
+class TopicGroupSource(GroupSource, Protocol):
     """A `GroupSource` that shows lag tools its positions."""
 
     failed_polls: int
@@ -95,10 +95,10 @@ class TopicDescription(NamedTuple):
     configs: Mapping[str, str]
 
 
-class KafkaAdmin(Protocol):
+class TopicAdmin(Protocol):
     """Makes and describes topics."""
 
-    def create_topics(self, topics: KafkaTopics, partitions: int, replication: int) -> list[str]:
+    def create_topics(self, topics: TopicNames, partitions: int, replication: int) -> list[str]:
         """Create those of our topics that are missing; returns their names. What is there already stays as it is.
 
         Raises Unavailable, ConfigError.

@@ -1,0 +1,108 @@
+"""Events that a topic still keeps, as one history: each partition in its order, partitions merged by arrival time.
+
+Partitions are read as brokers send them, into a temporary file each, and then merged: disk bounds it, not memory.
+"""
+
+from __future__ import annotations
+
+import heapq
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import IO, NamedTuple
+
+from ..identities import IdentityHasher
+from ..record_erasure import ErasedFilter
+from ..source import Record, RecordKind
+from .protocols import MAX_POLL_RECORDS, TopicReader
+from .record_codec import SourcePartition, to_record
+
+HISTORY_POLL_S = 0.5
+TopicEventFilter = Callable[[int, int, Record], bool]
+"""Partition, offset, event -> whether it is part of the history. Asked in the order of each partition."""
+
+
+class TopicPart(NamedTuple):
+    """Records of one partition, in the order of their offsets; never empty."""
+
+    partition: int
+    offsets: list[int]
+    records: list[Record]
+
+
+def topic_parts(
+    reader: TopicReader,
+    topic: str,
+    unread: ErasedFilter = ErasedFilter(),  # noqa: B008
+    identities: IdentityHasher = IdentityHasher(),  # noqa: B008
+    *,
+    poll_s: float = HISTORY_POLL_S,
+    max_records: int = MAX_POLL_RECORDS,
+) -> Iterator[TopicPart | None]:
+    """All records from where *reader* stands up to the end of the topic as it was at its opening.
+
+    None comes in between where nothing waited, so that whoever reads can give up.
+
+    Args:
+        reader: of *topic* alone, without a group; closed by whoever opened it.
+        unread: erases subjects from the records.
+        identities: of the deployment, for the hashes of ids of events that other programs wrote.
+    """
+    partitions = len(reader.end_offsets())
+    while not reader.at_end():
+        found = reader.poll(poll_s, max_records)
+        for part in found:
+            origin = SourcePartition(topic, part.partition, partitions, identities)
+            offsets = [raw.offset for raw in part.records]
+            records = [unread.filter_record(part.partition, raw.offset, to_record(raw, origin)) for raw in part.records]
+            yield TopicPart(part.partition, offsets, records)
+        if not found:
+            yield None
+
+
+def topic_event_lines(
+    reader: TopicReader,
+    topic: str,
+    is_wanted: TopicEventFilter,
+    check: Callable[[], None] = lambda: None,
+    unread: ErasedFilter = ErasedFilter(),  # noqa: B008
+) -> Iterator[bytes]:
+    """Events as they were logged, one line each, up to the end of the topic at the time *reader* was opened.
+
+    Args:
+        reader: of *topic* alone, without a group; closed by whoever opened it.
+        is_wanted: chooses among events; records of other kinds are none.
+        check: called now and then; raises to give up.
+        unread: erases subjects from the events.
+
+    Raises:
+        CorruptLog: a record is damaged.
+        Unavailable: no broker answers.
+    """
+    with ExitStack() as stack:
+        parts: dict[int, IO[bytes]] = {}
+        for part in topic_parts(reader, topic, unread):
+            check()
+            if part is None:
+                continue
+            if part.partition not in parts:
+                parts[part.partition] = stack.enter_context(tempfile.TemporaryFile())
+            for offset, record in zip(part.offsets, part.records, strict=True):
+                if record.kind == RecordKind.EVENT and is_wanted(part.partition, offset, record):
+                    parts[part.partition].write(b"%d %s\n" % (record.received_ms, as_one_line(record.payload)))
+        for _, line in heapq.merge(
+            *(_received_lines(part) for part in parts.values()), key=lambda received: received[0]
+        ):
+            yield line
+
+
+def as_one_line(payload: bytes) -> bytes:
+    """JSON has line breaks between its parts alone, where a blank says the same."""
+    return payload.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _received_lines(part: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    part.seek(0)
+    for text in part:
+        received, _, line = text.rstrip(b"\n").partition(b" ")
+        yield int(received), line
