@@ -15,7 +15,7 @@ from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import FEATURES
-from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, TopicNames
+from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.lab import (
     LabSession,
     backtest_frames,
