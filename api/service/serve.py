@@ -10,7 +10,7 @@ from collections.abc import Collection, Coroutine
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import structlog
 import uvicorn
 
@@ -181,7 +181,7 @@ class RunningService:
             helpers += [retention, dispatcher.run(quiet), parts.actuation.run(quiet)]
         return helpers
 
-    def _make_dispatcher(self, client: httpx.AsyncClient) -> Dispatcher:
+    def _make_dispatcher(self, client: httpx2.AsyncClient) -> Dispatcher:
         settings = self._parts.settings
         notifier = WebhookNotifier(client, clock.now_ms)
         alerts = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(settings)]

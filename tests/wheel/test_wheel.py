@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
 
-import httpx
+import httpx2
 import pytest
 
 WHEEL = os.environ.get("TRUSTWATCH_WHEEL", "")
@@ -223,7 +223,7 @@ def until(reached: Callable[[], Any], within_s: float = 90.0) -> Any:
 
 
 @pytest.fixture(scope="module")
-def served(made: Made) -> Iterator[httpx.Client]:
+def served(made: Made) -> Iterator[httpx2.Client]:
     """A service on that model, ready; its database is made by the packed migrations."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -231,12 +231,12 @@ def served(made: Made) -> Iterator[httpx.Client]:
     settings.write_text(SETTINGS.format(port=port))
     token = run(made.folder, "token", "--client-id", "all", "--settings", str(settings)).strip()
     log = made.folder / "service.log"
-    with log.open("wb") as stream, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0) as client:
+    with log.open("wb") as stream, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0) as client:
         process = subprocess.Popen(command("serve", "--settings", str(settings)), stdout=stream, stderr=stream)
 
         def ready() -> bool:
             assert process.poll() is None, log.read_text()
-            with suppress(httpx.TransportError):
+            with suppress(httpx2.TransportError):
                 return client.get("/readyz").status_code == 200
             return False
 
@@ -252,7 +252,7 @@ def served(made: Made) -> Iterator[httpx.Client]:
     assert "Traceback" not in log.read_text()
 
 
-def test_the_service_takes_events_and_answers(served: httpx.Client) -> None:
+def test_the_service_takes_events_and_answers(served: httpx2.Client) -> None:
     """Health, an event in, and its agent's risk out."""
     assert served.get("/healthz").status_code == 200
     event = {
@@ -270,11 +270,11 @@ def test_the_service_takes_events_and_answers(served: httpx.Client) -> None:
     until(lambda: served.get("/v1/agents", params={"tenant": "globex"}).json()["items"])
 
 
-def test_the_console_has_its_pages_and_all_its_files(served: httpx.Client, made: Made) -> None:
+def test_the_console_has_its_pages_and_all_its_files(served: httpx2.Client, made: Made) -> None:
     """Sign in by the link of `console-link`, then look at pages; each file of `static/` is served as it was packed."""
     told = run(made.folder, "console-link", "--settings", "settings.yaml")
     link = next(word for word in told.split() if word.startswith("http"))
-    with httpx.Client(base_url=served.base_url, timeout=30.0, follow_redirects=True) as browser:
+    with httpx2.Client(base_url=served.base_url, timeout=30.0, follow_redirects=True) as browser:
         browser.get(link).raise_for_status()
         for page in ("/", "/agents", "/decisions", "/alerts", "/approvals", "/feedback", "/models", "/dead-letters"):
             answer = browser.get(f"/console{page}")
