@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from trustwatch.ingest.extras import EXTRA_PACKAGES
 
 from ..support.checkout import ROOT
 
@@ -81,3 +84,24 @@ def test_no_registry_host_is_committed() -> None:
     ]
 
     assert wrong == []
+
+
+def test_extras_bring_what_is_looked_for() -> None:
+    """`trustwatch.ingest.extras` names the packages of pyproject.toml, so that the line it shows mends it."""
+    declared = PROJECT["project"]["optional-dependencies"]
+    own = {
+        extra: {Requirement(text).name for text in declared[extra] if Requirement(text).name != "trustwatch"}
+        for extra in EXTRA_PACKAGES
+    }
+
+    assert {extra: set(packages.values()) for extra, packages in EXTRA_PACKAGES.items()} == own
+
+
+def test_extras_are_documented() -> None:
+    """Every extra for users has its row; `all` has each of them."""
+    declared = PROJECT["project"]["optional-dependencies"]
+    users = set(declared) - {"bench", "dev", "fuzz"}
+    rows = re.findall(r"^\| (`[a-z0-9`, ]+`) \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == users
+    assert Requirement(declared["all"][0]).extras == users - {"all", "server"}

@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
@@ -35,19 +36,32 @@ FOLDERS = ("ingest", "models", "scoring", "api", "client", "lab", "simulator")
 OF_EXTRAS = {
     "a2a",
     "confluent_kafka",
-    "google",
+    "crc32c",
+    "google.protobuf",
     "ipykernel",
     "jupyter_client",
+    "kafka",
+    "lz4",
     "matplotlib",
     "mcp",
     "nbclient",
     "nbconvert",
     "nbformat",
-    "opentelemetry",
+    "opentelemetry.proto",
     "pandas",
+    "psycopg",
     "pyarrow",
+    "zstandard",
 }
 """What modules may lack without extras; nothing else."""
+
+OWN_LINE = {
+    "archive": "archive: {directory: kept, vectors: vectors}",
+    "fast": "kafka: {bootstrap_servers: ['127.0.0.1:1'], client: confluent}",
+    "kafka": "kafka: {bootstrap_servers: ['127.0.0.1:1']}",
+    "postgres": "store: {url: 'postgresql://u@127.0.0.1:1/d'}",
+}
+"""Extra -> what in the settings needs it."""
 
 SETTINGS = """\
 data_dir: data
@@ -148,7 +162,7 @@ print(json.dumps([lacking, places]))
 
 def of_extras(need: str) -> bool:
     """Whether what an import lacks comes with an extra; `trustwatch.lab` says so in its own words."""
-    return need.partition(".")[0] in OF_EXTRAS or "pip install 'trustwatch[" in need
+    return any(need == name or need.startswith(f"{name}.") for name in OF_EXTRAS) or "pip install 'trustwatch[" in need
 
 
 def test_every_module_is_imported_from_the_wheel(tmp_path: Path) -> None:
@@ -168,6 +182,63 @@ def test_every_module_is_imported_from_the_wheel(tmp_path: Path) -> None:
     elsewhere = {name: place for name, place in places.items() if not place.startswith(sys.prefix)}
     assert elsewhere == {}
     assert len(places) > 0.8 * len(names)
+
+
+without_extras = pytest.mark.skipif(EXTRAS, reason="the extras are here")
+
+
+@without_extras
+def test_nothing_of_the_extras_is_here() -> None:
+    """No requirement brings it on the way: what follows was not tested otherwise."""
+    assert [name for name in sorted(OF_EXTRAS) if is_found(name)] == []
+
+
+def is_found(name: str) -> bool:
+    """Whether a module could be imported."""
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package above it
+        return False
+
+
+@without_extras
+@pytest.mark.parametrize("extra", OWN_LINE)
+def test_serve_names_the_extra_that_is_missing(extra: str, tmp_path: Path) -> None:
+    """At start, in one line, before it makes anything."""
+    (tmp_path / "settings.yaml").write_text(OWN_LINE[extra] + "\n")
+    told = refused(tmp_path, *command("serve", "--settings", "settings.yaml"))
+    assert f"pip install 'trustwatch[{extra}]'" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
+
+
+@without_extras
+@pytest.mark.parametrize(
+    ("extra", "line"),
+    [
+        ("kafka", "simulate --kafka 127.0.0.1:1 --rate 1 --count 1"),
+        ("archive", "archive kept"),
+        ("lab", "lab"),
+    ],
+)
+def test_commands_name_the_extra_that_is_missing(extra: str, line: str, tmp_path: Path) -> None:
+    """Each with the line that installs it."""
+    assert f"pip install 'trustwatch[{extra}]'" in refused(tmp_path, *command(*line.split()))
+
+
+@without_extras
+@pytest.mark.parametrize("extra", ["a2a", "mcp"])
+def test_middlewares_name_the_extra_that_is_missing(extra: str, tmp_path: Path) -> None:
+    """As the error of the import."""
+    told = refused(tmp_path, sys.executable, "-c", f"import trustwatch.client.{extra}", traceback=True)
+    assert f"pip install 'trustwatch[{extra}]'" in told
+
+
+def refused(folder: Path, *line: str, traceback: bool = False) -> str:
+    """What a command that must fail says."""
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0, done.stdout
+    assert ("Traceback" in done.stderr) is traceback, done.stderr
+    return " ".join(done.stderr.split())
 
 
 class Made(NamedTuple):
