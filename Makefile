@@ -32,8 +32,8 @@ newest: ## build the environment in VENV from the ranges of pyproject.toml, not 
 	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
 	@touch $(READY)
 
-lock: $(READY) ## write the locks of deploy/ anew, from the registry
-	scripts/lock $(BIN)/uv
+lock: $(READY) ## write the locks of deploy/ anew, from the registry (ARGS=--upgrade: the image's versions, too)
+	scripts/lock $(BIN)/uv $(ARGS)
 
 demo: $(READY) ## train on four simulated weeks, serve, play a day with two attacks (ARGS=--exit ends by itself)
 	$(BIN)/trustwatch demo $(ARGS)
