@@ -53,8 +53,9 @@ test: $(READY) ## unit, contract and house tests, on all cores (ARGS="-n 0 -x PA
 integration: $(READY) ## tests that start the real service, kill it, load it (ARGS="-n 2 --dist loadfile": two files at a time)
 	$(BIN)/python -m pytest -m integration -o "testpaths=$(INTEGRATION)" $(ARGS)
 
-console-screenshots: $(READY) ## every page of the console, two widths, light and dark, into var/screenshots (needs Chromium)
+console-screenshots: $(READY) ## every page of the console, two widths, light and dark, into var/screenshots, and the picture of README.md (needs Chromium)
 	TRUSTWATCH_SCREENSHOTS=$(CURDIR)/var/screenshots $(BIN)/python -m pytest tests/integration/console $(ARGS)
+	@test ! -f var/screenshots/console.png || cp var/screenshots/console.png docs/images/console.png
 
 acceptance: $(READY) ## tests on the samples and traces beside the project (TRUSTWATCH_SHARED, default ../shared)
 	$(BIN)/python -m pytest -m acceptance -o testpaths=tests/acceptance $(ARGS)

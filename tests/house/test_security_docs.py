@@ -1,4 +1,4 @@
-"""docs/security.md: every test that it names is there, and as many cases are tried as it says."""
+"""docs/security.md and tests/attacks.md: every test that is named is there, and as many cases are tried as is told."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from ..support.checkout import ROOT
 
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+TRIED = (ROOT / "tests" / "attacks.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| [^|]+ \| (`tests/[^|]+) \| ([\d,]+) \|$", re.MULTILINE)
-TOLD = {tuple(re.findall(r"`([^`]+)`", places)): int(cases.replace(",", "")) for places, cases in ROW.findall(PAGE)}
+TOLD = {tuple(re.findall(r"`([^`]+)`", places)): int(cases.replace(",", "")) for places, cases in ROW.findall(TRIED)}
 """Cases by the files and folders that hold them."""
 
 

@@ -97,6 +97,13 @@ class PageViewer:
         self.page.screenshot(path=file, full_page=True)
         return file
 
+    def save_window(self, file_name: str) -> Path:
+        """A screenshot of what the window shows."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / file_name
+        self.page.screenshot(path=file)
+        return file
+
     def barriers(self) -> list[str]:
         """Grave barriers that axe-core finds in the page as it is."""
         found = Axe().run(self.page, options={"resultTypes": ["violations"]}).response["violations"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from trustwatch.api.composition import live_policy, policy_book
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.settings_table import settings_table
+from trustwatch.api.settings.settings_table import settings_table, table_rows
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.policy.policy_file import PolicyFile
@@ -116,6 +116,19 @@ def test_a_change_holds_at_once_and_a_mistake_does_not(tmp_path: Path) -> None:
     assert (live.book.version, live.errors) == ("22", 1)
 
 
+def levels_table() -> str:
+    """The members of a level's policy and their default at each level, as docs/policy.md shows them."""
+    levels = ("unknown", "low", "medium", "high", "critical")
+    told = {path: rest for path, *rest in table_rows(PolicyFile)}
+    members = [path.split(".")[-1] for path in told if path.startswith("levels.low.")]
+    rows = [
+        [f"`{member}`", *(told[f"levels.{level}.{member}"][1] for level in levels), told[f"levels.low.{member}"][2]]
+        for member in members
+    ]
+    head = [["member", *levels, "meaning"], ["---"] * 7]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (*head, *rows))
+
+
 def test_docs_show_the_policy_table_and_an_example_that_works(tmp_path: Path) -> None:
     """docs/policy.md holds the table of the declarations, and its example is a policy."""
     text = (DOCS / "policy.md").read_text()
@@ -123,5 +136,8 @@ def test_docs_show_the_policy_table_and_an_example_that_works(tmp_path: Path) ->
     table, _, _ = rest.partition("<!-- end of policy table -->")
     example = text.partition("```yaml\n")[2].partition("```")[0]
 
-    assert table == settings_table(PolicyFile)
+    of_levels = tuple(f"| `{part}." for part in ("levels", "rules[].levels"))
+    rows = settings_table(PolicyFile).splitlines(keepends=True)
+    assert table == "".join(row for row in rows if not row.startswith(of_levels))
+    assert levels_table() in text
     assert book(tmp_path, example).rules[0].name == "payments-canary"

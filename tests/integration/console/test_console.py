@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 LOOKED_FOR = ((WIDE, "light"), (NARROW, "dark"))
 """Where axe-core runs: each width and each scheme once, since it takes a second."""
 
+README_PICTURE, MAX_PICTURE_BYTES = "console.png", 200_000
+
 Look = Callable[..., PageViewer]
 
 
@@ -70,6 +72,15 @@ def test_every_page_opens_without_errors_or_barriers(site: ConsoleTestbed, look:
         found += [f"{name}: {what}" for what in (*barriers, *looker.overflow())]
 
     assert found == []
+
+
+def test_the_picture_of_the_readme_is_small(look: Look) -> None:
+    """`make console-screenshots` puts it into docs/images, where every clone has to carry it."""
+    looker = look()
+    page = looker.open("/console/")
+    expect(page.locator("h1")).to_have_text("Overview")
+
+    assert looker.save_window(README_PICTURE).stat().st_size <= MAX_PICTURE_BYTES
 
 
 def test_everything_in_the_menu_is_a_page_of_this_test(site: ConsoleTestbed, look: Look) -> None:
