@@ -1,4 +1,5 @@
 # Trustwatch as one image for every role: `serve`, `serve --workers-only`, `serve --api-only`, `topics create`, …
+# Installs the extra `server`, by hash (deploy/requirements.lock).
 # Runs with a read-only root file system as a user that owns nothing. What it writes: /tmp (a tmpfs will do) and, where
 # nothing else is configured, /var/lib/trustwatch (a volume).
 FROM python:3.11.14-slim-bookworm AS base

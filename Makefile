@@ -11,7 +11,7 @@ INTEGRATION := tests/integration tests/contract tests/lab
 PRODUCT := trustwatch ingest models scoring api client lab simulator
 
 .DEFAULT_GOAL := help
-.PHONY: help setup newest lock audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports format bench bench-quick bench-detection bench-containment docs clean
+.PHONY: help setup newest lock dist audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports format bench bench-quick bench-detection bench-containment docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +32,8 @@ newest: ## build the environment in VENV from the ranges of pyproject.toml, not 
 	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
 	@touch $(READY)
 
-lock: $(READY) ## write the locks of deploy/ anew, from the registry
-	scripts/lock $(BIN)/uv
+lock: $(READY) ## write the locks of deploy/ anew, from the registry (ARGS=--upgrade: the image's versions, too)
+	scripts/lock $(BIN)/uv $(ARGS)
 
 demo: $(READY) ## train on four simulated weeks, serve, play a day with two attacks (ARGS=--exit ends by itself)
 	$(BIN)/trustwatch demo $(ARGS)
@@ -91,6 +91,9 @@ check-imports: $(READY)
 format: $(READY) ## rewrite files in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+dist: $(READY) ## wheel and source archive of HEAD into dist, the same bytes wherever they are built (ARGS="--outdir FOLDER")
+	$(BIN)/python -m scripts.build_release $(ARGS)
 
 audit: $(READY) ## known weaknesses of what the locks install (ARGS="--advisories all.zip": from a copy, without the internet)
 	$(BIN)/python -m scripts.audit $(ARGS)

@@ -10,12 +10,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Ite
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from a2a.helpers import get_data_parts
-from a2a.server.context import ServerCallContext
-from a2a.server.events.event_queue import Event
-from a2a.server.request_handlers.request_handler import RequestHandler
-from a2a.types import a2a_pb2 as types
-from a2a.utils.errors import A2AError, InternalError, InvalidRequestError
+try:
+    from a2a.helpers import get_data_parts
+    from a2a.server.context import ServerCallContext
+    from a2a.server.events.event_queue import Event
+    from a2a.server.request_handlers.request_handler import RequestHandler
+    from a2a.types import a2a_pb2 as types
+    from a2a.utils.errors import A2AError, InternalError, InvalidRequestError
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"trustwatch.client.a2a needs the A2A SDK, but {error.name} is not installed: pip install 'trustwatch[a2a]'",
+        name=error.name,
+    ) from error
 
 from .argument_origins import text_of
 from .call_trace import CallTrace

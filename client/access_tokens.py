@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal, Protocol
 from urllib.parse import quote_plus
 
-import httpx
+import httpx2
 import msgspec
 
 from .settings import validate_url
@@ -53,8 +53,8 @@ class ClientSecret:
         if self._method == "client_secret_post":
             form["client_id"], form["client_secret"] = client_id, self._secret
             return {}
-        login = httpx.BasicAuth(quote_plus(client_id), quote_plus(self._secret))
-        request = next(login.auth_flow(httpx.Request("POST", token_url)))
+        login = httpx2.BasicAuth(quote_plus(client_id), quote_plus(self._secret))
+        request = next(login.auth_flow(httpx2.Request("POST", token_url)))
         return {"authorization": request.headers["authorization"]}
 
 
@@ -110,7 +110,7 @@ class _CachedAccessToken(msgspec.Struct, frozen=True):
     expires_at: float
 
 
-def _read_token_response(reply: httpx.Response, now: float) -> _CachedAccessToken:
+def _read_token_response(reply: httpx2.Response, now: float) -> _CachedAccessToken:
     if reply.status_code != 200:
         raise TokenFailed(f"the token endpoint answered HTTP {reply.status_code}: {_oauth_error(reply.content)}")
     try:
@@ -166,7 +166,7 @@ AsyncTokenSource = Callable[[], str | Awaitable[str]] | ClientCredentials
 class AccessTokens(_AccessTokenCache):
     """Tokens for threads: one fetches, the others wait for it."""
 
-    def __init__(self, source: TokenSource, clock: Clock, http: httpx.Client) -> None:
+    def __init__(self, source: TokenSource, clock: Clock, http: httpx2.Client) -> None:
         super().__init__(clock)
         self._source = source
         self._http = http
@@ -185,14 +185,14 @@ class AccessTokens(_AccessTokenCache):
                 form, headers = self._source.request(self.clock.wall())
                 reply = self._http.post(self._source.token_url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
                 return self.store_token(_read_token_response(reply, self.clock.steady()))
-            except (httpx.HTTPError, TokenFailed) as error:
+            except (httpx2.HTTPError, TokenFailed) as error:
                 return _valid_token_or_raise(self.valid_token(), error)
 
 
 class AsyncAccessTokens(_AccessTokenCache):
     """Tokens for one event loop."""
 
-    def __init__(self, source: AsyncTokenSource, clock: Clock, http: httpx.AsyncClient) -> None:
+    def __init__(self, source: AsyncTokenSource, clock: Clock, http: httpx2.AsyncClient) -> None:
         super().__init__(clock)
         self._source = source
         self._http = http
@@ -214,7 +214,7 @@ class AsyncAccessTokens(_AccessTokenCache):
                     self._source.token_url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S
                 )
                 return self.store_token(_read_token_response(reply, self.clock.steady()))
-            except (httpx.HTTPError, TokenFailed) as error:
+            except (httpx2.HTTPError, TokenFailed) as error:
                 return _valid_token_or_raise(self.valid_token(), error)
 
 

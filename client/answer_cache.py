@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 
 from .bounded_cache import BoundedCache
@@ -24,7 +24,7 @@ _QUESTION_ERROR_STATUSES = (400, 409, 413, 422)
 QUERY_PATH = "/v1/risk/query"
 MAX_QUESTIONS = 1_000
 MAX_PAUSE_S = 30.0
-RETRYABLE_ERRORS = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+RETRYABLE_ERRORS = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 """A connection that ended under a request: a look-up may be made again, once, within the same budget."""
 LOOKUP_COUNTERS = (
     "asked",
@@ -164,7 +164,7 @@ class AnswerCache:
         """Record the failure of a request that raised *error*."""
         if isinstance(error, TokenFailed):
             return self.record_failure(questions, "token", str(error))
-        if isinstance(error, httpx.HTTPError):
+        if isinstance(error, httpx2.HTTPError):
             return self.record_failure(questions, "network", type(error).__name__)
         return self.record_failure(questions, "token", f"{type(error).__name__} while a token was asked for")
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote, urlencode
 
-import httpx
+import httpx2
 import msgspec
 
 from .access_tokens import AccessTokens, AsyncAccessTokens, AsyncTokenSource, TokenSource, bearer_header
@@ -18,6 +18,7 @@ from .answer_cache import RETRYABLE_ERRORS, classify_refusal
 from .caller import Caller
 from .counters import Counters
 from .events import AuditEvent
+from .http_clients import async_http_client, http_client
 from .settings import validate_url
 from .timing import Clock, SystemClock
 from .trust_errors import FailureCause, TrustUnavailable
@@ -83,7 +84,7 @@ class _CallQuestions:
         named = {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
         return f"{self._url}{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}", _question(event)
 
-    def read(self, caller: Caller, reply: httpx.Response) -> CallVerdict:
+    def read(self, caller: Caller, reply: httpx2.Response) -> CallVerdict:
         """The verdict of a reply, or what holds without one. Raises TrustUnavailable."""
         if reply.status_code != 200:
             return self._apply_fail_mode(caller, *classify_refusal(reply.status_code, reply.content))
@@ -129,14 +130,14 @@ class CallVerdicts:
         fail_mode: Literal["open", "closed"],
         budget_s: float = BUDGET_S,
         workers: int = 4,
-        http: httpx.Client | None = None,
+        http: httpx2.Client | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
         self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
         self._budget_s = budget_s
         self._owns_http = http is None
-        self._http = http or httpx.Client(trust_env=False)
+        self._http = http_client(http)
         self._tokens = AccessTokens(token, clock or SystemClock(), self._http)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trustwatch-calls")
 
@@ -174,7 +175,7 @@ class CallVerdicts:
     ) -> None:
         self.close()
 
-    def _post(self, url: str, body: bytes) -> httpx.Response:
+    def _post(self, url: str, body: bytes) -> httpx2.Response:
         """Ask; a token that the service refuses, or a kept connection that it closed, is replaced once."""
         for last in (False, True):
             token = self._tokens.get()
@@ -205,16 +206,16 @@ class AsyncCallVerdicts:
         *,
         fail_mode: Literal["open", "closed"],
         budget_s: float = BUDGET_S,
-        http: httpx.AsyncClient | None = None,
+        http: httpx2.AsyncClient | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
         self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
         self._budget_s = budget_s
         self._owns_http = http is None
-        self._http = http or httpx.AsyncClient(trust_env=False)
+        self._http = async_http_client(http)
         self._tokens = AsyncAccessTokens(token, clock or SystemClock(), self._http)
-        self._tasks: set[asyncio.Task[httpx.Response]] = set()
+        self._tasks: set[asyncio.Task[httpx2.Response]] = set()
 
     async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
         """As `CallVerdicts.evaluate`.
@@ -244,12 +245,12 @@ class AsyncCallVerdicts:
         if self._owns_http:
             await self._http.aclose()
 
-    def _forget(self, asked: asyncio.Task[httpx.Response]) -> None:
+    def _forget(self, asked: asyncio.Task[httpx2.Response]) -> None:
         self._tasks.discard(asked)
         if not asked.cancelled():
             asked.exception()  # of one that was late nobody else asks, and asyncio would complain
 
-    async def _post(self, url: str, body: bytes) -> httpx.Response:
+    async def _post(self, url: str, body: bytes) -> httpx2.Response:
         """Ask; a token that the service refuses, or a kept connection that it closed, is replaced once."""
         for last in (False, True):
             token = await self._tokens.get()
@@ -271,9 +272,9 @@ def _headers(token: str) -> dict[str, str]:
 
 def _cause_of(error: Exception) -> FailureCause:
     match error:
-        case httpx.TimeoutException() | TimeoutError():
+        case httpx2.TimeoutException() | TimeoutError():
             return "timeout"
-        case httpx.HTTPError():
+        case httpx2.HTTPError():
             return "network"
         case msgspec.MsgspecError() | UnicodeError():  # of the answer, or of a name in the question
             return "malformed"

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
-import httpx
+import httpx2
 import msgspec
 
 from .access_tokens import AccessTokens, AsyncAccessTokens, AsyncTokenSource, TokenSource, bearer_header
 from .counters import Counters
 from .events import AuditEvent, encode_event
+from .http_clients import async_http_client, http_client
 from .settings import SenderSettings, validate_url
 from .timing import Clock, SystemClock, backoff, retry_after
 
@@ -214,7 +215,7 @@ class EventSender:
         token: TokenSource,
         settings: SenderSettings | None = None,
         *,
-        http: httpx.Client | None = None,
+        http: httpx2.Client | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
@@ -223,7 +224,7 @@ class EventSender:
         self._settings = settings or SenderSettings()
         self._queue = EventQueue(self._settings, clock)
         self._owns_http = http is None
-        self._http = http or httpx.Client(trust_env=False)
+        self._http = http_client(http)
         self._tokens = AccessTokens(token, clock, self._http)
         self._changed = threading.Condition()
         self._closing = False
@@ -325,7 +326,7 @@ class AsyncEventSender:
         token: AsyncTokenSource,
         settings: SenderSettings | None = None,
         *,
-        http: httpx.AsyncClient | None = None,
+        http: httpx2.AsyncClient | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
@@ -334,7 +335,7 @@ class AsyncEventSender:
         self._settings = settings or SenderSettings()
         self._queue = EventQueue(self._settings, clock)
         self._owns_http = http is None
-        self._http = http or httpx.AsyncClient(trust_env=False)
+        self._http = async_http_client(http)
         self._tokens = AsyncAccessTokens(token, clock, self._http)
         self._changed = asyncio.Event()
         self._done = asyncio.Event()

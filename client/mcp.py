@@ -11,11 +11,18 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from mcp.server.auth.middleware.auth_context import get_access_token
-from mcp.server.auth.provider import AccessToken
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel
+
+try:
+    from mcp.server.auth.middleware.auth_context import get_access_token
+    from mcp.server.auth.provider import AccessToken
+    from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+    from mcp.shared.exceptions import MCPError
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"trustwatch.client.mcp needs the MCP SDK, but {error.name} is not installed: pip install 'trustwatch[mcp]'",
+        name=error.name,
+    ) from error
 
 from .call_trace import CallTrace
 from .caller import Caller, caller_from_claims

@@ -10,12 +10,13 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-import httpx
+import httpx2
 import msgspec
 
 from .access_tokens import AccessTokens, TokenSource, bearer_header
 from .bounded_cache import BoundedCache
 from .counters import Counters
+from .http_clients import http_client
 from .settings import validate_url
 from .timing import Clock, SystemClock
 from .trust_errors import OriginKeyUnavailable, TokenFailed
@@ -68,14 +69,14 @@ class OriginKeys:
         url: str,
         token: TokenSource,
         *,
-        http: httpx.Client | None = None,
+        http: httpx2.Client | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
         self._url = validate_url(url, insecure_http=insecure_http) + ORIGIN_KEY_PATH
         self._clock = clock or SystemClock()
         self._owns_http = http is None
-        self._http = http or httpx.Client(trust_env=False)
+        self._http = http_client(http)
         self._tokens = AccessTokens(token, self._clock, self._http)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="trustwatch-origin-key")
         self._keys: BoundedCache[str | None, OriginKey] = BoundedCache(MAX_TENANTS)
@@ -106,7 +107,7 @@ class OriginKeys:
             flight.result(timeout_s)
         except TimeoutError:
             raise OriginKeyUnavailable(f"no key within {timeout_s} s") from None
-        except (httpx.HTTPError, TokenFailed) as error:
+        except (httpx2.HTTPError, TokenFailed) as error:
             raise OriginKeyUnavailable(f"the service can not be asked: {type(error).__name__}") from None
 
     def counts(self) -> Mapping[str, int]:

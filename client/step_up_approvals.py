@@ -6,12 +6,13 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection
 
-import httpx
+import httpx2
 import msgspec
 
 from .access_tokens import AsyncAccessTokens, AsyncTokenSource, bearer_header
 from .bounded_cache import BoundedCache
 from .caller import Caller
+from .http_clients import async_http_client
 from .refusal import Challenge
 from .settings import validate_url
 from .timing import Clock, SystemClock
@@ -52,14 +53,14 @@ class Approvals:
         *,
         cache_s: float = 1.0,
         timeout_s: float = 0.5,
-        http: httpx.AsyncClient | None = None,
+        http: httpx2.AsyncClient | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
         self._url = validate_url(url, insecure_http=insecure_http) + INTERVENTIONS_PATH
         self._clock = clock or SystemClock()
         self._owns_http = http is None
-        self._http = http or httpx.AsyncClient(trust_env=False)
+        self._http = async_http_client(http)
         self._tokens = AsyncAccessTokens(token, self._clock, self._http)
         self._cache_s, self._timeout_s = cache_s, timeout_s
         self._cached_scopes: BoundedCache[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = (

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-import httpx
+import httpx2
 
 from .access_tokens import AccessTokens, AsyncAccessTokens, AsyncTokenSource, TokenSource, bearer_header
 from .answer_cache import (
@@ -21,6 +21,7 @@ from .answer_cache import (
     query_body,
     split_questions,
 )
+from .http_clients import async_http_client, http_client
 from .risk_answers import Answer, Question
 from .settings import RiskSettings, validate_url
 from .timing import Clock, SystemClock
@@ -34,13 +35,14 @@ class TrustClient:
         token: gives an access token with scope `trust.score:read`: a callable, asked for each request, or
             `ClientCredentials`.
         settings: cache, budget, and the fail mode, which must be named.
-        http: an httpx client of your own (proxy, certificates); it stays yours to close. Without one, neither proxies
+        http: an httpx2 client of your own (proxy, certificates); it stays yours to close. Without one, neither proxies
             nor other things of the environment are used.
         clock: for tests.
         insecure_http: allows http to another machine, for a mesh that encrypts by itself.
 
     Raises:
         ValueError: a setting or the URL is wrong.
+        TypeError: *http* is of another library.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class TrustClient:
         token: TokenSource,
         settings: RiskSettings,
         *,
-        http: httpx.Client | None = None,
+        http: httpx2.Client | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
@@ -59,7 +61,7 @@ class TrustClient:
         self._clock = clock
         self._settings = settings
         self._owns_http = http is None
-        self._http = http or httpx.Client(trust_env=False)
+        self._http = http_client(http)
         self._tokens = AccessTokens(token, clock, self._http)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="trustwatch-risk")
         self._requests_in_flight: dict[Question, Future[dict[Question, LookupResult]]] = {}
@@ -142,7 +144,7 @@ class TrustClient:
                 for question in chunk:
                     self._requests_in_flight.pop(question, None)
 
-    def _post_query(self, body: bytes, timeout_s: float) -> httpx.Response:
+    def _post_query(self, body: bytes, timeout_s: float) -> httpx2.Response:
         """Make one request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
         for last in (False, True):
             token = self._tokens.get()
@@ -177,7 +179,7 @@ class AsyncTrustClient:
         token: AsyncTokenSource,
         settings: RiskSettings,
         *,
-        http: httpx.AsyncClient | None = None,
+        http: httpx2.AsyncClient | None = None,
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
@@ -186,7 +188,7 @@ class AsyncTrustClient:
         self._answer_cache = AnswerCache(settings, clock)
         self._settings = settings
         self._owns_http = http is None
-        self._http = http or httpx.AsyncClient(trust_env=False)
+        self._http = async_http_client(http)
         self._tokens = AsyncAccessTokens(token, clock, self._http)
         self._requests_in_flight: dict[Question, QueryTask] = {}
         self._tasks: set[QueryTask] = set()
@@ -267,7 +269,7 @@ class AsyncTrustClient:
             for question in chunk:
                 self._requests_in_flight.pop(question, None)
 
-    async def _post_query(self, body: bytes, timeout_s: float) -> httpx.Response:
+    async def _post_query(self, body: bytes, timeout_s: float) -> httpx2.Response:
         """Make one request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
         for last in (False, True):
             token = await self._tokens.get()

@@ -19,6 +19,7 @@ from ..ingest.archive.archive_files import read_position
 from ..ingest.duplicate_window import DuplicateWindow
 from ..ingest.errors import MalformedEvent
 from ..ingest.events import NativeEvent
+from ..ingest.extras import extra_missing, missing_packages
 from ..ingest.file_source import FileSource
 from ..ingest.formats.history_decoding import decode_history_event
 from ..ingest.log.log_reader import LogReader
@@ -245,10 +246,10 @@ def _decode_record(record: Record) -> HistoryEvent | None:
 
 
 def _archive_records(directory: Path, event_filter: EventFilter) -> Iterator[Record]:
-    try:
-        from ..ingest.archive.archive_reader import raw_lines
-    except ModuleNotFoundError:
-        raise LabError(f"{directory}: archives need pyarrow: pip install 'trustwatch[archive]'") from None
+    if missing := missing_packages("archive"):
+        raise LabError(extra_missing("archive", f"{directory} is an archive", missing))
+    from ..ingest.archive.archive_reader import raw_lines
+
     since, until = (
         None if at is None else datetime.fromtimestamp(at / 1000, UTC)
         for at in (event_filter.since_ms, event_filter.until_ms)

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 
 from ..api import clock
@@ -21,6 +20,7 @@ from ..ingest.columns import ColumnEncoder
 from ..ingest.duplicate_window import DuplicateWindow
 from ..ingest.errors import TrustwatchError
 from ..ingest.events import decode_event
+from ..ingest.extras import missing_packages
 from ..ingest.log.event_log import EventLog
 from ..ingest.log.log_reader import LogReader
 from ..ingest.record_keys import raw_id_hash
@@ -80,7 +80,7 @@ def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: i
 def _build_example(directory: Path, settings: Path, seed: int, say: WriteMessage) -> None:
     (directory / "data").mkdir(parents=True)
     (directory / MARKER_FILE).write_text("{}")
-    archived = find_spec("pyarrow") is not None
+    archived = not missing_packages("archive")
     settings.write_text(local_settings(COMMAND, _TICK_SECTION, *((_ARCHIVE_SECTION,) if archived else ())))
     configured = load_settings(settings, {})
     say(f"Simulating a week and a day of {AGENTS} agents in two tenants ...")
@@ -108,7 +108,7 @@ def _is_current(directory: Path, settings: Path, seed: int) -> bool:
         open_read_only_store(configured).close()
     except (OSError, ValueError, TrustwatchError):  # not there, or a model or a store of another version
         return False
-    return bool(mark.get("archive")) == (find_spec("pyarrow") is not None)
+    return bool(mark.get("archive")) == (not missing_packages("archive"))
 
 
 def _train_example_model(settings: Settings, week: Sequence[bytes], seed: int) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-import httpx
+import httpx2
 
 from ..api import clock
 from ..api.composition import engine_settings
@@ -144,7 +144,7 @@ class Demo:
     def _play_day(
         self, service: subprocess.Popen[bytes], url: str, token: str, day: list[SimulatedEvent], inbox: AlertInbox
     ) -> int:
-        client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0)
+        client = httpx2.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0)
         self._say(f"3. Starting the service at {url} ...")
         if not self._wait_until_ready(service, client):
             self._say(f"   it did not start; see {self._directory / 'service.log'}")
@@ -176,18 +176,18 @@ class Demo:
         """Make a link that signs in at the console once."""
         return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
 
-    def _wait_until_ready(self, service: subprocess.Popen[bytes], client: httpx.Client) -> bool:
+    def _wait_until_ready(self, service: subprocess.Popen[bytes], client: httpx2.Client) -> bool:
         deadline = clock.monotonic() + START_TIMEOUT_S
         while clock.monotonic() < deadline and service.poll() is None:
             try:
                 if client.get("/readyz").status_code == 200:
                     return True
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass
             clock.sleep(0.2)
         return False
 
-    def _print_level_changes(self, client: httpx.Client) -> None:
+    def _print_level_changes(self, client: httpx2.Client) -> None:
         """Print the changes of level since the last look, oldest first."""
         for decision in reversed(client.get("/v1/decisions", params={"limit": 200}).json()["items"]):
             if decision["decision_id"] in self._printed_decisions:
@@ -208,7 +208,7 @@ class Demo:
         )
 
     def _summarize(
-        self, service: subprocess.Popen[bytes], client: httpx.Client, url: str, token: str, inbox: AlertInbox
+        self, service: subprocess.Popen[bytes], client: httpx2.Client, url: str, token: str, inbox: AlertInbox
     ) -> int:
         clock.sleep(2.0)
         self._print_level_changes(client)

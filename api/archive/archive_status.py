@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from ...ingest.archive.archive_files import read_position
-from ...ingest.errors import ConfigError
 from ..child_process import SupervisedProcess
-from ..settings.root import Settings
 
 
 class ArchiveWorkerReport(msgspec.Struct, array_like=True):
@@ -77,13 +74,6 @@ class ArchiveStatus:
     def is_ready(self) -> bool:
         """True if every process that is to run does."""
         return all(self.alive.values())
-
-
-def check_archive_available(settings: Settings) -> None:
-    """Raises ConfigError where an archive is wanted and the extra is not installed."""
-    directory = settings.archive.directory or settings.archive.vectors
-    if directory is not None and find_spec("pyarrow") is None:
-        raise ConfigError("an archive is set, and pyarrow is not installed: pip install 'trustwatch[archive]'")
 
 
 def archived_offset(directory: Path) -> int:

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from ...ingest.errors import ConfigError
+from ...ingest.extras import require_extra
 from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json, write_table
 from ..settings.loading import load_process_settings
 
@@ -25,10 +26,9 @@ def archive_command(
     json: JsonOption = False,
 ) -> None:
     """Tell what an archive holds: dates, events, feature vectors, files, and how far it goes."""
-    try:
-        from ...ingest.archive.archive_reader import count_archive
-    except ModuleNotFoundError:
-        raise ConfigError("archives need pyarrow: pip install 'trustwatch[archive]'") from None
+    require_extra("archive", "`trustwatch archive` reads Parquet")
+    from ...ingest.archive.archive_reader import count_archive
+
     configured = load_process_settings(settings).archive
     where = directory or configured.directory
     if where is None:

@@ -22,6 +22,7 @@ import typer
 from ...ingest.archive.archive_files import POSITION_FILE
 from ...ingest.errors import ConfigError, MalformedEvent
 from ...ingest.events import NativeEvent
+from ...ingest.extras import require_extra
 from ...ingest.file_source import FileSource
 from ...ingest.formats.history_decoding import decode_history_event
 from ...ingest.log.log_reader import LogReader
@@ -97,10 +98,9 @@ def _folder_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
 
 def _archive_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
     """Events of an archive; the library that reads it is an extra."""
-    try:
-        from ...ingest.archive.archive_reader import raw_lines
-    except ModuleNotFoundError:
-        raise ConfigError(f"{path} is an archive; it needs pyarrow: pip install 'trustwatch[archive]'") from None
+    require_extra("archive", f"{path} is an archive")
+    from ...ingest.archive.archive_reader import raw_lines
+
     return raw_lines(path, window.after, window.before)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import typer
 
 from .terminal import fail, print_message
@@ -57,13 +57,13 @@ class ServiceClient:
 
     def __init__(self, url: str, token: str) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.client = httpx.Client(base_url=url, headers=headers, timeout=60.0)
+        self.client = httpx2.Client(base_url=url, headers=headers, timeout=60.0)
 
-    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         """One request; every failure ends the command with a message."""
         try:
             response = self.client.request(method, path, **arguments)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise fail(f"{self.client.base_url} does not answer ({error}); is the service running?") from None
         return response
 
@@ -80,7 +80,7 @@ class ServiceClient:
         return response.json()
 
 
-def problem_text(response: httpx.Response) -> str:
+def problem_text(response: httpx2.Response) -> str:
     """Text of a problem document, in one line."""
     try:
         body = response.json()

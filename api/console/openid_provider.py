@@ -1,6 +1,6 @@
 """Sign-in at an OpenID provider: authorization code with PKCE, state, nonce, issuer check (RFC 6749, 7636, 9207, 9700).
 
-Done with httpx and PyJWT, which are here already. Everything the provider names is checked before it is used: its
+Done with httpx2 and PyJWT, which are here already. Everything the provider names is checked before it is used: its
 issuer, that its endpoints are https, the ID token. Nothing it hands out is kept: no access token, no refresh token.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import anyio
-import httpx
+import httpx2
 import msgspec
 
 from ...ingest.errors import TrustwatchError
@@ -99,7 +99,7 @@ class OpenIdProvider:
         self._rules = rules
         self._redirect_uri = redirect_uri
         self._clock = clock
-        self._http: httpx.AsyncClient | None = None
+        self._http: httpx2.AsyncClient | None = None
         self._metadata: tuple[ProviderMetadata, float] | None = None
         self._failed: tuple[ProviderUnavailable, float] | None = None
         self._jwks: tuple[str, IssuerSettings, JwksCache] | None = None
@@ -287,7 +287,7 @@ class OpenIdProvider:
     async def _fetch(self, method: str, url: str, **request: Any) -> bytes:
         """The body of a 200. Raises SignInRefused for a 400, else ProviderUnavailable."""
         if self._http is None:
-            self._http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+            self._http = httpx2.AsyncClient(follow_redirects=False, trust_env=False)
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", **request.pop("headers", {})}
         timeout_s = self.settings.timeout_s
         body = bytearray()
@@ -298,11 +298,11 @@ class OpenIdProvider:
                         body += chunk
                         if len(body) > MAX_PROVIDER_BYTES:
                             raise ProviderUnavailable(f"the sign-in server sent more than {MAX_PROVIDER_BYTES} bytes")
-        except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:  # TimeoutError is an OSError
+        except (OSError, httpx2.HTTPError, httpx2.InvalidURL) as error:  # TimeoutError is an OSError
             raise ProviderUnavailable(f"the sign-in server does not answer ({type(error).__name__})") from None
         if response.status_code in (400, 401) and method == "POST":
             raise SignInRefused(f"the sign-in server refused the code or the console itself ({response.status_code})")
-        if response.status_code != httpx.codes.OK:
+        if response.status_code != httpx2.codes.OK:
             raise ProviderUnavailable(f"the sign-in server answered {response.status_code}")
         return bytes(body)
 

@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.routing import Route
 
+from ...ingest.extras import install_line
 from ...ingest.formats import otlp
 from ...ingest.formats.otlp import OtlpSignal
 from ...ingest.formats.raw_records import ParsedRecords
@@ -210,8 +211,8 @@ async def replay_dead_letter(
 
 PROTOBUF_MEDIA_TYPES = ("application/x-protobuf", "application/protobuf")
 OTLP_JSON_HINT = (
-    "install the extra `otlp` for protobuf, or set the exporter to JSON: OTEL_EXPORTER_OTLP_PROTOCOL=http/json, or "
-    "`encoding: json` of the collector's otlphttp exporter"
+    f"install the extra `otlp` for protobuf ({install_line('otlp')}), or set the exporter to JSON: "
+    "OTEL_EXPORTER_OTLP_PROTOCOL=http/json, or `encoding: json` of the collector's otlphttp exporter"
 )
 
 _OTLP_CONTENT: dict[str, Any] = {

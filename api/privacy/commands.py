@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import msgspec
 import typer
 
@@ -111,7 +111,7 @@ def export(
                 with part.open("wb") as file:
                     for piece in response.iter_bytes():
                         file.write(piece)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             part.unlink(missing_ok=True)
             raise fail(f"{url}: the export broke off ({error})") from None
     part.replace(out)

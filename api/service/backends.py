@@ -24,7 +24,7 @@ from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
-from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset, check_archive_available
+from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset
 from ..brokers import open_writer
 from ..child_process import SupervisedProcess
 from ..composition import open_service_store
@@ -282,7 +282,6 @@ async def open_backend(
 ) -> AsyncIterator[EventBackend]:
     """Log and store, closed again in the right order. Raises ConfigError, Unavailable or CorruptLog."""
     distributed = settings.distributed
-    check_archive_available(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     make: Callable[[Settings], EventLog | TopicCommitLog] = _open_topic_log if distributed else _open_event_log
     log = await asyncio.to_thread(make, settings)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Coroutine
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import structlog
 import uvicorn
 
@@ -36,6 +36,7 @@ from .assembly import (
 )
 from .backends import BackendObservers, EventBackend, ServiceRoles, check_service_roles, open_backend
 from .http_server import listening_socket, make_server
+from .required_extras import check_extras
 from .service_parts import make_runtime, make_service_parts
 from .slices import SLICES
 from .upkeep import apply_retention, watch_topic_silence, write_ticks
@@ -56,6 +57,7 @@ def run_service(settings: Settings, settings_file: Path | None, roles: ServiceRo
 async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRoles = ServiceRoles()) -> None:  # noqa: B008
     """Serve until SIGINT or SIGTERM. Raises TrustwatchError where the service can not start."""
     check_service_roles(roles, settings)
+    check_extras(settings)
     for advice in settings.upgrade_warnings():
         _log.warning("settings_of_version_1", advice=advice)
     stop = asyncio.Event()
@@ -181,7 +183,7 @@ class RunningService:
             helpers += [retention, dispatcher.run(quiet), parts.actuation.run(quiet)]
         return helpers
 
-    def _make_dispatcher(self, client: httpx.AsyncClient) -> Dispatcher:
+    def _make_dispatcher(self, client: httpx2.AsyncClient) -> Dispatcher:
         settings = self._parts.settings
         notifier = WebhookNotifier(client, clock.now_ms)
         alerts = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(settings)]

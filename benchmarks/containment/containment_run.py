@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-import httpx
+import httpx2
 
 from .testbed import TENANT, ContainmentTestbed
 from .traffic import HijackTimes, TrafficDriver
@@ -162,7 +162,7 @@ def _confirmed(site: ContainmentTestbed, theft: HijackTimes) -> dict[str, float]
 
 
 def _token_refused(account: Any) -> bool:
-    answer = httpx.post(account.token_url, data=account.form(account.client.scopes[:1]), timeout=20)
+    answer = httpx2.post(account.token_url, data=account.form(account.client.scopes[:1]), timeout=20)
     return answer.status_code >= 400
 
 

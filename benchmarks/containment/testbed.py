@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from trustwatch.api.http.auth.callers import ALL_SCOPES
@@ -47,7 +47,7 @@ class ContainmentTestbed:
         self.envoy = Envoy(folder / "envoy", bound=True)
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=30.0)
+        self.http = httpx2.Client(base_url=self.url, timeout=30.0)
         self._secret = secrets.token_urlsafe(32)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._token_until = 0.0
@@ -100,12 +100,12 @@ class ContainmentTestbed:
 
     def introspect_at_hydra(self, token: str) -> bool:
         """What Hydra itself says of a token."""
-        answer = httpx.post(f"{self.hydra.admin_url}/admin/oauth2/introspect", data={"token": token}, timeout=20)
+        answer = httpx2.post(f"{self.hydra.admin_url}/admin/oauth2/introspect", data={"token": token}, timeout=20)
         return bool(answer.json()["active"])
 
     def client_at_hydra(self, client_id: str) -> dict[str, Any]:
         """The client as Hydra has it, without what it changes by itself."""
-        found = httpx.get(f"{self.hydra.admin_url}/admin/clients/{client_id}", timeout=20).json()
+        found = httpx2.get(f"{self.hydra.admin_url}/admin/clients/{client_id}", timeout=20).json()
         return {name: value for name, value in found.items() if name not in ("updated_at",)}
 
     def wait(self, until: Callable[[], Any], within_s: float) -> Any:
@@ -115,7 +115,7 @@ class ContainmentTestbed:
             try:
                 if found := until():
                     return found
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 assert self.service.poll() is None, (self.folder / "service.log").read_text()[-4000:]
             time.sleep(0.05)
         raise TimeoutError(f"not within {within_s} s: {(self.folder / 'service.log').read_text()[-2000:]}")
@@ -143,7 +143,7 @@ class ContainmentTestbed:
         }
         if client.number % 2 == 0:
             body["client_credentials_grant_access_token_lifespan"] = "30m0s"
-        answer = httpx.post(f"{self.hydra.admin_url}/admin/clients", json=body, timeout=30)
+        answer = httpx2.post(f"{self.hydra.admin_url}/admin/clients", json=body, timeout=30)
         assert answer.status_code == 201, answer.text
         return OAuthAccount(client, client.client_id, key, self.hydra.token_url, API)
 

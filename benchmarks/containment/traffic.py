@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import jwt
 
 from .population import ApiCall, ClientSession, SimulatedClient, session_starts
@@ -117,7 +117,7 @@ class TrafficDriver:
                 return
             await self._calls(account, session, http, answer.json()["access_token"])
 
-    async def _calls(self, account: OAuthAccount, session: ClientSession, http: httpx.AsyncClient, token: str) -> None:
+    async def _calls(self, account: OAuthAccount, session: ClientSession, http: httpx2.AsyncClient, token: str) -> None:
         for call, gap in zip(session.calls, session.gaps, strict=True):
             await asyncio.sleep(gap)
             status = await self._call(http, call, token)
@@ -159,13 +159,13 @@ class TrafficDriver:
         async with _http(client.address) as http:
             return await self._call(http, client.session(self._dice).calls[0], token)
 
-    async def _call(self, http: httpx.AsyncClient, call: ApiCall, token: str) -> int:
+    async def _call(self, http: httpx2.AsyncClient, call: ApiCall, token: str) -> int:
         answer = await http.request(
             call.method, self.gateway + call.path, headers={"authorization": f"Bearer {token}", "user-agent": "agent/1"}
         )
         return answer.status_code
 
 
-def _http(address: str) -> httpx.AsyncClient:
+def _http(address: str) -> httpx2.AsyncClient:
     """A client whose connections come from *address*, which is this machine's as all of 127.0.0.0/8 is."""
-    return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(local_address=address), timeout=20.0)
+    return httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(local_address=address), timeout=20.0)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 from a2a.helpers import new_text_message
 from a2a.server.agent_execution import AgentExecutor, RequestContext
@@ -116,7 +116,7 @@ def make_app(place: Environment, name: str) -> Authentication:
     sender = AsyncEventSender(
         place.trust_url, place.service_token, SenderSettings(source=f"urn:harbour:a2a:{name}", **SENDING)
     )
-    http = httpx.AsyncClient(trust_env=False, timeout=30)
+    http = httpx2.AsyncClient(trust_env=False, timeout=30)
     planner = Planner(place, name, Identity(place.issuer, me["client_id"], me["key"], http))
     handler = TrustA2AHandler(
         DefaultRequestHandler(planner, InMemoryTaskStore(), card),

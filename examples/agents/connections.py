@@ -127,7 +127,7 @@ async def _call_tool(url: str, token: str, name: str, ref: str) -> ToolResult:
 async def _send(url: str, token: str, text: str) -> str:
     """One message to another agent, whose card says where it listens; its answer."""
     headers = {"authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
+    async with httpx.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:  # what the A2A SDK takes
         client = await create_client(url, ClientConfig(streaming=False, httpx_client=http))
         request = types.SendMessageRequest(message=new_text_message(text, role=types.ROLE_USER))
         answers = [one async for one in client.send_message(request)]

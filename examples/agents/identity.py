@@ -7,7 +7,7 @@ import secrets
 import time
 from typing import Any, NamedTuple
 
-import httpx
+import httpx2
 import jwt
 import msgspec
 from cryptography.hazmat.primitives import serialization
@@ -57,7 +57,7 @@ def register(issuer: str, name: str, role: Role) -> dict[str, Any]:
         "delegated_user_id": USER,
         "organization_id": TENANT,
     }
-    answer = httpx.post(f"{issuer}/reg", json=metadata, trust_env=False, timeout=30)
+    answer = httpx2.post(f"{issuer}/reg", json=metadata, trust_env=False, timeout=30)
     answer.raise_for_status()
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -68,7 +68,7 @@ def register(issuer: str, name: str, role: Role) -> dict[str, Any]:
 class Identity:
     """One registered agent at the token endpoint."""
 
-    def __init__(self, issuer: str, client_id: str, key: str, http: httpx.AsyncClient) -> None:
+    def __init__(self, issuer: str, client_id: str, key: str, http: httpx2.AsyncClient) -> None:
         self.client_id = client_id
         self._issuer, self._key, self._http = issuer, key, http
 
@@ -105,7 +105,7 @@ class Verifier:
 
     def __init__(self, issuer: str, resource: str) -> None:
         self._issuer, self._resource = issuer, resource
-        self._keys = jwt.PyJWKSet.from_dict(httpx.get(f"{issuer}/jwks", trust_env=False, timeout=30).json())
+        self._keys = jwt.PyJWKSet.from_dict(httpx2.get(f"{issuer}/jwks", trust_env=False, timeout=30).json())
 
     def claims(self, token: str) -> dict[str, Any] | None:
         """What a good token says; None for any other. Nothing else ever names an agent."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 
 from .activity_feed import ActivityEntry, ActivityFeed
 from .connections import NetworkConnections
@@ -200,7 +200,7 @@ class Story:
 
     async def _hand_out(self, orders: tuple[str, ...]) -> None:
         me, role = self._place.agents["front-desk"], ROLES["front-desk"]
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
             identity = Identity(self._place.issuer, me["client_id"], me["key"], http)
             for order in orders:
                 doors = NetworkConnections(self._place, "front-desk", role, identity, note=self._diaries.note)
@@ -254,7 +254,7 @@ def _names_it(reason: str) -> bool:
 
 def _public(url: str) -> dict[str, Any]:
     """A document that is open to all."""
-    return dict(httpx.get(url, trust_env=False, timeout=30).raise_for_status().json())
+    return dict(httpx2.get(url, trust_env=False, timeout=30).raise_for_status().json())
 
 
 def _rank(level: str) -> int:

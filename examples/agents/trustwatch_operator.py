@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import issue_local_token
 
@@ -115,7 +115,7 @@ class TrustwatchOperator:
 
     def __init__(self, place: Environment, token: str) -> None:
         self._place = place
-        self._http = httpx.Client(
+        self._http = httpx2.Client(
             base_url=place.trust_url, headers={"authorization": f"Bearer {token}"}, timeout=30, trust_env=False
         )
 
@@ -126,7 +126,7 @@ class TrustwatchOperator:
         """Whether the service answers."""
         try:
             return self._http.get("/readyz").status_code == 200
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return False
 
     def risk(self, agent: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class TrustwatchOperator:
         return dict(self._checked(self._http.post(path, json=body)).json())
 
     @staticmethod
-    def _checked(answer: httpx.Response) -> httpx.Response:
+    def _checked(answer: httpx2.Response) -> httpx2.Response:
         if not answer.is_success:
             raise RuntimeError(f"{answer.request.method} {answer.url}: {answer.status_code} {answer.text[:300]}")
         return answer

@@ -15,13 +15,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import msgspec
 
 from ..errors import MalformedEvent
 from ..events import decode_json
+from ..extras import missing_packages
 from . import hydra_events
 from .gateway_presets import AGENTGATEWAY, EFFECT_OF_METHOD, ENVOY
 from .record_mapping import MappingSpec, UnpackedRecord
@@ -329,7 +329,7 @@ _ID_MEMBERS = ("traceId", "spanId", "parentSpanId")
 @cache
 def protobuf_available() -> bool:
     """True if the extra `otlp` is installed."""
-    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.proto") is not None
+    return not missing_packages("otlp")
 
 
 def protobuf_to_json(signal: OtlpSignal, body: bytes) -> bytes:

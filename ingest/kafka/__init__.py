@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import msgspec
 
-from ..errors import ConfigError
+from ..extras import ExtraName, require_extra
 from ..identities import IdentityHasher
 from ..source import TopicWriter
 from ..topics.protocols import (
@@ -48,12 +47,7 @@ __all__ = [
 _PACKAGES = {"kafka-python": "kafka_python", "confluent": "confluent"}
 _PREFIXES = {"kafka-python": "KafkaPython", "confluent": "Confluent"}
 """Prefix of the class names of each client."""
-_REQUIRED_PACKAGES = {
-    "kafka-python": {"kafka": "kafka-python", "crc32c": "crc32c"},
-    "confluent": {"confluent_kafka": "trustwatch[fast]"},
-}
-"""Client -> modules it cannot do without, and what to install for each. Without `crc32c` kafka-python checks records in
-pure Python, at eight times the cost of all the rest."""
+_EXTRAS: dict[str, ExtraName] = {"kafka-python": "kafka", "confluent": "fast"}
 
 
 def open_group_source(
@@ -117,8 +111,5 @@ def _client_class(settings: KafkaClientSettings, module: str, name: str) -> Any:
 
 def _client_module(settings: KafkaClientSettings, name: str) -> Any:
     """A module of the chosen client, imported only now."""
-    missing = [package for module, package in _REQUIRED_PACKAGES[settings.client].items() if find_spec(module) is None]
-    if missing:
-        packages = " ".join(f"'{package}'" for package in missing)
-        raise ConfigError(f"the Kafka client `{settings.client}` is not complete here: pip install {packages}")
+    require_extra(_EXTRAS[settings.client], f"the Kafka client `{settings.client}` is needed")
     return import_module(f".{_PACKAGES[settings.client]}.{name}", __name__)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 import uvicorn
@@ -232,7 +232,7 @@ class ApiService:
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.client = httpx2.Client(base_url=self.url, timeout=30.0)
         self.client.get("/healthz").raise_for_status()
 
     def stop(self) -> None:
@@ -265,12 +265,12 @@ class ApiService:
     def auth(self, client: str = "gateway", *scopes: str, **claims: Any) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token(client, *scopes, **claims)}"}
 
-    def get(self, path: str, client: str = "gateway", **params: Any) -> httpx.Response:
+    def get(self, path: str, client: str = "gateway", **params: Any) -> httpx2.Response:
         return self.client.get(path, headers=self.auth(client), params=params or None)
 
     def send(
         self, body: Any, client: str = "gateway", kind: str = "application/json", **headers: str
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """POST /v1/events; *body* is JSON data or bytes; underscores in header names are hyphens."""
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         extra = {name.replace("_", "-"): value for name, value in headers.items()}

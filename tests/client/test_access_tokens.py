@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
-import httpx
+import httpx2
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -165,7 +165,7 @@ def test_a_callable_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         return "never"
 
     async def ask() -> None:
-        async with httpx.AsyncClient() as http:
+        async with httpx2.AsyncClient() as http:
             await access_tokens.AsyncAccessTokens(hang, Clock(), http).get()
 
     with pytest.raises(access_tokens.TokenFailed, match=r"nothing within 0\.01 s"):

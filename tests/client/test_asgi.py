@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from fastapi import FastAPI, Request, Response, WebSocket
@@ -109,12 +109,12 @@ def build(says: ScriptedAnswer | None = None, **more: Any) -> tuple[Any, Recordi
     return Authenticated(middle), told, middle
 
 
-def ask(app: Any, method: str, path: str, **more: Any) -> httpx.Response:
+def ask(app: Any, method: str, path: str, **more: Any) -> httpx2.Response:
     headers = {"x-verified": "1"} | more.pop("headers", {})
 
-    async def work() -> httpx.Response:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=more.pop("raises", True), client=("198.51.100.7", 4))
-        async with httpx.AsyncClient(transport=transport, base_url="https://orders.example") as client:
+    async def work() -> httpx2.Response:
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=more.pop("raises", True), client=("198.51.100.7", 4))
+        async with httpx2.AsyncClient(transport=transport, base_url="https://orders.example") as client:
             return await client.request(method, path, headers=headers, **more)
 
     return asyncio.run(work())
@@ -266,8 +266,8 @@ def test_who_names_no_agent_is_the_apps_own_affair() -> None:
     assert (len(told.events), len(says.asked), middle.counts()["unnamed"]) == (1, 1, 1)
 
 
-async def _plain(app: Any) -> httpx.Response:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://orders.example") as client:
+async def _plain(app: Any) -> httpx2.Response:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="https://orders.example") as client:
         return await client.get("/orders/42", headers={"authorization": "Bearer unverified"})
 
 

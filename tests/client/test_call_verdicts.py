@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from trustwatch.client import (
@@ -42,9 +42,9 @@ EVENT = AuditEvent(
 )
 
 
-def ask(handler: Callable[[httpx.Request], httpx.Response], fail_mode: Literal["open", "closed"]) -> CallVerdict:
+def ask(handler: Callable[[httpx2.Request], httpx2.Response], fail_mode: Literal["open", "closed"]) -> CallVerdict:
     async def run() -> CallVerdict:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as http:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(handler)) as http:
             verdicts = AsyncCallVerdicts("https://trust.example", lambda: "token", fail_mode=fail_mode, http=http)
             return await verdicts.evaluate(BOT, EVENT)
 
@@ -53,12 +53,12 @@ def ask(handler: Callable[[httpx.Request], httpx.Response], fail_mode: Literal["
 
 def test_what_is_asked_and_answered() -> None:
     """Members that are known before the call; neither its time nor its outcome nor its session."""
-    requests: list[httpx.Request] = []
+    requests: list[httpx2.Request] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         requests.append(request)
         body = {"decision": "step_up", "allow": False, "reason": "unusual_call", "approval_id": "a-1", "p_value": 0.01}
-        return httpx.Response(200, json=body)
+        return httpx2.Response(200, json=body)
 
     assert ask(answer, "closed") == CallVerdict("step_up", allow=False, reason="unusual_call", approval_id="a-1")
     (request,) = requests
@@ -69,16 +69,16 @@ def test_what_is_asked_and_answered() -> None:
     assert body["arguments"][0]["untrusted"] is True
 
 
-def refusing(status: int) -> Callable[[httpx.Request], httpx.Response]:
-    return lambda _: httpx.Response(status, content=b"{}")
+def refusing(status: int) -> Callable[[httpx2.Request], httpx2.Response]:
+    return lambda _: httpx2.Response(status, content=b"{}")
 
 
-def slow(_: httpx.Request) -> httpx.Response:
-    raise httpx.ReadTimeout("slow")
+def slow(_: httpx2.Request) -> httpx2.Response:
+    raise httpx2.ReadTimeout("slow")
 
 
-def away(_: httpx.Request) -> httpx.Response:
-    raise httpx.ConnectError("away")
+def away(_: httpx2.Request) -> httpx2.Response:
+    raise httpx2.ConnectError("away")
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def away(_: httpx.Request) -> httpx.Response:
     ],
 )
 def test_the_fail_mode_holds_without_an_answer_and_is_counted(
-    handler: Callable[[httpx.Request], httpx.Response], cause: str, caplog: pytest.LogCaptureFixture
+    handler: Callable[[httpx2.Request], httpx2.Response], cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Open lets the call pass, closed refuses it; both say why, in the log once until there is an answer again."""
 
     async def run() -> None:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as http:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(handler)) as http:
             opened, closed = (
                 AsyncCallVerdicts("https://trust.example", lambda: "token", fail_mode=mode, http=http)
                 for mode in ("open", "closed")
@@ -122,7 +122,7 @@ def test_without_a_token_the_fail_mode_holds_too() -> None:
         raise RuntimeError("no key")
 
     async def run() -> None:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(refusing(200))) as http:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(refusing(200))) as http:
             verdicts = AsyncCallVerdicts("https://trust.example", broken, fail_mode="open", http=http)
             assert (await verdicts.evaluate(BOT, EVENT)).allow
             assert verdicts.counts()["cause_token"] == 1

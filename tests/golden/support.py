@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 HERE = Path(__file__).parent
 INPUTS = HERE / "inputs"
@@ -152,7 +152,7 @@ class Service:
         folder.mkdir(parents=True, exist_ok=True)
         self.settings = folder / "settings.yaml"
         self.settings.write_text(SETTINGS.format(model=json.dumps(str(model)), port=self.port, more=more))
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30.0)
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30.0)
         self.process: subprocess.Popen[bytes] | None = None
         self._options = [option] if option else []
         self.token = ""
@@ -176,7 +176,7 @@ class Service:
     def _ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(httpx2.TransportError):
             return self.client.get("/readyz").status_code == 200
         return False
 
@@ -191,7 +191,7 @@ class Service:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def post(self, path: str, body: bytes, kind: str = "application/json") -> httpx.Response:
+    def post(self, path: str, body: bytes, kind: str = "application/json") -> httpx2.Response:
         """Post something."""
         headers = {"authorization": f"Bearer {self.token}", "content-type": kind}
         return self.client.post(path, content=body, headers=headers)

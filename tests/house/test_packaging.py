@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from packaging.requirements import Requirement
+from trustwatch.ingest.extras import EXTRA_PACKAGES
 
 from ..support.checkout import ROOT
 
@@ -81,3 +85,38 @@ def test_no_registry_host_is_committed() -> None:
     ]
 
     assert wrong == []
+
+
+def test_extras_bring_what_is_looked_for() -> None:
+    """`trustwatch.ingest.extras` names the packages of pyproject.toml, so that the line it shows mends it."""
+    declared = PROJECT["project"]["optional-dependencies"]
+    own = {
+        extra: {Requirement(text).name for text in declared[extra] if Requirement(text).name != "trustwatch"}
+        for extra in EXTRA_PACKAGES
+    }
+
+    assert {extra: set(packages.values()) for extra, packages in EXTRA_PACKAGES.items()} == own
+
+
+def test_extras_are_documented() -> None:
+    """Every extra for users has its row; `all` has each of them."""
+    declared = PROJECT["project"]["optional-dependencies"]
+    users = set(declared) - {"bench", "dev", "fuzz"}
+    rows = re.findall(r"^\| (`[a-z0-9`, ]+`) \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == users
+    assert Requirement(declared["all"][0]).extras == users - {"all", "server"}
+
+
+def test_the_package_says_what_it_is() -> None:
+    """Addresses are secure and of one domain; classifiers are in order, and typed is what has `py.typed`."""
+    project = PROJECT["project"]
+    classifiers = project["classifiers"]
+
+    assert {"Homepage", "Documentation", "Changelog"} <= set(project["urls"])
+    assert {urlsplit(url)[:2] for url in project["urls"].values()} == {("https", "trustwatch.dev")}
+    assert len(project["keywords"]) > 5
+    assert classifiers == sorted(classifiers)
+    assert {"Framework :: FastAPI", "Topic :: Security", "Typing :: Typed"} <= set(classifiers)
+    assert not [text for text in classifiers if text.startswith("License ::")]  # with `license` they are refused
+    assert all((ROOT / folder / "py.typed").is_file() for folder in ("trustwatch", "client"))

@@ -367,9 +367,9 @@ def test_example_of_an_api(make_example: Any) -> None:
     example.start()
     before = taken(example.service)
 
-    with httpx.Client(base_url=example.url, timeout=30) as http:
+    with httpx2.Client(base_url=example.url, timeout=30) as http:
 
-        def ask(agent: str, path: str = "/orders/42", audience: str = "orders") -> httpx.Response:
+        def ask(agent: str, path: str = "/orders/42", audience: str = "orders") -> httpx2.Response:
             return http.get(path, headers=example.headers(agent, audience))
 
         assert [ask("good-api").status_code for _ in range(5)] == [200] * 5
@@ -397,7 +397,7 @@ def test_a_person_lets_a_step_up_pass(make_example: Any) -> None:
     def ask(agent: str, method: str = "GET") -> int:
         path = "/orders/42" if method == "GET" else "/orders"
         headers = example.headers(agent, "orders")
-        return httpx.request(method, example.url + path, headers=headers, timeout=30).status_code
+        return httpx2.request(method, example.url + path, headers=headers, timeout=30).status_code
 
     assert ask("odd-human") == 401
     question = {
@@ -426,7 +426,7 @@ def test_a_contained_agent_is_not_kept_down_by_its_refusals(make_example: Any) -
     example = make_example("asgi_app")
     example.start()
     before = taken(example.service)
-    with httpx.Client(base_url=example.url, timeout=30) as http:
+    with httpx2.Client(base_url=example.url, timeout=30) as http:
         headers = example.headers("evil-again", "orders")
         codes = {http.get(f"/orders/{number}", headers=headers).status_code for number in range(200)}
     example.stop()
@@ -445,7 +445,7 @@ def test_the_example_api_stays_open_when_the_service_is_gone(make_service: Any, 
     example = Example("asgi_app", service, tmp_path)
     try:
         example.start()
-        with httpx.Client(base_url=example.url, timeout=30) as http:
+        with httpx2.Client(base_url=example.url, timeout=30) as http:
             headers = example.headers("loyal", "orders")
             assert http.get("/orders/1", headers=headers).status_code == 200
             service.stop()
@@ -468,7 +468,7 @@ def test_example_of_an_a2a_agent(make_example: Any) -> None:
     before = taken(example.service)
 
     async def talk(agent: str) -> list[Any]:
-        async with httpx.AsyncClient(headers=example.headers(agent, "clerk"), timeout=30) as http:
+        async with httpx.AsyncClient(headers=example.headers(agent, "clerk"), timeout=30) as http:  # a2a-sdk's library
             client = await create_client(example.url, ClientConfig(streaming=False, httpx_client=http))
             request = types.SendMessageRequest(
                 message=new_text_message("secret plans", context_id="conv-9", role=types.ROLE_USER)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
@@ -57,7 +57,7 @@ def api() -> Iterator[Endpoint]:
         yield made
 
 
-def refusal(answer: httpx.Response) -> tuple[int, dict[str, str], str]:
+def refusal(answer: httpx2.Response) -> tuple[int, dict[str, str], str]:
     """Status, headers that are not the gateway's, and the error of a body that says nothing else."""
     assert "upstream" not in answer.text
     headers = {name: value for name, value in answer.headers.items() if name not in OF_GATEWAYS}
@@ -76,7 +76,7 @@ def test_a_live_token_is_refused(
     start_gateway(gateway, api.url, site.service.url + CHECKS[name])
     mine, other = oidc_client(oidc_provider), oidc_client(oidc_provider)
     token, others = mine.token(), other.token()
-    with httpx.Client(base_url=gateway.url, timeout=30) as agent:
+    with httpx2.Client(base_url=gateway.url, timeout=30) as agent:
         for method in ("GET", "POST", "DELETE"):
             answer = agent.request(method, "/mcp?x=1", headers=bearer(token))
             assert (answer.status_code, answer.text) == (200, "upstream")
@@ -91,7 +91,7 @@ def test_a_live_token_is_refused(
 
 
 def check_containment(
-    site: ServiceReviewer, agent: httpx.Client, api: Endpoint, who: str, token: str, others: str
+    site: ServiceReviewer, agent: httpx2.Client, api: Endpoint, who: str, token: str, others: str
 ) -> None:
     passed = len(api.seen)
     site.pin(who, "critical")
@@ -118,14 +118,14 @@ def check_containment(
     assert agent.post("/mcp", headers=bearer(token)).text == "upstream"
 
 
-def check_bad_tokens(agent: httpx.Client, token: str) -> None:
+def check_bad_tokens(agent: httpx2.Client, token: str) -> None:
     status, headers, _ = refusal(agent.get("/mcp", headers=bearer(token[:-6] + "AAAAAA")))
     assert (status, 'error="invalid_token"' in headers["www-authenticate"]) == (401, True)
     status, headers, _ = refusal(agent.get("/mcp"))
     assert (status, headers["www-authenticate"]) == (401, 'Bearer realm="agents"')
 
 
-def check_step_up(site: ServiceReviewer, agent: httpx.Client, who: str, token: str) -> None:
+def check_step_up(site: ServiceReviewer, agent: httpx2.Client, who: str, token: str) -> None:
     site.pin(who, "high")
     status, headers, _ = refusal(agent.post("/mcp", headers=bearer(token)))
     assert (status, 'error="insufficient_user_authentication"' in headers["www-authenticate"]) == (401, True)
@@ -133,7 +133,7 @@ def check_step_up(site: ServiceReviewer, agent: httpx.Client, who: str, token: s
     assert agent.post("/mcp", headers=bearer(token)).text == "upstream"
 
 
-def check_outage(site: ServiceReviewer, agent: httpx.Client, name: str, token: str) -> None:
+def check_outage(site: ServiceReviewer, agent: httpx2.Client, name: str, token: str) -> None:
     assert site.service.stop() == 0
     assert agent.get("/mcp", headers=bearer(token)).status_code == OUTAGE[name]
     site.service.start()
@@ -150,13 +150,13 @@ def test_what_envoy_logs_of_our_refusals_is_no_behaviour(
     )
     first, second = oidc_client(oidc_provider), oidc_client(oidc_provider)
     token = second.exchange(first.token()).json()["access_token"]
-    assert httpx.get(envoy.url, headers=bearer(token)).status_code == 200
+    assert httpx2.get(envoy.url, headers=bearer(token)).status_code == 200
     site.pin(first.client_id, "critical")
-    assert httpx.get(envoy.url, headers=bearer(token)).status_code == 200, "an earlier actor only informs"
+    assert httpx2.get(envoy.url, headers=bearer(token)).status_code == 200, "an earlier actor only informs"
     site.pin(second.client_id, "critical")
-    assert httpx.get(envoy.url, headers=bearer(token)).status_code == 403
+    assert httpx2.get(envoy.url, headers=bearer(token)).status_code == 403
     assert site.service.stop() == 0
-    assert httpx.get(envoy.url, headers=bearer(token)).status_code == 403
+    assert httpx2.get(envoy.url, headers=bearer(token)).status_code == 403
 
     lines = access_lines(envoy, 4)
     parcels = [one for line in lines for one in create_parser("envoy")(json.dumps(line).encode(), {}).records]
@@ -176,7 +176,7 @@ def test_envoy_may_be_told_to_fail_open(
     agent = oidc_client(oidc_provider)
     token = agent.token()
     site.pin(agent.client_id, "critical")
-    assert httpx.get(envoy.url, headers=bearer(token)).status_code == 403
+    assert httpx2.get(envoy.url, headers=bearer(token)).status_code == 403
     envoy.stop()
     made = json.loads(json.dumps(envoy.configuration()))
     (manager,) = made["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
@@ -184,9 +184,9 @@ def test_envoy_may_be_told_to_fail_open(
     ext_authz["typed_config"]["failure_mode_allow"] = True
     envoy.configure_raw(made)
     envoy.start()
-    assert httpx.get(envoy.url, headers=bearer(token)).status_code == 403
+    assert httpx2.get(envoy.url, headers=bearer(token)).status_code == 403
     assert site.service.stop() == 0
-    assert httpx.get(envoy.url, headers=bearer(token)).status_code == 200
+    assert httpx2.get(envoy.url, headers=bearer(token)).status_code == 200
 
 
 def test_an_attack_is_stopped_at_the_gateway(
@@ -212,7 +212,7 @@ def test_an_attack_is_stopped_at_the_gateway(
     tokens = named_tokens(oidc_provider, attacked, quiet)
 
     def status(who: str) -> int:
-        return httpx.get(envoy.url, headers=bearer(tokens[who])).status_code
+        return httpx2.get(envoy.url, headers=bearer(tokens[who])).status_code
 
     assert {status(who) for who in tokens} == {200}
     # By the hour, and asked once: the day is one of 2024, and our denial, an event of today, ends the longest hold.
@@ -249,7 +249,7 @@ def test_opaque_tokens_are_introspected_through_us(
     """A gateway changes one URL: its server's answers come back until the agent is denied; then the token is inactive
     here, and soon dead at its own server too, since it is revoked as it is seen."""
     basic = {"token_endpoint_auth_method": "client_secret_basic", "client_name": "tw"}
-    ours = httpx.post(f"{oidc_provider.url}/reg", json=basic).json()
+    ours = httpx2.post(f"{oidc_provider.url}/reg", json=basic).json()
     credentials = f'client_secret: "{ours["client_secret"]}"'
     check_introspection(make_service, oidc_provider, ours["client_id"], credentials)
 
@@ -269,7 +269,7 @@ def check_introspection(
     make_service: Callable[..., Any], oidc_provider: OidcProvider, ours: str, credentials: str
 ) -> None:
     """*ours* is our client at the server, *credentials* settings of its proof."""
-    watcher = httpx.post(f"{oidc_provider.url}/reg", json={"token_endpoint_auth_method": "client_secret_basic"}).json()
+    watcher = httpx2.post(f"{oidc_provider.url}/reg", json={"token_endpoint_auth_method": "client_secret_basic"}).json()
     opaque = {RESOURCE: {"scope": SCOPE, "format": "opaque"}}
     oidc_provider.configure(resources=opaque, operators=(ours,))
     oidc_provider.start()
@@ -288,14 +288,14 @@ def check_introspection(
     token, others = agent.token(scope=SCOPE), other.token()
 
     def introspected(value: str) -> dict[str, Any]:
-        answer = httpx.post(f"{service.url}/introspect", data={"token": value}, auth=("kong", "sixteen letters!"))
+        answer = httpx2.post(f"{service.url}/introspect", data={"token": value}, auth=("kong", "sixteen letters!"))
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
 
     def at_its_server(value: str) -> bool:
         pair = (watcher["client_id"], watcher["client_secret"])
-        said = httpx.post(f"{oidc_provider.token_url}/introspection", data={"token": value}, auth=pair).json()
+        said = httpx2.post(f"{oidc_provider.token_url}/introspection", data={"token": value}, auth=pair).json()
         return bool(said["active"])
 
     first = introspected(token)
@@ -310,7 +310,7 @@ def check_introspection(
     assert at_its_server(others)
     oidc_provider.stop()
     pair = ("kong", "sixteen letters!")
-    assert httpx.post(f"{service.url}/introspect", data={"token": others}, auth=pair).status_code == 503
+    assert httpx2.post(f"{service.url}/introspect", data={"token": others}, auth=pair).status_code == 503
 
 
 RAW = [
@@ -340,16 +340,16 @@ def test_an_upgrade_is_a_call_like_any_other(site: ServiceReviewer, oidc_provide
         "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
     for path in ("/ext-authz/ws", "/forward-auth"):
-        assert httpx.get(site.service.url + path, headers=headers).status_code == 200
+        assert httpx2.get(site.service.url + path, headers=headers).status_code == 200
     site.pin(agent.client_id, "critical")
     for path in ("/ext-authz/ws", "/forward-auth"):
-        assert httpx.get(site.service.url + path, headers=headers).status_code == 403
+        assert httpx2.get(site.service.url + path, headers=headers).status_code == 403
 
 
 def test_a_body_that_a_gateway_sends_along_is_not_read(site: ServiceReviewer) -> None:
     """APISIX by POST and Envoy with `with_request_body` do; the connection serves the next call all the same."""
     body = b"x" * 1_000_000
-    with httpx.Client(base_url=site.service.url) as one:
+    with httpx2.Client(base_url=site.service.url) as one:
         for _ in range(3):
             assert one.post("/ext-authz/mcp", content=body).status_code == 401
             assert one.post("/forward-auth", content=iter([body[:1000]] * 100)).status_code == 401

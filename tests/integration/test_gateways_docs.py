@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from ..support.checkout import DOCS
@@ -112,7 +112,7 @@ def test_a_documented_configuration_works(
     token = agent.token(scope="tools:read tools:write")
     with Endpoint(upstream) as api:
         gateway = start(name, api.url.rpartition(":")[2], str(service.port))
-        http = httpx.Client(base_url=gateway, timeout=30)
+        http = httpx2.Client(base_url=gateway, timeout=30)
         lying = bearer(token) | {"x-risk-level": "low", "x-forwarded-method": "GET", "x-original-method": "GET"}
         assert http.post("/mcp", headers=lying).text == "upstream"
         assert api.seen[-1][2]["x-risk-level"] == "unknown"

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from ..support.oauth_peers import OAuthClient, claims_of, hydra_client
@@ -121,14 +121,14 @@ def signed_in(hydra: Hydra, client: OAuthClient, session: dict[str, Any]) -> dic
         ("login", {"subject": "ann"}),
         ("consent", {"grant_scope": scope.split(), "session": session}),
     )
-    with httpx.Client(timeout=30) as browser:
+    with httpx2.Client(timeout=30) as browser:
         at = browser.get(f"{hydra.url}/oauth2/auth", params=query | {"state": "12345678"}).headers["location"]
         for step, accepted in steps:
-            challenge = {f"{step}_challenge": httpx.URL(at).params[f"{step}_challenge"]}
+            challenge = {f"{step}_challenge": httpx2.URL(at).params[f"{step}_challenge"]}
             url = f"{hydra.admin_url}/admin/oauth2/auth/requests/{step}/accept"
-            accept = httpx.put(url, params=challenge, json=accepted).json()["redirect_to"]
+            accept = httpx2.put(url, params=challenge, json=accepted).json()["redirect_to"]
             at = browser.get(accept).headers["location"]
-    code = httpx.URL(at).params["code"]
+    code = httpx2.URL(at).params["code"]
     answer = client.post(client.token_url, grant_type="authorization_code", code=code, redirect_uri=redirect)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -181,8 +181,8 @@ def test_hydra_fails_closed_when_nobody_answers(asking: tuple[Hydra, Any]) -> No
     assert client.ask().status_code == 200
     service.process.send_signal(signal.SIGSTOP)
     try:
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(client.token_url, data={"grant_type": "client_credentials", **client.form, **client.proof()})
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.post(client.token_url, data={"grant_type": "client_credentials", **client.form, **client.proof()})
     finally:
         service.process.send_signal(signal.SIGCONT)
     service.wait(lambda: client.ask().status_code == 200)

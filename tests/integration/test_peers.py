@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from ..support.checkout import ROOT
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.integration
 
 
 def active(hydra: Hydra, token: str) -> bool:
-    answer = httpx.post(f"{hydra.admin_url}/admin/oauth2/introspect", data={"token": token})
+    answer = httpx2.post(f"{hydra.admin_url}/admin/oauth2/introspect", data={"token": token})
     return bool(answer.json()["active"])
 
 
@@ -55,7 +55,7 @@ def test_hydra_deletes_tokens_of_one_client(hydra: Hydra, access_token: str) -> 
     assert active(hydra, of_bad) and active(hydra, of_good)
     assert (of_bad.count(".") == 2) == (access_token == "jwt")
 
-    done = httpx.delete(f"{hydra.admin_url}/admin/oauth2/tokens", params={"client_id": bad.client_id})
+    done = httpx2.delete(f"{hydra.admin_url}/admin/oauth2/tokens", params={"client_id": bad.client_id})
 
     assert done.status_code == 204
     assert not active(hydra, of_bad)
@@ -67,16 +67,16 @@ def test_hydra_lifespans_are_lowered_and_restored(hydra: Hydra) -> None:
     """`null` is how a client that had none is as before: byte by byte but for the time of the change."""
     agent = hydra_client(hydra)
     url = f"{hydra.admin_url}/admin/clients/{agent.client_id}"
-    before = httpx.get(url).json()
+    before = httpx2.get(url).json()
     name = "client_credentials_grant_access_token_lifespan"
 
-    assert httpx.put(f"{url}/lifespans", json={name: "60s"}).status_code == 200
-    assert httpx.get(url).json()[name] == "1m0s"
+    assert httpx2.put(f"{url}/lifespans", json={name: "60s"}).status_code == 200
+    assert httpx2.get(url).json()[name] == "1m0s"
     assert lifetime(agent.token()) == 60
-    assert httpx.put(f"{url}/lifespans", json={name: before[name]}).status_code == 200
+    assert httpx2.put(f"{url}/lifespans", json={name: before[name]}).status_code == 200
 
     assert lifetime(agent.token()) == 3600
-    assert httpx.get(url).json() | {"updated_at": ""} == before | {"updated_at": ""}
+    assert httpx2.get(url).json() | {"updated_at": ""} == before | {"updated_at": ""}
 
 
 def test_hydra_obeys_its_hook(hydra: Hydra) -> None:
@@ -185,7 +185,7 @@ def test_keycloak_logs_what_agents_do(keycloak: Keycloak) -> None:
     agent = agents.client("agent-7")
     token = agent.token()
     form = {"grant_type": "client_credentials"} | agent.proof()
-    elsewhere = httpx.post(agents.token_url, data=form, headers={"x-forwarded-for": "192.0.2.7"})
+    elsewhere = httpx2.post(agents.token_url, data=form, headers={"x-forwarded-for": "192.0.2.7"})
     assert elsewhere.status_code == 200, elsewhere.text
     assert agent.ask(scope="nope").status_code == 400
 
@@ -281,7 +281,7 @@ def test_oidc_provider_revokes_opaque_tokens_alone(oidc_provider: OidcProvider) 
     agent, stranger = oidc_client(oidc_provider), oidc_client(oidc_provider)
     token = agent.token(resource="https://opaque.example")
 
-    def introspected(value: str) -> httpx.Response:
+    def introspected(value: str) -> httpx2.Response:
         return operator.post(f"{oidc_provider.token_url}/introspection", token=value)
 
     def revoke(client: OAuthClient) -> int:
@@ -315,7 +315,7 @@ OUTAGE = {"envoy": 403, "caddy": 502, "nginx": 500}
 def test_gateways_ask_for_each_request(request: pytest.FixtureRequest, name: str) -> None:
     """One that is allowed, one to step up, one that is denied, and none when nobody answers."""
     gateway: Envoy | Caddy | Nginx = request.getfixturevalue(name)
-    with Endpoint(upstream) as api, Endpoint(check) as checks, httpx.Client() as agent:
+    with Endpoint(upstream) as api, Endpoint(check) as checks, httpx2.Client() as agent:
         start_gateway(gateway, api.url, f"{checks.url}/check")
 
         allowed = agent.get(f"{gateway.url}/tools/list?page=1", headers={"authorization": "Bearer good"})
@@ -352,15 +352,15 @@ def test_envoy_says_whose_token_it_was(envoy: Envoy, oidc_provider: OidcProvider
     with Endpoint(upstream) as api, Endpoint(lambda _: (verdict[0], {"x-internal": "1"}, b"")) as checks:
         start_gateway(envoy, api.url, checks.url, identity={oidc_provider.issuer: oidc_provider.jwks_url})
         headers = {"authorization": f"Bearer {token}", "mcp-method": "tools/call", "mcp-name": "read_file"}
-        assert httpx.get(envoy.url, headers=headers).status_code == 200
+        assert httpx2.get(envoy.url, headers=headers).status_code == 200
         verdict[0] = 403
-        denied = httpx.get(envoy.url, headers=headers)
+        denied = httpx2.get(envoy.url, headers=headers)
         assert denied.status_code == 403
         assert "x-internal" not in denied.headers
         forged = {"authorization": f"Bearer {token[:-4]}AAAA"}
-        assert httpx.get(envoy.url, headers=forged).status_code == 403
+        assert httpx2.get(envoy.url, headers=forged).status_code == 403
         checks.close()
-        assert httpx.get(envoy.url, headers=headers).status_code == 403
+        assert httpx2.get(envoy.url, headers=headers).status_code == 403
 
         allowed, refused, unknown, outage = access_lines(envoy, 4)
     assert allowed["jwt.sub"] == first.client_id
@@ -429,7 +429,7 @@ def test_services_for_a_person(tmp_path: Path, nginx: Nginx) -> None:
         assert services(state, "start", "nginx", *given).returncode == 0
         found = json.loads(services(state, "status", "nginx", "--json").stdout)["nginx"]
         assert found["alive"]
-        assert httpx.get(found["url"], headers={"authorization": "Bearer good"}).text == "upstream"
+        assert httpx2.get(found["url"], headers={"authorization": "Bearer good"}).text == "upstream"
         assert services(state, "stop", "nginx").returncode == 0
         assert services(state, "start", "nginx").stdout.startswith(f"nginx: {found['url']} ")
         assert services(state, "remove").returncode == 0
@@ -469,7 +469,7 @@ def test_hydra_takes_many_at_once(hydra: Hydra) -> None:
     def work(number: int) -> int:
         client = clients[number % len(clients)]
         if number % 10 == 0:
-            httpx.delete(f"{hydra.admin_url}/admin/oauth2/tokens", params={"client_id": client.client_id})
+            httpx2.delete(f"{hydra.admin_url}/admin/oauth2/tokens", params={"client_id": client.client_id})
         return client.ask().status_code
 
     with ThreadPoolExecutor(8) as pool:

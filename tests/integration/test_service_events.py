@@ -10,7 +10,7 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import pytest
 
 from ..support.format_samples import LINES
@@ -354,6 +354,6 @@ def test_wrong_methods_and_paths_are_problems(running: Any) -> None:
         ("DELETE", "/v1/events", 405),
         ("POST", "/v1/agents/a/risk", 405),
     ):
-        answer: httpx.Response = running.client.request(method, path, headers=running.auth())
+        answer: httpx2.Response = running.client.request(method, path, headers=running.auth())
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"

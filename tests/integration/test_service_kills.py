@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from ..support.nightly import size
@@ -38,7 +38,7 @@ class Sender(threading.Thread):
         self.batches = 0
 
     def run(self) -> None:
-        with httpx.Client(base_url=self._service.url, timeout=10.0) as client:
+        with httpx2.Client(base_url=self._service.url, timeout=10.0) as client:
             while not self.ended.is_set():
                 agents = [f"{self._name}-{random.randrange(40)}" for _ in range(25)]
                 lines = [
@@ -50,10 +50,10 @@ class Sender(threading.Thread):
                 while not self._post(client, body, agents) and self._retry and not self.ended.is_set():
                     time.sleep(0.1)
 
-    def _post(self, client: httpx.Client, body: bytes, agents: list[str]) -> bool:
+    def _post(self, client: httpx2.Client, body: bytes, agents: list[str]) -> bool:
         try:
             answer = client.post("/v1/events", content=body, headers=self._headers)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             self.unanswered.update([] if self._retry else agents)
             return False
         if answer.status_code != 202:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 from standardwebhooks import Webhook
 from trustwatch.simulator.alert_inbox import MAX_ALERT_BYTES, AlertInbox
@@ -36,7 +36,7 @@ def signed(secret: str, body: bytes = BODY, at: datetime | None = None) -> dict[
 
 def test_a_signed_alert_is_received(inbox: AlertInbox) -> None:
     """And counted."""
-    assert httpx.post(inbox.url, content=BODY, headers=signed(inbox.secret)).status_code == 204
+    assert httpx2.post(inbox.url, content=BODY, headers=signed(inbox.secret)).status_code == 204
     assert (inbox.received, inbox.refused) == (1, 0)
 
 
@@ -55,13 +55,13 @@ def test_what_is_not_rightly_signed_is_refused(inbox: AlertInbox, case: str) -> 
     }
     if case == "no text":
         body = b"\xff\xfe"
-    assert httpx.post(inbox.url, content=body, headers=cases[case]).status_code == 401
+    assert httpx2.post(inbox.url, content=body, headers=cases[case]).status_code == 401
     assert (inbox.received, inbox.refused) == (0, 1)
 
 
 def test_no_body_and_too_large_a_one_are_not_read(inbox: AlertInbox) -> None:
     """Neither is counted."""
-    assert httpx.post(inbox.url).status_code == 413
+    assert httpx2.post(inbox.url).status_code == 413
     connection = HTTPConnection(urlsplit(inbox.url).netloc)
     connection.putrequest("POST", "/alerts")
     connection.putheader("content-length", str(MAX_ALERT_BYTES + 1))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
-import httpx
+import httpx2
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trustwatch.ingest.identities import IdentityHasher
@@ -91,7 +91,7 @@ class AuthorizationServer(ABC):
             yield self.actuator(http)
 
     @abstractmethod
-    def actuator(self, http: httpx.AsyncClient, *, good: bool = True) -> Actuator:
+    def actuator(self, http: httpx2.AsyncClient, *, good: bool = True) -> Actuator:
         """The actuator; not *good*: with credentials that the server does not take."""
 
     @abstractmethod
@@ -151,7 +151,7 @@ class MemoryServer(AuthorizationServer):
         self.running = True
         self.writes = 0
 
-    def actuator(self, http: httpx.AsyncClient, *, good: bool = True) -> Actuator:
+    def actuator(self, http: httpx2.AsyncClient, *, good: bool = True) -> Actuator:
         return MemoryActuator(self, good)
 
     def client(self, client_id: str = "", lifespan_s: int | None = None) -> str:
@@ -241,11 +241,11 @@ class HydraServer(AuthorizationServer):
         self.hydra = hydra
         self.clients: dict[str, OAuthClient] = {}
 
-    def actuator(self, http: httpx.AsyncClient, *, good: bool = True) -> Actuator:
+    def actuator(self, http: httpx2.AsyncClient, *, good: bool = True) -> Actuator:
         """Hydra's admin API asks for no credentials: refusal is that of the proxy that one puts before it."""
         if good:
             return HydraActuator(AdminApi(http, self.hydra.admin_url, NoAuthenticator(), now_ms), DEFAULT_S)
-        refusing = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(401)))
+        refusing = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: httpx2.Response(401)))
         return HydraActuator(AdminApi(refusing, "https://proxy", StaticTokenAuthenticator("wrong"), now_ms), DEFAULT_S)
 
     def client(self, client_id: str = "", lifespan_s: int | None = None) -> str:
@@ -265,7 +265,7 @@ class HydraServer(AuthorizationServer):
         return made.client_id
 
     def shown(self, client_id: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.hydra.admin_url}/admin/clients/{quote(client_id, safe='')}")
+        answer = httpx2.get(f"{self.hydra.admin_url}/admin/clients/{quote(client_id, safe='')}")
         shown: dict[str, Any] = answer.json()
         del shown["updated_at"]
         return shown
@@ -276,7 +276,7 @@ class HydraServer(AuthorizationServer):
     def refresh_token(self, client_id: str) -> str:
         """By the whole authorization code flow, with its login and consent."""
         client, admin = self.clients[client_id], f"{self.hydra.admin_url}/admin/oauth2/auth/requests"
-        with httpx.Client() as browser:
+        with httpx2.Client() as browser:
             asked = {
                 "response_type": "code",
                 "client_id": client_id,
@@ -301,12 +301,12 @@ class HydraServer(AuthorizationServer):
         return answer.status_code == 200
 
     def active(self, token: str) -> bool:
-        answer = httpx.post(f"{self.hydra.admin_url}/admin/oauth2/introspect", data={"token": token})
+        answer = httpx2.post(f"{self.hydra.admin_url}/admin/oauth2/introspect", data={"token": token})
         return bool(answer.json()["active"])
 
-    def opened_sync(self) -> httpx.Client:
+    def opened_sync(self) -> httpx2.Client:
         """The admin API, for an operator."""
-        return httpx.Client(base_url=self.hydra.admin_url)
+        return httpx2.Client(base_url=self.hydra.admin_url)
 
     def stop(self) -> None:
         self.hydra.stop()
@@ -349,7 +349,7 @@ class KeycloakServer(AuthorizationServer):
         self.realm.change("trustwatch", clientAuthenticatorType="client-jwt", attributes=keys)
         return "key-1"
 
-    def actuator(self, http: httpx.AsyncClient, *, good: bool = True) -> Actuator:
+    def actuator(self, http: httpx2.AsyncClient, *, good: bool = True) -> Actuator:
         proof = ClientSecretAuthenticator("trustwatch", self.secret if good else "wrong")
         auth = ClientCredentialsAuthenticator(http, self.realm.token_url, proof, time.monotonic)
         api = AdminApi(http, f"{self.keycloak.url}/admin/realms/{self.realm.name}", auth, now_ms)
@@ -392,7 +392,7 @@ class KeycloakServer(AuthorizationServer):
         self.keycloak.start()
 
 
-def _issued(answer: httpx.Response) -> Issued | None:
+def _issued(answer: httpx2.Response) -> Issued | None:
     if answer.status_code != 200:
         assert answer.status_code in (400, 401), answer.text
         return None

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from trustwatch.api.composition import open_service_store
@@ -673,7 +673,7 @@ class Serving(Service):
         self.settings = rig.write_settings(name, rig.database, rig.name, rig.name, port=self.port, **members)
         self.key = LocalSigningKey.open(rig.folder / "data")
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.client = httpx2.Client(base_url=self.url, timeout=30.0)
         self.process = None
         self._option = option
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -49,7 +49,7 @@ class OAuthClient:
         signed = jwt.encode(claims | {"jti": secrets.token_hex(16)}, self.key, "RS256", {"kid": "key-1"})
         return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": signed}
 
-    def ask(self, **form: str) -> httpx.Response:
+    def ask(self, **form: str) -> httpx2.Response:
         """A token request: client credentials, unless *form* says otherwise."""
         return self.post(self.token_url, **{"grant_type": "client_credentials"} | self.form | form)
 
@@ -59,14 +59,14 @@ class OAuthClient:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
 
-    def exchange(self, subject_token: str, **form: str) -> httpx.Response:
+    def exchange(self, subject_token: str, **form: str) -> httpx2.Response:
         """A token request that exchanges another's token (RFC 8693)."""
         given = {"grant_type": EXCHANGE, "subject_token": subject_token, "subject_token_type": ACCESS_TOKEN}
         return self.ask(**given | form)
 
-    def post(self, url: str, **form: str) -> httpx.Response:
+    def post(self, url: str, **form: str) -> httpx2.Response:
         """A request to *url* in which the client authenticates."""
-        return httpx.post(url, data=form | self.proof(), timeout=30)
+        return httpx2.post(url, data=form | self.proof(), timeout=30)
 
 
 def new_key() -> rsa.RSAPrivateKey:
@@ -97,7 +97,7 @@ def hydra_client(hydra: Hydra, **metadata: Any) -> OAuthClient:
         "token_endpoint_auth_signing_alg": "RS256",
         "jwks": public_keys(key),
     }
-    answer = httpx.post(f"{hydra.admin_url}/admin/clients", json=body | metadata)
+    answer = httpx2.post(f"{hydra.admin_url}/admin/clients", json=body | metadata)
     assert answer.status_code == 201, answer.text
     form = {"scope": "tools:read", "audience": RESOURCE}
     return OAuthClient(answer.json()["client_id"], hydra.token_url, hydra.token_url, key, form)
@@ -112,7 +112,7 @@ def oidc_client(server: OidcProvider, **metadata: Any) -> OAuthClient:
         "token_endpoint_auth_method": "private_key_jwt",
         "jwks": public_keys(key),
     }
-    answer = httpx.post(f"{server.url}/reg", json=body | metadata)
+    answer = httpx2.post(f"{server.url}/reg", json=body | metadata)
     assert answer.status_code == 201, answer.text
     form = {"scope": "tools:read", "resource": RESOURCE}
     return OAuthClient(answer.json()["client_id"], server.token_url, server.issuer, key, form)
@@ -126,11 +126,11 @@ class KeycloakRealm:
         self.issuer, self.token_url = keycloak.issuer(name), keycloak.token_url(name)
         self._admin = ("", 0.0)
 
-    def admin(self, method: str, path: str = "", **request: Any) -> httpx.Response:
+    def admin(self, method: str, path: str = "", **request: Any) -> httpx2.Response:
         """A request under `/admin/realms/{realm}`, as the administrator."""
         url = f"{self.keycloak.url}/admin/realms/{self.name}{path}"
         headers = {"authorization": f"Bearer {self._admin_token()}"}
-        answer = httpx.request(method, url, headers=headers, timeout=30, **request)
+        answer = httpx2.request(method, url, headers=headers, timeout=30, **request)
         assert answer.is_success, answer.text
         return answer
 
@@ -140,7 +140,7 @@ class KeycloakRealm:
         if time.monotonic() > until:
             user, password = self.keycloak.admin
             form = {"grant_type": "password", "client_id": "admin-cli", "username": user, "password": password}
-            known = httpx.post(self.keycloak.token_url("master"), data=form, timeout=30).json()["access_token"]
+            known = httpx2.post(self.keycloak.token_url("master"), data=form, timeout=30).json()["access_token"]
             self._admin = (known, time.monotonic() + 30)
         return known
 

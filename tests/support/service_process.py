@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
+import httpx2
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import LocalSigningKey
 
@@ -56,7 +56,7 @@ class Service:
         self.settings.write_text(SETTINGS.format(model=json.dumps(str(model)), port=self.port, more=more))
         self.key = LocalSigningKey.open(folder / "data")
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.client = httpx2.Client(base_url=self.url, timeout=30.0)
         self.process: subprocess.Popen[bytes] | None = None
 
     def token(self, client: str = "all", *scopes: str, audience: str = AUDIENCE, lifetime_s: int = 3600) -> str:
@@ -80,13 +80,13 @@ class Service:
     def is_ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(httpx2.TransportError):
             return self.client.get("/readyz").status_code == 200
         return False
 
     def status(self, path: str) -> int | None:
         """Status of an open path; None where nobody answers."""
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(httpx2.TransportError):
             return self.client.get(path).status_code
         return None
 
@@ -124,14 +124,14 @@ class Service:
 
     def post(
         self, body: bytes, kind: str = "application/x-ndjson", client: str = "all", **headers: str
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         more = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.client.post("/v1/events", content=body, headers={"content-type": kind, **self.auth(client), **more})
 
-    def send(self, events: list[dict[str, Any]], client: str = "all") -> httpx.Response:
+    def send(self, events: list[dict[str, Any]], client: str = "all") -> httpx2.Response:
         return self.post(json.dumps(events).encode(), "application/json", client)
 
-    def get(self, path: str, client: str = "all", **params: Any) -> httpx.Response:
+    def get(self, path: str, client: str = "all", **params: Any) -> httpx2.Response:
         return self.client.get(path, params=params or None, headers=self.auth(client))
 
     def pages(self, path: str, **params: Any) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 TENANT = "acme-corp"
 SETTINGS = """\
@@ -26,7 +26,7 @@ class ServiceReviewer:
         self.service = service
         self.where = {"tenant": TENANT, "issuer": issuer}
 
-    def agent(self, agent: str, what: str, **body: Any) -> httpx.Response:
+    def agent(self, agent: str, what: str, **body: Any) -> httpx2.Response:
         """POST to `/v1/agents/{agent}/{what}`."""
         path = f"/v1/agents/{quote(agent, safe='')}/{what}"
         answer = self.service.client.post(path, params=self.where, json=body, headers=self.service.auth())

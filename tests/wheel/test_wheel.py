@@ -16,11 +16,12 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
 
-import httpx
+import httpx2
 import pytest
 
 WHEEL = os.environ.get("TRUSTWATCH_WHEEL", "")
@@ -35,19 +36,32 @@ FOLDERS = ("ingest", "models", "scoring", "api", "client", "lab", "simulator")
 OF_EXTRAS = {
     "a2a",
     "confluent_kafka",
-    "google",
+    "crc32c",
+    "google.protobuf",
     "ipykernel",
     "jupyter_client",
+    "kafka",
+    "lz4",
     "matplotlib",
     "mcp",
     "nbclient",
     "nbconvert",
     "nbformat",
-    "opentelemetry",
+    "opentelemetry.proto",
     "pandas",
+    "psycopg",
     "pyarrow",
+    "zstandard",
 }
 """What modules may lack without extras; nothing else."""
+
+OWN_LINE = {
+    "archive": "archive: {directory: kept, vectors: vectors}",
+    "fast": "kafka: {bootstrap_servers: ['127.0.0.1:1'], client: confluent}",
+    "kafka": "kafka: {bootstrap_servers: ['127.0.0.1:1']}",
+    "postgres": "store: {url: 'postgresql://u@127.0.0.1:1/d'}",
+}
+"""Extra -> what in the settings needs it."""
 
 SETTINGS = """\
 data_dir: data
@@ -148,7 +162,7 @@ print(json.dumps([lacking, places]))
 
 def of_extras(need: str) -> bool:
     """Whether what an import lacks comes with an extra; `trustwatch.lab` says so in its own words."""
-    return need.partition(".")[0] in OF_EXTRAS or "pip install 'trustwatch[" in need
+    return any(need == name or need.startswith(f"{name}.") for name in OF_EXTRAS) or "pip install 'trustwatch[" in need
 
 
 def test_every_module_is_imported_from_the_wheel(tmp_path: Path) -> None:
@@ -168,6 +182,63 @@ def test_every_module_is_imported_from_the_wheel(tmp_path: Path) -> None:
     elsewhere = {name: place for name, place in places.items() if not place.startswith(sys.prefix)}
     assert elsewhere == {}
     assert len(places) > 0.8 * len(names)
+
+
+without_extras = pytest.mark.skipif(EXTRAS, reason="the extras are here")
+
+
+@without_extras
+def test_nothing_of_the_extras_is_here() -> None:
+    """No requirement brings it on the way: what follows was not tested otherwise."""
+    assert [name for name in sorted(OF_EXTRAS) if is_found(name)] == []
+
+
+def is_found(name: str) -> bool:
+    """Whether a module could be imported."""
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package above it
+        return False
+
+
+@without_extras
+@pytest.mark.parametrize("extra", OWN_LINE)
+def test_serve_names_the_extra_that_is_missing(extra: str, tmp_path: Path) -> None:
+    """At start, in one line, before it makes anything."""
+    (tmp_path / "settings.yaml").write_text(OWN_LINE[extra] + "\n")
+    told = refused(tmp_path, *command("serve", "--settings", "settings.yaml"))
+    assert f"pip install 'trustwatch[{extra}]'" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
+
+
+@without_extras
+@pytest.mark.parametrize(
+    ("extra", "line"),
+    [
+        ("kafka", "simulate --kafka 127.0.0.1:1 --rate 1 --count 1"),
+        ("archive", "archive kept"),
+        ("lab", "lab"),
+    ],
+)
+def test_commands_name_the_extra_that_is_missing(extra: str, line: str, tmp_path: Path) -> None:
+    """Each with the line that installs it."""
+    assert f"pip install 'trustwatch[{extra}]'" in refused(tmp_path, *command(*line.split()))
+
+
+@without_extras
+@pytest.mark.parametrize("extra", ["a2a", "mcp"])
+def test_middlewares_name_the_extra_that_is_missing(extra: str, tmp_path: Path) -> None:
+    """As the error of the import."""
+    told = refused(tmp_path, sys.executable, "-c", f"import trustwatch.client.{extra}", traceback=True)
+    assert f"pip install 'trustwatch[{extra}]'" in told
+
+
+def refused(folder: Path, *line: str, traceback: bool = False) -> str:
+    """What a command that must fail says."""
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0, done.stdout
+    assert ("Traceback" in done.stderr) is traceback, done.stderr
+    return " ".join(done.stderr.split())
 
 
 class Made(NamedTuple):
@@ -223,7 +294,7 @@ def until(reached: Callable[[], Any], within_s: float = 90.0) -> Any:
 
 
 @pytest.fixture(scope="module")
-def served(made: Made) -> Iterator[httpx.Client]:
+def served(made: Made) -> Iterator[httpx2.Client]:
     """A service on that model, ready; its database is made by the packed migrations."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -231,12 +302,12 @@ def served(made: Made) -> Iterator[httpx.Client]:
     settings.write_text(SETTINGS.format(port=port))
     token = run(made.folder, "token", "--client-id", "all", "--settings", str(settings)).strip()
     log = made.folder / "service.log"
-    with log.open("wb") as stream, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0) as client:
+    with log.open("wb") as stream, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0) as client:
         process = subprocess.Popen(command("serve", "--settings", str(settings)), stdout=stream, stderr=stream)
 
         def ready() -> bool:
             assert process.poll() is None, log.read_text()
-            with suppress(httpx.TransportError):
+            with suppress(httpx2.TransportError):
                 return client.get("/readyz").status_code == 200
             return False
 
@@ -252,7 +323,7 @@ def served(made: Made) -> Iterator[httpx.Client]:
     assert "Traceback" not in log.read_text()
 
 
-def test_the_service_takes_events_and_answers(served: httpx.Client) -> None:
+def test_the_service_takes_events_and_answers(served: httpx2.Client) -> None:
     """Health, an event in, and its agent's risk out."""
     assert served.get("/healthz").status_code == 200
     event = {
@@ -270,11 +341,11 @@ def test_the_service_takes_events_and_answers(served: httpx.Client) -> None:
     until(lambda: served.get("/v1/agents", params={"tenant": "globex"}).json()["items"])
 
 
-def test_the_console_has_its_pages_and_all_its_files(served: httpx.Client, made: Made) -> None:
+def test_the_console_has_its_pages_and_all_its_files(served: httpx2.Client, made: Made) -> None:
     """Sign in by the link of `console-link`, then look at pages; each file of `static/` is served as it was packed."""
     told = run(made.folder, "console-link", "--settings", "settings.yaml")
     link = next(word for word in told.split() if word.startswith("http"))
-    with httpx.Client(base_url=served.base_url, timeout=30.0, follow_redirects=True) as browser:
+    with httpx2.Client(base_url=served.base_url, timeout=30.0, follow_redirects=True) as browser:
         browser.get(link).raise_for_status()
         for page in ("/", "/agents", "/decisions", "/alerts", "/approvals", "/feedback", "/models", "/dead-letters"):
             answer = browser.get(f"/console{page}")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import httpx
+import httpx2
 import msgspec
 import structlog
 
@@ -162,7 +162,7 @@ class IntrospectionClient:
         issuer: GatewayIssuerSettings,
         settings: IntrospectionServerSettings,
         proof: ClientAuthenticator,
-        http: httpx.AsyncClient,
+        http: httpx2.AsyncClient,
         clock: EpochClock,
     ) -> None:
         self.issuer = issuer.issuer
@@ -208,7 +208,7 @@ class IntrospectionClient:
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 members = await self._fetch(token.decode("ascii"))
-        except (TimeoutError, httpx.HTTPError, IntrospectionUnreachable) as error:
+        except (TimeoutError, httpx2.HTTPError, IntrospectionUnreachable) as error:
             if not self._failing:
                 _log.warning("introspection_unreachable", issuer=self.issuer, error=f"{type(error).__name__}: {error}")
             self._failing = True
@@ -226,7 +226,7 @@ class IntrospectionClient:
         form = {"token": token, "token_type_hint": "access_token"}
         headers = {"accept": "application/json", **self._proof.authenticate(self.settings.url, form)}
         answer = await self._http.post(self.settings.url, data=form, headers=headers)
-        if answer.status_code != httpx.codes.OK:
+        if answer.status_code != httpx2.codes.OK:
             raise IntrospectionUnreachable(f"HTTP {answer.status_code}")
         if len(answer.content) > MAX_INTROSPECTION_BYTES:
             raise IntrospectionUnreachable(f"an answer of more than {MAX_INTROSPECTION_BYTES} bytes")
@@ -292,8 +292,8 @@ class GatewayIssuers:
         self.issuer_names = frozenset(issuer.issuer for issuer in settings.issuers)
         self.revocation_counts: Counter[tuple[str, str]] = Counter()
         # No proxies, certificates or .netrc from the environment: only the settings say whom to trust.
-        self._http = httpx.AsyncClient(
-            follow_redirects=False, trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx.Limits(max_connections=200)
+        self._http = httpx2.AsyncClient(
+            follow_redirects=False, trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx2.Limits(max_connections=200)
         )
         self.introspection_clients = {
             issuer_settings.issuer: IntrospectionClient(

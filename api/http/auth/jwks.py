@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import httpx
+import httpx2
 import msgspec
 import structlog
 
@@ -82,7 +82,7 @@ class JwksCache:
         self._clock = clock
         self._monotonic = monotonic
         self._on_change: list[Callable[[str], None]] = []
-        self._client: httpx.AsyncClient | None = None
+        self._client: httpx2.AsyncClient | None = None
         self._refresh_task: asyncio.Task[None] | None = None
 
     def on_change(self, call: Callable[[str], None]) -> None:
@@ -165,7 +165,7 @@ class JwksCache:
             async with asyncio.timeout(self._rules.fetch_timeout_s):
                 document = await self._fetch_document(issuer_keys.settings)
             keys = parse_keys(document, issuer_keys.settings.algorithms)
-        except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+        except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             issuer_keys.last_error = f"{type(error).__name__}: {error}"[:200]
             _log.warning("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
@@ -189,16 +189,16 @@ class JwksCache:
             return await asyncio.to_thread(_read_file, issuer.jwks_file)
         if self._client is None:
             # No proxies, certificates or .netrc from the environment: only the settings say whom to trust.
-            self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
-        timeout = httpx.Timeout(self._rules.fetch_timeout_s)
+            self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False)
+        timeout = httpx2.Timeout(self._rules.fetch_timeout_s)
         headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
         async with self._client.stream("GET", str(issuer.jwks_uri), timeout=timeout, headers=headers) as response:
-            if response.status_code != httpx.codes.OK:
+            if response.status_code != httpx2.codes.OK:
                 raise ValueError(f"the issuer answered {response.status_code}")
             return await _read_bounded(response)
 
 
-async def _read_bounded(response: httpx.Response) -> bytes:
+async def _read_bounded(response: httpx2.Response) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 from kafka import KafkaConsumer, TopicPartition, errors
 from kafka.consumer.fetcher import ConsumerRecord
@@ -121,7 +121,7 @@ class KafkaTokenProvider(AbstractTokenProvider):
         form = {"grant_type": "client_credentials"} | ({"scope": security.scope} if security.scope else {})
         try:
             with self._lock:
-                answer = httpx.post(
+                answer = httpx2.post(
                     url,
                     data=form,
                     auth=(security.client_id or "", reveal(security.client_secret)),
@@ -130,7 +130,7 @@ class KafkaTokenProvider(AbstractTokenProvider):
                 )
             answer.raise_for_status()
             return msgspec.json.decode(answer.content, type=_KafkaAccessToken).access_token
-        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+        except (httpx2.HTTPError, msgspec.MsgspecError) as error:
             raise Unavailable(f"{url}: no token for Kafka: {error}") from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-import httpx
+import httpx2
 
 from ....ingest.errors import TrustwatchError
 from ....ingest.printable_text import printable_line
@@ -81,7 +81,7 @@ MAX_DETAIL_CHARS = 160
 _ERROR_MEMBERS = ("error", "error_description", "errorMessage")
 
 
-def error_detail(answer: httpx.Response) -> str:
+def error_detail(answer: httpx2.Response) -> str:
     """`: ` and the error that the answer names, on one line; "" where it names none. Never anything else of the body:
     representations of clients hold secrets."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
+import httpx2
 
 from .actuator import Actuator
 from .actuator_settings import ActuatorAuthSettings, ActuatorSettings
@@ -37,7 +37,7 @@ class ActuatorFactory:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: httpx2.AsyncClient,
         make_signer: SignerFactory,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],

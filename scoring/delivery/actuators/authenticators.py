@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from ....ingest.settings import Secret
 from .actuator import ActuatorAccessDenied, ActuatorUnavailable, error_detail
@@ -156,7 +156,7 @@ class ClientCredentialsAuthenticator:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: httpx2.AsyncClient,
         token_url: str,
         proof: ClientAuthenticator,
         monotonic: Callable[[], float],
@@ -188,7 +188,7 @@ class ClientCredentialsAuthenticator:
         asked = self._monotonic()
         try:
             answer = await self._http.post(self._url, data=form, headers=headers)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise ActuatorUnavailable(f"token endpoint: {type(error).__name__}") from None
         if answer.status_code != 200:
             kind = ActuatorAccessDenied if answer.status_code in (400, 401, 403) else ActuatorUnavailable
@@ -197,7 +197,7 @@ class ClientCredentialsAuthenticator:
         self._until = asked + max(1.0, lifetime_s - RENEW_BEFORE_S)
 
 
-def _parse_token(answer: httpx.Response) -> tuple[str, float]:
+def _parse_token(answer: httpx2.Response) -> tuple[str, float]:
     try:
         body = answer.json()
         token, lifetime_s = body["access_token"], float(body.get("expires_in") or 60)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Generic, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 
 from ..retry_after import parse_retry_after
@@ -34,7 +34,7 @@ class AdminApi:
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, url: str, auth: RequestAuthenticator, now_ms: Callable[[], int]
+        self, http: httpx2.AsyncClient, url: str, auth: RequestAuthenticator, now_ms: Callable[[], int]
     ) -> None:
         self._http = http
         self._url = url.rstrip("/")
@@ -43,13 +43,13 @@ class AdminApi:
 
     async def call(
         self, method: str, path: str, *, expect: Collection[int] = (200, 204), missing: str = "", **request: Any
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """Send one request; once more with new credentials where they are not taken.
 
         Args:
             expect: statuses of success.
             missing: what a 404 means, for the error; "" = a 404 is an answer like others.
-            request: as of `httpx.AsyncClient.request`.
+            request: as of `httpx2.AsyncClient.request`.
 
         Raises:
             UnknownClient: 404 where *missing* says that of a client.
@@ -70,11 +70,11 @@ class AdminApi:
             raise ActuatorAccessDenied(f"{where} - the server does not take our credentials, or they lack a right")
         raise ActuatorUnavailable(where, parse_retry_after(answer.headers.get("retry-after"), self._now_ms()))
 
-    async def _send(self, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
+    async def _send(self, method: str, path: str, request: dict[str, Any]) -> httpx2.Response:
         headers = await self._auth.headers()
         try:
             return await self._http.request(method, self._url + path, headers=headers, **request)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise ActuatorUnavailable(f"{method} {path.split('?', 1)[0]}: {type(error).__name__}") from None
 
 

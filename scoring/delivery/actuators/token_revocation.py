@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import httpx
+import httpx2
 from cachetools import FIFOCache
 
 from .actuator import error_detail
@@ -68,7 +68,7 @@ class TokenRevoker:
     """
 
     def __init__(
-        self, endpoints: Sequence[RevocationEndpoint], http: httpx.AsyncClient, observe: Callable[[str, str], None]
+        self, endpoints: Sequence[RevocationEndpoint], http: httpx2.AsyncClient, observe: Callable[[str, str], None]
     ) -> None:
         self._endpoints = {issuer: endpoint for endpoint in reversed(endpoints) for issuer in endpoint.issuers}
         self._http = http
@@ -110,7 +110,7 @@ class TokenRevoker:
                 burned = await self._revoke_at_endpoint(token, endpoint)
         except TimeoutError:
             burned = RevocationResult("failed", f"no answer within {endpoint.timeout_s:g} s")
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             burned = RevocationResult("failed", type(error).__name__)
         if burned.outcome not in _FINAL_OUTCOMES:
             self._revoked_tokens.pop(mark, None)
@@ -136,7 +136,7 @@ class TokenRevoker:
             "still_active", "the server revokes only tokens of the client that asks, or not such tokens"
         )
 
-    async def _post(self, url: str, form: dict[str, str], endpoint: RevocationEndpoint) -> httpx.Response:
+    async def _post(self, url: str, form: dict[str, str], endpoint: RevocationEndpoint) -> httpx2.Response:
         headers = endpoint.proof.authenticate(url, form)
         return await self._http.post(url, data=form, headers=headers)
 
@@ -147,7 +147,7 @@ class TokenRevoker:
         self._revoked_tokens[mark] = None
 
 
-def _classify_refusal(answer: httpx.Response) -> RevocationResult:
+def _classify_refusal(answer: httpx2.Response) -> RevocationResult:
     text = f"HTTP {answer.status_code}{error_detail(answer)}"
     if answer.status_code == 400 and "unsupported_token_type" in text:
         return RevocationResult("unsupported", text)

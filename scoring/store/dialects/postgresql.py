@@ -17,6 +17,7 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from ....ingest.errors import ConfigError
+from ....ingest.extras import require_extra
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec
@@ -99,6 +100,7 @@ def make_engine(url: URL) -> Engine:
         raise ConfigError(f"store.url: the driver of PostgreSQL is psycopg ({DRIVER}://), not {url.drivername}")
     if not url.database:
         raise ConfigError("store.url: the name of the database is missing; postgresql://user:password@host/database")
+    require_extra("postgres", "store.url names PostgreSQL")
     given = dict(url.query)
     options = " ".join([_OPTIONS, *([str(given["options"])] if "options" in given else [])])  # the last one counts
     arguments = {name: value for name, value in _CONNECT.items() if name not in given} | {"options": options}

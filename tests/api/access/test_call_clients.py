@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from a2a.helpers import new_text_message
@@ -98,8 +98,8 @@ def test_an_app_asks_before_it_has_the_request(judged: Any) -> None:
 
     async def work(verdicts: AsyncCallVerdicts) -> int:
         guarded = TrustMiddleware(app, caller=lambda _: BOT, calls=verdicts)
-        transport = httpx.ASGITransport(guarded)
-        async with httpx.AsyncClient(transport=transport, base_url="https://orders.example") as http:
+        transport = httpx2.ASGITransport(guarded)
+        async with httpx2.AsyncClient(transport=transport, base_url="https://orders.example") as http:
             return (await http.post("/orders")).status_code
 
     assert asking(judged, work) == 401 and ran == []

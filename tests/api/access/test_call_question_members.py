@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
+import httpx2
 from trustwatch.api.access.call_verdicts import CallQuestion
 from trustwatch.client import AsyncCallVerdicts, AuditEvent, Caller
 from trustwatch.client.events import (
@@ -54,12 +54,12 @@ EVENT = AuditEvent(
 def test_the_client_asks_with_every_member_of_a_question_and_no_other() -> None:
     bodies: list[dict[str, Any]] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         bodies.append(json.loads(request.content))
-        return httpx.Response(200, json={"decision": "allow", "allow": True})
+        return httpx2.Response(200, json={"decision": "allow", "allow": True})
 
     async def ask() -> None:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
             verdicts = AsyncCallVerdicts("https://trust.example", lambda: "token", fail_mode="closed", http=http)
             await verdicts.evaluate(Caller(agent_id="bot"), EVENT)
 

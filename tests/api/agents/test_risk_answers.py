@@ -6,7 +6,7 @@ import base64
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import jwt
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyRule
 
 
-def risk(site: Any, agent_id: str, client: str = "gateway", query: str = "") -> httpx.Response:
+def risk(site: Any, agent_id: str, client: str = "gateway", query: str = "") -> httpx2.Response:
     return site.client.get(f"/v1/agents/{quote(agent_id, safe='')}/risk{query}", headers=site.auth(client))
 
 
@@ -343,8 +343,8 @@ def test_the_route_behind_answers_the_same(site: Any, summary: Any) -> None:
     site.report([summary("spiffe://t/a")])
 
     async def ask(app: Any) -> bytes:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answer = await client.get("/v1/agents/spiffe%3A%2F%2Ft%2Fa/risk", headers=site.auth())
             return answer.content
 

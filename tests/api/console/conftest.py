@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import httpx
+import httpx2
 import jwt
 import msgspec
 import pytest
@@ -240,9 +240,9 @@ class ConsoleService:
         await self.guard.audit_sink.flush(5.0)
         self.writing.cancel()
 
-    def new_browser(self) -> httpx.Client:
+    def new_browser(self) -> httpx2.Client:
         """Another browser: cookies of its own; redirects are looked at, not followed."""
-        return httpx.Client(base_url=self.url, timeout=30.0, trust_env=False)
+        return httpx2.Client(base_url=self.url, timeout=30.0, trust_env=False)
 
     def close(self) -> None:
         self.browser.close()
@@ -250,7 +250,9 @@ class ConsoleService:
         self.event_log.close()
         self.store.close()
 
-    def sign_in(self, *groups: str, back: str = "/console/", browser: httpx.Client | None = None, **claims: Any) -> Any:
+    def sign_in(
+        self, *groups: str, back: str = "/console/", browser: httpx2.Client | None = None, **claims: Any
+    ) -> Any:
         """Sign in as somebody of those groups; the answer to the callback."""
         browser = browser or self.browser
         self.provider.claims = {"groups": list(groups), "name": "Ada", **claims}
@@ -258,12 +260,12 @@ class ConsoleService:
         assert sent.status_code == 303, sent.text
         return browser.get(self.provider.approve(sent.headers["location"]))
 
-    def form_token(self, browser: httpx.Client | None = None) -> str:
+    def form_token(self, browser: httpx2.Client | None = None) -> str:
         """What the pages of the session carry."""
         page = (browser or self.browser).get("/console/sign-in", follow_redirects=True).text
         return page.partition('"X-CSRF-Token": "')[2].partition('"')[0]
 
-    def post(self, path: str, **form: str) -> httpx.Response:
+    def post(self, path: str, **form: str) -> httpx2.Response:
         """Send a form of a page of this session."""
         return self.browser.post(path, data={"csrf_token": self.form_token(), **form})
 

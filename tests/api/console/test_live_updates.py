@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from trustwatch.api.console import live_updates
 from trustwatch.api.console.live_updates import agent_event_name
@@ -29,7 +29,9 @@ class Listening:
 
     def _read(self) -> None:
         cookies = dict(self._site.browser.cookies)
-        with httpx.stream("GET", f"{self._site.url}/console/live", cookies=cookies, timeout=30, trust_env=False) as got:
+        with httpx2.stream(
+            "GET", f"{self._site.url}/console/live", cookies=cookies, timeout=30, trust_env=False
+        ) as got:
             for line in got.iter_lines():
                 with self._more:
                     self.lines.append(line)

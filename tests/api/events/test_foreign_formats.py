@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
@@ -48,7 +48,7 @@ SPAN = {
 }
 
 
-def counts(answer: httpx.Response) -> tuple[int, int, int, int]:
+def counts(answer: httpx2.Response) -> tuple[int, int, int, int]:
     body = answer.json()
     return body["accepted"], body["duplicate"], body["rejected"], body["skipped"]
 
@@ -57,12 +57,12 @@ def natives(site: Any) -> list[dict[str, Any]]:
     return [json.loads(record.payload) for record in site.logged()]
 
 
-def export(site: Any, path: str, body: Any, client: str = "otel", **headers: str) -> httpx.Response:
+def export(site: Any, path: str, body: Any, client: str = "otel", **headers: str) -> httpx2.Response:
     """POST to an OTLP path."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = {"content-type": "application/json", **site.auth(client)}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
-    answer: httpx.Response = site.client.post(path, content=content, headers=given)
+    answer: httpx2.Response = site.client.post(path, content=content, headers=given)
     return answer
 
 
@@ -164,7 +164,7 @@ def test_refused_records_are_tried_again_in_their_format(site: Any, event: Calla
 
     def replay(name: str, **params: str) -> int:
         path = f"/v1/dead-letters/{name}/replay"
-        answer: httpx.Response = site.client.post(path, headers=site.auth("all"), params={**params})
+        answer: httpx2.Response = site.client.post(path, headers=site.auth("all"), params={**params})
         return answer.status_code
 
     assert [replay("line"), replay("broken"), replay("native", format="native")] == [202, 400, 202]

@@ -10,7 +10,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from trustwatch.api.events.intake import EventIntake
@@ -24,7 +24,7 @@ STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 
 
-def counts(answer: httpx.Response) -> tuple[int, int, int]:
+def counts(answer: httpx2.Response) -> tuple[int, int, int]:
     body = answer.json()
     return body["accepted"], body["duplicate"], body["rejected"]
 
@@ -376,7 +376,7 @@ def test_many_senders_at_once_lose_nothing(site: Any, event: Any) -> None:
 
     def send(connection: int) -> list[int]:
         headers = {**site.auth(), "content-type": NDJSON}
-        with httpx.Client(base_url=site.url) as client:
+        with httpx2.Client(base_url=site.url) as client:
             return [
                 client.post(
                     "/v1/events",

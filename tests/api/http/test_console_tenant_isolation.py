@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from trustwatch.api.console import live_updates, sign_in
 from trustwatch.api.console.console_sessions import ConsoleSessions, new_session, session_key
@@ -71,19 +71,19 @@ def with_console(folder: Path) -> dict[str, Any]:
     return {"console": ConsoleSettings(enabled=True, oidc=oidc)}
 
 
-def browser_of(site: Any, grant: str) -> httpx.Client:
+def browser_of(site: Any, grant: str) -> httpx2.Client:
     """The browser of a person who is signed in under that grant."""
     settings: Settings = site.settings
     sessions = ConsoleSessions(session_key(settings.console, settings.data_dir), settings.console, site.clock)
     session = new_session({"sub": "ada"}, grant, "sub", site.clock())
     cookies = {f"trustwatch-{settings.listen.port}": sessions.seal(session)}
-    return httpx.Client(
+    return httpx2.Client(
         base_url=f"{site.url}/console", headers={FORM_HEADER: sessions.form_token(session)}, cookies=cookies
     )
 
 
 @pytest.fixture
-def browser(console: Any) -> Iterator[httpx.Client]:
+def browser(console: Any) -> Iterator[httpx2.Client]:
     """The browser of somebody who sees acme."""
     with browser_of(console, ACME) as made:
         yield made
@@ -98,14 +98,14 @@ def console(new_site: Callable[..., Any], tmp_path: Path) -> Any:
     return site
 
 
-def ask(browser: httpx.Client, page: Route, whose: str, tenant: str | None = None) -> httpx.Response:
+def ask(browser: httpx2.Client, page: Route, whose: str, tenant: str | None = None) -> httpx2.Response:
     """The page, about things of *whose*, with *tenant* named in its filters."""
     call = call_of(page, whose, FORMS)
     params = {"id": ids_of(whose)["agent_id"], "agent": ids_of(whose)["agent_id"], "issuer": AS}
     return browser.request(call.method, call.path, params=params | {"tenant": tenant or whose}, data=call.body)
 
 
-def test_every_page_shows_its_person_one_tenant_alone(browser: httpx.Client) -> None:
+def test_every_page_shows_its_person_one_tenant_alone(browser: httpx2.Client) -> None:
     """Whatever page, about one's own things or the other's, with its own tenant named or the other's."""
     unreached = set()
     for page in PAGES:
@@ -127,7 +127,7 @@ def test_every_page_shows_its_person_one_tenant_alone(browser: httpx.Client) -> 
     assert all(path.startswith("/models") for path in unreached), f"not looked at: {unreached}"
 
 
-def test_the_walk_finds_what_is_there(browser: httpx.Client) -> None:
+def test_the_walk_finds_what_is_there(browser: httpx2.Client) -> None:
     """Who owns it is shown it by the same requests."""
     shown = {page.path for page in PAGES if page.method == "GET" and mark(ACME) in ask(browser, page, ACME).text}
     assert shown >= {"/agents", "/agent", "/decisions", "/decisions/{decision_id}", "/approvals", "/feedback", "/"}
@@ -135,7 +135,7 @@ def test_the_walk_finds_what_is_there(browser: httpx.Client) -> None:
 
 def test_no_page_answers_without_a_session(console: Any) -> None:
     """A page leads to the sign-in; a form is refused."""
-    with httpx.Client(base_url=f"{console.url}/console") as stranger:
+    with httpx2.Client(base_url=f"{console.url}/console") as stranger:
         for page in all_pages():
             if page.path in WITHOUT_SESSION:
                 continue

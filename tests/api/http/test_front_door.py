@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi.routing import APIRoute
 from trustwatch.api.console import sign_in
@@ -257,14 +257,14 @@ def test_heads_without_end_are_refused(shared: Any) -> None:
 def test_there_is_room_for_who_asks_while_others_only_wait(new_site: Any) -> None:
     """Those that have sent half a request for longest go first; a gateway's connection stays."""
     site = new_site(listen=ListenSettings(max_connections=16))
-    with httpx.Client(base_url=site.url) as gateway:
+    with httpx2.Client(base_url=site.url) as gateway:
         assert gateway.get("/healthz").status_code == 200
         slow = [socket.create_connection(site.socket.getsockname(), timeout=PATIENCE_S) for _ in range(60)]
         for connection in slow:
             connection.sendall(b"GET /")
         wait_until(lambda: closed_count(site, "max_connections") >= 40)
         assert gateway.get("/healthz").status_code == 200
-        with httpx.Client(base_url=site.url) as newcomer:
+        with httpx2.Client(base_url=site.url) as newcomer:
             assert newcomer.get("/healthz").status_code == 200
         for connection in slow:
             connection.close()
@@ -276,7 +276,7 @@ def test_bytes_of_unknown_clients_are_bounded_over_all_connections(new_site: Any
     """Many heads, none of them too large by itself: who holds some for longest goes."""
     site = new_site(listen=ListenSettings(max_unauthenticated_bytes=MIB))
     most = 0
-    with httpx.Client(base_url=site.url) as client:
+    with httpx2.Client(base_url=site.url) as client:
         slow = [socket.create_connection(site.socket.getsockname(), timeout=PATIENCE_S) for _ in range(60)]
         for connection in slow:
             connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000)
@@ -303,10 +303,10 @@ def test_bodies_of_known_senders_are_not_counted(new_site: Any, event: Any) -> N
 def test_streams_of_one_caller_are_bounded(hasty: Any) -> None:
     """Another caller still gets one, and so does the first once one of its own has ended."""
 
-    def open_stream(client: str) -> httpx.Response:
+    def open_stream(client: str) -> httpx2.Response:
         request = hasty.client.build_request("GET", "/v1/decisions/stream", headers=hasty.auth(client))
         answer = hasty.client.send(request, stream=True)
-        assert isinstance(answer, httpx.Response)
+        assert isinstance(answer, httpx2.Response)
         return answer
 
     first, second, third, other = (open_stream(name) for name in ("gateway", "gateway", "gateway", "two"))

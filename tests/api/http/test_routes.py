@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import jsonschema
 import msgspec
 import pytest
@@ -290,7 +290,7 @@ def changed(number: int, tenant: str = "acme") -> LevelChange:
 def following(site: Any, client: str, report: Callable[[], None], expected: int) -> list[tuple[str, str]]:
     """Names and data of events of the decision stream; *report* runs once the stream is open."""
     found: list[tuple[str, str]] = []
-    with httpx.stream("GET", f"{site.url}/v1/decisions/stream", headers=site.auth(client), timeout=10) as answer:
+    with httpx2.stream("GET", f"{site.url}/v1/decisions/stream", headers=site.auth(client), timeout=10) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = answer.iter_lines()
         assert next(lines) == ": from now on"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import APIRouter
 from hypothesis import HealthCheck, settings
@@ -98,15 +98,15 @@ def filled(site: Any, summary: Callable[..., Any]) -> Any:
     return site
 
 
-def ask(site: Any, asker: str, call: Call, /, **params: str) -> httpx.Response:
+def ask(site: Any, asker: str, call: Call, /, **params: str) -> httpx2.Response:
     """The answer to a call of the administrator of the tenant *asker*."""
-    answer: httpx.Response = site.client.request(
+    answer: httpx2.Response = site.client.request(
         call.method, call.path, json=call.body, params=params or None, headers=site.auth(CALLERS[asker])
     )
     return answer
 
 
-def texts(answer: httpx.Response) -> str:
+def texts(answer: httpx2.Response) -> str:
     """All of an answer as text; an archive unpacked."""
     if answer.headers.get("content-type") == "application/zip":
         archive = zipfile.ZipFile(BytesIO(answer.content))
@@ -114,7 +114,7 @@ def texts(answer: httpx.Response) -> str:
     return str(answer.headers) + answer.text
 
 
-def check(answer: httpx.Response, tenant: str, call: Call) -> None:
+def check(answer: httpx2.Response, tenant: str, call: Call) -> None:
     """Nothing of the other tenant is in *answer*, and the store did not have to keep it back."""
     (other,) = {*TENANTS} - {tenant}
     assert answer.status_code != 500, f"{call} read more than its caller may see, or failed: {answer.text}"
@@ -198,7 +198,7 @@ def test_a_new_route_that_forgets_the_tenants_shows_nothing(
     monkeypatch.setattr("tests.api.conftest.SLICES", [part._replace(routers=[router, *part.routers]), *SLICES[1:]])
     assert service_slices.SLICES is SLICES
     site = filled(new_site(), summary)
-    with httpx.Client(base_url=site.url, headers={"connection": "close"}) as client:
+    with httpx2.Client(base_url=site.url, headers={"connection": "close"}) as client:
         assert client.get("/v1/forgetful", headers=site.auth()).status_code == 500
         assert client.get("/v1/forgetful", headers=site.auth("all")).json() == 2
         assert client.get("/v1/open").status_code == 500
@@ -226,7 +226,7 @@ class TwoAdministrators(RuleBasedStateMachine):
             assert answer.status_code >= 400, f"{call} of {tenant}: {answer.status_code} {answer.text}"
         self._follow(tenant, call, answer)
 
-    def _follow(self, tenant: str, call: Call, answer: httpx.Response) -> None:
+    def _follow(self, tenant: str, call: Call, answer: httpx2.Response) -> None:
         """A cursor is no way to the other's rows either, whoever uses it."""
         if call.method != "GET" or answer.headers.get("content-type") != "application/json":
             return

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -45,7 +45,7 @@ CALLERS = (
     CallerSettings(name="gateway", client_id="gateway", tenants=("acme",), issuers=("*",)),
     CallerSettings(name="other", client_id="other", tenants=("globex",), issuers=("*",)),
 )
-Answer = httpx.Response
+Answer = httpx2.Response
 
 
 class Issuer:
@@ -135,7 +135,7 @@ class GatewayTestbed:
         self.app = create_app(services, SLICES)
         self.lifespan = Lifespan(self.app)
         await self.lifespan.start()
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
+        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://localhost")
         self.writing = asyncio.create_task(self.guard.audit_sink.run())
 
     def close(self) -> None:

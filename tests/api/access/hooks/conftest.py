@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.api.http.app import create_app
@@ -107,7 +107,7 @@ class HookTestbed:
         self.fresh()
         await self.jwks.start()
         self.app = create_app(services, SLICES)
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
+        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://localhost")
         self.writing = asyncio.create_task(self.guard.audit_sink.run())
         self.log = log
 
@@ -122,12 +122,12 @@ class HookTestbed:
         at_ms = int(self.now * 1000)
         self.view.apply([AgentSummary(name, agent_type, number, 0.5, 0.9, 0.5, 1, 2, at_ms, 0, 12, "", b"[]", "")])
 
-    def send(self, method: str, path: str, content: bytes = b"", **headers: str) -> httpx.Response:
+    def send(self, method: str, path: str, content: bytes = b"", **headers: str) -> httpx2.Response:
         """One request; underscores in header names are hyphens."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.runner.run(self.http.request(method, path, content=content, headers=given))
 
-    def ask(self, name: str, body: Any, **headers: str) -> httpx.Response:
+    def ask(self, name: str, body: Any, **headers: str) -> httpx2.Response:
         """One call of a hook, as its product makes it: with the secret in the header, or signed."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         if name == "zitadel":
@@ -145,7 +145,7 @@ class HookTestbed:
         )
         return {"authorization": f"Bearer {token}"}
 
-    def evaluate(self, body: Any, *, several: bool = True, client: str = "as", **headers: str) -> httpx.Response:
+    def evaluate(self, body: Any, *, several: bool = True, client: str = "as", **headers: str) -> httpx2.Response:
         """One call of the AuthZEN decision point."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         path = "/access/v1/evaluations" if several else "/access/v1/evaluation"

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
-import httpx
+import httpx2
 import pytest
 from standardwebhooks import Webhook
 from trustwatch.api.http.auth.signing import assertion_signer
@@ -67,7 +67,7 @@ def server(answers: Answers) -> Iterator[Endpoint]:
         yield endpoint
 
 
-def run(work: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
+def run(work: Callable[[httpx2.AsyncClient], Awaitable[T]]) -> T:
     """Some *work* with a client."""
 
     async def call() -> T:
@@ -97,7 +97,7 @@ def test_a_token_is_fetched_once_and_again_before_it_ends(server: Endpoint, answ
     answers.queue = [(200, {"access_token": "one", "expires_in": 60}), (200, {"access_token": "two", "expires_in": 60})]
     clock = Ticking()
 
-    async def work(http: httpx.AsyncClient) -> list[str]:
+    async def work(http: httpx2.AsyncClient) -> list[str]:
         auth = ClientCredentialsAuthenticator(
             http, server.url, ClientSecretAuthenticator("me:1", "p&ss"), clock, "admin"
         )
@@ -119,7 +119,7 @@ def test_an_assertion_is_made_for_each_request(server: Endpoint, answers: Answer
     clock, ids = Ticking(), iter("-abc")  # the first is the trial at the start
     sign = assertion_signer(_pem(), "key-1", "RS256", lambda: 1_000.9, lambda: next(ids))
 
-    async def work(http: httpx.AsyncClient) -> None:
+    async def work(http: httpx2.AsyncClient) -> None:
         auth = ClientCredentialsAuthenticator(http, server.url, PrivateKeyJwtAuthenticator("me", sign), clock)
         await auth.headers()
         auth.invalidate()
@@ -177,7 +177,7 @@ def test_a_refused_token_is_replaced_once(server: Endpoint, answers: Answers) ->
     token = (200, {"access_token": "t", "expires_in": 60})
     answers.queue = [token, (401, None), token, (200, {"a": 1})]
 
-    async def work(http: httpx.AsyncClient) -> httpx.Response:
+    async def work(http: httpx2.AsyncClient) -> httpx2.Response:
         auth = ClientCredentialsAuthenticator(
             http, f"{server.url}/token", ClientSecretAuthenticator("me", "s"), Ticking()
         )
@@ -233,7 +233,7 @@ def test_how_long_to_wait_is_heard(server: Endpoint, header: str, wait_s: float 
     assert error.value.retry_after_s == wait_s
 
 
-def hook(http: httpx.AsyncClient, server: Endpoint, *, confirm: bool = False) -> WebhookActuator:
+def hook(http: httpx2.AsyncClient, server: Endpoint, *, confirm: bool = False) -> WebhookActuator:
     """A webhook actuator at *server*."""
     settings = ActuatorSettings(
         "own",
@@ -251,7 +251,7 @@ def test_a_webhook_is_told_what_is_wanted_signed(server: Endpoint) -> None:
     """By an id that is the same for the same wish; accepted is not confirmed."""
     asked = wish("bot", "high")
 
-    async def work(http: httpx.AsyncClient) -> list[bool]:
+    async def work(http: httpx2.AsyncClient) -> list[bool]:
         actuator = hook(http, server)
         original = await actuator.capture("client-7")
         done = [await actuator.lower("client-7", original, asked) for _ in range(2)]
@@ -271,7 +271,7 @@ def test_a_webhook_may_be_asked_whether_it_is_so(server: Endpoint, answers: Answ
     """Only `confirmed: true` is a yes."""
     asked = wish("bot", "critical")
 
-    async def lowered(http: httpx.AsyncClient) -> bool:
+    async def lowered(http: httpx2.AsyncClient) -> bool:
         return (await hook(http, server, confirm=True).lower("c", b"{}", asked)).confirmed
 
     answers.queue = [(202, None), (200, {"confirmed": True})]
@@ -297,7 +297,7 @@ def test_refusals_of_a_webhook(server: Endpoint, answers: Answers, status: int, 
 Seen = list[tuple[str, str]]
 
 
-def revoker(http: httpx.AsyncClient, server: Endpoint, seen: Seen, *, ask: bool = True) -> TokenRevoker:
+def revoker(http: httpx2.AsyncClient, server: Endpoint, seen: Seen, *, ask: bool = True) -> TokenRevoker:
     """Revokes tokens of one issuer."""
     endpoint = RevocationEndpoint(
         "as",
@@ -337,7 +337,7 @@ def test_a_burned_token_is_sent_once_and_a_failure_again(server: Endpoint, answe
     """Calls of one token come by the hundred. Nobody's tokens go to a server that did not issue them."""
     answers.queue, seen = [(503, None), (200, None)], Seen()
 
-    async def work(http: httpx.AsyncClient) -> list[str]:
+    async def work(http: httpx2.AsyncClient) -> list[str]:
         burning = revoker(http, server, seen, ask=False)
         other = (await burning.revoke(TOKEN, "https://other")).outcome
         taken = [burning.revoke_in_background(TOKEN, "https://other")]

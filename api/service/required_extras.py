@@ -1,0 +1,44 @@
+"""Extras that the settings need, looked at before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import structlog
+
+from ...ingest.errors import ConfigError
+from ...ingest.extras import ExtraName, extra_missing, install_line, missing_packages
+from ..composition import store_address
+from ..settings.root import Settings
+
+_log = structlog.get_logger(__name__)
+
+
+def check_extras(settings: Settings) -> None:
+    """Raise ConfigError with every extra that the settings need and that is not installed.
+
+    Without `otlp` the service starts: OTLP/JSON needs no library. A caller that may send protobuf is warned of.
+    """
+    lacking = [
+        extra_missing(extra, needed_by, packages)
+        for extra, needed_by in _needed(settings)
+        if (packages := missing_packages(extra))
+    ]
+    if lacking:
+        raise ConfigError("; ".join(lacking))
+    senders = [caller.name for caller in settings.callers if caller.format == "otlp"]
+    if senders and missing_packages("otlp"):
+        _log.warning("otlp_as_json_alone", callers=senders, protobuf_needs=install_line("otlp"))
+
+
+def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
+    """Extras with the setting that asks for them."""
+    kafka = settings.kafka
+    if settings.archive.directory is not None or settings.archive.vectors is not None:
+        yield "archive", "`archive` names a folder"
+    if kafka.bootstrap_servers:
+        yield "kafka", "`kafka.bootstrap_servers` names brokers"
+        if kafka.client == "confluent":
+            yield "fast", "`kafka.client` is `confluent`"
+    if store_address(settings).url.startswith("postgresql"):
+        yield "postgres", "`store.url` names PostgreSQL"

@@ -1,0 +1,53 @@
+"""Extras of the distribution: the libraries that a part needs beyond `pip install trustwatch`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+from .errors import ConfigError
+
+ExtraName = Literal["archive", "fast", "kafka", "otlp", "postgres"]
+
+EXTRA_PACKAGES: dict[ExtraName, dict[str, str]] = {
+    "archive": {"pyarrow": "pyarrow", "crc32c": "crc32c"},
+    "fast": {"confluent_kafka": "confluent-kafka"},
+    "kafka": {"kafka": "kafka-python", "crc32c": "crc32c", "lz4": "lz4", "zstandard": "zstandard"},
+    "otlp": {"opentelemetry.proto": "opentelemetry-proto"},
+    "postgres": {"psycopg": "psycopg"},
+}
+"""Extra -> its modules and the packages that they come with. kafka-python works without crc32c at eight times the cost,
+and fails at the first record that is compressed with a library which is not there: an extra is there whole or not."""
+
+
+def missing_packages(extra: ExtraName) -> list[str]:
+    """Packages of an extra that are not installed."""
+    return [package for module, package in EXTRA_PACKAGES[extra].items() if not _is_installed(module)]
+
+
+def require_extra(extra: ExtraName, needed_by: str) -> None:
+    """Raise ConfigError where an extra is not installed.
+
+    Args:
+        needed_by: the setting, file or command, as the beginning of a sentence: "`store.url` names PostgreSQL".
+    """
+    if missing := missing_packages(extra):
+        raise ConfigError(extra_missing(extra, needed_by, missing))
+
+
+def extra_missing(extra: ExtraName, needed_by: str, missing: list[str]) -> str:
+    """The sentence for whoever has to install an extra."""
+    packages = " and ".join(missing)
+    return f"{needed_by}, but {packages} {'is' if len(missing) == 1 else 'are'} not installed: {install_line(extra)}"
+
+
+def install_line(extra: ExtraName) -> str:
+    """The command that installs an extra."""
+    return f"pip install 'trustwatch[{extra}]'"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package above it
+        return False
