@@ -220,11 +220,13 @@ class AgentStateCache:
         known = {**self._load_stored(missing), **unsaved}
         history = self._history_rows(keys, known)
         self._admit_seeds(keys, slots, known, history)
-        for key, slot in zip(keys.tolist(), slots.tolist(), strict=True):
+        converted = np.zeros(len(keys), np.bool_)
+        for place, (key, slot) in enumerate(zip(keys.tolist(), slots.tolist(), strict=True)):
             row = known.get(key)
             if row is not None:
-                self._restore(row, slot)
+                converted[place] = not self._restore(row, slot)
                 self._agents.dirty[slot] = self.evicted.pop(key, None) is not None
+        self._seed_habits(slots[converted], history[converted])
         self._update_shared_counts(slots, history)
 
     @contextmanager
@@ -306,7 +308,12 @@ class AgentStateCache:
         self.builder.unpack(slots[fresh], self._model.seeds.rows[at[fresh]])
         seeds, place, state = self._model.seeds, at[fresh], self._agents.risk
         risk.seed(state, slots[fresh], seeds.events[place], self._risk_parameters)
-        usual_oddness.seed(state, slots[fresh], seeds.odd[place], seeds.rehearsed[place], self._model.window_ms[1])
+        self._seed_habits(slots[fresh], place)
+
+    def _seed_habits(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
+        """Let agents begin with how odd the history at *at* shows them to be, where it shows them."""
+        slots, at, seeds = slots[at >= 0], at[at >= 0], self._model.seeds
+        usual_oddness.seed(self._agents.risk, slots, seeds.odd[at], seeds.rehearsed[at], self._model.window_ms[1])
 
     def _history_rows(self, keys: AgentKeys, known: dict[int, AgentRow]) -> npt.NDArray[np.int64]:
         """Place of each agent in the model's history, -1 where it has none, or is forgotten."""
@@ -352,13 +359,17 @@ class AgentStateCache:
         numbers[slots, layout.N_SHARED] = 0.0
         numbers[slots[at >= 0], layout.N_SHARED] = self._model.seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
 
-    def _restore(self, row: AgentRow, slot: int) -> None:
-        """Put a stored agent into its slot. Features of another layout or salt are left behind; risk survives both."""
+    def _restore(self, row: AgentRow, slot: int) -> bool:
+        """Put a stored agent into its slot; returns whether its risk has the present layout.
+
+        Features of another layout or salt are left behind; risk survives both.
+        """
         state = self._stored_features(row)
         if state is not None:
             self.builder.unpack(np.array([slot], np.int32), state)
         same_risk = row.state_version.split(":")[-1] == self.state_version.split(":")[-1]
-        if same_risk and len(row.risk) == risk.ROW.itemsize:
+        as_stored = same_risk and len(row.risk) == risk.ROW.itemsize
+        if as_stored:
             self._agents.risk[slot] = np.frombuffer(row.risk, risk.ROW)[0]
         else:
             self._agents.risk[slot] = self._risk_from_columns(row)
@@ -374,6 +385,7 @@ class AgentStateCache:
             self._erasers.erase_in_text(tenant, row.counterfactual),
         )
         self._explanations[slot] = AgentExplanation(row.decision_id, reasons, counterfactual)
+        return as_stored
 
     def _stored_features(self, row: AgentRow) -> npt.NDArray[Any] | None:
         """State of a stored agent, (1,); None where it does not fit, or the row is damaged and has another size."""

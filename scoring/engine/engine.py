@@ -236,7 +236,7 @@ class Engine:
         asserted, boldest = columns.codes[:, event_columns.SELF_ASSERTED], self._boldest(out)
         asked = self.model.detector.asked_by_compromise
         out.caller_changed[rows] = evidence_dedup.find_changed_callers(rows, boldest, asserted, feature_evidence, asked)
-        out.never_usual[rows] = evidence_dedup.find_never_usual(feature_evidence, asked)
+        out.never_usual[rows] |= evidence_dedup.find_never_usual(feature_evidence, asked)
         risk.update(
             rows,
             slots,
@@ -287,6 +287,7 @@ class Engine:
         )
         if len(places):
             again = rows[places]
+            out.never_usual[again] = evidence_dedup.left_aside_never_usual(masks)
             vectors = evidence_dedup.suppress_counted(
                 out.vectors[again], masks, out.observations.new_kinds[again], out.columns.codes[again]
             )
@@ -412,22 +413,26 @@ class Explainer:
         The row is scored without its strongest such feature, else without the next one.
         """
         for index in replaceable_features(reasons, scored.vectors[row], scored.observations.surprise_bits[row]):
-            level = self._level_with(scored, row, self._p_values_with_usual(scored, row, index))
+            level = self._level_with(scored, row, *self._p_values_with_usual(scored, row, index))
             if level < scored.levels[row, 1]:
                 return f"{RiskLevel(level).label} had the {thing_words(index)} been usual"
         return ""
 
-    def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
-        """p-values (3,) of the row, had the thing that a feature is about been usual; the calmer view counts."""
+    def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> tuple[npt.NDArray[np.float64], bool]:
+        """p-values (3,) of the row, had the thing that a feature is about been usual; the calmer view counts.
+
+        And whether the row would still be of what is never usual."""
         twice = [row, row]
         vectors = np.concatenate([scored.vectors[[row]], scored.effective_vectors([row])])
         codes, groups = scored.columns.codes[twice], scored.columns.names[twice, event_columns.GROUP]
         usual = with_usual(vectors, index, int(scored.observations.new_kinds[row]), codes)
         failed = codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
-        _, concerns = self._engine.model.detector.assess(usual, groups, failed, scored.is_familiar(twice))
-        return np.asarray(concerns.p_value.max(axis=0))
+        detector = self._engine.model.detector
+        scores, concerns = detector.assess(usual, groups, failed, scored.is_familiar(twice))
+        never_usual = evidence_dedup.find_never_usual(scores.feature_evidence[1:], detector.asked_by_compromise)
+        return np.asarray(concerns.p_value.max(axis=0)), bool(never_usual[0])
 
-    def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64]) -> int:
+    def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64], never_usual: bool) -> int:
         """Level after the row, had it had other p-values (3,)."""
         parameters, limits = self._engine.risk_parameters, self._engine.thresholds[scored.threshold_rows[row]]
         confidence = float(scored.risk[row, risk.CONFIDENCE])
@@ -435,7 +440,7 @@ class Explainer:
         gains = np.array(
             [
                 risk.evidence_of(
-                    unusual_p_value(p_value, past[risk.USUAL_ODDNESS :]),
+                    p_value if never_usual else unusual_p_value(p_value, past[risk.USUAL_ODDNESS :]),
                     confidence,
                     float(past[risk.STREAK_BEFORE]),
                     float(past[risk.PEAK_BEFORE]),
@@ -489,6 +494,8 @@ class Explainer:
     @staticmethod
     def _usual_p_values(scored: ScoredBatch, row: int) -> dict[str, dict[str, float]]:
         """p-values that were bet on, of the concerns in which the agent is often as odd."""
+        if scored.never_usual[row]:
+            return {}
         p_values = scored.concern_p_values[row].tolist()
         factors = scored.concern_risk[row, :, risk.USUAL_ODDNESS :]
         bet_on = {name: unusual_p_value(p, f) for name, p, f in zip(CONCERNS, p_values, factors, strict=True)}

@@ -55,6 +55,17 @@ _FEATURE_OF_NAME[layout.K_ARGUMENT] = FEATURE_INDEX["argument_origin"]
 """Feature that is odd because of a name: the surprise of its kind, or that a value came from others."""
 _FLOW = [FEATURE_INDEX[name] for name in ("argument_origin", "argument_route", "sensitive_route")]
 """Features that the values and routes of an event's arguments make odd; these have one name together."""
+_NEVER_USUAL_KINDS = np.array(
+    [
+        kind == layout.K_ARGUMENT
+        or any(
+            feature.caller and isinstance(feature.told, Item) and feature.told.kind == kind and feature.counts == ONCE
+            for feature in FEATURES
+        )
+        for kind in range(layout.KINDS)
+    ]
+)
+"""Flags (KINDS,) of the names of callers and of arguments: what an attack has new is odd again every day."""
 _FEATURES_BESIDE_KIND = {
     kind: [at for at, feature in enumerate(FEATURES) if kind in feature.restates] for kind in ITEMS
 } | {layout.K_ARGUMENT: _FLOW[1:]}
@@ -92,16 +103,16 @@ def _same_count(counted: Any, key: Any) -> bool:
 
 
 @compiled
-def _has_counted(risk: Any, key: Any, now_min: int, vouched: bool) -> bool:
+def _has_counted(risk: Any, key: Any, now_min: int, renewed: bool) -> bool:
     """Tell whether a name, or the same level or a higher one, has counted within the day.
 
-    A name that goes on stays counted: a day must pass without it. Forged events keep nothing quiet.
+    A name that goes on stays counted if it is *renewed*: a day must pass without it.
     """
     for k in range(len(risk.counted)):
         counted = risk.counted[k]
         covered = counted == key or (counted > key and _same_count(counted, key))
         if covered and now_min - risk.counted_min[k] < DEDUP_WINDOW_MINUTES:
-            if vouched and counted == key and key & _NAME_BIT:
+            if renewed and counted == key and key & _NAME_BIT:
                 risk.counted_min[k] = max(risk.counted_min[k], now_min)
             return True
     return False
@@ -118,6 +129,7 @@ def _find_counted(
     p_values: Any,
     asserted: Any,
     kinds: Any,
+    never_usual: Any,
     levels: Any,
     places: Any,
     masks: Any,
@@ -130,11 +142,12 @@ def _find_counted(
             continue
         risk, mask, now = state[slots[row]], np.uint32(0), time_ms[row] // MINUTE_MS
         for kind in kinds:
-            if items[row, kind] != 0 and _has_counted(risk, _name_key(items[row, kind], kind), now, asserted[row] == 0):
+            renewed = asserted[row] == 0 and not never_usual[kind]
+            if items[row, kind] != 0 and _has_counted(risk, _name_key(items[row, kind], kind), now, renewed):
                 mask |= np.uint32(1) << np.uint32(kind)
         for number in range(len(levels)):
             key = _level_key(number, vectors[row, levels[number]])
-            if key != 0 and _has_counted(risk, key, now, asserted[row] == 0):
+            if key != 0 and _has_counted(risk, key, now, False):
                 mask |= np.uint32(1) << np.uint32(layout.KINDS + number)
         if mask:
             places[count], masks[count] = position, mask
@@ -230,6 +243,7 @@ def find_counted(
         p_values,
         asserted,
         _KIND_NAMES,
+        _NEVER_USUAL_KINDS,
         _HOURLY_COUNT_FEATURES,
         places,
         masks,
@@ -274,6 +288,8 @@ _CALLER_FEATURES = np.array(
 )
 _NEVER_USUAL_FEATURES = np.array([*_CALLER_FEATURES, *_FLOW, FEATURE_INDEX["habits_of_others"]], np.int64)
 """Features that tell who calls and where arguments came from."""
+NEVER_USUAL_EVIDENCE = 2.0
+"""Evidence of these, decades, that no odder feature of the event makes usual."""
 
 
 def find_changed_callers(
@@ -292,9 +308,16 @@ def find_changed_callers(
 
 
 def find_never_usual(feature_evidence: Matrix, asked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Rows (m,) of which who calls, or where arguments came from, carries the evidence. Arguments as for
-    `record_counted`."""
-    return _carry_evidence(_NEVER_USUAL_FEATURES, feature_evidence, asked)
+    """Rows (m,) of which who calls, or where arguments came from, carries the evidence, or is as odd as
+    `NEVER_USUAL_EVIDENCE` beside something odder. Arguments as for `record_counted`."""
+    odd = feature_evidence[:, _NEVER_USUAL_FEATURES].max(axis=1) >= NEVER_USUAL_EVIDENCE
+    return np.asarray(odd | _carry_evidence(_NEVER_USUAL_FEATURES, feature_evidence, asked))
+
+
+def left_aside_never_usual(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """Flags (m,) of the masks of `find_counted` that leave such a name aside: the rest of the event is no habit."""
+    bits = sum(1 << kind for kind in _KIND_NAMES.tolist() if _NEVER_USUAL_KINDS[kind])
+    return np.asarray((masks & np.uint32(bits)) != 0)
 
 
 def _carry_evidence(

@@ -63,16 +63,15 @@ def thresholds(
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
-        a threshold is what the accepted share of the history's agent-days reached, at most `MAX_STRETCH` times that;
-        and at least that, unless the history has days enough to see `MIN_EXPECTED_ALERTS` of the accepted alerts.
+        a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
+        times that.
     """
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
     if alarms is not None and alarms.usable:
         reached = np.array([alarms.level_for_share(share) for share in allowed.tolist()])
         free = np.log(rates / allowed)
-        shown = allowed * alarms.days >= MIN_EXPECTED_ALERTS
-        evidence = np.clip(reached, np.where(shown, 0.0, free), stretch * free)
+        evidence = np.clip(reached, free, stretch * free)
     else:
         evidence = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.

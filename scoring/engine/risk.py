@@ -32,7 +32,15 @@ from ...models.concerns import CONCERNS
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from . import usual_oddness
 from .settings import RiskEvaluationSettings
-from .usual_oddness import ODDNESS_LEVELS, begin_period, count_event, unusual_p_value, write_factors
+from .usual_oddness import (
+    NEWCOMER_EVENTS,
+    ODDNESS_LEVELS,
+    begin_period,
+    count_event,
+    end_newcomer,
+    unusual_p_value,
+    write_factors,
+)
 
 COMPROMISE, MALFUNCTION, OVERREACH = (CONCERNS.index(name) for name in ("compromise", "malfunction", "overreach"))
 
@@ -287,17 +295,15 @@ def update(
             by_concern[r, concern, STATISTIC_BEFORE] = row.statistic[concern]
             by_concern[r, concern, STREAK_BEFORE] = row.streak[concern]
             by_concern[r, concern, PEAK_BEFORE] = row.peak[concern]
-        if skip[r] == 0 and asserted[r] == 0:
+        if skip[r] == 0:
             begin_period(row)
-        write_factors(row, by_concern[r], USUAL_ODDNESS, not never_usual[r])
+        write_factors(row, by_concern[r], USUAL_ODDNESS)
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], overall[r]
             if asserted[r] == 0:
-                _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, by_concern[r])
-                if not never_usual[r]:
-                    count_event(row, p_values[r])
+                _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, never_usual[r], by_concern[r])
             else:
-                _apply_unvouched_event(row, p_values[r], signals[r], limits, by_concern[r])
+                _apply_unvouched_event(row, p_values[r], signals[r], limits, never_usual[r], by_concern[r])
             _raise_level(row, settings)
             row.due_ms = _due_ms(row, settings)
         out_level[r, 1] = row.level
@@ -337,10 +343,12 @@ def _bet_on_block(row: Any, bet: float) -> float:
 
 @compiled
 def _apply_vouched_event(
-    row: Any, p_values: Any, coverage: float, signals: float, limits: Any, by_concern: Any
+    row: Any, p_values: Any, coverage: float, signals: float, limits: Any, never_usual: bool, by_concern: Any
 ) -> None:
     """Apply one event that a token vouches for."""
     row.events += 1
+    if row.events == NEWCOMER_EVENTS:
+        end_newcomer(row)
     own = row.events / (row.events + OWN_EVENTS)
     row.confidence = 1.0 - (1.0 - own) * (1.0 - PEER_SHARE * coverage)
     calm = True
@@ -354,7 +362,8 @@ def _apply_vouched_event(
                 row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
                 calm = False
             continue
-        p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
+        if not never_usual:
+            p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         if concern == signalled_concern(limits):
             gain += signals
@@ -367,19 +376,25 @@ def _apply_vouched_event(
         if gain > 0.0 and bounds[0] < np.inf:
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
             calm = False
+    if not never_usual:
+        count_event(row, p_values)
     if calm:
         row.score *= _CLEAN_EVENT_FACTOR
 
 
 @compiled
-def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any, by_concern: Any) -> None:
+def _apply_unvouched_event(
+    row: Any, p_values: Any, signals: float, limits: Any, never_usual: bool, by_concern: Any
+) -> None:
     """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
     for concern in range(OVERREACH):
         bounds, before = limits[concern], row.statistic[concern]
-        p_value = unusual_p_value(p_values[concern], by_concern[concern, USUAL_ODDNESS:])
+        p_value = p_values[concern]
+        if not never_usual:
+            p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         bet = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         gain = max(bet + (signals if concern == signalled_concern(limits) else 0.0), 0.0)
         by_concern[concern, CONCERN_GAIN] = gain
@@ -433,7 +448,7 @@ def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     row["since_ms"] = row["at_ms"]
     row["due_ms"] = 0
     row["told"] = 0.0
-    usual_oddness.forget_latest(row)
+    usual_oddness.forget_habits(row)
     row["counted"] = row["counted_min"] = 0  # what is odd after this counts anew
     row["level"] = UNKNOWN if row["confidence"] < settings.confidence_minimum else LOW
 

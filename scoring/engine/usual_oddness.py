@@ -36,7 +36,7 @@ PERIOD_MS = 12 * HOUR_MS
 HALF_LIFE_DAYS = 7.0
 _HALF_LIFE_PERIODS = HALF_LIFE_DAYS * DAY_MS / PERIOD_MS
 _MOST_ODD, _MOST_EVENTS = 255, 65_535
-"""Odd events at one level, and all events, at which a period has been counted: what follows in it is left out."""
+"""Most odd events at one level, and most events, that are counted in a period: a burst makes nothing usual."""
 
 _BY_LEVEL = (COUNTED_CONCERNS, len(ODDNESS_LEVELS))
 FIELDS: list[Any] = [
@@ -77,24 +77,33 @@ def count_event(row: Any, p_values: Any) -> None:
     """Count an event of the present period, with its p-values (3,)."""
     if row.events_now[0] == _MOST_EVENTS:
         return
-    for concern in range(COUNTED_CONCERNS):
-        if row.odd_now[0, concern, 0] == _MOST_ODD:  # no lower level has more
-            return
     row.events_now[0] += 1
     for concern in range(COUNTED_CONCERNS):
         for level in range(len(ODDNESS_LEVELS)):
-            if p_values[concern] <= ODDNESS_LEVELS[level]:
+            if p_values[concern] <= ODDNESS_LEVELS[level] and row.odd_now[0, concern, level] < _MOST_ODD:
                 row.odd_now[0, concern, level] += 1
 
 
 @compiled
-def write_factors(row: Any, by_concern: Any, first: int, usual: bool) -> None:
+def end_newcomer(row: Any) -> None:
+    """Keep what counted at once of an agent that is no newcomer any more."""
+    for place in range(2):
+        for concern in range(COUNTED_CONCERNS):
+            for level in range(len(ODDNESS_LEVELS)):
+                row.odd_before[concern, level] += row.odd_now[place, concern, level]
+                row.odd_now[place, concern, level] = 0
+        row.events_before += row.events_now[place]
+        row.events_now[place] = 0
+
+
+@compiled
+def write_factors(row: Any, by_concern: Any, first: int) -> None:
     """How many times as often as a fair p-value the agent was as odd as each level before, at least 1, into
-    *by_concern* (3, c) from column *first*. Of what is never *usual* all are 1."""
+    *by_concern* (3, c) from column *first*."""
     for concern in range(len(by_concern)):
         for level in range(len(ODDNESS_LEVELS)):
             times = 1.0
-            if usual and concern < COUNTED_CONCERNS:
+            if concern < COUNTED_CONCERNS:
                 odd, events = row.odd_before[concern, level] + PRIOR_EVENTS, row.events_before
                 if row.events < NEWCOMER_EVENTS:
                     for place in range(2):
@@ -117,9 +126,9 @@ def unusual_p_value(p_value: float, factors: Any) -> float:
     return float(min(max(p_value * times, least), 1.0))
 
 
-def forget_latest(row: Any) -> None:
-    """Leave out of an agent's counts what the last two periods showed: a person has judged them."""
-    row["odd_now"], row["events_now"] = 0, 0
+def forget_habits(row: Any) -> None:
+    """Let no oddness be usual for an agent: what is odd after a person has judged it counts in full."""
+    row["odd_before"], row["odd_now"] = 0.0, 0
 
 
 def seed(

@@ -89,10 +89,12 @@ def check_budget(
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, event_columns.GROUP]
     levels, outputs = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
+    state = risk.allocate(len(keys))
+    state["events"] = _events_before(model, keys, np.bincount(slots, minlength=len(keys)))
     risk.update(
         np.arange(n),
         slots,
-        risk.allocate(len(keys)),
+        state,
         columns.time_ms,
         p_values,
         np.ones(n),
@@ -117,6 +119,17 @@ def check_budget(
         _check_level(level, int(alerts), days, budget) for level, alerts in zip(ALERTING_LEVELS, rises, strict=True)
     ]
     return BudgetReport(days, tuple(reports), own, len(model.groups) - 1 - own)
+
+
+def _events_before(
+    model: TrainedModel, keys: npt.NDArray[np.uint64], judged: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Events that each agent had shown before its *judged* (a,) ones."""
+    if not len(model.seeds.keys):
+        return np.zeros(len(keys), np.int64)
+    place = np.minimum(np.searchsorted(model.seeds.keys, keys), len(model.seeds.keys) - 1)
+    shown = np.where(model.seeds.keys[place] == keys, model.seeds.events[place], 0)
+    return np.asarray(np.maximum(shown - judged, 0))
 
 
 def _check_level(level: RiskLevel, alerts: int, days: int, budget: AlertBudget) -> LevelBudgetReport:
