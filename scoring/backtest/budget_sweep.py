@@ -65,7 +65,7 @@ class BudgetSweep:
                 scored.threshold_rows,
                 columns.codes[:, event_columns.SELF_ASSERTED],
                 skip,
-                scored.never_usual,
+                scored.habits,
                 self._parameters,
                 levels,
                 out,

@@ -35,7 +35,7 @@ from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
 from .resident_agents import ResidentAgents
 from .settings import AlertBudget, RiskEvaluationSettings
-from .usual_oddness import NEWCOMER_EVENTS, unusual_p_value
+from .usual_oddness import NEVER_USUAL, NEWCOMER_EVENTS, NO_HABIT, USUAL, unusual_p_value
 
 SUSPICION_SHARE = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
@@ -81,7 +81,7 @@ class ScoredBatch(NamedTuple):
     effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
     effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
     caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
-    never_usual: npt.NDArray[np.bool_]  # (n,): that, other habits, or arguments of others: odd however often it comes
+    habits: npt.NDArray[np.int8]  # (n,): `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
@@ -197,7 +197,7 @@ class Engine:
             np.zeros(n),
             {},
             np.zeros(n, np.bool_),
-            np.zeros(n, np.bool_),
+            np.full(n, USUAL, np.int8),
             columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms),
             types,
         )
@@ -237,8 +237,9 @@ class Engine:
         asked = self.model.detector.asked_by_compromise
         out.caller_changed[rows] = evidence_dedup.find_changed_callers(rows, boldest, asserted, feature_evidence, asked)
         newcomer = self.risk["events"][slots[rows]] < NEWCOMER_EVENTS
-        out.never_usual[rows] &= ~newcomer
-        out.never_usual[rows] |= evidence_dedup.find_never_usual(feature_evidence, asked, newcomer)
+        out.habits[rows[newcomer]] = USUAL
+        never_usual = evidence_dedup.find_never_usual(feature_evidence, asked, newcomer)
+        out.habits[rows[never_usual]] = NEVER_USUAL
         risk.update(
             rows,
             slots,
@@ -253,7 +254,7 @@ class Engine:
             out.threshold_rows,
             columns.codes[:, event_columns.SELF_ASSERTED],
             found.flags == IGNORED_EVENT,
-            out.never_usual,
+            out.habits,
             self.risk_parameters,
             out.levels,
             out.risk,
@@ -289,7 +290,7 @@ class Engine:
         )
         if len(places):
             again = rows[places]
-            out.never_usual[again] = evidence_dedup.left_aside_never_usual(masks)
+            out.habits[again] = np.where(evidence_dedup.left_aside_callers(masks), NO_HABIT, USUAL)
             vectors = evidence_dedup.suppress_counted(
                 out.vectors[again], masks, out.observations.new_kinds[again], out.columns.codes[again]
             )
@@ -498,7 +499,7 @@ class Explainer:
     @staticmethod
     def _usual_p_values(scored: ScoredBatch, row: int) -> dict[str, dict[str, float]]:
         """p-values that were bet on, of the concerns in which the agent is often as odd."""
-        if scored.never_usual[row]:
+        if scored.habits[row] == NEVER_USUAL:
             return {}
         p_values = scored.concern_p_values[row].tolist()
         factors = scored.concern_risk[row, :, risk.USUAL_ODDNESS :]

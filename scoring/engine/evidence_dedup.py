@@ -322,8 +322,8 @@ def find_never_usual(
     return found
 
 
-def left_aside_never_usual(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    """Flags (m,) of the masks of `find_counted` that leave such a name aside: the rest of the event is no habit."""
+def left_aside_callers(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """Flags (m,) of the masks of `find_counted` that leave a name aside which is never usual: the event is no habit."""
     bits = sum(1 << kind for kind in _KIND_NAMES.tolist() if _NEVER_USUAL_KINDS[kind])
     return np.asarray((masks & np.uint32(bits)) != 0)
 

@@ -33,8 +33,10 @@ from ..records.agents import ALERTING_LEVELS, RiskLevel
 from . import usual_oddness
 from .settings import RiskEvaluationSettings
 from .usual_oddness import (
+    NEVER_USUAL,
     NEWCOMER_EVENTS,
     ODDNESS_LEVELS,
+    USUAL,
     begin_period,
     count_event,
     end_newcomer,
@@ -260,7 +262,7 @@ def update(
     bound_of: Any,
     asserted: Any,
     skip: Any,
-    never_usual: Any,
+    habits: Any,
     settings: RiskParameters,
     out_level: Any,
     out: Any,
@@ -279,7 +281,7 @@ def update(
         bounds: float64 (g, 3, 3) from `model_thresholds`; bound_of: int64 per row, its group.
         asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
         skip: per row, not 0 where the event is no behaviour (our own denial).
-        never_usual: bool per row: odd in a way that is an attack however often it comes, see `usual_oddness`.
+        habits: int8 per row, `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`.
         out_level: int8 (n, 2), level before and after.
         out: float64 (n, OUTPUTS), see there.
         by_concern: float64 (n, 3, CONCERN_OUTPUTS), see there.
@@ -301,9 +303,9 @@ def update(
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], overall[r]
             if asserted[r] == 0:
-                _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, never_usual[r], by_concern[r])
+                _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, habits[r], by_concern[r])
             else:
-                _apply_unvouched_event(row, p_values[r], signals[r], limits, never_usual[r], by_concern[r])
+                _apply_unvouched_event(row, p_values[r], signals[r], limits, habits[r], by_concern[r])
             _raise_level(row, settings)
             row.due_ms = _due_ms(row, settings)
         out_level[r, 1] = row.level
@@ -343,7 +345,7 @@ def _bet_on_block(row: Any, bet: float) -> float:
 
 @compiled
 def _apply_vouched_event(
-    row: Any, p_values: Any, coverage: float, signals: float, limits: Any, never_usual: bool, by_concern: Any
+    row: Any, p_values: Any, coverage: float, signals: float, limits: Any, habit: int, by_concern: Any
 ) -> None:
     """Apply one event that a token vouches for."""
     row.events += 1
@@ -362,7 +364,7 @@ def _apply_vouched_event(
                 row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
                 calm = False
             continue
-        if not never_usual:
+        if habit != NEVER_USUAL:
             p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         if concern == signalled_concern(limits):
@@ -376,16 +378,14 @@ def _apply_vouched_event(
         if gain > 0.0 and bounds[0] < np.inf:
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
             calm = False
-    if not never_usual:
+    if habit == USUAL:
         count_event(row, p_values)
     if calm:
         row.score *= _CLEAN_EVENT_FACTOR
 
 
 @compiled
-def _apply_unvouched_event(
-    row: Any, p_values: Any, signals: float, limits: Any, never_usual: bool, by_concern: Any
-) -> None:
+def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any, habit: int, by_concern: Any) -> None:
     """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
@@ -393,7 +393,7 @@ def _apply_unvouched_event(
     for concern in range(OVERREACH):
         bounds, before = limits[concern], row.statistic[concern]
         p_value = p_values[concern]
-        if not never_usual:
+        if habit != NEVER_USUAL:
             p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         bet = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         gain = max(bet + (signals if concern == signalled_concern(limits) else 0.0), 0.0)

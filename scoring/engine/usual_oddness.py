@@ -7,7 +7,7 @@ counts when the half behind it has ended as well, so that an attack dulls nothin
 weight halves in a week.
 
 Who calls, and where arguments came from, is never usual: a stolen identity and an injected order are attacks however
-often they come. Events that are odd in these ways neither count nor are made larger (*never_usual* of `risk.update`).
+often they come. Events that are odd so are `NEVER_USUAL`, later ones of a caller who is still new `NO_HABIT`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from ...ingest.timestamps import DAY_MS, HOUR_MS
 
 ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
 """p-values at which it is counted how often an agent was as odd, falling: a fair p-value falls to them so often."""
+
+USUAL, NO_HABIT, NEVER_USUAL = 0, 1, 2
+"""How habits of oddness treat an event: counted, and its p-value made larger; made larger alone; neither."""
 
 COUNTED_CONCERNS = 2
 """Compromise and malfunction. Overreach lasts for days by nature, and bets once an hour instead."""

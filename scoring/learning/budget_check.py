@@ -22,6 +22,7 @@ from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine import level_thresholds, risk
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
+from ..engine.usual_oddness import USUAL
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 
 
@@ -76,7 +77,7 @@ def check_budget(
     columns: EventColumns,
     p_values: npt.NDArray[np.float64],
     settings: RiskEvaluationSettings,
-    never_usual: npt.NDArray[np.bool_] | None = None,
+    habits: npt.NDArray[np.int8] | None = None,
 ) -> BudgetReport:
     """Run the held-out p-values of a history through the risk kernel.
 
@@ -84,7 +85,7 @@ def check_budget(
         columns: the history, in order, with n events.
         p_values: float64 (n, 3), held-out p-values of each by concern, see `train_with_held_out`.
         settings: budget and risk that are asked about.
-        never_usual: (n,), see `risk.update`; None = nobody has asked.
+        habits: int8 (n,), see `risk.update`; None = all are usual.
     """
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, event_columns.GROUP]
@@ -105,7 +106,7 @@ def check_budget(
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
-        np.zeros(n, np.bool_) if never_usual is None else never_usual,
+        np.full(n, USUAL, np.int8) if habits is None else habits,
         risk.kernel_parameters(settings),
         levels,
         outputs,

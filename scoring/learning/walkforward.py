@@ -38,6 +38,7 @@ from ..engine import risk, usual_oddness
 from ..engine.engine import Engine, EngineSettings
 from ..engine.hard_signals import hard_signal_codes
 from ..engine.settings import RiskEvaluationSettings
+from ..engine.usual_oddness import USUAL
 from .question_rehearsal import rehearse_questions
 
 MIN_VALIDATION_EVENTS = 200
@@ -61,13 +62,13 @@ class WalkForwardResult(NamedTuple):
         model: what was learned of the whole history.
         validation_events: those events, m of them, in order.
         p_values: float64 (m, 3), of each by concern.
-        never_usual: (m,), those that are odd in a way that is never usual, see `usual_oddness`.
+        habits: int8 (m,), what each is to the habits of its agent, see `usual_oddness`.
     """
 
     model: TrainedModel
     validation_events: EventColumns
     p_values: npt.NDArray[np.float64]
-    never_usual: npt.NDArray[np.bool_]
+    habits: npt.NDArray[np.int8]
 
 
 class _LivePathScores(NamedTuple):
@@ -77,7 +78,7 @@ class _LivePathScores(NamedTuple):
     concerns: npt.NDArray[np.float64]  # (n, 3): the same by concern
     statistics: npt.NDArray[np.float64]  # (n, 3)
     addable: npt.NDArray[np.bool_]  # those to which evidence can be added
-    never_usual: npt.NDArray[np.bool_]  # see `WalkForwardResult`
+    habits: npt.NDArray[np.int8]  # see `WalkForwardResult`
 
 
 def train_walk_forward(
@@ -104,7 +105,7 @@ def train_walk_forward(
     detector = model.detector
     model = _with_rehearsed_questions(model, columns.take(taught))
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
-        return WalkForwardResult(model, columns, held_out.concerns.p_value, np.zeros(len(columns), np.bool_))
+        return WalkForwardResult(model, columns, held_out.concerns.p_value, np.full(len(columns), USUAL, np.int8))
     first = _model_of(model, before, as_odd=True)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
@@ -124,12 +125,12 @@ def train_walk_forward(
     )
     model = dataclasses.replace(
         model,
-        seeds=_seeds_with_oddness(model.seeds, after, p_values, lived.never_usual),
+        seeds=_seeds_with_oddness(model.seeds, after, p_values, lived.habits),
         detector=detector,
         alarms=(first_tail, second_tail, third_tail),
     )
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
-    return WalkForwardResult(model, after, p_values, lived.never_usual)
+    return WalkForwardResult(model, after, p_values, lived.habits)
 
 
 def _with_rehearsed_questions(model: TrainedModel, history: EventColumns) -> TrainedModel:
@@ -195,11 +196,11 @@ def _seeds_with_oddness(
     seeds: AgentSeeds,
     columns: EventColumns,
     p_values: npt.NDArray[np.float64],
-    never_usual: npt.NDArray[np.bool_],
+    habits: npt.NDArray[np.int8],
 ) -> AgentSeeds:
     """The seeds, with how odd each agent was in *columns*, whose events had p-values (n, 3)."""
-    place = np.searchsorted(seeds.keys, columns.names[~never_usual, event_columns.AGENT])
-    odd, events = usual_oddness.count_by_agent(place, p_values[~never_usual], len(seeds.keys))
+    place = np.searchsorted(seeds.keys, columns.names[habits == USUAL, event_columns.AGENT])
+    odd, events = usual_oddness.count_by_agent(place, p_values[habits == USUAL], len(seeds.keys))
     return dataclasses.replace(seeds, odd=odd, rehearsed=events)
 
 
@@ -213,14 +214,14 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
     columns = EventColumns(stubs, *columns[1:])
     shape = len(columns), len(CONCERNS)
-    addable, never_usual = np.zeros(len(columns), np.bool_), np.zeros(len(columns), np.bool_)
-    lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), addable, never_usual)
+    addable, habits = np.zeros(len(columns), np.bool_), np.full(len(columns), USUAL, np.int8)
+    lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), addable, habits)
     for start in range(0, len(columns), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(columns)))
         scored = engine.score(columns.take(rows))
         lived.anomaly[rows], lived.concerns[rows] = scored.effective_anomaly, scored.effective_concerns
         lived.statistics[rows] = scored.concern_risk[:, :, risk.CONCERN_STATISTIC]
-        addable[rows], never_usual[rows] = (scored.vectors[:, _ADDED] > 0.0).any(axis=1), scored.never_usual
+        addable[rows], habits[rows] = (scored.vectors[:, _ADDED] > 0.0).any(axis=1), scored.habits
     return lived
 
 

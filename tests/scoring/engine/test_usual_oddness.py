@@ -11,10 +11,13 @@ from trustwatch.scoring.engine import risk, usual_oddness
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.engine.usual_oddness import (
     HALF_LIFE_DAYS,
+    NEVER_USUAL,
     NEWCOMER_EVENTS,
+    NO_HABIT,
     ODDNESS_LEVELS,
     PERIOD_MS,
     PRIOR_EVENTS,
+    USUAL,
 )
 
 from ...support.one_question import QUESTION, one_question
@@ -33,7 +36,7 @@ class History:
         self.state["events"] = events
 
     def add(
-        self, at_ms: Any, p_values: Any, *, asserted: bool = False, denied: bool = False, attack: bool = False
+        self, at_ms: Any, p_values: Any, *, asserted: bool = False, denied: bool = False, habit: int = USUAL
     ) -> Any:
         """Evidence by concern and factors of each event, (n, 3, CONCERN_OUTPUTS)."""
         n = len(p_values)
@@ -52,7 +55,7 @@ class History:
             np.zeros(n, np.int64),
             flags * asserted,
             flags * denied,
-            np.full(n, attack),
+            np.full(n, habit, np.int8),
             SETTINGS,
             np.zeros((n, 2), np.int8),
             np.zeros((n, risk.OUTPUTS)),
@@ -145,13 +148,21 @@ def often_odd() -> History:
 
 
 def test_an_attack_is_never_usual() -> None:
-    """Who calls, and whence arguments came, counts in full however usual oddness is, and makes none usual."""
+    """Who calls, and whence arguments came, counts in full however usual oddness is."""
     history = often_odd()
-    full, usual = (history.add([MIDNIGHT + 9 * DAY], alike(1e-4), attack=attack) for attack in (True, False))
-    assert full[0, 0, risk.CONCERN_GAIN] > 1.5 * usual[0, 0, risk.CONCERN_GAIN] > 0.0
+    gains = [
+        history.add([MIDNIGHT + 9 * DAY], alike(1e-4), habit=habit)[0, 0, risk.CONCERN_GAIN]
+        for habit in (NEVER_USUAL, NO_HABIT)
+    ]
+    assert gains[0] > 1.5 * gains[1] > 0.0
+
+
+@pytest.mark.parametrize("habit", [NEVER_USUAL, NO_HABIT])
+def test_an_attack_makes_nothing_usual(habit: int) -> None:
+    """Neither its events, nor later ones of a caller who is still new."""
     attacked = History()
     for day in range(7):
-        attacked.add(MIDNIGHT + day * DAY + np.arange(20), alike(1e-4, 20), attack=True)
+        attacked.add(MIDNIGHT + day * DAY + np.arange(20), alike(1e-4, 20), habit=habit)
     assert (attacked.add([MIDNIGHT + 9 * DAY], alike(0.5))[0, :, risk.USUAL_ODDNESS :] == 1.0).all()
 
 

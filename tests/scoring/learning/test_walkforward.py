@@ -14,6 +14,7 @@ from trustwatch.ingest.features import layout
 from trustwatch.models.detector import FAMILIAR_EVENTS
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
+from trustwatch.scoring.engine.usual_oddness import USUAL
 from trustwatch.scoring.learning.training import TrainingHistory
 from trustwatch.scoring.learning.walkforward import (
     MIN_VALIDATION_EVENTS,
@@ -96,7 +97,7 @@ def test_agents_begin_with_what_the_rehearsal_showed_of_them(learned: WalkForwar
     """So often each was as odd, by the p-values that it was judged by."""
     seeds, events = learned.model.seeds, learned.validation_events
     for place, key in enumerate(seeds.keys.tolist()):
-        own = learned.p_values[(events.names[:, event_columns.AGENT] == key) & ~learned.never_usual]
+        own = learned.p_values[(events.names[:, event_columns.AGENT] == key) & (learned.habits == USUAL)]
         assert seeds.rehearsed[place] == len(own) > 0
         assert seeds.odd[place, 0, 0] == (own[:, 0] <= 0.02).sum()
     state = Engine(learned.model, EngineSettings(capacity=50), None)
