@@ -10,6 +10,8 @@ from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
 BY_HAND = (
     "alerts.md",
     "archive.md",
+    "erasure.md",
+    "gateways.md",
     "model-format.md",
     "performance.md",
     "simulator.md",
