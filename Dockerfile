@@ -2,7 +2,7 @@
 # Installs the extra `server`, by hash (deploy/requirements.lock).
 # Runs with a read-only root file system as a user that owns nothing. What it writes: /tmp (a tmpfs will do) and, where
 # nothing else is configured, /var/lib/trustwatch (a volume).
-FROM python:3.11.14-slim-bookworm AS base
+FROM python:3.13.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PATH=/opt/trustwatch/venv/bin:$PATH \

@@ -105,8 +105,12 @@ def open_service_store_reading(settings: Settings) -> SqlStore:
     says so.
     """
     store = store_address(settings).open_reading()
-    if store.has_identity_key() and identity_key_path(settings).is_file():
-        store.read_with_identities(open_service_identities(settings))
+    try:
+        if store.has_identity_key() and identity_key_path(settings).is_file():
+            store.read_with_identities(open_service_identities(settings))
+    except BaseException:
+        store.close()
+        raise
     return store
 
 

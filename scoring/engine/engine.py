@@ -35,7 +35,7 @@ from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
 from .resident_agents import ResidentAgents
 from .settings import AlertBudget, RiskEvaluationSettings
-from .usual_oddness import unusual_p_value
+from .usual_oddness import NEWCOMER_EVENTS, unusual_p_value
 
 SUSPICION_SHARE = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
@@ -236,7 +236,9 @@ class Engine:
         asserted, boldest = columns.codes[:, event_columns.SELF_ASSERTED], self._boldest(out)
         asked = self.model.detector.asked_by_compromise
         out.caller_changed[rows] = evidence_dedup.find_changed_callers(rows, boldest, asserted, feature_evidence, asked)
-        out.never_usual[rows] |= evidence_dedup.find_never_usual(feature_evidence, asked)
+        newcomer = self.risk["events"][slots[rows]] < NEWCOMER_EVENTS
+        out.never_usual[rows] &= ~newcomer
+        out.never_usual[rows] |= evidence_dedup.find_never_usual(feature_evidence, asked, newcomer)
         risk.update(
             rows,
             slots,
@@ -429,7 +431,9 @@ class Explainer:
         failed = codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
         detector = self._engine.model.detector
         scores, concerns = detector.assess(usual, groups, failed, scored.is_familiar(twice))
-        never_usual = evidence_dedup.find_never_usual(scores.feature_evidence[1:], detector.asked_by_compromise)
+        newcomer = np.array([scored.risk[row, risk.EVENTS] <= NEWCOMER_EVENTS])
+        asked = detector.asked_by_compromise
+        never_usual = evidence_dedup.find_never_usual(scores.feature_evidence[1:], asked, newcomer)
         return np.asarray(concerns.p_value.max(axis=0)), bool(never_usual[0])
 
     def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64], never_usual: bool) -> int:

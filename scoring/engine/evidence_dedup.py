@@ -286,10 +286,10 @@ def _mask_bit(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]
 _CALLER_FEATURES = np.array(
     [at for at, feature in enumerate(FEATURES) if feature.caller and feature.counts == ONCE], np.int64
 )
-_NEVER_USUAL_FEATURES = np.array([*_CALLER_FEATURES, *_FLOW, FEATURE_INDEX["habits_of_others"]], np.int64)
-"""Features that tell who calls and where arguments came from."""
+_WHO_FEATURES = np.array([*_CALLER_FEATURES, FEATURE_INDEX["habits_of_others"]], np.int64)
+_FLOW_FEATURES = np.array(_FLOW, np.int64)
 NEVER_USUAL_EVIDENCE = 2.0
-"""Evidence of these, decades, that no odder feature of the event makes usual."""
+"""Evidence of who calls or of where arguments came from, decades, that no odder feature of the event makes usual."""
 
 
 def find_changed_callers(
@@ -307,11 +307,19 @@ def find_changed_callers(
     return np.asarray(carried & (p_values[rows] <= EVIDENCE_P_VALUE) & (asserted[rows] == 0))
 
 
-def find_never_usual(feature_evidence: Matrix, asked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def find_never_usual(
+    feature_evidence: Matrix, asked: npt.NDArray[np.bool_], newcomer: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
     """Rows (m,) of which who calls, or where arguments came from, carries the evidence, or is as odd as
-    `NEVER_USUAL_EVIDENCE` beside something odder. Arguments as for `record_counted`."""
-    odd = feature_evidence[:, _NEVER_USUAL_FEATURES].max(axis=1) >= NEVER_USUAL_EVIDENCE
-    return np.asarray(odd | _carry_evidence(_NEVER_USUAL_FEATURES, feature_evidence, asked))
+    `NEVER_USUAL_EVIDENCE` beside something odder. Of a *newcomer* (m,) every caller is new, which says nothing.
+
+    Other arguments as for `record_counted`.
+    """
+    found = np.zeros(len(feature_evidence), np.bool_)
+    for features, meant in ((_FLOW_FEATURES, True), (_WHO_FEATURES, ~newcomer)):
+        odd = feature_evidence[:, features].max(axis=1) >= NEVER_USUAL_EVIDENCE
+        found |= (odd | _carry_evidence(features, feature_evidence, asked)) & meant
+    return found
 
 
 def left_aside_never_usual(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
