@@ -145,7 +145,7 @@ def audit_lock(lock: Path, where: Sequence[str]) -> list[str]:
 def _nothing_checked(why: str) -> NoReturn:
     sys.stderr.write(
         f"{why}.\nNOTHING WAS CHECKED. Run this where OSV's service is reached, or bring its dump of the ecosystem "
-        f"{ECOSYSTEM} here: make audit ARGS='--advisories all.zip' (docs/releasing.md)\n"
+        f"{ECOSYSTEM} here: make audit ARGS='--advisories all.zip' (CONTRIBUTING.md)\n"
     )
     raise SystemExit(2)
 

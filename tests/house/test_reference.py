@@ -7,7 +7,18 @@ from trustwatch.ingest.features import layout
 
 from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
 
-BY_HAND = ("archive.md", "model-format.md", "performance.md", "simulator.md", "threats.md")
+BY_HAND = (
+    "alerts.md",
+    "archive.md",
+    "console.md",
+    "erasure.md",
+    "gateways.md",
+    "model-format.md",
+    "performance.md",
+    "simulator.md",
+    "sources.md",
+    "threats.md",
+)
 
 
 @pytest.mark.parametrize("name", PAGES)
