@@ -31,9 +31,10 @@ _QUANTITIES_OF_EVENT = frozenset(
 )
 
 
-_ORDINARY = {BITS: 3.0, Z: 1.0}
-"""Value that a feature may have of what is usual, by its unit: what an agent does one time in eight is no rarity."""
-_LEAST_ODD = {BITS: 4.0, Z: 3.0}
+_ORDINARY = {BITS: 4.0, Z: 1.0}
+"""Value that a feature may have of what is usual, by its unit: the most common of an agent's sizes may be one in
+sixteen."""
+_LEAST_ODD = {BITS: 5.0, Z: 3.0}
 """Value from which a thing is unusual enough to be spoken of."""
 
 

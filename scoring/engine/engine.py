@@ -416,41 +416,32 @@ class Explainer:
         The row is scored without its strongest such feature, else without the next one.
         """
         for index in replaceable_features(reasons, scored.vectors[row], scored.observations.surprise_bits[row]):
-            level = self._level_with(scored, row, *self._p_values_with_usual(scored, row, index))
+            level = self._level_with(scored, row, self._p_values_with_usual(scored, row, index))
             if level < scored.levels[row, 1]:
                 return f"{RiskLevel(level).label} had the {thing_words(index)} been usual"
         return ""
 
-    def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> tuple[npt.NDArray[np.float64], bool]:
-        """p-values (3,) of the row, had the thing that a feature is about been usual; the calmer view counts.
-
-        And whether the row would still be of what is never usual."""
+    def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
+        """p-values (3,) of the row, had the thing that a feature is about been usual; the calmer view counts."""
         twice = [row, row]
         vectors = np.concatenate([scored.vectors[[row]], scored.effective_vectors([row])])
         codes, groups = scored.columns.codes[twice], scored.columns.names[twice, event_columns.GROUP]
         usual = with_usual(vectors, index, int(scored.observations.new_kinds[row]), codes)
         failed = codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
-        detector = self._engine.model.detector
-        scores, concerns = detector.assess(usual, groups, failed, scored.is_familiar(twice))
-        newcomer = np.array([scored.risk[row, risk.EVENTS] <= NEWCOMER_EVENTS])
-        asked = detector.asked_by_compromise
-        never_usual = evidence_dedup.find_never_usual(scores.feature_evidence[1:], asked, newcomer)
-        return np.asarray(concerns.p_value.max(axis=0)), bool(never_usual[0])
+        _, concerns = self._engine.model.detector.assess(usual, groups, failed, scored.is_familiar(twice))
+        return np.asarray(concerns.p_value.max(axis=0))
 
-    def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64], never_usual: bool) -> int:
-        """Level after the row, had it had other p-values (3,)."""
+    def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64]) -> int:
+        """Highest level after the row, had it had other p-values (3,), of which none is usual for the agent."""
         parameters, limits = self._engine.risk_parameters, self._engine.thresholds[scored.threshold_rows[row]]
         confidence = float(scored.risk[row, risk.CONFIDENCE])
         before = scored.concern_risk[row]
         gains = np.array(
             [
-                risk.evidence_of(
-                    p_value if never_usual else unusual_p_value(p_value, past[risk.USUAL_ODDNESS :]),
-                    confidence,
-                    float(past[risk.STREAK_BEFORE]),
-                    float(past[risk.PEAK_BEFORE]),
+                risk.evidence_of(p_value, confidence, float(streak), float(peak))
+                for p_value, (streak, peak) in zip(
+                    p_values.tolist(), before[:, [risk.STREAK_BEFORE, risk.PEAK_BEFORE]], strict=True
                 )
-                for p_value, past in zip(p_values.tolist(), before, strict=True)
             ]
         )
         gains[risk.signalled_concern(limits)] += scored.signals[row]
