@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct"))
     with TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", "HEAD"))) as exported:
-            exported.extractall(folder, filter="fully_trusted")
+            exported.extractall(folder, filter="data")
         for path in build(Path(folder), target, epoch):
             print(path)
 
