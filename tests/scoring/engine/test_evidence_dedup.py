@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import COMPROMISE_FEATURES, FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
-from trustwatch.scoring.engine import evidence_dedup, risk
+from trustwatch.scoring.engine import evidence_dedup, risk, usual_oddness
 from trustwatch.scoring.engine.engine import Engine, ScoredBatch
 
 DAY, MINUTE = 86_400_000, 60_000
@@ -22,6 +22,7 @@ def one(kit: Any, make: Any) -> Callable[..., ScoredBatch]:
     """Scores one event of a known agent after another: offset in minutes, and what is special about it."""
     engine: Engine = kit.processor(capacity=100).engine
     engine.score(kit.columns(make.stream(2, 1_500, start_ms=make.START_MS + 20 * DAY)))
+    engine.risk["events"] += usual_oddness.NEWCOMER_EVENTS  # nobody is a newcomer
     numbers = iter(range(1_000))
 
     def score(at_min: int, arrived_min: int | None = None, **more: Any) -> ScoredBatch:
@@ -84,6 +85,27 @@ def test_what_goes_on_stays_counted(one: Callable[..., ScoredBatch]) -> None:
     for turn in range(1, 8):
         assert one(turn * 600, **STRANGER).p_values[0] > ODD
     assert one(7 * 600 + evidence_dedup.DEDUP_WINDOW_MINUTES, **STRANGER).p_values[0] <= ODD
+
+
+def test_callers_count_again_each_day(one: Callable[..., ScoredBatch]) -> None:
+    """A network that is still new is odd again after a day, however often it came; its events are no habit."""
+    network = {"client": {"asn": 65_123}}
+    first = one(0, **network)
+    assert first.p_values[0] <= ODD
+    assert first.habits[0] == usual_oddness.NEVER_USUAL
+    for turn in (1, 2):
+        later = one(turn * 600, **network)
+        assert later.p_values[0] > ODD
+        assert later.habits[0] == usual_oddness.NO_HABIT
+    again = one(evidence_dedup.DEDUP_WINDOW_MINUTES, **network)
+    assert again.p_values[0] <= ODD
+    assert again.habits[0] == usual_oddness.NEVER_USUAL
+
+
+def test_an_odder_thing_hides_no_new_caller(one: Callable[..., ScoredBatch]) -> None:
+    """A new network with a new action and target is as little usual as the network alone."""
+    odd = one(0, client={"asn": 65_123}, action="never-done", **STRANGER)
+    assert odd.habits[0] == usual_oddness.NEVER_USUAL
 
 
 def test_forged_events_keep_no_name_quiet(one: Callable[..., ScoredBatch]) -> None:
