@@ -407,7 +407,7 @@ class AgentStateCache:
             limits = self._thresholds[self._model.group_row(self._group_hash(row))]
             concern = risk.signalled_concern(limits)
             state["concern"] = CONCERNS.index(row.concern) if row.concern in CONCERNS else concern  # 0.1 knew none
-            state["statistic"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]
+            state["statistic"][concern] = state["suspicion"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]
         return state
 
     def rows(self, slots: SlotIndices) -> list[AgentRow]:

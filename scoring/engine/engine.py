@@ -311,8 +311,8 @@ class Engine:
 
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
-        statistics = out.concern_risk[rows, :, risk.CONCERN_STATISTIC]
-        suspicious = statistics >= SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
+        suspicion = out.concern_risk[rows, :, risk.SUSPICION]
+        suspicious = suspicion >= SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
         calm = (out.levels[rows, 1] < risk.MEDIUM) & ~suspicious.any(axis=1)
         vouched = out.columns.codes[rows, event_columns.SELF_ASSERTED] == 0
         habit = learnable_parts(out.columns, rows, out.raw_p_values, out.agent_numbers[rows, layout.N_EVENTS])

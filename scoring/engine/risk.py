@@ -66,10 +66,10 @@ OUTPUTS = 7
 that statistic, number of the concern that the risk is about, confidence and number of events, all after it; level just
 before it, when time had passed."""
 
-CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE, USUAL_ODDNESS = range(6)
+CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE, SUSPICION, USUAL_ODDNESS = range(7)
 CONCERN_OUTPUTS = USUAL_ODDNESS + len(ODDNESS_LEVELS)
 """Columns of the output by concern: evidence of the event and statistic after it; statistic, streak and its peak just
-before it; how usual each level of oddness is for the agent (`usual_oddness.write_factors`)."""
+before it; suspicion after it; how usual each level of oddness is for the agent (`usual_oddness.write_factors`)."""
 
 SAME_ODDNESS = 2.0
 """Factor between two p-values up to which an event is about as odd to both questions."""
@@ -106,6 +106,11 @@ MAX_COUNTED_NAMES = 32
 ROW = np.dtype(
     [
         ("statistic", np.float64, (len(CONCERNS),)),
+        (
+            "suspicion",
+            np.float64,
+            (len(CONCERNS),),
+        ),  # statistic if nothing were usual and no alert were cleared by time
         ("streak", np.float64, (len(CONCERNS),)),  # odd events of late, as of `at_ms`
         ("peak", np.float64, (len(CONCERNS),)),  # largest bet of the streak, as of `at_ms`
         ("score", np.float64),  # displayed risk as of `at_ms`
@@ -206,6 +211,7 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
             for concern in range(len(CONCERNS)):
                 halfway = 0.5 * (bounds[concern, 0] + bounds[concern, 1])
                 row.statistic[concern] = min(row.statistic[concern], halfway)
+                row.suspicion[concern] = min(row.suspicion[concern], halfway)
             row.block_ms = 0
             row.score = min(row.score, LEVEL_UP[4] - 0.01)
             row.level = HIGH
@@ -312,6 +318,7 @@ def update(
         gravest = risk_of(row.statistic, limits)[1]
         for concern in range(len(CONCERNS)):
             by_concern[r, concern, CONCERN_STATISTIC] = row.statistic[concern]
+            by_concern[r, concern, SUSPICION] = row.suspicion[concern]
         out[r, GAIN], out[r, STATISTIC] = by_concern[r, gravest, CONCERN_GAIN], row.statistic[gravest]
         if out[r, GAIN] > 0.0:
             row.concern = _concern_of(gravest, p_values[r])
@@ -360,20 +367,24 @@ def _apply_vouched_event(
             gain = _bet_on_block(row, evidence_of(p_value, row.confidence, 0.0, 0.0))
             by_concern[concern, CONCERN_GAIN] = gain
             row.statistic[concern] = min(row.statistic[concern] + gain, bounds[2] + _MAX_ABOVE_CRITICAL)
+            row.suspicion[concern] = row.statistic[concern]
             if gain > 0.0 and bounds[0] < np.inf:
                 row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
                 calm = False
             continue
+        suspicious = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         if habit != NEVER_USUAL:
             p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         if concern == signalled_concern(limits):
             gain += signals
+            suspicious += signals
         undamped = log_bet(p_value)
         row.streak[concern] = extended_streak(row.streak[concern], undamped)
         row.peak[concern] = max(row.peak[concern], undamped)
         most = bounds[2] + _MAX_ABOVE_CRITICAL
         row.statistic[concern] = min(max(row.statistic[concern], 0.0) + gain, most)
+        row.suspicion[concern] = min(max(row.suspicion[concern], 0.0) + suspicious, most)
         by_concern[concern, CONCERN_GAIN] = gain
         if gain > 0.0 and bounds[0] < np.inf:
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
@@ -400,6 +411,7 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any,
         by_concern[concern, CONCERN_GAIN] = gain
         if gain > 0.0:
             row.statistic[concern] = max(before, min(max(before, 0.0) + gain, bounds[2] + _MAX_ABOVE_CRITICAL))
+            row.suspicion[concern] = max(row.suspicion[concern], row.statistic[concern])
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
 
 
@@ -441,7 +453,7 @@ def seed(
 
 def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     """Drop the evidence so far, since a person vouches for the agent; the level is what is known without it."""
-    row["statistic"] = row["streak"] = row["peak"] = 0.0
+    row["statistic"] = row["suspicion"] = row["streak"] = row["peak"] = 0.0
     row["score"] = 0.0
     row["block_ms"] = 0
     row["at_ms"] = max(int(row["at_ms"]), now_ms)
@@ -468,6 +480,7 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskPa
     row = state[slot]
     for concern in range(len(CONCERNS)):
         row.statistic[concern] = max(row.statistic[concern] - amount, min(row.statistic[concern], 0.0))
+        row.suspicion[concern] = max(row.suspicion[concern] - amount, min(row.suspicion[concern], 0.0))
         row.streak[concern] = row.peak[concern] = 0.0
     row.told, row.block_ms = 0.0, 0
     row.counted[:], row.counted_min[:] = 0, 0

@@ -210,3 +210,13 @@ def test_habits_fade_while_nobody_vouches() -> None:
     ]
     assert factors[0].tolist() == factors[1].tolist()
     assert factors[0].max() < often_odd().add([MIDNIGHT + 9 * DAY], alike(0.5))[0, 0, risk.USUAL_ODDNESS :].max()
+
+
+def test_usual_oddness_is_suspicious_all_the_same() -> None:
+    """What is learned of an agent rests on its evidence in full: faults that come each day are no normal work."""
+    history = often_odd()
+    before = history.state["suspicion"][0, 0]
+    by_concern = history.add([MIDNIGHT + 9 * DAY], alike(1e-4))[0]
+    assert by_concern[0, risk.CONCERN_GAIN] < 2.0 < history.state["suspicion"][0, 0] - before
+    assert (by_concern[:, risk.SUSPICION] == history.state["suspicion"][0]).all()
+    assert history.state["suspicion"][0, 0] > history.state["statistic"][0, 0]
