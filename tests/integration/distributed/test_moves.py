@@ -90,6 +90,7 @@ def test_an_older_copy_of_the_database_is_put_back(rig: Any, load: Any, serve: A
     worker = rig.worker()
     worker.working(PARTITIONS)
     producer.reached(1000)
+    wait(lambda: rig.state().agents, 60.0, "agents are stored")
     pg("pg_dump", "--format=custom", "--file", dump, "--dbname", url)
     for _ in range(2):  # epochs that the copy knows nothing of
         worker.stop()
