@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "var" / "site-pages"
 FOLDERS = ("docs", "reference", "examples/distributed")
 FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE")
+NAMED_FENCE = re.compile(r"^(```\w+) \w+$", re.MULTILINE)
+"""Beginning of a block that a test runs by its second word, which mkdocs would not take for a block."""
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -37,7 +39,7 @@ def _without_foreign_links(page: Path, pages: Path) -> str:
         ours = (ROOT / page.relative_to(pages)).parent / target
         return text if ours.exists() and not (page.parent / target).is_file() else link[0]
 
-    return LINK.sub(shown, page.read_text(encoding="utf-8"))
+    return NAMED_FENCE.sub(r"\1", LINK.sub(shown, page.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
