@@ -29,7 +29,7 @@ USUAL, NO_HABIT, NEVER_USUAL = 0, 1, 2
 COUNTED_CONCERNS = 2
 """Compromise and malfunction. Overreach lasts for days by nature, and bets once an hour instead."""
 
-NEWCOMER_EVENTS = 500
+NEWCOMER_EVENTS = 100
 """Events up to which an agent's oddness counts at once: of its habits nothing else is known."""
 
 PRIOR_EVENTS = 0.25
