@@ -15,7 +15,7 @@ from ..ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from ..ingest.record_keys import raw_id_hash
 from ..ingest.source import Record, RecordBatch, RecordKind
 from ..scoring.engine import risk
-from ..scoring.engine.engine import ScoredBatch
+from ..scoring.engine.scored_batch import ScoredBatch
 from ..scoring.pipeline.replay import HistoryReplay
 from ..scoring.records.agents import RiskLevel
 from ..scoring.records.decisions import Decision

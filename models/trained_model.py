@@ -18,7 +18,7 @@ from .concerns import ByConcern
 from .detector import Detector
 
 ODD_SHAPE = (2, 4)
-"""Concerns, and levels of oddness, by which odd events of an agent are counted."""
+"""Concerns and levels of oddness by which odd events of an agent are counted: `scoring.engine.usual_oddness`."""
 
 HALF_COVERED_EVENTS = 200.0
 """Held-out events at which a peer group is half known."""

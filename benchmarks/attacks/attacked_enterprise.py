@@ -18,7 +18,8 @@ from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine import risk
-from trustwatch.scoring.engine.engine import EngineSettings, ScoredBatch
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.simulator.attack_planner import PlannedAttack, plan_attacks

@@ -23,7 +23,8 @@ from trustwatch.ingest.features.row_observations import SENSITIVE
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.timestamps import DAY_MS
-from trustwatch.scoring.engine.engine import EngineSettings, ScoredBatch
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.simulator.agent_session import SUCCESS_JSON, resource_json

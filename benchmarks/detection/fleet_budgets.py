@@ -16,7 +16,8 @@ from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.scoring.engine import risk
-from trustwatch.scoring.engine.engine import EngineSettings, ScoredBatch
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay

@@ -18,8 +18,8 @@ from ...ingest.identities import IdentityHasher
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine import level_thresholds, risk, usual_oddness
-from ..engine.engine import ScoredBatch
 from ..engine.resident_agents import ResidentAgents
+from ..engine.scored_batch import ScoredBatch
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..records.agents import ALERTING_LEVELS, AgentIdentity
 

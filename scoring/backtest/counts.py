@@ -15,8 +15,8 @@ from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
-from ..engine.engine import ScoredBatch
 from ..engine.resident_agents import ResidentAgents
+from ..engine.scored_batch import ScoredBatch
 from ..pipeline.processor import AppliedBatch
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from ..records.decisions import Decision

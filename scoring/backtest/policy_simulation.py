@@ -19,8 +19,8 @@ from ...ingest import columns as event_columns
 from ...ingest.events import EVENT_TYPES, NativeEvent
 from ...models.concerns import CONCERNS
 from ..engine import risk
-from ..engine.engine import ScoredBatch
 from ..engine.resident_agents import ResidentAgents
+from ..engine.scored_batch import ScoredBatch
 from ..policy.access_evaluation import ALLOWED, STEP_UP, AccessRequest, evaluate_policy
 from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook
 from ..records.agents import AgentIdentity, AgentName, RiskLevel

@@ -15,9 +15,12 @@ from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision, RiskReason
 from . import risk
 from .agent_state_cache import AgentExplanation, decode_reasons, encode_reasons
-from .engine import NOTABLE_EVIDENCE, Engine, ScoredBatch
+from .engine import Engine
 from .explanations import MAX_CALLER_REASONS, caller_reasons, with_callers, with_prior_reasons
+from .scored_batch import ScoredBatch
 
+_NOTABLE_EVIDENCE = 1.0
+"""Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
 _MIN_EXPLAINED_RISK = 0.2
 _STRONGER = 0.25
 """Evidence by which an event must be stronger than all since its agent was calm before it is explained anew."""
@@ -100,7 +103,7 @@ class DecisionMaker:
     def _calm_rows(self, scored: ScoredBatch) -> set[int]:
         """Rows that leave their agent calm, of agents that something may have been kept of."""
         told = self._engine.risk["told"][scored.slots] > 0.0
-        noted = scored.caller_changed | (scored.evidence >= NOTABLE_EVIDENCE)
+        noted = scored.caller_changed | (scored.evidence >= _NOTABLE_EVIDENCE)
         noted[scored.level_changes] = True
         kept = told | np.isin(scored.slots, scored.slots[noted])
         return set(np.flatnonzero(kept & scored.is_calm(self._engine.model.counted_concerns)).tolist())
@@ -159,7 +162,7 @@ class DecisionMaker:
 
         Explaining a row costs a hundred times its score, and an agent under attack has many notable rows.
         """
-        notable = (scored.evidence >= NOTABLE_EVIDENCE) & (scored.risk_scores >= _MIN_EXPLAINED_RISK)
+        notable = (scored.evidence >= _NOTABLE_EVIDENCE) & (scored.risk_scores >= _MIN_EXPLAINED_RISK)
         strongest: dict[int, float] = {}
         kept = []
         for row in sorted(changed | calm | set(np.flatnonzero(notable | scored.caller_changed).tolist())):

@@ -66,6 +66,7 @@ _NEVER_USUAL_KINDS = np.array(
     ]
 )
 """Flags (KINDS,) of the names of callers and of arguments: what an attack has new is odd again every day."""
+_NEVER_USUAL_BITS = np.uint32(sum(1 << kind for kind in _KIND_NAMES.tolist() if _NEVER_USUAL_KINDS[kind]))
 _FEATURES_BESIDE_KIND = {
     kind: [at for at, feature in enumerate(FEATURES) if kind in feature.restates] for kind in ITEMS
 } | {layout.K_ARGUMENT: _FLOW[1:]}
@@ -287,9 +288,17 @@ _CALLER_FEATURES = np.array(
     [at for at, feature in enumerate(FEATURES) if feature.caller and feature.counts == ONCE], np.int64
 )
 _WHO_FEATURES = np.array([*_CALLER_FEATURES, FEATURE_INDEX["habits_of_others"]], np.int64)
-_FLOW_FEATURES = np.array(_FLOW, np.int64)
 NEVER_USUAL_EVIDENCE = 2.0
 """Evidence of who calls or of where arguments came from, decades, that no odder feature of the event makes usual."""
+
+
+def carrying_evidence(feature_evidence: Matrix, asked: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Least evidence (m,), decades, of a feature that is one of those that carry the evidence of compromise.
+
+    Arguments as for `record_counted`.
+    """
+    strongest = feature_evidence[:, asked].max(axis=1, initial=0.0)
+    return np.asarray(np.maximum(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * strongest))
 
 
 def find_changed_callers(
@@ -297,43 +306,34 @@ def find_changed_callers(
     p_values: npt.NDArray[np.float64],
     asserted: npt.NDArray[np.int8],
     feature_evidence: Matrix,
-    asked: npt.NDArray[np.bool_],
+    least: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.bool_]:
     """Places in *rows* (m,) where a name that says who calls is one of those that carry the evidence.
 
-    Arguments as for `record_counted`. Each name does so once a day, so these events are few.
+    Each name does so once a day, so these events are few. *least* is from `carrying_evidence`, the other arguments are
+    as for `record_counted`.
     """
-    carried = _carry_evidence(_CALLER_FEATURES, feature_evidence, asked)
+    carried = feature_evidence[:, _CALLER_FEATURES].max(axis=1) >= least
     return np.asarray(carried & (p_values[rows] <= EVIDENCE_P_VALUE) & (asserted[rows] == 0))
 
 
 def find_never_usual(
-    feature_evidence: Matrix, asked: npt.NDArray[np.bool_], newcomer: npt.NDArray[np.bool_]
+    feature_evidence: Matrix, least: npt.NDArray[np.float64], newcomer: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
     """Rows (m,) of which who calls, or where arguments came from, carries the evidence, or is as odd as
     `NEVER_USUAL_EVIDENCE` beside something odder. Of a *newcomer* (m,) every caller is new, which says nothing.
 
-    Other arguments as for `record_counted`.
+    Other arguments as for `find_changed_callers`.
     """
-    found = np.zeros(len(feature_evidence), np.bool_)
-    for features, meant in ((_FLOW_FEATURES, True), (_WHO_FEATURES, ~newcomer)):
-        odd = feature_evidence[:, features].max(axis=1) >= NEVER_USUAL_EVIDENCE
-        found |= (odd | _carry_evidence(features, feature_evidence, asked)) & meant
-    return found
+    least = np.minimum(least, NEVER_USUAL_EVIDENCE)
+    flows = feature_evidence[:, _FLOW].max(axis=1) >= least
+    callers = feature_evidence[:, _WHO_FEATURES].max(axis=1) >= least
+    return np.asarray(flows | (callers & ~newcomer))
 
 
-def left_aside_callers(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    """Flags (m,) of the masks of `find_counted` that leave a name aside which is never usual: the event is no habit."""
-    bits = sum(1 << kind for kind in _KIND_NAMES.tolist() if _NEVER_USUAL_KINDS[kind])
-    return np.asarray((masks & np.uint32(bits)) != 0)
-
-
-def _carry_evidence(
-    features: npt.NDArray[np.int64], feature_evidence: Matrix, asked: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """Rows (m,) of which one of the *features* is among those that carry the evidence of compromise."""
-    least = np.maximum(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * feature_evidence[:, asked].max(axis=1, initial=0.0))
-    return np.asarray(feature_evidence[:, features].max(axis=1) >= least)
+def leave_never_usual_aside(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """Flags (m,) of the masks of `find_counted` that leave the name of a caller or of arguments aside."""
+    return np.asarray((masks & _NEVER_USUAL_BITS) != 0)
 
 
 def record_counted(

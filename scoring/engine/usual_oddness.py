@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ...ingest.compilation import compiled
 from ...ingest.timestamps import DAY_MS, HOUR_MS
+from ...models.trained_model import ODD_SHAPE
 
 ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
 """p-values at which it is counted how often an agent was as odd, falling: a fair p-value falls to them so often."""
@@ -26,7 +27,7 @@ ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
 USUAL, NO_HABIT, NEVER_USUAL = 0, 1, 2
 """How habits of oddness treat an event: counted, and its p-value made larger; made larger alone; neither."""
 
-COUNTED_CONCERNS = 2
+COUNTED_CONCERNS = ODD_SHAPE[0]
 """Compromise and malfunction. Overreach lasts for days by nature, and bets once an hour instead."""
 
 NEWCOMER_EVENTS = 100
@@ -41,12 +42,11 @@ _HALF_LIFE_PERIODS = HALF_LIFE_DAYS * DAY_MS / PERIOD_MS
 _MOST_ODD, _MOST_EVENTS = 255, 65_535
 """Most odd events at one level, and most events, that are counted in a period: a burst makes nothing usual."""
 
-_BY_LEVEL = (COUNTED_CONCERNS, len(ODDNESS_LEVELS))
 FIELDS: list[Any] = [
-    ("odd_before", np.float32, _BY_LEVEL),  # events of periods past at or below each level
+    ("odd_before", np.float32, ODD_SHAPE),  # events of periods past at or below each level
     ("events_before", np.float32),  # all events of those periods
     ("period", np.int32),  # that goes on, since 1970
-    ("odd_now", np.uint8, (2, *_BY_LEVEL)),  # of this period and the one before
+    ("odd_now", np.uint8, (2, *ODD_SHAPE)),  # of this period and the one before
     ("events_now", np.uint16, (2,)),
 ]
 """Fields of an agent's risk state."""
@@ -156,7 +156,7 @@ def count_by_agent(
     agents: npt.NDArray[np.intp], p_values: npt.NDArray[np.float64], number: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Odd events (number, 2, 4) and all events (number,) of each agent, for p-values (n, 3) of agents (n,)."""
-    odd = np.zeros((number, *_BY_LEVEL), np.float32)
+    odd = np.zeros((number, *ODD_SHAPE), np.float32)
     for concern in range(COUNTED_CONCERNS):
         for level, at in enumerate(ODDNESS_LEVELS):
             odd[:, concern, level] = np.bincount(agents[p_values[:, concern] <= at], minlength=number)

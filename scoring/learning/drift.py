@@ -27,8 +27,8 @@ from ...models.calibration import FLEET_GROUP
 from ...models.trained_model import TrainedModel
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND
 from ..engine import risk
-from ..engine.engine import ScoredBatch
 from ..engine.resident_agents import ResidentAgents
+from ..engine.scored_batch import ScoredBatch
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.models import P_VALUE_EDGES, PeerGroupDay

@@ -18,7 +18,8 @@ from ...ingest.identities import IdentityHasher
 from ...ingest.source import Record, RecordBatch, RecordKind
 from ...ingest.timestamps import format_rfc3339
 from ...models.trained_model import TrainedModel
-from ..engine.engine import Engine, EngineSettings, ScoredBatch
+from ..engine.engine import Engine, EngineSettings
+from ..engine.scored_batch import ScoredBatch
 from ..pipeline.processor import AppliedBatch, Processor
 from ..policy.book import LivePolicy, PolicyBook
 from ..records.agents import AgentName, RiskLevel

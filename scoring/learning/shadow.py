@@ -22,7 +22,8 @@ from ...ingest.identities import IdentityHasher
 from ...ingest.source import RecordBatch, RecordKind
 from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
-from ..engine.engine import Engine, EngineSettings, ScoredBatch
+from ..engine.engine import Engine, EngineSettings
+from ..engine.scored_batch import ScoredBatch
 from ..pipeline.processor import Processor
 from ..policy.book import LivePolicy, PolicyBook
 from ..records.agents import ALERTING_LEVELS, RiskLevel

@@ -27,7 +27,8 @@ from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
 from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
-from ..engine.engine import Engine, EngineSettings, ScoredBatch
+from ..engine.engine import Engine, EngineSettings
+from ..engine.scored_batch import ScoredBatch
 from ..policy.book import LivePolicy
 from ..records.agents import IdentityConflict
 from ..records.dead_letters import DeadLetter, dead_letter_of_record, dead_letter_of_refused_input

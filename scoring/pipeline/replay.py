@@ -22,7 +22,8 @@ from ...ingest.timestamps import MINUTE_MS
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine.decision_maker import RecordMoment
-from ..engine.engine import Engine, EngineSettings, ScoredBatch
+from ..engine.engine import Engine, EngineSettings
+from ..engine.scored_batch import ScoredBatch
 from ..policy.book import LivePolicy, PolicyBook
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision, RiskReason

@@ -99,3 +99,11 @@ def test_folders_that_are_missing_or_unknown_are_named(saved: Path) -> None:
 
 def test_a_sound_model_is_accepted(saved: Path) -> None:
     check_history_arrays(arrays_of(saved))
+
+
+def test_a_model_from_before_something_was_counted_is_accepted(saved: Path) -> None:
+    """Known names and usual oddness came later; nobody has to train again for them."""
+    arrays = arrays_of(saved)
+    for name in ("known", "odd", "rehearsed"):
+        del arrays["seeds"][name]
+    check_history_arrays(arrays)

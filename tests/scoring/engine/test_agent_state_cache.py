@@ -84,6 +84,25 @@ def test_another_risk_layout_frees_nobody(kit: Any, make: Any) -> None:
         assert replace_state(again[key]) == replace_state(row)
 
 
+def test_another_risk_layout_begins_with_the_habits_of_the_history(kit: Any, make: Any) -> None:
+    """Else an upgrade would make agents that are often odd alert anew; those of the present layout keep their own."""
+    shelf, _ = shelf_of(kit, make)
+    keys = list(shelf)
+    for key in keys[::2]:
+        row = shelf[key]
+        shelf[key] = msgspec.structs.replace(row, risk=b"old", state_version=row.state_version.split(":")[0] + ":old")
+    seeds = kit.model.seeds
+    often = replace(seeds, odd=np.full_like(seeds.odd, 7.0), rehearsed=np.full_like(seeds.rehearsed, 90.0))
+    engine = Engine(replace(kit.model, seeds=often), EngineSettings(capacity=100), shelf)
+    slots = engine.builder.admit(np.array(keys, np.uint64))
+    hashes = [IdentityHasher(make.SALT).agent_hash(*shelf[key].name.identity) for key in keys]
+    known = seeds.find(hashes) >= 0
+    assert known.any()
+    expected = np.where(known, 90.0, 0.0)
+    expected[1::2] = [np.frombuffer(shelf[key].risk, risk.ROW)["events_before"][0] for key in keys[1::2]]
+    assert engine.risk["events_before"][slots].tolist() == expected.tolist()
+
+
 def replace_state(row: AgentRow) -> AgentRow:
     return msgspec.structs.replace(row, risk=b"", state_version="")
 

@@ -10,7 +10,8 @@ from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
 from trustwatch.models.baseline_learning import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
 from trustwatch.scoring.engine import risk
-from trustwatch.scoring.engine.engine import SUSPICION_SHARE, Engine, EngineSettings, ScoredBatch
+from trustwatch.scoring.engine.engine import SUSPICION_SHARE, Engine, EngineSettings
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
 
 
 def engine_of(kit: Any, **more: Any) -> Engine:

@@ -10,7 +10,8 @@ import pytest
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import COMPROMISE_FEATURES, FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
 from trustwatch.scoring.engine import evidence_dedup, risk, usual_oddness
-from trustwatch.scoring.engine.engine import Engine, ScoredBatch
+from trustwatch.scoring.engine.engine import Engine
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
 
 DAY, MINUTE = 86_400_000, 60_000
 STRANGER = {"resource": {"target": "stranger.example", "external": True}}

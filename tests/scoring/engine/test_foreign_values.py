@@ -10,7 +10,8 @@ import pytest
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.engine.engine import Engine, EngineSettings, ScoredBatch
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
 
 DAY, MINUTE = 86_400_000, 60_000
 KNOWN = f"{2:012x}"

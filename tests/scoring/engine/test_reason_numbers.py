@@ -24,7 +24,7 @@ from trustwatch.ingest.features.feature_declaration import (
     Strongest,
 )
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURES, ITEMS, QUANTITIES
-from trustwatch.scoring.engine.engine import ScoredBatch
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.records.decisions import RiskReason
 
 from ...support.nightly import size

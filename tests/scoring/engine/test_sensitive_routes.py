@@ -10,7 +10,8 @@ from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.engine.engine import Engine, EngineSettings, ScoredBatch
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.learning.training import train_and_save
 from trustwatch.scoring.learning.walkforward import train_walk_forward

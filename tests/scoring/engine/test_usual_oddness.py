@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.trained_model import ODD_SHAPE
 from trustwatch.scoring.engine import risk, usual_oddness
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.engine.usual_oddness import (
@@ -67,6 +68,11 @@ class History:
 def alike(p: float, count: int = 1) -> Any:
     """*count* events with one p-value for every concern."""
     return np.full((count, len(CONCERNS)), p)
+
+
+def test_models_have_room_for_each_level() -> None:
+    assert len(ODDNESS_LEVELS) == ODD_SHAPE[1]
+    assert list(ODDNESS_LEVELS) == sorted(ODDNESS_LEVELS, reverse=True)
 
 
 def test_the_same_oddness_counts_less_on_the_next_day_and_in_full_today() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -62,3 +63,18 @@ def test_held_out_scores_are_those_of_the_history(make: Any, kit: Any) -> None:
     promise = check_budget(model, columns, held_out.concerns.p_value, RiskEvaluationSettings())
     assert promise.levels[0].alerts <= 1
     assert promise.groups_of_their_own + promise.groups_of_the_fleet == 2
+
+
+def test_agents_that_the_history_knows_are_no_newcomers(make: Any, kit: Any) -> None:
+    """The oddness of newcomers bets less at once. Were all agents checked as such, the promise would be too good."""
+    columns = kit.columns(make.stream(5, 1_200))
+    dice = np.random.default_rng(3)
+    p_values = np.where(dice.random(len(columns)) < 0.1, 0.0005, 0.6)
+
+    def alerts(events_before: int) -> int:
+        seeds = kit.model.seeds
+        shown = np.full(len(seeds.keys), events_before + len(columns))
+        model = dataclasses.replace(kit.model, seeds=dataclasses.replace(seeds, events=shown))
+        return check_budget(model, columns, for_each_concern(p_values), RiskEvaluationSettings()).levels[0].alerts
+
+    assert alerts(10_000) > alerts(-len(columns))

@@ -1,0 +1,170 @@
+"""Words for what an engine has scored: reasons, counterfactuals, and the evidence that a decision keeps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.features.feature_table import FEATURE_NAMES
+from ...models.concerns import CONCERNS
+from ...models.trained_model import TrainedModel
+from ..records.agents import ALERTING_LEVELS, RiskLevel
+from ..records.decisions import RiskReason
+from . import risk
+from .counterfactuals import replaceable_features, thing_words, with_usual
+from .explanations import ReasonWriter
+from .hard_signals import HardSignalRules
+from .resident_agents import ResidentAgents
+from .scored_batch import ScoredBatch
+from .usual_oddness import NEVER_USUAL, unusual_p_value
+
+
+class Explainer:
+    """Words for what an engine has scored.
+
+    Args:
+        model, thresholds, parameters: that the rows are measured by.
+        agents: whose state they moved.
+        signal_rules: hard signals that count.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        thresholds: npt.NDArray[np.float64],
+        parameters: risk.RiskParameters,
+        agents: ResidentAgents,
+        signal_rules: HardSignalRules,
+    ) -> None:
+        self._detector = model.detector
+        self._thresholds = thresholds
+        self._parameters = parameters
+        self._agents = agents
+        self._signal_rules = signal_rules
+        self._reason_writer = ReasonWriter(model.baseline)
+
+    def reasons(self, scored: ScoredBatch, rows: list[int], *, alone: bool = False) -> list[tuple[RiskReason, ...]]:
+        """Reasons of the given rows, the strongest first; see `explanations.ReasonWriter`.
+
+        What has counted before is no reason for a level now. *alone* asks what is odd about the events by themselves.
+        """
+        if not rows:
+            return []
+        vectors = scored.vectors[rows] if alone else scored.effective_vectors(rows)
+        shares = self._detector.explain(vectors)
+        return [
+            self._reason_writer.reasons(
+                scored.columns,
+                row,
+                scored.agent_numbers[row],
+                scored.known_items[row],
+                scored.observations,
+                vector.tolist(),
+                share.tolist(),
+                self._signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations),
+                compromise=self.is_compromise(scored, row, alone=alone),
+            )
+            for row, vector, share in zip(rows, vectors, shares, strict=True)
+        ]
+
+    @staticmethod
+    def is_compromise(scored: ScoredBatch, row: int, *, alone: bool = False) -> bool:
+        """Tell whether a row is about as odd as compromise as in any other way."""
+        p_values = (scored.concerns.p_value if alone else scored.concern_p_values)[row]
+        return bool(p_values[risk.COMPROMISE] <= risk.SAME_ODDNESS * p_values.min())
+
+    def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
+        """Change that would have kept the level lower, of a thing that another event could have had; "" = none would.
+
+        The row is scored without its strongest such feature, else without the next one.
+        """
+        for index in replaceable_features(reasons, scored.vectors[row], scored.observations.surprise_bits[row]):
+            level = self._level_with(scored, row, self._p_values_with_usual(scored, row, index))
+            if level < scored.levels[row, 1]:
+                return f"{RiskLevel(level).label} had the {thing_words(index)} been usual"
+        return ""
+
+    def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
+        """p-values (3,) of the row, had the thing that a feature is about been usual; the calmer view counts."""
+        twice = [row, row]
+        vectors = np.concatenate([scored.vectors[[row]], scored.effective_vectors([row])])
+        codes, groups = scored.columns.codes[twice], scored.columns.names[twice, event_columns.GROUP]
+        usual = with_usual(vectors, index, int(scored.observations.new_kinds[row]), codes)
+        failed = codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
+        _, concerns = self._detector.assess(usual, groups, failed, scored.is_familiar(twice))
+        return np.asarray(concerns.p_value.max(axis=0))
+
+    def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64]) -> int:
+        """Highest level after the row, had it had other p-values (3,), of which none is usual for the agent."""
+        limits = self._thresholds[scored.threshold_rows[row]]
+        confidence = float(scored.risk[row, risk.CONFIDENCE])
+        before = scored.concern_risk[row]
+        gains = np.array(
+            [
+                risk.evidence_of(p_value, confidence, float(streak), float(peak))
+                for p_value, (streak, peak) in zip(
+                    p_values.tolist(), before[:, [risk.STREAK_BEFORE, risk.PEAK_BEFORE]], strict=True
+                )
+            ]
+        )
+        gains[risk.signalled_concern(limits)] += scored.signals[row]
+        without = np.where(gains > 0.0, np.maximum(before[:, risk.STATISTIC_BEFORE], 0.0) + gains, 0.0)
+        reached = int(risk.level_for_score(risk.risk_of(without, limits)[0]))
+        rested = int(scored.risk[row, risk.LEVEL_BEFORE])
+        if reached >= RiskLevel.MEDIUM:
+            return max(reached, rested)
+        if rested >= RiskLevel.MEDIUM:
+            return rested
+        return int(RiskLevel.UNKNOWN if confidence < self._parameters.confidence_minimum else RiskLevel.LOW)
+
+    def decision_evidence(self, slot: int, scored: ScoredBatch | None = None, row: int = 0) -> dict[str, Any]:
+        """Inputs of the risk kernel: kept with a decision, so that it can be replayed."""
+        state = self._agents.risk[slot]
+        if scored is None:
+            limits = self._thresholds[self._agents.threshold_rows[slot]]
+            gravest = int(risk.risk_of(state["statistic"], limits)[1])
+            kept: dict[str, Any] = {"statistic": float(state["statistic"][gravest]), "events": int(state["events"])}
+        else:
+            limits = self._thresholds[scored.threshold_rows[row]]
+            after = scored.risk[row]
+            gravest = int(risk.risk_of(scored.concern_risk[row, :, risk.CONCERN_STATISTIC], limits)[1])
+            kept = {
+                "statistic": float(after[risk.STATISTIC]),
+                "events": int(after[risk.EVENTS]),
+                "gain": float(after[risk.GAIN]),
+                "prior": float(scored.concern_risk[row, gravest, risk.STATISTIC_BEFORE]),
+            }
+            fired = self._signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations)
+            kept["signals"] = [signal.code for signal in fired]
+            if row in scored.effective_rows:
+                less = scored.effective_rows[row] < scored.vectors[row]
+                kept["left_aside"] = [FEATURE_NAMES[index] for index in np.flatnonzero(less).tolist()]
+            kept["concerns"] = dict(zip(CONCERNS, scored.concern_p_values[row].tolist(), strict=True))
+            kept |= self._usual_p_values(scored, row)
+            statistics = scored.concern_risk[row, :, risk.CONCERN_STATISTIC]
+            kept["statistics"] = dict(zip(CONCERNS, statistics.tolist(), strict=True))
+        reached_at = zip(ALERTING_LEVELS, limits[gravest].tolist(), strict=True)
+        kept["thresholds"] = {level.label: limit for level, limit in reached_at if math.isfinite(limit)}
+        if kept["statistic"] > 0.0:
+            kept["concern"] = CONCERNS[int(state["concern"] if scored is None else scored.risk[row, risk.CONCERN])]
+        return kept
+
+    @staticmethod
+    def _usual_p_values(scored: ScoredBatch, row: int) -> dict[str, dict[str, float]]:
+        """p-values that were bet on, of the concerns in which the agent is often as odd."""
+        if scored.habits[row] == NEVER_USUAL:
+            return {}
+        p_values = scored.concern_p_values[row].tolist()
+        factors = scored.concern_risk[row, :, risk.USUAL_ODDNESS :]
+        bet_on = {name: unusual_p_value(p, f) for name, p, f in zip(CONCERNS, p_values, factors, strict=True)}
+        larger = {name: p for (name, p), by_itself in zip(bet_on.items(), p_values, strict=True) if p > by_itself}
+        return {"usual_oddness": larger} if larger else {}
+
+    def named_features(self, scored: ScoredBatch, row: int) -> dict[str, float]:
+        """The feature vector by name, without the zeros."""
+        values = scored.vectors[row]
+        return {FEATURE_NAMES[index]: float(values[index]) for index in np.flatnonzero(values).tolist()}

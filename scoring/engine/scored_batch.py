@@ -1,0 +1,83 @@
+"""What an engine made of a batch of events: scores, evidence and levels, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.columns import EventColumns
+from ...ingest.features import layout
+from ...ingest.features.feature_builder import SlotIndices
+from ...ingest.features.row_observations import LATE_EVENT, RowObservations
+from ...models.concerns import ConcernScores
+from ...models.detector import FAMILIAR_EVENTS
+from . import risk
+
+
+class ScoredBatch(NamedTuple):
+    """Result of a batch, one row per event in input order."""
+
+    columns: EventColumns
+    slots: SlotIndices
+    vectors: npt.NDArray[np.float64]  # (n, F)
+    observations: RowObservations
+    anomaly: npt.NDArray[np.float64]
+    p_values: npt.NDArray[np.float64]  # with names that have counted left aside (see `counted`)
+    concern_p_values: npt.NDArray[np.float64]  # (n, 3): likewise by concern, as risk rests on them
+    concerns: ConcernScores  # of the events by themselves
+    effective_concerns: npt.NDArray[np.float64]  # (n, 3): anomaly scores by concern, without what counted
+    levels: npt.NDArray[np.int8]  # (n, 2): before and after
+    risk: npt.NDArray[np.float64]  # (n, risk.OUTPUTS): see there
+    concern_risk: npt.NDArray[np.float64]  # (n, 3, risk.CONCERN_OUTPUTS): see there
+    signals: npt.NDArray[np.float64]  # evidence of hard signals
+    threshold_rows: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
+    agent_numbers: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
+    known_items: npt.NDArray[np.uint8]  # (n, KINDS): likewise its counts of different items
+    raw_p_values: npt.NDArray[
+        np.float64
+    ]  # (n,): p-values of the events by themselves, as if nothing had counted before
+    effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
+    effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
+    caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
+    habits: npt.NDArray[np.int8]  # (n,): `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`
+    at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
+    types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
+
+    def effective_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Vectors that the p-values of *rows* rest on, shape (len(rows), F): without what has counted before."""
+        vectors = self.vectors[list(rows)]
+        for place, row in enumerate(rows):
+            if row in self.effective_rows:
+                vectors[place] = self.effective_rows[row]
+        return vectors
+
+    def is_familiar(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Flags of the *rows* whose agents the model's history shows well."""
+        return np.asarray(self.agent_numbers[list(rows), layout.N_SHARED] >= FAMILIAR_EVENTS)
+
+    @property
+    def risk_scores(self) -> npt.NDArray[np.float64]:
+        """Risk score of each row's agent after the row, in [0, 1]."""
+        return self.risk[:, risk.SCORE]
+
+    @property
+    def evidence(self) -> npt.NDArray[np.float64]:
+        """Evidence that each row brought, natural log."""
+        return self.risk[:, risk.GAIN]
+
+    def is_calm(self, concerns: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Flags (n,) of the rows after which no evidence against their agent is left, for any of *concerns*."""
+        return np.asarray((self.concern_risk[:, concerns, risk.CONCERN_STATISTIC] <= 0.0).all(axis=1))
+
+    @property
+    def level_changes(self) -> list[int]:
+        """Rows that moved their agent to another level."""
+        return np.flatnonzero(self.levels[:, 0] != self.levels[:, 1]).tolist()
+
+    @property
+    def late_events(self) -> int:
+        """Events older than one already seen of their agent."""
+        return int((self.observations.flags == LATE_EVENT).sum())
