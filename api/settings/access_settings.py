@@ -84,21 +84,23 @@ class RegisteredAgent(SettingsPart, frozen=True):
 class VerificationSettings(SettingsPart, frozen=True):
     """Verification of tokens, and caching of keys."""
 
-    leeway_s: Annotated[float, setting("clock difference to issuers forgiven, s", ge=0, le=300)] = 30.0
-    cached_tokens: Annotated[int, setting("verified tokens remembered", ge=1, le=1_000_000)] = 16_384
+    leeway_s: Annotated[float, setting("clock difference to issuers that is forgiven, s", ge=0, le=300)] = 30.0
+    cached_tokens: Annotated[int, setting("verified tokens remembered until `exp`", ge=1, le=1_000_000)] = 16_384
     refused_tokens: Annotated[
         int, setting("refused tokens remembered, apart from the verified", ge=1, le=1_000_000)
     ] = 4_096
-    refused_s: Annotated[float, setting("a refusal is remembered, s", ge=0, le=60)] = 5.0
-    unknown_key_wait_s: Annotated[float, setting("a token with an unknown key waits for a refresh, s", ge=0, le=5)] = (
-        0.5
-    )
+    refused_s: Annotated[float, setting("how long a refusal is remembered, s", ge=0, le=60)] = 5.0
+    unknown_key_wait_s: Annotated[
+        float, setting("how long a token with an unknown key may wait for a refresh, s", ge=0, le=5)
+    ] = 0.5
     refresh_s: Annotated[float, setting("keys are fetched again after, s", ge=1)] = 300.0
-    refresh_min_s: Annotated[float, setting("least time between two fetches of one issuer, s", ge=0.1)] = 10.0
+    refresh_min_s: Annotated[
+        float, setting("least time between two fetches of one issuer, whatever tokens arrive, s", ge=0.1)
+    ] = 10.0
     keys_max_age_s: Annotated[
         float, setting("keys of an issuer that no longer answers are trusted this long, s", ge=1)
     ] = 86_400.0
-    fetch_timeout_s: Annotated[float, setting("budget of one fetch of keys, s", gt=0, le=60)] = 5.0
+    fetch_timeout_s: Annotated[float, setting("time budget of one fetch of keys, s", gt=0, le=60)] = 5.0
 
     def __post_init__(self) -> None:
         if self.keys_max_age_s < self.refresh_s:

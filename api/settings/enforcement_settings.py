@@ -45,10 +45,10 @@ class HookSettings(SettingsPart, frozen=True):
     )
     on_failure: Annotated[
         Literal["open", "closed"],
-        setting("a request that we can not decide for a fault of ours gets a token as usual, or none"),
+        setting("what a request gets that can not be decided for a fault of ours: a token as usual, or none"),
     ] = "closed"
     on_stale: Annotated[
-        Literal["use", "deny"], setting("where risk may be out of date: use what is known, or deny")
+        Literal["use", "deny"], setting("what is done where risk may be out of date: use what is known, or deny")
     ] = "use"
     claims: Annotated[bool, setting("write `risk_level` and `policy_version` into tokens")] = True
     agent: Annotated[
@@ -208,10 +208,10 @@ class GatewaySettings(SettingsPart, frozen=True):
     )
     on_failure: Annotated[
         Literal["open", "closed"],
-        setting("what a verified call gets that we can not decide for a fault of ours"),
+        setting("what a call with a verified token gets that can not be decided for a fault of ours"),
     ] = "closed"
     on_stale: Annotated[
-        Literal["use", "deny"], setting("where risk may be out of date: use what is known, or deny")
+        Literal["use", "deny"], setting("what is done where risk may be out of date: use what is known, or deny")
     ] = "use"
     on_unreachable: Annotated[
         Literal["error", "inactive"],

@@ -27,7 +27,7 @@ MARKING_FORMATS = frozenset({"envoy", "agentgateway", "hydra", "keycloak"})
 class EventSourceSettings(SettingsPart, frozen=True):
     """A source of events, and the claims that these may make. With a name alone: none."""
 
-    name: Annotated[Name, setting("name of the source in logs, metrics and dead letters; unique")]
+    name: Annotated[Name, setting("name of the source in logs, metrics and dead letters; no other source has it")]
     tenants: Annotated[tuple[Name, ...], setting("tenants it may ask about and speak for; `*` is all")] = ()
     issuers: Annotated[tuple[Name, ...], setting("agent issuers its events may name; `*` is all")] = ()
     sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()

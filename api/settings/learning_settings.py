@@ -41,10 +41,10 @@ class LifecycleSettings(SettingsPart, frozen=True):
     ] = 24.0
     history_days: Annotated[
         float,
-        setting("events that a model learns from, as far as they are kept, days", gt=0, le=3650),
+        setting("a model learns from events that arrived in the last, days; as far as they are kept", gt=0, le=3650),
     ] = 28.0
     most_events: Annotated[
-        int, setting("at most so many of these, the newest; bounds the memory of training", ge=1_000)
+        int, setting("the newest events of these, at most so many; bounds the memory of training", ge=1_000)
     ] = 500_000
     follow_days: Annotated[
         float,

@@ -20,23 +20,25 @@ class ListenSettings(SettingsPart, frozen=True):
     allowed_hosts: Annotated[
         tuple[Name, ...],
         setting(
-            "further host names that requests without a token may name; `host`, `public_url` and names "
+            "further host names, without port, that requests without a token may name; `host`, `public_url` and names "
             "of this machine itself may be named anyway"
         ),
     ] = ()
     max_connections: Annotated[
-        int, setting("connections at one time; a further one closes those that waited longest", ge=16)
+        int, setting("connections at one time; for a further one those go that have waited for longest", ge=16)
     ] = 4_096
     max_unauthenticated_bytes: Annotated[
         int,
-        setting("bytes held of requests without a known caller, over all connections", ge=1_048_576),
+        setting(
+            "bytes of requests without a known caller that are held at one time, over all connections", ge=1_048_576
+        ),
     ] = 16 * 1024 * 1024
-    head_timeout_s: Annotated[float, setting("headers of a request must arrive within, s", gt=0)] = 10.0
-    body_timeout_s: Annotated[float, setting("the body must arrive within, s", gt=0)] = 60.0
-    send_timeout_s: Annotated[float, setting("a client that takes no bytes of its answer is closed after, s", gt=0)] = (
-        30.0
-    )
-    streams_per_caller: Annotated[int, setting("open streams of decisions per caller", ge=1)] = 20
+    head_timeout_s: Annotated[float, setting("time in which the headers of a request must arrive, s", gt=0)] = 10.0
+    body_timeout_s: Annotated[float, setting("time in which the body behind them must arrive, s", gt=0)] = 60.0
+    send_timeout_s: Annotated[
+        float, setting("time after which a connection is closed whose client takes no bytes of its answer, s", gt=0)
+    ] = 30.0
+    streams_per_caller: Annotated[int, setting("streams of decisions that one caller may have open", ge=1)] = 20
 
     def __post_init__(self) -> None:
         if self.public_url is not None:

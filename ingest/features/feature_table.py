@@ -611,7 +611,8 @@ FEATURES: tuple[Feature, ...] = (
         1.0,
         "origin of arguments",
         "2 where a call that may change something takes a value that is new for the task out of an answer that others "
-        "may have written",
+        "may have written; 1.5 where nothing is remembered of the task and the value is new to the peer group; 1 where "
+        "values are remembered and none is like that",
         Sentence(
             "{foreign_arguments}",
             "values that are known of the task",
@@ -626,7 +627,8 @@ FEATURES: tuple[Feature, ...] = (
         BITS,
         1.0,
         "habits of others",
-        "1 and the mean bits by which habits of its peers explain the agent's session better than its own do",
+        "1 and the bits by which the habits of its peers explain the actions and targets of an agent's session better "
+        "than its own do, on the average of the session; 1 where its own do as well; 0 where nothing is known of both",
         Compared(),
         counts=BY_LEVEL,
         restates=(layout.K_ACTION, layout.K_TARGET),
@@ -638,8 +640,10 @@ FEATURES: tuple[Feature, ...] = (
         RANK,
         1.0,
         "route of arguments",
-        "2 where a call that may change something takes a value without a hash out of such an answer by a route that "
-        "is new for the task",
+        "2 where a call that may change something takes a value without a hash out of an answer that others may have "
+        "written, by a route (action that gave it, action and argument that take it) that is new for the task; 1.5 "
+        "where the answer is not called so, or the route is new to the peer group and nothing is remembered of the "
+        "task; 1 in other events that lack a hash",
         Sentence(
             "{argument_routes}",
             "ways that were used before",
@@ -655,7 +659,7 @@ FEATURES: tuple[Feature, ...] = (
         1.0,
         "way of sensitive data",
         "2 where a call that sends something out takes a value out of a sensitive answer by a route that is new for "
-        "the task",
+        "the task; 1.5 and 1 as in `argument_origin`; 0 where no type of resources is called sensitive",
         Sentence(
             "{sensitive_routes}",
             "ways that were used before",

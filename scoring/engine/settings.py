@@ -11,6 +11,7 @@ from ...ingest.settings import Name, SettingsPart, setting
 from ...models.call_challenges import MAX_CHALLENGED
 from .hard_signals import hard_signal_codes
 
+PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"
 MAX_BUDGET = 1000
 """Largest budget that can be set: an alert per agent and day."""
 
@@ -18,9 +19,9 @@ MAX_BUDGET = 1000
 class AlertBudget(SettingsPart, frozen=True):
     """The false alerts an operator accepts; thresholds are derived from it."""
 
-    medium: Annotated[float, setting("at `medium`", gt=0, le=MAX_BUDGET)] = 20.0
-    high: Annotated[float, setting("at `high`", gt=0, le=MAX_BUDGET)] = 5.0
-    critical: Annotated[float, setting("at `critical`", gt=0, le=MAX_BUDGET)] = 1.0
+    medium: Annotated[float, setting(f"`medium`: {PER_AGENT_DAYS}", gt=0, le=MAX_BUDGET)] = 20.0
+    high: Annotated[float, setting(f"`high`: {PER_AGENT_DAYS}", gt=0, le=MAX_BUDGET)] = 5.0
+    critical: Annotated[float, setting(f"`critical`: {PER_AGENT_DAYS}", gt=0, le=MAX_BUDGET)] = 1.0
 
     def __post_init__(self) -> None:
         accepted = msgspec.structs.astuple(self)
@@ -38,14 +39,17 @@ class AlertBudget(SettingsPart, frozen=True):
         return AlertBudget(*(min(alerts * factor, MAX_BUDGET) for alerts in msgspec.structs.astuple(self)))
 
 
+PER_CALLS = "that may wait for a person, of 1,000; 0 is none"
+
+
 class ChallengeBudget(SettingsPart, frozen=True):
     """The honest calls that may wait for a person, by effect; thresholds of call verdicts are derived from it."""
 
-    read: Annotated[float, setting("reading", ge=0, le=MAX_CHALLENGED)] = 10.0
-    write: Annotated[float, setting("writing", ge=0, le=MAX_CHALLENGED)] = 10.0
-    delete: Annotated[float, setting("deleting", ge=0, le=MAX_CHALLENGED)] = 10.0
-    admin: Annotated[float, setting("administrative", ge=0, le=MAX_CHALLENGED)] = 10.0
-    unknown: Annotated[float, setting("of unknown effect", ge=0, le=MAX_CHALLENGED)] = 10.0
+    read: Annotated[float, setting(f"reading calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
+    write: Annotated[float, setting(f"writing calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
+    delete: Annotated[float, setting(f"deleting calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
+    admin: Annotated[float, setting(f"administrative calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
+    unknown: Annotated[float, setting(f"calls of unknown effect {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
 
     def of_effect(self, effect: str) -> float:
         """Calls of an effect that may wait, of 1,000."""
@@ -55,12 +59,10 @@ class ChallengeBudget(SettingsPart, frozen=True):
 class RiskEvaluationSettings(SettingsPart, frozen=True):
     """Settings of the way from evidence to levels."""
 
-    alert_budget: Annotated[AlertBudget, setting("false alerts accepted per 1,000 agent-days and peer group")] = (
-        AlertBudget()
+    alert_budget: Annotated[AlertBudget, setting("false alerts accepted per level")] = AlertBudget()
+    challenge_budget: Annotated[ChallengeBudget, setting("calls that may wait for a person, per effect")] = (
+        ChallengeBudget()
     )
-    challenge_budget: Annotated[
-        ChallengeBudget, setting("calls of 1,000 that may wait for a person, per effect; 0 is none")
-    ] = ChallengeBudget()
     half_life_s: Annotated[float, setting("half-life of the displayed risk, s", gt=0)] = 3600.0
     hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
     confidence_minimum: Annotated[float, setting("below this confidence the level is `unknown`", ge=0, le=1)] = 0.3

@@ -11,11 +11,11 @@ class DriftSettings(SettingsPart, frozen=True):
     """Thresholds from which a peer group counts as drifted, and the pace of its alerts."""
 
     features: Annotated[
-        float, setting("a feature has drifted from this population stability index on", gt=0, le=10)
+        float, setting("population stability index of a feature from which it has drifted", gt=0, le=10)
     ] = 0.5
     scores: Annotated[
         float,
-        setting("p-values have drifted from this index on", gt=0, le=10),
+        setting("population stability index of p-values from which they have drifted", gt=0, le=10),
     ] = 0.2
     min_events: Annotated[int, setting("events of a group on one day from which it is judged", ge=100)] = 500
     reference_days: Annotated[

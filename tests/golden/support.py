@@ -58,7 +58,7 @@ def command_tree() -> Any:
 
 
 def settings_markdown() -> str:
-    """The table of all settings as docs/settings.md has it."""
+    """The table of all settings as reference/settings.md has it."""
     from trustwatch.api.settings.settings_table import settings_table
 
     return settings_table()
