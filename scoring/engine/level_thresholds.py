@@ -11,9 +11,14 @@ from ...models.trained_model import TrainedModel
 from .risk import OVERREACH
 from .settings import AlertBudget
 
-MAX_STRETCH = 1.5
-"""Thresholds are at most this many times what independent events would need: a history full of odd days must not put
-levels out of reach. `scoring.learning.budget_check` then reports that the budget is not kept."""
+RESERVE = 3.0
+"""Times by which a level is read beyond the budget where the history says what it costs: days to come are odder than
+those of the history (on fleets that chose it two to three times as often beyond a level; see decision 0036)."""
+
+LEAST_STRETCH, MAX_STRETCH = 0.7, 1.5
+"""Thresholds are between these times what independent events would need: a history without an odd day must not make a
+level of the first, and one full of them must not put levels out of reach. `scoring.learning.budget_check` then reports
+that the budget is not kept."""
 
 HOURS_A_DAY = 24.0
 """Bets of overreach on a day: it takes one an hour."""
@@ -55,7 +60,7 @@ def thresholds(
     """Evidence at which each level begins, so that normal events stay within the budget.
 
     Args:
-        events_per_day: mean events of an active agent per day, shape (g,), one per peer group.
+        events_per_day: mean events of an active agent per day, shape (g,), one per peer group, the fleet first.
         exponent: in (0, 1], how far the evidence of one session's events falls short of independence; used where
             *alarms* have too little history to say more.
         alarms: how high evidence climbs on agents of the history.
@@ -63,15 +68,17 @@ def thresholds(
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
-        a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
-        times that.
+        a threshold is what one in `RESERVE` of the accepted share of the history's agent-days reached, higher for peer
+        groups that are busier than the fleet, and between `LEAST_STRETCH` and `MAX_STRETCH` times what independent
+        events would need.
     """
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
     if alarms is not None and alarms.usable:
-        reached = np.array([alarms.level_for_share(share) for share in allowed.tolist()])
-        free = np.log(rates / allowed)
-        evidence = np.clip(reached, free, stretch * free)
+        reached = np.array([alarms.level_for_share(share / RESERVE) for share in allowed.tolist()])
+        busier = np.maximum(np.log(rates / rates[0]), 0.0)
+        independent = np.log(rates / allowed)
+        evidence = np.clip(reached + busier, LEAST_STRETCH * independent, stretch * independent)
     else:
         evidence = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.

@@ -1,11 +1,11 @@
 """Promised against observed: what the alert budget says, and what it would have let through on the model's own history.
 
 Every event of a training history has an honest p-value, from a detector that had not seen it. Run through the risk
-kernel in order, they show how often normal agents would have reached each level, by behaviour alone: hard signals are
-left out, and the thresholds come from the same history, so that the truth is a little worse.
+kernel in order, with the hard signals that they set off, they show how often normal agents would have reached each
+level. The thresholds come from the same history, so that the truth is a little worse.
 
-A budget of one alert in a thousand
-agent-days can not be checked on a hundred of them; then the answer is that nobody knows.
+A budget of one alert in a thousand agent-days can not be checked on a hundred of them; then the answer is that nobody
+knows.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ class BudgetReport(NamedTuple):
     def describe(self) -> list[str]:
         """The promise in words, one line each."""
         lines = [
-            f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days by behaviour (hard signals "
-            "come on top):"
+            f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days (hard signals included):"
         ]
         for report in self.levels:
             verdict = "" if report.enough_data else "; too little history to tell"
@@ -78,6 +77,7 @@ def check_budget(
     p_values: npt.NDArray[np.float64],
     settings: RiskEvaluationSettings,
     habits: npt.NDArray[np.int8] | None = None,
+    signals: npt.NDArray[np.float64] | None = None,
 ) -> BudgetReport:
     """Run the held-out p-values of a history through the risk kernel.
 
@@ -86,6 +86,7 @@ def check_budget(
         p_values: float64 (n, 3), held-out p-values of each by concern, see `train_with_held_out`.
         settings: budget and risk that are asked about.
         habits: int8 (n,), see `risk.update`; None = all are usual.
+        signals: float64 (n,), likewise; None = there were none.
     """
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, event_columns.GROUP]
@@ -101,7 +102,7 @@ def check_budget(
         np.ones(n),
         np.zeros(n),
         model.coverage(groups),
-        np.zeros(n),
+        np.zeros(n) if signals is None else signals,
         level_thresholds.model_thresholds(model, settings.alert_budget),
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],

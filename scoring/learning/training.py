@@ -225,7 +225,9 @@ def train_and_save(
     sensitive = engine.risk.sensitive_types
     trained = train_walk_forward(columns, salt, version, settings, progress, sensitive)
     model = trained.model
-    report = check_budget(model, trained.validation_events, trained.p_values, engine.risk, trained.habits)
+    report = check_budget(
+        model, trained.validation_events, trained.p_values, engine.risk, trained.habits, trained.signals
+    )
     sessions = len(set(session_ids(columns).tolist()))
     manifest = save_trained_model(directory, model, settings, sessions, now_ms)
     return TrainedVersion(model, manifest, read_manifest(directory)[1], report)

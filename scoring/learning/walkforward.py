@@ -36,8 +36,6 @@ from ...models.model_training import TrainingProgress, agent_seeds, train_with_h
 from ...models.trained_model import AgentSeeds, TrainedModel
 from ..engine import risk, usual_oddness
 from ..engine.engine import Engine, EngineSettings
-from ..engine.hard_signals import hard_signal_codes
-from ..engine.settings import RiskEvaluationSettings
 from ..engine.usual_oddness import USUAL
 from .question_rehearsal import rehearse_questions
 
@@ -63,12 +61,14 @@ class WalkForwardResult(NamedTuple):
         validation_events: those events, m of them, in order.
         p_values: float64 (m, 3), of each by concern.
         habits: int8 (m,), what each is to the habits of its agent, see `usual_oddness`.
+        signals: float64 (m,), evidence of hard signals, natural log, with all of them on.
     """
 
     model: TrainedModel
     validation_events: EventColumns
     p_values: npt.NDArray[np.float64]
     habits: npt.NDArray[np.int8]
+    signals: npt.NDArray[np.float64]
 
 
 class _LivePathScores(NamedTuple):
@@ -79,6 +79,7 @@ class _LivePathScores(NamedTuple):
     statistics: npt.NDArray[np.float64]  # (n, 3)
     addable: npt.NDArray[np.bool_]  # those to which evidence can be added
     habits: npt.NDArray[np.int8]  # see `WalkForwardResult`
+    signals: npt.NDArray[np.float64]  # likewise
 
 
 def train_walk_forward(
@@ -105,7 +106,8 @@ def train_walk_forward(
     detector = model.detector
     model = _with_rehearsed_questions(model, columns.take(taught))
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
-        return WalkForwardResult(model, columns, held_out.concerns.p_value, np.full(len(columns), USUAL, np.int8))
+        nothing = np.full(len(columns), USUAL, np.int8), np.zeros(len(columns))
+        return WalkForwardResult(model, columns, held_out.concerns.p_value, *nothing)
     first = _model_of(model, before, as_odd=True)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
@@ -130,7 +132,7 @@ def train_walk_forward(
         alarms=(first_tail, second_tail, third_tail),
     )
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
-    return WalkForwardResult(model, after, p_values, lived.habits)
+    return WalkForwardResult(model, after, p_values, lived.habits, lived.signals)
 
 
 def _with_rehearsed_questions(model: TrainedModel, history: EventColumns) -> TrainedModel:
@@ -207,21 +209,22 @@ def _seeds_with_oddness(
 def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScores:
     """The live path over *columns*, which go on where the model's history ends."""
     agents = max(2, len(np.unique(columns.names[:, event_columns.AGENT])))
-    # Behaviour alone: hard signals come on top, and an operator may have switched them off. Nothing needs the events
-    # themselves here, and a history that is kept for training has none.
-    settings = EngineSettings(RiskEvaluationSettings(disabled_signals=hard_signal_codes()), capacity=agents)
-    engine = Engine(model, settings, None)
+    # Hard signals are inside the budget. Nothing needs the events themselves here, and a history that is kept for
+    # training has none.
+    engine = Engine(model, EngineSettings(capacity=agents), None)
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
     columns = EventColumns(stubs, *columns[1:])
     shape = len(columns), len(CONCERNS)
     addable, habits = np.zeros(len(columns), np.bool_), np.full(len(columns), USUAL, np.int8)
-    lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), addable, habits)
+    signals = np.zeros(len(columns))
+    lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), addable, habits, signals)
     for start in range(0, len(columns), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(columns)))
         scored = engine.score(columns.take(rows))
         lived.anomaly[rows], lived.concerns[rows] = scored.effective_anomaly, scored.effective_concerns
         lived.statistics[rows] = scored.concern_risk[:, :, risk.CONCERN_STATISTIC]
         addable[rows], habits[rows] = (scored.vectors[:, _ADDED] > 0.0).any(axis=1), scored.habits
+        signals[rows] = scored.signals
     return lived
 
 

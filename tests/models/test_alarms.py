@@ -14,7 +14,7 @@ from trustwatch.models.betting import (
     damped_bets,
     fit_alarm_tail,
 )
-from trustwatch.scoring.engine.level_thresholds import MAX_STRETCH, thresholds
+from trustwatch.scoring.engine.level_thresholds import LEAST_STRETCH, MAX_STRETCH, RESERVE, thresholds
 from trustwatch.scoring.engine.settings import AlertBudget
 
 DAY_MS = 86_400_000
@@ -61,7 +61,7 @@ def test_the_budget_is_kept_on_days_to_come() -> None:
 
 
 def test_what_reaches_further_asks_for_more() -> None:
-    """Thresholds rise with the tail and never fall below what independent events would need."""
+    """Thresholds rise with the tail, between two bounds beside what independent events would need."""
     rates, budget = np.array([100.0]), AlertBudget()
     free = thresholds(rates, budget)
     heavy = AlarmTail(10.0, 4.0, TAIL_SHARE, MIN_AGENT_DAYS)
@@ -69,7 +69,12 @@ def test_what_reaches_further_asks_for_more() -> None:
     assert (thresholds(rates, budget, 0.2, heavy) > free).all()
     wild = AlarmTail(100.0, 400.0, TAIL_SHARE, MIN_AGENT_DAYS)
     assert np.allclose(thresholds(rates, budget, 0.2, wild), MAX_STRETCH * free)
-    assert np.array_equal(thresholds(rates, budget, 0.2, AlarmTail(1.0, 0.1, TAIL_SHARE, MIN_AGENT_DAYS)), free)
+    calm = AlarmTail(1.0, 0.1, TAIL_SHARE, MIN_AGENT_DAYS)
+    assert np.allclose(thresholds(rates, budget, 0.2, calm), LEAST_STRETCH * free)
+    usual = AlarmTail(4.0, 1.0, TAIL_SHARE, MIN_AGENT_DAYS)
+    assert thresholds(rates, budget, 0.2, usual)[0, 0] == pytest.approx(usual.level_for_share(0.02 / RESERVE))
+    fleet, busy, quiet = thresholds(np.array([100.0, 300.0, 10.0]), budget, 0.2, usual)
+    assert np.allclose(busy, fleet + math.log(3.0)) and np.array_equal(quiet, fleet)
     unusable = AlarmTail(10.0, 4.0, TAIL_SHARE, MIN_AGENT_DAYS - 1)
     assert np.array_equal(thresholds(rates, budget, 0.2, unusable), thresholds(rates, budget, 0.2))
 

@@ -14,7 +14,9 @@ from trustwatch.ingest.features import layout
 from trustwatch.models.detector import FAMILIAR_EVENTS
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
+from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.engine.usual_oddness import USUAL
+from trustwatch.scoring.learning.budget_check import check_budget
 from trustwatch.scoring.learning.training import TrainingHistory
 from trustwatch.scoring.learning.walkforward import (
     MIN_VALIDATION_EVENTS,
@@ -166,14 +168,20 @@ def test_files_one_after_the_other_are_rehearsed_in_time(learned: WalkForwardRes
     assert found.validation_events.time_ms.min() == learned.validation_events.time_ms.min()
 
 
-def test_hard_signals_set_no_thresholds(learned: WalkForwardResult, kit: Any, make: Any) -> None:
-    """They come on top: a history full of them has the thresholds of its behaviour."""
+def test_hard_signals_are_inside_the_budget(kit: Any, make: Any) -> None:
+    """What they cost on the history is in the report: one full of them alerts, however calm its behaviour."""
     events = make.stream(31, EVENTS, AGENTS)
     for made in events:
         made["agent"]["capabilities"] = ["other"]
     found = train_walk_forward(kit.columns(events), make.SALT, "outside", make.SETTINGS)
-    for ours, plain in zip(found.model.alarms, learned.model.alarms, strict=True):
-        assert ours.start <= plain.start + 2.0
+    assert (found.signals == 3.0).all()
+    whole, behaviour = (
+        check_budget(
+            found.model, found.validation_events, found.p_values, RiskEvaluationSettings(), found.habits, signals
+        )
+        for signals in (found.signals, None)
+    )
+    assert whole.levels[0].alerts > behaviour.levels[0].alerts
 
 
 def test_batches_change_no_bit(learned: WalkForwardResult, kit: Any, make: Any) -> None:
