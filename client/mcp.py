@@ -74,6 +74,8 @@ class TrustMcpMiddleware:
         untrusted: tools whose answers may hold what others wrote (mail, web pages, tickets, files), `resources/read`
             for resources; None = it is not known of any.
         calls: asks about each call of a tool before it is made (`AsyncCallVerdicts`); best with *origins*.
+        resource: names the resource of a request, so that single tools can have a type (`risk.sensitive_types`) or lie
+            outside; where there is none, or for None, the type is `mcp` and the id the tool's.
     """
 
     def __init__(
@@ -89,9 +91,11 @@ class TrustMcpMiddleware:
         origins: OriginTracker | None = None,
         untrusted: Collection[str] | None = None,
         calls: CallJudge | None = None,
+        resource: Callable[[Context], EventResource | None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._server = server
+        self._resource = resource or (lambda _: None)
         self._caller = caller or caller_from_token
         self._guard = Guard(client, sender, approved, calls)
         self._effects = effects or {}
@@ -178,7 +182,7 @@ class TrustMcpMiddleware:
             outcome=outcome[0],
             error=outcome[1],
             effect=effect,
-            resource=_resource(ctx, self._server, name),
+            resource=self._resource(ctx) or _default_resource(ctx, self._server, name),
             peer=self._server,
             session=_session_id(ctx),
         )
@@ -235,7 +239,7 @@ def _values_of_block(block: object) -> Iterator[object]:
         yield from _values_of_block(block.get("resource"))
 
 
-def _resource(ctx: Context, server: str, name: str | None) -> EventResource:
+def _default_resource(ctx: Context, server: str, name: str | None) -> EventResource:
     if ctx.method == "resources/read" and name:
         return EventResource(type="mcp", id=urlsplit(name)._replace(query="", fragment="").geturl(), target=server)
     return EventResource(type="mcp", id=f"{server}/{name}" if name else server, target=server)

@@ -16,6 +16,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
 from trustwatch.client import Caller, CallVerdict, OriginTracker, TokenPolicy
+from trustwatch.client.events import EventResource
 from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
@@ -113,6 +114,32 @@ def test_a_tool_call_is_one_event(mode: str) -> None:
     assert (event.resource.id, event.resource.target) == ("ledger/pay", "ledger")
     assert event.duration_ms is not None
     assert b"acct-9001" not in msgspec.json.encode(event)
+
+
+def test_single_tools_can_have_resources_of_their_own_kind() -> None:
+    """What is named is told, and judged, by type and place; other requests keep the kind that all tools have."""
+
+    def resource(ctx: Any) -> EventResource | None:
+        named = {"balance": EventResource(type="account"), "pay": EventResource(type="payee", external=True)}
+        return named.get((ctx.params or {}).get("name"))
+
+    judge = ScriptedJudge(CallVerdict("allow", allow=True))
+    world = GuardedMcpServer(ScriptedAnswer(CALM), calls=judge, resource=resource)
+
+    async def work(client: Client) -> None:
+        await client.call_tool("balance", {"account": "acct-1"})
+        await client.call_tool("pay", {"account": "acct-1", "amount": 7})
+        await client.read_resource("ledger://accounts")
+
+    world.run(work)
+
+    told = {one.action: one.resource for one in world.told.events if one.action != "tools/list"}
+    assert {action: named and (named.type, named.id, named.external) for action, named in told.items()} == {
+        "balance": ("account", None, None),
+        "pay": ("payee", None, True),
+        "resources/read": ("mcp", "ledger://accounts", None),
+    }
+    assert [event.resource and event.resource.type for event in judge.asked] == ["account", "payee"]
 
 
 def test_a_tool_that_fails_is_an_error_though_the_call_is_answered() -> None:
