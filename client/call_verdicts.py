@@ -95,11 +95,11 @@ class _CallQuestions:
         return verdict
 
     def without_answer(self, caller: Caller, error: Exception) -> CallVerdict:
-        """What holds after *error*, whatever it is. Raises TrustUnavailable."""
+        """The verdict that holds after *error*, whatever it is. Raises TrustUnavailable."""
         return self._apply_fail_mode(caller, _cause_of(error), type(error).__name__)
 
     def _apply_fail_mode(self, caller: Caller, cause: FailureCause, detail: str) -> CallVerdict:
-        """What holds without an answer; counted, and logged once until there is one again."""
+        """The verdict that holds without an answer; counted, and logged once until there is one again."""
         self.counters.increment(f"cause_{cause}")
         self.counters.increment("fail_open" if self._fail_open else "fail_closed")
         if cause not in self._logged_causes:
@@ -233,7 +233,7 @@ def _cause_of(error: Exception) -> FailureCause:
 
 
 def _question(event: AuditEvent) -> bytes:
-    told = {name: value for name in _ASKED if (value := getattr(event, name)) is not None}
+    members = {name: value for name in _ASKED if (value := getattr(event, name)) is not None}
     if event.type in _CALL_TYPES:
-        told["type"] = event.type
-    return msgspec.json.encode(told)
+        members["type"] = event.type
+    return msgspec.json.encode(members)

@@ -57,7 +57,7 @@ STATE_ROW_WITH_HABITS = _row_with_values(session_numbers=6)
 
 
 class StateLayout(NamedTuple):
-    """What names a layout in stored state: generation and kinds of items as in `layout`, and the row."""
+    """Name of a layout in stored state: generation and kinds of items as in `layout`, and the row."""
 
     generation: int
     kinds: int
