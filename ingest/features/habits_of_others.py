@@ -149,15 +149,15 @@ def telling_habit(
     baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array
 ) -> CountedHabit | None:
     """Item of an event that tells most for the peers; None where nothing is compared. Arguments as for the feature."""
-    scope, told = np.uint64(own_scope(agent)), []  # called from Python, a kernel gives an int
+    scope, habits = np.uint64(own_scope(agent)), []  # called from Python, a kernel gives an int
     for kind in COMPARED_KINDS.tolist():
         counts = _compared_counts(baseline, rows, scopes, scope, kind, items[kind])
         if counts[1] > 0.0:
             group = shared_count(baseline, scopes[layout.PEERS], items[kind])
             in_group = float(baseline.totals[rows[layout.PEERS], kind, 0])
-            counted = (round(count) for count in (counts[0], counts[1], group, in_group))
-            told.append((item_bits(*counts), CountedHabit(kind, *counted)))
-    return max(told)[1] if told else None
+            counts_of_habit = (round(count) for count in (counts[0], counts[1], group, in_group))
+            habits.append((item_bits(*counts), CountedHabit(kind, *counts_of_habit)))
+    return max(habits)[1] if habits else None
 
 
 @compiled
