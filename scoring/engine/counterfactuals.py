@@ -1,4 +1,4 @@
-"""What an event would be, had one thing in it been usual: the ground of "low had the target been usual".
+"""Levels of an event, had one thing in it been usual: the ground of "low had the target been usual".
 
 Said is only what another event could have had in its place: a target, a key, a size. Pace, order and what has gathered
 are of the events before it, and no other event at its place would have changed them.

@@ -94,7 +94,7 @@ def _counted(number: int, item: Item) -> str:
 
 
 def _uncounted_text(item: Item) -> str:
-    """What is usual for an agent whose names nobody counted."""
+    """Text of what is usual for an agent whose names nobody counted."""
     return f"the {item.plural} that are known of this agent"
 
 
@@ -259,7 +259,7 @@ class ReasonWriter:
         return f"{count:,} of {total:,} {item.plural} in the history of its peer group"
 
     def _count_among_peers(self, seen: Row, kind: int) -> tuple[int, int]:
-        """How often the model's history has the row's item in the peer group, the agent included; and all of its
+        """Counts in the model's history of the peer group, the agent included: of the row's item, and of all of its
         kind."""
         at, item = self._baseline_rows(seen)[layout.PEERS], seen.found.items[seen.at, kind]
         if at < 0 or item == 0:
