@@ -128,7 +128,7 @@ def open_service_store(settings: Settings) -> SqlStore:
 
 
 def identity_key_path(settings: Settings) -> Path:
-    """Where the identity key of the deployment is."""
+    """Path of the identity key of the deployment."""
     return settings.identity.key_file or settings.data_dir / IDENTITY_KEY_FILE
 
 

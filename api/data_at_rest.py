@@ -66,11 +66,11 @@ def _kept_paths(settings: Settings) -> Iterator[Path]:
 
 def _close(path: Path, closed: int) -> None:
     try:
-        found = path.lstat()
-        if stat.S_ISLNK(found.st_mode) or not found.st_mode & closed:
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode) or not status.st_mode & closed:
             return
-        mode = stat.S_IMODE(found.st_mode)
-        if stat.S_ISDIR(found.st_mode) and _is_shared(path, found):
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISDIR(status.st_mode) and _is_shared(path, status):
             _log.warning(
                 "other users may look into a folder that is not ours alone", path=str(path), mode=f"{mode:04o}"
             )
@@ -86,9 +86,9 @@ def _close(path: Path, closed: int) -> None:
     _log.warning("other users could read our data; closed", path=str(path), was=f"{mode:04o}", advice=advice)
 
 
-def _is_shared(folder: Path, found: os.stat_result) -> bool:
+def _is_shared(folder: Path, status: os.stat_result) -> bool:
     """True for /tmp, /srv and the like, and for a folder that holds something of another user."""
-    if found.st_mode & stat.S_ISVTX or folder.parent == folder.parent.parent:
+    if status.st_mode & stat.S_ISVTX or folder.parent == folder.parent.parent:
         return True
     with os.scandir(folder) as entries:
-        return any(entry.stat(follow_symlinks=False).st_uid != found.st_uid for entry in entries)
+        return any(entry.stat(follow_symlinks=False).st_uid != status.st_uid for entry in entries)

@@ -71,7 +71,7 @@ def detector_figures(features: int, quick: bool) -> list[dict[str, Any]]:
     groups = rng.integers(1, 9, len(X)).astype(np.uint64)
     sessions = rng.integers(0, 500, len(X)).astype(np.uint64)
     names = [f"f{i}" for i in range(features)]
-    detector = fit_detector(X, groups, sessions, DetectorSettings(trees=TREES), names)
+    detector = fit_detector(X, groups, sessions, DetectorSettings(trees=TREES), names)[0]
     return [_detector_figure(detector, X[:n].copy(), groups[:n].copy(), quick) for n in BUDGET_US]
 
 

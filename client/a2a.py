@@ -274,9 +274,9 @@ class _WatchedCall:
         """Take ids from the answer that the request did not have, such as those of a new task."""
         self._context = self._context or _shortened_text(getattr(result, "context_id", None))
         if self._trace.is_on and self._characters_left > 0:
-            told = [part for one in _messages_in(result) for part in _parts_of(one).values()]
-            self._answers.append(told)
-            self._characters_left -= len(text_of(told, self._characters_left))
+            parts = [part for message in _messages_in(result) for part in _parts_of(message).values()]
+            self._answers.append(parts)
+            self._characters_left -= len(text_of(parts, self._characters_left))
         own = getattr(result, "id", None) if isinstance(result, types.Task) else getattr(result, "task_id", None)
         self._task = self._task or _shortened_text(own)
 
@@ -319,13 +319,13 @@ def _messages_in(result: object) -> Iterator[Any]:
 
 def _parts_of(message: Any) -> dict[str, list[object]]:
     """Texts, addresses, names of files and data of a message, by kind; files themselves are not read."""
-    found: dict[str, list[object]] = {"text": [], "url": [], "filename": [], "data": []}
+    parts: dict[str, list[object]] = {"text": [], "url": [], "filename": [], "data": []}
     for part in message.parts:
         for name in ("text", "url", "filename"):
             if value := getattr(part, name):
-                found[name].append(value)
-    found["data"].extend(get_data_parts(message.parts))
-    return found
+                parts[name].append(value)
+    parts["data"].extend(get_data_parts(message.parts))
+    return parts
 
 
 def refusal_error(ruling: Ruling) -> A2AError:

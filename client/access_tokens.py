@@ -240,8 +240,3 @@ def _valid_token_or_raise(valid: str | None, error: Exception) -> str:
     if isinstance(error, TokenFailed):
         raise error
     raise TokenFailed(f"the token endpoint does not answer: {type(error).__name__}") from None
-
-
-def bearer_header(token: str) -> dict[str, str]:
-    """Header that carries the token."""
-    return {"authorization": f"Bearer {token}"}

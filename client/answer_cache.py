@@ -24,8 +24,6 @@ _QUESTION_ERROR_STATUSES = (400, 409, 413, 422)
 QUERY_PATH = "/v1/risk/query"
 MAX_QUESTIONS = 1_000
 MAX_PAUSE_S = 30.0
-RETRYABLE_ERRORS = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
-"""A connection that ended under a request: a look-up may be made again, once, within the same budget."""
 LOOKUP_COUNTERS = (
     "asked",
     "cache",
@@ -92,6 +90,10 @@ class AnswerCache:
         if (answer := self.cached_answer(question)) is not None:
             return answer
         return None if _is_valid_question(question) else INVALID_QUESTION
+
+    def count_request(self) -> None:
+        """Count an attempt to ask the service."""
+        self.counters.increment("requests")
 
     def plan(
         self, questions: Sequence[Question], in_flight: Mapping[Question, FlightT]

@@ -107,7 +107,7 @@ class _Traced(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def rank(self) -> int:
-        """What is sent first where not all is: untrusted results, other results, values from nowhere, the rest."""
+        """Order of sending where not all are sent: untrusted results, other results, values from nowhere, the rest."""
         if self.seen is None:
             return 2
         if self.seen.kind != "tool":
@@ -164,8 +164,8 @@ class ArgumentOrigins:
         hashed = self._fingerprint()
         self._counters.increment("traced" if hashed is not None else "no_key")
         derived = any(value.seen is not None and value.seen.untrusted for value in traced)
-        told = None if hashed is None else self._told(traced, hashed)
-        return TracedCall(index, _label(action), told, derived)
+        event_arguments = None if hashed is None else self._event_arguments(traced, hashed)
+        return TracedCall(index, _label(action), event_arguments, derived)
 
     def finish_call(self, call: TracedCall, result: object, *, untrusted: bool | None = None) -> bool | None:
         """Remember the result of a call.
@@ -179,9 +179,9 @@ class ArgumentOrigins:
             `untrusted_result` for the event: true also where the call was made with a value out of an untrusted
             result, since whoever wrote that one chose what this one tells.
         """
-        told = True if untrusted or call.derived else untrusted
-        self._remember("tool", result, call.index, call.action, untrusted=bool(told))
-        return told
+        untrusted_result = True if untrusted or call.derived else untrusted
+        self._remember("tool", result, call.index, call.action, untrusted=bool(untrusted_result))
+        return untrusted_result
 
     def _remember(
         self, kind: SeenKind, value: object, call: int = -1, action: str = "", *, untrusted: bool = False
@@ -269,13 +269,13 @@ class ArgumentOrigins:
         return _Traced(name, text, seen, part=seen is not None)
 
     @staticmethod
-    def _copied_from(found: Sequence[Sequence[SeenText]]) -> SeenText | None:
+    def _copied_from(holders_by_piece: Sequence[Sequence[SeenText]]) -> SeenText | None:
         """The text that most of the pieces stand in, given those that hold each piece."""
         counts: dict[SeenText, int] = {}
-        for texts in found:
+        for texts in holders_by_piece:
             for seen in texts:
                 counts[seen] = counts.get(seen, 0) + 1
-        most = [seen for seen, count in counts.items() if count > COPIED_SHARE * len(found)]
+        most = [seen for seen, count in counts.items() if count > COPIED_SHARE * len(holders_by_piece)]
         return min(most, key=lambda seen: (-counts[seen], seen.order), default=None)
 
     def _inner_values(self, name: str, text: str, whole: Sequence[str] = ()) -> Iterator[_Traced]:
@@ -293,7 +293,7 @@ class ArgumentOrigins:
         while len(self._made_up) > self._limits.made_up:
             self._made_up.popitem(last=False)
 
-    def _told(self, traced: Sequence[_Traced], hashed: Fingerprint) -> list[EventArgument]:
+    def _event_arguments(self, traced: Sequence[_Traced], hashed: Fingerprint) -> list[EventArgument]:
         """The arguments of the event, in the order of the call."""
         if len(traced) > self._limits.sent:
             self._count("cut", 1)
@@ -362,14 +362,14 @@ def text_of(value: object, most: int) -> str:
         return value[:most]
     if isinstance(value, (bytes, bytearray)):
         return bytes(value[:most]).decode(errors="replace")
-    found, left = [], most
+    texts, remaining = [], most
     for leaf in _leaves_of(value, 0):
         text = leaf if isinstance(leaf, str) else (number_form(leaf) or "").removeprefix("#")
-        found.append(text[:left])
-        left -= len(text) + 1
-        if left <= 0:
+        texts.append(text[:remaining])
+        remaining -= len(text) + 1
+        if remaining <= 0:
             break
-    return "\n".join(found)
+    return "\n".join(texts)
 
 
 def inner_forms(text: str) -> list[str]:

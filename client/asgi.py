@@ -264,9 +264,9 @@ def default_resource(scope: Mapping[str, Any]) -> EventResource:
 def _matched_route(app: App, scope: Scope) -> object:
     """The route that the router of a Starlette or FastAPI app will put into the scope; None where that is not known."""
     for route in getattr(app, "routes", ()):
-        match, found = route.matches(scope)
+        match, child_scope = route.matches(scope)
         if getattr(match, "name", "") == "FULL":
-            return found.get("route")
+            return child_scope.get("route")
     return None
 
 

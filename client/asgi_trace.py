@@ -67,8 +67,8 @@ class RequestTrace:
         values = _form_values(self._scope.get("query_string", b"").decode("latin-1"))
         media_type = _media_type(headers.get(b"content-type", b""))
         if not media_type or _is_readable(media_type):
-            told = _values_of(await self._read_body(), media_type)
-            for name, value in (told if isinstance(told, dict) else {"body": told}).items():
+            body = _values_of(await self._read_body(), media_type)
+            for name, value in (body if isinstance(body, dict) else {"body": body}).items():
                 values[name] = [values[name], value] if name in values else value
         return values
 

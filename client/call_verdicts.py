@@ -6,19 +6,18 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import quote, urlencode
 
 import httpx2
 import msgspec
 
-from .access_tokens import AccessTokens, AsyncAccessTokens, AsyncTokenSource, TokenSource, bearer_header
-from .answer_cache import RETRYABLE_ERRORS, classify_refusal
+from .access_tokens import AsyncTokenSource, TokenSource
+from .answer_cache import classify_refusal
 from .caller import Caller
 from .counters import Counters
 from .events import AuditEvent
-from .http_clients import async_http_client, http_client
+from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection
 from .settings import validate_url
 from .timing import Clock, SystemClock
 from .trust_errors import FailureCause, TrustUnavailable
@@ -96,11 +95,11 @@ class _CallQuestions:
         return verdict
 
     def without_answer(self, caller: Caller, error: Exception) -> CallVerdict:
-        """What holds after *error*, whatever it is. Raises TrustUnavailable."""
+        """The verdict that holds after *error*, whatever it is. Raises TrustUnavailable."""
         return self._apply_fail_mode(caller, _cause_of(error), type(error).__name__)
 
     def _apply_fail_mode(self, caller: Caller, cause: FailureCause, detail: str) -> CallVerdict:
-        """What holds without an answer; counted, and logged once until there is one again."""
+        """The verdict that holds without an answer; counted, and logged once until there is one again."""
         self.counters.increment(f"cause_{cause}")
         self.counters.increment("fail_open" if self._fail_open else "fail_closed")
         if cause not in self._logged_causes:
@@ -112,7 +111,7 @@ class _CallQuestions:
         raise TrustUnavailable(cause, f"verdict on a call: {detail}", (caller.agent_id,))
 
 
-class CallVerdicts:
+class CallVerdicts(ClosedOnExit):
     """Asks about calls; safe from any thread. Nothing is cached: each call is another one.
 
     Args:
@@ -136,9 +135,7 @@ class CallVerdicts:
     ) -> None:
         self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
         self._budget_s = budget_s
-        self._owns_http = http is None
-        self._http = http_client(http)
-        self._tokens = AccessTokens(token, clock or SystemClock(), self._http)
+        self._connection = ServiceConnection(token, clock or SystemClock(), http)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trustwatch-calls")
 
     def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
@@ -148,7 +145,7 @@ class CallVerdicts:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
         try:
-            asked = self._pool.submit(self._post, *self._questions.request(caller, event))
+            asked = self._pool.submit(self._connection.ask, *self._questions.request(caller, event), self._budget_s)
             try:
                 reply = asked.result(self._budget_s)
             finally:
@@ -164,34 +161,10 @@ class CallVerdicts:
     def close(self) -> None:
         """End threads and connections."""
         self._pool.shutdown(cancel_futures=True)
-        if self._owns_http:
-            self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _post(self, url: str, body: bytes) -> httpx2.Response:
-        """Ask; a token that the service refuses, or a kept connection that it closed, is replaced once."""
-        for last in (False, True):
-            token = self._tokens.get()
-            try:
-                reply = self._http.post(url, content=body, headers=_headers(token), timeout=self._budget_s)
-            except RETRYABLE_ERRORS:
-                if last:
-                    raise
-                continue
-            if reply.status_code != 401 or last:
-                return reply
-            self._tokens.discard_token(token)
-        raise AssertionError("unreachable")
+        self._connection.close()
 
 
-class AsyncCallVerdicts:
+class AsyncCallVerdicts(AsyncClosedOnExit):
     """`CallVerdicts` for asyncio; belongs to the event loop that first uses it.
 
     Args:
@@ -212,9 +185,7 @@ class AsyncCallVerdicts:
     ) -> None:
         self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
         self._budget_s = budget_s
-        self._owns_http = http is None
-        self._http = async_http_client(http)
-        self._tokens = AsyncAccessTokens(token, clock or SystemClock(), self._http)
+        self._connection = AsyncServiceConnection(token, clock or SystemClock(), http)
         self._tasks: set[asyncio.Task[httpx2.Response]] = set()
 
     async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
@@ -224,7 +195,7 @@ class AsyncCallVerdicts:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
         try:
-            asked = asyncio.create_task(self._post(*self._questions.request(caller, event)))
+            asked = asyncio.create_task(self._connection.ask(*self._questions.request(caller, event), self._budget_s))
             self._tasks.add(asked)
             asked.add_done_callback(self._forget)
             # What is late goes on: it may bring the token that the next question needs.
@@ -242,32 +213,12 @@ class AsyncCallVerdicts:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._owns_http:
-            await self._http.aclose()
+        await self._connection.close()
 
     def _forget(self, asked: asyncio.Task[httpx2.Response]) -> None:
         self._tasks.discard(asked)
         if not asked.cancelled():
             asked.exception()  # of one that was late nobody else asks, and asyncio would complain
-
-    async def _post(self, url: str, body: bytes) -> httpx2.Response:
-        """Ask; a token that the service refuses, or a kept connection that it closed, is replaced once."""
-        for last in (False, True):
-            token = await self._tokens.get()
-            try:
-                reply = await self._http.post(url, content=body, headers=_headers(token), timeout=self._budget_s)
-            except RETRYABLE_ERRORS:
-                if last:
-                    raise
-                continue
-            if reply.status_code != 401 or last:
-                return reply
-            self._tokens.discard_token(token)
-        raise AssertionError("unreachable")
-
-
-def _headers(token: str) -> dict[str, str]:
-    return {"content-type": "application/json"} | bearer_header(token)
 
 
 def _cause_of(error: Exception) -> FailureCause:
@@ -282,7 +233,7 @@ def _cause_of(error: Exception) -> FailureCause:
 
 
 def _question(event: AuditEvent) -> bytes:
-    told = {name: value for name in _ASKED if (value := getattr(event, name)) is not None}
+    members = {name: value for name in _ASKED if (value := getattr(event, name)) is not None}
     if event.type in _CALL_TYPES:
-        told["type"] = event.type
-    return msgspec.json.encode(told)
+        members["type"] = event.type
+    return msgspec.json.encode(members)

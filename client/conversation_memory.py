@@ -153,12 +153,12 @@ class ConversationMemory:
         return next(iter(self._ordered(mask)), None)
 
     def _ordered(self, mask: int) -> list[SeenText]:
-        found = []
+        texts = []
         while mask:
             low = mask & -mask
-            found.append(self._by_bit[low.bit_length() - 1])
+            texts.append(self._by_bit[low.bit_length() - 1])
             mask ^= low
-        return sorted(found, key=_order_of) if len(found) > 1 else found
+        return sorted(texts, key=_order_of) if len(texts) > 1 else texts
 
     @staticmethod
     def _keys(normal: str) -> list[str]:

@@ -7,16 +7,15 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Mapping
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import httpx2
 import msgspec
 
-from .access_tokens import AccessTokens, AsyncAccessTokens, AsyncTokenSource, TokenSource, bearer_header
+from .access_tokens import AsyncTokenSource, TokenSource
 from .counters import Counters
 from .events import AuditEvent, encode_event
-from .http_clients import async_http_client, http_client
+from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection
 from .settings import SenderSettings, validate_url
 from .timing import Clock, SystemClock, backoff, retry_after
 
@@ -194,7 +193,7 @@ def _read_receipt(body: bytes) -> _IngestReceipt:
         return _IngestReceipt()
 
 
-class EventSender:
+class EventSender(ClosedOnExit):
     """Queues events and sends them in batches; `send` never waits for the network. Safe from any thread.
 
     An event's id is set when it is queued, so an attempt that is repeated makes duplicates, which the service drops.
@@ -223,9 +222,7 @@ class EventSender:
         clock = clock or SystemClock()
         self._settings = settings or SenderSettings()
         self._queue = EventQueue(self._settings, clock)
-        self._owns_http = http is None
-        self._http = http_client(http)
-        self._tokens = AccessTokens(token, clock, self._http)
+        self._connection = ServiceConnection(token, clock, http)
         self._changed = threading.Condition()
         self._closing = False
         self._closing_event = threading.Event()
@@ -262,21 +259,12 @@ class EventSender:
         with self._changed:
             self._changed.notify_all()
         self._thread.join(timeout_s)
-        if self._owns_http:
-            self._http.close()
+        self._connection.close()
         return left == 0
 
     def counts(self) -> Mapping[str, int]:
         """Counters by name; docs/client.md lists them."""
         return self._queue.counters.as_dict()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -302,17 +290,14 @@ class EventSender:
     def _post_batch(self, body: bytes) -> tuple[int | None, Mapping[str, str], bytes]:
         """Status, headers and body of the reply; no status where there is none."""
         try:
-            token = self._tokens.get()
-            headers = NDJSON_HEADERS | bearer_header(token)
-            reply = self._http.post(self._url, content=body, headers=headers, timeout=self._settings.request_timeout_s)
+            timeout_s = self._settings.request_timeout_s
+            reply = self._connection.send("POST", self._url, timeout_s, body=body, headers=NDJSON_HEADERS)
         except Exception:  # network, or a token callable of the user's; the thread must go on
             return None, {}, b""
-        if reply.status_code == 401:
-            self._tokens.discard_token(token)
         return reply.status_code, reply.headers, reply.content
 
 
-class AsyncEventSender:
+class AsyncEventSender(AsyncClosedOnExit):
     """`EventSender` for asyncio. The task starts with the first event; `send` is called in the loop and never waits.
 
     Args:
@@ -334,9 +319,7 @@ class AsyncEventSender:
         clock = clock or SystemClock()
         self._settings = settings or SenderSettings()
         self._queue = EventQueue(self._settings, clock)
-        self._owns_http = http is None
-        self._http = async_http_client(http)
-        self._tokens = AsyncAccessTokens(token, clock, self._http)
+        self._connection = AsyncServiceConnection(token, clock, http)
         self._changed = asyncio.Event()
         self._done = asyncio.Event()
         self._closing_event = asyncio.Event()
@@ -377,21 +360,12 @@ class AsyncEventSender:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         left = self._queue.discard_remaining()
-        if self._owns_http:
-            await self._http.aclose()
+        await self._connection.close()
         return left == 0
 
     def counts(self) -> Mapping[str, int]:
         """Counters by name; docs/client.md lists them."""
         return self._queue.counters.as_dict()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def _run(self) -> None:
         while True:
@@ -435,13 +409,8 @@ class AsyncEventSender:
     async def _post_batch(self, body: bytes) -> tuple[int | None, Mapping[str, str], bytes]:
         """Status, headers and body of the reply; no status where there is none."""
         try:
-            token = await self._tokens.get()
-            headers = NDJSON_HEADERS | bearer_header(token)
-            reply = await self._http.post(
-                self._url, content=body, headers=headers, timeout=self._settings.request_timeout_s
-            )
+            timeout_s = self._settings.request_timeout_s
+            reply = await self._connection.send("POST", self._url, timeout_s, body=body, headers=NDJSON_HEADERS)
         except Exception:  # network, or a token callable of the user's; the task must go on
             return None, {}, b""
-        if reply.status_code == 401:
-            self._tokens.discard_token(token)
         return reply.status_code, reply.headers, reply.content

@@ -7,16 +7,14 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from types import TracebackType
-from typing import Self
 
 import httpx2
 import msgspec
 
-from .access_tokens import AccessTokens, TokenSource, bearer_header
+from .access_tokens import TokenSource
 from .bounded_cache import BoundedCache
 from .counters import Counters
-from .http_clients import http_client
+from .service_connection import ClosedOnExit, ServiceConnection
 from .settings import validate_url
 from .timing import Clock, SystemClock
 from .trust_errors import OriginKeyUnavailable, TokenFailed
@@ -47,12 +45,12 @@ class _IssuedKey(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
-def _told(error: Exception) -> str:
+def _log_text(error: Exception) -> str:
     """Text for the log: our own words; of other errors the kind alone, since their texts may hold what was sent."""
     return str(error) if isinstance(error, OriginKeyUnavailable) else type(error).__name__
 
 
-class OriginKeys:
+class OriginKeys(ClosedOnExit):
     """Fetches keys in a thread of its own: `current` never waits. Safe from any thread and from asyncio.
 
     Args:
@@ -75,9 +73,7 @@ class OriginKeys:
     ) -> None:
         self._url = validate_url(url, insecure_http=insecure_http) + ORIGIN_KEY_PATH
         self._clock = clock or SystemClock()
-        self._owns_http = http is None
-        self._http = http_client(http)
-        self._tokens = AccessTokens(token, self._clock, self._http)
+        self._connection = ServiceConnection(token, self._clock, http)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="trustwatch-origin-key")
         self._keys: BoundedCache[str | None, OriginKey] = BoundedCache(MAX_TENANTS)
         self._asked: dict[str | None, Future[OriginKey]] = {}
@@ -117,16 +113,7 @@ class OriginKeys:
     def close(self) -> None:
         """End the thread and the connection."""
         self._pool.shutdown(cancel_futures=True)
-        if self._owns_http:
-            self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._connection.close()
 
     def _ask(self, tenant: str | None) -> Future[OriginKey] | None:
         """Start a request for a key, unless one is on its way or failed a moment ago."""
@@ -142,7 +129,7 @@ class OriginKeys:
         except Exception as error:  # network, or a token callable of the user's: events go on without origins
             self._end_request(tenant, paused=True)
             self._counters.increment("key_failed")
-            log.warning("no key for the origins of arguments, events go without them: %s", _told(error))
+            log.warning("no key for the origins of arguments, events go without them: %s", _log_text(error))
             raise
         self._keys.put(tenant, key)
         self._end_request(tenant, paused=False)
@@ -159,15 +146,8 @@ class OriginKeys:
             self._asked.pop(tenant, None)
 
     def _issued(self, tenant: str | None) -> OriginKey:
-        token = self._tokens.get()
-        reply = self._http.get(
-            self._url,
-            params={} if tenant is None else {"tenant": tenant},
-            headers=bearer_header(token),
-            timeout=REQUEST_TIMEOUT_S,
-        )
-        if reply.status_code == 401:
-            self._tokens.discard_token(token)
+        params = {} if tenant is None else {"tenant": tenant}
+        reply = self._connection.send("GET", self._url, REQUEST_TIMEOUT_S, params=params)
         if reply.status_code != 200:
             raise OriginKeyUnavailable(
                 f"{ORIGIN_KEY_PATH} answered HTTP {reply.status_code}; the caller needs the scope trust.ingest and a "

@@ -65,13 +65,13 @@ class OriginTracker:
         """
         key = (tenant, issuer, agent_id, session)
         with self._lock:
-            found = self._conversations.get(key)
-            if found is None:
-                found = ArgumentOrigins(self._fingerprints(tenant), self._limits, self._counters)
-                self._conversations[key] = found
+            conversation = self._conversations.get(key)
+            if conversation is None:
+                conversation = ArgumentOrigins(self._fingerprints(tenant), self._limits, self._counters)
+                self._conversations[key] = conversation
             self._conversations.move_to_end(key)
             self._make_room()
-            return found
+            return conversation
 
     def conversation_of(self, caller: Caller, session: str | None) -> ArgumentOrigins | None:
         """The memory of a caller's conversation; None, and counted, where it names no session: values of different
@@ -102,7 +102,7 @@ class OriginTracker:
         self._uses += 1
         over = 0
         if self._uses % USES_BETWEEN_SUMS == 0:
-            over = sum(one.characters for one in kept.values()) - limits.total_characters
+            over = sum(conversation.characters for conversation in kept.values()) - limits.total_characters
         while len(kept) > 1 and (over > 0 or len(kept) > limits.conversations):
             _, oldest = kept.popitem(last=False)
             over -= oldest.characters
@@ -110,16 +110,16 @@ class OriginTracker:
 
     def _fingerprints(self, tenant: str | None) -> Callable[[], Fingerprint | None]:
         """Hash function of one conversation: under the same key for `key_s`, so that its hashes stay comparable."""
-        held: Fingerprint | None = None
-        until = 0.0
+        fingerprint: Fingerprint | None = None
+        expires_at = 0.0
 
         def current() -> Fingerprint | None:
-            nonlocal held, until
+            nonlocal fingerprint, expires_at
             now = self._clock.steady()
-            if held is None or now >= until:
+            if fingerprint is None or now >= expires_at:
                 key = self._keys.current(tenant)
                 if key is not None:
-                    held, until = keyed_fingerprint(key), now + self._limits.key_s
-            return held
+                    fingerprint, expires_at = keyed_fingerprint(key), now + self._limits.key_s
+            return fingerprint
 
         return current

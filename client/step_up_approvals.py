@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Collection
 import httpx2
 import msgspec
 
-from .access_tokens import AsyncAccessTokens, AsyncTokenSource, bearer_header
+from .access_tokens import AsyncTokenSource
 from .bounded_cache import BoundedCache
 from .caller import Caller
-from .http_clients import async_http_client
 from .refusal import Challenge
+from .service_connection import AsyncClosedOnExit, AsyncServiceConnection
 from .settings import validate_url
 from .timing import Clock, SystemClock
 
@@ -34,7 +34,7 @@ class _ApprovalsPage(msgspec.Struct, frozen=True):
     items: tuple[_ApprovedScopes, ...] = ()
 
 
-class Approvals:
+class Approvals(AsyncClosedOnExit):
     """Approvals that persons gave at the service (`trustwatch approvals`), for one event loop.
 
     The service reads them from its database, so they are asked for only when an answer wants a step-up. No answer is no
@@ -59,9 +59,7 @@ class Approvals:
     ) -> None:
         self._url = validate_url(url, insecure_http=insecure_http) + INTERVENTIONS_PATH
         self._clock = clock or SystemClock()
-        self._owns_http = http is None
-        self._http = async_http_client(http)
-        self._tokens = AsyncAccessTokens(token, self._clock, self._http)
+        self._connection = AsyncServiceConnection(token, self._clock, http)
         self._cache_s, self._timeout_s = cache_s, timeout_s
         self._cached_scopes: BoundedCache[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = (
             BoundedCache(MAX_CACHED_CALLERS)
@@ -79,15 +77,13 @@ class Approvals:
 
     async def close(self) -> None:
         """End connections."""
-        if self._owns_http:
-            await self._http.aclose()
+        await self._connection.close()
 
     async def _fetch_approvals(self, caller: Caller) -> tuple[str, ...]:
         asked = {"kind": "approval", "status": "approved", "agent_id": caller.agent_id, "limit": "500"}
         asked |= {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
         try:
-            headers = bearer_header(await self._tokens.get())
-            reply = await self._http.get(self._url, params=asked, headers=headers, timeout=self._timeout_s)
+            reply = await self._connection.send("GET", self._url, self._timeout_s, params=asked)
             reply.raise_for_status()
             page = msgspec.json.decode(reply.content, type=_ApprovalsPage)
         except Exception as error:  # network, token, or no such page: no approval is known

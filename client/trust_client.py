@@ -6,28 +6,25 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Self
 
 import httpx2
 
-from .access_tokens import AccessTokens, AsyncAccessTokens, AsyncTokenSource, TokenSource, bearer_header
+from .access_tokens import AsyncTokenSource, TokenSource
 from .answer_cache import (
     QUERY_PATH,
-    RETRYABLE_ERRORS,
     TIMED_OUT,
     AnswerCache,
     LookupResult,
     query_body,
     split_questions,
 )
-from .http_clients import async_http_client, http_client
 from .risk_answers import Answer, Question
+from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection
 from .settings import RiskSettings, validate_url
 from .timing import Clock, SystemClock
 
 
-class TrustClient:
+class TrustClient(ClosedOnExit):
     """Looks risk up within a time budget; safe from any thread.
 
     Args:
@@ -60,9 +57,7 @@ class TrustClient:
         self._answer_cache = AnswerCache(settings, clock)
         self._clock = clock
         self._settings = settings
-        self._owns_http = http is None
-        self._http = http_client(http)
-        self._tokens = AccessTokens(token, clock, self._http)
+        self._connection = ServiceConnection(token, clock, http)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="trustwatch-risk")
         self._requests_in_flight: dict[Question, Future[dict[Question, LookupResult]]] = {}
         self._lock = threading.Lock()
@@ -107,16 +102,7 @@ class TrustClient:
     def close(self) -> None:
         """End threads and connections after the requests on their way, up to `request_timeout_s`."""
         self._pool.shutdown(cancel_futures=True)
-        if self._owns_http:
-            self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._connection.close()
 
     def _start_requests(
         self, questions: Sequence[Question]
@@ -135,7 +121,7 @@ class TrustClient:
         try:
             if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
                 return dict.fromkeys(chunk, failure)
-            reply = self._post_query(query_body(chunk), timeout_s)
+            reply = self._connection.ask(self._url, query_body(chunk), timeout_s, self._answer_cache.count_request)
             return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
         except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
             return self._answer_cache.record_error(chunk, error)
@@ -144,28 +130,11 @@ class TrustClient:
                 for question in chunk:
                     self._requests_in_flight.pop(question, None)
 
-    def _post_query(self, body: bytes, timeout_s: float) -> httpx2.Response:
-        """Make one request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
-        for last in (False, True):
-            token = self._tokens.get()
-            self._answer_cache.counters.increment("requests")
-            headers = {"content-type": "application/json"} | bearer_header(token)
-            try:
-                reply = self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
-            except RETRYABLE_ERRORS:
-                if last:
-                    raise
-                continue
-            if reply.status_code != 401 or last:
-                return reply
-            self._tokens.discard_token(token)
-        raise AssertionError("unreachable")
-
 
 QueryTask = asyncio.Task[dict[Question, LookupResult]]
 
 
-class AsyncTrustClient:
+class AsyncTrustClient(AsyncClosedOnExit):
     """`TrustClient` for asyncio; belongs to the event loop that first uses it.
 
     Args:
@@ -187,9 +156,7 @@ class AsyncTrustClient:
         clock = clock or SystemClock()
         self._answer_cache = AnswerCache(settings, clock)
         self._settings = settings
-        self._owns_http = http is None
-        self._http = async_http_client(http)
-        self._tokens = AsyncAccessTokens(token, clock, self._http)
+        self._connection = AsyncServiceConnection(token, clock, http)
         self._requests_in_flight: dict[Question, QueryTask] = {}
         self._tasks: set[QueryTask] = set()
 
@@ -232,16 +199,7 @@ class AsyncTrustClient:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._owns_http:
-            await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+        await self._connection.close()
 
     def _start_requests(
         self, questions: Sequence[Question]
@@ -261,27 +219,12 @@ class AsyncTrustClient:
         try:
             if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
                 return dict.fromkeys(chunk, failure)
-            reply = await self._post_query(query_body(chunk), timeout_s)
+            reply = await self._connection.ask(
+                self._url, query_body(chunk), timeout_s, self._answer_cache.count_request
+            )
             return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
         except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
             return self._answer_cache.record_error(chunk, error)
         finally:
             for question in chunk:
                 self._requests_in_flight.pop(question, None)
-
-    async def _post_query(self, body: bytes, timeout_s: float) -> httpx2.Response:
-        """Make one request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
-        for last in (False, True):
-            token = await self._tokens.get()
-            self._answer_cache.counters.increment("requests")
-            headers = {"content-type": "application/json"} | bearer_header(token)
-            try:
-                reply = await self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
-            except RETRYABLE_ERRORS:
-                if last:
-                    raise
-                continue
-            if reply.status_code != 401 or last:
-                return reply
-            self._tokens.discard_token(token)
-        raise AssertionError("unreachable")

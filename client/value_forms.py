@@ -107,8 +107,8 @@ def value_forms(value: str) -> Iterator[str]:
     yield plain
     if plain[:1] in _EDGES or plain[-1:] in _EDGES:
         yield plain.strip(_EDGES)
-    if "@" in plain and (found := _MAIL_PATTERN.search(plain)) is not None and _is_whole_mail(plain, found):
-        yield found.group()
+    if "@" in plain and (address := _MAIL_PATTERN.search(plain)) is not None and _is_whole_mail(plain, address):
+        yield address.group()
     elif " " not in plain and ("://" in plain or plain.startswith("www.")):
         yield url_without_scheme(plain)
     if _DIGIT_PATTERN.search(plain) is not None:
@@ -118,10 +118,10 @@ def value_forms(value: str) -> Iterator[str]:
             yield normal_text(decoded)
 
 
-def _is_whole_mail(text: str, found: re.Match[str]) -> bool:
+def _is_whole_mail(text: str, address: re.Match[str]) -> bool:
     """True for a text that is a mail address with at most a name or `mailto:` beside it."""
-    rest = text[: found.start()] + text[found.end() :]
-    return not rest.strip(_EDGES) or rest.strip() == "mailto:" or (text[found.start() - 1 : found.start()] == "<")
+    rest = text[: address.start()] + text[address.end() :]
+    return not rest.strip(_EDGES) or rest.strip() == "mailto:" or (text[address.start() - 1 : address.start()] == "<")
 
 
 def number_form(value: float) -> str | None:
@@ -161,8 +161,8 @@ def long_number_keys(text: str, most: int) -> list[str]:
             at = classes.find(b"1", at + 1)
             continue
         begin = text.rfind(" ", max(0, at - 6), at) + 1 or at
-        found = _keys_of_numbers(text[begin : at + _WINDOW])
-        keys += [key for key in found if _digits(key) >= MIN_LONG_NUMBER_DIGITS]
+        window_keys = _keys_of_numbers(text[begin : at + _WINDOW])
+        keys += [key for key in window_keys if _digits(key) >= MIN_LONG_NUMBER_DIGITS]
         at = classes.find(b"1", at + _WINDOW)
     return keys[:most]
 
@@ -225,16 +225,16 @@ def _amount_keys(number: str) -> Iterator[str]:
 
 def url_without_scheme(text: str) -> str:
     """A URL without scheme, user, `www.`, usual port and closing slash; another text as it is."""
-    found = _URL_PATTERN.fullmatch(text)
-    if found is None:
+    match = _URL_PATTERN.fullmatch(text)
+    if match is None:
         return text
-    return _DEFAULT_PORT_PATTERN.sub("", found.group(1)) + (found.group(2) or "").rstrip("/")
+    return _DEFAULT_PORT_PATTERN.sub("", match.group(1)) + (match.group(2) or "").rstrip("/")
 
 
 def url_host(text: str) -> str | None:
     """The host of a normal URL; None for another text."""
-    found = _URL_PATTERN.fullmatch(text) if "://" in text or text.startswith("www.") else None
-    return None if found is None else _DEFAULT_PORT_PATTERN.sub("", found.group(1))
+    match = _URL_PATTERN.fullmatch(text) if "://" in text or text.startswith("www.") else None
+    return None if match is None else _DEFAULT_PORT_PATTERN.sub("", match.group(1))
 
 
 def decoded_parts(text: str) -> Iterator[str]:
@@ -242,13 +242,13 @@ def decoded_parts(text: str) -> Iterator[str]:
     classes, parts = _classes(text, _ENCODED_TABLE), 0
     at = classes.find(_ENCODED_RUN)
     while at >= 0 and parts < MAX_DECODED_PARTS:
-        found = _ENCODED_PATTERN.match(text, at)
-        if found is None:
+        match = _ENCODED_PATTERN.match(text, at)
+        if match is None:
             break
-        for decoded in _decoded_value(found.group()):
+        for decoded in _decoded_value(match.group()):
             yield decoded
             parts += 1
-        at = classes.find(_ENCODED_RUN, found.end())
+        at = classes.find(_ENCODED_RUN, match.end())
 
 
 def _decoded_value(value: str) -> Iterator[str]:
@@ -275,27 +275,29 @@ def _printable(raw: bytes) -> Iterator[str]:
 
 def mail_addresses(text: str, most: int) -> list[str]:
     """Mail addresses in a text in small letters; only what is around an `@` is looked at."""
-    found: list[str] = []
+    addresses: list[str] = []
     at = text.find("@")
     for _ in range(PLACES_PER_ADDRESS * most):
-        if at < 0 or len(found) >= most:
+        if at < 0 or len(addresses) >= most:
             break
         begin = max(0, at - 64)
         for match in _MAIL_PATTERN.finditer(text, begin, at + 256):
             if match.start() < at < match.end():
-                found.append(match.group())
+                addresses.append(match.group())
                 break
         at = text.find("@", at + 1)
-    return found
+    return addresses
 
 
 def urls(text: str, most: int) -> list[str]:
     """URLs in a text in small letters, without scheme; only what is around a `://` is looked at."""
-    found: list[str] = []
+    addresses: list[str] = []
     at = text.find("://") if ":" in text else -1
-    while at >= 0 and len(found) < most:
+    while at >= 0 and len(addresses) < most:
         behind = text[at + 3 : at + 515].split(None, 1)
         if behind:
-            found.append(url_without_scheme("x://" + _URL_END_PATTERN.split(behind[0], maxsplit=1)[0].rstrip(_EDGES)))
+            addresses.append(
+                url_without_scheme("x://" + _URL_END_PATTERN.split(behind[0], maxsplit=1)[0].rstrip(_EDGES))
+            )
         at = text.find("://", at + 3)
-    return [url for url in found if url]
+    return [url for url in addresses if url]

@@ -97,10 +97,10 @@ def collect_arguments(
     arguments = list(chain.from_iterable(of_rows[row] for row in ordered))
     return ArgumentColumns(
         _starts(counts),
-        np.array([_value_of(one) for one in arguments], np.uint64),
-        np.array([_source_of(one) for one in arguments], np.int32),
-        np.array([_call_of(one) for one in arguments], np.int32),
-        hash_many([route_name(one) for one in arguments]),
+        np.array([_value_of(argument) for argument in arguments], np.uint64),
+        np.array([_source_of(argument) for argument in arguments], np.int32),
+        np.array([_call_of(argument) for argument in arguments], np.int32),
+        hash_many([route_name(argument) for argument in arguments]),
     )
 
 
@@ -120,8 +120,8 @@ def scanned_arguments(
     if not of_rows and not counts.any():
         return None
     first = _starts(counts)[:-1]
-    told = {row: given for row, given in of_rows.items() if given}
-    other = collect_arguments(len(counts), told, hash_many)
+    given_by_row = {row: given for row, given in of_rows.items() if given}
+    other = collect_arguments(len(counts), given_by_row, hash_many)
     if of_rows:
         counts = counts.copy()
         counts[list(of_rows)] = 0
@@ -138,7 +138,7 @@ def scanned_arguments(
 
 def arguments_with_values(given: Sequence[Argument]) -> list[Argument]:
     """Arguments without those whose value was erased, since a person's name stood there."""
-    return [one for one in given if one.hash is None or not one.hash.startswith(ERASED_HASH_PREFIX)]
+    return [argument for argument in given if argument.hash is None or not argument.hash.startswith(ERASED_HASH_PREFIX)]
 
 
 def join_arguments(parts: Sequence[tuple[int, ArgumentColumns | None]]) -> ArgumentColumns | None:
@@ -189,5 +189,5 @@ def _call_of(argument: Argument) -> int:
 
 def route_name(argument: Argument) -> str:
     """Action that gave the value and argument that took it, as one name; empty where the action is not told."""
-    told = argument.origin == "tool" and argument.from_action is not None
-    return f"{argument.from_action}\x1f{argument.name}" if told else ""
+    names_action = argument.origin == "tool" and argument.from_action is not None
+    return f"{argument.from_action}\x1f{argument.name}" if names_action else ""

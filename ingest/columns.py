@@ -159,7 +159,7 @@ class LazyEvents(Sequence[NativeEvent]):
 
     def __init__(self, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]) -> None:
         self._payloads = payloads
-        self._known = decoded
+        self._decoded = decoded
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -174,14 +174,14 @@ class LazyEvents(Sequence[NativeEvent]):
         position = range(len(self._payloads))[at]
         if isinstance(position, range):
             return self.take(position)
-        event = self._known.get(position)
+        event = self._decoded.get(position)
         if event is None:
-            event = self._known[position] = decode_event(self._payloads[position])
+            event = self._decoded[position] = decode_event(self._payloads[position])
         return event
 
     def take(self, positions: Sequence[int]) -> LazyEvents:
         """The given events as a sequence of their own."""
-        decoded = {new: self._known[old] for new, old in enumerate(positions) if old in self._known}
+        decoded = {new: self._decoded[old] for new, old in enumerate(positions) if old in self._decoded}
         return LazyEvents([self._payloads[position] for position in positions], decoded)
 
 

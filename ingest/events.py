@@ -242,12 +242,12 @@ def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
     message, path = _split_path(error)
     missing = _MISSING.search(message)
     path = f"{path}.{missing.group(1)}" if missing else path
-    wanted = _WANTED_IN_ARGUMENTS.get(_LIST_INDEX.sub("[]", path))
-    return MalformedEvent(message if wanted is None else f"{message}; {wanted}", path)
+    advice = _ADVICE_ON_ARGUMENTS.get(_LIST_INDEX.sub("[]", path))
+    return MalformedEvent(message if advice is None else f"{message}; {advice}", path)
 
 
 _LIST_INDEX = re.compile(r"\[\d+\]")
-_WANTED_IN_ARGUMENTS = {
+_ADVICE_ON_ARGUMENTS = {
     "$.arguments": f"send a list of at most {MAX_ARGUMENTS} arguments: leave out those from the prompt first",
     "$.arguments[]": "an argument is an object with name and origin, and where it can be with hash",
     "$.arguments[].name": f"give 1 to {MAX_LABEL_LENGTH} characters",

@@ -50,4 +50,4 @@ def shown_controls(text: str) -> str:
     >>> shown_controls("nimda\\u202e, low")
     'nimda\\\\u202e, low'
     """
-    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -315,7 +315,7 @@ class MultiPatternSearch:
             for needle in several:
                 rarest = min(_pattern_parts(needle), key=shared.__getitem__)
                 self._by_part.setdefault(rarest, []).append((number, needle))
-        self._known = frozenset(self._by_part)
+        self._parts = frozenset(self._by_part)
 
     def candidates(self, raw: bytes) -> Sequence[int]:
         """Numbers of the names that may stand in JSON, in their order; all of them where it can not be read."""
@@ -327,7 +327,7 @@ class MultiPatternSearch:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return range(self._count)
         numbers = {number for number, several in self._short if any(needle in raw for needle in several)}
-        for part in self._known.intersection(_pattern_parts(raw)):
+        for part in self._parts.intersection(_pattern_parts(raw)):
             numbers.update(number for number, needle in self._by_part[part] if needle in raw)
         return sorted(numbers)
 

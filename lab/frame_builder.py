@@ -57,8 +57,3 @@ def _build_times(values: Any) -> pd.Series:
     stamps = times_ms.astype("datetime64[ms]")
     stamps[times_ms <= 0] = np.datetime64("NaT")
     return pd.Series(stamps).dt.tz_localize("UTC")
-
-
-def frame_dtypes(name: str) -> dict[str, str]:
-    """Column -> dtype of a frame."""
-    return {column.name: COLUMN_DTYPES[column.kind] for column in FRAME_COLUMNS[name]}

@@ -74,21 +74,21 @@ def check_forms(
     for name, rule in rules.items():
         form = forms[name]
         if form.dtype != np.dtype(rule.dtype).str or len(form.shape) != len(rule.shape):
-            wanted_form = f"expected {np.dtype(rule.dtype)} with {len(rule.shape)} dimensions"
-            raise wrong_array(f"{group}/{name}", f"{wanted_form}, found {np.dtype(form.dtype)} {form.shape}")
-        for wanted, size in zip(rule.shape, form.shape, strict=True):
-            _check_size(f"{group}/{name}", wanted, size, sizes, most)
+            expected = f"expected {np.dtype(rule.dtype)} with {len(rule.shape)} dimensions"
+            raise wrong_array(f"{group}/{name}", f"{expected}, found {np.dtype(form.dtype)} {form.shape}")
+        for rule_size, size in zip(rule.shape, form.shape, strict=True):
+            _check_size(f"{group}/{name}", rule_size, size, sizes, most)
     return sizes
 
 
-def _check_size(where: str, wanted: int | str, size: int, sizes: dict[str, int], most: Mapping[str, int]) -> None:
-    if isinstance(wanted, int):
-        expected = wanted
+def _check_size(where: str, rule_size: int | str, size: int, sizes: dict[str, int], most: Mapping[str, int]) -> None:
+    if isinstance(rule_size, int):
+        expected = rule_size
     else:
-        more = int(len(wanted) == 2)
-        expected = sizes.setdefault(wanted[0], size - more) + more
-        bound = most[wanted[0]]
-        if not 0 <= sizes[wanted[0]] <= bound:
+        more = int(len(rule_size) == 2)
+        expected = sizes.setdefault(rule_size[0], size - more) + more
+        bound = most[rule_size[0]]
+        if not 0 <= sizes[rule_size[0]] <= bound:
             raise wrong_array(where, f"expected a size of at most {bound + more}, found {size}")
     if size != expected:
         raise wrong_array(where, f"expected a size of {expected}, found {size}")

@@ -115,12 +115,12 @@ class HeldOutCalls(msgspec.Struct, frozen=True):
         A call like those held out exceeds the k-th highest of n scores with a probability of at most k / (n + 1).
         """
         allowed = int((self.calls + 1) * per_1000 / 1000.0 + 1e-9)
-        place = int(np.searchsorted(self.ranks, allowed, side="right")) - 1
-        return self.scores[place] if place >= 0 else None
+        index = int(np.searchsorted(self.ranks, allowed, side="right")) - 1
+        return self.scores[index] if index >= 0 else None
 
 
 class ForeignValueRates(msgspec.Struct, frozen=True):
-    """How often honest calls use a value that others may have written and their task never used.
+    """Rates of honest calls that use a value which others may have written and their task never used.
 
     Attributes:
         acting: of calls that do more than read.
@@ -156,11 +156,14 @@ def fit_foreign_rates(
     keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
 ) -> ForeignValueRates:
     """Rates in held-out calls; arguments as for `ForeignValueRates.evidence`. Few calls of an action say little."""
-    told, new, reads = foreign >= KNOWN_VALUES, foreign >= NEW_TO_TASK, effects == _READ
-    acting, reading = (_rate(new[told & kind], 1.0, 1.0) for kind in (~reads, reads))
-    actions, place = np.unique(keys[told], return_inverse=True)
-    counts, news = np.bincount(place, minlength=len(actions)), np.bincount(place, new[told], len(actions))
-    read = np.bincount(place, reads[told], len(actions)) > counts / 2
+    tells_values, new, reads = foreign >= KNOWN_VALUES, foreign >= NEW_TO_TASK, effects == _READ
+    acting, reading = (_rate(new[tells_values & kind], 1.0, 1.0) for kind in (~reads, reads))
+    actions, action_of = np.unique(keys[tells_values], return_inverse=True)
+    counts, news = (
+        np.bincount(action_of, minlength=len(actions)),
+        np.bincount(action_of, new[tells_values], len(actions)),
+    )
+    read = np.bincount(action_of, reads[tells_values], len(actions)) > counts / 2
     rates = (news + _PRIOR_CALLS * np.where(read, reading, acting)) / (counts + _PRIOR_CALLS)
     kept = np.argsort(-counts, kind="stable")[:_ACTIONS_KEPT].tolist()
     return ForeignValueRates(acting, reading, {f"{int(actions[at]):016x}": float(rates[at]) for at in kept})
@@ -177,7 +180,7 @@ def action_keys(columns: EventColumns) -> NDArray[np.uint64]:
 
 
 class CallChallenges(msgspec.Struct, frozen=True):
-    """What verdicts on calls rest on, beside the detector.
+    """Ground of verdicts on calls, beside the detector.
 
     Attributes:
         foreign: rates of values of others.
@@ -219,9 +222,9 @@ class CallChallenges(msgspec.Struct, frozen=True):
         """
         parts = [part for part in (self.by_effect, self.rehearsed) if part]
         of_effect = [part.get(effect) for part in parts]
-        if any(one is None or not one.calls for one in of_effect):
+        if any(calls is None or not calls.calls for calls in of_effect):
             of_effect = [part[EVERY_EFFECT] for part in parts]
-        return max(one.p_value(score - SCORE_RESOLUTION) for one in of_effect if one is not None)
+        return max(calls.p_value(score - SCORE_RESOLUTION) for calls in of_effect if calls is not None)
 
     def document(self) -> dict[str, Any]:
         """The member `settings["challenges"]` of a manifest."""
@@ -314,8 +317,8 @@ def held_out_by_effect(columns: EventColumns, scores: NDArray[np.float64]) -> di
     """Scores (n,) of the calls among events, by effect and of all; events that nobody asks about are left out."""
     calls = np.isin(columns.codes[:, event_columns.TYPE], _CALL_TYPE_CODES)
     effects = columns.codes[:, event_columns.EFFECT]
-    found = {name: HeldOutCalls.of(scores[calls & (effects == code)]) for code, name in enumerate(EFFECTS)}
-    return {**found, EVERY_EFFECT: HeldOutCalls.of(scores[calls])}
+    by_effect = {name: HeldOutCalls.of(scores[calls & (effects == code)]) for code, name in enumerate(EFFECTS)}
+    return {**by_effect, EVERY_EFFECT: HeldOutCalls.of(scores[calls])}
 
 
 def fit_challenges(

@@ -68,7 +68,7 @@ class ConcernScores(NamedTuple):
 
 
 class ConcernModel(NamedTuple):
-    """What scores by concern rest on.
+    """Ground of scores by concern.
 
     Attributes:
         roles: of the features.
@@ -165,13 +165,13 @@ def calibrated(
     """p-values (n, 3) of anomaly scores by concern, each contiguous (n,); *addable* (n,) as for `Calibration.p_values`,
     other arguments as for `score_concerns`."""
     p_values = np.empty((len(groups), len(CONCERNS)))
-    known = np.zeros(len(groups), np.bool_) if familiar is None else familiar
+    is_familiar = np.zeros(len(groups), np.bool_) if familiar is None else familiar
     for at, (column, of_strangers, of_familiar) in enumerate(
         zip(anomaly, model.calibrations, model.familiar, strict=True)
     ):
         p_values[:, at] = of_strangers.p_values(column, groups, addable)
-        if len(of_familiar.groups) and known.any():
-            p_values[known, at] = of_familiar.p_values(column[known], groups[known])
+        if len(of_familiar.groups) and is_familiar.any():
+            p_values[is_familiar, at] = of_familiar.p_values(column[is_familiar], groups[is_familiar])
     return p_values
 
 

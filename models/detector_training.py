@@ -147,38 +147,6 @@ MIN_ROWS = 50
 _LARGEST_FOLD = 2 / 3  # share of the rows; a larger fold would leave too little to train its detector on
 
 
-def fit_detector(
-    X: NDArray[np.float64],
-    groups: NDArray[np.uint64],
-    sessions: NDArray[np.uint64],
-    settings: DetectorSettings,
-    feature_names: Sequence[str],
-    *,
-    resolution: ArrayLike | None = None,
-    importance: ArrayLike | None = None,
-    decades: ArrayLike | None = None,
-    roles: FeatureRoles | None = None,
-    failed: NDArray[np.bool_] | None = None,
-    rate_between: ArrayLike = 1.0,
-    version: str = "unsaved",
-) -> ForestDetector:
-    """Fit a detector; see `fit_detector_with_held_out` for arguments and errors."""
-    return fit_detector_with_held_out(
-        X,
-        groups,
-        sessions,
-        settings,
-        feature_names,
-        resolution=resolution,
-        importance=importance,
-        decades=decades,
-        roles=roles,
-        failed=failed,
-        rate_between=rate_between,
-        version=version,
-    )[0]
-
-
 class HeldOutScores(NamedTuple):
     """Scores that n training rows got from a detector that had not seen them, of all evidence and by concern."""
 
@@ -186,7 +154,7 @@ class HeldOutScores(NamedTuple):
     concerns: ConcernScores
 
 
-def fit_detector_with_held_out(
+def fit_detector(
     X: NDArray[np.float64],
     groups: NDArray[np.uint64],
     sessions: NDArray[np.uint64],

@@ -64,17 +64,17 @@ def open_plain_file(file: Path) -> BufferedReader:
 
 def list_files(folder: Path, known: Collection[Path]) -> set[str]:
     """Paths of all files; a folder without a known array counts as one, however deep it goes."""
-    found, waiting = set[str](), [Path()]
-    while waiting:
-        inner = waiting.pop()
+    paths, folders = set[str](), [Path()]
+    while folders:
+        inner = folders.pop()
         with os.scandir(folder / inner) as entries:
             for entry in entries:
                 path = inner / entry.name
                 if entry.is_dir(follow_symlinks=False) and path in known:
-                    waiting.append(path)
+                    folders.append(path)
                 else:
-                    found.add(path.as_posix())
-    return found
+                    paths.add(path.as_posix())
+    return paths
 
 
 def check_memory(folder: Path, files: Mapping[str, ArrayFile]) -> None:

@@ -52,13 +52,13 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
         **{f"familiar_{name}": array for name, array in detector.familiar._asdict().items()},
         **{
             f"{concern}_{name}": array
-            for concern, one in zip(CONCERNS, concerns.calibrations, strict=True)
-            for name, array in one._asdict().items()
+            for concern, by_group in zip(CONCERNS, concerns.calibrations, strict=True)
+            for name, array in by_group._asdict().items()
         },
         **{
             f"familiar_{concern}_{name}": array
-            for concern, one in zip(CONCERNS, concerns.familiar, strict=True)
-            for name, array in one._asdict().items()
+            for concern, by_group in zip(CONCERNS, concerns.familiar, strict=True)
+            for name, array in by_group._asdict().items()
         },
         **{f"asked_compromise_{name}": array for name, array in concerns.compromise_scales._asdict().items()},
         **{f"asked_overreach_{name}": array for name, array in concerns.overreach_scales._asdict().items()},
@@ -118,8 +118,10 @@ def _concern_model(state: Mapping[str, NDArray[Any]]) -> ConcernModel:
         PeerScales(**_arrays_with_prefix(state, f"asked_{name}_")) for name in ("compromise", "overreach")
     )
     roles = FeatureRoles(*(state[f"role_{name}"].astype(np.bool_) for name in FeatureRoles._fields))
-    one, two, three = (Calibration(**_arrays_with_prefix(state, f"familiar_{name}_")) for name in CONCERNS)
-    return ConcernModel(roles, of_compromise, of_overreach, (compromise, malfunction, overreach), (one, two, three))
+    first, second, third = (Calibration(**_arrays_with_prefix(state, f"familiar_{name}_")) for name in CONCERNS)
+    return ConcernModel(
+        roles, of_compromise, of_overreach, (compromise, malfunction, overreach), (first, second, third)
+    )
 
 
 def _arrays_with_prefix(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

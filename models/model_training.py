@@ -49,7 +49,7 @@ from .betting import damped_bets, fit_alarm_tail
 from .call_challenges import CallChallenges, fit_challenges
 from .concerns import CONCERNS, ConcernScores, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, Scores
-from .detector_training import HeldOutScores, fit_detector_with_held_out
+from .detector_training import HeldOutScores, fit_detector
 from .input_checks import NotEnoughHistory
 from .trained_model import AgentSeeds, TrainedModel
 
@@ -99,11 +99,13 @@ def cross_fit_detector(
         for fold in range(settings.folds):
             held_out = folds == fold
             if held_out.any():
-                found = _held_out_vectors(columns, observations, held_out, learned, sensitive_types)
-                vectors[held_out], foreign[held_out] = found[0][held_out], found[1][held_out]
+                fold_vectors, fold_foreign = _held_out_vectors(
+                    columns, observations, held_out, learned, sensitive_types
+                )
+                vectors[held_out], foreign[held_out] = fold_vectors[held_out], fold_foreign[held_out]
             progress(turn * settings.folds + fold + 1)
         vectors[:, _HABITS] = habits
-        detector, held = fit_detector_with_held_out(
+        detector, held_out_scores = fit_detector(
             vectors,
             columns.names[:, event_columns.GROUP].copy(),
             sessions,
@@ -117,12 +119,16 @@ def cross_fit_detector(
             rate_between=rate_between,
             version=version,
         )
-        p_values = held.scores.p_value
-    return detector, held, fit_challenges(detector, columns, vectors, held.scores.feature_evidence, foreign)
+        p_values = held_out_scores.scores.p_value
+    return (
+        detector,
+        held_out_scores,
+        fit_challenges(detector, columns, vectors, held_out_scores.scores.feature_evidence, foreign),
+    )
 
 
 def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> npt.NDArray[np.float64]:
-    """How often honest events of a task that nobody remembers show each feature (F,) of values and routes; else 1.
+    """Rate of each feature (F,) of values and routes among honest events of a task that nobody remembers; else 1.
 
     Each task is held out in turn of what its peer group remembers: (1 + events that do what no other task did) / (1 +
     events that tell origins and declare a task, in a peer group with another task).
@@ -185,8 +191,8 @@ def _held_out_vectors(
     rows = np.flatnonzero(np.isin(agents, acting))
     builder = FeatureBuilder(fit_baseline(columns, observations, ~held_out, sensitive_types), len(acting))
     builder.set_shared_counts(agents[rows][~held_out[rows] & (observations.flags[rows] != IGNORED_EVENT)])
-    vectors, found = builder.observe_and_learn(columns, learned, rows)
-    return vectors, foreign_values(columns, rows, builder.baseline, found, vectors)
+    vectors, fresh = builder.observe_and_learn(columns, learned, rows)
+    return vectors, foreign_values(columns, rows, builder.baseline, fresh, vectors)
 
 
 def event_folds(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.int64]:
@@ -261,12 +267,14 @@ def train_with_held_out(
     rows = np.flatnonzero(taught)
     if not len(rows):
         raise NotEnoughHistory("no event of the history is behaviour that a token vouches for: nothing to learn from")
-    model, held = _train(columns.take(rows), salt, version, settings or DetectorSettings(), progress, sensitive_types)
+    model, held_out = _train(
+        columns.take(rows), salt, version, settings or DetectorSettings(), progress, sensitive_types
+    )
     n, k = len(columns), len(CONCERNS)
     full = HeldOutScores(
         Scores(np.zeros(n), np.ones(n), np.zeros((n, FEATURE_COUNT))), ConcernScores(np.zeros((n, k)), np.ones((n, k)))
     )
-    for whole, part in zip((*full.scores, *full.concerns), (*held.scores, *held.concerns), strict=True):
+    for whole, part in zip((*full.scores, *full.concerns), (*held_out.scores, *held_out.concerns), strict=True):
         whole[rows] = part
     return model, full
 
@@ -302,8 +310,8 @@ def _train(
     progress("done", steps, steps)
     acting = columns.names[:, event_columns.AGENT]
     bets = [damped_bets(p_values, acting, columns.time_ms) for p_values in held_out.concerns.p_value.T]
-    first, second, third = (dependence_exponent(one, sessions) for one in bets)
-    tails = [fit_alarm_tail(one, acting, columns.time_ms) for one in bets]
+    first, second, third = (dependence_exponent(concern_bets, sessions) for concern_bets in bets)
+    tails = [fit_alarm_tail(concern_bets, acting, columns.time_ms) for concern_bets in bets]
     model = TrainedModel(
         detector,
         baseline,

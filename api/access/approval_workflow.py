@@ -12,11 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 import structlog
 
-from ...ingest.columns import OWN_APPROVAL_RECORD
 from ...ingest.errors import Unavailable
-from ...ingest.events import CAUSED_BY_US
 from ...ingest.record_keys import record_id
-from ...ingest.timestamps import format_rfc3339
 from ...scoring.delivery.notifiers.alert_events import build_approval_row
 from ...scoring.policy.access_evaluation import ALL_SCOPES
 from ...scoring.policy.interventions import ActiveInterventions
@@ -24,8 +21,7 @@ from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.commits import OutboxRow
 from ...scoring.records.containment import Intervention
 from ...scoring.store.containment_store import InterventionStore
-from ..events.audit_sink import AuditSink
-from ..http.auth.callers import OWN_SOURCE_PREFIX
+from ..events.audit_sink import AuditSink, order_event
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.separation_of_duties import Attribution
 from ..http.store_executor import StoreExecutor
@@ -257,28 +253,14 @@ class ApprovalWorkflow:
     def _apply_and_audit(self, intervention: Intervention, action: str, by: str, why: str) -> None:
         """Apply a written intervention in this process, tell the observers, and write its audit event."""
         self.active_interventions.apply_changes([intervention])
-        agent = intervention.agent
-        self._audit.enqueue(
-            {
-                "time": format_rfc3339(self._now_ms()),
-                "source": f"{OWN_SOURCE_PREFIX}approvals",
-                "type": "approval",
-                "tenant": agent.tenant or None,
-                "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
-                "principal": {"id": by[:2048], "type": "user"},
-                "action": action,
-                "outcome": "success",
-                "error": OWN_APPROVAL_RECORD,
-                "caused_by": CAUSED_BY_US,
-                "attributes": {
-                    "intervention_id": intervention.intervention_id,
-                    "scopes": list(intervention.scopes),
-                    "why": why,
-                    "level": RiskLevel(intervention.level).label,
-                },
-            }
-        )
-        self._on_change({agent})
+        attributes = {
+            "intervention_id": intervention.intervention_id,
+            "scopes": list(intervention.scopes),
+            "why": why,
+            "level": RiskLevel(intervention.level).label,
+        }
+        self._audit.enqueue(order_event("approvals", intervention.agent, action, by, self._now_ms(), attributes))
+        self._on_change({intervention.agent})
 
 
 def _next_update_ms(intervention: Intervention, now_ms: int) -> int:

@@ -13,7 +13,7 @@ from ..http.agent_lookup import find_agent_entry
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
-from .call_verdicts import CallQuestion, CallVerdict, CallVerdicts
+from .call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
 from .decision_point import MAX_ACTORS
 
 VIA_API = "calls"
@@ -62,12 +62,12 @@ class CallAnswers:
 
     Args:
         runtime: risk view, settings and clock.
-        verdicts: judges.
+        evaluator: of calls.
     """
 
-    def __init__(self, runtime: Runtime, verdicts: CallVerdicts) -> None:
+    def __init__(self, runtime: Runtime, evaluator: CallEvaluator) -> None:
         self._runtime = runtime
-        self._verdicts = verdicts
+        self._evaluator = evaluator
         self._budget = runtime.settings.risk.challenge_budget
 
     def answer(
@@ -88,36 +88,36 @@ class CallAnswers:
             issuer = issuer if issuer is not None else caller.binding.default_issuer
         ancestors = tuple(name for name in (call.delegation or ())[:MAX_ACTORS] if name and name != agent_id)
         access = AccessRequest(tenant or "", issuer or "", agent_id, ancestors=ancestors)
-        return _encode(self._member_values(access, self._verdicts.judge(access, call, VIA_API)))
+        return _encode(self._member_values(access, self._evaluator.evaluate(access, call, VIA_API)))
 
-    def _member_values(self, access: AccessRequest, verdict: CallVerdict) -> CallAnswer:
-        score, by_level = verdict.score, verdict.by_level
+    def _member_values(self, access: AccessRequest, evaluation: CallEvaluation) -> CallAnswer:
+        score, by_level = evaluation.score, evaluation.by_level
         return CallAnswer(
             access.agent_id,
             access.tenant or None,
             access.issuer or None,
-            verdict.decision,
-            verdict.allow,
-            verdict.would_allow,
+            evaluation.decision,
+            evaluation.allow,
+            evaluation.would_allow,
             "enforce" if by_level.enforced else "shadow",
-            verdict.reason,
-            verdict.reasons,
+            evaluation.reason,
+            evaluation.reasons,
             by_level.level.label,
             None if score is None else score.p_value,
             None if score is None else score.anomaly_score,
-            None if score is None or score.threshold is None else self._threshold_member(verdict),
-            verdict.basis,
-            verdict.detail or None,
-            verdict.approval_id or None,
-            verdict.call,
+            None if score is None or score.threshold is None else self._threshold_member(evaluation),
+            evaluation.basis,
+            evaluation.detail or None,
+            evaluation.approval_id or None,
+            evaluation.call,
             by_level.stale,
             format_rfc3339(self._runtime.now_ms()),
             None if score is None else self._runtime.scoring_version,
             by_level.policy_version,
         )
 
-    def _threshold_member(self, verdict: CallVerdict) -> CallThresholdMember:
-        score = verdict.score
+    def _threshold_member(self, evaluation: CallEvaluation) -> CallThresholdMember:
+        score = evaluation.score
         assert score is not None and score.threshold is not None
         per_1000 = self._budget.of_effect(score.effect)
         return CallThresholdMember(score.threshold.anomaly_score, score.threshold.effect, per_1000)

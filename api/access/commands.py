@@ -16,9 +16,8 @@ from ..cli.remote import (
     TokenOption,
     UrlOption,
     paged_items,
-    problem_text,
 )
-from ..cli.terminal import JsonOption, fail, print_message, write_json, write_line, write_table
+from ..cli.terminal import JsonOption, print_message, write_json, write_line, write_table
 
 approvals_app = typer.Typer(name="approvals", no_args_is_help=True, help="What persons are asked, and what they said.")
 
@@ -169,15 +168,17 @@ def blast_radius(
 
 
 def _send_intervention(
-    service: ServiceClient, path: str, body: dict[str, Any], *, json: bool, **parameters: str | None
+    service: ServiceClient,
+    path: str,
+    body: dict[str, Any],
+    *,
+    json: bool,
+    tenant: str | None = None,
+    issuer: str | None = None,
 ) -> None:
     """Send a person's order and say what holds from now on."""
-    given = {name: value for name, value in parameters.items() if value is not None}
     with closing(service):
-        response = service.request("POST", path, json=body, params=given)
-    if not response.is_success:
-        raise fail(problem_text(response))
-    result = response.json()
+        result = service.post(path, body, tenant=tenant, issuer=issuer)
     if json:
         write_json(result)
         return

@@ -60,7 +60,7 @@ class LiveCallScorer:
                 _log.warning("calls are judged by the level alone", model=version, why=str(error))
         else:
             self.scorer, self.missing_because = scorer, ""
-            _log.info("calls are judged by a model", model=version, thresholds=_told(scorer))
+            _log.info("calls are judged by a model", model=version, thresholds=_threshold_texts(scorer))
         self._tried = version
 
     async def follow(self, version: Callable[[], str], stop: asyncio.Event) -> None:
@@ -71,9 +71,9 @@ class LiveCallScorer:
                 await asyncio.wait_for(stop.wait(), REFRESH_EVERY_S if self.scorer else 5 * REFRESH_EVERY_S)
 
 
-def _told(scorer: CallScorer) -> dict[str, str]:
+def _threshold_texts(scorer: CallScorer) -> dict[str, str]:
     """Thresholds by effect, for the log: "none" where the history is too short for the budget."""
     return {
-        effect: "none" if one is None else f"{one.anomaly_score:.3f} of {one.effect}"
-        for effect, one in scorer.thresholds.items()
+        effect: "none" if threshold is None else f"{threshold.anomaly_score:.3f} of {threshold.effect}"
+        for effect, threshold in scorer.thresholds.items()
     }

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ...scoring.store.blast_radius import MAX_DEPTH
 from ..http.agent_lookup import AgentSelector
-from ..http.dependencies import AdministratorDep, ReaderDep, ReviewerDep, provided
+from ..http.dependencies import AdministratorDep, AgentDep, ReaderDep, ReviewerDep, provided
 from ..http.names_in_paths import AGENT_PATH, PRINCIPAL_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
@@ -120,32 +120,20 @@ async def withdraw_approval(
     summary="Pin an agent's level",
 )
 async def pin_agent(
-    agent_id: str,
-    caller: ReviewerDep,
-    containment: ContainmentServiceDep,
-    pin: PinIn,
-    tenant: TenantParam = None,
-    issuer: IssuerParam = None,
+    agent: AgentDep, caller: ReviewerDep, containment: ContainmentServiceDep, pin: PinIn
 ) -> InterventionOut:
     """Policy acts on this level until it expires, whatever is measured; a measured risk goes on being shown.
 
     Also for an agent that was never seen, where tenant and issuer are named. Scope `trust.feedback`.
     """
-    agent = AgentSelector(agent_id, tenant, issuer)
     return intervention_out(await containment.pin(caller, agent, pin.level, pin.why, pin.valid_s))
 
 
 @router.post(AGENT_PATH + "/unpin", responses={**AMBIGUOUS_AGENT_RESPONSES, **ENDED_RESPONSES}, summary="End a pin")
 async def unpin_agent(
-    agent_id: str,
-    caller: ReviewerDep,
-    containment: ContainmentServiceDep,
-    justification: JustificationIn,
-    tenant: TenantParam = None,
-    issuer: IssuerParam = None,
+    agent: AgentDep, caller: ReviewerDep, containment: ContainmentServiceDep, justification: JustificationIn
 ) -> InterventionOut:
     """The measured level is acted on again. Scope `trust.feedback`."""
-    agent = AgentSelector(agent_id, tenant, issuer)
     return intervention_out(await containment.unpin(caller, agent, justification.why))
 
 
@@ -156,20 +144,13 @@ async def unpin_agent(
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": CALL_QUESTION_CONTENT}}},
     summary="Verdict on a call before it is made",
 )
-async def evaluate_call(
-    agent_id: str,
-    caller: ReaderDep,
-    answers: CallAnswersDep,
-    request: Request,
-    tenant: TenantParam = None,
-    issuer: IssuerParam = None,
-) -> Response:
+async def evaluate_call(agent: AgentDep, caller: ReaderDep, answers: CallAnswersDep, request: Request) -> Response:
     """Allow, step up or deny, from memory; nothing is learned by asking. The body has members of an event.
 
     A person's yes to `approval_id` holds for this very call until it expires. Scope `trust.score:read`.
     """
     # Reached only where a server gives no `raw_path`: `FastCallRoute` answers before FastAPI does.
-    body = answers.answer(caller, agent_id, tenant, issuer, await request.body())
+    body = answers.answer(caller, *agent, await request.body())
     return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
@@ -179,18 +160,14 @@ async def evaluate_call(
     summary="Whom an agent reached",
 )
 async def get_blast_radius(
-    agent_id: str,
+    agent: AgentDep,
     caller: ReaderDep,
     containment: ContainmentServiceDep,
-    tenant: TenantParam = None,
-    issuer: IssuerParam = None,
     days: DaysParam = 7.0,
     depth: Annotated[int, Query(ge=1, le=MAX_DEPTH)] = MAX_DEPTH,
 ) -> BlastRadiusOut:
     """Agents it delegated to or called, and theirs, with their own risk. Scope `trust.score:read`."""
-    return blast_radius_out(
-        await containment.blast_radius(caller, AgentSelector(agent_id, tenant, issuer), days, depth)
-    )
+    return blast_radius_out(await containment.blast_radius(caller, agent, days, depth))
 
 
 @router.get(

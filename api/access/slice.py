@@ -13,7 +13,7 @@ from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
 from ..http.store_executor import StoreExecutor
 from .call_answers import CallAnswers
-from .call_verdicts import CallVerdicts
+from .call_evaluation import CallEvaluator
 from .decision_point import PolicyDecisionPoint
 from .fast_call_route import FastCallRoute
 from .gateways.gateway_issuers import GatewayIssuers
@@ -28,7 +28,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime = services.get(Runtime)
     approvals = services.get(PolicyDecisionPoint).approval_workflow
     containment = ContainmentService(runtime, approvals, services.get(AgentResolver), services.get(StoreExecutor))
-    calls = CallVerdicts(
+    calls = CallEvaluator(
         runtime.policy_evaluator,
         approvals,
         services.find(LiveCallScorer),
@@ -44,7 +44,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     return containment, calls, CallAnswers(runtime, calls), hooks, issuers, _make_gateway_server(services, issuers)
 
 
-def _make_hook_server(services: ServiceRegistry, calls: CallVerdicts) -> HookServer:
+def _make_hook_server(services: ServiceRegistry, calls: CallEvaluator) -> HookServer:
     runtime = services.get(Runtime)
     dependencies = HookServerDependencies(
         services.get(PolicyDecisionPoint),
@@ -95,7 +95,7 @@ def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:
     runtime, decision_point = services.get(Runtime), services.get(PolicyDecisionPoint)
-    audit, policy, calls = decision_point.audit_sink, runtime.live_policy, services.find(CallVerdicts)
+    audit, policy, calls = decision_point.audit_sink, runtime.live_policy, services.find(CallEvaluator)
     values: dict[str, LabelledValues] = {
         "trustwatch_verdicts_total": {labels: count for labels, count in decision_point.verdict_counts.items()},
         "trustwatch_call_verdicts_total": {} if calls is None else {labels: n for labels, n in calls.counts.items()},
@@ -111,9 +111,11 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
         values["trustwatch_tokens_revoked_total"] = {
             labels: count for labels, count in issuers.revocation_counts.items()
         }
-        held = issuers.jwks.status()
-        values["trustwatch_issuer_keys"] = {(issuer.issuer,): issuer.keys for issuer in held}
-        values["trustwatch_issuer_keys_skipped_total"] = {(issuer.issuer,): issuer.skipped_keys for issuer in held}
+        key_sets = issuers.jwks.status()
+        values["trustwatch_issuer_keys"] = {(key_set.issuer,): key_set.keys for key_set in key_sets}
+        values["trustwatch_issuer_keys_skipped_total"] = {
+            (key_set.issuer,): key_set.skipped_keys for key_set in key_sets
+        }
     return values
 
 

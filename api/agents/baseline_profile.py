@@ -62,9 +62,9 @@ def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
 
 
 def _distinct_counts(known: layout.Array) -> list[DistinctCount]:
-    """What was counted, without the kinds that the agent has no names of."""
-    counted = ((name, different_items_known(known, kind)) for kind, name in DISTINCT_COUNT_LABELS.items())
-    return [DistinctCount(name, *found) for name, found in counted if found is not None and found[0]]
+    """Counts by kind of item, without the kinds of which the agent has learned none."""
+    counts = ((name, different_items_known(known, kind)) for kind, name in DISTINCT_COUNT_LABELS.items())
+    return [DistinctCount(name, *count) for name, count in counts if count is not None and count[0]]
 
 
 def _usual_ranges(numbers: layout.Array) -> list[UsualRange]:

@@ -15,9 +15,8 @@ from ..cli.remote import (
     TokenOption,
     UrlOption,
     paged_items,
-    problem_text,
 )
-from ..cli.terminal import JsonOption, fail, print_message, write_json, write_line, write_table
+from ..cli.terminal import JsonOption, print_message, write_json, write_line, write_table
 
 
 def agents(
@@ -101,12 +100,7 @@ def release(
 ) -> None:
     """Vouch for an agent: its evidence so far is dropped (scope trust.feedback)."""
     service = ServiceClient(url, token)
-    parameters = {name: value for name, value in (("tenant", tenant), ("issuer", issuer)) if value is not None}
-    response = service.request(
-        "POST", f"/v1/agents/{quote(agent, safe='')}/release", params=parameters, json={"note": note}
-    )
-    if not response.is_success:
-        raise fail(problem_text(response))
+    service.post(f"/v1/agents/{quote(agent, safe='')}/release", {"note": note}, tenant=tenant, issuer=issuer)
     print_message(f"{agent} is being released; `trustwatch explain` shows when it is")
 
 

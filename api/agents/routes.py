@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from ..http.agent_lookup import AgentSelector
-from ..http.dependencies import ReaderDep, ReviewerDep, provided
+from ..http.dependencies import AgentDep, ReaderDep, ReviewerDep, provided
 from ..http.names_in_paths import AGENT_PATH
 from ..http.problems import ProblemDetails
 from ..http.schemas import (
@@ -16,7 +16,6 @@ from ..http.schemas import (
     COMMON_PROBLEMS,
     UNKNOWN_AGENT_RESPONSES,
     CursorParam,
-    IssuerParam,
     Level,
     LimitParam,
     PageOut,
@@ -38,15 +37,13 @@ AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
     summary="Risk of one agent",
     responses=AMBIGUOUS_AGENT_RESPONSES,
 )
-async def get_risk(
-    agent_id: str, caller: ReaderDep, agents: AgentServiceDep, tenant: TenantParam = None, issuer: IssuerParam = None
-) -> Response:
+async def get_risk(agent: AgentDep, caller: ReaderDep, agents: AgentServiceDep) -> Response:
     """The risk of an agent and what it means for its tokens, from memory. The id is percent-encoded once.
 
     An agent that was never seen has the level `unknown` and confidence 0. Scope `trust.score:read`.
     """
     # Reached only where a server gives no `raw_path`: `FastRiskRoute` answers before FastAPI does.
-    return _json_response(agents.answer(caller, AgentSelector(agent_id, tenant, issuer)))
+    return _json_response(agents.answer(caller, agent))
 
 
 @router.post(RISK_QUERY_PATH, response_model=RiskAnswersOut, summary="Risk of several agents")
@@ -91,17 +88,12 @@ async def list_agents(
     summary="Vouch for an agent",
 )
 async def release_agent(
-    agent_id: str,
-    caller: ReviewerDep,
-    agents: AgentServiceDep,
-    release: ReleaseIn,
-    tenant: TenantParam = None,
-    issuer: IssuerParam = None,
+    agent: AgentDep, caller: ReviewerDep, agents: AgentServiceDep, release: ReleaseIn
 ) -> ReleaseOut:
     """Drop the evidence against an agent; its next decision names who vouched. Scope `trust.feedback`.
 
     202 as soon as the release is durable.
     """
-    released = await agents.release(caller, AgentSelector(agent_id, tenant, issuer), release.note)
+    released = await agents.release(caller, agent, release.note)
     name = released.name
     return ReleaseOut(agent_id=name.agent_id, tenant=name.tenant, issuer=name.issuer, by=released.by)

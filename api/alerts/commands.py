@@ -16,9 +16,8 @@ from ..cli.remote import (
     TokenOption,
     UrlOption,
     paged_items,
-    problem_text,
 )
-from ..cli.terminal import JsonOption, fail, print_message, write_json, write_table
+from ..cli.terminal import JsonOption, print_message, write_json, write_table
 
 alerts_app = typer.Typer(name="alerts", no_args_is_help=True, help="Alerts: how they fare, and a test of the targets.")
 
@@ -41,9 +40,9 @@ def list_deliveries(
     json: JsonOption = False,
 ) -> None:
     """List deliveries, newest first: state, attempts, and why one was held back or not delivered."""
-    wanted = {"target": target, "status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
+    filters = {"target": target, "status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
     with closing(ServiceClient(url, token)) as service:
-        _print_deliveries(list(paged_items(service, "/v1/deliveries", limit, **wanted)), json=json)
+        _print_deliveries(list(paged_items(service, "/v1/deliveries", limit, **filters)), json=json)
 
 
 @alerts_app.command()
@@ -59,10 +58,7 @@ def test(
     Ends with status 1 unless every target has taken it.
     """
     with closing(ServiceClient(url, token)) as service:
-        response = service.request("POST", "/v1/alerts/test", json={"target": target})
-        if not response.is_success:
-            raise fail(problem_text(response))
-        rows = _await_deliveries(service, response.json()["items"], wait)
+        rows = _await_deliveries(service, service.post("/v1/alerts/test", {"target": target})["items"], wait)
     _print_deliveries(rows, json=json)
     missed = [row["target"] for row in rows if row["status"] != "delivered"]
     if missed:
@@ -81,8 +77,8 @@ def _await_deliveries(service: ServiceClient, sent: list[dict[str, Any]], wait_s
 
 
 def _find_delivery(service: ServiceClient, test: dict[str, Any]) -> dict[str, Any]:
-    found = service.get("/v1/deliveries", key=test["key"])["items"]
-    return dict(found[0]) if found else NOT_STARTED | test
+    deliveries = service.get("/v1/deliveries", key=test["key"])["items"]
+    return dict(deliveries[0]) if deliveries else NOT_STARTED | test
 
 
 def _print_deliveries(rows: list[dict[str, Any]], *, json: bool) -> None:

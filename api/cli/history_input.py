@@ -178,7 +178,7 @@ def _topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator
             reader,
             topic.name,
             lambda at, offset, record: topic.contains(at, offset) and window.may_contain(record.received_ms),
-            unread=load_erased_filter(settings, topic.name),
+            erased=load_erased_filter(settings, topic.name),
         ):
             lines += 1
             yield line

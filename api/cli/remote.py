@@ -45,6 +45,7 @@ TenantOption = Annotated[str | None, typer.Option(help="tenant of the agent, whe
 IssuerOption = Annotated[str | None, typer.Option(help="issuer of the agent, where its id is not unique")]
 
 DEFAULT_URL = "http://127.0.0.1:8420"
+TIMEOUT_S = 60.0
 
 
 class ServiceClient:
@@ -57,7 +58,7 @@ class ServiceClient:
 
     def __init__(self, url: str, token: str) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.client = httpx2.Client(base_url=url, headers=headers, timeout=60.0)
+        self.client = httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         """One request; every failure ends the command with a message."""
@@ -72,9 +73,20 @@ class ServiceClient:
         self.client.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
-        """JSON of a successful GET."""
+        """JSON of a successful GET; parameters that are None are left out."""
+        return self._read_json("GET", path, parameters)
+
+    def post(self, path: str, body: dict[str, Any], *, timeout_s: float = TIMEOUT_S, **parameters: Any) -> Any:
+        """JSON of a successful POST of *body*; parameters as of `get`."""
+        return self._read_json("POST", path, parameters, json=body, timeout=timeout_s)
+
+    def delete(self, path: str, **parameters: Any) -> Any:
+        """JSON of a successful DELETE; parameters as of `get`."""
+        return self._read_json("DELETE", path, parameters)
+
+    def _read_json(self, method: str, path: str, parameters: dict[str, Any], **arguments: Any) -> Any:
         given = {name: value for name, value in parameters.items() if value is not None}
-        response = self.request("GET", path, params=given)
+        response = self.request(method, path, params=given, **arguments)
         if not response.is_success:
             raise fail(problem_text(response))
         return response.json()

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from ...scoring.records.decisions import Decision
 from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentSelector
-from ..http.dependencies import ReaderDep, RuntimeDep, provided
+from ..http.dependencies import AgentDep, ReaderDep, RuntimeDep, provided
 from ..http.names_in_paths import AGENT_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
@@ -55,17 +55,14 @@ async def list_decisions(
 
 @router.get(AGENT_PATH + "/decisions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="Decisions about one agent")
 async def list_agent_decisions(
-    agent_id: str,
+    agent: AgentDep,
     caller: ReaderDep,
     decisions: DecisionServiceDep,
-    tenant: TenantParam = None,
-    issuer: IssuerParam = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[DecisionOut]:
     """The same as `GET /v1/decisions?agent_id=…`."""
-    agent = AgentSelector(agent_id, tenant, issuer)
-    return _page_out(await decisions.list(caller, agent, tenant, limit, cursor))
+    return _page_out(await decisions.list(caller, agent, agent.tenant, limit, cursor))
 
 
 def _page_out(page: Page[Decision]) -> PageOut[DecisionOut]:

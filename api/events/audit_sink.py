@@ -15,10 +15,14 @@ from typing import Any
 import msgspec
 import structlog
 
+from ...ingest.columns import OWN_APPROVAL_RECORD
 from ...ingest.errors import MalformedEvent, SourceNotAllowed, Unavailable
+from ...ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
 from ...ingest.formats.raw_records import RawRecord
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record
+from ...ingest.timestamps import format_rfc3339
+from ...scoring.records.agents import AgentName
 from ..http.auth.callers import ANY_NAME, OWN_SOURCE_PREFIX, SourceBinding
 from ..settings.event_source_settings import EventSourceSettings
 from .admission import Admission
@@ -32,6 +36,34 @@ MAX_AUDIT_COMMIT_BYTES = 4 * 1024 * 1024
 AUDIT_RETRY_S = 0.5
 
 _log = structlog.get_logger(__name__)
+
+
+def order_event(
+    subject: str, agent: AgentName, action: str, by: str, at_ms: int, attributes: dict[str, Any]
+) -> dict[str, Any]:
+    """Event of what a person ordered about an agent: it is on record, and no behaviour of the agent.
+
+    Args:
+        subject: what the order is about, the end of the event's source.
+        agent: whom it is about.
+        action: name of the order.
+        by: the person.
+        at_ms: UTC milliseconds.
+        attributes: of the event.
+    """
+    return {
+        "time": format_rfc3339(at_ms),
+        "source": OWN_SOURCE_PREFIX + subject,
+        "type": ORDER_TYPE,
+        "tenant": agent.tenant or None,
+        "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
+        "principal": {"id": by[:MAX_ID_LENGTH], "type": "user"},
+        "action": action,
+        "outcome": "success",
+        "error": OWN_APPROVAL_RECORD,
+        "caused_by": CAUSED_BY_US,
+        "attributes": attributes,
+    }
 
 
 class AuditSink:

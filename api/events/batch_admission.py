@@ -53,12 +53,12 @@ class BatchAdmission:
     Args:
         admission: the reference.
         salt: 1 to 64 bytes that no sender knows.
-        places: of the memory of claims.
+        claim_slots: of the memory of claims.
     """
 
-    def __init__(self, admission: Admission, salt: bytes, places: int = CLAIM_SLOTS) -> None:
+    def __init__(self, admission: Admission, salt: bytes, claim_slots: int = CLAIM_SLOTS) -> None:
         self._admission = admission
-        self._reader = ClaimReader(salt, admission.identities, places)
+        self._reader = ClaimReader(salt, admission.identities, claim_slots)
         self._senders: dict[SourceBinding, BatchSender] = {}
         self._next_sender_number = count()
         self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled now, or loaded, not in a request
@@ -108,11 +108,11 @@ class BatchAdmission:
         return sender
 
     def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:
-        """Records of all that is known; what stands at the places of the others is to be replaced."""
-        known = claims.state == CLAIM_KNOWN
-        if not known.any():
+        """Records of all that is known; at the positions of the others stands what is to be replaced."""
+        is_known = claims.state == CLAIM_KNOWN
+        if not is_known.any():
             return [_PLACEHOLDER] * len(payloads)
-        key_numbers = np.where(known, claims.key_numbers, 0).tolist()
+        key_numbers = np.where(is_known, claims.key_numbers, 0).tolist()
         partition_keys = map(self._reader.partition_keys.__getitem__, key_numbers)
         return list(
             map(

@@ -113,7 +113,7 @@ class EventIntake:
 
     Args:
         log: where they become durable.
-        admission: judges records.
+        admission: decides on records.
         limits: learns sizes and rates.
         clock: seconds since 1970.
         new_id: text that never repeats, for ids of dead letters.
@@ -164,23 +164,23 @@ class EventIntake:
         start, step = 0, FIRST_SLICE_RECORDS
         while start < len(raw_records):
             async with self._slice_lock:
-                left = self._admit_slice(raw_records[start : start + step], start, body)
+                slow_path_records = self._admit_slice(raw_records[start : start + step], start, body)
                 await asyncio.sleep(0)
             start += step
-            step = SLICE_RECORDS if 8 * left <= step else FIRST_SLICE_RECORDS
+            step = SLICE_RECORDS if 8 * slow_path_records <= step else FIRST_SLICE_RECORDS
 
     def _admit_slice(self, raw_records: Sequence[RawRecord], start: int, body: _IncomingBody) -> int:
         """Judge a slice that begins at *start*; returns how many records were not plain."""
-        judged = self._admission.admit(raw_records, body.binding, body.now_ms)
-        if judged.all_admitted and self._accept_if_all_new(judged.outcomes, body):
-            return judged.slow_path_records
-        for index, (raw_record, outcome) in enumerate(zip(raw_records, judged.outcomes, strict=True), start):
+        admitted = self._admission.admit(raw_records, body.binding, body.now_ms)
+        if admitted.all_admitted and self._accept_if_all_new(admitted.outcomes, body):
+            return admitted.slow_path_records
+        for index, (raw_record, outcome) in enumerate(zip(raw_records, admitted.outcomes, strict=True), start):
             record = (
                 outcome if isinstance(outcome, Record) else self._reject_record(raw_record.raw, outcome, index, body)
             )
             if record is not None and not self._is_duplicate(record, body):
                 body.records.append(record)
-        return judged.slow_path_records
+        return admitted.slow_path_records
 
     def _accept_if_all_new(self, records: list[AdmissionOutcome], body: _IncomingBody) -> bool:
         """Take events over if no two are the same and none was seen before."""

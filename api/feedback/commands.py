@@ -24,7 +24,6 @@ from ..cli.remote import (
     TokenOption,
     UrlOption,
     paged_items,
-    problem_text,
 )
 from ..cli.terminal import JsonOption, fail, print_message, stderr_console, write_json, write_line, write_table
 
@@ -94,7 +93,7 @@ def add(
     with closing(ServiceClient(url, token)) as service:
         path = f"/v1/decisions/{quote(decision, safe='')}/feedback"
         if kind == "true_positive":
-            _print_feedback(_post_json(service, path, {"verdict": kind, "reason": reason}), None, json=json)
+            _print_feedback(service.post(path, {"verdict": kind, "reason": reason}), None, json=json)
             return
         features = None if all_features else feature or _features_of_reasons(service, decision)
         scope = {"kind": "peer_group" if peer_group else "agent", "features": features, "resource": resource}
@@ -111,7 +110,7 @@ def add(
         if not yes and not _confirm_adoption(json=json):
             print_message("nothing was adopted")
             raise typer.Exit(1)
-        _print_feedback(_post_json(service, path, body | {"preview_id": seen["preview_id"]}), seen, json=json)
+        _print_feedback(service.post(path, body | {"preview_id": seen["preview_id"]}), seen, json=json)
 
 
 @feedback_app.command("list")
@@ -178,11 +177,8 @@ def revoke(
 ) -> None:
     """End a rule, or take a label back, at once (scope trust.feedback)."""
     with closing(ServiceClient(url, token)) as service:
-        path = f"/v1/feedback/{quote(feedback, safe='')}"
-        response = service.request("DELETE", path, params={"reason": reason})
-    if not response.is_success:
-        raise fail(problem_text(response))
-    _print_feedback(response.json(), None, json=json)
+        revoked = service.delete(f"/v1/feedback/{quote(feedback, safe='')}", reason=reason)
+    _print_feedback(revoked, None, json=json)
 
 
 def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
@@ -199,16 +195,9 @@ def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
     return names
 
 
-def _post_json(service: ServiceClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    response = service.request("POST", path, json=body)
-    if not response.is_success:
-        raise fail(problem_text(response))
-    return dict(response.json())
-
-
 def _run_preview(service: ServiceClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """Start a preview and wait until it has ended, with a progress bar."""
-    started = _post_json(service, f"{path}/preview", body)
+    started = service.post(f"{path}/preview", body)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
         task = progress.add_task("replaying the last days", total=1.0)

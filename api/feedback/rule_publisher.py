@@ -11,17 +11,14 @@ from typing import Any
 import msgspec
 import structlog
 
-from ...ingest.columns import OWN_APPROVAL_RECORD
 from ...ingest.errors import TrustwatchError, Unavailable
-from ...ingest.events import CAUSED_BY_US
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_keys import agent_partition_key, key_for_partition, partition_of
 from ...ingest.source import Record, RecordKind
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.feedback import AdoptFeedbackRule, Feedback, FeedbackState, FeedbackStep, RevokeFeedbackRule
 from ...scoring.store.sql_store import SqlStore
-from ..events.audit_sink import AuditSink
-from ..http.auth.callers import OWN_SOURCE_PREFIX
+from ..events.audit_sink import AuditSink, order_event
 
 
 def rule_control_records(feedback: Feedback, partitions: int, now_ms: int) -> Sequence[Record]:
@@ -47,29 +44,17 @@ def rule_control_records(feedback: Feedback, partitions: int, now_ms: int) -> Se
 
 def feedback_audit_event(feedback: Feedback, action: str, by: str, why: str, at_ms: int) -> dict[str, Any]:
     """An audit event of what was said: durable, in order, and no behaviour of the agent."""
-    agent = feedback.agent
-    return {
-        "time": format_rfc3339(at_ms),
-        "source": f"{OWN_SOURCE_PREFIX}feedback",
-        "type": "approval",
-        "tenant": agent.tenant or None,
-        "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
-        "principal": {"id": by[:2048], "type": "user"},
-        "action": action,
-        "outcome": "success",
-        "error": OWN_APPROVAL_RECORD,
-        "caused_by": CAUSED_BY_US,
-        "attributes": {
-            "feedback_id": feedback.feedback_id,
-            "decision_id": feedback.decision_id,
-            "verdict": feedback.verdict,
-            "scope": feedback.kind,
-            "features": None if feedback.features is None else list(feedback.features),
-            "resource": feedback.resource,
-            "why": why,
-            "expires_at": format_rfc3339(feedback.expires_ms),
-        },
+    attributes = {
+        "feedback_id": feedback.feedback_id,
+        "decision_id": feedback.decision_id,
+        "verdict": feedback.verdict,
+        "scope": feedback.kind,
+        "features": None if feedback.features is None else list(feedback.features),
+        "resource": feedback.resource,
+        "why": why,
+        "expires_at": format_rfc3339(feedback.expires_ms),
     }
+    return order_event("feedback", feedback.agent, action, by, at_ms, attributes)
 
 
 # Feedback is written first, with the state `adopting`; then a control record goes into the log of each partition that

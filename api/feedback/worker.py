@@ -149,12 +149,12 @@ def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
     """Every partition of the events topic, from its beginning up to where it ends now."""
     brokers = settings.brokers
     topic, identities = brokers.names.events, open_service_identities(settings)
-    unread, reader = load_erased_filter(settings, topic), open_reader(brokers, [topic])
+    erased, reader = load_erased_filter(settings, topic), open_reader(brokers, [topic])
     try:
         ends, firsts = reader.end_offsets(), reader.first_offsets()
         total = max(1, sum(end - firsts[topic_partition] for topic_partition, end in ends.items()))
         count = 0
-        for part in topic_parts(reader, topic, unread, identities, poll_s=_POLL_S, max_records=RECORDS_PER_PART):
+        for part in topic_parts(reader, topic, erased, identities, poll_s=_POLL_S, max_records=RECORDS_PER_PART):
             if part is None:
                 continue
             kept = bisect_left(part.offsets, ends[topic, part.partition])

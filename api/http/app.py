@@ -17,7 +17,7 @@ from . import routes as service_routes
 from .agent_lookup import AgentResolver
 from .allowed_hosts import AllowedHosts
 from .connection_guard import ConnectionGuard
-from .fast_path import FastPath, FrontDoor
+from .fast_path import FastPath, RequestAdmission
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import MetricValues, ServiceMetrics
 from .runtime import Runtime
@@ -80,8 +80,8 @@ def create_app(
     streamed_paths = [path for part in answering for path in part.streamed_paths]
     body_limits = {path: limit for part in answering for path, limit in part.body_limits.items()}
     hosts = AllowedHosts(runtime.settings.listen)
-    door = FrontDoor(runtime.verifier, hosts, body_limits, [mounted.path for mounted in mounts], guard)
-    return FastPath(app, fast_routes, streamed_paths, door, metrics, runtime.monotonic)
+    admission = RequestAdmission(runtime.verifier, hosts, body_limits, [mounted.path for mounted in mounts], guard)
+    return FastPath(app, fast_routes, streamed_paths, admission, metrics, runtime.monotonic)
 
 
 def _add_store_access(services: ServiceRegistry) -> None:

@@ -266,22 +266,26 @@ class ConnectionGuard:
         return limit[1]
 
     def _make_room(self, newest: GuardedConnection) -> None:
-        waiting = [one for one in self._connections.values() if one.waits_for_client and one is not newest]
+        waiting = [
+            connection
+            for connection in self._connections.values()
+            if connection.waits_for_client and connection is not newest
+        ]
         # Half a request comes before none: connections that are kept open between calls are a gateway's, too.
-        waiting.sort(key=lambda one: (one.phase is IDLE, one.since))
+        waiting.sort(key=lambda connection: (connection.phase is IDLE, connection.since))
         number = max(1, int(self._max_connections * EVICTED_PART))
         self._end_all(waiting[:number] or [newest], NO_ROOM)
 
     def _make_memory(self, size: int) -> None:
         """Close connections until *size* more bytes are within the bound."""
-        holding = [one for one in self._connections.values() if one.held_bytes]
-        holding.sort(key=lambda one: one.since)
-        wanted = self._max_held_bytes * (1 - EVICTED_PART)
-        left, closing = self.held_bytes + size, []
+        holding = [connection for connection in self._connections.values() if connection.held_bytes]
+        holding.sort(key=lambda connection: connection.since)
+        target_bytes = self._max_held_bytes * (1 - EVICTED_PART)
+        remaining_bytes, closing = self.held_bytes + size, []
         for connection in holding:
-            if left <= wanted:
+            if remaining_bytes <= target_bytes:
                 break
-            left -= connection.held_bytes
+            remaining_bytes -= connection.held_bytes
             closing.append(connection)
         self._end_all(closing, NO_MEMORY)
 
@@ -306,10 +310,10 @@ RESERVED_FILES = 256
 """Files that the process opens beside its connections: database, log, keys, pipes of its children."""
 
 
-def affordable_connections(wanted: int) -> int:
-    """As many of *wanted* connections as this process may open files for; raises its soft limit first, where it can."""
+def affordable_connections(configured: int) -> int:
+    """As many of *configured* connections as this process may open files for; raises its soft limit where it can."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + RESERVED_FILES
+    needed = configured + RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         with suppress(ValueError, OSError):
@@ -323,4 +327,4 @@ def affordable_connections(wanted: int) -> int:
                 connections=affordable,
             )
             return affordable
-    return wanted
+    return configured

@@ -10,11 +10,13 @@ from fastapi.security import HTTPBearer
 from starlette.types import Scope
 
 from ...scoring.store.read_scope import restrict_reads
+from .agent_lookup import AgentSelector
 from .auth.bearer_tokens import TokenVerifier, bearer_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.token_verification import BadAuthorization, MissingToken, UnknownKey
 from .connection_guard import ConnectionGuard
 from .runtime import Runtime
+from .schemas import IssuerParam, TenantParam
 from .service_registry import ServiceRegistry
 
 T = TypeVar("T")
@@ -90,6 +92,14 @@ ReaderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_SCORE_READ
 SenderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_INGEST))]
 ReviewerDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_FEEDBACK))]
 AdministratorDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_ADMIN))]
+
+
+def agent_of_path(agent_id: str, tenant: TenantParam = None, issuer: IssuerParam = None) -> AgentSelector:
+    """The agent that the path of a request names, and its query more closely."""
+    return AgentSelector(agent_id, tenant, issuer)
+
+
+AgentDep = Annotated[AgentSelector, Depends(agent_of_path)]
 
 
 def authorization_header(scope: Scope) -> bytes | None:

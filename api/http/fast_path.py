@@ -32,8 +32,8 @@ BODILESS_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods of routes that read no body."""
 
 
-class FrontDoor:
-    """Admission of requests that are FastAPI's to answer.
+class RequestAdmission:
+    """Decides which requests FastAPI may read and answer.
 
     Args:
         verifier: judges bearer tokens.
@@ -81,7 +81,7 @@ class FastPath:
         routes: asked in order, before it.
         streamed_paths: paths whose routes know their caller before they read, bound the body themselves, and take room
             in memory as it arrives.
-        door: admits what goes to *app*.
+        admission: decides what goes to *app*.
         metrics: counts every request that goes to *app*; routes count theirs.
         monotonic: seconds, for durations.
     """
@@ -91,14 +91,14 @@ class FastPath:
         app: ASGIApp,
         routes: Sequence[FastRoute],
         streamed_paths: Collection[str],
-        door: FrontDoor,
+        admission: RequestAdmission,
         metrics: ServiceMetrics,
         monotonic: Callable[[], float],
     ) -> None:
         self.app = app
         self._routes = tuple(routes)
         self._streamed_paths = frozenset(streamed_paths)
-        self._door = door
+        self._admission = admission
         self._metrics = metrics
         self._monotonic = monotonic
 
@@ -124,11 +124,11 @@ class FastPath:
             await self.app(scope, receive, send)
             return
         try:
-            await self._door.admit(scope)
+            await self._admission.admit(scope)
         except TrustwatchError as error:
             await send_problem(problem_of(error), send, with_body=scope["method"] != "HEAD")
             return
-        most = self._door.body_limit(path)
+        most = self._admission.body_limit(path)
         if declared_body_length(scope) > most:
             detail = f"the body may have {most} bytes"
             await send_problem(ProblemDetails(413, "body_too_large", "Body too large", detail), send, with_body=True)

@@ -27,13 +27,13 @@ def read_filtered_page(
     keep: Callable[[T], bool],
     cursor: str | None = None,
     *,
-    wanted: int = DEFAULT_PAGE_SIZE,
+    least_items: int = DEFAULT_PAGE_SIZE,
     most_pages: int = MAX_PAGES_READ,
 ) -> FilteredPage[T]:
-    """Read pages until *wanted* items are found, the list ends, or *most_pages* are read.
+    """Read pages until *least_items* are found, the list ends, or *most_pages* are read.
 
     Whole pages are used up, so that the cursor of the last one goes on exactly behind what was looked at; there may be
-    more items than *wanted*, by less than a page. Blocks; raises what *page_at* raises.
+    more items than that, by less than a page. Blocks; raises what *page_at* raises.
     """
     items: list[T] = []
     looked_at = 0
@@ -42,6 +42,6 @@ def read_filtered_page(
         looked_at += len(page.items)
         items += filter(keep, page.items)
         cursor = page.next_cursor
-        if cursor is None or len(items) >= wanted:
+        if cursor is None or len(items) >= least_items:
             break
     return FilteredPage(items, cursor, looked_at)

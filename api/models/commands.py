@@ -28,7 +28,7 @@ from ..cli.history_input import (
     open_histories,
     time_window,
 )
-from ..cli.remote import DEFAULT_URL, ServiceClient, TenantOption, TokenOption, UrlOption, paged_items, problem_text
+from ..cli.remote import DEFAULT_URL, ServiceClient, TenantOption, TokenOption, UrlOption, paged_items
 from ..cli.terminal import (
     JsonOption,
     SettingsFileOption,
@@ -157,10 +157,7 @@ def rollback(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOpti
 
 def _post_order(url: str, token: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
     with closing(ServiceClient(url, token)) as service:
-        response = service.request("POST", path, json=body)
-        if not response.is_success:
-            raise fail(problem_text(response))
-        return dict(response.json())
+        return dict(service.post(path, body))
 
 
 @models_app.command()

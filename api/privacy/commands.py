@@ -20,6 +20,8 @@ from ..cli.terminal import JsonOption, fail, print_message, write_json, write_li
 decisions_app = typer.Typer(name="decisions", no_args_is_help=True, help="The record of what was decided.")
 
 POLL_EVERY_S = 0.5
+ERASURE_TIMEOUT_S = 600.0
+"""For answers that may look through everything that is kept."""
 END_STATUSES = ("done", "failed")
 
 
@@ -70,9 +72,8 @@ def erase(
         if not reason:
             raise typer.BadParameter("--reason is missing")
         body = {"agent": agent, "principal": principal, "tenant": tenant, "issuer": issuer, "reason": reason}
-        erasure = _post_json(
-            service, "/v1/privacy/erasures", {name: one for name, one in body.items() if one is not None}
-        )
+        given = {name: value for name, value in body.items() if value is not None}
+        erasure = service.post("/v1/privacy/erasures", given, timeout_s=ERASURE_TIMEOUT_S)
         erasure = _await_erasure(service, erasure) if wait else erasure
     if out is not None and erasure["proof"]:
         out.write_text(erasure["proof"] + "\n")
@@ -83,10 +84,10 @@ def erase(
             f"erasure {erasure['erasure_id']} is {erasure['status']}"
             + (f": {erasure['detail']}" if erasure["detail"] else "")
         )
-        for place, count in sorted(erasure["counts"].items()):
-            write_line(f"{place}: {count}")
-        for one in (erasure["document"] or {}).get("remains", []):
-            write_line(f"remains: {one['what']}; until {one['until']}")
+        for target, count in sorted(erasure["counts"].items()):
+            write_line(f"{target}: {count}")
+        for remainder in (erasure["document"] or {}).get("remains", []):
+            write_line(f"remains: {remainder['what']}; until {remainder['until']}")
     if erasure["status"] == "failed":
         raise typer.Exit(1)
 
@@ -136,9 +137,9 @@ def _await_erasure(service: ServiceClient, erasure: dict[str, Any]) -> dict[str,
 
 def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: bool) -> None:
     proof = path.read_text().strip()
-    result = _post_json(
-        service, f"/v1/privacy/erasures/{_erasure_id_of(proof)}/verify", {"proof": proof, "subject": subject}
-    )
+    claim = {"proof": proof, "subject": subject}
+    verify_path = f"/v1/privacy/erasures/{_erasure_id_of(proof)}/verify"
+    result = service.post(verify_path, claim, timeout_s=ERASURE_TIMEOUT_S)
     if json:
         write_json(result)
     elif not result["signed"]:
@@ -149,10 +150,10 @@ def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: boo
         print_message("nothing is left" + (", of what was looked at" if result.get("not_looked_at") else ""))
     else:
         print_message(
-            "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(result["left"].items()))
+            "still found: " + ", ".join(f"{target} {count}" for target, count in sorted(result["left"].items()))
         )
-    for place in () if json else result.get("not_looked_at", ()):  # a service of an older version does not say
-        write_line(f"not looked at: {place}")
+    for target in () if json else result.get("not_looked_at", ()):  # a service of an older version does not say
+        write_line(f"not looked at: {target}")
     if not result["nothing_left"]:
         raise typer.Exit(1)
 
@@ -164,13 +165,6 @@ def _erasure_id_of(proof: str) -> str:
         return str(msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["erasure_id"])
     except (IndexError, ValueError, KeyError, TypeError, msgspec.DecodeError):
         raise fail("the file holds no proof of an erasure") from None
-
-
-def _post_json(service: ServiceClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    response = service.request("POST", path, json=body, timeout=600.0)
-    if not response.is_success:
-        raise fail(problem_text(response))
-    return dict(response.json())
 
 
 def register(app: typer.Typer) -> None:

@@ -199,7 +199,7 @@ class EmbeddedErasureTargets:
         counts.update(await asyncio.to_thread(self._count_log, scope))
         for kind in self._archives:
             counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, True))
-        return {place: count for place, count in counts.items() if count}
+        return {target: count for target, count in counts.items() if count}
 
     async def not_checked(self, now_ms: int) -> list[str]:  # noqa: ARG002 (there is one process)
         """See `ErasureTargets.not_checked`."""
@@ -247,6 +247,6 @@ def _segment_replacement(base: int, fresh: Path) -> Callable[[EventLog], bool]:
     return lambda log: log.replace_segment(base, fresh)
 
 
-def prefixed_counts(place: str, counts: dict[str, int]) -> dict[str, int]:
-    """Counts of one place under its name."""
-    return {f"{place}.{name}": count for name, count in counts.items()}
+def prefixed_counts(target: str, counts: dict[str, int]) -> dict[str, int]:
+    """Counts of one target under its name."""
+    return {f"{target}.{name}": count for name, count in counts.items()}

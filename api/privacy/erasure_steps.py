@@ -221,16 +221,16 @@ class ErasureSteps:
         erased = await self._targets.erase(erasure)
         await self._on_forgotten(erasure.erasure_subject)
         counts = dict(erasure.counts)
-        for place, count in erased.items():
-            counts[place] = counts.get(place, 0) + count
+        for target, count in erased.items():
+            counts[target] = counts.get(target, 0) + count
         return msgspec.structs.replace(erasure, status="checking", counts=counts)
 
     async def _checking(self, erasure: Erasure) -> Erasure:
-        left = await self._targets.remaining(erasure)
-        if not left:
+        remaining = await self._targets.remaining(erasure)
+        if not remaining:
             subject = erasure.subject if self._targets.keeps_name else ""
             return msgspec.structs.replace(erasure, status="compacting", subject=subject, error="")
-        problem = "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(left.items()))
+        problem = "still found: " + ", ".join(f"{target} {count}" for target, count in sorted(remaining.items()))
         if erasure.rounds < MAX_ROUNDS:
             return msgspec.structs.replace(erasure, status="queued", error=problem)
         return msgspec.structs.replace(erasure, status="failed", error=problem)

@@ -192,7 +192,7 @@ class LocalArchives:
     def remaining(self, erasure: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
         """Counts of what the archives of this process still hold; blocks."""
         counts = {f"archive.{kind}": sum(self._erase_files(kind, erasure, up_to, dry=True)) for kind in self._folders}
-        return {place: count for place, count in counts.items() if count}
+        return {target: count for target, count in counts.items() if count}
 
     def other_archives(self, now_ms: int) -> list[ArchiveRegistration]:
         """Archives that `remaining` does not look at: of other processes, while they have files of ours; blocks."""

@@ -7,17 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 
-from ..http.dependencies import AdministratorDep, provided
+from ..http.dependencies import AdministratorDep, AgentDep, provided
 from ..http.names_in_paths import AGENT_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
     UNKNOWN_AGENT_RESPONSES,
     CursorParam,
-    IssuerParam,
     LimitParam,
     PageOut,
-    TenantParam,
     problem_responses,
 )
 from .schemas import (
@@ -100,16 +98,12 @@ async def verify_proof(
     summary="Export everything about an agent",
 )
 async def export_agent_data(
-    agent_id: str,
-    caller: AdministratorDep,
-    erasures: ErasureServiceDep,
-    tenant: TenantParam = None,
-    issuer: IssuerParam = None,
+    agent: AgentDep, caller: AdministratorDep, erasures: ErasureServiceDep
 ) -> StreamingResponse:
     """A ZIP of JSON lines: state, decisions with their links in the chain, alerts, orders, events. Scope `trust.admin`.
 
     Made while it is sent; `manifest.json`, its last file, has the number of lines and the digest of every other one.
     """
-    pieces = erasures.export(caller, agent_id, tenant, issuer)
+    pieces = erasures.export(caller, agent)
     headers = {"Content-Disposition": 'attachment; filename="agent-export.zip"', "Cache-Control": "no-store"}
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)

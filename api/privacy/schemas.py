@@ -138,7 +138,7 @@ def erasure_out(erasure: Erasure, document: dict[str, Any] | None, *, brief: boo
         asked_at=format_rfc3339(erasure.asked_ms),
         done_at=format_rfc3339_or_none(erasure.done_ms),
         detail=erasure.error or None,
-        counts={place: count for place, count in erasure.counts.items() if isinstance(count, int)},
+        counts={target: count for target, count in erasure.counts.items() if isinstance(count, int)},
         proof=None if brief else erasure.proof.decode() or None,
         document=document,
     )

@@ -254,9 +254,7 @@ class ErasureService:
             left = await self._targets.remaining(msgspec.structs.replace(erasure, subject=name))
         return ProofCheck(True, True, left, await self._targets.not_checked(self._now_ms()))
 
-    def export(
-        self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None
-    ) -> Iterator[bytes]:
+    def export(self, caller: AuthenticatedCaller, agent: AgentSelector) -> Iterator[bytes]:
         """Everything about one agent as a ZIP, piece by piece, which blocks; see `agent_export.export_agent`.
 
         Of refused records a caller that is not bound to all tenants gets those that it sent itself.
@@ -265,13 +263,13 @@ class ErasureService:
             TenantNotAllowed: it is not bound to that tenant, or has to name one.
             ProblemError: 409, several agents are meant.
         """
-        entry = self._agents.entry(caller, AgentSelector(agent_id, tenant, issuer))
+        entry = self._agents.entry(caller, agent)
         if entry is not None:
             name = entry.summary.name
             subject = ErasureSubject("agent", name.tenant, name.issuer, name.agent_id, "")
         else:
-            issuer = issuer if issuer is not None else caller.binding.default_issuer or ""
-            subject = ErasureSubject("agent", caller.require_tenant(tenant), issuer, agent_id, "")
+            issuer = agent.issuer if agent.issuer is not None else caller.binding.default_issuer or ""
+            subject = ErasureSubject("agent", caller.require_tenant(agent.tenant), issuer, agent.agent_id, "")
         senders = None if visible_tenants(caller, None) is None else [caller.name]
         return export_agent(self._export_sources, subject, senders, self._now_ms(), caller.recorded_name)
 

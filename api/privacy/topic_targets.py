@@ -293,7 +293,7 @@ class TopicErasureTargets:
         counts = prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
         counts["topic.risk"] = len(await asyncio.to_thread(self._find_corrections, erasure, up_to))
         counts |= await asyncio.to_thread(self._archives.remaining, erasure, up_to)
-        return {place: count for place, count in counts.items() if count}
+        return {target: count for target, count in counts.items() if count}
 
     async def not_checked(self, now_ms: int) -> list[str]:
         """See `ErasureTargets.not_checked`: topics that nobody rewrites, and archives of other processes."""

@@ -292,21 +292,21 @@ def renew(
     if not stopped:
         typer.confirm("Is every process of this deployment stopped?", abort=True, err=True)
     path = identity_key_path(configured)
-    made = path.with_name(f"{path.name}.new")
+    new_key_path = path.with_name(f"{path.name}.new")
     with contextlib.closing(store_address(configured).open(configured.dead_letters.max_rows)) as store:
-        changed = store.use_identities(open_identity_key(made, create=True), renew=True)
-    _install_key(made, path)
+        changed = store.use_identities(open_identity_key(new_key_path, create=True), renew=True)
+    _install_key(new_key_path, path)
     if json:
         write_json({"changed_rows": changed, "key_file": str(path)})
     else:
         print_message(f"{changed} rows have new keys; the identity key is {path}: copy it to every host, mode 0600")
 
 
-def _install_key(made: Path, path: Path) -> None:
+def _install_key(new_key_path: Path, path: Path) -> None:
     """Put the new key in its place."""
     if path.exists():
         path.rename(path.with_name(f"{path.name}.before"))
-    made.rename(path)
+    new_key_path.rename(path)
 
 
 def register(app: typer.Typer) -> None:

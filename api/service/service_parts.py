@@ -36,7 +36,7 @@ from .erasure_assembly import make_erasure_service
 
 @dataclass(frozen=True, slots=True)
 class ServiceParts:
-    """What answers requests, and what runs beside the answers.
+    """Parts that answer requests, and those that run beside the answers.
 
     Attributes:
         settings: as configured.
@@ -190,7 +190,7 @@ def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
 
 
 def _services_of(parts: ServiceParts) -> tuple[object, ...]:
-    """What routes find by its type."""
+    """Services that routes find by their type."""
     return (
         parts.connections,
         parts.executor,

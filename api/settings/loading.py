@@ -102,12 +102,12 @@ def _fill_policies(raw: dict[str, Any]) -> None:
 
 
 def _decoder(base: Path, environ: Mapping[str, str]) -> Callable[[type, Any], Any]:
-    def decode(wanted: type, value: Any) -> Any:
-        if wanted is Path:
+    def decode(kind: type, value: Any) -> Any:
+        if kind is Path:
             return _resolve_path(value, base)
-        if wanted is Secret:
+        if kind is Secret:
             return Secret(_resolve_secret(value, base, environ))
-        raise NotImplementedError(f"no decoder for {wanted.__name__}")
+        raise NotImplementedError(f"no decoder for {kind.__name__}")
 
     return decode
 

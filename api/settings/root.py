@@ -176,8 +176,8 @@ def _check_archive(archive: ArchiveSettings) -> None:
     """Tools read all files below a folder as one table: two tables need two folders."""
     if archive.directory is None or archive.vectors is None:
         return
-    one, other = archive.directory, archive.vectors
-    if one == other or one in other.parents or other in one.parents:
+    events, vectors = archive.directory, archive.vectors
+    if events == vectors or events in vectors.parents or vectors in events.parents:
         raise ValueError("must not lie in `archive.directory` or around it - at `$.archive.vectors`")
 
 

@@ -38,17 +38,17 @@ def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tupl
         inner, text = without_annotation(hints[field.name])
         path = f"{prefix}{field.name}"
         value = getattr(given, field.name) if given is not None else _default_of(field)
-        held, suffix = element_type(inner)
-        nested = isinstance(held, type) and issubclass(held, msgspec.Struct)
+        element, suffix = element_type(inner)
+        nested = isinstance(element, type) and issubclass(element, msgspec.Struct)
         yield path, _type_text(inner), "" if nested and not suffix else _default_text(value), text
         if nested:
-            yield from table_rows(held, f"{path}{suffix}.", value if not suffix else None)
+            yield from table_rows(element, f"{path}{suffix}.", value if not suffix else None)
 
 
 def _type_text(kind: Any) -> str:
-    held, suffix = element_type(kind)
-    name = " / ".join(f"`{word}`" for word in literal_choices(held)) or _TYPE_NAMES.get(
-        held, _TEXT_MAPPING if hasattr(get_origin(held), "keys") else "part"
+    element, suffix = element_type(kind)
+    name = " / ".join(f"`{word}`" for word in literal_choices(element)) or _TYPE_NAMES.get(
+        element, _TEXT_MAPPING if hasattr(get_origin(element), "keys") else "part"
     )
     null = " or null" if without_annotation(kind)[0] is not without_none(kind) else ""
     return {"": "", "[]": "list of ", ".NAME": "mapping of "}[suffix] + name + null

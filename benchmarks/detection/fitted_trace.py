@@ -16,7 +16,7 @@ from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.models import model_training as crossfit
 from trustwatch.models import model_training as learning
 from trustwatch.models.detector import Detector, DetectorSettings, ForestDetector
-from trustwatch.models.detector_training import fit_detector_with_held_out
+from trustwatch.models.detector_training import fit_detector
 from trustwatch.models.trained_model import TrainedModel
 
 from .traces import SALT, Trace
@@ -54,7 +54,7 @@ class FittedTrace:
         names = keywords.pop("feature_names")
         chosen = replace(DetectorSettings(), **settings)
         X, groups, sessions, _ = self.history
-        return fit_detector_with_held_out(X, groups, sessions, chosen, names, **keywords)[0]
+        return fit_detector(X, groups, sessions, chosen, names, **keywords)[0]
 
     def scores(self, detector: Detector) -> NDArray[np.float64]:
         """Anomaly scores of the test part (n,)."""
@@ -76,9 +76,9 @@ def fit_trace(
 
     def spy(X: Any, groups: Any, sessions: Any, settings: Any, names: Any, **keywords: Any) -> Any:
         caught.append(CrossFittedHistory(X, groups, sessions, {**keywords, "feature_names": names}))
-        return fit_detector_with_held_out(X, groups, sessions, settings, names, **keywords)
+        return fit_detector(X, groups, sessions, settings, names, **keywords)
 
-    with mock.patch.object(crossfit, "fit_detector_with_held_out", spy):
+    with mock.patch.object(crossfit, "fit_detector", spy):
         model = learning.train_model(train, salt, trace.name, settings)
     failed = test.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
     groups = test.names[:, event_columns.GROUP].copy()

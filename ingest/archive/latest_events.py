@@ -127,7 +127,7 @@ class _AgentEventScan:
         self._actions: Counter[str] = Counter()
         self._resources: Counter[str] = Counter()
         self._hours = [0] * 24
-        self._found = self._looked = self._raw_bytes = self._damaged = 0
+        self._matches = self._rows_read = self._raw_bytes = self._damaged = 0
 
     def scan(self, files: Sequence[DataFile]) -> LatestEvents:
         """Scan the files until a bound is reached."""
@@ -143,8 +143,8 @@ class _AgentEventScan:
         rows = sorted(self._rows, key=lambda row: (row.time_ms, row.offset), reverse=True)[: self._asked.limit]
         return LatestEvents(
             rows,
-            self._found,
-            self._looked,
+            self._matches,
+            self._rows_read,
             seen == len(files),
             self._damaged,
             self._actions,
@@ -155,8 +155,8 @@ class _AgentEventScan:
     def _limit_reached(self, files: int) -> bool:
         return (
             files >= self._bounds.files
-            or self._looked >= self._bounds.rows
-            or self._found >= self._asked.max_matches
+            or self._rows_read >= self._bounds.rows
+            or self._matches >= self._asked.max_matches
             or self._raw_bytes >= self._bounds.raw_bytes
         )
 
@@ -167,7 +167,7 @@ class _AgentEventScan:
 
     def _scan_row_group(self, file: DataFile, parquet: pq.ParquetFile, group: int) -> None:
         head = parquet.read_row_group(group, columns=_MATCH_COLUMNS, use_threads=False)
-        self._looked += head.num_rows
+        self._rows_read += head.num_rows
         mine = _matching_rows(head, self._asked, self._asked.before.get(file.partition))
         at = pc.indices_nonzero(mine)
         if not len(at):
@@ -185,7 +185,7 @@ class _AgentEventScan:
         return table["raw"]
 
     def _count(self, matches: pa.Table) -> None:
-        self._found += matches.num_rows
+        self._matches += matches.num_rows
         self._actions.update(matches["action"].to_pylist())
         self._resources.update(resource for resource in matches["resource_id"].to_pylist() if resource)
         for at in matches["time"].to_pylist():

@@ -57,7 +57,7 @@ STATE_ROW_WITH_HABITS = _row_with_values(session_numbers=6)
 
 
 class StateLayout(NamedTuple):
-    """What names a layout in stored state: generation and kinds of items as in `layout`, and the row."""
+    """Name of a layout in stored state: generation and kinds of items as in `layout`, and the row."""
 
     generation: int
     kinds: int
@@ -73,19 +73,19 @@ EARLIER_LAYOUTS: Final = (
 
 def converted(rows: Array) -> Array:
     """Rows (n,) of dtype `layout.STATE_ROW` from rows of an earlier layout."""
-    made = np.zeros(len(rows), layout.STATE_ROW)
-    made["known"] = layout.UNCOUNTED
+    converted_rows = np.zeros(len(rows), layout.STATE_ROW)
+    converted_rows["known"] = layout.UNCOUNTED
     kept = np.delete(np.arange(layout.NUMBERS), _ADDED_NUMBERS)
     for name in rows.dtype.names or ():
         if name == "numbers" and rows[name].shape[1] == len(kept):
-            made[name][:, kept] = rows[name]
+            converted_rows[name][:, kept] = rows[name]
         elif name == "table":
-            made[name][:, : rows[name].shape[1]] = rows[name]
+            converted_rows[name][:, : rows[name].shape[1]] = rows[name]
         elif name == "session_numbers":
-            made[name][:, :, : rows[name].shape[2]] = rows[name]
+            converted_rows[name][:, :, : rows[name].shape[2]] = rows[name]
         else:
-            made[name] = rows[name]
-    return made
+            converted_rows[name] = rows[name]
+    return converted_rows
 
 
 def read_state_row(stored: bytes) -> Array | None:

@@ -42,8 +42,8 @@ class Item(NamedTuple):
     unusual: str = "{noun} {name}"
 
     @property
-    def one(self) -> str:
-        """The word for a single one."""
+    def singular_noun(self) -> str:
+        """The word for a single item."""
         return self.singular or self.plural.removesuffix("s")
 
 
@@ -111,7 +111,7 @@ class Feature(NamedTuple):
     importance: float  # how much it says about trust, 0 to 1: see IMPORTANCE
     noun: str  # what a reason calls it
     meaning: str
-    told: Explanation
+    explanation: Explanation  # how a reason words it
     label: str = ""  # what a list of features calls it, where another one has the same noun
     counts: str = EACH_TIME
     new_with: tuple[int, ...] = ()  # kinds: where the item is new to the agent, the feature is odd of necessity
@@ -153,9 +153,9 @@ def check(features: Sequence[Feature]) -> None:
             raise BadFeature(f"feature table: {feature.name!r}: {wrong}")
     _check_once("name", [feature.name for feature in features], ())
     _check_once("label or noun", [label_of(feature) for feature in features], ())
-    items = [feature.told.kind for feature in features if isinstance(feature.told, Item)]
+    items = [feature.explanation.kind for feature in features if isinstance(feature.explanation, Item)]
     _check_once("kind of item", items, set(range(layout.KINDS)) - _WITHOUT_FEATURE)
-    quantities = [feature.told.quantity for feature in features if isinstance(feature.told, Quantity)]
+    quantities = [feature.explanation.quantity for feature in features if isinstance(feature.explanation, Quantity)]
     _check_once("quantity", quantities, range(layout.QUANTITIES))
 
 
@@ -166,7 +166,13 @@ def label_of(feature: Feature) -> str:
 
 def _wrong(feature: Feature, by_name: dict[str, Feature]) -> str:
     """Describe the first mistake in one declaration; "" = none."""
-    kinds = (*feature.new_with, *feature.restates, *feature.gathers, *feature.gathers_new, *_told_of(feature.told))
+    kinds = (
+        *feature.new_with,
+        *feature.restates,
+        *feature.gathers,
+        *feature.gathers_new,
+        *_kinds_borrowed_by(feature.explanation),
+    )
     missing = [part for part in feature.parts if part not in by_name]
     facts = {
         f"unit {feature.unit!r}: there are {', '.join(_HIGH)}": feature.unit in _HIGH,
@@ -177,16 +183,16 @@ def _wrong(feature: Feature, by_name: dict[str, Feature]) -> str:
             by_name[part].parts for part in feature.parts if part in by_name
         ),
         "follows a kind of item that has no feature": all(_is_measured(kind, by_name.values()) for kind in kinds),
-        f"no such explanation: {feature.told!r}; there are {', '.join(_EXPLANATIONS)}": isinstance(
-            feature.told, Explanation
+        f"no such explanation: {feature.explanation!r}; there are {', '.join(_EXPLANATIONS)}": isinstance(
+            feature.explanation, Explanation
         ),
-        "an item needs its singular where its plural has no s": not isinstance(feature.told, Item)
-        or feature.told.one != feature.told.plural,
+        "an item needs its singular where its plural has no s": not isinstance(feature.explanation, Item)
+        or feature.explanation.singular_noun != feature.explanation.plural,
     }
     return next((wrong for wrong, fine in facts.items() if not fine), "")
 
 
-def _told_of(explanation: Explanation) -> tuple[int, ...]:
+def _kinds_borrowed_by(explanation: Explanation) -> tuple[int, ...]:
     """Kinds whose items an explanation borrows."""
     if isinstance(explanation, Strongest | PeersKnow):
         return explanation.kinds
@@ -194,13 +200,13 @@ def _told_of(explanation: Explanation) -> tuple[int, ...]:
 
 
 def _counts_well(feature: Feature) -> bool:
-    gathered = isinstance(feature.told, Quantity) or (feature.added and feature.unit == BITS)
-    fits = {EACH_TIME: True, ONCE: isinstance(feature.told, Item), BY_LEVEL: gathered}
+    gathered = isinstance(feature.explanation, Quantity) or (feature.added and feature.unit == BITS)
+    fits = {EACH_TIME: True, ONCE: isinstance(feature.explanation, Item), BY_LEVEL: gathered}
     return fits.get(feature.counts, False)
 
 
 def _is_measured(kind: int, features: Iterable[Feature]) -> bool:
-    return any(isinstance(feature.told, Item) and feature.told.kind == kind for feature in features)
+    return any(isinstance(feature.explanation, Item) and feature.explanation.kind == kind for feature in features)
 
 
 def _check_once(what: str, declared: Sequence[str | int], expected: Collection[str | int]) -> None:

@@ -676,10 +676,16 @@ FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 FEATURE_COUNT = len(FEATURES)
 FEATURE_INDEX = {name: position for position, name in enumerate(FEATURE_NAMES)}
 
-ITEMS: dict[int, Item] = {feature.told.kind: feature.told for feature in FEATURES if isinstance(feature.told, Item)}
+ITEMS: dict[int, Item] = {
+    explanation.kind: explanation
+    for explanation in (feature.explanation for feature in FEATURES)
+    if isinstance(explanation, Item)
+}
 """Explanation by kind of item, in the order of the table."""
 QUANTITIES: dict[int, Quantity] = {
-    told.quantity: told for told in (feature.told for feature in FEATURES) if isinstance(told, Quantity)
+    explanation.quantity: explanation
+    for explanation in (feature.explanation for feature in FEATURES)
+    if isinstance(explanation, Quantity)
 }
 """Explanation by quantity, in the order of the table."""
 
@@ -689,11 +695,21 @@ def _positions(position_of: dict[int, int], size: int) -> npt.NDArray[np.int64]:
 
 
 FEATURE_OF_KIND = _positions(
-    {one.told.kind: at for at, one in enumerate(FEATURES) if isinstance(one.told, Item)}, layout.KINDS
+    {
+        feature.explanation.kind: position
+        for position, feature in enumerate(FEATURES)
+        if isinstance(feature.explanation, Item)
+    },
+    layout.KINDS,
 )
 """Position of the surprise of each kind of item, -1 = it has none."""
 FEATURE_OF_QUANTITY = _positions(
-    {one.told.quantity: at for at, one in enumerate(FEATURES) if isinstance(one.told, Quantity)}, layout.QUANTITIES
+    {
+        feature.explanation.quantity: position
+        for position, feature in enumerate(FEATURES)
+        if isinstance(feature.explanation, Quantity)
+    },
+    layout.QUANTITIES,
 )
 CONTEXT_KIND = _positions({kind: item.behind for kind, item in ITEMS.items()}, layout.KINDS)
 """Kind of the item that each kind is conditional on, -1 = none."""

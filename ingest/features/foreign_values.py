@@ -29,7 +29,7 @@ def foreign_values(
     observations: RowObservations,
     vectors: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """How new the values of others are that calls use: (n,) of the values of `argument_origin`, 0 for other *rows*.
+    """Novelty (n,) of the values of others that calls use, as values of `argument_origin`; 0 for other *rows*.
 
     Args:
         batch: n calls.

@@ -149,15 +149,15 @@ def telling_habit(
     baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array
 ) -> CountedHabit | None:
     """Item of an event that tells most for the peers; None where nothing is compared. Arguments as for the feature."""
-    scope, told = np.uint64(own_scope(agent)), []  # called from Python, a kernel gives an int
+    scope, habits = np.uint64(own_scope(agent)), []  # called from Python, a kernel gives an int
     for kind in COMPARED_KINDS.tolist():
         counts = _compared_counts(baseline, rows, scopes, scope, kind, items[kind])
         if counts[1] > 0.0:
             group = shared_count(baseline, scopes[layout.PEERS], items[kind])
             in_group = float(baseline.totals[rows[layout.PEERS], kind, 0])
-            counted = (round(count) for count in (counts[0], counts[1], group, in_group))
-            told.append((item_bits(*counts), CountedHabit(kind, *counted)))
-    return max(told)[1] if told else None
+            counts_of_habit = (round(count) for count in (counts[0], counts[1], group, in_group))
+            habits.append((item_bits(*counts), CountedHabit(kind, *counts_of_habit)))
+    return max(habits)[1] if habits else None
 
 
 @compiled
@@ -205,12 +205,12 @@ def _add_item_bits(
 ) -> None:
     """Add the bits of one kind's items to those of their *rows*; all but *bits* and *compared* are of these rows."""
     agent_items, group_items = mix_pairs(agents, items), mix_pairs(groups, items)
-    new = (_turns(agent_items) == 0).astype(np.int64)
-    own = _turns(agent_items) - _turns(mix_pairs(sessions, items))
-    total = _turns(agents) - _turns(sessions)
+    new = (_occurrences_before(agent_items) == 0).astype(np.int64)
+    own = _occurrences_before(agent_items) - _occurrences_before(mix_pairs(sessions, items))
+    total = _occurrences_before(agents) - _occurrences_before(sessions)
     distinct = _sums_before(agents, new) - _sums_before(sessions, new)
     in_group, in_agent = _counts(groups), _counts(agents)
-    in_group_distinct, in_agent_distinct = _sums(groups, _turns(group_items) == 0), _sums(agents, new)
+    in_group_distinct, in_agent_distinct = _sums(groups, _occurrences_before(group_items) == 0), _sums(agents, new)
     peers = _counts(group_items) - _counts(agent_items)
     fit = (total >= LEAST_ITEMS) & (in_group - in_agent >= LEAST_ITEMS)
     _write_bits(
@@ -255,7 +255,7 @@ def _walk_sessions(values: Array, bits: Array, compared: Array, number: Array, s
 
 
 def _counts(ids: Array) -> Array:
-    """How often each id (n,) occurs."""
+    """Number of times that each id (n,) occurs."""
     _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
     return np.asarray(counts[inverse])
 
@@ -277,6 +277,6 @@ def _sums_before(ids: Array, values: Array) -> Array:
     return sums
 
 
-def _turns(ids: Array) -> Array:
-    """How often the same id occurs before each place (n,)."""
+def _occurrences_before(ids: Array) -> Array:
+    """Number of times that the same id occurs before each position (n,)."""
     return _sums_before(ids, np.ones(len(ids), np.int64))

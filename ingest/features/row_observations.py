@@ -44,7 +44,7 @@ class RowObservations(NamedTuple):
 
 def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> RowObservations:
     """Scratch space for *n* rows, which tell these *arguments* (None = none)."""
-    told = no_arguments(n) if arguments is None else arguments
+    given = no_arguments(n) if arguments is None else arguments
     return RowObservations(
         np.zeros((n, layout.KINDS), np.uint64),
         np.zeros((n, layout.KINDS), np.uint64),
@@ -54,10 +54,10 @@ def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> R
         np.zeros(n, np.uint32),
         np.zeros(n),
         np.zeros(n, np.uint8),
-        told,
-        np.zeros(len(told.values), np.uint64),
-        np.zeros(len(told.values), np.uint64),
-        np.zeros(len(told.values), np.uint8),
-        np.zeros((len(told.values), 2), np.uint64),
-        np.zeros((len(told.values), 2), np.uint64),
+        given,
+        np.zeros(len(given.values), np.uint64),
+        np.zeros(len(given.values), np.uint64),
+        np.zeros(len(given.values), np.uint8),
+        np.zeros((len(given.values), 2), np.uint64),
+        np.zeros((len(given.values), 2), np.uint64),
     )

@@ -89,9 +89,9 @@ class RawEncoder:
                 refused.append((position, error))
         if decoded:
             self._fill(out, decoded)
-        told = self._read_attributes(out, payloads, decoded)
-        told.update((position, read_arguments(event) or ()) for position, event in decoded.items())
-        arguments = scanned_arguments(out.argument_counts, out.arguments, told, self._encoder.hash.hash_many)
+        given_arguments = self._read_attributes(out, payloads, decoded)
+        given_arguments.update((position, read_arguments(event) or ()) for position, event in decoded.items())
+        arguments = scanned_arguments(out.argument_counts, out.arguments, given_arguments, self._encoder.hash.hash_many)
         columns = EventColumns(LazyEvents(payloads, decoded), out.names, out.numbers, out.codes, out.time_ms, arguments)
         positions = np.arange(n)
         if refused:
@@ -103,7 +103,7 @@ class RawEncoder:
         self, out: ColumnRows, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]
     ) -> dict[int, Sequence[Argument]]:
         """Arguments of the scanned records whose attributes tell origins; their codes are written."""
-        told: dict[int, Sequence[Argument]] = {}
+        given_arguments: dict[int, Sequence[Argument]] = {}
         spans = out.attributes.tolist()
         for position in np.flatnonzero((out.attributes[:, 1] > 0) & (out.state == 0)).tolist():
             begin, length = spans[position]
@@ -111,8 +111,8 @@ class RawEncoder:
                 continue
             event = self._decode(payloads[position])
             out.codes[position, UNTRUSTED_RESULT] = untrusted_result_code(event)
-            told[position] = read_arguments(event) or ()
-        return told
+            given_arguments[position] = read_arguments(event) or ()
+        return given_arguments
 
     def _fill(self, out: ColumnRows, decoded: dict[int, NativeEvent]) -> None:
         """Write the rows of decoded events, and remember the entries that the kernel lacked for them."""

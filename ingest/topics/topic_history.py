@@ -33,7 +33,7 @@ class TopicPart(NamedTuple):
 def topic_parts(
     reader: TopicReader,
     topic: str,
-    unread: ErasedFilter = ErasedFilter(),  # noqa: B008
+    erased: ErasedFilter = ErasedFilter(),  # noqa: B008
     identities: IdentityHasher = IdentityHasher(),  # noqa: B008
     *,
     poll_s: float = HISTORY_POLL_S,
@@ -45,18 +45,18 @@ def topic_parts(
 
     Args:
         reader: of *topic* alone, without a group; closed by whoever opened it.
-        unread: erases subjects from the records.
+        erased: erases subjects from the records.
         identities: of the deployment, for the hashes of ids of events that other programs wrote.
     """
     partitions = len(reader.end_offsets())
     while not reader.at_end():
-        found = reader.poll(poll_s, max_records)
-        for part in found:
+        parts = reader.poll(poll_s, max_records)
+        for part in parts:
             origin = SourcePartition(topic, part.partition, partitions, identities)
             offsets = [raw.offset for raw in part.records]
-            records = [unread.filter_record(part.partition, raw.offset, to_record(raw, origin)) for raw in part.records]
+            records = [erased.filter_record(part.partition, raw.offset, to_record(raw, origin)) for raw in part.records]
             yield TopicPart(part.partition, offsets, records)
-        if not found:
+        if not parts:
             yield None
 
 
@@ -65,7 +65,7 @@ def topic_event_lines(
     topic: str,
     is_wanted: TopicEventFilter,
     check: Callable[[], None] = lambda: None,
-    unread: ErasedFilter = ErasedFilter(),  # noqa: B008
+    erased: ErasedFilter = ErasedFilter(),  # noqa: B008
 ) -> Iterator[bytes]:
     """Events as they were logged, one line each, up to the end of the topic at the time *reader* was opened.
 
@@ -73,7 +73,7 @@ def topic_event_lines(
         reader: of *topic* alone, without a group; closed by whoever opened it.
         is_wanted: chooses among events; records of other kinds are none.
         check: called now and then; raises to give up.
-        unread: erases subjects from the events.
+        erased: erases subjects from the events.
 
     Raises:
         CorruptLog: a record is damaged.
@@ -81,7 +81,7 @@ def topic_event_lines(
     """
     with ExitStack() as stack:
         parts: dict[int, IO[bytes]] = {}
-        for part in topic_parts(reader, topic, unread):
+        for part in topic_parts(reader, topic, erased):
             check()
             if part is None:
                 continue

@@ -58,7 +58,7 @@ class AskedCalls:
         arguments = read_arguments(event)
         if arguments:
             answers = self._answers(event)
-            arguments = [_told(argument, answers) for argument in arguments]
+            arguments = [_argument_before_call(argument, answers) for argument in arguments]
         return NativeEvent(
             time=event.time,
             agent=event.agent,
@@ -93,11 +93,11 @@ class AskedCalls:
 
     def _answers(self, event: NativeEvent) -> _SessionAnswers:
         sessions = self._agents.get(columns.full_name(event))
-        found = None if sessions is None or not event.session else sessions.get(event.session)
-        return found or _SessionAnswers()
+        answers = None if sessions is None or not event.session else sessions.get(event.session)
+        return answers or _SessionAnswers()
 
 
-def _told(argument: Argument, answers: _SessionAnswers) -> Argument:
+def _argument_before_call(argument: Argument, answers: _SessionAnswers) -> Argument:
     if argument.origin != "tool" or argument.untrusted is not None or argument.from_call is None:
         return argument
     return msgspec.structs.replace(argument, untrusted=answers.is_untrusted(argument.from_call))

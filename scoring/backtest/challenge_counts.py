@@ -65,7 +65,7 @@ class ChallengedCalls(msgspec.Struct):
         self.calls += other.calls
         self.agents |= other.agents
         self.reasons.update(other.reasons)
-        self.example = min((one for one in (self.example, other.example) if one is not None), default=None)
+        self.example = min((example for example in (self.example, other.example) if example is not None), default=None)
 
 
 class ChallengeCounts(msgspec.Struct):
@@ -86,8 +86,8 @@ class ChallengeCounts(msgspec.Struct):
     def add(self, other: ChallengeCounts) -> None:
         """Add those of another share, whose agents are others."""
         self.units = sum_units([self.units, other.units])  # in their order, whoever counted them
-        for kind, found in other.kinds.items():
-            self.kinds.setdefault(kind, ChallengedCalls()).add(found)
+        for kind, challenged in other.kinds.items():
+            self.kinds.setdefault(kind, ChallengedCalls()).add(challenged)
 
 
 class ChallengeCounter:
@@ -163,11 +163,11 @@ class ChallengeCounter:
 
     def _add_kind(self, columns: EventColumns, row: int, question: NativeEvent, score: CallScore) -> None:
         kind = ChallengedKind(question.tenant or "", question.agent.type or "", question.action, score.effect)
-        codes, text = [one.code for one in score.reasons], score.reasons[0].text if score.reasons else ""
+        codes, text = [reason.code for reason in score.reasons], score.reasons[0].text if score.reasons else ""
         example = int(columns.time_ms[row]), columns.events[row].id or "", text
         agent = int(columns.names[row, event_columns.AGENT])
-        found = ChallengedCalls(1, {agent}, Counter(dict.fromkeys(codes, 1)), example)
-        self._kinds.setdefault(kind, ChallengedCalls()).add(found)
+        challenged = ChallengedCalls(1, {agent}, Counter(dict.fromkeys(codes, 1)), example)
+        self._kinds.setdefault(kind, ChallengedCalls()).add(challenged)
 
     def counts(self) -> ChallengeCounts:
         """The sums so far."""
@@ -179,9 +179,9 @@ def sum_units(batches: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Rows of dtype `UNIT_ROW` with one row for each unit."""
     rows = np.concatenate([np.zeros(0, UNIT_ROW), *batches])
     keys = np.stack([rows["agent"], rows["unit"]], axis=1)
-    units, place = np.unique(keys, axis=0, return_inverse=True)
+    units, unit_of = np.unique(keys, axis=0, return_inverse=True)
     out = np.zeros(len(units), UNIT_ROW)
     out["agent"], out["unit"] = units[:, 0], units[:, 1]
     for name in ("asked", "challenged"):
-        np.add.at(out[name], place.reshape(-1), rows[name])
+        np.add.at(out[name], unit_of.reshape(-1), rows[name])
     return out

@@ -93,7 +93,7 @@ class CallChallengeReport(msgspec.Struct, frozen=True):
 
 
 def challenge_report(counts: ChallengeCounts, budget: ChallengeBudget, *, honest_only: bool) -> CallChallengeReport:
-    """What *counts* say beside a budget."""
+    """Report of *counts* beside a budget."""
     units = counts.units
     asked, challenged = units["asked"], units["challenged"]
     effects = [
@@ -178,12 +178,12 @@ def _kinds(counts: ChallengeCounts) -> list[ChallengedCallKind]:
     return [
         ChallengedCallKind(
             *kind,
-            found.calls,
-            len(found.agents),
-            dict(sorted(found.reasons.items(), key=lambda item: (-item[1], item[0]))),
-            "" if found.example is None else format_rfc3339_seconds(found.example[0]),
-            "" if found.example is None else found.example[1],
-            "" if found.example is None else found.example[2],
+            challenged.calls,
+            len(challenged.agents),
+            dict(sorted(challenged.reasons.items(), key=lambda item: (-item[1], item[0]))),
+            "" if challenged.example is None else format_rfc3339_seconds(challenged.example[0]),
+            "" if challenged.example is None else challenged.example[1],
+            "" if challenged.example is None else challenged.example[2],
         )
-        for kind, found in ordered
+        for kind, challenged in ordered
     ]

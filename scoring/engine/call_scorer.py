@@ -43,7 +43,7 @@ class NoCallVerdicts(ModelError):
 
 
 class CallScore(NamedTuple):
-    """How odd a call would be.
+    """Oddness of a call that is about to be made.
 
     Attributes:
         anomaly_score: of compromise, in [0, 1].
@@ -102,7 +102,7 @@ class CallScorer:
         self._lock = threading.Lock()
 
     def score(self, call: NativeEvent) -> CallScore:
-        """How odd *call* would be, were it made now. Its outcome and session are not looked at."""
+        """Score *call* as if it were made now. Its outcome and session are not looked at."""
         return self.score_many((call,))[0]
 
     def score_many(self, calls: Sequence[NativeEvent]) -> list[CallScore]:

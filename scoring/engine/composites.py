@@ -27,7 +27,7 @@ _IMPLIED_FEATURES = {
     if (implied := [at for at, feature in enumerate(FEATURES) if kind in (*feature.new_with, *feature.restates)])
 }
 """Features that are odd wherever the item of a kind is new to the agent."""
-_COMPARED = {at: feature.restates for at, feature in enumerate(FEATURES) if isinstance(feature.told, Compared)}
+_COMPARED = {at: feature.restates for at, feature in enumerate(FEATURES) if isinstance(feature.explanation, Compared)}
 """Features that compare with the model's history, to which an item stays new for as long as the model does."""
 _MADE = np.array([at for at, feature in enumerate(FEATURES) if feature.parts], np.int64)
 

@@ -1,4 +1,4 @@
-"""What an event would be, had one thing in it been usual: the ground of "low had the target been usual".
+"""Levels of an event, had one thing in it been usual: the ground of "low had the target been usual".
 
 Said is only what another event could have had in its place: a target, a key, a size. Pace, order and what has gathered
 are of the events before it, and no other event at its place would have changed them.
@@ -39,10 +39,10 @@ _LEAST_ODD = {BITS: 5.0, Z: 3.0}
 
 
 def _is_of_event(feature: Feature) -> bool:
-    told = feature.told
-    if isinstance(told, Item):
-        return told.kind not in _BEFORE_THE_EVENT
-    return isinstance(told, Quantity) and told.quantity in _QUANTITIES_OF_EVENT
+    explanation = feature.explanation
+    if isinstance(explanation, Item):
+        return explanation.kind not in _BEFORE_THE_EVENT
+    return isinstance(explanation, Quantity) and explanation.quantity in _QUANTITIES_OF_EVENT
 
 
 _OF_EVENT = frozenset(at for at, feature in enumerate(FEATURES) if _is_of_event(feature))
@@ -66,11 +66,11 @@ def replaceable_features(
 
 def _thing_of(feature: Feature, surprise: npt.NDArray[np.float64]) -> int:
     """The feature of the thing that a feature's reason speaks of."""
-    told = feature.told
-    if isinstance(told, Carried):
-        return int(FEATURE_OF_KIND[told.kind])
-    if isinstance(told, Strongest):
-        return int(FEATURE_OF_KIND[max(told.kinds, key=lambda kind: float(surprise[kind]))])
+    explanation = feature.explanation
+    if isinstance(explanation, Carried):
+        return int(FEATURE_OF_KIND[explanation.kind])
+    if isinstance(explanation, Strongest):
+        return int(FEATURE_OF_KIND[max(explanation.kinds, key=lambda kind: float(surprise[kind]))])
     return FEATURE_INDEX[feature.name]
 
 
@@ -79,9 +79,13 @@ def thing_words(index: int) -> str:
 
     What belongs to an action is usual for that one alone: a denial, or a size, may be odd for another one.
     """
-    told = FEATURES[index].told
+    explanation = FEATURES[index].explanation
     noun = FEATURES[index].noun
-    return f"{noun}, its outcome and its sizes" if isinstance(told, Item) and told.kind == layout.K_ACTION else noun
+    return (
+        f"{noun}, its outcome and its sizes"
+        if isinstance(explanation, Item) and explanation.kind == layout.K_ACTION
+        else noun
+    )
 
 
 def with_usual(
@@ -95,10 +99,10 @@ def with_usual(
         codes: of the event, (m, CODES).
     """
     after = vectors.copy()
-    told = FEATURES[index].told
+    explanation = FEATURES[index].explanation
     usual = [index]
-    if isinstance(told, Item):
-        usual += [at for at, other in enumerate(FEATURES) if _is_odd_by(other, told.kind, new_kinds)]
+    if isinstance(explanation, Item):
+        usual += [at for at, other in enumerate(FEATURES) if _is_odd_by(other, explanation.kind, new_kinds)]
     most = [_ORDINARY.get(FEATURES[at].unit, 0.0) for at in usual]
     after[:, usual] = np.minimum(after[:, usual], most)
     recompute_composites(after, codes)

@@ -44,7 +44,11 @@ part of the event's strongest evidence that it must be."""
 _KIND_NAMES = np.array(
     sorted(
         [
-            *(feature.told.kind for feature in FEATURES if isinstance(feature.told, Item) and feature.counts == ONCE),
+            *(
+                feature.explanation.kind
+                for feature in FEATURES
+                if isinstance(feature.explanation, Item) and feature.counts == ONCE
+            ),
             layout.K_ARGUMENT,
         ]
     ),
@@ -59,7 +63,10 @@ _NEVER_USUAL_KINDS = np.array(
     [
         kind == layout.K_ARGUMENT
         or any(
-            feature.caller and isinstance(feature.told, Item) and feature.told.kind == kind and feature.counts == ONCE
+            feature.caller
+            and isinstance(feature.explanation, Item)
+            and feature.explanation.kind == kind
+            and feature.counts == ONCE
             for feature in FEATURES
         )
         for kind in range(layout.KINDS)

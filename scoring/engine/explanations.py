@@ -90,11 +90,11 @@ def _words(words: Sequence[tuple[float, str]], value: float) -> str:
 
 def _counted(number: int, item: Item) -> str:
     """So many different items, in words."""
-    return f"{number or 'no'} known {item.one if number == 1 else item.plural}"
+    return f"{number or 'no'} known {item.singular_noun if number == 1 else item.plural}"
 
 
 def _uncounted_text(item: Item) -> str:
-    """What is usual for an agent whose names nobody counted."""
+    """Text of what is usual for an agent whose names nobody counted."""
     return f"the {item.plural} that are known of this agent"
 
 
@@ -145,7 +145,7 @@ def _is_new(seen: Row, kind: int) -> bool:
     return bool((int(seen.found.new_kinds[seen.at]) >> kind) & 1)
 
 
-Told = tuple[str, str, str, str]
+ReasonParts = tuple[str, str, str, str]
 """Parts of a reason: code, value seen, usual value, and the sentence."""
 
 
@@ -202,11 +202,11 @@ class ReasonWriter:
         )
 
     def _feature_reason(self, seen: Row, feature: Feature, value: float, share: float) -> RiskReason:
-        teller = _TELLERS[type(feature.told)]
-        code, observed, usual_text, text = teller(self, seen, feature, feature.told, value)
+        word = _WORDINGS[type(feature.explanation)]
+        code, observed, usual_text, text = word(self, seen, feature, feature.explanation, value)
         return RiskReason(code, feature.name, observed, usual_text, round(share, 3), text)
 
-    def _item_reason(self, seen: Row, feature: Feature, explanation: Item | Carried, value: float) -> Told:
+    def _item_reason(self, seen: Row, feature: Feature, explanation: Item | Carried, value: float) -> ReasonParts:
         item = ITEMS[explanation.kind]
         if isinstance(explanation, Carried) and explanation.among_peers:
             usual_text = self._among_peers(seen, item)
@@ -216,23 +216,23 @@ class ReasonWriter:
         aside = f", called {sanitize_text(caller_of(seen.event))}" if feature.caller else ""
         return self._named(seen, feature, item, feature.noun, aside, value)
 
-    def _of_strongest(self, seen: Row, feature: Feature, explanation: Strongest, value: float) -> Told:
+    def _of_strongest(self, seen: Row, feature: Feature, explanation: Strongest, value: float) -> ReasonParts:
         item = ITEMS[max(explanation.kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
-        return self._named(seen, feature, item, item.one, _in_call(seen.event), value)
+        return self._named(seen, feature, item, item.singular_noun, _in_call(seen.event), value)
 
-    def _of_peers(self, seen: Row, feature: Feature, explanation: PeersKnow, _: float) -> Told:
+    def _of_peers(self, seen: Row, feature: Feature, explanation: PeersKnow, _: float) -> ReasonParts:
         known = [kind for kind in explanation.kinds if self._count_among_peers(seen, kind)[0]]
         kinds = known or explanation.kinds[:1]
         item = ITEMS[max(kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
         name, usual_text = sanitize_text(item.name(seen.event)), self._among_peers(seen, item)
-        text = f"more like its peer group than like this agent's own past: {item.one} {name}; {usual_text}"
+        text = f"more like its peer group than like this agent's own past: {item.singular_noun} {name}; {usual_text}"
         return self._code(seen, feature, item), name, usual_text, text
 
     @staticmethod
     def _code(seen: Row, feature: Feature, item: Item) -> str:
         return f"first_seen_{feature.name.removesuffix('_surprise')}" if _is_new(seen, item.kind) else feature.name
 
-    def _named(self, seen: Row, feature: Feature, item: Item, noun: str, aside: str, value: float) -> Told:
+    def _named(self, seen: Row, feature: Feature, item: Item, noun: str, aside: str, value: float) -> ReasonParts:
         """A sentence on an item: that it is new, or how unusual, and how many the agent knows."""
         name = sanitize_text(item.name(seen.event))
         usual_text, complete = self._known_items(seen, item)
@@ -259,7 +259,7 @@ class ReasonWriter:
         return f"{count:,} of {total:,} {item.plural} in the history of its peer group"
 
     def _count_among_peers(self, seen: Row, kind: int) -> tuple[int, int]:
-        """How often the model's history has the row's item in the peer group, the agent included; and all of its
+        """Counts in the model's history of the peer group, the agent included: of the row's item, and of all of its
         kind."""
         at, item = self._baseline_rows(seen)[layout.PEERS], seen.found.items[seen.at, kind]
         if at < 0 or item == 0:
@@ -280,14 +280,14 @@ class ReasonWriter:
         at = self._baseline_rows(seen)[layout.PEERS]
         return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
 
-    def _quantity_reason(self, seen: Row, feature: Feature, explanation: Quantity, value: float) -> Told:
+    def _quantity_reason(self, seen: Row, feature: Feature, explanation: Quantity, value: float) -> ReasonParts:
         mean, _, weight = usual_value(self._baseline, self._baseline_rows(seen), seen.memory, explanation.quantity)
         observed = explanation.form.format(_amount_text(seen.found.quantities[seen.at, explanation.quantity]))
         usual_text = _usual_text(explanation.form, mean) if weight else "nothing known yet"
         text = f"{feature.noun} {_words(_DISTANCE_WORDS, value)} what is usual: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
-    def _drift_reason(self, seen: Row, feature: Feature, _: Drifted, __: float) -> Told:
+    def _drift_reason(self, seen: Row, feature: Feature, _: Drifted, __: float) -> ReasonParts:
         quantities = seen.found.quantities[seen.at]
         z, k = max(
             (distance_from_reference(seen.memory, quantities, k), k) for k in range(len(layout.DRIFT_QUANTITIES))
@@ -298,7 +298,7 @@ class ReasonWriter:
         text = f"{feature.noun}, {_words(_DISTANCE_WORDS, z)} the last weeks: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
-    def _compared_reason(self, seen: Row, feature: Feature, _: Compared, __: float) -> Told:
+    def _compared_reason(self, seen: Row, feature: Feature, _: Compared, __: float) -> ReasonParts:
         keys, names = self._scope_keys(seen), seen.columns.names[seen.at]
         agent, items = names[event_columns.AGENT_DRAW], seen.found.items[seen.at]
         habit = telling_habit(self._baseline, self._baseline_rows(seen), keys, agent, items)
@@ -310,16 +310,16 @@ class ReasonWriter:
         name = sanitize_text(item.name(seen.event))
         usual_text = f"{habit.own:,} of {habit.own_total:,} {item.plural} in this agent's history"
         theirs = f"{habit.group:,} of {habit.group_total:,} in that of its peer group"
-        text = f"the session is {said}; {item.one} {name}: {usual_text}, {theirs}"
+        text = f"the session is {said}; {item.singular_noun} {name}: {usual_text}, {theirs}"
         return feature.name, name, usual_text, text
 
-    def _of_sentence(self, seen: Row, feature: Feature, explanation: Sentence, value: float) -> Told:
+    def _of_sentence(self, seen: Row, feature: Feature, explanation: Sentence, value: float) -> ReasonParts:
         words = {name: of(seen) for name, of in _OF_ROW.items()}
         observed, usual_text, text = (form.format(value=value, **words) for form in explanation)
         return feature.name, observed, usual_text, text
 
 
-_TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] = {
+_WORDINGS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], ReasonParts]] = {
     Item: ReasonWriter._item_reason,
     Carried: ReasonWriter._item_reason,
     PeersKnow: ReasonWriter._of_peers,
@@ -332,14 +332,14 @@ _TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] =
 """Method that words each kind of explanation."""
 
 
-def check_told(features: Sequence[Feature]) -> None:
+def check_explanations(features: Sequence[Feature]) -> None:
     """Refuse an explanation that no method words: it would be given as another one. Raises BadFeature."""
     for feature in features:
-        if type(feature.told) not in _TELLERS:
-            kind = type(feature.told).__name__
+        if type(feature.explanation) not in _WORDINGS:
+            kind = type(feature.explanation).__name__
             raise BadFeature(f"feature {feature.name!r}: reasons have no sentence for the explanation {kind}")
-        if isinstance(feature.told, Sentence):
-            for form in feature.told:
+        if isinstance(feature.explanation, Sentence):
+            for form in feature.explanation:
                 _check_form(feature.name, form)
 
 
@@ -352,7 +352,7 @@ def _check_form(name: str, form: str) -> None:
         )
 
 
-check_told(FEATURES)
+check_explanations(FEATURES)
 
 
 # A name counts once, so the event that lifts a level often has nothing new in it: only gathered surprise. What brought
@@ -436,8 +436,8 @@ def with_callers(
     seen = {(reason.feature, reason.observed) for reason in kept}
     part = max(weight, 0.0) / (kept_weight + max(weight, 0.0))
     more = [reason for reason in caller_reasons(reasons) if (reason.feature, reason.observed) not in seen]
-    told = [_prior_reason(reason, part, at_ms) for reason in more]
-    return tuple(sorted((*kept, *told), key=_rank))
+    prior = [_prior_reason(reason, part, at_ms) for reason in more]
+    return tuple(sorted((*kept, *prior), key=_rank))
 
 
 RULE, CALLER, DONE, MANNER, GATHERED = range(5)

@@ -1,4 +1,4 @@
-"""What an engine made of a batch of events: scores, evidence and levels, row by row."""
+"""Results of an engine for a batch of events: scores, evidence and levels, row by row."""
 
 from __future__ import annotations
 

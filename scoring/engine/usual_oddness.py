@@ -101,8 +101,8 @@ def end_newcomer(row: Any) -> None:
 
 @compiled
 def write_factors(row: Any, by_concern: Any, first: int) -> None:
-    """How many times as often as a fair p-value the agent was as odd as each level before, at least 1, into
-    *by_concern* (3, c) from column *first*."""
+    """Write into *by_concern* (3, c), from column *first*, how many times as often as a fair p-value the agent was as
+    odd as each level before, at least 1."""
     for concern in range(len(by_concern)):
         for level in range(len(ODDNESS_LEVELS)):
             times = 1.0

@@ -129,8 +129,8 @@ def _events_before(
     """Events that each agent had shown before its *judged* (a,) ones."""
     if not len(model.seeds.keys):
         return np.zeros(len(keys), np.int64)
-    place = np.minimum(np.searchsorted(model.seeds.keys, keys), len(model.seeds.keys) - 1)
-    shown = np.where(model.seeds.keys[place] == keys, model.seeds.events[place], 0)
+    seed_of = np.minimum(np.searchsorted(model.seeds.keys, keys), len(model.seeds.keys) - 1)
+    shown = np.where(model.seeds.keys[seed_of] == keys, model.seeds.events[seed_of], 0)
     return np.asarray(np.maximum(shown - judged, 0))
 
 

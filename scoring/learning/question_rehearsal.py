@@ -56,8 +56,8 @@ def rehearse_questions(
         return {}
     earlier, later = (asked_scores(model_of(history.take(np.arange(end))), after) for end in (half, split))
     grown = np.minimum(1.0, later + _GROWTH * np.maximum(0.0, later - earlier))
-    found = held_out_by_effect(after, grown)
-    return found if found[EVERY_EFFECT].calls >= LEAST_REHEARSED else {}
+    by_effect = held_out_by_effect(after, grown)
+    return by_effect if by_effect[EVERY_EFFECT].calls >= LEAST_REHEARSED else {}
 
 
 def asked_scores(before: TrainedModel, after: EventColumns) -> NDArray[np.float64]:

@@ -120,8 +120,8 @@ def train_walk_forward(
         calibration = Calibration.fit(lived.anomaly[familiar], groups[familiar], minimum)
         detector = dataclasses.replace(detector, familiar=calibration, by_concern=by_concern)
     p_values = calibrated(detector.by_concern, list(lived.concerns.T.copy()), groups, familiar, lived.addable)
-    known = after.take(np.flatnonzero(familiar))
-    tails = [fit_tail_of_maxima(_daily_maxima(column, known)) for column in lived.statistics[familiar].T]
+    familiar_events = after.take(np.flatnonzero(familiar))
+    tails = [fit_tail_of_maxima(_daily_maxima(column, familiar_events)) for column in lived.statistics[familiar].T]
     first_tail, second_tail, third_tail = (
         tail if tail.usable else before for tail, before in zip(tails, model.alarms, strict=True)
     )
@@ -201,8 +201,8 @@ def _seeds_with_oddness(
     habits: npt.NDArray[np.int8],
 ) -> AgentSeeds:
     """The seeds, with how odd each agent was in *columns*, whose events had p-values (n, 3)."""
-    place = np.searchsorted(seeds.keys, columns.names[habits == USUAL, event_columns.AGENT])
-    odd, events = usual_oddness.count_by_agent(place, p_values[habits == USUAL], len(seeds.keys))
+    agent_of = np.searchsorted(seeds.keys, columns.names[habits == USUAL, event_columns.AGENT])
+    odd, events = usual_oddness.count_by_agent(agent_of, p_values[habits == USUAL], len(seeds.keys))
     return dataclasses.replace(seeds, odd=odd, rehearsed=events)
 
 

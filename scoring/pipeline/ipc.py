@@ -93,24 +93,26 @@ class PipelineUpdateSender:
         self._offset = 0
 
     def send_commit(
-        self, done: CommittedChanges, behind: int, counts: dict[str, int], seconds: dict[str, float]
+        self, committed: CommittedChanges, behind: int, counts: dict[str, int], seconds: dict[str, float]
     ) -> None:
         """Send what a commit made durable, in frames of at most `MAX_FRAME_ITEMS` agents or changes of level.
 
         Agents come before the changes, and the new offset comes with the last frame: who waits for it finds all agents.
         Raises OSError when nobody reads.
         """
-        parts: list[tuple[Sequence[AgentRow], Sequence[Decision]]] = [
-            *((part, ()) for part in _chunked(done.rows)),
-            *(((), part) for part in _chunked(done.decisions)),
+        frames: list[tuple[Sequence[AgentRow], Sequence[Decision]]] = [
+            *((part, ()) for part in _chunked(committed.rows)),
+            *(((), part) for part in _chunked(committed.decisions)),
         ]
-        for rows, decisions in parts[:-1]:
+        for rows, decisions in frames[:-1]:
             agents, changes = agent_summaries(rows), [level_change_of(decision) for decision in decisions]
             self.send(PipelineUpdate(agents, changes, self._offset, behind, counts, seconds))
-        rows, decisions = parts[-1] if parts else ((), ())
+        rows, decisions = frames[-1] if frames else ((), ())
         agents, changes = agent_summaries(rows), [level_change_of(decision) for decision in decisions]
-        self._offset = done.position.offset
-        self.send(PipelineUpdate(agents, changes, self._offset, behind, counts, seconds, done.dropped_dead_letters))
+        self._offset = committed.position.offset
+        self.send(
+            PipelineUpdate(agents, changes, self._offset, behind, counts, seconds, committed.dropped_dead_letters)
+        )
 
     def send_alive(self, offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
         """Say that the pipeline lives and how far it is."""

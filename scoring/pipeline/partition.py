@@ -349,17 +349,17 @@ def commit_partitions(pipelines: Sequence[PartitionPipeline], context: PipelineC
         retrying_pipeline.retry_until_available(partial(publisher.write_dead_letters, letters))
     with stages.timed("commit"):
         results = write_commits(commits, retrying_pipeline, context)
-    done = [
+    accepted = [
         (pipeline, commit, result.dropped_dead_letters)
         for pipeline, commit, result in zip(pipelines, commits, results, strict=True)
         if not isinstance(result, Fenced)
     ]
-    for pipeline, commit, _ in done:
+    for pipeline, commit, _ in accepted:
         pipeline.mark_committed(commit)
     with stages.timed("publish"):
-        publish_commits([commit for _, commit, _ in done], retrying_pipeline, context)
+        publish_commits([commit for _, commit, _ in accepted], retrying_pipeline, context)
     took_s = context.monotonic() - started
-    for pipeline, commit, dropped in done:
+    for pipeline, commit, dropped in accepted:
         pipeline.mark_published(took_s)
         context.on_commit(CommittedChanges(commit.agents, commit.decisions, commit.position, dropped))
     return {
@@ -370,7 +370,7 @@ def commit_partitions(pipelines: Sequence[PartitionPipeline], context: PipelineC
 
 
 def publish_commits(commits: Sequence[Commit], retrying_pipeline: PartitionPipeline, context: PipelineContext) -> None:
-    """Tell the topics of all *commits*, then wait until it has arrived."""
+    """Publish *commits* by topics, then wait until everything has arrived."""
     publisher = context.publisher
     if publisher is None:
         return
@@ -384,15 +384,15 @@ def write_commits(
 ) -> list[CommitResult | Fenced]:
     """Commit; where the outcome is unknown, look before trying again, so that nothing is applied twice."""
     outcomes: dict[int, CommitResult | Fenced] = {}
-    left = list(commits)
-    while left:
+    unwritten = list(commits)
+    while unwritten:
         try:
-            for commit, result in zip(left, context.store.commit_all(left), strict=True):
+            for commit, result in zip(unwritten, context.store.commit_all(unwritten), strict=True):
                 outcomes[commit.position.partition] = result
             break
         except Unavailable as error:
             retrying_pipeline.wait_before_retry(error)
-        for commit in list(left):
+        for commit in list(unwritten):
             position = commit.position
             if position == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
                 continue
@@ -401,5 +401,5 @@ def write_commits(
                 == position
             ):
                 outcomes[position.partition] = CommitResult(0)
-                left.remove(commit)
+                unwritten.remove(commit)
     return [outcomes[commit.position.partition] for commit in commits]

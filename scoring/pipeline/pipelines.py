@@ -143,25 +143,25 @@ class ConsumerGroupPipeline:
 
     def _take_over(self, partition: int) -> int:
         self._fenced.pop(partition, None)
-        work = PartitionPipeline(partition, self._make_processor(partition), self._context)
-        offset = work.take_over()
-        self._partitions[partition] = work
-        _log.info("partition taken over", partition=partition, offset=offset, epoch=work.position.epoch)
+        pipeline = PartitionPipeline(partition, self._make_processor(partition), self._context)
+        offset = pipeline.take_over()
+        self._partitions[partition] = pipeline
+        _log.info("partition taken over", partition=partition, offset=offset, epoch=pipeline.position.epoch)
         return offset
 
     def revoked(self, partitions: Collection[int]) -> None:
         """Commit what was applied, then forget the partitions."""
         for partition in sorted(partitions):
-            work = self._partitions.pop(partition, None)
+            pipeline = self._partitions.pop(partition, None)
             self._fenced.pop(partition, None)
-            if work is None:
+            if pipeline is None:
                 continue
             try:
-                work.finish()
+                pipeline.finish()
             except Fenced as error:
                 _log.warning("partition was somebody else's already", partition=partition, error=str(error))
             else:
-                _log.info("partition handed back", partition=partition, offset=work.next_offset)
+                _log.info("partition handed back", partition=partition, offset=pipeline.next_offset)
         self._on_change()
 
     def lost(self, partitions: Collection[int]) -> None:
@@ -195,10 +195,10 @@ class ConsumerGroupPipeline:
 
     def _commit_due(self) -> None:
         """Commit the due partitions, and with them all not far behind: one more transaction costs more than rows."""
-        waiting = [work for _, work in sorted(self._partitions.items()) if work.has_uncommitted]
-        due = {work.partition for work in waiting if work.commit_due}
+        waiting = [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted]
+        due = {pipeline.partition for pipeline in waiting if pipeline.commit_due}
         if due:
-            self._commit([work for work in waiting if work.partition in due or not work.backlogged])
+            self._commit([pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.backlogged])
 
     def _commit(self, pipelines: Sequence[PartitionPipeline]) -> None:
         """Commit; where the store says that a partition is not ours, drop it."""
@@ -221,12 +221,12 @@ class ConsumerGroupPipeline:
 
     def finish(self) -> None:
         """Commit what was applied on every partition."""
-        self._commit([work for _, work in sorted(self._partitions.items()) if work.has_uncommitted])
+        self._commit([pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted])
 
     def progress(self) -> dict[int, PartitionProgress]:
         """Progress of each of our partitions."""
         progress = {}
-        for partition, work in sorted(self._partitions.items()):
-            behind = work.count_behind()
-            progress[partition] = PartitionProgress(work.position, behind, work.committed_ms, work.idle)
+        for partition, pipeline in sorted(self._partitions.items()):
+            behind = pipeline.count_behind()
+            progress[partition] = PartitionProgress(pipeline.position, behind, pipeline.committed_ms, pipeline.idle)
         return progress

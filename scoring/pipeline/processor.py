@@ -136,8 +136,8 @@ class Processor:
         impostors = self.engine.find_impostors(columns)
         if not impostors.any():
             return rows, columns
-        for place in np.flatnonzero(impostors).tolist():
-            position, event = first + int(rows[place]), columns.events[place]
+        for impostor in np.flatnonzero(impostors).tolist():
+            position, event = first + int(rows[impostor]), columns.events[impostor]
             record, offset = batch.records[position], batch.base_offset + position
             error = MalformedEvent("another agent has this agent's key; nothing is scored under it", "$.agent.id")
             applied.dead_letters.append(dead_letter_of_record(batch.partition, offset, record, error))

@@ -142,13 +142,13 @@ def evaluate_policy(
         stale: whether what is known may be out of date.
     """
     policy = effective_policy.table[level]
-    refused, held = _classify_scopes(question, policy, approved)
-    left = tuple(scope for scope in question.scopes if scope not in refused and scope not in held)
-    step_up = bool(held) or (
+    refused, held_scopes = _classify_scopes(question, policy, approved)
+    passing_scopes = tuple(scope for scope in question.scopes if scope not in refused and scope not in held_scopes)
+    step_up = bool(held_scopes) or (
         policy.step_up and not question.scopes and not _approves_all(approved, policy.step_up_scopes)
     )
-    reason = _verdict_reason(question, policy, left, refused, step_up)
-    narrowed = bool(refused or held) and reason == ALLOWED
+    reason = _verdict_reason(question, policy, passing_scopes, refused, step_up)
+    narrowed = bool(refused or held_scopes) and reason == ALLOWED
     enforced = effective_policy.enforced
     return Verdict(
         allow=reason == ALLOWED or not enforced,
@@ -157,9 +157,9 @@ def evaluate_policy(
         level=level,
         reason=reason,
         max_token_lifetime_s=policy.max_token_lifetime_s if enforced else None,
-        scopes=left if narrowed and enforced else None,
+        scopes=passing_scopes if narrowed and enforced else None,
         step_up=step_up and policy.allow,
-        held_scopes=held,
+        held_scopes=held_scopes,
         refused_scopes=refused,
         refresh_allowed=policy.refresh_allowed or not enforced,
         revoke=policy.revoke and enforced,
@@ -178,7 +178,7 @@ def _classify_scopes(
         for scope in question.scopes
         if policy.allowed_scopes is not None and not _scope_matches(policy.allowed_scopes, scope)
     )
-    held = tuple(
+    held_scopes = tuple(
         scope
         for scope in question.scopes
         if scope not in refused
@@ -186,17 +186,21 @@ def _classify_scopes(
         and _scope_matches(policy.step_up_scopes, scope)
         and not _is_approved(approved, scope)
     )
-    return refused, held
+    return refused, held_scopes
 
 
 def _verdict_reason(
-    question: AccessRequest, policy: LevelTokenPolicy, left: Sequence[str], refused: Sequence[str], step_up: bool
+    question: AccessRequest,
+    policy: LevelTokenPolicy,
+    passing_scopes: Sequence[str],
+    refused: Sequence[str],
+    step_up: bool,
 ) -> str:
     if not policy.allow:
         return DENIED_BY_LEVEL
     if question.refresh and not policy.refresh_allowed:
         return REFRESH_REFUSED
-    if left:
+    if passing_scopes:
         return ALLOWED
     if step_up and _holds_all_scopes(question, policy):
         return STEP_UP
@@ -233,9 +237,7 @@ class DecisionContext(NamedTuple):
     """Facts that a verdict stands on, for logs, claims and audit events."""
 
     entry: RiskViewEntry | None  # None = never seen
-    measured_level: RiskLevel
     effective_level: RiskLevel
-    pinned_by: str  # id of the pin; "" = none
     ancestor: str  # the critical ancestor that raised the level; "" = none
 
 
@@ -287,10 +289,10 @@ class PolicyEvaluator:
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
         pin = self.interventions.active_pin(full, self._now_ms())
         if pin is not None:
-            return DecisionContext(entry, measured, RiskLevel(pin.level), pin.intervention_id, "")
+            return DecisionContext(entry, RiskLevel(pin.level), "")
         ancestor = self.critical_ancestor(question, book)
         acted_on = max(measured, book.descendants) if ancestor else measured
-        return DecisionContext(entry, measured, acted_on, "", ancestor if acted_on > measured else "")
+        return DecisionContext(entry, acted_on, ancestor if acted_on > measured else "")
 
     def critical_ancestor(self, question: AccessRequest, book: PolicyBook) -> str:
         """An earlier actor at `critical`, of the request or known from before; "" = none, or policy leaves them alone.

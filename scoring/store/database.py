@@ -56,9 +56,9 @@ class DamagedStore(TrustwatchError):
 
     code = "damaged_store"
 
-    def __init__(self, found: object) -> None:
+    def __init__(self, error: object) -> None:
         super().__init__(
-            f"the database file is damaged ({str(found).strip()[:200]}): stop the service, keep a copy of "
+            f"the database file is damaged ({str(error).strip()[:200]}): stop the service, keep a copy of "
             "trustwatch.db with its -wal and -shm files, and restore the last back-up or what "
             "`sqlite3 trustwatch.db .recover` finds (docs/operations.md, Back-up and restore)"
         )

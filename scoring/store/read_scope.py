@@ -126,11 +126,11 @@ def _check_table(
     owner, allowed = ("source", (scope.source,)) if table is DEAD_LETTERS else ("tenant", scope.tenants)
     column = table.c.get(owner)
     if column is not None:
-        held = any(_limits(condition, column, allowed or (), parameters) for condition in conditions)
+        is_restricted = any(_limits(condition, column, allowed or (), parameters) for condition in conditions)
     else:
         parent = PART_OF.get(table)
-        held = parent is not None and any(_belongs_to(condition, table, parent) for condition in conditions)
-    if not held:
+        is_restricted = parent is not None and any(_belongs_to(condition, table, parent) for condition in conditions)
+    if not is_restricted:
         raise UnscopedRead(
             f"a read of {table.name} for one caller is not restricted to its {owner}: pass the caller's tenants to the "
             "store (`visible_tenants`), or say in `reads_of` that the whole deployment is read and why"

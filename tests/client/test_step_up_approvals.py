@@ -7,9 +7,19 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from trustwatch.client import Approvals, Caller, Challenge, Guard, TokenPolicy, judge, shown_by_token
+from trustwatch.client import (
+    Approvals,
+    Caller,
+    Challenge,
+    ClientCredentials,
+    ClientSecret,
+    Guard,
+    TokenPolicy,
+    judge,
+    shown_by_token,
+)
 
-from ..support.client_doubles import ALL, DENY, WRITES, Clock, Reply, Scripted, ScriptedAnswer, answer
+from ..support.client_doubles import ALL, DENY, WRITES, Clock, Reply, Request, Scripted, ScriptedAnswer, answer
 
 BOT = Caller(agent_id="https://agents.example/7?a=b", tenant="acme", issuer="https://as.example")
 
@@ -71,6 +81,20 @@ def test_what_is_no_answer_is_no_approval(server: Scripted, reply: Reply) -> Non
     server.answer = lambda request: reply
 
     assert ask(Approvals(server.url, token), BOT) == [()]
+
+
+def test_a_token_that_the_service_refuses_is_not_shown_again(server: Scripted, clock: Clock) -> None:
+    granted = iter(range(10))
+    credentials = ClientCredentials(f"{server.url}/token", "gateway", ClientSecret("s"))
+
+    def reply(request: Request) -> Reply:
+        if request.path == "/token":
+            return Reply(200, {"access_token": f"token-{next(granted)}", "token_type": "Bearer", "expires_in": 300})
+        return page(["a"]) if request.headers["authorization"] == "Bearer token-1" else Reply(401)
+
+    server.answer = reply
+
+    assert ask(Approvals(server.url, credentials, clock=clock, cache_s=0.0), BOT, BOT) == [(), ("a",)]
 
 
 def test_nobody_there_or_too_late_is_no_approval(server: Scripted) -> None:

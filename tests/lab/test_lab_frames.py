@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from trustwatch.lab import LabSession, frames
-from trustwatch.lab.frame_builder import build_frame, frame_dtypes
+from trustwatch.lab.frame_builder import build_frame
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS, LEVEL_NAMES
 
 Ask = Callable[[LabSession, dict[str, Any]], Any]
@@ -50,7 +50,8 @@ ASKED: dict[str, Ask] = {
 def assert_declared(name: str, found: Any) -> None:
     """Columns in their order, and the dtype of each."""
     assert list(found.columns) == [column.name for column in FRAME_COLUMNS[name]]
-    assert {column: str(found[column].dtype) for column in found.columns} == frame_dtypes(name)
+    declared = {column.name: COLUMN_DTYPES[column.kind] for column in FRAME_COLUMNS[name]}
+    assert {column: str(found[column].dtype) for column in found.columns} == declared
     for column in FRAME_COLUMNS[name]:
         if column.kind == "level":
             assert found[column.name].cat.ordered

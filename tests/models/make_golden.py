@@ -32,7 +32,7 @@ def main() -> int:
     X[:, 2] += 1.0  # a rank: 1 = it could speak, 2 = it does
     roles = FeatureRoles(np.array([False, False, True]), np.array([False, True, False]), np.array([True, False, False]))
     more = {"roles": roles, "failed": rng.random(400) < 0.2, "rate_between": 0.2}
-    detector = fit_detector(X, groups, sessions, settings, NAMES, decades=DECADES, version="golden", **more)
+    detector = fit_detector(X, groups, sessions, settings, NAMES, decades=DECADES, version="golden", **more)[0]
     # Calmer ones, of whom the history was known.
     familiar = Calibration.fit(0.8 * detector.score(X, groups).anomaly_score, groups, settings.group_minimum)
     _, concerns = detector.assess(X, groups, more["failed"])

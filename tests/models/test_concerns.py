@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from trustwatch.models.concerns import CONCERNS, PROBE_P_VALUE, FeatureRoles
 from trustwatch.models.detector import DetectorSettings, ForestDetector
-from trustwatch.models.detector_training import fit_detector_with_held_out
+from trustwatch.models.detector_training import fit_detector
 from trustwatch.models.input_checks import WrongShape
 
 WHO, SIZE, PACE, FOREIGN = range(4)
@@ -26,7 +26,7 @@ def history(rows: int, seed: int) -> tuple[np.ndarray, ...]:
 @pytest.fixture(scope="module")
 def detector() -> ForestDetector:
     X, groups, sessions, failed = history(4_000, 1)
-    return fit_detector_with_held_out(X, groups, sessions, QUICK, NAMES, roles=ROLES, failed=failed)[0]
+    return fit_detector(X, groups, sessions, QUICK, NAMES, roles=ROLES, failed=failed)[0]
 
 
 def p_values(detector: ForestDetector, *row: float, failed: bool = False) -> np.ndarray:
@@ -69,7 +69,7 @@ def test_a_value_between_has_the_rate_that_was_counted_elsewhere() -> None:
 
     def evidence(rate: float, value: float) -> float:
         more = {"roles": ROLES, "failed": failed, "rate_between": rate}
-        made = fit_detector_with_held_out(X, groups, sessions, QUICK, NAMES, **more)[0]
+        made = fit_detector(X, groups, sessions, QUICK, NAMES, **more)[0]
         one = np.array([[0.5, 0.5, 0.5, value]])
         return float(made.score(one, np.zeros(1, np.uint64)).feature_evidence[0, FOREIGN])
 
@@ -108,7 +108,7 @@ def test_without_any_told_origin_the_feature_has_no_evidence() -> None:
     """Nothing is known of a rate that could not be counted."""
     X, groups, sessions, failed = history(400, 3)
     X[:, FOREIGN] = 0.0
-    made = fit_detector_with_held_out(X, groups, sessions, QUICK, NAMES, roles=ROLES, failed=failed)[0]
+    made = fit_detector(X, groups, sessions, QUICK, NAMES, roles=ROLES, failed=failed)[0]
 
     assert made.score(np.array([[0.5, 0.5, 0.5, 2.0]]), np.zeros(1, np.uint64)).feature_evidence[0, FOREIGN] == 0.0
 

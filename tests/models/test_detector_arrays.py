@@ -21,7 +21,7 @@ def loaded():
     rng = np.random.default_rng(0)
     settings = DetectorSettings(trees=8, max_samples=32)
     groups = rng.integers(1, 3, 600).astype(np.uint64)
-    detector = fit_detector(rng.normal(size=(600, 3)), groups, np.arange(600, dtype=np.uint64), settings, NAMES)
+    detector = fit_detector(rng.normal(size=(600, 3)), groups, np.arange(600, dtype=np.uint64), settings, NAMES)[0]
     document = {"detector": settings_document(settings)}
     manifest = ModelManifest("1", NAMES, "table", TrainingWindow(0, 0, 600, 1, 600), document, "00", 0)
     return LoadedModel(manifest, detector_state(detector), {})

@@ -59,7 +59,7 @@ def subject(name: str) -> Subject:
     settings = DetectorSettings(trees=25, max_samples=64, forest_weight=weight, folds=3, seed=7)
 
     def fit():
-        return fit_detector(*behaviour(ROWS, 1), settings, NAMES, decades=[decades, 0.0] * 3, version="7.1")
+        return fit_detector(*behaviour(ROWS, 1), settings, NAMES, decades=[decades, 0.0] * 3, version="7.1")[0]
 
     detector = fit()
     X, groups, _ = behaviour(150, 2)

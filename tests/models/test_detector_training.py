@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import ConfigError, ModelError
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.detector_training import assign_folds, fit_detector, fit_detector_with_held_out
+from trustwatch.models.detector_training import assign_folds, fit_detector
 from trustwatch.models.evidence_combination import combine_evidence
 from trustwatch.models.input_checks import NotEnoughHistory, NotFinite, WrongShape
 from trustwatch.models.model_training import train_model
@@ -66,7 +66,7 @@ def test_held_out_scores_come_from_detectors_that_never_saw_the_row():
     """A row that is repeated through one session looks new when held out, and ordinary to the final detector."""
     X, groups, sessions = normal(600, 0)
     X[:60], sessions[:60] = 30.0, 10_000  # one strange session
-    detector, (held_out, _) = fit_detector_with_held_out(X, groups, sessions, QUICK, names(X))
+    detector, (held_out, _) = fit_detector(X, groups, sessions, QUICK, names(X))
     assert held_out.feature_evidence[:60].min() > 2.0
     assert detector.score(X, groups).feature_evidence[:60].max() < 1.1
     assert held_out.p_value[:60].max() < 0.15
@@ -75,7 +75,7 @@ def test_held_out_scores_come_from_detectors_that_never_saw_the_row():
 def test_p_values_hold_on_fresh_rows():
     """Of 20,000 fresh normal rows about 10 % get p <= 0.1 and 1 % get p <= 0.01, in both peer groups."""
     X, groups, sessions = normal(8000, 1)
-    detector = fit_detector(X, groups, sessions, QUICK, names(X))
+    detector = fit_detector(X, groups, sessions, QUICK, names(X))[0]
     fresh, fresh_groups, _ = normal(20_000, 2)
     p = detector.score(fresh, fresh_groups).p_value
     for group in (1, 2):
@@ -87,7 +87,7 @@ def test_p_values_hold_on_fresh_rows():
 def test_held_out_p_values_are_uniform_by_construction():
     """The held-out p-values of the training rows themselves have the shares that they state."""
     X, groups, sessions = normal(3000, 1)
-    _, (held_out, _) = fit_detector_with_held_out(X, groups, sessions, QUICK, names(X))
+    _, (held_out, _) = fit_detector(X, groups, sessions, QUICK, names(X))
     for share in (0.01, 0.1, 0.5):
         assert np.mean(held_out.p_value <= share) == pytest.approx(share, abs=0.002)
 
@@ -97,7 +97,7 @@ def test_small_histories_work(rows, sessions):
     """From 50 rows on, with any number of sessions, a detector finds the row that stands out."""
     X = np.random.default_rng(rows).exponential(size=(rows, 3))
     ids = np.arange(rows, dtype=np.uint64) * np.uint64(sessions) // np.uint64(rows)
-    detector = fit_detector(X, np.zeros(rows, np.uint64), ids, DetectorSettings(trees=10), names(X))
+    detector = fit_detector(X, np.zeros(rows, np.uint64), ids, DetectorSettings(trees=10), names(X))[0]
     scores = detector.score(np.array([[1.0, 1.0, 1.0], [40.0, 40.0, 40.0]]), np.zeros(2, np.uint64))
     assert scores.p_value[1] == pytest.approx(1 / (rows + 1))
     assert scores.anomaly_score[1] > scores.anomaly_score[0]
@@ -107,7 +107,7 @@ def test_small_histories_work(rows, sessions):
 def test_constant_features_work():
     """Rows that are all equal can be learned; an equal row is ordinary, another is not."""
     X = np.zeros((80, 4))
-    detector = fit_detector(X, np.zeros(80, np.uint64), np.arange(80, dtype=np.uint64), QUICK, names(X))
+    detector = fit_detector(X, np.zeros(80, np.uint64), np.arange(80, dtype=np.uint64), QUICK, names(X))[0]
     scores = detector.score(np.array([[0.0] * 4, [0.0, 0.0, 1.0, 0.0]]), np.zeros(2, np.uint64))
     assert scores.p_value[0] == 1.0
     assert scores.p_value[1] == pytest.approx(1 / 81)
@@ -117,7 +117,7 @@ def test_too_little_history_is_refused():
     """Below 50 rows a ModelError says how many are needed."""
     X, groups, sessions = normal(49, 0)
     with pytest.raises(NotEnoughHistory, match=r"49 rows.*at least 50") as caught:
-        fit_detector(X, groups, sessions, QUICK, names(X))
+        fit_detector(X, groups, sessions, QUICK, names(X))[0]
     assert isinstance(caught.value, ModelError)
 
 
@@ -126,7 +126,7 @@ def test_not_finite_rows_are_refused():
     X, groups, sessions = normal(100, 0)
     X[17, 3] = np.nan
     with pytest.raises(NotFinite, match="row 17, feature 3"):
-        fit_detector(X, groups, sessions, QUICK, names(X))
+        fit_detector(X, groups, sessions, QUICK, names(X))[0]
 
 
 def test_columns_of_unequal_length_are_refused():
@@ -138,7 +138,7 @@ def test_columns_of_unequal_length_are_refused():
         (X, groups, sessions, QUICK, ["a"]),
     ):
         with pytest.raises(WrongShape):
-            fit_detector(*arguments)
+            fit_detector(*arguments)[0]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_the_statistic_is_a_norm_of_the_evidence_beside_the_forest(norm):
     """T is the weighted sum of the forest's evidence and the norm of the features' evidence, as numpy has it."""
     X, groups, sessions = normal(500, 3)
     settings = DetectorSettings(trees=10, forest_weight=0.25, norm=norm)
-    detector = fit_detector(X, groups, sessions, settings, names(X))
+    detector = fit_detector(X, groups, sessions, settings, names(X))[0]
     found = detector.evidence(np.concatenate([X[:50], 30 * X[50:60]]))
     np.testing.assert_allclose(found.tails, np.linalg.norm(found.feature_evidence, norm, axis=1), rtol=1e-12)
     np.testing.assert_allclose(found.statistic, 0.25 * found.forest + 0.75 * found.tails, atol=1e-12)
@@ -169,7 +169,7 @@ def test_the_statistic_is_a_norm_of_the_evidence_beside_the_forest(norm):
 def test_the_norm_neither_overflows_nor_underflows(norm):
     """Rows of evidence so small or large that their powers are no numbers keep their norm; a row of zeros has 0."""
     X, groups, sessions = normal(200, 3, features=4)
-    parts = fit_detector(X, groups, sessions, DetectorSettings(trees=5, norm=norm), names(X)).parts
+    parts = fit_detector(X, groups, sessions, DetectorSettings(trees=5, norm=norm), names(X))[0].parts
     u = np.array([[0.0, 0, 0, 0], [3e-30, 0, 0, 0], [1e-30] * 4, [1e30] * 4, [12.0, 12, 1e-300, 0]])
     wanted = [0.0, 3e-30, 1e-30 * 4 ** (1 / norm), 1e30 * 4 ** (1 / norm), 12 * 2 ** (1 / norm)]
     np.testing.assert_allclose(combine_evidence(parts, u).tails, wanted, rtol=1e-12)
@@ -178,7 +178,7 @@ def test_the_norm_neither_overflows_nor_underflows(norm):
 def test_a_norm_lets_further_evidence_add_and_none_drown_the_largest():
     """Two equal ones give more than one; ten small ones give less than one that is four times as large."""
     X, groups, sessions = normal(200, 3, features=10)
-    parts = fit_detector(X, groups, sessions, DetectorSettings(trees=5), names(X)).parts
+    parts = fit_detector(X, groups, sessions, DetectorSettings(trees=5), names(X))[0].parts
     one, two, many = np.zeros((3, 10))
     one[0], two[:2], many[:] = 4.0, 4.0, 1.0
     single, double, crowd = combine_evidence(parts, np.stack([one, two, many])).tails

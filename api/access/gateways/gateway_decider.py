@@ -25,7 +25,7 @@ from ...settings.enforcement_settings import GatewaySettings
 from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, PolicyDecisionPoint
 from .gateway_issuers import TokenHolder
 
-_UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, RiskLevel.UNKNOWN, "", "")
+_UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, "")
 
 _log = structlog.get_logger(__name__)
 

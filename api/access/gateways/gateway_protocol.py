@@ -48,13 +48,13 @@ def agreed_header(scope: Scope, *names: bytes) -> bytes | None:
 
     A gateway sets the one of its product and hands on the agent's own of another: neither is known to be its word.
     """
-    found: dict[bytes, bytes] = {}
+    value_by_name: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in names:
-            if name in found:
+            if name in value_by_name:
                 return None
-            found[name] = value
-    values = set(found.values())
+            value_by_name[name] = value
+    values = set(value_by_name.values())
     return values.pop() if len(values) == 1 else None
 
 

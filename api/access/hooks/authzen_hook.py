@@ -19,7 +19,7 @@ from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, AccessRequest, Verdict
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.problems import problem_of
-from ..call_verdicts import CallQuestion, CallVerdict, CallVerdicts
+from ..call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
 from ..decision_point import (
     MAX_SCOPES,
     AccessDecision,
@@ -143,7 +143,7 @@ def _read_call(whole: dict[str, Any]) -> CallQuestion:
     """The call of an item whose context tells arguments, in the shape of an event's. Raises msgspec.ValidationError."""
     subject, action, resource, context = (whole[name] for name in ("subject", "action", "resource", "context"))
     properties = member_at(resource, "properties")
-    told = {
+    call_members = {
         "action": action["name"],
         "effect": member_at(action, "properties", "effect"),
         "resource": {
@@ -154,7 +154,7 @@ def _read_call(whole: dict[str, Any]) -> CallQuestion:
         "principal": {"id": subject["id"]} if subject["type"] == "user" else None,
         **{name: context.get(name) for name in ("arguments", "task", "peer")},
     }
-    return msgspec.convert(told, CallQuestion)
+    return msgspec.convert(call_members, CallQuestion)
 
 
 def group_by_requester(
@@ -215,7 +215,7 @@ class AuthZenEndpoint:
     """
 
     def __init__(
-        self, decider: HookDecider, identify: IdentifyHookCaller, calls: CallVerdicts, *, several: bool
+        self, decider: HookDecider, identify: IdentifyHookCaller, calls: CallEvaluator, *, several: bool
     ) -> None:
         self._decider = decider
         self._identify = identify
@@ -297,7 +297,7 @@ class AuthZenEndpoint:
     ) -> dict[str, Any]:
         """One decision on a call that the level lets pass; in shadow mode with what would have been denied."""
         access = AccessRequest(tenant, issuer, requester.agent, (call.action,), ancestors=requester.ancestors)
-        return _rendered_call(self._calls.judge(access, call, self._decider.channel))
+        return _rendered_call(self._calls.evaluate(access, call, self._decider.channel))
 
     def _render_item(
         self, item: EvaluationItem, decided: AccessDecision | None, shaped: set[EvaluationRequester]
@@ -352,16 +352,19 @@ def _unconstrained(_: ParsedHookRequest, verdict: Verdict) -> Verdict:
     return verdict
 
 
-def _rendered_call(verdict: CallVerdict) -> dict[str, Any]:
+def _rendered_call(evaluation: CallEvaluation) -> dict[str, Any]:
     context = {
-        "call": verdict.decision,
-        "basis": verdict.basis,
-        "p_value": None if verdict.score is None else verdict.score.p_value,
-        "reason": None if verdict.would_allow else verdict.reason,
-        "approval_id": verdict.approval_id or None,
-        "reasons": [one.text for one in verdict.reasons] or None,
+        "call": evaluation.decision,
+        "basis": evaluation.basis,
+        "p_value": None if evaluation.score is None else evaluation.score.p_value,
+        "reason": None if evaluation.would_allow else evaluation.reason,
+        "approval_id": evaluation.approval_id or None,
+        "reasons": [reason.text for reason in evaluation.reasons] or None,
     }
-    return {"decision": verdict.allow, "context": {name: value for name, value in context.items() if value is not None}}
+    return {
+        "decision": evaluation.allow,
+        "context": {name: value for name, value in context.items() if value is not None},
+    }
 
 
 def _denial_reason(item: EvaluationItem, verdict: Verdict) -> str:

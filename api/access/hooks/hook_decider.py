@@ -18,7 +18,7 @@ from .hook_adapter import ParsedHookRequest, UnreadableHookRequest
 
 HookConstraint = Callable[[ParsedHookRequest, Verdict], Verdict]
 
-_UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, RiskLevel.UNKNOWN, "", "")
+_UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, "")
 
 _log = structlog.get_logger(__name__)
 

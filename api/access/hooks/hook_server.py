@@ -18,7 +18,7 @@ from ....scoring.policy.book import LivePolicy
 from ...http.problems import CONTENT_TYPE, internal_problem
 from ...http.request_body import RequestBodyTooLong, read_request_body
 from ...settings.enforcement_settings import HookSettings
-from ..call_verdicts import CallVerdicts
+from ..call_evaluation import CallEvaluator
 from ..decision_point import AccessDecision, PolicyDecisionPoint, RequestLimitExceeded
 from .authzen_hook import (
     EVALUATION_PATH,
@@ -220,7 +220,7 @@ class HookServerDependencies(NamedTuple):
     monotonic: Callable[[], float]
     meter: HookMeter
     new_id: Callable[[], str]
-    calls: CallVerdicts
+    calls: CallEvaluator
 
 
 class HookRoute(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.records.agents import AgentSummary, RiskLevel
@@ -47,9 +47,16 @@ CONFIRMATIONS = {
 
 router = APIRouter()
 
-Id = Annotated[str, Query(alias="id", max_length=2048)]
-Tenant = Annotated[str | None, Query(max_length=2048)]
-Issuer = Annotated[str | None, Query(max_length=2048)]
+IdParam = Annotated[str, Query(alias="id", max_length=2048)]
+NameParam = Annotated[str | None, Query(max_length=2048)]
+
+
+def agent_of_query(agent_id: IdParam = "", tenant: NameParam = None, issuer: NameParam = None) -> AgentSelector:
+    """The agent that the query of a page names."""
+    return AgentSelector(agent_id, tenant, issuer)
+
+
+AgentQueryDep = Annotated[AgentSelector, Depends(agent_of_query)]
 
 
 @router.get("/agent")
@@ -58,13 +65,11 @@ async def show_agent(
     console: ConsoleDep,
     visit: PageReaderDep,
     agents: AgentServiceDep,
-    agent_id: Id = "",
-    tenant: Tenant = None,
-    issuer: Issuer = None,
+    agent: AgentQueryDep,
     said: str = "",
 ) -> Response:
     """The whole page."""
-    summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
+    summary = await agents.get(visit.caller, agent)
     values = await _page_values(console, visit, summary)
     return console.render_page(request, "agent.html", visit, said=CONFIRMATIONS.get(said, ""), **values)
 
@@ -75,12 +80,10 @@ async def show_agent_parts(
     console: ConsoleDep,
     visit: PageReaderDep,
     agents: AgentServiceDep,
-    agent_id: Id = "",
-    tenant: Tenant = None,
-    issuer: Issuer = None,
+    agent: AgentQueryDep,
 ) -> Response:
     """The parts of the page that change."""
-    summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
+    summary = await agents.get(visit.caller, agent)
     return console.render_page(request, "agent_parts.html", visit, **await _page_values(console, visit, summary))
 
 
@@ -91,12 +94,10 @@ async def show_agent_events(
     visit: PageReaderDep,
     agents: AgentServiceDep,
     decisions: DecisionServiceDep,
-    agent_id: Id = "",
-    tenant: Tenant = None,
-    issuer: Issuer = None,
+    agent: AgentQueryDep,
 ) -> Response:
     """Recent events, which take longest to find."""
-    summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
+    summary = await agents.get(visit.caller, agent)
     set_by = (await decisions.behind_levels(visit.caller, [summary])).get(summary.decision_id)
     recent = await agents.recent_events(visit.caller, summary.name, _moment_of(set_by))
     interval_s = console.runtime.settings.archive.interval_s
@@ -110,7 +111,7 @@ async def show_agent_events(
 async def release_agent(visit: PageReviewerDep, agents: AgentServiceDep, form: FormDep) -> Response:
     """Vouch for the agent, as `POST /v1/agents/{id}/release` does, and say why."""
     note = form.get("why", "").strip()
-    await agents.release(visit.caller, AgentSelector(*_agent_of_form(form)), note, note_required=True)
+    await agents.release(visit.caller, _agent_of_form(form), note, note_required=True)
     return _redirect_to_agent(form, "released")
 
 
@@ -118,24 +119,24 @@ async def release_agent(visit: PageReviewerDep, agents: AgentServiceDep, form: F
 async def pin_agent(visit: PageReviewerDep, containment: ContainmentServiceDep, form: FormDep) -> Response:
     """Fix the level that policy acts on, as `POST /v1/agents/{id}/pin` does."""
     level, why, valid_s = form.get("level", ""), form.get("why", "").strip(), number_of_form(form, "valid_s")
-    await containment.pin(visit.caller, AgentSelector(*_agent_of_form(form)), level, why, valid_s)
+    await containment.pin(visit.caller, _agent_of_form(form), level, why, valid_s)
     return _redirect_to_agent(form, "pinned")
 
 
 @router.post("/agent/unpin")
 async def unpin_agent(visit: PageReviewerDep, containment: ContainmentServiceDep, form: FormDep) -> Response:
     """Act on the measured level again."""
-    await containment.unpin(visit.caller, AgentSelector(*_agent_of_form(form)), form.get("why", "").strip())
+    await containment.unpin(visit.caller, _agent_of_form(form), form.get("why", "").strip())
     return _redirect_to_agent(form, "unpinned")
 
 
-def _agent_of_form(form: Any) -> tuple[str, str, str]:
-    return form.get("id", ""), form.get("tenant", ""), form.get("issuer", "")
+def _agent_of_form(form: Any) -> AgentSelector:
+    return AgentSelector(form.get("id", ""), form.get("tenant", ""), form.get("issuer", ""))
 
 
 def _redirect_to_agent(form: Any, said: str) -> Response:
-    agent_id, tenant, issuer = _agent_of_form(form)
-    return RedirectResponse(f"{agent_url(tenant, issuer, agent_id)}&said={said}", 303)
+    agent = _agent_of_form(form)
+    return RedirectResponse(f"{agent_url(agent.tenant or '', agent.issuer, agent.agent_id)}&said={said}", 303)
 
 
 async def _page_values(console: ConsoleContext, visit: PageRequest, summary: AgentSummary) -> dict[str, Any]:

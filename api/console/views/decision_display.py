@@ -202,8 +202,12 @@ def display_evidence(evidence: Mapping[str, Any]) -> DisplayedEvidence:
 def _display_concerns(p_values: Any) -> tuple[DisplayedConcern, ...]:
     """Concerns of a decision, those that this version knows; decisions of before have none."""
     given = p_values if isinstance(p_values, Mapping) else {}
-    found = [(p_value, name) for name in _CONCERNS if (p_value := _number_or_none(given.get(name))) is not None]
-    return tuple(DisplayedConcern(name, _CONCERNS[name], describe_odds(p_value)) for p_value, name in sorted(found))
+    named_p_values = [
+        (p_value, name) for name in _CONCERNS if (p_value := _number_or_none(given.get(name))) is not None
+    ]
+    return tuple(
+        DisplayedConcern(name, _CONCERNS[name], describe_odds(p_value)) for p_value, name in sorted(named_p_values)
+    )
 
 
 def _text_tuple(value: Any) -> tuple[str, ...]:

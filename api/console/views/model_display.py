@@ -168,25 +168,25 @@ def describe_training(model: ModelVersion) -> list[tuple[str, str]]:
 
 
 def select_curves(
-    newcomers: Sequence[CalibrationCurve], known: Sequence[CalibrationCurve], names: Collection[str]
+    newcomers: Sequence[CalibrationCurve], familiar: Sequence[CalibrationCurve], names: Collection[str]
 ) -> list[DrawnCurve]:
     """Curves to draw, four at most: the fleet's, and those of groups that are wanted, else of the largest.
 
     Of a version that was rehearsed they are pairs, of agents that it knows and of newcomers: each agent is judged by
     one of the two. Of another one there are those of newcomers alone, by which all are judged.
     """
-    if not known:
+    if not familiar:
         return [DrawnCurve(_describe_curve_group(curve), curve) for curve in _select_groups(newcomers, names)][
             : len(_STYLES)
         ]
-    places = [(curve.tenant, curve.agent_type) for curve in _select_groups(known, names)[:2]]
-    parts = (("known agents", known), ("newcomers", newcomers))
+    groups = [(curve.tenant, curve.agent_type) for curve in _select_groups(familiar, names)[:2]]
+    parts = (("known agents", familiar), ("newcomers", newcomers))
     return [
         DrawnCurve(f"{kind}, {_describe_curve_group(curve)}", curve)
-        for pair in places
+        for group in groups
         for kind, curves in parts
         for curve in curves
-        if (curve.tenant, curve.agent_type) == pair
+        if (curve.tenant, curve.agent_type) == group
     ]
 
 

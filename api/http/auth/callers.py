@@ -261,10 +261,10 @@ class CallerDirectory:
     """
 
     def __init__(self, callers: Iterable[CallerSettings], issuers: Iterable[str]) -> None:
-        known = tuple(issuers)
+        configured_issuers = tuple(issuers)
         self._bindings: dict[tuple[str, str | None, str | None], SourceBinding] = {}
         for caller in callers:
-            issuer = token_issuer(caller, known)
+            issuer = token_issuer(caller, configured_issuers)
             if issuer is not None:
                 self._bindings[issuer, caller.client_id, caller.subject] = binding_of_caller(caller, issuer)
 
@@ -298,6 +298,6 @@ def binding_of_caller(caller: CallerSettings, issuer: str | None) -> SourceBindi
     return SourceBinding(
         caller,
         own_agent=caller.client_id or caller.subject or "",
-        own_issuers=(one for one in own_issuers if one is not None),
+        own_issuers=(own_issuer for own_issuer in own_issuers if own_issuer is not None),
         bytes_per_day=caller.bytes_per_day,
     )

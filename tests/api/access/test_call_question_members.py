@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
-from trustwatch.api.access.call_verdicts import CallQuestion
+from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.client import AsyncCallVerdicts, AuditEvent, Caller
 from trustwatch.client.events import (
     EventAgent,

@@ -64,15 +64,15 @@ def alias(tenant: str, identifier: str) -> str:
 
 
 class Both:
-    """The reference and the batch path of one door."""
+    """The reference and the batch path of one intake."""
 
     def __init__(
-        self, entries: Sequence[RegisteredAgent] = (), *, aliased: bool = False, places: int = 1 << 10
+        self, entries: Sequence[RegisteredAgent] = (), *, aliased: bool = False, claim_slots: int = 1 << 10
     ) -> None:
         def make() -> Admission:
             return Admission(AgentRegistry(entries), alias if aliased else None)
 
-        self.reference, self.batch = make(), BatchAdmission(make(), b"salt", places)
+        self.reference, self.batch = make(), BatchAdmission(make(), b"salt", claim_slots)
         self.plain = 0
 
     def check(self, parcels: Sequence[RawRecord], binding: SourceBinding, now_ms: int = NOW_MS) -> int:
@@ -105,7 +105,7 @@ def native(*raws: bytes) -> list[RawRecord]:
 @pytest.fixture(scope="module")
 def doors() -> list[Both]:
     """With and without a registry and aliases; one of them with a memory that is always full."""
-    return [Both(), Both(REGISTRY), Both(aliased=True), Both(REGISTRY, aliased=True, places=8)]
+    return [Both(), Both(REGISTRY), Both(aliased=True), Both(REGISTRY, aliased=True, claim_slots=8)]
 
 
 @pytest.mark.parametrize("name", BINDINGS)

@@ -31,10 +31,10 @@ def with_one(which: str, changed: dict[str, Any]) -> list[Feature]:
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "told"),
+    ("name", "changed", "refusal"),
     [
-        ("scope_gap", {"told": None}, "'scope_gap': no such explanation: None"),
-        ("scope_gap", {"told": "ungranted scopes"}, "no such explanation: 'ungranted scopes'"),
+        ("scope_gap", {"explanation": None}, "'scope_gap': no such explanation: None"),
+        ("scope_gap", {"explanation": "ungranted scopes"}, "no such explanation: 'ungranted scopes'"),
         ("scope_gap", {"unit": "percent"}, "unit 'percent': there are bits, z"),
         ("scope_gap", {"importance": 1.5}, "importance 1.5: 0 to 1"),
         ("scope_gap", {"counts": "twice"}, "counts 'twice'"),
@@ -43,29 +43,45 @@ def with_one(which: str, changed: dict[str, Any]) -> list[Feature]:
         ("external_target", {"parts": ("aim_surprise",)}, "made of aim_surprise, which is no feature"),
         ("external_target", {"parts": ("write_surprise",)}, "name the parts of that"),
         ("outcome_surprise", {"new_with": (layout.K_FROM,)}, "follows a kind of item that has no feature"),
-        ("external_target", {"told": Carried(layout.K_FROM)}, "follows a kind of item that has no feature"),
-        ("write_surprise", {"told": Strongest((layout.KINDS,))}, "follows a kind of item that has no feature"),
+        ("external_target", {"explanation": Carried(layout.K_FROM)}, "follows a kind of item that has no feature"),
+        ("write_surprise", {"explanation": Strongest((layout.KINDS,))}, "follows a kind of item that has no feature"),
         ("bytes_in", {"noun": "bytes out"}, "a label or noun of its own; 'bytes out' is that of several"),
         ("bytes_in", {"name": "bytes_out"}, "a name of its own; 'bytes_out' is that of several"),
-        ("drift", {"told": Quantity(layout.Q_GAP, "{} s", "s", "s")}, f"a quantity of its own; {layout.Q_GAP} is that"),
-        ("bytes_in", {"told": Drifted()}, f"a quantity of its own; {layout.Q_BYTES_IN} is that of none"),
-        ("target_surprise", {"told": Drifted(), "counts": EACH_TIME}, "follows a kind of item that has no feature"),
-        ("drift", {"told": Item(layout.KINDS, "places", str)}, f"a kind of item of its own; {layout.KINDS} is not in"),
-        ("effect_surprise", {"told": Drifted()}, f"a kind of item of its own; {layout.K_EFFECT} is that of none"),
-        ("peer_surprise", {"told": Item(layout.K_PEER, "sheep", str)}, "needs its singular"),
+        (
+            "drift",
+            {"explanation": Quantity(layout.Q_GAP, "{} s", "s", "s")},
+            f"a quantity of its own; {layout.Q_GAP} is that",
+        ),
+        ("bytes_in", {"explanation": Drifted()}, f"a quantity of its own; {layout.Q_BYTES_IN} is that of none"),
+        (
+            "target_surprise",
+            {"explanation": Drifted(), "counts": EACH_TIME},
+            "follows a kind of item that has no feature",
+        ),
+        (
+            "drift",
+            {"explanation": Item(layout.KINDS, "places", str)},
+            f"a kind of item of its own; {layout.KINDS} is not in",
+        ),
+        (
+            "effect_surprise",
+            {"explanation": Drifted()},
+            f"a kind of item of its own; {layout.K_EFFECT} is that of none",
+        ),
+        ("peer_surprise", {"explanation": Item(layout.K_PEER, "sheep", str)}, "needs its singular"),
     ],
 )
-def test_features_declared_wrongly_are_refused(name: str, changed: dict[str, Any], told: str) -> None:
+def test_features_declared_wrongly_are_refused(name: str, changed: dict[str, Any], refusal: str) -> None:
     """The error names what is wrong, and the feature where it is a single one."""
     with pytest.raises(BadFeature, match=r"^feature table: ") as caught:
         check(with_one(name, changed))
-    assert told in str(caught.value)
+    assert refusal in str(caught.value)
 
 
 def test_features_declared_are_all_there() -> None:
     """The table itself is checked where it is imported, and a row without an explanation is not even one."""
     check(FEATURES)
-    with pytest.raises(TypeError, match="told"):
+    with pytest.raises(TypeError, match="explanation"):
         Feature("odd", "rarity", "bits", 1.0, "oddity", "how odd")  # type: ignore[call-arg]
 
 

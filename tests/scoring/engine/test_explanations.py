@@ -9,7 +9,7 @@ import pytest
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_declaration import BadFeature, Item, Sentence
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURES, ITEMS
-from trustwatch.scoring.engine.explanations import MAX_NAME_LENGTH, ReasonWriter, check_told, sanitize_text
+from trustwatch.scoring.engine.explanations import MAX_NAME_LENGTH, ReasonWriter, check_explanations, sanitize_text
 
 
 def settled(kit: Any, make: Any) -> tuple[Any, int]:
@@ -63,7 +63,7 @@ def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature:
     (size,) = [reason for reason in reasons if reason.feature == feature]
     assert size.code == f"first_seen_{feature.removesuffix('_surprise')}"
     assert size.observed == observed
-    told = FEATURES[FEATURE_INDEX[feature]].told
+    told = FEATURES[FEATURE_INDEX[feature]].explanation
     assert isinstance(told, Item)
     known = int(scored.known_items[0, told.kind])
     assert size.usual == f"{known} known {noun.removesuffix('s') if known == 1 else noun} of this agent"
@@ -157,10 +157,10 @@ class Guess(NamedTuple):
 )
 def test_what_has_no_words_is_refused(told: Any, error: str) -> None:
     """A feature that nobody can put into words is an error where reasons are imported, not another one's sentence."""
-    check_told(FEATURES)
-    declared = [one._replace(told=told) if one.name == "scope_gap" else one for one in FEATURES]
+    check_explanations(FEATURES)
+    declared = [one._replace(explanation=told) if one.name == "scope_gap" else one for one in FEATURES]
     with pytest.raises(BadFeature) as caught:
-        check_told(declared)
+        check_explanations(declared)
     assert error in str(caught.value)
 
 

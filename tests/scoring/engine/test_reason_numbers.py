@@ -93,7 +93,7 @@ def _number(text: str) -> int:
 
 
 def _kind_of(feature: str, seen: Seen) -> int:
-    told = FEATURES[FEATURE_INDEX[feature]].told
+    told = FEATURES[FEATURE_INDEX[feature]].explanation
     if isinstance(told, Strongest):
         return max(told.kinds, key=lambda kind: float(seen.scored.observations.surprise_bits[seen.row, kind]))
     assert isinstance(told, Item | Carried)
@@ -105,7 +105,7 @@ def _check_item(seen: Seen) -> None:
     kind = _kind_of(seen.reason.feature, seen)
     match = COUNTED.match(seen.reason.usual)
     assert match, seen.reason
-    assert match["what"] in (ITEMS[kind].plural, ITEMS[kind].one)
+    assert match["what"] in (ITEMS[kind].plural, ITEMS[kind].singular_noun)
     if match["whose"] == "this agent":
         listed = seen.recount.different(seen.agent, kind)
         number = _number(match["number"])
@@ -119,7 +119,7 @@ def _check_item(seen: Seen) -> None:
 
 def _check_among_peers(seen: Seen) -> None:
     """How often the history of the peer group, the agent included, has the item, of all items of the kind."""
-    told = FEATURES[FEATURE_INDEX[seen.reason.feature]].told
+    told = FEATURES[FEATURE_INDEX[seen.reason.feature]].explanation
     kinds = told.kinds if isinstance(told, PeersKnow) else (_kind_of(seen.reason.feature, seen),)
     named = [kind for kind in kinds if seen.reason.observed == ITEMS[kind].name(seen.event)]
     match, ours = IN_HISTORY.match(seen.reason.usual), seen.event.agent.type
@@ -131,7 +131,7 @@ def _check_among_peers(seen: Seen) -> None:
 
 def _check_quantity(seen: Seen) -> None:
     """The event's own amount; and a mean of amounts that the agent and its group were taught, so between them."""
-    told = FEATURES[FEATURE_INDEX[seen.reason.feature]].told
+    told = FEATURES[FEATURE_INDEX[seen.reason.feature]].explanation
     assert isinstance(told, Quantity)
     observed = np.expm1(seen.scored.observations.quantities[seen.row, told.quantity])
     before, after = QUANTITIES[told.quantity].form.split("{}")
@@ -153,7 +153,9 @@ def _check_compared(seen: Seen) -> None:
     if match is None:
         assert not re.search(r"\d", seen.reason.text)
         return
-    kind = next(kind for kind in (layout.K_ACTION, layout.K_TARGET) if match["item"].startswith(ITEMS[kind].one))
+    kind = next(
+        kind for kind in (layout.K_ACTION, layout.K_TARGET) if match["item"].startswith(ITEMS[kind].singular_noun)
+    )
     item, ours = int(seen.scored.observations.items[seen.row, kind]), seen.event.agent
     own = seen.recount.in_history(kind, lambda event: event.agent.id == ours.id)
     group = seen.recount.in_history(kind, lambda event: event.agent.type == ours.type)
@@ -195,7 +197,7 @@ TEMPLATES: dict[type, Callable[[Seen], None]] = {
 
 
 def _told(seen: Seen) -> Any:
-    return FEATURES[FEATURE_INDEX[seen.reason.feature]].told
+    return FEATURES[FEATURE_INDEX[seen.reason.feature]].explanation
 
 
 def test_every_kind_of_sentence_is_counted_again() -> None:

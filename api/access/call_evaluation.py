@@ -75,7 +75,7 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     bytes_in: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
     def __post_init__(self) -> None:
-        if any(one.hash is None for one in self.arguments or ()):
+        if any(argument.hash is None for argument in self.arguments or ()):
             raise ValueError("each of `arguments` needs its `hash` in a question: an approval is bound to it")
 
     def digest(self) -> str:
@@ -87,12 +87,14 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             self.task,
             self.peer,
             (resource.type, resource.id, resource.target, resource.audience),
-            None if self.arguments is None else sorted((one.name, str(one.hash)) for one in self.arguments),
+            None
+            if self.arguments is None
+            else sorted((argument.name, str(argument.hash)) for argument in self.arguments),
         )
         return hashlib.sha256(msgspec.json.encode(bound)).hexdigest()[:32]
 
 
-class CallVerdict(NamedTuple):
+class CallEvaluation(NamedTuple):
     """Answer about one call.
 
     Attributes:
@@ -128,7 +130,7 @@ class CallVerdict(NamedTuple):
         return () if self.score is None else self.score.reasons
 
 
-class CallVerdicts:
+class CallEvaluator:
     """Judges calls, counts what it judged, and asks persons. For one event loop.
 
     Args:
@@ -157,7 +159,7 @@ class CallVerdicts:
         self._now_ms = now_ms
         self.counts: Counter[tuple[str, str, str, str]] = Counter()
 
-    def judge(self, access: AccessRequest, call: CallQuestion, via: str) -> CallVerdict:
+    def evaluate(self, access: AccessRequest, call: CallQuestion, via: str) -> CallEvaluation:
         """The verdict on a call of an agent that came by *via*. Never waits."""
         by_level, context = self._policy_evaluator.evaluate(access)
         digest = call.digest()
@@ -176,7 +178,7 @@ class CallVerdicts:
             approval_id = self._request_approval(access, call, digest, by_level.level, reason, score, via)
         self.counts[via, call.effect or "unknown", decision, basis] += 1
         allow = decision == "allow" or not by_level.enforced
-        return CallVerdict(decision, allow, reason, by_level, score, basis, detail, approval_id, digest)
+        return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest)
 
     def _is_approved(self, access: AccessRequest, digest: str, level: RiskLevel) -> bool:
         interventions = self._policy_evaluator.interventions
@@ -239,7 +241,7 @@ class CallVerdicts:
         name = AgentName(self._identities.agent_key(*access.identity), *access.identity)
         # An agent that becomes known meanwhile is not riskier than before.
         at_least = max(level, RiskLevel.LOW)
-        return self._approvals.request_approval(name, (scope,), at_least, _told(call, reason, score), via)
+        return self._approvals.request_approval(name, (scope,), at_least, _request_text(call, reason, score), via)
 
 
 def _decision_of_level(by_level: Verdict, call: CallQuestion, *, approved: bool) -> tuple[CallDecision, str]:
@@ -252,7 +254,7 @@ def _decision_of_level(by_level: Verdict, call: CallQuestion, *, approved: bool)
     return "allow", ALLOWED
 
 
-def _told(call: CallQuestion, reason: str, score: CallScore | None) -> str:
+def _request_text(call: CallQuestion, reason: str, score: CallScore | None) -> str:
     """Words for the person who is asked. Neither targets nor arguments: no erasure looks for a name in here."""
-    codes = () if score is None else dict.fromkeys(one.code for one in score.reasons)
+    codes = () if score is None else dict.fromkeys(model_reason.code for model_reason in score.reasons)
     return f"{reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")

@@ -1,0 +1,169 @@
+"""Requests to the service, each with an access token, over the caller's own HTTP client or one of ours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import httpx2
+
+from .access_tokens import AccessTokens, AsyncAccessTokens, AsyncTokenSource, TokenSource
+from .timing import Clock
+
+RETRYABLE_ERRORS = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
+"""A connection that ended under a request: a question may be asked again, once, within the same budget."""
+_JSON_HEADERS = {"content-type": "application/json"}
+
+
+class ServiceConnection:
+    """Connections to the service, for threads.
+
+    Args:
+        token, http: as for `TrustClient`.
+        clock: for the life of tokens.
+
+    Raises:
+        TypeError: *http* is of another library.
+    """
+
+    def __init__(self, token: TokenSource, clock: Clock, http: httpx2.Client | None) -> None:
+        if not isinstance(http, httpx2.Client | None):  # another library's errors would be taken for the token's
+            raise TypeError(f"http is {_type_name(http)}; it must be an httpx2.Client")
+        self._owns_http = http is None
+        self._http = http or httpx2.Client(trust_env=False)
+        self._tokens = AccessTokens(token, clock, self._http)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        timeout_s: float,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Make one attempt; a token that the service refuses is forgotten. Raises TokenFailed, httpx2.HTTPError."""
+        token = self._tokens.get()
+        headers = {**(headers or {}), **_bearer_header(token)}
+        reply = self._http.request(method, url, content=body, headers=headers, params=params, timeout=timeout_s)
+        if reply.status_code == 401:
+            self._tokens.discard_token(token)
+        return reply
+
+    def ask(
+        self, url: str, question: bytes, timeout_s: float, on_attempt: Callable[[], None] = lambda: None
+    ) -> httpx2.Response:
+        """POST JSON; a token that the service refuses, or a kept connection that it closed, is replaced once.
+
+        Raises TokenFailed, httpx2.HTTPError.
+        """
+        for last in (False, True):
+            token = self._tokens.get()
+            on_attempt()
+            headers = _JSON_HEADERS | _bearer_header(token)
+            try:
+                reply = self._http.post(url, content=question, headers=headers, timeout=timeout_s)
+            except RETRYABLE_ERRORS:
+                if last:
+                    raise
+                continue
+            if reply.status_code != 401 or last:
+                return reply
+            self._tokens.discard_token(token)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """End the connections, unless the client is the caller's own."""
+        if self._owns_http:
+            self._http.close()
+
+
+class AsyncServiceConnection:
+    """`ServiceConnection` for one event loop."""
+
+    def __init__(self, token: AsyncTokenSource, clock: Clock, http: httpx2.AsyncClient | None) -> None:
+        if not isinstance(http, httpx2.AsyncClient | None):
+            raise TypeError(f"http is {_type_name(http)}; it must be an httpx2.AsyncClient")
+        self._owns_http = http is None
+        self._http = http or httpx2.AsyncClient(trust_env=False)
+        self._tokens = AsyncAccessTokens(token, clock, self._http)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        timeout_s: float,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """As `ServiceConnection.send`."""
+        token = await self._tokens.get()
+        headers = {**(headers or {}), **_bearer_header(token)}
+        reply = await self._http.request(method, url, content=body, headers=headers, params=params, timeout=timeout_s)
+        if reply.status_code == 401:
+            self._tokens.discard_token(token)
+        return reply
+
+    async def ask(
+        self, url: str, question: bytes, timeout_s: float, on_attempt: Callable[[], None] = lambda: None
+    ) -> httpx2.Response:
+        """As `ServiceConnection.ask`."""
+        for last in (False, True):
+            token = await self._tokens.get()
+            on_attempt()
+            headers = _JSON_HEADERS | _bearer_header(token)
+            try:
+                reply = await self._http.post(url, content=question, headers=headers, timeout=timeout_s)
+            except RETRYABLE_ERRORS:
+                if last:
+                    raise
+                continue
+            if reply.status_code != 401 or last:
+                return reply
+            self._tokens.discard_token(token)
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """End the connections, unless the client is the caller's own."""
+        if self._owns_http:
+            await self._http.aclose()
+
+
+class ClosedOnExit(ABC):
+    """Base of clients that a `with` block closes."""
+
+    @abstractmethod
+    def close(self) -> object:
+        """Release everything."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClosedOnExit(ABC):
+    """Base of clients that an `async with` block closes."""
+
+    @abstractmethod
+    async def close(self) -> object:
+        """Release everything."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _bearer_header(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def _type_name(given: object) -> str:
+    return f"{type(given).__module__}.{type(given).__qualname__}".replace("httpx._client.", "httpx.")
