@@ -36,7 +36,7 @@ def _action_of(event: NativeEvent) -> str:
 
 
 class HardSignal(NamedTuple):
-    """One rule. `weight` is evidence in natural-log units: high begins near 11 and critical near 13 by default."""
+    """One rule. `weight` is evidence, natural log, beside thresholds of about 6 to 10 for medium and 10 to 14 for critical."""
 
     code: str
     weight: float

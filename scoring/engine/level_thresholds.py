@@ -16,9 +16,10 @@ RESERVE = 3.0
 those of the history (on fleets that chose it two to three times as often beyond a level; see decision 0036)."""
 
 LEAST_STRETCH, MAX_STRETCH = 0.7, 1.5
-"""Thresholds are between these times what independent events would need: a history without an odd day must not make a
-level of the first, and one full of them must not put levels out of reach. `scoring.learning.budget_check` then reports
-that the budget is not kept."""
+"""Thresholds are between these times what independent events would need. A history without an odd day must not make a
+level of the first; the less of a budget its days could show, the nearer the least is to once (`_least_stretch`). One
+full of odd days must not put levels out of reach: `scoring.learning.budget_check` then reports that the budget is not
+kept."""
 
 HOURS_A_DAY = 24.0
 """Bets of overreach on a day: it takes one an hour."""
@@ -69,8 +70,8 @@ def thresholds(
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
         a threshold is what one in `RESERVE` of the accepted share of the history's agent-days reached, higher for peer
-        groups that are busier than the fleet, and between `LEAST_STRETCH` and `MAX_STRETCH` times what independent
-        events would need.
+        groups that are busier than the fleet, between `LEAST_STRETCH` (with enough days) and `MAX_STRETCH` times what
+        independent events would need.
     """
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
@@ -78,10 +79,16 @@ def thresholds(
         reached = np.array([alarms.level_for_share(share / RESERVE) for share in allowed.tolist()])
         busier = np.maximum(np.log(rates / rates[0]), 0.0)
         independent = np.log(rates / allowed)
-        evidence = np.clip(reached + busier, LEAST_STRETCH * independent, stretch * independent)
+        evidence = np.clip(reached + busier, _least_stretch(alarms, allowed) * independent, stretch * independent)
     else:
         evidence = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
     least = np.maximum(evidence, np.array([3.0, 5.0, 7.0]))
     steps = _MIN_LEVEL_DISTANCE * np.arange(3)
     return np.asarray(np.maximum.accumulate(least - steps, axis=1) + steps)
+
+
+def _least_stretch(alarms: AlarmTail, allowed: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Least times (3,) what independent events would need, where the *allowed* share (3,) of agent-days may alert."""
+    shown = np.minimum(allowed * alarms.days / MIN_EXPECTED_ALERTS, 1.0)
+    return np.asarray(1.0 - (1.0 - LEAST_STRETCH) * shown)

@@ -69,9 +69,10 @@ def test_what_reaches_further_asks_for_more() -> None:
     assert (thresholds(rates, budget, 0.2, heavy) > free).all()
     wild = AlarmTail(100.0, 400.0, TAIL_SHARE, MIN_AGENT_DAYS)
     assert np.allclose(thresholds(rates, budget, 0.2, wild), MAX_STRETCH * free)
-    calm = AlarmTail(1.0, 0.1, TAIL_SHARE, MIN_AGENT_DAYS)
-    assert np.allclose(thresholds(rates, budget, 0.2, calm), LEAST_STRETCH * free)
-    usual = AlarmTail(4.0, 1.0, TAIL_SHARE, MIN_AGENT_DAYS)
+    calm, usual = AlarmTail(1.0, 0.1, TAIL_SHARE, 3_000), AlarmTail(4.0, 1.0, TAIL_SHARE, 3_000)
+    assert thresholds(rates, budget, 0.2, calm)[0, ::2] == pytest.approx(LEAST_STRETCH * free[0, ::2])
+    seldom = thresholds(rates, budget, 0.2, calm._replace(days=MIN_AGENT_DAYS))[0] / free[0]
+    assert (seldom > LEAST_STRETCH).all() and (np.diff(seldom) > 0.0).all() and (seldom < 1.0).all()
     assert thresholds(rates, budget, 0.2, usual)[0, 0] == pytest.approx(usual.level_for_share(0.02 / RESERVE))
     fleet, busy, quiet = thresholds(np.array([100.0, 300.0, 10.0]), budget, 0.2, usual)
     assert np.allclose(busy, fleet + math.log(3.0)) and np.array_equal(quiet, fleet)
