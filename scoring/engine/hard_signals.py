@@ -36,7 +36,7 @@ def _action_of(event: NativeEvent) -> str:
 
 
 class HardSignal(NamedTuple):
-    """One rule. `weight` is evidence, natural log, beside thresholds of about 6 to 10 for medium and 10 to 14 for critical."""
+    """One rule. `weight` is evidence, natural log; medium begins near 6 to 10 and critical near 9 to 14."""
 
     code: str
     weight: float
