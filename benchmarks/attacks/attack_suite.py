@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 from trustwatch.ingest.timestamps import HOUR_MS, MINUTE_MS
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.simulator.attack_scenarios import SCENARIOS
@@ -13,6 +14,9 @@ from trustwatch.simulator.attack_scenarios import SCENARIOS
 from ..detection.report import FigureTable
 from .additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
 from .attacked_enterprise import AttackedEnterprise
+
+LEAST_FOR_INTERVAL = 10
+"""Attacks of a kind from which an interval says more than the numbers."""
 
 _LINGER_MS = HOUR_MS
 """An alert this long after the last event of an attack still counts as noticing it."""
@@ -51,17 +55,43 @@ def outcomes(world: AttackedEnterprise) -> Iterator[AttackOutcome]:
         yield AttackOutcome(plan.scenario.name, True, before == 0, before, max(0.0, waited), len(malicious), highest)
 
 
-def run(clean: AttackedEnterprise, poisoned: AttackedEnterprise) -> list[FigureTable]:
-    """Both worlds' tables."""
+class SuiteResult(NamedTuple):
+    """What became of one enterprise's attacks, and what its agents without any attack cost.
+
+    Attributes:
+        outcomes: of each attack.
+        alerts: rises to medium or more of agents without any attack.
+        agents, alerted: such agents, and those of them that rose.
+        agent_days: days on which such agents were active, summed.
+    """
+
+    outcomes: list[AttackOutcome]
+    alerts: int
+    agents: int
+    alerted: int
+    agent_days: int
+
+
+def judge(world: AttackedEnterprise) -> SuiteResult:
+    """What became of an enterprise under attack."""
+    calm = world.unattacked_rows
+    agents, alerted = len(np.unique(world.agent[calm])), len(np.unique(world.agent[calm & world.level_rises]))
+    return SuiteResult(
+        list(outcomes(world)), int((world.level_rises & calm).sum()), agents, alerted, world.agent_days(calm)
+    )
+
+
+def run(clean: Iterable[SuiteResult], poisoned: AttackedEnterprise) -> list[FigureTable]:
+    """Tables of the *clean* enterprises, pooled, and of the *poisoned* one."""
     return [
-        _table("Attacks behind a clean history", clean, (*SCENARIOS, *ADDITIONAL_SCENARIOS)),
-        _table("Attacks that poisoned the history", poisoned, tuple(POISONED_HISTORY_SCENARIOS)),
+        _table("Attacks behind a clean history", list(clean), (*SCENARIOS, *ADDITIONAL_SCENARIOS)),
+        _table("Attacks that poisoned the history", [judge(poisoned)], tuple(POISONED_HISTORY_SCENARIOS)),
     ]
 
 
-def _table(title: str, world: AttackedEnterprise, names: tuple[str, ...]) -> FigureTable:
+def _table(title: str, results: Sequence[SuiteResult], names: tuple[str, ...]) -> FigureTable:
     found: dict[str, list[AttackOutcome]] = {name: [] for name in names}
-    for outcome in outcomes(world):
+    for outcome in (outcome for result in results for outcome in result.outcomes):
         found[outcome.name].append(outcome)
     summaries = {
         name: scenario.summary
@@ -77,7 +107,7 @@ def _table(title: str, world: AttackedEnterprise, names: tuple[str, ...]) -> Fig
         "of",
         "minutes until noticed",
     )
-    return FigureTable(title, columns, rows, false_alerts(world))
+    return FigureTable(title, columns, rows, _false_alerts(results))
 
 
 def _row(name: str, summary: str, seen: list[AttackOutcome]) -> tuple[str, ...]:
@@ -85,7 +115,7 @@ def _row(name: str, summary: str, seen: list[AttackOutcome]) -> tuple[str, ...]:
     return (
         name,
         summary,
-        f"{len(hits)} of {len(seen)}",
+        _share(len(hits), len(seen)),
         str(sum(outcome.early for outcome in hits)),
         f"{np.median([outcome.events for outcome in hits]):.0f}" if hits else "–",
         f"{np.median([outcome.malicious for outcome in seen]):.0f}",
@@ -93,13 +123,22 @@ def _row(name: str, summary: str, seen: list[AttackOutcome]) -> tuple[str, ...]:
     )
 
 
-def false_alerts(world: AttackedEnterprise) -> str:
+def _share(hits: int, of: int) -> str:
+    """A share and its interval (Clopper and Pearson); of few, the numbers alone."""
+    if of < LEAST_FOR_INTERVAL:
+        return f"{hits} of {of}"
+    low, high = binomtest(hits, of).proportion_ci(0.95)
+    return f"{hits} of {of} ({low:.2f}–{high:.2f})"
+
+
+def _false_alerts(results: Sequence[SuiteResult]) -> str:
     """What agents without any attack cost in the same days."""
-    calm = world.unattacked_rows
-    alerts, days = int((world.level_rises & calm).sum()), world.agent_days(calm)
-    agents, hit = len(np.unique(world.agent[calm])), len(np.unique(world.agent[calm & world.level_rises]))
+    alerts, agents, hit, days = (
+        sum(getattr(result, name) for result in results) for name in ("alerts", "agents", "alerted", "agent_days")
+    )
     return (
-        f"Noticed is a rise to *medium* or more by the default budget; numbers of events and minutes are medians. In "
-        f"the same days {hit} of {agents} agents without any attack rose to *medium* or more, {alerts} times in {days} "
-        f"agent-days: {1000 * alerts / max(days, 1):.0f} per 1,000 (budget {AlertBudget().medium:.0f})."
+        f"{len(results)} {'enterprises' if len(results) > 1 else 'enterprise'}. Noticed is a rise to *medium* or more "
+        f"by the default budget; numbers of events and minutes are medians, intervals 95 %. In the same days {hit} of "
+        f"{agents} agents without any attack rose to *medium* or more, {alerts} times in {days} agent-days: "
+        f"{1000 * alerts / max(days, 1):.0f} per 1,000 (budget {AlertBudget().medium:.0f})."
     )
