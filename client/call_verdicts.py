@@ -78,11 +78,13 @@ class _CallQuestions:
         self.counters = Counters("asked", "fail_open", "fail_closed")
         self._logged_causes: set[FailureCause] = set()
 
-    def request(self, caller: Caller, event: AuditEvent) -> tuple[str, bytes]:
+    def request(self, caller: Caller, event: AuditEvent, arguments_hash: str | None) -> tuple[str, bytes]:
         """URL and body of the question about the call that *event* is about to tell of; counted."""
         self.counters.increment("asked")
         named = {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
-        return f"{self._url}{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}", _question(event)
+        return f"{self._url}{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}", _question(
+            event, arguments_hash
+        )
 
     def read(self, caller: Caller, reply: httpx2.Response) -> CallVerdict:
         """The verdict of a reply, or what holds without one. Raises TrustUnavailable."""
@@ -141,14 +143,17 @@ class CallVerdicts:
         self._tokens = AccessTokens(token, clock or SystemClock(), self._http)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trustwatch-calls")
 
-    def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
+    def evaluate(self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
         """The verdict on the call that *event* is about to tell of, made by *caller*.
+
+        Args:
+            arguments_hash: of all its arguments (`ArgumentOrigins.hash_arguments`); an approval holds for these alone.
 
         Raises:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
         try:
-            asked = self._pool.submit(self._post, *self._questions.request(caller, event))
+            asked = self._pool.submit(self._post, *self._questions.request(caller, event, arguments_hash))
             try:
                 reply = asked.result(self._budget_s)
             finally:
@@ -217,14 +222,14 @@ class AsyncCallVerdicts:
         self._tokens = AsyncAccessTokens(token, clock or SystemClock(), self._http)
         self._tasks: set[asyncio.Task[httpx2.Response]] = set()
 
-    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
+    async def evaluate(self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
         """As `CallVerdicts.evaluate`.
 
         Raises:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
         try:
-            asked = asyncio.create_task(self._post(*self._questions.request(caller, event)))
+            asked = asyncio.create_task(self._post(*self._questions.request(caller, event, arguments_hash)))
             self._tasks.add(asked)
             asked.add_done_callback(self._forget)
             # What is late goes on: it may bring the token that the next question needs.
@@ -281,8 +286,10 @@ def _cause_of(error: Exception) -> FailureCause:
     return "token"  # of what is left, only a source of tokens runs code of others
 
 
-def _question(event: AuditEvent) -> bytes:
+def _question(event: AuditEvent, arguments_hash: str | None) -> bytes:
     told = {name: value for name in _ASKED if (value := getattr(event, name)) is not None}
+    if arguments_hash is not None:
+        told["arguments_hash"] = arguments_hash
     if event.type in _CALL_TYPES:
         told["type"] = event.type
     return msgspec.json.encode(told)
