@@ -110,7 +110,9 @@ class CallVerdictOut(BaseModel):
     basis: Literal["model", "level"] = Field(description="what the decision rests on")
     basis_detail: str | None = Field(description="why no model was asked; null where one was, or the level decided")
     approval_id: str | None = Field(description="approval of this very call that waits for a person")
-    call: str = Field(description="digest of kind, action, effect, task, principal, resource and arguments: what is approved")
+    call: str = Field(
+        description="digest of kind, action, effect, task, principal, resource and arguments: what is approved"
+    )
     stale: bool
     evaluated_at: TimeText
     model_version: str | None
