@@ -220,7 +220,7 @@ class TrustA2AHandler(RequestHandler):
         ruling = await self._guard.evaluate(watch.caller, effect, self._needed.get(method))
         if self._guard.judges_calls and effect != "read":
             asked = watch.caller.add_to_event(watch.event(self._agent))
-            ruling = await self._guard.judge_call(ruling, watch.caller, asked)
+            ruling = await self._guard.judge_call(ruling, watch.caller, asked, watch.hash_arguments())
         if ruling.refused:
             watch.outcome, watch.error = ruling.event_outcome()
             watch.cause = ruling.cause
@@ -241,6 +241,7 @@ class _WatchedCall:
         self, method: str, params: Any, caller: Caller | None, clock: Clock, origins: OriginTracker | None
     ) -> None:
         self.method = method
+        self._params = params
         self.caller = caller
         self.outcome: Outcome = "success"
         self.error: str | None = None
@@ -263,6 +264,10 @@ class _WatchedCall:
 
     def _start_trace(self) -> None:
         self._trace.start(self._context, self.method, {} if self._message is None else _parts_of(self._message))
+
+    def hash_arguments(self) -> str | None:
+        """Hash of the request, files included, for a question about it."""
+        return self._trace.hash_arguments(_letters_of(self._params))
 
     async def finish_trace(self, untrusted: bool | None) -> None:
         """Look a message up that began a conversation, and remember what the answers told."""
@@ -326,6 +331,16 @@ def _parts_of(message: Any) -> dict[str, list[object]]:
                 parts[name].append(value)
     parts["data"].extend(get_data_parts(message.parts))
     return parts
+
+
+def _letters_of(params: Any) -> str:
+    """A request to the letter, but for the id of its message, which is new when it is sent again."""
+    told = type(params)()
+    told.CopyFrom(params)
+    if hasattr(told, "message"):
+        told.message.ClearField("message_id")
+    letters: bytes = told.SerializeToString(deterministic=True)
+    return letters.hex()
 
 
 def refusal_error(ruling: Ruling) -> A2AError:

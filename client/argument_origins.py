@@ -6,8 +6,11 @@ hash of each value; never a value.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import json
 import re
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +32,8 @@ from .value_forms import (
 )
 
 HASH_DIGITS = 12
+PARTS_OF_EXACT_HASH = 3
+"""Keyed hashes of 48 bits that make one: whoever has the key finds two values with one of them in seconds."""
 ORIGIN_COUNTERS = ("traced", "no_key", "no_session", "cut", "evicted", "forgotten", "failed")
 LONG_TEXT_CHARACTERS = 400
 """Longer texts are not looked for as a whole: pieces of them are."""
@@ -166,6 +171,11 @@ class ArgumentOrigins:
         derived = any(value.seen is not None and value.seen.untrusted for value in traced)
         event_arguments = None if hashed is None else self._event_arguments(traced, hashed)
         return TracedCall(index, _label(action), event_arguments, derived)
+
+    def hash_arguments(self, arguments: object) -> str | None:
+        """Hash of all arguments of a call, for a question about it; None where there is no key."""
+        hashed = self._fingerprint()
+        return None if hashed is None else exact_hash(arguments, hashed)
 
     def finish_call(self, call: TracedCall, result: object, *, untrusted: bool | None = None) -> bool | None:
         """Remember the result of a call.
@@ -324,6 +334,19 @@ def keyed_fingerprint(key: bytes) -> Fingerprint:
         return hashed.hexdigest()[:HASH_DIGITS]
 
     return fingerprint
+
+
+def exact_hash(arguments: object, hashed: Fingerprint) -> str:
+    """Hash of arguments to the letter, 36 digits: an approval is bound to it.
+
+    What no JSON can tell has another hash each time, so that no approval of it holds.
+    """
+    try:
+        text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):
+        text = secrets.token_hex()
+    digest = hashlib.sha256(text.encode()).digest()  # JSON is ASCII here: half characters are escaped
+    return "".join(hashed(b"arguments %d " % part + digest) for part in range(PARTS_OF_EXACT_HASH))
 
 
 def leaves(arguments: object) -> Iterator[tuple[str, str | float]]:

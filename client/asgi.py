@@ -161,7 +161,7 @@ class TrustMiddleware:
         asked.outcome, asked.error = "success", None
         asked.bytes_in = _announced_bytes(scope)
         trace.add_to_event(asked)
-        return await self._guard.judge_call(ruling, caller, asked)
+        return await self._guard.judge_call(ruling, caller, asked, trace.hash_arguments())
 
     def _event(
         self, scope: Scope, caller: Caller, exchange: _MeasuredRequest, ruling: Ruling, action: str

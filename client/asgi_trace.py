@@ -17,6 +17,7 @@ Receive = Callable[[], Awaitable[Message]]
 MAX_BODY_BYTES = 131_072
 """Longer bodies are not read ahead of the app as a whole; what is read is looked at as a text."""
 MAX_ANSWER_BYTES = 262_144
+_NOT_TO_BE_TOLD = object()
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -33,13 +34,22 @@ class RequestTrace:
         self._receive = receive
         self._trace = trace
         self._kept: list[Message] = []
+        self._body = b""
+        self._is_whole = True
         self._answer = b""
         self._answer_type = ""
 
     async def start(self, action: str) -> None:
         """Look up the values of the query and the body."""
         if self._trace.is_on and self._scope["type"] == "http":
-            self._trace.start(None, action, await self._values())
+            self._body = await self._read_body()
+            self._trace.start(None, action, self._values())
+
+    def hash_arguments(self) -> str | None:
+        """Hash of path, query and body, for a question; of a body that was not read whole it is another each time."""
+        query = self._scope.get("query_string", b"").decode("latin-1")
+        given = [self._scope.get("path"), query, self._body.decode("latin-1")] if self._is_whole else _NOT_TO_BE_TOLD
+        return self._trace.hash_arguments(given)
 
     def add_to_event(self, event: AuditEvent) -> None:
         """Write what is known of the call into its event."""
@@ -62,14 +72,13 @@ class RequestTrace:
             if not message.get("more_body", False):
                 await self._trace.finish(_values_of(self._answer, self._answer_type), untrusted)
 
-    async def _values(self) -> dict[str, object]:
+    def _values(self) -> dict[str, object]:
+        """Values of query and body. The agent chooses the type of its body, so that none is passed over."""
         headers = dict(self._scope.get("headers", ()))
         values = _form_values(self._scope.get("query_string", b"").decode("latin-1"))
-        media_type = _media_type(headers.get(b"content-type", b""))
-        if not media_type or _is_readable(media_type):
-            body = _values_of(await self._read_body(), media_type)
-            for name, value in (body if isinstance(body, dict) else {"body": body}).items():
-                values[name] = [values[name], value] if name in values else value
+        body = _values_of(self._body, _media_type(headers.get(b"content-type", b"")))
+        for name, value in (body if isinstance(body, dict) else {"body": body}).items():
+            values[name] = [values[name], value] if name in values else value
         return values
 
     async def _read_body(self) -> bytes:
@@ -79,6 +88,7 @@ class RequestTrace:
             self._kept.append(message)
             body += message.get("body", b"")
             more = message["type"] == "http.request" and message.get("more_body", False)
+        self._is_whole = not more
         return body
 
 

@@ -72,6 +72,16 @@ class CallTrace:
         except Exception as error:
             self._give_up(error)
 
+    def hash_arguments(self, arguments: object) -> str | None:
+        """Hash of all arguments of the call, for a question about it; None where nothing is traced."""
+        if self._origins is None or self._caller is None:
+            return None
+        try:
+            return self._origins.hash_arguments(self._caller, arguments)
+        except Exception as error:
+            self._give_up(error)
+            return None
+
     def add_to_event(self, event: AuditEvent) -> None:
         """Write what is known of the call into its event."""
         if self._call is not None:

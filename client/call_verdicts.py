@@ -77,11 +77,13 @@ class _CallQuestions:
         self.counters = Counters("asked", "fail_open", "fail_closed")
         self._logged_causes: set[FailureCause] = set()
 
-    def request(self, caller: Caller, event: AuditEvent) -> tuple[str, bytes]:
+    def request(self, caller: Caller, event: AuditEvent, arguments_hash: str | None) -> tuple[str, bytes]:
         """URL and body of the question about the call that *event* is about to tell of; counted."""
         self.counters.increment("asked")
         named = {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
-        return f"{self._url}{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}", _question(event)
+        return f"{self._url}{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}", _question(
+            event, arguments_hash
+        )
 
     def read(self, caller: Caller, reply: httpx2.Response) -> CallVerdict:
         """The verdict of a reply, or what holds without one. Raises TrustUnavailable."""
@@ -138,14 +140,18 @@ class CallVerdicts(ClosedOnExit):
         self._connection = ServiceConnection(token, clock or SystemClock(), http)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trustwatch-calls")
 
-    def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
+    def evaluate(self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
         """The verdict on the call that *event* is about to tell of, made by *caller*.
+
+        Args:
+            arguments_hash: of all its arguments (`ArgumentOrigins.hash_arguments`); an approval holds for these alone.
 
         Raises:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
         try:
-            asked = self._pool.submit(self._connection.ask, *self._questions.request(caller, event), self._budget_s)
+            question = self._questions.request(caller, event, arguments_hash)
+            asked = self._pool.submit(self._connection.ask, *question, self._budget_s)
             try:
                 reply = asked.result(self._budget_s)
             finally:
@@ -188,14 +194,15 @@ class AsyncCallVerdicts(AsyncClosedOnExit):
         self._connection = AsyncServiceConnection(token, clock or SystemClock(), http)
         self._tasks: set[asyncio.Task[httpx2.Response]] = set()
 
-    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
+    async def evaluate(self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
         """As `CallVerdicts.evaluate`.
 
         Raises:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
         try:
-            asked = asyncio.create_task(self._connection.ask(*self._questions.request(caller, event), self._budget_s))
+            question = self._questions.request(caller, event, arguments_hash)
+            asked = asyncio.create_task(self._connection.ask(*question, self._budget_s))
             self._tasks.add(asked)
             asked.add_done_callback(self._forget)
             # What is late goes on: it may bring the token that the next question needs.
@@ -232,8 +239,10 @@ def _cause_of(error: Exception) -> FailureCause:
     return "token"  # of what is left, only a source of tokens runs code of others
 
 
-def _question(event: AuditEvent) -> bytes:
+def _question(event: AuditEvent, arguments_hash: str | None) -> bytes:
     members = {name: value for name in _ASKED if (value := getattr(event, name)) is not None}
+    if arguments_hash is not None:
+        members["arguments_hash"] = arguments_hash
     if event.type in _CALL_TYPES:
         members["type"] = event.type
     return msgspec.json.encode(members)

@@ -30,7 +30,9 @@ class RiskLookup(Protocol):
 class CallJudge(Protocol):
     """Verdicts on calls: an `AsyncCallVerdicts`, or a stand-in for it."""
 
-    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict: ...
+    async def evaluate(
+        self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None
+    ) -> CallVerdict: ...
 
 
 class EventSink(Protocol):
@@ -162,7 +164,7 @@ class Guard:
         """True if calls are asked about one by one."""
         return self._calls is not None
 
-    async def judge_call(self, ruling: Ruling, caller: Caller, event: AuditEvent) -> Ruling:
+    async def judge_call(self, ruling: Ruling, caller: Caller, event: AuditEvent, arguments_hash: str | None) -> Ruling:
         """The ruling on the call that *event* is about to tell of; one that is refused already stays so.
 
         What a person has approved is not asked about: the level stays, and the service would want a person again.
@@ -170,7 +172,7 @@ class Guard:
         if self._calls is None or ruling.refused or ruling.approved:
             return ruling
         try:
-            verdict = await self._calls.evaluate(caller, event)
+            verdict = await self._calls.evaluate(caller, event, arguments_hash=arguments_hash)
         except TrustUnavailable:
             self._counters.increment("unavailable")
             return ruling._replace(action="unavailable", would="unavailable")

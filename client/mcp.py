@@ -121,7 +121,8 @@ class TrustMcpMiddleware:
             if self._guard.judges_calls and ctx.method == TOOL_CALL:
                 asked = self._event(ctx, caller, name, effect, ("success", None), began)
                 trace.add_to_event(asked)
-                ruling = await self._guard.judge_call(ruling, caller, asked)
+                given = (ctx.params or {}).get("arguments") or {}
+                ruling = await self._guard.judge_call(ruling, caller, asked, trace.hash_arguments(given))
             if ruling.refused:
                 outcome = ruling.event_outcome()
                 raise refusal_error(ruling)

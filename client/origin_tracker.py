@@ -12,6 +12,7 @@ from .argument_origins import (
     ArgumentOrigins,
     Fingerprint,
     OriginLimits,
+    exact_hash,
     keyed_fingerprint,
 )
 from .caller import Caller
@@ -81,6 +82,11 @@ class OriginTracker:
             self._counters.increment("no_session")
             return None
         return self.conversation(session, tenant=caller.tenant, issuer=caller.issuer, agent_id=caller.agent_id)
+
+    def hash_arguments(self, caller: Caller, arguments: object) -> str | None:
+        """Hash of all arguments of a call, whatever its session; None where there is no key."""
+        key = self._keys.current(caller.tenant)
+        return None if key is None else exact_hash(arguments, keyed_fingerprint(key))
 
     def forget(
         self, session: str, *, tenant: str | None = None, issuer: str | None = None, agent_id: str | None = None

@@ -30,7 +30,8 @@ PENDING_TIMEOUT_S = 3600.0
 """An approval that nobody gives or refuses is over then; the next request asks anew."""
 
 MAX_PENDING_PER_AGENT = 5
-"""Approvals that may wait for persons about one agent; a further request finds the newest of them."""
+"""Approvals that may wait for persons about one agent, those included that are being written; a further request finds
+the newest of them."""
 
 MAX_REQUESTS_IN_FLIGHT = 1_000
 """Requests for approval that may wait for the store at a time."""
@@ -80,7 +81,7 @@ class ApprovalWorkflow:
         self._on_change = on_change
         self._executor = executor
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ids_in_flight: dict[tuple[int, tuple[str, ...]], str] = {}
+        self._ids_in_flight: dict[int, dict[tuple[str, ...], str]] = {}
         self.failed_requests = 0
         """Approvals that could not be asked for: the store did not take them, or too many waited."""
 
@@ -91,13 +92,15 @@ class ApprovalWorkflow:
             return ""
         requested = requested or (ALL_SCOPES,)
         now_ms = self._now_ms()
-        waiting = self.active_interventions.pending_approval(
-            (agent.tenant, agent.issuer, agent.agent_id), requested, now_ms, MAX_PENDING_PER_AGENT
-        )
+        full = agent.tenant, agent.issuer, agent.agent_id
+        waiting = self.active_interventions.pending_approval(full, requested, now_ms, MAX_PENDING_PER_AGENT)
         if waiting is not None:
             return waiting.intervention_id
-        if in_flight_id := self._ids_in_flight.get((agent.key, requested)):
+        in_flight = self._ids_in_flight.get(agent.key, {})
+        if in_flight_id := in_flight.get(requested):
             return in_flight_id
+        if self.active_interventions.pending_count(full, now_ms) + len(in_flight) >= MAX_PENDING_PER_AGENT:
+            return ""
         if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
             self.failed_requests += 1
             return ""
@@ -117,7 +120,7 @@ class ApprovalWorkflow:
             now_ms + int(PENDING_TIMEOUT_S * 1000),
             now_ms,
         )
-        self._ids_in_flight[agent.key, requested] = approval.intervention_id
+        self._ids_in_flight.setdefault(agent.key, {})[requested] = approval.intervention_id
         task = asyncio.get_running_loop().create_task(self._write_request(approval, requested))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -133,9 +136,15 @@ class ApprovalWorkflow:
             _log.warning("an approval could not be asked for", error=str(error), agent=approval.agent.agent_id)
             return
         finally:
-            self._ids_in_flight.pop((approval.agent.key, requested), None)
+            self._land(approval.agent.key, requested)
         if new:
             self._apply_and_audit(approval, "approval.request", approval.asked_by, approval.asked_why)
+
+    def _land(self, key: int, requested: tuple[str, ...]) -> None:
+        in_flight = self._ids_in_flight[key]
+        del in_flight[requested]
+        if not in_flight:
+            del self._ids_in_flight[key]
 
     async def decide(
         self, approval: Intervention, person: Attribution, *, approve: bool, valid_s: float

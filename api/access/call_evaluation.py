@@ -22,6 +22,7 @@ from ...ingest.events import (
     Client,
     Credential,
     Effect,
+    HexHash,
     Id,
     Names,
     NativeEvent,
@@ -57,7 +58,12 @@ _log = structlog.get_logger(__name__)
 
 
 class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A call that an agent is about to make: the members of an event that are known before it."""
+    """A call that an agent is about to make: the members of an event that are known before it.
+
+    Attributes:
+        arguments_hash: keyed hash of all arguments to the letter; those of `arguments` are of normal forms, and short
+            values are not among them.
+    """
 
     action: Id
     type: CallType = "tool.call"
@@ -65,6 +71,7 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     effect: Effect | None = None
     resource: Resource | None = None
     arguments: Arguments | None = None
+    arguments_hash: HexHash | None = None
     principal: Principal | None = None
     delegation: Names | None = None
     task: Text | None = None
@@ -79,17 +86,20 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError("each of `arguments` needs its `hash` in a question: an approval is bound to it")
 
     def digest(self) -> str:
-        """Digest of what an approval is bound to: action, effect, task, resource, and the hashes of the arguments."""
-        resource = self.resource or Resource()
+        """Digest of what an approval is bound to: kind, action, effect, task, peer, principal, resource, arguments."""
+        resource, principal = self.resource or Resource(), self.principal or Principal()
         bound = (
+            self.type,
             self.action,
             self.effect,
             self.task,
             self.peer,
+            (principal.id, principal.type),
             (resource.type, resource.id, resource.target, resource.audience),
             None
             if self.arguments is None
             else sorted((argument.name, str(argument.hash)) for argument in self.arguments),
+            self.arguments_hash,
         )
         return hashlib.sha256(msgspec.json.encode(bound)).hexdigest()[:32]
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...ingest.events import HASH_PATTERN
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
 from ...scoring.records.containment import Actuation, Intervention
@@ -53,6 +54,11 @@ CALL_QUESTION_CONTENT: dict[str, Any] = {
                 for name in ("action", "effect", "resource", "arguments", "principal", "delegation", "task", "peer")
             },
             **{name: {"$ref": _EVENT_MEMBER + name} for name in ("scopes", "client", "credential", "bytes_in")},
+            "arguments_hash": {
+                "type": "string",
+                "pattern": HASH_PATTERN,
+                "description": "keyed hash of all arguments to the letter; an approval holds for these alone",
+            },
         },
     },
     "example": {
@@ -104,7 +110,9 @@ class CallVerdictOut(BaseModel):
     basis: Literal["model", "level"] = Field(description="what the decision rests on")
     basis_detail: str | None = Field(description="why no model was asked; null where one was, or the level decided")
     approval_id: str | None = Field(description="approval of this very call that waits for a person")
-    call: str = Field(description="digest of action, effect, task, resource and hashes of arguments: what is approved")
+    call: str = Field(
+        description="digest of kind, action, effect, task, principal, resource and arguments: what is approved"
+    )
     stale: bool
     evaluated_at: TimeText
     model_version: str | None

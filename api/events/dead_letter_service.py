@@ -10,8 +10,8 @@ from ...ingest.formats.raw_records import FormatParser, RawRecord
 from ...scoring.records.dead_letters import DeadLetter, StoredDeadLetter
 from ...scoring.store.database import Page
 from ...scoring.store.dead_letter_store import DeadLetterCounts
-from ..http.agent_lookup import not_found_error
-from ..http.auth.callers import ANY_NAME, AuthenticatedCaller, SourceBinding, binding_of_caller, token_issuer
+from ..http.agent_lookup import not_found_error, visible_tenants
+from ..http.auth.callers import AuthenticatedCaller, SourceBinding, binding_of_caller, token_issuer
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
@@ -121,8 +121,11 @@ class DeadLetterService:
 
 
 def _visible_sources(caller: AuthenticatedCaller) -> Collection[str] | None:
-    """Senders whose letters *caller* sees; None = all. A record that could not be read has no tenant to go by."""
-    return None if ANY_NAME in caller.tenants else (caller.name,)
+    """Senders whose letters *caller* sees; None = all. A record that could not be read has no tenant to go by.
+
+    Raises TenantNotAllowed where it speaks for nobody.
+    """
+    return None if visible_tenants(caller, None) is None else (caller.name,)
 
 
 def parser_named(binding: SourceBinding, name: str) -> FormatParser:

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from ...ingest.events import event_json_schema
+from .agent_lookup import visible_tenants
 from .auth.callers import SCOPE_ADMIN
 from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, provided
 from .prometheus_metrics import ServiceMetrics
@@ -64,8 +65,9 @@ async def get_event_schema() -> dict[str, Any]:
 
 
 @router.get("/v1/policy", responses=BODILESS_PROBLEMS, summary="Token policy of every level")
-async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut:  # noqa: ARG001 (the scope is what counts)
-    """Scope `trust.score:read`."""
+async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut:
+    """Scope `trust.score:read`, of a caller that speaks for some tenant."""
+    visible_tenants(caller, None)
     return token_policies_out(runtime.live_policy.book)
 
 

@@ -11,6 +11,7 @@ import msgspec
 from ...ingest.settings import Name, SettingsPart, is_loopback, setting
 from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
+from ...scoring.records.dead_letters import PIPELINE_SENDER
 from ...scoring.store.retention_settings import RetentionSettings
 from .access_settings import ANY_TENANT, CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .console_settings import ConsoleSettings
@@ -205,7 +206,10 @@ def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> Non
 
 
 def _check_topics(topics: Iterable[ForeignTopicSettings], callers: Iterable[CallerSettings]) -> None:
-    """A caller sees the dead letters that carry its name, so no topic may have it too."""
+    """A caller sees the dead letters that carry its name, so neither a topic nor the pipeline may have it too."""
+    for index, caller in enumerate(callers):
+        if caller.name == PIPELINE_SENDER:
+            raise ValueError(f"names what the pipeline refuses, of all tenants - at `$.callers[{index}].name`")
     taken = {caller.name: index for index, caller in enumerate(callers)}
     for index, topic in enumerate(topics):
         if topic.name in taken:

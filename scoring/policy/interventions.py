@@ -107,8 +107,7 @@ class ActiveInterventions:
         So an agent that asks for ever other scopes does not flood those who approve.
         """
         asked_scopes = set(scopes)
-        mine = self._by_agent.get(full, {}).values()
-        waiting = [approval for approval in mine if approval.status == "pending" and approval.expires_ms > now_ms]
+        waiting = self._waiting(full, now_ms)
         for approval in waiting:
             if asked_scopes <= set(approval.scopes):
                 return approval
@@ -117,6 +116,14 @@ class ActiveInterventions:
             if len(waiting) >= most
             else None
         )
+
+    def pending_count(self, full: AgentIdentity, now_ms: int) -> int:
+        """Number of approvals of an agent that wait for a person."""
+        return len(self._waiting(full, now_ms))
+
+    def _waiting(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
+        mine = self._by_agent.get(full, {}).values()
+        return [approval for approval in mine if approval.status == "pending" and approval.expires_ms > now_ms]
 
     def expired(self, now_ms: int) -> list[Intervention]:
         """Interventions that have expired and are not yet stored as ended."""

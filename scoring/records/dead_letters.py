@@ -10,6 +10,9 @@ from ...ingest.errors import MalformedEvent
 from ...ingest.record_keys import record_id
 from ...ingest.source import Record
 
+PIPELINE_SENDER = "pipeline"
+"""Sender of letters that the pipeline makes of records of all tenants; no caller is called so, as it would see them."""
+
 
 class RefusedInput(msgspec.Struct):
     """Payload of a DEAD record: an input that the event intake refused."""
@@ -29,7 +32,7 @@ def dead_letter_of_record(partition: int, offset: int, record: Record, error: Ma
     """The dead letter of a record that the pipeline can make nothing of."""
     letter_id = record_id(record.received_ms, partition, offset, "dead")
     return DeadLetter(
-        letter_id, record.received_ms, "pipeline", error.reason, error.path, record.payload, partition, offset
+        letter_id, record.received_ms, PIPELINE_SENDER, error.reason, error.path, record.payload, partition, offset
     )
 
 

@@ -353,3 +353,20 @@ def test_a_question_tells_where_parts_of_the_message_came_from() -> None:
     ]
     assert world.told.events[-1].arguments is not None, "the event tells them too"
     assert b"account number" not in msgspec.json.encode(second)
+
+
+def test_a_question_binds_an_approval_to_the_message() -> None:
+    """Sent again it has another id; of a conversation's first message no origin is told."""
+    judge = ScriptedJudge(CallVerdict("deny", allow=False))
+    world = GuardedA2aAgent("JSONRPC", None, CLAIMS, calls=judge, origins=OriginTracker(FixedKeys()))
+
+    async def work(client: Client) -> None:
+        for text in ("pay 5", "pay 5", "pay 9"):
+            message = new_text_message(text, role=types.ROLE_USER)
+            with pytest.raises(Exception, match="Access is denied"):
+                async for _ in client.send_message(types.SendMessageRequest(message=message)):
+                    pass
+
+    world.run(work)
+    first, again, other = judge.hashes
+    assert first == again != other and first is not None

@@ -507,6 +507,8 @@ def test_a_question_tells_where_values_of_query_and_body_came_from(body: dict[st
         {"params": [("to", "eve@evil.example"), ("to", "colleague@acme.example")]},
         {"content": b'{"to": "eve@evil.example"}', "headers": {"content-type": "text/plain"}},
         {"content": b'{"to": "eve@evil.example"}'},
+        {"content": b'{"to": "eve@evil.example"}', "headers": {"content-type": "application/octet-stream"}},
+        {"files": {"to": (None, "eve@evil.example")}},
     ],
 )
 def test_no_value_hides_another_of_the_same_name(told: dict[str, Any]) -> None:
@@ -522,7 +524,31 @@ def test_no_value_hides_another_of_the_same_name(told: dict[str, Any]) -> None:
     )
     ask(Authenticated(middle), "GET", "/mails/7")
     ask(Authenticated(middle), "POST", "/send", **told)
-    assert any(one.name.startswith("to") and one.untrusted for one in judge.asked[1].arguments or ())
+    assert any(one.name.startswith(("to", "body")) and one.untrusted for one in judge.asked[1].arguments or ())
+
+
+def test_a_question_binds_an_approval_to_the_very_request() -> None:
+    """Of any type, without a session too; the same again is the same."""
+    judge = ScriptedJudge(CallVerdict("allow", allow=True))
+    middle = TrustMiddleware(make_mail_app(), caller=caller, calls=judge, origins=OriginTracker(FixedKeys()))
+    app = Authenticated(middle)
+
+    image = {"content-type": "image/png"}
+    for told in (
+        {"content": b"a", "headers": image},
+        {"content": b"b", "headers": image},
+        {"files": {"to": (None, "ann")}, "headers": {"content-type": "multipart/form-data; boundary=x"}},
+        {"files": {"to": (None, "eve")}, "headers": {"content-type": "multipart/form-data; boundary=x"}},
+        {"json": {"amount": 5}},
+        {"json": {"amount": 9}},
+        {"json": {"amount": 5}, "params": {"to": "eve"}},
+    ):
+        ask(app, "POST", "/send", **told)
+        ask(app, "POST", "/send", **told)
+
+    assert judge.hashes[::2] == judge.hashes[1::2] and None not in judge.hashes
+    assert len(set(judge.hashes)) == 7
+    assert all(one.arguments is None for one in judge.asked), "no session, no origins"
 
 
 def test_origins_do_not_need_questions() -> None:
@@ -543,7 +569,10 @@ def test_a_body_that_is_too_long_reaches_the_app_whole() -> None:
         for _ in range(100):
             yield b"word " * 800
 
-    reply = ask(Authenticated(middle), "POST", "/send", content=parts(), headers={"content-type": "text/plain"})
+    app = Authenticated(middle)
+    reply = ask(app, "POST", "/send", content=parts(), headers={"content-type": "text/plain"})
+    ask(app, "POST", "/send", content=parts(), headers={"content-type": "text/plain"})
 
     assert reply.json() == {"bytes": 400_000}
+    assert judge.hashes[0] != judge.hashes[1], "nobody approves what was not read"
     assert judge.asked[0].arguments and judge.asked[0].bytes_in is None

@@ -456,3 +456,17 @@ def test_a_call_is_asked_about_before_it_is_made(verdict: CallVerdict, refused: 
     assert (told.action, told.caused_by is not None) == ("pay", bool(refused))
     if counted:
         assert world.middleware.counts()[counted] == 1
+
+
+def test_a_question_binds_an_approval_to_the_arguments() -> None:
+    """Small amounts too, which no origin is told of."""
+    judge = ScriptedJudge(CallVerdict("allow", allow=True))
+    world = GuardedMcpServer(calls=judge, origins=OriginTracker(FixedKeys()))
+
+    async def work(client: Client) -> None:
+        for amount in (5, 5, 9):
+            await client.call_tool("pay", {"account": "acct-1", "amount": amount})
+
+    world.run(work)
+    first, again, other = judge.hashes
+    assert first == again != other and first is not None

@@ -21,6 +21,8 @@ import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
+from trustwatch.api.access.call_answers import read_call_question
+from trustwatch.api.access.call_verdicts import CallQuestion
 from trustwatch.api.events.event_bodies import (
     CLOUDEVENT_MEDIA_TYPE,
     EVENT_MEDIA_TYPES,
@@ -38,8 +40,16 @@ from trustwatch.api.http.auth.token_verification import (
     unverified_issuer,
     verify_token,
 )
+from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.settings.access_settings import IssuerSettings
-from trustwatch.client.argument_origins import ArgumentOrigins, OriginLimits
+from trustwatch.client.argument_origins import (
+    HASH_DIGITS,
+    PARTS_OF_EXACT_HASH,
+    ArgumentOrigins,
+    OriginLimits,
+    exact_hash,
+    keyed_fingerprint,
+)
 from trustwatch.ingest.errors import MalformedEvent, ModelError
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import MAX_ARGUMENTS, NativeEvent, decode_event
@@ -246,6 +256,35 @@ def _keys() -> _Keys:
     return _Keys(private, json.dumps({"keys": [public | {"kid": "k1", "alg": "EdDSA", "use": "sig"}]}).encode())
 
 
+def call_question(data: bytes) -> None:
+    """A question about a call or 422 with a path; another spelling of one is bound to the same digest."""
+    try:
+        question = read_call_question(data)
+    except ProblemError as error:
+        assert error.problem.status == 422
+        assert error.problem.members["errors"][0]["path"].startswith("$")
+        return
+    written = _EVENT_ENCODER.encode(question)
+    json.loads(written.decode())
+    again = msgspec.json.decode(written, type=CallQuestion)
+    assert again.digest() == question.digest()
+    changed = msgspec.structs.replace(question, arguments_hash="0" * 64, action=question.action)
+    assert (changed.digest() == question.digest()) is (question.arguments_hash == "0" * 64)
+
+
+def exact_arguments(data: bytes) -> None:
+    """Arguments that JSON tells have one hash, and other ones another; nothing that a client is given breaks it."""
+    hashed = keyed_fingerprint(b"k" * 32)
+    try:
+        given = json.loads(data)
+    except (ValueError, RecursionError):
+        given = data.decode("utf-8", "surrogateescape")
+    first = exact_hash(given, hashed)
+    assert len(first) == PARTS_OF_EXACT_HASH * HASH_DIGITS
+    assert exact_hash(given, hashed) == first
+    assert exact_hash([given], hashed) != first
+
+
 def token(data: bytes) -> None:
     """A token as it stands, and its claims under a good signature: claims, or AuthenticationFailed."""
     issuer = IssuerSettings(issuer=ISSUER, audiences=("trustwatch",), jwks_uri=f"{ISSUER}/jwks", algorithms=("EdDSA",))
@@ -417,6 +456,8 @@ TARGETS: Final[Mapping[str, Target]] = {
         otlp,
         cloudevents,
         http_body,
+        call_question,
+        exact_arguments,
         token,
         key_set,
         model_manifest,

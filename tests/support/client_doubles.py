@@ -218,9 +218,11 @@ class ScriptedJudge:
         self.verdict = verdict
         self.asked: list[AuditEvent] = []
         self.callers: list[Caller] = []
+        self.hashes: list[str | None] = []
 
-    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
+    async def evaluate(self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
         self.asked.append(event)
+        self.hashes.append(arguments_hash)
         self.callers.append(caller)
         if self.verdict is None:
             raise TrustUnavailable("network", "nobody there", (caller.agent_id,))

@@ -152,7 +152,7 @@ def _read_call(whole: dict[str, Any]) -> CallQuestion:
             "id": resource["id"],
         },
         "principal": {"id": subject["id"]} if subject["type"] == "user" else None,
-        **{name: context.get(name) for name in ("arguments", "task", "peer")},
+        **{name: context.get(name) for name in ("arguments", "arguments_hash", "task", "peer")},
     }
     return msgspec.convert(call_members, CallQuestion)
 

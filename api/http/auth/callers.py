@@ -172,6 +172,15 @@ class SourceBinding:
             "$.agent.id",
         )
 
+    def may_speak_for(self, tenant: str | None, issuer: str | None, agent_id: str) -> bool:
+        """True if an event of that agent would be taken from this source."""
+        try:
+            self.check_claims(tenant, issuer, None)
+            self.check_agent(issuer, agent_id)
+        except SourceNotAllowed:
+            return False
+        return True
+
 
 def _any_of(globs: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(fnmatch.translate, globs)) or r"(?!)")

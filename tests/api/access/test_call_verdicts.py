@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from trustwatch.api.access.approval_workflow import MAX_PENDING_PER_AGENT
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.models.model_persistence import save_trained_model
@@ -76,7 +78,14 @@ def test_a_yes_holds_for_the_very_call_until_it_expires(judged: Any, summary: An
     assert answer.status_code == 200, answer.text
     assert answer.json()["scopes"] == [f"call:{asked['call']}"]
     assert ask(judged, **call(NEW_VALUE))["decision"] == "allow"
-    for other in (call("e" * 12), call(NEW_VALUE, resource={"target": "host-9"}), call(NEW_VALUE, task="other")):
+    for other in (
+        call("e" * 12),
+        call(NEW_VALUE, resource={"target": "host-9"}),
+        call(NEW_VALUE, task="other"),
+        call(NEW_VALUE, type="api.call"),
+        call(NEW_VALUE, principal={"id": "bob"}),
+        call(NEW_VALUE, arguments_hash="e" * 36),
+    ):
         refused = ask(judged, **other)
         assert refused["decision"] == "step_up" or refused["p_value"] > 0.01
         assert refused["call"] != asked["call"]
@@ -85,6 +94,42 @@ def test_a_yes_holds_for_the_very_call_until_it_expires(judged: Any, summary: An
     judged.clock.now += 601
     assert ask(judged, **call(NEW_VALUE))["decision"] == "step_up"
     settled(judged)
+
+
+def approvals_of(site: Any) -> list[str]:
+    """Agents about whom persons are asked."""
+    settled(site)
+    answer = site.client.get("/v1/approvals", params={"status": "pending"}, headers=site.auth("all"))
+    return [one["agent_id"] for one in answer.json()["items"]]
+
+
+def test_nobody_asks_persons_in_the_name_of_an_agent_that_is_not_its_own(site: Any, summary: Any) -> None:
+    """A neighbour's questions would use up the approvals of an agent, with words of the neighbour."""
+    site.report([summary(level=HIGH, agent_type="Clerk"), summary("itself", level=HIGH, agent_type="Clerk")])
+
+    for number in range(6):
+        asked = ask(site, "itself", **call(KNOWN_VALUE, action=f"please-approve-{number}"))
+        assert (asked["decision"], asked["approval_id"]) == ("step_up", None)
+    assert approvals_of(site) == []
+
+    assert ask(site, "itself", path="/v1/agents/itself/calls/evaluate", **call(KNOWN_VALUE))["approval_id"]
+    assert ask(site, **call(KNOWN_VALUE))["approval_id"]
+    assert sorted(approvals_of(site)) == ["bot", "itself"]
+
+
+def test_as_many_may_wait_as_are_said_however_fast_they_come(
+    site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those count that are not written yet."""
+    held, add = threading.Event(), site.store.interventions.add
+    monkeypatch.setattr(site.store.interventions, "add", lambda *given: held.wait(20) and add(*given))
+    site.report([summary(level=HIGH, agent_type="Clerk")])
+
+    ids = [ask(site, **call(KNOWN_VALUE, action=f"send-{number}"))["approval_id"] for number in range(9)]
+    held.set()
+
+    assert [bool(one) for one in ids] == [True] * MAX_PENDING_PER_AGENT + [False] * 4
+    assert approvals_of(site) == ["bot"] * MAX_PENDING_PER_AGENT
 
 
 def test_the_level_decides_first(judged: Any, summary: Any) -> None:

@@ -419,6 +419,12 @@ def test_the_schema_is_served_and_fits_the_events_that_are_taken(shared: Any, ev
     assert not checker.is_valid(event(outcome="ok"))
 
 
+@pytest.mark.parametrize("path", ["/v1/policy", "/v1/dead-letters"])
+def test_a_client_that_nobody_entered_sees_nothing(shared: Any, path: str) -> None:
+    answer = shared.client.get(path, headers=shared.auth("nobody"))
+    assert (answer.status_code, answer.json()["code"]) == (403, "tenant_not_allowed")
+
+
 def test_the_policy_is_shown(shared: Any) -> None:
     """Every level, and the version that answers and decisions name."""
     policy = shared.get("/v1/policy").json()

@@ -18,6 +18,7 @@ from trustwatch.api.http.dependencies import AdministratorDep, RuntimeDep
 from trustwatch.api.service import slices as service_slices
 from trustwatch.api.service.slices import SLICES
 
+from ...support.nightly import size
 from ...support.two_tenants import (
     ACME,
     GLOBEX,
@@ -242,6 +243,7 @@ def lasting(shared: Any, summary: Callable[..., Any]) -> Iterator[Any]:
     yield filled(shared, summary)
 
 
+@pytest.mark.timeout(size(each_push=300, nightly=3_600))  # 12,000 steps each night, on a machine that does more
 def test_random_calls_of_two_administrators_show_nothing_of_the_other(lasting: Any) -> None:
     """A state machine over all routes; CI's nightly run has more steps."""
     machine = type("Machine", (TwoAdministrators,), {"site": lasting})

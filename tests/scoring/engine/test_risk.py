@@ -16,7 +16,7 @@ from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettin
 from ...support.one_question import QUESTION, concern_outputs, for_each_concern, one_question
 
 T0 = 1_764_000_000_000
-HOUR = 3_600_000
+HOUR, MINUTE = 3_600_000, 60_000
 BOUNDS = np.array([[4.0, 6.0, 8.0]])
 SETTINGS = risk.kernel_parameters(RiskEvaluationSettings())
 
@@ -470,6 +470,33 @@ def test_the_gravest_concern_says_what_the_risk_is_about(p_values: tuple[float, 
         named = agent.judge(T0 + minute * HOUR, p_values)
     assert named == about and int(agent.levels[0, 1]) >= 2
     assert agent.judge(T0 + HOUR, (0.9, 0.9, 0.9)) == about
+
+
+@pytest.mark.parametrize("noise", [(0.5, 1e-9, 0.5), (0.5, 0.5, 1e-9)], ids=["malfunction", "overreach"])
+def test_noise_does_not_change_what_a_hijack_is_about(noise: tuple[float, float, float]) -> None:
+    """Policy may be milder about noise, which is named where it raises the level, or where that has fallen since."""
+    agent = ByConcern()
+    for minute in range(8):
+        assert agent.judge(T0 + minute * MINUTE, (1e-9, 0.5, 0.5)) == "compromise"
+    assert int(agent.levels[0, 1]) == risk.CRITICAL
+    for minute in range(8, 40):
+        assert agent.judge(T0 + minute * MINUTE, noise) == "compromise"
+    assert agent.state["statistic"][0].argmax() != 0, "the noise is louder by far"
+
+    risk.release(agent.state[0], T0 + 40 * MINUTE, SETTINGS)
+    for minute in range(41, 45):
+        named = agent.judge(T0 + minute * MINUTE, noise)
+    assert named == CONCERNS[int(np.argmin(noise))]
+
+
+def test_a_hijack_behind_noise_is_named() -> None:
+    """Whoever makes the noise first gains nothing by it."""
+    agent = ByConcern()
+    for minute in range(8):
+        assert agent.judge(T0 + minute * 1000, (0.5, 1e-9, 0.5)) == "malfunction"
+    for minute in range(8, 16):
+        named = agent.judge(T0 + minute * 1000, (1e-9, 1e-12, 0.5))
+    assert named == "compromise"
 
 
 def test_hard_signals_tell_of_compromise() -> None:

@@ -82,3 +82,9 @@ def test_arguments_that_are_none_are_refused(desk: Any) -> None:
 
     assert answer.status_code == 400
     assert "arguments" in answer.text
+
+
+def test_an_approval_is_of_arguments_to_the_letter(desk: Any) -> None:
+    """Their normal forms may be the same."""
+    asked = [ask(desk, NEW_VALUE, arguments_hash=told * 36)["context"]["approval_id"] for told in "aab"]
+    assert asked[0] == asked[1] != asked[2]
