@@ -29,7 +29,7 @@ RUN python -m venv --without-pip /opt/trustwatch/venv \
     --no-deps /wheels/trustwatch-*.whl \
  && find /opt/trustwatch/venv -type d -name tests -prune -exec rm -rf {} +
 # (a fifth of the image would be the tests of scipy, scikit-learn and numba)
-COPY deploy/entrypoint deploy/first-start deploy/healthcheck.py deploy/warm-kernels deploy/warm-worker.py /opt/trustwatch/bin/
+COPY deploy/entrypoint deploy/first-start deploy/healthcheck.py deploy/warm-kernels /opt/trustwatch/bin/
 RUN NUMBA_CACHE_DIR=/opt/trustwatch/kernels /opt/trustwatch/bin/warm-kernels
 
 FROM base

@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 
 import numpy as np
 from numba import njit
+from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,14 +24,37 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 _KERNEL_SOURCES = ("ingest/**/*.py", "models/*.py", "scoring/engine/*.py")
 
 
+_NO_ENTRY_FROM_C: dict[str, Any] = {"no_cfunc_wrapper": True}  # nobody has one, and each costs compile time
+
+
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile at the first call; the machine code is kept beside the source (or in `NUMBA_CACHE_DIR`)."""
     return _compile_with_cache(function, {})
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile as `allocation_free` does, for small helpers that other kernels call: always inlined by LLVM."""
+    """Compile as `allocation_free` does, for small helpers that other kernels alone call: always inlined by LLVM.
+
+    Nothing is compiled by which Python could call one, which would be a fifth of the time that kernels take.
+    """
+    options = {"_nrt": False, "forceinline": True, "no_cpython_wrapper": True}
+    kernel: Any = _compile_with_cache(function, options)
+    if isinstance(kernel, Dispatcher):  # without an entry, numba's own call would jump to address 0
+        vars(kernel).update(_insert=_enter_nothing, _compile_for_args=_refuse_call)
+    return cast(Callable[P, R], kernel)
+
+
+def inlined_and_callable(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile as `inlined` does, for helpers that Python calls, too."""
     return _compile_with_cache(function, {"_nrt": False, "forceinline": True})
+
+
+def _enter_nothing(*_signature: Any, **_options: Any) -> None:
+    """Stand in for the table of what Python may call."""
+
+
+def _refuse_call(*_arguments: Any, **_named: Any) -> NoReturn:
+    raise TypeError("a kernel that is `inlined` can be called by kernels alone: declare it `inlined_and_callable`")
 
 
 def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
@@ -47,11 +72,39 @@ def _compile_with_cache(function: Callable[P, R], options: dict[str, Any]) -> Ca
     numba asks for the file of the kernel alone. Helpers and constants of other files are frozen into the machine code,
     too: after a `git pull` that changes one of those, old code would go on, with new models.
     """
-    compiled = njit(cache=True, **options)(function)
+    compiled = njit(cache=True, **_NO_ENTRY_FROM_C, **options)(function)
     cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if cache_file is not None:
         cache_file._source_stamp = (cache_file._source_stamp, source_digest(PACKAGE_ROOT))
     return cast(Callable[P, R], compiled)
+
+
+def is_kept(*kernels: Any) -> bool:
+    """Tell whether machine code of kernels is kept on disk: of these sources, this numba, this kind of processor.
+
+    True for a kernel that numba keeps no code of (where no folder can be written): waiting would not help.
+    """
+    processor = cpu_target.target_context.codegen().magic_tuple()
+    files = [getattr(getattr(kernel, "_cache", None), "_cache_file", None) for kernel in kernels]
+    return all(file is None or any(key[1] == processor for key in file._load_index()) for file in files)
+
+
+class KernelGate:
+    """Whether kernels are to be called, by whoever can do without them for as long as they are not compiled.
+
+    Args:
+        kernels: of one kind of work.
+        patient: true waits until another process has compiled them; false compiles them at the first call.
+    """
+
+    def __init__(self, *kernels: Any, patient: bool) -> None:
+        self._kernels = kernels
+        self._open = not patient
+
+    def is_open(self) -> bool:
+        """Tell whether they are to be called; once true, it stays so."""
+        self._open = self._open or is_kept(*self._kernels)
+        return self._open
 
 
 @lru_cache

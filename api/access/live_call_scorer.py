@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 
 import structlog
 
+from ...ingest.compilation import KernelGate
 from ...ingest.errors import TrustwatchError
 from ...ingest.events import Agent, NativeEvent
+from ...ingest.features import feature_kernel
+from ...models import forest_evaluator
 from ...models.model_registry import ModelRegistry
 from ...scoring.engine.call_scorer import CallScorer
 from ...scoring.engine.settings import ChallengeBudget
@@ -31,6 +34,7 @@ class LiveCallScorer:
         registry: where models lie.
         budget: the challenges that are accepted.
         domains: see `CallScorer`.
+        patient: whether there is no scorer until another process has compiled its kernels.
 
     Attributes:
         scorer: None = there is none.
@@ -38,18 +42,27 @@ class LiveCallScorer:
     """
 
     def __init__(
-        self, registry: ModelRegistry, budget: ChallengeBudget, domains: Mapping[str, Sequence[str]] | None = None
+        self,
+        registry: ModelRegistry,
+        budget: ChallengeBudget,
+        domains: Mapping[str, Sequence[str]] | None = None,
+        *,
+        patient: bool = False,
     ) -> None:
         self._registry = registry
         self._budget = budget
         self._domains = domains
         self._tried = ""
+        self._gate = KernelGate(feature_kernel.observe, forest_evaluator.score_rows, patient=patient)
         self.scorer: CallScorer | None = None
         self.missing_because = "the model is not loaded yet"
 
     def use_version(self, version: str) -> None:
         """Load a version, unless it is there; blocks for as long as a model takes to be read and verified."""
         if version == self._tried and self.scorer is not None:
+            return
+        if not self._gate.is_open():
+            self.missing_because = "its kernels are being compiled"
             return
         try:
             scorer = CallScorer(self._registry.load(version), self._budget, self._domains)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
+from typing import Annotated
 
 import structlog
 import typer
@@ -11,7 +12,7 @@ import typer
 from ...ingest.errors import TrustwatchError
 from ..data_at_rest import restrict_new_files
 from ..structured_logs import configure_structured_logs
-from .terminal import fail, print_message
+from .terminal import fail, print_message, write_line
 
 COMMANDS_GROUP = "trustwatch.commands"
 """Entry points that add commands: each is a function that takes the application."""
@@ -27,8 +28,8 @@ def make_app() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        help="Continuous trust for AI agents: audit events in, explained and calibrated risk out.",
     )
+    app.callback()(_show_version_or_go_on)
     for entry in sorted(entry_points(group=COMMANDS_GROUP), key=lambda entry: entry.name):
         try:
             register = entry.load()
@@ -37,6 +38,20 @@ def make_app() -> typer.Typer:
             continue
         register(app)
     return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        write_line(f"trustwatch {version('trustwatch')}")
+        raise typer.Exit
+
+
+def _show_version_or_go_on(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print the version, and end")
+    ] = False,
+) -> None:
+    """Continuous trust for AI agents: audit events in, explained and calibrated risk out."""
 
 
 def main() -> None:

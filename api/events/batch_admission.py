@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...ingest.compilation import KernelGate
 from ...ingest.errors import MalformedEvent, SourceNotAllowed
 from ...ingest.formats.raw_records import RawRecord
 from ...ingest.scan.claim_reader import (
@@ -18,6 +19,8 @@ from ...ingest.scan.claim_reader import (
     BatchClaims,
     BatchSender,
     ClaimReader,
+    read_claims,
+    unread_claims,
 )
 from ...ingest.source import Record, RecordKind
 from ..http.auth.callers import SourceBinding
@@ -54,14 +57,19 @@ class BatchAdmission:
         admission: the reference.
         salt: 1 to 64 bytes that no sender knows.
         claim_slots: of the memory of claims.
+        patient: whether `Admission` judges all records until another process has compiled the kernel.
     """
 
-    def __init__(self, admission: Admission, salt: bytes, claim_slots: int = CLAIM_SLOTS) -> None:
+    def __init__(
+        self, admission: Admission, salt: bytes, claim_slots: int = CLAIM_SLOTS, *, patient: bool = False
+    ) -> None:
         self._admission = admission
         self._reader = ClaimReader(salt, admission.identities, claim_slots)
         self._senders: dict[SourceBinding, BatchSender] = {}
         self._next_sender_number = count()
-        self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled now, or loaded, not in a request
+        self._gate = KernelGate(read_claims, patient=patient)
+        if self._gate.is_open():
+            self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled or loaded now, in no request
 
     def admit(self, raw_records: Sequence[RawRecord], binding: SourceBinding, now_ms: int) -> BatchOutcome:
         """Judge records of one body.
@@ -75,9 +83,7 @@ class BatchAdmission:
             return self._admit_one(raw_records[0], binding, now_ms)
         payloads, wrong = _native_payloads(raw_records)
         latest_ms = now_ms + 1000 * MAX_CLOCK_AHEAD_S
-        claims = self._reader.read(
-            payloads, self._sender_of(binding), latest_ms, aliased=self._admission.replaces_principals
-        )
+        claims = self._read_claims(payloads, binding, latest_ms)
         # The kernel passes over what it does not know, which may be no text at all: `Admission` refuses it.
         claims.state[[at for at, payload in enumerate(payloads) if not is_text(payload)]] = CLAIM_UNREADABLE
         outcomes = self._fast_path_records(payloads, claims, now_ms)
@@ -90,6 +96,13 @@ class BatchAdmission:
             outcomes[position] = outcome
             all_admitted = all_admitted and isinstance(outcome, Record)
         return BatchOutcome(outcomes, all_admitted, len(slow_positions))
+
+    def _read_claims(self, payloads: list[bytes], binding: SourceBinding, latest_ms: int) -> BatchClaims:
+        if not self._gate.is_open():
+            return unread_claims(len(payloads))
+        return self._reader.read(
+            payloads, self._sender_of(binding), latest_ms, aliased=self._admission.replaces_principals
+        )
 
     def _admit_one(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> BatchOutcome:
         try:

@@ -117,6 +117,7 @@ class EventIntake:
         limits: learns sizes and rates.
         clock: seconds since 1970.
         new_id: text that never repeats, for ids of dead letters.
+        patient: see `BatchAdmission`.
     """
 
     def __init__(
@@ -126,10 +127,12 @@ class EventIntake:
         limits: IntakeLimits,
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        *,
+        patient: bool = False,
     ) -> None:
         self.limits = limits
         self._log = log
-        self._admission = BatchAdmission(admission, new_id().encode())
+        self._admission = BatchAdmission(admission, new_id().encode(), patient=patient)
         self._clock = clock
         self._new_id = new_id
         self._recent_ids = RecentEventIds()

@@ -101,6 +101,7 @@ class ReadinessOut(BaseModel):
 
     ready: bool
     components: dict[str, Literal["ok", "not ok"]]
+    reason: str | None = Field(None, description="why a service that starts is not ready yet")
 
 
 class PageOut(BaseModel, Generic[T]):

@@ -17,6 +17,7 @@ from ...models.model_directory import is_model
 from ...models.model_persistence import load_trained_model
 from ...scoring.learning.training import TrainedVersion, train_and_save
 from ...scoring.learning.walkforward import walk_forward_events
+from ...scoring.pipeline.kernel_warm_up import KernelPart, is_part_kept
 from .. import clock
 from ..cli.history_input import (
     TIME_FORMATS,
@@ -268,6 +269,8 @@ def train_command(
         raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
     columns = ColumnEncoder(key, configured.domains()).encode(read)
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
+    if not is_part_kept(KernelPart.FEATURES):
+        print_message("compiling kernels: the first training on this machine takes up to a minute longer")
     with stage_progress() as progress:
         trained = train_and_save(
             model,

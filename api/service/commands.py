@@ -1,4 +1,4 @@
-"""Commands that run the service or belong to it: `serve`, `token`, `console-link`, `topics`, `identities`."""
+"""Commands that run the service or belong to it: `serve`, `compile`, `token`, `console-link`, …"""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from .backends import ServiceRoles
 from .group_worker import GroupPipelineWorker
+from .kernel_compilation import compile_all
 from .partition_migration import PartitionGrowth, partition_offsets, restore_partitions, resume_offsets
 from .serve import run_service
 
@@ -88,6 +89,17 @@ def console_link(settings: SettingsFileOption = None) -> None:
         raise fail(ConfigError("these settings allow no development login; see `console.development_login`"))
     code = issue_login_code(configured.data_dir, clock.now_s())
     sys.stdout.write(f"{configured.listen.url()}/console/dev-login?code={code}\n")
+
+
+def compile_command(
+    settings: SettingsFileOption = None,
+    model: Annotated[Path | None, typer.Option(help="any model of this version; default: that of the settings")] = None,
+) -> None:
+    """Compile the kernels of the service for this machine, so that its first start is as quick as others."""
+    started = clock.monotonic()
+    if not compile_all(model or load_process_settings(settings).model_dir):
+        raise typer.Exit(1)
+    print_message(f"kernels are compiled and kept: {clock.monotonic() - started:.0f} s")
 
 
 topics_app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on Apache Kafka.")
@@ -310,8 +322,9 @@ def _install_key(new_key_path: Path, path: Path) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Add `serve`, `token`, `console-link`, `topics`, `identities` to the command line."""
+    """Add `serve`, `compile`, `token`, `console-link`, `topics`, `identities` to the command line."""
     app.command("serve")(serve)
+    app.command("compile")(compile_command)
     app.command("token")(token)
     app.command("console-link")(console_link)
     app.add_typer(topics_app)

@@ -17,7 +17,7 @@ from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.partition import CommittedChanges
 from ...scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
-from ...scoring.pipeline.processor import Processor, VectorCollector, warm_up
+from ...scoring.pipeline.processor import Processor, VectorCollector
 from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
@@ -29,6 +29,7 @@ from ..composition import (
     open_spool,
     service_url,
 )
+from .kernel_compiler import compile_to_score
 
 HEARTBEAT_EVERY_S = 0.5
 POLICY_REFRESH_EVERY_S = 1.0
@@ -55,7 +56,7 @@ class EmbeddedPipelineWorker:
         model = models.load(chosen.version, chosen.digest)
         identities = self.store.identities
         encoder, self._policy = ColumnEncoder(model.salt, settings.domains(), identities), live_policy(settings)
-        warm_up(model, encoder, self._policy)
+        compile_to_score(model, encoder, self._policy)
         engine = Engine(model, engine_settings(settings), self.store.agents, identities=identities)
         engine.agent_states.erased_agents = load_forgotten_agents(settings, self.store)
         open_erasures = self.store.erasures.list_open()
@@ -68,6 +69,7 @@ class EmbeddedPipelineWorker:
             edges=EdgeCollector(),
             models=models,
             vectors=None if self._spool is None else VectorCollector(),
+            patient=True,
         )
         self._vectors = processor.vector_collector
         self.pipeline = SinglePartitionPipeline(

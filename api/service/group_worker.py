@@ -24,7 +24,7 @@ from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.partition import CommittedChanges, PipelineContext
 from ...scoring.pipeline.pipelines import ConsumerGroupPipeline, PartitionProgress
-from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector, warm_up
+from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
 from ..brokers import open_group_source, open_writer
@@ -39,6 +39,7 @@ from ..composition import (
     service_url,
 )
 from ..settings.root import Settings
+from .kernel_compiler import compile_to_score
 from .partition_migration import check_partitions
 
 HEARTBEAT_EVERY_S = 0.5
@@ -67,7 +68,7 @@ class GroupPipelineWorker:
         self._model = self._models.load(chosen.version, chosen.digest)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains(), self.store.identities)
         self._policy = live_policy(settings)
-        warm_up(self._model, self._encoder, self._policy)
+        compile_to_score(self._model, self._encoder, self._policy)
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)
@@ -111,6 +112,7 @@ class GroupPipelineWorker:
             edges=EdgeCollector(),
             models=self._models,
             vectors=vectors,
+            patient=True,
         )
         processor.control_records.partition_count = self.partitions
         return processor

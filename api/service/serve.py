@@ -36,6 +36,7 @@ from .assembly import (
 )
 from .backends import BackendObservers, EventBackend, ServiceRoles, check_service_roles, open_backend
 from .http_server import listening_socket, make_server
+from .kernel_compilation import COMPILING, compile_beside_service, is_scoring_kept, parts_beside_service
 from .required_extras import check_extras
 from .service_parts import make_runtime, make_service_parts
 from .slices import SLICES
@@ -68,6 +69,8 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
     async with open_backend(settings, settings_file, roles) as backend:
         view, status = RiskView(), PipelineStatus()
+        if roles.workers and not is_scoring_kept():
+            status.starting = COMPILING
         await asyncio.to_thread(backend.load_view, view)
         await RunningService(settings, backend, view, status, model.version, roles).run(stop)
 
@@ -178,6 +181,9 @@ class RunningService:
         ]
         if parts.calls is not None:
             helpers.append(parts.calls.follow(lambda: parts.models.version, quiet))
+        if parts.roles.api or parts.roles.workers:
+            kernels = parts_beside_service(workers=parts.roles.workers, calls=parts.calls is not None)
+            helpers.append(compile_beside_service(kernels, parts.settings.model_dir, quiet))
         if parts.roles.workers:
             retention = apply_retention(parts.settings, backend, parts.status, quiet)
             helpers += [retention, dispatcher.run(quiet), parts.actuation.run(quiet)]

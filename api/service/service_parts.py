@@ -137,7 +137,9 @@ def make_service_parts(
 def _make_call_scorer(settings: Settings, roles: ServiceRoles) -> LiveCallScorer | None:
     if not (roles.api and settings.risk.call_model):
         return None
-    return LiveCallScorer(open_model_registry(settings), settings.risk.challenge_budget, settings.domains())
+    return LiveCallScorer(
+        open_model_registry(settings), settings.risk.challenge_budget, settings.domains(), patient=True
+    )
 
 
 def _make_verifier(settings: Settings, jwks: JwksCache) -> TokenVerifier[AuthenticatedCaller]:
@@ -186,6 +188,7 @@ def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
         active_version=lambda: parts.models.version,
         services=_services_of(parts),
         principal_alias=parts.principal_alias,
+        patient=True,
     )
 
 

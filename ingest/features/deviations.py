@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..compilation import inlined
+from ..compilation import inlined, inlined_and_callable
 from . import layout
 from .frequency_tables import distinct_hash, own_count, shared_count
 from .layout import Array, Baseline
@@ -164,7 +164,7 @@ def item_probability(
     return p, p_history, p_peers, own
 
 
-@inlined
+@inlined_and_callable
 def usual_value(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tuple[float, float, float]:
     """Mean and standard deviation that are usual for a quantity: own values shrunk to the nearest scope that has any.
 
@@ -247,7 +247,7 @@ def update_reference(numbers: Array, quantities: Array, age: float) -> None:
     numbers[layout.N_REF_DAYS], numbers[layout.N_REF_AGE] = np.float32(min(days, _MOST_MEMORY)), np.float32(age)
 
 
-@inlined
+@inlined_and_callable
 def distance_from_reference(numbers: Array, quantities: Array, k: int) -> float:
     """Standard deviations of the k-th drifting quantity above its reference, 0 to 50; 0 where there is none yet."""
     if numbers[layout.N_EVENTS] < MIN_REFERENCE_EVENTS or numbers[layout.N_REF_DAYS] < _GROWING_DAYS:

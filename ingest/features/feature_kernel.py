@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .. import columns
-from ..compilation import allocation_free, inlined
+from ..compilation import allocation_free, inlined, inlined_and_callable
 from ..timestamps import DAY_MS, HOUR_MS, WEEK_MS
 from . import layout
 from .argument_origin import argument_origin, end_call, write_values
@@ -262,7 +262,7 @@ def _change_version(times: Array, agent_numbers: Array, table: Array, version: n
         agent_numbers[column] = min(agent_numbers[column] * np.float32(0.5), _MAX_COUNT_AFTER_VERSION)
 
 
-@inlined
+@inlined_and_callable
 def scope_keys(out: Array, names: Array) -> None:
     """Keys of the scopes of one event, in the order FLEET, TENANT, PEERS, TASK; 0 where the event has none."""
     out[layout.FLEET] = mix_bits(np.uint64(11))

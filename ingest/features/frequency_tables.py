@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..compilation import allocation_free, inlined
+from ..compilation import allocation_free, inlined, inlined_and_callable
 from .layout import K_ARGUMENT, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, UNCOUNTED, VALUE_PERIOD_MS, Array, Baseline
 
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -54,7 +54,7 @@ def item_hash(kind: int, item: np.uint64) -> np.uint64:
     return mix_bits(item + np.uint64(kind + 1) * _GOLDEN_RATIO)
 
 
-@inlined
+@inlined_and_callable
 def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
     """Key under which a shared baseline counts the different items of a kind that followed a context."""
     return mix_bits(context + np.uint64(kind + 101) * _GOLDEN_RATIO)
@@ -211,7 +211,7 @@ def _halve_totals(numbers: Array, kind: int) -> None:
         numbers[column] = max(numbers[column] * np.float32(0.5), min(numbers[column], np.float32(1.0)))
 
 
-@inlined
+@inlined_and_callable
 def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
     """Row of a scope in the baseline, -1 where the baseline has never seen it."""
     mask = np.uint64(len(baseline.scope_keys) - 1)
@@ -223,7 +223,7 @@ def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
     return np.int64(-1)
 
 
-@inlined
+@inlined_and_callable
 def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> float:
     """Count of an item in a scope of the shared baseline."""
     key = hash_pair(scope, hashed)

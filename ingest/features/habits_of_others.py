@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import columns as event_columns
 from ..columns import EventColumns
-from ..compilation import compiled, inlined
+from ..compilation import compiled, inlined, inlined_and_callable
 from . import layout
 from .frequency_tables import count_key, distinct_hash, hash_pair, item_hash, mix_pairs, own_count, shared_count
 from .layout import Array, Baseline
@@ -39,7 +39,7 @@ better. Above that, the bits by which others explain it better."""
 _MOST_VALUE = 64.0
 
 
-@inlined
+@inlined_and_callable
 def own_scope(agent: np.uint64) -> np.uint64:
     """Key under which a shared baseline counts what one agent did."""
     return hash_pair(np.uint64(14), agent)
@@ -57,7 +57,7 @@ def different_items(kind: int) -> np.uint64:
     return distinct_hash(kind, np.uint64(0))
 
 
-@inlined
+@inlined_and_callable
 def item_bits(
     own: float, own_total: float, own_distinct: float, peers: float, peers_total: float, peers_distinct: float
 ) -> float:
@@ -87,7 +87,7 @@ def add_to_session(session: Array, bits: float) -> float:
     return float(min(AS_USUAL + max(mean * compared / (compared + PRIOR_EVENTS), 0.0), _MOST_VALUE))
 
 
-@inlined
+@inlined_and_callable
 def _compared_counts(
     baseline: Baseline, rows: Array, scopes: Array, scope: np.uint64, kind: int, item: np.uint64
 ) -> tuple[float, float, float, float, float, float]:

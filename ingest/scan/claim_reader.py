@@ -77,6 +77,16 @@ class BatchClaims(NamedTuple):
     fingerprints: BlakeWords  # (n, 2): of CLAIM_KNOWN and CLAIM_NEW records
 
 
+def unread_claims(n: int) -> BatchClaims:
+    """Claims of *n* records that nobody has read."""
+    return BatchClaims(
+        np.full(n, CLAIM_UNREADABLE, np.uint8),
+        np.empty(n, np.int64),
+        np.empty(n, np.uint64),
+        np.empty((n, 2), np.uint64),
+    )
+
+
 class ClaimLimits(NamedTuple):
     """Limits from outside the record."""
 
@@ -132,12 +142,9 @@ class ClaimReader:
         n = len(payloads)
         starts = np.zeros(n + 1, np.int64)
         np.cumsum(np.fromiter(map(len, payloads), np.int64, n) + 1, out=starts[1:])
-        out = BatchClaims(
-            np.empty(n, np.uint8), np.empty(n, np.int64), np.empty(n, np.uint64), np.empty((n, 2), np.uint64)
-        )
+        out = unread_claims(n)
         caller = sender.caller.encode()
         if len(caller) > MAX_CALLER_BYTES:
-            out.state[:] = CLAIM_UNREADABLE
             return out
         # The caller's name stands behind the records, so that it is a text among theirs.
         data = np.frombuffer(b"\0".join((*payloads, caller + _PADDING)), np.uint8)

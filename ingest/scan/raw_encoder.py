@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..argument_columns import scanned_arguments
 from ..columns import UNTRUSTED_RESULT, ColumnEncoder, EventColumns, LazyEvents, untrusted_result_code
-from ..compilation import allocation_free
+from ..compilation import KernelGate, allocation_free
 from ..errors import MalformedEvent
 from ..event_arguments import may_tell_origins, read_arguments
 from ..events import MAX_EVENT_BYTES, Argument, NativeEvent, decode_event
@@ -53,9 +53,17 @@ class RawEncoder:
         encoder: the reference path, for records that are unusual or name something for the first time.
         decode: reads those. Whatever `decode_event` accepts it must read as the same event.
         places: of the memory of agents, scope sets, and addresses; a power of two, 2,048 or more.
+        patient: whether all records take the reference path until another process has compiled the kernel.
     """
 
-    def __init__(self, encoder: ColumnEncoder, decode: EventDecoder = decode_event, places: int = _TABLE_SLOTS) -> None:
+    def __init__(
+        self,
+        encoder: ColumnEncoder,
+        decode: EventDecoder = decode_event,
+        places: int = _TABLE_SLOTS,
+        *,
+        patient: bool = False,
+    ) -> None:
         self._encoder = encoder
         self._decode = decode
         self._tools = WriterTools(
@@ -65,6 +73,7 @@ class RawEncoder:
         )
         self._members = allocate_member_spans()
         self._remembered = 0
+        self._gate = KernelGate(scan_records, patient=patient)
 
     @staticmethod
     def slots_for(agents: int) -> int:
@@ -79,7 +88,10 @@ class RawEncoder:
         starts = np.zeros(n + 1, np.int64)
         np.cumsum(lengths + 1, out=starts[1:])
         data = np.frombuffer(b"\0".join((*payloads, _PADDING)), np.uint8)
-        scan_records(data, starts, SCAN_SCHEMA, self._members, self._tools, out)
+        if self._gate.is_open():
+            scan_records(data, starts, SCAN_SCHEMA, self._members, self._tools, out)
+        else:
+            out.state[:] = NEEDS_DECODING
         decoded: dict[int, NativeEvent] = {}
         refused: list[tuple[int, MalformedEvent]] = []
         for position in np.flatnonzero(out.state).tolist():

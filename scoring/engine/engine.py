@@ -150,8 +150,25 @@ class Engine:
         rule_matches: RuleCoverage | None,
     ) -> None:
         """One event of each agent: observe, score, judge, and only then learn."""
+        self._observe(out, rows)
+        self._judge(out, rows, groups, group_coverage, rule_matches)
+        if self.settings.learn:
+            self.builder.learn(out.columns, out.slots, rows, out.observations, self._learnable_parts(out, rows))
+
+    def _observe(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
+        """Write the feature vectors of a round."""
+        self.builder.observe(out.columns, out.slots, rows, out.vectors, out.observations)
+
+    def _judge(
+        self,
+        out: ScoredBatch,
+        rows: npt.NDArray[np.int64],
+        groups: Any,
+        group_coverage: Any,
+        rule_matches: RuleCoverage | None,
+    ) -> None:
+        """Score what was observed, and move the risk of its agents."""
         columns, slots, found = out.columns, out.slots, out.observations
-        self.builder.observe(columns, slots, rows, out.vectors, found)
         out.agent_numbers[rows] = self.builder.state.numbers[slots[rows]]
         out.known_items[rows] = self.builder.state.known[slots[rows]]
         self.signal_rules.write_evidence(
@@ -191,8 +208,6 @@ class Engine:
         evidence_dedup.record_counted(
             rows, slots, self.risk, found, out.vectors, out.at_ms, boldest, asserted, feature_evidence, asked
         )
-        if self.settings.learn:
-            self.builder.learn(columns, slots, rows, found, self._learnable_parts(out, rows))
 
     def _measure(self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any) -> npt.NDArray[np.float64]:
         """Anomaly scores and p-values of a round; returns the evidence of each feature, (m, F).

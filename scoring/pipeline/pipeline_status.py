@@ -26,6 +26,7 @@ class PipelineStatus:
 
     Attributes:
         alive: whether its process runs.
+        starting: why its first report takes long; None once it has reported, or where nothing is known.
         last_report_ms: last report, UTC milliseconds on our clock; 0 = never.
         fresh_ms: everything that was logged before is part of the answers; 0 = nothing is known. Stays behind both when
             the pipeline is dead and when it is slow.
@@ -40,6 +41,7 @@ class PipelineStatus:
 
     def __init__(self) -> None:
         self.alive = False
+        self.starting: str | None = None
         self.last_report_ms = 0
         self.fresh_ms = 0
         self.offset = 0
@@ -57,6 +59,7 @@ class PipelineStatus:
         """Take over one report that arrived at *now_ms*."""
         part = update.offset == self.offset and (update.agents or update.changes)  # of a commit; its offset comes last
         self.alive = True
+        self.starting = None
         self.last_report_ms = now_ms
         self.offset, self.records_behind = update.offset, update.behind
         if update.counts:

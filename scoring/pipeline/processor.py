@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,11 +22,9 @@ from ...ingest.events import decode_event
 from ...ingest.features.feature_table import FEATURE_NAMES
 from ...ingest.scan.raw_encoder import EventDecoder, RawEncoder
 from ...ingest.source import Record, RecordBatch, RecordKind
-from ...ingest.timestamps import DAY_MS
-from ...models.trained_model import TrainedModel
 from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
-from ..engine.engine import Engine, EngineSettings
+from ..engine.engine import Engine
 from ..engine.scored_batch import ScoredBatch
 from ..policy.book import LivePolicy
 from ..records.agents import IdentityConflict
@@ -63,6 +60,7 @@ class Processor:
         edges: picks out who had to do with whom; None where nobody writes it.
         models: other versions, for commands to switch; None where there is one model alone.
         vectors: packs what was computed, for the archive; None where nobody keeps it.
+        patient: see `RawEncoder`.
     """
 
     def __init__(
@@ -75,6 +73,8 @@ class Processor:
         edges: EdgeCollector | None = None,
         models: ActiveModels | None = None,
         vectors: VectorCollector | None = None,
+        *,
+        patient: bool = False,
     ) -> None:
         self.engine = engine
         self.duplicate_window = window
@@ -85,7 +85,8 @@ class Processor:
         self.decision_maker = DecisionMaker(engine, policy)
         self.control_records = ControlRecords(engine, self.decision_maker, self.model_switcher, edges)
         """Applies control records, and keeps what the pipeline has to commit of them."""
-        self._encoder = RawEncoder(encoder, decode, RawEncoder.slots_for(self.engine.settings.capacity))
+        places = RawEncoder.slots_for(self.engine.settings.capacity)
+        self._encoder = RawEncoder(encoder, decode, places, patient=patient)
 
     def apply(self, batch: RecordBatch) -> AppliedBatch:
         """Apply a batch; records of different kinds keep their order."""
@@ -265,33 +266,3 @@ class StageMetrics:
         self.counts["late_events"] += sum(scored.late_events for scored, _ in applied.scored)
         self.counts["decisions"] += len(applied.decisions)
         self.counts["identity_conflicts"] += len(applied.identity_conflicts)
-
-
-# Machine code is kept on disk, so a warm-up costs a tenth of a second, but the first start after an installation
-# compiles for a minute: a member of a group that fell silent for so long after it got partitions would hold them up.
-
-
-_WARM_UP_TIME_MS = 1_764_547_200_000
-_WARM_UP_EVENT = {
-    "time": "2025-12-01T00:00:00Z",
-    "type": "tool.call",
-    "action": "warm",
-    "outcome": "success",
-    "tenant": "warm",
-    "agent": {"id": "warm", "issuer": "https://warm.example", "type": "warm", "capabilities": ["warm"]},
-    "delegation": ["warm", "up"],
-    "resource": {"id": "warm@warm.example"},
-    "client": {"ip": "192.0.2.1"},
-    "scopes": {"requested": ["warm"], "granted": ["warm"]},
-    "session": "warm",
-}
-
-
-def warm_up(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
-    """Score a few events of agents that are forgotten at once."""
-    processor = Processor(Engine(model, EngineSettings(capacity=2), None), encoder, DuplicateWindow(1), policy)
-    agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
-    records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]
-    records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))
-    records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + DAY_MS).to_bytes(8, "little")))
-    processor.apply(RecordBatch(0, 0, records))

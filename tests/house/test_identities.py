@@ -20,6 +20,7 @@ TAKERS = {
 WITHOUT_A_DEPLOYMENT = {
     "api/models/commands.py": "`train` learns from files",
     "api/models/training_scheduler.py": "a model knows agents under its salt",
+    "api/service/kernel_compiler.py": "its agents are made up and forgotten",
 }
 """Callers to whom the salt of the model is the key, and why."""
 

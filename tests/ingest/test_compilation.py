@@ -12,7 +12,11 @@ from trustwatch.ingest import compilation
 from trustwatch.ingest.features import feature_kernel
 
 KERNEL = """
-from trustwatch.ingest.compilation import compiled
+from trustwatch.ingest.compilation import compiled, inlined
+
+@inlined
+def half(x):
+    return x / 2
 
 @compiled
 def twice(x):
@@ -20,14 +24,54 @@ def twice(x):
 """
 
 
-def load(path: Path) -> Any:
+def load_module(path: Path) -> Any:
     """The module anew, as in a process of its own."""
     spec = importlib.util.spec_from_file_location("kernel_of_a_test", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def load(path: Path) -> Any:
+    """What numba says of the cache, after a call."""
+    module = load_module(path)
     assert module.twice(21) == 42
     return module.twice.stats
+
+
+def test_who_can_wait_calls_a_kernel_once_another_process_has_compiled_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And at once, whoever can not. Code of another kind of processor does not count."""
+    path = tmp_path / "kernel_of_a_test.py"
+    path.write_text(KERNEL)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    here, there = load_module(path), load_module(path)
+    gate = compilation.KernelGate(here.twice, patient=True)
+
+    assert not gate.is_open()
+    assert compilation.KernelGate(here.twice, patient=False).is_open()
+    assert there.twice(21) == 42
+    index = here.twice._cache._cache_file
+    (name,) = index._load_index().values()
+    index._save_index({("signature", ("triple", "another processor", ""), "hashes"): name})
+    assert not gate.is_open()
+    assert there.twice(2.5) == 5
+    assert gate.is_open()
+
+
+def test_a_kernel_for_kernels_alone_is_no_jump_to_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has no entry to it."""
+    path = tmp_path / "kernel_of_a_test.py"
+    path.write_text(KERNEL)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    half = load_module(path).half
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match="inlined_and_callable"):
+            half(3.0)
+    assert compilation.inlined_and_callable(half.py_func)(3.0) == 1.5
 
 
 def test_a_change_of_any_helper_or_constant_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

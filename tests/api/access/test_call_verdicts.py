@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from trustwatch.api.access.approval_workflow import MAX_PENDING_PER_AGENT
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
+from trustwatch.ingest import compilation
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
@@ -245,3 +246,18 @@ def test_the_model_in_force_is_followed(tmp_path: Path) -> None:
 
     live.use_version("another")
     assert live.scorer is None and live.missing_because
+
+
+def test_a_model_is_used_once_its_kernels_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another process: until then calls are judged by the level, and this process compiles nothing."""
+    kept: list[object] = []
+    monkeypatch.setattr(compilation, "is_kept", lambda *kernels: bool(kept))
+    save_trained_model(tmp_path / "installed", call_model(NOW_MS), CALL_SETTINGS, 1, 0)
+    registry = ModelRegistry(tmp_path / "models", tmp_path / "installed")
+    live = LiveCallScorer(registry, ChallengeBudget(), patient=True)
+
+    live.use_version("calls")
+    assert live.scorer is None and live.missing_because == "its kernels are being compiled"
+    kept.append(True)
+    live.use_version("calls")
+    assert live.scorer is not None and live.missing_because == ""

@@ -17,6 +17,7 @@ from trustwatch.api.events.batch_admission import AdmissionOutcome, BatchAdmissi
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.access_settings import RegisteredAgent
 from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.ingest import compilation
 from trustwatch.ingest.columns import OWN_ERRORS
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.cloudevents import structured_record
@@ -85,6 +86,19 @@ class Both:
         plain = len(parcels) - judged.slow_path_records
         self.plain += plain
         return plain
+
+
+def test_all_is_judged_one_by_one_until_the_kernel_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same outcomes; then plain records are no longer decoded."""
+    kept: list[object] = []
+    monkeypatch.setattr(compilation, "is_kept", lambda *kernels: bool(kept))
+    both = Both()
+    both.batch = BatchAdmission(both.reference, b"salt", 1 << 10, patient=True)
+    parcels = native(*(compact(changed("agent.id", name)) for name in "abc"), b"{")
+
+    assert both.check(parcels, BINDINGS["all"]) == 0
+    kept.append(True)
+    assert both.check(parcels, BINDINGS["all"]) == 3
 
 
 def outcome(judge: Callable[[], Record]) -> AdmissionOutcome:

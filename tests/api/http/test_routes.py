@@ -351,6 +351,8 @@ def test_a_reader_that_does_not_keep_up_is_cut_off(site: Any) -> None:
 def test_health_is_open_and_readiness_names_components_only(site: Any) -> None:
     """Not ready before the pipeline was heard, nor 15 s after it was last."""
     before = site.client.get("/readyz")
+    site.status.starting = "kernels are compiled"
+    compiling = site.client.get("/readyz")
     site.report()
     ready = site.client.get("/readyz")
     site.clock.now += 15
@@ -358,6 +360,8 @@ def test_health_is_open_and_readiness_names_components_only(site: Any) -> None:
 
     assert site.client.get("/healthz").json() == {"status": "ok"}
     assert [answer.status_code for answer in (before, ready, silent)] == [503, 200, 503]
+    assert "reason" not in before.json()
+    assert (compiling.status_code, compiling.json()["reason"]) == (503, "kernels are compiled")
     assert ready.json() == {"ready": True, "components": {"log": "ok", "pipeline": "ok"}}
     assert silent.json()["components"] == {"log": "ok", "pipeline": "not ok"}
 

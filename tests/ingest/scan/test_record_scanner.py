@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trustwatch.ingest import compilation
 from trustwatch.ingest.columns import TARGET, ColumnEncoder
 from trustwatch.ingest.events import MAX_EVENT_BYTES, decode_event
 from trustwatch.ingest.formats.history_decoding import decode_history_event
@@ -513,6 +514,21 @@ def test_scan_forgets_when_its_memory_is_full() -> None:
         encoder.check([compact(changed("agent.id", f"agent-{n}")) for n in range(start, start + 200)])
 
     assert 0 < encoder.raw._remembered <= 1024
+
+
+def test_records_are_read_without_the_kernel_until_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the reference does, and with the kernel from then on."""
+    compiled: list[object] = []
+    monkeypatch.setattr(compilation, "is_kept", lambda *kernels: bool(compiled))
+    pair = ScannerAndReference()
+    pair.raw = RawEncoder(ColumnEncoder(SALT, DOMAINS), places=2048, patient=True)
+    payloads = [compact(WHOLE), b"{", compact(changed("agent.id", "agent-2"))]
+
+    pair.check(payloads)
+    assert pair.scanned == 0
+    compiled.append(True)
+    pair.check(payloads)
+    assert pair.scanned == 2
 
 
 def test_scan_may_serve_the_lenient_decoder(pair: ScannerAndReference) -> None:

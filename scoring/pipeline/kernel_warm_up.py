@@ -1,0 +1,106 @@
+"""Compilation of kernels ahead of their use.
+
+Machine code is kept on disk, so a warm-up costs a tenth of a second. The first start after an installation compiles for
+half a minute: a member of a group that fell silent for so long after it got partitions would hold them up. What
+compiles is cut into parts that processes compile at the same time; each calls the kernels as the service does.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.columns import ColumnEncoder
+from ...ingest.compilation import is_kept
+from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.features import feature_kernel
+from ...ingest.identities import IdentityHasher
+from ...ingest.scan import claim_reader, raw_encoder
+from ...ingest.source import Record, RecordBatch, RecordKind
+from ...ingest.timestamps import DAY_MS
+from ...models import forest_evaluator
+from ...models.trained_model import TrainedModel
+from ..engine import risk
+from ..engine.engine import Engine, EngineSettings
+from ..engine.scored_batch import ScoredBatch
+from ..policy.book import LivePolicy
+from .processor import Processor
+
+_WARM_UP_TIME_MS = 1_764_547_200_000
+_WARM_UP_EVENT = {
+    "time": "2025-12-01T00:00:00Z",
+    "type": "tool.call",
+    "action": "warm",
+    "outcome": "success",
+    "tenant": "warm",
+    "agent": {"id": "warm", "issuer": "https://warm.example", "type": "warm", "capabilities": ["warm"]},
+    "delegation": ["warm", "up"],
+    "resource": {"id": "warm@warm.example"},
+    "client": {"ip": "192.0.2.1"},
+    "scopes": {"requested": ["warm"], "granted": ["warm"]},
+    "session": "warm",
+}
+
+
+class KernelPart(enum.StrEnum):
+    """A part of the kernels that one process compiles."""
+
+    FEATURES = "features"
+    JUDGING = "judging"
+    """Scores, p-values and risk, and what is learned."""
+    READING = "reading"
+    """JSON to columns, and claims of events that come in: both have a plain path, which serves until then."""
+
+
+_LONGEST: Final[dict[KernelPart, tuple[Any, ...]]] = {
+    KernelPart.FEATURES: (feature_kernel.observe,),
+    KernelPart.JUDGING: (forest_evaluator.score_rows, risk.update, feature_kernel.learn),
+    KernelPart.READING: (raw_encoder.scan_records, claim_reader.read_claims),
+}
+"""Kernels of each part that take longest; the others take less than a second."""
+
+NEEDED_TO_SCORE: Final = (KernelPart.FEATURES, KernelPart.JUDGING)
+"""Parts without which no event is scored."""
+
+
+def is_part_kept(part: KernelPart) -> bool:
+    """Tell whether the machine code of a part is kept already."""
+    return is_kept(*_LONGEST[part])
+
+
+def warm_up(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
+    """Score a few events of agents that are forgotten at once: all parts but reading."""
+    _process_events(Engine(model, EngineSettings(capacity=2), None), encoder, policy)
+
+
+def warm_up_judging(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
+    """Judge, and learn, a few events of which nothing was observed."""
+    _process_events(_JudgingEngine(model, EngineSettings(capacity=2), None), encoder, policy)
+
+
+def warm_up_reading() -> None:
+    """Read an event in both ways in which records are read."""
+    salt, event = bytes(16), msgspec.json.encode(_WARM_UP_EVENT)
+    raw_encoder.RawEncoder(ColumnEncoder(salt, {})).encode([event])
+    sender = claim_reader.BatchSender(0, "")
+    claim_reader.ClaimReader(salt, IdentityHasher(salt)).read([event], sender, 0, aliased=False)
+
+
+class _JudgingEngine(Engine):
+    """Judges rows of zeros, so that the kernels of features, which take longest, are left to another process."""
+
+    def _observe(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
+        """Leave the feature vectors as they are."""
+
+
+def _process_events(engine: Engine, encoder: ColumnEncoder, policy: LivePolicy) -> None:
+    processor = Processor(engine, encoder, DuplicateWindow(1), policy, patient=True)
+    agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
+    records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]
+    records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))
+    records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + DAY_MS).to_bytes(8, "little")))
+    processor.apply(RecordBatch(0, 0, records))
