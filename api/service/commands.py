@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from pathlib import Path
@@ -97,7 +98,7 @@ def compile_command(
 ) -> None:
     """Compile the kernels of the service for this machine, so that its first start is as quick as others."""
     started = clock.monotonic()
-    if not compile_all(model or load_process_settings(settings).model_dir):
+    if not asyncio.run(compile_all(model or load_process_settings(settings).model_dir)):
         raise typer.Exit(1)
     print_message(f"kernels are compiled and kept: {clock.monotonic() - started:.0f} s")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,8 +54,8 @@ async def compile_beside_service(parts: Sequence[KernelPart], model_dir: Path, q
     await ended
 
 
-def compile_all(model_dir: Path) -> bool:
+async def compile_all(model_dir: Path) -> bool:
     """Compile every part of the service's kernels in two processes; tell whether both succeeded."""
     groups = ([KernelPart.FEATURES], [KernelPart.JUDGING, KernelPart.READING])
-    started = [subprocess.Popen(_command(parts, model_dir)) for parts in groups]  # noqa: S603 - our own program
-    return not any([process.wait() for process in started])
+    started = [await asyncio.create_subprocess_exec(*_command(parts, model_dir)) for parts in groups]
+    return not any(await asyncio.gather(*(process.wait() for process in started)))
