@@ -24,7 +24,7 @@ MAX_INPUT_BYTES: Final = 8_192
 MAX_RSS_MB: Final = 2_048
 INSTRUMENTED: Final = [
     "jwt",
-    "trustwatch.api.access.call_verdicts",
+    "trustwatch.api.access.call_evaluation",
     "trustwatch.api.events.event_bodies",
     "trustwatch.api.http.auth",
     "trustwatch.client.argument_origins",

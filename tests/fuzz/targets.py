@@ -22,7 +22,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 from trustwatch.api.access.call_answers import read_call_question
-from trustwatch.api.access.call_verdicts import CallQuestion
+from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.api.events.event_bodies import (
     CLOUDEVENT_MEDIA_TYPE,
     EVENT_MEDIA_TYPES,

@@ -18,6 +18,7 @@ BY_HAND = (
     "simulator.md",
     "sources.md",
     "threats.md",
+    "written-by-hand.md",
 )
 
 

@@ -280,7 +280,7 @@ def test_a_list_is_narrowed_without_losing_or_repeating_anything() -> None:
     found: list[int] = []
     cursor: str | None = None
     while True:
-        part = read_filtered_page(numbers, lambda n: n % 7 == 0, cursor, wanted=5, most_pages=4)
+        part = read_filtered_page(numbers, lambda n: n % 7 == 0, cursor, least_items=5, most_pages=4)
         found += part.items
         cursor = part.next_cursor
         if cursor is None:
