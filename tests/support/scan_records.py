@@ -109,7 +109,7 @@ class ScannerAndReference:
             assert sorted([*found.positions.tolist(), *(position for position, _ in found.refused)]) == list(
                 range(len(payloads))
             )
-        self.scanned += len(events) - len(found.columns.events._known)  # type: ignore[attr-defined]
+        self.scanned += len(events) - len(found.columns.events._decoded)  # type: ignore[attr-defined]
         assert list(found.columns.events) == events
         return found
 

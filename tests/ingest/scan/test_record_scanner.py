@@ -499,9 +499,9 @@ def test_scan_decodes_nothing_of_plain_rows(pair: ScannerAndReference) -> None:
     events = pair.raw.encode([raw, raw, b"{}", raw]).columns.events
 
     assert len(events) == 3
-    assert events._known == {}  # type: ignore[attr-defined]
+    assert events._decoded == {}  # type: ignore[attr-defined]
     assert events[-1] == decode_event(raw) and events[-1] is events[2]
-    assert list(events._known) == [2]  # type: ignore[attr-defined]
+    assert list(events._decoded) == [2]  # type: ignore[attr-defined]
     assert list(events[1:]) == [decode_event(raw)] * 2
     with pytest.raises(IndexError):
         events[3]
