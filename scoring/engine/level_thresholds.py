@@ -12,8 +12,8 @@ from .risk import OVERREACH
 from .settings import AlertBudget
 
 RESERVE = 3.0
-"""Times by which a level is read beyond the budget where the history says what it costs: days to come are odder than
-those of the history (on fleets that chose it two to three times as often beyond a level; see decision 0038)."""
+"""Thresholds are read at one in so many of the accepted share of the history's agent-days. Days to come are odder: on
+the fleets that chose it, two to three times as often beyond a level (decision 0038)."""
 
 LEAST_STRETCH, MAX_STRETCH = 0.7, 1.5
 """Thresholds are between these times what independent events would need. A history without an odd day must not make a
