@@ -125,12 +125,15 @@ class AlarmTail(NamedTuple):
             so that a few wild days of the history do not set the thresholds of all.
         share: in (0, 1], agent-days above `start`.
         days: agent-days of the history; fewer than MIN_AGENT_DAYS make the tail unusable.
+        rehearsed: they followed what had been learned, as days to come do. Days held out at random lie among known
+            ones and are calmer.
     """
 
     start: float
     scale: float
     share: float
     days: int
+    rehearsed: bool = False
 
     @staticmethod
     def empty() -> AlarmTail:

@@ -90,11 +90,15 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
         "scale": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 1e9),
         "share": ArrayRule(np.float64, (len(CONCERNS),), 1e-12, 1.0),
         "days": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 2.0**53),
+        "rehearsed": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 1.0),
     },
 }
 
 
-_ADDED_LATER: Final = {"seeds": frozenset({"known", "odd", "rehearsed"})}
+_ADDED_LATER: Final = {
+    "seeds": frozenset({"known", "odd", "rehearsed"}),
+    "alarms": frozenset({"rehearsed"}),
+}
 """Arrays by folder that models trained before have not; their reader knows what stands for them."""
 
 

@@ -23,7 +23,7 @@ from .array_rules import ArrayForm
 from .betting import AlarmTail
 from .calibration import Calibration, PeerScales
 from .call_challenges import CallChallenges
-from .concerns import CONCERNS, ConcernModel, FeatureRoles
+from .concerns import CONCERNS, ByConcern, ConcernModel, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, UsualEvidence
 from .detector_rules import GROUP as DETECTOR_GROUP
 from .detector_rules import check_detector_arrays, check_detector_forms
@@ -205,12 +205,8 @@ def _check_forms(forms: Mapping[str, Mapping[str, ArrayForm]]) -> None:
 
 
 def _trained_model(loaded: LoadedModel) -> TrainedModel:
-    manifest, alarms = loaded.manifest, loaded.extras["alarms"]
+    manifest = loaded.manifest
     seeds, groups, baseline = (loaded.extras[name] for name in ("seeds", "groups", "baseline"))
-    tails = [
-        AlarmTail(start, scale, share, int(days))
-        for start, scale, share, days in zip(*(alarms[name].tolist() for name in AlarmTail._fields), strict=True)
-    ]
     first, second, third = groups["exponent"].tolist()
     shared = baseline_from_arrays(baseline)
     return TrainedModel(
@@ -224,11 +220,22 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         version=manifest.model_version,
         baseline_version=baseline_digest(shared),
         exponents=(first, second, third),
-        alarms=(tails[0], tails[1], tails[2]),
+        alarms=_alarm_tails(loaded.extras["alarms"]),
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
         sensitive_types=_sensitive_types(manifest.settings),
     )
+
+
+def _alarm_tails(arrays: dict[str, npt.NDArray[Any]]) -> ByConcern[AlarmTail]:
+    """Tails by concern; those of a model that was trained before it was kept count as not rehearsed."""
+    rehearsed = arrays.get("rehearsed", np.zeros(len(CONCERNS))).tolist()
+    columns = (arrays[name].tolist() for name in ("start", "scale", "share", "days"))
+    first, second, third = (
+        AlarmTail(start, scale, share, int(days), lived > 0.0)
+        for start, scale, share, days, lived in zip(*columns, rehearsed, strict=True)
+    )
+    return first, second, third
 
 
 def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:

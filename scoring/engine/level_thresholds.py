@@ -69,15 +69,16 @@ def thresholds(
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
-        a threshold is what one in `RESERVE` of the accepted share of the history's agent-days reached, higher for peer
-        groups that are busier than the fleet, between `LEAST_STRETCH` (with enough days) and `MAX_STRETCH` times what
-        independent events would need.
+        a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
+        times what independent events would need. Rehearsed ones are read at one in `RESERVE` of that share, higher for
+        peer groups that are busier than the fleet, and the least is `LEAST_STRETCH` times (with enough days).
     """
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
     if alarms is not None and alarms.usable:
-        reached = np.array([alarms.level_for_share(share / RESERVE) for share in allowed.tolist()])
-        busier = np.maximum(np.log(rates / rates[0]), 0.0)
+        reserve = RESERVE if alarms.rehearsed else 1.0
+        reached = np.array([alarms.level_for_share(share / reserve) for share in allowed.tolist()])
+        busier = np.maximum(np.log(rates / rates[0]), 0.0) if alarms.rehearsed else 0.0
         independent = np.log(rates / allowed)
         evidence = np.clip(reached + busier, _least_stretch(alarms, allowed) * independent, stretch * independent)
     else:
@@ -90,5 +91,7 @@ def thresholds(
 
 def _least_stretch(alarms: AlarmTail, allowed: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Least times (3,) what independent events would need, where the *allowed* share (3,) of agent-days may alert."""
+    if not alarms.rehearsed:
+        return np.ones(3)
     shown = np.minimum(allowed * alarms.days / MIN_EXPECTED_ALERTS, 1.0)
     return np.asarray(1.0 - (1.0 - LEAST_STRETCH) * shown)

@@ -123,7 +123,8 @@ def train_walk_forward(
     familiar_events = after.take(np.flatnonzero(familiar))
     tails = [fit_tail_of_maxima(_daily_maxima(column, familiar_events)) for column in lived.statistics[familiar].T]
     first_tail, second_tail, third_tail = (
-        tail if tail.usable else before for tail, before in zip(tails, model.alarms, strict=True)
+        tail._replace(rehearsed=True) if tail.usable else before
+        for tail, before in zip(tails, model.alarms, strict=True)
     )
     model = dataclasses.replace(
         model,

@@ -61,7 +61,7 @@ def test_the_budget_is_kept_on_days_to_come() -> None:
 
 
 def test_what_reaches_further_asks_for_more() -> None:
-    """Thresholds rise with the tail, between two bounds beside what independent events would need."""
+    """Thresholds rise with the tail; days that were rehearsed alone may set them below what independent events need."""
     rates, budget = np.array([100.0]), AlertBudget()
     free = thresholds(rates, budget)
     heavy = AlarmTail(10.0, 4.0, TAIL_SHARE, MIN_AGENT_DAYS)
@@ -69,7 +69,9 @@ def test_what_reaches_further_asks_for_more() -> None:
     assert (thresholds(rates, budget, 0.2, heavy) > free).all()
     wild = AlarmTail(100.0, 400.0, TAIL_SHARE, MIN_AGENT_DAYS)
     assert np.allclose(thresholds(rates, budget, 0.2, wild), MAX_STRETCH * free)
-    calm, usual = AlarmTail(1.0, 0.1, TAIL_SHARE, 3_000), AlarmTail(4.0, 1.0, TAIL_SHARE, 3_000)
+    held_out = AlarmTail(1.0, 0.1, TAIL_SHARE, 3_000)
+    assert np.array_equal(thresholds(rates, budget, 0.2, held_out), free)
+    calm, usual = held_out._replace(rehearsed=True), AlarmTail(4.0, 1.0, TAIL_SHARE, 3_000, True)
     assert thresholds(rates, budget, 0.2, calm)[0, ::2] == pytest.approx(LEAST_STRETCH * free[0, ::2])
     seldom = thresholds(rates, budget, 0.2, calm._replace(days=MIN_AGENT_DAYS))[0] / free[0]
     assert (seldom > LEAST_STRETCH).all() and (np.diff(seldom) > 0.0).all() and (seldom < 1.0).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -23,7 +24,9 @@ from ..support.model_history import SALT, SETTINGS, history
 
 @pytest.fixture(scope="module")
 def trained() -> TrainedModel:
-    return train_model(history(500), SALT, "p-1", SETTINGS)
+    model = train_model(history(500), SALT, "p-1", SETTINGS)
+    first, second, third = model.alarms
+    return dataclasses.replace(model, alarms=(first, second._replace(rehearsed=True), third))
 
 
 @pytest.fixture(scope="module")

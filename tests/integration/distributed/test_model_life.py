@@ -54,9 +54,6 @@ def later(world: Any, days: int, growth: float = 1.0) -> list[bytes]:
     return made
 
 
-@pytest.mark.xfail(
-    reason="since decision 0038 the champion leaves out more of the growth, and one agent makes the challenger alert"
-)
 def test_a_challenger_from_the_archive_wins_and_drift_is_told(
     make_rig: Any, kafka: Any, serve: Any, world: Any, receiver: Receiver
 ) -> None:

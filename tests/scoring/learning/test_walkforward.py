@@ -11,6 +11,7 @@ import pytest
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.features import layout
+from trustwatch.models import betting
 from trustwatch.models.detector import FAMILIAR_EVENTS
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
@@ -42,6 +43,19 @@ def test_the_second_half_is_judged(learned: WalkForwardResult) -> None:
     for promised in (0.05, 0.2, 0.5):
         assert (learned.p_values <= promised).mean(axis=0) == pytest.approx(np.full(3, promised), abs=0.02)
     assert all(tail.days < EVENTS * 240_000 / DAY * AGENTS for tail in learned.model.alarms)
+
+
+def test_days_that_were_rehearsed_are_told_from_those_held_out(
+    learned: WalkForwardResult, kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a short history has too few days: thresholds rest on held-out ones, which lie among known days."""
+    assert not any(tail.rehearsed for tail in learned.model.alarms)
+    monkeypatch.setattr(betting, "MIN_AGENT_DAYS", 10)
+    found = train_walk_forward(kit.columns(make.stream(31, EVENTS, AGENTS)), make.SALT, "days", make.SETTINGS)
+    assert all(tail.rehearsed for tail in found.model.alarms)
+    assert all(
+        ours.days < held_out.days for ours, held_out in zip(found.model.alarms, learned.model.alarms, strict=True)
+    )
 
 
 def test_it_holds_for_days_to_come(learned: WalkForwardResult, kit: Any, make: Any) -> None:
