@@ -94,12 +94,12 @@ class KernelGate:
 
     Args:
         kernels: of one kind of work.
-        patient: true waits until another process has compiled them; false compiles them at the first call.
+        compiled_elsewhere: true waits until another process has compiled them; false compiles them at the first call.
     """
 
-    def __init__(self, *kernels: Any, patient: bool) -> None:
+    def __init__(self, *kernels: Any, compiled_elsewhere: bool) -> None:
         self._kernels = kernels
-        self._open = not patient
+        self._open = not compiled_elsewhere
 
     def is_open(self) -> bool:
         """Tell whether they are to be called; once true, it stays so."""

@@ -34,7 +34,7 @@ class LiveCallScorer:
         registry: where models lie.
         budget: the challenges that are accepted.
         domains: see `CallScorer`.
-        patient: whether there is no scorer until another process has compiled its kernels.
+        compiled_elsewhere: whether there is no scorer until another process has compiled its kernels.
 
     Attributes:
         scorer: None = there is none.
@@ -47,13 +47,15 @@ class LiveCallScorer:
         budget: ChallengeBudget,
         domains: Mapping[str, Sequence[str]] | None = None,
         *,
-        patient: bool = False,
+        compiled_elsewhere: bool = False,
     ) -> None:
         self._registry = registry
         self._budget = budget
         self._domains = domains
         self._tried = ""
-        self._gate = KernelGate(feature_kernel.observe, forest_evaluator.score_rows, patient=patient)
+        self._gate = KernelGate(
+            feature_kernel.observe, forest_evaluator.score_rows, compiled_elsewhere=compiled_elsewhere
+        )
         self.scorer: CallScorer | None = None
         self.missing_because = "the model is not loaded yet"
 

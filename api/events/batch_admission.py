@@ -57,17 +57,17 @@ class BatchAdmission:
         admission: the reference.
         salt: 1 to 64 bytes that no sender knows.
         claim_slots: of the memory of claims.
-        patient: whether `Admission` judges all records until another process has compiled the kernel.
+        compiled_elsewhere: whether `Admission` judges all records until another process has compiled the kernel.
     """
 
     def __init__(
-        self, admission: Admission, salt: bytes, claim_slots: int = CLAIM_SLOTS, *, patient: bool = False
+        self, admission: Admission, salt: bytes, claim_slots: int = CLAIM_SLOTS, *, compiled_elsewhere: bool = False
     ) -> None:
         self._admission = admission
         self._reader = ClaimReader(salt, admission.identities, claim_slots)
         self._senders: dict[SourceBinding, BatchSender] = {}
         self._next_sender_number = count()
-        self._gate = KernelGate(read_claims, patient=patient)
+        self._gate = KernelGate(read_claims, compiled_elsewhere=compiled_elsewhere)
         if self._gate.is_open():
             self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled or loaded now, in no request
 

@@ -117,7 +117,7 @@ class EventIntake:
         limits: learns sizes and rates.
         clock: seconds since 1970.
         new_id: text that never repeats, for ids of dead letters.
-        patient: see `BatchAdmission`.
+        compiled_elsewhere: see `BatchAdmission`.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class EventIntake:
         clock: Callable[[], float],
         new_id: Callable[[], str],
         *,
-        patient: bool = False,
+        compiled_elsewhere: bool = False,
     ) -> None:
         self.limits = limits
         self._log = log
-        self._admission = BatchAdmission(admission, new_id().encode(), patient=patient)
+        self._admission = BatchAdmission(admission, new_id().encode(), compiled_elsewhere=compiled_elsewhere)
         self._clock = clock
         self._new_id = new_id
         self._recent_ids = RecentEventIds()

@@ -43,7 +43,14 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         reserve=disk_reserve(settings, runtime.monotonic),
     )
     admission = Admission(AgentRegistry(settings.registry), runtime.principal_alias, runtime.store.identities)
-    intake = EventIntake(runtime.event_log, admission, limits, runtime.clock, runtime.new_id, patient=runtime.patient)
+    intake = EventIntake(
+        runtime.event_log,
+        admission,
+        limits,
+        runtime.clock,
+        runtime.new_id,
+        compiled_elsewhere=runtime.compiled_elsewhere,
+    )
     detector = SilenceDetector(settings.callers, runtime.monotonic())
     events = EventService(runtime, intake, detector, services.get(ServiceMetrics))
     dead_letters = DeadLetterService(runtime, services.get(StoreExecutor), events)

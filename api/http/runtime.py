@@ -51,7 +51,7 @@ class Runtime:
         actuation_statistics: how actuators fared in this process.
         services: services of slices that the composition root makes, since more than the application uses them.
         principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
-        patient: whether what can do without compiled kernels waits until another process has compiled them.
+        compiled_elsewhere: whether what can do without compiled kernels waits until another process has compiled them.
         on_startup: awaited in order before the first request.
         on_shutdown: awaited in order after the last one.
     """
@@ -78,7 +78,7 @@ class Runtime:
     active_version: Callable[[], str] | None = None
     services: tuple[object, ...] = ()
     principal_alias: Callable[[str, str], str] | None = None
-    patient: bool = False
+    compiled_elsewhere: bool = False
     on_startup: tuple[LifespanHook, ...] = ()
     on_shutdown: tuple[LifespanHook, ...] = ()
 

@@ -69,7 +69,7 @@ class EmbeddedPipelineWorker:
             edges=EdgeCollector(),
             models=models,
             vectors=None if self._spool is None else VectorCollector(),
-            patient=True,
+            compiled_elsewhere=True,
         )
         self._vectors = processor.vector_collector
         self.pipeline = SinglePartitionPipeline(

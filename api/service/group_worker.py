@@ -112,7 +112,7 @@ class GroupPipelineWorker:
             edges=EdgeCollector(),
             models=self._models,
             vectors=vectors,
-            patient=True,
+            compiled_elsewhere=True,
         )
         processor.control_records.partition_count = self.partitions
         return processor

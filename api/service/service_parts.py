@@ -138,7 +138,7 @@ def _make_call_scorer(settings: Settings, roles: ServiceRoles) -> LiveCallScorer
     if not (roles.api and settings.risk.call_model):
         return None
     return LiveCallScorer(
-        open_model_registry(settings), settings.risk.challenge_budget, settings.domains(), patient=True
+        open_model_registry(settings), settings.risk.challenge_budget, settings.domains(), compiled_elsewhere=True
     )
 
 
@@ -188,7 +188,7 @@ def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
         active_version=lambda: parts.models.version,
         services=_services_of(parts),
         principal_alias=parts.principal_alias,
-        patient=True,
+        compiled_elsewhere=True,
     )
 
 

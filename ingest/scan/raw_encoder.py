@@ -53,7 +53,7 @@ class RawEncoder:
         encoder: the reference path, for records that are unusual or name something for the first time.
         decode: reads those. Whatever `decode_event` accepts it must read as the same event.
         places: of the memory of agents, scope sets, and addresses; a power of two, 2,048 or more.
-        patient: whether all records take the reference path until another process has compiled the kernel.
+        compiled_elsewhere: whether all records take the reference path until another process has compiled the kernel.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RawEncoder:
         decode: EventDecoder = decode_event,
         places: int = _TABLE_SLOTS,
         *,
-        patient: bool = False,
+        compiled_elsewhere: bool = False,
     ) -> None:
         self._encoder = encoder
         self._decode = decode
@@ -73,7 +73,7 @@ class RawEncoder:
         )
         self._members = allocate_member_spans()
         self._remembered = 0
-        self._gate = KernelGate(scan_records, patient=patient)
+        self._gate = KernelGate(scan_records, compiled_elsewhere=compiled_elsewhere)
 
     @staticmethod
     def slots_for(agents: int) -> int:

@@ -98,7 +98,7 @@ class _JudgingEngine(Engine):
 
 
 def _process_events(engine: Engine, encoder: ColumnEncoder, policy: LivePolicy) -> None:
-    processor = Processor(engine, encoder, DuplicateWindow(1), policy, patient=True)
+    processor = Processor(engine, encoder, DuplicateWindow(1), policy, compiled_elsewhere=True)
     agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
     records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]
     records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))

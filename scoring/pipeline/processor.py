@@ -60,7 +60,7 @@ class Processor:
         edges: picks out who had to do with whom; None where nobody writes it.
         models: other versions, for commands to switch; None where there is one model alone.
         vectors: packs what was computed, for the archive; None where nobody keeps it.
-        patient: see `RawEncoder`.
+        compiled_elsewhere: see `RawEncoder`.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Processor:
         models: ActiveModels | None = None,
         vectors: VectorCollector | None = None,
         *,
-        patient: bool = False,
+        compiled_elsewhere: bool = False,
     ) -> None:
         self.engine = engine
         self.duplicate_window = window
@@ -86,7 +86,7 @@ class Processor:
         self.control_records = ControlRecords(engine, self.decision_maker, self.model_switcher, edges)
         """Applies control records, and keeps what the pipeline has to commit of them."""
         places = RawEncoder.slots_for(self.engine.settings.capacity)
-        self._encoder = RawEncoder(encoder, decode, places, patient=patient)
+        self._encoder = RawEncoder(encoder, decode, places, compiled_elsewhere=compiled_elsewhere)
 
     def apply(self, batch: RecordBatch) -> AppliedBatch:
         """Apply a batch; records of different kinds keep their order."""

@@ -48,10 +48,10 @@ def test_who_can_wait_calls_a_kernel_once_another_process_has_compiled_it(
     path.write_text(KERNEL)
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
     here, there = load_module(path), load_module(path)
-    gate = compilation.KernelGate(here.twice, patient=True)
+    gate = compilation.KernelGate(here.twice, compiled_elsewhere=True)
 
     assert not gate.is_open()
-    assert compilation.KernelGate(here.twice, patient=False).is_open()
+    assert compilation.KernelGate(here.twice, compiled_elsewhere=False).is_open()
     assert there.twice(21) == 42
     index = here.twice._cache._cache_file
     (name,) = index._load_index().values()

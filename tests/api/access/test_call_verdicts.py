@@ -254,7 +254,7 @@ def test_a_model_is_used_once_its_kernels_are_compiled(tmp_path: Path, monkeypat
     monkeypatch.setattr(compilation, "is_kept", lambda *kernels: bool(kept))
     save_trained_model(tmp_path / "installed", call_model(NOW_MS), CALL_SETTINGS, 1, 0)
     registry = ModelRegistry(tmp_path / "models", tmp_path / "installed")
-    live = LiveCallScorer(registry, ChallengeBudget(), patient=True)
+    live = LiveCallScorer(registry, ChallengeBudget(), compiled_elsewhere=True)
 
     live.use_version("calls")
     assert live.scorer is None and live.missing_because == "its kernels are being compiled"

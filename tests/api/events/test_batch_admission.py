@@ -93,7 +93,7 @@ def test_all_is_judged_one_by_one_until_the_kernel_is_compiled(monkeypatch: pyte
     kept: list[object] = []
     monkeypatch.setattr(compilation, "is_kept", lambda *kernels: bool(kept))
     both = Both()
-    both.batch = BatchAdmission(both.reference, b"salt", 1 << 10, patient=True)
+    both.batch = BatchAdmission(both.reference, b"salt", 1 << 10, compiled_elsewhere=True)
     parcels = native(*(compact(changed("agent.id", name)) for name in "abc"), b"{")
 
     assert both.check(parcels, BINDINGS["all"]) == 0

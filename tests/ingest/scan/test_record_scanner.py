@@ -521,7 +521,7 @@ def test_records_are_read_without_the_kernel_until_it_is_compiled(monkeypatch: p
     compiled: list[object] = []
     monkeypatch.setattr(compilation, "is_kept", lambda *kernels: bool(compiled))
     pair = ScannerAndReference()
-    pair.raw = RawEncoder(ColumnEncoder(SALT, DOMAINS), places=2048, patient=True)
+    pair.raw = RawEncoder(ColumnEncoder(SALT, DOMAINS), places=2048, compiled_elsewhere=True)
     payloads = [compact(WHOLE), b"{", compact(changed("agent.id", "agent-2"))]
 
     pair.check(payloads)
