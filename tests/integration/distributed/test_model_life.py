@@ -59,7 +59,9 @@ def test_a_challenger_from_the_archive_wins_and_drift_is_told(
 ) -> None:
     """Trained on schedule from what is archived; promoted by figures in every partition; drift told to a webhook, once;
     rolled back."""
-    rig = make_rig(kafka, more=ARCHIVE)
+    # The events are of last week, ticks of today: one between two batches would end their evidence, and what the
+    # champion suspects (what training leaves out) would follow the pace of the test.
+    rig = make_rig(kafka, more=ARCHIVE, tick_s=3600)
     (rig.folder / "soc.secret").write_text(SECRET)
     archiver, replica, first = serve(rig, "--archiver-only"), serve(rig, "--api-only"), rig.worker()
     wait(replica.is_ready, 90.0)

@@ -91,8 +91,9 @@ def test_poison_becomes_dead_letters_and_stops_nothing(rig: Any) -> None:
         for poison in poisons(agent):
             told = producer.send(topic, poison.value, key, poison.headers, partition).get(10)
             expected[partition, told.offset] = poison
-        lost = producer.send(topic, json.dumps(event(agent, 7)).encode(), key, [], (partition + 1) % PARTITIONS).get(10)
-        expected[lost.partition, lost.offset] = Poison(json.dumps(event(agent, 7)).encode(), [], "partition")
+        stray = json.dumps(event(agent, 7)).encode()
+        lost = producer.send(topic, stray, key, [], (partition + 1) % PARTITIONS).get(10)
+        expected[lost.partition, lost.offset] = Poison(stray, [], "partition")
         for count in range(20):
             producer.send(topic, json.dumps(event(agent, count)).encode(), key, [], partition)
             value, headers = cloud_event(agent, count)
