@@ -27,6 +27,7 @@ from trustwatch.lab import (
     store_frames,
 )
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS
+from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS
 from trustwatch.scoring.policy.policy_file import PolicyFile
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
@@ -133,6 +134,8 @@ def features_page() -> str:
         "|---|---|---|---|---|---|",
         *rows,
         "",
+        *_hard_signals_table(),
+        "",
         *_state_table(),
     ]
     return _page("All features", "How they are measured: [features](../docs/features.md).", lines)
@@ -197,6 +200,21 @@ def _state_table() -> list[str]:
     """Bytes of an agent by part."""
     rows = [f"| `{name}` | {layout.STATE_ROW[name].itemsize} | {held} |" for name, held in STATE_PARTS.items()]
     return ["## State of an agent", "", "| part | bytes | holds |", "|---|---|---|", *rows]
+
+
+def _hard_signals_table() -> list[str]:
+    """Every rule beside the model, with its weight."""
+    rows = [f"| `{signal.code}` | {signal.weight:g} | {signal.meaning} |" for signal in HARD_SIGNALS]
+    return [
+        "## Hard signals",
+        "",
+        "Rules beside the model. The weight is added to the evidence of the event, on the scale of the thresholds",
+        "([risk](../docs/risk.md#evidence)). `risk.disabled_signals` switches them off by name.",
+        "",
+        "| signal | weight | fires when |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
 PAGES: dict[str, Callable[[], str]] = {
