@@ -136,6 +136,8 @@ def features_page() -> str:
         "",
         *_hard_signals_table(),
         "",
+        *REASON_CODES,
+        "",
         *_state_table(),
     ]
     return _page("All features", "How they are measured: [features](../docs/features.md).", lines)
@@ -200,6 +202,20 @@ def _state_table() -> list[str]:
     """Bytes of an agent by part."""
     rows = [f"| `{name}` | {layout.STATE_ROW[name].itemsize} | {held} |" for name, held in STATE_PARTS.items()]
     return ["## State of an agent", "", "| part | bytes | holds |", "|---|---|---|", *rows]
+
+
+REASON_CODES = (
+    "## Codes of reasons",
+    "",
+    "`reasons[].code` of answers, decisions and alerts is one of these:",
+    "",
+    "- a hard signal: `use_after_revocation`",
+    "- a feature: `target_surprise`; where the name is new to the agent, `first_seen_` and the feature without",
+    "  `_surprise`: `first_seen_target`",
+    "- `risk_relaxed`, `baseline_known`: the level went down without an event; enough is known of the agent now",
+    "- `released`, `feedback`: a person vouched for the agent; a person's feedback took evidence back",
+)
+"""What a receiver of reasons has to expect, by hand."""
 
 
 def _hard_signals_table() -> list[str]:
