@@ -212,7 +212,7 @@ REASON_CODES = (
     "- a hard signal: `use_after_revocation`",
     "- a feature: `target_surprise`; where the name is new to the agent, `first_seen_` and the feature without",
     "  `_surprise`: `first_seen_target`",
-    "- `risk_relaxed`, `baseline_known`: the level went down without an event; enough is known of the agent now",
+    "- `risk_relaxed`, `baseline_known`: no new evidence came, and the level went down; enough is known now",
     "- `released`, `feedback`: a person vouched for the agent; a person's feedback took evidence back",
 )
 """What a receiver of reasons has to expect, by hand."""
