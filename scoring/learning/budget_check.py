@@ -63,12 +63,12 @@ class BudgetReport(NamedTuple):
         ]
         for report in self.levels:
             lines.append(
-                f"  {report.level}: {report.observed:.3g} observed, {report.budget:g} promised{self._verdict(report)}"
+                f"  {report.level}: {report.observed:.3g} observed, budget {report.budget:g}{self._verdict(report)}"
             )
         if self.groups_of_the_fleet:
             lines.append(
                 f"{self.groups_of_the_fleet} of {self.groups_of_the_fleet + self.groups_of_their_own} peer groups have "
-                "too little history of their own: they are judged by the fleet's"
+                "too little history of their own: they are judged by the fleet's calibration"
             )
         return lines
 
