@@ -267,7 +267,7 @@ class _WatchedCall:
 
     def hash_arguments(self) -> str | None:
         """Hash of the request, files included, for a question about it."""
-        return self._trace.hash_arguments(_letters_of(self._params))
+        return self._trace.hash_arguments(_serialized_without_id(self._params))
 
     async def finish_trace(self, untrusted: bool | None) -> None:
         """Look a message up that began a conversation, and remember what the answers told."""
@@ -333,14 +333,14 @@ def _parts_of(message: Any) -> dict[str, list[object]]:
     return parts
 
 
-def _letters_of(params: Any) -> str:
-    """A request to the letter, but for the id of its message, which is new when it is sent again."""
-    told = type(params)()
-    told.CopyFrom(params)
-    if hasattr(told, "message"):
-        told.message.ClearField("message_id")
-    letters: bytes = told.SerializeToString(deterministic=True)
-    return letters.hex()
+def _serialized_without_id(params: Any) -> str:
+    """A whole request as text, but for the id of its message, which is new when it is sent again."""
+    request = type(params)()
+    request.CopyFrom(params)
+    if hasattr(request, "message"):
+        request.message.ClearField("message_id")
+    serialized: bytes = request.SerializeToString(deterministic=True)
+    return serialized.hex()
 
 
 def refusal_error(ruling: Ruling) -> A2AError:

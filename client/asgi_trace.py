@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -17,7 +18,10 @@ Receive = Callable[[], Awaitable[Message]]
 MAX_BODY_BYTES = 131_072
 """Longer bodies are not read ahead of the app as a whole; what is read is looked at as a text."""
 MAX_ANSWER_BYTES = 262_144
-_NOT_TO_BE_TOLD = object()
+_NEVER_THE_SAME = object()
+"""Arguments that have another hash each time."""
+_READING_HEADERS = (b"content-type", b"content-encoding")
+"""Headers by which an app reads a body: the same bytes are 5 as JSON and 9,999 as a form."""
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -46,10 +50,15 @@ class RequestTrace:
             self._trace.start(None, action, self._values())
 
     def hash_arguments(self) -> str | None:
-        """Hash of path, query and body, for a question; of a body that was not read whole it is another each time."""
-        query = self._scope.get("query_string", b"").decode("latin-1")
-        given = [self._scope.get("path"), query, self._body.decode("latin-1")] if self._is_whole else _NOT_TO_BE_TOLD
-        return self._trace.hash_arguments(given)
+        """Hash of method, path, query, body and its type, for a question; of a body that was not read whole it is
+        another each time."""
+        if not self._is_whole:
+            return self._trace.hash_arguments(_NEVER_THE_SAME)
+        scope = self._scope
+        path, raw_path, query = scope.get("path"), scope.get("raw_path") or b"", scope.get("query_string", b"")
+        reading = [pair for pair in scope.get("headers", ()) if pair[0] in _READING_HEADERS]
+        texts = [value.decode("latin-1") for value in (raw_path, query, self._body, *chain.from_iterable(reading))]
+        return self._trace.hash_arguments([scope.get("method"), path, *texts])
 
     def add_to_event(self, event: AuditEvent) -> None:
         """Write what is known of the call into its event."""

@@ -86,7 +86,14 @@ def is_kept(*kernels: Any) -> bool:
     """
     processor = cpu_target.target_context.codegen().magic_tuple()
     files = [getattr(getattr(kernel, "_cache", None), "_cache_file", None) for kernel in kernels]
-    return all(file is None or any(key[1] == processor for key in file._load_index()) for file in files)
+    return all(file is None or _has_code(file, processor) for file in files)
+
+
+def _has_code(file: Any, processor: Any) -> bool:
+    """Tell whether there is code for a *processor*."""
+    # numba lists code before it writes it: who trusted the list would compile what another process has just compiled.
+    names = [name for key, name in file._load_index().items() if key[1] == processor]
+    return any(Path(file._data_path(name)).exists() for name in names)
 
 
 class KernelGate:

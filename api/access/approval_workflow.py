@@ -30,8 +30,8 @@ PENDING_TIMEOUT_S = 3600.0
 """An approval that nobody gives or refuses is over then; the next request asks anew."""
 
 MAX_PENDING_PER_AGENT = 5
-"""Approvals that may wait for persons about one agent, those included that are being written; a further request finds
-the newest of them."""
+"""Approvals that may wait for persons about one agent, those included that are being written. A further request finds
+the newest of those that wait, or none while some are being written."""
 
 MAX_REQUESTS_IN_FLIGHT = 1_000
 """Requests for approval that may wait for the store at a time."""

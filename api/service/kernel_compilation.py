@@ -24,8 +24,12 @@ def parts_beside_service(*, workers: bool, calls: bool) -> list[KernelPart]:
         workers: whether a worker runs here. It compiles the features itself, at the same time.
         calls: whether calls are judged here.
     """
-    wanted = [KernelPart.JUDGING] if workers else [KernelPart.FEATURES] if calls else []
-    return [part for part in (*wanted, KernelPart.READING) if not is_part_kept(part)]
+    parts = [part for part in (KernelPart.JUDGING, KernelPart.READING) if not is_part_kept(part)]
+    if workers:
+        return parts
+    # Whoever compiles features scores whole events, so that judging is compiled, too, where only that is missing.
+    features = [KernelPart.FEATURES] if calls and not is_scoring_kept() else []
+    return features + [part for part in parts if part is not KernelPart.JUDGING]
 
 
 def is_scoring_kept() -> bool:
@@ -50,7 +54,11 @@ async def compile_beside_service(parts: Sequence[KernelPart], model_dir: Path, q
     if not ended.done():
         process.terminate()
     elif ended.result():
-        _log.error("kernels were not compiled: records are read the slower way", exit_status=ended.result())
+        _log.error(
+            "kernels were not compiled: records are read the slower way, and calls may be judged by the level alone",
+            exit_status=ended.result(),
+            advice="run `trustwatch compile`, which says why",
+        )
     await ended
 
 

@@ -191,9 +191,15 @@ def _check_targets(webhooks: list[str], actuators: list[str]) -> None:
 
 
 def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> None:
-    """Client ids are names within one issuer, so every caller must say whose tokens are meant."""
+    """Client ids are names within one issuer, so every caller must say whose tokens are meant.
+
+    A caller sees the dead letters that carry its name, so none may have the name of the pipeline.
+    """
     seen: dict[tuple[str | None, ...], int] = {}
     for index, caller in enumerate(callers):
+        if caller.name == PIPELINE_SENDER:
+            why = f"`{PIPELINE_SENDER}` stands for what the pipeline refuses, of all tenants"
+            raise ValueError(f"{why}: choose another name - at `$.callers[{index}].name`")
         at = f"at `$.callers[{index}].authenticated_by`"
         if caller.authenticated_by is None and len(issuers) > 1:
             raise ValueError(f"required, since several issuers are configured; one of {', '.join(issuers)} - {at}")
@@ -206,10 +212,7 @@ def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> Non
 
 
 def _check_topics(topics: Iterable[ForeignTopicSettings], callers: Iterable[CallerSettings]) -> None:
-    """A caller sees the dead letters that carry its name, so neither a topic nor the pipeline may have it too."""
-    for index, caller in enumerate(callers):
-        if caller.name == PIPELINE_SENDER:
-            raise ValueError(f"names what the pipeline refuses, of all tenants - at `$.callers[{index}].name`")
+    """A caller sees the dead letters that carry its name, so no topic may have it too."""
     taken = {caller.name: index for index, caller in enumerate(callers)}
     for index, topic in enumerate(topics):
         if topic.name in taken:

@@ -320,24 +320,32 @@ def update(
             by_concern[r, concern, CONCERN_STATISTIC] = row.statistic[concern]
             by_concern[r, concern, SUSPICION] = row.suspicion[concern]
         out[r, GAIN], out[r, STATISTIC] = by_concern[r, gravest, CONCERN_GAIN], row.statistic[gravest]
-        if out[r, GAIN] > 0.0:
+        is_graver = out[r, GAIN] > 0.0
+        if is_graver or by_concern[r, COMPROMISE, CONCERN_GAIN] > 0.0:
             is_raised = row.level > out[r, LEVEL_BEFORE]
-            row.concern = _concern_after(row, is_raised, gravest, p_values[r], limits)
+            row.concern = _concern_after(row, is_raised, gravest, is_graver, p_values[r], limits)
         out[r, CONCERN] = row.concern
         out[r, SCORE], out[r, CONFIDENCE], out[r, EVENTS] = row.score, row.confidence, row.events
 
 
 @compiled
-def _concern_after(row: Any, is_raised: bool, gravest: int, p_values: Any, bounds: Any) -> int:
-    """Concern that the level is about after an event: compromise, as long as it has brought that level by itself.
+def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_values: Any, bounds: Any) -> int:
+    """Concern that the level is about after an event: compromise, where it reaches that level by itself, or where it
+    was named since the level last rose.
 
     Whoever acts for an agent can make noise that is odder still, and policy may be milder about noise.
+
+    Args:
+        is_raised: the event raised the level.
+        gravest: concern of the highest statistic.
+        is_graver: the event raised that statistic.
+        p_values, bounds: of the event, (3,), and of the agent, (3, 3).
     """
     brought = row.concern == COMPROMISE and row.level >= MEDIUM and not is_raised
     reached = level_for_score(displayed_score(row.statistic[COMPROMISE], bounds[COMPROMISE]))
     if brought or reached >= max(MEDIUM, row.level):
         return COMPROMISE
-    return _concern_of(gravest, p_values)
+    return _concern_of(gravest, p_values) if is_graver else int(row.concern)
 
 
 @compiled

@@ -1,8 +1,9 @@
 """Promised against observed: what the alert budget says, and what it would have let through on the model's own history.
 
 Every event of a training history has an honest p-value, from a detector that had not seen it. Run through the risk
-kernel in order, with the hard signals that they set off, they show how often normal agents would have reached each
-level. The thresholds come from the same history, so that the truth is a little worse.
+kernel in order, they show how often normal agents would have reached each level. Hard signals that they set off are
+included where training rehearsed the history's end, and left out elsewhere. The thresholds come from the same history,
+so that the truth is a little worse.
 
 A budget of one alert in a thousand agent-days can not be checked on a hundred of them; then the answer is that nobody
 knows.
@@ -59,7 +60,8 @@ class BudgetReport(NamedTuple):
     def describe(self) -> list[str]:
         """The promise in words, one line each."""
         lines = [
-            f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days (hard signals included):"
+            f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days (hard signals included, "
+            "where it was long enough to rehearse):"
         ]
         for report in self.levels:
             lines.append(
@@ -104,7 +106,7 @@ def check_budget(
         p_values: float64 (n, 3), held-out p-values of each by concern, see `train_with_held_out`.
         settings: budget and risk that are asked about.
         habits: int8 (n,), see `risk.update`; None = all are usual.
-        signals: float64 (n,), likewise; None = there were none.
+        signals: float64 (n,), evidence of hard signals, likewise; None leaves them out.
     """
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, event_columns.GROUP]

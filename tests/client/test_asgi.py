@@ -551,6 +551,33 @@ def test_a_question_binds_an_approval_to_the_very_request() -> None:
     assert all(one.arguments is None for one in judge.asked), "no session, no origins"
 
 
+POLYGLOT = b'{"amount": 5, "note": "&amount=9999&"}'
+JSON, FORM = {"content-type": "application/json"}, {"content-type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        ("POST", "/send", {"content": POLYGLOT, "headers": FORM}),
+        ("POST", "/send", {"content": POLYGLOT, "headers": JSON | {"content-encoding": "deflate"}}),
+        ("POST", "/%73end", {"content": POLYGLOT, "headers": JSON}),
+        ("PUT", "/send", {"content": POLYGLOT, "headers": JSON}),
+    ],
+    ids=["type", "encoding", "raw path", "method"],
+)
+def test_no_approval_holds_for_the_same_bytes_read_otherwise(altered: tuple[str, str, dict[str, Any]]) -> None:
+    """An app reads another amount in them, or routes them elsewhere; what an action is called is the user's choice."""
+    judge = ScriptedJudge(CallVerdict("allow", allow=True))
+    origins, action = OriginTracker(FixedKeys()), lambda scope: "send"
+    middle = TrustMiddleware(make_mail_app(), caller=caller, calls=judge, origins=origins, action=action)
+    app = Authenticated(middle)
+    for method, path, told in (("POST", "/send", {"content": POLYGLOT, "headers": JSON}), altered) * 2:
+        ask(app, method, path, **told)
+
+    approved, other, again, _ = judge.hashes
+    assert approved == again != other
+
+
 def test_origins_do_not_need_questions() -> None:
     told = RecordingSender()
     middle = TrustMiddleware(make_mail_app(), caller=talking, sender=told, origins=OriginTracker(FixedKeys()))

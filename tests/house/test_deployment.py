@@ -6,6 +6,8 @@ import fnmatch
 import os
 import re
 import shlex
+import stat
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from trustwatch.api.cli.main import make_app
+from trustwatch.api.data_at_rest import closed_bits
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import OVERRIDES, SETTINGS_FILE, load_settings
 from typer.main import get_command
@@ -74,6 +77,24 @@ def test_scripts_call_us() -> None:
 
     assert "warm-kernels: trustwatch replay" in found
     assert "first-start: trustwatch train" in found
+
+
+def test_kernels_of_the_image_are_readable_by_its_user(tmp_path: Path) -> None:
+    """The build runs as root and commands work with umask 077, while the container copies kernels as another user."""
+    command, kernels = tmp_path / "bin" / "trustwatch", tmp_path / "kernels"
+    command.parent.mkdir()
+    writes = 'mkdir -p "$NUMBA_CACHE_DIR/$1"; touch "$NUMBA_CACHE_DIR/$1/kernel.nbc"'
+    command.write_text(f"#!/bin/sh\numask {closed_bits({}):o}; {writes}\n")
+    command.chmod(0o755)
+    paths = os.pathsep.join((str(command.parent), os.environ["PATH"]))
+
+    subprocess.run(
+        [ROOT / "deploy" / "warm-kernels"], env={"PATH": paths, "NUMBA_CACHE_DIR": str(kernels)}, check=True, timeout=60
+    )
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (kernels, *kernels.rglob("*"))}
+    assert modes["compile"] & 0o055 == 0o055
+    assert all(mode & 0o004 for mode in modes.values())
 
 
 def test_every_variable_is_a_setting() -> None:

@@ -61,6 +61,20 @@ def test_who_can_wait_calls_a_kernel_once_another_process_has_compiled_it(
     assert gate.is_open()
 
 
+def test_code_that_is_listed_and_not_yet_written_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba writes the list first; who called the kernel then would compile it, and hold up whom it answers."""
+    path = tmp_path / "kernel_of_a_test.py"
+    path.write_text(KERNEL)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    here, there = load_module(path), load_module(path)
+    assert there.twice(21) == 42
+    assert compilation.is_kept(here.twice)
+
+    (code,) = (tmp_path / "cache").rglob("*twice*.nbc")
+    code.unlink()
+    assert not compilation.is_kept(here.twice)
+
+
 def test_a_kernel_for_kernels_alone_is_no_jump_to_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python has no entry to it."""
     path = tmp_path / "kernel_of_a_test.py"

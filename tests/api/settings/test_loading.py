@@ -264,5 +264,5 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
 def test_no_caller_has_the_name_of_what_the_pipeline_refuses(tmp_path: Path) -> None:
     """It would see records of all tenants among its dead letters."""
     text = FULL.replace("name: gateway, client_id: gw", "name: pipeline, client_id: gw")
-    with pytest.raises(ConfigError, match=r"of all tenants - at `\$\.callers\[0\]\.name`"):
+    with pytest.raises(ConfigError, match=r"choose another name - at `\$\.callers\[0\]\.name`"):
         load(tmp_path, text, SOC_SECRET=SECRET)

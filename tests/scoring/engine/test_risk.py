@@ -499,6 +499,20 @@ def test_a_hijack_behind_noise_is_named() -> None:
     assert named == "compromise"
 
 
+def test_a_hijack_behind_usual_noise_is_named_as_soon_as_it_gives_the_level() -> None:
+    """Noise that has become usual raises nothing more, though its statistic still stands above the hijack's."""
+    agent = ByConcern()
+    for minute in range(8):
+        agent.judge(T0 + minute * 1000, (0.5, 1e-9, 0.5))
+    louder = 0
+    for minute in range(8, 14):
+        named = agent.judge(T0 + minute * 1000, (1e-4, 0.18, 0.5))
+        hijack, noise, _ = agent.state["statistic"][0]
+        assert named == ("compromise" if hijack >= BOUNDS[0, 2] else "malfunction")
+        louder += named == "compromise" and noise > hijack
+    assert louder
+
+
 def test_hard_signals_tell_of_compromise() -> None:
     """Where it has no share of the budget, they count for malfunction (`One` has such thresholds)."""
     agent = ByConcern()
