@@ -27,6 +27,7 @@ from trustwatch.lab import (
     store_frames,
 )
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS
+from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS
 from trustwatch.scoring.policy.policy_file import PolicyFile
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
@@ -133,6 +134,10 @@ def features_page() -> str:
         "|---|---|---|---|---|---|",
         *rows,
         "",
+        *_hard_signals_table(),
+        "",
+        *REASON_CODES,
+        "",
         *_state_table(),
     ]
     return _page("All features", "How they are measured: [features](../docs/features.md).", lines)
@@ -197,6 +202,35 @@ def _state_table() -> list[str]:
     """Bytes of an agent by part."""
     rows = [f"| `{name}` | {layout.STATE_ROW[name].itemsize} | {held} |" for name, held in STATE_PARTS.items()]
     return ["## State of an agent", "", "| part | bytes | holds |", "|---|---|---|", *rows]
+
+
+REASON_CODES = (
+    "## Codes of reasons",
+    "",
+    "`reasons[].code` of answers, decisions and alerts is one of these:",
+    "",
+    "- a hard signal: `use_after_revocation`",
+    "- a feature: `target_surprise`; where the name is new to the agent, `first_seen_` and the feature without",
+    "  `_surprise`: `first_seen_target`",
+    "- `risk_relaxed`, `baseline_known`: no new evidence came, and the level went down; enough is known now",
+    "- `released`, `feedback`: a person vouched for the agent; a person's feedback took evidence back",
+)
+"""What a receiver of reasons has to expect, by hand."""
+
+
+def _hard_signals_table() -> list[str]:
+    """Every rule beside the model, with its weight."""
+    rows = [f"| `{signal.code}` | {signal.weight:g} | {signal.meaning} |" for signal in HARD_SIGNALS]
+    return [
+        "## Hard signals",
+        "",
+        "Rules beside the model. The weight is added to the evidence of the event, on the scale of the thresholds",
+        "([risk](../docs/risk.md#evidence)). `risk.disabled_signals` switches them off by name.",
+        "",
+        "| signal | weight | fires when |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
 PAGES: dict[str, Callable[[], str]] = {

@@ -19,7 +19,9 @@ from ..cli.remote import (
 )
 from ..cli.terminal import JsonOption, print_message, write_json, write_line, write_table
 
-approvals_app = typer.Typer(name="approvals", no_args_is_help=True, help="What persons are asked, and what they said.")
+approvals_app = typer.Typer(
+    name="approvals", no_args_is_help=True, help="Approvals: what waits for a person, and the answers."
+)
 
 ApprovalArgument = Annotated[str, typer.Argument(help="id of the approval")]
 WhyOption = Annotated[str, typer.Option(help="why; kept, and part of the audit event")]
@@ -142,7 +144,7 @@ def blast_radius(
     days: Annotated[float, typer.Option(help="seen in the last so many days", min=0.04, max=3650)] = 7.0,
     json: JsonOption = False,
 ) -> None:
-    """Show whom an agent delegated to or called, and theirs, with their own risk."""
+    """Show the agents that an agent delegated to or called, directly or through others, with their risk."""
     path = f"/v1/agents/{quote(agent, safe='')}/blast-radius"
     with closing(ServiceClient(url, token)) as service:
         report = service.get(path, tenant=tenant, issuer=issuer, days=days)

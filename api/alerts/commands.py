@@ -19,7 +19,9 @@ from ..cli.remote import (
 )
 from ..cli.terminal import JsonOption, print_message, write_json, write_table
 
-alerts_app = typer.Typer(name="alerts", no_args_is_help=True, help="Alerts: how they fare, and a test of the targets.")
+alerts_app = typer.Typer(
+    name="alerts", no_args_is_help=True, help="Alerts: their deliveries, and a test of the targets."
+)
 
 POLL_EVERY_S = 0.5
 NOT_STARTED = {"status": "waiting", "attempts": 0, "why": "no worker has taken it up yet"}
@@ -53,7 +55,7 @@ def test(
     wait: Annotated[float, typer.Option(help="wait so long for the end of the deliveries, s")] = 30.0,
     json: JsonOption = False,
 ) -> None:
-    """Send a test alert on the way that every alert takes, and show how it fares (scope trust.admin).
+    """Send a test alert through the outbox, as any alert, and show its deliveries (scope trust.admin).
 
     Ends with status 1 unless every target has taken it.
     """

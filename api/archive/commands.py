@@ -25,7 +25,7 @@ def archive_command(
     settings: SettingsFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Tell what an archive holds: dates, events, feature vectors, files, and how far it goes."""
+    """Show what an archive holds: dates, events, feature vectors, files, and the offset that it reaches."""
     require_extra("archive", "`trustwatch archive` reads Parquet")
     from ...ingest.archive.archive_reader import count_archive
 

@@ -70,7 +70,7 @@ class PartitionArchiver:
                 try:
                     event = decode_event(record.payload)
                 except MalformedEvent as error:  # it is in the dead letters, with its bytes
-                    _log.warning("a logged record is no event", offset=offset, error=str(error))
+                    _log.warning("a logged record is not an event", offset=offset, error=str(error))
                     continue
                 self.events.append(EventToArchive(offset, record.received_ms, event, record.payload))
                 self.bytes += len(record.payload)

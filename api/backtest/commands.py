@@ -258,7 +258,7 @@ def replay_command(
     agents: Annotated[int, typer.Option(help="agents held in memory at once", min=1)] = 50_000,
     json: JsonOption = False,
 ) -> None:
-    """Run history through the identical live path and write what it would have said."""
+    """Run history through the live path and write the scores and levels that it would have given."""
     started = clock.monotonic()
     configured = load_process_settings(settings)
     replayed = HistoryReplay(

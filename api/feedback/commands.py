@@ -28,7 +28,9 @@ from ..cli.remote import (
 from ..cli.terminal import JsonOption, fail, print_message, stderr_console, write_json, write_line, write_table
 
 feedback_app = typer.Typer(
-    name="feedback", no_args_is_help=True, help="What people say of decisions, and what follows from it."
+    name="feedback",
+    no_args_is_help=True,
+    help="Feedback on decisions: false and true positives, and the rules that follow.",
 )
 
 POLL_EVERY_S = 0.3
@@ -88,7 +90,7 @@ def add(
     token: TokenOption = "",
     json: JsonOption = False,
 ) -> None:
-    """Say of a decision that it was right or wrong; a rule is shown at work on the last days before it is adopted."""
+    """Say that a decision was right or wrong. Before a rule is adopted, a preview shows what it would have changed."""
     kind, expires_in_s = parse_verdict(verdict), parse_duration(expires)
     with closing(ServiceClient(url, token)) as service:
         path = f"/v1/decisions/{quote(decision, safe='')}/feedback"
@@ -124,7 +126,7 @@ def list_feedback(
     limit: Annotated[int, typer.Option(help="most to list")] = 50,
     json: JsonOption = False,
 ) -> None:
-    """List what was said, newest first, with what each rule did."""
+    """List feedback, newest first, with the events that each rule matched."""
     with closing(ServiceClient(url, token)) as service:
         given = {"status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
         rows = list(paged_items(service, "/v1/feedback", limit, **given))

@@ -42,7 +42,7 @@ METRICS: Final = (
         "trustwatch_events_total",
         "counter",
         "events",
-        "events at the door by source and outcome: accepted, duplicate, rejected or skipped",
+        "events at the intake by source and outcome: accepted, duplicate, rejected or skipped",
         ("source", "outcome"),
     ),
     MetricDefinition(

@@ -254,7 +254,7 @@ def train_command(
     version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
     one_question: Annotated[
         bool,
-        typer.Option("--one-question", help="levels follow from all oddities as one question, not from each concern"),
+        typer.Option("--one-question", help="levels follow from all evidence together, not from each concern"),
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -313,12 +313,12 @@ def _training_facts(trained: TrainedVersion, history: EventHistoryReader, rehear
 def _calibration_text(events: int) -> str:
     if events:
         return (
-            f"rehearsed: agents with {FAMILIAR_EVENTS} events here are judged by {events} events of such, "
-            "newcomers by others"
+            f"rehearsed: agents with {FAMILIAR_EVENTS} events here are compared with {events} events of such agents, "
+            "newcomers with events of others"
         )
     return (
-        f"not rehearsed, too little of the history's end is of agents with {FAMILIAR_EVENTS} events before it: "
-        "all agents are judged as newcomers, and less is noticed; a longer history mends it"
+        f"not rehearsed: the history's end holds too few events of agents with {FAMILIAR_EVENTS} events before it. "
+        "All agents are judged as newcomers, and less is noticed; a longer history mends it"
     )
 
 

@@ -17,7 +17,7 @@ from .. import clock
 from ..cli.remote import DEFAULT_URL, IssuerOption, ServiceClient, TenantOption, TokenOption, UrlOption, problem_text
 from ..cli.terminal import JsonOption, fail, print_message, write_json, write_line
 
-decisions_app = typer.Typer(name="decisions", no_args_is_help=True, help="The record of what was decided.")
+decisions_app = typer.Typer(name="decisions", no_args_is_help=True, help="Decisions: is their chain intact?")
 
 POLL_EVERY_S = 0.5
 ERASURE_TIMEOUT_S = 600.0

@@ -222,16 +222,19 @@ def grow(
 def restored(
     settings: SettingsFileOption = None,
     accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="go on where the topic does, if events that come next are lost")
+        bool,
+        typer.Option(
+            "--accept-loss", help="go on at the first record that the topic still has; the events before it are lost"
+        ),
     ] = False,
     events_anew: Annotated[
         bool, typer.Option("--events-anew", help="the events topic was made again: read all that it holds")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """After the database was put back or the events topic was lost: make what is stored newer than what was published.
+    """Go on after the database was restored or the events topic was lost: publish every risk again, as the newest.
 
-    Stop workers and API first. Without it, replicas take what is said from now on for old. May be run again.
+    Stop workers and API first. Without this command replicas drop what workers publish as old. May be run again.
     """
     configured = require_brokers(load_process_settings(settings))
     broker_settings = configured.brokers
@@ -251,7 +254,7 @@ def restored(
         write_json(done._asdict() | {"positions": {str(at): offset for at, offset in sorted(next_offsets.items())}})
     else:
         print_message(
-            f"{done.partitions} partitions go on above epoch {done.above}; told the risk of {done.agents} agents again"
+            f"{done.partitions} partitions go on above epoch {done.above}; published the risk of {done.agents} agents"
         )
         print_message("start workers and API again")
 

@@ -71,7 +71,7 @@ class PrivacySettings(SettingsPart, frozen=True):
     """Logging of persons' identifiers, and keys of hashes."""
 
     pseudonymise_principals: Annotated[
-        bool, setting("log keyed hashes in place of principals' identifiers, from the door on")
+        bool, setting("log keyed hashes in place of principals' identifiers, from every source of ours")
     ] = False
     key_file: Annotated[
         Path | None,

@@ -176,7 +176,7 @@ class BacktestCounter:
     ) -> Any:
         rows = np.zeros(len(offsets), EVENT_ROW)
         rows["offset"], rows["time_ms"], rows["label"] = offsets, scored.columns.time_ms, labels
-        rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.raw_p_values, scored.risk_scores
+        rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.p_values, scored.risk_scores
         rows["rested"], rows["level"] = scored.risk[:, risk.LEVEL_BEFORE], scored.levels[:, 1]
         rows["asked"], rows["challenged"] = asked
         return rows

@@ -19,6 +19,8 @@ from ..records.models import AgentLifespans, DailyAlertCount, PeerGroupDay
 
 LIMIT_PROBABILITY = 0.00135
 """Probability of three sigma on one side."""
+BREACH_PROBABILITY = 0.01
+"""A model's budget is broken when one that keeps it would alert so often with at most this probability."""
 RUN_DAYS = 7
 MAX_CHARTED_GROUPS = 50
 """Groups that are charted one by one, those with the most alerts first; the others are charted together."""

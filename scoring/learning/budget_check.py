@@ -24,6 +24,7 @@ from ..engine import level_thresholds, risk
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..engine.usual_oddness import USUAL
 from ..records.agents import ALERTING_LEVELS, RiskLevel
+from .budget_chart import BREACH_PROBABILITY, upper_control_limit
 
 
 class LevelBudgetReport(NamedTuple):
@@ -61,14 +62,31 @@ class BudgetReport(NamedTuple):
             f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days (hard signals included):"
         ]
         for report in self.levels:
-            verdict = "" if report.enough_data else "; too little history to tell"
-            lines.append(f"  {report.level}: {report.observed:.3g} observed, {report.budget:g} promised{verdict}")
+            lines.append(
+                f"  {report.level}: {report.observed:.3g} observed, budget {report.budget:g}{self._verdict(report)}"
+            )
         if self.groups_of_the_fleet:
             lines.append(
                 f"{self.groups_of_the_fleet} of {self.groups_of_the_fleet + self.groups_of_their_own} peer groups have "
-                "too little history of their own: they are judged by the fleet's"
+                "too little history of their own: they are judged by the fleet's calibration"
             )
         return lines
+
+    @property
+    def broken_levels(self) -> list[str]:
+        """Levels that the history reached more often than chance explains, if their budget were kept."""
+        return [report.level for report in self.levels if report.alerts > self._most_by_chance(report)]
+
+    def _most_by_chance(self, report: LevelBudgetReport) -> int:
+        return upper_control_limit(report.budget * self.agent_days / 1000.0, BREACH_PROBABILITY)
+
+    def _verdict(self, report: LevelBudgetReport) -> str:
+        if report.level in self.broken_levels:
+            return (
+                f"; NOT KEPT: {report.alerts} alerts, {self._most_by_chance(report)} are still chance; look at these "
+                "agents, or set a larger `risk.alert_budget`, before you enforce this level"
+            )
+        return "" if report.enough_data else "; too little history to tell"
 
 
 def check_budget(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..records.agents import ALERTING_LEVELS
-from .budget_chart import upper_control_limit
+from .budget_chart import BREACH_PROBABILITY, upper_control_limit
 
 
 class ShadowModelStats(msgspec.Struct, frozen=True):
@@ -73,8 +73,6 @@ def comparison_from_dict(stored: dict[str, Any]) -> ShadowComparison | None:
 
 MAX_CHANCE = 0.05
 """Probability up to which an advantage by chance alone is accepted (one-sided sign test)."""
-BREACH_PROBABILITY = 0.01
-"""A budget is broken when a model that keeps it would alert so often with at most this probability."""
 
 
 class PromotionAssessment(NamedTuple):

@@ -222,7 +222,7 @@ class VectorCollector:
                     offsets,
                     scored.vectors.astype(np.float32),
                     scored.anomaly,
-                    scored.raw_p_values,
+                    scored.p_values,
                     scored.risk_scores,
                     scored.levels[:, 1],
                     payloads,

@@ -44,8 +44,11 @@ class ConcernScore(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReplayedEvent(NamedTuple):
-    """One line of `replay`'s output. p-value, concerns and reasons are of the event by itself, whatever counted
-    before it."""
+    """One line of `replay`'s output.
+
+    Anomaly scores and reasons are of the event by itself, whatever counted before it. p-values are those that evidence
+    rests on: names that have counted are left aside, as they were when training calibrated them.
+    """
 
     id: str
     agent_id: str
@@ -152,15 +155,14 @@ class HistoryReplay:
         reasons: dict[int, Any] = dict(
             zip(odd, self._processor.engine.explainer.reasons(scored, odd, alone=True), strict=True) if odd else ()
         )
-        concerns = scored.concerns
         for row, event in enumerate(scored.columns.events):
-            by_concern = zip(CONCERNS, concerns.anomaly_score[row], concerns.p_value[row], strict=True)
+            by_concern = zip(CONCERNS, scored.concerns.anomaly_score[row], scored.concern_p_values[row], strict=True)
             yield ReplayedEvent(
                 event.id or "",
                 event.agent.id,
                 event.time.isoformat(),
                 float(scored.anomaly[row]),
-                float(scored.raw_p_values[row]),
+                float(scored.p_values[row]),
                 float(scored.risk_scores[row]),
                 RiskLevel(int(scored.levels[row, 1])).label,
                 reasons.get(row, ()),

@@ -1,4 +1,4 @@
-"""docs/client.md names every count, cause and mode that there is, and shows code that works."""
+"""docs/client.md and reference/client.md name every count, cause and mode that there is, and show code that works."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from trustwatch.client import (
 )
 from trustwatch.client.risk_answers import AnswerSource
 
-from ..support.checkout import DOCS
+from ..support.checkout import DOCS, ROOT
 
-TEXT = (DOCS / "client.md").read_text()
+TEXT = (DOCS / "client.md").read_text() + (ROOT / "reference" / "client.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ WIDTH = 120
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 BESIDE = (*sorted((ROOT / "reference").glob("*.md")), ROOT / "examples" / "distributed" / "README.md")
 """Pages of the site that are looked up, not read through."""
+PYTHON_NAME = re.compile(r"`(trustwatch\.(?:api|client|ingest|lab|models|scoring|simulator)(?:\.\w+)*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -56,6 +59,17 @@ def test_docs_and_readme_have_at_most_so_many_words() -> None:
 def test_lines_are_short(page: Path) -> None:
     """Outside of code and tables."""
     assert [f"{number}: {line[:60]}…" for number, line in prose(page) if len(line) > WIDTH] == []
+
+
+@pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)
+def test_names_of_python_exist(page: Path) -> None:
+    """`trustwatch.client.a2a.TrustA2AHandler`: a module, or a name in one. Topics are called `trustwatch.…`, too."""
+    named = {found for _, line in text(page) for found in PYTHON_NAME.findall(line)}
+
+    for dotted in sorted(named):
+        package, _, last = dotted.rpartition(".")
+        holder = import_module(package)
+        assert hasattr(holder, last) or find_spec(dotted) is not None, dotted
 
 
 @pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)

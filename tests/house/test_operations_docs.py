@@ -1,4 +1,4 @@
-"""docs/operations.md and the walk through: topics, settings, metrics and commands are those of the program."""
+"""docs/operations.md, docs/install.md and the walk through: settings, metrics and commands are the program's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from trustwatch.api.cli.main import make_app
+from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import load_settings
@@ -18,9 +19,10 @@ from typer.main import get_command
 from ..support.checkout import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 WALK = (ROOT / "examples" / "distributed" / "README.md").read_text(encoding="utf-8")
 SETTINGS = re.findall(r"<!-- settings -->\n```yaml\n(.*?)```", PAGE + WALK, re.DOTALL)
-CALLS = re.findall(r"(?:^|`|PORT=\d+ )trustwatch ((?:topics )?[a-z]+)([^`\n]*)", PAGE + WALK, re.MULTILINE)
+CALLS = re.findall(r"(?:^|`|PORT=\d+ )trustwatch ((?:topics )?[a-z]+)([^`\n]*)", PAGE + INSTALL + WALK, re.MULTILINE)
 
 
 def test_every_topic_is_named() -> None:
@@ -40,6 +42,20 @@ def test_examples_of_settings_load(example: str, tmp_path: Path) -> None:
     settings = load_settings(path, {"KAFKA_CLIENT_SECRET": "secret"})
 
     assert settings.kafka.bootstrap_servers or settings.store.url
+
+
+def test_the_settings_of_the_installation_trust_the_local_key(tmp_path: Path) -> None:
+    """They load as they stand, and the caller is the one that `trustwatch token` names by default."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", INSTALL, re.DOTALL)
+    path = tmp_path / "trustwatch.yaml"
+    path.write_text(example)
+
+    settings = load_settings(path, {})
+
+    assert not settings.distributed
+    assert [issuer.issuer for issuer in settings.issuers] == [LOCAL_ISSUER]
+    assert settings.issuers[0].jwks_file == settings.data_dir / "local-jwks.json"
+    assert [caller.client_id for caller in settings.callers] == ["demo"]
 
 
 def test_the_settings_of_the_first_start_run_every_role(tmp_path: Path) -> None:

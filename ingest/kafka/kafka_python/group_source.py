@@ -338,7 +338,7 @@ class KafkaPythonGroupSource:
             with translated_errors("leaving the group"):
                 self._poll_thread.call(lambda: self._consumer.close(timeout_ms=_CLOSE_MS))
         except Unavailable as error:
-            _log.warning("left the group without its leave", error=str(error))
+            _log.warning("the brokers did not confirm that this member left the group", error=str(error))
         finally:
             self._owned.clear()
             self._poll_thread.close()

@@ -98,9 +98,9 @@ def check_webhook(name: str, url: str, secrets: Iterable[str]) -> None:
     parts = urlsplit(url)
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ConfigError(f"target {name}: url must not hold credentials or a fragment")
-    for index, secret in enumerate(secrets):
+    for secret in secrets:
         if not _is_signing_secret(secret):
-            raise ConfigError(f"target {name}: secrets[{index}] is not whsec_ + base64 of 24 to 64 bytes")
+            raise ConfigError(f"target {name}: `secret` must be whsec_ and base64 of 24 to 64 bytes")
 
 
 def redact_secrets(text: str, url: str, secrets: Iterable[str]) -> str:

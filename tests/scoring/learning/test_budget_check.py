@@ -46,6 +46,13 @@ def test_odd_history_shows(kit: Any, make: Any) -> None:
     promise = promised(make, kit, odd)
     assert [level.alerts for level in promise.levels] == [1, 1, 1]
     assert promise.levels[0].observed == 1000.0 / promise.agent_days
+    assert "NOT KEPT" not in "\n".join(promise.describe())  # one alert may be chance
+
+
+def test_a_budget_that_the_history_breaks_is_not_called_kept(kit: Any, make: Any) -> None:
+    """Every agent is impossible all day: far more alerts than chance explains at any level."""
+    lines = promised(make, kit, lambda n: np.full(n, 1e-9)).describe()
+    assert ["NOT KEPT: 12 alerts" in line for line in lines[1:4]] == [True, True, True]
 
 
 def test_a_generous_budget_can_be_checked(kit: Any, make: Any) -> None:
