@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
-BENCHMARKS := distributed scoring features pipeline backtest store kafka answer call_verdict hooks gateway gateway_flood event_intake origins under_load
+BENCHMARKS := distributed scoring features pipeline backtest store kafka answer call_verdict hooks gateway gateway_flood event_intake origins archive_merging under_load
 INTEGRATION := tests/integration tests/contract tests/lab
 PRODUCT := trustwatch ingest models scoring api client lab simulator
 

@@ -83,8 +83,22 @@ class DurableSource(Source, Protocol):
         """
 
 
+class PartitionOffsets(NamedTuple):
+    """Offsets of one partition.
+
+    Attributes:
+        first: of the oldest record that is kept.
+        since: from which on all is read that arrived at a given time or later; older records may be among it.
+        end: that the next record to be written will get.
+    """
+
+    first: int
+    since: int
+    end: int
+
+
 class PartitionOwner(Protocol):
-    """Worker on the partitions that a consumer group assigns. Called from within `GroupSource.poll` and `close`."""
+    """Worker on the partitions that a group assigns. Called from within `GroupSource.join`, `poll` and `close`."""
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
         """Take partitions over. Returns the offset from which each is to be read."""
@@ -97,19 +111,31 @@ class PartitionOwner(Protocol):
 
 
 class GroupSource(DurableSource, Protocol):
-    """A source whose partitions are spread over the members of a consumer group.
+    """A source whose partitions are spread over the members of a group. Not thread-safe.
 
-    Offsets are not committed to the group: where to read on is the owner's to say.
+    Where to read on is the owner's to say. `read_id_hashes` gives 0 for records that retention removed.
     """
 
+    failed_polls: int
+    """Number of polls that the log did not answer."""
+
     def join(self, owner: PartitionOwner) -> None:
-        """Become a member; partitions come and go while `poll` is called."""
+        """Become a member; partitions come now or while `poll` is called, and go while that is."""
 
     def owned(self) -> frozenset[int]:
         """Partitions that are ours now."""
 
     def pause(self, partition: int) -> None:
-        """Return no more records of *partition* until it is assigned again."""
+        """Return no more records of *partition* until it is assigned again, or sought."""
+
+    def offsets(self, since_ms: int) -> Mapping[int, PartitionOffsets]:
+        """Offsets of all partitions, whoever has them and before `join` too; `since` is for *since_ms*, UTC.
+
+        Raises Unavailable.
+        """
+
+    def note_position(self, offsets: Mapping[int, int]) -> None:
+        """Note positions by partition, for tools that show lag only; a failure is ignored."""
 
 
 class TopicWriter(Protocol):

@@ -1,6 +1,7 @@
 """Recent events of one agent, out of the embedded log. A bounded look back; what lies before is said to be unseen.
 
-With Kafka there is no log beside this process, and behind the look there is more: `history` has both from the archive.
+With brokers there is no log beside this process, and behind the look there is more: `history` has both from the
+archive.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ class EventLocations(NamedTuple):
     """Places of stored events: embedded log, archive, topic.
 
     Attributes:
-        log: directory of the embedded log; None = events are in Kafka.
+        log: directory of the embedded log; None = events are in a topic.
         archive: directory of the archive; None = none is kept.
         topic: whose records the archive holds; "" = the embedded log.
     """
@@ -337,7 +338,7 @@ class _ArchiveSearch:
         if self._locations.archive is None:
             if self._locations.log is None:
                 self._trouble = (
-                    "Events are in Kafka, where those of one agent can not be looked up, and no archive is kept "
+                    "Events are in a topic, where those of one agent can not be looked up, and no archive is kept "
                     "(archive.directory of the settings names one)."
                 )
             return None

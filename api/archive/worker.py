@@ -1,8 +1,8 @@
 """The archiving process: `python -m trustwatch.api.archive.worker`, started by the service where there is an archive.
 
-It follows the event log with a reader of its own, or the events topic as a consumer group of its own, so the pipeline
-and the answers notice nothing. Where to read on stands with the files. An event that came twice is archived once: the
-same window as the pipeline's tells, rebuilt from the log after a restart.
+It follows the log of events as a group of its own, so the pipeline and the answers notice nothing. Where to read on
+stands with the files. An event that came twice is archived once: the same window as the pipeline's tells, rebuilt from
+the log after a restart.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Mapping
 
-import msgspec
 import numpy as np
 import structlog
 
@@ -18,16 +17,11 @@ from ...ingest.archive.event_archive import EventArchive, EventToArchive
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import MalformedEvent, Unavailable
 from ...ingest.events import decode_event
-from ...ingest.log.log_reader import LogReader
-from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_erasure import ErasedFilter
-from ...ingest.source import DurableSource, RecordBatch, RecordKind
-from ...ingest.topics.protocols import TopicGroupSource
-from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...ingest.source import GroupSource, RecordBatch, RecordKind
 from .. import clock
-from ..brokers import BrokerSettings, open_group_source, open_reader
 from ..child_process import ChildRuntime, run_child
-from ..composition import load_erased_filter, open_service_identities
+from ..event_sources import event_log_name, load_erased_from_log, make_duplicate_window, open_event_source
 from ..settings.root import Settings
 from .archive_maintenance import ArchiveMaintenance
 from .archive_status import ArchiveWorkerReport, encode_archive_report
@@ -38,7 +32,6 @@ MAX_PENDING_BYTES = 64 << 20
 POLL_RECORDS, POLL_S = 2_000, 0.5
 REPORT_EVERY_S = 2.0
 GROUP_SUFFIX, GROUP_MEMBER = "-archive", "archiver"
-"""The group is named after the workers'; its one member keeps its name, so that a restart need not wait for its end."""
 
 _log = structlog.get_logger(__name__)
 
@@ -89,7 +82,7 @@ class PartitionArchiver:
 
 
 class EventArchiver:
-    """Follows one log, or all partitions of the events topic.
+    """Implements `PartitionOwner` over all partitions of the log of events.
 
     Args:
         settings: of the service; `archive.directory` is set.
@@ -99,9 +92,8 @@ class EventArchiver:
         directory = settings.archive.directory
         assert directory is not None
         self._settings = settings
-        self._brokers = _archive_group_settings(settings) if settings.distributed else None
-        self._archive = EventArchive(directory, "" if self._brokers is None else self._brokers.names.events)
-        self._source: DurableSource | None = None
+        self._archive = EventArchive(directory, event_log_name(settings))
+        self._source: GroupSource | None = None
         self._positions: dict[int, int] = {}
         self.partitions: dict[int, PartitionArchiver] = {}
         self._erased_filter = ErasedFilter()
@@ -115,30 +107,14 @@ class EventArchiver:
             CorruptLog: the log does not go back, or on, to there; or the archive is of another log.
             ConfigError: another process writes this archive.
         """
-        positions = self._archive.start()
-        self._positions = dict(positions or {})
-        if self._brokers is not None:
-            # Who is erased from here on is erased in what was archived, once we are past that.
-            self._erased_filter = load_erased_filter(self._settings, self._brokers.names.events)
-            identities = open_service_identities(self._settings)
-            source = open_group_source(self._brokers, member=GROUP_MEMBER, identities=identities)
-            self._source = source
-            source.join(self)
-            return
-        reader = LogReader(self._settings.data_dir / "log")
-        self._source = reader
-        first = min(segment_bases(reader.directory), default=0)
-        base = first if positions is None else positions[ONLY_PARTITION]
-        reader.seek(ONLY_PARTITION, base)
-        self._open_partition(ONLY_PARTITION, base, first, DuplicateWindow())
-
-    def _open_partition(self, partition: int, base: int, first: int, window: DuplicateWindow) -> None:
-        start = max(window.first_offset_to_rebuild(base), first)
-        window.restore(start, self.source.read_id_hashes(partition, start, base))
-        self.partitions[partition] = PartitionArchiver(partition, base, window)
+        self._positions = dict(self._archive.start() or {})
+        # Who is erased from here on is erased in what was archived, once we are past that.
+        self._erased_filter = load_erased_from_log(self._settings)
+        self._source = open_event_source(self._settings, suffix=GROUP_SUFFIX, member=GROUP_MEMBER)
+        self._source.join(self)
 
     @property
-    def source(self) -> DurableSource:
+    def source(self) -> GroupSource:
         """Source of records, once it was started."""
         assert self._source is not None
         return self._source
@@ -146,10 +122,13 @@ class EventArchiver:
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
         """See `PartitionOwner`: begin where the files end; a new archive, at the oldest record that is kept."""
         new = [partition for partition in partitions if partition not in self._positions]
-        firsts = self._first_offsets() if new else {}
+        firsts = {at: kept.first for at, kept in self.source.offsets(0).items()} if new else {}
         for partition in partitions:
             base = self._positions.get(partition, firsts.get(partition, 0))
-            self._open_partition(partition, base, 0, DuplicateWindow(self._settings.brokers.duplicate_window))
+            window = make_duplicate_window(self._settings)
+            start = window.first_offset_to_rebuild(base)
+            window.restore(start, self.source.read_id_hashes(partition, start, base))
+            self.partitions[partition] = PartitionArchiver(partition, base, window)
         return {partition: self.partitions[partition].base_offset for partition in partitions}
 
     def revoked(self, partitions: Collection[int]) -> None:
@@ -161,14 +140,6 @@ class EventArchiver:
         """See `PartitionOwner`: what was read is read again. Nobody else may write the files, so none is wrong."""
         for partition in partitions:
             self.partitions.pop(partition, None)
-
-    def _first_offsets(self) -> dict[int, int]:
-        assert self._brokers is not None
-        reader = open_reader(self._brokers, (self._brokers.names.events,))
-        try:
-            return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
-        finally:
-            reader.close()
 
     def step(self) -> None:
         """Read what has come, and write ranges when it is time."""
@@ -216,21 +187,16 @@ class EventArchiver:
         return ArchiveWorkerReport(self.rows, self.files, self.maintenance.merged, behind, lag_s)
 
     def note_position(self) -> None:
-        """Tell Kafka's lag tools how far the files go."""
-        if self._brokers is not None:
-            source: TopicGroupSource = self._source  # type: ignore[assignment]
-            source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
+        """Tell tools that show lag how far the files go."""
+        self.source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
 
     def close(self) -> None:
-        """Release the log and the archive."""
-        if self._source is not None:
-            self._source.close()
-        self._archive.close()
-
-
-def _archive_group_settings(settings: Settings) -> BrokerSettings:
-    brokers = settings.brokers
-    return msgspec.structs.replace(brokers, group_id=brokers.group_id + GROUP_SUFFIX)
+        """Release the log and the archive; what was read goes to files first, where partitions are handed back."""
+        try:
+            if self._source is not None:
+                self._source.close()
+        finally:
+            self._archive.close()
 
 
 def run_event_archive(child: ChildRuntime) -> None:

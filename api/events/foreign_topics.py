@@ -15,7 +15,7 @@ from ...ingest.source import Record, TopicWriter
 from ...ingest.topics.protocols import FetchedRecords, TopicReader
 from ...ingest.topics.record_codec import TopicRecord, headers_for
 from ..http.auth.callers import SourceBinding
-from ..settings.kafka_settings import ForeignTopicSettings
+from ..settings.topic_settings import ForeignTopicSettings
 from .admission import MAX_CLOCK_AHEAD_S, Admission, dead_letter_record
 from .ingest_status import ForeignTopicReport, IngestReport
 from .intake_limits import TokenBucket
@@ -245,7 +245,7 @@ def _header_texts(record: TopicRecord) -> dict[str, str]:
 # again after a crash carries the same ids, and the pipeline drops what it has seen.
 #
 # Fair: each topic has its own reader and takes turns with the others; a turn is bounded in time, records and bytes. A
-# topic over its own limit is not read for a while, and its backlog stays in Kafka.
+# topic over its own limit is not read for a while, and its backlog stays in its topic.
 
 IDLE_S = 0.02
 OBSERVE_LAG_EVERY_S = 5.0
@@ -364,7 +364,7 @@ class TopicIngest:
         def start_over(error: Unavailable) -> None:
             nonlocal failed
             if not failed:
-                _log.error("events wait for Kafka", records=len(out), error=str(error))
+                _log.error("events wait for brokers", records=len(out), error=str(error))
             failed = True
             self._close_writer()
             self._sleep(WRITE_RETRY_S)

@@ -17,7 +17,7 @@ class ForeignTopicReport(msgspec.Struct, array_like=True):
         rejected: records that became dead letters.
         skipped: records that are no audit events by their mapping.
         limited_s: seconds for which its limit held it back.
-        lag: records that wait in Kafka; -1 = not known, or none of its partitions is read here.
+        lag: records that wait in topics; -1 = not known, or none of its partitions is read here.
         reading: whether it is read.
     """
 

@@ -31,7 +31,7 @@ def open_shared_secret(settings: Settings) -> PrivacyKey:
     """
     if settings.distributed and settings.privacy.key_file is None:
         raise ConfigError(
-            "privacy.key_file is not set: with Kafka each process would derive other keys of origins, and hashes of "
+            "privacy.key_file is not set: with brokers each process would derive other keys of origins, and hashes of "
             "one value would differ; name a file that all processes have, and start anew"
         )
     return open_service_privacy_key(settings)

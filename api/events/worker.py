@@ -13,8 +13,8 @@ from .. import clock
 from ..brokers import BrokerSettings, open_reader, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import open_service_identities, principal_alias
-from ..settings.kafka_settings import ForeignTopicSettings
 from ..settings.root import Settings
+from ..settings.topic_settings import ForeignTopicSettings
 from .admission import Admission, AgentRegistry
 from .foreign_topics import ForeignTopicReader, IngestOutputTopics, TopicIngest
 from .ingest_status import IngestReport, encode_ingest_report

@@ -14,7 +14,7 @@ class ControlRecordWriter:
     """Writes control records to every partition of the log.
 
     Args:
-        log: embedded, with one partition, or Kafka's.
+        log: embedded, with one partition, or the topic's.
         now_ms: UTC milliseconds.
     """
 

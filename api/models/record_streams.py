@@ -1,26 +1,18 @@
-"""Records that the model worker follows: the embedded log, or the events topic in a consumer group of its own.
+"""Records that the model worker follows.
 
 Nothing of it is on the workers' path: another group, its own pace, and no state but where it is in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import closing
-from typing import Protocol
-
-import msgspec
+from collections.abc import Callable, Collection
 
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import Unavailable
-from ...ingest.log.log_reader import LogReader
-from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_erasure import ErasedFilter
-from ...ingest.source import RecordBatch
-from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...ingest.source import GroupSource, RecordBatch
 from .. import clock
-from ..brokers import BrokerSettings, open_group_source, open_reader
-from ..composition import load_erased_filter, open_service_identities
+from ..event_sources import load_erased_from_log, make_duplicate_window, open_event_source
 from ..settings.root import Settings
 
 POLL_RECORDS, POLL_S = 1_000, 0.5
@@ -28,108 +20,43 @@ REPORT_EVERY_S = 5.0
 END_OFFSETS_EVERY_S = 5.0
 """Shortest time between two look-ups of the ends of partitions."""
 GROUP_SUFFIX, GROUP_MEMBER = "-keeper", "keeper"
-"""The group is named after the workers'; its one member keeps its name, so that whoever takes over need not wait."""
 
 
-class RecordStream(Protocol):
-    """Records in the order of each partition, from wherever they are to be read again."""
+class RecordStream:
+    """Records in the order of each partition, which can be read again. It has all partitions.
 
-    @property
-    def multi_partition(self) -> bool:
-        """True if partitions may be read at different speeds."""
+    Args:
+        source: of the log; not joined yet.
+        make_duplicate_window: a window that recognises repeated events of one partition as the workers do.
+        load_erased: the erased whose records the log still has, as they are now.
+        multi_partition: True if partitions may be read at different speeds.
+    """
 
-    def make_duplicate_window(self) -> DuplicateWindow:
-        """A window that recognises repeated events of one partition as the workers do."""
+    def __init__(
+        self,
+        source: GroupSource,
+        make_duplicate_window: Callable[[], DuplicateWindow],
+        load_erased: Callable[[], ErasedFilter],
+        *,
+        multi_partition: bool,
+    ) -> None:
+        self.multi_partition = multi_partition
+        self.make_duplicate_window = make_duplicate_window
+        self._source, self._load_erased, self._erased_filter = source, load_erased, ErasedFilter()
+        self._next_offsets: dict[int, int] = {}
+        self._target_offsets: dict[int, int] = {}
+        self._joined = self._idle = False
+        self._reported_at = self._targets_set_at = float("-inf")
 
-    def rewind(self, since_ms: int) -> Mapping[int, int]:
+    def rewind(self, since_ms: int) -> dict[int, int]:
         """Go back to what arrived at *since_ms*, or a little before it; returns the first offset of each partition.
 
         Raises CorruptLog, Unavailable.
         """
-
-    def poll(self) -> RecordBatch | None:
-        """The next records; None where there are none for a moment. Raises CorruptLog, Fenced."""
-
-    def is_caught_up(self) -> bool:
-        """True if all was handed out that was there when this was last true (or at `rewind`)."""
-
-    def close(self) -> None:
-        """Release files and connections."""
-
-
-def open_record_stream(settings: Settings) -> RecordStream:
-    """The record stream of the configured log. Raises ConfigError, Unavailable."""
-    return TopicRecordStream(settings) if settings.distributed else LogRecordStream(settings)
-
-
-class LogRecordStream:
-    """The embedded log.
-
-    Args:
-        settings: of the service.
-    """
-
-    multi_partition = False
-
-    def __init__(self, settings: Settings) -> None:
-        self._reader = LogReader(settings.data_dir / "log")
-
-    def make_duplicate_window(self) -> DuplicateWindow:
-        """See `RecordStream`."""
-        return DuplicateWindow()
-
-    def rewind(self, since_ms: int) -> dict[int, int]:  # noqa: ARG002 (its first segments are skipped quickly)
-        """See `RecordStream`: all that is kept."""
-        first = min(segment_bases(self._reader.directory), default=0)
-        self._reader.seek(ONLY_PARTITION, first)
-        return {ONLY_PARTITION: first}
-
-    def poll(self) -> RecordBatch | None:
-        """See `RecordStream`."""
-        return self._reader.poll(POLL_RECORDS, POLL_S)
-
-    def is_caught_up(self) -> bool:
-        """See `RecordStream`: one partition is always in order."""
-        return True
-
-    def close(self) -> None:
-        """See `RecordStream`."""
-        self._reader.close()
-
-
-class TopicRecordStream:
-    """The events topic. There is one member, by its name: a second one puts the first out.
-
-    Args:
-        settings: of the service.
-    """
-
-    multi_partition = True
-
-    def __init__(self, settings: Settings) -> None:
-        brokers = settings.brokers
-        self._brokers: BrokerSettings = msgspec.structs.replace(brokers, group_id=brokers.group_id + GROUP_SUFFIX)
-        self._topic = brokers.names.events
-        self._settings, self._erased_filter = settings, ErasedFilter()
-        self._duplicate_window = settings.brokers.duplicate_window
-        self._next_offsets: dict[int, int] = {}
-        self._target_offsets: dict[int, int] = {}
-        self._source = open_group_source(
-            self._brokers, member=GROUP_MEMBER, identities=open_service_identities(settings)
-        )
-        self._joined = self._idle = False
-        self._reported_at = self._targets_set_at = float("-inf")
-
-    def make_duplicate_window(self) -> DuplicateWindow:
-        """See `RecordStream`."""
-        return DuplicateWindow(self._duplicate_window)
-
-    def rewind(self, since_ms: int) -> dict[int, int]:
-        """See `RecordStream`."""
-        with closing(open_reader(self._brokers, (self._topic,))) as reader:
-            firsts, self._target_offsets = reader.offsets_at(since_ms), _offsets_by_partition(reader.end_offsets())
-        self._next_offsets, self._idle = _offsets_by_partition(firsts), False
-        self._erased_filter = load_erased_filter(self._settings, self._topic)
+        offsets = self._source.offsets(since_ms)
+        self._next_offsets = {partition: at.since for partition, at in offsets.items()}
+        self._target_offsets = {partition: at.end for partition, at in offsets.items()}
+        self._idle, self._erased_filter = False, self._load_erased()
         for partition in self._source.owned():
             self._source.seek(partition, self._next_offsets[partition])
         if not self._joined:
@@ -148,7 +75,7 @@ class TopicRecordStream:
         """See `PartitionOwner`: what was read counts, nobody else counts it."""
 
     def poll(self) -> RecordBatch | None:
-        """See `RecordStream`."""
+        """The next records; None where there are none for a moment. Raises CorruptLog, Fenced."""
         failed = self._source.failed_polls
         batch = self._source.poll(POLL_RECORDS, POLL_S)
         if batch is not None:
@@ -162,7 +89,10 @@ class TopicRecordStream:
         return batch
 
     def is_caught_up(self) -> bool:
-        """See `RecordStream`. Brokers that do not answer are no reason to end: then it is not."""
+        """True if all was handed out that was there when this was last true (or at `rewind`).
+
+        A log that does not answer is no reason to end: then it is not.
+        """
         behind = any(self._next_offsets.get(partition, 0) < goal for partition, goal in self._target_offsets.items())
         if (behind and not self._idle) or clock.monotonic() - self._targets_set_at < END_OFFSETS_EVERY_S:
             return False
@@ -174,9 +104,15 @@ class TopicRecordStream:
         return True
 
     def close(self) -> None:
-        """See `RecordStream`."""
+        """Release files and connections."""
         self._source.close()
 
 
-def _offsets_by_partition(offsets: Mapping[tuple[str, int], int]) -> dict[int, int]:
-    return {partition: offset for (_, partition), offset in offsets.items()}
+def open_record_stream(settings: Settings) -> RecordStream:
+    """The record stream of the configured log. Raises ConfigError, Unavailable."""
+    return RecordStream(
+        open_event_source(settings, suffix=GROUP_SUFFIX, member=GROUP_MEMBER),
+        lambda: make_duplicate_window(settings),
+        lambda: load_erased_from_log(settings),
+        multi_partition=settings.distributed,
+    )

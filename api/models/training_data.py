@@ -13,8 +13,8 @@ from ...ingest.archive.archive_files import read_positions
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
-from ...ingest.source import Record, RecordKind
-from ...ingest.topics.protocols import TopicReader
+from ...ingest.source import PartitionOffsets, Record, RecordKind
+from ...ingest.topics.protocols import partition_offsets
 from ...ingest.topics.topic_history import topic_event_lines
 from ...scoring.learning.training import TrainingHistory
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
@@ -116,11 +116,11 @@ class TopicTrainingData:
         topic = self._brokers.names.events
         archived = _read_archive(self._settings, history, since_ms, topic, check)
         with closing(open_reader(self._brokers, (topic,))) as reader:
-            ranges = self._ranges(reader, archived, since_ms)
-            for (_, partition), (first, _) in ranges.items():
+            ranges = _unread_ranges(partition_offsets(reader, since_ms), archived)
+            for partition, (first, _) in ranges.items():
                 reader.seek(topic, partition, first)
             event_filter = _TrainingEventFilter(
-                {partition: end for (_, partition), (_, end) in ranges.items()},
+                {partition: end for partition, (_, end) in ranges.items()},
                 since_ms,
                 self._settings.brokers.duplicate_window,
             )
@@ -128,21 +128,15 @@ class TopicTrainingData:
                 reader, topic, event_filter, check, load_erased_filter(self._settings, topic)
             ):
                 history.add(line)
-        by_partition = {partition: both for (_, partition), both in sorted(ranges.items())}
-        return ReadRanges("archive and topic" if archived else "topic", by_partition)
+        return ReadRanges("archive and topic" if archived else "topic", ranges)
 
-    def _ranges(
-        self, reader: TopicReader, archived: Mapping[int, int], since_ms: int
-    ) -> dict[tuple[str, int], tuple[int, int]]:
-        ends, recent = reader.end_offsets(), reader.offsets_at(since_ms)
-        firsts = reader.first_offsets()
-        return {
-            topic_partition: (
-                min(end, max(firsts[topic_partition], recent[topic_partition], archived.get(topic_partition[1], 0))),
-                end,
-            )
-            for topic_partition, end in ends.items()
-        }
+
+def _unread_ranges(offsets: Mapping[int, PartitionOffsets], archived: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    """What is kept, recent and not in the archive: by partition, from the first offset up to the second."""
+    return {
+        partition: (min(at.end, max(at.first, at.since, archived.get(partition, 0))), at.end)
+        for partition, at in sorted(offsets.items())
+    }
 
 
 class _TrainingEventFilter:

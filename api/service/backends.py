@@ -29,6 +29,7 @@ from ..brokers import open_writer
 from ..child_process import SupervisedProcess
 from ..composition import open_service_store
 from ..events.ingest_status import IngestStatus, IngestWorkerProcess
+from ..settings.loading import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
 
 
@@ -50,8 +51,8 @@ def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
     option = "--api-only" if roles.api else "--workers-only" if roles.workers else "--archiver-only"
     if not settings.distributed:
         raise ConfigError(
-            f"{option} is for the distributed form: set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS, "
-            "or leave it out to run everything on this machine"
+            f"{option} is for the distributed form: {HOW_TO_NAME_BROKERS}, or leave it out to run everything on this "
+            "machine"
         )
     if settings.store.url is None:
         raise ConfigError(
@@ -190,8 +191,8 @@ class EmbeddedBackend(EventBackend):
         )
 
 
-class KafkaBackend(EventBackend):
-    """Kafka and a shared database: workers publish risk, replicas follow it."""
+class DistributedBackend(EventBackend):
+    """Brokers and a shared database: workers publish risk, replicas follow it."""
 
     def __init__(
         self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, roles: ServiceRoles
@@ -273,7 +274,7 @@ class KafkaBackend(EventBackend):
             _log.warning("events can not be taken yet", error=str(error))
 
     def pending_records(self, status: PipelineStatus) -> None:
-        """Kafka keeps what waits: its retention is the bound, not ours."""
+        """The topic keeps what waits: its retention is the bound, not ours."""
 
 
 @contextlib.asynccontextmanager
@@ -291,7 +292,7 @@ async def open_backend(
         await asyncio.to_thread(store.retention.prepare_weeks, clock.now_ms())
     try:
         if distributed:
-            yield KafkaBackend(settings, settings_file, commit, store, roles)
+            yield DistributedBackend(settings, settings_file, commit, store, roles)
         else:
             yield EmbeddedBackend(settings, settings_file, commit, store)
     finally:

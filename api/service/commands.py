@@ -21,7 +21,7 @@ from ..composition import identity_key_path, live_policy, open_service_store, se
 from ..console.login_links import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
 from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
-from ..settings.loading import load_process_settings
+from ..settings.loading import HOW_TO_NAME_BROKERS, load_process_settings
 from ..settings.root import Settings
 from .backends import ServiceRoles
 from .group_worker import GroupPipelineWorker
@@ -114,7 +114,7 @@ _FASTER_CLIENT = "; confluent, of the extra `fast`, reads with far less CPU"
 def require_brokers(settings: Settings) -> Settings:
     """The settings, if they name brokers. Raises ConfigError."""
     if not settings.distributed:
-        raise ConfigError("no brokers: set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS")
+        raise ConfigError(f"no brokers: {HOW_TO_NAME_BROKERS}")
     return settings
 
 

@@ -1,7 +1,7 @@
 """Migration to another number of partitions, and the number that the state was made for.
 
 An agent's partition follows from its name and their number. With another number, agents would be worked on in two
-places: so the number is kept with the state, and a worker that finds another one in Kafka refuses to start.
+places: so the number is kept with the state, and a worker that finds another one at the brokers refuses to start.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PartitionGrowth:
 
     Args:
         store: of the state.
-        admin, reader: of Kafka; *reader* reads the events topic.
+        admin, reader: of the brokers; *reader* reads the events topic.
         topics: names.
         drain: applies what waits; returns when nothing does.
         report_progress: progress, for people.
@@ -81,7 +81,7 @@ class PartitionGrowth:
 
         Raises:
             ConfigError: fewer partitions are wanted, there is no events topic, or records wait that no worker applied.
-            Unavailable: Kafka or the store does not answer; run it again.
+            Unavailable: the brokers or the store do not answer; run it again.
         """
         description = self._admin.describe(self._topics.events)
         if description is None:
@@ -89,7 +89,7 @@ class PartitionGrowth:
         before = int(self._store.metadata.put_default(PARTITION_COUNT_KEY, str(description.partitions)))
         if partitions < max(before, description.partitions):
             raise ConfigError(
-                f"{self._topics.events} has {max(before, description.partitions)} partitions: Kafka removes none"
+                f"{self._topics.events} has {max(before, description.partitions)} partitions, and a topic loses none"
             )
         if not self._store.metadata.get(GROWTH_TARGET_KEY):
             self._report_progress("applying what waits")

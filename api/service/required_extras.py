@@ -33,12 +33,8 @@ def check_extras(settings: Settings) -> None:
 
 def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
     """Extras with the setting that asks for them."""
-    kafka = settings.kafka
     if settings.archive.directory is not None or settings.archive.vectors is not None:
         yield "archive", "`archive` names a folder"
-    if kafka.bootstrap_servers:
-        yield "kafka", "`kafka.bootstrap_servers` names brokers"
-        if kafka.client == "confluent":
-            yield "fast", "`kafka.client` is `confluent`"
+    yield from settings.brokers.needed_extras()
     if store_address(settings).url.startswith("postgresql"):
         yield "postgres", "`store.url` names PostgreSQL"

@@ -1,56 +1,14 @@
-"""Settings of Apache Kafka in the service, and of foreign topics, each with one mapping."""
+"""Settings of Apache Kafka in the service."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
-from ...ingest.formats.record_mapping import MappingSpec
 from ...ingest.kafka.settings import KafkaClientSettings
-from ...ingest.settings import Name, setting
-from .event_source_settings import SELF, EventSourceSettings
-
-TopicEventRate = Annotated[float, msgspec.Meta(ge=0.1)]
-TopicName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-
-
-class ForeignTopicSettings(EventSourceSettings, frozen=True, kw_only=True):
-    """One foreign topic: a source of events that must say what it may speak for, and in which format."""
-
-    topic: Annotated[TopicName, setting("topic to read", before="name")]
-    format: Annotated[
-        str,
-        setting(
-            "`native`, `cloudevents`, `ndjson`, `envoy`, `agentgateway`, `kong`, `apisix`, `caddy`, `keycloak`, "
-            "`hydra`, `otlp` or `mapping`",
-            after="name",
-        ),
-    ]
-    tenants: Annotated[
-        tuple[Name, ...], setting("tenants it may speak for; the only one is the default", after="name", min_length=1)
-    ]
-    issuers: Annotated[
-        tuple[Name, ...],
-        setting("agent issuers it may name; the only one is the default", after="tenants", min_length=1),
-    ]
-    mapping: Annotated[
-        MappingSpec, setting("own mapping (`mapping`), or changes to that of a gateway", after="issuers")
-    ] = MappingSpec()
-    agents: Annotated[
-        tuple[Name, ...],
-        setting("glob patterns of the agent ids its records may be about; `*` is all", after="sources", min_length=1),
-    ] = ("*",)
-    events_per_s: Annotated[
-        TopicEventRate | None,
-        setting("events per second that are read; the rest waits in Kafka. null is no limit", after="trusted"),
-    ] = None
-    start: Annotated[Literal["earliest", "latest"], setting("where reading begins the first time")] = "earliest"
-
-    def __post_init__(self) -> None:
-        if SELF in self.agents:
-            raise ValueError("`agents`: `self` is the client of a token, and a topic has none; list the agents")
-        super().__post_init__()
+from ...ingest.settings import setting
+from .topic_settings import ForeignTopicSettings
 
 
 class KafkaSettings(KafkaClientSettings, frozen=True):

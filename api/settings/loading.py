@@ -27,6 +27,9 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
 }
 """Variables that win over the file. Not `TRUSTWATCH_PORT`: Kubernetes sets that for a service named trustwatch."""
 
+HOW_TO_NAME_BROKERS = "set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS"
+"""Advice, for messages."""
+
 
 def load_process_settings(path: Path | None = None) -> Settings:
     """`load_settings` with the environment of this process."""

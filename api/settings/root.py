@@ -17,7 +17,7 @@ from .access_settings import ANY_TENANT, CallerSettings, IssuerSettings, Registe
 from .console_settings import ConsoleSettings
 from .enforcement_settings import GatewaySettings, HookSettings
 from .event_source_settings import SELF
-from .kafka_settings import ForeignTopicSettings, KafkaSettings
+from .kafka_settings import KafkaSettings
 from .learning_settings import FeedbackSettings, LifecycleSettings
 from .risk_settings import ServiceRiskSettings, TokenPolicySettings
 from .service_settings import (
@@ -27,6 +27,7 @@ from .service_settings import (
     TenantSettings,
 )
 from .storage_settings import ArchiveSettings, IdentitySettings, PrivacySettings, StoreSettings
+from .topic_settings import ForeignTopicSettings
 
 
 class Settings(SettingsPart, frozen=True):

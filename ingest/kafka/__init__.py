@@ -10,13 +10,12 @@ import msgspec
 
 from ..extras import ExtraName, require_extra
 from ..identities import IdentityHasher
-from ..source import TopicWriter
+from ..source import GroupSource, TopicWriter
 from ..topics.protocols import (
     FetchedRecords,
     StartPositions,
     TopicAdmin,
     TopicDescription,
-    TopicGroupSource,
     TopicReader,
 )
 from ..topics.record_codec import TopicRecord
@@ -34,7 +33,6 @@ __all__ = [
     "TopicCommitLog",
     "TopicDefinition",
     "TopicDescription",
-    "TopicGroupSource",
     "TopicNames",
     "TopicReader",
     "TopicRecord",
@@ -56,7 +54,7 @@ def open_group_source(
     *,
     member: str = "",
     identities: IdentityHasher = IdentityHasher(),  # noqa: B008
-) -> TopicGroupSource:
+) -> GroupSource:
     """The events topic as a member of the workers' group.
 
     Args:
@@ -67,9 +65,7 @@ def open_group_source(
         ConfigError: the client is not installed, or the brokers refuse us.
         Unavailable: no broker answers.
     """
-    source: TopicGroupSource = _client_class(settings, "group_source", "GroupSource")(
-        settings, tuning, member, identities
-    )
+    source: GroupSource = _client_class(settings, "group_source", "GroupSource")(settings, tuning, member, identities)
     return source
 
 

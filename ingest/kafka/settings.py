@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+from ..extras import ExtraName
 from ..settings import Name, Secret, SettingsPart, check_url, setting
 from ..topics.topic_definitions import TopicNames
 
@@ -58,6 +60,13 @@ class KafkaClientSettings(SettingsPart, frozen=True):
     session_timeout_s: Annotated[
         float, setting("a worker silent for so long loses its partitions, s", ge=6, le=1800)
     ] = 45.0
+
+    def needed_extras(self) -> Iterator[tuple[ExtraName, str]]:
+        """Extras with the setting, of those that the service calls `kafka`, that asks for them."""
+        if self.bootstrap_servers:
+            yield "kafka", "`kafka.bootstrap_servers` names brokers"
+            if self.client == "confluent":
+                yield "fast", "`kafka.client` is `confluent`"
 
     @property
     def session_timeout_ms(self) -> int:

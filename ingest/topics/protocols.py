@@ -1,11 +1,11 @@
-"""Protocols of topics, beside `GroupSource` and `TopicWriter` (ingest/source.py); both Kafka clients implement them."""
+"""Protocols of topics, beside `GroupSource` and `TopicWriter` (ingest/source.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
-from ..source import GroupSource
+from ..source import PartitionOffsets
 from .record_codec import TopicRecord
 from .topic_definitions import TopicNames
 
@@ -30,16 +30,6 @@ class FetchedRecords(NamedTuple):
     topic: str
     partition: int
     records: list[TopicRecord]
-
-
-class TopicGroupSource(GroupSource, Protocol):
-    """A `GroupSource` that shows lag tools its positions."""
-
-    failed_polls: int
-    """Number of polls that no broker answered."""
-
-    def note_position(self, offsets: Mapping[int, int]) -> None:
-        """Commit positions to the group, for tools that show lag only; a failure is ignored."""
 
 
 class TopicReader(Protocol):
@@ -84,6 +74,12 @@ class TopicReader(Protocol):
 
     def close(self) -> None:
         """Leave the group, release connections."""
+
+
+def partition_offsets(reader: TopicReader, since_ms: int) -> dict[int, PartitionOffsets]:
+    """Offsets by partition of the one topic that *reader* reads, with `since` for *since_ms*. Raises Unavailable."""
+    firsts, recent, ends = reader.first_offsets(), reader.offsets_at(since_ms), reader.end_offsets()
+    return {key[1]: PartitionOffsets(firsts[key], recent[key], end) for key, end in ends.items()}
 
 
 class TopicDescription(NamedTuple):

@@ -1,4 +1,4 @@
-"""Form of our records in Kafka, and conversion of records that others wrote. No client is imported here.
+"""Form of our records in topics, and conversion of records that others wrote. No client is imported here.
 
 A record of ours has the payload as value, the partition key of its agent as key, the time of arrival as timestamp,
 and one header `tw` of 9 bytes, little-endian: u8 kind, u64 id hash. Who may write such records is the topic's ACL to

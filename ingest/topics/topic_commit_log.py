@@ -1,4 +1,4 @@
-"""The events topic as the log of `GroupCommit`: events from HTTP are written to Kafka as they are to a disk."""
+"""The events topic as the log of `GroupCommit`: events from HTTP are written to brokers as they are to a disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TopicCommitLog:
     def __init__(self, writer: TopicWriter, topic: str, timeout_s: float = 20.0) -> None:
         self.writer = writer
         self.topic = topic
-        self.directory = PurePosixPath(f"kafka:{topic}")
+        self.directory = PurePosixPath(f"topic:{topic}")
         self.timeout_s = timeout_s
         self.failed = False
         """True after a failed write: only a write that succeeds shows that brokers answer again."""

@@ -1,4 +1,7 @@
-"""What holds for every `GroupSource`, against a real broker: both clients pass all of this."""
+"""What holds for groups of several members, against a real broker: both clients pass all of this.
+
+What a single member sees, of every log, is in `test_event_source_contract.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
-from trustwatch.ingest.errors import CorruptLog, Fenced, Unavailable
+from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.kafka.kafka_python import retained_join
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
 
 from ..support.checkout import ROOT
+from ..support.followers import poll_until
 from ..support.kafka_topics import (
     CLIENTS,
     NOW_MS,
@@ -32,7 +35,6 @@ from ..support.kafka_topics import (
     foreign_producer,
     make_topic,
     open_admin,
-    poll_until,
     record,
     settings,
     write,
@@ -290,39 +292,6 @@ def test_an_unused_poll_keeps_its_time(kafka: KafkaCluster, client: str, join: O
         assert timeout_s * 0.5 <= time.monotonic() - began < timeout_s + 0.5
 
 
-def remove_before(kafka: KafkaCluster, topic: str, offset: int) -> None:
-    """What retention does."""
-    with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap.split(","))) as admin:
-        admin.delete_records({TopicPartition(topic, 0): offset})
-
-
-def test_records_that_are_gone_stop_the_reader(kafka: KafkaCluster, client: str, join: Open) -> None:
-    """Retention that removed what was not applied is never passed over; it is told each time."""
-    made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
-    write(made, spread(1, 50))
-    remove_before(kafka, made.names.events, 20)
-    member = join(made, {0: 7})
-    for _ in range(2):
-        with pytest.raises(CorruptLog, match=r"\[0\]: offset 7 is no longer kept.* 20: retention removed 13 records"):
-            poll_until(lambda: member.count, member)
-    with pytest.raises(CorruptLog, match="no longer kept"):
-        member.source.seek(0, 19)
-    member.source.seek(0, 20)
-    poll_until(lambda: member.count == 30, member)
-    assert member.offsets[0] == list(range(20, 50))
-
-
-def test_a_position_behind_the_end_stops_the_reader(kafka: KafkaCluster, client: str, join: Open) -> None:
-    """The store remembers records that the topic does not have: another cluster, or acknowledged records lost."""
-    made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
-    write(made, spread(1, 50))
-    member = join(made, {0: 51})
-    with pytest.raises(CorruptLog, match=r"offset 51 is behind the end of the partition, 50"):
-        poll_until(lambda: member.count, member)
-
-
 def test_poison_becomes_dead_letters_at_its_offsets(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Whatever lies in the topic is handed out in order, and read a second time it is the same."""
     made = settings(kafka, client)
@@ -435,27 +404,6 @@ def test_compressed_topics(kafka: KafkaCluster, client: str, join: Open, codec: 
     assert member.records[0] == [one._replace(key=b"") for one in records[123:]]
 
 
-def test_id_hashes_are_read_back(kafka: KafkaCluster, client: str, join: Open) -> None:
-    """One per offset; what retention removed counts as unknown; reading does not move the position."""
-    made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
-    records = [record(i) for i in range(5000)]
-    write(made, records, partition=0)
-    member = join(made)
-    poll_until(lambda: member.count == 5000, member)
-    expected = np.array([one.id_hash for one in records], np.uint64)
-    for start, end in ((0, 5000), (1, 2), (4321, 5000), (7, 7)):
-        assert member.source.read_id_hashes(0, start, end).tolist() == expected[start:end].tolist()
-    with pytest.raises(CorruptLog, match="behind the end"):
-        member.source.read_id_hashes(0, 0, 5001)
-    remove_before(kafka, made.names.events, 1000)
-    expected[:1000] = 0
-    assert member.source.read_id_hashes(0, 500, 5000).tolist() == expected[500:].tolist()
-    assert not member.source.read_id_hashes(0, 0, 1000).any()
-    write(made, records[:1], partition=0)
-    poll_until(lambda: member.count == 5001, member)
-
-
 def test_a_full_partition_does_not_starve_the_others(kafka: KafkaCluster, client: str, join: Open) -> None:
     """The few records of three partitions come long before the last of the thousands of the fourth."""
     made = settings(kafka, client)
@@ -489,27 +437,6 @@ def test_a_paused_partition_waits_for_a_seek(kafka: KafkaCluster, client: str, j
     member.records[0], member.offsets[0] = [], []
     member.source.seek(0, 50)
     poll_until(lambda: member.offsets[0] == list(range(50, 200)), member)
-
-
-def test_what_the_owner_raises_comes_out_of_poll(kafka: KafkaCluster, client: str, join: Open) -> None:
-    """A store that does not answer, or a fence: the worker decides, and nothing is handed out meanwhile."""
-    made = settings(kafka, client)
-    make_topic(kafka, made.names.events)
-    write(made, spread(1, 10))
-
-    class Refusing(Member):
-        def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
-            raise Fenced("another worker")
-
-    member = join(made, kind=Refusing)
-    with pytest.raises(Fenced, match="another worker"):
-        poll_until(lambda: False, member)
-    for _ in range(5):
-        member.step()
-    assert member.count == 0
-    assert member.source.owned() == frozenset()
-    member.source.close()
-    assert member.log == []  # what was never taken over is not given back
 
 
 def test_a_static_member_that_comes_again_fences_the_old_one(kafka: KafkaCluster, client: str, join: Open) -> None:

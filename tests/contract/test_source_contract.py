@@ -11,10 +11,12 @@ import pytest
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_group_source import LogGroupSource
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
 
+from ..support.followers import Follower
 from ..support.kafka_topics import CLIENTS, Member, make_topic, settings, write
 
 RECORDS = [
@@ -29,6 +31,13 @@ def event_log(directory: Path, _: pytest.FixtureRequest) -> Source:
             log.append(RECORDS[start : start + 8])
         log.sync()
     return LogReader(directory)
+
+
+def log_group(directory: Path, request: pytest.FixtureRequest) -> Source:
+    event_log(directory, request).close()
+    source = LogGroupSource(directory)
+    source.join(Follower(source))
+    return source
 
 
 def files(directory: Path, _: pytest.FixtureRequest) -> Source:
@@ -54,6 +63,7 @@ def kafka(client: str, _: Path, request: pytest.FixtureRequest) -> Source:
 
 SOURCES: dict[str, Callable[[Path, pytest.FixtureRequest], Source]] = {
     "event_log": event_log,
+    "log_group": log_group,
     "files": files,
     **{client: partial(kafka, client) for client in CLIENTS},
 }
@@ -69,7 +79,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
 
 def poll(source: Source, max_records: int) -> RecordBatch | None:
     """Records come at once from a disk, and within seconds from a broker."""
-    return source.poll(max_records, 0 if isinstance(source, LogReader | FileSource) else 5)
+    return source.poll(max_records, 0 if isinstance(source, LogReader | LogGroupSource | FileSource) else 5)
 
 
 def drain(source: Source, max_records: int) -> list[Record]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics import record_codec
-from trustwatch.ingest.topics.protocols import TopicGroupSource
 from trustwatch.ingest.topics.topic_definitions import TopicNames
+
+from .followers import Follower
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster
@@ -108,8 +109,8 @@ def write(
         writer.close()
 
 
-class Member:
-    """A member of the group, and its owner: keeps what it was told and handed."""
+class Member(Follower):
+    """A follower that has joined the workers' group; its source is its own."""
 
     def __init__(
         self,
@@ -119,46 +120,9 @@ class Member:
         tuning: KafkaTuning = TUNING,
         member: str = "",
     ) -> None:
-        self.starts = dict(starts or {})
-        self.log: list[tuple[str, frozenset[int]]] = []
-        self.records: dict[int, list[Record]] = {}
-        self.offsets: dict[int, list[int]] = {}
-        self.source: TopicGroupSource = ours.open_group_source(made, tuning, member=member)
+        super().__init__(ours.open_group_source(made, tuning, member=member), starts)
         try:
             self.source.join(self)
         except BaseException:
             self.source.close()
             raise
-
-    def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Go on where it stopped, else where it was told to begin."""
-        self.log.append(("assigned", frozenset(partitions)))
-        return {p: self.offsets[p][-1] + 1 if self.offsets.get(p) else self.starts.get(p, 0) for p in partitions}
-
-    def revoked(self, partitions: Collection[int]) -> None:
-        self.log.append(("revoked", frozenset(partitions)))
-
-    def lost(self, partitions: Collection[int]) -> None:
-        self.log.append(("lost", frozenset(partitions)))
-
-    def step(self, max_records: int = 1000, timeout_s: float = 0.1) -> None:
-        """Poll once, keep what comes."""
-        batch = self.source.poll(max_records, timeout_s)
-        if batch is not None:
-            self.records.setdefault(batch.partition, []).extend(batch.records)
-            offsets = range(batch.base_offset, batch.next_offset)
-            self.offsets.setdefault(batch.partition, []).extend(offsets)
-
-    @property
-    def count(self) -> int:
-        """Records that came so far."""
-        return sum(map(len, self.records.values()))
-
-
-def poll_until(done: Callable[[], Any], *members: Member, within_s: float = 90.0) -> None:
-    """Let all members poll in turn until *done*."""
-    deadline = time.monotonic() + within_s
-    while not done():
-        assert time.monotonic() < deadline, [(member.log, member.count, member.source.owned()) for member in members]
-        for member in members:
-            member.step()

@@ -13,9 +13,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
-from ...source import PartitionOwner, Record, RecordBatch
+from ...source import PartitionOffsets, PartitionOwner, Record, RecordBatch
 from ...topics import record_codec
 from ...topics.group_buffer import FairBuffer, RecordRun, offset_out_of_range
+from ...topics.protocols import partition_offsets
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import (
     DAMAGED_DATA_ERRORS,
@@ -26,6 +27,7 @@ from .client_connection import (
     translate_error,
     translated_errors,
 )
+from .topic_reader import ConfluentTopicReader
 
 _log = structlog.get_logger(__name__)
 _READ_BACK_RECORDS = 10_000
@@ -293,6 +295,11 @@ class ConfluentGroupSource:
         if self._query_consumer is None:
             self._query_consumer = open_consumer(self.settings, self._tuning, self._on_error)
         return self._query_consumer
+
+    def offsets(self, since_ms: int) -> dict[int, PartitionOffsets]:
+        """See `GroupSource.offsets`; asked for on a connection of its own. Raises Unavailable, ConfigError."""
+        with contextlib.closing(ConfluentTopicReader(self.settings, (self.topic,), tuning=self._tuning)) as reader:
+            return partition_offsets(reader, since_ms)
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer outside the group.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,10 @@ from kafka.structs import OffsetAndMetadata
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
-from ...source import PartitionOwner, RecordBatch
+from ...source import PartitionOffsets, PartitionOwner, RecordBatch
 from ...topics import record_codec
 from ...topics.group_buffer import FairBuffer, offset_out_of_range
-from ...topics.protocols import MAX_POLL_RECORDS
+from ...topics.protocols import MAX_POLL_RECORDS, partition_offsets
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import (
     consumer_options,
@@ -31,6 +32,7 @@ from .client_connection import (
 )
 from .poll_thread import PollThread
 from .retained_join import retain_joins
+from .topic_reader import KafkaPythonTopicReader
 
 _log = structlog.get_logger(__name__)
 _CLOSE_MS = 5_000
@@ -266,6 +268,11 @@ class KafkaPythonGroupSource:
             self._query_consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         return self._query_consumer
 
+    def offsets(self, since_ms: int) -> dict[int, PartitionOffsets]:
+        """See `GroupSource.offsets`; asked for on a connection of its own. Raises Unavailable, ConfigError."""
+        with closing(KafkaPythonTopicReader(self.settings, (self.topic,), tuning=self._tuning)) as reader:
+            return partition_offsets(reader, since_ms)
+
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
 
@@ -314,7 +321,7 @@ class KafkaPythonGroupSource:
                 if start <= record.offset < end:
                     hashes[record.offset - start] = record_codec.id_hash_in(record.headers)
 
-    def note_position(self, offsets: dict[int, int]) -> None:
+    def note_position(self, offsets: Mapping[int, int]) -> None:
         """Commit positions to the group, for tools that show lag only; a failure is ignored."""
         committed = {
             TopicPartition(self.topic, partition): OffsetAndMetadata(offset, "", -1)

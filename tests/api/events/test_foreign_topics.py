@@ -17,7 +17,7 @@ from trustwatch.api.events.foreign_topics import (
     IngestOutputTopics,
     TopicIngest,
 )
-from trustwatch.api.settings.kafka_settings import ForeignTopicSettings
+from trustwatch.api.settings.topic_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.record_keys import agent_partition_key
@@ -192,7 +192,7 @@ def test_a_round_without_acknowledgement_is_sent_again_by_another_writer(world: 
     assert world.steps == ["close writer", "close writer", "flush", "commit"]
     assert world.durable[:2] == world.durable[2:4] == world.durable[4:6]
     assert len({one.headers["tw"] for one in world.durable[4:]}) == 4
-    assert [line["event"] for line in logs] == ["events wait for Kafka"]
+    assert [line["event"] for line in logs] == ["events wait for brokers"]
 
 
 def test_the_same_record_read_again_has_the_same_identity(world: ScriptedBroker) -> None:

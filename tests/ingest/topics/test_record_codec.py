@@ -181,7 +181,7 @@ def test_the_log_fails_as_a_whole_until_it_is_reopened(failing: str) -> None:
         for one in records
     ]
     writer.failing = failing
-    with pytest.raises(LogFailed, match="kafka:events"):
+    with pytest.raises(LogFailed, match="topic:events"):
         log.append(records)
         log.sync()
     assert log.failed

@@ -1,0 +1,54 @@
+"""The log of events for processes beside the pipeline, whether it is on this machine or a topic of brokers.
+
+Archive and model worker follow it through `GroupSource`. What differs by the kind of the log stands here: who else is
+a member, how far back repeated events are recognised, and how the erased are left out.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..ingest.duplicate_window import DuplicateWindow
+from ..ingest.log.log_group_source import LogGroupSource
+from ..ingest.record_erasure import ErasedFilter
+from ..ingest.source import GroupSource
+from .brokers import open_group_source
+from .composition import load_erased_filter, open_service_identities
+from .settings.root import Settings
+
+
+def open_event_source(settings: Settings, *, suffix: str, member: str) -> GroupSource:
+    """All partitions of the log for one follower, apart from the workers.
+
+    Args:
+        settings: of the service.
+        suffix: ends the name of the follower's group, which begins with that of the workers.
+        member: the group's one member by a name that stays the same, so that after a restart, or where another process
+            takes over, nobody waits for the end of the one before. A second one puts the first out (Fenced).
+
+    Raises:
+        ConfigError: brokers refuse us, or their client is not installed.
+        Unavailable: no broker answers.
+    """
+    if not settings.distributed:
+        return LogGroupSource(settings.data_dir / "log")
+    brokers = msgspec.structs.replace(settings.brokers, group_id=settings.brokers.group_id + suffix)
+    return open_group_source(brokers, member=member, identities=open_service_identities(settings))
+
+
+def event_log_name(settings: Settings) -> str:
+    """Name under which an archive knows the log: the topic, or "" for that of this machine."""
+    return settings.brokers.names.events if settings.distributed else ""
+
+
+def make_duplicate_window(settings: Settings) -> DuplicateWindow:
+    """A window that recognises repeated events of one partition as the workers do."""
+    return DuplicateWindow(settings.brokers.duplicate_window) if settings.distributed else DuplicateWindow()
+
+
+def load_erased_from_log(settings: Settings) -> ErasedFilter:
+    """Filter of the erased whose records the log still has; the log of this machine is rewritten, and has none.
+
+    Raises as `load_erased_filter`.
+    """
+    return load_erased_filter(settings, settings.brokers.names.events) if settings.distributed else ErasedFilter()
