@@ -21,6 +21,10 @@ level of the first; the less of a budget its days could show, the nearer the lea
 full of odd days must not put levels out of reach: `scoring.learning.budget_check` then reports that the budget is not
 kept."""
 
+OVERREACH_STRETCH = (1.0, np.inf)
+"""What overreach builds up over days goes on behind the few days of a rehearsal: in a fleet of a thousand, .7 times let
+five times its share through. Slow changes may need much."""
+
 HOURS_A_DAY = 24.0
 """Bets of overreach on a day: it takes one an hour."""
 
@@ -45,7 +49,7 @@ def model_thresholds(model: TrainedModel, budget: AlertBudget) -> npt.NDArray[np
             if concern != OVERREACH:
                 bounds[:, concern] = thresholds(model.group_rates, part, exponent, alarms)
             elif alarms.usable:
-                limits = thresholds(np.full(len(bounds), HOURS_A_DAY), part, 1.0, alarms, np.inf)
+                limits = thresholds(np.full(len(bounds), HOURS_A_DAY), part, 1.0, alarms, OVERREACH_STRETCH)
                 allowed = np.array([part.medium, part.high, part.critical]) / 1000.0
                 bounds[:, concern] = np.where(allowed * alarms.days >= MIN_EXPECTED_ALERTS, limits, np.inf)
     return bounds
@@ -56,7 +60,7 @@ def thresholds(
     budget: AlertBudget,
     exponent: float = 1.0,
     alarms: AlarmTail | None = None,
-    stretch: float = MAX_STRETCH,
+    stretch: tuple[float, float] = (LEAST_STRETCH, MAX_STRETCH),
 ) -> npt.NDArray[np.float64]:
     """Evidence at which each level begins, so that normal events stay within the budget.
 
@@ -65,13 +69,14 @@ def thresholds(
         exponent: in (0, 1], how far the evidence of one session's events falls short of independence; used where
             *alarms* have too little history to say more.
         alarms: how high evidence climbs on agents of the history.
+        stretch: least and most times what independent events would need; the least is once without a rehearsal.
 
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
-        a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
-        times what independent events would need. Rehearsed ones are read at one in `RESERVE` of that share, higher for
-        peer groups that are busier than the fleet, and the least is `LEAST_STRETCH` times (with enough days).
+        a threshold is what the accepted share of the history's agent-days reached, within
+        *stretch*. Rehearsed ones are read at one in `RESERVE` of that share, higher for peer groups that are busier
+        than the fleet, and the least of *stretch* holds with enough days.
     """
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
@@ -80,18 +85,21 @@ def thresholds(
         reached = np.array([alarms.level_for_share(share / reserve) for share in allowed.tolist()])
         busier = np.maximum(np.log(rates / rates[0]), 0.0) if alarms.rehearsed else 0.0
         independent = np.log(rates / allowed)
-        evidence = np.clip(reached + busier, _least_stretch(alarms, allowed) * independent, stretch * independent)
+        least = _least_stretch(alarms, allowed, stretch[0]) * independent
+        evidence = np.clip(reached + busier, least, stretch[1] * independent)
     else:
         evidence = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
-    least = np.maximum(evidence, np.array([3.0, 5.0, 7.0]))
+    evidence = np.maximum(evidence, np.array([3.0, 5.0, 7.0]))
     steps = _MIN_LEVEL_DISTANCE * np.arange(3)
-    return np.asarray(np.maximum.accumulate(least - steps, axis=1) + steps)
+    return np.asarray(np.maximum.accumulate(evidence - steps, axis=1) + steps)
 
 
-def _least_stretch(alarms: AlarmTail, allowed: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _least_stretch(
+    alarms: AlarmTail, allowed: npt.NDArray[np.float64], with_enough_days: float
+) -> npt.NDArray[np.float64]:
     """Least times (3,) what independent events would need, where the *allowed* share (3,) of agent-days may alert."""
     if not alarms.rehearsed:
         return np.ones(3)
     shown = np.minimum(allowed * alarms.days / MIN_EXPECTED_ALERTS, 1.0)
-    return np.asarray(1.0 - (1.0 - LEAST_STRETCH) * shown)
+    return np.asarray(1.0 - (1.0 - with_enough_days) * shown)
