@@ -324,7 +324,7 @@ class AsyncEventSender(AsyncClosedOnExit):
         self._done = asyncio.Event()
         self._closing_event = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closing = self._ended = False
 
     def send(self, event: AuditEvent) -> str:
         """Queue *event*; returns its id.
@@ -357,6 +357,9 @@ class AsyncEventSender(AsyncClosedOnExit):
         self._closing_event.set()
         await self.flush(timeout_s)
         if self._task is not None:
+            # Somebody below may swallow a cancellation (asyncio.wait_for of Python 3.11, a token callable): then the
+            # task ends by itself behind the present attempt.
+            self._ended = True
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         left = self._queue.discard_remaining()
@@ -368,7 +371,7 @@ class AsyncEventSender(AsyncClosedOnExit):
         return self._queue.counters.as_dict()
 
     async def _run(self) -> None:
-        while True:
+        while not self._ended:
             if self._queue.is_idle():
                 self._changed.clear()
                 await self._changed.wait()
@@ -385,13 +388,14 @@ class AsyncEventSender(AsyncClosedOnExit):
         while not self._queue.has_full_batch() and not self._closing and (left := ends - loop.time()) > 0:
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
             except TimeoutError:
                 return
 
     async def _send_batch(self, batch: EventBatch) -> None:
         attempt = 0
-        while True:
+        while not self._ended:
             attempt += 1
             wait = self._queue.handle_reply(batch, attempt, *await self._post_batch(batch.body))
             if wait is None:
@@ -401,7 +405,8 @@ class AsyncEventSender(AsyncClosedOnExit):
     async def _wait_before_retry(self, seconds: float) -> None:
         """Wait between two attempts; briefly once the sender closes."""
         try:
-            await asyncio.wait_for(self._closing_event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._closing_event.wait()
         except TimeoutError:
             return
         await asyncio.sleep(min(seconds, self._settings.backoff_s))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from trustwatch.client import AuditEvent, ContentRefused, SenderSettings
+from trustwatch.client import AsyncEventSender, AuditEvent, ContentRefused, SenderSettings
 from trustwatch.client.events import EventAgent, encode_event
 from trustwatch.client.timing import backoff, retry_after
 
@@ -202,6 +204,27 @@ def test_closing_gives_up_in_time_and_says_so(server: Scripted, make_sender: Mak
     assert sender.counts()["lost"] == 3
     sender.send(event())
     assert sender.counts()["lost"] == 4
+
+
+async def close_behind_a_swallowed_cancellation(url: str) -> int:
+    """Events lost when a sender is closed whose token callable swallows the cancellation."""
+
+    async def stubborn() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10.0)
+        return token()
+
+    sender = AsyncEventSender(url, stubborn, settings())
+    sender.send(event())
+    async with asyncio.timeout(5.0):
+        assert not await sender.close(timeout_s=0.1)
+    return sender.counts()["lost"]
+
+
+def test_an_async_sender_closes_whatever_becomes_of_its_cancellation(server: Scripted) -> None:
+    """`asyncio.wait_for` of Python 3.11 swallows one now and then: the task went on for ever, and `close` waited."""
+    server.answer = lambda request: Reply(503)
+    assert asyncio.run(close_behind_a_swallowed_cancellation(server.url)) == 1
 
 
 def test_secrets_do_not_get_into_the_queue(server: Scripted, make_sender: Make) -> None:

@@ -26,6 +26,7 @@ from trustwatch.ingest.topics.protocols import TopicReader
 from trustwatch.ingest.topics.record_codec import TopicRecord
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 
+from ..support.followers import poll_until
 from ..support.kafka_topics import (
     CLIENTS,
     NOW_MS,
@@ -36,7 +37,6 @@ from ..support.kafka_topics import (
     open_admin,
     open_reader,
     open_writer,
-    poll_until,
     record,
     settings,
 )
