@@ -144,6 +144,10 @@ class DetectionBenchmark:
         """Levels of honest fleets beside the alert budget."""
         return fleet_budgets.run(fleet_budgets.FLEETS[: 1 if self.quick else None])
 
+    def short_histories(self) -> list[FigureTable]:
+        """The same behind fewer days."""
+        return fleet_budgets.behind_short_histories(fleet_budgets.SHORT_HISTORIES[: 1 if self.quick else None])
+
     def stolen(self) -> list[FigureTable]:
         """Sessions under another agent's identity."""
         return stolen_identity.run(self.quick)
@@ -173,10 +177,11 @@ SIMULATED: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "evidence": DetectionBenchmark.evidence,
     "stolen": DetectionBenchmark.stolen,
     "fleets": DetectionBenchmark.fleets,
+    "short_histories": DetectionBenchmark.short_histories,
     "sensitive": DetectionBenchmark.sensitive,
 }
 PARTS = {**TRACES, **SIMULATED}
-SEVERAL_TRAININGS = ("concerns", "new_tasks", "left_out", "trainings", "fleets")
+SEVERAL_TRAININGS = ("concerns", "new_tasks", "left_out", "trainings", "fleets", "short_histories")
 """Parts that train several models: too long for `--quick`, unless they are asked for."""
 
 

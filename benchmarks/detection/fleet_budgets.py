@@ -118,8 +118,8 @@ def live_one_week(size: FleetSize, seed: int) -> FleetWeek:
     return FleetWeek(rises, days.shape[1], stuck, len(np.unique(days[0])), len(report.broken_levels))
 
 
-def run(fleets: Sequence[FleetSize] = FLEETS, short: Sequence[FleetSize] = SHORT_HISTORIES) -> list[FigureTable]:
-    """Rises of honest agents beside the budget, pooled over fleets, and behind how short a history."""
+def run(fleets: Sequence[FleetSize] = FLEETS) -> list[FigureTable]:
+    """Rises of honest agents beside the budget, pooled over fleets."""
     weeks = [live_one_week(size, FIRST_SEED + at) for at, size in enumerate(fleets)]
     days = sum(week.agent_days for week in weeks)
     by_concern = np.sum([week.rises for week in weeks], axis=0)
@@ -131,12 +131,11 @@ def run(fleets: Sequence[FleetSize] = FLEETS, short: Sequence[FleetSize] = SHORT
         f"{days:,} agent-days. Rises per 1,000 agent-days and their upper 95 % bound; budgets are {allowed.medium:g}, "
         f"{allowed.high:g} and {allowed.critical:g}. {_found(weeks)}"
     )
-    pooled = FigureTable("Honest fleets", ("concern", "medium", "high", "critical"), rows, note)
-    return [pooled, *([_short_histories(short)] if short else [])]
+    return [FigureTable("Honest fleets", ("concern", "medium", "high", "critical"), rows, note)]
 
 
-def _short_histories(fleets: Sequence[FleetSize]) -> FigureTable:
-    """Rises by the days that were learned."""
+def behind_short_histories(fleets: Sequence[FleetSize] = SHORT_HISTORIES) -> list[FigureTable]:
+    """Rises of honest agents by the days that were learned."""
     weeks = [live_one_week(size, FIRST_SHORT_SEED + at) for at, size in enumerate(fleets)]
     rows = []
     for learned in sorted({size.learned_days for size in fleets}):
@@ -145,7 +144,7 @@ def _short_histories(fleets: Sequence[FleetSize]) -> FigureTable:
         rows.append(_row(str(learned), rises, sum(week.agent_days for week in behind)))
     note = f"{_described(fleets)}, {JUDGED_DAYS} days judged, as above. {_found(weeks)}"
     columns = ("days learned", "medium", "high", "critical")
-    return FigureTable("Honest fleets behind short histories", columns, rows, note)
+    return [FigureTable("Honest fleets behind short histories", columns, rows, note)]
 
 
 def _described(fleets: Sequence[FleetSize]) -> str:

@@ -38,6 +38,7 @@ NOT_ON_THE_PAGE = (
     "calibration",
     "contamination",
     "sensitive",
+    "short_histories",
     "stolen",
     "ages",
     "evidence",
