@@ -170,10 +170,11 @@ def _process_day(settings: Settings, begin: int) -> None:
             lambda _: None,
             tuning=PipelineTuning(poll_s=0.0),
         )
-        work.start()
-        while work.step():
-            pass
-        work.finish()
+        with closing(work):
+            work.start()
+            while work.step():
+                pass
+            work.finish()
 
 
 def _archive_log(settings: Settings) -> None:

@@ -8,6 +8,7 @@ A process of its own keeps answers at their speed while events are scored.
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
@@ -15,9 +16,11 @@ from ...ingest.log.log_reader import LogReader
 from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.model_switch import ActiveModels
-from ...scoring.pipeline.partition import CommittedChanges
+from ...scoring.pipeline.pipeline_context import CommittedChanges
 from ...scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
 from ...scoring.pipeline.processor import Processor, VectorCollector
+from ...scoring.records.agents import AgentSummary
+from ...scoring.records.commits import Position
 from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
@@ -71,7 +74,6 @@ class EmbeddedPipelineWorker:
             vectors=None if self._spool is None else VectorCollector(),
             compiled_elsewhere=True,
         )
-        self._vectors = processor.vector_collector
         self.pipeline = SinglePartitionPipeline(
             self.source,
             processor,
@@ -81,6 +83,7 @@ class EmbeddedPipelineWorker:
             clock.monotonic,
             child.sleep,
             self._after_commit,
+            on_risk=self._send_risk,
             service=service_url(settings),
         )
 
@@ -93,11 +96,14 @@ class EmbeddedPipelineWorker:
             self._send_heartbeat()
         self.pipeline.finish()
 
+    def _send_risk(self, position: Position, agents: Sequence[AgentSummary]) -> None:
+        self._child.sender.send_risk(position.offset, agents)
+
     def _after_commit(self, done: CommittedChanges) -> None:
         stages = self.pipeline.stages
-        if self._spool is not None and self._vectors is not None:
+        if self._spool is not None:
             with stages.timed("vectors"):
-                self._spool.append(*self._vectors.drain())
+                self._spool.append(*done.vectors)
                 self._spool.roll_if_due()
             stages.counts["vectors_dropped"] = self._spool.dropped_events
         behind = self._pending_records(done.position.offset)
@@ -113,9 +119,9 @@ class EmbeddedPipelineWorker:
             self._policy.refresh()
         if now - self._reported_at >= HEARTBEAT_EVERY_S:
             stages = self.pipeline.stages
-            offset = self.pipeline.position.offset
+            offset, answered = self.pipeline.position.offset, self.pipeline.answered_offset
             self._child.sender.send_alive(
-                offset, self._pending_records(offset), dict(stages.counts), dict(stages.seconds)
+                offset, answered, self._pending_records(offset), dict(stages.counts), dict(stages.seconds)
             )
             self._reported_at = now
 
@@ -125,6 +131,7 @@ class EmbeddedPipelineWorker:
 
     def close(self) -> None:
         """Release files and connections."""
+        self.pipeline.close()
         if self._spool is not None:
             self._spool.close()
         self.source.close()

@@ -12,9 +12,9 @@ from ...ingest.archive.archive_files import ArchiveFileKind as ArchiveKind
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_erasure import ErasureSubject, NameEraser
 from ...ingest.timestamps import DAY_MS
-from ...scoring.pipeline.ipc import agent_summaries
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.risk_view import RiskView
+from ...scoring.records.agents import agent_summary
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..access.decision_point import PolicyDecisionPoint
@@ -114,7 +114,7 @@ async def forget_in_memory(
         if row is None:
             view.remove(*full)
         else:  # it acts again, as somebody new
-            view.apply(agent_summaries([row]))
+            view.apply([agent_summary(row)])
         decision_point.approval_workflow.active_interventions.remove_agent(full)
     await decision_point.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store
     names = NameEraser(subject.name, subject.pseudonym)

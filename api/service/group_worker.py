@@ -9,7 +9,7 @@ also writes time into its partitions, so that risk decays there without events.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 
 from ...ingest.archive.vector_spool import VectorSpoolWriter
 from ...ingest.columns import ColumnEncoder
@@ -22,7 +22,7 @@ from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.model_switch import ActiveModels
-from ...scoring.pipeline.partition import CommittedChanges, PipelineContext
+from ...scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
 from ...scoring.pipeline.pipelines import ConsumerGroupPipeline, PartitionProgress
 from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from ...scoring.pipeline.topic_publisher import TopicPublisher
@@ -78,7 +78,6 @@ class GroupPipelineWorker:
         )
         self._dropped_dead_letters = 0
         self._spool = open_spool(settings)
-        self._vectors: dict[int, VectorCollector] = {}
         context = PipelineContext(
             self.source,
             self.store,
@@ -89,7 +88,7 @@ class GroupPipelineWorker:
             self._after_commit,
             StageMetrics(clock.monotonic),
             self.publisher,
-            service_url(settings),
+            service=service_url(settings),
         )
         self.pipeline = ConsumerGroupPipeline(self.source, context, self._make_processor)
 
@@ -103,7 +102,7 @@ class GroupPipelineWorker:
             identities=self.store.identities,
         )
         self._load_erasures(engine)
-        vectors = start_vector_collector(self._spool, self._vectors, partition)
+        vectors = start_vector_collector(self._spool, partition)
         processor = Processor(
             engine,
             self._encoder,
@@ -172,17 +171,17 @@ class GroupPipelineWorker:
 
     def _after_commit(self, done: CommittedChanges) -> None:
         self._dropped_dead_letters += done.dropped_dead_letters
-        vectors = self._vectors.get(done.position.partition)
-        if self._spool is not None and vectors is not None:
+        if self._spool is not None:
             stages = self.pipeline.stages
             with stages.timed("vectors"):
-                self._spool.append(*vectors.drain())
+                self._spool.append(*done.vectors)
                 self._spool.roll_if_due()
             stages.counts["vectors_dropped"] = self._spool.dropped_events
 
     def close(self) -> None:
         """Leave the group, and release connections."""
         self.source.close()
+        self.pipeline.close()
         if self._spool is not None:  # partitions that are handed back are committed first
             self._spool.close()
         self.writer.close()
@@ -215,10 +214,8 @@ def run_group_worker(child: ChildRuntime) -> None:
         worker.close()
 
 
-def start_vector_collector(
-    spool: VectorSpoolWriter | None, collectors: MutableMapping[int, VectorCollector], partition: int
-) -> VectorCollector | None:
-    """The collector of a partition that begins here, in the place of an earlier one; None where no vectors are kept.
+def start_vector_collector(spool: VectorSpoolWriter | None, partition: int) -> VectorCollector | None:
+    """The collector of a partition that begins here; None where no vectors are kept.
 
     The file that is open is handed on first. A partition that was ours before, and another worker's meanwhile, would
     else have a file that reaches from the one time to the other, over the other's files; and whatever lies within the
@@ -227,8 +224,7 @@ def start_vector_collector(
     if spool is None:
         return None
     spool.roll()
-    collectors[partition] = VectorCollector(partition)
-    return collectors[partition]
+    return VectorCollector(partition)
 
 
 if __name__ == "__main__":

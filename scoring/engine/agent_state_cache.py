@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -24,11 +24,12 @@ from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from ..records.agents import AgentIdentity, AgentRow, DueAgent, RiskLevel
+from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, RiskLevel
 from ..records.decisions import RiskReason
 from . import risk, usual_oddness
 from .forgetting import ErasedAgents, NameErasers
 from .resident_agents import ResidentAgents
+from .unsaved_agents import UnsavedAgents
 
 _encode_json = msgspec.json.Encoder().encode
 _decode_reasons_json = msgspec.json.Decoder(list[RiskReason]).decode
@@ -60,6 +61,10 @@ class AgentExplanation(NamedTuple):
     decision_id: str = ""
     reasons: bytes = NO_REASONS
     counterfactual: str = ""
+
+
+def _owned_by_us() -> None:
+    """Tell of no other owner: nobody else writes."""
 
 
 def _present_layout() -> StateLayout:
@@ -121,14 +126,20 @@ class AgentStateCache:
         self.erased_agents = ErasedAgents()
         """Agents that do not go on from the model's history."""
         self._erasers = NameErasers()
-        self._removed_agents: set[int] = set()
-        self.evicted: dict[int, AgentRow] = {}
-        """Agents that moved out since the last commit (without a store: ever)."""
+        self._unsaved = UnsavedAgents()
         self.on_unavailable: Callable[[Unavailable], None] = give_up
         """Called when the store does not answer, before it is asked again; `give_up` lets the error through.
 
         An agent's move must not be left half done: it would go on without its history.
         """
+        self.confirm_owner: Callable[[], None] = _owned_by_us
+        """Called after each read of the store. Raises Fenced where another worker writes there: what was read may be
+        of a time that this one has not come to."""
+
+    @property
+    def evicted(self) -> Mapping[int, AgentRow]:
+        """Agents by key that moved out since the last commit was begun (without a store: ever)."""
+        return self._unsaved.waiting
 
     def explanation(self, slot: int) -> AgentExplanation:
         """Explanation of the agent in a slot."""
@@ -150,8 +161,7 @@ class AgentStateCache:
         for slot, explanation in enumerate(self._explanations):
             if eraser.may_occur_in(explanation.reasons) or eraser.is_in_text(explanation.counterfactual):
                 self._redact_slot(slot, explanation)
-        for key, row in list(self.evicted.items()):
-            self.evicted[key] = self._redacted_row(row)
+        self._unsaved.redact(self._redacted_row)
 
     def keep_out_erased(self, subjects: Iterable[ErasureSubject]) -> None:
         """Take over erasures under way as the process starts: what it loads must not bring their names back."""
@@ -168,16 +178,15 @@ class AgentStateCache:
             self._explanations[int(slots[0])] = AgentExplanation()
             self.builder.pinned[slots] = False
             table.remove(slots)
-        self.evicted.pop(key, None)
+        self._unsaved.remove(key)
         self.erased_agents.add(subject.agent_identity)
-        self._removed_agents.add(key)
 
     def _identity_under(self, key: int, slot: int) -> AgentIdentity | None:
         """Full name of the agent known under *key*: in memory (*slot*, or -1), on its way to the store, or there."""
         if slot >= 0:
             name = self._agents.names[slot]
             return None if name is None else name.identity
-        row = self.evicted.get(key) or self._load_stored([key]).get(key)
+        row = self._unsaved.get(key) or self._load_stored([key]).get(key)
         return None if row is None else row.name.identity
 
     def _redact_slot(self, slot: int, explanation: AgentExplanation) -> None:
@@ -190,7 +199,7 @@ class AgentStateCache:
         )
         if told != (explanation.reasons, explanation.counterfactual):
             self._explanations[slot] = AgentExplanation(explanation.decision_id, *told)
-            self._agents.dirty[slot] = True
+            self._agents.mark_changed(slot)
 
     def _redacted_row(self, row: AgentRow) -> AgentRow:
         tenant = row.name.tenant
@@ -202,20 +211,22 @@ class AgentStateCache:
     @property
     def removed_agents(self) -> tuple[int, ...]:
         """Agents whose rows go with the next commit."""
-        return tuple(sorted(self._removed_agents))
+        return self._unsaved.removed
 
     def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:  # noqa: ARG002 (the rows name their agents)
-        """Keep the rows of agents that changed since the last commit; the others are in the store already."""
-        moving = slots[self._agents.dirty[slots]] if self._store is not None else slots
-        for row in self.rows(moving):
-            self.evicted[row.name.key] = row
+        """Keep the rows of agents that changed since the last commit; the store has, or is getting, the others."""
+        moving = slots
+        if self._store is not None:
+            moving = slots[self._agents.dirty[slots]]
+            self._unsaved.add_untold(self.summaries(slots[self._agents.moved[slots]]))
+        self._unsaved.waiting.update((row.name.key, row) for row in self.rows(moving))
         self._agents.clear(slots)
         for slot in slots.tolist():
             self._explanations[slot] = AgentExplanation()
 
     def admit(self, keys: AgentKeys, slots: SlotIndices) -> None:
         """Bring back what is known of agents: waiting for the store, in the store, or from the model's history."""
-        unsaved = {key: self.evicted[key] for key in keys.tolist() if key in self.evicted}
+        unsaved = {key: row for key in keys.tolist() if (row := self._unsaved.get(key)) is not None}
         missing = [key for key in keys.tolist() if key not in unsaved]
         known = {**self._load_stored(missing), **unsaved}
         history = self._history_rows(keys, known)
@@ -225,7 +236,7 @@ class AgentStateCache:
             row = known.get(key)
             if row is not None:
                 converted[place] = not self._restore(row, slot)
-                self._agents.dirty[slot] = self.evicted.pop(key, None) is not None
+                self._agents.dirty[slot] = self._unsaved.waiting.pop(key, None) is not None
         self._seed_habits(slots[converted], history[converted])
         self._update_shared_counts(slots, history)
 
@@ -252,14 +263,13 @@ class AgentStateCache:
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
         """Full name of the agent that 0.1 knew by *key* (`identities.unkeyed_agent_key`); None = it is not known."""
         names = (name.identity for name in self._agents.names if name is not None)
-        waiting = (row.name.identity for row in self.evicted.values())
         store = self._store
-        for name in chain(names, waiting):
+        for name in chain(names, self._unsaved.identities()):
             if unkeyed_agent_key(*name) == key:
                 return name
         if store is None:
             return None
-        return retry_until_available(lambda: store.find_unkeyed(key), self.on_unavailable)
+        return self._read_stored(lambda: store.find_unkeyed(key))
 
     def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
         """Use another model of the same salt; nobody is in memory."""
@@ -269,30 +279,35 @@ class AgentStateCache:
 
     def _load_stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
-        keys = [key for key in keys if key not in self._removed_agents]
+        keys = [key for key in keys if not self._unsaved.is_removed(key)]
         if store is None or not keys:
             return {}
-        return retry_until_available(lambda: store.load(keys), self.on_unavailable)
+        return self._read_stored(lambda: store.load(keys))
+
+    def _read_stored(self, read: Callable[[], T]) -> T:
+        found = retry_until_available(read, self.on_unavailable)
+        retry_until_available(self.confirm_owner, self.on_unavailable)
+        return found
 
     def _load_due(self, before_ms: int, limit: int, after: DueAgent | None) -> list[DueAgent]:
         store = self._store
         if store is None:
             return []
-        return retry_until_available(lambda: store.due(before_ms, limit, after, self._partition), self.on_unavailable)
+        return self._read_stored(lambda: store.due(before_ms, limit, after, self._partition))
 
     def load_due_agents(self, now_ms: int) -> Iterator[SlotIndices]:
         """Agents that are not in memory and whose level changes by *now_ms*: each page has just moved in."""
         table = self.builder.slots
-        unsaved = [key for key, row in self.evicted.items() if 0 < row.due_ms <= now_ms]
+        unsaved = np.array(self._unsaved.due_keys(now_ms), np.uint64)
+        unsaved = unsaved[table.find(unsaved) < 0]
         size = max(1, min(_DUE_PAGE_SIZE, len(self._agents.names) // 2))
         for start in range(0, len(unsaved), size):
-            yield self.builder.admit(np.array(unsaved[start : start + size], np.uint64))
+            yield self.builder.admit(unsaved[start : start + size])
         after: DueAgent | None = None
         while True:
             page = self._load_due(now_ms, size, after)
-            keys = np.array(
-                [d.key for d in page if d.key not in self.evicted and d.key not in self._removed_agents], np.uint64
-            )
+            stored = [d.key for d in page if self._unsaved.get(d.key) is None and not self._unsaved.is_removed(d.key)]
+            keys = np.array(stored, np.uint64)
             keys = keys[table.find(keys) < 0]
             if len(keys):
                 yield self.builder.admit(keys)
@@ -453,25 +468,72 @@ class AgentStateCache:
                 rows.append(row)
         return rows
 
-    def changed_rows(self) -> list[AgentRow]:
-        """Rows of all agents that changed since `mark_committed`, those that moved out meanwhile included.
+    def summaries(self, slots: SlotIndices) -> list[AgentSummary]:
+        """What is told of the agents in these slots."""
+        names, types, explanations = self._agents.names, self._agents.types, self._explanations
+        risks, times = self._agents.risk[slots], self.builder.state.times[slots]
+        columns = zip(
+            slots.tolist(),
+            risks["concern"].tolist(),
+            *(risks[field].tolist() for field in _RISK_COLUMNS),
+            times[:, layout.T_FIRST].tolist(),
+            times[:, layout.T_LAST].tolist(),
+            strict=True,
+        )
+        return [
+            AgentSummary(
+                name,
+                types[slot],
+                level,
+                score,
+                confidence,
+                anomaly,
+                first,
+                last,
+                at_ms,
+                due_ms,
+                events,
+                explanations[slot].decision_id,
+                explanations[slot].reasons,
+                explanations[slot].counterfactual,
+                CONCERNS[concern] if level >= RiskLevel.MEDIUM else "",
+            )
+            for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last in columns
+            if (name := names[slot]) is not None
+        ]
 
-        Until then they stay changed: a commit that was given up half way is made whole by the next one.
-        """
+    def take_moved(self) -> list[AgentSummary]:
+        """What is to be told of agents that changed since the last call, those that moved out meanwhile included."""
+        slots = np.flatnonzero(self._agents.moved).astype(np.int32)
+        self._agents.moved[:] = False
+        moved, untold = self.summaries(slots), self._unsaved.take_untold()
+        if not untold:
+            return moved
+        return list({summary.name.key: summary for summary in (*untold, *moved)}.values())  # some came back
+
+    def changed_rows(self) -> list[AgentRow]:
+        """Rows of all agents that changed since the last commit was begun, those that moved out meanwhile included."""
         slots = np.flatnonzero(self._agents.dirty).astype(np.int32)
         rows: list[AgentRow] = []
         for start in range(0, len(slots), _PACK_CHUNK):  # small copies stay in the processor's caches
             rows += self.rows(slots[start : start + _PACK_CHUNK])
         if self._store is not None:
-            rows.extend(self.evicted.values())
+            rows.extend(self._unsaved.waiting.values())
+        return rows
+
+    def begin_commit(self) -> list[AgentRow]:
+        """Rows of `changed_rows`, on their way to the store from here on; what changes now is for the next commit.
+
+        Until `mark_committed` they are what is known of their agents, since the store may still have older ones.
+        """
+        rows = self.changed_rows()
+        self._agents.dirty[:] = False
+        self._unsaved.begin_commit(rows)
         return rows
 
     def mark_committed(self) -> None:
-        """Note that the rows of `changed_rows` are in the store; nothing was applied since."""
-        self._agents.dirty[:] = False
-        self._removed_agents.clear()
-        if self._store is not None:
-            self.evicted.clear()
+        """Note that the rows of `begin_commit` are in the store."""
+        self._unsaved.mark_committed()
 
 
 def encode_reasons(reasons: Sequence[RiskReason]) -> bytes:

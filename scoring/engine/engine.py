@@ -132,7 +132,7 @@ class Engine:
         rule_matches = self.feedback_rules.coverage(columns, received_ms)
         for rows in agent_rounds(slots):
             self._score_round(out, rows, groups, group_coverage, rule_matches)
-        self.dirty[slots] = True
+        self.agents.mark_changed(slots)
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
 
@@ -309,6 +309,6 @@ class Engine:
         risk.advance(
             slots, self.risk, self.thresholds, self.agents.threshold_rows, now_ms, self.risk_parameters, levels
         )
-        self.dirty[slots] = True
+        self.agents.mark_changed(slots)
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return levels

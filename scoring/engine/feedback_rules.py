@@ -208,14 +208,16 @@ class FeedbackRules:
         )
 
     def uncommitted(self, partition: int, epoch: int) -> list[PartitionRule]:
-        """Rules that the next commit is to write; the same ones until `mark_committed`."""
+        """Rules that the next commit is to write; the same ones until `begin_commit`."""
         return [active.partition_rule(partition, epoch) for active in self._rules_by_id.values() if active.dirty]
 
-    def mark_committed(self, epoch: int) -> None:
-        """Note that the rules of `uncommitted` are in the store."""
+    def begin_commit(self, partition: int, epoch: int) -> list[PartitionRule]:
+        """Rules of `uncommitted`, on their way to the store from here on; what changes now is for the next commit."""
+        rules = self.uncommitted(partition, epoch)
         for active in self._rules_by_id.values():
             if active.dirty:
                 active.dirty, active.epoch = False, active.epoch or epoch
+        return rules
 
     def coverage(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> RuleCoverage | None:
         """Rows that rules speak of, counted; None where there are none, which costs next to nothing.

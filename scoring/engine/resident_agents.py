@@ -28,7 +28,14 @@ class ResidentAgents:
         """Row of the thresholds that hold for the slot's peer group."""
         self.risk = risk.allocate(capacity)
         self.dirty = np.zeros(capacity, np.bool_)
-        """True for agents that changed since the last commit."""
+        """True for agents that changed since the last commit was begun."""
+        self.moved = np.zeros(capacity, np.bool_)
+        """True for agents that changed since their risk was last told; each of them is dirty, too."""
+
+    def mark_changed(self, slots: SlotIndices | int) -> None:
+        """Note that agents changed: they have to be told of, and stored."""
+        self.dirty[slots] = True
+        self.moved[slots] = True
 
     def register(self, slot: int, key: int, event: NativeEvent) -> bool:
         """Remember who lives in the slot. Returns whether the agent's peer group is what the event says.
@@ -62,6 +69,7 @@ class ResidentAgents:
         """Forget who lived in the slots and what their risk was (their agents have left)."""
         self.risk[slots] = np.zeros((), risk.ROW)
         self.dirty[slots] = False
+        self.moved[slots] = False
         self.checks[slots] = 0
         self.groups[slots] = 0
         self.threshold_rows[slots] = 0

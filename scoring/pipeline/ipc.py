@@ -1,4 +1,4 @@
-"""Messages from a pipeline process to the process that answers: committed changes, in frames over a local socket.
+"""Messages from a pipeline process to the process that answers: risk and committed changes, in frames over a socket.
 
 A frame is a 4-byte length and a msgpack `PipelineUpdate`. The pipeline blocks when the reader does not keep up: nothing
 grows.
@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import msgspec
 
-from ..records.agents import AgentName, AgentRow, AgentSummary
+from ..records.agents import AgentName, AgentSummary
 from ..records.decisions import Decision
-from .partition import CommittedChanges
+from .pipeline_context import CommittedChanges
 
 T = TypeVar("T")
 LENGTH_PREFIX = struct.Struct("<I")
@@ -53,7 +53,7 @@ class AgentErased(msgspec.Struct, array_like=True, frozen=True):
 
 
 class PipelineUpdate(msgspec.Struct, array_like=True):
-    """Changes that became durable. An update without agents is a sign of life."""
+    """Risk of agents that moved, and changes that became durable. An update without either is a sign of life."""
 
     agents: list[AgentSummary]
     changes: list[LevelChange]
@@ -70,6 +70,8 @@ class PipelineUpdate(msgspec.Struct, array_like=True):
     """By partition, where there are several: all that arrived before that UTC millisecond is part of the answers."""
     forgotten: list[AgentErased] = []
     """Agents that were erased, before `agents` are applied."""
+    answered: int = 0
+    """Offset before which all records are part of the agents that were sent, where one pipeline reports."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -90,34 +92,57 @@ class PipelineUpdateSender:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._offset = 0
+        self._offset = self._behind = self._answered = 0
+        self._counts: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+
+    def send_risk(self, answered: int, agents: Sequence[AgentSummary]) -> None:
+        """Send agents that moved, in frames of at most `MAX_FRAME_ITEMS`; the last one says that answers go so far.
+
+        Raises OSError when nobody reads.
+        """
+        *before, last = _chunked(agents) or [()]
+        for part in before:
+            self._send(part)
+        self._answered = answered
+        self._send(last)
 
     def send_commit(
         self, committed: CommittedChanges, behind: int, counts: dict[str, int], seconds: dict[str, float]
     ) -> None:
-        """Send what a commit made durable, in frames of at most `MAX_FRAME_ITEMS` agents or changes of level.
+        """Send what a commit made durable, in frames of at most `MAX_FRAME_ITEMS` changes of level.
 
-        Agents come before the changes, and the new offset comes with the last frame: who waits for it finds all agents.
-        Raises OSError when nobody reads.
+        The new offset comes with the last frame. Raises OSError when nobody reads.
         """
-        frames: list[tuple[Sequence[AgentRow], Sequence[Decision]]] = [
-            *((part, ()) for part in _chunked(committed.rows)),
-            *(((), part) for part in _chunked(committed.decisions)),
-        ]
-        for rows, decisions in frames[:-1]:
-            agents, changes = agent_summaries(rows), [level_change_of(decision) for decision in decisions]
-            self.send(PipelineUpdate(agents, changes, self._offset, behind, counts, seconds))
-        rows, decisions = frames[-1] if frames else ((), ())
-        agents, changes = agent_summaries(rows), [level_change_of(decision) for decision in decisions]
-        self._offset = committed.position.offset
+        *before, last = _chunked([level_change_of(decision) for decision in committed.decisions]) or [()]
+        for part in before:
+            self._send(changes=part)
+        self._offset, self._behind, self._counts, self._seconds = committed.position.offset, behind, counts, seconds
+        self._send(changes=last, dropped_dead_letters=committed.dropped_dead_letters)
+
+    def _send(
+        self, agents: Sequence[AgentSummary] = (), changes: Sequence[LevelChange] = (), dropped_dead_letters: int = 0
+    ) -> None:
         self.send(
-            PipelineUpdate(agents, changes, self._offset, behind, counts, seconds, committed.dropped_dead_letters)
+            PipelineUpdate(
+                list(agents),
+                list(changes),
+                self._offset,
+                self._behind,
+                self._counts,
+                self._seconds,
+                dropped_dead_letters,
+                answered=self._answered,
+            )
         )
 
-    def send_alive(self, offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]) -> None:
-        """Say that the pipeline lives and how far it is."""
-        self._offset = offset
-        self.send(PipelineUpdate([], [], offset, behind, counts, seconds))
+    def send_alive(
+        self, offset: int, answered: int, behind: int, counts: dict[str, int], seconds: dict[str, float]
+    ) -> None:
+        """Say that the pipeline lives and how far it is: committed up to *offset*, answers up to *answered*."""
+        self._answered = answered
+        self._offset, self._behind, self._counts, self._seconds = offset, behind, counts, seconds
+        self._send()
 
     def send(self, update: PipelineUpdate) -> None:
         """Send one update as it is. Raises OSError when nobody reads."""
@@ -143,27 +168,3 @@ def level_change_of(decision: Decision) -> LevelChange:
         decision.event_time_ms,
         decision.decided_ms,
     )
-
-
-def agent_summaries(rows: Sequence[AgentRow]) -> list[AgentSummary]:
-    """Rows without the state that only the pipeline needs."""
-    return [
-        AgentSummary(
-            r.name,
-            r.agent_type,
-            r.level,
-            r.risk_score,
-            r.confidence,
-            r.anomaly_score,
-            r.first_seen_ms,
-            r.last_seen_ms,
-            r.evaluated_ms,
-            r.due_ms,
-            r.events,
-            r.decision_id,
-            r.reasons,
-            r.counterfactual,
-            r.concern,
-        )
-        for r in rows
-    ]

@@ -1,15 +1,17 @@
-"""The way of one partition from records to committed state, between a source that hands out batches and a store.
+"""The way of one partition from records to answers and to committed state, between a source and a store.
 
-Memory never runs ahead of the store for readers: what the view, the outbox and the topics show has been committed. When
-the store does not answer, the work in hand waits and nothing is lost (fails closed: no new answers, old ones turn
-stale). When another worker owns the partition, `Fenced` ends this one's work on it.
+The state of an agent is a function of the records of its partition, so its risk is published as soon as a batch is
+applied, under the version (epoch, offset); the commit follows beside it (`commits.py`). What acts on the outside waits
+for the commit. When the store does not answer, answers go on until memory has no more room for what is not committed;
+then the work waits, nothing is lost, and answers turn stale. When another worker owns the partition, `Fenced` ends this
+one's work on it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -18,18 +20,17 @@ from msgspec.structs import replace
 from ...ingest.errors import CorruptLog, Fenced, Unavailable
 from ...ingest.record_erasure import ErasedFilter
 from ...ingest.retry import Answer, retry_until_available
-from ...ingest.source import DurableSource, RecordBatch
+from ...ingest.source import RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
-from ..policy.book import LivePolicy
-from ..records.agents import AgentEdge, AgentRow, RiskLevel
+from ..records.agents import AgentEdge, RiskLevel
 from ..records.commits import Commit, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.models import ModelSwitch
-from ..store.sql_store import CommitResult, SqlStore
-from .processor import Processor, StageMetrics
-from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
+from ..store.sql_store import CommitResult
+from .pipeline_context import CommittedChanges, PipelineContext
+from .processor import Processor, VectorFrames
 
 _log = structlog.get_logger(__name__)
 
@@ -37,49 +38,20 @@ _log = structlog.get_logger(__name__)
 MIN_COMMIT_INTERVAL_S = 0.02
 """Least time between commits, however little they cost."""
 
+MIN_RISK_INTERVAL_S = 0.005
+"""Least time between two publications of risk, however little they cost."""
+
+RISK_SHARE = 0.2
+"""Part of the pipeline's time that publications of risk may take; while it is behind, half of that."""
+
+MAX_UNCOMMITTED_RECORDS = 200_000
+"""Records that may be applied beyond the last commit. So far at most was risk published when a worker dies."""
+
 LOG_OUTAGE_EVERY_S = 30.0
 
 
-class Publisher(Protocol):
-    """Publishes by topics what became durable. At least once: versions let readers drop what they have."""
-
-    def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Send dead letters. Called before their commit: none is lost with a crash in between.
-
-        Raises Unavailable: send all of them again; a reader knows them by their ids.
-        """
-
-    def publish_commit(self, commit: Commit) -> None:
-        """Send agents, decisions and alerts of *commit*, and do not wait. Raises Unavailable: send all of it again."""
-
-    def wait_acknowledged(self) -> None:
-        """Wait until everything that `publish_commit` sent has arrived.
-
-        Raises Unavailable: some of it did not, and is sent again by the next call.
-        """
-
-    def republish(self, position: Position, published: int) -> None:
-        """Send again what commits after the offset *published* wrote: whether it arrived is not known."""
-
-
-class PipelineContext(NamedTuple):
-    """Source, store, policy and settings that every partition of a worker shares."""
-
-    source: DurableSource
-    store: SqlStore
-    policy: LivePolicy
-    settings: PipelineSettings
-    monotonic: Callable[[], float]  # seconds on a clock that never goes back
-    sleep: Callable[[float], None]  # waits between tries while a service does not answer; may raise to end the wait
-    on_commit: Callable[[CommittedChanges], None]  # called after each commit with what became durable
-    stages: StageMetrics
-    publisher: Publisher | None = None
-    service: str = "https://trustwatch.invalid"  # `source` of alerts
-    tuning: PipelineTuning = DEFAULT_TUNING
-
-
 class PartitionPipeline:
-    """Applies the records of one partition and commits what they did.
+    """Applies the records of one partition, publishes the risk that follows, and prepares commits of what they did.
 
     Args:
         partition: its number.
@@ -95,21 +67,34 @@ class PartitionPipeline:
         self._edges: list[AgentEdge] = []
         self._conflict_rows: dict[str, OutboxRow] = {}
         """Alerts of identity conflicts by key, so that each is written once."""
+        self._told_erasures = 0
+        """Erasures since the last commit was begun whose agents are no more on the risk topic."""
         self.position = Position(partition, 0, 0)
-        self.committed_ms = 0
-        """Arrival of the last record that was committed; 0 = none was."""
+        """Committed position."""
+        self.answered_offset = 0
+        """Offset before which all records are part of the published risk."""
+        self.answered_ms = 0
+        """Arrival of the last record before `answered_offset`; 0 = none was applied here."""
         self.idle = False
         """True if nothing waited when the source was last asked how much is behind."""
+        self._pending: Commit | None = None
+        """Commit that was begun and is not known to be in the store."""
+        self._pending_answered = False
+        """True if its risk was published before it was begun."""
+        self._pending_vectors = VectorFrames((), 0)
         self._received_ms = 0
         self._next = 0
         self._end = 0
         self._published = 0
-        self._committed_at = context.monotonic()
-        self._commit_took_s = 0.0
-        self._backlogged = False
+        self._silent_until = 0
+        self._needs_commit = False
+        self._risk_at = self._committed_at = context.monotonic()
+        self._risk_took_s = self._commit_took_s = 0.0
+        self._backlogged = self._batch_full = self._hurry_risk = False
         self._outage_logged_at = -LOG_OUTAGE_EVERY_S
         self._erased_filter = ErasedFilter()
         processor.engine.agent_states.on_unavailable = self.wait_before_retry
+        processor.engine.agent_states.confirm_owner = self._confirm_owner
 
     @property
     def partition(self) -> int:
@@ -124,9 +109,10 @@ class PartitionPipeline:
         """
         partition = self.partition
         self.position = self.retry_until_available(lambda: self._context.store.partitions.claim(partition))
-        self._next = self.position.offset
+        self._next = self.answered_offset = self.position.offset
         self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
+        self._silent_until = min(self._end, self._next + MAX_UNCOMMITTED_RECORDS)
         self._republish()
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
         rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
@@ -139,8 +125,14 @@ class PartitionPipeline:
         if self._processor.model_switcher.pending_switches:
             # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
             # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
-            commit_partitions([self], self._context)
+            CommitRound([self], self._context).run()
         return self._next
+
+    def _confirm_owner(self) -> None:
+        """Raise Fenced if another worker has taken the partition over: the store may have its rows."""
+        stored = self._context.store.partitions.position(self.partition)
+        if stored.epoch != self.position.epoch:
+            raise Fenced(f"the position of partition {self.partition} is {stored}, not of epoch {self.position.epoch}")
 
     def _newest_switch(self) -> ModelSwitch | None:
         """The newest switch of this partition; of a new partition the newest switch of any."""
@@ -163,7 +155,10 @@ class PartitionPipeline:
         self._published = self.position.offset
 
     def apply(self, batch: RecordBatch) -> None:
-        """Apply a batch of this partition; who was erased is not read again, wherever the state begins anew."""
+        """Apply a batch of this partition; who was erased is not read again, wherever the state begins anew.
+
+        Raises Fenced, and the partition is to be dropped: agents had to be read, and another worker writes them now.
+        """
         batch = self._erased_filter.filter_batch(batch)
         feedback = self._processor.engine.feedback_rules
         matched = feedback.matched
@@ -179,8 +174,48 @@ class PartitionPipeline:
             self._conflict_rows[row.key] = row
         self._next = batch.next_offset
         self._received_ms = batch.records[-1].received_ms
-        self._backlogged = self._backlogged or len(batch.records) >= self._context.settings.batch_size
+        self._batch_full = len(batch.records) >= self._context.settings.batch_size
+        self._backlogged = self._backlogged or self._batch_full
+        self._hurry_risk = self._hurry_risk or bool(applied.decisions)
         self._context.stages.count_batch(applied)
+
+    # What a worker that died had published was applied by it, and is applied again now. Until that is over nothing is
+    # published: an answer never goes back to what an agent was before.
+
+    def publish_risk(self, *, at_once: bool = False) -> None:
+        """Publish the risk of agents that moved, if it is time to, or *at_once*."""
+        if self._next == self.answered_offset or self._risk_is_held or (self._risk_wait_s() > 0.0 and not at_once):
+            return
+        started = self._context.monotonic()
+        with self._context.stages.timed("publish_risk"):
+            position = Position(self.partition, self.position.epoch, self._next)
+            erasures = self._processor.control_records.erasures
+            agents = self._processor.engine.agent_states.take_moved()
+            if self._context.publisher is not None:
+                self._context.publisher.publish_risk(position, agents, erasures[self._told_erasures :])
+            if self._context.on_risk is not None:
+                self._context.on_risk(position, agents)
+            self._told_erasures = len(erasures)
+        self.answered_offset, self.answered_ms = self._next, self._received_ms
+        self._risk_at, self._hurry_risk = self._context.monotonic(), False
+        self._risk_took_s = self._risk_at - started
+
+    @property
+    def _risk_is_held(self) -> bool:
+        """True while risk may not be published: another worker may have gone further, or own the partition."""
+        return self._next < self._silent_until or self._needs_commit
+
+    def hold_risk(self) -> None:
+        """Publish no risk until the next commit has shown that the partition is still ours."""
+        self._needs_commit = True
+
+    def _risk_wait_s(self) -> float:
+        """Seconds until risk is to be published: at once for a change of level, unless there is a backlog."""
+        if self._hurry_risk and not self._batch_full:
+            return 0.0
+        share = RISK_SHARE / 2 if self._batch_full else RISK_SHARE
+        interval_s = max(MIN_RISK_INTERVAL_S, self._risk_took_s / share)
+        return self._risk_at + min(interval_s, self._context.settings.commit_interval_s) - self._context.monotonic()
 
     @property
     def has_uncommitted(self) -> bool:
@@ -200,33 +235,46 @@ class PartitionPipeline:
     @property
     def commit_due(self) -> bool:
         """True if it is time to commit: much waits, or something urgent, or for long enough."""
-        if not self.has_uncommitted:
-            return False
-        return self._buffer_full() or self._context.monotonic() - self._committed_at >= self._commit_interval_s()
+        return self.has_uncommitted and (self.buffer_full or self._commit_wait_s() <= 0.0)
+
+    def risk_due_in_s(self) -> float:
+        """Seconds until risk has to be published; infinite if none waits for its time."""
+        return math.inf if self._next == self.answered_offset or self._risk_is_held else self._risk_wait_s()
+
+    def commit_due_in_s(self) -> float:
+        """Seconds until what was applied has to be committed; infinite if everything is."""
+        return self._commit_wait_s() if self.has_uncommitted else math.inf
+
+    def _commit_wait_s(self) -> float:
+        return self._committed_at + self._commit_interval_s() - self._context.monotonic()
 
     def finish(self) -> None:
-        """Commit what was applied. Raises Fenced."""
-        if self.has_uncommitted:
+        """Commit what was applied, one that was given up before included. Raises Fenced."""
+        while self.has_uncommitted:
             self.commit()
 
     def commit(self) -> None:
         """Write everything since the last commit in one transaction, then publish it. Raises Fenced."""
-        for error in commit_partitions([self], self._context).values():
+        self.publish_risk(at_once=True)
+        for error in CommitRound([self], self._context).run().values():
             raise error
 
-    def _buffer_full(self) -> bool:
-        """Tell whether as much waits as memory has room for."""
+    @property
+    def buffer_full(self) -> bool:
+        """True if as much waits for a commit as memory has room for."""
+        if self._next - self.position.offset >= MAX_UNCOMMITTED_RECORDS:
+            return True
         engine = self._processor.engine
         agents = int(np.count_nonzero(engine.dirty)) + len(engine.agent_states.evicted)
         waiting = agents + len(self._dead_letters)
         return waiting >= self._context.tuning.max_uncommitted
 
     def _commit_interval_s(self) -> float:
-        """Least time between two commits: the quicker they are, the less, so that risk shows soon while there is room.
+        """Least time between two commits: the quicker they are, the less.
 
-        A change of level is made durable at once, so that its alert leaves and its answer shows. There is less room
-        while batches are full: more waits than is read at a time, and each commit would hold it up. Then changes of
-        level wait as all do otherwise (a backlog has them in most batches), and the rest for the whole interval.
+        A change of level is made durable at once, so that its alert leaves. There is less room while batches are full:
+        more waits than is read at a time, and each commit takes from it. Then changes of level wait as all do otherwise
+        (a backlog has them in most batches), and the rest for the whole interval.
         """
         settings = self._context.settings
         most_s = affordable_s = settings.commit_interval_s
@@ -238,57 +286,61 @@ class PartitionPipeline:
             return affordable_s if self._backlogged else 0.0
         return most_s if self._backlogged else affordable_s
 
-    def build_commit(self) -> Commit:
-        """Everything since the last commit."""
-        rows = self._processor.engine.agent_states.changed_rows()
-        position = Position(self.partition, self.position.epoch, self._next)
-        if self._processor.edge_collector is not None:
-            self._edges.extend(
-                self._processor.edge_collector.drain()
-            )  # kept: a commit that is given up is made whole by the next
+    def begin_commit(self) -> Commit:
+        """Everything since the last commit was begun; or that one again, if it was given up.
+
+        What is applied from here on is for the commit after it.
+        """
+        if self._pending is not None:
+            return self._pending
+        processor, epoch = self._processor, self.position.epoch
+        rows = processor.engine.agent_states.removed_agents, processor.engine.agent_states.begin_commit()
+        switches = [replace(switch, epoch=epoch) for switch in processor.model_switcher.pending_switches]
+        processor.model_switcher.pending_switches.clear()
+        if processor.edge_collector is not None:
+            self._edges.extend(processor.edge_collector.drain())
+        if processor.vector_collector is not None:
+            self._pending_vectors = processor.vector_collector.drain()
         outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
-        outbox += self._conflict_rows.values()
-        switches = [
-            replace(switch, epoch=self.position.epoch) for switch in self._processor.model_switcher.pending_switches
-        ]
-        rules = self._processor.engine.feedback_rules.uncommitted(self.partition, self.position.epoch)
-        return Commit(
+        erasures = processor.control_records.erasures[:]
+        processor.control_records.erasures.clear()
+        self._pending_answered = self.answered_offset >= self._next
+        self._pending = Commit(
             self.position,
-            position,
-            rows,
+            Position(self.partition, epoch, self._next),
+            rows[1],
             self._decisions,
-            outbox,
+            [*outbox, *self._conflict_rows.values()],
             self._dead_letters,
             self._published,
             self._edges,
-            rules,
+            processor.engine.feedback_rules.begin_commit(self.partition, epoch),
             switches,
-            removed_agents=self._processor.engine.agent_states.removed_agents,
-            erasures=self._processor.control_records.erasures[:] if self._context.publisher is not None else (),
+            removed_agents=rows[0],
+            erasures=erasures if self._context.publisher is not None else (),
         )
+        self._decisions, self._dead_letters, self._edges, self._conflict_rows = [], [], [], {}
+        self._backlogged, self._told_erasures = False, 0
+        return self._pending
 
-    def mark_committed(self, commit: Commit) -> None:
-        """Note that *commit*, from `build_commit`, is in the store."""
+    def mark_committed(self, result: CommitResult, took_s: float) -> CommittedChanges:
+        """Note that the commit which was begun is in the store and published, *took_s* seconds after it was begun."""
+        commit, vectors = self._pending, self._pending_vectors
+        assert commit is not None
+        self._pending, self._pending_vectors = None, VectorFrames((), 0)
         self._processor.engine.agent_states.mark_committed()
-        self._processor.engine.feedback_rules.mark_committed(self.position.epoch)
-        self._processor.model_switcher.pending_switches.clear()
-        self._processor.control_records.erasures.clear()
         self.position = commit.position
-        self._committed_at = self._context.monotonic()
-        self.committed_ms = self._received_ms
-        self._decisions, self._dead_letters, self._edges, self._backlogged = [], [], [], False
-        self._conflict_rows.clear()
-
-    def mark_published(self, took_s: float) -> None:
-        """Note that all that is committed was published, *took_s* seconds after the commits of all partitions began."""
-        self._published = self.position.offset
-        self._commit_took_s = took_s
+        self._needs_commit = False
+        self._committed_at, self._commit_took_s = self._context.monotonic(), took_s
+        if self._pending_answered:
+            self._published = commit.position.offset
+        return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, vectors)
 
     def count_behind(self) -> int:
         """Records that are not committed, as far as is known; a source that does not answer hides them."""
         try:
             self._end = self._context.source.end_offset(self.partition)
-            self.idle = self._end <= self.position.offset
+            self.idle = self._end <= self.answered_offset
         except Unavailable:
             self.idle = False
         return max(0, self._end - self.position.offset)
@@ -326,57 +378,58 @@ class PartitionPipeline:
 # its own compare-and-set: one that the store refuses does not hold the others up.
 
 
-class CommittedChanges(NamedTuple):
-    """Changes that became durable, for the risk view: agents, decisions, and the position of the partition."""
+class CommitRound:
+    """Commits of partitions, at least one, in one transaction; then their decisions are published.
 
-    rows: Sequence[AgentRow]
-    decisions: Sequence[Decision]
-    position: Position
-    dropped_dead_letters: int
+    It is made and finished by the thread of the pipeline; `write` may be called by another one meanwhile.
 
-
-def commit_partitions(pipelines: Sequence[PartitionPipeline], context: PipelineContext) -> dict[int, Fenced]:
-    """Commit everything that *pipelines*, at least one, have applied; returns the partitions that the store refused.
-
-    A refused one has lost its partition: nothing of it was written, and it is to be dropped.
+    Args:
+        pipelines: what they have applied is committed.
+        context: what they share.
     """
-    stages, publisher, retrying_pipeline = context.stages, context.publisher, pipelines[0]
-    started = context.monotonic()
-    with stages.timed("rows"):
-        commits = [pipeline.build_commit() for pipeline in pipelines]
-    letters = [letter for commit in commits for letter in commit.dead_letters]
-    if publisher is not None and letters:
-        retrying_pipeline.retry_until_available(partial(publisher.write_dead_letters, letters))
-    with stages.timed("commit"):
-        results = write_commits(commits, retrying_pipeline, context)
-    accepted = [
-        (pipeline, commit, result.dropped_dead_letters)
-        for pipeline, commit, result in zip(pipelines, commits, results, strict=True)
-        if not isinstance(result, Fenced)
-    ]
-    for pipeline, commit, _ in accepted:
-        pipeline.mark_committed(commit)
-    with stages.timed("publish"):
-        publish_commits([commit for _, commit, _ in accepted], retrying_pipeline, context)
-    took_s = context.monotonic() - started
-    for pipeline, commit, dropped in accepted:
-        pipeline.mark_published(took_s)
-        context.on_commit(CommittedChanges(commit.agents, commit.decisions, commit.position, dropped))
-    return {
-        pipeline.partition: result
-        for pipeline, result in zip(pipelines, results, strict=True)
-        if isinstance(result, Fenced)
-    }
 
+    def __init__(self, pipelines: Sequence[PartitionPipeline], context: PipelineContext) -> None:
+        self.pipelines = pipelines
+        self._context = context
+        self._started = context.monotonic()
+        with context.stages.timed("rows"):
+            self._commits = [pipeline.begin_commit() for pipeline in pipelines]
+        self._results: list[CommitResult | Fenced] = []
+        self._took_s = 0.0
 
-def publish_commits(commits: Sequence[Commit], retrying_pipeline: PartitionPipeline, context: PipelineContext) -> None:
-    """Publish *commits* by topics, then wait until everything has arrived."""
-    publisher = context.publisher
-    if publisher is None:
-        return
-    for commit in commits:
-        retrying_pipeline.retry_until_available(partial(publisher.publish_commit, commit))
-    retrying_pipeline.retry_until_available(publisher.wait_acknowledged)
+    def run(self) -> dict[int, Fenced]:
+        """Write and finish; see `finish`."""
+        self.write()
+        return self.finish()
+
+    def write(self) -> None:
+        """Write the commits and publish what may leave once they are written; waits while a service is away."""
+        stages, publisher, retrying_pipeline = self._context.stages, self._context.publisher, self.pipelines[0]
+        letters = [letter for commit in self._commits for letter in commit.dead_letters]
+        if publisher is not None and letters:
+            retrying_pipeline.retry_until_available(partial(publisher.write_dead_letters, letters))
+        with stages.timed("commit"):
+            self._results = write_commits(self._commits, retrying_pipeline, self._context)
+        if publisher is not None:
+            with stages.timed("publish"):
+                for commit, result in zip(self._commits, self._results, strict=True):
+                    if not isinstance(result, Fenced):
+                        retrying_pipeline.retry_until_available(partial(publisher.publish_commit, commit))
+                retrying_pipeline.retry_until_available(publisher.wait_acknowledged)
+        self._took_s = self._context.monotonic() - self._started
+
+    def finish(self) -> dict[int, Fenced]:
+        """Tell the partitions what became of their commits; returns those that the store refused.
+
+        A refused one has lost its partition: nothing of it was written, and it is to be dropped.
+        """
+        refused: dict[int, Fenced] = {}
+        for pipeline, result in zip(self.pipelines, self._results, strict=True):
+            if isinstance(result, Fenced):
+                refused[pipeline.partition] = result
+            else:
+                self._context.on_commit(pipeline.mark_committed(result, self._took_s))
+        return refused
 
 
 def write_commits(

@@ -30,7 +30,7 @@ class PipelineStatus:
         last_report_ms: last report, UTC milliseconds on our clock; 0 = never.
         fresh_ms: everything that was logged before is part of the answers; 0 = nothing is known. Stays behind both when
             the pipeline is dead and when it is slow.
-        offset: next record that it will apply.
+        offset: next record that is not committed; answers may be ahead of it.
         records_behind: records that waited when it reported.
         work_counts: what it has done since its start, by name.
         stage_seconds: time it has spent since its start, by stage.
@@ -57,7 +57,7 @@ class PipelineStatus:
 
     def apply_report(self, update: PipelineUpdate, now_ms: int) -> None:
         """Take over one report that arrived at *now_ms*."""
-        part = update.offset == self.offset and (update.agents or update.changes)  # of a commit; its offset comes last
+        part = update.offset == self.offset and (update.agents or update.changes)  # it does not say where the log ends
         self.alive = True
         self.starting = None
         self.last_report_ms = now_ms
@@ -67,8 +67,8 @@ class PipelineStatus:
         self.dropped_dead_letters += update.dropped_dead_letters
         if update.fresh is not None:
             self.fresh_ms_by_partition, self.fresh_ms = update.fresh, min(update.fresh.values(), default=0)
-        elif not part:
-            self._advance_freshness(now_ms)
+        else:
+            self._advance_freshness(now_ms, update.answered, measured=not part)
         self.publish_changes(update.changes)
 
     def publish_changes(self, changes: Iterable[LevelChange]) -> None:
@@ -89,10 +89,14 @@ class PipelineStatus:
         """`fresh_ms` of one partition."""
         return self.fresh_ms if self.fresh_ms_by_partition is None else self.fresh_ms_by_partition.get(partition, 0)
 
-    def _advance_freshness(self, now_ms: int) -> None:
-        """Advance `fresh_ms`: once the offset passes the log's end at an earlier report, all until then is applied."""
-        self._marks.append((now_ms, self.offset + self.records_behind))
-        while self._marks and self._marks[0][1] <= self.offset:
+    def _advance_freshness(self, now_ms: int, answered: int, *, measured: bool) -> None:
+        """Advance `fresh_ms`: once answers pass the log's end at an earlier report, they have all until then.
+
+        *measured*: whether this report says where the log ends.
+        """
+        if measured:
+            self._marks.append((now_ms, self.offset + self.records_behind))
+        while self._marks and self._marks[0][1] <= answered:
             self.fresh_ms = self._marks.popleft()[0]
         if len(self._marks) > MAX_PROGRESS_MARKS:  # a coarser memory: freshness is then noticed later, never too early
             self._marks = deque(list(self._marks)[1::2])

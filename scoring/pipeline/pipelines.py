@@ -1,4 +1,8 @@
-"""Pipelines: of a log with one partition, and of the partitions that a consumer group gives to this worker."""
+"""Pipelines: of a log with one partition, and of the partitions that a consumer group gives to this worker.
+
+Both read, apply and publish risk on one thread, and write commits on another: one round at a time, since what changes
+meanwhile is cheaper in the next one.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,19 @@ import structlog
 from ...ingest.errors import Fenced
 from ...ingest.source import DurableSource, GroupSource
 from ..policy.book import LivePolicy
+from ..records.agents import AgentSummary
 from ..records.commits import Position
 from ..store.sql_store import SqlStore
-from .partition import CommittedChanges, PartitionPipeline, PipelineContext, commit_partitions
+from .commit_thread import CommitThread
+from .partition import CommitRound, PartitionPipeline
+from .pipeline_context import CommittedChanges, PipelineContext
 from .processor import Processor, StageMetrics
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
 ONLY_PARTITION = 0
+
+COMMIT_POLL_S = 0.005
+"""Longest wait for records while a commit is being written: what it makes durable is told soon after."""
 
 
 class SinglePartitionPipeline:
@@ -31,6 +41,7 @@ class SinglePartitionPipeline:
         monotonic: seconds on a clock that never goes back.
         sleep: waits between tries while the store does not answer.
         on_commit: called after each commit with what became durable.
+        on_risk: called with the agents that moved, as soon as their records are applied.
         service: URI of this service, the `source` of alerts.
         tuning: what no operator sets.
     """
@@ -46,6 +57,7 @@ class SinglePartitionPipeline:
         sleep: Callable[[float], None],
         on_commit: Callable[[CommittedChanges], None],
         *,
+        on_risk: Callable[[Position, Sequence[AgentSummary]], None] | None = None,
         service: str = "https://trustwatch.invalid",
         tuning: PipelineTuning = DEFAULT_TUNING,
     ) -> None:
@@ -53,14 +65,30 @@ class SinglePartitionPipeline:
         self._batch_size, self._poll_s = settings.batch_size, tuning.poll_s
         self.stages = StageMetrics(monotonic)
         context = PipelineContext(
-            source, store, policy, settings, monotonic, sleep, on_commit, self.stages, service=service, tuning=tuning
+            source,
+            store,
+            policy,
+            settings,
+            monotonic,
+            sleep,
+            on_commit,
+            self.stages,
+            on_risk=on_risk,
+            service=service,
+            tuning=tuning,
         )
         self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
+        self._commits = CommitThread(context)
 
     @property
     def position(self) -> Position:
         """Committed position of the partition."""
         return self._partition.position
+
+    @property
+    def answered_offset(self) -> int:
+        """Offset before which all records are part of the published risk."""
+        return self._partition.answered_offset
 
     def start(self) -> None:
         """Take the partition over, go to where its state was stored, and rebuild the duplicate window from the log.
@@ -71,18 +99,42 @@ class SinglePartitionPipeline:
         self._source.seek(ONLY_PARTITION, self._partition.take_over())
 
     def step(self) -> int:
-        """Read and apply one batch, commit when it is time; returns the number of records."""
+        """Read and apply one batch, publish and commit when it is time; returns the number of records.
+
+        Raises Fenced.
+        """
+        partition = self._partition
+        if partition.buffer_full:
+            self._collect(None)
         with self.stages.timed("poll"):
-            batch = self._source.poll(self._batch_size, self._poll_s)
+            batch = self._source.poll(self._batch_size, poll_timeout_s([partition], self._commits, self._poll_s))
         if batch is not None:
-            self._partition.apply(batch)
-        if self._partition.commit_due:
-            self._partition.commit()
+            partition.apply(batch)
+        partition.publish_risk()
+        self._collect(0.0)
+        if partition.commit_due and not self._commits.busy:
+            partition.publish_risk(at_once=True)
+            self._commits.start([partition])
         return 0 if batch is None else len(batch.records)
 
+    def _collect(self, timeout_s: float | None) -> None:
+        for error in self._commits.collect(timeout_s).values():
+            raise error
+
     def finish(self) -> None:
-        """Commit what was applied."""
+        """Commit what was applied. Raises Fenced."""
+        self._collect(None)
         self._partition.finish()
+
+    def close(self) -> None:
+        """End the thread of the commits, after the one that is being written."""
+        self._commits.close()
+
+
+def poll_timeout_s(partitions: Collection[PartitionPipeline], commits: CommitThread, longest_s: float) -> float:
+    """Longest wait for records: until something has to be published or committed, at most *longest_s*."""
+    waits = [COMMIT_POLL_S] if commits.busy else [longest_s, *(partition.commit_due_in_s() for partition in partitions)]
+    return max(0.0, min([*waits, *(partition.risk_due_in_s() for partition in partitions)]))
 
 
 # The group protocol alone is no fence: a worker that was asleep still believes in its partitions. The store decides by
@@ -96,13 +148,18 @@ RECLAIM_AFTER_S = 60.0
 than a group takes to notice that a member sleeps."""
 
 
+MAX_PAUSE_S = 2.0
+"""Longest pause between two steps behind which a partition counts as ours without a commit: far less than the time
+after which a group gives the partitions of a member that does not answer to others."""
+
+
 class PartitionProgress(NamedTuple):
     """Progress of one partition."""
 
     position: Position
     behind: int  # records that wait, those that are applied and not committed included
-    received_ms: int  # arrival of the last record committed; 0 = none was
-    idle: bool  # nothing waits and nothing is uncommitted
+    received_ms: int  # arrival of the last record whose risk was published; 0 = none was
+    idle: bool  # nothing waits to be applied or published
 
 
 class ConsumerGroupPipeline:
@@ -128,6 +185,8 @@ class ConsumerGroupPipeline:
         self._on_change = on_change
         self._partitions: dict[int, PartitionPipeline] = {}
         self._fenced: dict[int, float] = {}
+        self._commits = CommitThread(context)
+        self._stepped_at = context.monotonic()
         self.stages = context.stages
 
     def start(self) -> None:
@@ -136,8 +195,10 @@ class ConsumerGroupPipeline:
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
         """Take partitions over; each is read from where its state was stored."""
+        self._drop_refused(self._commits.collect(None))
         with self.stages.timed("take_over"):
             starts = {partition: self._take_over(partition) for partition in sorted(partitions)}
+        self._stepped_at = self._context.monotonic()
         self._on_change()
         return starts
 
@@ -157,6 +218,7 @@ class ConsumerGroupPipeline:
             if pipeline is None:
                 continue
             try:
+                self._drop_refused(self._commits.collect(None))
                 pipeline.finish()
             except Fenced as error:
                 _log.warning("partition was somebody else's already", partition=partition, error=str(error))
@@ -174,15 +236,30 @@ class ConsumerGroupPipeline:
 
     def step(self) -> int:
         """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
-        count = self._apply(self._context.tuning.poll_s)
+        if any(pipeline.buffer_full for pipeline in self._partitions.values()):
+            self._drop_refused(self._commits.collect(None))
+        partitions = self._partitions.values()
+        count = self._apply(poll_timeout_s(partitions, self._commits, self._context.tuning.poll_s))
         for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
             more = self._apply(0.0)
             count += more
             if not more:
                 break
-        self._commit_due()
+        self._publish_risk()
+        self._drop_refused(self._commits.collect())
+        if not self._commits.busy:
+            self._commit_due()
         self._reclaim()
         return count
+
+    def _publish_risk(self) -> None:
+        """Publish what is due. Who was asleep may have lost its partitions: then a commit has to show first."""
+        now, slept = self._context.monotonic(), self._stepped_at + MAX_PAUSE_S
+        self._stepped_at = now
+        for pipeline in self._partitions.values():
+            if now > slept:
+                pipeline.hold_risk()
+            pipeline.publish_risk()
 
     def _apply(self, timeout_s: float) -> int:
         with self.stages.timed("poll"):
@@ -190,19 +267,25 @@ class ConsumerGroupPipeline:
         if batch is None:
             return 0
         if batch.partition in self._partitions:
-            self._partitions[batch.partition].apply(batch)
+            try:
+                self._partitions[batch.partition].apply(batch)
+            except Fenced as error:
+                self._drop_refused({batch.partition: error})
         return len(batch.records)
 
     def _commit_due(self) -> None:
-        """Commit the due partitions, and with them all not far behind: one more transaction costs more than rows."""
+        """Begin to commit the due partitions, and with them all not far behind: a transaction costs more than rows."""
         waiting = [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted]
         due = {pipeline.partition for pipeline in waiting if pipeline.commit_due}
         if due:
-            self._commit([pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.backlogged])
+            ready = [pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.backlogged]
+            for pipeline in ready:
+                pipeline.publish_risk(at_once=True)
+            self._commits.start(ready)
 
-    def _commit(self, pipelines: Sequence[PartitionPipeline]) -> None:
-        """Commit; where the store says that a partition is not ours, drop it."""
-        for partition, error in (commit_partitions(pipelines, self._context) if pipelines else {}).items():
+    def _drop_refused(self, refused: Mapping[int, Fenced]) -> None:
+        """Drop the partitions that are not ours, as the store says."""
+        for partition, error in refused.items():
             _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
             self._partitions.pop(partition, None)
             self._source.pause(partition)
@@ -221,12 +304,20 @@ class ConsumerGroupPipeline:
 
     def finish(self) -> None:
         """Commit what was applied on every partition."""
-        self._commit([pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted])
+        self._drop_refused(self._commits.collect(None))
+        while waiting := [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted]:
+            for pipeline in waiting:
+                pipeline.publish_risk(at_once=True)
+            self._drop_refused(CommitRound(waiting, self._context).run())
+
+    def close(self) -> None:
+        """End the thread of the commits, after the one that is being written."""
+        self._commits.close()
 
     def progress(self) -> dict[int, PartitionProgress]:
         """Progress of each of our partitions."""
         progress = {}
         for partition, pipeline in sorted(self._partitions.items()):
             behind = pipeline.count_behind()
-            progress[partition] = PartitionProgress(pipeline.position, behind, pipeline.committed_ms, pipeline.idle)
+            progress[partition] = PartitionProgress(pipeline.position, behind, pipeline.answered_ms, pipeline.idle)
         return progress

@@ -190,6 +190,13 @@ def _clamp_to_arrival(columns: EventColumns, received: Any) -> EventColumns:
 # cost the pipeline a copy of its matrices and records; another process makes files of them.
 
 
+class VectorFrames(NamedTuple):
+    """Packed frames, and how many events they hold."""
+
+    frames: Sequence[bytes]
+    events: int
+
+
 class VectorCollector:
     """Packs the batches of one partition until they are taken.
 
@@ -231,9 +238,9 @@ class VectorCollector:
         )
         self._events += len(offsets)
 
-    def drain(self) -> tuple[list[bytes], int]:
-        """Packed frames since the last call, and how many events they hold; they are forgotten here."""
-        taken, self._frames, self._events = (self._frames, self._events), [], 0
+    def drain(self) -> VectorFrames:
+        """What was collected since the last call; it is forgotten here."""
+        taken, self._frames, self._events = VectorFrames(self._frames, self._events), [], 0
         return taken
 
 

@@ -1,12 +1,16 @@
 """Publishing by topics: risk (compacted, by agent), decisions, alerts, dead letters, and signs of life.
 
-The tables are the outbox: a row of an agent carries the version (epoch, offset) of the commit that wrote it, a decision
-its offset, and the position how far all of it was acknowledged. So what a crash kept from leaving is found again by its
-version, and nothing is written twice to be sent once. Readers drop a version older than what they have.
+Risk leaves as soon as it is applied; what was not committed then is applied again after a crash, and published again.
+For the rest the tables are the outbox: a row of an agent carries the version (epoch, offset) of the commit that wrote
+it, a decision its offset, and the position how far all of it was acknowledged. So what a crash kept from leaving is
+found again by its version, and nothing is written twice to be sent once. Readers drop a version older than what they
+have.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -21,10 +25,11 @@ from ...ingest.timestamps import format_rfc3339
 from ...ingest.topics.topic_definitions import TopicNames
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload
 from ..policy.book import LivePolicy
-from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, RiskLevel
+from ..records.agents import AgentIdentity, AgentName, AgentSummary, RiskLevel
 from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
+from ..records.erasures import PartitionErasure
 from ..store.sql_store import SqlStore
 
 ERASED_UP_TO_HEADER = "forgotten_up_to"
@@ -75,14 +80,12 @@ class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
     fresh_ms: int
 
 
-class _SentCommit(NamedTuple):
-    """Records that were sent of a commit."""
+class _SentRisk(NamedTuple):
+    """What was sent last of one agent: its risk as of a position, or that it was erased."""
 
     position: Position
-    rows: Sequence[AgentRow]
-    decisions: Sequence[Decision]
-    erased: Sequence[tuple[ErasureSubject, int]] = ()
-    """Agents that were erased, with the offset of the order: before `rows`, which may have them as somebody new."""
+    agent: AgentSummary | ErasureSubject
+    turn: int
 
 
 class TopicPublisher:
@@ -107,12 +110,16 @@ class TopicPublisher:
         self._names = names
         self._policy = policy
         self._service = service
+        self._lock = threading.Lock()
         self._last_sent: dict[int, dict[AgentIdentity, int]] = {}
-        """Fingerprint of the row that was sent last, by partition and agent."""
-        self._unacknowledged: list[_SentCommit] = []
-        """Commits that were sent and perhaps have not arrived."""
+        """Fingerprint of the risk that was sent last, by partition and agent."""
+        self._unacknowledged: dict[tuple[int, AgentIdentity], _SentRisk] = {}
+        """Risk that was sent and perhaps has not arrived: of each agent the newest."""
+        self._unacknowledged_decisions: list[Sequence[Decision]] = []
         self._must_resend = False
-        """True if some records of them are known not to have arrived."""
+        """True if some of it is known not to have arrived."""
+        self._turn = 0
+        """Number of waits for acknowledgement that began."""
         self.sent = 0
         self.unchanged = 0
 
@@ -136,38 +143,75 @@ class TopicPublisher:
             )
         self._flush()
 
+    # Per agent the records of the risk topic are in the order of their versions, since compaction keeps the last one:
+    # one lock is around all that send some, and what is sent again is what is newest then.
+
+    def publish_risk(
+        self, position: Position, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]
+    ) -> None:
+        """Send erased agents, then *agents* whose risk changed; what is not taken is sent by `wait_acknowledged`."""
+        with self._lock:
+            fingerprints: dict[AgentIdentity, int] = self._last_sent.setdefault(position.partition, {})
+            marks: dict[AgentIdentity, int] = {}
+            for met in erasures:
+                if met.owns_agent:
+                    fingerprints.pop(met.subject.agent_identity, None)
+                    erased = Position(position.partition, position.epoch, met.offset)
+                    self._publish_latest(met.subject.agent_identity, erased, met.subject)
+            for agent in agents:
+                identity, mark = agent.name.identity, _fingerprint(agent)
+                if marks.get(identity, fingerprints.get(identity)) == mark:
+                    self.unchanged += 1
+                    continue
+                marks[identity] = mark
+                self._publish_latest(identity, position, agent)
+            self._remember_sent(position.partition, marks)
+
+    def _publish_latest(
+        self, identity: AgentIdentity, position: Position, agent: AgentSummary | ErasureSubject
+    ) -> None:
+        """Send what is now the newest of an agent; if some has to be sent again, it waits for that."""
+        sent = _SentRisk(position, agent, self._turn)
+        self._unacknowledged[position.partition, identity] = sent
+        if not self._must_resend:
+            with contextlib.suppress(Unavailable):
+                self._send_latest(sent)
+
+    def _send_latest(self, sent: _SentRisk) -> None:
+        position = sent.position
+        if isinstance(sent.agent, ErasureSubject):
+            self._send_erased(sent.agent, position.partition, position.offset)
+        else:
+            self._send_risk(sent.agent, position.partition, position.epoch, position.offset)
+
     def publish_commit(self, commit: Commit) -> None:
-        """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable: send it again."""
-        position = commit.position
-        fingerprints, marks = self._last_sent.setdefault(position.partition, {}), {}
-        rows, gone = [], [(met.subject, met.offset) for met in commit.erasures if met.owns_agent]
-        for subject, _ in gone:
-            fingerprints.pop(subject.agent_identity, None)
-        for row in commit.agents:
-            mark = _row_fingerprint(row)
-            if fingerprints.get(row.name.identity) == mark:
-                self.unchanged += 1
-                continue
-            marks[row.name.identity] = mark
-            rows.append(row)
-        sent = _SentCommit(position, rows, commit.decisions, gone)
-        self._send_commit(sent)
-        self._unacknowledged.append(sent)
-        self._remember_sent(position.partition, marks)
+        """Send decisions and alerts of *commit*. Raises Unavailable: send it again."""
+        self._send_decisions(commit.decisions)
+        if commit.decisions:
+            self._unacknowledged_decisions.append(commit.decisions)
 
     def wait_acknowledged(self) -> None:
-        """Wait until all that `publish_commit` sent arrived. Raises Unavailable: the next call sends all again."""
-        if not self._unacknowledged:
-            return
-        if self._must_resend:
-            for sent in self._unacknowledged:
-                self._send_commit(sent)
-            self._must_resend = False
-        self._flush()
+        """Wait until all that was published before this call has arrived.
 
-    def _require_resend(self) -> None:
-        """Note that a record was not taken: others that wait may be gone with it, so all are sent again."""
-        self._must_resend = bool(self._unacknowledged)
+        Raises Unavailable: the next call sends all of it again.
+        """
+        with self._lock:
+            if self._must_resend:
+                self._resend()
+            turn, self._turn = self._turn, self._turn + 1
+        self._flush()
+        with self._lock:
+            if self._must_resend:
+                raise Unavailable("a broker did not take a record; it is sent again")
+            self._unacknowledged = {key: sent for key, sent in self._unacknowledged.items() if sent.turn > turn}
+            self._unacknowledged_decisions.clear()
+
+    def _resend(self) -> None:
+        self._must_resend = False
+        for sent in self._unacknowledged.values():
+            self._send_latest(sent)
+        for decisions in self._unacknowledged_decisions:
+            self._send_decisions(decisions)
 
     def _send(
         self,
@@ -182,32 +226,25 @@ class TopicPublisher:
         try:
             self._writer.send(topic, key, value, partition=partition, headers=headers, timestamp_ms=timestamp_ms)
         except Unavailable:
-            self._require_resend()
+            self._must_resend = True
             raise
 
     def _flush(self) -> None:
         try:
             self._writer.flush(_FLUSH_TIMEOUT_S)
-        except Unavailable:  # the writer does not say which record it was
-            self._require_resend()
+        except Unavailable:  # the writer does not say which record it was, and others that wait may be gone with it
+            self._must_resend = True
             raise
-        if not self._must_resend:
-            self._unacknowledged.clear()
-
-    def _send_commit(self, sent: _SentCommit) -> None:
-        position = sent.position
-        for subject, offset in sent.erased:
-            self._send_erased(subject, position.partition, offset)
-        for row in sent.rows:
-            self._send_risk(row, position.partition, position.epoch, position.offset)
-        self._send_decisions(sent.decisions)
 
     def republish(self, position: Position, published: int) -> None:
         """Send again what commits after *published* wrote. Raises Unavailable.
 
         What this process told of the partition before does not count any more: others may have had it since.
         """
-        self._last_sent.pop(position.partition, None)
+        with self._lock:
+            self._last_sent.pop(position.partition, None)
+            for key in [key for key in self._unacknowledged if key[0] == position.partition]:
+                del self._unacknowledged[key]
         if published >= position.offset:
             return
         for erasure in self._store.erasures.erased_since(position.partition, published):
@@ -231,12 +268,17 @@ class TopicPublisher:
         return count
 
     def publish_heartbeat(self, position: Position, behind: int, fresh_ms: int) -> None:
-        """Say how far a partition is; not waited for, since the next one says it again."""
+        """Say how far a partition is; not waited for, since the next one says it again.
+
+        Raises Unavailable, also while risk has to be sent again: a sign of life says that readers have all of it.
+        """
+        if self._must_resend:
+            raise Unavailable("a broker did not take a record; it is sent again first")
         beat = Heartbeat(position.partition, position.epoch, position.offset, behind, fresh_ms)
         key = b'{"partition":%d}' % position.partition
         self._send(self._names.risk, key, _encode(beat), partition=position.partition)
 
-    def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
+    def _send_risk(self, row: AgentSummary, partition: int, epoch: int, offset: int) -> None:
         """Send a risk record, with the time of sending: a broker refuses times ahead, as those of an agent may be."""
         name = row.name
         key = agent_partition_key(*name.identity)
@@ -265,8 +307,8 @@ class TopicPublisher:
         self._last_sent.setdefault(partition, {}).update(fingerprints)
 
 
-def _row_fingerprint(row: AgentRow) -> int:
-    """Fingerprint of a row: equal where answers do not differ in anything that is acted on."""
+def _fingerprint(row: AgentSummary) -> int:
+    """Fingerprint of an agent's risk: equal where answers do not differ in anything that is acted on."""
     return hash(
         (
             row.level,
@@ -283,7 +325,7 @@ def _row_fingerprint(row: AgentRow) -> int:
     )
 
 
-def risk_record(row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> RiskRecord:
+def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> RiskRecord:
     """Value of an agent's record on the risk topic."""
     name = row.name
     return RiskRecord(

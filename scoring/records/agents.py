@@ -102,6 +102,11 @@ class AgentSummary(msgspec.Struct, frozen=True):
     concern: str = ""
 
 
+def agent_summary(row: AgentRow) -> AgentSummary:
+    """A row without the state that only the pipeline needs."""
+    return AgentSummary(*(getattr(row, field) for field in AgentSummary.__struct_fields__))
+
+
 EdgeKind = Literal["delegated", "called", "acts_for"]
 
 

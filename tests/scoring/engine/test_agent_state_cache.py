@@ -124,7 +124,7 @@ def test_taking_dirty_rows_takes_each_once(kit: Any, make: Any) -> None:
     processor = kit.processor(shelf, capacity=2)
     for number in range(6):
         processor.engine.score(kit.columns([make.event(number, f"n{number % 3}", make.START_MS + number)]))
-    first = processor.engine.agent_states.changed_rows()
+    first = processor.engine.agent_states.begin_commit()
     processor.engine.agent_states.mark_committed()
     assert sorted(row.name.agent_id for row in first) == ["n0", "n1", "n2"]
     assert [row.events for row in first] == [2, 2, 2]

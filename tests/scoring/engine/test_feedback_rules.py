@@ -295,7 +295,7 @@ def test_matches_are_counted_and_our_own_denials_are_none(world: WorkingAgents) 
     (held,) = world.processor.engine.feedback_rules.uncommitted(0, 4)
     assert (held.matched, held.epoch, held.until_offset) == (2, 4, -1)
     assert held.last_ms == world.at_ms
-    world.processor.engine.feedback_rules.mark_committed(4)
+    world.processor.engine.feedback_rules.begin_commit(0, 4)
     assert world.processor.engine.feedback_rules.uncommitted(0, 4) == []
 
 
@@ -330,7 +330,7 @@ def test_a_rule_of_0_1_goes_on(world: WorkingAgents) -> None:
 def test_an_erased_name_leaves_rules(world: WorkingAgents) -> None:
     """The rule about it speaks of nobody; a rule of another tenant, about an agent of that very name, holds."""
     world.apply([adopt(rule(), world.at_ms), adopt(rule(rule_id="F2", tenant="globex"), world.at_ms)])
-    world.processor.engine.feedback_rules.mark_committed(1)
+    world.processor.engine.feedback_rules.begin_commit(0, 1)
     world.processor.engine.feedback_rules.erase(ErasureSubject("agent", "acme", AS, "agent-1", "erased~1"))
 
     (changed,) = world.processor.engine.feedback_rules.uncommitted(0, 2)

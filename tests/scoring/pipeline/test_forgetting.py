@@ -108,6 +108,7 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
         reasons=json.dumps([{"text": "first use of acct-ann"}]).encode(), counterfactual="not acct-ann"
     )
     notes.set_explanation(slot, told)
+    notes.begin_commit()
     notes.mark_committed()
     processor.engine.agent_states.erase(person)
 

@@ -212,6 +212,7 @@ def test_a_worker_that_dies_at_any_step_leaves_old_or_new(
     for _ in range(200):
         pipeline = site.pipeline(batch=37)
         done = [pipeline.step() for _ in range(steps)]
+        pipeline.close()
         stored, found = site.store.partitions.position(0), site.store.models.current_switch(0)
         if found is not None:
             expected = "two" if 501 <= stored.offset < 1_103 else "one"

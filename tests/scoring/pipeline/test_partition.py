@@ -12,10 +12,10 @@ import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.scoring.pipeline.partition import (
+    CommitRound,
     PartitionPipeline,
-    PipelineContext,
-    commit_partitions,
 )
+from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
@@ -350,7 +350,7 @@ def test_one_that_is_refused_does_not_hold_up_those_it_commits_with(
         return found
 
     store.commit_all = lost_answer  # type: ignore[method-assign]
-    refused = commit_partitions(works, one.around(store))
+    refused = CommitRound(works, one.around(store)).run()
     assert tries == ([[0, 1, 2]] if answered else [[0, 1, 2], [1]])
     assert list(refused) == [1]
     assert one.commits == [10, 12]

@@ -19,14 +19,13 @@ from trustwatch.scoring.pipeline.ipc import (
     LENGTH_PREFIX,
     MAX_FRAME_ITEMS,
     PipelineUpdateSender,
-    agent_summaries,
     decode_update,
 )
-from trustwatch.scoring.pipeline.partition import CommittedChanges
+from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
-from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.agents import AgentSummary, RiskLevel, agent_summary
 from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
@@ -43,6 +42,7 @@ class RestartedPipelines:
         self.log = EventLog(folder / "log")
         self.store: SqlStore = open_store(sqlite_url(folder / "tw.db"))
         self.committed: list[CommittedChanges] = []
+        self.told: list[AgentSummary] = []
         self.pauses = 0
         self.on_pause: Callable[[], None] = lambda: None
         self.readers: list[LogReader] = []
@@ -67,6 +67,7 @@ class RestartedPipelines:
             time.monotonic,
             self.pause,
             self.committed.append,
+            on_risk=lambda _, agents: self.told.extend(agents),
             tuning=PipelineTuning(max_uncommitted, retry_s=0.01, poll_s=0.0),
         )
 
@@ -108,7 +109,7 @@ def drain(pipeline: SinglePartitionPipeline) -> None:
 
 
 def test_one_commit_writes_state_decisions_alerts_and_position(site: RestartedPipelines, kit: Any, make: Any) -> None:
-    """What a batch changed is stored together, and the view hears of it once it is stored."""
+    """What a batch changed is stored together; the view has heard of it before."""
     site.append([*kit.records(critical(make, 1, make.START_MS, 1)), Record(0, 5, 9, b"rubbish")])
     pipeline = site.pipeline()
     pipeline.start()
@@ -118,7 +119,7 @@ def test_one_commit_writes_state_decisions_alerts_and_position(site: RestartedPi
     assert done.position == site.store.partitions.position(0) == Position(0, 1, 4)
     stored = site.rows()["agent-1"]
     assert stored.level == RiskLevel.CRITICAL
-    assert agent_summaries(done.rows) == [stored]
+    assert site.told[-1] == stored
     assert {d.decision_id for d in site.store.decisions.page().items} == {d.decision_id for d in done.decisions}
     assert stored.decision_id in {d.decision_id for d in done.decisions}
     assert site.store.dead_letters.count().stored == 1
@@ -136,8 +137,10 @@ def test_a_flood_of_bad_records_is_committed_early(site: RestartedPipelines, kit
     pipeline.start()
     pipeline.step()
     assert site.committed == []
-    pipeline.step()
-    assert site.store.dead_letters.count().stored == 20
+    while not site.committed:
+        pipeline.step()
+    assert site.committed[0].position.offset == 20
+    assert site.store.dead_letters.count().stored >= 20
 
 
 def test_restart_goes_on_where_it_stopped(site: RestartedPipelines, kit: Any, make: Any) -> None:
@@ -213,7 +216,7 @@ def test_a_locked_database_pauses_the_pipeline(site: RestartedPipelines, kit: An
     pipeline = site.pipeline(store=store, capacity=5)
     pipeline.start()
     site.append(kit.records(make.stream(6, 120, odd=0.1)))
-    blocker = sqlite3.connect(site.folder / "tw.db", isolation_level=None)
+    blocker = sqlite3.connect(site.folder / "tw.db", isolation_level=None, check_same_thread=False)
     blocker.execute("begin immediate")
 
     def unlock() -> None:
@@ -229,7 +232,7 @@ def test_a_locked_database_pauses_the_pipeline(site: RestartedPipelines, kit: An
     undisturbed.apply(next(kit.batches(kit.records(make.stream(6, 120, odd=0.1)), iter([120]))))
     expected = {row.name.agent_id: row for row in undisturbed.engine.agent_states.changed_rows()}
     found = site.rows()
-    assert found == {s.name.agent_id: s for s in agent_summaries(list(expected.values()))}
+    assert found == {name: agent_summary(row) for name, row in expected.items()}
     assert site.store.partitions.position(0).offset == 120
 
 
@@ -282,13 +285,13 @@ def test_spilled_agents_step_down_at_ticks(site: RestartedPipelines, kit: Any, m
     assert sorted(d.agent.agent_id for d in ticked) == [f"agent-{n}" for n in range(9)]
 
 
-def test_frames_carry_a_big_commit_in_order(kit: Any, make: Any) -> None:
-    """A big commit is cut into bounded frames; agents come before changes, and the new offset comes last."""
+def test_frames_carry_many_agents_and_a_big_commit_in_order(kit: Any, make: Any) -> None:
+    """They are cut into bounded frames; how far answers go comes with the last agents, the offset with the last one."""
     processor = kit.processor(capacity=2000)
-    events = [make.event(n, f"n{n}", make.START_MS + n) for n in range(2 * MAX_FRAME_ITEMS + 7)]
-    columns = kit.columns(events)
-    processor.engine.score(columns)
-    rows = processor.engine.agent_states.changed_rows()
+    processor.engine.score(
+        kit.columns([make.event(n, f"n{n}", make.START_MS + n) for n in range(2 * MAX_FRAME_ITEMS + 7)])
+    )
+    agents = processor.engine.agent_states.take_moved()
     applied = kit.processor().apply(next(kit.batches(kit.records(critical(make, 1, make.START_MS, 1)), iter([9]))))
     decisions = applied.decisions * (MAX_FRAME_ITEMS // len(applied.decisions) + 1)
     ours, theirs = socket.socketpair()
@@ -301,9 +304,10 @@ def test_frames_carry_a_big_commit_in_order(kit: Any, make: Any) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     sender = PipelineUpdateSender(ours)
-    sender.send_commit(CommittedChanges(rows, decisions, Position(0, 1, 77), 2), 3, {"events": 9}, {"apply": 0.5})
-    sender.send_alive(77, 0, {}, {})
-    sender.send_commit(CommittedChanges([], [], Position(0, 1, 78), 0), 0, {}, {})
+    sender.send_risk(80, agents)
+    sender.send_commit(CommittedChanges(decisions, Position(0, 1, 77), 2), 3, {"events": 9}, {"apply": 0.5})
+    sender.send_alive(77, 81, 0, {}, {})
+    sender.send_commit(CommittedChanges([], Position(0, 1, 78), 0), 0, {}, {})
     ours.close()
     reader.join()
     theirs.close()
@@ -312,12 +316,12 @@ def test_frames_carry_a_big_commit_in_order(kit: Any, make: Any) -> None:
         (length,) = LENGTH_PREFIX.unpack_from(received, at)
         updates.append(decode_update(bytes(received[at + 4 : at + 4 + length])))
         at += 4 + length
-    big, (alive, empty) = updates[:-2], updates[-2:]
-    assert [summary for update in big for summary in update.agents] == agent_summaries(rows)
+    told, big, (alive, empty) = updates[:3], updates[3:-2], updates[-2:]
+    assert [summary for update in told for summary in update.agents] == agents
+    assert [(update.offset, update.answered) for update in told] == [(0, 0), (0, 0), (0, 80)]
     assert len([change for update in big for change in update.changes]) == len(decisions)
-    assert all(len(update.agents) <= MAX_FRAME_ITEMS and len(update.changes) <= MAX_FRAME_ITEMS for update in big)
-    assert [update.offset for update in big] == [0] * (len(big) - 1) + [77]
+    assert all(len(update.agents) <= MAX_FRAME_ITEMS and len(update.changes) <= MAX_FRAME_ITEMS for update in updates)
+    assert [(update.offset, update.answered) for update in big] == [(0, 80)] * (len(big) - 1) + [(77, 80)]
     assert [update.dropped_dead_letters for update in big] == [0] * (len(big) - 1) + [2]
-    first_change = next(i for i, update in enumerate(big) if update.changes)
-    assert not any(update.agents for update in big[first_change:])
-    assert (alive.offset, alive.agents, empty.offset, empty.agents) == (77, [], 78, [])
+    assert not any(update.agents for update in big)
+    assert (alive.offset, alive.answered, empty.offset, empty.changes) == (77, 81, 78, [])

@@ -130,8 +130,9 @@ def test_small_memory_changes_nothing(kit: Any, records: list[Record], undisturb
 
 @pytest.mark.parametrize("seed", range(3))
 def test_store_and_restarts_change_nothing(kit: Any, records: list[Record], undisturbed: Any, seed: int) -> None:
-    """With small memory, commits at random places and restarts from the stored rows, everything is as undisturbed."""
+    """With small memory, commits that take their time, and restarts from the stored rows, all is as undisturbed."""
     dice, shelf = random.Random(seed), MemoryStore()
+    in_flight: list[AgentRow] = []
     processor = kit.processor(shelf, capacity=8)
     scores, decisions = [], []
     for batch in kit.batches(records, (dice.choice([1, 5, 40, 90]) for _ in itertools.count())):
@@ -139,11 +140,15 @@ def test_store_and_restarts_change_nothing(kit: Any, records: list[Record], undi
         decisions += applied.decisions
         scores += [score for scored, _ in applied.scored for score in scored.risk_scores.tolist()]
         if dice.random() < 0.4:
-            shelf.rows.update({row.name.key: row for row in processor.engine.agent_states.changed_rows()})
+            shelf.rows.update({row.name.key: row for row in in_flight})
             processor.engine.agent_states.mark_committed()
+            in_flight = processor.engine.agent_states.begin_commit()
             if dice.random() < 0.3:
+                shelf.rows.update({row.name.key: row for row in in_flight})
+                processor.engine.agent_states.mark_committed()
+                in_flight = []
                 processor = _restarted(kit, processor, shelf)
-    shelf.rows.update({row.name.key: row for row in processor.engine.agent_states.changed_rows()})
+    shelf.rows.update({row.name.key: row for row in (*in_flight, *processor.engine.agent_states.changed_rows())})
     assert scores == [row[1] for row in undisturbed[0]]
     assert sorted(decisions, key=lambda d: d.decision_id) == undisturbed[1]
     assert shelf.rows == undisturbed[2]

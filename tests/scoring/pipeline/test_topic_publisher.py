@@ -14,7 +14,7 @@ from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
+from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel, agent_summary
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
@@ -113,16 +113,22 @@ def commit(store: SqlStore, at: Position, offset: int, *rows: AgentRow) -> Commi
     return made
 
 
+def publish(publisher: TopicPublisher, made: Commit) -> None:
+    """Risk first, then the decisions."""
+    publisher.publish_risk(made.position, [agent_summary(row) for row in made.agents], made.erasures)
+    publisher.publish_commit(made)
+
+
 def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
     store: SqlStore, topics: Topics, publisher: TopicPublisher
 ) -> None:
     """Also where the next owner is the one before: in between somebody else may have told something else."""
     first = commit(store, store.partitions.claim(2), 10, agent(1), agent(2))
     publisher.republish(first.expected, 0)
-    publisher.publish_commit(first)
+    publish(publisher, first)
     assert topics.risk() == [("a1", "low", 1, 10), ("a2", "low", 1, 10)]
     second = commit(store, first.position, 20, agent(1), agent(2, RiskLevel.HIGH))
-    publisher.publish_commit(second)
+    publish(publisher, second)
     assert topics.risk() == [("a2", "high", 1, 20)]
     assert publisher.unchanged == 1
 
@@ -130,19 +136,19 @@ def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
     mine = store.partitions.claim(2)
     publisher.republish(mine, published=30)
     assert topics.risk() == []
-    publisher.publish_commit(commit(store, mine, 40, agent(1)))
+    publish(publisher, commit(store, mine, 40, agent(1)))
     assert topics.risk() == [("a1", "low", 3, 40)]
 
 
 def test_what_did_not_arrive_is_told_again(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
     """Who waits afterwards hears of a failure; then all that is not sure is sent again."""
     first = commit(store, store.partitions.claim(0), 10, agent(1))
-    publisher.publish_commit(first)
+    publish(publisher, first)
     publisher.wait_acknowledged()
     assert topics.risk() == [("a1", "low", 1, 10)]
     second = commit(store, first.position, 20, agent(1, RiskLevel.HIGH), agent(2))
-    publisher.publish_commit(second)
-    publisher.publish_commit(commit(store, store.partitions.claim(1), 5, agent(3)))
+    publish(publisher, second)
+    publish(publisher, commit(store, store.partitions.claim(1), 5, agent(3)))
     told = topics.risk()
     assert len(told) == 3
 
@@ -166,7 +172,7 @@ def test_a_record_that_is_not_taken_makes_those_that_wait_doubtful(
     store: SqlStore, topics: Topics, publisher: TopicPublisher
 ) -> None:
     """A producer that begins afresh forgets what it had."""
-    publisher.publish_commit(commit(store, store.partitions.claim(0), 10, agent(1)))
+    publish(publisher, commit(store, store.partitions.claim(0), 10, agent(1)))
     told = topics.risk()
     topics.full = True
     with pytest.raises(Unavailable):
@@ -176,6 +182,24 @@ def test_a_record_that_is_not_taken_makes_those_that_wait_doubtful(
     topics.full = False
     publisher.wait_acknowledged()
     assert topics.risk() == told
+
+
+def test_a_broker_that_takes_nothing_holds_up_nobody(
+    store: SqlStore, topics: Topics, publisher: TopicPublisher
+) -> None:
+    """Publishing goes on without an error; no sign of life says that readers have it; the newest of each leaves."""
+    first, second = (commit(store, store.partitions.claim(0), at, agent(1, level)) for at, level in ((10, 3), (20, 4)))
+    topics.full = True
+    publish(publisher, first)
+    topics.full = False
+    publish(publisher, second)
+    assert topics.sent == []
+    with pytest.raises(Unavailable):
+        publisher.publish_heartbeat(Position(0, 2, 20), 0, NOW)
+    publisher.wait_acknowledged()
+    assert topics.risk() == [("a1", "critical", 2, 20)]
+    publisher.publish_heartbeat(Position(0, 2, 20), 0, NOW)
+    assert len(topics.sent) == 1
 
 
 def test_what_a_crash_kept_back_is_told_at_the_take_over(
@@ -192,7 +216,7 @@ def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publis
     """After a restore a follower that knows the lost future comes back to what is stored."""
     lost = commit(store, store.partitions.claim(0), 10, agent(1), agent(2, RiskLevel.CRITICAL))
     commit(store, store.partitions.claim(1), 5, agent(3))
-    publisher.publish_commit(Commit(lost.expected, Position(0, 7, 90), [agent(1, RiskLevel.HIGH)], [], [], []))
+    publish(publisher, Commit(lost.expected, Position(0, 7, 90), [agent(1, RiskLevel.HIGH)], [], [], []))
     view, follower = RiskView(), RiskTopicReader(2)
 
     def follow() -> dict[str, int]:

@@ -14,7 +14,7 @@ from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.agents import AgentName, AgentRow, agent_summary
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import Erasure, PartitionErasure, erasure_pseudonym
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
@@ -77,10 +77,10 @@ def test_replicas_forget_and_know_somebody_new(store: SqlStore) -> None:
     """One commit forgets and has the new agent: its record comes behind the tombstone."""
     sender, writer = publisher(store)
     first = commits(store, store.partitions.claim(PARTITION), 10, agents=[row(9)])
-    sender.publish_commit(first)
+    sender.publish_risk(first.position, [agent_summary(row) for row in first.agents], ())
     met = PartitionErasure(ID, BOT, 12, 1000, True)
     second = commits(store, first.position, 20, agents=[row(1)], removed_agents=[NAME.key], erasures=[met])
-    sender.publish_commit(second)
+    sender.publish_risk(second.position, [agent_summary(row) for row in second.agents], [met])
     view = RiskView()
     follow(view, RiskTopicReader(4), writer)
 

@@ -1,0 +1,49 @@
+"""The thread that writes commits, so that neither records nor answers wait for the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from ...ingest.errors import Fenced
+from .partition import CommitRound, PartitionPipeline
+from .pipeline_context import PipelineContext
+
+
+class CommitThread:
+    """Writes one round of commits at a time, beside the thread of the pipeline.
+
+    Args:
+        context: of the pipelines.
+    """
+
+    def __init__(self, context: PipelineContext) -> None:
+        self._context = context
+        self._executor = ThreadPoolExecutor(1, "commits")
+        self._running: tuple[CommitRound, Future[None]] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """True while a round is not finished."""
+        return self._running is not None
+
+    def start(self, pipelines: Sequence[PartitionPipeline]) -> None:
+        """Begin a round; the one before must be finished."""
+        begun = CommitRound(pipelines, self._context)
+        self._running = begun, self._executor.submit(begun.write)
+
+    def collect(self, timeout_s: float | None = 0.0) -> dict[int, Fenced]:
+        """Finish the round if it is written within *timeout_s* seconds (None = wait for it); see `CommitRound.finish`.
+
+        Raises what ended the writing: a commit that was given up is made again with the next one of its partition.
+        """
+        if self._running is None or not wait([self._running[1]], timeout_s).done:
+            return {}
+        written, future = self._running
+        self._running = None
+        future.result()
+        return written.finish()
+
+    def close(self) -> None:
+        """Wait for what is being written, whatever becomes of it."""
+        self._executor.shutdown(wait=True)

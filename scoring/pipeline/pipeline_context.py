@@ -1,0 +1,76 @@
+"""What the partitions of one worker share, and what they tell the rest of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from ...ingest.source import DurableSource
+from ..policy.book import LivePolicy
+from ..records.agents import AgentSummary
+from ..records.commits import Commit, Position
+from ..records.dead_letters import DeadLetter
+from ..records.decisions import Decision
+from ..records.erasures import PartitionErasure
+from ..store.sql_store import SqlStore
+from .processor import StageMetrics, VectorFrames
+from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
+
+
+class CommittedChanges(NamedTuple):
+    """What became durable with a commit of a partition."""
+
+    decisions: Sequence[Decision]
+    position: Position
+    dropped_dead_letters: int
+    vectors: VectorFrames = VectorFrames((), 0)
+
+
+class Publisher(Protocol):
+    """Publishes by topics. At least once: versions let readers drop what they have. Safe to use from two threads.
+
+    Risk is published as it is applied (`publish_risk`), decisions and alerts once they are committed.
+    """
+
+    def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Send dead letters. Called before their commit: none is lost with a crash in between.
+
+        Raises Unavailable: send all of them again; a reader knows them by their ids.
+        """
+
+    def publish_risk(
+        self, position: Position, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]
+    ) -> None:
+        """Send erased agents, then *agents*, as of *position*, and do not wait.
+
+        What can not be sent now is sent by `wait_acknowledged`.
+        """
+
+    def publish_commit(self, commit: Commit) -> None:
+        """Send decisions and alerts of *commit*, and do not wait. Raises Unavailable: send all of it again."""
+
+    def wait_acknowledged(self) -> None:
+        """Wait until everything that was published has arrived.
+
+        Raises Unavailable: some of it did not, and is sent again by the next call.
+        """
+
+    def republish(self, position: Position, published: int) -> None:
+        """Send again what commits after the offset *published* wrote: whether it arrived is not known."""
+
+
+class PipelineContext(NamedTuple):
+    """Source, store, policy and settings that every partition of a worker shares."""
+
+    source: DurableSource
+    store: SqlStore
+    policy: LivePolicy
+    settings: PipelineSettings
+    monotonic: Callable[[], float]  # seconds on a clock that never goes back
+    sleep: Callable[[float], None]  # waits between tries while a service does not answer; may raise to end the wait
+    on_commit: Callable[[CommittedChanges], None]  # called after each commit with what became durable
+    stages: StageMetrics
+    publisher: Publisher | None = None
+    on_risk: Callable[[Position, Sequence[AgentSummary]], None] | None = None  # called with agents that moved
+    service: str = "https://trustwatch.invalid"  # `source` of alerts
+    tuning: PipelineTuning = DEFAULT_TUNING

@@ -1,0 +1,247 @@
+"""Risk is published before its commit: whatever dies, sleeps or comes back, as of an offset there is one truth."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from trustwatch.ingest.errors import Fenced
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.scoring.pipeline.commit_thread import CommitThread
+from trustwatch.scoring.pipeline.partition import CommitRound, PartitionPipeline
+from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
+from trustwatch.scoring.pipeline.processor import StageMetrics
+from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.agents import AgentSummary, ReleaseAgent, RiskLevel
+from trustwatch.scoring.records.commits import Position
+from trustwatch.scoring.records.erasures import EraseCommand
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+
+from tests.support.published_risk import PublishedRisk, RiskByOffset, undisturbed_risk
+
+HOUR = 3_600_000
+POLICY = LivePolicy(PolicyBook())
+GONE = ("acme", "https://as.example", "agent-3")
+
+
+class PublishingPartition:
+    """One partition on a database of its own, with workers that begin a commit and end it when the test says so."""
+
+    def __init__(self, path: Path, kit: Any, records: list[Record]) -> None:
+        self.kit, self.records, self.now = kit, records, 100.0
+        self.store: SqlStore = open_store(sqlite_url(path))
+        self.written = len(records)
+        self.risk = PublishedRisk()
+        self.committed: list[int] = []
+
+    def context(self, collected: PublishedRisk, **settings: Any) -> PipelineContext:
+        return PipelineContext(
+            self,  # type: ignore[arg-type]
+            self.store,
+            POLICY,
+            PipelineSettings(**{"batch_size": 40, **settings}),
+            lambda: self.now,
+            self.sleep,
+            lambda done: self.committed.append(done.position.offset),
+            StageMetrics(lambda: self.now),
+            on_risk=collected.collect,
+            tuning=PipelineTuning(),
+        )
+
+    def sleep(self, _seconds: float) -> None:
+        raise AssertionError("nothing is away")
+
+    def end_offset(self, _partition: int) -> int:
+        return self.written
+
+    def read_id_hashes(self, _partition: int, start: int, end: int) -> Any:
+        return np.array([record.id_hash for record in self.records[start:end]], np.uint64)
+
+    def worker(self, collected: PublishedRisk | None = None, capacity: int = 9, **settings: Any) -> PartitionPipeline:
+        """The next owner of the partition."""
+        processor = self.kit.processor(self.store.agents, capacity)
+        made = PartitionPipeline(0, processor, self.context(collected or self.risk, **settings))
+        begin = made.take_over()
+        if any(record.kind == RecordKind.FORGET for record in self.records[:begin]):  # as the service does
+            processor.engine.agent_states.erased_agents.add(GONE)
+        return made
+
+    def apply(self, work: PartitionPipeline, size: int) -> None:
+        part = self.records[work.next_offset : self.written][:size]
+        if part:
+            work.apply(RecordBatch(0, work.next_offset, part))
+
+
+@pytest.fixture(scope="module")
+def truth(kit: Any, make: Any) -> RiskByOffset:
+    """What the records say."""
+    return undisturbed_risk(kit.processor(), busy_records(kit, make))
+
+
+@pytest.fixture
+def site(tmp_path: Path, kit: Any, make: Any) -> Iterator[PublishingPartition]:
+    made = PublishingPartition(tmp_path / "store.db", kit, busy_records(kit, make))
+    yield made
+    made.store.close()
+
+
+def busy_records(kit: Any, make: Any) -> list[Record]:
+    """Events with oddities, bad records, ticks, releases, feedback, and an erased agent that comes back."""
+    records: list[Record] = []
+    for number, record in enumerate(kit.records(make.stream(11, 400, odd=0.2))):
+        records.append(record)
+        at = record.received_ms
+        if number % 37 == 36:
+            records += [Record(RecordKind.EVENT, number + 1, at, b"rubbish"), kit.tick(at + 3 * HOUR)]
+        if number % 90 == 89:
+            released = ReleaseAgent("", "ann", "ok", "acme", "https://as.example", f"agent-{number % 12}")
+            records.append(Record(RecordKind.CONTROL, 0, at, msgspec.json.encode(released)))
+        if number == 200:
+            order = EraseCommand("01E", "agent", *GONE, "erased~1")
+            records.append(Record(RecordKind.FORGET, 0, at, msgspec.json.encode(order)))
+    return [*records, kit.tick(records[-1].received_ms + 48 * HOUR)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_was_published_is_what_the_records_say(
+    site: PublishingPartition, truth: RiskByOffset, seed: int
+) -> None:
+    """Workers die with commits begun, written or not; the one before goes on as a zombie; nothing goes back."""
+    dice, zombies = random.Random(seed), PublishedRisk()
+    site.written = 0
+    work, begun, asleep = site.worker(), None, None
+    killed = fenced = 0
+    while work.next_offset < len(site.records) or work.has_uncommitted:
+        site.written = min(len(site.records), site.written + dice.randrange(8))
+        site.apply(work, dice.randrange(1, 12))
+        site.now += dice.random() * 0.05
+        work.publish_risk(at_once=dice.random() < 0.2)
+        if begun is None and work.has_uncommitted and dice.random() < 0.4:
+            begun = CommitRound([work], work._context)
+        elif begun is not None and dice.random() < 0.5:
+            begun.write()
+            assert begun.finish() == {}
+            begun = None
+        if dice.random() < 0.08 and killed < 25:
+            if begun is not None and dice.random() < 0.5:
+                begun.write()  # it is in the database, and nobody knows
+            killed, begun, asleep = killed + 1, None, work
+            asleep._context = site.context(zombies)
+            work = site.worker()
+        if asleep is not None and dice.random() < 0.5:
+            try:
+                site.apply(asleep, dice.randrange(1, 12))
+                asleep.publish_risk(at_once=True)
+            except Fenced:  # it had to read an agent, which may be further than it is
+                asleep, fenced = None, fenced + 1
+    assert killed > 4 and len(site.risk.published) > 200 and zombies.published and fenced
+    levels = {agent.level for _, agent in site.risk.published}
+    assert {RiskLevel.LOW, RiskLevel.CRITICAL} <= levels
+    site.risk.check_never_goes_back()
+    site.risk.check(truth)
+    zombies.check(truth)
+
+
+def test_a_zombie_writes_nothing(site: PublishingPartition) -> None:
+    """What it publishes is true as of its offsets; its commit is refused."""
+    old = site.worker()
+    site.apply(old, 30)
+    site.worker()
+    with pytest.raises(Fenced):
+        old.commit()
+
+
+def test_risk_shows_before_its_commit_and_the_commit_has_it(site: PublishingPartition) -> None:
+    """A change of level is published at once; what a commit began with is in the store when it ends."""
+    site.written = 30
+    work = site.worker(capacity=100)
+    site.apply(work, 30)
+    work.publish_risk()
+    told = dict((agent.name.agent_id, agent) for _, agent in site.risk.published)
+    assert work.answered_offset == 30 and list(site.store.agents.iterate()) == []
+    work.commit()
+    assert {agent.name.agent_id: agent for agent in site.store.agents.iterate()} == told
+
+
+def test_what_a_dead_worker_may_have_published_is_applied_first(site: PublishingPartition) -> None:
+    """Up to the end of the log at the take-over nothing is published; what was committed meanwhile is, then."""
+    work = site.worker()
+    end = len(site.records)
+    while work.next_offset < end - 1:
+        site.apply(work, min(50, end - 1 - work.next_offset))
+        work.publish_risk(at_once=True)
+        work.commit()
+    assert site.risk.published == [] and work.answered_offset == 0
+    assert site.store.partitions.published_offset(0) == 0
+    site.apply(work, 1)
+    work.publish_risk(at_once=True)
+    assert {agent.name for _, agent in site.risk.published} == {agent.name for agent in site.store.agents.iterate()}
+
+
+def test_who_may_have_lost_the_partition_publishes_after_a_commit(site: PublishingPartition) -> None:
+    """A worker that was asleep does not know whether the partition is still its own."""
+    site.written = 20
+    work = site.worker()
+    site.apply(work, 20)
+    work.commit()
+    site.written = 400
+    known = len(site.risk.published)
+    work.hold_risk()
+    site.apply(work, 20)
+    work.publish_risk(at_once=True)
+    assert len(site.risk.published) == known and work.risk_due_in_s() > 1e9
+    work.commit()
+    work.publish_risk(at_once=True)
+    assert len(site.risk.published) > known and work.answered_offset == 40
+
+
+def test_publishing_takes_its_share_of_the_time(site: PublishingPartition, kit: Any, make: Any) -> None:
+    """What the last one took over the share: so long is waited; a change of level waits for nothing."""
+    start = make.START_MS + 10**9
+    site.records = kit.records([make.event(n, 1, start + n * 600_000) for n in range(300)])
+    site.written = 0
+    work = site.worker(capacity=100)
+    site.written = 300
+    costs_s = iter((0.0, 0.004, 0.02, 0.0))
+
+    def publish(position: Position, agents: Sequence[AgentSummary]) -> None:
+        site.now += next(costs_s)
+        site.risk.collect(position, agents)
+
+    work._context = work._context._replace(on_risk=publish)
+    site.apply(work, 250)
+    work.publish_risk(at_once=True)
+    for wait_s in (0.005, 0.02, 0.1):
+        site.apply(work, 1)
+        assert work.risk_due_in_s() == pytest.approx(wait_s)
+        site.now += wait_s * 0.9
+        before = len(site.risk.published)
+        work.publish_risk()
+        assert len(site.risk.published) == before
+        site.now += wait_s * 0.2
+        work.publish_risk()
+        assert len(site.risk.published) == before + 1
+
+
+def test_the_thread_of_commits_writes_beside(site: PublishingPartition) -> None:
+    """The pipeline goes on meanwhile; what it changes is in the next round; an error comes back to it."""
+    work = site.worker(capacity=100)
+    thread = CommitThread(work._context)
+    site.apply(work, 30)
+    thread.start([work])
+    site.apply(work, 30)
+    assert thread.busy
+    assert thread.collect(None) == {} and not thread.busy
+    assert site.committed == [30] and work.has_uncommitted
+    other = site.worker()
+    thread.start([work])
+    (refused,) = thread.collect(None).values()
+    assert isinstance(refused, Fenced)
+    assert site.store.partitions.position(0) == Position(0, other.position.epoch, 30)
+    thread.close()
