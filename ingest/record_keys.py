@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import msgspec
 
@@ -51,6 +51,7 @@ def raw_id_hash(raw: bytes | memoryview) -> int:
 
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ULID_LENGTH, _ULID_TIME_LENGTH = 26, 10
 
 
 def record_id(at_ms: int, *parts: object, order: int | None = None) -> str:
@@ -70,6 +71,18 @@ def record_id(at_ms: int, *parts: object, order: int | None = None) -> str:
         random = (order & (1 << 40) - 1) << 40 | random & (1 << 40) - 1
     number = (at_ms & (1 << 48) - 1) << 80 | random
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def record_time_ms(record: str) -> int | None:
+    """UTC milliseconds in an id of `record_id`; None for any other text.
+
+    >>> record_time_ms(record_id(1_764_000_000_000, 0, 17))
+    1764000000000
+    """
+    places = [_CROCKFORD.find(letter) for letter in record]
+    if len(places) != _ULID_LENGTH or min(places) < 0:
+        return None
+    return reduce(lambda number, place: number << 5 | place, places[:_ULID_TIME_LENGTH], 0)
 
 
 # The partition of an agent is a pure function of its name, the same for every client and for all time.

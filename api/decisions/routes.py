@@ -107,7 +107,9 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
 
 
 @router.get(
-    "/v1/decisions/{decision_id}", responses=problem_responses({404: "no such decision"}), summary="One decision"
+    "/v1/decisions/{decision_id}",
+    responses=problem_responses({404: "no such decision", 409: "made, and not stored yet: ask again in a moment"}),
+    summary="One decision",
 )
 async def get_decision(decision_id: str, caller: ReaderDep, decisions: DecisionServiceDep) -> DecisionOut:
     """A decision with its feature vector and the snapshots that led to it. Scope `trust.score:read`."""

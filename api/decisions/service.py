@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from ...ingest.record_keys import record_time_ms
 from ...scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
 from ...scoring.records.agents import AgentSummary, RiskLevel
 from ...scoring.records.commits import ALERT_KEY_PREFIX, Delivery
@@ -17,7 +18,7 @@ from ...scoring.store.sql_store import SqlStore
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
-from ..http.problems import ProblemDetails, ProblemError
+from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from .level_change_subscription import LevelChangeSubscription
@@ -30,6 +31,9 @@ MAX_NEIGHBOURS = 200
 
 STREAM_RETRY_S = "5"
 """Seconds after which a caller with too many streams may try again, as a header says it."""
+
+LONGEST_PENDING_MS = 600_000
+"""A decision that is older and not in the store was removed from it."""
 
 MAX_EARLIER_DECISIONS = 100
 """Decisions of an agent among which those of the same rise are looked for."""
@@ -53,6 +57,19 @@ class DecisionConsequences(NamedTuple):
     deliveries: list[Delivery]
     actuations: list[Actuation]
     interventions: list[Intervention]
+
+
+def _pending_error() -> ProblemError:
+    """409 for a decision that answers name already and the store does not have yet."""
+    return ProblemError(
+        ProblemDetails(
+            409,
+            "decision_pending",
+            "Not stored yet",
+            "this decision was made, and is not stored yet; ask again in a moment",
+            {"Retry-After": str(RETRY_AFTER_S)},
+        )
+    )
 
 
 class DecisionService:
@@ -112,11 +129,19 @@ class DecisionService:
         return await self._executor(read_filtered_page, page_at, keep, cursor)
 
     async def get(self, caller: AuthenticatedCaller, decision_id: str) -> Decision:
-        """One decision. Raises ProblemError (404), Unavailable."""
-        decision = await self._executor(self._runtime.store.decisions.get, decision_id, visible_tenants(caller, None))
+        """One decision. Raises ProblemError (404; 409 while it is not stored yet), Unavailable."""
+        tenants = visible_tenants(caller, None)
+        decision = await self._executor(self._runtime.store.decisions.get, decision_id, tenants)
         if decision is None:
-            raise not_found_error("decision")
+            raise _pending_error() if self._is_pending(decision_id, tenants) else not_found_error("decision")
         return decision
+
+    def _is_pending(self, decision_id: str, tenants: Collection[str] | None) -> bool:
+        """Tell whether a decision was told of in answers a short while ago: they do not wait for the store."""
+        decided_ms, tenant = record_time_ms(decision_id), self._runtime.risk_view.tenant_of_recent_decision(decision_id)
+        if tenant is None or decided_ms is None or decided_ms < self._runtime.now_ms() - LONGEST_PENDING_MS:
+            return False
+        return tenants is None or tenant in tenants
 
     async def consequences(self, caller: AuthenticatedCaller, decision: Decision) -> DecisionConsequences:
         """Everything beside *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""

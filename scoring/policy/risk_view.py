@@ -1,7 +1,8 @@
 """The risk view: the latest risk of every agent, in memory, for answers that touch no database.
 
-One process writes it (after commits) and the same event loop reads it. Agents are bounded: when there are more, those
-that were evaluated the longest ago and carry no elevated risk leave, and are answered as unknown.
+One process writes it (as records are applied, before commits) and the same event loop reads it. Agents are bounded:
+when there are more, those that were evaluated the longest ago and carry no elevated risk leave, and are answered as
+unknown.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from ..records.agents import AgentIdentity, AgentSummary, RiskLevel
 
 MAX_VIEW_AGENTS = 5_000_000
 _SWEEP_SHARE = 0.05
+MAX_RECENT_DECISIONS = 10_000
+"""Decisions that are known by the agents they are about, the last ones that came."""
 
 CommitVersion = tuple[int, int]
 """Epoch and offset of the commit that wrote an agent; a worker that was asleep may send an old one late."""
@@ -34,7 +37,7 @@ class RiskViewEntry:
 
 
 class RiskView:
-    """Latest committed risk by agent.
+    """Latest published risk by agent.
 
     Args:
         max_agents: agents that are kept.
@@ -44,6 +47,7 @@ class RiskView:
         self._max_agents = max_agents
         self._entries: dict[AgentIdentity, RiskViewEntry] = {}
         self._by_id: dict[str, list[RiskViewEntry]] = {}
+        self._recent_decisions: dict[str, str] = {}
         self.on_update: Callable[[AgentSummary], object] | None = None
         """Called with every agent that is taken over; small, since answers wait for it."""
 
@@ -53,7 +57,7 @@ class RiskView:
     def apply(
         self, summaries: Iterable[AgentSummary], partition: int = 0, versions: Sequence[CommitVersion] | None = None
     ) -> None:
-        """Take over committed agents of a partition, in the order of their commits, or by their *versions*."""
+        """Take over published agents of a partition, in the order they were published, or by their *versions*."""
         for at, summary in enumerate(summaries):
             name = summary.name
             full = name.identity
@@ -67,10 +71,22 @@ class RiskView:
                 entry.partition, entry.version = partition, version
             else:
                 continue  # the view holds a newer version
+            self._note_decision(summary)
             if self.on_update is not None:
                 self.on_update(summary)
         if len(self._entries) > self._max_agents:
             self._sweep()
+
+    def _note_decision(self, summary: AgentSummary) -> None:
+        recent = self._recent_decisions
+        if summary.decision_id and summary.decision_id not in recent:
+            recent[summary.decision_id] = summary.name.tenant
+            if len(recent) > MAX_RECENT_DECISIONS:
+                del recent[next(iter(recent))]
+
+    def tenant_of_recent_decision(self, decision_id: str) -> str | None:
+        """Tenant of a decision that an answer named lately, whether or not it is stored; None = none did."""
+        return self._recent_decisions.get(decision_id)
 
     def get(self, tenant: str, issuer: str, agent_id: str) -> RiskViewEntry | None:
         """One agent by its full name."""

@@ -176,6 +176,21 @@ def test_a_decision_keeps_what_led_to_it(site: Any) -> None:
     assert site.get(path, "globex").status_code == 404
 
 
+def test_a_decision_that_answers_name_before_it_is_stored_is_pending(site: Any, summary: Any) -> None:
+    """Answers do not wait for the store: its id is known, and told as such; an old one that is gone is not found."""
+    now_ms = int(site.clock() * 1000)
+    new, old = record_id(now_ms, 0, 7), record_id(now_ms - 3_600_000, 0, 7)
+    site.report([summary("bot", decision_id=new), summary("other", decision_id=old)])
+
+    answer = site.get(f"/v1/decisions/{new}")
+
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (409, "decision_pending", "1")
+    assert site.get(f"/v1/decisions/{old}").status_code == 404
+    assert site.get(f"/v1/decisions/{new}", "globex").status_code == 404
+    store(site, agents=[row("bot")], decisions=[msgspec.structs.replace(decided("bot", 1), decision_id=new)])
+    assert site.get(f"/v1/decisions/{new}").status_code == 200
+
+
 def test_a_release_is_logged_as_a_command(site: Any, summary: Any) -> None:
     """With who vouched; 202 once it is on disk."""
     site.report([summary(URL_ID)])
