@@ -25,6 +25,7 @@ from ...ingest.retry import give_up, retry_until_available
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, RiskLevel
+from ..records.commits import Position
 from ..records.decisions import RiskReason
 from . import risk, usual_oddness
 from .forgetting import ErasedAgents, NameErasers
@@ -45,8 +46,8 @@ _ROW_COLUMNS = ("level", "risk_score", "confidence", "anomaly_score", "evaluated
 class AgentLoader(Protocol):
     """The part of a store that agents are loaded from."""
 
-    def load(self, keys: Collection[int]) -> dict[int, AgentRow]:
-        """Rows of those keys that exist."""
+    def load(self, keys: Collection[int], owner: Position | None = None) -> dict[int, AgentRow]:
+        """Rows of those keys that exist. Raises Fenced if *owner* does not own its partition any more."""
 
     def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
         """Agents of the partition whose stored level changes by time alone until then, in pages."""
@@ -61,10 +62,6 @@ class AgentExplanation(NamedTuple):
     decision_id: str = ""
     reasons: bytes = NO_REASONS
     counterfactual: str = ""
-
-
-def _owned_by_us() -> None:
-    """Tell of no other owner: nobody else writes."""
 
 
 def _present_layout() -> StateLayout:
@@ -132,9 +129,9 @@ class AgentStateCache:
 
         An agent's move must not be left half done: it would go on without its history.
         """
-        self.confirm_owner: Callable[[], None] = _owned_by_us
-        """Called after each read of the store. Raises Fenced where another worker writes there: what was read may be
-        of a time that this one has not come to."""
+        self.owner: Position | None = None
+        """Who owns the partition. Rows that another one may have written are refused: they may be of a time that this
+        one has not come to."""
 
     @property
     def evicted(self) -> Mapping[int, AgentRow]:
@@ -269,7 +266,7 @@ class AgentStateCache:
                 return name
         if store is None:
             return None
-        return self._read_stored(lambda: store.find_unkeyed(key))
+        return retry_until_available(lambda: store.find_unkeyed(key), self.on_unavailable)
 
     def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
         """Use another model of the same salt; nobody is in memory."""
@@ -282,18 +279,13 @@ class AgentStateCache:
         keys = [key for key in keys if not self._unsaved.is_removed(key)]
         if store is None or not keys:
             return {}
-        return self._read_stored(lambda: store.load(keys))
-
-    def _read_stored(self, read: Callable[[], T]) -> T:
-        found = retry_until_available(read, self.on_unavailable)
-        retry_until_available(self.confirm_owner, self.on_unavailable)
-        return found
+        return retry_until_available(lambda: store.load(keys, self.owner), self.on_unavailable)
 
     def _load_due(self, before_ms: int, limit: int, after: DueAgent | None) -> list[DueAgent]:
         store = self._store
         if store is None:
             return []
-        return self._read_stored(lambda: store.due(before_ms, limit, after, self._partition))
+        return retry_until_available(lambda: store.due(before_ms, limit, after, self._partition), self.on_unavailable)
 
     def load_due_agents(self, now_ms: int) -> Iterator[SlotIndices]:
         """Agents that are not in memory and whose level changes by *now_ms*: each page has just moved in."""

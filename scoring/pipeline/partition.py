@@ -94,7 +94,6 @@ class PartitionPipeline:
         self._outage_logged_at = -LOG_OUTAGE_EVERY_S
         self._erased_filter = ErasedFilter()
         processor.engine.agent_states.on_unavailable = self.wait_before_retry
-        processor.engine.agent_states.confirm_owner = self._confirm_owner
 
     @property
     def partition(self) -> int:
@@ -109,6 +108,7 @@ class PartitionPipeline:
         """
         partition = self.partition
         self.position = self.retry_until_available(lambda: self._context.store.partitions.claim(partition))
+        self._processor.engine.agent_states.owner = self.position
         self._next = self.answered_offset = self.position.offset
         self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
@@ -127,12 +127,6 @@ class PartitionPipeline:
             # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
             CommitRound([self], self._context).run()
         return self._next
-
-    def _confirm_owner(self) -> None:
-        """Raise Fenced if another worker has taken the partition over: the store may have its rows."""
-        stored = self._context.store.partitions.position(self.partition)
-        if stored.epoch != self.position.epoch:
-            raise Fenced(f"the position of partition {self.partition} is {stored}, not of epoch {self.position.epoch}")
 
     def _newest_switch(self) -> ModelSwitch | None:
         """The newest switch of this partition; of a new partition the newest switch of any."""

@@ -10,10 +10,12 @@ from sqlalchemy import Integer, cast, func, literal_column, select, tuple_
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, VersionedAgent
+from ..records.commits import Position
 from ..records.models import AgentLifespans
 from . import codec
 from .database import Database, Page, Tenants, from_cursor, visible
 from .dialects.statements import starts_with
+from .partition_store import check_owner
 from .sql_schema import AGENTS
 
 _IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
@@ -36,9 +38,14 @@ class AgentStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def load(self, keys: Collection[int]) -> dict[int, AgentRow]:
-        """Rows of those *keys* (unsigned) that exist."""
+    def load(self, keys: Collection[int], owner: Position | None = None) -> dict[int, AgentRow]:
+        """Rows of those *keys* (unsigned) that exist.
+
+        Raises Fenced if *owner* does not own its partition any more: another worker may have written them.
+        """
         with self._database.read() as connection:
+            if owner is not None:
+                check_owner(connection, owner)
             return {agent.name.key: agent for agent in self._database.dialect.read_agents(connection, keys)}
 
     def find_unkeyed(self, key: int) -> AgentIdentity | None:

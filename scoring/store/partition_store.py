@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, select, update
 
+from ...ingest.errors import Fenced
 from ..records.agents import AgentName
 from ..records.commits import Position
 from . import codec
@@ -104,6 +105,13 @@ def read_position(connection: Connection, partition: int) -> Position:
     query = select(POSITIONS.c.epoch, POSITIONS.c.offset).where(POSITIONS.c.partition == partition)
     row = connection.execute(query).one_or_none()
     return Position(partition, 0, 0) if row is None else Position(partition, row[0], row[1])
+
+
+def check_owner(connection: Connection, owner: Position) -> None:
+    """Raise Fenced if *owner* does not own its partition as of the moment that *connection* sees."""
+    stored = read_position(connection, owner.partition)
+    if stored.epoch != owner.epoch:
+        raise Fenced(f"the position of partition {owner.partition} is {stored}, not of epoch {owner.epoch}")
 
 
 def _insert_partition(connection: Connection, partition: int) -> None:

@@ -24,7 +24,7 @@ from trustwatch.scoring.records.agents import AgentRow
 class RowsByKey(dict[int, AgentRow]):
     """Rows by key."""
 
-    def load(self, keys: Any) -> dict[int, AgentRow]:
+    def load(self, keys: Any, owner: Any = None) -> dict[int, AgentRow]:
         return {key: self[key] for key in keys if key in self}
 
     def due(self, before_ms: int, limit: int, after: Any = None, partition: int = 0) -> list[Any]:

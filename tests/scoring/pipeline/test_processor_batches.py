@@ -21,7 +21,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: dict[int, AgentRow] = {}
 
-    def load(self, keys: Any) -> dict[int, AgentRow]:
+    def load(self, keys: Any, owner: Any = None) -> dict[int, AgentRow]:
         return {key: self.rows[key] for key in keys if key in self.rows}
 
     def due(self, before_ms: int, limit: int, after: Any = None, partition: int = 0) -> list[Any]:
