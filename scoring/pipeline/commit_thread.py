@@ -45,5 +45,7 @@ class CommitThread:
         return written.finish()
 
     def close(self) -> None:
-        """Wait for what is being written, whatever becomes of it."""
+        """Wait for what is being written; while a service does not answer it is given up."""
+        if self._running is not None:
+            self._running[0].give_up()
         self._executor.shutdown(wait=True)

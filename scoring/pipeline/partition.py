@@ -28,7 +28,7 @@ from ..records.commits import Commit, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.models import ModelSwitch
-from ..store.sql_store import CommitResult
+from ..store.sql_store import CommitResult, SqlStore
 from .pipeline_context import CommittedChanges, PipelineContext
 from .processor import Processor, VectorFrames
 
@@ -390,6 +390,7 @@ class CommitRound:
             self._commits = [pipeline.begin_commit() for pipeline in pipelines]
         self._results: list[CommitResult | Fenced] = []
         self._took_s = 0.0
+        self._given_up = False
 
     def run(self) -> dict[int, Fenced]:
         """Write and finish; see `finish`."""
@@ -398,19 +399,28 @@ class CommitRound:
 
     def write(self) -> None:
         """Write the commits and publish what may leave once they are written; waits while a service is away."""
-        stages, publisher, retrying_pipeline = self._context.stages, self._context.publisher, self.pipelines[0]
+        stages, publisher = self._context.stages, self._context.publisher
         letters = [letter for commit in self._commits for letter in commit.dead_letters]
         if publisher is not None and letters:
-            retrying_pipeline.retry_until_available(partial(publisher.write_dead_letters, letters))
+            retry_until_available(partial(publisher.write_dead_letters, letters), self._wait_before_retry)
         with stages.timed("commit"):
-            self._results = write_commits(self._commits, retrying_pipeline, self._context)
+            self._results = write_commits(self._commits, self._context.store, self._wait_before_retry)
         if publisher is not None:
             with stages.timed("publish"):
                 for commit, result in zip(self._commits, self._results, strict=True):
                     if not isinstance(result, Fenced):
-                        retrying_pipeline.retry_until_available(partial(publisher.publish_commit, commit))
-                retrying_pipeline.retry_until_available(publisher.wait_acknowledged)
+                        retry_until_available(partial(publisher.publish_commit, commit), self._wait_before_retry)
+                retry_until_available(publisher.wait_acknowledged, self._wait_before_retry)
         self._took_s = self._context.monotonic() - self._started
+
+    def give_up(self) -> None:
+        """Try no more once a service does not answer: `write` raises its error. Another thread may call this."""
+        self._given_up = True
+
+    def _wait_before_retry(self, error: Unavailable) -> None:
+        if self._given_up:
+            raise error
+        self.pipelines[0].wait_before_retry(error)
 
     def finish(self) -> dict[int, Fenced]:
         """Tell the partitions what became of their commits; returns those that the store refused.
@@ -427,26 +437,24 @@ class CommitRound:
 
 
 def write_commits(
-    commits: Sequence[Commit], retrying_pipeline: PartitionPipeline, context: PipelineContext
+    commits: Sequence[Commit], store: SqlStore, wait_before_retry: Callable[[Unavailable], None]
 ) -> list[CommitResult | Fenced]:
     """Commit; where the outcome is unknown, look before trying again, so that nothing is applied twice."""
     outcomes: dict[int, CommitResult | Fenced] = {}
     unwritten = list(commits)
     while unwritten:
         try:
-            for commit, result in zip(unwritten, context.store.commit_all(unwritten), strict=True):
+            for commit, result in zip(unwritten, store.commit_all(unwritten), strict=True):
                 outcomes[commit.position.partition] = result
             break
         except Unavailable as error:
-            retrying_pipeline.wait_before_retry(error)
+            wait_before_retry(error)
         for commit in list(unwritten):
             position = commit.position
             if position == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
                 continue
-            if (
-                retrying_pipeline.retry_until_available(partial(context.store.partitions.position, position.partition))
-                == position
-            ):
+            stored = retry_until_available(partial(store.partitions.position, position.partition), wait_before_retry)
+            if stored == position:
                 outcomes[position.partition] = CommitResult(0)
                 unwritten.remove(commit)
     return [outcomes[commit.position.partition] for commit in commits]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from trustwatch.ingest.errors import Fenced
+from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline.commit_thread import CommitThread
 from trustwatch.scoring.pipeline.partition import CommitRound, PartitionPipeline
@@ -21,7 +22,7 @@ from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentSummary, ReleaseAgent, RiskLevel
 from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.records.erasures import EraseCommand
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
 from tests.support.published_risk import PublishedRisk, RiskByOffset, undisturbed_risk
 
@@ -245,3 +246,25 @@ def test_the_thread_of_commits_writes_beside(site: PublishingPartition) -> None:
     assert isinstance(refused, Fenced)
     assert site.store.partitions.position(0) == Position(0, other.position.epoch, 30)
     thread.close()
+
+
+def test_a_worker_that_ends_waits_for_no_database(site: PublishingPartition) -> None:
+    """What is being written while the database is away is given up; the next owner reads it again."""
+    work, asked = site.worker(capacity=100), threading.Event()
+
+    def away(_commits: object) -> list[CommitResult | Fenced]:
+        asked.set()
+        raise Unavailable("away")
+
+    site.store.commit_all, commit_all = away, site.store.commit_all  # type: ignore[method-assign]
+    work._context = work._context._replace(sleep=lambda _seconds: None)
+    thread = CommitThread(work._context)
+    site.apply(work, 30)
+    thread.start([work])
+    assert asked.wait(10)
+    thread.close()
+    with pytest.raises(Unavailable):
+        thread.collect(None)
+    site.store.commit_all = commit_all  # type: ignore[method-assign]
+    work.finish()
+    assert site.store.partitions.position(0).offset == 30
