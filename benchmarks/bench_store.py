@@ -1,12 +1,14 @@
 """Writes changed agents to SQLite and to PostgreSQL in several ways, and reads them back: seconds and client CPU.
 
 PostgreSQL is started for this alone, from the system's package, with fsync on; without it SQLite is measured alone.
+Then the embedded event log beside one on SQLite (`embedded_logs.py`). `--only agents`, `--only log`: one of both.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
+import sqlite3
 import statistics
 import sys
 import tempfile
@@ -30,7 +32,8 @@ from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from scripts.service_stack import Postgres, ServiceUnavailable
 
-from .harness import arguments, finish, machine, table
+from .embedded_logs import CELLS, Cell, file_system, make_records, measure_logs
+from .harness import finish, machine, options, table
 
 WriteMethod = Callable[[Any, Sequence[AgentRow], Position], None]
 VALUES_ROWS = 500
@@ -193,10 +196,9 @@ def _cell(figures: tuple[float, float] | None) -> str:
     return "-" if figures is None else "{:,.1f} ms, {:,.1f} of CPU".format(*figures)
 
 
-def main() -> int:
-    """Print the tables; returns the exit status."""
-    options = arguments("store benchmark")
-    known, sizes, rounds = (2_000, (20, 1_000), 2) if options.quick else (100_000, (20, 1_000, 10_000, 100_000), 3)
+def agents_part(quick: bool) -> dict[str, Any]:
+    """Print the tables of agents; returns their figures."""
+    known, sizes, rounds = (2_000, (20, 1_000), 2) if quick else (100_000, (20, 1_000, 10_000, 100_000), 3)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder, alternatives(Path(folder)) as found:
         written = measure(found, known, sizes, rounds)
         read = {one.name: reading(one, known) for one in found[:2]}
@@ -206,7 +208,58 @@ def main() -> int:
     what = list(read[found[0].name])
     rows = [(name, *(f"{figures[one]:.2f} s" for one in what)) for name, figures in read.items()]
     table(f"Reading {known:,} agents", ("", *what), rows)
-    finish(machine("sqlalchemy", "psycopg"), {"write_ms": written, "read_s": read}, options.json)
+    return {"write_ms": written, "read_s": read}
+
+
+def log_part(quick: bool) -> dict[str, Any]:
+    """Print the tables of the event log; returns their figures."""
+    rounds, pool, warm = (1, 1_000, 2_000) if quick else (7, 20_000, 60_000)
+    cells = [Cell(1, 1, 100), Cell(16, 100, 160)] if quick else CELLS
+    records = make_records(pool)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        figures, system = measure_logs(Path(folder), records, cells, rounds, warm), file_system(Path(folder))
+    size = statistics.mean(len(record.payload) for record in records)
+    columns = ("callers x records", "log", "records/s", "p50, ms", "p99, ms", "rate / ours", "p99 / ours")
+    rows = [
+        (cell, name, one["per_s"], one["p50_ms"], one["p99_ms"], *map(_spread, (one["rate_ratios"], one["p99_ratios"])))
+        for cell, logs in figures.items()
+        for name, one in logs.items()
+    ]
+    table(f"Appends to the event log, a reader beside them, records of {size:.0f} bytes, {system}", columns, rows)
+    what = ("write_us", "written", "kept", "follow_us", "read_per_s")
+    columns = (
+        "",
+        "",
+        "µs of CPU a record",
+        "bytes written",
+        "bytes kept",
+        "µs of CPU to follow",
+        "read again, records/s",
+    )
+    rows = [
+        (cell, name, *(one[figure] for figure in what)) for cell, logs in figures.items() for name, one in logs.items()
+    ]
+    table("The same, a record's costs", columns, rows)
+    return {"log": figures}
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    """Median, and the smallest and largest of all rounds."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {"agents": agents_part, "log": log_part}
+
+
+def main() -> int:
+    """Print the tables; returns the exit status."""
+    parser = options("store benchmark")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="run these parts alone")
+    given = parser.parse_args()
+    figures: dict[str, Any] = {}
+    for name in given.only:
+        figures |= PARTS[name](given.quick)
+    finish(machine("sqlalchemy", "psycopg") | {"sqlite": sqlite3.sqlite_version}, figures, given.json)
     return 0
 
 
