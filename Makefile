@@ -107,9 +107,9 @@ bench: $(READY) ## all benchmarks (several minutes); figures go to reference/per
 	@missed=0; for b in $(BENCHMARKS); do echo "== $$b"; \
 		$(BIN)/python -m benchmarks.bench_$$b $(ARGS) || missed=1; done; exit $$missed
 
-bench-quick: $(READY) ## the same on small data, two at a time, into var/bench-quick: shows that they run, measures nothing
+bench-quick: $(READY) ## the same on small data, two at a time, into var/bench-quick: shows that they run, measures nothing (SKIP="detection …")
 	@mkdir -p var/bench-quick
-	@printf '%s\n' detection $(BENCHMARKS) | xargs -P 2 -I NAME sh -c \
+	@printf '%s\n' $(filter-out $(SKIP),detection $(BENCHMARKS)) | xargs -P 2 -I NAME sh -c \
 		'$(BIN)/python -m benchmarks.bench_NAME --quick >var/bench-quick/NAME.txt 2>&1; status=$$?; \
 		echo "== NAME, status $$status"; cat var/bench-quick/NAME.txt; exit $$status'
 
