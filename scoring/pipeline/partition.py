@@ -87,7 +87,7 @@ class PartitionPipeline:
         self._end = 0
         self._published = 0
         self._silent_until = 0
-        self._needs_commit = False
+        self._must_confirm = False
         self._risk_at = self._committed_at = context.monotonic()
         self._risk_took_s = self._commit_took_s = 0.0
         self._backlogged = self._batch_full = self._hurry_risk = False
@@ -177,8 +177,13 @@ class PartitionPipeline:
     # published: an answer never goes back to what an agent was before.
 
     def publish_risk(self, *, at_once: bool = False) -> None:
-        """Publish the risk of agents that moved, if it is time to, or *at_once*."""
+        """Publish the risk of agents that moved, if it is time to, or *at_once*.
+
+        Raises Fenced, and the partition is to be dropped: it was to be confirmed that it is ours, and it is not.
+        """
         if self._next == self.answered_offset or self._risk_is_held or (self._risk_wait_s() > 0.0 and not at_once):
+            return
+        if self._must_confirm and not self._is_confirmed():
             return
         started = self._context.monotonic()
         with self._context.stages.timed("publish_risk"):
@@ -196,12 +201,23 @@ class PartitionPipeline:
 
     @property
     def _risk_is_held(self) -> bool:
-        """True while risk may not be published: another worker may have gone further, or own the partition."""
-        return self._next < self._silent_until or self._needs_commit
+        """True while risk may not be published: the owner before may have published more than is applied here."""
+        return self._next < self._silent_until
 
-    def hold_risk(self) -> None:
-        """Publish no risk until the next commit has shown that the partition is still ours."""
-        self._needs_commit = True
+    def confirm_before_risk(self) -> None:
+        """Ask the store whether the partition is still ours before more risk is published."""
+        self._must_confirm = True
+
+    def _is_confirmed(self) -> bool:
+        """Tell whether the store says that the partition is ours; False = it does not answer. Raises Fenced."""
+        try:
+            stored = self._context.store.partitions.position(self.partition)
+        except Unavailable:
+            return False
+        if stored.epoch != self.position.epoch:
+            raise Fenced(f"the position of partition {self.partition} is {stored}, not of epoch {self.position.epoch}")
+        self._must_confirm = False
+        return True
 
     def _risk_wait_s(self) -> float:
         """Seconds until risk is to be published: at once for a change of level, unless there is a backlog."""
@@ -324,7 +340,6 @@ class PartitionPipeline:
         self._pending, self._pending_vectors = None, VectorFrames((), 0)
         self._processor.engine.agent_states.mark_committed()
         self.position = commit.position
-        self._needs_commit = False
         self._committed_at, self._commit_took_s = self._context.monotonic(), took_s
         if self._pending_answered:
             self._published = commit.position.offset

@@ -149,8 +149,8 @@ than a group takes to notice that a member sleeps."""
 
 
 MAX_PAUSE_S = 2.0
-"""Longest pause between two steps behind which a partition counts as ours without a commit: far less than the time
-after which a group gives the partitions of a member that does not answer to others."""
+"""Longest pause between two steps behind which a partition counts as ours unasked: far less than the time after which
+a group gives the partitions of a member that does not answer to others."""
 
 
 class PartitionProgress(NamedTuple):
@@ -253,13 +253,22 @@ class ConsumerGroupPipeline:
         return count
 
     def _publish_risk(self) -> None:
-        """Publish what is due. Who was asleep may have lost its partitions: then a commit has to show first."""
+        """Publish what is due. Who was asleep may have lost its partitions: then the store is asked first."""
         now, slept = self._context.monotonic(), self._stepped_at + MAX_PAUSE_S
         self._stepped_at = now
-        for pipeline in self._partitions.values():
+        for pipeline in list(self._partitions.values()):
             if now > slept:
-                pipeline.hold_risk()
-            pipeline.publish_risk()
+                pipeline.confirm_before_risk()
+            self._publish_risk_of(pipeline)
+
+    def _publish_risk_of(self, pipeline: PartitionPipeline, *, at_once: bool = False) -> bool:
+        """Publish the risk of one partition; False = it is not ours any more, and was dropped."""
+        try:
+            pipeline.publish_risk(at_once=at_once)
+        except Fenced as error:
+            self._drop_refused({pipeline.partition: error})
+            return False
+        return True
 
     def _apply(self, timeout_s: float) -> int:
         with self.stages.timed("poll"):
@@ -279,18 +288,19 @@ class ConsumerGroupPipeline:
         due = {pipeline.partition for pipeline in waiting if pipeline.commit_due}
         if due:
             ready = [pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.backlogged]
-            for pipeline in ready:
-                pipeline.publish_risk(at_once=True)
-            self._commits.start(ready)
+            ready = [pipeline for pipeline in ready if self._publish_risk_of(pipeline, at_once=True)]
+            if ready:
+                self._commits.start(ready)
 
     def _drop_refused(self, refused: Mapping[int, Fenced]) -> None:
         """Drop the partitions that are not ours, as the store says."""
         for partition, error in refused.items():
             _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
-            self._partitions.pop(partition, None)
+            self.stages.counts["fenced"] += 1
+            if self._partitions.pop(partition, None) is None:
+                continue  # the group has taken it already
             self._source.pause(partition)
             self._fenced[partition] = self._context.monotonic()
-            self.stages.counts["fenced"] += 1
             self._on_change()
 
     def _reclaim(self) -> None:
@@ -306,9 +316,9 @@ class ConsumerGroupPipeline:
         """Commit what was applied on every partition."""
         self._drop_refused(self._commits.collect(None))
         while waiting := [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted]:
-            for pipeline in waiting:
-                pipeline.publish_risk(at_once=True)
-            self._drop_refused(CommitRound(waiting, self._context).run())
+            ready = [pipeline for pipeline in waiting if self._publish_risk_of(pipeline, at_once=True)]
+            if ready:
+                self._drop_refused(CommitRound(ready, self._context).run())
 
     def close(self) -> None:
         """End the thread of the commits, after the one that is being written."""

@@ -14,8 +14,9 @@ from ...support.distributed_testbed import tell, wait
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 BACKLOG = 200_000
-MORE_MIB = 110.0
-"""What it may take on top of a worker that has nothing to do: what is fetched ahead, agents, and the window."""
+MORE_MIB = 160.0
+"""What it may take on top of a worker that has nothing to do: what is fetched ahead, agents, the window, and the rows
+of the commit that is being written beside those of the next one."""
 
 
 def rss_mib(pid: int) -> float:

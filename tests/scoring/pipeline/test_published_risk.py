@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,21 +185,35 @@ def test_what_a_dead_worker_may_have_published_is_applied_first(site: Publishing
     assert {agent.name for _, agent in site.risk.published} == {agent.name for agent in site.store.agents.iterate()}
 
 
-def test_who_may_have_lost_the_partition_publishes_after_a_commit(site: PublishingPartition) -> None:
-    """A worker that was asleep does not know whether the partition is still its own."""
+def test_who_may_have_lost_the_partition_asks_first(site: PublishingPartition) -> None:
+    """A worker that was asleep does not know whether the partition is still its own; the store does."""
     site.written = 20
     work = site.worker()
     site.apply(work, 20)
     work.commit()
     site.written = 400
     known = len(site.risk.published)
-    work.hold_risk()
+    work.confirm_before_risk()
     site.apply(work, 20)
+    ask, away = site.store.partitions.position, Unavailable("away")
+    site.store.partitions.position = raising(away)  # type: ignore[method-assign]
     work.publish_risk(at_once=True)
-    assert len(site.risk.published) == known and work.risk_due_in_s() > 1e9
-    work.commit()
+    assert len(site.risk.published) == known and work.answered_offset == 20
+    site.store.partitions.position = ask  # type: ignore[method-assign]
     work.publish_risk(at_once=True)
     assert len(site.risk.published) > known and work.answered_offset == 40
+    site.apply(work, 20)
+    site.worker()
+    work.confirm_before_risk()
+    with pytest.raises(Fenced):
+        work.publish_risk(at_once=True)
+
+
+def raising(error: Exception) -> Callable[[int], Position]:
+    def call(_partition: int) -> Position:
+        raise error
+
+    return call
 
 
 def test_publishing_takes_its_share_of_the_time(site: PublishingPartition, kit: Any, make: Any) -> None:
