@@ -224,10 +224,11 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
     logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
 
     def merged_over(self, base: MappingSpec) -> MappingSpec:
-        """*base* with the members that this mapping gives."""
+        """*base* with the members that this mapping gives, and without those that it takes out."""
+        kept = {name: table for name, table in base.values.items() if self.members.get(name) != ""}
         return MappingSpec(
             members={**base.members, **self.members},
-            values={**base.values, **self.values},
+            values={**kept, **self.values},
             when=self.when or base.when,
             anonymous=self.anonymous or base.anonymous,
             time_format=self.time_format or base.time_format,

@@ -1,0 +1,112 @@
+"""Mappings of the audit logs of clouds, directories and platforms, as their manuals describe them.
+
+Agents are what acts by itself: roles, service accounts, applications. What a person does at a console or a login page
+is skipped. Nothing of what a request or an answer held passes, except the name of the object that it was about: these
+logs hold environment variables, policies, and now and then secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .record_mapping import MappingSpec
+
+
+def _first_text(*paths: str) -> str:
+    """The first of several members that is a text: in these logs members of one name have several types."""
+    return f"[{', '.join(paths)}][?type(@) == 'string'] | [0]"
+
+
+_ISSUER = "userIdentity.sessionContext.sessionIssuer"
+_IS_READ = "(readOnly == `true` || readOnly == 'true')"
+_IS_WRITE = "(readOnly == `false` || readOnly == 'false')"
+_OF_PERMISSIONS = (
+    "(contains(['iam.amazonaws.com', 'organizations.amazonaws.com', 'sso.amazonaws.com', 'cloudtrail.amazonaws.com'],"
+    " eventSource) || contains(eventName, 'Policy') || contains(eventName, 'Permission'))"
+)
+_IS_PERSON_OF_SSO = f"contains({_ISSUER}.arn || '', '/AWSReservedSSO_')"
+_IS_SERVICE_ROLE = f"contains({_ISSUER}.arn || '', ':role/aws-service-role/')"
+_SESSION_NAME = "userIdentity.type == 'AssumedRole' && after(userIdentity.principalId, ':')"
+
+AWS_CLOUDTRAIL = MappingSpec(
+    anonymous="skip",
+    when="eventName && eventType != 'AwsConsoleSignIn' && userIdentity.type != 'Root'"
+    " && !(contains([sessionCredentialFromConsole], 'true') || contains([sessionCredentialFromConsole], `true`))",
+    members={
+        "id": "eventID",
+        "time": "eventTime",
+        "agent.id": f"{_ISSUER}.arn || userIdentity.arn || userIdentity.invokedBy || userIdentity.userName"
+        " || userIdentity.principalId || userIdentity.accountId",
+        "agent.type": f"{_IS_PERSON_OF_SSO} && 'sso-role' || {_IS_SERVICE_ROLE} && 'aws-service'"
+        " || userIdentity.type || 'aws-service'",
+        "agent.instance": _SESSION_NAME,
+        "principal.id": "userIdentity.sessionContext.sourceIdentity || userIdentity.onBehalfOf.userId"
+        f" || {_IS_PERSON_OF_SSO} && {_SESSION_NAME}",
+        "type": "eventSource == 'sts.amazonaws.com' && (starts_with(eventName, 'AssumeRole')"
+        " || contains(['GetSessionToken', 'GetFederationToken'], eventName)) && 'token.request'"
+        f" || {_IS_WRITE} && {_OF_PERMISSIONS} && 'admin' || 'api.call'",
+        "action": "join(':', [before(eventSource, '.') || '-', eventName])",
+        "effect": f"{_IS_READ} && 'read' || {_IS_WRITE} && ({_OF_PERMISSIONS} && 'admin'"
+        " || (starts_with(eventName, 'Delete') || starts_with(eventName, 'Terminate')) && 'delete' || 'write')"
+        " || 'unknown'",
+        "resource.type": "resources[0].type",
+        "resource.id": _first_text(
+            "resources[0].ARN",
+            *(
+                f"requestParameters.{name}"
+                for name in (
+                    "roleArn",
+                    "bucketName",
+                    "functionName",
+                    "tableName",
+                    "secretId",
+                    "keyId",
+                    "queueUrl",
+                    "topicArn",
+                    "policyArn",
+                    "instanceId",
+                    "instancesSet.items[0].instanceId",
+                    "userName",
+                    "roleName",
+                    "name",
+                )
+            ),
+        ),
+        "resource.target": "eventSource",
+        "outcome": "outcome(errorCode) || 'success'",
+        # Not `errorMessage`: it quotes what was sent.
+        "error": "errorCode",
+        "bytes_in": "additionalEventData.bytesTransferredIn",
+        "bytes_out": "additionalEventData.bytesTransferredOut",
+        # Services of AWS stand here by their names.
+        "client.ip": "sourceIPAddress && !ends_with(sourceIPAddress, '.amazonaws.com')"
+        " && sourceIPAddress != 'AWS Internal' && sourceIPAddress",
+        "client.user_agent": "userAgent",
+        "credential.token_id": "sha256(userIdentity.accessKeyId)",
+        # Keys of a role's session begin so; those of a user stay the same for years.
+        "session": "starts_with(userIdentity.accessKeyId || '', 'ASIA') && sha256(userIdentity.accessKeyId)",
+        "attributes.region": "awsRegion",
+        "attributes.account": "recipientAccountId",
+        "attributes.invoked_by": "userIdentity.invokedBy",
+    },
+    values={
+        "agent.type": {
+            "AssumedRole": "role",
+            "Role": "role",
+            "IAMUser": "iam-user",
+            "FederatedUser": "federated-user",
+            "WebIdentityUser": "web-identity",
+            "SAMLUser": "saml-identity",
+            "AWSAccount": "aws-account",
+            "AWSService": "aws-service",
+            "sso-role": "sso-role",
+            "aws-service": "aws-service",
+            "*": "other",
+        },
+    },
+)
+"""AWS CloudTrail: management and data events, of a trail's files, CloudTrail Lake, EventBridge or CloudWatch Logs."""
+
+AUDIT_LOG_PRESETS: Mapping[str, MappingSpec] = {
+    "aws-cloudtrail": AWS_CLOUDTRAIL,
+}

@@ -1,0 +1,132 @@
+"""Audit logs of clouds, directories and platforms: who is the agent, what it did, and that no secret passes.
+
+The records in `lines/` were written by hand in the shape that each vendor documents: CloudTrail's record contents
+(docs.aws.amazon.com/awscloudtrail, "CloudTrail record contents", "userIdentity element"). Whatever may not pass has
+`SECRET` in it.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from trustwatch.ingest.formats.audit_log_presets import AUDIT_LOG_PRESETS
+from trustwatch.ingest.formats.format_registry import FORMATS
+from trustwatch.ingest.formats.record_mapping import MappingSpec
+from trustwatch.ingest.formats.wrapped_records import WRAPPER_MEMBERS
+
+from ...support.format_samples import AUDIT_LOG_SAMPLES, LINES, Taken, audit_log_records, one, taken
+
+Row = tuple[str, str | None, str | None, str, str, str | None, str]
+"""Agent, its type, principal, type, action, effect, outcome."""
+
+
+def sample(name: str) -> bytes:
+    """The file of a format."""
+    return (LINES / AUDIT_LOG_SAMPLES[name][0]).read_bytes()
+
+
+def rows(found: Taken) -> list[Row]:
+    """Events as lines of a table."""
+    return [
+        (
+            event["agent"]["id"],
+            event["agent"].get("type"),
+            event.get("principal", {}).get("id"),
+            event["type"],
+            event["action"],
+            event.get("effect"),
+            event["outcome"],
+        )
+        for event in found.events
+    ]
+
+
+@pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
+def test_nothing_secret_passes(name: str) -> None:
+    """Of what records hold besides the mapped members: credentials, parameters, answers, texts of errors."""
+    raw = sample(name)
+    found = taken(name, raw)
+
+    assert raw.count(b"SECRET") >= 5
+    assert found.refusals == [] and len(found.events) >= 5
+    assert "SECRET" not in json.dumps(found.events)
+
+
+@pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
+def test_records_come_one_by_one_in_arrays_and_wrapped(name: str) -> None:
+    """As lines, as a list of an API, as an export, and in what shippers put around a line: the same events."""
+    records = audit_log_records(name)
+    whole = taken(name, sample(name))
+    singles = [taken(name, record) for record in records]
+    shipped = [taken(name, {"@timestamp": "x", "message": json.dumps(record)}) for record in records]
+
+    assert taken(name, records) == whole
+    assert taken(name, {"more": 1, AUDIT_LOG_SAMPLES[name][1]: records}) == whole
+    assert [event for found in singles for event in found.events] == whole.events
+    assert [event["action"] for found in shipped for event in found.events] == [row[4] for row in rows(whole)]
+    assert sum(found.skipped for found in singles) == whole.skipped > 0
+
+
+@pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
+def test_presets_are_formats_that_a_mapping_may_change(name: str) -> None:
+    """A tenant and an issuer are what most have to add."""
+    spec = MappingSpec(members={"tenant": "'acme'", "agent.issuer": "'https://as.example'", "agent.type": ""})
+
+    changed = taken(name, sample(name), spec)
+
+    assert name in FORMATS and AUDIT_LOG_SAMPLES[name][1] in WRAPPER_MEMBERS
+    assert {(event["tenant"], event["agent"]["issuer"]) for event in changed.events} == {("acme", "https://as.example")}
+    assert not any("type" in event["agent"] for event in changed.events)
+
+
+ACCOUNT = "arn:aws:iam::111122223333:"
+
+
+def test_cloudtrail() -> None:
+    """Roles are agents whatever their sessions are called; people at the console, and root, are none."""
+    found = taken("aws-cloudtrail", sample("aws-cloudtrail"))
+    orders, runner = f"{ACCOUNT}role/orders-agent", f"{ACCOUNT}user/ci-runner"
+    person = f"{ACCOUNT}role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_0123456789abcdef"
+
+    assert rows(found) == [
+        (orders, "role", "ann@example.com", "api.call", "dynamodb:GetItem", "read", "success"),
+        (orders, "role", None, "token.request", "sts:AssumeRole", "read", "success"),
+        (runner, "iam-user", None, "api.call", "ec2:RunInstances", "write", "denied"),
+        (runner, "iam-user", None, "api.call", "lambda:UpdateFunctionConfiguration20150331v2", "write", "success"),
+        (person, "sso-role", "ann@example.com", "admin", "iam:AttachRolePolicy", "admin", "success"),
+        (
+            "system:serviceaccount:shop:orders",
+            "web-identity",
+            None,
+            "token.request",
+            "sts:AssumeRoleWithWebIdentity",
+            "read",
+            "success",
+        ),
+        (orders, "role", None, "api.call", "s3:DeleteObject", "delete", "error"),
+        ("lambda.amazonaws.com", "aws-service", None, "token.request", "sts:AssumeRole", "read", "success"),
+    ]
+    assert found.skipped == 2
+    resources = [event["resource"].get("id") for event in found.events]
+    assert resources[0].endswith("table/orders") and resources[1].endswith("role/reader")
+    assert resources[2:4] == [None, "mailer"] and resources[6] == "arn:aws:s3:::invoices/2026/03.pdf"
+    assert [event.get("error") for event in found.events[2:3]] == ["Client.UnauthorizedOperation"]
+    assert [("ip" in event["client"], "session" in event) for event in found.events[3:]] == [
+        (True, False),
+        (True, True),
+        (True, False),
+        (True, True),
+        (False, False),
+    ]
+
+
+def test_cloudtrail_of_eventbridge_and_of_tables() -> None:
+    """EventBridge puts a record into `detail`; tables write truth values as texts."""
+    record = audit_log_records("aws-cloudtrail")[3]
+    delivered = {"version": "0", "id": "x", "detail-type": "AWS API Call via CloudTrail", "detail": record}
+
+    event = one("aws-cloudtrail", {**record, "readOnly": "false"})
+
+    assert one("aws-cloudtrail", delivered) == one("aws-cloudtrail", record) == event
+    assert taken("aws-cloudtrail", {**record, "sessionCredentialFromConsole": "true"}).skipped == 1
