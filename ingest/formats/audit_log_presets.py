@@ -13,13 +13,19 @@ from .record_mapping import MappingSpec
 
 
 def _first_text(*paths: str) -> str:
-    """The first of several members that is a text: in these logs members of one name have several types."""
-    return f"[{', '.join(paths)}][?type(@) == 'string'] | [0]"
+    """The first of several members that is there, if it is a text: in these logs those of one name have many types."""
+    first = f"({' || '.join(paths)})"
+    return f"type({first}) == 'string' && {first}"
+
+
+def _is_true(path: str) -> str:
+    """True, as JSON or as a table of texts says it."""
+    return f"contains([`true`, 'true'], {path})"
 
 
 _ISSUER = "userIdentity.sessionContext.sessionIssuer"
-_IS_READ = "(readOnly == `true` || readOnly == 'true')"
-_IS_WRITE = "(readOnly == `false` || readOnly == 'false')"
+_IS_READ = _is_true("readOnly")
+_IS_WRITE = "contains([`false`, 'false'], readOnly)"
 _OF_PERMISSIONS = (
     "(contains(['iam.amazonaws.com', 'organizations.amazonaws.com', 'sso.amazonaws.com', 'cloudtrail.amazonaws.com'],"
     " eventSource) || contains(eventName, 'Policy') || contains(eventName, 'Permission'))"
@@ -31,7 +37,7 @@ _SESSION_NAME = "userIdentity.type == 'AssumedRole' && after(userIdentity.princi
 AWS_CLOUDTRAIL = MappingSpec(
     anonymous="skip",
     when="eventName && eventType != 'AwsConsoleSignIn' && userIdentity.type != 'Root'"
-    " && !(contains([sessionCredentialFromConsole], 'true') || contains([sessionCredentialFromConsole], `true`))",
+    f" && !{_is_true('sessionCredentialFromConsole')}",
     members={
         "id": "eventID",
         "time": "eventTime",

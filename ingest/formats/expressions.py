@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import jmespath
-from jmespath import exceptions, functions
+from jmespath import exceptions, functions, visitor
 
 from ..errors import ConfigError, MalformedEvent
 from .history_decoding import outcome_of_code
@@ -91,6 +91,7 @@ class JmesPathExpression:
             raise ConfigError(f"no JMESPath expression: {str(error).splitlines()[0]} in `{text}`") from None
         except exceptions.JMESPathError:
             pass  # of the wrong type, since there was no record
+        self._interpreter = visitor.TreeInterpreter(_options)  # one for all records: it remembers its methods by node
         self._fields = _plain_path_fields(self._compiled.parsed)
         self.path = _json_path(self._fields) if self._fields is not None else f"$ | {text}"
         """Name of the source in error messages: a JSON path, or the expression itself where it is more than a path."""
@@ -100,7 +101,7 @@ class JmesPathExpression:
         fields = self._fields
         if fields is None:
             try:
-                return self._compiled.search(record, options=_options)
+                return self._interpreter.visit(self._compiled.parsed, record)
             except exceptions.JMESPathError as error:
                 raise MalformedEvent(str(error), self.path) from None
             except TypeError:  # jmespath compares what can not be: `status < 400` of a text
