@@ -113,6 +113,62 @@ AWS_CLOUDTRAIL = MappingSpec(
 )
 """AWS CloudTrail: management and data events, of a trail's files, CloudTrail Lake, EventBridge or CloudWatch Logs."""
 
+_OKTA_ACTS_ITSELF = "!contains(['User', 'SystemPrincipal'], actor.type)"
+_OKTA_GRANT = "contains(eventType, 'token.grant')"
+_OKTA_GRANT_TYPE = "debugContext.debugData.grantType"
+_OKTA_REFUSALS = (
+    "['access_denied', 'invalid_client', 'invalid_grant', 'invalid_scope', 'no_matching_policy', 'no_matching_scope',"
+    " 'unauthorized_client', 'user_not_assigned']"
+)
+_OKTA_TOKENS = "['access_token', 'id_token', 'refresh_token']"
+
+OKTA = MappingSpec(
+    anonymous="skip",
+    # ID and refresh tokens come with an access token, and would count its grant again.
+    when="published && eventType && !ends_with(eventType, 'token.grant.id_token')"
+    " && !ends_with(eventType, 'token.grant.refresh_token')",
+    members={
+        "id": "uuid",
+        "time": "published",
+        "agent.id": f"{_OKTA_ACTS_ITSELF} && actor.id || client.id || transaction.detail.requestApiTokenId",
+        "agent.type": f"({_OKTA_ACTS_ITSELF} && actor.id || client.id) && 'oauth-client' || 'api-token'",
+        # Whoever fails to authenticate may name any client.
+        "agent.self_asserted": "outcome.reason == 'invalid_client' || null",
+        "principal.id": "actor.type == 'User' && actor.alternateId"
+        f" || {_OKTA_GRANT} && (target[?type == 'User'].alternateId | [0])",
+        "type": f"{_OKTA_GRANT} && ({_OKTA_GRANT_TYPE} == 'refresh_token' && 'token.refresh'"
+        f" || ends_with({_OKTA_GRANT_TYPE} || '', ':token-exchange') && 'token.exchange' || 'token.request')"
+        " || contains(eventType, 'token.revoke') && 'token.revoke'"
+        " || eventType == 'app.oauth2.client.lifecycle.create' && 'client.register'"
+        " || starts_with(eventType, 'app.oauth2.client.') && 'client.change' || 'admin'",
+        "action": "eventType",
+        "effect": "starts_with(eventType, 'app.oauth2.') && 'unknown' || contains(eventType, '.delete') && 'delete'"
+        " || 'admin'",
+        "resource.type": f"target[?!contains({_OKTA_TOKENS}, type)].type | [0]",
+        "resource.id": f"target[?!contains({_OKTA_TOKENS}, type)].id | [0]",
+        "outcome": f"outcome.result == 'FAILURE' && contains({_OKTA_REFUSALS}, outcome.reason) && 'DENY'"
+        " || outcome.result",
+        "error": "contains(['FAILURE', 'DENY'], outcome.result) && outcome.reason",
+        "client.ip": "client.ipAddress",
+        "client.user_agent": "client.userAgent.rawUserAgent",
+        "credential.token_id": "sha256(target[?type == 'access_token'].id | [0])",
+        "session": "authenticationContext.externalSessionId != 'unknown' && authenticationContext.externalSessionId",
+        "attributes.grant_type": _OKTA_GRANT_TYPE,
+    },
+    values={
+        "outcome": {
+            "SUCCESS": "success",
+            "ALLOW": "success",
+            "SKIPPED": "success",
+            "DENY": "denied",
+            "CHALLENGE": "denied",
+            "*": "error",
+        },
+    },
+)
+"""Okta System Log: of its API, a log stream or an event hook."""
+
 AUDIT_LOG_PRESETS: Mapping[str, MappingSpec] = {
     "aws-cloudtrail": AWS_CLOUDTRAIL,
+    "okta": OKTA,
 }

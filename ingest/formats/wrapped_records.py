@@ -1,8 +1,9 @@
 """Records inside of what exports and deliveries put around them.
 
 An export is an array, or one object with the records in one member (`Records` of AWS, `value` of Microsoft Graph,
-`records` of Azure's event hubs, `items` of Kubernetes, `logEvents` of CloudWatch). A delivery may put each record into
-an envelope: EventBridge into `detail`, Azure Monitor into `properties`, log shippers into a text.
+`records` of Azure's event hubs, `items` of Kubernetes, `logEvents` of CloudWatch, `data.events` of Okta's hooks). A
+delivery may put each record into an envelope: EventBridge into `detail`, Azure Monitor into `properties`, log shippers
+into a text.
 """
 
 from __future__ import annotations
@@ -41,11 +42,14 @@ def unwrap_value(value: bytes) -> list[bytes]:
 
 def wrapped_array(members: dict[str, msgspec.Raw]) -> bytes | None:
     """The array of records among the members of an object; None where it wraps nothing."""
-    for name in WRAPPER_MEMBERS:
-        raw = bytes(members.get(name, b"")).strip()
-        if raw[:1] == b"[" and raw[1:].lstrip()[:1] in (b"{", b"]"):
-            return raw
-    return None
+    data = bytes(members.get("data", b""))
+    if data[:1] == b"{" and b'"events"' in data:
+        members = members | {"events": _members.decode(data).get("events", msgspec.Raw())}
+    return next((raw for name in WRAPPER_MEMBERS if _holds_records(raw := bytes(members.get(name, b"")).strip())), None)
+
+
+def _holds_records(raw: bytes) -> bool:
+    return raw[:1] == b"[" and raw[1:].lstrip()[:1] in (b"{", b"]")
 
 
 def unpack_audit_log(value: bytes) -> Iterator[UnpackedRecord]:

@@ -43,6 +43,7 @@ SIGNS: Mapping[str, Callable[[Record], bool]] = {
     "cloudevents": _has("specversion", "type", "source"),
     "otlp": lambda record: "resourceSpans" in record or "resourceLogs" in record,
     "aws-cloudtrail": _has("eventSource", "eventName", "eventTime"),
+    "okta": _has("uuid", "published", "eventType", "actor"),
     "keycloak": _is_keycloak,
     "hydra": _is_hydra,
     "envoy": _has("response_code", "start_time", "method"),

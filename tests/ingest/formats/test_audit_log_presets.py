@@ -1,7 +1,8 @@
 """Audit logs of clouds, directories and platforms: who is the agent, what it did, and that no secret passes.
 
 The records in `lines/` were written by hand in the shape that each vendor documents: CloudTrail's record contents
-(docs.aws.amazon.com/awscloudtrail, "CloudTrail record contents", "userIdentity element"). Whatever may not pass has
+(docs.aws.amazon.com/awscloudtrail, "CloudTrail record contents", "userIdentity element"), Okta's LogEvent
+(developer.okta.com, "System Log API"). Whatever may not pass has
 `SECRET` in it.
 """
 
@@ -130,3 +131,31 @@ def test_cloudtrail_of_eventbridge_and_of_tables() -> None:
 
     assert one("aws-cloudtrail", delivered) == one("aws-cloudtrail", record) == event
     assert taken("aws-cloudtrail", {**record, "sessionCredentialFromConsole": "true"}).skipped == 1
+
+
+def test_okta() -> None:
+    """Clients are agents, and API tokens; people who sign in, and Okta itself, are none."""
+    found = taken("okta", sample("okta"))
+    grant, agent, ann = "app.oauth2.as.token.grant", "0oa1agent", "ann@example.com"
+
+    assert rows(found) == [
+        (agent, "oauth-client", ann, "token.request", f"{grant}.access_token", "unknown", "success"),
+        (agent, "oauth-client", None, "token.request", grant, "unknown", "denied"),
+        (agent, "oauth-client", None, "token.request", grant, "unknown", "denied"),
+        (agent, "oauth-client", None, "token.exchange", f"{grant}.access_token", "unknown", "success"),
+        ("0oa2admin", "oauth-client", ann, "admin", "group.user_membership.add", "admin", "success"),
+        ("00Tapi1", "api-token", ann, "admin", "user.lifecycle.delete.initiated", "delete", "success"),
+        (agent, "oauth-client", None, "token.revoke", "app.oauth2.token.revoke", "unknown", "success"),
+    ]
+    assert found.skipped == 3
+    assert [event["agent"].get("self_asserted") for event in found.events] == [None, None, True, *[None] * 4]
+    assert found.events[0]["credential"]["token_id"].startswith("sha256:")
+    assert [event.get("resource", {}).get("id") for event in found.events[4:6]] == ["00g1", "00u2bob"]
+    assert [event.get("session") for event in found.events[4:6]] == ["102sess", None]
+
+
+def test_okta_of_hooks() -> None:
+    """An event hook has its events inside of `data`."""
+    records = audit_log_records("okta")
+    hook = {"eventType": "com.okta.event_hook", "eventId": "x", "data": {"events": records}}
+    assert taken("okta", hook) == taken("okta", records)
