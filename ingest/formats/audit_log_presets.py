@@ -7,6 +7,7 @@ logs hold environment variables, policies, and now and then secrets.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from .record_mapping import MappingSpec
@@ -168,7 +169,54 @@ OKTA = MappingSpec(
 )
 """Okta System Log: of its API, a log stream or an event hook."""
 
+_ENTRA_APP_ALONE = "servicePrincipalId && servicePrincipalId != ''"
+_ENTRA_UNPROVEN = ("7000215", "7000216", "7000222", "700027", "700024", "7002181")
+"""Errors of whoever does not prove to be the client: a wrong or expired secret, a wrong assertion."""
+_ENTRA_REFUSALS = ("50105", "50126", "50079", "50076", "53000", "53001", "53002", "53003", "53004", "65001", "70043")
+"""Errors by which the directory refuses: not assigned, no consent, conditional access, a revoked grant."""
+
+ENTRA_SIGN_IN = MappingSpec(
+    anonymous="skip",
+    when=f"createdDateTime && ({_ENTRA_APP_ALONE} || isInteractive == `false` || isInteractive == 'false')",
+    members={
+        "id": "id",
+        "time": "createdDateTime",
+        "agent.id": "appId",
+        "agent.type": f"contains(signInEventTypes || `[]`, 'managedIdentity') && 'managed-identity'"
+        f" || {_ENTRA_APP_ALONE} && 'service-principal' || 'delegated-app'",
+        # Whoever fails to authenticate may name any client.
+        "agent.self_asserted": f"contains(`{json.dumps(_ENTRA_UNPROVEN)}`, to_string(status.errorCode)) || null",
+        "principal.id": f"!({_ENTRA_APP_ALONE}) && (userPrincipalName || userId) || null",
+        "type": "incomingTokenType == 'refreshToken' && 'token.refresh' || 'token.request'",
+        "action": "incomingTokenType == 'refreshToken' && 'token.refresh' || 'token.request'",
+        "resource.target": "resourceDisplayName",
+        "resource.audience": "resourceId",
+        "outcome": "status.errorCode",
+        # Not `failureReason`: codes are the same for all, its texts hold names.
+        "error": "to_string(status.errorCode) != '0' && to_string(status.errorCode) || null",
+        "client.ip": "ipAddress",
+        "client.user_agent": "userAgent",
+        "credential.method": "clientCredentialType",
+        "credential.thumbprint": "servicePrincipalCredentialThumbprint",
+        "credential.token_id": "sha256(uniqueTokenIdentifier)",
+        "attributes.app": "appDisplayName || servicePrincipalName",
+        "attributes.conditional_access": "conditionalAccessStatus",
+    },
+    values={
+        "outcome": {"0": "success", **dict.fromkeys((*_ENTRA_UNPROVEN, *_ENTRA_REFUSALS), "denied"), "*": "error"},
+        "credential.method": {
+            "clientSecret": "client_secret_post",
+            "certificate": "private_key_jwt",
+            "clientAssertion": "private_key_jwt",
+            "federatedIdentityCredential": "private_key_jwt",
+            "managedIdentity": "managed_identity",
+        },
+    },
+)
+"""Microsoft Entra sign-ins of service principals, managed identities and apps for users: of Graph or Azure Monitor."""
+
 AUDIT_LOG_PRESETS: Mapping[str, MappingSpec] = {
     "aws-cloudtrail": AWS_CLOUDTRAIL,
     "okta": OKTA,
+    "entra-signin": ENTRA_SIGN_IN,
 }

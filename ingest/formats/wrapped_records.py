@@ -22,6 +22,9 @@ from .record_mapping import UnpackedRecord
 WRAPPER_MEMBERS = ("Records", "records", "value", "items", "events", "logEvents")
 """Members of an object that hold records, if they are an array of objects."""
 
+EXPORT_MEMBERS = ("Records", "records", "value")
+"""Those of them that only exports have: an empty one holds no record."""
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -42,14 +45,16 @@ def unwrap_value(value: bytes) -> list[bytes]:
 
 def wrapped_array(members: dict[str, msgspec.Raw]) -> bytes | None:
     """The array of records among the members of an object; None where it wraps nothing."""
+    if "agent" in members and "action" in members:  # a native event, whatever else it has
+        return None
     data = bytes(members.get("data", b""))
     if data[:1] == b"{" and b'"events"' in data:
         members = members | {"events": _members.decode(data).get("events", msgspec.Raw())}
-    return next((raw for name in WRAPPER_MEMBERS if _holds_records(raw := bytes(members.get(name, b"")).strip())), None)
-
-
-def _holds_records(raw: bytes) -> bool:
-    return raw[:1] == b"[" and raw[1:].lstrip()[:1] in (b"{", b"]")
+    for name in WRAPPER_MEMBERS:
+        raw = bytes(members.get(name, b"")).strip()
+        if raw[:1] == b"[" and raw[1:].lstrip()[:1] in (b"{", b"]" if name in EXPORT_MEMBERS else b"{"):
+            return raw
+    return None
 
 
 def unpack_audit_log(value: bytes) -> Iterator[UnpackedRecord]:

@@ -44,6 +44,7 @@ SIGNS: Mapping[str, Callable[[Record], bool]] = {
     "otlp": lambda record: "resourceSpans" in record or "resourceLogs" in record,
     "aws-cloudtrail": _has("eventSource", "eventName", "eventTime"),
     "okta": _has("uuid", "published", "eventType", "actor"),
+    "entra-signin": _has("createdDateTime", "appId", "status", "conditionalAccessStatus"),
     "keycloak": _is_keycloak,
     "hydra": _is_hydra,
     "envoy": _has("response_code", "start_time", "method"),

@@ -15,7 +15,11 @@ LINES = Path(__file__).parents[1] / "ingest" / "formats" / "lines"
 """What running servers wrote: Keycloak 26.7.3, Ory Hydra 2.3.0 and node-oidc-provider of `scripts/services`."""
 
 
-AUDIT_LOG_SAMPLES = {"aws-cloudtrail": ("aws_cloudtrail.json", "Records"), "okta": ("okta.json", "events")}
+AUDIT_LOG_SAMPLES = {
+    "aws-cloudtrail": ("aws_cloudtrail.json", "Records"),
+    "okta": ("okta.json", "events"),
+    "entra-signin": ("entra_signin.json", "value"),
+}
 """By format: the file in `LINES`, written by hand in the shape that the vendor documents, and the member of it that
 holds the records. What may not pass has `SECRET` in it."""
 

@@ -1,9 +1,12 @@
 """Audit logs of clouds, directories and platforms: who is the agent, what it did, and that no secret passes.
 
-The records in `lines/` were written by hand in the shape that each vendor documents: CloudTrail's record contents
-(docs.aws.amazon.com/awscloudtrail, "CloudTrail record contents", "userIdentity element"), Okta's LogEvent
-(developer.okta.com, "System Log API"). Whatever may not pass has
-`SECRET` in it.
+The records in `lines/` were written by hand in the shape that each vendor documents:
+
+- CloudTrail: docs.aws.amazon.com/awscloudtrail, "CloudTrail record contents" and "userIdentity element"
+- Okta: developer.okta.com, "System Log API", LogEvent
+- Entra: learn.microsoft.com/graph, "signIn resource type" (beta)
+
+Whatever may not pass has `SECRET` in it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import pytest
 from trustwatch.ingest.formats.audit_log_presets import AUDIT_LOG_PRESETS
 from trustwatch.ingest.formats.format_registry import FORMATS
 from trustwatch.ingest.formats.record_mapping import MappingSpec
-from trustwatch.ingest.formats.wrapped_records import WRAPPER_MEMBERS
+from trustwatch.ingest.formats.wrapped_records import WRAPPER_MEMBERS, unwrap_value
 
 from ...support.format_samples import AUDIT_LOG_SAMPLES, LINES, Taken, audit_log_records, one, taken
 
@@ -159,3 +162,43 @@ def test_okta_of_hooks() -> None:
     records = audit_log_records("okta")
     hook = {"eventType": "com.okta.event_hook", "eventId": "x", "data": {"events": records}}
     assert taken("okta", hook) == taken("okta", records)
+
+
+def test_entra() -> None:
+    """Applications are agents, alone or for a user who is not there; who signs in at a page is none."""
+    found = taken("entra-signin", sample("entra-signin"))
+    app, other = "11111111-aaaa-4bbb-8ccc-000000000001", "11111111-aaaa-4bbb-8ccc-000000000002"
+    request, refresh = "token.request", "token.refresh"
+
+    assert rows(found) == [
+        (app, "service-principal", None, request, request, None, "success"),
+        (app, "service-principal", None, request, request, None, "denied"),
+        (app, "service-principal", None, request, request, None, "denied"),
+        (app, "service-principal", None, request, request, None, "error"),
+        (other, "managed-identity", None, request, request, None, "success"),
+        (app, "delegated-app", "ann@example.com", refresh, refresh, None, "success"),
+    ]
+    assert found.skipped == 1
+    assert [event["agent"].get("self_asserted") for event in found.events] == [None, True, *[None] * 4]
+    assert [event.get("error") for event in found.events] == [None, "7000215", "53003", "90033", None, None]
+    assert [event["credential"].get("method") for event in found.events[:5:4]] == [
+        "private_key_jwt",
+        "managed_identity",
+    ]
+    assert found.events[3]["resource"]["target"] == "Azure Key Vault"
+
+
+def test_entra_of_azure_monitor() -> None:
+    """Event hubs put the same members into `properties`, and numbers into texts."""
+    record = audit_log_records("entra-signin")[1]
+    inner = {**record, "status": {**record["status"], "errorCode": "7000215"}}
+    monitored = {"time": "x", "operationName": "Sign-in activity", "category": "c", "properties": inner}
+    assert one("entra-signin", {"records": [monitored]}) == one("entra-signin", record)
+
+
+def test_what_has_a_list_of_the_name_of_a_wrapper_is_no_wrapper() -> None:
+    """Lists of names, empty lists, and native events; an export without records has none."""
+    native = {"agent": {"id": "a"}, "action": "x", "items": [{"a": 1}]}
+    for record in (native, {"events": ["push"]}, {"items": []}, {"value": 1}):
+        assert unwrap_value(json.dumps(record).encode()) == [json.dumps(record).encode()]
+    assert unwrap_value(b'{"Records": []}') == unwrap_value(b" [] ") == []
