@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from .gateway_presets import EFFECT_OF_METHOD, OUTCOME_OF_STATUS
 from .record_mapping import MappingSpec
 
 
@@ -215,8 +216,68 @@ ENTRA_SIGN_IN = MappingSpec(
 )
 """Microsoft Entra sign-ins of service principals, managed identities and apps for users: of Graph or Azure Monitor."""
 
+_GITHUB_APP = "(actor_is_bot || actor_is_agent || ends_with(actor || '', '[bot]'))"
+_GITHUB_OAUTH = "oauth_application_id && join(':', ['oauth-app', to_string(oauth_application_id)])"
+_GITHUB_CREDENTIAL_NAME = (
+    "programmatic_access_type && (token_id && join(':', ['token', to_string(token_id)])"
+    " || hashed_token && join(':', ['token', sha256(hashed_token)]))"
+)
+_GITHUB_ADMINISTRATION = (
+    "['business', 'environment', 'hook', 'integration', 'integration_installation', 'members',"
+    " 'oauth_application', 'org', 'org_credential_authorization', 'personal_access_token', 'protected_branch',"
+    " 'repository_ruleset', 'role', 'team']"
+)
+
+GITHUB_AUDIT = MappingSpec(
+    anonymous="skip",
+    time_format="ms",
+    when='action && "@timestamp"',
+    members={
+        "id": '"_document_id"',
+        "time": '"@timestamp"',
+        "agent.id": f"{_GITHUB_APP} && actor || {_GITHUB_OAUTH} || {_GITHUB_CREDENTIAL_NAME}",
+        "agent.type": f"{_GITHUB_APP} && 'app' || oauth_application_id && 'oauth-app'"
+        " || actor == 'deploy_key' && 'deploy-key' || 'access-token'",
+        "principal.id": f"!{_GITHUB_APP} && actor != 'deploy_key' && (external_identity_nameid || actor) || null",
+        "type": f"contains({_GITHUB_ADMINISTRATION}, before(action, '.')) && 'admin' || 'api.call'",
+        # Routes name no object; paths do.
+        "action": "action == 'api.request' && join(' ', [request_method || '-', route || '-']) || action",
+        "effect": f"contains({_GITHUB_ADMINISTRATION}, before(action, '.')) && 'admin' || operation_type"
+        " || request_method || action",
+        "resource.id": "repo || user || org",
+        "resource.target": "repo || org",
+        "outcome": "status_code || 'success'",
+        "status": "status_code",
+        "client.ip": "actor_ip",
+        "client.user_agent": "user_agent",
+        # A hash already, by which GitHub's own search finds a token: so it is hashed again.
+        "credential.token_id": "sha256(hashed_token)",
+        "credential.method": "programmatic_access_type",
+        "attributes.org": "org",
+        "attributes.token_scopes": "token_scopes",
+    },
+    values={
+        "outcome": {**OUTCOME_OF_STATUS, "success": "success"},
+        "effect": {
+            **EFFECT_OF_METHOD,
+            "admin": "admin",
+            "access": "read",
+            "create": "write",
+            "modify": "write",
+            "restore": "write",
+            "transfer": "write",
+            "remove": "delete",
+            "git.clone": "read",
+            "git.fetch": "read",
+            "git.push": "write",
+        },
+    },
+)
+"""GitHub's audit log: of its API, an export or a stream."""
+
 AUDIT_LOG_PRESETS: Mapping[str, MappingSpec] = {
     "aws-cloudtrail": AWS_CLOUDTRAIL,
     "okta": OKTA,
     "entra-signin": ENTRA_SIGN_IN,
+    "github-audit": GITHUB_AUDIT,
 }

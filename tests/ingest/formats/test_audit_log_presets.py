@@ -5,6 +5,8 @@ The records in `lines/` were written by hand in the shape that each vendor docum
 - CloudTrail: docs.aws.amazon.com/awscloudtrail, "CloudTrail record contents" and "userIdentity element"
 - Okta: developer.okta.com, "System Log API", LogEvent
 - Entra: learn.microsoft.com/graph, "signIn resource type" (beta)
+- GitHub: docs.github.com, "Audit log events for your enterprise", "Identifying audit log events performed by an access
+  token"
 
 Whatever may not pass has `SECRET` in it.
 """
@@ -202,3 +204,30 @@ def test_what_has_a_list_of_the_name_of_a_wrapper_is_no_wrapper() -> None:
     for record in (native, {"events": ["push"]}, {"items": []}, {"value": 1}):
         assert unwrap_value(json.dumps(record).encode()) == [json.dumps(record).encode()]
     assert unwrap_value(b'{"Records": []}') == unwrap_value(b" [] ") == []
+
+
+def test_github() -> None:
+    """Apps, bots, tokens and keys are agents, whoever they belong to; what a person clicks is none."""
+    found = taken("github-audit", sample("github-audit"))
+    key = found.events[4]["agent"]["id"]
+
+    assert rows(found) == [
+        ("release-bot[bot]", "app", None, "api.call", "git.push", "write", "success"),
+        ("token:77", "access-token", "ann", "api.call", "git.clone", "read", "success"),
+        (
+            "token:77",
+            "access-token",
+            "ann",
+            "api.call",
+            "PUT /repositories/:id/contents/:path",
+            "write",
+            "denied",
+        ),
+        ("oauth-app:5", "oauth-app", "ann", "admin", "org.add_member", "admin", "success"),
+        (key, "deploy-key", None, "api.call", "git.fetch", "read", "success"),
+        ("token:77", "access-token", "ann@example.com", "api.call", "repo.destroy", "delete", "success"),
+        ("dependabot[bot]", "app", None, "api.call", "workflows.created_workflow_run", "write", "success"),
+    ]
+    assert found.skipped == 1 and key.startswith("token:sha256:")
+    assert [event["time"] for event in found.events[:2]] == ["2026-03-02T08:00:01Z", "2026-03-02T08:00:02Z"]
+    assert found.events[2]["status"] == 403 and found.events[2]["resource"]["id"] == "acme/shop"
