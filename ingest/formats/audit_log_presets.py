@@ -275,9 +275,56 @@ GITHUB_AUDIT = MappingSpec(
 )
 """GitHub's audit log: of its API, an export or a stream."""
 
+_KUBERNETES_EXTRA = 'user.extra."authentication.kubernetes.io/{}"[0]'
+_KUBERNETES_OF_ROLES = "objectRef.apiGroup == 'rbac.authorization.k8s.io'"
+_KUBERNETES_CHANGES = "!contains(['get', 'list', 'watch'], verb)"
+_KUBERNETES_RESOURCE = "join('/', [objectRef.resource, objectRef.subresource || ''][?@ != ''])"
+
+KUBERNETES_AUDIT = MappingSpec(
+    anonymous="skip",
+    # A request is told at several stages; one that is watched begins to be answered, and ends when nobody looks.
+    when="contains(['ResponseComplete', 'Panic'], stage) && user.username != 'system:anonymous'",
+    members={
+        "id": "join('-', [auditID, stage])",
+        "time": "requestReceivedTimestamp || stageTimestamp",
+        "agent.id": "user.username",
+        "agent.type": "starts_with(user.username, 'system:serviceaccount:') && 'service-account'"
+        " || starts_with(user.username, 'system:node:') && 'node'"
+        " || starts_with(user.username, 'system:') && 'component' || 'user'",
+        "agent.instance": _KUBERNETES_EXTRA.format("pod-name"),
+        "principal.id": "impersonatedUser.username",
+        "type": "objectRef.resource == 'serviceaccounts' && objectRef.subresource == 'token' && 'token.request'"
+        f" || {_KUBERNETES_OF_ROLES} && {_KUBERNETES_CHANGES} && 'admin' || 'api.call'",
+        "action": f"join(' ', [verb, objectRef.resource && {_KUBERNETES_RESOURCE} || no_query(requestURI) || '-'])",
+        "effect": f"{_KUBERNETES_OF_ROLES} && {_KUBERNETES_CHANGES} && 'admin' || verb",
+        "resource.type": "objectRef.resource",
+        "resource.id": "objectRef.name && join('/', [objectRef.namespace || '-', objectRef.name])",
+        "resource.target": "objectRef.namespace",
+        "outcome": "responseStatus.code || stage",
+        "status": "responseStatus.code",
+        # Not `responseStatus.message`: it quotes what was sent.
+        "error": "responseStatus.reason",
+        "client.ip": "sourceIPs[0]",
+        "client.user_agent": "userAgent",
+        "credential.token_id": f"sha256({_KUBERNETES_EXTRA.format('credential-id')})",
+    },
+    values={
+        "outcome": OUTCOME_OF_STATUS,
+        "effect": {
+            "admin": "admin",
+            **dict.fromkeys(("get", "list", "watch"), "read"),
+            **dict.fromkeys(("create", "update", "patch", "post", "put"), "write"),
+            **dict.fromkeys(("delete", "deletecollection"), "delete"),
+            "*": "unknown",
+        },
+    },
+)
+"""Audit events of a Kubernetes API server: of its log, its webhook, or what a cloud ships of it."""
+
 AUDIT_LOG_PRESETS: Mapping[str, MappingSpec] = {
     "aws-cloudtrail": AWS_CLOUDTRAIL,
     "okta": OKTA,
     "entra-signin": ENTRA_SIGN_IN,
     "github-audit": GITHUB_AUDIT,
+    "kubernetes-audit": KUBERNETES_AUDIT,
 }

@@ -46,6 +46,7 @@ SIGNS: Mapping[str, Callable[[Record], bool]] = {
     "okta": _has("uuid", "published", "eventType", "actor"),
     "entra-signin": _has("createdDateTime", "appId", "status", "conditionalAccessStatus"),
     "github-audit": _has("@timestamp", "action", "_document_id"),
+    "kubernetes-audit": _has("auditID", "stage", "verb", "user"),
     "keycloak": _is_keycloak,
     "hydra": _is_hydra,
     "envoy": _has("response_code", "start_time", "method"),

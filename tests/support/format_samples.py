@@ -20,6 +20,7 @@ AUDIT_LOG_SAMPLES = {
     "okta": ("okta.json", "events"),
     "entra-signin": ("entra_signin.json", "value"),
     "github-audit": ("github_audit.json", "records"),
+    "kubernetes-audit": ("kubernetes_audit.json", "items"),
 }
 """By format: the file in `LINES`, written by hand in the shape that the vendor documents, and the member of it that
 holds the records. What may not pass has `SECRET` in it."""

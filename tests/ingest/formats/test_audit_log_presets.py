@@ -7,6 +7,7 @@ The records in `lines/` were written by hand in the shape that each vendor docum
 - Entra: learn.microsoft.com/graph, "signIn resource type" (beta)
 - GitHub: docs.github.com, "Audit log events for your enterprise", "Identifying audit log events performed by an access
   token"
+- Kubernetes: kubernetes.io, "Auditing" and "kube-apiserver Audit Configuration (v1)"
 
 Whatever may not pass has `SECRET` in it.
 """
@@ -231,3 +232,26 @@ def test_github() -> None:
     assert found.skipped == 1 and key.startswith("token:sha256:")
     assert [event["time"] for event in found.events[:2]] == ["2026-03-02T08:00:01Z", "2026-03-02T08:00:02Z"]
     assert found.events[2]["status"] == 403 and found.events[2]["resource"]["id"] == "acme/shop"
+
+
+def test_kubernetes() -> None:
+    """Service accounts, nodes, components and users are agents; strangers are none; a request counts once."""
+    found = taken("kubernetes-audit", sample("kubernetes-audit"))
+    orders, role = "system:serviceaccount:shop:order-agent", "arn:aws:iam::111122223333:role/deployer"
+    manager, impersonated = "system:kube-controller-manager", "root@example.com"
+
+    assert rows(found) == [
+        (orders, "service-account", None, "api.call", "list pods", "read", "success"),
+        (orders, "service-account", None, "api.call", "get secrets", "read", "denied"),
+        (orders, "service-account", None, "api.call", "create pods/exec", "write", "success"),
+        (manager, "component", None, "token.request", "create serviceaccounts/token", "write", "success"),
+        ("ann@example.com", "user", impersonated, "admin", "create clusterrolebindings", "admin", "success"),
+        ("system:node:n-1", "node", None, "api.call", "delete pods", "delete", "error"),
+        (role, "user", None, "api.call", "get /healthz", "read", "success"),
+    ]
+    assert found.skipped == 2
+    first, second = found.events[:2]
+    assert first["agent"]["instance"] == "order-agent-5d9" and first["client"]["ip"] == "10.0.0.7"
+    assert first["credential"]["token_id"].startswith("sha256:")
+    assert second["resource"] == {"type": "secrets", "id": "bank/db", "target": "bank"}
+    assert (second["status"], second["error"]) == (403, "Forbidden")
