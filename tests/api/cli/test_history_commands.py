@@ -27,6 +27,8 @@ COMMANDS = (
     "replay",
     "backtest",
     "ingest",
+    "convert",
+    "mapping",
     "agents",
     "explain",
     "release",
