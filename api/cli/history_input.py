@@ -25,7 +25,7 @@ from ...ingest.events import NativeEvent
 from ...ingest.extras import require_extra
 from ...ingest.file_source import FileSource
 from ...ingest.formats.history_decoding import decode_history_event
-from ...ingest.history.conversion import FormatChoice, FormattedFile, HistoryConverter
+from ...ingest.history.conversion import FormatChoice, FormattedFile, HistoryConverter, total_bytes
 from ...ingest.history.mapping_file import read_mapping
 from ...ingest.history.piped_input import peek_line
 from ...ingest.history.time_order import in_time_order
@@ -154,7 +154,8 @@ class _HistoryFiles:
         files, self._waiting = self._waiting, []
         if files:
             self._converter.tell_formats(files)
-            self._paths.append(self._write(in_time_order(self._converter.convert(files))))
+            with byte_progress("converting", total_bytes(files)) as progress:
+                self._paths.append(self._write(in_time_order(self._converter.convert(files, progress))))
 
     def _write(self, lines: Iterable[bytes]) -> Path:
         kept = _temporary_file(self._stack)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..errors import ConfigError, MalformedEvent
+from ..file_source import ByteProgress
 from ..formats.format_registry import create_parser
 from ..formats.history_decoding import native_history_record
 from ..formats.raw_records import FormatParser, RawRecord
@@ -198,16 +200,22 @@ class HistoryConverter:
             of_several = f", {number} of {len(files)} files" if len(counts) > 1 else ""
             self._tell(f"format: {name} (detected){of_several}")
 
-    def convert(self, files: Sequence[FormattedFile]) -> Iterator[bytes]:
+    def convert(self, files: Sequence[FormattedFile], progress: ByteProgress = lambda _: None) -> Iterator[bytes]:
         """Native events of the files, one a line, in the order of the records; told and counted is what is none.
+
+        Args:
+            files: found before.
+            progress: called with the bytes read so far, of `total_bytes(files)`.
 
         Raises:
             ConfigError: no record at all became an event.
             UnreadableFile: as `RecordFile.records`.
         """
         before = self.events, self.skipped, self.malformed
+        done = 0
         for formatted in files:
-            yield from self._events_of(formatted)
+            yield from self._events_of(formatted, partial(_add_progress, progress, done))
+            done += formatted.file.path.stat().st_size
         events, skipped, malformed = (
             now - then for now, then in zip((self.events, self.skipped, self.malformed), before, strict=True)
         )
@@ -222,8 +230,8 @@ class HistoryConverter:
             raise ConfigError(f"{_names(files)}: no record became an event{summary}{advice}")
         self._tell(f"read {events} events of {_names(files)}{summary}")
 
-    def _events_of(self, formatted: FormattedFile) -> Iterator[bytes]:
-        for number, record in enumerate(formatted.file.records(), 1):
+    def _events_of(self, formatted: FormattedFile, progress: ByteProgress) -> Iterator[bytes]:
+        for number, record in enumerate(formatted.file.records(progress), 1):
             if isinstance(record, MalformedEvent):
                 self._refuse(formatted, number, record, b"")
                 continue
@@ -270,6 +278,15 @@ class HistoryConverter:
         mapping = self.choice.mapping_file or formatted.format_name
         also = "" if self.choice.mapping_file is None or self.choice.name is None else f" --format {self.choice.name}"
         return f"`trustwatch mapping try {mapping} {formatted.file.name}{also}` shows member by member what is missing"
+
+
+def total_bytes(files: Sequence[FormattedFile]) -> int:
+    """Size of the files on disk."""
+    return sum(formatted.file.path.stat().st_size for formatted in files)
+
+
+def _add_progress(progress: ByteProgress, before: int, done: int) -> None:
+    progress(before + done)
 
 
 def _names(files: Sequence[FormattedFile]) -> str:

@@ -12,7 +12,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,7 +23,7 @@ from ..archive.archive_files import POSITION_FILE
 from ..errors import ConfigError, MalformedEvent
 from ..events import decode_json
 from ..extras import require_extra
-from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, UnreadableFile
+from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile
 from ..formats.wrapped_records import wrapped_array
 from .json_cutting import BrokenJson, JsonCutter
 from .table_rows import column_delimiter, row_record
@@ -65,8 +65,11 @@ class RecordFile(NamedTuple):
     cutting: Cutting
     delimiter: str = ","
 
-    def records(self) -> Iterator[CutRecord]:
+    def records(self, progress: ByteProgress | None = None) -> Iterator[CutRecord]:
         """The records, in order.
+
+        Args:
+            progress: called with the bytes read so far, as stored on disk.
 
         Raises:
             UnreadableFile: damaged, cut off, or no JSON from some record on.
@@ -75,7 +78,7 @@ class RecordFile(NamedTuple):
         if self.cutting == "parquet":
             yield from _parquet_records(self.path, self.name)
             return
-        with _readable(self.name), _unpacked(self.path, self.name, self.packing) as stream:
+        with _readable(self.name), _unpacked(self.path, self.name, self.packing, progress) as stream:
             if self.cutting == "json":
                 yield from _json_records(stream, self.name)
             elif self.cutting == "csv":
@@ -138,7 +141,7 @@ def _readable(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _unpacked(path: Path, name: str, packing: Packing) -> Iterator[Any]:
+def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | None = None) -> Iterator[Any]:
     """The stream of what a file holds, without a byte order mark."""
     with path.open("rb") as file:
         stream: Any = file
@@ -149,19 +152,21 @@ def _unpacked(path: Path, name: str, packing: Packing) -> Iterator[Any]:
             from ..archive.foreign_tables import open_zstd
 
             stream = open_zstd(file)
-        yield _WithoutMark(stream)
+        yield _WithoutMark(stream, lambda: None if progress is None else progress(file.tell()))
 
 
 class _WithoutMark:
-    """A stream without its byte order mark."""
+    """A stream without its byte order mark; *on_read* is called with each block."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, on_read: Callable[[], None]) -> None:
         self._stream = stream
+        self._on_read = on_read
         self._first = True
 
     def read(self, size: int) -> bytes:
         """At most so many bytes; empty at the end."""
         block: bytes = self._stream.read(size)
+        self._on_read()
         if self._first:
             self._first = False
             block = block.removeprefix(codecs.BOM_UTF8) or self._stream.read(size)
@@ -266,6 +271,8 @@ def _parquet_records(path: Path, name: str) -> Iterator[bytes]:
 
 def require_files(folder: Path) -> list[Path]:
     """`log_files`, of which there must be some. Raises ConfigError."""
+    if (folder / POSITION_FILE).exists():
+        raise ConfigError(f"{folder}: is an archive, not a folder of logs: `trustwatch convert {folder} --out …` first")
     found = log_files(folder)
     if not found:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.record_mapping import MappingSpec
-from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter, UnknownFormat
+from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter, UnknownFormat, total_bytes
 from trustwatch.ingest.history.format_detection import SIGNS, describe_record, most_common_format, record_format
 from trustwatch.ingest.history.mapping_file import read_mapping
 from trustwatch.ingest.history.time_order import in_time_order
@@ -192,6 +193,16 @@ def test_other_files_of_a_folder_are_left_out_and_told(tmp_path: Path) -> None:
     (tmp_path / "b.json").unlink()
     with pytest.raises(UnknownFormat, match=r"a\.txt"):
         Conversion(tmp_path).run()
+
+
+def test_progress_is_told_in_bytes_of_the_disk(tmp_path: Path) -> None:
+    """Over all files, packed or not, up to their size."""
+    files = [write(tmp_path / name, *[NATIVE] * 2_000) for name in ("a", "b")]
+    files[1].write_bytes(gzip.compress(files[0].read_bytes()))
+    converter, told = HistoryConverter(FormatChoice(), lambda _: None), list[int]()
+    found = [formatted for path in files for formatted in converter.find(path)]
+    assert len(list(converter.convert(found, told.append))) == 4_000
+    assert told == sorted(told) and told[-1] == total_bytes(found) == sum(path.stat().st_size for path in files)
 
 
 def test_tables_with_the_names_of_members_are_native(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trustwatch.ingest.archive.archive_files import POSITION_FILE
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.file_source import UnreadableFile
 from trustwatch.ingest.history.record_files import log_files, recognise_file, require_files
@@ -161,3 +162,6 @@ def test_a_folder_gives_its_logs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"empty: neither an archive .* nor logs: nothing in it is called"):
         require_files(tmp_path / "empty")
+    (tmp_path / POSITION_FILE).touch()
+    with pytest.raises(ConfigError, match="is an archive, not a folder of logs"):
+        require_files(tmp_path)
