@@ -20,6 +20,7 @@ from ...ingest.history.conversion import (
     HistoryConverter,
     UnknownFormat,
     choose_format,
+    unknown_format,
 )
 from ...ingest.history.format_detection import most_common_format
 from ...ingest.history.piped_input import peek_line
@@ -92,14 +93,19 @@ class OutgoingRecords:
         return self.converter.choice.name or (None if formatted.format_name == NATIVE else formatted.format_name)
 
     def _streamed(self, pipe: BinaryIO, head: bytes) -> Iterator[OutgoingBatch]:
-        name = self.converter.choice.name
-        if name is None:
-            name = most_common_format(line for line in head.split(b"\n") if line.strip())
-            if name == NATIVE:
-                name = None
-            if name is not None:
-                print_message(f"format: {name} (detected)")
+        name = self.converter.choice.name or self._format_of(head)
         yield from _polled(FileSource(pipe), name)
+
+    def _format_of(self, head: bytes) -> str | None:
+        """The format that the beginning of a stream shows; None where it is to be taken as the caller's."""
+        lines = [line for line in head.split(b"\n") if line.strip()]
+        name = most_common_format(lines)
+        if name is None and lines:
+            self.unknown = unknown_format(STDIN_NAME, self.converter.choice, lines[0])
+        if name in (None, NATIVE):
+            return None
+        print_message(f"format: {name} (detected)")
+        return name
 
     def _batches_of(self, formatted: FormattedFile) -> Iterator[OutgoingBatch]:
         file, name = formatted.file, self._sent_format(formatted)

@@ -95,7 +95,7 @@ def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
     if name is None:
         name, detected = most_common_format(records), True
         if name is None and records:
-            raise _unknown_format(file, choice, records[0])
+            raise unknown_format(file.name, choice, records[0])
     name = name or NATIVE
     is_table = file.cutting in ("csv", "parquet")
     parser = _table_parser(records[:1]) if is_table and name == NATIVE else _make_parser(name, choice)
@@ -114,8 +114,9 @@ def _missing_members(mapping: MappingSpec) -> list[str]:
     return [name for name in REQUIRED_MEMBERS if not mapping.members.get(name)]
 
 
-def _unknown_format(file: RecordFile, choice: FormatChoice, record: bytes) -> UnknownFormat:
-    seen = f"{file.name}: the format is not known; record 1 is {describe_record(record)}"
+def unknown_format(name: str, choice: FormatChoice, record: bytes) -> UnknownFormat:
+    """Error for records that show no format: what the first of them is, and what to do."""
+    seen = f"{name}: the format is not known; record 1 is {describe_record(record)}"
     if choice.mapping is not None:
         missing = ", ".join(f"`{name}`" for name in _missing_members(choice.mapping))
         return UnknownFormat(
@@ -126,7 +127,7 @@ def _unknown_format(file: RecordFile, choice: FormatChoice, record: bytes) -> Un
     return UnknownFormat(
         seen,
         "Name it (--format envoy, keycloak, …), or say in a file what is what (--mapping FILE);"
-        f" `trustwatch mapping try FILE {file.name}` shows what the file makes of it",
+        f" `trustwatch mapping try FILE {name}` shows what the file makes of it",
     )
 
 

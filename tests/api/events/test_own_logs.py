@@ -238,9 +238,10 @@ def test_lines_of_no_known_format_go_as_they_are(service: Service, own: Path) ->
     native = json.dumps({"agent": {"id": "a"}, "action": "x"}).encode()
     assert sent(service, "-", stdin=native) == ([None], [json.loads(native)])
     service.rejects = True
-    done = run("ingest", own, "--url", f"http://127.0.0.1:{service.server_port}")
-    assert done.exit_code == 1
-    assert "record 1: no" in done.stderr and "record 1 is an object with `when`" in done.stderr
+    for argument in (own, "-"):
+        done = run("ingest", argument, "--url", f"http://127.0.0.1:{service.server_port}", stdin=lines)
+        assert done.exit_code == 1
+        assert "record 1: no" in done.stderr and "record 1 is an object with `when`" in done.stderr
 
 
 def test_large_records_go_in_several_requests(service: Service, tmp_path: Path) -> None:
