@@ -5,16 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner, Result
 
+from ...support.event_taker import EventTaker, running_event_taker
 from ...support.format_samples import LINES, audit_log_records
 
 CLOUDTRAIL = LINES / "aws_cloudtrail.json"
@@ -149,64 +147,22 @@ def test_what_is_meant_wrongly_is_told(
     assert told in str(done.exception or "") + done.stderr
 
 
-class Service(ThreadingHTTPServer):
-    """Takes all; remembers what came."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[tuple[str | None, list[bytes]]] = []
-        self.rejects = False
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request."""
-
-    server: Service
-
-    def do_POST(self) -> None:
-        lines = self.rfile.read(int(self.headers["content-length"])).splitlines()
-        asked = parse_qs(urlsplit(self.path).query).get("format")
-        self.server.requests.append((asked[0] if asked else None, lines))
-        rejected = len(lines) if self.server.rejects else 0
-        body = json.dumps(
-            {
-                "accepted": len(lines) - rejected,
-                "duplicate": 0,
-                "rejected": rejected,
-                "skipped": 0,
-                "rejections": [{"index": 0, "reason": "no", "path": "$"}] * min(rejected, 1),
-            }
-        ).encode()
-        self.send_response(202)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 (the name is the base class's)
-        """Nothing on stderr."""
-
-
 @pytest.fixture
-def service() -> Iterator[Service]:
-    """A service on a free port."""
-    with Service() as running:
-        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+def service() -> Iterator[EventTaker]:
+    """Takes all."""
+    with running_event_taker() as taker:
+        yield taker
 
 
-def sent(service: Service, *arguments: object, stdin: bytes | None = None) -> tuple[list[str | None], list[Any]]:
+def sent(service: EventTaker, *arguments: object, stdin: bytes | None = None) -> tuple[list[str | None], list[Any]]:
     """Formats and records that an `ingest` sent."""
     service.requests.clear()
-    done = run("ingest", *arguments, "--url", f"http://127.0.0.1:{service.server_port}", stdin=stdin)
+    done = run("ingest", *arguments, "--url", service.url, stdin=stdin)
     assert done.exit_code == 0, done.output
     return [name for name, _ in service.requests], [json.loads(line) for _, lines in service.requests for line in lines]
 
 
-def test_an_export_is_cut_here_and_mapped_there(service: Service, tmp_path: Path) -> None:
+def test_an_export_is_cut_here_and_mapped_there(service: EventTaker, tmp_path: Path) -> None:
     """Records one a line, under the format that they show: the service knows what the caller's settings change."""
     records = audit_log_records("aws-cloudtrail")
     packed = tmp_path / "a.json.gz"
@@ -219,7 +175,7 @@ def test_an_export_is_cut_here_and_mapped_there(service: Service, tmp_path: Path
     assert sent(service, CLOUDTRAIL, "--format", "mapping") == (["mapping"], records)
 
 
-def test_what_only_this_side_knows_is_mapped_here(service: Service, own: Path, mapping: Path) -> None:
+def test_what_only_this_side_knows_is_mapped_here(service: EventTaker, own: Path, mapping: Path) -> None:
     """A mapping file, and tables whose columns are members: native events are sent."""
     names, events = sent(service, own, "--mapping", mapping)
     assert names == ["native"] and [event["action"] for event in events] == ["read", "write"]
@@ -230,7 +186,7 @@ def test_what_only_this_side_knows_is_mapped_here(service: Service, own: Path, m
     assert names == ["native"] and events[0]["agent"] == {"id": "a"}
 
 
-def test_lines_of_no_known_format_go_as_they_are(service: Service, own: Path) -> None:
+def test_lines_of_no_known_format_go_as_they_are(service: EventTaker, own: Path) -> None:
     """The caller's settings may know them. Where they do not, the answer says what else there is."""
     lines = own.read_bytes()
     assert sent(service, own) == ([None], list(map(json.loads, lines.splitlines())))
@@ -239,12 +195,12 @@ def test_lines_of_no_known_format_go_as_they_are(service: Service, own: Path) ->
     assert sent(service, "-", stdin=native) == ([None], [json.loads(native)])
     service.rejects = True
     for argument in (own, "-"):
-        done = run("ingest", argument, "--url", f"http://127.0.0.1:{service.server_port}", stdin=lines)
+        done = run("ingest", argument, "--url", service.url, stdin=lines)
         assert done.exit_code == 1
         assert "record 1: no" in done.stderr and "record 1 is an object with `when`" in done.stderr
 
 
-def test_large_records_go_in_several_requests(service: Service, tmp_path: Path) -> None:
+def test_large_records_go_in_several_requests(service: EventTaker, tmp_path: Path) -> None:
     """A request holds no more than a service takes."""
     path = tmp_path / "large.jsonl"
     path.write_text((json.dumps({"agent": {"id": "a"}, "action": "x" * 200_000}) + "\n") * 100)
