@@ -170,9 +170,9 @@ def _write_native(source: FileSource, target: Any, counts: Counter[str]) -> None
 @mapping_app.command("try")
 def try_mapping(
     mapping: Annotated[str, typer.Argument(metavar="FILE", help="YAML file of a mapping, or the name of a format")],
-    lines: Annotated[Path, typer.Argument(help="a file or folder of records; - is stdin")],
+    lines: Annotated[Path, typer.Argument(metavar="LINES", help="a file or folder of records; - is stdin")],
     record_format: Annotated[
-        str | None, typer.Option("--format", help="format whose mapping the file changes; default: see `train`")
+        str | None, typer.Option("--format", help="format whose mapping the file changes; default: told by the records")
     ] = None,
     records: Annotated[int, typer.Option(help="so many records", min=1)] = 3,
     json: JsonOption = False,

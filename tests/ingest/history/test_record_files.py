@@ -131,6 +131,16 @@ def test_what_can_not_be_read_is_told(tmp_path: Path, content: bytes, told: str)
         parsed(path)
 
 
+def test_a_few_bytes_that_are_no_text_are_the_fault_of_their_record(tmp_path: Path) -> None:
+    """Whoever decodes it refuses it alone."""
+    path = tmp_path / "log"
+    path.write_bytes(LINES + b'{"a": "\xff\xfe"}\n')
+    assert len(list(recognise_file(path).records())) == 3
+    path.write_bytes(bytes(range(1, 256)) * 9)
+    with pytest.raises(UnreadableFile, match="no text in UTF-8"):
+        recognise_file(path)
+
+
 def test_a_zstd_file_that_is_cut_off_is_told(tmp_path: Path) -> None:
     """It does not look like its end."""
     path = tmp_path / "log.zst"
