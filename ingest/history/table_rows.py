@@ -1,4 +1,4 @@
-"""Rows of tables (CSV, Parquet) as JSON records."""
+"""Rows of tables, of CSV and of Parquet, as JSON records."""
 
 from __future__ import annotations
 
