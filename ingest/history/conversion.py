@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..errors import ConfigError, MalformedEvent
 from ..file_source import ByteProgress
 from ..formats.format_registry import create_parser
 from ..formats.history_decoding import native_history_record
-from ..formats.raw_records import FormatParser, RawRecord
+from ..formats.raw_records import FormatParser, ParsedRecords, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, MEMBER_KINDS, REQUIRED_MEMBERS, MappingSpec, RecordMapping
 from .format_detection import describe_record, most_common_format, record_format
 from .record_files import RecordFile, is_lines, recognise_file, require_files
@@ -98,7 +98,7 @@ def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
             raise unknown_format(file.name, choice, records[0])
     name = name or NATIVE
     is_table = file.cutting in ("csv", "parquet")
-    parser = _table_parser(records[:1]) if is_table and name == NATIVE else _make_parser(name, choice)
+    parser = _NativeTableParser() if is_table and name == NATIVE else _make_parser(name, choice)
     return FormattedFile(file, name, parser, detected)
 
 
@@ -131,11 +131,27 @@ def unknown_format(name: str, choice: FormatChoice, record: bytes) -> UnknownFor
     )
 
 
-def _table_parser(records: Sequence[bytes]) -> FormatParser:
-    """Parser of tables whose columns are called as the members of native events: their cells are texts."""
-    names = [*msgspec.json.decode(records[0])] if records else []
-    attributes = {name: f'"{name}"' for name in names if name.startswith(ATTRIBUTE_PREFIX)}
-    return RecordMapping(MappingSpec(members={name: name for name in MEMBER_KINDS} | attributes))
+class _NativeTableParser:
+    """Parser of tables whose columns are called as the members of native events: their cells are texts.
+
+    Empty cells are left out of a record, so attributes are known once a row has them.
+    """
+
+    def __init__(self) -> None:
+        self._attributes: set[str] = set()
+        self._mapping = self._make_mapping()
+
+    def _make_mapping(self) -> RecordMapping:
+        attributes = {name: f'"{name}"' for name in sorted(self._attributes)}
+        return RecordMapping(MappingSpec(members={name: name for name in MEMBER_KINDS} | attributes))
+
+    def __call__(self, value: bytes, headers: Mapping[str, str]) -> ParsedRecords:
+        """Parse one row. Headers are not read."""
+        names = {name for name in msgspec.json.decode(value) if name.startswith(ATTRIBUTE_PREFIX)}
+        if not names <= self._attributes:
+            self._attributes |= names
+            self._mapping = self._make_mapping()
+        return self._mapping(value, headers)
 
 
 class HistoryConverter:

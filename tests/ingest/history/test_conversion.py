@@ -210,13 +210,15 @@ def test_tables_with_the_names_of_members_are_native(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text(
         "time,agent.id,type,action,outcome,status,attributes.region\n"
-        "2026-03-02T08:00:00Z,a,api.call,read,success,200,eu\n"
-        "2026-03-02T08:00:01Z,a,api.call,read,lost,,\n"
+        "2026-03-02T08:00:00Z,b,api.call,read,success,,\n"
+        "2026-03-02T08:00:01Z,a,api.call,read,success,200,eu\n"
+        "2026-03-02T08:00:02Z,a,api.call,read,lost,,\n"
     )
     done = Conversion(path).run()
-    (event,) = done.events
+    plain, event = done.events
+    assert plain["agent"] == {"id": "b"} and "attributes" not in plain
     assert (event["agent"], event["status"], event["attributes"]) == ({"id": "a"}, 200, {"region": "eu"})
-    assert done.converter.malformed == 1 and any("record 2: " in text for text in done.told)
+    assert done.converter.malformed == 1 and any("record 3: " in text for text in done.told)
 
 
 def test_events_are_sorted_by_time_on_disk_as_in_memory() -> None:
