@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -142,12 +143,12 @@ class _NativeTableParser:
         self._mapping = self._make_mapping()
 
     def _make_mapping(self) -> RecordMapping:
-        attributes = {name: f'"{name}"' for name in sorted(self._attributes)}
+        attributes = {name: json.dumps(name) for name in sorted(self._attributes)}
         return RecordMapping(MappingSpec(members={name: name for name in MEMBER_KINDS} | attributes))
 
     def __call__(self, value: bytes, headers: Mapping[str, str]) -> ParsedRecords:
         """Parse one row. Headers are not read."""
-        names = {name for name in msgspec.json.decode(value) if name.startswith(ATTRIBUTE_PREFIX)}
+        names = {name for name in msgspec.json.decode(value) if name.startswith(ATTRIBUTE_PREFIX)} - {ATTRIBUTE_PREFIX}
         if not names <= self._attributes:
             self._attributes |= names
             self._mapping = self._make_mapping()
