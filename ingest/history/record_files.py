@@ -25,6 +25,7 @@ from ..events import decode_json
 from ..extras import require_extra
 from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile
 from ..formats.wrapped_records import wrapped_array
+from ..log.log_segments import segment_bases
 from .json_cutting import BrokenJson, JsonCutter
 from .table_rows import column_delimiter, row_record
 
@@ -122,13 +123,18 @@ def is_lines(head: bytes) -> bool:
 
 
 def log_files(folder: Path) -> list[Path]:
-    """Files below a folder whose names are those of logs, hidden ones aside, in the order of their paths."""
+    """Files below a folder whose names are those of logs, in the order of their paths.
+
+    Hidden ones are not among them, nor what an archive or an event log of ours holds: these are named by themselves.
+    """
+    found = [path for path in folder.rglob("*") if _LOG_NAME.fullmatch(path.name) and path.is_file()]
+    archives = {mark.parent for mark in folder.rglob(POSITION_FILE)}
+    event_logs = {parent for parent in {path.parent for path in found} if segment_bases(parent)}
     return sorted(
         path
-        for path in folder.rglob("*")
-        if _LOG_NAME.fullmatch(path.name)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (archives | event_logs) & {*path.parents}
     )
 
 

@@ -169,6 +169,10 @@ def test_a_folder_gives_its_logs(tmp_path: Path) -> None:
         "b/1.jsonl",
         "b/2.json.gz",
     ]
+    for name in ("old/date=1/a.parquet", f"old/{POSITION_FILE}"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert len(log_files(tmp_path)) == 3
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"empty: neither an archive .* nor logs: nothing in it is called"):
         require_files(tmp_path / "empty")
