@@ -28,12 +28,16 @@ from .. import clock
 from ..cli.history_input import (
     TIME_FORMATS,
     BeforeOption,
+    FormatOption,
     HistoriesArgument,
+    MappingOption,
     WarmUpOption,
     WindowedSource,
     as_utc,
+    history_converter,
     history_files,
     open_histories,
+    open_output,
     report_malformed,
     time_window,
 )
@@ -68,6 +72,8 @@ def backtest_command(
     ] = None,
     before: BeforeOption = None,
     warm_up: WarmUpOption = None,
+    record_format: FormatOption = None,
+    mapping: MappingOption = None,
     jobs: Annotated[int, typer.Option(help="processes, each with a share of the agents; 0: one per core", min=0)] = 0,
     learn: Annotated[
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
@@ -83,7 +89,8 @@ def backtest_command(
     configured = load_process_settings(settings)
     engine = engine_settings(configured, learn=learn, capacity=agents).with_budget(_parse_budget(budget, configured))
     window = time_window(as_utc(since), as_utc(before), warm_up)
-    with history_files(events, configured, window) as paths:
+    converter = history_converter(record_format, mapping)
+    with history_files(events, configured, window, converter) as paths:
         plan = BacktestPlan(
             paths,
             [model or configured.model_dir, *([compare] if compare else [])],
@@ -103,7 +110,9 @@ def backtest_command(
         known_labels = None if labels is None else read_labels(labels, plan.leave_out)
         with byte_progress("replaying", total_bytes(plan)) as progress:
             counts, problems = run_backtest(plan, progress)
-    outcome = msgspec.structs.replace(build_result(plan, counts, problems, known_labels), files=events)
+    outcome = build_result(plan, counts, problems, known_labels)
+    sides = [msgspec.structs.replace(side, malformed=side.malformed + converter.malformed) for side in outcome.sides]
+    outcome = msgspec.structs.replace(outcome, files=events, sides=sides)
     seconds = round(clock.monotonic() - started, 2)
     if report is not None:
         report.write_text(render_report(outcome, clock.utc_now()), encoding="utf-8")
@@ -251,6 +260,8 @@ def replay_command(
     ] = None,
     before: BeforeOption = None,
     warm_up: WarmUpOption = None,
+    record_format: FormatOption = None,
+    mapping: MappingOption = None,
     learn: Annotated[
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
     ] = True,
@@ -265,14 +276,16 @@ def replay_command(
         load_trained_model(model), engine_settings(configured, learn=learn, capacity=agents), configured.domains()
     )
     first, window = as_utc(since), time_window(as_utc(since), as_utc(before), warm_up)
+    converter = history_converter(record_format, mapping)
     with ExitStack() as stack:
-        inputs = stack.enter_context(open_histories(events, configured, window))
+        inputs = stack.enter_context(open_histories(events, configured, window, converter))
         progress = stack.enter_context(byte_progress("replaying", FileSource(inputs).total_bytes))
-        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(_open_output(out, inputs))
+        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(open_output(out, inputs, converter))
         source = WindowedSource(FileSource(inputs, progress=progress), window)
         counts = _write_replayed(replayed, source, first, target)
     summary = replayed.summary()._asdict()
     summary["decisions"] = len(summary["decisions"])
+    summary["malformed"] += converter.malformed
     summary |= {
         "levels": dict(counts),
         "written": sum(counts.values()),
@@ -307,13 +320,6 @@ def _write_replayed(
         target.write(encoder.encode(_output_line(line)) + b"\n")
         counts[line.risk_level] += 1
     return counts
-
-
-def _open_output(out: Path, inputs: list[Path] | BinaryIO) -> BinaryIO:
-    """The file that results go to, opened only after the histories were found; never one of them."""
-    if isinstance(inputs, list) and out.exists() and any(out.samefile(path) for path in inputs):
-        raise typer.BadParameter("is one of the histories, and would be overwritten", param_hint="--out")
-    return out.open("wb")
 
 
 def _output_line(event: ReplayedEvent) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Histories from wherever they are: files, standard input, archives, the embedded log, Kafka.
+"""Histories from wherever they are: files of any format, standard input, archives, the embedded log, Kafka.
 
 A history may be read by several processes, each all of it. What is no file becomes a temporary one: disk bounds it, not
 memory.
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, BinaryIO, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -25,6 +25,10 @@ from ...ingest.events import NativeEvent
 from ...ingest.extras import require_extra
 from ...ingest.file_source import FileSource
 from ...ingest.formats.history_decoding import decode_history_event
+from ...ingest.history.conversion import FormatChoice, FormattedFile, HistoryConverter, total_bytes
+from ...ingest.history.mapping_file import read_mapping
+from ...ingest.history.piped_input import peek_line
+from ...ingest.history.time_order import in_time_order
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.source import Record, RecordBatch, RecordKind, Source
@@ -36,6 +40,7 @@ from ..settings.root import Settings
 from .terminal import byte_progress, print_message
 
 KAFKA_PREFIX = "kafka:"
+STDIN_NAME = "standard input"
 _POLL_RECORDS = 5_000
 _CLOCK_TOLERANCE = timedelta(hours=1)
 """Tolerated lead of a sender's clock: an event may carry a time that much later than its arrival."""
@@ -53,47 +58,122 @@ class TimeWindow(NamedTuple):
 
 
 @contextmanager
-def history_files(named: list[str], settings: Settings, window: TimeWindow = TimeWindow()) -> Iterator[list[Path]]:  # noqa: B008
-    """Files that hold the histories, oldest first; temporary ones are removed at the end.
+def history_files(
+    named: list[str],
+    settings: Settings,
+    window: TimeWindow = TimeWindow(),  # noqa: B008
+    converter: HistoryConverter | None = None,
+    stdin: BinaryIO | None = None,
+) -> Iterator[list[Path]]:
+    """Files of native events that hold the histories, oldest first; temporary ones are removed at the end.
 
     Args:
-        named: as on the command line: files, `-` alone, folders of an archive or of an event log, `kafka:…`.
+        named: as on the command line: files, `-` alone, folders of an archive, an event log or logs, `kafka:…`.
         settings: of the service: brokers, names of topics, security.
         window: a bound for what need not be read. What lies outside may be in the files all the same.
+        converter: what the operator says of the records, and counts what became of them; None: nothing is said.
+        stdin: what `-` is; None: standard input.
 
     Raises:
-        ConfigError: there is no such history, or pyarrow is missing.
+        ConfigError: there is no such history, its records are in no known format, or an extra is missing.
         Unavailable: no broker answers.
     """
     with ExitStack() as stack:
-        yield [_history_file(name, settings, window, stack, alone=len(named) == 1) for name in named]
+        files = _HistoryFiles(settings, window, converter or history_converter(None, None), stack, stdin)
+        for name in named:
+            files.add(name, alone=len(named) == 1)
+        yield files.finish()
 
 
-def _history_file(named: str, settings: Settings, window: TimeWindow, stack: ExitStack, *, alone: bool) -> Path:
-    path = Path(named)
-    piped = alone and named == "-"
-    if not (piped or named.startswith(KAFKA_PREFIX) or path.is_dir()):
-        return path
-    kept = tempfile.NamedTemporaryFile(prefix="trustwatch-history-")  # noqa: SIM115 (the stack closes it)
-    stack.enter_context(kept)
-    if piped:
-        shutil.copyfileobj(sys.stdin.buffer, kept)
-    else:
-        lines = _topic_lines(named, settings, window) if named.startswith(KAFKA_PREFIX) else _folder_lines(path, window)
+def history_converter(record_format: str | None, mapping: Path | None) -> HistoryConverter:
+    """Converter by the options `--format` and `--mapping`; its messages go to stderr. Raises ConfigError."""
+    spec = None if mapping is None else read_mapping(mapping)
+    return HistoryConverter(FormatChoice(record_format, spec, mapping), print_message)
+
+
+class _HistoryFiles:
+    """Makes files of native events of what the operator names.
+
+    Files of one native event a line stay as they are. All others that stand beside each other become one, in the order
+    of time: exports cut a history by region and day, not by time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        window: TimeWindow,
+        converter: HistoryConverter,
+        stack: ExitStack,
+        stdin: BinaryIO | None,
+    ) -> None:
+        self._settings = settings
+        self._window = window
+        self._converter = converter
+        self._stack = stack
+        self._stdin = stdin or sys.stdin.buffer
+        self._paths: list[Path] = []
+        self._waiting: list[FormattedFile] = []
+
+    def add(self, named: str, *, alone: bool) -> None:
+        """Take one more."""
+        path = Path(named)
+        if alone and named == "-":
+            self._add_files(self._converter.find(copied_to_file(self._stdin, self._stack), STDIN_NAME))
+            return
+        lines = self._own_lines(named, path)
+        if lines is None:
+            self._add_files(self._converter.find(path))
+        elif not self._converter.choice.is_open:
+            raise ConfigError(f"{named}: holds native events; --format and --mapping are for files of other formats")
+        else:
+            self._convert_waiting()
+            self._paths.append(self._write(lines))
+
+    def _own_lines(self, named: str, path: Path) -> Iterable[bytes] | None:
+        """Events of an archive, an event log or a topic; None: it is none of these."""
+        if named.startswith(KAFKA_PREFIX):
+            return _topic_lines(named, self._settings, self._window)
+        if (path / POSITION_FILE).exists():
+            return _archive_lines(path, self._window)
+        log = next((log for log in (path, path / "log") if path.is_dir() and segment_bases(log)), None)
+        return None if log is None else _log_lines(log, self._window)
+
+    def _add_files(self, files: list[FormattedFile]) -> None:
+        if len(files) == 1 and files[0].is_native_lines:
+            self._convert_waiting()
+            self._paths.append(files[0].file.path)
+        else:
+            self._waiting += files
+
+    def finish(self) -> list[Path]:
+        """The files."""
+        self._convert_waiting()
+        return self._paths
+
+    def _convert_waiting(self) -> None:
+        files, self._waiting = self._waiting, []
+        if files:
+            self._converter.tell_formats(files)
+            with byte_progress("converting", total_bytes(files)) as progress:
+                self._paths.append(self._write(in_time_order(self._converter.convert(files, progress))))
+
+    def _write(self, lines: Iterable[bytes]) -> Path:
+        kept = _temporary_file(self._stack)
         kept.writelines(line + b"\n" for line in lines)
+        kept.flush()
+        return Path(kept.name)
+
+
+def _temporary_file(stack: ExitStack) -> Any:
+    return stack.enter_context(tempfile.NamedTemporaryFile(prefix="trustwatch-history-"))
+
+
+def copied_to_file(stream: BinaryIO, stack: ExitStack) -> Path:
+    """A temporary file with all that a stream holds; *stack* removes it."""
+    kept = _temporary_file(stack)
+    shutil.copyfileobj(stream, kept)
     kept.flush()
     return Path(kept.name)
-
-
-def _folder_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
-    if (path / POSITION_FILE).exists():
-        return _archive_lines(path, window)
-    for log in (path, path / "log"):
-        if segment_bases(log):
-            return _log_lines(log, window)
-    raise ConfigError(
-        f"{path}: neither an archive (it has a `{POSITION_FILE}`) nor an event log (`log` in the service's data_dir)"
-    )
 
 
 def _archive_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
@@ -210,8 +290,18 @@ TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 HistoriesArgument = Annotated[
     list[str],
     typer.Argument(
-        help="JSONL files of native events, plain or gzip; folders of an archive or an event log; "
+        help="files or folders of events, in any format; folders of an archive or an event log; "
         "kafka://HOST:PORT/TOPIC, or kafka: for that of the settings; oldest first; - is stdin"
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help="format of the records (aws-cloudtrail, envoy, …); default: told by the records"),
+]
+MappingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--mapping", help="YAML file with a mapping of your own, or changes to that of the format", dir_okay=False
     ),
 ]
 BeforeOption = Annotated[
@@ -240,13 +330,31 @@ def time_window(since: datetime | None, before: datetime | None, warm_up: float 
 
 
 @contextmanager
-def open_histories(named: list[str], settings: Settings, window: TimeWindow) -> Iterator[list[Path] | BinaryIO]:
-    """Files of the histories, see `history_files`; standard input as it comes. Raises ConfigError, Unavailable."""
+def open_histories(
+    named: list[str], settings: Settings, window: TimeWindow, converter: HistoryConverter
+) -> Iterator[list[Path] | BinaryIO]:
+    """Files of the histories, see `history_files`; native events of standard input as they come.
+
+    Raises ConfigError, Unavailable.
+    """
     if named == ["-"]:
-        yield sys.stdin.buffer
+        head, pipe = peek_line(sys.stdin.buffer)
+        if converter.is_native(head):
+            yield pipe
+            return
+        with history_files(named, settings, window, converter, pipe) as paths:
+            yield paths
         return
-    with history_files(named, settings, window) as paths:
+    with history_files(named, settings, window, converter) as paths:
         yield paths
+
+
+def open_output(out: Path, inputs: list[Path] | BinaryIO, converter: HistoryConverter) -> BinaryIO:
+    """The file that results go to, opened only after the histories were found; never one of them."""
+    read = [*(inputs if isinstance(inputs, list) else ()), *converter.paths]
+    if out.exists() and any(out.samefile(path) for path in read):
+        raise typer.BadParameter("is one of the histories, and would be overwritten", param_hint="--out")
+    return out.open("wb")
 
 
 class _TimeMember(msgspec.Struct):
@@ -322,13 +430,6 @@ def _event_time(payload: bytes) -> datetime | None:
 
 
 MAX_SHOWN_PROBLEMS = 5
-
-
-def input_files(paths: list[Path]) -> list[Path] | BinaryIO:
-    """Files as given, or standard input."""
-    if [str(path) for path in paths] == ["-"]:
-        return sys.stdin.buffer
-    return paths
 
 
 class EventHistoryReader:

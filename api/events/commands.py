@@ -1,31 +1,67 @@
-"""The command that sends events."""
+"""Commands about events in files: sending them, converting them, trying a mapping."""
 
 from __future__ import annotations
 
+import gzip
+import sys
 from collections import Counter
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ...ingest.errors import ConfigError, MalformedEvent
 from ...ingest.file_source import FileSource
+from ...ingest.formats.format_registry import FORMATS
+from ...ingest.formats.history_decoding import native_history_record
+from ...ingest.history.conversion import HistoryConverter
 from ...scoring.delivery.retry_after import parse_retry_after
 from .. import clock
-from ..cli.history_input import MAX_SHOWN_PROBLEMS, input_files
+from ..cli.history_input import (
+    MAX_SHOWN_PROBLEMS,
+    STDIN_NAME,
+    FormatOption,
+    HistoriesArgument,
+    MappingOption,
+    TimeWindow,
+    copied_to_file,
+    history_converter,
+    history_files,
+    open_output,
+    report_malformed,
+)
 from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption, problem_text
-from ..cli.terminal import JsonOption, byte_progress, fail, print_message, write_json
-
-INGEST_BATCH_RECORDS = 500
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, write_json, write_line
+from ..settings.loading import load_process_settings
+from .mapping_trials import describe_trial, mapping_trials, trial_as_json
+from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingRecords
 
 INGEST_ATTEMPTS = 30
 DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
 """Pauses between attempts, s: where the service does not say how long, and at most."""
 
+mapping_app = typer.Typer(name="mapping", no_args_is_help=True, help="Mappings of other formats to audit events.")
+
 
 def ingest(
-    files: Annotated[list[Path], typer.Argument(help="JSONL files of events, plain or gzip; - is stdin")],
+    files: Annotated[list[Path], typer.Argument(help="files or folders of events, in any format; - is stdin")],
     record_format: Annotated[
-        str | None, typer.Option("--format", help="format of the lines (envoy, keycloak, …); default: as the caller's")
+        str | None,
+        typer.Option(
+            "--format",
+            help="format of the records (aws-cloudtrail, envoy, mapping: as the caller's settings map them, …); "
+            "default: told by the records, else as the caller's",
+        ),
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(
+            "--mapping",
+            help="YAML file with a mapping of your own, or changes to that of the format; it is applied here",
+            dir_okay=False,
+        ),
     ] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
@@ -33,24 +69,31 @@ def ingest(
 ) -> None:
     """Send events to a running service."""
     service = ServiceClient(url, token)
+    outgoing = OutgoingRecords(history_converter(record_format, mapping))
     counts = Counter(accepted=0, duplicate=0, rejected=0, skipped=0)
-    source = FileSource(input_files(files))
-    with byte_progress("sending", source.total_bytes) as progress:
-        source = FileSource(input_files(files), progress=progress)
+    with ExitStack() as stack:
         sent = 0
-        while (batch := source.poll(INGEST_BATCH_RECORDS, 0.0)) is not None:
-            body = b"\n".join(record.payload for record in batch.records)
-            _add_counts(counts, _send_batch(service, body, record_format), sent)
-            sent += len(batch.records)
-    if json:
-        write_json(dict(counts))
-    else:
-        skipped = f", skipped {counts['skipped']}" if counts["skipped"] else ""
-        print_message(
-            f"accepted {counts['accepted']}, duplicate {counts['duplicate']}, rejected {counts['rejected']}{skipped}"
-        )
+        for batch in outgoing.batches(files, stack):
+            body = b"\n".join(batch.lines)
+            _add_counts(counts, _send_batch(service, body, batch.record_format), sent)
+            sent += len(batch.lines)
+    counts["rejected"] += outgoing.converter.malformed
+    counts["skipped"] += outgoing.converter.skipped
+    _print_counts(counts, json)
     if counts["rejected"]:
+        if outgoing.unknown is not None and not counts["accepted"]:
+            print_message(f"they were sent as the caller's settings say. {outgoing.unknown}")
         raise typer.Exit(1)
+
+
+def _print_counts(counts: Counter[str], as_json: bool) -> None:
+    if as_json:
+        write_json(dict(counts))
+        return
+    skipped = f", skipped {counts['skipped']}" if counts["skipped"] else ""
+    print_message(
+        f"accepted {counts['accepted']}, duplicate {counts['duplicate']}, rejected {counts['rejected']}{skipped}"
+    )
 
 
 def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) -> dict[str, Any]:
@@ -83,6 +126,85 @@ def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int) -> None
         print_message(f"{record}: {rejection['reason']} - at `{rejection['path']}`")
 
 
+def convert(
+    files: HistoriesArgument,
+    out: Annotated[
+        Path, typer.Option(help="where native events go, one a line; gzip where it ends in .gz; - is stdout")
+    ],
+    record_format: FormatOption = None,
+    mapping: MappingOption = None,
+    settings: SettingsFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Turn logs of any format into native events, in the order of time."""
+    configured = load_process_settings(settings)
+    converter = history_converter(record_format, mapping)
+    counts = Counter(events=0, malformed=0, mended=0)
+    with ExitStack() as stack:
+        paths = stack.enter_context(history_files(files, configured, TimeWindow(), converter))
+        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(open_output(out, paths, converter))
+        packed = out.suffix == ".gz"
+        writer = stack.enter_context(gzip.GzipFile("", "wb", fileobj=target, mtime=0)) if packed else target
+        _write_native(FileSource(paths), writer, counts)
+    counts["malformed"] += converter.malformed
+    summary = {"out": str(out), **counts, "skipped": converter.skipped}
+    print_summary(summary, json and str(out) != "-", "wrote {events} native events to {out}")
+    if not counts["events"]:
+        raise fail(f"no events in {', '.join(files)}")
+
+
+def _write_native(source: FileSource, target: Any, counts: Counter[str]) -> None:
+    while (batch := source.poll(INGEST_BATCH_RECORDS, 0.0)) is not None:
+        for position, record in enumerate(batch.records):
+            try:
+                event, mended = native_history_record(record.payload)
+            except MalformedEvent as error:
+                counts["malformed"] += 1
+                report_malformed(counts["malformed"], batch.base_offset + position, error.path, error.reason)
+            else:
+                target.write(event + b"\n")
+                counts["events"] += 1
+                counts["mended"] += mended
+
+
+@mapping_app.command("try")
+def try_mapping(
+    mapping: Annotated[str, typer.Argument(metavar="FILE", help="YAML file of a mapping, or the name of a format")],
+    lines: Annotated[Path, typer.Argument(metavar="LINES", help="a file or folder of records; - is stdin")],
+    record_format: Annotated[
+        str | None, typer.Option("--format", help="format whose mapping the file changes; default: told by the records")
+    ] = None,
+    records: Annotated[int, typer.Option(help="so many records", min=1)] = 3,
+    json: JsonOption = False,
+) -> None:
+    """Show what a mapping makes of some records, member by member, and what is missing."""
+    converter = _tried_converter(mapping, record_format)
+    events = 0
+    with ExitStack() as stack:
+        path = copied_to_file(sys.stdin.buffer, stack) if str(lines) == "-" else lines
+        formatted = converter.find(path, STDIN_NAME if str(lines) == "-" else None)[0]
+        converter.tell_formats([formatted])
+        for number, trial in enumerate(islice(mapping_trials(formatted), records), 1):
+            events += trial.event is not None
+            if json:
+                write_json(trial_as_json(number, trial))
+            else:
+                for line in describe_trial(f"record {number} of {formatted.file.name}", trial):
+                    write_line(line)
+    if not events:
+        raise fail("none of these records becomes an event")
+
+
+def _tried_converter(mapping: str, record_format: str | None) -> HistoryConverter:
+    if Path(mapping).is_file():
+        return history_converter(record_format, Path(mapping))
+    if mapping not in FORMATS or record_format is not None:
+        raise ConfigError(f"{mapping}: no such file, and no format of that name; formats are {', '.join(FORMATS)}")
+    return history_converter(mapping, None)
+
+
 def register(app: typer.Typer) -> None:
-    """Add `ingest` to the command line."""
+    """Add `ingest`, `convert` and `mapping` to the command line."""
     app.command("ingest")(ingest)
+    app.command("convert")(convert)
+    app.add_typer(mapping_app)

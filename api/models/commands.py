@@ -23,9 +23,12 @@ from ..cli.history_input import (
     TIME_FORMATS,
     BeforeOption,
     EventHistoryReader,
+    FormatOption,
     HistoriesArgument,
+    MappingOption,
     TimeWindow,
     as_utc,
+    history_converter,
     open_histories,
     time_window,
 )
@@ -246,6 +249,8 @@ def train_command(
         datetime | None, typer.Option("--from", formats=TIME_FORMATS, help="learn from events from then on")
     ] = None,
     before: BeforeOption = None,
+    record_format: FormatOption = None,
+    mapping: MappingOption = None,
     settings: SettingsFileOption = None,
     seed: Annotated[int, typer.Option(help="seed of forest and folds")] = 0,
     salt: Annotated[
@@ -262,9 +267,11 @@ def train_command(
     started = clock.monotonic()
     configured = load_process_settings(settings)
     key = _choose_salt(salt, model)
-    history, window = EventHistoryReader(), time_window(as_utc(since), as_utc(before), None if since is None else 0.0)
-    with open_histories(events, configured, window) as inputs:
+    window = time_window(as_utc(since), as_utc(before), None if since is None else 0.0)
+    history, converter = EventHistoryReader(), history_converter(record_format, mapping)
+    with open_histories(events, configured, window, converter) as inputs:
         read = history.read(inputs, window)
+    history.malformed += converter.malformed
     if not read:
         raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
     columns = ColumnEncoder(key, configured.domains()).encode(read)

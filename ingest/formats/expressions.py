@@ -1,4 +1,4 @@
-"""JMESPath expressions over JSON records, compiled once, with the five functions that gateways' logs need besides.
+"""JMESPath expressions over JSON records, compiled once, with the functions that logs need besides.
 
 | function | gives |
 |---|---|
@@ -7,6 +7,9 @@
 | `ms(value)` | milliseconds of a duration such as `3ms`, `1.5s`, `250µs`; a number is milliseconds already |
 | `scale(number, factor)` | their product, for example of seconds and 1000 |
 | `sha256(text)` | `sha256:` and its digest in hex: for ids of tokens, which must not be kept as they are |
+| `before(text, mark)` | what stands in front of the first *mark*; the whole text where there is none |
+| `after(text, mark)` | what stands behind the last *mark*; null where there is none |
+| `outcome(code)` | `denied` for a provider's code that means a refusal, `error` for every other |
 
 All give null for null.
 """
@@ -20,17 +23,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import jmespath
-from jmespath import exceptions, functions
+from jmespath import exceptions, functions, visitor
 
 from ..errors import ConfigError, MalformedEvent
+from .history_decoding import outcome_of_code
 
 _UNITS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 36e5}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|μs|ms|s|m|h)")
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
-class _GatewayLogFunctions(functions.Functions):
-    """Functions for gateways' logs; jmespath finds them by their names."""
+class _LogFunctions(functions.Functions):
+    """Functions for logs; jmespath finds them by their names."""
 
     @functions.signature({"types": ["string", "null"]})
     def _func_no_query(self, text: str | None) -> str | None:
@@ -52,8 +56,20 @@ class _GatewayLogFunctions(functions.Functions):
     def _func_sha256(self, text: str | None) -> str | None:
         return None if not text else f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
+    @functions.signature({"types": ["string", "null"]}, {"types": ["string"]})
+    def _func_before(self, text: str | None, mark: str) -> str | None:
+        return None if text is None else text.partition(mark)[0] if mark else text
 
-_options = jmespath.Options(custom_functions=_GatewayLogFunctions())
+    @functions.signature({"types": ["string", "null"]}, {"types": ["string"]})
+    def _func_after(self, text: str | None, mark: str) -> str | None:
+        return None if text is None or not mark or mark not in text else text.rpartition(mark)[2]
+
+    @functions.signature({"types": ["string", "null"]})
+    def _func_outcome(self, code: str | None) -> str | None:
+        return None if not code else outcome_of_code(code)
+
+
+_options = jmespath.Options(custom_functions=_LogFunctions())
 
 
 class JmesPathExpression:
@@ -75,6 +91,7 @@ class JmesPathExpression:
             raise ConfigError(f"no JMESPath expression: {str(error).splitlines()[0]} in `{text}`") from None
         except exceptions.JMESPathError:
             pass  # of the wrong type, since there was no record
+        self._interpreter = visitor.TreeInterpreter(_options)  # one for all records: it remembers its methods by node
         self._fields = _plain_path_fields(self._compiled.parsed)
         self.path = _json_path(self._fields) if self._fields is not None else f"$ | {text}"
         """Name of the source in error messages: a JSON path, or the expression itself where it is more than a path."""
@@ -84,7 +101,7 @@ class JmesPathExpression:
         fields = self._fields
         if fields is None:
             try:
-                return self._compiled.search(record, options=_options)
+                return self._interpreter.visit(self._compiled.parsed, record)
             except exceptions.JMESPathError as error:
                 raise MalformedEvent(str(error), self.path) from None
             except TypeError:  # jmespath compares what can not be: `status < 400` of a text

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 
 from ..errors import ConfigError
 from . import cloudevents, hydra_events, keycloak_events, otlp, record_mapping
+from .audit_log_presets import AUDIT_LOG_PRESETS
 from .gateway_presets import GATEWAY_PRESETS
 from .raw_records import FormatParser, ParsedRecords, RawRecord, split_json, split_ndjson
 from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
+from .wrapped_records import unpack_audit_log
 
 ParserFactory = Callable[[MappingSpec], FormatParser]
 """Makes a parser; given what the settings say under `mapping`."""
@@ -50,6 +52,7 @@ FORMATS: Mapping[str, ParserFactory] = {
     "ndjson": _fixed_factory("ndjson", parse_ndjson),
     "mapping": record_mapping.RecordMapping,
     **{name: _preset_factory(base) for name, base in GATEWAY_PRESETS.items()},
+    **{name: _multi_kind_factory(unpack_audit_log, {"": base}) for name, base in AUDIT_LOG_PRESETS.items()},
     "keycloak": _multi_kind_factory(keycloak_events.unpack_keycloak_events, keycloak_events.KEYCLOAK_MAPPINGS),
     "hydra": _multi_kind_factory(hydra_events.unpack_hydra_log, {"log": hydra_events.HYDRA_LOG_MAPPING}),
     "otlp": _multi_kind_factory(otlp.unpack_export, otlp.OTLP_MAPPINGS),

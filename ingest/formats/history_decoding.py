@@ -75,6 +75,16 @@ def decode_history_event(raw: bytes | memoryview) -> tuple[NativeEvent, bool]:
     return decode_event(mended), True
 
 
+def native_history_record(raw: bytes) -> tuple[bytes, bool]:
+    """One record of a history file as the HTTP API would take it, and whether its outcome had to be mended.
+
+    Raises:
+        MalformedEvent: as `decode_history_event`.
+    """
+    _, mended = decode_history_event(raw)
+    return (_with_known_outcome(raw) or raw) if mended else raw, mended
+
+
 def _with_known_outcome(raw: bytes | memoryview) -> bytes | None:
     """The record with a known outcome; None where the outcome is no text that could be a code."""
     try:

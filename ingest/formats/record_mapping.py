@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -224,10 +224,11 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
     logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
 
     def merged_over(self, base: MappingSpec) -> MappingSpec:
-        """*base* with the members that this mapping gives."""
+        """*base* with the members that this mapping gives, and without those that it takes out."""
+        kept = {name: table for name, table in base.values.items() if self.members.get(name) != ""}
         return MappingSpec(
             members={**base.members, **self.members},
-            values={**base.values, **self.values},
+            values={**kept, **self.values},
             when=self.when or base.when,
             anonymous=self.anonymous or base.anonymous,
             time_format=self.time_format or base.time_format,
@@ -271,6 +272,40 @@ class _MappedMember:
         return MalformedEvent(f"mapping member `{self.name}`: {what}", self.expression.path)
 
 
+class MemberReading(NamedTuple):
+    """What a mapping makes of one member.
+
+    Attributes:
+        name: of the member.
+        expression: that reads it.
+        value: in the event; None = it has none.
+        problem: why it can have none, or, of a required one, that it has none; None = nothing is wrong.
+    """
+
+    name: str
+    expression: str
+    value: Any
+    problem: str | None
+
+
+class RecordTrial(NamedTuple):
+    """What a mapping makes of one record.
+
+    Attributes:
+        record: as expressions see it; None where it can not be read.
+        members: in the order of the mapping; empty where the record is not mapped.
+        event: native event JSON; None = none came of it.
+        reason: why none came of it; None where one did.
+        skipped: whether it is no audit event by design, and not refused.
+    """
+
+    record: dict[str, Any] | None
+    members: list[MemberReading]
+    event: bytes | None
+    reason: str | None
+    skipped: bool = False
+
+
 class RecordMapping:
     """A compiled mapping: a parser of foreign records.
 
@@ -283,6 +318,7 @@ class RecordMapping:
 
     def __init__(self, spec: MappingSpec) -> None:
         texts = {name: text for name, text in spec.members.items() if text}
+        check_member_names(spec)
         _check_spec(texts, spec.values)
         time_format = spec.time_format or "rfc3339"
         self._members = [_MappedMember(name, text, spec.values.get(name), time_format) for name, text in texts.items()]
@@ -315,9 +351,7 @@ class RecordMapping:
         Raises:
             MalformedEvent: names the mapping member and the path in the record.
         """
-        if self._when is not None and self._when(record) in (None, False, "", [], {}):
-            return None
-        if self._skip_anonymous and self._agent.read(record) is None:
+        if self._reason_to_skip(record) is not None:
             return None
         event: dict[str, Any] = {}
         for member in self._members:
@@ -331,6 +365,41 @@ class RecordMapping:
         native = msgspec.json.encode(event)
         self._verify(native)
         return native
+
+    def _reason_to_skip(self, record: Any) -> str | None:
+        if self._when is not None and self._when(record) in (None, False, "", [], {}):
+            return f"`when` gives nothing: {self._when.text}"
+        if self._skip_anonymous and self._agent.read(record) is None:
+            return f"it names no agent: {self._agent.expression.text}"
+        return None
+
+    def trials(self, value: bytes) -> Iterator[RecordTrial]:
+        """What becomes of each record of a value, for people. Raises MalformedEvent as the parser."""
+        for raw in self._split(value):
+            try:
+                yield self.trial(self._decoded(raw), raw)
+            except MalformedEvent as error:
+                yield RecordTrial(None, [], None, str(error))
+
+    def trial(self, record: dict[str, Any], raw: bytes) -> RecordTrial:
+        """What becomes of one record, for people."""
+        members = [self._reading(member, record) for member in self._members]
+        try:
+            skipped = self._reason_to_skip(record)
+            event = None if skipped else self.to_native_event(record, raw)
+        except MalformedEvent as error:
+            return RecordTrial(record, members, None, str(error))
+        return RecordTrial(record, members, event, skipped, skipped is not None)
+
+    def _reading(self, member: _MappedMember, record: Any) -> MemberReading:
+        value, problem = None, None
+        try:
+            value = member.read(record)
+            if value is None and member.name in REQUIRED_MEMBERS:
+                raise member.missing_error(record)
+        except MalformedEvent as error:
+            problem = error.reason.removeprefix(f"mapping member `{member.name}`: ")
+        return MemberReading(member.name, member.expression.text, value, problem)
 
     def _verify(self, native: bytes) -> None:
         """Check against the schema; an error names the record's member, since the sender never saw the native event."""
@@ -381,12 +450,16 @@ def _set_member(event: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         event.setdefault(keys[0], {})[keys[1]] = value
 
 
-def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingType[str, str]]) -> None:
-    for name in (*texts, *values):
+def check_member_names(spec: MappingSpec) -> None:
+    """Raise ConfigError where a mapping, complete or not, names a member that events do not have."""
+    for name in (*spec.members, *spec.values):
         if name not in MEMBER_KINDS and not (name.startswith(ATTRIBUTE_PREFIX) and name != ATTRIBUTE_PREFIX):
             raise ConfigError(
                 f"mapping member `{name}`: no such member; one of {', '.join(MEMBER_KINDS)}, attributes.NAME"
             )
+
+
+def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingType[str, str]]) -> None:
     missing = [name for name in REQUIRED_MEMBERS if name not in texts]
     if missing:
         raise ConfigError(f"mapping has no member {', '.join(f'`{name}`' for name in missing)}; an event must have it")
@@ -446,6 +519,16 @@ class MultiKindParser:
             else:
                 records.append(native)
         return ParsedRecords(records, skipped)
+
+    def trials(self, value: bytes) -> Iterator[RecordTrial]:
+        """What becomes of each record of a value, for people. Raises MalformedEvent as the parser."""
+        for raw, record, kind in self._unpack(value):
+            if isinstance(record, dict):
+                yield self._mappings[kind].trial(record, raw)
+            elif record is None:
+                yield RecordTrial(None, [], None, "it is no audit event of an agent", skipped=True)
+            else:
+                yield RecordTrial(None, [], None, str(record))
 
     def _to_raw_record(self, raw: bytes, record: dict[str, Any] | MalformedEvent | None, kind: str) -> RawRecord | None:
         if isinstance(record, MalformedEvent):

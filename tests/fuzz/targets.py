@@ -50,13 +50,16 @@ from trustwatch.client.argument_origins import (
     exact_hash,
     keyed_fingerprint,
 )
-from trustwatch.ingest.errors import MalformedEvent, ModelError
+from trustwatch.ingest.errors import ConfigError, MalformedEvent, ModelError
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import MAX_ARGUMENTS, NativeEvent, decode_event
+from trustwatch.ingest.formats.audit_log_presets import AUDIT_LOG_PRESETS
 from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_cloudevent
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.formats.raw_records import FormatParser, RawRecord
+from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter
+from trustwatch.ingest.history.time_order import in_time_order
 from trustwatch.ingest.log.log_frames import (
     decode_records,
     encode_chunk,
@@ -90,7 +93,7 @@ from ..support.scan_records import ScannerAndReference
 Target = Callable[[bytes], None]
 ISSUER: Final = "https://as.example"
 NOW: Final = 1_764_000_000.0
-FORMAT_NAMES: Final = sorted(set(FORMATS) - {"mapping"})
+FORMAT_NAMES: Final = [*sorted(set(FORMATS) - {"mapping", *AUDIT_LOG_PRESETS}), *AUDIT_LOG_PRESETS]
 REFUSALS: Final = (MalformedEvent, UnsupportedBody, BodyTooLarge)
 MAX_MESSAGE: Final = 2_000
 ARRAY_CHANGE: Final = "<HBI8s"
@@ -139,6 +142,21 @@ def foreign_format(data: bytes) -> None:
     """Each format (the first byte says which) takes a record, skips it or refuses it with a reason."""
     name = FORMAT_NAMES[data[0] % len(FORMAT_NAMES)] if data else "native"
     _check_records(_parser(name), data[1:], {})
+
+
+def log_file(data: bytes) -> None:
+    """A log that somebody exported: its events can be read, or one error says why not; Parquet is Arrow's to read."""
+    if data.startswith(b"PAR1"):
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "log"
+        path.write_bytes(data)
+        converter = HistoryConverter(FormatChoice(), lambda text: None)
+        try:
+            for event in in_time_order(converter.convert(converter.find(path))):
+                decode_event(event)
+        except ConfigError as error:
+            assert str(path) in str(error)
 
 
 def event_arguments(data: bytes) -> None:
@@ -451,6 +469,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         history_event,
         scanner,
         foreign_format,
+        log_file,
         event_arguments,
         conversation,
         otlp,

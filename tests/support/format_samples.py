@@ -15,6 +15,24 @@ LINES = Path(__file__).parents[1] / "ingest" / "formats" / "lines"
 """What running servers wrote: Keycloak 26.7.3, Ory Hydra 2.3.0 and node-oidc-provider of `scripts/services`."""
 
 
+AUDIT_LOG_SAMPLES = {
+    "aws-cloudtrail": ("aws_cloudtrail.json", "Records"),
+    "okta": ("okta.json", "events"),
+    "entra-signin": ("entra_signin.json", "value"),
+    "github-audit": ("github_audit.json", "records"),
+    "kubernetes-audit": ("kubernetes_audit.json", "items"),
+}
+"""By format: the file in `LINES`, written by hand in the shape that the vendor documents, and the member of it that
+holds the records. What may not pass has `SECRET` in it."""
+
+
+def audit_log_records(name: str) -> list[dict[str, Any]]:
+    """Records of the sample of a format."""
+    file, member = AUDIT_LOG_SAMPLES[name]
+    records: list[dict[str, Any]] = json.loads((LINES / file).read_bytes())[member]
+    return records
+
+
 class Taken(NamedTuple):
     """What became of a value: native events, how many records were skipped, and reasons of refusals."""
 

@@ -27,6 +27,8 @@ COMMANDS = (
     "replay",
     "backtest",
     "ingest",
+    "convert",
+    "mapping",
     "agents",
     "explain",
     "release",
@@ -195,7 +197,7 @@ def test_malformed_lines_are_counted_and_told(history: History, tmp_path: Path) 
 
 def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) -> None:
     """No traceback: missing file, directory, damaged gzip, missing model, nothing to learn, out not writable."""
-    damaged, empty = tmp_path / "damaged.gz", tmp_path / "empty"
+    damaged, empty, noise, text = (tmp_path / name for name in ("damaged.gz", "empty", "noise", "text"))
     damaged.write_bytes(history.past.read_bytes()[:5000])
     empty.write_bytes(b"\n\n")
     out = ("--out", tmp_path / "out")
@@ -207,9 +209,12 @@ def test_failures_are_one_line_and_status_1(history: History, tmp_path: Path) ->
         (("replay", history.day, "--model", tmp_path / "m", *out), str(tmp_path / "m")),
         (("replay", history.day, "--model", history.model, "--out", tmp_path / "no" / "dir"), "no/dir"),
         (("simulate", "--out", tmp_path / "no" / "dir"), "no/dir"),
-        (("replay", damaged.with_name("noise"), "--model", history.model, *out), "no record of it is an audit event"),
+        (("replay", noise, "--model", history.model, *out), "no text in UTF-8"),
+        (("replay", text, "--model", history.model, *out), "record 1 is a line of text"),
+        (("replay", text, "--format", "native", "--model", history.model, *out), "no record of it is an audit event"),
     ]
-    damaged.with_name("noise").write_bytes(b"\x00\x01\n" * 20)
+    noise.write_bytes(b"\x00\x01\n" * 20)
+    text.write_bytes(b"all is well\n" * 20)
     for arguments, word in cases:
         result = process(*arguments)
         assert result.returncode == 1, (arguments, result.stderr)
@@ -376,3 +381,28 @@ def test_a_folder_that_is_no_history_is_told(history: History, tmp_path: Path) -
     assert done.returncode == 1 and "neither an archive" in done.stderr
     done = process("train", "kafka:", "--model", tmp_path / "model")
     assert done.returncode == 1 and "names no brokers" in done.stderr
+
+
+def test_a_history_of_another_shape_is_the_same_history(history: History, tmp_path: Path) -> None:
+    """An export that wraps its records out of order, packed, piped, or in a folder: scores, counts and models agree."""
+    events = [json.loads(line) for line in history.day.read_bytes().splitlines()][:300]
+    plain, folder, mapping = tmp_path / "plain.jsonl", tmp_path / "logs", tmp_path / "own.yaml"
+    plain.write_text("".join(json.dumps(event) + "\n" for event in events))
+    folder.mkdir()
+    export = json.dumps({"kind": "Export", "items": [*events[100:], {"agent": {}}, *events[:100]]}).encode()
+    (folder / "export.json.gz").write_bytes(gzip.compress(export))
+    mapping.write_text("members: {" + ", ".join(f"{name}: {name}" for name in ("time", "agent.id", "type")) + "}")
+
+    _, expected = replayed(history, plain)
+    for result, lines in (replayed(history, folder, "--json"), replayed(history, "-", "--json", stdin=export)):
+        assert lines == expected
+        assert json.loads(result.stdout)["malformed"] == 1
+        assert "record 201: " in result.stderr and "format: native (detected)" in result.stderr
+    trained = run("train", folder, "--model", tmp_path / "model", "--json")
+    assert (json.loads(trained.stdout)["events"], json.loads(trained.stdout)["malformed"]) == (300, 1)
+    tested = run("backtest", folder, "--model", history.model, "--jobs", 1, "--json")
+    side = json.loads(tested.stdout)["sides"][0]
+    assert (side["events"], side["malformed"]) == (300, 1), tested.output
+    for command in (("train", folder), ("replay", folder, "--out", "-"), ("backtest", folder)):
+        wrong = process(*command, "--model", history.model, "--mapping", mapping)
+        assert wrong.returncode == 1 and "takes no `mapping`" in wrong.stderr

@@ -4,63 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.events import commands
 from typer.testing import CliRunner
 
+from ...support.event_taker import EventTaker, running_event_taker
+
 NOW_MS = 1_764_000_000_000
 
 
-class Service(ThreadingHTTPServer):
-    """Takes events at the second attempt; says `Retry-After` at the first."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.retry_after: str | None = None
-        self.attempts = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request."""
-
-    server: Service
-
-    def do_POST(self) -> None:
-        lines = self.rfile.read(int(self.headers["content-length"])).splitlines()
-        self.server.attempts += 1
-        taken = self.server.attempts > 1
-        answer = {"accepted": len(lines), "duplicate": 0, "rejected": 0, "skipped": 0, "rejections": []}
-        body = json.dumps(answer if taken else {"title": "Too many requests"}).encode()
-        self.send_response(202 if taken else 429)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        if not taken and self.server.retry_after is not None:
-            self.send_header("retry-after", self.server.retry_after)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 (the name is the base class's)
-        """Nothing on stderr."""
-
-
 @pytest.fixture
-def service() -> Iterator[Service]:
-    """A service on a free port."""
-    with Service() as running:
-        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+def service() -> Iterator[EventTaker]:
+    """Takes events at the second attempt; says `Retry-After` at the first."""
+    with running_event_taker() as taker:
+        taker.pauses_once = True
+        yield taker
 
 
 @pytest.mark.parametrize(
@@ -75,7 +36,7 @@ def service() -> Iterator[Service]:
     ],
 )
 def test_a_pause_is_kept_and_the_batch_sent_again(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str | None, pause_s: float
+    service: EventTaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str | None, pause_s: float
 ) -> None:
     """`Retry-After` may be a number or a date; what says nothing of use is a second."""
     pauses: list[float] = []

@@ -12,7 +12,20 @@ from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import CONFIGURABLE_FORMATS, create_parser
 
-from ...support.format_samples import ADMIN, AT, LINES, LOGIN, OLD, QUOTED, TOOL, hydra, logs, span
+from ...support.format_samples import (
+    ADMIN,
+    AT,
+    AUDIT_LOG_SAMPLES,
+    LINES,
+    LOGIN,
+    OLD,
+    QUOTED,
+    TOOL,
+    audit_log_records,
+    hydra,
+    logs,
+    span,
+)
 
 SEEDS: dict[str, list[str]] = {
     "keycloak": [AT + QUOTED, AT + OLD, json.dumps(LOGIN), json.dumps(ADMIN), json.dumps({"ts": 1, "log": QUOTED})],
@@ -22,6 +35,7 @@ SEEDS: dict[str, list[str]] = {
         json.dumps(hydra("OAuth2AccessTokenIssued", OAuth2ClientID="b")),
         json.dumps(logs("agentgateway.access", {"http.status": 200, "client_id": "b"})),
     ],
+    **{name: list(map(json.dumps, audit_log_records(name))) for name in AUDIT_LOG_SAMPLES},
 }
 
 ANY = st.recursive(

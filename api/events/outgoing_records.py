@@ -1,0 +1,152 @@
+"""Records of files on their way to a service: unpacked, cut, and in batches that a request may hold."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from ...ingest.errors import MalformedEvent
+from ...ingest.file_source import FileSource
+from ...ingest.formats.format_registry import parse_native
+from ...ingest.history.conversion import (
+    MAPPING,
+    NATIVE,
+    FormatChoice,
+    FormattedFile,
+    HistoryConverter,
+    UnknownFormat,
+    choose_format,
+    unknown_format,
+)
+from ...ingest.history.format_detection import most_common_format
+from ...ingest.history.piped_input import peek_line
+from ...ingest.history.record_files import is_lines, recognise_file, require_files
+from ...ingest.history.time_order import in_time_order
+from ...ingest.topics.topic_history import as_one_line
+from ..cli.history_input import STDIN_NAME, copied_to_file, report_malformed
+from ..cli.terminal import byte_progress, print_message
+
+INGEST_BATCH_RECORDS = 500
+INGEST_BATCH_BYTES = 8 * 1024 * 1024
+"""Bytes of one request, unless one record alone has more."""
+
+
+class OutgoingBatch(NamedTuple):
+    """Records of one request: lines, and the format in which the service is to take them; None: as the caller's."""
+
+    lines: list[bytes]
+    record_format: str | None
+
+
+class OutgoingRecords:
+    """Records of files, as they are sent.
+
+    The service maps them, as its settings say of the caller; here they are unpacked and cut alone. What only this side
+    knows (a mapping file, the columns of a table) is applied here, and native events are sent.
+    """
+
+    def __init__(self, converter: HistoryConverter) -> None:
+        self.converter = converter
+        self.unknown: UnknownFormat | None = None
+        """Why the format of some file is not known."""
+
+    def batches(self, files: list[Path], stack: ExitStack) -> Iterator[OutgoingBatch]:
+        """All records of files or folders, in order; `-` alone is standard input. *stack* removes temporary files."""
+        if [str(path) for path in files] == ["-"]:
+            head, pipe = peek_line(sys.stdin.buffer)
+            if self.converter.choice.mapping is None and is_lines(head):
+                yield from self._streamed(pipe, head)
+                return
+            named = [(copied_to_file(pipe, stack), STDIN_NAME)]
+        else:
+            named = [(path, str(path)) for path in files]
+        found = [formatted for path, name in named for formatted in self._find(path, name)]
+        self.converter.tell_formats([one for one in found if one.format_name != NATIVE])
+        here = [one for one in found if self._is_mapped_here(one)]
+        yield from _batched(in_time_order(self.converter.convert(here)) if here else (), NATIVE)
+        for formatted in found:
+            if not self._is_mapped_here(formatted):
+                yield from self._batches_of(formatted)
+
+    def _find(self, path: Path, name: str) -> list[FormattedFile]:
+        choice = self.converter.choice
+        if choice.name == MAPPING and choice.mapping is None:  # that of the caller's settings, which is not known here
+            files = require_files(path) if path.is_dir() else [path]
+            return [FormattedFile(recognise_file(file), MAPPING, parse_native, False) for file in files]
+        try:
+            return self.converter.find(path, name)
+        except UnknownFormat as error:
+            if path.is_dir() or (file := recognise_file(path, name)).cutting != "lines":
+                raise
+            self.unknown = error
+            return [choose_format(file, FormatChoice(NATIVE))]
+
+    def _is_mapped_here(self, formatted: FormattedFile) -> bool:
+        is_table = formatted.file.cutting in ("csv", "parquet")
+        return self.converter.choice.mapping is not None or (is_table and formatted.format_name == NATIVE)
+
+    def _sent_format(self, formatted: FormattedFile) -> str | None:
+        return self.converter.choice.name or (None if formatted.format_name == NATIVE else formatted.format_name)
+
+    def _streamed(self, pipe: BinaryIO, head: bytes) -> Iterator[OutgoingBatch]:
+        name = self.converter.choice.name or self._format_of(head)
+        yield from _polled(FileSource(pipe), name)
+
+    def _format_of(self, head: bytes) -> str | None:
+        """The format that the beginning of a stream shows; None where it is to be taken as the caller's."""
+        lines = [line for line in head.split(b"\n") if line.strip()]
+        name = most_common_format(lines)
+        if name is None and lines:
+            self.unknown = unknown_format(STDIN_NAME, self.converter.choice, lines[0])
+        if name in (None, NATIVE):
+            return None
+        print_message(f"format: {name} (detected)")
+        return name
+
+    def _batches_of(self, formatted: FormattedFile) -> Iterator[OutgoingBatch]:
+        file, name = formatted.file, self._sent_format(formatted)
+        if file.cutting == "lines" and file.packing in ("none", "gzip"):
+            with byte_progress("sending", FileSource([file.path]).total_bytes) as progress:
+                yield from _polled(FileSource([file.path], progress=progress), name)
+        else:
+            yield from _batched(self._cut_records(formatted), name)
+
+    def _cut_records(self, formatted: FormattedFile) -> Iterator[bytes]:
+        for number, record in enumerate(formatted.file.records()):
+            if isinstance(record, MalformedEvent):
+                self.converter.malformed += 1
+                report_malformed(self.converter.malformed, number, record.path, record.reason)
+            else:
+                yield as_one_line(record)
+
+
+def _polled(source: FileSource, record_format: str | None) -> Iterator[OutgoingBatch]:
+    """What a source has now, as soon as it has it."""
+    while (batch := source.poll(INGEST_BATCH_RECORDS, 0.0)) is not None:
+        for lines in _bounded([record.payload for record in batch.records]):
+            yield OutgoingBatch(lines, record_format)
+
+
+def _batched(lines: Iterable[bytes], record_format: str | None) -> Iterator[OutgoingBatch]:
+    waiting = iter(lines)
+    while part := list(islice(waiting, INGEST_BATCH_RECORDS)):
+        for batch in _bounded(part):
+            yield OutgoingBatch(batch, record_format)
+
+
+def _bounded(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """The lines in parts that a request may hold."""
+    part: list[bytes] = []
+    size = 0
+    for line in lines:
+        if part and size + len(line) > INGEST_BATCH_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += len(line) + 1
+    if part:
+        yield part

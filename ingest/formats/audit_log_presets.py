@@ -1,0 +1,330 @@
+"""Mappings of the audit logs of clouds, directories and platforms, as their manuals describe them.
+
+Agents are what acts by itself: roles, service accounts, applications. What a person does at a console or a login page
+is skipped. Nothing of what a request or an answer held passes, except the name of the object that it was about: these
+logs hold environment variables, policies, and now and then secrets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from .gateway_presets import EFFECT_OF_METHOD, OUTCOME_OF_STATUS
+from .record_mapping import MappingSpec
+
+
+def _first_text(*paths: str) -> str:
+    """The first of several members that is there, if it is a text: in these logs those of one name have many types."""
+    first = f"({' || '.join(paths)})"
+    return f"type({first}) == 'string' && {first}"
+
+
+def _is_true(path: str) -> str:
+    """True, as JSON or as a table of texts says it."""
+    return f"contains([`true`, 'true'], {path})"
+
+
+_ISSUER = "userIdentity.sessionContext.sessionIssuer"
+_IS_READ = _is_true("readOnly")
+_IS_WRITE = "contains([`false`, 'false'], readOnly)"
+_OF_PERMISSIONS = (
+    "(contains(['iam.amazonaws.com', 'organizations.amazonaws.com', 'sso.amazonaws.com', 'cloudtrail.amazonaws.com'],"
+    " eventSource) || contains(eventName, 'Policy') || contains(eventName, 'Permission'))"
+)
+_IS_PERSON_OF_SSO = f"contains({_ISSUER}.arn || '', '/AWSReservedSSO_')"
+_IS_SERVICE_ROLE = f"contains({_ISSUER}.arn || '', ':role/aws-service-role/')"
+_SESSION_NAME = "userIdentity.type == 'AssumedRole' && after(userIdentity.principalId, ':')"
+
+AWS_CLOUDTRAIL = MappingSpec(
+    anonymous="skip",
+    when="eventName && eventType != 'AwsConsoleSignIn' && userIdentity.type != 'Root'"
+    f" && !{_is_true('sessionCredentialFromConsole')}",
+    members={
+        "id": "eventID",
+        "time": "eventTime",
+        "agent.id": f"{_ISSUER}.arn || userIdentity.arn || userIdentity.invokedBy || userIdentity.userName"
+        " || userIdentity.principalId || userIdentity.accountId",
+        "agent.type": f"{_IS_PERSON_OF_SSO} && 'sso-role' || {_IS_SERVICE_ROLE} && 'aws-service'"
+        " || userIdentity.type || 'aws-service'",
+        "agent.instance": _SESSION_NAME,
+        "principal.id": "userIdentity.sessionContext.sourceIdentity || userIdentity.onBehalfOf.userId"
+        f" || {_IS_PERSON_OF_SSO} && {_SESSION_NAME}",
+        "type": "eventSource == 'sts.amazonaws.com' && (starts_with(eventName, 'AssumeRole')"
+        " || contains(['GetSessionToken', 'GetFederationToken'], eventName)) && 'token.request'"
+        f" || {_IS_WRITE} && {_OF_PERMISSIONS} && 'admin' || 'api.call'",
+        "action": "join(':', [before(eventSource, '.') || '-', eventName])",
+        "effect": f"{_IS_READ} && 'read' || {_IS_WRITE} && ({_OF_PERMISSIONS} && 'admin'"
+        " || (starts_with(eventName, 'Delete') || starts_with(eventName, 'Terminate')) && 'delete' || 'write')"
+        " || 'unknown'",
+        "resource.type": "resources[0].type",
+        "resource.id": _first_text(
+            "resources[0].ARN",
+            *(
+                f"requestParameters.{name}"
+                for name in (
+                    "roleArn",
+                    "bucketName",
+                    "functionName",
+                    "tableName",
+                    "secretId",
+                    "keyId",
+                    "queueUrl",
+                    "topicArn",
+                    "policyArn",
+                    "instanceId",
+                    "instancesSet.items[0].instanceId",
+                    "userName",
+                    "roleName",
+                    "name",
+                )
+            ),
+        ),
+        "resource.target": "eventSource",
+        "outcome": "outcome(errorCode) || 'success'",
+        # Not `errorMessage`: it quotes what was sent.
+        "error": "errorCode",
+        "bytes_in": "additionalEventData.bytesTransferredIn",
+        "bytes_out": "additionalEventData.bytesTransferredOut",
+        # Services of AWS stand here by their names.
+        "client.ip": "sourceIPAddress && !ends_with(sourceIPAddress, '.amazonaws.com')"
+        " && sourceIPAddress != 'AWS Internal' && sourceIPAddress",
+        "client.user_agent": "userAgent",
+        "credential.token_id": "sha256(userIdentity.accessKeyId)",
+        # Keys of a role's session begin so; those of a user stay the same for years.
+        "session": "starts_with(userIdentity.accessKeyId || '', 'ASIA') && sha256(userIdentity.accessKeyId)",
+        "attributes.region": "awsRegion",
+        "attributes.account": "recipientAccountId",
+        "attributes.invoked_by": "userIdentity.invokedBy",
+    },
+    values={
+        "agent.type": {
+            "AssumedRole": "role",
+            "Role": "role",
+            "IAMUser": "iam-user",
+            "FederatedUser": "federated-user",
+            "WebIdentityUser": "web-identity",
+            "SAMLUser": "saml-identity",
+            "AWSAccount": "aws-account",
+            "AWSService": "aws-service",
+            "sso-role": "sso-role",
+            "aws-service": "aws-service",
+            "*": "other",
+        },
+    },
+)
+"""AWS CloudTrail: management and data events, of a trail's files, CloudTrail Lake, EventBridge or CloudWatch Logs."""
+
+_OKTA_ACTS_ITSELF = "!contains(['User', 'SystemPrincipal'], actor.type)"
+_OKTA_GRANT = "contains(eventType, 'token.grant')"
+_OKTA_GRANT_TYPE = "debugContext.debugData.grantType"
+_OKTA_REFUSALS = (
+    "['access_denied', 'invalid_client', 'invalid_grant', 'invalid_scope', 'no_matching_policy', 'no_matching_scope',"
+    " 'unauthorized_client', 'user_not_assigned']"
+)
+_OKTA_TOKENS = "['access_token', 'id_token', 'refresh_token']"
+
+OKTA = MappingSpec(
+    anonymous="skip",
+    # ID and refresh tokens come with an access token, and would count its grant again.
+    when="published && eventType && !ends_with(eventType, 'token.grant.id_token')"
+    " && !ends_with(eventType, 'token.grant.refresh_token')",
+    members={
+        "id": "uuid",
+        "time": "published",
+        "agent.id": f"{_OKTA_ACTS_ITSELF} && actor.id || client.id || transaction.detail.requestApiTokenId",
+        "agent.type": f"({_OKTA_ACTS_ITSELF} && actor.id || client.id) && 'oauth-client' || 'api-token'",
+        # Whoever fails to authenticate may name any client.
+        "agent.self_asserted": "outcome.reason == 'invalid_client' || null",
+        "principal.id": "actor.type == 'User' && actor.alternateId"
+        f" || {_OKTA_GRANT} && (target[?type == 'User'].alternateId | [0])",
+        "type": f"{_OKTA_GRANT} && ({_OKTA_GRANT_TYPE} == 'refresh_token' && 'token.refresh'"
+        f" || ends_with({_OKTA_GRANT_TYPE} || '', ':token-exchange') && 'token.exchange' || 'token.request')"
+        " || contains(eventType, 'token.revoke') && 'token.revoke'"
+        " || eventType == 'app.oauth2.client.lifecycle.create' && 'client.register'"
+        " || starts_with(eventType, 'app.oauth2.client.') && 'client.change' || 'admin'",
+        "action": "eventType",
+        "effect": "starts_with(eventType, 'app.oauth2.') && 'unknown' || contains(eventType, '.delete') && 'delete'"
+        " || 'admin'",
+        "resource.type": f"target[?!contains({_OKTA_TOKENS}, type)].type | [0]",
+        "resource.id": f"target[?!contains({_OKTA_TOKENS}, type)].id | [0]",
+        "outcome": f"outcome.result == 'FAILURE' && contains({_OKTA_REFUSALS}, outcome.reason) && 'DENY'"
+        " || outcome.result",
+        "error": "contains(['FAILURE', 'DENY'], outcome.result) && outcome.reason",
+        "client.ip": "client.ipAddress",
+        "client.user_agent": "client.userAgent.rawUserAgent",
+        "credential.token_id": "sha256(target[?type == 'access_token'].id | [0])",
+        "session": "authenticationContext.externalSessionId != 'unknown' && authenticationContext.externalSessionId",
+        "attributes.grant_type": _OKTA_GRANT_TYPE,
+    },
+    values={
+        "outcome": {
+            "SUCCESS": "success",
+            "ALLOW": "success",
+            "SKIPPED": "success",
+            "DENY": "denied",
+            "CHALLENGE": "denied",
+            "*": "error",
+        },
+    },
+)
+"""Okta System Log: of its API, a log stream or an event hook."""
+
+_ENTRA_APP_ALONE = "servicePrincipalId && servicePrincipalId != ''"
+_ENTRA_UNPROVEN = ("7000215", "7000216", "7000222", "700027", "700024", "7002181")
+"""Errors of whoever does not prove to be the client: a wrong or expired secret, a wrong assertion."""
+_ENTRA_REFUSALS = ("50105", "50126", "50079", "50076", "53000", "53001", "53002", "53003", "53004", "65001", "70043")
+"""Errors by which the directory refuses: not assigned, no consent, conditional access, a revoked grant."""
+
+ENTRA_SIGN_IN = MappingSpec(
+    anonymous="skip",
+    when=f"createdDateTime && ({_ENTRA_APP_ALONE} || isInteractive == `false` || isInteractive == 'false')",
+    members={
+        "id": "id",
+        "time": "createdDateTime",
+        "agent.id": "appId",
+        "agent.type": f"contains(signInEventTypes || `[]`, 'managedIdentity') && 'managed-identity'"
+        f" || {_ENTRA_APP_ALONE} && 'service-principal' || 'delegated-app'",
+        # Whoever fails to authenticate may name any client.
+        "agent.self_asserted": f"contains(`{json.dumps(_ENTRA_UNPROVEN)}`, to_string(status.errorCode)) || null",
+        "principal.id": f"!({_ENTRA_APP_ALONE}) && (userPrincipalName || userId) || null",
+        "type": "incomingTokenType == 'refreshToken' && 'token.refresh' || 'token.request'",
+        "action": "incomingTokenType == 'refreshToken' && 'token.refresh' || 'token.request'",
+        "resource.target": "resourceDisplayName",
+        "resource.audience": "resourceId",
+        "outcome": "status.errorCode",
+        # Not `failureReason`: codes are the same for all, its texts hold names.
+        "error": "to_string(status.errorCode) != '0' && to_string(status.errorCode) || null",
+        "client.ip": "ipAddress",
+        "client.user_agent": "userAgent",
+        "credential.method": "clientCredentialType",
+        "credential.thumbprint": "servicePrincipalCredentialThumbprint",
+        "credential.token_id": "sha256(uniqueTokenIdentifier)",
+        "attributes.app": "appDisplayName || servicePrincipalName",
+        "attributes.conditional_access": "conditionalAccessStatus",
+    },
+    values={
+        "outcome": {"0": "success", **dict.fromkeys((*_ENTRA_UNPROVEN, *_ENTRA_REFUSALS), "denied"), "*": "error"},
+        "credential.method": {
+            "clientSecret": "client_secret_post",
+            "certificate": "private_key_jwt",
+            "clientAssertion": "private_key_jwt",
+            "federatedIdentityCredential": "private_key_jwt",
+            "managedIdentity": "managed_identity",
+        },
+    },
+)
+"""Microsoft Entra sign-ins of service principals, managed identities and apps for users: of Graph or Azure Monitor."""
+
+_GITHUB_APP = "(actor_is_bot || actor_is_agent || ends_with(actor || '', '[bot]'))"
+_GITHUB_OAUTH = "oauth_application_id && join(':', ['oauth-app', to_string(oauth_application_id)])"
+_GITHUB_CREDENTIAL_NAME = (
+    "programmatic_access_type && (token_id && join(':', ['token', to_string(token_id)])"
+    " || hashed_token && join(':', ['token', sha256(hashed_token)]))"
+)
+_GITHUB_ADMINISTRATION = (
+    "['business', 'environment', 'hook', 'integration', 'integration_installation', 'members',"
+    " 'oauth_application', 'org', 'org_credential_authorization', 'personal_access_token', 'protected_branch',"
+    " 'repository_ruleset', 'role', 'team']"
+)
+
+GITHUB_AUDIT = MappingSpec(
+    anonymous="skip",
+    time_format="ms",
+    when='action && "@timestamp"',
+    members={
+        "id": '"_document_id"',
+        "time": '"@timestamp"',
+        "agent.id": f"{_GITHUB_APP} && actor || {_GITHUB_OAUTH} || {_GITHUB_CREDENTIAL_NAME}",
+        "agent.type": f"{_GITHUB_APP} && 'app' || oauth_application_id && 'oauth-app'"
+        " || actor == 'deploy_key' && 'deploy-key' || 'access-token'",
+        "principal.id": f"!{_GITHUB_APP} && actor != 'deploy_key' && (external_identity_nameid || actor) || null",
+        "type": f"contains({_GITHUB_ADMINISTRATION}, before(action, '.')) && 'admin' || 'api.call'",
+        # Routes name no object; paths do.
+        "action": "action == 'api.request' && join(' ', [request_method || '-', route || '-']) || action",
+        "effect": f"contains({_GITHUB_ADMINISTRATION}, before(action, '.')) && 'admin' || operation_type"
+        " || request_method || action",
+        "resource.id": "repo || user || org",
+        "resource.target": "repo || org",
+        "outcome": "status_code || 'success'",
+        "status": "status_code",
+        "client.ip": "actor_ip",
+        "client.user_agent": "user_agent",
+        # A hash already, by which GitHub's own search finds a token: so it is hashed again.
+        "credential.token_id": "sha256(hashed_token)",
+        "credential.method": "programmatic_access_type",
+        "attributes.org": "org",
+        "attributes.token_scopes": "token_scopes",
+    },
+    values={
+        "outcome": {**OUTCOME_OF_STATUS, "success": "success"},
+        "effect": {
+            **EFFECT_OF_METHOD,
+            "admin": "admin",
+            "access": "read",
+            "create": "write",
+            "modify": "write",
+            "restore": "write",
+            "transfer": "write",
+            "remove": "delete",
+            "git.clone": "read",
+            "git.fetch": "read",
+            "git.push": "write",
+        },
+    },
+)
+"""GitHub's audit log: of its API, an export or a stream."""
+
+_KUBERNETES_EXTRA = 'user.extra."authentication.kubernetes.io/{}"[0]'
+_KUBERNETES_OF_ROLES = "objectRef.apiGroup == 'rbac.authorization.k8s.io'"
+_KUBERNETES_CHANGES = "!contains(['get', 'list', 'watch'], verb)"
+_KUBERNETES_RESOURCE = "join('/', [objectRef.resource, objectRef.subresource || ''][?@ != ''])"
+
+KUBERNETES_AUDIT = MappingSpec(
+    anonymous="skip",
+    # A request is told at several stages; one that is watched begins to be answered, and ends when nobody looks.
+    when="contains(['ResponseComplete', 'Panic'], stage) && user.username != 'system:anonymous'",
+    members={
+        "id": "join('-', [auditID, stage])",
+        "time": "requestReceivedTimestamp || stageTimestamp",
+        "agent.id": "user.username",
+        "agent.type": "starts_with(user.username, 'system:serviceaccount:') && 'service-account'"
+        " || starts_with(user.username, 'system:node:') && 'node'"
+        " || starts_with(user.username, 'system:') && 'component' || 'user'",
+        "agent.instance": _KUBERNETES_EXTRA.format("pod-name"),
+        "principal.id": "impersonatedUser.username",
+        "type": "objectRef.resource == 'serviceaccounts' && objectRef.subresource == 'token' && 'token.request'"
+        f" || {_KUBERNETES_OF_ROLES} && {_KUBERNETES_CHANGES} && 'admin' || 'api.call'",
+        "action": f"join(' ', [verb, objectRef.resource && {_KUBERNETES_RESOURCE} || no_query(requestURI) || '-'])",
+        "effect": f"{_KUBERNETES_OF_ROLES} && {_KUBERNETES_CHANGES} && 'admin' || verb",
+        "resource.type": "objectRef.resource",
+        "resource.id": "objectRef.name && join('/', [objectRef.namespace || '-', objectRef.name])",
+        "resource.target": "objectRef.namespace",
+        "outcome": "responseStatus.code || stage",
+        "status": "responseStatus.code",
+        # Not `responseStatus.message`: it quotes what was sent.
+        "error": "responseStatus.reason",
+        "client.ip": "sourceIPs[0]",
+        "client.user_agent": "userAgent",
+        "credential.token_id": f"sha256({_KUBERNETES_EXTRA.format('credential-id')})",
+    },
+    values={
+        "outcome": OUTCOME_OF_STATUS,
+        "effect": {
+            "admin": "admin",
+            **dict.fromkeys(("get", "list", "watch"), "read"),
+            **dict.fromkeys(("create", "update", "patch", "post", "put"), "write"),
+            **dict.fromkeys(("delete", "deletecollection"), "delete"),
+            "*": "unknown",
+        },
+    },
+)
+"""Audit events of a Kubernetes API server: of its log, its webhook, or what a cloud ships of it."""
+
+AUDIT_LOG_PRESETS: Mapping[str, MappingSpec] = {
+    "aws-cloudtrail": AWS_CLOUDTRAIL,
+    "okta": OKTA,
+    "entra-signin": ENTRA_SIGN_IN,
+    "github-audit": GITHUB_AUDIT,
+    "kubernetes-audit": KUBERNETES_AUDIT,
+}

@@ -1,0 +1,311 @@
+"""Records of files as native events: which format each file has, and what became of its records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ..errors import ConfigError, MalformedEvent
+from ..file_source import ByteProgress
+from ..formats.format_registry import create_parser
+from ..formats.history_decoding import native_history_record
+from ..formats.raw_records import FormatParser, ParsedRecords, RawRecord
+from ..formats.record_mapping import ATTRIBUTE_PREFIX, MEMBER_KINDS, REQUIRED_MEMBERS, MappingSpec, RecordMapping
+from .format_detection import describe_record, most_common_format, record_format
+from .record_files import RecordFile, is_lines, recognise_file, require_files
+
+DETECTION_RECORDS = 20
+MAX_SHOWN_PROBLEMS = 5
+NATIVE, MAPPING = "native", "mapping"
+FORMATS_WITHOUT_MAPPING = (NATIVE, "ndjson", "cloudevents")
+
+
+class FormatChoice(NamedTuple):
+    """What the operator says of the records.
+
+    Attributes:
+        name: of a format; None = told by the records.
+        mapping: complete, or changes to that of the format; None = there is none.
+        mapping_file: where the mapping stands.
+    """
+
+    name: str | None = None
+    mapping: MappingSpec | None = None
+    mapping_file: Path | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True if nothing is said."""
+        return self.name is None and self.mapping is None
+
+
+class UnknownFormat(ConfigError):
+    """Records show no format that is known, and none was given.
+
+    Args:
+        seen: which file, and what its first record looks like.
+        advice: what the operator can do.
+    """
+
+    code = "unknown_format"
+
+    def __init__(self, seen: str, advice: str) -> None:
+        super().__init__(f"{seen}. {advice}")
+        self.seen = seen
+
+
+class FormattedFile(NamedTuple):
+    """A file whose format is known.
+
+    Attributes:
+        file: recognised.
+        format_name: of its records.
+        parser: of that format.
+        detected: whether the records told it.
+    """
+
+    file: RecordFile
+    format_name: str
+    parser: FormatParser
+    detected: bool
+
+    @property
+    def is_native_lines(self) -> bool:
+        """True if the file can be read as it is: native events, one a line, plain or gzip."""
+        return self.format_name == NATIVE and self.file.cutting == "lines" and self.file.packing in ("none", "gzip")
+
+
+def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
+    """Which format a file has. An empty one counts as native.
+
+    Raises:
+        UnknownFormat: the records show none.
+        ConfigError: there is no such format, or the mapping is wrong.
+        UnreadableFile: as `RecordFile.records`.
+    """
+    records = [record for record in islice(file.records(), DETECTION_RECORDS) if isinstance(record, bytes)]
+    name, detected = choice.name, False
+    if name is None and choice.mapping is not None and not _missing_members(choice.mapping):
+        name = MAPPING
+    if name is None:
+        name, detected = most_common_format(records), True
+        if name is None and records:
+            raise unknown_format(file.name, choice, records[0])
+    name = name or NATIVE
+    is_table = file.cutting in ("csv", "parquet")
+    parser = _NativeTableParser() if is_table and name == NATIVE else _make_parser(name, choice)
+    return FormattedFile(file, name, parser, detected)
+
+
+def _make_parser(name: str, choice: FormatChoice) -> FormatParser:
+    try:
+        return create_parser(name, choice.mapping)
+    except ConfigError as error:
+        where = "" if choice.mapping_file is None else f"{choice.mapping_file}: "
+        raise ConfigError(f"{where}{error}") from None
+
+
+def _missing_members(mapping: MappingSpec) -> list[str]:
+    return [name for name in REQUIRED_MEMBERS if not mapping.members.get(name)]
+
+
+def unknown_format(name: str, choice: FormatChoice, record: bytes) -> UnknownFormat:
+    """Error for records that show no format: what the first of them is, and what to do."""
+    seen = f"{name}: the format is not known; record 1 is {describe_record(record)}"
+    if choice.mapping is not None:
+        missing = ", ".join(f"`{name}`" for name in _missing_members(choice.mapping))
+        return UnknownFormat(
+            seen,
+            f"The mapping {choice.mapping_file} has no {missing}: complete it, or name the format whose mapping it"
+            " changes (--format)",
+        )
+    return UnknownFormat(
+        seen,
+        "Name it (--format envoy, keycloak, …), or say in a file what is what (--mapping FILE);"
+        f" `trustwatch mapping try FILE {name}` shows what the file makes of it",
+    )
+
+
+class _NativeTableParser:
+    """Parser of tables whose columns are called as the members of native events: their cells are texts.
+
+    Empty cells are left out of a record, so attributes are known once a row has them.
+    """
+
+    def __init__(self) -> None:
+        self._attributes: set[str] = set()
+        self._mapping = self._make_mapping()
+
+    def _make_mapping(self) -> RecordMapping:
+        attributes = {name: json.dumps(name) for name in sorted(self._attributes)}
+        return RecordMapping(MappingSpec(members={name: name for name in MEMBER_KINDS} | attributes))
+
+    def __call__(self, value: bytes, headers: Mapping[str, str]) -> ParsedRecords:
+        """Parse one row. Headers are not read."""
+        names = {name for name in msgspec.json.decode(value) if name.startswith(ATTRIBUTE_PREFIX)} - {ATTRIBUTE_PREFIX}
+        if not names <= self._attributes:
+            self._attributes |= names
+            self._mapping = self._make_mapping()
+        return self._mapping(value, headers)
+
+
+class HistoryConverter:
+    """Turns files into native events, and counts what is none.
+
+    Args:
+        choice: what the operator says of the records.
+        tell: called with each message.
+    """
+
+    def __init__(self, choice: FormatChoice, tell: Callable[[str], None]) -> None:
+        self.choice = choice
+        self.events = 0
+        self.malformed = 0
+        self.skipped = 0
+        self.paths: list[Path] = []
+        """Files that were found."""
+        self._tell = tell
+
+    def is_native(self, head: bytes) -> bool:
+        """True if a stream that begins so can be read as it comes: native events, one a line. An empty one can."""
+        if not self.choice.is_open:
+            return self.choice.mapping is None and self.choice.name == NATIVE
+        lines = [line for line in head.split(b"\n")[:DETECTION_RECORDS] if line.strip()]
+        return not lines or (is_lines(head) and most_common_format(lines) == NATIVE)
+
+    def find(self, path: Path, name: str | None = None) -> list[FormattedFile]:
+        """The files that *path* stands for: itself, or what a folder holds.
+
+        In a folder, files of no known format are left out and told of: others write there, too.
+
+        Raises:
+            ConfigError: nothing there can be read as records of a known format.
+        """
+        if not path.is_dir():
+            return [self._find_file(path, name)]
+        found, left_out = [], []
+        for inner in require_files(path):
+            try:
+                found.append(self._find_file(inner, None))
+            except UnknownFormat as error:
+                left_out.append(error)
+        if not found:
+            raise left_out[0]
+        for unknown in left_out[:MAX_SHOWN_PROBLEMS]:
+            self._tell(f"left out: {unknown.seen}")
+        if left_out:
+            self._tell(f"{path}: {len(left_out)} of {len(found) + len(left_out)} files are left out")
+        return found
+
+    def _find_file(self, path: Path, name: str | None) -> FormattedFile:
+        found = choose_format(recognise_file(path, name), self.choice)
+        self.paths.append(path)
+        return found
+
+    def tell_formats(self, files: Sequence[FormattedFile]) -> None:
+        """Say which formats were recognised."""
+        counts: dict[str, int] = {}
+        for formatted in files:
+            if formatted.detected:
+                counts[formatted.format_name] = counts.get(formatted.format_name, 0) + 1
+        for name, number in counts.items():
+            of_several = f", {number} of {len(files)} files" if len(counts) > 1 else ""
+            self._tell(f"format: {name} (detected){of_several}")
+
+    def convert(self, files: Sequence[FormattedFile], progress: ByteProgress = lambda _: None) -> Iterator[bytes]:
+        """Native events of the files, one a line, in the order of the records; told and counted is what is none.
+
+        Args:
+            files: found before.
+            progress: called with the bytes read so far, of `total_bytes(files)`.
+
+        Raises:
+            ConfigError: no record at all became an event.
+            UnreadableFile: as `RecordFile.records`.
+        """
+        before = self.events, self.skipped, self.malformed
+        done = 0
+        for formatted in files:
+            yield from self._events_of(formatted, partial(_add_progress, progress, done))
+            done += formatted.file.path.stat().st_size
+        events, skipped, malformed = (
+            now - then for now, then in zip((self.events, self.skipped, self.malformed), before, strict=True)
+        )
+        summary = "".join(
+            f", {number} {what}"
+            for number, what in ((skipped, "skipped (no audit events of an agent)"), (malformed, "malformed"))
+            if number
+        )
+        if not events and (skipped or malformed):
+            with_mapping = files[0].format_name not in FORMATS_WITHOUT_MAPPING
+            advice = f"; {self._advice(files[0])}" if with_mapping else ""
+            raise ConfigError(f"{_names(files)}: no record became an event{summary}{advice}")
+        self._tell(f"read {events} events of {_names(files)}{summary}")
+
+    def _events_of(self, formatted: FormattedFile, progress: ByteProgress) -> Iterator[bytes]:
+        for number, record in enumerate(formatted.file.records(progress), 1):
+            if isinstance(record, MalformedEvent):
+                self._refuse(formatted, number, record, b"")
+                continue
+            try:
+                parsed = formatted.parser(record, {})
+            except MalformedEvent as error:
+                self._refuse(formatted, number, error, record)
+                continue
+            self._count_skipped(formatted, number, record, parsed.skipped)
+            for raw in parsed.records:
+                event = self._native(formatted, number, raw)
+                if event is not None:
+                    self.events += 1
+                    yield event
+
+    def _count_skipped(self, formatted: FormattedFile, number: int, record: bytes, skipped: int) -> None:
+        """Records that are none by design; one of another format only seems so."""
+        if skipped and record_format(record) not in (None, formatted.format_name):
+            self._refuse(formatted, number, MalformedEvent(f"no record of `{formatted.format_name}`"), record)
+        else:
+            self.skipped += skipped
+
+    def _native(self, formatted: FormattedFile, number: int, raw: RawRecord) -> bytes | None:
+        try:
+            native = raw.raw if raw.to_native is None else raw.to_native()
+            event, _ = native_history_record(native)
+        except MalformedEvent as error:
+            self._refuse(formatted, number, error, raw.raw)
+            return None
+        return event.replace(b"\r", b" ").replace(b"\n", b" ")  # JSON has them between its parts alone
+
+    def _refuse(self, formatted: FormattedFile, number: int, error: MalformedEvent, raw: bytes) -> None:
+        self.malformed += 1
+        if self.malformed <= MAX_SHOWN_PROBLEMS:
+            other = record_format(raw)
+            seems = f"; it looks like `{other}`" if other not in (None, formatted.format_name) else ""
+            self._tell(f"{formatted.file.name}, record {number}: {error.reason} - at `{error.path}`{seems}")
+        if self.malformed == 1 and formatted.format_name not in FORMATS_WITHOUT_MAPPING:
+            self._tell(self._advice(formatted))
+        if self.malformed == MAX_SHOWN_PROBLEMS:
+            self._tell("further records that are no events are counted only")
+
+    def _advice(self, formatted: FormattedFile) -> str:
+        mapping = self.choice.mapping_file or formatted.format_name
+        also = "" if self.choice.mapping_file is None or self.choice.name is None else f" --format {self.choice.name}"
+        return f"`trustwatch mapping try {mapping} {formatted.file.name}{also}` shows member by member what is missing"
+
+
+def total_bytes(files: Sequence[FormattedFile]) -> int:
+    """Size of the files on disk."""
+    return sum(formatted.file.path.stat().st_size for formatted in files)
+
+
+def _add_progress(progress: ByteProgress, before: int, done: int) -> None:
+    progress(before + done)
+
+
+def _names(files: Sequence[FormattedFile]) -> str:
+    return files[0].file.name if len(files) == 1 else f"{len(files)} files"

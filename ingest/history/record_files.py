@@ -1,0 +1,285 @@
+"""Files of records, whatever packs them and however records stand in them.
+
+gzip, zstd and Parquet are recognised by their first bytes, the rest by the first lines: JSON lines and other lines of a
+log, JSON (an array, an object that wraps records, objects behind each other), CSV with a header.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from ..archive.archive_files import POSITION_FILE
+from ..errors import ConfigError, MalformedEvent
+from ..events import decode_json
+from ..extras import require_extra
+from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile
+from ..formats.wrapped_records import wrapped_array
+from ..log.log_segments import segment_bases
+from .json_cutting import BrokenJson, JsonCutter
+from .table_rows import column_delimiter, row_record
+
+HEAD_BYTES = 64 * 1024
+"""Bytes by which a file is recognised."""
+
+Packing = Literal["none", "gzip", "zstd", "parquet"]
+Cutting = Literal["lines", "json", "csv", "parquet"]
+CutRecord = bytes | MalformedEvent
+"""A record, or what is wrong with a place where one should be."""
+
+_PACKINGS: dict[bytes, Packing] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "parquet"}
+_OTHER_FILES = {
+    b"PK\x03\x04": "a zip archive: unpack it first",
+    b"BZh": "packed with bzip2: unpack it first",
+    b"\xfd7zXZ": "packed with xz: unpack it first",
+    codecs.BOM_UTF16_LE: "UTF-16: write it as UTF-8",
+    codecs.BOM_UTF16_BE: "UTF-16: write it as UTF-8",
+}
+_LOG_NAME = re.compile(r".*\.(json|jsonl|ndjson|log|txt|csv|tsv|parquet|gz|zst)", re.IGNORECASE)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class RecordFile(NamedTuple):
+    """One file, recognised.
+
+    Attributes:
+        path: where it is.
+        name: as messages call it.
+        packing: what packs it.
+        cutting: how records stand in it.
+        delimiter: of a CSV.
+    """
+
+    path: Path
+    name: str
+    packing: Packing
+    cutting: Cutting
+    delimiter: str = ","
+
+    def records(self, progress: ByteProgress | None = None) -> Iterator[CutRecord]:
+        """The records, in order.
+
+        Args:
+            progress: called with the bytes read so far, as stored on disk.
+
+        Raises:
+            UnreadableFile: damaged, cut off, or no JSON from some record on.
+            ConfigError: an extra is missing.
+        """
+        if self.cutting == "parquet":
+            yield from _parquet_records(self.path, self.name)
+            return
+        with _readable(self.name), _unpacked(self.path, self.name, self.packing, progress) as stream:
+            if self.cutting == "json":
+                yield from _json_records(stream, self.name)
+            elif self.cutting == "csv":
+                yield from _csv_records(stream, self.delimiter, self.name)
+            else:
+                yield from _lines(stream, self.name)
+
+
+def recognise_file(path: Path, name: str | None = None) -> RecordFile:
+    """Look at the beginning of a file.
+
+    Raises:
+        UnreadableFile: it can not be read, or is nothing that holds records.
+        ConfigError: an extra is missing.
+    """
+    name = name or str(path)
+    with _readable(name):
+        with path.open("rb") as file:
+            first = file.read(8)
+        packing = _packing(first)
+        if packing == "parquet":
+            return RecordFile(path, name, packing, "parquet")
+        with _unpacked(path, name, packing) as stream:
+            head = stream.read(HEAD_BYTES)
+    _check_text(name, head)
+    cutting, delimiter = _recognise_cutting(name, head)
+    return RecordFile(path, name, packing, cutting, delimiter)
+
+
+def _packing(first: bytes) -> Packing:
+    for sign, packing in _PACKINGS.items():
+        if first.startswith(sign):
+            return packing
+    return "none"
+
+
+def is_lines(head: bytes) -> bool:
+    """True if the beginning of a stream shows that it is text of one record a line."""
+    packed = any(head.startswith(sign) for sign in (*_PACKINGS, *_OTHER_FILES))
+    return not packed and _recognise_cutting("", head.removeprefix(codecs.BOM_UTF8))[0] == "lines"
+
+
+def log_files(folder: Path) -> list[Path]:
+    """Files below a folder whose names are those of logs, in the order of their paths.
+
+    Hidden ones are not among them, nor what an archive or an event log of ours holds: these are named by themselves.
+    """
+    found = [path for path in folder.rglob("*") if _LOG_NAME.fullmatch(path.name) and path.is_file()]
+    archives = {mark.parent for mark in folder.rglob(POSITION_FILE)}
+    event_logs = {parent for parent in {path.parent for path in found} if segment_bases(parent)}
+    return sorted(
+        path
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (archives | event_logs) & {*path.parents}
+    )
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        raise UnreadableFile(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextmanager
+def _unpacked(path: Path, name: str, packing: Packing, progress: ByteProgress | None = None) -> Iterator[Any]:
+    """The stream of what a file holds, without a byte order mark."""
+    with path.open("rb") as file:
+        stream: Any = file
+        if packing == "gzip":
+            stream = gzip.GzipFile(fileobj=file)
+        elif packing == "zstd":
+            require_extra("archive", f"{name} is packed with zstd")
+            from ..archive.foreign_tables import open_zstd
+
+            stream = open_zstd(file)
+        yield _WithoutMark(stream, lambda: None if progress is None else progress(file.tell()))
+
+
+class _WithoutMark:
+    """A stream without its byte order mark; *on_read* is called with each block."""
+
+    def __init__(self, stream: Any, on_read: Callable[[], None]) -> None:
+        self._stream = stream
+        self._on_read = on_read
+        self._first = True
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; empty at the end."""
+        block: bytes = self._stream.read(size)
+        self._on_read()
+        if self._first:
+            self._first = False
+            block = block.removeprefix(codecs.BOM_UTF8) or self._stream.read(size)
+        return block
+
+
+def _check_text(name: str, head: bytes) -> None:
+    for sign, what in _OTHER_FILES.items():
+        if head.startswith(sign):
+            raise UnreadableFile(f"{name}: is {what}")
+    strange = head.decode("utf-8", "replace").count("\ufffd")  # a few stand in many logs: they are their records' fault
+    if b"\0" in head or strange * 10 > len(head):
+        raise UnreadableFile(f"{name}: is no text in UTF-8, and no gzip, zstd or Parquet: no log that can be read")
+
+
+def _recognise_cutting(name: str, head: bytes) -> tuple[Cutting, str]:
+    lines = head.strip().split(b"\n")
+    first = lines[0].strip()
+    if first[:1] == b"[":
+        return ("json" if head.strip()[1:].lstrip()[:1] in (b"{", b"[", b"]", b"") else "lines"), ","
+    if first[:1] == b"{":
+        return _cutting_of_objects(lines), ","
+    delimiter = column_delimiter([line.decode(errors="replace") for line in lines[:2]])
+    if delimiter is not None:
+        return "csv", delimiter
+    if re.search(r"\.[ct]sv(\.|$)", name):
+        raise UnreadableFile(
+            f"{name}: its first line is no header: it must name the columns, each once (`time,agent,action,…`)"
+        )
+    return "lines", ","
+
+
+def _cutting_of_objects(lines: list[bytes]) -> Cutting:
+    """Lines where one of the first is a whole object that wraps nothing; else JSON."""
+    for line in lines[:5]:
+        try:
+            return "lines" if wrapped_array(decode_json(_members.decode, line)) is None else "json"
+        except MalformedEvent:
+            continue
+    return "json"
+
+
+def _json_records(stream: Any, name: str) -> Iterator[bytes]:
+    try:
+        yield from JsonCutter(stream).records()
+    except BrokenJson as error:
+        raise UnreadableFile(f"{name}, {error}") from None
+
+
+def _lines(stream: Any, name: str) -> Iterator[bytes]:
+    rest = b""
+    while block := stream.read(BLOCK_BYTES):
+        *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            raise UnreadableFile(f"{name}: a line has more than {MAX_LINE_BYTES} bytes")
+        yield from filter(None, map(bytes.strip, lines))
+    if rest.strip():
+        yield rest.strip()
+
+
+class _RawStream(io.RawIOBase):
+    """What the standard library's readers of text want."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def _csv_records(stream: Any, delimiter: str, name: str) -> Iterator[CutRecord]:
+    text = io.TextIOWrapper(io.BufferedReader(_RawStream(stream), BLOCK_BYTES), "utf-8", "replace", newline="")
+    csv.field_size_limit(MAX_LINE_BYTES)
+    rows = csv.reader(text, delimiter=delimiter)
+    try:
+        header = [cell.strip() for cell in next(rows)]
+        for row in rows:
+            if len(row) == len(header):
+                yield row_record(dict(zip(header, row, strict=True)))
+            elif row:
+                yield MalformedEvent(f"the row has {len(row)} cells, the header {len(header)}")
+    except csv.Error as error:
+        raise UnreadableFile(f"{name}, line {rows.line_num}: no CSV: {error}") from None
+
+
+def _parquet_records(path: Path, name: str) -> Iterator[bytes]:
+    require_extra("archive", f"{name} is Parquet")
+    from ..archive.foreign_tables import parquet_rows
+
+    return map(row_record, parquet_rows(path))
+
+
+def require_files(folder: Path) -> list[Path]:
+    """`log_files`, of which there must be some. Raises ConfigError."""
+    if (folder / POSITION_FILE).exists():
+        raise ConfigError(f"{folder}: is an archive, not a folder of logs: `trustwatch convert {folder} --out …` first")
+    found = log_files(folder)
+    if not found:
+        raise ConfigError(
+            f"{folder}: neither an archive (it has a `{POSITION_FILE}`), nor an event log (`log` in the service's"
+            " data_dir), nor logs: nothing in it is called *.json, *.jsonl, *.ndjson, *.log, *.txt, *.csv, *.tsv,"
+            " *.parquet, *.gz or *.zst"
+        )
+    return found

@@ -1,0 +1,257 @@
+"""Audit logs of clouds, directories and platforms: who is the agent, what it did, and that no secret passes.
+
+The records in `lines/` were written by hand in the shape that each vendor documents:
+
+- CloudTrail: docs.aws.amazon.com/awscloudtrail, "CloudTrail record contents" and "userIdentity element"
+- Okta: developer.okta.com, "System Log API", LogEvent
+- Entra: learn.microsoft.com/graph, "signIn resource type" (beta)
+- GitHub: docs.github.com, "Audit log events for your enterprise", "Identifying audit log events performed by an access
+  token"
+- Kubernetes: kubernetes.io, "Auditing" and "kube-apiserver Audit Configuration (v1)"
+
+Whatever may not pass has `SECRET` in it.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from trustwatch.ingest.formats.audit_log_presets import AUDIT_LOG_PRESETS
+from trustwatch.ingest.formats.format_registry import FORMATS
+from trustwatch.ingest.formats.record_mapping import MappingSpec
+from trustwatch.ingest.formats.wrapped_records import WRAPPER_MEMBERS, unwrap_value
+
+from ...support.format_samples import AUDIT_LOG_SAMPLES, LINES, Taken, audit_log_records, one, taken
+
+Row = tuple[str, str | None, str | None, str, str, str | None, str]
+"""Agent, its type, principal, type, action, effect, outcome."""
+
+
+def sample(name: str) -> bytes:
+    """The file of a format."""
+    return (LINES / AUDIT_LOG_SAMPLES[name][0]).read_bytes()
+
+
+def rows(found: Taken) -> list[Row]:
+    """Events as lines of a table."""
+    return [
+        (
+            event["agent"]["id"],
+            event["agent"].get("type"),
+            event.get("principal", {}).get("id"),
+            event["type"],
+            event["action"],
+            event.get("effect"),
+            event["outcome"],
+        )
+        for event in found.events
+    ]
+
+
+@pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
+def test_nothing_secret_passes(name: str) -> None:
+    """Of what records hold besides the mapped members: credentials, parameters, answers, texts of errors."""
+    raw = sample(name)
+    found = taken(name, raw)
+
+    assert raw.count(b"SECRET") >= 5
+    assert found.refusals == [] and len(found.events) >= 5
+    assert "SECRET" not in json.dumps(found.events)
+
+
+@pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
+def test_records_come_one_by_one_in_arrays_and_wrapped(name: str) -> None:
+    """As lines, as a list of an API, as an export, and in what shippers put around a line: the same events."""
+    records = audit_log_records(name)
+    whole = taken(name, sample(name))
+    singles = [taken(name, record) for record in records]
+    shipped = [taken(name, {"@timestamp": "x", "message": json.dumps(record)}) for record in records]
+
+    assert taken(name, records) == whole
+    assert taken(name, {"more": 1, AUDIT_LOG_SAMPLES[name][1]: records}) == whole
+    assert [event for found in singles for event in found.events] == whole.events
+    assert [event["action"] for found in shipped for event in found.events] == [row[4] for row in rows(whole)]
+    assert sum(found.skipped for found in singles) == whole.skipped > 0
+
+
+@pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
+def test_presets_are_formats_that_a_mapping_may_change(name: str) -> None:
+    """A tenant and an issuer are what most have to add."""
+    spec = MappingSpec(members={"tenant": "'acme'", "agent.issuer": "'https://as.example'", "agent.type": ""})
+
+    changed = taken(name, sample(name), spec)
+
+    assert name in FORMATS and AUDIT_LOG_SAMPLES[name][1] in WRAPPER_MEMBERS
+    assert {(event["tenant"], event["agent"]["issuer"]) for event in changed.events} == {("acme", "https://as.example")}
+    assert not any("type" in event["agent"] for event in changed.events)
+
+
+ACCOUNT = "arn:aws:iam::111122223333:"
+
+
+def test_cloudtrail() -> None:
+    """Roles are agents whatever their sessions are called; people at the console, and root, are none."""
+    found = taken("aws-cloudtrail", sample("aws-cloudtrail"))
+    orders, runner = f"{ACCOUNT}role/orders-agent", f"{ACCOUNT}user/ci-runner"
+    person = f"{ACCOUNT}role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_0123456789abcdef"
+
+    assert rows(found) == [
+        (orders, "role", "ann@example.com", "api.call", "dynamodb:GetItem", "read", "success"),
+        (orders, "role", None, "token.request", "sts:AssumeRole", "read", "success"),
+        (runner, "iam-user", None, "api.call", "ec2:RunInstances", "write", "denied"),
+        (runner, "iam-user", None, "api.call", "lambda:UpdateFunctionConfiguration20150331v2", "write", "success"),
+        (person, "sso-role", "ann@example.com", "admin", "iam:AttachRolePolicy", "admin", "success"),
+        (
+            "system:serviceaccount:shop:orders",
+            "web-identity",
+            None,
+            "token.request",
+            "sts:AssumeRoleWithWebIdentity",
+            "read",
+            "success",
+        ),
+        (orders, "role", None, "api.call", "s3:DeleteObject", "delete", "error"),
+        ("lambda.amazonaws.com", "aws-service", None, "token.request", "sts:AssumeRole", "read", "success"),
+    ]
+    assert found.skipped == 2
+    resources = [event["resource"].get("id") for event in found.events]
+    assert resources[0].endswith("table/orders") and resources[1].endswith("role/reader")
+    assert resources[2:4] == [None, "mailer"] and resources[6] == "arn:aws:s3:::invoices/2026/03.pdf"
+    assert [event.get("error") for event in found.events[2:3]] == ["Client.UnauthorizedOperation"]
+    assert [("ip" in event["client"], "session" in event) for event in found.events[3:]] == [
+        (True, False),
+        (True, True),
+        (True, False),
+        (True, True),
+        (False, False),
+    ]
+
+
+def test_cloudtrail_of_eventbridge_and_of_tables() -> None:
+    """EventBridge puts a record into `detail`; tables write truth values as texts."""
+    record = audit_log_records("aws-cloudtrail")[3]
+    delivered = {"version": "0", "id": "x", "detail-type": "AWS API Call via CloudTrail", "detail": record}
+
+    event = one("aws-cloudtrail", {**record, "readOnly": "false"})
+
+    assert one("aws-cloudtrail", delivered) == one("aws-cloudtrail", record) == event
+    assert taken("aws-cloudtrail", {**record, "sessionCredentialFromConsole": "true"}).skipped == 1
+
+
+def test_okta() -> None:
+    """Clients are agents, and API tokens; people who sign in, and Okta itself, are none."""
+    found = taken("okta", sample("okta"))
+    grant, agent, ann = "app.oauth2.as.token.grant", "0oa1agent", "ann@example.com"
+
+    assert rows(found) == [
+        (agent, "oauth-client", ann, "token.request", f"{grant}.access_token", "unknown", "success"),
+        (agent, "oauth-client", None, "token.request", grant, "unknown", "denied"),
+        (agent, "oauth-client", None, "token.request", grant, "unknown", "denied"),
+        (agent, "oauth-client", None, "token.exchange", f"{grant}.access_token", "unknown", "success"),
+        ("0oa2admin", "oauth-client", ann, "admin", "group.user_membership.add", "admin", "success"),
+        ("00Tapi1", "api-token", ann, "admin", "user.lifecycle.delete.initiated", "delete", "success"),
+        (agent, "oauth-client", None, "token.revoke", "app.oauth2.token.revoke", "unknown", "success"),
+    ]
+    assert found.skipped == 3
+    assert [event["agent"].get("self_asserted") for event in found.events] == [None, None, True, *[None] * 4]
+    assert found.events[0]["credential"]["token_id"].startswith("sha256:")
+    assert [event.get("resource", {}).get("id") for event in found.events[4:6]] == ["00g1", "00u2bob"]
+    assert [event.get("session") for event in found.events[4:6]] == ["102sess", None]
+
+
+def test_okta_of_hooks() -> None:
+    """An event hook has its events inside of `data`."""
+    records = audit_log_records("okta")
+    hook = {"eventType": "com.okta.event_hook", "eventId": "x", "data": {"events": records}}
+    assert taken("okta", hook) == taken("okta", records)
+
+
+def test_entra() -> None:
+    """Applications are agents, alone or for a user who is not there; who signs in at a page is none."""
+    found = taken("entra-signin", sample("entra-signin"))
+    app, other = "11111111-aaaa-4bbb-8ccc-000000000001", "11111111-aaaa-4bbb-8ccc-000000000002"
+    request, refresh = "token.request", "token.refresh"
+
+    assert rows(found) == [
+        (app, "service-principal", None, request, request, None, "success"),
+        (app, "service-principal", None, request, request, None, "denied"),
+        (app, "service-principal", None, request, request, None, "denied"),
+        (app, "service-principal", None, request, request, None, "error"),
+        (other, "managed-identity", None, request, request, None, "success"),
+        (app, "delegated-app", "ann@example.com", refresh, refresh, None, "success"),
+    ]
+    assert found.skipped == 1
+    assert [event["agent"].get("self_asserted") for event in found.events] == [None, True, *[None] * 4]
+    assert [event.get("error") for event in found.events] == [None, "7000215", "53003", "90033", None, None]
+    assert [event["credential"].get("method") for event in found.events[:5:4]] == [
+        "private_key_jwt",
+        "managed_identity",
+    ]
+    assert found.events[3]["resource"]["target"] == "Azure Key Vault"
+
+
+def test_entra_of_azure_monitor() -> None:
+    """Event hubs put the same members into `properties`, and numbers into texts."""
+    record = audit_log_records("entra-signin")[1]
+    inner = {**record, "status": {**record["status"], "errorCode": "7000215"}}
+    monitored = {"time": "x", "operationName": "Sign-in activity", "category": "c", "properties": inner}
+    assert one("entra-signin", {"records": [monitored]}) == one("entra-signin", record)
+
+
+def test_what_has_a_list_of_the_name_of_a_wrapper_is_no_wrapper() -> None:
+    """Lists of names, empty lists, and native events; an export without records has none."""
+    native = {"agent": {"id": "a"}, "action": "x", "items": [{"a": 1}]}
+    for record in (native, {"events": ["push"]}, {"items": []}, {"value": 1}):
+        assert unwrap_value(json.dumps(record).encode()) == [json.dumps(record).encode()]
+    assert unwrap_value(b'{"Records": []}') == unwrap_value(b" [] ") == []
+
+
+def test_github() -> None:
+    """Apps, bots, tokens and keys are agents, whoever they belong to; what a person clicks is none."""
+    found = taken("github-audit", sample("github-audit"))
+    key = found.events[4]["agent"]["id"]
+
+    assert rows(found) == [
+        ("release-bot[bot]", "app", None, "api.call", "git.push", "write", "success"),
+        ("token:77", "access-token", "ann", "api.call", "git.clone", "read", "success"),
+        (
+            "token:77",
+            "access-token",
+            "ann",
+            "api.call",
+            "PUT /repositories/:id/contents/:path",
+            "write",
+            "denied",
+        ),
+        ("oauth-app:5", "oauth-app", "ann", "admin", "org.add_member", "admin", "success"),
+        (key, "deploy-key", None, "api.call", "git.fetch", "read", "success"),
+        ("token:77", "access-token", "ann@example.com", "api.call", "repo.destroy", "delete", "success"),
+        ("dependabot[bot]", "app", None, "api.call", "workflows.created_workflow_run", "write", "success"),
+    ]
+    assert found.skipped == 1 and key.startswith("token:sha256:")
+    assert [event["time"] for event in found.events[:2]] == ["2026-03-02T08:00:01Z", "2026-03-02T08:00:02Z"]
+    assert found.events[2]["status"] == 403 and found.events[2]["resource"]["id"] == "acme/shop"
+
+
+def test_kubernetes() -> None:
+    """Service accounts, nodes, components and users are agents; strangers are none; a request counts once."""
+    found = taken("kubernetes-audit", sample("kubernetes-audit"))
+    orders, role = "system:serviceaccount:shop:order-agent", "arn:aws:iam::111122223333:role/deployer"
+    manager, impersonated = "system:kube-controller-manager", "root@example.com"
+
+    assert rows(found) == [
+        (orders, "service-account", None, "api.call", "list pods", "read", "success"),
+        (orders, "service-account", None, "api.call", "get secrets", "read", "denied"),
+        (orders, "service-account", None, "api.call", "create pods/exec", "write", "success"),
+        (manager, "component", None, "token.request", "create serviceaccounts/token", "write", "success"),
+        ("ann@example.com", "user", impersonated, "admin", "create clusterrolebindings", "admin", "success"),
+        ("system:node:n-1", "node", None, "api.call", "delete pods", "delete", "error"),
+        (role, "user", None, "api.call", "get /healthz", "read", "success"),
+    ]
+    assert found.skipped == 2
+    first, second = found.events[:2]
+    assert first["agent"]["instance"] == "order-agent-5d9" and first["client"]["ip"] == "10.0.0.7"
+    assert first["credential"]["token_id"].startswith("sha256:")
+    assert second["resource"] == {"type": "secrets", "id": "bank/db", "target": "bank"}
+    assert (second["status"], second["error"]) == (403, "Forbidden")

@@ -1,0 +1,261 @@
+"""Files of any format become native events: the format is told by the records, and nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.formats.record_mapping import MappingSpec
+from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter, UnknownFormat, total_bytes
+from trustwatch.ingest.history.format_detection import SIGNS, describe_record, most_common_format, record_format
+from trustwatch.ingest.history.mapping_file import read_mapping
+from trustwatch.ingest.history.time_order import in_time_order
+
+from ...support.format_samples import (
+    AT,
+    AUDIT_LOG_SAMPLES,
+    LINES,
+    LOGIN,
+    QUOTED,
+    TOOL,
+    audit_log_records,
+    logs,
+    span,
+)
+
+NATIVE = {
+    "time": "2026-03-02T08:00:00Z",
+    "agent": {"id": "a"},
+    "type": "api.call",
+    "action": "read",
+    "outcome": "success",
+}
+OWN = {"when": "2026-03-02T08:00:00Z", "who": "svc-1", "did": "read", "ok": True}
+MAPPING = MappingSpec(
+    members={
+        "time": "when",
+        "agent.id": "who",
+        "type": "'api.call'",
+        "action": "did",
+        "outcome": "ok && 'success' || 'error'",
+    }
+)
+SHOWN: dict[str, list[object]] = {
+    "native": [NATIVE],
+    "cloudevents": [{"specversion": "1.0", "type": "io.trustwatch.audit.v1", "source": "s", "id": "1", "data": NATIVE}],
+    "otlp": [span(TOOL), logs("agentgateway.access", {"client_id": "b"})],
+    "keycloak": [LOGIN, AT + QUOTED, {"@timestamp": "x", "message": AT + QUOTED}],
+    "hydra": (LINES / "hydra_2.3.0.jsonl").read_text().splitlines()[-1:],
+    "envoy": [{"start_time": "2026-03-02T08:00:00Z", "method": "GET", "response_code": 200}],
+    "kong": [{"latencies": {}, "started_at": 1, "request": {}, "response": {}}],
+    "apisix": [{"start_time": 1, "request": {}, "response": {}, "client_ip": "192.0.2.1"}],
+    "caddy": [{"logger": "http.log.access.log0", "request": {}, "ts": 1}],
+    "agentgateway": [
+        "2026-02-12T16:09:55Z\tinfo\trequest gateway=d src.addr=[::1]:56199 http.method=POST",
+        {"src.addr": "x", "http.method": "GET"},
+    ],
+    **{name: [*audit_log_records(name)] for name in AUDIT_LOG_SAMPLES},
+}
+
+
+def as_line(record: object) -> bytes:
+    """A record as one line."""
+    return record.encode() if isinstance(record, str) else json.dumps(record).encode()
+
+
+def write(path: Path, *records: object) -> Path:
+    """A file of lines."""
+    path.write_bytes(b"".join(as_line(record) + b"\n" for record in records))
+    return path
+
+
+class Conversion:
+    """What became of files."""
+
+    def __init__(self, *paths: Path, choice: FormatChoice = FormatChoice()) -> None:  # noqa: B008
+        self.told: list[str] = []
+        self.converter = HistoryConverter(choice, self.told.append)
+        self._paths = paths
+        self.events: list[dict[str, Any]] = []
+
+    def run(self) -> Conversion:
+        files = [formatted for path in self._paths for formatted in self.converter.find(path)]
+        self.converter.tell_formats(files)
+        self.events += map(json.loads, self.converter.convert(files))
+        return self
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_each_format_is_told_by_its_records(name: str) -> None:
+    """By every one of them; what no format has is told by none."""
+    assert {record_format(as_line(record)) for record in SHOWN[name]} == {name}
+    assert set(SIGNS) == set(SHOWN)
+
+
+def test_the_format_of_a_file_is_that_of_most_records() -> None:
+    """Broken ones say nothing."""
+    lines = [as_line(record) for record in ("{broken", NATIVE, LOGIN, LOGIN, "text", [1])]
+    assert most_common_format(lines) == "keycloak"
+    assert most_common_format([b"text", b"{}", as_line(OWN)]) is None
+
+
+def test_a_description_holds_no_values() -> None:
+    """Names of members alone, and not all of them."""
+    assert describe_record(as_line({"a": "secret", "b": 1})) == "an object with `a`, `b`"
+    assert describe_record(as_line({str(n): n for n in range(20)})).endswith("`7`, …")
+    assert [describe_record(raw) for raw in (b"secret", b"{secret", b"{}")] == [
+        "a line of text",
+        "no JSON",
+        "an empty object",
+    ]
+
+
+def test_files_of_several_formats_and_what_is_none_of_them(tmp_path: Path) -> None:
+    """Each file has its own; a record of another format in a file is refused, though its own would skip it."""
+    cloudtrail = audit_log_records("aws-cloudtrail")
+    mixed = write(tmp_path / "mixed.jsonl", *cloudtrail, NATIVE, "{broken")
+    native = write(tmp_path / "native.jsonl", NATIVE, {**NATIVE, "outcome": "AccessDenied"})
+
+    done = Conversion(mixed, native).run()
+
+    assert (len(done.events), done.converter.skipped, done.converter.malformed) == (len(cloudtrail) - 2 + 2, 2, 2)
+    assert done.events[-1]["outcome"] == "denied" and done.events[-1]["error"] == "AccessDenied"
+    assert done.told[:2] == [
+        "format: aws-cloudtrail (detected), 1 of 2 files",
+        "format: native (detected), 1 of 2 files",
+    ]
+    place = f"{mixed}, record {len(cloudtrail) + 1}"
+    assert f"{place}: no record of `aws-cloudtrail` - at `$`; it looks like `native`" in done.told
+    assert f"`trustwatch mapping try aws-cloudtrail {mixed}` shows member by member what is missing" in done.told
+    assert done.told[-1] == (
+        f"read {len(done.events)} events of 2 files, 2 skipped (no audit events of an agent), 2 malformed"
+    )
+
+
+def test_only_the_first_problems_are_told(tmp_path: Path) -> None:
+    """All are counted."""
+    done = Conversion(write(tmp_path / "x.jsonl", NATIVE, *["{broken"] * 9)).run()
+    assert done.converter.malformed == 9
+    assert sum("record " in text for text in done.told) == 5
+    assert "further records that are no events are counted only" in done.told
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        (FormatChoice(), r"record 1 is an object with `when`, `who`, `did`, `ok`\. Name it \(--format .*mapping try"),
+        (
+            FormatChoice(None, MappingSpec(members={"tenant": "'t'"}), Path("m.yaml")),
+            r"The mapping m\.yaml has no `time`, `agent\.id`, `type`, `action`, `outcome`: complete it, or name",
+        ),
+    ],
+)
+def test_an_unknown_format_is_told_with_what_was_seen(tmp_path: Path, choice: FormatChoice, told: str) -> None:
+    """And with what the operator can do."""
+    with pytest.raises(UnknownFormat, match=told):
+        Conversion(write(tmp_path / "own.jsonl", OWN), choice=choice).run()
+
+
+def test_a_complete_mapping_is_a_format_and_a_part_of_one_changes_another(tmp_path: Path) -> None:
+    """Named or detected."""
+    own = Conversion(write(tmp_path / "own.jsonl", OWN), choice=FormatChoice(None, MAPPING)).run()
+    part = MappingSpec(members={"tenant": "'acme'"})
+    cloud = write(tmp_path / "cloud.jsonl", *audit_log_records("aws-cloudtrail"))
+    for name in (None, "aws-cloudtrail"):
+        changed = Conversion(cloud, choice=FormatChoice(name, part)).run()
+        assert {event["tenant"] for event in changed.events} == {"acme"}
+    assert [(event["agent"]["id"], event["action"]) for event in own.events] == [("svc-1", "read")]
+
+
+def test_no_event_at_all_is_an_error(tmp_path: Path) -> None:
+    """It says how many were skipped and refused, and how to see why."""
+    path = write(tmp_path / "own.jsonl", OWN, OWN, "{broken")
+    with pytest.raises(ConfigError, match=r"no record became an event, 2 skipped .*, 1 malformed; `trustwatch mapping"):
+        Conversion(path, choice=FormatChoice("aws-cloudtrail")).run()
+    with pytest.raises(ConfigError, match="no format `aws`; one of"):
+        Conversion(path, choice=FormatChoice("aws")).run()
+
+
+def test_other_files_of_a_folder_are_left_out_and_told(tmp_path: Path) -> None:
+    """Notes and digests stand among logs; a damaged log ends the reading."""
+    write(tmp_path / "b.json", *audit_log_records("aws-cloudtrail"))
+    write(tmp_path / "a.txt", "notes")
+    done = Conversion(tmp_path).run()
+    assert done.told[:2] == [
+        f"left out: {tmp_path / 'a.txt'}: the format is not known; record 1 is a line of text",
+        f"{tmp_path}: 1 of 2 files are left out",
+    ]
+    assert done.events and done.converter.paths == [tmp_path / "b.json"]
+    (tmp_path / "b.json").unlink()
+    with pytest.raises(UnknownFormat, match=r"a\.txt"):
+        Conversion(tmp_path).run()
+
+
+def test_progress_is_told_in_bytes_of_the_disk(tmp_path: Path) -> None:
+    """Over all files, packed or not, up to their size."""
+    files = [write(tmp_path / name, *[NATIVE] * 2_000) for name in ("a", "b")]
+    files[1].write_bytes(gzip.compress(files[0].read_bytes()))
+    converter, told = HistoryConverter(FormatChoice(), lambda _: None), list[int]()
+    found = [formatted for path in files for formatted in converter.find(path)]
+    assert len(list(converter.convert(found, told.append))) == 4_000
+    assert told == sorted(told) and told[-1] == total_bytes(found) == sum(path.stat().st_size for path in files)
+
+
+def test_tables_with_the_names_of_members_are_native(tmp_path: Path) -> None:
+    """Cells are texts, whatever the member is; attributes are named one by one."""
+    path = tmp_path / "events.csv"
+    path.write_text(
+        "time,agent.id,type,action,outcome,status,attributes.region\n"
+        "2026-03-02T08:00:00Z,b,api.call,read,success,,\n"
+        "2026-03-02T08:00:01Z,a,api.call,read,success,200,eu\n"
+        "2026-03-02T08:00:02Z,a,api.call,read,lost,,\n"
+    )
+    done = Conversion(path).run()
+    plain, event = done.events
+    assert plain["agent"] == {"id": "b"} and "attributes" not in plain
+    assert (event["agent"], event["status"], event["attributes"]) == ({"id": "a"}, 200, {"region": "eu"})
+    assert done.converter.malformed == 1 and any("record 3: " in text for text in done.told)
+
+
+def test_events_are_sorted_by_time_on_disk_as_in_memory() -> None:
+    """Those of one time stay in their order; offsets count."""
+    times = ["2026-03-02T08:00:02Z", "2026-03-02T10:00:01+02:00", "2026-03-02T08:00:02Z", "2026-03-02T08:00:00.5Z"]
+    events = [json.dumps({"time": time, "n": n}).encode() for n, time in enumerate(times)]
+    for run_bytes in (1, 60, 1 << 20):
+        assert [json.loads(event)["n"] for event in in_time_order(iter(events), run_bytes)] == [3, 1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("members: [", "m.yaml: is no YAML"),
+        ("membrs: {}", "unknown field `membrs`; may have `members`"),
+        ("members: {agnt.id: who}", "mapping member `agnt.id`: no such member"),
+        ("members: {time: 1}", "Expected `str`"),
+        ("[]", "must be a mapping"),
+    ],
+)
+def test_a_wrong_mapping_file_is_told(tmp_path: Path, text: str, told: str) -> None:
+    """With its name and the member."""
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=told) as caught:
+        read_mapping(path)
+    assert "m.yaml" in str(caught.value)
+
+
+def test_a_mapping_file_is_what_settings_have_under_mapping(tmp_path: Path) -> None:
+    """With or without that name above it."""
+    path = tmp_path / "m.yaml"
+    path.write_text("mapping: {members: {tenant: \"'t'\"}}")
+    assert read_mapping(path) == MappingSpec(members={"tenant": "'t'"})
+    path.write_text("members: {tenant: \"'t'\"}")
+    assert read_mapping(path) == MappingSpec(members={"tenant": "'t'"})
+    path.write_text("members: {time: 'a ||', agent.id: a, type: a, action: a, outcome: a}")
+    choice = FormatChoice(None, read_mapping(path), path)
+    with pytest.raises(ConfigError, match=r"m\.yaml: mapping member `time`: no JMESPath expression"):
+        Conversion(write(tmp_path / "own.jsonl", OWN), choice=choice).run()
