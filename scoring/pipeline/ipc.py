@@ -23,6 +23,10 @@ MAX_FRAME_ITEMS = 100
 """Agents in one frame: bounds the time for which taking one over holds up answers (about 0.3 ms)."""
 
 
+NOT_MEASURED = -1
+"""`PipelineUpdate.behind` where nobody looked how long the log is."""
+
+
 class LevelChange(msgspec.Struct, array_like=True):
     """A change of level, for whoever watches."""
 
@@ -59,6 +63,7 @@ class PipelineUpdate(msgspec.Struct, array_like=True):
     changes: list[LevelChange]
     offset: int
     behind: int
+    """Records that wait behind `offset`, as of this update; `NOT_MEASURED` where it does not say."""
     counts: dict[str, int]
     seconds: dict[str, float]
     dropped_dead_letters: int = 0
@@ -103,9 +108,9 @@ class PipelineUpdateSender:
         """
         *before, last = _chunked(agents) or [()]
         for part in before:
-            self._send(part)
+            self._send(part, measured=False)
         self._answered = answered
-        self._send(last)
+        self._send(last, measured=False)
 
     def send_commit(
         self, committed: CommittedChanges, behind: int, counts: dict[str, int], seconds: dict[str, float]
@@ -116,19 +121,24 @@ class PipelineUpdateSender:
         """
         *before, last = _chunked([level_change_of(decision) for decision in committed.decisions]) or [()]
         for part in before:
-            self._send(changes=part)
+            self._send(changes=part, measured=False)
         self._offset, self._behind, self._counts, self._seconds = committed.position.offset, behind, counts, seconds
         self._send(changes=last, dropped_dead_letters=committed.dropped_dead_letters)
 
     def _send(
-        self, agents: Sequence[AgentSummary] = (), changes: Sequence[LevelChange] = (), dropped_dead_letters: int = 0
+        self,
+        agents: Sequence[AgentSummary] = (),
+        changes: Sequence[LevelChange] = (),
+        dropped_dead_letters: int = 0,
+        *,
+        measured: bool = True,
     ) -> None:
         self.send(
             PipelineUpdate(
                 list(agents),
                 list(changes),
                 self._offset,
-                self._behind,
+                self._behind if measured else NOT_MEASURED,
                 self._counts,
                 self._seconds,
                 dropped_dead_letters,

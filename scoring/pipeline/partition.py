@@ -45,7 +45,8 @@ RISK_SHARE = 0.2
 """Part of the pipeline's time that publications of risk may take; while it is behind, half of that."""
 
 MAX_UNCOMMITTED_RECORDS = 200_000
-"""Records that may be applied beyond the last commit. So far at most was risk published when a worker dies."""
+"""Records beyond the last commit behind which no further batch is applied. So far at most was risk published when a
+worker dies."""
 
 LOG_OUTAGE_EVERY_S = 30.0
 
@@ -87,7 +88,7 @@ class PartitionPipeline:
         self._end = 0
         self._published = 0
         self._silent_until = 0
-        self._must_confirm = False
+        self._must_confirm, self._confirm_at = False, 0.0
         self._risk_at = self._committed_at = context.monotonic()
         self._risk_took_s = self._commit_took_s = 0.0
         self._backlogged = self._batch_full = self._hurry_risk = False
@@ -112,7 +113,8 @@ class PartitionPipeline:
         self._next = self.answered_offset = self.position.offset
         self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
-        self._silent_until = min(self._end, self._next + MAX_UNCOMMITTED_RECORDS)
+        furthest = self._next + MAX_UNCOMMITTED_RECORDS + self._context.settings.batch_size
+        self._silent_until = min(self._end, furthest)
         self._republish()
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
         rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
@@ -201,8 +203,14 @@ class PartitionPipeline:
 
     @property
     def _risk_is_held(self) -> bool:
-        """True while risk may not be published: the owner before may have published more than is applied here."""
-        return self._next < self._silent_until
+        """True while risk may not be published.
+
+        The owner before may have published more than is applied here; or the store did not say that this one owns the
+        partition, and is not to be asked again yet.
+        """
+        if self._next < self._silent_until:
+            return True
+        return self._must_confirm and self._context.monotonic() < self._confirm_at
 
     def confirm_before_risk(self) -> None:
         """Ask the store whether the partition is still ours before more risk is published."""
@@ -213,6 +221,7 @@ class PartitionPipeline:
         try:
             stored = self._context.store.partitions.position(self.partition)
         except Unavailable:
+            self._confirm_at = self._context.monotonic() + self._context.tuning.retry_s
             return False
         if stored.epoch != self.position.epoch:
             raise Fenced(f"the position of partition {self.partition} is {stored}, not of epoch {self.position.epoch}")

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ...ingest.log.group_commit import CommitLog
-from .ipc import LevelChange, PipelineUpdate
+from .ipc import NOT_MEASURED, LevelChange, PipelineUpdate
 
 MAX_PROGRESS_MARKS = 4096
 """Reports that are remembered while the pipeline is behind."""
@@ -57,18 +57,20 @@ class PipelineStatus:
 
     def apply_report(self, update: PipelineUpdate, now_ms: int) -> None:
         """Take over one report that arrived at *now_ms*."""
-        part = update.offset == self.offset and (update.agents or update.changes)  # it does not say where the log ends
+        measured = update.behind != NOT_MEASURED
         self.alive = True
         self.starting = None
         self.last_report_ms = now_ms
-        self.offset, self.records_behind = update.offset, update.behind
+        self.offset = update.offset
+        if measured:
+            self.records_behind = update.behind
         if update.counts:
             self.work_counts, self.stage_seconds = update.counts, update.seconds
         self.dropped_dead_letters += update.dropped_dead_letters
         if update.fresh is not None:
             self.fresh_ms_by_partition, self.fresh_ms = update.fresh, min(update.fresh.values(), default=0)
         else:
-            self._advance_freshness(now_ms, update.answered, measured=not part)
+            self._advance_freshness(now_ms, update.answered, measured=measured)
         self.publish_changes(update.changes)
 
     def publish_changes(self, changes: Iterable[LevelChange]) -> None:

@@ -236,14 +236,14 @@ class ConsumerGroupPipeline:
 
     def step(self) -> int:
         """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
-        if any(pipeline.buffer_full for pipeline in self._partitions.values()):
+        if self._buffer_full:
             self._drop_refused(self._commits.collect(None))
         partitions = self._partitions.values()
         count = self._apply(poll_timeout_s(partitions, self._commits, self._context.tuning.poll_s))
         for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
             more = self._apply(0.0)
             count += more
-            if not more:
+            if not more or self._buffer_full:
                 break
         self._publish_risk()
         self._drop_refused(self._commits.collect())
@@ -251,6 +251,10 @@ class ConsumerGroupPipeline:
             self._commit_due()
         self._reclaim()
         return count
+
+    @property
+    def _buffer_full(self) -> bool:
+        return any(pipeline.buffer_full for pipeline in self._partitions.values())
 
     def _publish_risk(self) -> None:
         """Publish what is due. Who was asleep may have lost its partitions: then the store is asked first."""

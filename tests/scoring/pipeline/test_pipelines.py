@@ -18,6 +18,7 @@ from trustwatch.ingest.source import Record
 from trustwatch.scoring.pipeline.ipc import (
     LENGTH_PREFIX,
     MAX_FRAME_ITEMS,
+    NOT_MEASURED,
     PipelineUpdateSender,
     decode_update,
 )
@@ -319,6 +320,7 @@ def test_frames_carry_many_agents_and_a_big_commit_in_order(kit: Any, make: Any)
     told, big, (alive, empty) = updates[:3], updates[3:-2], updates[-2:]
     assert [summary for update in told for summary in update.agents] == agents
     assert [(update.offset, update.answered) for update in told] == [(0, 0), (0, 0), (0, 80)]
+    assert {update.behind for update in told} == {NOT_MEASURED}
     assert len([change for update in big for change in update.changes]) == len(decisions)
     assert all(len(update.agents) <= MAX_FRAME_ITEMS and len(update.changes) <= MAX_FRAME_ITEMS for update in updates)
     assert [(update.offset, update.answered) for update in big] == [(0, 80)] * (len(big) - 1) + [(77, 80)]

@@ -199,7 +199,9 @@ def test_who_may_have_lost_the_partition_asks_first(site: PublishingPartition) -
     site.store.partitions.position = raising(away)  # type: ignore[method-assign]
     work.publish_risk(at_once=True)
     assert len(site.risk.published) == known and work.answered_offset == 20
+    assert work.risk_due_in_s() > 1e9  # it is not asked again at once
     site.store.partitions.position = ask  # type: ignore[method-assign]
+    site.now += 1.0
     work.publish_risk(at_once=True)
     assert len(site.risk.published) > known and work.answered_offset == 40
     site.apply(work, 20)
