@@ -151,6 +151,8 @@ class EmbeddedBackend(EventBackend):
         """See `EventBackend`: the pipeline, the model worker and the archive."""
 
         def apply(update: PipelineUpdate) -> None:
+            for gone in update.forgotten:
+                observers.view.remove(gone.tenant, gone.issuer, gone.agent_id)
             observers.view.apply(update.agents)
             observers.status.apply_report(update, clock.now_ms())
             if update.changes:

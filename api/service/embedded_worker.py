@@ -21,6 +21,7 @@ from ...scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipelin
 from ...scoring.pipeline.processor import Processor, VectorCollector
 from ...scoring.records.agents import AgentSummary
 from ...scoring.records.commits import Position
+from ...scoring.records.erasures import PartitionErasure
 from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
@@ -90,14 +91,17 @@ class EmbeddedPipelineWorker:
     def run(self) -> None:
         """Work until told to stop or nobody listens."""
         self.pipeline.start()
+        self._send_heartbeat()  # so that what it says first of all is how far it is
         gc.freeze()
         while not self._child.should_stop:
             self.pipeline.step()
             self._send_heartbeat()
         self.pipeline.finish()
 
-    def _send_risk(self, position: Position, agents: Sequence[AgentSummary]) -> None:
-        self._child.sender.send_risk(position.offset, agents)
+    def _send_risk(
+        self, position: Position, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]
+    ) -> None:
+        self._child.sender.send_risk(position.offset, agents, erasures)
 
     def _after_commit(self, done: CommittedChanges) -> None:
         stages = self.pipeline.stages

@@ -110,10 +110,10 @@ async def forget_in_memory(
     """Forget a subject in this process: the view, pins and approvals. The pipeline has forgotten it already."""
     full = (subject.tenant, subject.issuer, subject.name)
     if subject.kind == "agent":
-        row = await asyncio.to_thread(store.agents.get, *full)
+        row, known = await asyncio.to_thread(store.agents.get, *full), view.get(*full)
         if row is None:
             view.remove(*full)
-        else:  # it acts again, as somebody new
+        elif known is None or known.summary.evaluated_ms <= row.evaluated_ms:  # it acts again, as somebody new
             view.apply([agent_summary(row)])
         decision_point.approval_workflow.active_interventions.remove_agent(full)
     await decision_point.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store

@@ -30,7 +30,7 @@ from ..records.decisions import RiskReason
 from . import risk, usual_oddness
 from .forgetting import ErasedAgents, NameErasers
 from .resident_agents import ResidentAgents
-from .unsaved_agents import UnsavedAgents
+from .unsaved_agents import AnyAgent, UnsavedAgents
 
 _encode_json = msgspec.json.Encoder().encode
 _decode_reasons_json = msgspec.json.Decoder(list[RiskReason]).decode
@@ -198,7 +198,7 @@ class AgentStateCache:
             self._explanations[slot] = AgentExplanation(explanation.decision_id, *told)
             self._agents.mark_changed(slot)
 
-    def _redacted_row(self, row: AgentRow) -> AgentRow:
+    def _redacted_row(self, row: AnyAgent) -> AnyAgent:
         tenant = row.name.tenant
         told = self._erasers.erase_in_json(tenant, row.reasons), self._erasers.erase_in_text(tenant, row.counterfactual)
         if told == (row.reasons, row.counterfactual):

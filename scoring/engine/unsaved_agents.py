@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
+from typing import Protocol, TypeVar
 
 from ..records.agents import AgentIdentity, AgentRow, AgentSummary
+
+AnyAgent = TypeVar("AnyAgent", AgentRow, AgentSummary)
+
+
+class RedactText(Protocol):
+    """Takes a name out of the reasons of an agent."""
+
+    def __call__(self, agent: AnyAgent, /) -> AnyAgent:
+        """The agent without the name; the same one if it does not occur."""
 
 
 class UnsavedAgents:
@@ -37,9 +47,10 @@ class UnsavedAgents:
         newest = {**self._in_flight, **self.waiting}
         return [key for key, row in newest.items() if 0 < row.due_ms <= now_ms and self.get(key) is row]
 
-    def redact(self, redact: Callable[[AgentRow], AgentRow]) -> None:
-        """Let *redact* go over what waits; what is being written is erased in the store."""
+    def redact(self, redact: RedactText) -> None:
+        """Let *redact* go over what waits and what is to be told; what is being written is erased in the store."""
         self.waiting = {key: redact(row) for key, row in self.waiting.items()}
+        self._untold = {key: redact(summary) for key, summary in self._untold.items()}
 
     def remove(self, key: int) -> None:
         """Forget an erased agent: its row goes with the next commit, and is not read meanwhile."""

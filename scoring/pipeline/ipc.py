@@ -15,6 +15,7 @@ import msgspec
 
 from ..records.agents import AgentName, AgentSummary
 from ..records.decisions import Decision
+from ..records.erasures import PartitionErasure
 from .pipeline_context import CommittedChanges
 
 T = TypeVar("T")
@@ -101,11 +102,18 @@ class PipelineUpdateSender:
         self._counts: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
 
-    def send_risk(self, answered: int, agents: Sequence[AgentSummary]) -> None:
-        """Send agents that moved, in frames of at most `MAX_FRAME_ITEMS`; the last one says that answers go so far.
+    def send_risk(
+        self, answered: int, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure] = ()
+    ) -> None:
+        """Send erased agents, then those that moved, in frames of at most `MAX_FRAME_ITEMS`.
+
+        The last one says that answers go so far.
 
         Raises OSError when nobody reads.
         """
+        gone = [AgentErased(*met.subject.agent_identity, 0, met.offset) for met in erasures if met.owns_agent]
+        if gone:
+            self._send(forgotten=gone, measured=False)
         *before, last = _chunked(agents) or [()]
         for part in before:
             self._send(part, measured=False)
@@ -131,6 +139,7 @@ class PipelineUpdateSender:
         changes: Sequence[LevelChange] = (),
         dropped_dead_letters: int = 0,
         *,
+        forgotten: Sequence[AgentErased] = (),
         measured: bool = True,
     ) -> None:
         self.send(
@@ -142,6 +151,7 @@ class PipelineUpdateSender:
                 self._counts,
                 self._seconds,
                 dropped_dead_letters,
+                forgotten=list(forgotten),
                 answered=self._answered,
             )
         )

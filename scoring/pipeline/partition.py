@@ -9,8 +9,9 @@ one's work on it.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import numpy as np
@@ -23,10 +24,11 @@ from ...ingest.retry import Answer, retry_until_available
 from ...ingest.source import RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
-from ..records.agents import AgentEdge, RiskLevel
+from ..records.agents import AgentEdge, AgentIdentity, AgentSummary, RiskLevel
 from ..records.commits import Commit, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
+from ..records.erasures import PartitionErasure
 from ..records.models import ModelSwitch
 from ..store.sql_store import CommitResult, SqlStore
 from .pipeline_context import CommittedChanges, PipelineContext
@@ -47,6 +49,9 @@ RISK_SHARE = 0.2
 MAX_UNCOMMITTED_RECORDS = 200_000
 """Records beyond the last commit behind which no further batch is applied. So far at most was risk published when a
 worker dies."""
+
+STORED_RISK_CHUNK = 10_000
+"""Agents of the store that are published at a time."""
 
 LOG_OUTAGE_EVERY_S = 30.0
 
@@ -70,6 +75,10 @@ class PartitionPipeline:
         """Alerts of identity conflicts by key, so that each is written once."""
         self._told_erasures = 0
         """Erasures since the last commit was begun whose agents are no more on the risk topic."""
+        self._untold_erasures: list[PartitionErasure] = []
+        """Erasures of commits that were begun while no risk was published."""
+        self._owes_stored_risk = False
+        """True while the store has risk that nobody is known to have published."""
         self.position = Position(partition, 0, 0)
         """Committed position."""
         self.answered_offset = 0
@@ -115,7 +124,7 @@ class PartitionPipeline:
         self._check_end(self._end)
         furthest = self._next + MAX_UNCOMMITTED_RECORDS + self._context.settings.batch_size
         self._silent_until = min(self._end, furthest)
-        self._republish()
+        self._find_unpublished()
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
         rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
         self._processor.engine.feedback_rules.restore(rules)
@@ -142,13 +151,15 @@ class PartitionPipeline:
                 f"{end}: it has lost records or belongs to another store; restore both from the same back-up"
             )
 
-    def _republish(self) -> None:
-        publisher = self._context.publisher
-        if publisher is None:
-            return
-        published = self.retry_until_available(lambda: self._context.store.partitions.published_offset(self.partition))
-        self.retry_until_available(lambda: publisher.republish(self.position, published))
-        self._published = self.position.offset
+    def _find_unpublished(self) -> None:
+        """Publish again what commits wrote and perhaps nobody published; risk once this worker may publish any."""
+        store, publisher = self._context.store, self._context.publisher
+        self._published = self.retry_until_available(lambda: store.partitions.published_offset(self.partition))
+        if publisher is not None:
+            self.retry_until_available(lambda: publisher.republish(self.position, self._published))
+        self._owes_stored_risk = self._published < self.position.offset
+        if not self._risk_is_held:
+            self._publish_moved()
 
     def apply(self, batch: RecordBatch) -> None:
         """Apply a batch of this partition; who was erased is not read again, wherever the state begins anew.
@@ -189,17 +200,35 @@ class PartitionPipeline:
             return
         started = self._context.monotonic()
         with self._context.stages.timed("publish_risk"):
-            position = Position(self.partition, self.position.epoch, self._next)
-            erasures = self._processor.control_records.erasures
-            agents = self._processor.engine.agent_states.take_moved()
-            if self._context.publisher is not None:
-                self._context.publisher.publish_risk(position, agents, erasures[self._told_erasures :])
-            if self._context.on_risk is not None:
-                self._context.on_risk(position, agents)
-            self._told_erasures = len(erasures)
+            self._publish_moved()
         self.answered_offset, self.answered_ms = self._next, self._received_ms
         self._risk_at, self._hurry_risk = self._context.monotonic(), False
         self._risk_took_s = self._risk_at - started
+
+    def _publish_moved(self) -> None:
+        erasures = self._processor.control_records.erasures
+        untold, self._untold_erasures = [*self._untold_erasures, *erasures[self._told_erasures :]], []
+        self._told_erasures = len(erasures)
+        agents = self._processor.engine.agent_states.take_moved()
+        if self._owes_stored_risk:
+            moved = {agent.name.identity for agent in agents}
+            self.retry_until_available(lambda: self._publish_stored(moved))
+            self._owes_stored_risk = False
+        self._send_risk(agents, untold)
+
+    def _publish_stored(self, moved: Collection[AgentIdentity]) -> None:
+        """Publish what the store has of agents that have not *moved* since; it is as true now as it was then."""
+        stored = self._context.store.agents.iterate_unpublished(self.partition, self._published)
+        agents = (one.agent for one in stored if one.agent.name.identity not in moved)
+        while part := list(itertools.islice(agents, STORED_RISK_CHUNK)):
+            self._send_risk(part, ())
+
+    def _send_risk(self, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]) -> None:
+        position = Position(self.partition, self.position.epoch, self._next)
+        if self._context.publisher is not None:
+            self._context.publisher.publish_risk(position, agents, erasures)
+        if self._context.on_risk is not None:
+            self._context.on_risk(position, agents, erasures)
 
     @property
     def _risk_is_held(self) -> bool:
@@ -323,6 +352,7 @@ class PartitionPipeline:
         outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
         erasures = processor.control_records.erasures[:]
         processor.control_records.erasures.clear()
+        self._untold_erasures += erasures[self._told_erasures :]
         self._pending_answered = self.answered_offset >= self._next
         self._pending = Commit(
             self.position,

@@ -56,7 +56,17 @@ class Publisher(Protocol):
         """
 
     def republish(self, position: Position, published: int) -> None:
-        """Send again what commits after the offset *published* wrote: whether it arrived is not known."""
+        """Send again erased agents, decisions and alerts of commits after the offset *published*; wait for them.
+
+        Whether they arrived is not known. Raises Unavailable: send all of it again.
+        """
+
+    def forget_partition(self, partition: int) -> None:
+        """Send no more of a partition that is another worker's now."""
+
+
+RiskListener = Callable[[Position, Sequence[AgentSummary], Sequence[PartitionErasure]], None]
+"""Called with agents that moved, as of the position, and before them with those that were erased."""
 
 
 class PipelineContext(NamedTuple):
@@ -71,6 +81,6 @@ class PipelineContext(NamedTuple):
     on_commit: Callable[[CommittedChanges], None]  # called after each commit with what became durable
     stages: StageMetrics
     publisher: Publisher | None = None
-    on_risk: Callable[[Position, Sequence[AgentSummary]], None] | None = None  # called with agents that moved
+    on_risk: RiskListener | None = None
     service: str = "https://trustwatch.invalid"  # `source` of alerts
     tuning: PipelineTuning = DEFAULT_TUNING

@@ -6,7 +6,7 @@ meanwhile is cheaper in the next one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import structlog
@@ -14,12 +14,11 @@ import structlog
 from ...ingest.errors import Fenced
 from ...ingest.source import DurableSource, GroupSource
 from ..policy.book import LivePolicy
-from ..records.agents import AgentSummary
 from ..records.commits import Position
 from ..store.sql_store import SqlStore
 from .commit_thread import CommitThread
 from .partition import CommitRound, PartitionPipeline
-from .pipeline_context import CommittedChanges, PipelineContext
+from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
 from .processor import Processor, StageMetrics
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
@@ -57,7 +56,7 @@ class SinglePartitionPipeline:
         sleep: Callable[[float], None],
         on_commit: Callable[[CommittedChanges], None],
         *,
-        on_risk: Callable[[Position, Sequence[AgentSummary]], None] | None = None,
+        on_risk: RiskListener | None = None,
         service: str = "https://trustwatch.invalid",
         tuning: PipelineTuning = DEFAULT_TUNING,
     ) -> None:
@@ -198,7 +197,6 @@ class ConsumerGroupPipeline:
         self._drop_refused(self._commits.collect(None))
         with self.stages.timed("take_over"):
             starts = {partition: self._take_over(partition) for partition in sorted(partitions)}
-        self._stepped_at = self._context.monotonic()
         self._on_change()
         return starts
 
@@ -219,6 +217,7 @@ class ConsumerGroupPipeline:
                 continue
             try:
                 self._drop_refused(self._commits.collect(None))
+                pipeline.confirm_before_risk()
                 pipeline.finish()
             except Fenced as error:
                 _log.warning("partition was somebody else's already", partition=partition, error=str(error))
@@ -231,6 +230,7 @@ class ConsumerGroupPipeline:
         for partition in sorted(partitions):
             self._fenced.pop(partition, None)
             if self._partitions.pop(partition, None) is not None:
+                self._forget(partition)
                 _log.warning("partition lost; its next owner does the uncommitted work again", partition=partition)
         self._on_change()
 
@@ -303,9 +303,14 @@ class ConsumerGroupPipeline:
             self.stages.counts["fenced"] += 1
             if self._partitions.pop(partition, None) is None:
                 continue  # the group has taken it already
+            self._forget(partition)
             self._source.pause(partition)
             self._fenced[partition] = self._context.monotonic()
             self._on_change()
+
+    def _forget(self, partition: int) -> None:
+        if self._context.publisher is not None:
+            self._context.publisher.forget_partition(partition)
 
     def _reclaim(self) -> None:
         now = self._context.monotonic()
@@ -313,6 +318,7 @@ class ConsumerGroupPipeline:
             if now - since >= RECLAIM_AFTER_S:
                 del self._fenced[partition]
                 if partition in self._source.owned():
+                    self._drop_refused(self._commits.collect(None))
                     self._source.seek(partition, self._take_over(partition))
                     self._on_change()
 

@@ -237,22 +237,24 @@ class TopicPublisher:
             raise
 
     def republish(self, position: Position, published: int) -> None:
-        """Send again what commits after *published* wrote. Raises Unavailable.
+        """Send again erased agents, decisions and alerts of commits after *published*. Raises Unavailable.
 
         What this process told of the partition before does not count any more: others may have had it since.
         """
-        with self._lock:
-            self._last_sent.pop(position.partition, None)
-            for key in [key for key in self._unacknowledged if key[0] == position.partition]:
-                del self._unacknowledged[key]
+        self.forget_partition(position.partition)
         if published >= position.offset:
             return
         for erasure in self._store.erasures.erased_since(position.partition, published):
             self._send_erased(erasure.subject, position.partition, erasure.up_to[position.partition])
-        for summary, epoch, offset in self._store.agents.iterate_unpublished(position.partition, published):
-            self._send_risk(summary, position.partition, epoch, offset)
         self._send_decisions(self._store.decisions.iterate_unpublished(position.partition, published))
         self._flush()
+
+    def forget_partition(self, partition: int) -> None:
+        """Send no more risk of a partition; what was sent of it may have been overtaken by its owner's."""
+        with self._lock:
+            self._last_sent.pop(partition, None)
+            for key in [key for key in self._unacknowledged if key[0] == partition]:
+                del self._unacknowledged[key]
 
     def publish_all_agents(self, position: Position) -> int:
         """Send the risk of every agent of a partition as of *position*, be it published or not; returns their number.
@@ -272,11 +274,12 @@ class TopicPublisher:
 
         Raises Unavailable, also while risk has to be sent again: a sign of life says that readers have all of it.
         """
-        if self._must_resend:
-            raise Unavailable("a broker did not take a record; it is sent again first")
         beat = Heartbeat(position.partition, position.epoch, position.offset, behind, fresh_ms)
         key = b'{"partition":%d}' % position.partition
-        self._send(self._names.risk, key, _encode(beat), partition=position.partition)
+        with self._lock:  # what is being sent again goes first
+            if self._must_resend:
+                raise Unavailable("a broker did not take a record; it is sent again first")
+            self._send(self._names.risk, key, _encode(beat), partition=position.partition)
 
     def _send_risk(self, row: AgentSummary, partition: int, epoch: int, offset: int) -> None:
         """Send a risk record, with the time of sending: a broker refuses times ahead, as those of an agent may be."""

@@ -7,6 +7,7 @@ unknown.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ..records.agents import AgentIdentity, AgentSummary, RiskLevel
@@ -47,7 +48,7 @@ class RiskView:
         self._max_agents = max_agents
         self._entries: dict[AgentIdentity, RiskViewEntry] = {}
         self._by_id: dict[str, list[RiskViewEntry]] = {}
-        self._recent_decisions: dict[str, str] = {}
+        self._recent_decisions: OrderedDict[str, str] = OrderedDict()
         self.on_update: Callable[[AgentSummary], object] | None = None
         """Called with every agent that is taken over; small, since answers wait for it."""
 
@@ -65,13 +66,15 @@ class RiskView:
             entry = self._entries.get(full)
             if entry is None:
                 entry = self._entries[full] = RiskViewEntry(summary, partition, version)
+                self._note_decision(summary)
                 self._by_id.setdefault(name.agent_id, []).append(entry)
             elif version is None or entry.version is None or version >= entry.version:
+                if entry.summary.decision_id != summary.decision_id:
+                    self._note_decision(summary)
                 entry.summary, entry.cached_answer = summary, None
                 entry.partition, entry.version = partition, version
             else:
                 continue  # the view holds a newer version
-            self._note_decision(summary)
             if self.on_update is not None:
                 self.on_update(summary)
         if len(self._entries) > self._max_agents:
@@ -79,10 +82,10 @@ class RiskView:
 
     def _note_decision(self, summary: AgentSummary) -> None:
         recent = self._recent_decisions
-        if summary.decision_id and summary.decision_id not in recent:
+        if summary.decision_id:
             recent[summary.decision_id] = summary.name.tenant
             if len(recent) > MAX_RECENT_DECISIONS:
-                del recent[next(iter(recent))]
+                recent.popitem(last=False)
 
     def tenant_of_recent_decision(self, decision_id: str) -> str | None:
         """Tenant of a decision that an answer named lately, whether or not it is stored; None = none did."""

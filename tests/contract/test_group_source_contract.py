@@ -485,7 +485,8 @@ def test_topics_are_created_once_and_grow(kafka: KafkaCluster) -> None:
         assert risk is not None
         assert (risk.partitions, risk.replication, risk.configs["cleanup.policy"]) == (2, 1, "compact")
         admin.grow_partitions(topics.events, 4)
-        grown = admin.describe(topics.events)
-        assert grown is not None
-        assert grown.partitions == 4
+        deadline = time.monotonic() + 10.0
+        while (grown := admin.describe(topics.events)) is None or grown.partitions != 4:  # a broker learns of it later
+            assert time.monotonic() < deadline, grown
+            time.sleep(0.1)
         assert admin.describe("there-is-none") is None

@@ -29,7 +29,7 @@ class PublishedRisk:
     def __init__(self) -> None:
         self.published: list[tuple[Position, AgentSummary]] = []
 
-    def collect(self, position: Position, agents: Sequence[AgentSummary]) -> None:
+    def collect(self, position: Position, agents: Sequence[AgentSummary], _erasures: object = ()) -> None:
         """Take what one publication has."""
         self.published += [(position, agent) for agent in agents]
 

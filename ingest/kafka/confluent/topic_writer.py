@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import structlog
@@ -24,6 +25,24 @@ _CLOSE_S = 5.0
 _WAIT_S = 0.05
 
 
+class _QueuedRecords:
+    """Number of records that were queued within a time and have no outcome, and of those before them.
+
+    Args:
+        before: of the time before; None = there was none.
+    """
+
+    def __init__(self, before: _QueuedRecords | None = None) -> None:
+        self.count = 0
+        self._before = before
+
+    def waiting(self) -> int:
+        """Records of this time and of all before it."""
+        if self._before is not None and not self._before.waiting():
+            self._before = None
+        return self.count + (0 if self._before is None else self._before.waiting())
+
+
 class ConfluentTopicWriter:
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
 
@@ -39,6 +58,8 @@ class ConfluentTopicWriter:
         self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
         self._failed: KafkaError | None = None
+        self._queued = _QueuedRecords()
+        """Records that were queued since the last `flush` began."""
         self._refused: ConfigError | None = None
         self._producer = self._open()
         self._list_topics()
@@ -73,41 +94,69 @@ class ConfluentTopicWriter:
         if partition is None:
             partition = -1 if key is None else partition_of(key, self.partitions(topic))
         deadline = time.monotonic() + self._tuning.metadata_timeout_ms / 1000
+        with self._lock:
+            queued = self._queued
+            queued.count += 1
+        try:
+            self._queue(topic, value, key, partition, headers, timestamp_ms, partial(self._delivered, queued), deadline)
+        except BaseException:
+            with self._lock:
+                queued.count -= 1
+            raise
+
+    def _queue(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        headers: Collection[tuple[str, bytes]],
+        timestamp_ms: int | None,
+        on_delivery: Callable[[KafkaError | None, Any], None],
+        deadline: float,
+    ) -> None:
         while True:
+            producer = self._producer
             try:
-                self._producer.produce(
+                producer.produce(
                     topic,
                     value,
                     key,
                     partition,
-                    on_delivery=self._delivered,
+                    on_delivery=on_delivery,
                     timestamp=timestamp_ms or 0,
                     headers=list(headers) or None,
                 )
                 return
             except BufferError:
-                self._producer.poll(_WAIT_S)
+                producer.poll(_WAIT_S)
                 if time.monotonic() > deadline:
-                    raise Unavailable(f"writing to {topic}: {len(self._producer)} records wait already") from None
+                    raise Unavailable(f"writing to {topic}: {len(producer)} records wait already") from None
             except KafkaException as error:
-                self._handle_queue_error(topic, error.args[0])
+                self._handle_queue_error(topic, error.args[0], producer)
 
-    def _handle_queue_error(self, topic: str, error: KafkaError) -> None:
+    def _handle_queue_error(self, topic: str, error: KafkaError, producer: Producer) -> None:
         """Handle a record that was not queued. Raises unless another try is worth while."""
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise ValueError(f"{topic}: record is too large: {error.str()}")
         if not error.fatal() and error.code() != KafkaError._FATAL:
             raise translate_error(f"writing to {topic}", error)
-        self._renew_producer(error)
+        self._renew_producer(error, producer)
         raise Unavailable(f"writing to {topic}: {error.str()}")
 
-    def _renew_producer(self, error: KafkaError) -> None:
-        """An idempotent producer that lost its sequence refuses everything from then on; a new one begins afresh."""
+    def _renew_producer(self, error: KafkaError, given_up: Producer) -> None:
+        """An idempotent producer that lost its sequence refuses everything from then on; a new one begins afresh.
+
+        Whoever waits for records of the old one gets *error*. Another thread may have done this already.
+        """
         with self._lock:
-            waiting = len(self._producer)
+            if self._producer is not given_up:
+                return
+            self._failed, self._queued = self._failed or error, _QueuedRecords()
+            waiting = len(given_up)
             _log.warning("a Kafka producer is replaced", cause=f"{error.name()}: {error.str()}", unacknowledged=waiting)
             self.replaced += 1
-            self._producer.purge()
+            given_up.purge()
             self._producer = self._open()
 
     def _on_error(self, error: KafkaError) -> None:
@@ -116,19 +165,25 @@ class ConfluentTopicWriter:
         if isinstance(raised, ConfigError):
             self._refused = raised
 
-    def _delivered(self, error: KafkaError | None, _: Any) -> None:
-        """Called by librdkafka within `poll` and `flush`."""
-        if error is not None:
-            with self._lock:
+    def _delivered(self, queued: _QueuedRecords, error: KafkaError | None, _: Any) -> None:
+        """Called by librdkafka within `poll`, by whichever thread."""
+        with self._lock:
+            queued.count -= 1
+            if error is not None:
                 self._failed = self._failed or error
 
     def flush(self, timeout_s: float) -> None:
-        """See `TopicWriter.flush`."""
-        waiting = self._producer.flush(timeout_s)
+        """See `TopicWriter.flush`. What another thread sends meanwhile is not waited for: that might never end."""
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            producer, queued = self._producer, self._queued
+            self._queued = _QueuedRecords(queued)
+        while (waiting := queued.waiting()) and self._failed is None and time.monotonic() < deadline:
+            producer.poll(_WAIT_S)
         with self._lock:
             failed, self._failed = self._failed, None
         if failed is not None and (failed.fatal() or failed.code() == KafkaError._FATAL):
-            self._renew_producer(failed)
+            self._renew_producer(failed, producer)
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {failed.name()}: {failed.str()}")
         if waiting:

@@ -68,7 +68,7 @@ class RestartedPipelines:
             time.monotonic,
             self.pause,
             self.committed.append,
-            on_risk=lambda _, agents: self.told.extend(agents),
+            on_risk=lambda _, agents, erased: self.told.extend(agents),
             tuning=PipelineTuning(max_uncommitted, retry_s=0.01, poll_s=0.0),
         )
 

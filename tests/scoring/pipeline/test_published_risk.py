@@ -185,6 +185,51 @@ def test_what_a_dead_worker_may_have_published_is_applied_first(site: Publishing
     assert {agent.name for _, agent in site.risk.published} == {agent.name for agent in site.store.agents.iterate()}
 
 
+def test_what_nobody_is_known_to_have_told_is_told_once_it_may_be(site: PublishingPartition) -> None:
+    """A worker that dies while it is silent has committed what nobody told; the next one tells it, from the store."""
+    site.written = 150
+    silent = site.worker()
+    site.apply(silent, 100)
+    silent.commit()
+    assert site.risk.published == [] and site.store.partitions.published_offset(0) == 0
+    work = site.worker()
+    work.publish_risk(at_once=True)
+    assert site.risk.published == []
+    site.apply(work, 60)
+    work.publish_risk(at_once=True)
+    work.commit()
+    told = {agent.name.agent_id: agent for _, agent in site.risk.published}
+    assert told == {agent.name.agent_id: agent for agent in site.store.agents.iterate()}
+    site.written = 160
+    site.apply(work, 10)
+    work.commit()
+    assert site.store.partitions.published_offset(0) == 150
+    before = len(site.risk.published)
+    again = site.worker()
+    assert {agent.name.agent_id for _, agent in site.risk.published[before:]} == {
+        one.agent.name.agent_id for one in site.store.agents.iterate_unpublished(0, 150)
+    }
+    assert again.answered_offset == 160
+
+
+def test_erased_agents_are_told_of_when_the_silence_ends(site: PublishingPartition) -> None:
+    """Also where the order was committed meanwhile; what was to be told of others has the name no more."""
+    told: list[str] = []
+    site.written = len(site.records)
+    work = site.worker()
+    order = next(at for at, record in enumerate(site.records) if record.kind == RecordKind.FORGET)
+    work._context = work._context._replace(
+        on_risk=lambda _, agents, erased: told.extend([*(f"gone {one.subject.name}" for one in erased), "agents"])
+    )
+    while work.next_offset < site.written:
+        if order < work.next_offset < order + 30:
+            work.commit()
+        site.apply(work, 40)
+    assert told == []
+    work.publish_risk(at_once=True)
+    assert told == ["gone agent-3", "agents"]
+
+
 def test_who_may_have_lost_the_partition_asks_first(site: PublishingPartition) -> None:
     """A worker that was asleep does not know whether the partition is still its own; the store does."""
     site.written = 20
@@ -227,7 +272,7 @@ def test_publishing_takes_its_share_of_the_time(site: PublishingPartition, kit: 
     site.written = 300
     costs_s = iter((0.0, 0.004, 0.02, 0.0))
 
-    def publish(position: Position, agents: Sequence[AgentSummary]) -> None:
+    def publish(position: Position, agents: Sequence[AgentSummary], _erasures: object) -> None:
         site.now += next(costs_s)
         site.risk.collect(position, agents)
 

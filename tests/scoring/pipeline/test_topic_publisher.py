@@ -202,14 +202,18 @@ def test_a_broker_that_takes_nothing_holds_up_nobody(
     assert len(topics.sent) == 1
 
 
-def test_what_a_crash_kept_back_is_told_at_the_take_over(
+def test_who_has_lost_a_partition_sends_nothing_more_of_it(
     store: SqlStore, topics: Topics, publisher: TopicPublisher
 ) -> None:
-    """Everything above what was published, with the version of the commit that wrote it."""
-    first = commit(store, store.partitions.claim(0), 10, agent(1), agent(2))
-    commit(store, first.position, 20, agent(2, RiskLevel.HIGH))
-    publisher.republish(store.partitions.claim(0), published=10)
-    assert topics.risk() == [("a2", "high", 1, 20)]
+    """Its owner may have told something newer by the time that a broker takes records again."""
+    first, other = (commit(store, store.partitions.claim(at), 10, agent(at)) for at in (1, 2))
+    topics.full = True
+    for made in (first, other):
+        publish(publisher, made)
+    topics.full = False
+    publisher.forget_partition(1)
+    publisher.wait_acknowledged()
+    assert topics.risk() == [("a2", "low", 1, 10)]
 
 
 def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
