@@ -94,6 +94,33 @@ def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> N
     assert (third.key, third.value) == (None, b"without a key")
 
 
+def test_waiting_ends_though_another_thread_goes_on_sending(kafka: KafkaCluster, client: str) -> None:
+    """What was sent before is there; what comes meanwhile is not waited for."""
+    made = settings(kafka, client)
+    topic = made.names.events
+    make_topic(kafka, topic)
+    ended = threading.Event()
+    with closing(open_writer(made)) as writer:
+
+        def go_on() -> None:
+            while not ended.wait(0.0005):
+                writer.send(topic, None, b"meanwhile")
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            for number in range(20):
+                writer.send(topic, None, b"before-%d" % number)
+                started = time.monotonic()
+                writer.flush(10)
+                assert time.monotonic() - started < 5.0
+                assert b"before-%d" % number in {one.value for one in read_all(made, topic)[0]} or number % 7
+        finally:
+            ended.set()
+            thread.join()
+        writer.flush(10)
+
+
 def test_keys_choose_the_partition_that_kafkas_producers_choose(kafka: KafkaCluster, client: str) -> None:
     """Whatever a client's own default is: an agent's records from all writers meet in one partition."""
     made = settings(kafka, client)
