@@ -271,6 +271,11 @@ class PartitionPipeline:
         return self._next != self.position.offset
 
     @property
+    def uncommitted_records(self) -> int:
+        """Records that were applied and are not committed."""
+        return self._next - self.position.offset
+
+    @property
     def next_offset(self) -> int:
         """Offset of the next record to apply."""
         return self._next
@@ -310,7 +315,7 @@ class PartitionPipeline:
     @property
     def buffer_full(self) -> bool:
         """True if as much waits for a commit as memory has room for."""
-        if self._next - self.position.offset >= MAX_UNCOMMITTED_RECORDS:
+        if self.uncommitted_records >= MAX_UNCOMMITTED_RECORDS:
             return True
         engine = self._processor.engine
         agents = int(np.count_nonzero(engine.dirty)) + len(engine.agent_states.evicted)

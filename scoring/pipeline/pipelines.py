@@ -17,7 +17,7 @@ from ..policy.book import LivePolicy
 from ..records.commits import Position
 from ..store.sql_store import SqlStore
 from .commit_thread import CommitThread
-from .partition import CommitRound, PartitionPipeline
+from .partition import MAX_UNCOMMITTED_RECORDS, CommitRound, PartitionPipeline
 from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
 from .processor import Processor, StageMetrics
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
@@ -254,7 +254,9 @@ class ConsumerGroupPipeline:
 
     @property
     def _buffer_full(self) -> bool:
-        return any(pipeline.buffer_full for pipeline in self._partitions.values())
+        pipelines = self._partitions.values()
+        uncommitted = sum(pipeline.uncommitted_records for pipeline in pipelines)
+        return uncommitted >= MAX_UNCOMMITTED_RECORDS or any(pipeline.buffer_full for pipeline in pipelines)
 
     def _publish_risk(self) -> None:
         """Publish what is due. Who was asleep may have lost its partitions: then the store is asked first."""
