@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.log.log_reader import LogReader
+from ...ingest.retry import retry_until_available
 from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.pipeline_context import CommittedChanges
 from ...scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
 from ...scoring.pipeline.processor import Processor, VectorCollector
+from ...scoring.pipeline.settings import DEFAULT_TUNING
 from ...scoring.records.agents import AgentSummary
 from ...scoring.records.commits import Position
 from ...scoring.records.erasures import PartitionErasure
@@ -90,13 +92,20 @@ class EmbeddedPipelineWorker:
 
     def run(self) -> None:
         """Work until told to stop or nobody listens."""
+        self._send_stored_position()
         self.pipeline.start()
-        self._send_heartbeat()  # so that what it says first of all is how far it is
         gc.freeze()
         while not self._child.should_stop:
             self.pipeline.step()
             self._send_heartbeat()
         self.pipeline.finish()
+
+    def _send_stored_position(self) -> None:
+        """Say first of all how far the store is: what is told while the partition is taken over builds on it."""
+        stored = retry_until_available(
+            lambda: self.store.partitions.position(ONLY_PARTITION), lambda _: self._child.sleep(DEFAULT_TUNING.retry_s)
+        )
+        self._child.sender.send_alive(stored.offset, 0, self._pending_records(stored.offset), {}, {})
 
     def _send_risk(
         self, position: Position, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]
