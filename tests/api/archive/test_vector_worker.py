@@ -21,7 +21,6 @@ from trustwatch.ingest.archive.arrow_reader import read_vectors
 from trustwatch.ingest.archive.file_merging import merge_small_files
 from trustwatch.ingest.archive.vector_archive import VectorArchive
 from trustwatch.ingest.archive.vector_spool import VectorFrame, encode_frame
-from trustwatch.scoring.pipeline.processor import VectorCollector
 
 PARTITION = 3
 
@@ -46,14 +45,13 @@ class Worker:
     def __init__(self, folder: Path, archive: Path) -> None:
         self.settings = Settings(data_dir=folder, archive=ArchiveSettings(vectors=archive))
         self.spool = open_spool(self.settings)
-        self.collectors: dict[int, VectorCollector] = {}
         levels = ("unknown", "low", "medium", "high", "critical")
         self.archive = VectorArchive(archive, spool_directory(self.settings), levels, named=True)
 
     def own(self, first: int, end: int) -> None:
         """Take the partition over, and commit what it brings until it goes to another."""
         assert self.spool is not None
-        assert start_vector_collector(self.spool, self.collectors, PARTITION) is self.collectors[PARTITION]
+        assert start_vector_collector(self.spool, PARTITION) is not None
         for at in range(first, end, 10):
             self.spool.append([encode_frame(frame(at, min(at + 10, end)))], 10)
 
@@ -118,8 +116,5 @@ def merged(archive: Path) -> int:
 
 def test_without_an_archive_nothing_is_collected(tmp_path: Path) -> None:
     """No spool, no collector."""
-    collectors: dict[int, VectorCollector] = {}
-
     assert open_spool(Settings(data_dir=tmp_path)) is None
-    assert start_vector_collector(None, collectors, PARTITION) is None
-    assert collectors == {}
+    assert start_vector_collector(None, PARTITION) is None

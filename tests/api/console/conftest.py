@@ -319,7 +319,8 @@ class ConsoleService:
             )
             for d in decisions
         ]
-        update = PipelineUpdate(summaries, changes, after.offset, 0, {"events": after.offset * 10}, {})
+        done = {"events": after.offset * 10}
+        update = PipelineUpdate(summaries, changes, after.offset, 0, done, {}, answered=after.offset)
 
         def work() -> None:
             self.view.apply(update.agents)

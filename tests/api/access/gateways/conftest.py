@@ -154,7 +154,9 @@ class GatewayTestbed:
 
     def fresh(self) -> None:
         """What the pipeline reports while it lives."""
-        self.status.apply_report(PipelineUpdate([], [], self.status.offset + 1, 0, {}, {}), int(self.now * 1000))
+        offset = self.status.offset + 1
+        update = PipelineUpdate([], [], offset, 0, {}, {}, answered=offset)
+        self.status.apply_report(update, int(self.now * 1000))
 
     def agent(self, agent: str = "bot", level: RiskLevel = RiskLevel.LOW, **named: Any) -> None:
         """An agent at a level, as the pipeline reports it."""

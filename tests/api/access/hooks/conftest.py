@@ -113,7 +113,9 @@ class HookTestbed:
 
     def fresh(self) -> None:
         """The pipeline reports that it is up to date."""
-        self.status.apply_report(PipelineUpdate([], [], self.status.offset + 1, 0, {}, {}), int(self.now * 1000))
+        offset = self.status.offset + 1
+        update = PipelineUpdate([], [], offset, 0, {}, {}, answered=offset)
+        self.status.apply_report(update, int(self.now * 1000))
 
     def level(self, level: RiskLevel | str, agent: str = "bot", agent_type: str = "Payer") -> None:
         """The pipeline reports an agent at a level."""
