@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from ...ingest.errors import ConfigError, MalformedEvent
-from ...ingest.formats.record_mapping import MultiKindParser, RecordMapping, RecordTrial
+from ...ingest.formats.mapping_trial import RecordTrial, try_records
+from ...ingest.formats.record_mapping import MultiKindParser, RecordMapping
 from ...ingest.history.conversion import FormattedFile
 
 MAX_SHOWN_VALUE, MAX_SHOWN_EXPRESSION = 60, 70
@@ -26,7 +27,7 @@ def mapping_trials(formatted: FormattedFile) -> Iterator[RecordTrial]:
             yield RecordTrial(None, [], None, str(record))
             continue
         try:
-            yield from parser.trials(record)
+            yield from try_records(parser, record)
         except MalformedEvent as error:
             yield RecordTrial(None, [], None, str(error))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingType
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -236,7 +236,7 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
         )
 
 
-class _MappedMember:
+class MappedMember:
     """Mapping of one native member: its expression, the replacement of its values, and its type."""
 
     def __init__(self, name: str, text: str, values: MappingType[str, str] | None, time_format: TimeFormat) -> None:
@@ -272,40 +272,6 @@ class _MappedMember:
         return MalformedEvent(f"mapping member `{self.name}`: {what}", self.expression.path)
 
 
-class MemberReading(NamedTuple):
-    """What a mapping makes of one member.
-
-    Attributes:
-        name: of the member.
-        expression: that reads it.
-        value: in the event; None = it has none.
-        problem: why it can have none, or, of a required one, that it has none; None = nothing is wrong.
-    """
-
-    name: str
-    expression: str
-    value: Any
-    problem: str | None
-
-
-class RecordTrial(NamedTuple):
-    """What a mapping makes of one record.
-
-    Attributes:
-        record: as expressions see it; None where it can not be read.
-        members: in the order of the mapping; empty where the record is not mapped.
-        event: native event JSON; None = none came of it.
-        reason: why none came of it; None where one did.
-        skipped: whether it is no audit event by design, and not refused.
-    """
-
-    record: dict[str, Any] | None
-    members: list[MemberReading]
-    event: bytes | None
-    reason: str | None
-    skipped: bool = False
-
-
 class RecordMapping:
     """A compiled mapping: a parser of foreign records.
 
@@ -321,8 +287,8 @@ class RecordMapping:
         check_member_names(spec)
         _check_spec(texts, spec.values)
         time_format = spec.time_format or "rfc3339"
-        self._members = [_MappedMember(name, text, spec.values.get(name), time_format) for name, text in texts.items()]
-        self._agent = next(member for member in self._members if member.name == "agent.id")
+        self.members = [MappedMember(name, text, spec.values.get(name), time_format) for name, text in texts.items()]
+        self._agent = next(member for member in self.members if member.name == "agent.id")
         self._when = _compile_condition(spec.when)
         self._skip_anonymous = spec.anonymous == "skip"
         self._logfmt = spec.logfmt
@@ -330,9 +296,9 @@ class RecordMapping:
     def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
         """Parse one JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
         records, skipped = [], 0
-        for raw in self._split(value):
+        for raw in self.split(value):
             try:
-                native = self.to_native_event(self._decoded(raw), raw)
+                native = self.to_native_event(self.decode(raw), raw)
             except MalformedEvent as error:
                 records.append(rejected_record(raw, error))
                 continue
@@ -351,10 +317,10 @@ class RecordMapping:
         Raises:
             MalformedEvent: names the mapping member and the path in the record.
         """
-        if self._reason_to_skip(record) is not None:
+        if self.reason_to_skip(record) is not None:
             return None
         event: dict[str, Any] = {}
-        for member in self._members:
+        for member in self.members:
             value = member.read(record)
             if value is not None:
                 _set_member(event, member.target_path, value)
@@ -366,40 +332,13 @@ class RecordMapping:
         self._verify(native)
         return native
 
-    def _reason_to_skip(self, record: Any) -> str | None:
+    def reason_to_skip(self, record: Any) -> str | None:
+        """Why a record is no audit event by design; None = it may be one. Raises MalformedEvent."""
         if self._when is not None and self._when(record) in (None, False, "", [], {}):
             return f"`when` gives nothing: {self._when.text}"
         if self._skip_anonymous and self._agent.read(record) is None:
             return f"it names no agent: {self._agent.expression.text}"
         return None
-
-    def trials(self, value: bytes) -> Iterator[RecordTrial]:
-        """What becomes of each record of a value, for people. Raises MalformedEvent as the parser."""
-        for raw in self._split(value):
-            try:
-                yield self.trial(self._decoded(raw), raw)
-            except MalformedEvent as error:
-                yield RecordTrial(None, [], None, str(error))
-
-    def trial(self, record: dict[str, Any], raw: bytes) -> RecordTrial:
-        """What becomes of one record, for people."""
-        members = [self._reading(member, record) for member in self._members]
-        try:
-            skipped = self._reason_to_skip(record)
-            event = None if skipped else self.to_native_event(record, raw)
-        except MalformedEvent as error:
-            return RecordTrial(record, members, None, str(error))
-        return RecordTrial(record, members, event, skipped, skipped is not None)
-
-    def _reading(self, member: _MappedMember, record: Any) -> MemberReading:
-        value, problem = None, None
-        try:
-            value = member.read(record)
-            if value is None and member.name in REQUIRED_MEMBERS:
-                raise member.missing_error(record)
-        except MalformedEvent as error:
-            problem = error.reason.removeprefix(f"mapping member `{member.name}`: ")
-        return MemberReading(member.name, member.expression.text, value, problem)
 
     def _verify(self, native: bytes) -> None:
         """Check against the schema; an error names the record's member, since the sender never saw the native event."""
@@ -407,14 +346,16 @@ class RecordMapping:
             decode_event(native)
         except MalformedEvent as error:
             name = error.path.removeprefix("$.").partition("[")[0]
-            member = next((candidate for candidate in self._members if candidate.name == name), None)
+            member = next((candidate for candidate in self.members if candidate.name == name), None)
             path = "$" if member is None else member.expression.path
             raise MalformedEvent(f"mapping member `{name}`: {error.reason}", path) from None
 
-    def _split(self, value: bytes) -> Sequence[bytes]:
+    def split(self, value: bytes) -> Sequence[bytes]:
+        """The records of a value. Raises MalformedEvent."""
         return split_array(value) if value.lstrip()[:1] == b"[" else (value,)
 
-    def _decoded(self, raw: bytes) -> Any:
+    def decode(self, raw: bytes) -> Any:
+        """A record as expressions see it. Raises MalformedEvent."""
         text = raw.lstrip()
         if self._logfmt and text[:1] != b"{":
             return decode_logfmt(text.decode(errors="replace"))
@@ -506,13 +447,13 @@ class MultiKindParser:
     """
 
     def __init__(self, unpack: RecordUnpacker, specs: MappingType[str, MappingSpec]) -> None:
-        self._unpack = unpack
-        self._mappings = {kind: RecordMapping(spec) for kind, spec in specs.items()}
+        self.unpack = unpack
+        self.mappings = {kind: RecordMapping(spec) for kind, spec in specs.items()}
 
     def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
         """Records of a value. Headers are not read."""
         records, skipped = [], 0
-        for raw, record, kind in self._unpack(value):
+        for raw, record, kind in self.unpack(value):
             native = self._to_raw_record(raw, record, kind)
             if native is None:
                 skipped += 1
@@ -520,21 +461,11 @@ class MultiKindParser:
                 records.append(native)
         return ParsedRecords(records, skipped)
 
-    def trials(self, value: bytes) -> Iterator[RecordTrial]:
-        """What becomes of each record of a value, for people. Raises MalformedEvent as the parser."""
-        for raw, record, kind in self._unpack(value):
-            if isinstance(record, dict):
-                yield self._mappings[kind].trial(record, raw)
-            elif record is None:
-                yield RecordTrial(None, [], None, "it is no audit event of an agent", skipped=True)
-            else:
-                yield RecordTrial(None, [], None, str(record))
-
     def _to_raw_record(self, raw: bytes, record: dict[str, Any] | MalformedEvent | None, kind: str) -> RawRecord | None:
         if isinstance(record, MalformedEvent):
             return rejected_record(raw, record)
         try:
-            native = None if record is None else self._mappings[kind].to_native_event(record, raw)
+            native = None if record is None else self.mappings[kind].to_native_event(record, raw)
         except MalformedEvent as error:
             return rejected_record(raw, error)
         return None if native is None else RawRecord(raw, partial(bytes, native))
