@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -16,7 +15,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
 from ...ingest.errors import Unavailable
 from ...ingest.features import layout
-from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout, read_state_row
+from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_row
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from ...ingest.hashing import NameHasher
 from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
@@ -30,6 +29,7 @@ from ..records.decisions import RiskReason
 from . import risk, usual_oddness
 from .forgetting import ErasedAgents, NameErasers
 from .resident_agents import ResidentAgents
+from .state_version import features_version, present_layout, state_version
 from .unsaved_agents import AnyAgent, UnsavedAgents
 
 _encode_json = msgspec.json.Encoder().encode
@@ -64,21 +64,6 @@ class AgentExplanation(NamedTuple):
     counterfactual: str = ""
 
 
-def _present_layout() -> StateLayout:
-    return StateLayout(layout.LAYOUT_GENERATION, layout.KINDS, layout.STATE_ROW)
-
-
-def state_version(salt: bytes) -> str:
-    """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
-    return f"{features_version(salt, _present_layout())}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
-
-
-def features_version(salt: bytes, one: StateLayout) -> str:
-    """Names the features that are stored in a layout under a salt."""
-    shape = f"{one.generation}|{one.row}|{one.kinds}|{layout.REGION_SIZE}".encode()
-    return hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
-
-
 class AgentStateCache:
     """Implements the feature builder's `StateSpill`, and builds the rows that a commit writes.
 
@@ -106,7 +91,7 @@ class AgentStateCache:
         self.builder = FeatureBuilder(model.baseline, capacity, self)
         self.state_version = state_version(model.salt)
         self._stored_sizes = {
-            features_version(model.salt, one): one.row.itemsize for one in (_present_layout(), *EARLIER_LAYOUTS)
+            features_version(model.salt, one): one.row.itemsize for one in (present_layout(), *EARLIER_LAYOUTS)
         }
         self._agents = agents
         self._model = model
@@ -215,7 +200,7 @@ class AgentStateCache:
         moving = slots
         if self._store is not None:
             moving = slots[self._agents.dirty[slots]]
-            self._unsaved.add_untold(self.summaries(slots[self._agents.moved[slots]]))
+            self._unsaved.add_unpublished(self.summaries(slots[self._agents.moved[slots]]))
         self._unsaved.waiting.update((row.name.key, row) for row in self.rows(moving))
         self._agents.clear(slots)
         for slot in slots.tolist():
@@ -419,49 +404,35 @@ class AgentStateCache:
 
     def rows(self, slots: SlotIndices) -> list[AgentRow]:
         """Everything that is stored of the agents in these slots."""
-        names, types, explanations = self._agents.names, self._agents.types, self._explanations
-        features, risks = self.builder.pack(slots), self._agents.risk[slots]
+        named = slots[[self._agents.names[slot] is not None for slot in slots.tolist()]]
+        features, risks = self.builder.pack(named).tobytes(), self._agents.risk[named].tobytes()
         wide, narrow = layout.STATE_ROW.itemsize, risk.ROW.itemsize
-        times = features["times"]
-        about = zip(risks["level"].tolist(), risks["concern"].tolist(), strict=True)
-        concerns = [CONCERNS[concern] if level >= RiskLevel.MEDIUM else "" for level, concern in about]
-        all_features, all_risks = features.tobytes(), risks.tobytes()
-        said = zip(
-            slots.tolist(),
-            times[:, layout.T_FIRST].tolist(),
-            times[:, layout.T_LAST].tolist(),
-            *(risks[field].tolist() for field in _RISK_COLUMNS),
-            strict=True,
-        )
-        rows = []
-        for at, (slot, first, last, level, score, confidence, anomaly, at_ms, due_ms, events) in enumerate(said):
-            name, explanation = names[slot], explanations[slot]
-            if name is not None:
-                row = AgentRow(
-                    name,
-                    types[slot],
-                    level,
-                    score,
-                    confidence,
-                    anomaly,
-                    first,
-                    last,
-                    at_ms,
-                    due_ms,
-                    events,
-                    explanation.decision_id,
-                    explanation.reasons,
-                    explanation.counterfactual,
-                    all_features[at * wide : (at + 1) * wide],
-                    all_risks[at * narrow : (at + 1) * narrow],
-                    self.state_version,
-                    concerns[at],
-                )
-                rows.append(row)
-        return rows
+        return [
+            AgentRow(
+                summary.name,
+                summary.agent_type,
+                summary.level,
+                summary.risk_score,
+                summary.confidence,
+                summary.anomaly_score,
+                summary.first_seen_ms,
+                summary.last_seen_ms,
+                summary.evaluated_ms,
+                summary.due_ms,
+                summary.events,
+                summary.decision_id,
+                summary.reasons,
+                summary.counterfactual,
+                features[at * wide : (at + 1) * wide],
+                risks[at * narrow : (at + 1) * narrow],
+                self.state_version,
+                summary.concern,
+            )
+            for at, summary in enumerate(self.summaries(named))
+        ]
 
     def summaries(self, slots: SlotIndices) -> list[AgentSummary]:
-        """What is told of the agents in these slots."""
+        """What is published of the agents in these slots."""
         names, types, explanations = self._agents.names, self._agents.types, self._explanations
         risks, times = self._agents.risk[slots], self.builder.state.times[slots]
         columns = zip(
@@ -495,13 +466,13 @@ class AgentStateCache:
         ]
 
     def take_moved(self) -> list[AgentSummary]:
-        """What is to be told of agents that changed since the last call, those that moved out meanwhile included."""
+        """What is to be published of agents that changed since the last call, moved out meanwhile or not."""
         slots = np.flatnonzero(self._agents.moved).astype(np.int32)
         self._agents.moved[:] = False
-        moved, untold = self.summaries(slots), self._unsaved.take_untold()
-        if not untold:
+        moved, unpublished = self.summaries(slots), self._unsaved.take_unpublished()
+        if not unpublished:
             return moved
-        return list({summary.name.key: summary for summary in (*untold, *moved)}.values())  # some came back
+        return list({summary.name.key: summary for summary in (*unpublished, *moved)}.values())  # some came back
 
     def changed_rows(self) -> list[AgentRow]:
         """Rows of all agents that changed since the last commit was begun, those that moved out meanwhile included."""

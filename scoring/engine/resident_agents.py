@@ -30,10 +30,10 @@ class ResidentAgents:
         self.dirty = np.zeros(capacity, np.bool_)
         """True for agents that changed since the last commit was begun."""
         self.moved = np.zeros(capacity, np.bool_)
-        """True for agents that changed since their risk was last told; each of them is dirty, too."""
+        """True for agents that changed since their risk was last published; each of them is dirty, too."""
 
     def mark_changed(self, slots: SlotIndices | int) -> None:
-        """Note that agents changed: they have to be told of, and stored."""
+        """Note that agents changed: their risk has to be published, and they have to be stored."""
         self.dirty[slots] = True
         self.moved[slots] = True
 

@@ -31,7 +31,7 @@ class UnsavedAgents:
         self._in_flight: dict[int, AgentRow] = {}
         self._removed: set[int] = set()
         self._removed_in_flight: set[int] = set()
-        self._untold: dict[int, AgentSummary] = {}
+        self._unpublished: dict[int, AgentSummary] = {}
 
     def get(self, key: int) -> AgentRow | None:
         """The newest row of an agent; None where what the store says is the newest."""
@@ -48,14 +48,14 @@ class UnsavedAgents:
         return [key for key, row in newest.items() if 0 < row.due_ms <= now_ms and self.get(key) is row]
 
     def redact(self, redact: RedactText) -> None:
-        """Let *redact* go over what waits and what is to be told; what is being written is erased in the store."""
+        """Let *redact* go over what waits and what is to be published; what is being written is erased in the store."""
         self.waiting = {key: redact(row) for key, row in self.waiting.items()}
-        self._untold = {key: redact(summary) for key, summary in self._untold.items()}
+        self._unpublished = {key: redact(summary) for key, summary in self._unpublished.items()}
 
     def remove(self, key: int) -> None:
         """Forget an erased agent: its row goes with the next commit, and is not read meanwhile."""
         self.waiting.pop(key, None)
-        self._untold.pop(key, None)
+        self._unpublished.pop(key, None)
         self._removed.add(key)
 
     def is_removed(self, key: int) -> bool:
@@ -67,14 +67,14 @@ class UnsavedAgents:
         """Keys of agents whose rows go with the next commit."""
         return tuple(sorted(self._removed))
 
-    def add_untold(self, summaries: Collection[AgentSummary]) -> None:
-        """Keep the risk of agents that move out before it was told."""
-        self._untold.update((summary.name.key, summary) for summary in summaries)
+    def add_unpublished(self, summaries: Collection[AgentSummary]) -> None:
+        """Keep the risk of agents that move out before it was published."""
+        self._unpublished.update((summary.name.key, summary) for summary in summaries)
 
-    def take_untold(self) -> list[AgentSummary]:
-        """The risk that `add_untold` kept since the last call."""
-        untold, self._untold = list(self._untold.values()), {}
-        return untold
+    def take_unpublished(self) -> list[AgentSummary]:
+        """The risk that `add_unpublished` kept since the last call."""
+        unpublished, self._unpublished = list(self._unpublished.values()), {}
+        return unpublished
 
     def begin_commit(self, rows: Collection[AgentRow]) -> None:
         """Note that *rows*, those that wait among them, are on their way to the store."""
