@@ -84,7 +84,7 @@ def ours(folder: Path, *more: object) -> tuple[Any, type[asyncio.Protocol]]:
     callers = CallerDirectory(settings.callers, [LOCAL_ISSUER])
     view, status = RiskView(), PipelineStatus()
     view.apply(summaries())
-    status.apply_report(PipelineUpdate([], [], 1, 0, {}, {}, answered=1), int(time.time() * 1000))
+    status.apply_report(PipelineUpdate([], [], 1, 0, {}, {}, risk_offset=1), int(time.time() * 1000))
     log = GroupCommit(EventLog(folder / "log"))
     store = open_store(sqlite_url(folder / "store.db"))
     verifier = TokenVerifier([issuer], jwks, callers.resolve, rules, time.time)

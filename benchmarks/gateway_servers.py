@@ -71,7 +71,7 @@ def ours(folder: Path) -> tuple[Any, type[asyncio.Protocol]]:
     callers = CallerDirectory([], [])
     view, status = RiskView(), PipelineStatus()
     view.apply(summaries())
-    status.apply_report(PipelineUpdate([], [], 1, 0, {}, {}, answered=1), int(time.time() * 1000))
+    status.apply_report(PipelineUpdate([], [], 1, 0, {}, {}, risk_offset=1), int(time.time() * 1000))
     log = GroupCommit(EventLog(folder / "log"))
     store = open_store(sqlite_url(folder / "store.db"))
     verifier = TokenVerifier([], jwks, callers.resolve, settings.verification, time.time)

@@ -18,7 +18,7 @@ from ..ingest.features.feature_kernel import scope_keys
 from ..ingest.features.feature_table import QUANTITIES
 from ..ingest.features.frequency_tables import scope_row
 from ..models.trained_model import TrainedModel
-from ..scoring.engine.agent_state_cache import state_version
+from ..scoring.engine.state_version import state_version
 from ..scoring.records.agents import AgentName, AgentRow
 from .event_history import AgentReference, EventFilter, EventHistory
 from .frame_builder import build_frame, build_frame_from_columns

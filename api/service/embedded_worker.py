@@ -132,9 +132,9 @@ class EmbeddedPipelineWorker:
             self._policy.refresh()
         if now - self._reported_at >= HEARTBEAT_EVERY_S:
             stages = self.pipeline.stages
-            offset, answered = self.pipeline.position.offset, self.pipeline.answered_offset
+            offset, risk_offset = self.pipeline.position.offset, self.pipeline.risk_offset
             self._child.sender.send_alive(
-                offset, answered, self._pending_records(offset), dict(stages.counts), dict(stages.seconds)
+                offset, risk_offset, self._pending_records(offset), dict(stages.counts), dict(stages.seconds)
             )
             self._reported_at = now
 

@@ -88,7 +88,8 @@ class GroupPipelineWorker:
             self._after_commit,
             StageMetrics(clock.monotonic),
             self.publisher,
-            service=service_url(settings),
+            self.publisher.publish_risk,
+            service_url(settings),
         )
         self.pipeline = ConsumerGroupPipeline(self.source, context, self._make_processor)
 

@@ -76,7 +76,7 @@ class PipelineUpdate(msgspec.Struct, array_like=True):
     """By partition, where there are several: all that arrived before that UTC millisecond is part of the answers."""
     forgotten: list[AgentErased] = []
     """Agents that were erased, before `agents` are applied."""
-    answered: int = 0
+    risk_offset: int = 0
     """Offset before which all records are part of the agents that were sent, where one pipeline reports."""
 
 
@@ -98,12 +98,12 @@ class PipelineUpdateSender:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._offset = self._behind = self._answered = 0
+        self._offset = self._behind = self._risk_offset = 0
         self._counts: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
 
     def send_risk(
-        self, answered: int, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure] = ()
+        self, risk_offset: int, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure] = ()
     ) -> None:
         """Send erased agents, then those that moved, in frames of at most `MAX_FRAME_ITEMS`.
 
@@ -117,7 +117,7 @@ class PipelineUpdateSender:
         *before, last = _chunked(agents) or [()]
         for part in before:
             self._send(part, measured=False)
-        self._answered = answered
+        self._risk_offset = risk_offset
         self._send(last, measured=False)
 
     def send_commit(
@@ -152,15 +152,15 @@ class PipelineUpdateSender:
                 self._seconds,
                 dropped_dead_letters,
                 forgotten=list(forgotten),
-                answered=self._answered,
+                risk_offset=self._risk_offset,
             )
         )
 
     def send_alive(
-        self, offset: int, answered: int, behind: int, counts: dict[str, int], seconds: dict[str, float]
+        self, offset: int, risk_offset: int, behind: int, counts: dict[str, int], seconds: dict[str, float]
     ) -> None:
-        """Say that the pipeline lives and how far it is: committed up to *offset*, answers up to *answered*."""
-        self._answered = answered
+        """Say that the pipeline lives and how far it is: committed up to *offset*, answers up to *risk_offset*."""
+        self._risk_offset = risk_offset
         self._offset, self._behind, self._counts, self._seconds = offset, behind, counts, seconds
         self._send()
 

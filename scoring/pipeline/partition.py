@@ -1,17 +1,16 @@
 """The way of one partition from records to answers and to committed state, between a source and a store.
 
 The state of an agent is a function of the records of its partition, so its risk is published as soon as a batch is
-applied, under the version (epoch, offset); the commit follows beside it (`commits.py`). What acts on the outside waits
-for the commit. When the store does not answer, answers go on until memory has no more room for what is not committed;
-then the work waits, nothing is lost, and answers turn stale. When another worker owns the partition, `Fenced` ends this
-one's work on it.
+applied, as of (epoch, offset) (`risk_publication.py`); the commit follows beside it (`commit_thread.py`). What acts on
+the outside waits for the commit. When the store does not answer, answers go on until memory has no more room for what
+is not committed; then the work waits, nothing is lost, and answers turn stale. When another worker owns the partition,
+`Fenced` ends this one's work on it.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,15 +23,15 @@ from ...ingest.retry import Answer, retry_until_available
 from ...ingest.source import RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
-from ..records.agents import AgentEdge, AgentIdentity, AgentSummary, RiskLevel
+from ..records.agents import AgentEdge, RiskLevel
 from ..records.commits import Commit, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
-from ..records.erasures import PartitionErasure
 from ..records.models import ModelSwitch
 from ..store.sql_store import CommitResult, SqlStore
 from .pipeline_context import CommittedChanges, PipelineContext
 from .processor import Processor, VectorFrames
+from .risk_publication import RiskPublication
 
 _log = structlog.get_logger(__name__)
 
@@ -40,18 +39,9 @@ _log = structlog.get_logger(__name__)
 MIN_COMMIT_INTERVAL_S = 0.02
 """Least time between commits, however little they cost."""
 
-MIN_RISK_INTERVAL_S = 0.005
-"""Least time between two publications of risk, however little they cost."""
-
-RISK_SHARE = 0.2
-"""Part of the pipeline's time that publications of risk may take; while it is behind, half of that."""
-
 MAX_UNCOMMITTED_RECORDS = 200_000
-"""Records beyond the last commit behind which no further batch is applied. So far at most was risk published when a
-worker dies."""
-
-STORED_RISK_CHUNK = 10_000
-"""Agents of the store that are published at a time."""
+"""Records beyond the last commit behind which no further batch is applied. When a worker dies, the risk of at most two
+batches more is published."""
 
 LOG_OUTAGE_EVERY_S = 30.0
 
@@ -73,37 +63,25 @@ class PartitionPipeline:
         self._edges: list[AgentEdge] = []
         self._conflict_rows: dict[str, OutboxRow] = {}
         """Alerts of identity conflicts by key, so that each is written once."""
-        self._told_erasures = 0
-        """Erasures since the last commit was begun whose agents are no more on the risk topic."""
-        self._untold_erasures: list[PartitionErasure] = []
-        """Erasures of commits that were begun while no risk was published."""
-        self._owes_stored_risk = False
-        """True while the store has risk that nobody is known to have published."""
         self.position = Position(partition, 0, 0)
         """Committed position."""
-        self.answered_offset = 0
-        """Offset before which all records are part of the published risk."""
-        self.answered_ms = 0
-        """Arrival of the last record before `answered_offset`; 0 = none was applied here."""
         self.idle = False
         """True if nothing waited when the source was last asked how much is behind."""
         self._pending: Commit | None = None
         """Commit that was begun and is not known to be in the store."""
-        self._pending_answered = False
+        self._pending_published = False
         """True if its risk was published before it was begun."""
         self._pending_vectors = VectorFrames((), 0)
-        self._received_ms = 0
         self._next = 0
         self._end = 0
         self._published = 0
-        self._silent_until = 0
-        self._must_confirm, self._confirm_at = False, 0.0
-        self._risk_at = self._committed_at = context.monotonic()
-        self._risk_took_s = self._commit_took_s = 0.0
-        self._backlogged = self._batch_full = self._hurry_risk = False
+        self._committed_at, self._commit_took_s = context.monotonic(), 0.0
+        self._backlogged = False
         self._outage_logged_at = -LOG_OUTAGE_EVERY_S
         self._erased_filter = ErasedFilter()
         processor.engine.agent_states.on_unavailable = self.wait_before_retry
+        self.risk = RiskPublication(processor, context, self.wait_before_retry)
+        """Publishes the risk of the partition's agents."""
 
     @property
     def partition(self) -> int:
@@ -119,12 +97,12 @@ class PartitionPipeline:
         partition = self.partition
         self.position = self.retry_until_available(lambda: self._context.store.partitions.claim(partition))
         self._processor.engine.agent_states.owner = self.position
-        self._next = self.answered_offset = self.position.offset
+        self._next = self.position.offset
         self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
-        furthest = self._next + MAX_UNCOMMITTED_RECORDS + self._context.settings.batch_size
-        self._silent_until = min(self._end, furthest)
-        self._find_unpublished()
+        self._published = self._republish()
+        furthest = self._next + MAX_UNCOMMITTED_RECORDS + 2 * self._context.settings.batch_size
+        self.risk.take_over(self.position, min(self._end, furthest), self._published)
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
         rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
         self._processor.engine.feedback_rules.restore(rules)
@@ -151,15 +129,13 @@ class PartitionPipeline:
                 f"{end}: it has lost records or belongs to another store; restore both from the same back-up"
             )
 
-    def _find_unpublished(self) -> None:
-        """Publish again what commits wrote and perhaps nobody published; risk once this worker may publish any."""
+    def _republish(self) -> int:
+        """Publish decisions again that perhaps nobody did; returns the offset up to which all is known to be."""
         store, publisher = self._context.store, self._context.publisher
-        self._published = self.retry_until_available(lambda: store.partitions.published_offset(self.partition))
+        published = self.retry_until_available(lambda: store.partitions.published_offset(self.partition))
         if publisher is not None:
-            self.retry_until_available(lambda: publisher.republish(self.position, self._published))
-        self._owes_stored_risk = self._published < self.position.offset
-        if not self._risk_is_held:
-            self._publish_moved()
+            self.retry_until_available(lambda: publisher.republish(self.position, published))
+        return published
 
     def apply(self, batch: RecordBatch) -> None:
         """Apply a batch of this partition; who was erased is not read again, wherever the state begins anew.
@@ -180,90 +156,12 @@ class PartitionPipeline:
                 _log.warning("another agent has this agent's key", tenant=conflict.tenant, agent_id=conflict.agent_id)
             self._conflict_rows[row.key] = row
         self._next = batch.next_offset
-        self._received_ms = batch.records[-1].received_ms
-        self._batch_full = len(batch.records) >= self._context.settings.batch_size
-        self._backlogged = self._backlogged or self._batch_full
-        self._hurry_risk = self._hurry_risk or bool(applied.decisions)
+        full = len(batch.records) >= self._context.settings.batch_size
+        self._backlogged = self._backlogged or full
+        self.risk.note_applied(
+            self._next, batch.records[-1].received_ms, batch_full=full, level_changed=bool(applied.decisions)
+        )
         self._context.stages.count_batch(applied)
-
-    # What a worker that died had published was applied by it, and is applied again now. Until that is over nothing is
-    # published: an answer never goes back to what an agent was before.
-
-    def publish_risk(self, *, at_once: bool = False) -> None:
-        """Publish the risk of agents that moved, if it is time to, or *at_once*.
-
-        Raises Fenced, and the partition is to be dropped: it was to be confirmed that it is ours, and it is not.
-        """
-        if self._next == self.answered_offset or self._risk_is_held or (self._risk_wait_s() > 0.0 and not at_once):
-            return
-        if self._must_confirm and not self._is_confirmed():
-            return
-        started = self._context.monotonic()
-        with self._context.stages.timed("publish_risk"):
-            self._publish_moved()
-        self.answered_offset, self.answered_ms = self._next, self._received_ms
-        self._risk_at, self._hurry_risk = self._context.monotonic(), False
-        self._risk_took_s = self._risk_at - started
-
-    def _publish_moved(self) -> None:
-        erasures = self._processor.control_records.erasures
-        untold, self._untold_erasures = [*self._untold_erasures, *erasures[self._told_erasures :]], []
-        self._told_erasures = len(erasures)
-        agents = self._processor.engine.agent_states.take_moved()
-        if self._owes_stored_risk:
-            moved = {agent.name.identity for agent in agents}
-            self.retry_until_available(lambda: self._publish_stored(moved))
-            self._owes_stored_risk = False
-        self._send_risk(agents, untold)
-
-    def _publish_stored(self, moved: Collection[AgentIdentity]) -> None:
-        """Publish what the store has of agents that have not *moved* since; it is as true now as it was then."""
-        stored = self._context.store.agents.iterate_unpublished(self.partition, self._published)
-        agents = (one.agent for one in stored if one.agent.name.identity not in moved)
-        while part := list(itertools.islice(agents, STORED_RISK_CHUNK)):
-            self._send_risk(part, ())
-
-    def _send_risk(self, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]) -> None:
-        position = Position(self.partition, self.position.epoch, self._next)
-        if self._context.publisher is not None:
-            self._context.publisher.publish_risk(position, agents, erasures)
-        if self._context.on_risk is not None:
-            self._context.on_risk(position, agents, erasures)
-
-    @property
-    def _risk_is_held(self) -> bool:
-        """True while risk may not be published.
-
-        The owner before may have published more than is applied here; or the store did not say that this one owns the
-        partition, and is not to be asked again yet.
-        """
-        if self._next < self._silent_until:
-            return True
-        return self._must_confirm and self._context.monotonic() < self._confirm_at
-
-    def confirm_before_risk(self) -> None:
-        """Ask the store whether the partition is still ours before more risk is published."""
-        self._must_confirm = True
-
-    def _is_confirmed(self) -> bool:
-        """Tell whether the store says that the partition is ours; False = it does not answer. Raises Fenced."""
-        try:
-            stored = self._context.store.partitions.position(self.partition)
-        except Unavailable:
-            self._confirm_at = self._context.monotonic() + self._context.tuning.retry_s
-            return False
-        if stored.epoch != self.position.epoch:
-            raise Fenced(f"the position of partition {self.partition} is {stored}, not of epoch {self.position.epoch}")
-        self._must_confirm = False
-        return True
-
-    def _risk_wait_s(self) -> float:
-        """Seconds until risk is to be published: at once for a change of level, unless there is a backlog."""
-        if self._hurry_risk and not self._batch_full:
-            return 0.0
-        share = RISK_SHARE / 2 if self._batch_full else RISK_SHARE
-        interval_s = max(MIN_RISK_INTERVAL_S, self._risk_took_s / share)
-        return self._risk_at + min(interval_s, self._context.settings.commit_interval_s) - self._context.monotonic()
 
     @property
     def has_uncommitted(self) -> bool:
@@ -290,10 +188,6 @@ class PartitionPipeline:
         """True if it is time to commit: much waits, or something urgent, or for long enough."""
         return self.has_uncommitted and (self.buffer_full or self._commit_wait_s() <= 0.0)
 
-    def risk_due_in_s(self) -> float:
-        """Seconds until risk has to be published; infinite if none waits for its time."""
-        return math.inf if self._next == self.answered_offset or self._risk_is_held else self._risk_wait_s()
-
     def commit_due_in_s(self) -> float:
         """Seconds until what was applied has to be committed; infinite if everything is."""
         return self._commit_wait_s() if self.has_uncommitted else math.inf
@@ -308,7 +202,7 @@ class PartitionPipeline:
 
     def commit(self) -> None:
         """Write everything since the last commit in one transaction, then publish it. Raises Fenced."""
-        self.publish_risk(at_once=True)
+        self.risk.publish_due(at_once=True)
         for error in CommitRound([self], self._context).run().values():
             raise error
 
@@ -347,7 +241,7 @@ class PartitionPipeline:
         if self._pending is not None:
             return self._pending
         processor, epoch = self._processor, self.position.epoch
-        rows = processor.engine.agent_states.removed_agents, processor.engine.agent_states.begin_commit()
+        removed, rows = processor.engine.agent_states.removed_agents, processor.engine.agent_states.begin_commit()
         switches = [replace(switch, epoch=epoch) for switch in processor.model_switcher.pending_switches]
         processor.model_switcher.pending_switches.clear()
         if processor.edge_collector is not None:
@@ -355,14 +249,13 @@ class PartitionPipeline:
         if processor.vector_collector is not None:
             self._pending_vectors = processor.vector_collector.drain()
         outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
+        self._pending_published = self.risk.begin_commit()
         erasures = processor.control_records.erasures[:]
         processor.control_records.erasures.clear()
-        self._untold_erasures += erasures[self._told_erasures :]
-        self._pending_answered = self.answered_offset >= self._next
         self._pending = Commit(
             self.position,
             Position(self.partition, epoch, self._next),
-            rows[1],
+            rows,
             self._decisions,
             [*outbox, *self._conflict_rows.values()],
             self._dead_letters,
@@ -370,11 +263,11 @@ class PartitionPipeline:
             self._edges,
             processor.engine.feedback_rules.begin_commit(self.partition, epoch),
             switches,
-            removed_agents=rows[0],
+            removed_agents=removed,
             erasures=erasures if self._context.publisher is not None else (),
         )
         self._decisions, self._dead_letters, self._edges, self._conflict_rows = [], [], [], {}
-        self._backlogged, self._told_erasures = False, 0
+        self._backlogged = False
         return self._pending
 
     def mark_committed(self, result: CommitResult, took_s: float) -> CommittedChanges:
@@ -385,7 +278,7 @@ class PartitionPipeline:
         self._processor.engine.agent_states.mark_committed()
         self.position = commit.position
         self._committed_at, self._commit_took_s = self._context.monotonic(), took_s
-        if self._pending_answered:
+        if self._pending_published:
             self._published = commit.position.offset
         return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, vectors)
 
@@ -393,7 +286,7 @@ class PartitionPipeline:
         """Records that are not committed, as far as is known; a source that does not answer hides them."""
         try:
             self._end = self._context.source.end_offset(self.partition)
-            self.idle = self._end <= self.answered_offset
+            self.idle = self._end <= self.risk.offset
         except Unavailable:
             self.idle = False
         return max(0, self._end - self.position.offset)

@@ -27,23 +27,15 @@ class CommittedChanges(NamedTuple):
 
 
 class Publisher(Protocol):
-    """Publishes by topics. At least once: versions let readers drop what they have. Safe to use from two threads.
+    """Publishes by topics what became durable. At least once: versions and ids let readers drop what they have.
 
-    Risk is published as it is applied (`publish_risk`), decisions and alerts once they are committed.
+    Safe to use from two threads. What was published of risk (`RiskListener`) is waited for with the rest.
     """
 
     def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Send dead letters. Called before their commit: none is lost with a crash in between.
 
         Raises Unavailable: send all of them again; a reader knows them by their ids.
-        """
-
-    def publish_risk(
-        self, position: Position, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]
-    ) -> None:
-        """Send erased agents, then *agents*, as of *position*, and do not wait.
-
-        What can not be sent now is sent by `wait_acknowledged`.
         """
 
     def publish_commit(self, commit: Commit) -> None:
@@ -66,7 +58,7 @@ class Publisher(Protocol):
 
 
 RiskListener = Callable[[Position, Sequence[AgentSummary], Sequence[PartitionErasure]], None]
-"""Called with agents that moved, as of the position, and before them with those that were erased."""
+"""Publishes agents that moved, as of the position, behind those that were erased; does not wait, and does not fail."""
 
 
 class PipelineContext(NamedTuple):

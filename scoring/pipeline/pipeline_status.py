@@ -70,7 +70,7 @@ class PipelineStatus:
         if update.fresh is not None:
             self.fresh_ms_by_partition, self.fresh_ms = update.fresh, min(update.fresh.values(), default=0)
         else:
-            self._advance_freshness(now_ms, update.answered, measured=measured)
+            self._advance_freshness(now_ms, update.risk_offset, measured=measured)
         self.publish_changes(update.changes)
 
     def publish_changes(self, changes: Iterable[LevelChange]) -> None:
@@ -91,14 +91,14 @@ class PipelineStatus:
         """`fresh_ms` of one partition."""
         return self.fresh_ms if self.fresh_ms_by_partition is None else self.fresh_ms_by_partition.get(partition, 0)
 
-    def _advance_freshness(self, now_ms: int, answered: int, *, measured: bool) -> None:
+    def _advance_freshness(self, now_ms: int, risk_offset: int, *, measured: bool) -> None:
         """Advance `fresh_ms`: once answers pass the log's end at an earlier report, they have all until then.
 
         *measured*: whether this report says where the log ends.
         """
         if measured:
             self._marks.append((now_ms, self.offset + self.records_behind))
-        while self._marks and self._marks[0][1] <= answered:
+        while self._marks and self._marks[0][1] <= risk_offset:
             self.fresh_ms = self._marks.popleft()[0]
         if len(self._marks) > MAX_PROGRESS_MARKS:  # a coarser memory: freshness is then noticed later, never too early
             self._marks = deque(list(self._marks)[1::2])

@@ -85,9 +85,9 @@ class SinglePartitionPipeline:
         return self._partition.position
 
     @property
-    def answered_offset(self) -> int:
+    def risk_offset(self) -> int:
         """Offset before which all records are part of the published risk."""
-        return self._partition.answered_offset
+        return self._partition.risk.offset
 
     def start(self) -> None:
         """Take the partition over, go to where its state was stored, and rebuild the duplicate window from the log.
@@ -109,10 +109,10 @@ class SinglePartitionPipeline:
             batch = self._source.poll(self._batch_size, poll_timeout_s([partition], self._commits, self._poll_s))
         if batch is not None:
             partition.apply(batch)
-        partition.publish_risk()
+        partition.risk.publish_due()
         self._collect(0.0)
         if partition.commit_due and not self._commits.busy:
-            partition.publish_risk(at_once=True)
+            partition.risk.publish_due(at_once=True)
             self._commits.start([partition])
         return 0 if batch is None else len(batch.records)
 
@@ -133,7 +133,7 @@ class SinglePartitionPipeline:
 def poll_timeout_s(partitions: Collection[PartitionPipeline], commits: CommitThread, longest_s: float) -> float:
     """Longest wait for records: until something has to be published or committed, at most *longest_s*."""
     waits = [COMMIT_POLL_S] if commits.busy else [longest_s, *(partition.commit_due_in_s() for partition in partitions)]
-    return max(0.0, min([*waits, *(partition.risk_due_in_s() for partition in partitions)]))
+    return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
 
 
 # The group protocol alone is no fence: a worker that was asleep still believes in its partitions. The store decides by
@@ -217,7 +217,7 @@ class ConsumerGroupPipeline:
                 continue
             try:
                 self._drop_refused(self._commits.collect(None))
-                pipeline.confirm_before_risk()
+                pipeline.risk.confirm_first()
                 pipeline.finish()
             except Fenced as error:
                 _log.warning("partition was somebody else's already", partition=partition, error=str(error))
@@ -264,13 +264,13 @@ class ConsumerGroupPipeline:
         self._stepped_at = now
         for pipeline in list(self._partitions.values()):
             if now > slept:
-                pipeline.confirm_before_risk()
+                pipeline.risk.confirm_first()
             self._publish_risk_of(pipeline)
 
     def _publish_risk_of(self, pipeline: PartitionPipeline, *, at_once: bool = False) -> bool:
         """Publish the risk of one partition; False = it is not ours any more, and was dropped."""
         try:
-            pipeline.publish_risk(at_once=at_once)
+            pipeline.risk.publish_due(at_once=at_once)
         except Fenced as error:
             self._drop_refused({pipeline.partition: error})
             return False
@@ -291,7 +291,8 @@ class ConsumerGroupPipeline:
     def _commit_due(self) -> None:
         """Begin to commit the due partitions, and with them all not far behind: a transaction costs more than rows."""
         waiting = [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted]
-        due = {pipeline.partition for pipeline in waiting if pipeline.commit_due}
+        full = self._buffer_full
+        due = {pipeline.partition for pipeline in waiting if full or pipeline.commit_due}
         if due:
             ready = [pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.backlogged]
             ready = [pipeline for pipeline in ready if self._publish_risk_of(pipeline, at_once=True)]
@@ -341,5 +342,5 @@ class ConsumerGroupPipeline:
         progress = {}
         for partition, pipeline in sorted(self._partitions.items()):
             behind = pipeline.count_behind()
-            progress[partition] = PartitionProgress(pipeline.position, behind, pipeline.answered_ms, pipeline.idle)
+            progress[partition] = PartitionProgress(pipeline.position, behind, pipeline.risk.received_ms, pipeline.idle)
         return progress

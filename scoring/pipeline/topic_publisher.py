@@ -149,7 +149,10 @@ class TopicPublisher:
     def publish_risk(
         self, position: Position, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]
     ) -> None:
-        """Send erased agents, then *agents* whose risk changed; what is not taken is sent by `wait_acknowledged`."""
+        """Send erased agents, then *agents* whose risk changed: a `RiskListener`.
+
+        What a broker does not take now is sent by `wait_acknowledged`.
+        """
         with self._lock:
             fingerprints: dict[AgentIdentity, int] = self._last_sent.setdefault(position.partition, {})
             marks: dict[AgentIdentity, int] = {}

@@ -45,6 +45,11 @@ class PartitionStore:
         with self._database.read() as connection:
             return [Position(*row) for row in connection.execute(query)]
 
+    def check_owner(self, owner: Position) -> None:
+        """Raise Fenced if *owner* does not own its partition any more."""
+        with self._database.read() as connection:
+            check_owner(connection, owner)
+
     def published_offset(self, partition: int) -> int:
         """Highest `Commit.published` of *partition*; 0 = nothing yet."""
         with self._database.read() as connection:

@@ -283,7 +283,7 @@ class ApiService:
     ) -> None:
         """What the pipeline would report now; without *offset* it has applied one more record."""
         offset = self.status.offset + 1 if offset is None else offset
-        more.setdefault("answered", offset)
+        more.setdefault("risk_offset", offset)
         update = PipelineUpdate(
             agents or [], more.pop("changes", []), offset, behind, {"events": 5}, {"apply": 0.5}, **more
         )

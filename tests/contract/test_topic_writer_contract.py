@@ -114,11 +114,10 @@ def test_waiting_ends_though_another_thread_goes_on_sending(kafka: KafkaCluster,
                 started = time.monotonic()
                 writer.flush(10)
                 assert time.monotonic() - started < 5.0
-                assert b"before-%d" % number in {one.value for one in read_all(made, topic)[0]} or number % 7
+            assert b"before-19" in {one.value for one in read_all(made, topic)[0]}
         finally:
             ended.set()
             thread.join()
-        writer.flush(10)
 
 
 def test_keys_choose_the_partition_that_kafkas_producers_choose(kafka: KafkaCluster, client: str) -> None:

@@ -320,7 +320,7 @@ class ConsoleService:
             for d in decisions
         ]
         done = {"events": after.offset * 10}
-        update = PipelineUpdate(summaries, changes, after.offset, 0, done, {}, answered=after.offset)
+        update = PipelineUpdate(summaries, changes, after.offset, 0, done, {}, risk_offset=after.offset)
 
         def work() -> None:
             self.view.apply(update.agents)

@@ -6,18 +6,18 @@ from trustwatch.scoring.pipeline.ipc import NOT_MEASURED, PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 
 
-def report(status: PipelineStatus, now_ms: int, offset: int, behind: int, answered: int) -> None:
-    status.apply_report(PipelineUpdate([], [], offset, behind, {}, {}, answered=answered), now_ms)
+def report(status: PipelineStatus, now_ms: int, offset: int, behind: int, risk_offset: int) -> None:
+    status.apply_report(PipelineUpdate([], [], offset, behind, {}, {}, risk_offset=risk_offset), now_ms)
 
 
 def test_answers_are_as_fresh_as_what_they_have_passed() -> None:
     """Answers ahead of the commit count; one that does not say where the log ends proves nothing of its own time."""
     status = PipelineStatus()
-    report(status, 1_000, offset=0, behind=50, answered=0)
+    report(status, 1_000, offset=0, behind=50, risk_offset=0)
     assert status.fresh_ms == 0
-    report(status, 2_000, offset=0, behind=NOT_MEASURED, answered=49)
+    report(status, 2_000, offset=0, behind=NOT_MEASURED, risk_offset=49)
     assert status.fresh_ms == 0
-    report(status, 3_000, offset=0, behind=NOT_MEASURED, answered=50)
+    report(status, 3_000, offset=0, behind=NOT_MEASURED, risk_offset=50)
     assert (status.fresh_ms, status.offset, status.records_behind) == (1_000, 0, 50)
-    report(status, 4_000, offset=50, behind=0, answered=50)
+    report(status, 4_000, offset=50, behind=0, risk_offset=50)
     assert (status.fresh_ms, status.records_behind) == (4_000, 0)

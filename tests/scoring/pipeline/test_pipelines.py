@@ -319,11 +319,11 @@ def test_frames_carry_many_agents_and_a_big_commit_in_order(kit: Any, make: Any)
         at += 4 + length
     told, big, (alive, empty) = updates[:3], updates[3:-2], updates[-2:]
     assert [summary for update in told for summary in update.agents] == agents
-    assert [(update.offset, update.answered) for update in told] == [(0, 0), (0, 0), (0, 80)]
+    assert [(update.offset, update.risk_offset) for update in told] == [(0, 0), (0, 0), (0, 80)]
     assert {update.behind for update in told} == {NOT_MEASURED}
     assert len([change for update in big for change in update.changes]) == len(decisions)
     assert all(len(update.agents) <= MAX_FRAME_ITEMS and len(update.changes) <= MAX_FRAME_ITEMS for update in updates)
-    assert [(update.offset, update.answered) for update in big] == [(0, 80)] * (len(big) - 1) + [(77, 80)]
+    assert [(update.offset, update.risk_offset) for update in big] == [(0, 80)] * (len(big) - 1) + [(77, 80)]
     assert [update.dropped_dead_letters for update in big] == [0] * (len(big) - 1) + [2]
     assert not any(update.agents for update in big)
-    assert (alive.offset, alive.answered, empty.offset, empty.changes) == (77, 81, 78, [])
+    assert (alive.offset, alive.risk_offset, empty.offset, empty.changes) == (77, 81, 78, [])

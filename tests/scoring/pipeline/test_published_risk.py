@@ -15,13 +15,14 @@ from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline.commit_thread import CommitThread
 from trustwatch.scoring.pipeline.partition import CommitRound, PartitionPipeline
-from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
+from trustwatch.scoring.pipeline.pipeline_context import PipelineContext, RiskListener
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentSummary, ReleaseAgent, RiskLevel
 from trustwatch.scoring.records.commits import Position
-from trustwatch.scoring.records.erasures import EraseCommand
+from trustwatch.scoring.records.erasures import EraseCommand, PartitionErasure
+from trustwatch.scoring.records.models import ModelSwitch
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
 from tests.support.published_risk import PublishedRisk, RiskByOffset, undisturbed_risk
@@ -41,7 +42,7 @@ class PublishingPartition:
         self.risk = PublishedRisk()
         self.committed: list[int] = []
 
-    def context(self, collected: PublishedRisk, **settings: Any) -> PipelineContext:
+    def context(self, on_risk: RiskListener, **settings: Any) -> PipelineContext:
         return PipelineContext(
             self,  # type: ignore[arg-type]
             self.store,
@@ -51,7 +52,7 @@ class PublishingPartition:
             self.sleep,
             lambda done: self.committed.append(done.position.offset),
             StageMetrics(lambda: self.now),
-            on_risk=collected.collect,
+            on_risk=on_risk,
             tuning=PipelineTuning(),
         )
 
@@ -64,10 +65,10 @@ class PublishingPartition:
     def read_id_hashes(self, _partition: int, start: int, end: int) -> Any:
         return np.array([record.id_hash for record in self.records[start:end]], np.uint64)
 
-    def worker(self, collected: PublishedRisk | None = None, capacity: int = 9, **settings: Any) -> PartitionPipeline:
+    def worker(self, on_risk: RiskListener | None = None, capacity: int = 9, **settings: Any) -> PartitionPipeline:
         """The next owner of the partition."""
         processor = self.kit.processor(self.store.agents, capacity)
-        made = PartitionPipeline(0, processor, self.context(collected or self.risk, **settings))
+        made = PartitionPipeline(0, processor, self.context(on_risk or self.risk.collect, **settings))
         begin = made.take_over()
         if any(record.kind == RecordKind.FORGET for record in self.records[:begin]):  # as the service does
             processor.engine.agent_states.erased_agents.add(GONE)
@@ -115,14 +116,20 @@ def test_whatever_was_published_is_what_the_records_say(
 ) -> None:
     """Workers die with commits begun, written or not; the one before goes on as a zombie; nothing goes back."""
     dice, zombies = random.Random(seed), PublishedRisk()
+
+    def publish(position: Position, agents: Sequence[AgentSummary], erasures: object) -> None:
+        """Whoever is not of the present epoch is a zombie."""
+        present = position.epoch == site.store.partitions.position(0).epoch
+        (site.risk if present else zombies).collect(position, agents, erasures)
+
     site.written = 0
-    work, begun, asleep = site.worker(), None, None
+    work, begun, asleep = site.worker(publish), None, None
     killed = fenced = 0
     while work.next_offset < len(site.records) or work.has_uncommitted:
         site.written = min(len(site.records), site.written + dice.randrange(8))
         site.apply(work, dice.randrange(1, 12))
         site.now += dice.random() * 0.05
-        work.publish_risk(at_once=dice.random() < 0.2)
+        work.risk.publish_due(at_once=dice.random() < 0.2)
         if begun is None and work.has_uncommitted and dice.random() < 0.4:
             begun = CommitRound([work], work._context)
         elif begun is not None and dice.random() < 0.5:
@@ -133,12 +140,11 @@ def test_whatever_was_published_is_what_the_records_say(
             if begun is not None and dice.random() < 0.5:
                 begun.write()  # it is in the database, and nobody knows
             killed, begun, asleep = killed + 1, None, work
-            asleep._context = site.context(zombies)
-            work = site.worker()
+            work = site.worker(publish)
         if asleep is not None and dice.random() < 0.5:
             try:
                 site.apply(asleep, dice.randrange(1, 12))
-                asleep.publish_risk(at_once=True)
+                asleep.risk.publish_due(at_once=True)
             except Fenced:  # it had to read an agent, which may be further than it is
                 asleep, fenced = None, fenced + 1
     assert killed > 4 and len(site.risk.published) > 200 and zombies.published and fenced
@@ -163,9 +169,9 @@ def test_risk_shows_before_its_commit_and_the_commit_has_it(site: PublishingPart
     site.written = 30
     work = site.worker(capacity=100)
     site.apply(work, 30)
-    work.publish_risk()
+    work.risk.publish_due()
     told = dict((agent.name.agent_id, agent) for _, agent in site.risk.published)
-    assert work.answered_offset == 30 and list(site.store.agents.iterate()) == []
+    assert work.risk.offset == 30 and list(site.store.agents.iterate()) == []
     work.commit()
     assert {agent.name.agent_id: agent for agent in site.store.agents.iterate()} == told
 
@@ -176,12 +182,12 @@ def test_what_a_dead_worker_may_have_published_is_applied_first(site: Publishing
     end = len(site.records)
     while work.next_offset < end - 1:
         site.apply(work, min(50, end - 1 - work.next_offset))
-        work.publish_risk(at_once=True)
+        work.risk.publish_due(at_once=True)
         work.commit()
-    assert site.risk.published == [] and work.answered_offset == 0
+    assert site.risk.published == [] and work.risk.offset == 0
     assert site.store.partitions.published_offset(0) == 0
     site.apply(work, 1)
-    work.publish_risk(at_once=True)
+    work.risk.publish_due(at_once=True)
     assert {agent.name for _, agent in site.risk.published} == {agent.name for agent in site.store.agents.iterate()}
 
 
@@ -193,10 +199,10 @@ def test_what_nobody_is_known_to_have_told_is_told_once_it_may_be(site: Publishi
     silent.commit()
     assert site.risk.published == [] and site.store.partitions.published_offset(0) == 0
     work = site.worker()
-    work.publish_risk(at_once=True)
+    work.risk.publish_due(at_once=True)
     assert site.risk.published == []
     site.apply(work, 60)
-    work.publish_risk(at_once=True)
+    work.risk.publish_due(at_once=True)
     work.commit()
     told = {agent.name.agent_id: agent for _, agent in site.risk.published}
     assert told == {agent.name.agent_id: agent for agent in site.store.agents.iterate()}
@@ -209,24 +215,42 @@ def test_what_nobody_is_known_to_have_told_is_told_once_it_may_be(site: Publishi
     assert {agent.name.agent_id for _, agent in site.risk.published[before:]} == {
         one.agent.name.agent_id for one in site.store.agents.iterate_unpublished(0, 150)
     }
-    assert again.answered_offset == 160
+    assert again.risk.offset == 160
+
+
+def test_a_switch_of_models_at_the_take_over_publishes_nothing_of_others(site: PublishingPartition) -> None:
+    """Its commit comes before anything is applied: what nobody is known to have told still is to be."""
+    site.written = 150
+    silent = site.worker()
+    site.apply(silent, 100)
+    silent.commit()
+    processor = site.kit.processor(site.store.agents, 9)
+    processor.model_switcher.pending_switches.append(ModelSwitch(0, 0, 100, "next", "digest", "digest", 1))
+    work = PartitionPipeline(0, processor, site.context(site.risk.collect))
+    work.take_over()
+    assert site.store.models.list_switches(1)[0].version == "next"
+    site.apply(work, 60)
+    work.commit()
+    assert site.store.partitions.published_offset(0) == 0
+    assert {agent.name for _, agent in site.risk.published} == {agent.name for agent in site.store.agents.iterate()}
 
 
 def test_erased_agents_are_told_of_when_the_silence_ends(site: PublishingPartition) -> None:
     """Also where the order was committed meanwhile; what was to be told of others has the name no more."""
     told: list[str] = []
     site.written = len(site.records)
-    work = site.worker()
+
+    def publish(_position: Position, _agents: object, erasures: Sequence[PartitionErasure]) -> None:
+        told.extend([*(f"gone {one.subject.name}" for one in erasures), "agents"])
+
+    work = site.worker(publish)
     order = next(at for at, record in enumerate(site.records) if record.kind == RecordKind.FORGET)
-    work._context = work._context._replace(
-        on_risk=lambda _, agents, erased: told.extend([*(f"gone {one.subject.name}" for one in erased), "agents"])
-    )
     while work.next_offset < site.written:
         if order < work.next_offset < order + 30:
             work.commit()
         site.apply(work, 40)
     assert told == []
-    work.publish_risk(at_once=True)
+    work.risk.publish_due(at_once=True)
     assert told == ["gone agent-3", "agents"]
 
 
@@ -238,26 +262,26 @@ def test_who_may_have_lost_the_partition_asks_first(site: PublishingPartition) -
     work.commit()
     site.written = 400
     known = len(site.risk.published)
-    work.confirm_before_risk()
+    work.risk.confirm_first()
     site.apply(work, 20)
-    ask, away = site.store.partitions.position, Unavailable("away")
-    site.store.partitions.position = raising(away)  # type: ignore[method-assign]
-    work.publish_risk(at_once=True)
-    assert len(site.risk.published) == known and work.answered_offset == 20
-    assert work.risk_due_in_s() > 1e9  # it is not asked again at once
-    site.store.partitions.position = ask  # type: ignore[method-assign]
+    ask = site.store.partitions.check_owner
+    site.store.partitions.check_owner = raising(Unavailable("away"))  # type: ignore[method-assign]
+    work.risk.publish_due(at_once=True)
+    assert len(site.risk.published) == known and work.risk.offset == 20
+    assert work.risk.due_in_s() > 1e9  # it is not asked again at once
+    site.store.partitions.check_owner = ask  # type: ignore[method-assign]
     site.now += 1.0
-    work.publish_risk(at_once=True)
-    assert len(site.risk.published) > known and work.answered_offset == 40
+    work.risk.publish_due(at_once=True)
+    assert len(site.risk.published) > known and work.risk.offset == 40
     site.apply(work, 20)
     site.worker()
-    work.confirm_before_risk()
+    work.risk.confirm_first()
     with pytest.raises(Fenced):
-        work.publish_risk(at_once=True)
+        work.risk.publish_due(at_once=True)
 
 
-def raising(error: Exception) -> Callable[[int], Position]:
-    def call(_partition: int) -> Position:
+def raising(error: Exception) -> Callable[[Position], None]:
+    def call(_owner: Position) -> None:
         raise error
 
     return call
@@ -268,26 +292,25 @@ def test_publishing_takes_its_share_of_the_time(site: PublishingPartition, kit: 
     start = make.START_MS + 10**9
     site.records = kit.records([make.event(n, 1, start + n * 600_000) for n in range(300)])
     site.written = 0
-    work = site.worker(capacity=100)
-    site.written = 300
-    costs_s = iter((0.0, 0.004, 0.02, 0.0))
+    costs_s = iter((0.0, 0.0, 0.004, 0.02, 0.0))
 
     def publish(position: Position, agents: Sequence[AgentSummary], _erasures: object) -> None:
         site.now += next(costs_s)
         site.risk.collect(position, agents)
 
-    work._context = work._context._replace(on_risk=publish)
+    work = site.worker(publish, capacity=100)
+    site.written = 300
     site.apply(work, 250)
-    work.publish_risk(at_once=True)
+    work.risk.publish_due(at_once=True)
     for wait_s in (0.005, 0.02, 0.1):
         site.apply(work, 1)
-        assert work.risk_due_in_s() == pytest.approx(wait_s)
+        assert work.risk.due_in_s() == pytest.approx(wait_s)
         site.now += wait_s * 0.9
         before = len(site.risk.published)
-        work.publish_risk()
+        work.risk.publish_due()
         assert len(site.risk.published) == before
         site.now += wait_s * 0.2
-        work.publish_risk()
+        work.risk.publish_due()
         assert len(site.risk.published) == before + 1
 
 

@@ -155,7 +155,7 @@ class GatewayTestbed:
     def fresh(self) -> None:
         """What the pipeline reports while it lives."""
         offset = self.status.offset + 1
-        update = PipelineUpdate([], [], offset, 0, {}, {}, answered=offset)
+        update = PipelineUpdate([], [], offset, 0, {}, {}, risk_offset=offset)
         self.status.apply_report(update, int(self.now * 1000))
 
     def agent(self, agent: str = "bot", level: RiskLevel = RiskLevel.LOW, **named: Any) -> None:

@@ -114,7 +114,7 @@ class HookTestbed:
     def fresh(self) -> None:
         """The pipeline reports that it is up to date."""
         offset = self.status.offset + 1
-        update = PipelineUpdate([], [], offset, 0, {}, {}, answered=offset)
+        update = PipelineUpdate([], [], offset, 0, {}, {}, risk_offset=offset)
         self.status.apply_report(update, int(self.now * 1000))
 
     def level(self, level: RiskLevel | str, agent: str = "bot", agent_type: str = "Payer") -> None:
