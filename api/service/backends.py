@@ -146,6 +146,7 @@ class EmbeddedBackend(EventBackend):
                 "same back-up"
             )
         view.apply(self.store.agents.iterate())
+        view.apply(one.agent for one in self.store.agents.list_ahead())
 
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """See `EventBackend`: the pipeline, the model worker and the archive."""
@@ -207,7 +208,8 @@ class DistributedBackend(EventBackend):
         if not self._roles.api:
             return
         for position in self.store.partitions.list_positions():
-            for agent in self.store.agents.iterate_unpublished(position.partition, -1):
+            ahead = self.store.agents.list_ahead(position.partition)
+            for agent in (*self.store.agents.iterate_unpublished(position.partition, -1), *ahead):
                 view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
 
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:

@@ -25,6 +25,7 @@ from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
 from ...scoring.pipeline.pipelines import ConsumerGroupPipeline, PartitionProgress
 from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
+from ...scoring.pipeline.settings import DEFAULT_TUNING
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
 from ..brokers import open_group_source, open_writer
@@ -125,7 +126,7 @@ class GroupPipelineWorker:
             open_erasures = self.store.erasures.list_open()
             engine.agent_states.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
 
-        retry_until_available(load, lambda _: self._sleep(self._settings.pipeline.commit_interval_s))
+        retry_until_available(load, lambda _: self._sleep(DEFAULT_TUNING.retry_s))
 
     def write_ticks(self) -> None:
         """Record in every partition that time has passed. One that does not arrive is made up for by the next."""

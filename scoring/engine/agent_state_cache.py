@@ -190,6 +190,11 @@ class AgentStateCache:
             return row
         return msgspec.structs.replace(row, reasons=told[0], counterfactual=told[1])
 
+    def after_erasures(self, stored: Iterable[AgentSummary]) -> Iterator[AgentSummary]:
+        """Agents of the store as they are after the erasures that were met and that it perhaps has not yet."""
+        kept = (agent for agent in stored if not self._unsaved.is_removed(agent.name.key))
+        return (self._redacted_row(agent) for agent in kept)
+
     @property
     def removed_agents(self) -> tuple[int, ...]:
         """Agents whose rows go with the next commit."""

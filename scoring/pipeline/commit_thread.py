@@ -27,9 +27,9 @@ class CommitThread:
         """True while a round is not finished."""
         return self._running is not None
 
-    def start(self, pipelines: Sequence[PartitionPipeline]) -> None:
-        """Begin a round; the one before must be finished."""
-        begun = CommitRound(pipelines, self._context)
+    def start(self, pipelines: Sequence[PartitionPipeline], *, with_states: bool) -> None:
+        """Begin a round, see `CommitRound`; the one before must be finished."""
+        begun = CommitRound(pipelines, self._context, with_states=with_states)
         self._running = begun, self._executor.submit(begun.write)
 
     def collect(self, timeout_s: float | None = 0.0) -> dict[int, Fenced]:

@@ -15,7 +15,7 @@ import msgspec
 from ...ingest.timestamps import DAY_MS
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
 from ..policy.access_evaluation import PolicyEvaluator, Verdict
-from ..records.agents import AgentName, AgentRow, RiskLevel
+from ..records.agents import AgentName, AgentSummary, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.containment import Actuation
 from ..store.agent_store import AgentQuery
@@ -53,7 +53,7 @@ class DesiredStateResolver:
     async def resolve(self, asked: DesiredState) -> DesiredState:
         """Compute the state that holds now for the agent of *asked*. Raises Unavailable."""
         name = asked.name
-        row = await asyncio.to_thread(self._store.agents.get, *name.identity)
+        row = await asyncio.to_thread(self._store.agents.find_newest, name)
         desired = self._desired_state_of(name, row, asked)
         if not desired.revoke:
             return desired
@@ -68,7 +68,7 @@ class DesiredStateResolver:
             principals=principals,
         )
 
-    def _desired_state_of(self, name: AgentName, row: AgentRow | None, asked: DesiredState) -> DesiredState:
+    def _desired_state_of(self, name: AgentName, row: AgentSummary | None, asked: DesiredState) -> DesiredState:
         agent_type = asked.agent_type if row is None else row.agent_type
         pin = self._verdicts.interventions.active_pin(name.identity, self._now_ms())
         decided = asked.decision_id if row is None else row.decision_id or asked.decision_id
@@ -81,7 +81,7 @@ class DesiredStateResolver:
             decided_ms=asked.decided_ms,
         )
 
-    def _evaluate_policy(self, name: AgentName, row: AgentRow | None, asked: DesiredState) -> Verdict:
+    def _evaluate_policy(self, name: AgentName, row: AgentSummary | None, asked: DesiredState) -> Verdict:
         measured = RiskLevel.UNKNOWN if row is None else RiskLevel(row.level)
         agent_type, concern = (asked.agent_type, "") if row is None else (row.agent_type, row.concern)
         return self._verdicts.evaluate_agent(name, agent_type, measured, concern)
@@ -120,7 +120,12 @@ class DesiredStateResolver:
             lambda cursor: self._store.actuations.page(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
         )
         lowered = (actuation.agent for actuation in actuations if _is_lowered_or_pending(actuation))
-        return [*(agent.name for agent in agents), *lowered]
+        return [*(agent.name for agent in agents), *self._elevated_ahead(tenants), *lowered]
+
+    def _elevated_ahead(self, tenants: Tenants) -> list[AgentName]:
+        """Agents whose decision is stored while the row still says what they were before."""
+        ahead = (one.agent for one in self._store.agents.list_ahead())
+        return [one.name for one in ahead if one.level in _ELEVATED and (tenants is None or one.name.tenant in tenants)]
 
     def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
         """Outbox row of a look at the agent; the state to bring about is decided when it is delivered."""

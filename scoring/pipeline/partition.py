@@ -1,10 +1,14 @@
 """The way of one partition from records to answers and to committed state, between a source and a store.
 
 The state of an agent is a function of the records of its partition, so its risk is published as soon as a batch is
-applied, as of (epoch, offset) (`risk_publication.py`); the commit follows beside it (`commit_thread.py`). What acts on
-the outside waits for the commit. When the store does not answer, answers go on until memory has no more room for what
-is not committed; then the work waits, nothing is lost, and answers turn stale. When another worker owns the partition,
-`Fenced` ends this one's work on it.
+applied, as of (epoch, offset) (`risk_publication.py`); commits follow beside it (`commit_thread.py`). What acts on the
+outside waits for its commit: decisions are made durable at once, by themselves, while the agents' states, which cost
+far more, wait for the next commit of states. Only that one moves the position on. Who takes over from there makes the
+decisions of later records again, and the store skips those that it has.
+
+When the store does not answer, answers go on until memory has no more room for what is not committed; then the work
+waits, nothing is lost, and answers turn stale. When another worker owns the partition, `Fenced` ends this one's work
+on it.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -39,11 +44,26 @@ _log = structlog.get_logger(__name__)
 MIN_COMMIT_INTERVAL_S = 0.02
 """Least time between commits, however little they cost."""
 
+MAX_DECISION_INTERVAL_S = 1.0
+"""Longest time that decisions of a backlog wait for their commit."""
+
+DECISION_SHARE = 0.25
+"""Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
+
 MAX_UNCOMMITTED_RECORDS = 200_000
 """Records beyond the last commit behind which no further batch is applied. When a worker dies, the risk of at most two
 batches more is published."""
 
 LOG_OUTAGE_EVERY_S = 30.0
+
+
+class _BegunCommit(NamedTuple):
+    """A commit that was begun and is not known to be in the store."""
+
+    commit: Commit
+    has_states: bool  # False = of decisions alone: the position stays where it is
+    published: bool = False  # whether the risk in it was published before
+    vectors: VectorFrames = VectorFrames((), 0)
 
 
 class PartitionPipeline:
@@ -67,15 +87,12 @@ class PartitionPipeline:
         """Committed position."""
         self.idle = False
         """True if nothing waited when the source was last asked how much is behind."""
-        self._pending: Commit | None = None
-        """Commit that was begun and is not known to be in the store."""
-        self._pending_published = False
-        """True if its risk was published before it was begun."""
-        self._pending_vectors = VectorFrames((), 0)
+        self._begun: _BegunCommit | None = None
         self._next = 0
         self._end = 0
         self._published = 0
         self._committed_at, self._commit_took_s = context.monotonic(), 0.0
+        self._decided_at, self._decision_commit_took_s = self._committed_at, 0.0
         self._backlogged = False
         self._outage_logged_at = -LOG_OUTAGE_EVERY_S
         self._erased_filter = ErasedFilter()
@@ -184,16 +201,29 @@ class PartitionPipeline:
         return self._backlogged
 
     @property
-    def commit_due(self) -> bool:
-        """True if it is time to commit: much waits, or something urgent, or for long enough."""
-        return self.has_uncommitted and (self.buffer_full or self._commit_wait_s() <= 0.0)
+    def state_commit_due(self) -> bool:
+        """True if it is time to commit states: much waits, or something urgent, or for long enough."""
+        return self.has_uncommitted and (self.buffer_full or self._state_wait_s() <= 0.0)
+
+    @property
+    def decision_commit_due(self) -> bool:
+        """True if it is time to make decisions durable."""
+        return self._has_decisions and self._decision_wait_s() <= 0.0
 
     def commit_due_in_s(self) -> float:
-        """Seconds until what was applied has to be committed; infinite if everything is."""
-        return self._commit_wait_s() if self.has_uncommitted else math.inf
+        """Seconds until something of what was applied has to be committed; infinite if everything is."""
+        states = self._state_wait_s() if self.has_uncommitted else math.inf
+        return min(states, self._decision_wait_s()) if self._has_decisions else states
 
-    def _commit_wait_s(self) -> float:
-        return self._committed_at + self._commit_interval_s() - self._context.monotonic()
+    @property
+    def _has_decisions(self) -> bool:
+        return bool(self._decisions or self._conflict_rows)
+
+    def _state_wait_s(self) -> float:
+        return self._committed_at + self._state_interval_s() - self._context.monotonic()
+
+    def _decision_wait_s(self) -> float:
+        return self._decided_at + self._decision_interval_s() - self._context.monotonic()
 
     def finish(self) -> None:
         """Commit what was applied, one that was given up before included. Raises Fenced."""
@@ -216,71 +246,103 @@ class PartitionPipeline:
         waiting = agents + len(self._dead_letters)
         return waiting >= self._context.tuning.max_uncommitted
 
-    def _commit_interval_s(self) -> float:
-        """Least time between two commits: the quicker they are, the less.
+    def _state_interval_s(self) -> float:
+        """Least time between two commits of states: the quicker they are, the less.
 
-        A change of level is made durable at once, so that its alert leaves. There is less room while batches are full:
-        more waits than is read at a time, and each commit takes from it. Then changes of level wait as all do otherwise
-        (a backlog has them in most batches), and the rest for the whole interval.
+        An agent that changes often is written once for all of it, so the longer the time, the less is written. A switch
+        of models is to be durable before decisions by the new one are, and an erasure has somebody who waits for it.
+        There is less room while batches are full: more waits than is read at a time.
         """
         settings = self._context.settings
-        most_s = affordable_s = settings.commit_interval_s
-        if self._processor.model_switcher.pending_switches:
+        if self._processor.model_switcher.pending_switches or self._processor.control_records.erasures:
             return 0.0
-        if settings.commit_share > 0.0:
-            affordable_s = min(most_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
-        if self._decisions:
-            return affordable_s if self._backlogged else 0.0
-        return most_s if self._backlogged else affordable_s
+        if self._backlogged or settings.commit_share == 0.0:
+            return settings.commit_interval_s
+        return min(settings.commit_interval_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
 
-    def begin_commit(self) -> Commit:
-        """Everything since the last commit was begun; or that one again, if it was given up.
+    def _decision_interval_s(self) -> float:
+        """Least time between two commits of decisions: none, so that an alert leaves at once.
+
+        A backlog has changes of level in most batches; then they wait as long as commits have room.
+        """
+        if not self._backlogged:
+            return 0.0
+        most_s = min(MAX_DECISION_INTERVAL_S, self._context.settings.commit_interval_s)
+        return min(most_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
+
+    def begin_commit(self, *, with_states: bool = True) -> Commit:
+        """Begin to commit everything since the last commit; or that one again, if it was given up.
 
         What is applied from here on is for the commit after it.
+
+        Args:
+            with_states: False = decisions alone, and what goes with them; but a switch of models never waits for
+                decisions that follow it.
         """
-        if self._pending is not None:
-            return self._pending
+        if self._begun is None:
+            with_states = with_states or bool(self._processor.model_switcher.pending_switches)
+            self._begun = self._build_state_commit() if with_states else self._build_decision_commit()
+        return self._begun.commit
+
+    def _build_decision_commit(self) -> _BegunCommit:
+        """A commit that leaves the position where it is; written twice it is the same."""
+        decisions, outbox, edges = self._take_decisions()
+        commit = Commit(self.position, self.position, [], decisions, outbox, [], self._published, edges)
+        return _BegunCommit(commit, has_states=False)
+
+    def _take_decisions(self) -> tuple[list[Decision], list[OutboxRow], list[AgentEdge]]:
+        """Decisions since the last commit, with what acts on them and the edges that say whom it is for."""
+        if self._processor.edge_collector is not None:
+            self._edges.extend(self._processor.edge_collector.drain())
+        outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
+        taken = self._decisions, [*outbox, *self._conflict_rows.values()], self._edges
+        self._decisions, self._conflict_rows, self._edges = [], {}, []
+        self._backlogged = False
+        return taken
+
+    def _build_state_commit(self) -> _BegunCommit:
         processor, epoch = self._processor, self.position.epoch
         removed, rows = processor.engine.agent_states.removed_agents, processor.engine.agent_states.begin_commit()
         switches = [replace(switch, epoch=epoch) for switch in processor.model_switcher.pending_switches]
         processor.model_switcher.pending_switches.clear()
-        if processor.edge_collector is not None:
-            self._edges.extend(processor.edge_collector.drain())
+        vectors = VectorFrames((), 0)
         if processor.vector_collector is not None:
-            self._pending_vectors = processor.vector_collector.drain()
-        outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
-        self._pending_published = self.risk.begin_commit()
+            vectors = processor.vector_collector.drain()
+        published = self.risk.begin_commit()
         erasures = processor.control_records.erasures[:]
         processor.control_records.erasures.clear()
-        self._pending = Commit(
+        decisions, outbox, edges = self._take_decisions()
+        commit = Commit(
             self.position,
             Position(self.partition, epoch, self._next),
             rows,
-            self._decisions,
-            [*outbox, *self._conflict_rows.values()],
+            decisions,
+            outbox,
             self._dead_letters,
             self._published,
-            self._edges,
+            edges,
             processor.engine.feedback_rules.begin_commit(self.partition, epoch),
             switches,
             removed_agents=removed,
             erasures=erasures if self._context.publisher is not None else (),
         )
-        self._decisions, self._dead_letters, self._edges, self._conflict_rows = [], [], [], {}
-        self._backlogged = False
-        return self._pending
+        self._dead_letters = []
+        return _BegunCommit(commit, True, published, vectors)
 
     def mark_committed(self, result: CommitResult, took_s: float) -> CommittedChanges:
         """Note that the commit which was begun is in the store and published, *took_s* seconds after it was begun."""
-        commit, vectors = self._pending, self._pending_vectors
-        assert commit is not None
-        self._pending, self._pending_vectors = None, VectorFrames((), 0)
+        begun, now = self._begun, self._context.monotonic()
+        assert begun is not None
+        commit, self._begun, self._decided_at = begun.commit, None, now
+        if not begun.has_states:
+            self._decision_commit_took_s = took_s
+            return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters)
         self._processor.engine.agent_states.mark_committed()
         self.position = commit.position
-        self._committed_at, self._commit_took_s = self._context.monotonic(), took_s
-        if self._pending_published:
+        self._committed_at, self._commit_took_s = now, took_s
+        if begun.published:
             self._published = commit.position.offset
-        return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, vectors)
+        return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, begun.vectors)
 
     def count_behind(self) -> int:
         """Records that are not committed, as far as is known; a source that does not answer hides them."""
@@ -332,14 +394,17 @@ class CommitRound:
     Args:
         pipelines: what they have applied is committed.
         context: what they share.
+        with_states: False = their decisions alone.
     """
 
-    def __init__(self, pipelines: Sequence[PartitionPipeline], context: PipelineContext) -> None:
+    def __init__(
+        self, pipelines: Sequence[PartitionPipeline], context: PipelineContext, *, with_states: bool = True
+    ) -> None:
         self.pipelines = pipelines
         self._context = context
         self._started = context.monotonic()
         with context.stages.timed("rows"):
-            self._commits = [pipeline.begin_commit() for pipeline in pipelines]
+            self._commits = [pipeline.begin_commit(with_states=with_states) for pipeline in pipelines]
         self._results: list[CommitResult | Fenced] = []
         self._took_s = 0.0
         self._given_up = False

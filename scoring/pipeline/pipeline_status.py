@@ -30,7 +30,8 @@ class PipelineStatus:
         last_report_ms: last report, UTC milliseconds on our clock; 0 = never.
         fresh_ms: everything that was logged before is part of the answers; 0 = nothing is known. Stays behind both when
             the pipeline is dead and when it is slow.
-        offset: next record that is not committed; answers may be ahead of it.
+        offset: next record whose state is not committed; answers may be ahead of it.
+        risk_offset: next record that is not part of the answers; 0 = nobody says.
         records_behind: records that waited when it reported.
         work_counts: what it has done since its start, by name.
         stage_seconds: time it has spent since its start, by stage.
@@ -44,7 +45,7 @@ class PipelineStatus:
         self.starting: str | None = None
         self.last_report_ms = 0
         self.fresh_ms = 0
-        self.offset = 0
+        self.offset = self.risk_offset = 0
         self.records_behind = 0
         self.work_counts: dict[str, int] = {}
         self.stage_seconds: dict[str, float] = {}
@@ -61,7 +62,7 @@ class PipelineStatus:
         self.alive = True
         self.starting = None
         self.last_report_ms = now_ms
-        self.offset = update.offset
+        self.offset, self.risk_offset = update.offset, update.risk_offset
         if measured:
             self.records_behind = update.behind
         if update.counts:
@@ -139,4 +140,9 @@ class PipelineStatus:
 def make_lag_counter(log: CommitLog, status: PipelineStatus) -> Callable[[], int]:
     """Make a live count of the waiting records of an embedded log: the intake's bound then holds without any report."""
     first = log.next_offset
-    return lambda: max(0, log.next_offset - (status.offset if status.last_report_ms else first))
+
+    def pending_records() -> int:
+        applied = max(status.offset, status.risk_offset) if status.last_report_ms else first
+        return max(0, log.next_offset - applied)
+
+    return pending_records

@@ -111,9 +111,9 @@ class SinglePartitionPipeline:
             partition.apply(batch)
         partition.risk.publish_due()
         self._collect(0.0)
-        if partition.commit_due and not self._commits.busy:
+        if not self._commits.busy and (partition.state_commit_due or partition.decision_commit_due):
             partition.risk.publish_due(at_once=True)
-            self._commits.start([partition])
+            self._commits.start([partition], with_states=partition.state_commit_due)
         return 0 if batch is None else len(batch.records)
 
     def _collect(self, timeout_s: float | None) -> None:
@@ -289,15 +289,20 @@ class ConsumerGroupPipeline:
         return len(batch.records)
 
     def _commit_due(self) -> None:
-        """Begin to commit the due partitions, and with them all not far behind: a transaction costs more than rows."""
+        """Begin to commit what is due: states, and with them those of all partitions not far behind; or decisions.
+
+        A transaction costs much the same for one partition as for all.
+        """
         waiting = [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted]
         full = self._buffer_full
-        due = {pipeline.partition for pipeline in waiting if full or pipeline.commit_due}
+        due = {pipeline.partition for pipeline in waiting if full or pipeline.state_commit_due}
         if due:
             ready = [pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.backlogged]
-            ready = [pipeline for pipeline in ready if self._publish_risk_of(pipeline, at_once=True)]
-            if ready:
-                self._commits.start(ready)
+        else:
+            ready = [pipeline for pipeline in waiting if pipeline.decision_commit_due]
+        ready = [pipeline for pipeline in ready if self._publish_risk_of(pipeline, at_once=True)]
+        if ready:
+            self._commits.start(ready, with_states=bool(due))
 
     def _drop_refused(self, refused: Mapping[int, Fenced]) -> None:
         """Drop the partitions that are not ours, as the store says."""

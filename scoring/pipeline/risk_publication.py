@@ -17,6 +17,9 @@ from .processor import Processor
 MIN_RISK_INTERVAL_S = 0.005
 """Least time between two publications of risk, however little they cost."""
 
+MAX_RISK_INTERVAL_S = 1.0
+"""Longest time between two publications of risk, however much they cost."""
+
 RISK_SHARE = 0.2
 """Part of the pipeline's time that publications of risk may take; while it is behind, half of that."""
 
@@ -129,7 +132,8 @@ class RiskPublication:
         publish, above = self._context.on_risk, self._unpublished_above
         assert publish is not None and above is not None
         stored = self._context.store.agents.iterate_unpublished(self._applied.partition, above)
-        agents = (one.agent for one in stored if one.agent.name.identity not in moved)
+        calm = (one.agent for one in stored if one.agent.name.identity not in moved)
+        agents = self._agents.after_erasures(calm)
         while part := list(itertools.islice(agents, STORED_RISK_CHUNK)):
             publish(self._applied, part, ())
 
@@ -159,5 +163,6 @@ class RiskPublication:
         if self._level_changed and not self._batch_full:
             return 0.0
         share = RISK_SHARE / 2 if self._batch_full else RISK_SHARE
-        interval_s = min(max(MIN_RISK_INTERVAL_S, self._took_s / share), self._context.settings.commit_interval_s)
+        most_s = min(MAX_RISK_INTERVAL_S, self._context.settings.commit_interval_s)
+        interval_s = min(max(MIN_RISK_INTERVAL_S, self._took_s / share), most_s)
         return self._published_at + interval_s - self._context.monotonic()

@@ -9,14 +9,16 @@ from sqlalchemy import Integer, cast, func, literal_column, select, tuple_
 
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.timestamps import DAY_MS
-from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, VersionedAgent
+from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, DueAgent, VersionedAgent
 from ..records.commits import Position
+from ..records.decisions import Decision
 from ..records.models import AgentLifespans
 from . import codec
 from .database import Database, Page, Tenants, from_cursor, visible
-from .dialects.statements import starts_with
+from .decision_store import IS_READABLE
+from .dialects.statements import MAX_IN_LIST, chunked, starts_with
 from .partition_store import check_owner
-from .sql_schema import AGENTS
+from .sql_schema import AGENTS, DECISIONS, POSITIONS
 
 _IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
 
@@ -108,6 +110,48 @@ class AgentStore:
         query = query.where(AGENTS.c.partition == partition, AGENTS.c.version_offset > after)
         return map(codec.to_versioned, self._database.iterate(query, (AGENTS.c.key,), chunk))
 
+    def find_newest(self, name: AgentName) -> AgentSummary | None:
+        """One agent as of the newest that is stored, be it its row or a decision after it; None = neither is."""
+        if ahead := self.list_ahead(agent=name):
+            return ahead[0].agent
+        return next((one for one in self._summaries([name.key]) if one.name.identity == name.identity), None)
+
+    def list_ahead(self, partition: int | None = None, agent: AgentName | None = None) -> list[VersionedAgent]:
+        """Agents with decisions that are later than the stored states, as of the last of these; the rest as in the row.
+
+        Decisions are committed before the states that belong to them. What is shown or acted on has to go by them.
+
+        Args:
+            partition: of those alone; None = of all.
+            agent: this one alone.
+        """
+        query = select(POSITIONS.c.epoch, DECISIONS).join_from(
+            DECISIONS,
+            POSITIONS,
+            (POSITIONS.c.partition == DECISIONS.c.partition) & (DECISIONS.c.offset >= POSITIONS.c.offset),
+        )
+        query = query.where(IS_READABLE)
+        if partition is not None:
+            query = query.where(DECISIONS.c.partition == partition)
+        if agent is not None:
+            query = query.where(codec.is_about(DECISIONS, agent))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(DECISIONS.c.partition, DECISIONS.c.offset)).all()
+        newest = {row.agent_key: (row.epoch, codec.to_decision(row)) for row in rows}
+        stored = {one.name.key: one for one in self._summaries([one.agent.key for _, one in newest.values()])}
+        return [
+            VersionedAgent(_after_decision(decision, stored.get(decision.agent.key)), epoch, decision.offset + 1)
+            for epoch, decision in newest.values()
+        ]
+
+    def _summaries(self, keys: Collection[int]) -> list[AgentSummary]:
+        found: list[AgentSummary] = []
+        with self._database.read() as connection:
+            for part in chunked([codec.to_signed(key) for key in keys], MAX_IN_LIST):
+                query = select(*codec.SUMMARY_COLUMNS).where(AGENTS.c.key.in_(part))
+                found += map(codec.to_summary, connection.execute(query))
+        return found
+
     def count_by_group(self, from_day: int, tenants: Tenants = None) -> list[AgentLifespans]:
         """Agents that were seen since *from_day*, by group, first and last day."""
         first, last = (
@@ -118,3 +162,25 @@ class AgentStore:
         with self._database.read() as connection:
             rows = connection.execute(visible(query, AGENTS.c.tenant, tenants)).all()
         return [AgentLifespans(*row) for row in rows]
+
+
+def _after_decision(decision: Decision, row: AgentSummary | None) -> AgentSummary:
+    """An agent as *decision* left it. When its level falls by time is not known: the pipeline says so."""
+    seen_ms = decision.event_time_ms
+    return AgentSummary(
+        decision.agent,
+        decision.agent_type,
+        decision.level,
+        decision.risk_score,
+        decision.confidence,
+        decision.anomaly_score,
+        first_seen_ms=seen_ms if row is None else row.first_seen_ms,
+        last_seen_ms=seen_ms if row is None else row.last_seen_ms,
+        evaluated_ms=seen_ms if row is None else max(seen_ms, row.evaluated_ms),
+        due_ms=0,
+        events=1 if row is None else row.events,
+        decision_id=decision.decision_id,
+        reasons=msgspec.json.encode(decision.reasons),
+        counterfactual=decision.counterfactual,
+        concern=decision.concern,
+    )

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 MAX_CLOCK_SKEW_MS = 600_000
 """A decision is made when its event arrives, at most some minutes before a clock that is ahead says that it happens."""
-_NO_TOMBSTONE = or_(DECISIONS.c.erasure_id == "", DECISIONS.c.redacted != "")
+IS_READABLE = or_(DECISIONS.c.erasure_id == "", DECISIONS.c.redacted != "")
+"""Condition on decisions: an erasure has left something of it."""
 _LINK_COLUMNS = tuple(
     DECISIONS.c[name]
     for name in (
@@ -44,14 +45,14 @@ class DecisionStore:
 
     def get(self, decision_id: str, tenants: Tenants = None) -> Decision | None:
         """One decision."""
-        query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id, _NO_TOMBSTONE)
+        query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id, IS_READABLE)
         return self._database.fetch_one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
 
     def page(
         self, tenants: Tenants = None, agent: AgentName | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Decision]:
         """Decisions, newest first. Raises BadCursor."""
-        query = visible(select(DECISIONS).where(_NO_TOMBSTONE), DECISIONS.c.tenant, tenants)
+        query = visible(select(DECISIONS).where(IS_READABLE), DECISIONS.c.tenant, tenants)
         if agent is not None:
             query = query.where(codec.is_about(DECISIONS, agent))
         order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)

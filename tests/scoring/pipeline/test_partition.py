@@ -117,8 +117,9 @@ def site(tmp_path: Path, kit: Any) -> Iterator[Callable[..., PartitionTestbed]]:
 
 
 def commit_if_due(work: PartitionPipeline) -> None:
-    if work.commit_due:
-        work.commit()
+    if work.state_commit_due or work.decision_commit_due:
+        begun = CommitRound([work], work._context, with_states=work.state_commit_due)
+        assert begun.run() == {}
 
 
 def history(kit: Any, make: Any) -> list[Record]:

@@ -21,8 +21,10 @@ from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTunin
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentSummary, ReleaseAgent, RiskLevel
 from trustwatch.scoring.records.commits import Position
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.erasures import EraseCommand, PartitionErasure
 from trustwatch.scoring.records.models import ModelSwitch
+from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
 from tests.support.published_risk import PublishedRisk, RiskByOffset, undisturbed_risk
@@ -86,6 +88,14 @@ def truth(kit: Any, make: Any) -> RiskByOffset:
     return undisturbed_risk(kit.processor(), busy_records(kit, make))
 
 
+@pytest.fixture(scope="module")
+def decided(kit: Any, make: Any) -> list[Decision]:
+    """Decisions that the records lead to."""
+    records = busy_records(kit, make)
+    applied = kit.processor().apply(RecordBatch(0, 0, records))
+    return sorted(applied.decisions, key=lambda decision: (decision.offset, decision.decision_id))
+
+
 @pytest.fixture
 def site(tmp_path: Path, kit: Any, make: Any) -> Iterator[PublishingPartition]:
     made = PublishingPartition(tmp_path / "store.db", kit, busy_records(kit, make))
@@ -112,7 +122,7 @@ def busy_records(kit: Any, make: Any) -> list[Record]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_was_published_is_what_the_records_say(
-    site: PublishingPartition, truth: RiskByOffset, seed: int
+    site: PublishingPartition, truth: RiskByOffset, decided: list[Decision], seed: int
 ) -> None:
     """Workers die with commits begun, written or not; the one before goes on as a zombie; nothing goes back."""
     dice, zombies = random.Random(seed), PublishedRisk()
@@ -131,7 +141,7 @@ def test_whatever_was_published_is_what_the_records_say(
         site.now += dice.random() * 0.05
         work.risk.publish_due(at_once=dice.random() < 0.2)
         if begun is None and work.has_uncommitted and dice.random() < 0.4:
-            begun = CommitRound([work], work._context)
+            begun = CommitRound([work], work._context, with_states=dice.random() < 0.5)
         elif begun is not None and dice.random() < 0.5:
             begun.write()
             assert begun.finish() == {}
@@ -153,6 +163,38 @@ def test_whatever_was_published_is_what_the_records_say(
     site.risk.check_never_goes_back()
     site.risk.check(truth)
     zombies.check(truth)
+    assert list(site.store.decisions.iterate_unpublished(0, -1)) == decided
+    assert verify_chains(site.store.decisions, site.store.erasures).intact
+
+
+def test_decisions_are_durable_before_the_states_they_belong_to(site: PublishingPartition) -> None:
+    """Who reads the store meanwhile goes by them; who takes over makes them again, and they stand there once."""
+    site.written = 150
+    first = site.worker(capacity=100)
+    site.apply(first, 100)
+    first.commit()
+    site.apply(first, 50)
+    first.risk.publish_due(at_once=True)
+    CommitRound([first], first._context, with_states=False).run()
+    assert site.store.partitions.position(0) == Position(0, 1, 100) and first.uncommitted_records == 50
+    stored = {agent.name: agent for agent in site.store.agents.iterate()}
+    newest = {agent.name: agent for _, agent in site.risk.published}
+    decided = {one.agent: one for one in site.store.decisions.iterate_unpublished(0, 100)}
+    ahead = {one.agent.name: one for one in site.store.agents.list_ahead(0)}
+    assert decided and set(ahead) == set(decided)
+    for name, one in ahead.items():
+        assert (one.agent.level, one.agent.decision_id) == (newest[name].level, newest[name].decision_id)
+        assert (one.epoch, one.offset) == (1, decided[name].offset + 1)
+        assert site.store.agents.find_newest(name) == one.agent
+    assert any(one.agent.level != stored[name].level for name, one in ahead.items())
+    calm = next(name for name in stored if name not in ahead)
+    assert site.store.agents.find_newest(calm) == stored[calm]
+    links = site.store.decisions.chain_heads()
+    second = site.worker()
+    site.apply(second, 50)
+    second.commit()
+    assert site.store.decisions.chain_heads() == links and site.store.agents.list_ahead() == []
+    assert {agent.name: agent for agent in site.store.agents.iterate()} == newest
 
 
 def test_a_zombie_writes_nothing(site: PublishingPartition) -> None:
@@ -319,13 +361,13 @@ def test_the_thread_of_commits_writes_beside(site: PublishingPartition) -> None:
     work = site.worker(capacity=100)
     thread = CommitThread(work._context)
     site.apply(work, 30)
-    thread.start([work])
+    thread.start([work], with_states=True)
     site.apply(work, 30)
     assert thread.busy
     assert thread.collect(None) == {} and not thread.busy
     assert site.committed == [30] and work.has_uncommitted
     other = site.worker()
-    thread.start([work])
+    thread.start([work], with_states=True)
     (refused,) = thread.collect(None).values()
     assert isinstance(refused, Fenced)
     assert site.store.partitions.position(0) == Position(0, other.position.epoch, 30)
@@ -344,7 +386,7 @@ def test_a_worker_that_ends_waits_for_no_database(site: PublishingPartition) -> 
     work._context = work._context._replace(sleep=lambda _seconds: None)
     thread = CommitThread(work._context)
     site.apply(work, 30)
-    thread.start([work])
+    thread.start([work], with_states=True)
     assert asked.wait(10)
     thread.close()
     with pytest.raises(Unavailable):
