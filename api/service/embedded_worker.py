@@ -119,7 +119,7 @@ class EmbeddedPipelineWorker:
                 self._spool.append(*done.vectors)
                 self._spool.roll_if_due()
             stages.counts["vectors_dropped"] = self._spool.dropped_events
-        behind = self._pending_records(done.position.offset)
+        behind = self._pending_records(max(done.position.offset, self.pipeline.risk_offset))
         self._child.sender.send_commit(done, behind, dict(stages.counts), dict(stages.seconds))
         self._reported_at = clock.monotonic()
 
@@ -133,9 +133,8 @@ class EmbeddedPipelineWorker:
         if now - self._reported_at >= HEARTBEAT_EVERY_S:
             stages = self.pipeline.stages
             offset, risk_offset = self.pipeline.position.offset, self.pipeline.risk_offset
-            self._child.sender.send_alive(
-                offset, risk_offset, self._pending_records(offset), dict(stages.counts), dict(stages.seconds)
-            )
+            behind = self._pending_records(max(offset, risk_offset))
+            self._child.sender.send_alive(offset, risk_offset, behind, dict(stages.counts), dict(stages.seconds))
             self._reported_at = now
 
     def _pending_records(self, offset: int) -> int:

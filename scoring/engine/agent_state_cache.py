@@ -109,6 +109,11 @@ class AgentStateCache:
         """Agents that do not go on from the model's history."""
         self._erasers = NameErasers()
         self._unsaved = UnsavedAgents()
+        self._preloaded: dict[int, AgentRow] = {}
+        self._met: set[int] | None = None
+        """Keys of agents that moved in or were erased since `begin_preload`; None once it has ended."""
+        self._stored_keys: set[int] | None = None
+        """Keys of all agents that the store may have; None where that is not known."""
         self.on_unavailable: Callable[[Unavailable], None] = give_up
         """Called when the store does not answer, before it is asked again; `give_up` lets the error through.
 
@@ -150,8 +155,39 @@ class AgentStateCache:
         for subject in subjects:
             self._erasers.add(subject)
 
+    def begin_preload(self) -> None:
+        """Note from here on which agents are met: what a page says of them may be older."""
+        self._met, self._stored_keys = set(), None
+
+    def preload(self, rows: Sequence[AgentRow]) -> bool:
+        """Let agents that were not met move in; nobody has to leave. False = there is no room for all of them.
+
+        Args:
+            rows: of the store, as of a moment after `begin_preload`.
+        """
+        met, table = self._met, self.builder.slots
+        fresh = {} if met is None else {row.name.key: row for row in rows if row.name.key not in met}
+        if table.overflow(len(fresh)):
+            return False
+        self._preloaded = fresh
+        try:
+            self.builder.admit(np.array(list(fresh), np.uint64))
+        finally:
+            self._preloaded = {}
+        return True
+
+    def end_preload(self, *, complete: bool) -> None:
+        """Note that no more pages come. *complete*: those that were given are all that the store had."""
+        self._stored_keys, self._met = self._met if complete else None, None
+
+    def _note_met(self, keys: Iterable[int]) -> None:
+        for known in (self._met, self._stored_keys):
+            if known is not None:
+                known.update(keys)
+
     def _remove_agent(self, subject: ErasureSubject) -> None:
         key, table = self._identities.agent_key(*subject.agent_identity), self.builder.slots
+        self._note_met([key])
         slots = table.find(np.array([key], np.uint64))
         if self._identity_under(key, int(slots[0])) not in (None, subject.agent_identity):
             return  # the key is another agent's; of this one nothing is known
@@ -215,7 +251,8 @@ class AgentStateCache:
         """Bring back what is known of agents: waiting for the store, in the store, or from the model's history."""
         unsaved = {key: row for key in keys.tolist() if (row := self._unsaved.get(key)) is not None}
         missing = [key for key in keys.tolist() if key not in unsaved]
-        known = {**self._load_stored(missing), **unsaved}
+        known = self._preloaded or {**self._load_stored(missing), **unsaved}
+        self._note_met(keys.tolist())
         history = self._history_rows(keys, known)
         self._admit_seeds(keys, slots, known, history)
         converted = np.zeros(len(keys), np.bool_)
@@ -266,7 +303,8 @@ class AgentStateCache:
 
     def _load_stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
-        keys = [key for key in keys if not self._unsaved.is_removed(key)]
+        stored = self._stored_keys
+        keys = [key for key in keys if not self._unsaved.is_removed(key) and (stored is None or key in stored)]
         if store is None or not keys:
             return {}
         return retry_until_available(lambda: store.load(keys, self.owner), self.on_unavailable)

@@ -64,7 +64,8 @@ class PipelineUpdate(msgspec.Struct, array_like=True):
     changes: list[LevelChange]
     offset: int
     behind: int
-    """Records that wait behind `offset`, as of this update; `NOT_MEASURED` where it does not say."""
+    """Records that wait behind both `offset` and `risk_offset`, as of this update; `NOT_MEASURED` where it does not
+    say."""
     counts: dict[str, int]
     seconds: dict[str, float]
     dropped_dead_letters: int = 0

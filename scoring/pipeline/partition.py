@@ -28,6 +28,7 @@ from ...ingest.retry import Answer, retry_until_available
 from ...ingest.source import RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
+from ..engine.agent_state_cache import AgentStateCache
 from ..records.agents import AgentEdge, RiskLevel
 from ..records.commits import Commit, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
@@ -99,6 +100,11 @@ class PartitionPipeline:
         processor.engine.agent_states.on_unavailable = self.wait_before_retry
         self.risk = RiskPublication(processor, context, self.wait_before_retry)
         """Publishes the risk of the partition's agents."""
+
+    @property
+    def agent_states(self) -> AgentStateCache:
+        """Its agents in memory."""
+        return self._processor.engine.agent_states
 
     @property
     def partition(self) -> int:
@@ -345,13 +351,16 @@ class PartitionPipeline:
         return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, begun.vectors)
 
     def count_behind(self) -> int:
-        """Records that are not committed, as far as is known; a source that does not answer hides them."""
+        """Records that wait to be applied, as far as is known; a source that does not answer hides them.
+
+        What is applied and not published, since another worker may have been further, still waits.
+        """
         try:
             self._end = self._context.source.end_offset(self.partition)
             self.idle = self._end <= self.risk.offset
         except Unavailable:
             self.idle = False
-        return max(0, self._end - self.position.offset)
+        return max(0, self._end - max(self.position.offset, self.risk.offset))
 
     def retry_until_available(self, call: Callable[[], Answer]) -> Answer:
         """Call *call* until it answers; while a service does not, the partition waits."""

@@ -32,7 +32,7 @@ class PipelineStatus:
             the pipeline is dead and when it is slow.
         offset: next record whose state is not committed; answers may be ahead of it.
         risk_offset: next record that is not part of the answers; 0 = nobody says.
-        records_behind: records that waited when it reported.
+        records_behind: records that waited to be applied when it reported.
         work_counts: what it has done since its start, by name.
         stage_seconds: time it has spent since its start, by stage.
         dropped_dead_letters: dead letters that found no room.
@@ -98,7 +98,7 @@ class PipelineStatus:
         *measured*: whether this report says where the log ends.
         """
         if measured:
-            self._marks.append((now_ms, self.offset + self.records_behind))
+            self._marks.append((now_ms, max(self.offset, risk_offset) + self.records_behind))
         while self._marks and self._marks[0][1] <= risk_offset:
             self.fresh_ms = self._marks.popleft()[0]
         if len(self._marks) > MAX_PROGRESS_MARKS:  # a coarser memory: freshness is then noticed later, never too early

@@ -19,13 +19,15 @@ from ..store.sql_store import SqlStore
 from .commit_thread import CommitThread
 from .partition import MAX_UNCOMMITTED_RECORDS, CommitRound, PartitionPipeline
 from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
+from .preloading import AgentPreloader
 from .processor import Processor, StageMetrics
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
 ONLY_PARTITION = 0
 
-COMMIT_POLL_S = 0.005
-"""Longest wait for records while a commit is being written: what it makes durable is told soon after."""
+BESIDE_POLL_S = 0.005
+"""Longest wait for records while a commit is being written, so that what it makes durable is told soon after, or while
+agents are being preloaded."""
 
 
 class SinglePartitionPipeline:
@@ -78,6 +80,7 @@ class SinglePartitionPipeline:
         )
         self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
         self._commits = CommitThread(context)
+        self._preloader = AgentPreloader(store.agents)
 
     @property
     def position(self) -> Position:
@@ -96,6 +99,7 @@ class SinglePartitionPipeline:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
         """
         self._source.seek(ONLY_PARTITION, self._partition.take_over())
+        self._preloader.begin(self._partition)
 
     def step(self) -> int:
         """Read and apply one batch, publish and commit when it is time; returns the number of records.
@@ -106,15 +110,21 @@ class SinglePartitionPipeline:
         if partition.buffer_full:
             self._collect(None)
         with self.stages.timed("poll"):
-            batch = self._source.poll(self._batch_size, poll_timeout_s([partition], self._commits, self._poll_s))
+            batch = self._source.poll(self._batch_size, self._poll_timeout_s())
         if batch is not None:
             partition.apply(batch)
         partition.risk.publish_due()
+        if not partition.backlogged:
+            self._preloader.step()
         self._collect(0.0)
         if not self._commits.busy and (partition.state_commit_due or partition.decision_commit_due):
             partition.risk.publish_due(at_once=True)
             self._commits.start([partition], with_states=partition.state_commit_due)
         return 0 if batch is None else len(batch.records)
+
+    def _poll_timeout_s(self) -> float:
+        beside = self._commits.busy or self._preloader.busy
+        return poll_timeout_s([self._partition], self._poll_s, work_beside=beside)
 
     def _collect(self, timeout_s: float | None) -> None:
         for error in self._commits.collect(timeout_s).values():
@@ -126,13 +136,20 @@ class SinglePartitionPipeline:
         self._partition.finish()
 
     def close(self) -> None:
-        """End the thread of the commits, after the one that is being written."""
+        """End the threads, after the commit that is being written."""
         self._commits.close()
+        self._preloader.close()
 
 
-def poll_timeout_s(partitions: Collection[PartitionPipeline], commits: CommitThread, longest_s: float) -> float:
-    """Longest wait for records: until something has to be published or committed, at most *longest_s*."""
-    waits = [COMMIT_POLL_S] if commits.busy else [longest_s, *(partition.commit_due_in_s() for partition in partitions)]
+def poll_timeout_s(partitions: Collection[PartitionPipeline], longest_s: float, *, work_beside: bool) -> float:
+    """Longest wait for records: until something has to be published or committed, at most *longest_s*.
+
+    Args:
+        partitions: of the worker.
+        longest_s: seconds.
+        work_beside: whether a thread beside is at work, whose result has to be collected.
+    """
+    waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commit_due_in_s() for partition in partitions)]
     return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
 
 
@@ -156,7 +173,7 @@ class PartitionProgress(NamedTuple):
     """Progress of one partition."""
 
     position: Position
-    behind: int  # records that wait, those that are applied and not committed included
+    behind: int  # records that wait to be applied
     received_ms: int  # arrival of the last record whose risk was published; 0 = none was
     idle: bool  # nothing waits to be applied or published
 
@@ -185,6 +202,7 @@ class ConsumerGroupPipeline:
         self._partitions: dict[int, PartitionPipeline] = {}
         self._fenced: dict[int, float] = {}
         self._commits = CommitThread(context)
+        self._preloader = AgentPreloader(context.store.agents)
         self._stepped_at = context.monotonic()
         self.stages = context.stages
 
@@ -205,6 +223,7 @@ class ConsumerGroupPipeline:
         pipeline = PartitionPipeline(partition, self._make_processor(partition), self._context)
         offset = pipeline.take_over()
         self._partitions[partition] = pipeline
+        self._preloader.begin(pipeline)
         _log.info("partition taken over", partition=partition, offset=offset, epoch=pipeline.position.epoch)
         return offset
 
@@ -215,6 +234,7 @@ class ConsumerGroupPipeline:
             self._fenced.pop(partition, None)
             if pipeline is None:
                 continue
+            self._preloader.stop(pipeline)
             try:
                 self._drop_refused(self._commits.collect(None))
                 pipeline.risk.confirm_first()
@@ -229,7 +249,8 @@ class ConsumerGroupPipeline:
         """Drop the partitions with what was applied since the last commit; the next owner reads it again."""
         for partition in sorted(partitions):
             self._fenced.pop(partition, None)
-            if self._partitions.pop(partition, None) is not None:
+            if (pipeline := self._partitions.pop(partition, None)) is not None:
+                self._preloader.stop(pipeline)
                 self._forget(partition)
                 _log.warning("partition lost; its next owner does the uncommitted work again", partition=partition)
         self._on_change()
@@ -239,7 +260,8 @@ class ConsumerGroupPipeline:
         if self._buffer_full:
             self._drop_refused(self._commits.collect(None))
         partitions = self._partitions.values()
-        count = self._apply(poll_timeout_s(partitions, self._commits, self._context.tuning.poll_s))
+        beside = self._commits.busy or self._preloader.busy
+        count = self._apply(poll_timeout_s(partitions, self._context.tuning.poll_s, work_beside=beside))
         for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
             more = self._apply(0.0)
             count += more
@@ -249,6 +271,8 @@ class ConsumerGroupPipeline:
         self._drop_refused(self._commits.collect())
         if not self._commits.busy:
             self._commit_due()
+        if not any(pipeline.backlogged for pipeline in partitions):
+            self._preloader.step()
         self._reclaim()
         return count
 
@@ -309,8 +333,9 @@ class ConsumerGroupPipeline:
         for partition, error in refused.items():
             _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
             self.stages.counts["fenced"] += 1
-            if self._partitions.pop(partition, None) is None:
+            if (pipeline := self._partitions.pop(partition, None)) is None:
                 continue  # the group has taken it already
+            self._preloader.stop(pipeline)
             self._forget(partition)
             self._source.pause(partition)
             self._fenced[partition] = self._context.monotonic()
@@ -339,8 +364,9 @@ class ConsumerGroupPipeline:
                 self._drop_refused(CommitRound(ready, self._context).run())
 
     def close(self) -> None:
-        """End the thread of the commits, after the one that is being written."""
+        """End the threads, after the commit that is being written."""
         self._commits.close()
+        self._preloader.close()
 
     def progress(self) -> dict[int, PartitionProgress]:
         """Progress of each of our partitions."""

@@ -50,6 +50,18 @@ class AgentStore:
                 check_owner(connection, owner)
             return {agent.name.key: agent for agent in self._database.dialect.read_agents(connection, keys)}
 
+    def states_of_partition(self, owner: Position, after: int | None, limit: int) -> list[AgentRow]:
+        """Rows of the agents of a partition, in the order of their keys as signed numbers, behind the key *after*.
+
+        Raises Fenced if *owner* does not own it any more.
+        """
+        query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == owner.partition)
+        if after is not None:
+            query = query.where(AGENTS.c.key > codec.to_signed(after))
+        with self._database.read() as connection:
+            check_owner(connection, owner)
+            return [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
+
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
         """Full name of the agent that 0.1 knew by *key*; every agent is looked at, so this is for rare cases."""
         names = (agent.name.identity for agent in self.iterate())

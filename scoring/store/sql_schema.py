@@ -138,6 +138,7 @@ AGENTS = Table(
     text_column("concern", ""),
     Index("ix_agents_name", "tenant", "agent_id", "issuer", unique=True),
     Index("ix_agents_id", "agent_id"),
+    Index("ix_agents_partition", "partition", "key"),
     Index("ix_agents_level", "level", "tenant", "agent_id", "issuer"),
     # Most agents are never due, and those would make up most of a full index.
     Index(

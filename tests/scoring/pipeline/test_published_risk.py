@@ -16,6 +16,7 @@ from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline.commit_thread import CommitThread
 from trustwatch.scoring.pipeline.partition import CommitRound, PartitionPipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext, RiskListener
+from trustwatch.scoring.pipeline.preloading import AgentPreloader
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
@@ -41,6 +42,7 @@ class PublishingPartition:
         self.kit, self.records, self.now = kit, records, 100.0
         self.store: SqlStore = open_store(sqlite_url(path))
         self.written = len(records)
+        self.preloader = AgentPreloader(self.store.agents)
         self.risk = PublishedRisk()
         self.committed: list[int] = []
 
@@ -72,6 +74,7 @@ class PublishingPartition:
         processor = self.kit.processor(self.store.agents, capacity)
         made = PartitionPipeline(0, processor, self.context(on_risk or self.risk.collect, **settings))
         begin = made.take_over()
+        self.preloader.begin(made)
         if any(record.kind == RecordKind.FORGET for record in self.records[:begin]):  # as the service does
             processor.engine.agent_states.erased_agents.add(GONE)
         return made
@@ -100,6 +103,7 @@ def decided(kit: Any, make: Any) -> list[Decision]:
 def site(tmp_path: Path, kit: Any, make: Any) -> Iterator[PublishingPartition]:
     made = PublishingPartition(tmp_path / "store.db", kit, busy_records(kit, make))
     yield made
+    made.preloader.close()
     made.store.close()
 
 
@@ -125,7 +129,7 @@ def test_whatever_was_published_is_what_the_records_say(
     site: PublishingPartition, truth: RiskByOffset, decided: list[Decision], seed: int
 ) -> None:
     """Workers die with commits begun, written or not; the one before goes on as a zombie; nothing goes back."""
-    dice, zombies = random.Random(seed), PublishedRisk()
+    dice, beside, zombies = random.Random(seed), random.Random(seed), PublishedRisk()
 
     def publish(position: Position, agents: Sequence[AgentSummary], erasures: object) -> None:
         """Whoever is not of the present epoch is a zombie."""
@@ -140,8 +144,10 @@ def test_whatever_was_published_is_what_the_records_say(
         site.apply(work, dice.randrange(1, 12))
         site.now += dice.random() * 0.05
         work.risk.publish_due(at_once=dice.random() < 0.2)
+        if beside.random() < 0.3:
+            site.preloader.step(None)
         if begun is None and work.has_uncommitted and dice.random() < 0.4:
-            begun = CommitRound([work], work._context, with_states=dice.random() < 0.5)
+            begun = CommitRound([work], work._context, with_states=beside.random() < 0.5)
         elif begun is not None and dice.random() < 0.5:
             begun.write()
             assert begun.finish() == {}

@@ -1,0 +1,229 @@
+"""Agents of a partition move in before they act: nothing of their state changes by it, and the store is asked less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.scoring.pipeline import preloading
+from trustwatch.scoring.pipeline.partition import PartitionPipeline
+from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
+from trustwatch.scoring.pipeline.preloading import AgentPreloader
+from trustwatch.scoring.pipeline.processor import StageMetrics
+from trustwatch.scoring.pipeline.settings import PipelineSettings
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.agents import AgentRow
+from trustwatch.scoring.records.commits import Position
+from trustwatch.scoring.records.erasures import EraseCommand
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+
+GONE = ("acme", "https://as.example", "agent-3")
+
+
+class Source:
+    """Records that are there from the start."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+
+    def end_offset(self, _partition: int) -> int:
+        return len(self.records)
+
+    def read_id_hashes(self, _partition: int, start: int, end: int) -> Any:
+        return np.array([record.id_hash for record in self.records[start:end]], np.uint64)
+
+
+class Site:
+    """A partition with a store whose look-ups are counted."""
+
+    def __init__(self, path: Path, kit: Any, records: list[Record]) -> None:
+        self.kit, self.records, self.store = kit, records, open_store(sqlite_url(path))
+        self.loads: list[list[int]] = []
+        load = self.store.agents.load
+
+        def counted(keys: Collection[int], owner: Position | None = None) -> dict[int, AgentRow]:
+            self.loads.append(sorted(keys))
+            return load(keys, owner)
+
+        self.store.agents.load = counted  # type: ignore[method-assign]
+        self.preloader = AgentPreloader(self.store.agents)
+
+    def start(self, capacity: int = 100) -> PartitionPipeline:
+        context = PipelineContext(
+            Source(self.records),  # type: ignore[arg-type]
+            self.store,
+            LivePolicy(PolicyBook()),
+            PipelineSettings(),
+            lambda: 0.0,
+            lambda _seconds: None,
+            lambda _done: None,
+            StageMetrics(lambda: 0.0),
+        )
+        work = PartitionPipeline(0, self.kit.processor(self.store.agents, capacity), context)
+        work.take_over()
+        return work
+
+    def apply(self, work: PartitionPipeline, count: int) -> None:
+        work.apply(RecordBatch(0, work.next_offset, self.records[work.next_offset :][:count]))
+
+    def preload(self) -> None:
+        while self.preloader.busy:
+            self.preloader.step(None)
+
+    def states(self) -> dict[int, AgentRow]:
+        return {row.name.key: row for row in self.store.agents.states_of_partition(self.position, None, 1000)}
+
+    @property
+    def position(self) -> Position:
+        return self.store.partitions.position(0)
+
+
+@pytest.fixture
+def make_site(tmp_path: Path, kit: Any) -> Iterator[Callable[[list[Record]], Site]]:
+    made: list[Site] = []
+
+    def make(records: list[Record]) -> Site:
+        made.append(Site(tmp_path / f"{len(made)}.db", kit, records))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.preloader.close()
+        one.store.close()
+
+
+@pytest.fixture
+def records(kit: Any, make: Any) -> list[Record]:
+    """Of twelve agents."""
+    return list(kit.records(make.stream(5, 300, odd=0.1)))
+
+
+def test_who_is_preloaded_is_not_read_again_and_comes_to_the_same_state(
+    make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pages; also a new agent is not looked for any more, since it is known who is stored."""
+    monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
+    ours, plain = make_site(records), make_site(records)
+    for site in (ours, plain):
+        first = site.start()
+        site.apply(first, 150)
+        first.finish()
+    loads = len(ours.loads)
+    work, other = ours.start(), plain.start()
+    ours.preloader.begin(work)
+    ours.preload()
+    for site, one in ((ours, work), (plain, other)):
+        site.apply(one, 150)
+        one.finish()
+    assert len(ours.loads) == loads and len(plain.loads) > loads
+    assert ours.states() == plain.states() and len(ours.states()) > 5
+
+
+def test_a_page_is_older_than_what_was_met_since_the_take_over(
+    make_site: Callable[[list[Record]], Site], records: list[Record]
+) -> None:
+    """An agent that acted, left memory and was stored again does not go back; an erased one stays away."""
+    order = EraseCommand("01E", "agent", *GONE, "erased~1")
+    at = records[209].received_ms
+    records.insert(209, Record(RecordKind.FORGET, 0, at, msgspec.json.encode(order)))
+    ours, plain = make_site(records), make_site(records)
+    for site in (ours, plain):
+        first = site.start()
+        site.apply(first, 150)
+        first.finish()
+    work, other = ours.start(), plain.start()
+    ours.preloader.begin(work)
+    _, future = ours.preloader._reading or pytest.fail("no page is being read")
+    page = future.result().rows  # meanwhile much happens
+    for site, one in ((ours, work), (plain, other)):
+        for _ in range(6):
+            site.apply(one, 10)
+            one.commit()
+        one.agent_states.builder.evict_all()
+    ours.preload()
+    stored = ours.states()
+    assert any(row != stored[row.name.key] for row in page if row.name.key in stored)
+    assert {row.name.identity for row in page} - {row.name.identity for row in stored.values()} == {GONE}
+    for site, one in ((ours, work), (plain, other)):
+        while one.next_offset < len(site.records):
+            site.apply(one, 10)
+        one.finish()
+    assert ours.states() == plain.states()
+
+
+def test_what_does_not_fit_stays_where_it_is(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
+    """Nobody has to leave memory for one who may not come; then the store is asked as before."""
+    site = make_site(records)
+    first = site.start()
+    site.apply(first, 150)
+    first.finish()
+    work = site.start(capacity=4)
+    site.preloader.begin(work)
+    site.preload()
+    assert len(work.agent_states.builder.slots) == 0
+    loads = len(site.loads)
+    site.apply(work, 10)
+    assert len(site.loads) > loads
+
+
+def test_a_store_that_is_away_ends_it(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
+    """Agents are then read as they act; another owner ends it, too."""
+    site = make_site(records)
+    first = site.start()
+    site.apply(first, 150)
+    first.finish()
+    work = site.start()
+    site.start()  # it is another's now
+    site.preloader.begin(work)
+    site.preload()
+    assert len(work.agent_states.builder.slots) == 0
+
+    def away(*_: object) -> list[AgentRow]:
+        raise Unavailable("away")
+
+    work = site.start()
+    site.store.agents.states_of_partition, read = away, site.store.agents.states_of_partition  # type: ignore[method-assign]
+    site.preloader.begin(work)
+    site.preload()
+    site.store.agents.states_of_partition = read  # type: ignore[method-assign]
+    loads = len(site.loads)
+    site.apply(work, 50)
+    assert len(site.loads) > loads
+
+
+def test_a_partition_that_went_is_not_read_on(
+    make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one in the queue is."""
+    monkeypatch.setattr(preloading, "PAGE_SIZE", 2)
+    site = make_site(records)
+    first = site.start()
+    site.apply(first, 150)
+    first.finish()
+    gone, next_one = site.start(), site.start()
+    site.preloader.begin(gone)
+    site.preloader.begin(next_one)
+    site.preloader.stop(gone)
+    site.preload()
+    assert len(gone.agent_states.builder.slots) == 0
+    assert len(next_one.agent_states.builder.slots) == len(site.states())
+
+
+def test_pages_are_whole(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
+    """Pages follow each other without a gap or a repetition."""
+    site = make_site(records)
+    first = site.start()
+    site.apply(first, 150)
+    first.finish()
+    store: SqlStore = site.store
+    whole = store.agents.states_of_partition(site.position, None, 100)
+    paged: list[AgentRow] = []
+    while page := store.agents.states_of_partition(site.position, paged[-1].name.key if paged else None, 3):
+        paged += page
+    assert paged == whole and {row.name.key for row in whole} == {one.name.key for one in store.agents.iterate()}
