@@ -181,9 +181,12 @@ class AgentStateCache:
         self._stored_keys, self._met = self._met if complete else None, None
 
     def _note_met(self, keys: Iterable[int]) -> None:
-        for known in (self._met, self._stored_keys):
-            if known is not None:
-                known.update(keys)
+        """Note agents that move in or are erased; more than fit in memory are not noted, be it a flood of new names."""
+        noted = self._met if self._met is not None else self._stored_keys
+        if noted is not None:
+            noted.update(keys)
+            if len(noted) > self.builder.slots.capacity:
+                self._met = self._stored_keys = None
 
     def _remove_agent(self, subject: ErasureSubject) -> None:
         key, table = self._identities.agent_key(*subject.agent_identity), self.builder.slots

@@ -172,6 +172,23 @@ def test_what_does_not_fit_stays_where_it_is(make_site: Callable[[list[Record]],
     assert len(site.loads) > loads
 
 
+def test_a_flood_of_new_agents_is_not_noted(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
+    """Of more agents than fit in memory nobody remembers which are stored: the store is asked again."""
+    site = make_site(records)
+    first = site.start()
+    site.apply(first, 1)
+    first.finish()
+    work = site.start(capacity=6)
+    site.preloader.begin(work)
+    site.preload()
+    known = len(site.loads)
+    loads = []
+    for _ in range(299):
+        site.apply(work, 1)
+        loads.append(len(site.loads) - known)
+    assert loads[5] == 0 < loads[-1]
+
+
 def test_a_store_that_is_away_ends_it(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
     """Agents are then read as they act; another owner ends it, too."""
     site = make_site(records)
