@@ -1,0 +1,266 @@
+"""The transmitter's work beside the answers: SETs are derived from committed decisions, and pushed.
+
+All state is in the store, so it may be killed at any moment. One process of a deployment does this at a time. Every
+stream that is pushed has a lane of its own: a slow receiver holds up nobody else, and SETs of one stream keep their
+order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+
+import httpx2
+import msgspec
+import structlog
+
+from ...ingest.errors import Fenced, TrustwatchError
+from ...ingest.timestamps import DAY_MS
+from ...scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
+from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
+from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from ...scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
+from ...scoring.delivery.shared_signals.set_push import push_set
+from ...scoring.records.security_events import PUSH_METHOD, EventStream, SecurityEvent
+from ...scoring.store.database import LeaderLock
+from ...scoring.store.security_event_store import PendingOutboxRow
+from ...scoring.store.sql_store import SqlStore
+from .transmitter_context import TransmitterContext
+
+JOB = "transmitter"
+LOOK_EVERY_S = 0.5
+CHECK_LEADERSHIP_EVERY_S = 5.0
+ROTATE_EVERY_S = 3_600.0
+DERIVE_BATCH = 100
+"""Rows of the outbox in one transaction, so that the pipeline's commits get between."""
+PUSH_BATCH = 20
+PRINCIPAL_WINDOW_MS = 30 * DAY_MS
+"""Age up to which somebody counts as the agent's principal."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SharedSignalsTransmitter:
+    """Derives and pushes until told to stop. For one event loop; the store is called in threads.
+
+    Args:
+        context: keys, rules, figures, and the bell of waiting polls.
+        store: outbox, streams, and what waits in them.
+        now_ms: UTC milliseconds.
+        monotonic: seconds, for what comes round again.
+        random_source: of the jitter.
+    """
+
+    def __init__(
+        self,
+        context: TransmitterContext,
+        store: SqlStore,
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], float],
+        random_source: random.Random,
+    ) -> None:
+        self._context = context
+        self._store = store
+        self._events = store.security_events
+        self._now_ms = now_ms
+        self._monotonic = monotonic
+        self._random = random_source
+        part = context.settings
+        self._policy = DispatchPolicy(backoff_cap_s=part.push_retry_cap_s, retry_after_cap_s=part.push_retry_cap_s)
+        self._client: httpx2.AsyncClient | None = None
+        self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._leader_lock: LeaderLock | None = None
+        self._checked_at = self._rotated_at = float("-inf")
+
+    def wake(self) -> None:
+        """Look for new decisions now. Call it in the transmitter's loop."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until *stop* is set; pushes under way are ended first. The store may be unavailable meanwhile."""
+        stopping = asyncio.create_task(stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                try:
+                    await self.step()
+                except TrustwatchError as error:
+                    _log.warning("shared_signals_wait", error=str(error))
+                await self._wait_for_wake()
+        finally:
+            stopping.cancel()
+            await self.close()
+
+    async def step(self) -> None:
+        """Do what is due now, if this process is the one that does. Raises Unavailable, ConfigError."""
+        if not await self._leads():
+            return
+        while await asyncio.to_thread(self._derive_batch):
+            self._context.ring()
+        for stream in await asyncio.to_thread(self._events.list_push_due, self._now_ms()):
+            if stream.stream_id not in self._lanes:
+                self._open_lane(stream.stream_id, self._push_waiting(stream.stream_id))
+
+    async def drain(self) -> None:
+        """As `step`, and wait until what is pushed has ended."""
+        await self.step()
+        while self._lanes:
+            await asyncio.wait(list(self._lanes.values()))
+            await asyncio.sleep(0)  # the lanes' own ends come after the tasks'
+
+    async def close(self) -> None:
+        """End pushes under way, each within its time budget, and let another process go on."""
+        if self._lanes:
+            await asyncio.wait(list(self._lanes.values()))
+        if self._client is not None:
+            await self._client.aclose()
+        if self._leader_lock is not None:
+            await asyncio.to_thread(self._leader_lock.release)
+
+    async def _wait_for_wake(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _leads(self) -> bool:
+        """True if this process transmits; now and then the lock, figures and keys are looked after."""
+        now = self._monotonic()
+        if now - self._checked_at < CHECK_LEADERSHIP_EVERY_S:
+            return self._leader_lock is not None
+        self._checked_at = now
+        try:
+            if self._leader_lock is None:
+                self._leader_lock = await asyncio.to_thread(self._store.database.acquire_leader_lock, JOB)
+            else:
+                await asyncio.to_thread(self._leader_lock.ensure_held)
+        except Fenced:
+            self._leader_lock = None
+        self._context.figures = await asyncio.to_thread(self._events.figures)
+        if self._leader_lock is not None and now - self._rotated_at >= ROTATE_EVERY_S:
+            self._rotated_at = now
+            await asyncio.to_thread(self._context.keys.rotate)
+        return self._leader_lock is not None
+
+    def _derive_batch(self) -> bool:
+        """Derive the SETs of a few rows of the outbox; False = there are no more."""
+        rows = self._events.list_underived(DERIVE_BATCH)
+        if not rows:
+            return False
+        streams = self._events.list_all_streams()
+        subjects = self._events.list_subjects() if streams else {}
+        now = self._now_ms()
+        derived: dict[int, list[SecurityEvent]] = {}
+        for pending in rows:
+            decision = self._decision_of(pending) if streams else None
+            derived[pending.seq] = (
+                []
+                if decision is None
+                else self._context.deriver.derive(decision, pending.row.agent_key, streams, subjects, now)
+            )
+        most = self._context.settings.max_waiting
+        queued, stopped = self._events.add_derived(
+            derived, now, most, lambda stream: self._context.deriver.stream_updated(stream, now)
+        )
+        self._context.outcomes["queued"] += queued
+        for stream in stopped:
+            self._context.outcomes["disabled"] += 1
+            _log.error("stream_disabled", stream=stream.stream_id, owner=stream.owner, reason=stream.status_reason)
+        return len(rows) == DERIVE_BATCH
+
+    def _decision_of(self, pending: PendingOutboxRow) -> AnnouncedDecision | None:
+        if pending.row.kind != ALERT_ROW_KIND:
+            return None
+        decision = read_announced_decision(pending.row.payload)
+        if decision is None or not self._context.names_principals:
+            return decision
+        agent = (decision.tenant, decision.issuer, decision.agent_id)
+        since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
+        edges = self._store.edges.find([agent], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=200)
+        last = max(edges, key=lambda edge: edge.last_ms, default=None)
+        return decision if last is None else decision._replace(principal=last.target)
+
+    def _open_lane(self, stream_id: str, work: object) -> None:
+        assert asyncio.iscoroutine(work)
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._lanes[stream_id] = task
+        task.add_done_callback(lambda _: self._lanes.pop(stream_id, None))
+
+    async def _push_waiting(self, stream_id: str) -> None:
+        """Push what waits in a stream, in order, until there is no more or its receiver does not take it."""
+        try:
+            while stream := await asyncio.to_thread(self._events.get_stream, stream_id):
+                if stream.method != PUSH_METHOD:
+                    return
+                events = await asyncio.to_thread(self._events.waiting, stream, PUSH_BATCH)
+                if not events or not await self._push_all(events):
+                    return
+        except TrustwatchError as error:
+            _log.warning("shared_signals_wait", stream=stream_id, error=str(error))
+        except Exception as error:  # a fault of ours must not end all other lanes; the next look tries again
+            _log.error("push_failed", stream=stream_id, error=repr(error)[:200])
+
+    async def _push_all(self, events: list[SecurityEvent]) -> bool:
+        """Push *events*; False = the stream has to wait, or was changed."""
+        for event in events:
+            stream = await asyncio.to_thread(self._events.get_stream, event.stream_id)
+            if stream is None or stream.method != PUSH_METHOD:
+                return False
+            if stream.status != "enabled" and not event.announces_status:
+                return False
+            result = await self._push(stream, event)
+            if result.outcome in ("retry", "gone") and stream.status == "enabled":
+                await self._put_off(stream, result)
+                return False
+            await asyncio.to_thread(self._events.settle, stream.stream_id, [event.jti])
+            self._context.outcomes[result.outcome] += 1
+            if result.outcome == "failed":
+                _log.warning(
+                    "set_refused", stream=stream.stream_id, owner=stream.owner, jti=event.jti, error=result.error
+                )
+            if stream.failures:
+                await asyncio.to_thread(self._events.record_push_success, stream.stream_id)
+        return True
+
+    async def _push(self, stream: EventStream, event: SecurityEvent) -> DeliveryResult:
+        part = self._context.settings
+        if not part.may_push_to(stream.endpoint_url):
+            return DeliveryResult("gone", "`shared_signals.push_hosts` no longer names the receiver's host")
+        token, authorization = await asyncio.to_thread(self._sign, stream, event)
+        if self._client is None:
+            self._client = make_webhook_client()
+        try:
+            async with asyncio.timeout(part.push_timeout_s):
+                return await push_set(self._client, stream.endpoint_url, authorization, token, self._now_ms())
+        except TimeoutError:
+            return DeliveryResult("retry", f"no answer within {part.push_timeout_s:g} s")
+
+    def _sign(self, stream: EventStream, event: SecurityEvent) -> tuple[str, str]:
+        """The token, signed under the key of now, and the receiver's own Authorization header."""
+        claims: Mapping[str, object] = msgspec.json.decode(event.claims)
+        return self._context.keys.sign(dict(claims)), self._context.keys.unseal(stream.authorization)
+
+    async def _put_off(self, stream: EventStream, result: DeliveryResult) -> None:
+        """Try again later; a receiver that takes nothing for too long has its stream paused, and is told once."""
+        now, part = self._now_ms(), self._context.settings
+        self._context.outcomes["retry"] += 1
+        since = stream.failing_since_ms or now
+        if result.outcome == "gone" or now - since >= part.push_give_up_s * 1000:
+            await self._pause(stream, f"pushes failed: {result.error}")
+            return
+        wait_s = retry_delay_s(self._policy, stream.failures + 1, result.retry_after_s, self._random)
+        await asyncio.to_thread(self._events.record_push_failure, stream, now, now + int(wait_s * 1000))
+        _log.warning("push_put_off", stream=stream.stream_id, owner=stream.owner, error=result.error, wait_s=wait_s)
+
+    async def _pause(self, stream: EventStream, reason: str) -> None:
+        at = max(self._now_ms(), stream.updated_ms + 1)
+        if not await asyncio.to_thread(self._events.pause_failing, stream, reason, at):
+            return
+        self._context.outcomes["paused"] += 1
+        _log.error("stream_paused", stream=stream.stream_id, owner=stream.owner, reason=reason)
+        paused = msgspec.structs.replace(stream, status="paused", status_reason=reason, updated_ms=at)
+        await self._push(paused, self._context.deriver.stream_updated(paused, at))
