@@ -65,11 +65,18 @@ PollerDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_MAN
 StreamIdParam = Annotated[str | None, Query(description="id of the stream", max_length=256)]
 
 _NOT_FOUND = problem_responses({404: "no such stream of this receiver, or nothing is transmitted here"})
+_OPEN_PROBLEMS = problem_responses(
+    {
+        400: "not exactly one `Host`",
+        404: "nothing is transmitted here, or by another issuer",
+        421: "neither a bearer token nor a `Host` of this service",
+    }
+)
 _TOO_MANY = problem_responses({429: "too many, or too soon after the last one"})
 _CREATED: Any = {201: {"description": "the configuration of the new stream"}}
 _NO_CONTENT: Any = {204: {"description": "done"}}
 
-router = APIRouter(tags=["shared signals"])
+router = APIRouter(tags=["shared signals"], responses=_OPEN_PROBLEMS)
 streams = APIRouter(tags=["shared signals"], responses={**COMMON_PROBLEMS, **_NOT_FOUND})
 
 
@@ -85,10 +92,9 @@ def _json(document: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(document), status, NO_STORE, "application/json")
 
 
-@router.get(METADATA_PATH, responses=_NOT_FOUND, summary="Metadata of the transmitter", response_class=Response)
+@router.get(METADATA_PATH, summary="Metadata of the transmitter", response_class=Response)
 @router.get(
     METADATA_PATH + "/{issuer_path:path}",
-    responses=_NOT_FOUND,
     summary="Metadata of a transmitter whose issuer has a path",
     response_class=Response,
 )
@@ -97,9 +103,7 @@ async def read_metadata(request: Request, transmitter: TransmitterDep) -> Respon
     return Response(msgspec.json.encode(transmitter.metadata(request.url.path)), media_type="application/json")
 
 
-@router.get(
-    "/ssf/jwks.json", responses=_NOT_FOUND, summary="Keys that verify security event tokens", response_class=Response
-)
+@router.get("/ssf/jwks.json", summary="Keys that verify security event tokens", response_class=Response)
 async def read_keys(transmitter: TransmitterDep) -> Response:
     """The keys that sign now, will soon, or did lately. Open to everybody."""
     headers = {"cache-control": f"max-age={JWKS_MAX_AGE_S}"}
