@@ -28,6 +28,7 @@ from ..http.store_executor import StoreExecutor
 from .stream_requests import (
     DEFAULT_POLLED,
     MAX_POLLED,
+    MAX_TEXT,
     DeliveryRequest,
     PollRequest,
     StatusRequest,
@@ -122,7 +123,7 @@ class SharedSignalsService:
             method=method,
             endpoint_url=url,
             authorization=authorization,
-            description=asked.description or "",
+            description=(asked.description or "")[:MAX_TEXT],
         )
         most = self._context.settings.max_streams
         if not await self._executor.write(self._store.add_stream, stream, most):
@@ -150,7 +151,7 @@ class SharedSignalsService:
         if asked.events_requested is not None or replace:
             values["events_requested"] = asked.events_requested or ()
         if asked.description is not None or replace:
-            values["description"] = asked.description or ""
+            values["description"] = (asked.description or "")[:MAX_TEXT]
         if asked.delivery is not None or replace:
             delivery = await self._delivery(asked.delivery, self._poll_url(stream))
             values |= dict(zip(("method", "endpoint_url", "authorization"), delivery, strict=True))
@@ -176,7 +177,7 @@ class SharedSignalsService:
     async def set_status(self, caller: AuthenticatedCaller, asked: StatusRequest) -> dict[str, str]:
         """Set the status of a stream; one that is disabled keeps nothing of what waits. Raises ProblemError: 404."""
         stream = await self._own_stream(caller, asked.stream_id)
-        at, reason = max(self._now_ms(), stream.updated_ms + 1), asked.reason or ""
+        at, reason = max(self._now_ms(), stream.updated_ms + 1), (asked.reason or "")[:MAX_TEXT]
         if not await self._executor.write(self._store.change_status, asked.stream_id, asked.status, reason, at):
             raise not_found_error("stream")
         self._context.ring()

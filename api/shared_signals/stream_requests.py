@@ -17,7 +17,9 @@ DEFAULT_POLLED = 50
 
 StreamId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 EventTypes = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=2048)], ...], msgspec.Meta(max_length=200)]
-Text = Annotated[str, msgspec.Meta(max_length=1024)]
+MAX_TEXT = 1_024
+"""Characters of a description or a reason that are kept: SSF 1.0 lets a transmitter cut them off."""
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Jti = Annotated[str, msgspec.Meta(max_length=256)]
 
 
@@ -40,7 +42,7 @@ class StreamRequest(msgspec.Struct, frozen=True):
 
     events_requested: EventTypes | None = None
     delivery: DeliveryRequest | None = None
-    description: Text | None = None
+    description: str | None = None
 
 
 class StreamChange(StreamRequest, frozen=True):
@@ -60,7 +62,7 @@ class StatusRequest(msgspec.Struct, frozen=True):
 
     stream_id: StreamId
     status: Literal["enabled", "paused", "disabled"]
-    reason: Text | None = None
+    reason: str | None = None
 
 
 class SubjectRequest(msgspec.Struct, frozen=True):

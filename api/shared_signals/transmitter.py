@@ -15,7 +15,7 @@ import httpx2
 import msgspec
 import structlog
 
-from ...ingest.errors import Fenced, TrustwatchError
+from ...ingest.errors import Fenced, TrustwatchError, Unavailable
 from ...ingest.timestamps import DAY_MS
 from ...scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
 from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
@@ -138,8 +138,12 @@ class SharedSignalsTransmitter:
                 self._leader_lock = await asyncio.to_thread(self._store.database.acquire_leader_lock, JOB)
             else:
                 await asyncio.to_thread(self._leader_lock.ensure_held)
-        except Fenced:
-            self._leader_lock = None
+        except (Fenced, Unavailable) as error:
+            lost, self._leader_lock = self._leader_lock, None  # another process may have it by now
+            if lost is not None:
+                await asyncio.to_thread(lost.release)
+            if isinstance(error, Unavailable):
+                raise
         self._context.figures = await asyncio.to_thread(self._events.figures)
         if self._leader_lock is not None and now - self._rotated_at >= ROTATE_EVERY_S:
             self._rotated_at = now

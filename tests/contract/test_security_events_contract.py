@@ -163,3 +163,16 @@ def test_verifications_rest(store: SqlStore, seqs: list[int]) -> None:
     assert not streams.add_verification(msgspec.structs.replace(first, stream_id="gone"), 0)
     assert jtis(store) == ["v1", "v3"]
     assert streams.figures() == StreamFigures({"enabled": 2}, 2, NOW)
+
+
+def test_one_process_transmits(store: SqlStore) -> None:
+    """The other one of a shared database takes over when it ends; a file has one service."""
+    first = store.database.acquire_leader_lock("transmitter")
+    assert first is not None
+    first.ensure_held()
+    shared = store.database.engine.dialect.name == "postgresql"
+    assert (store.database.acquire_leader_lock("transmitter") is None) == shared
+    first.release()
+    taken = store.database.acquire_leader_lock("transmitter")
+    assert taken is not None
+    taken.release()

@@ -279,6 +279,15 @@ def test_the_operator_chooses_the_audience(transmit: Transmit) -> None:
     assert receiver.sets(stream)[0]["aud"] == "https://rp.example/caep"
 
 
+def test_long_texts_are_cut_off(receiver: Any) -> None:
+    """As SSF 1.0 lets a transmitter do; no receiver has to know how long ours may be."""
+    stream = receiver.create(description="d" * 5_000)
+    body = {"stream_id": stream["stream_id"], "status": "paused", "reason": "r" * 5_000}
+
+    assert stream["description"] == "d" * 1_024
+    assert receiver.ask("POST", "status_endpoint", body).json()["reason"] == "r" * 1_024
+
+
 # Subjects and verification
 
 
