@@ -15,7 +15,7 @@ import httpx2
 import msgspec
 import structlog
 
-from ...ingest.errors import Fenced, TrustwatchError, Unavailable
+from ...ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
 from ...ingest.timestamps import DAY_MS
 from ...scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
 from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
@@ -89,6 +89,8 @@ class SharedSignalsTransmitter:
                     await self.step()
                 except TrustwatchError as error:
                     _log.warning("shared_signals_wait", error=str(error))
+                except Exception as error:  # a fault of ours must not end the service; the next look tries again
+                    _log.error("transmitter_failed", error=repr(error)[:200])
                 await self._wait_for_wake()
         finally:
             stopping.cancel()
@@ -205,8 +207,6 @@ class SharedSignalsTransmitter:
                     return
         except TrustwatchError as error:
             _log.warning("shared_signals_wait", stream=stream_id, error=str(error))
-        except Exception as error:  # a fault of ours must not end all other lanes; the next look tries again
-            _log.error("push_failed", stream=stream_id, error=repr(error)[:200])
 
     async def _push_all(self, events: list[SecurityEvent]) -> bool:
         """Push *events*; False = the stream has to wait, or was changed."""
@@ -234,14 +234,21 @@ class SharedSignalsTransmitter:
         part = self._context.settings
         if not part.may_push_to(stream.endpoint_url):
             return DeliveryResult("gone", "`shared_signals.push_hosts` no longer names the receiver's host")
-        token, authorization = await asyncio.to_thread(self._sign, stream, event)
         if self._client is None:
             self._client = make_webhook_client()
         try:
+            token, authorization = await asyncio.to_thread(self._sign, stream, event)
             async with asyncio.timeout(part.push_timeout_s):
                 return await push_set(self._client, stream.endpoint_url, authorization, token, self._now_ms())
         except TimeoutError:
             return DeliveryResult("retry", f"no answer within {part.push_timeout_s:g} s")
+        except ConfigError as error:  # a key that can not be used: the operator reads it in the log
+            _log.error("push_not_signed", stream=stream.stream_id, error=str(error))
+            return DeliveryResult("retry", "the transmitter's keys can not be used")
+        except Exception as error:  # a fault of ours must not end the lane: the SET is tried again, and is seen
+            # No traceback: a renderer that shows local variables would show the receiver's header.
+            _log.error("push_failed", stream=stream.stream_id, error=type(error).__name__)
+            return DeliveryResult("retry", f"internal error: {type(error).__name__}")
 
     def _sign(self, stream: EventStream, event: SecurityEvent) -> tuple[str, str]:
         """The token, signed under the key of now, and the receiver's own Authorization header."""
