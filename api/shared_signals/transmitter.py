@@ -104,7 +104,7 @@ class SharedSignalsTransmitter:
             self._context.ring()
         for stream in await asyncio.to_thread(self._events.list_push_due, self._now_ms()):
             if stream.stream_id not in self._lanes:
-                self._open_lane(stream.stream_id, self._push_waiting(stream.stream_id))
+                self._open_lane(stream.stream_id)
 
     async def drain(self) -> None:
         """As `step`, and wait until what is pushed has ended."""
@@ -190,9 +190,8 @@ class SharedSignalsTransmitter:
         last = max(edges, key=lambda edge: edge.last_ms, default=None)
         return decision if last is None else decision._replace(principal=last.target)
 
-    def _open_lane(self, stream_id: str, work: object) -> None:
-        assert asyncio.iscoroutine(work)
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+    def _open_lane(self, stream_id: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._push_waiting(stream_id))
         self._lanes[stream_id] = task
         task.add_done_callback(lambda _: self._lanes.pop(stream_id, None))
 
