@@ -62,7 +62,7 @@ TransmitterDep = Annotated[SharedSignalsService, Depends(_transmitter)]
 ReceiverDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_READ, SCOPE_SSF_MANAGE))]
 ManagerDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_MANAGE))]
 PollerDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_MANAGE, SCOPE_SSF_POLL))]
-StreamIdParam = Annotated[str | None, Query(description="id of the stream", max_length=256)]
+StreamIdParam = Annotated[str | None, Query(description="id of the stream")]
 
 _NOT_FOUND = problem_responses({404: "no such stream of this receiver, or nothing is transmitted here"})
 _OPEN_PROBLEMS = problem_responses(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import httpx2
 import msgspec
@@ -157,26 +157,33 @@ class SharedSignalsTransmitter:
         rows = self._events.list_underived(DERIVE_BATCH)
         if not rows:
             return False
-        streams = self._events.list_all_streams()
-        subjects = self._events.list_subjects() if streams else {}
-        now = self._now_ms()
-        derived: dict[int, list[SecurityEvent]] = {}
-        for pending in rows:
-            decision = self._decision_of(pending) if streams else None
-            derived[pending.seq] = (
-                []
-                if decision is None
-                else self._context.deriver.derive(decision, pending.row.agent_key, streams, subjects, now)
-            )
-        most = self._context.settings.max_waiting
+        now, deriver = self._now_ms(), self._context.deriver
         queued, stopped = self._events.add_derived(
-            derived, now, most, lambda stream: self._context.deriver.stream_updated(stream, now)
+            self._derive(rows, now),
+            now,
+            self._context.settings.max_waiting,
+            lambda stream: deriver.stream_updated(stream, now),
         )
         self._context.outcomes["queued"] += queued
         for stream in stopped:
             self._context.outcomes["disabled"] += 1
             _log.error("stream_disabled", stream=stream.stream_id, owner=stream.owner, reason=stream.status_reason)
         return len(rows) == DERIVE_BATCH
+
+    def _derive(self, rows: Sequence[PendingOutboxRow], now_ms: int) -> dict[int, list[SecurityEvent]]:
+        """SETs by the number of the row that they follow from; of most rows none do."""
+        derived: dict[int, list[SecurityEvent]] = {pending.seq: [] for pending in rows}
+        streams = self._events.list_all_streams()
+        if not streams:
+            return derived
+        subjects = self._events.list_subjects()
+        for pending in rows:
+            decision = self._decision_of(pending)
+            if decision is not None:
+                derived[pending.seq] = self._context.deriver.derive(
+                    decision, pending.row.agent_key, streams, subjects, now_ms
+                )
+        return derived
 
     def _decision_of(self, pending: PendingOutboxRow) -> AnnouncedDecision | None:
         if pending.row.kind != ALERT_ROW_KIND:

@@ -208,13 +208,15 @@ def test_unknown_streams_and_those_of_others(transmitter: Any, receiver: Any) ->
     """404 for both: a stream belongs to the client that made it, whatever its tenants are."""
     stream = receiver.create()
     for other in (transmitter.receiver("trusted"), transmitter.receiver("all")):
-        for stream_id in (stream["stream_id"], "0" * 32):
+        for stream_id in (stream["stream_id"], "0" * 32, "x" * 256):
             for method, endpoint, body, params in requests_for(stream_id):
                 answer = other.ask(method, endpoint, body, **params)
                 assert answer.status_code == 404, (method, endpoint, answer.text)
         assert other.poll(stream).status_code == 404
         assert other.ask("GET", "configuration_endpoint").json() == []
     assert receiver.ask("GET", "configuration_endpoint").json() == [stream]
+    assert receiver.ask("GET", "configuration_endpoint", stream_id="x" * 2_000).status_code == 404
+    assert receiver.ask("DELETE", "configuration_endpoint").status_code == 400
 
 
 def test_bad_tokens(transmitter: Any, receiver: Any) -> None:
