@@ -205,7 +205,7 @@ class RunningService:
             return None
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
         store = self._parts.backend.store
-        return SharedSignalsTransmitter(context, store, clock.now_ms, clock.monotonic, jitter)
+        return SharedSignalsTransmitter(context, store, self._parts.policy, clock.now_ms, clock.monotonic, jitter)
 
     def _make_dispatcher(self, client: httpx2.AsyncClient) -> Dispatcher:
         settings = self._parts.settings

@@ -18,10 +18,14 @@ import structlog
 from ...ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
 from ...ingest.timestamps import DAY_MS
 from ...scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
-from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
+from ...scoring.delivery.notifiers import alert_events
 from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from ...scoring.delivery.shared_signals import announced_pin
 from ...scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
+from ...scoring.delivery.shared_signals.announced_pin import pin_as_decision, read_announced_pin
 from ...scoring.delivery.shared_signals.set_push import push_set
+from ...scoring.policy.book import LivePolicy
+from ...scoring.records.agents import AgentIdentity, RiskLevel
 from ...scoring.records.security_events import PUSH_METHOD, EventStream, SecurityEvent
 from ...scoring.store.database import LeaderLock
 from ...scoring.store.security_event_store import PendingOutboxRow
@@ -47,6 +51,7 @@ class SharedSignalsTransmitter:
     Args:
         context: keys, rules, figures, and the bell of waiting polls.
         store: outbox, streams, and what waits in them.
+        policy: says what a level that a person fixed means for tokens.
         now_ms: UTC milliseconds.
         monotonic: seconds, for what comes round again.
         random_source: of the jitter.
@@ -56,18 +61,22 @@ class SharedSignalsTransmitter:
         self,
         context: TransmitterContext,
         store: SqlStore,
+        policy: LivePolicy,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
         random_source: random.Random,
     ) -> None:
         self._context = context
         self._store = store
+        self._policy = policy
         self._events = store.security_events
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._random = random_source
         part = context.settings
-        self._policy = DispatchPolicy(backoff_cap_s=part.push_retry_cap_s, retry_after_cap_s=part.push_retry_cap_s)
+        self._dispatch_policy = DispatchPolicy(
+            backoff_cap_s=part.push_retry_cap_s, retry_after_cap_s=part.push_retry_cap_s
+        )
         self._client: httpx2.AsyncClient | None = None
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -176,26 +185,61 @@ class SharedSignalsTransmitter:
         streams = self._events.list_all_streams()
         if not streams:
             return derived
-        subjects = self._events.list_subjects()
+        subjects, pins = self._events.list_subjects(), self._active_pins(now_ms)
         for pending in rows:
-            decision = self._decision_of(pending)
+            decision = self._change_of(pending, pins)
             if decision is not None:
                 derived[pending.seq] = self._context.deriver.derive(
                     decision, pending.row.agent_key, streams, subjects, now_ms
                 )
         return derived
 
-    def _decision_of(self, pending: PendingOutboxRow) -> AnnouncedDecision | None:
-        if pending.row.kind != ALERT_ROW_KIND:
+    def _active_pins(self, now_ms: int) -> dict[AgentIdentity, str]:
+        """Id of the pin by which a person has fixed an agent's level, by agent."""
+        return {
+            one.agent.identity: one.intervention_id
+            for one in self._store.interventions.list_open()
+            if one.kind == "pin" and one.status == "active" and one.expires_ms > now_ms
+        }
+
+    def _change_of(self, pending: PendingOutboxRow, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
+        """The change of level that a row announces; None where it announces none."""
+        match pending.row.kind:
+            case alert_events.ALERT_ROW_KIND:
+                change = read_announced_decision(pending.row.payload)
+                if change is not None and (change.tenant, change.issuer, change.agent_id) in pins:
+                    change = change._replace(overruled=True)
+            case announced_pin.PIN_ROW_KIND:
+                change = self._pinned_change(pending.row.payload, pins)
+            case _:
+                return None
+        return change if change is None else self._with_principal(change)
+
+    def _pinned_change(self, payload: bytes, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
+        """The change that a pin or its end made; None where another pin has taken its place."""
+        pin = read_announced_pin(payload)
+        if pin is None:
             return None
-        decision = read_announced_decision(pending.row.payload)
-        if decision is None or not self._context.names_principals:
-            return decision
-        agent = (decision.tenant, decision.issuer, decision.agent_id)
+        agent = (pin.tenant, pin.issuer, pin.agent_id)
+        if pins.get(agent, pin.intervention_id) != pin.intervention_id:
+            return None
+        row = self._store.agents.get(*agent)
+        measured, agent_type, concern = (
+            (RiskLevel.UNKNOWN, "", "") if row is None else (RiskLevel(row.level), row.agent_type, row.concern)
+        )
+        policy = self._policy.book.effective_policy(*agent, agent_type, concern)
+        revokes = policy.table[pin.level if pin.holds else measured].revoke
+        return pin_as_decision(pin, measured, revokes=revokes, enforced=policy.enforced)
+
+    def _with_principal(self, change: AnnouncedDecision) -> AnnouncedDecision:
+        """*change* with whom the agent acted for last, where receivers are to be told."""
+        if not self._context.names_principals:
+            return change
+        agent = (change.tenant, change.issuer, change.agent_id)
         since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
         edges = self._store.edges.find([agent], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=200)
         last = max(edges, key=lambda edge: edge.last_ms, default=None)
-        return decision if last is None else decision._replace(principal=last.target)
+        return change if last is None else change._replace(principal=last.target)
 
     def _open_lane(self, stream_id: str) -> None:
         task = asyncio.get_running_loop().create_task(self._push_waiting(stream_id))
@@ -269,7 +313,7 @@ class SharedSignalsTransmitter:
         if result.outcome == "gone" or now - since >= part.push_give_up_s * 1000:
             await self._pause(stream, f"pushes failed: {result.error}")
             return
-        wait_s = retry_delay_s(self._policy, stream.failures + 1, result.retry_after_s, self._random)
+        wait_s = retry_delay_s(self._dispatch_policy, stream.failures + 1, result.retry_after_s, self._random)
         await asyncio.to_thread(self._events.record_push_failure, stream, now, now + int(wait_s * 1000))
         _log.warning("push_put_off", stream=stream.stream_id, owner=stream.owner, error=result.error, wait_s=wait_s)
 

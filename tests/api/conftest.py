@@ -134,7 +134,7 @@ class ApiService:
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         self.connections = ConnectionGuard(self.settings.listen, time.monotonic)
         self.log = GroupCommit(self.event_log)
-        policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
+        policy = self.policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
         executor = StoreExecutor()
         agents = AgentResolver(self.view, self.store, executor)
         self.guard = make_decision_point(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from ...records.agents import LevelName, RiskLevel
 from ..notifiers.alert_events import ALERT_TYPE
+
+PIN_CAUSE: Final = "pin"
+"""Cause of a change that a person ordered by fixing the level, beside the causes of decisions."""
 
 
 class _Reason(msgspec.Struct):
@@ -51,6 +54,7 @@ class AnnouncedDecision(NamedTuple):
         at_s: time of the event that led to it, else of the decision; seconds since 1970.
         reasons: code and sentence of each reason, the gravest first.
         principal: for whom the agent acted last; "" = nobody is known, or nobody is to be told.
+        overruled: whether a person has fixed the level, so that policy acts on that one, not on this.
     """
 
     decision_id: str
@@ -67,6 +71,7 @@ class AnnouncedDecision(NamedTuple):
     at_s: float
     reasons: tuple[tuple[str, str], ...]
     principal: str = ""
+    overruled: bool = False
 
     @property
     def rises(self) -> bool:

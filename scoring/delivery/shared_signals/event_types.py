@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ...records.agents import RiskLevel
-from .announced_decision import AnnouncedDecision
+from .announced_decision import PIN_CAUSE, AnnouncedDecision
 
 CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 WISE: Final = "https://schemas.openid.net/secevent/wise/event-type/"
@@ -34,6 +34,7 @@ CAEP_LEVELS: Final[Mapping[RiskLevel, str]] = {
 receivers would hold it for what it was. `trustwatch_level` has our own word."""
 
 REASON_LANGUAGE: Final = "en"
+_CAUSES_OF_PEOPLE: Final = frozenset({"release", "feedback", PIN_CAUSE})
 
 
 class EventWording(NamedTuple):
@@ -64,16 +65,17 @@ class EventRule(NamedTuple):
     names_workload: bool = False
 
 
-def _always(_: AnnouncedDecision) -> bool:
-    return True
+def _changes_level(decision: AnnouncedDecision) -> bool:
+    changed = decision.level != decision.previous_level
+    return changed and max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM and not decision.overruled
 
 
 def _revokes(decision: AnnouncedDecision) -> bool:
-    return decision.rises and decision.revokes and decision.enforced
+    return decision.rises and decision.revokes and decision.enforced and not decision.overruled
 
 
 def _rises_to_alert(decision: AnnouncedDecision) -> bool:
-    return decision.rises and decision.level >= RiskLevel.MEDIUM
+    return decision.rises and decision.level >= RiskLevel.MEDIUM and decision.cause != PIN_CAUSE
 
 
 def _risk_members(decision: AnnouncedDecision, wording: EventWording) -> dict[str, Any]:
@@ -89,8 +91,8 @@ def _anomaly_members(decision: AnnouncedDecision, _: EventWording) -> dict[str, 
     return {"anomaly_type": anomaly, "severity": decision.level.label}
 
 
-def _compromise_members(_: AnnouncedDecision, __: EventWording) -> dict[str, Any]:
-    return {"detection_method": "behavioral_analysis"}
+def _compromise_members(decision: AnnouncedDecision, _: EventWording) -> dict[str, Any]:
+    return {"detection_method": "human_decision" if decision.cause == PIN_CAUSE else "behavioral_analysis"}
 
 
 def _no_members(_: AnnouncedDecision, __: EventWording) -> dict[str, Any]:
@@ -100,8 +102,8 @@ def _no_members(_: AnnouncedDecision, __: EventWording) -> dict[str, Any]:
 EVENT_RULES: Final = (
     EventRule(
         RISK_LEVEL_CHANGE,
-        "every change of level from or to `medium` and above",
-        _always,
+        "every change from or to `medium` and above of the level that policy acts on",
+        _changes_level,
         _risk_members,
     ),
     EventRule(
@@ -111,7 +113,11 @@ EVENT_RULES: Final = (
         _no_members,
     ),
     EventRule(
-        ANOMALOUS_BEHAVIOR, "a rise to `medium` or above", _rises_to_alert, _anomaly_members, names_workload=True
+        ANOMALOUS_BEHAVIOR,
+        "a rise of what was measured to `medium` or above",
+        _rises_to_alert,
+        _anomaly_members,
+        names_workload=True,
     ),
     EventRule(
         WORKLOAD_COMPROMISED,
@@ -135,7 +141,7 @@ def event_members(rule: EventRule, decision: AnnouncedDecision, wording: EventWo
     """The whole event that *rule* makes of *decision*."""
     common = {
         "event_timestamp": int(decision.at_s),
-        "initiating_entity": "admin" if decision.cause in ("release", "feedback") else "policy",
+        "initiating_entity": "admin" if decision.cause in _CAUSES_OF_PEOPLE else "policy",
         "reason_admin": {REASON_LANGUAGE: _reason_sentence(decision, wording)},
     }
     return rule.members(decision, wording) | common

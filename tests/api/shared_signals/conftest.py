@@ -28,7 +28,12 @@ class Transmitter:
         self.context: TransmitterContext = services.get(TransmitterContext)
         self.now_s = 0.0
         self.work = SharedSignalsTransmitter(
-            self.context, site.store, lambda: int(site.clock() * 1000), lambda: self.now_s, random.Random(1)
+            self.context,
+            site.store,
+            site.policy,
+            lambda: int(site.clock() * 1000),
+            lambda: self.now_s,
+            random.Random(1),
         )
 
     def commit(self, *rows: OutboxRow) -> None:

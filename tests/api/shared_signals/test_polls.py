@@ -256,3 +256,45 @@ def test_a_verification_comes_through_a_long_poll(transmitter: Any, receiver: An
         until(lambda: transmitter.context.waiting_polls)
         receiver.ask("POST", "verification_endpoint", {"stream_id": stream["stream_id"], "state": "s"})
         assert waiting.result(5)[0]["events"] == {VERIFICATION: {"state": "s"}}
+
+
+def test_what_a_person_orders_is_told(transmitter: Any, receiver: Any) -> None:
+    """A pin and its end; in between what is measured is an anomaly, and no change. One that replaces another holds."""
+    site = transmitter.site
+    stream = receiver.create()
+
+    def order(what: str, **body: str) -> None:
+        query = {"tenant": "acme", "issuer": "https://as.example"}
+        answer = site.client.post(
+            f"/v1/agents/bot/{what}", params=query, json={"why": "x", **body}, headers=site.auth("all")
+        )
+        assert answer.is_success, answer.text
+        site.clock.now += 1
+        transmitter.step()
+
+    def told() -> list[tuple[str, str]]:
+        sets = receiver.sets(stream)
+        receiver.poll(stream, ack=[claims["jti"] for claims in sets])
+        return [(event, str(members.get("trustwatch_level", ""))) for event, members in map(event_of, sets)]
+
+    order("pin", level="critical")
+    assert told() == [("risk-level-change", "critical"), ("session-revoked", ""), ("workload-compromised", "")]
+    transmitter.commit(announced(2000, 3, 1))
+    assert told() == [("anomalous-behavior-detected", "")]
+    order("pin", level="medium")
+    assert told() == [("risk-level-change", "medium")]
+    order("unpin")
+    assert told() == [("risk-level-change", "unknown")]
+    order("pin", level="high")
+    assert told() == [("risk-level-change", "high")]
+    site.clock.now += 5_000  # the pin's hour is over, and that of the receiver's token
+    receiver.headers = site.auth("gateway", "ssf.manage")
+    site.wait(site.guard.approval_workflow.synchronise())
+    transmitter.step()
+    assert told() == [("risk-level-change", "unknown")]
+
+
+def event_of(claims: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Last word of the event's type, and its members."""
+    ((event_type, members),) = claims["events"].items()
+    return event_type.rpartition("/")[2], members

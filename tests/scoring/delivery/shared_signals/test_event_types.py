@@ -62,6 +62,37 @@ def test_the_table(before: int, level: int, more: dict[str, Any], expected: list
     assert list(events_of(decision(level, before, **more))) == expected
 
 
+PINNED = ("P1.set", "acme", "https://as.example", "bot")
+
+
+@pytest.mark.parametrize(
+    ("before", "level", "revokes", "expected"),
+    [
+        (LOW, CRITICAL, True, [RISK_LEVEL_CHANGE, SESSION_REVOKED, WORKLOAD_COMPROMISED]),
+        (UNKNOWN, MEDIUM, False, [RISK_LEVEL_CHANGE]),
+        (CRITICAL, LOW, False, [RISK_LEVEL_CHANGE]),
+        (CRITICAL, CRITICAL, True, []),
+        (UNKNOWN, LOW, False, []),
+    ],
+)
+def test_what_a_person_fixes(before: int, level: int, revokes: bool, expected: list[str]) -> None:
+    """It is no anomaly, since nobody measured it; what it revokes is said to be a person's word."""
+    levels = RiskLevel(before), RiskLevel(level)
+    pinned = AnnouncedDecision(*PINNED, *levels, revokes, True, "pin", "", 1, 1.0, ())
+    events = events_of(pinned)
+
+    assert list(events) == expected
+    assert all(event["initiating_entity"] == "admin" for event in events.values())
+    if WORKLOAD_COMPROMISED in events:
+        assert events[WORKLOAD_COMPROMISED]["detection_method"] == "human_decision"
+
+
+def test_while_a_person_has_fixed_the_level_only_anomalies_are_told() -> None:
+    """What is measured then changes nothing that policy acts on."""
+    assert list(events_of(decision(CRITICAL, LOW)._replace(overruled=True))) == [ANOMALOUS_BEHAVIOR]
+    assert list(events_of(decision(LOW, CRITICAL)._replace(overruled=True))) == []
+
+
 def test_caep_members_are_of_the_values_that_caep_knows() -> None:
     """Three levels in capitals, reasons as objects by language, times as numbers of seconds."""
     event = events_of(decision(CRITICAL, MEDIUM))[RISK_LEVEL_CHANGE]
