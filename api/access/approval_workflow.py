@@ -15,6 +15,7 @@ import structlog
 from ...ingest.errors import Unavailable
 from ...ingest.record_keys import record_id
 from ...scoring.delivery.notifiers.alert_events import build_approval_row
+from ...scoring.delivery.shared_signals.announced_pin import build_pin_row
 from ...scoring.policy.access_evaluation import ALL_SCOPES
 from ...scoring.policy.interventions import ActiveInterventions
 from ...scoring.records.agents import AgentName, RiskLevel
@@ -184,7 +185,7 @@ class ApprovalWorkflow:
             now_ms + int(valid_s * 1000),
             now_ms,
         )
-        await self._executor.write(self._interventions.add, new_pin)
+        await self._executor.write(self._interventions.add, new_pin, _outbox_of(new_pin))
         self._apply_and_audit(new_pin, "pin", person.name, person.why)
         await self._end_pins(agent, Attribution(person.name, "replaced by another pin"), new_pin.intervention_id)
         return new_pin
@@ -236,7 +237,7 @@ class ApprovalWorkflow:
             over = msgspec.structs.replace(
                 intervention, status="expired", updated_ms=_next_update_ms(intervention, now_ms)
             )
-            if await asyncio.to_thread(self._interventions.update, over, intervention.status):
+            if await asyncio.to_thread(self._interventions.update, over, intervention.status, _outbox_of(over)):
                 self._apply_and_audit(over, f"{intervention.kind}.expire", "trustwatch", "its time is over")
             else:  # another process was first: it holds no longer here either
                 self.active_interventions.apply_changes([over])
@@ -252,8 +253,7 @@ class ApprovalWorkflow:
             await asyncio.gather(*self._tasks)
 
     async def _write_change(self, intervention: Intervention, was: str, action: str, person: Attribution) -> None:
-        outbox: list[OutboxRow] = []
-        if not await self._executor.write(self._interventions.update, intervention, was, outbox):
+        if not await self._executor.write(self._interventions.update, intervention, was, _outbox_of(intervention)):
             raise InterventionNotOpen(
                 f"{intervention.kind} {intervention.intervention_id} was decided by somebody else meanwhile"
             )
@@ -270,6 +270,11 @@ class ApprovalWorkflow:
         }
         self._audit.enqueue(order_event("approvals", intervention.agent, action, by, self._now_ms(), attributes))
         self._on_change({intervention.agent})
+
+
+def _outbox_of(intervention: Intervention) -> list[OutboxRow]:
+    """Rows that announce an intervention as it is now: of pins alone, which change the level that policy acts on."""
+    return [build_pin_row(intervention)] if intervention.kind == "pin" else []
 
 
 def _next_update_ms(intervention: Intervention, now_ms: int) -> int:

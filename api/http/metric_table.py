@@ -169,6 +169,32 @@ METRICS: Final = (
         ("target", "outcome"),
     ),
     MetricDefinition(
+        "trustwatch_security_events_total",
+        "observed counter",
+        "tokens",
+        "security event tokens of streams in this process, by outcome: queued, delivered (a push was taken), "
+        "acknowledged (by a poll), failed (the receiver refuses it for good), retry (a push is put off); and streams "
+        "that were paused (nobody took a push for too long) or disabled (too many tokens waited)",
+        ("outcome",),
+    ),
+    MetricDefinition(
+        "trustwatch_security_events_waiting", "observed gauge", "tokens", "security event tokens that wait in streams"
+    ),
+    MetricDefinition(
+        "trustwatch_security_events_oldest_seconds",
+        "observed gauge",
+        "s",
+        "age of the oldest token that waits; 0 where none does",
+    ),
+    MetricDefinition(
+        "trustwatch_event_streams",
+        "observed gauge",
+        "streams",
+        "streams of security event tokens by status: enabled, paused or disabled",
+        ("status",),
+    ),
+    MetricDefinition("trustwatch_event_stream_polls", "observed gauge", "polls", "long polls that wait for tokens"),
+    MetricDefinition(
         "trustwatch_issuer_keys",
         "observed gauge",
         "keys",

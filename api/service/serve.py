@@ -27,6 +27,7 @@ from ..composition import service_url, webhook_targets
 from ..data_at_rest import close_existing_data
 from ..http.app import create_app
 from ..settings.root import Settings
+from ..shared_signals.transmitter import SharedSignalsTransmitter
 from .assembly import (
     drop_cached_answers,
     promote_ready_challenger,
@@ -97,10 +98,12 @@ class RunningService:
         roles: ServiceRoles,
     ) -> None:
         self._dispatcher: Dispatcher | None = None
+        self._transmitter: SharedSignalsTransmitter | None = None
         self._promotions: set[asyncio.Task[None]] = set()
         self._parts = parts = make_service_parts(
             settings, backend, view, status, roles, self._wake_dispatcher, self._interventions_changed
         )
+        self._transmitter = self._make_transmitter()
         self._runtime = make_runtime(parts, model_version)
         observers = BackendObservers(
             view, status, self._wake_dispatcher, parts.ingest, parts.archive, self._promote_challenger
@@ -108,9 +111,11 @@ class RunningService:
         self._processes = backend.processes(observers)
 
     def _wake_dispatcher(self) -> None:
-        """Wake the dispatcher: new rows may be waiting."""
+        """Wake the dispatcher and the transmitter: new rows may be waiting."""
         if self._dispatcher is not None:
             self._dispatcher.wake()
+        if self._transmitter is not None:
+            self._transmitter.wake()
 
     def _promote_challenger(self, version: str) -> None:
         """Promote a challenger that the model worker found better."""
@@ -158,6 +163,8 @@ class RunningService:
                 await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
                 stop.set()
                 parts.status.close()
+                if parts.transmitter is not None:
+                    parts.transmitter.close()
                 server.should_exit = True
                 await serving
                 answered.set()
@@ -187,7 +194,18 @@ class RunningService:
         if parts.roles.workers:
             retention = apply_retention(parts.settings, backend, parts.status, quiet)
             helpers += [retention, dispatcher.run(quiet), parts.actuation.run(quiet)]
+            if self._transmitter is not None:
+                helpers.append(self._transmitter.run(quiet))
         return helpers
+
+    def _make_transmitter(self) -> SharedSignalsTransmitter | None:
+        """The work behind streams of security event tokens; None where there are none, or others do it."""
+        context = self._parts.transmitter
+        if context is None or not self._parts.roles.workers:
+            return None
+        jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
+        store = self._parts.backend.store
+        return SharedSignalsTransmitter(context, store, self._parts.policy, clock.now_ms, clock.monotonic, jitter)
 
     def _make_dispatcher(self, client: httpx2.AsyncClient) -> Dispatcher:
         settings = self._parts.settings

@@ -29,6 +29,7 @@ from ..http.store_executor import StoreExecutor
 from ..models.service import ModelService
 from ..privacy.service import ErasureService
 from ..settings.root import Settings
+from ..shared_signals.transmitter_context import TransmitterContext
 from .assembly import make_decision_point, make_feedback_service, make_model_service
 from .backends import EventBackend, ServiceRoles
 from .erasure_assembly import make_erasure_service
@@ -60,6 +61,7 @@ class ServiceParts:
         feedback: service of feedback.
         erasures: service of erasures.
         calls: the scorer of calls; None where calls are judged by the level alone.
+        transmitter: what streams of security event tokens share; None where there are none.
     """
 
     settings: Settings
@@ -83,6 +85,7 @@ class ServiceParts:
     feedback: FeedbackService
     erasures: ErasureService
     calls: LiveCallScorer | None
+    transmitter: TransmitterContext | None
 
 
 def make_service_parts(
@@ -131,7 +134,14 @@ def make_service_parts(
         ),
         erasures=make_erasure_service(settings, log, store, view, decision_point, status, agents, executor, roles),
         calls=_make_call_scorer(settings, roles),
+        transmitter=_make_transmitter_context(settings),
     )
+
+
+def _make_transmitter_context(settings: Settings) -> TransmitterContext | None:
+    if not settings.shared_signals.enabled:
+        return None
+    return TransmitterContext(settings, clock.now_s, clock.monotonic)
 
 
 def _make_call_scorer(settings: Settings, roles: ServiceRoles) -> LiveCallScorer | None:
@@ -206,6 +216,7 @@ def _services_of(parts: ServiceParts) -> tuple[object, ...]:
         parts.feedback,
         parts.erasures,
         *(() if parts.calls is None else (parts.calls,)),
+        *(() if parts.transmitter is None else (parts.transmitter,)),
     )
 
 

@@ -15,6 +15,7 @@ from ..feedback.slice import SLICE as FEEDBACK
 from ..http.slice import Slice
 from ..models.slice import SLICE as MODELS
 from ..privacy.slice import SLICE as PRIVACY
+from ..shared_signals.slice import SLICE as SHARED_SIGNALS
 
 # `/v1/agents/{agent_id}/…` and `/v1/decisions/{decision_id}` take any text: routes with fixed words come before them.
 SLICES: Final[tuple[Slice, ...]] = (
@@ -27,5 +28,6 @@ SLICES: Final[tuple[Slice, ...]] = (
     FEEDBACK,
     MODELS,
     ARCHIVE,
+    SHARED_SIGNALS,
     CONSOLE,
 )

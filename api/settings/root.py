@@ -26,6 +26,7 @@ from .service_settings import (
     ServicePipelineSettings,
     TenantSettings,
 )
+from .shared_signals_settings import SharedSignalsSettings
 from .storage_settings import ArchiveSettings, IdentitySettings, PrivacySettings, StoreSettings
 from .topic_settings import ForeignTopicSettings
 
@@ -57,6 +58,9 @@ class Settings(SettingsPart, frozen=True):
     actuators: Annotated[
         tuple[ActuatorSettings, ...], setting("authorization servers whose clients are lowered and restored")
     ] = ()
+    shared_signals: Annotated[
+        SharedSignalsSettings, setting("security event tokens for other products (OpenID SSF 1.0)")
+    ] = SharedSignalsSettings()
     store: Annotated[StoreSettings, setting("database")] = StoreSettings()
     archive: Annotated[ArchiveSettings, setting("events as Parquet files, for analysts")] = ArchiveSettings()
     console: Annotated[ConsoleSettings, setting("pages for people, at `/console`")] = ConsoleSettings()
@@ -113,6 +117,15 @@ class Settings(SettingsPart, frozen=True):
                 "(https), or listen on loopback - at `$.console.enabled`"
             )
         _check_archive(self.archive)
+        if self.shared_signals.enabled and self.distributed and self.shared_signals.key_dir is None:
+            raise ValueError(
+                "required where several machines serve: all of them sign with the same keys - at "
+                "`$.shared_signals.key_dir`"
+            )
+        callers = {caller.name for caller in self.callers}
+        for name in self.shared_signals.audiences:
+            if name not in callers:
+                raise ValueError(f"no caller is called {name!r} - at `$.shared_signals.audiences`")
 
     def _apply_defaults_of_version(self) -> None:
         """Fill in or refuse members that files of version 1 may still leave out."""

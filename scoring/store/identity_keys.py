@@ -26,10 +26,11 @@ from .sql_schema import (
     META,
     OUTBOX,
     POSITIONS,
+    SECURITY_EVENTS,
 )
 
 _NAMED_TABLES = (AGENTS, DECISIONS, INTERVENTIONS, ACTUATIONS, FEEDBACK)
-_UNNAMED_TABLES = (OUTBOX, DELIVERIES)
+_UNNAMED_TABLES = (OUTBOX, DELIVERIES, SECURITY_EVENTS)
 _CHUNK = 2_000
 _INSERT_META = insert_or_skip(META, "key")
 
@@ -152,8 +153,8 @@ def _change_unnamed(connection: Connection, identities: IdentityHasher, table: T
         for change in _changes_of(connection, identities, named)
     }
     keys = tuple(table.primary_key.columns)
-    rows = select(*keys, table.c.agent_key, OUTBOX.c.tenant)
-    if table is not OUTBOX:
+    rows = select(*keys, table.c.agent_key, (OUTBOX if table is DELIVERIES else table).c.tenant)
+    if table is DELIVERIES:
         rows = rows.join_from(table, OUTBOX, table.c.seq == OUTBOX.c.seq)
     changes = []
     for *at, old, tenant in connection.execute(rows):

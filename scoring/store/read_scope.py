@@ -22,6 +22,7 @@ from .sql_schema import (
     COUNTERS,
     DEAD_LETTERS,
     DELIVERIES,
+    EVENT_STREAMS,
     FEEDBACK,
     FEEDBACK_HOLDINGS,
     FEEDBACK_STEPS,
@@ -32,12 +33,14 @@ from .sql_schema import (
     MODEL_VERSIONS,
     OUTBOX,
     POSITIONS,
+    STREAM_SUBJECTS,
     TARGET_STOPS,
 )
 
 
 class ReadScope(NamedTuple):
-    """Rows that a reader may see: of *tenants* (None = all of everything) and, where they have none, of *source*."""
+    """Rows that a reader may see: of *tenants* (None = all of everything) and, where they have none, of *source*, which
+    is the reader's name in the settings."""
 
     tenants: Collection[str] | None
     source: str = ""
@@ -59,6 +62,8 @@ PART_OF: Final[Mapping[Table, Table]] = {
     DELIVERIES: OUTBOX,
 }
 """Tables whose rows belong to whom the row of another table belongs to."""
+OF_CALLER: Final[Mapping[Table, str]] = {DEAD_LETTERS: "source", EVENT_STREAMS: "owner", STREAM_SUBJECTS: "owner"}
+"""Tables whose rows belong to one caller, and the column with its name."""
 OF_DEPLOYMENT: Final = frozenset(
     {CHAINS, COUNTERS, FORGOTTEN, META, MODEL_HISTORY, MODEL_SWITCHES, MODEL_VERSIONS, POSITIONS, TARGET_STOPS}
 )
@@ -123,7 +128,8 @@ def _check_table(
 ) -> None:
     if table in OF_DEPLOYMENT:
         return
-    owner, allowed = ("source", (scope.source,)) if table is DEAD_LETTERS else ("tenant", scope.tenants)
+    owner = OF_CALLER.get(table, "tenant")
+    allowed = (scope.source,) if table in OF_CALLER else scope.tenants
     column = table.c.get(owner)
     if column is not None:
         is_restricted = any(_limits(condition, column, allowed or (), parameters) for condition in conditions)

@@ -238,7 +238,10 @@ OUTBOX = Table(
     Column("level", SmallInteger, nullable=False),
     Column("routed_ms", BigInteger, nullable=False, server_default="0"),
     Column("payload", LargeBinary, nullable=False),
+    # When security event tokens were derived from it; 0 = not yet, or there is no transmitter.
+    integer_column("derived_ms", "0"),
     Index("ix_outbox_routed", "routed_ms", "seq"),
+    Index("ix_outbox_derived", "derived_ms", "seq"),
 )
 
 DELIVERIES = Table(
@@ -524,4 +527,58 @@ FORGOTTEN = Table(
     # Keyed hash of an agent that must not go on from a model's history.
     Column("mark", TEXT, primary_key=True),
     integer_column("at_ms"),
+)
+
+
+# Tables of shared signals: streams of receivers, the subjects they named, security event tokens that wait.
+
+
+EVENT_STREAMS = Table(
+    "event_streams",
+    METADATA,
+    Column("stream_id", TEXT, primary_key=True),
+    text_column("owner"),
+    text_column("audience"),
+    integer_column("created_ms"),
+    integer_column("updated_ms"),
+    text_column("method"),
+    text_column("endpoint_url"),
+    # Sealed: the key lies outside of the database.
+    text_column("authorization"),
+    text_column("description"),
+    text_column("status"),
+    text_column("status_reason"),
+    integer_column("failures"),
+    integer_column("failing_since_ms"),
+    integer_column("next_push_ms"),
+    integer_column("verified_ms"),
+    Column("events_requested", LargeBinary, nullable=False),
+    Index("ix_event_streams_owner", "owner", "created_ms"),
+)
+
+STREAM_SUBJECTS = Table(
+    "stream_subjects",
+    METADATA,
+    Column("stream_id", TEXT, ForeignKey("event_streams.stream_id", ondelete="CASCADE"), primary_key=True),
+    # Digest of the subject's JSON.
+    Column("digest", TEXT, primary_key=True),
+    text_column("owner"),
+    Column("wanted", SmallInteger, nullable=False),
+    integer_column("changed_ms"),
+    Column("subject", LargeBinary, nullable=False),
+)
+
+SECURITY_EVENTS = Table(
+    "security_events",
+    METADATA,
+    Column("seq", ROW_ID, primary_key=True),
+    Column("stream_id", TEXT, ForeignKey("event_streams.stream_id", ondelete="CASCADE"), nullable=False),
+    text_column("jti"),
+    integer_column("queued_ms"),
+    integer_column("agent_key"),
+    text_column("tenant"),
+    Column("announces_status", SmallInteger, nullable=False),
+    Column("claims", LargeBinary, nullable=False),
+    Index("ix_security_events_jti", "stream_id", "jti", unique=True),
+    Index("ix_security_events_order", "stream_id", "seq"),
 )

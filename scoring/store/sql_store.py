@@ -33,6 +33,7 @@ from .model_store import ModelStore, write_switches
 from .outbox_store import OutboxStore, insert_outbox_rows
 from .partition_store import PartitionStore, read_position
 from .retention import Retention
+from .security_event_store import SecurityEventStore
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
 from .subject_store import SubjectStore
 
@@ -87,6 +88,7 @@ class SqlStore:
         self.models = ModelStore(self.database)
         self.erasures = ErasureStore(self.database)
         self.subjects = SubjectStore(self.database, self._new_salt)
+        self.security_events = SecurityEventStore(self.database)
         self.metadata = MetadataStore(self.database)
         self.retention = Retention(self.database)
 

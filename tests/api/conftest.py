@@ -39,6 +39,7 @@ from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ServicePipelineSettings, TenantSettings
+from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
@@ -133,7 +134,7 @@ class ApiService:
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         self.connections = ConnectionGuard(self.settings.listen, time.monotonic)
         self.log = GroupCommit(self.event_log)
-        policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
+        policy = self.policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
         executor = StoreExecutor()
         agents = AgentResolver(self.view, self.store, executor)
         self.guard = make_decision_point(
@@ -355,7 +356,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator
     folder = tmp_path_factory.mktemp("shared")
     copy = folder / "trustwatch.db"
     shutil.copyfile(database, copy)
-    site = ApiService(folder, copy)
+    site = ApiService(folder, copy, shared_signals=SharedSignalsSettings(enabled=True))
     yield site
     site.close()
 

@@ -20,6 +20,7 @@ from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
+from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent, StreamSubject
 from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_schema import DECISIONS, METADATA, TEXT
@@ -118,6 +119,7 @@ def fill(store: SqlStore) -> None:
     at = store.partitions.claim(0)
     store.commit(Commit(at, Position(0, at.epoch, AT), agents, decisions, outbox, letters, edges=edges))
     store.outbox.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW)
+    tell_receivers(store, mine, other)
     store.interventions.add(intervention("I1", mine, "audit"))
     store.interventions.add(intervention("I2", other, PERSON))
     store.actuations.request(Actuation("kc", mine, 1, b"{}", b"", "confirmed", NOW, NOW, NOW, NOW, ""))
@@ -129,6 +131,18 @@ def fill(store: SqlStore) -> None:
     made = Erasure(ERASURE, "agent", "erasing", "acme", "https://as", "", salt, digest, "asked", "bob", NOW)
     assert store.erasures.add(made)
     assert not store.erasures.add(made)
+
+
+def tell_receivers(store: SqlStore, mine: AgentName, other: AgentName) -> None:
+    """A stream with SETs that wait: one about the agent, one of another that names both, and a subject of the agent."""
+    stream = EventStream("S1", "soc", "soc", NOW, NOW, (), POLL_METHOD, "", "", "")
+    assert store.security_events.add_stream(stream, 10)
+    claims = msgspec.json.encode({"sub_id": {"format": "opaque", "id": CANARY}, "user": PERSON})
+    for number, who in enumerate((mine, other)):
+        event = SecurityEvent("S1", f"J{number}", claims, NOW, who.key, "acme")
+        assert store.security_events.add_verification(event, 0)
+    subject = StreamSubject({"format": "opaque", "id": CANARY}, wanted=False, changed_ms=NOW)
+    assert store.security_events.put_subject(stream, subject, 10)
 
 
 def scope(kind: str) -> ErasureScope:

@@ -13,6 +13,7 @@ from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent
 from trustwatch.scoring.store import identity_keys
 from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
@@ -61,6 +62,8 @@ def old(store: SqlStore) -> SqlStore:
     store.outbox.route([DeliveryRoute("kc", "action", frozenset({3}), 0)], NOW)
     store.interventions.add(Intervention("I1", "pin", "active", bot, 2, (), "", "x", NOW, "", NOW, "", NOW * 2, 1))
     store.actuations.request(Actuation("kc", bot, 1, json.dumps(wanted).encode(), b"", "wanted", NOW, NOW, 0, NOW, ""))
+    assert store.security_events.add_stream(EventStream("S1", "soc", "x", 1, 1, (), POLL_METHOD, "", "", ""), 1)
+    assert store.security_events.add_verification(SecurityEvent("S1", "J1", b"{}", NOW, bot.key, TENANT), 0)
     judgement = said(1, agent=bot)
     store.feedback.add(judgement, step(judgement))
     return store
@@ -100,6 +103,7 @@ def check_all(store: SqlStore, identities: IdentityHasher) -> None:
         "decisions",
         "outbox",
         "deliveries",
+        "security_events",
         "interventions",
         "actuations",
         "feedback",

@@ -42,6 +42,16 @@ from trustwatch.api.http.auth.token_verification import (
 )
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.settings.access_settings import IssuerSettings
+from trustwatch.api.shared_signals.stream_requests import (
+    PollRequest,
+    StatusRequest,
+    StreamChange,
+    StreamRequest,
+    SubjectRequest,
+    VerificationRequest,
+    read_body,
+    read_subject,
+)
 from trustwatch.client.argument_origins import (
     HASH_DIGITS,
     PARTS_OF_EXACT_HASH,
@@ -81,8 +91,12 @@ from trustwatch.models.model_directory import (
 )
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
+from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedDecision
+from trustwatch.scoring.delivery.shared_signals.subject_identifiers import is_wanted
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.security_events import StreamSubject
 from trustwatch.scoring.store.database import BadCursor, from_cursor
 
 from ..support import model_history
@@ -452,6 +466,21 @@ def risk_topic(data: bytes) -> None:
     reader.drain_updates(with_freshness=True)
 
 
+def stream_request(data: bytes) -> None:
+    """What receivers of shared signals say, and whether an agent is meant by it; or a problem that is answered."""
+    decision = AnnouncedDecision(
+        "d", "acme", "https://as", "bot", RiskLevel.LOW, RiskLevel.HIGH, True, True, "event", "", 1, 1.0, (), "ann"
+    )
+    for kind in (StreamRequest, StreamChange, StatusRequest, SubjectRequest, VerificationRequest, PollRequest):
+        try:
+            asked = read_body(data, kind)
+            if isinstance(asked, SubjectRequest):
+                subject = read_subject(asked.subject)
+                assert isinstance(is_wanted(decision, [StreamSubject(subject, False, 1)], by_default=True), bool)
+        except ProblemError as error:
+            assert error.problem.status == 400
+
+
 def page_cursor(data: bytes) -> None:
     """The place in a list, or BadCursor."""
     text = data.decode("latin-1")
@@ -484,6 +513,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         model_arrays,
         log_frames,
         risk_topic,
+        stream_request,
         page_cursor,
     )
 }

@@ -24,6 +24,7 @@ IMPORTERS = {
     "jwt": {
         "api/http/auth/token_verification.py",
         "api/http/auth/jwks.py",
+        "api/http/auth/security_event_keys.py",
         "api/http/auth/signing.py",
         "client/assertion.py",
     },

@@ -18,6 +18,7 @@ BY_HAND = (
     "performance.md",
     "simulator.md",
     "sources.md",
+    "standards.md",
     "threats.md",
     "written-by-hand.md",
 )

@@ -19,6 +19,7 @@ from trustwatch.scoring.records.decisions import RiskReason
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
 from trustwatch.scoring.records.models import PeerGroupDay
+from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore
 
@@ -26,7 +27,7 @@ from .console_records import AS, NOW_MS, decision_of, row_of
 
 ACME, GLOBEX = "acme", "globex"
 TENANTS = (ACME, GLOBEX)
-LOOK_UPS = ("decision_id", "intervention_id", "feedback_id", "preview_id", "erasure_id", "letter_id")
+LOOK_UPS = ("decision_id", "intervention_id", "feedback_id", "preview_id", "erasure_id", "letter_id", "stream_id")
 """Parameters of paths that name something of one tenant, whoever asks."""
 
 
@@ -52,6 +53,8 @@ def ids_of(tenant: str) -> dict[str, str]:
         "preview_id": f"preview-{own}",
         "erasure_id": f"erasure-{own}",
         "letter_id": f"letter-{own}",
+        "stream_id": f"stream-{own}",
+        "issuer_path": "nobody",
         "target": "kc",
         "version": "m1",
         "path": "console.css",
@@ -72,6 +75,7 @@ def fill_store(store: SqlStore, senders: Mapping[str, str]) -> None:
     store.outbox.route([DeliveryRoute("soc", "alert", frozenset(range(6)), 0)], NOW_MS)
     for tenant in TENANTS:
         _add_records(store, tenant)
+        _add_stream(store, tenant, senders[tenant])
 
 
 def _commit_of(tenant: str, sender: str) -> dict[str, list[Any]]:
@@ -123,6 +127,16 @@ def _add_records(store: SqlStore, tenant: str) -> None:
     store.erasures.add(Erasure(f"erasure-{own}", "agent", "done", *whom, hidden, "somebody", NOW_MS))
     day = PeerGroupDay("m1", NOW_MS // 86_400_000, tenant, f"type-{own}", 5, 1, (1, 1, 1), (), {"scores": {}})
     store.models.save_days([day])
+
+
+def _add_stream(store: SqlStore, tenant: str, owner: str) -> None:
+    """A stream with a SET that waits, and one subject."""
+    own, hidden = mark(tenant), secret(tenant)
+    asked = ("urn:event",), POLL_METHOD, "", "", hidden
+    stream = EventStream(f"stream-{own}", owner, own, NOW_MS, NOW_MS, *asked)
+    store.security_events.add_stream(stream, 10)
+    claims = msgspec.json.encode({"iss": "x", "jti": own, "aud": own, "hidden": hidden})
+    store.security_events.add_verification(SecurityEvent(stream.stream_id, own, claims, NOW_MS), 0)
 
 
 class Route(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Engine, text
 
-JOB_LOCK_KEYS = {"keeper": 0x7457_0004, "erasures": 0x7457_0005}
+JOB_LOCK_KEYS = {"keeper": 0x7457_0004, "erasures": 0x7457_0005, "transmitter": 0x7457_0006}
 """Keys beside those of transactions (postgresql.py, weekly_tables.py)."""
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 _BACKEND_PID = text("SELECT pg_backend_pid()")

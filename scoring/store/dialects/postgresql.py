@@ -79,7 +79,7 @@ _INSERT_ATTEMPTS = 5
 _MIN_SERVER_VERSION = 140_000
 _SERVER_SETTINGS = "SELECT current_setting('server_version_num'), current_setting('server_encoding')"
 _MIGRATION_LOCK = 0x7457_0001
-_TRANSACTION_LOCK_KEYS = {"route": 0x7457_0002}
+_TRANSACTION_LOCK_KEYS = {"route": 0x7457_0002, "derive": 0x7457_0007}
 
 
 def make_reading_engine(url: URL) -> Engine:

@@ -45,7 +45,7 @@ def document(shared: Any) -> dict[str, Any]:
 def callers(site: Any) -> list[dict[str, str]]:
     """Headers of callers that may everything, one thing, nothing; and of nobody."""
     scopes = [site.auth("all", scope) for scope in ALL_SCOPES]
-    others = [site.auth("gateway"), site.auth("two"), site.auth("nobody")]
+    others = [site.auth("all", "ssf.manage"), site.auth("gateway"), site.auth("two"), site.auth("nobody")]
     return [site.auth("all"), *scopes, *others, {}, {"authorization": "Bearer"}, {"host": "rebound.example"}]
 
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, or_, select, text
 from trustwatch.scoring.store.read_scope import (
     NOBODY,
+    OF_CALLER,
     OF_DEPLOYMENT,
     PART_OF,
     WHOLE_DEPLOYMENT,
@@ -24,6 +25,7 @@ from trustwatch.scoring.store.sql_schema import (
     DEAD_LETTERS,
     DECISIONS,
     DELIVERIES,
+    EVENT_STREAMS,
     FEEDBACK,
     FEEDBACK_STEPS,
     META,
@@ -46,6 +48,7 @@ OWN_FEEDBACK = select(FEEDBACK.c.feedback_id).where(FEEDBACK.c.tenant == "acme")
         select(AGENTS).where(AGENTS.c.tenant.in_([])),
         select(func.count()).select_from(AGENTS).where(MINE),
         select(DEAD_LETTERS).where(DEAD_LETTERS.c.source.in_(["gateway"])),
+        select(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == "gateway"),
         select(DELIVERIES).where(DELIVERIES.c.seq == OUTBOX.c.seq, OUTBOX.c.tenant == "acme"),
         select(FEEDBACK_STEPS).where(FEEDBACK_STEPS.c.feedback_id.in_(OWN_FEEDBACK)),
         select(META),
@@ -74,6 +77,7 @@ def test_what_is_restricted_passes(statement: Any) -> None:
         select(AGENTS).where(MINE, AGENTS.c.agent_id.in_(select(DECISIONS.c.agent_id))),
         select(AGENTS.alias("other")),
         select(DEAD_LETTERS).where(DEAD_LETTERS.c.source == "somebody"),
+        select(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == "somebody"),
         select(DELIVERIES),
         select(DELIVERIES).where(DELIVERIES.c.seq == OUTBOX.c.seq),
         select(FEEDBACK_STEPS).where(FEEDBACK_STEPS.c.feedback_id == "f"),
@@ -92,7 +96,7 @@ def test_what_is_not_is_refused(statement: Any) -> None:
 def test_every_table_says_to_whom_its_rows_belong() -> None:
     """A new table is refused to every caller until it has a tenant, is part of one that has, or is the deployment's."""
     for table in METADATA.sorted_tables:
-        known = "tenant" in table.c, table is DEAD_LETTERS, table in PART_OF, table in OF_DEPLOYMENT
+        known = "tenant" in table.c, table in OF_CALLER, table in PART_OF, table in OF_DEPLOYMENT
         assert sum(known) == 1, f"{table.name}: say in scoring/store/read_scope.py whose its rows are"
 
 

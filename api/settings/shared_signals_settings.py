@@ -1,0 +1,100 @@
+"""Shared signals: the transmitter of security event tokens (OpenID SSF 1.0)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ...ingest.settings import Name, SettingsPart, check_url, setting
+from ...scoring.delivery.shared_signals.subject_identifiers import SubjectFormat
+
+PushHost = Annotated[str, msgspec.Meta(pattern=r"^(\*\.)?[A-Za-z0-9.:_-]{1,253}\Z")]
+
+
+class SharedSignalsSettings(SettingsPart, frozen=True):
+    """Streams of security event tokens to receivers; off by default."""
+
+    enabled: Annotated[
+        bool, setting("transmit; receivers are `callers` whose tokens have the scope `ssf.read` or `ssf.manage`")
+    ] = False
+    issuer: Annotated[
+        str | None, setting("`iss` of tokens, https; null is the URL of the service; a path moves the metadata")
+    ] = None
+    key_dir: Annotated[
+        Path | None,
+        setting(
+            "signing keys, the same folder for all processes; null is `shared-signals` in `data_dir`, made on first use"
+        ),
+    ] = None
+    key_days: Annotated[
+        int, setting("a signing key is replaced after so long, days; the old one stays published for a week", ge=2)
+    ] = 90
+    audiences: Annotated[
+        Mapping[Name, Name], setting("`aud` of a receiver's tokens, by name of the caller; default is its `client_id`")
+    ] = {}
+    push_hosts: Annotated[
+        tuple[PushHost, ...],
+        setting(
+            "hosts to which receivers may have tokens pushed, `*.example.com` with all below; without any, tokens are "
+            "only polled. A host here is trusted with requests from inside the network; http only to loopback"
+        ),
+    ] = ()
+    subject: Annotated[
+        SubjectFormat,
+        setting(
+            "how CAEP events name an agent: `iss_sub`; `uri` where its id is one; `complex`, with the principal where "
+            "one is known and principals are no pseudonyms"
+        ),
+    ] = "iss_sub"
+    default_subjects: Annotated[
+        Literal["ALL", "NONE"], setting("agents that a stream is about before its receiver adds or removes any")
+    ] = "ALL"
+    principal: Annotated[Name, setting("`principal` of `risk-level-change`: what kind of entity an agent is")] = "USER"
+    reason_texts: Annotated[
+        bool, setting("tell reasons in sentences, which may name resources and people, not by their codes alone")
+    ] = False
+    max_streams: Annotated[int, setting("streams of one receiver", ge=1, le=1_000)] = 10
+    max_subjects: Annotated[int, setting("subjects that one stream may name", ge=1, le=1_000_000)] = 10_000
+    max_waiting: Annotated[
+        int, setting("tokens that wait in one stream; beyond, it is disabled and what waits is dropped", ge=10)
+    ] = 10_000
+    max_polls: Annotated[
+        int, setting("long polls that wait in one process; a further one is answered at once", ge=1, le=100_000)
+    ] = 200
+    poll_wait_s: Annotated[float, setting("longest wait of a long poll, s", gt=0, le=300)] = 30.0
+    push_timeout_s: Annotated[float, setting("time budget of one push, s", gt=0, le=60)] = 10.0
+    push_retry_cap_s: Annotated[float, setting("longest wait between two pushes to a failing receiver, s", gt=0)] = (
+        300.0
+    )
+    push_give_up_s: Annotated[
+        float, setting("a stream whose receiver takes nothing for so long is paused, s", gt=0)
+    ] = 86_400.0
+    min_verification_s: Annotated[
+        int, setting("least time between two verifications that a receiver asks for, s; 0 is any", ge=0)
+    ] = 0
+
+    def __post_init__(self) -> None:
+        if self.issuer is not None:
+            check_url(self.issuer, "`issuer`", loopback_http=True)
+            parts = urlsplit(self.issuer)
+            if parts.query or parts.fragment or self.issuer.endswith("/"):
+                raise ValueError("`issuer` has no query, no fragment and no slash at its end")
+
+    def may_push_to(self, url: str) -> bool:
+        """True if `push_hosts` names the host of *url*, and it is https (http to loopback)."""
+        try:
+            check_url(url, "`endpoint_url`", loopback_http=True)
+            host = (urlsplit(url).hostname or "").lower()
+        except ValueError:
+            return False
+        return any(_covers(pattern.lower(), host) for pattern in self.push_hosts)
+
+
+def _covers(pattern: str, host: str) -> bool:
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:])
+    return pattern == host

@@ -1,0 +1,227 @@
+"""Routes of the transmitter: metadata and keys for everybody, streams for their receivers.
+
+Bodies are read here, not by FastAPI: SSF 1.0 answers 400 to one that is not as it must be.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Security
+from starlette.responses import Response
+
+from ...scoring.store.read_scope import restrict_reads
+from ..http.agent_lookup import not_found_error
+from ..http.auth.callers import AuthenticatedCaller, InsufficientScope
+from ..http.dependencies import authenticate_connection, bearer_scheme, services_of
+from ..http.schemas import COMMON_PROBLEMS, problem_responses
+from .service import SharedSignalsService
+from .stream_requests import (
+    PollRequest,
+    StatusRequest,
+    StreamChange,
+    StreamRequest,
+    SubjectRequest,
+    VerificationRequest,
+    bad_request,
+    read_body,
+)
+from .transmitter_context import METADATA_PATH
+
+SCOPE_SSF_READ: Final = "ssf.read"
+SCOPE_SSF_MANAGE: Final = "ssf.manage"
+SCOPE_SSF_POLL: Final = "ssf.manage.poll"
+"""A scope for the credential of a poller that is to change no stream."""
+NO_STORE: Final = {"cache-control": "no-store"}
+JWKS_MAX_AGE_S: Final = 3_600
+
+
+class RequireSsfScope:
+    """A dependency: the caller, whose token has one of *scopes*; it reads nothing but its own from then on."""
+
+    def __init__(self, *scopes: str) -> None:
+        self._scopes = scopes
+
+    async def __call__(self, request: Request, _: Annotated[Any, Security(bearer_scheme)]) -> AuthenticatedCaller:
+        caller = await authenticate_connection(services_of(request), request.scope)
+        if caller.scopes.isdisjoint(self._scopes):
+            raise InsufficientScope(self._scopes[0])
+        restrict_reads(caller.read_scope)
+        return caller
+
+
+def _transmitter(request: Request) -> SharedSignalsService:
+    service = services_of(request).find(SharedSignalsService)
+    if service is None:
+        raise not_found_error("transmitter: `shared_signals.enabled` of the settings is false")
+    return service
+
+
+TransmitterDep = Annotated[SharedSignalsService, Depends(_transmitter)]
+ReceiverDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_READ, SCOPE_SSF_MANAGE))]
+ManagerDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_MANAGE))]
+PollerDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_MANAGE, SCOPE_SSF_POLL))]
+StreamIdParam = Annotated[str | None, Query(description="id of the stream")]
+
+_NOT_FOUND = problem_responses({404: "no such stream of this receiver, or nothing is transmitted here"})
+_OPEN_PROBLEMS = problem_responses(
+    {
+        400: "not exactly one `Host`",
+        404: "nothing is transmitted here, or by another issuer",
+        421: "neither a bearer token nor a `Host` of this service",
+    }
+)
+_TOO_MANY = problem_responses({429: "too many, or too soon after the last one"})
+_CREATED: Any = {201: {"description": "the configuration of the new stream"}}
+_NO_CONTENT: Any = {204: {"description": "done"}}
+
+router = APIRouter(tags=["shared signals"], responses=_OPEN_PROBLEMS)
+streams = APIRouter(tags=["shared signals"], responses={**COMMON_PROBLEMS, **_NOT_FOUND})
+
+
+def _body_of(kind: Any) -> dict[str, Any]:
+    """A body for the OpenAPI document."""
+    schemas, components = msgspec.json.schema_components([kind])
+    schema = components.get(kind.__name__, schemas[0])
+    described = {"type": "object", "properties": {name: {} for name in schema.get("properties", {})}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": described}}}}
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(document), status, NO_STORE, "application/json")
+
+
+@router.get(METADATA_PATH, summary="Metadata of the transmitter", response_class=Response)
+@router.get(
+    METADATA_PATH + "/{issuer_path:path}",
+    summary="Metadata of a transmitter whose issuer has a path",
+    response_class=Response,
+)
+async def read_metadata(request: Request, transmitter: TransmitterDep) -> Response:
+    """Where everything is, as SSF 1.0 has it. Open to everybody."""
+    return Response(msgspec.json.encode(transmitter.metadata(request.url.path)), media_type="application/json")
+
+
+@router.get("/ssf/jwks.json", summary="Keys that verify security event tokens", response_class=Response)
+async def read_keys(transmitter: TransmitterDep) -> Response:
+    """The keys that sign now, will soon, or did lately. Open to everybody."""
+    headers = {"cache-control": f"max-age={JWKS_MAX_AGE_S}"}
+    return Response(await transmitter.jwks(), headers=headers, media_type="application/json")
+
+
+@streams.post(
+    "/ssf/stream",
+    status_code=201,
+    responses={**_CREATED, **problem_responses({409: "the receiver has as many streams as it may have"})},
+    openapi_extra=_body_of(StreamRequest),
+    summary="Create a stream",
+    response_class=Response,
+)
+async def create_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
+    """A stream of the caller's own, by poll unless the body names a push. Scope `ssf.manage`."""
+    return _json(await transmitter.create(caller, read_body(await request.body(), StreamRequest)), 201)
+
+
+@streams.get("/ssf/stream", summary="Read one stream, or all", response_class=Response)
+async def read_streams(caller: ReceiverDep, transmitter: TransmitterDep, stream_id: StreamIdParam = None) -> Response:
+    """An object where `stream_id` is given, else an array of all of the caller's. Scope `ssf.read`."""
+    if stream_id is None:
+        return _json(await transmitter.read_all(caller))
+    return _json(await transmitter.read(caller, stream_id))
+
+
+@streams.patch("/ssf/stream", openapi_extra=_body_of(StreamChange), summary="Update a stream", response_class=Response)
+async def update_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
+    """Only what the body names changes. Scope `ssf.manage`."""
+    asked = read_body(await request.body(), StreamChange)
+    return _json(await transmitter.change(caller, asked, replace=False))
+
+
+@streams.put("/ssf/stream", openapi_extra=_body_of(StreamChange), summary="Replace a stream", response_class=Response)
+async def replace_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
+    """What the body does not name is taken back. Scope `ssf.manage`."""
+    asked = read_body(await request.body(), StreamChange)
+    return _json(await transmitter.change(caller, asked, replace=True))
+
+
+@streams.delete(
+    "/ssf/stream", status_code=204, responses=_NO_CONTENT, summary="Delete a stream", response_class=Response
+)
+async def delete_stream(caller: ManagerDep, transmitter: TransmitterDep, stream_id: StreamIdParam = None) -> Response:
+    """With all that waits in it. Scope `ssf.manage`."""
+    await transmitter.delete(caller, _required(stream_id))
+    return Response(status_code=204)
+
+
+@streams.get("/ssf/status", summary="Status of a stream", response_class=Response)
+async def read_status(caller: ReceiverDep, transmitter: TransmitterDep, stream_id: StreamIdParam = None) -> Response:
+    """Enabled, paused or disabled, and why. Scope `ssf.read`."""
+    return _json(await transmitter.status(caller, _required(stream_id)))
+
+
+@streams.post(
+    "/ssf/status",
+    openapi_extra=_body_of(StatusRequest),
+    summary="Set the status of a stream",
+    response_class=Response,
+)
+async def set_status(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
+    """A paused stream keeps what is queued, a disabled one nothing. Scope `ssf.manage`."""
+    return _json(await transmitter.set_status(caller, read_body(await request.body(), StatusRequest)))
+
+
+@streams.post(
+    "/ssf/subjects:add",
+    responses=_TOO_MANY,
+    openapi_extra=_body_of(SubjectRequest),
+    summary="Add a subject to a stream",
+    response_class=Response,
+)
+async def add_subject(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
+    """From now on the stream is about it; an unknown subject is no error. Scope `ssf.manage`."""
+    await transmitter.set_subject(caller, read_body(await request.body(), SubjectRequest), wanted=True)
+    return Response(status_code=200)
+
+
+@streams.post(
+    "/ssf/subjects:remove",
+    status_code=204,
+    responses={**_NO_CONTENT, **_TOO_MANY},
+    openapi_extra=_body_of(SubjectRequest),
+    summary="Remove a subject from a stream",
+    response_class=Response,
+)
+async def remove_subject(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
+    """From now on the stream is not about it. Scope `ssf.manage`."""
+    await transmitter.set_subject(caller, read_body(await request.body(), SubjectRequest), wanted=False)
+    return Response(status_code=204)
+
+
+@streams.post(
+    "/ssf/verify",
+    status_code=204,
+    responses={**_NO_CONTENT, **_TOO_MANY},
+    openapi_extra=_body_of(VerificationRequest),
+    summary="Ask for a verification",
+    response_class=Response,
+)
+async def request_verification(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
+    """A verification event with the `state` of the body comes through the stream. Scope `ssf.manage`."""
+    await transmitter.verify(caller, read_body(await request.body(), VerificationRequest))
+    return Response(status_code=204)
+
+
+@streams.post(
+    "/ssf/poll/{stream_id}", openapi_extra=_body_of(PollRequest), summary="Poll a stream", response_class=Response
+)
+async def poll_stream(stream_id: str, request: Request, caller: PollerDep, transmitter: TransmitterDep) -> Response:
+    """RFC 8936: acknowledge, report errors, and get what waits or wait for it. Scope `ssf.manage` or
+    `ssf.manage.poll`."""
+    return _json(await transmitter.poll(caller, stream_id, read_body(await request.body(), PollRequest)))
+
+
+def _required(stream_id: str | None) -> str:
+    if stream_id is None:
+        raise bad_request("query.stream_id: missing")
+    return stream_id

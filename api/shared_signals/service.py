@@ -1,0 +1,333 @@
+"""Streams of security event tokens, as their receivers manage and poll them (SSF 1.0, RFC 8936)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from ...ingest.printable_text import printable_line
+from ...scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, events_delivered
+from ...scoring.records.security_events import (
+    POLL_METHOD,
+    PUSH_METHOD,
+    EventStream,
+    SecurityEvent,
+    StreamStatus,
+    StreamSubject,
+)
+from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
+from ...scoring.store.security_event_store import SecurityEventStore
+from ..http.agent_lookup import not_found_error, visible_tenants
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.problems import ProblemDetails, ProblemError
+from ..http.store_executor import StoreExecutor
+from .stream_requests import (
+    DEFAULT_POLLED,
+    MAX_POLLED,
+    MAX_TEXT,
+    DeliveryRequest,
+    PollRequest,
+    StatusRequest,
+    StreamChange,
+    StreamRequest,
+    SubjectRequest,
+    VerificationRequest,
+    bad_request,
+    read_subject,
+)
+from .transmitter_context import TransmitterContext
+
+LOOK_AGAIN_S = 0.5
+"""Interval at which a long poll looks for SETs that another process has queued, s."""
+PATHS: Final[Mapping[str, str]] = {
+    "jwks_uri": "/ssf/jwks.json",
+    "configuration_endpoint": "/ssf/stream",
+    "status_endpoint": "/ssf/status",
+    "add_subject_endpoint": "/ssf/subjects:add",
+    "remove_subject_endpoint": "/ssf/subjects:remove",
+    "verification_endpoint": "/ssf/verify",
+}
+POLL_PATH: Final = "/ssf/poll/"
+
+_log = structlog.get_logger(__name__)
+
+
+class SharedSignalsService:
+    """Streams of the caller alone: to everybody else they do not exist. For one event loop.
+
+    Args:
+        context: keys, rules, and the bell of waiting polls.
+        store: streams and what waits in them.
+        executor: the way into the store.
+        audiences: `aud` of each receiver's SETs, by the name of its caller.
+        now_ms: UTC milliseconds.
+        monotonic: seconds, for waits.
+    """
+
+    def __init__(
+        self,
+        context: TransmitterContext,
+        store: SecurityEventStore,
+        executor: StoreExecutor,
+        audiences: Mapping[str, str],
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._context = context
+        self._store = store
+        self._executor = executor
+        self._audiences = audiences
+        self._now_ms = now_ms
+        self._monotonic = monotonic
+
+    def metadata(self, path: str) -> dict[str, Any]:
+        """Metadata of the transmitter (SSF 1.0, section 7). Raises ProblemError: 404, the issuer has another path."""
+        context = self._context
+        if path.rstrip("/") != context.metadata_path:
+            raise not_found_error("issuer")
+        methods = [PUSH_METHOD, POLL_METHOD] if context.settings.push_hosts else [POLL_METHOD]
+        return {
+            "spec_version": "1_0",
+            "issuer": context.issuer,
+            **{name: context.base_url + at for name, at in PATHS.items()},
+            "delivery_methods_supported": methods,
+            "authorization_schemes": [{"spec_urn": "urn:ietf:rfc:6749"}],
+            "default_subjects": context.settings.default_subjects,
+        }
+
+    async def jwks(self) -> bytes:
+        """Keys that verify SETs. Raises ConfigError."""
+        return await self._executor(self._context.keys.jwks)
+
+    async def create(self, caller: AuthenticatedCaller, asked: StreamRequest) -> dict[str, Any]:
+        """Make a stream.
+
+        Raises:
+            TenantNotAllowed: the caller may see no agents.
+            ProblemError: 400, the delivery is not possible; 409, the caller has as many streams as it may have.
+        """
+        visible_tenants(caller, None)
+        now = self._now_ms()
+        method, url, authorization = await self._delivery(asked.delivery)
+        stream = EventStream(
+            stream_id=secrets.token_hex(16),
+            owner=caller.name,
+            audience=self._audiences.get(caller.name) or caller.client_id or caller.subject,
+            created_ms=now,
+            updated_ms=now,
+            events_requested=asked.events_requested or (),
+            method=method,
+            endpoint_url=url,
+            authorization=authorization,
+            description=(asked.description or "")[:MAX_TEXT],
+        )
+        most = self._context.settings.max_streams
+        if not await self._executor.write(self._store.add_stream, stream, most):
+            detail = f"this receiver has {most} streams already; delete one (`shared_signals.max_streams`)"
+            raise ProblemError(ProblemDetails(409, "too_many_streams", "Too many streams", detail))
+        return self._document(stream)
+
+    async def read(self, caller: AuthenticatedCaller, stream_id: str) -> dict[str, Any]:
+        """Configuration of a stream. Raises ProblemError: 404."""
+        return self._document(await self._own_stream(caller, stream_id))
+
+    async def read_all(self, caller: AuthenticatedCaller) -> Sequence[dict[str, Any]]:
+        """Configurations of all streams of the caller."""
+        streams = await self._executor(self._store.list_streams, caller.name)
+        return [self._document(stream) for stream in streams]
+
+    async def change(self, caller: AuthenticatedCaller, asked: StreamChange, *, replace: bool) -> dict[str, Any]:
+        """Change what is said of a stream; with *replace*, what is not said is taken back.
+
+        Raises ProblemError: 400, it says what is not the receiver's to say; 404.
+        """
+        stream = await self._own_stream(caller, _named_stream(asked))
+        self._check_unchanged(stream, asked)
+        values: dict[str, Any] = {"updated_ms": max(self._now_ms(), stream.updated_ms + 1)}
+        if asked.events_requested is not None or replace:
+            values["events_requested"] = asked.events_requested or ()
+        if asked.description is not None or replace:
+            values["description"] = (asked.description or "")[:MAX_TEXT]
+        if asked.delivery is not None or replace:
+            delivery = await self._delivery(asked.delivery, self._poll_url(stream))
+            values |= dict(zip(("method", "endpoint_url", "authorization"), delivery, strict=True))
+        changed = msgspec.structs.replace(stream, **values)
+        if not replace and changed.endpoint_url == stream.endpoint_url and not changed.authorization:
+            # A receiver that sends back what it read sends no header, since none is told; it means the one it gave.
+            changed = msgspec.structs.replace(changed, authorization=stream.authorization)
+        if not await self._executor.write(self._store.change_configuration, changed):
+            raise not_found_error("stream")
+        return self._document(changed)
+
+    async def delete(self, caller: AuthenticatedCaller, stream_id: str) -> None:
+        """Remove a stream and what waits in it. Raises ProblemError: 404."""
+        if not await self._executor.write(self._store.delete_stream, caller.name, stream_id):
+            raise not_found_error("stream")
+        self._context.ring()
+
+    async def status(self, caller: AuthenticatedCaller, stream_id: str) -> dict[str, str]:
+        """Status of a stream. Raises ProblemError: 404."""
+        stream = await self._own_stream(caller, stream_id)
+        return _status_document(stream_id, stream.status, stream.status_reason)
+
+    async def set_status(self, caller: AuthenticatedCaller, asked: StatusRequest) -> dict[str, str]:
+        """Set the status of a stream; one that is disabled keeps nothing of what waits. Raises ProblemError: 404."""
+        stream = await self._own_stream(caller, asked.stream_id)
+        at, reason = max(self._now_ms(), stream.updated_ms + 1), (asked.reason or "")[:MAX_TEXT]
+        if not await self._executor.write(self._store.change_status, asked.stream_id, asked.status, reason, at):
+            raise not_found_error("stream")
+        self._context.ring()
+        return _status_document(asked.stream_id, asked.status, reason)
+
+    async def set_subject(self, caller: AuthenticatedCaller, asked: SubjectRequest, *, wanted: bool) -> None:
+        """Add a subject to a stream, or remove it.
+
+        Raises ProblemError: 400, it is no subject identifier; 404; 429, the stream names too many.
+        """
+        subject = read_subject(asked.subject)
+        stream = await self._own_stream(caller, asked.stream_id)
+        said, most = StreamSubject(subject, wanted, self._now_ms()), self._context.settings.max_subjects
+        if not await self._executor.write(self._store.put_subject, stream, said, most):
+            detail = f"this stream names {most} subjects already (`shared_signals.max_subjects`)"
+            raise ProblemError(ProblemDetails(429, "too_many_subjects", "Too many subjects", detail))
+
+    async def verify(self, caller: AuthenticatedCaller, asked: VerificationRequest) -> None:
+        """Queue a verification; a disabled stream gets none.
+
+        Raises ProblemError: 404; 429, the last one was asked for a short while ago.
+        """
+        stream = await self._own_stream(caller, asked.stream_id)
+        if stream.status == "disabled":
+            return
+        event = self._context.deriver.verification(stream, secrets.token_hex(16), asked.state, self._now_ms())
+        least_s = self._context.settings.min_verification_s
+        if not await self._executor.write(self._store.add_verification, event, least_s * 1000):
+            detail = f"verifications may be {least_s} s apart (`min_verification_interval`)"
+            headers = {"Retry-After": str(least_s)}
+            raise ProblemError(ProblemDetails(429, "too_many_requests", "Too many requests", detail, headers))
+        self._context.outcomes["queued"] += 1
+        self._context.ring()
+
+    async def poll(self, caller: AuthenticatedCaller, stream_id: str, asked: PollRequest) -> dict[str, Any]:
+        """Take acknowledgements and errors, then give what waits, or wait for it.
+
+        What is acknowledged is gone before anything else happens; what is not comes again.
+
+        Raises ProblemError: 404, no such stream, or its SETs are pushed.
+        """
+        stream = await self._polled_stream(caller, stream_id)
+        await self._settle(stream, asked)
+        most = min(DEFAULT_POLLED if asked.max_events is None else asked.max_events, MAX_POLLED)
+        ends_at = self._monotonic() + self._context.settings.poll_wait_s
+        at_once = bool(asked.return_immediately) or most == 0 or self._is_busy()
+        while True:
+            events = await self._read_waiting(stream, most + 1)
+            left_s = ends_at - self._monotonic()
+            if events or at_once or left_s <= 0 or self._context.closing:
+                return await self._poll_answer(events, most)
+            await self._context.wait_for_ring(min(left_s, LOOK_AGAIN_S))
+            stream = await self._polled_stream(caller, stream_id)
+
+    def _is_busy(self) -> bool:
+        return self._context.waiting_polls >= self._context.settings.max_polls
+
+    async def _settle(self, stream: EventStream, asked: PollRequest) -> None:
+        if asked.ack:
+            taken = await self._executor.write(self._store.settle, stream.stream_id, asked.ack)
+            self._context.outcomes["acknowledged"] += taken
+        if asked.set_errs:
+            for jti, error in asked.set_errs.items():
+                why = printable_line(error.err, 64)
+                _log.warning("set_refused", stream=stream.stream_id, owner=stream.owner, jti=jti, error=why)
+            refused = await self._executor.write(self._store.settle, stream.stream_id, tuple(asked.set_errs))
+            self._context.outcomes["failed"] += refused
+
+    async def _read_waiting(self, stream: EventStream, limit: int) -> list[SecurityEvent]:
+        # What waits in a stream was chosen by its owner's tenants when it was queued, and the stream is the caller's.
+        with reads_of(WHOLE_DEPLOYMENT):
+            return await self._executor(self._store.waiting, stream, limit)
+
+    async def _poll_answer(self, events: Sequence[SecurityEvent], most: int) -> dict[str, Any]:
+        sets = await self._executor(self._sign_all, events[:most])
+        return {"sets": sets, "moreAvailable": True} if len(events) > most else {"sets": sets}
+
+    def _sign_all(self, events: Sequence[SecurityEvent]) -> dict[str, str]:
+        return {event.jti: self._context.keys.sign(msgspec.json.decode(event.claims)) for event in events}
+
+    async def _own_stream(self, caller: AuthenticatedCaller, stream_id: str) -> EventStream:
+        stream = await self._executor(self._store.find_stream, caller.name, stream_id) if caller.name else None
+        if stream is None:
+            raise not_found_error("stream")
+        return stream
+
+    async def _polled_stream(self, caller: AuthenticatedCaller, stream_id: str) -> EventStream:
+        stream = await self._own_stream(caller, stream_id)
+        if stream.method != POLL_METHOD:
+            raise not_found_error("stream that is polled")
+        return stream
+
+    async def _delivery(self, asked: DeliveryRequest | None, poll_url: str | None = None) -> tuple[str, str, str]:
+        """Method, address and sealed authorization of a delivery; by poll where none is asked for."""
+        if asked is None or asked.method == POLL_METHOD:
+            if asked is not None and poll_url is not None and asked.endpoint_url not in ("", poll_url):
+                raise bad_request("$.delivery.endpoint_url: where SETs are polled is ours to say; leave it out")
+            return POLL_METHOD, "", ""
+        if asked.method != PUSH_METHOD:
+            raise bad_request(f"$.delivery.method: expected `{PUSH_METHOD}` or `{POLL_METHOD}`")
+        if not self._context.settings.may_push_to(asked.endpoint_url):
+            raise bad_request(
+                "$.delivery.endpoint_url: expected an https URL whose host this service may call; its operator names "
+                "hosts of receivers in `shared_signals.push_hosts`"
+            )
+        sealed = await self._executor(self._context.keys.seal, asked.authorization_header)
+        return PUSH_METHOD, asked.endpoint_url, sealed
+
+    def _poll_url(self, stream: EventStream) -> str:
+        return self._context.base_url + POLL_PATH + stream.stream_id
+
+    def _check_unchanged(self, stream: EventStream, asked: StreamChange) -> None:
+        """Raise 400 where a receiver says of what is ours to say something else than we do."""
+        ours = self._document(stream)
+        for name in ("iss", "aud", "events_supported", "events_delivered", "min_verification_interval"):
+            said = getattr(asked, name)
+            if said is not msgspec.UNSET and said is not None and _comparable(said) != _comparable(ours.get(name)):
+                raise bad_request(f"$.{name}: is the transmitter's to say; leave it out, or send it as it is")
+
+    def _document(self, stream: EventStream) -> dict[str, Any]:
+        """The stream's configuration. The receiver's own Authorization header is not told again."""
+        polled = stream.method == POLL_METHOD
+        document: dict[str, Any] = {
+            "stream_id": stream.stream_id,
+            "iss": self._context.issuer,
+            "aud": stream.audience,
+            "events_supported": list(EVENTS_SUPPORTED),
+            "events_requested": list(stream.events_requested),
+            "events_delivered": events_delivered(stream.events_requested),
+            "delivery": {
+                "method": stream.method,
+                "endpoint_url": self._poll_url(stream) if polled else stream.endpoint_url,
+            },
+        }
+        if self._context.settings.min_verification_s:
+            document["min_verification_interval"] = self._context.settings.min_verification_s
+        return document | ({"description": stream.description} if stream.description else {})
+
+
+def _named_stream(asked: StreamChange) -> str:
+    if asked.stream_id is msgspec.UNSET:
+        raise bad_request("$.stream_id: missing; the body names the stream")
+    return asked.stream_id
+
+
+def _comparable(value: object) -> object:
+    """Lists are sets here: the order of event types means nothing."""
+    return sorted(map(str, value)) if isinstance(value, list) else value
+
+
+def _status_document(stream_id: str, status: StreamStatus, reason: str) -> dict[str, str]:
+    document = {"stream_id": stream_id, "status": status}
+    return document | ({"reason": reason} if reason else {})

@@ -1,0 +1,327 @@
+"""The transmitter's work beside the answers: SETs are derived from committed decisions, and pushed.
+
+All state is in the store, so it may be killed at any moment. One process of a deployment does this at a time. Every
+stream that is pushed has a lane of its own: a slow receiver holds up nobody else, and SETs of one stream keep their
+order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+import httpx2
+import msgspec
+import structlog
+
+from ...ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
+from ...ingest.timestamps import DAY_MS
+from ...scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
+from ...scoring.delivery.notifiers import alert_events
+from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from ...scoring.delivery.shared_signals import announced_pin
+from ...scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
+from ...scoring.delivery.shared_signals.announced_pin import pin_as_decision, read_announced_pin
+from ...scoring.delivery.shared_signals.set_push import push_set
+from ...scoring.policy.book import LivePolicy
+from ...scoring.records.agents import AgentIdentity, RiskLevel
+from ...scoring.records.security_events import PUSH_METHOD, EventStream, SecurityEvent
+from ...scoring.store.database import LeaderLock
+from ...scoring.store.security_event_store import PendingOutboxRow
+from ...scoring.store.sql_store import SqlStore
+from .transmitter_context import TransmitterContext
+
+JOB = "transmitter"
+LOOK_EVERY_S = 0.5
+CHECK_LEADERSHIP_EVERY_S = 5.0
+ROTATE_EVERY_S = 3_600.0
+DERIVE_BATCH = 100
+"""Rows of the outbox in one transaction, so that the pipeline's commits get between."""
+PUSH_BATCH = 20
+PRINCIPAL_WINDOW_MS = 30 * DAY_MS
+"""Age up to which somebody counts as the agent's principal."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SharedSignalsTransmitter:
+    """Derives and pushes until told to stop. For one event loop; the store is called in threads.
+
+    Args:
+        context: keys, rules, figures, and the bell of waiting polls.
+        store: outbox, streams, and what waits in them.
+        policy: says what a level that a person fixed means for tokens.
+        now_ms: UTC milliseconds.
+        monotonic: seconds, for what comes round again.
+        random_source: of the jitter.
+    """
+
+    def __init__(
+        self,
+        context: TransmitterContext,
+        store: SqlStore,
+        policy: LivePolicy,
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], float],
+        random_source: random.Random,
+    ) -> None:
+        self._context = context
+        self._store = store
+        self._policy = policy
+        self._events = store.security_events
+        self._now_ms = now_ms
+        self._monotonic = monotonic
+        self._random = random_source
+        part = context.settings
+        self._dispatch_policy = DispatchPolicy(
+            backoff_cap_s=part.push_retry_cap_s, retry_after_cap_s=part.push_retry_cap_s
+        )
+        self._client: httpx2.AsyncClient | None = None
+        self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._leader_lock: LeaderLock | None = None
+        self._checked_at = self._rotated_at = float("-inf")
+
+    def wake(self) -> None:
+        """Look for new decisions now. Call it in the transmitter's loop."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until *stop* is set; pushes under way are ended first. The store may be unavailable meanwhile."""
+        stopping = asyncio.create_task(stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                try:
+                    await self.step()
+                except TrustwatchError as error:
+                    _log.warning("shared_signals_wait", error=str(error))
+                except Exception as error:  # a fault of ours must not end the service; the next look tries again
+                    _log.error("transmitter_failed", error=repr(error)[:200])
+                await self._wait_for_wake()
+        finally:
+            stopping.cancel()
+            await self.close()
+
+    async def step(self) -> None:
+        """Do what is due now, if this process is the one that does. Raises Unavailable, ConfigError."""
+        if not await self._leads():
+            return
+        while await asyncio.to_thread(self._derive_batch):
+            self._context.ring()
+        for stream in await asyncio.to_thread(self._events.list_push_due, self._now_ms()):
+            if stream.stream_id not in self._lanes:
+                self._open_lane(stream.stream_id)
+
+    async def drain(self) -> None:
+        """As `step`, and wait until what is pushed has ended."""
+        await self.step()
+        while self._lanes:
+            await asyncio.wait(list(self._lanes.values()))
+            await asyncio.sleep(0)  # the lanes' own ends come after the tasks'
+
+    async def close(self) -> None:
+        """End pushes under way, each within its time budget, and let another process go on."""
+        if self._lanes:
+            await asyncio.wait(list(self._lanes.values()))
+        if self._client is not None:
+            await self._client.aclose()
+        if self._leader_lock is not None:
+            await asyncio.to_thread(self._leader_lock.release)
+
+    async def _wait_for_wake(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _leads(self) -> bool:
+        """True if this process transmits; now and then the lock, figures and keys are looked after."""
+        now = self._monotonic()
+        if now - self._checked_at < CHECK_LEADERSHIP_EVERY_S:
+            return self._leader_lock is not None
+        self._checked_at = now
+        try:
+            if self._leader_lock is None:
+                self._leader_lock = await asyncio.to_thread(self._store.database.acquire_leader_lock, JOB)
+            else:
+                await asyncio.to_thread(self._leader_lock.ensure_held)
+        except (Fenced, Unavailable) as error:
+            lost, self._leader_lock = self._leader_lock, None  # another process may have it by now
+            if lost is not None:
+                await asyncio.to_thread(lost.release)
+            if isinstance(error, Unavailable):
+                raise
+        self._context.figures = await asyncio.to_thread(self._events.figures)
+        if self._leader_lock is not None and now - self._rotated_at >= ROTATE_EVERY_S:
+            self._rotated_at = now
+            await asyncio.to_thread(self._context.keys.rotate)
+        return self._leader_lock is not None
+
+    def _derive_batch(self) -> bool:
+        """Derive the SETs of a few rows of the outbox; False = there are no more."""
+        rows = self._events.list_underived(DERIVE_BATCH)
+        if not rows:
+            return False
+        now, deriver = self._now_ms(), self._context.deriver
+        queued, stopped = self._events.add_derived(
+            self._derive(rows, now),
+            now,
+            self._context.settings.max_waiting,
+            lambda stream: deriver.stream_updated(stream, now),
+        )
+        self._context.outcomes["queued"] += queued
+        for stream in stopped:
+            self._context.outcomes["disabled"] += 1
+            _log.error("stream_disabled", stream=stream.stream_id, owner=stream.owner, reason=stream.status_reason)
+        return len(rows) == DERIVE_BATCH
+
+    def _derive(self, rows: Sequence[PendingOutboxRow], now_ms: int) -> dict[int, list[SecurityEvent]]:
+        """SETs by the number of the row that they follow from; of most rows none do."""
+        derived: dict[int, list[SecurityEvent]] = {pending.seq: [] for pending in rows}
+        streams = self._events.list_all_streams()
+        if not streams:
+            return derived
+        subjects, pins = self._events.list_subjects(), self._active_pins(now_ms)
+        for pending in rows:
+            decision = self._change_of(pending, pins)
+            if decision is not None:
+                derived[pending.seq] = self._context.deriver.derive(
+                    decision, pending.row.agent_key, streams, subjects, now_ms
+                )
+        return derived
+
+    def _active_pins(self, now_ms: int) -> dict[AgentIdentity, str]:
+        """Id of the pin by which a person has fixed an agent's level, by agent."""
+        return {
+            one.agent.identity: one.intervention_id
+            for one in self._store.interventions.list_open()
+            if one.kind == "pin" and one.status == "active" and one.expires_ms > now_ms
+        }
+
+    def _change_of(self, pending: PendingOutboxRow, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
+        """The change of level that a row announces; None where it announces none."""
+        match pending.row.kind:
+            case alert_events.ALERT_ROW_KIND:
+                change = read_announced_decision(pending.row.payload)
+                if change is not None and (change.tenant, change.issuer, change.agent_id) in pins:
+                    change = change._replace(overruled=True)
+            case announced_pin.PIN_ROW_KIND:
+                change = self._pinned_change(pending.row.payload, pins)
+            case _:
+                return None
+        return change if change is None else self._with_principal(change)
+
+    def _pinned_change(self, payload: bytes, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
+        """The change that a pin or its end made; None where another pin has taken its place."""
+        pin = read_announced_pin(payload)
+        if pin is None:
+            return None
+        agent = (pin.tenant, pin.issuer, pin.agent_id)
+        if pins.get(agent, pin.intervention_id) != pin.intervention_id:
+            return None
+        row = self._store.agents.get(*agent)
+        measured, agent_type, concern = (
+            (RiskLevel.UNKNOWN, "", "") if row is None else (RiskLevel(row.level), row.agent_type, row.concern)
+        )
+        policy = self._policy.book.effective_policy(*agent, agent_type, concern)
+        revokes = policy.table[pin.level if pin.holds else measured].revoke
+        return pin_as_decision(pin, measured, revokes=revokes, enforced=policy.enforced)
+
+    def _with_principal(self, change: AnnouncedDecision) -> AnnouncedDecision:
+        """*change* with whom the agent acted for last, where receivers are to be told."""
+        if not self._context.names_principals:
+            return change
+        agent = (change.tenant, change.issuer, change.agent_id)
+        since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
+        edges = self._store.edges.find([agent], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=200)
+        last = max(edges, key=lambda edge: edge.last_ms, default=None)
+        return change if last is None else change._replace(principal=last.target)
+
+    def _open_lane(self, stream_id: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._push_waiting(stream_id))
+        self._lanes[stream_id] = task
+        task.add_done_callback(lambda _: self._lanes.pop(stream_id, None))
+
+    async def _push_waiting(self, stream_id: str) -> None:
+        """Push what waits in a stream, in order, until there is no more or its receiver does not take it."""
+        try:
+            while stream := await asyncio.to_thread(self._events.get_stream, stream_id):
+                if stream.method != PUSH_METHOD:
+                    return
+                events = await asyncio.to_thread(self._events.waiting, stream, PUSH_BATCH)
+                if not events or not await self._push_all(events):
+                    return
+        except TrustwatchError as error:
+            _log.warning("shared_signals_wait", stream=stream_id, error=str(error))
+
+    async def _push_all(self, events: list[SecurityEvent]) -> bool:
+        """Push *events*; False = the stream has to wait, or was changed."""
+        for event in events:
+            stream = await asyncio.to_thread(self._events.get_stream, event.stream_id)
+            if stream is None or stream.method != PUSH_METHOD:
+                return False
+            if stream.status != "enabled" and not event.announces_status:
+                return False
+            result = await self._push(stream, event)
+            if result.outcome in ("retry", "gone") and stream.status == "enabled":
+                await self._put_off(stream, result)
+                return False
+            await asyncio.to_thread(self._events.settle, stream.stream_id, [event.jti])
+            self._context.outcomes[result.outcome] += 1
+            if result.outcome == "failed":
+                _log.warning(
+                    "set_refused", stream=stream.stream_id, owner=stream.owner, jti=event.jti, error=result.error
+                )
+            if stream.failures:
+                await asyncio.to_thread(self._events.record_push_success, stream.stream_id)
+        return True
+
+    async def _push(self, stream: EventStream, event: SecurityEvent) -> DeliveryResult:
+        part = self._context.settings
+        if not part.may_push_to(stream.endpoint_url):
+            return DeliveryResult("gone", "`shared_signals.push_hosts` no longer names the receiver's host")
+        if self._client is None:
+            self._client = make_webhook_client()
+        try:
+            token, authorization = await asyncio.to_thread(self._sign, stream, event)
+            async with asyncio.timeout(part.push_timeout_s):
+                return await push_set(self._client, stream.endpoint_url, authorization, token, self._now_ms())
+        except TimeoutError:
+            return DeliveryResult("retry", f"no answer within {part.push_timeout_s:g} s")
+        except ConfigError as error:  # a key that can not be used: the operator reads it in the log
+            _log.error("push_not_signed", stream=stream.stream_id, error=str(error))
+            return DeliveryResult("retry", "the transmitter's keys can not be used")
+        except Exception as error:  # a fault of ours must not end the lane: the SET is tried again, and is seen
+            # No traceback: a renderer that shows local variables would show the receiver's header.
+            _log.error("push_failed", stream=stream.stream_id, error=type(error).__name__)
+            return DeliveryResult("retry", f"internal error: {type(error).__name__}")
+
+    def _sign(self, stream: EventStream, event: SecurityEvent) -> tuple[str, str]:
+        """The token, signed under the key of now, and the receiver's own Authorization header."""
+        claims: Mapping[str, object] = msgspec.json.decode(event.claims)
+        return self._context.keys.sign(dict(claims)), self._context.keys.unseal(stream.authorization)
+
+    async def _put_off(self, stream: EventStream, result: DeliveryResult) -> None:
+        """Try again later; a receiver that takes nothing for too long has its stream paused, and is told once."""
+        now, part = self._now_ms(), self._context.settings
+        self._context.outcomes["retry"] += 1
+        since = stream.failing_since_ms or now
+        if result.outcome == "gone" or now - since >= part.push_give_up_s * 1000:
+            await self._pause(stream, f"pushes failed: {result.error}")
+            return
+        wait_s = retry_delay_s(self._dispatch_policy, stream.failures + 1, result.retry_after_s, self._random)
+        await asyncio.to_thread(self._events.record_push_failure, stream, now, now + int(wait_s * 1000))
+        _log.warning("push_put_off", stream=stream.stream_id, owner=stream.owner, error=result.error, wait_s=wait_s)
+
+    async def _pause(self, stream: EventStream, reason: str) -> None:
+        at = max(self._now_ms(), stream.updated_ms + 1)
+        if not await asyncio.to_thread(self._events.pause_failing, stream, reason, at):
+            return
+        self._context.outcomes["paused"] += 1
+        _log.error("stream_paused", stream=stream.stream_id, owner=stream.owner, reason=reason)
+        paused = msgspec.structs.replace(stream, status="paused", status_reason=reason, updated_ms=at)
+        await self._push(paused, self._context.deriver.stream_updated(paused, at))

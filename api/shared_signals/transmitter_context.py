@@ -1,0 +1,82 @@
+"""What the routes and the background work of the transmitter share in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from ...scoring.delivery.shared_signals.event_deriver import EventDeriver, TransmitterRules
+from ...scoring.delivery.shared_signals.event_types import EventWording
+from ...scoring.store.security_event_store import StreamFigures
+from ..composition import service_url
+from ..http.auth.security_event_keys import SecurityEventKeys
+from ..settings.root import Settings
+
+KEY_FOLDER = "shared-signals"
+METADATA_PATH = "/.well-known/ssf-configuration"
+SECONDS_PER_DAY = 86_400
+
+
+class TransmitterContext:
+    """Keys, rules, figures, and the bell that wakes waiting polls. For one event loop.
+
+    Args:
+        settings: of a service that transmits.
+        now_s: seconds since 1970.
+        monotonic: seconds on a clock that never goes back.
+
+    Attributes:
+        outcomes: what became of SETs in this process, by outcome.
+        figures: what the store said last of all streams; None = not asked yet, or not by this process.
+        closing: whether the service ends, so that nobody may wait any more.
+    """
+
+    def __init__(self, settings: Settings, now_s: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        part = settings.shared_signals
+        self.settings = part
+        self.base_url = service_url(settings)
+        self.issuer = part.issuer or self.base_url
+        folder = part.key_dir or settings.data_dir / KEY_FOLDER
+        self.keys = SecurityEventKeys(folder, part.key_days * SECONDS_PER_DAY, now_s, monotonic)
+        wording = EventWording(part.principal, part.reason_texts)
+        rules = TransmitterRules(self.issuer, part.subject, part.default_subjects == "ALL", wording)
+        self.deriver = EventDeriver(rules, {caller.name: frozenset(caller.tenants) for caller in settings.callers})
+        self.names_principals = part.subject == "complex" and not settings.privacy.pseudonymise_principals
+        self.outcomes: Counter[str] = Counter()
+        self.figures: StreamFigures | None = None
+        self.closing = False
+        self._waiting: set[asyncio.Event] = set()
+
+    @property
+    def metadata_path(self) -> str:
+        """Path of the transmitter's metadata; the issuer's own path stands behind the well-known part."""
+        return METADATA_PATH + urlsplit(self.issuer).path.rstrip("/")
+
+    @property
+    def waiting_polls(self) -> int:
+        """Number of polls that wait for SETs."""
+        return len(self._waiting)
+
+    def ring(self) -> None:
+        """Wake every waiting poll: SETs may have been queued."""
+        for event in self._waiting:
+            event.set()
+
+    async def wait_for_ring(self, seconds: float) -> None:
+        """Wait until somebody rings, or *seconds* have passed."""
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._waiting.discard(event)
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        self.closing = True
+        self.ring()

@@ -1,0 +1,109 @@
+"""Decisions as the outbox announces them: what security event tokens are derived from."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ...records.agents import LevelName, RiskLevel
+from ..notifiers.alert_events import ALERT_TYPE
+
+PIN_CAUSE: Final = "pin"
+"""Cause of a change that a person ordered by fixing the level, beside the causes of decisions."""
+
+
+class _Reason(msgspec.Struct):
+    code: str
+    text: str = ""
+
+
+class _TokenPolicy(msgspec.Struct):
+    revoke: bool = False
+
+
+class _DecisionData(msgspec.Struct):
+    decision_id: str
+    tenant: str
+    issuer: str
+    agent_id: str
+    previous_level: LevelName
+    risk_level: LevelName
+    decided_at: datetime
+    mode: str
+    cause: str
+    token_policy: _TokenPolicy
+    event_time: datetime | None = None
+    concern: str | None = None
+    reasons: tuple[_Reason, ...] = ()
+
+
+class _AlertEvent(msgspec.Struct):
+    type: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class AnnouncedDecision(NamedTuple):
+    """A change of level, as far as receivers may know of it.
+
+    Attributes:
+        revokes: whether the token policy of the new level revokes tokens.
+        enforced: whether that policy is acted on.
+        decided_ms: when it was decided, UTC milliseconds.
+        at_s: time of the event that led to it, else of the decision; seconds since 1970.
+        reasons: code and sentence of each reason, the gravest first.
+        principal: for whom the agent acted last; "" = nobody is known, or nobody is to be told.
+        overruled: whether a person has fixed the level, so that policy acts on that one, not on this.
+    """
+
+    decision_id: str
+    tenant: str
+    issuer: str
+    agent_id: str
+    previous_level: RiskLevel
+    level: RiskLevel
+    revokes: bool
+    enforced: bool
+    cause: str
+    concern: str
+    decided_ms: int
+    at_s: float
+    reasons: tuple[tuple[str, str], ...]
+    principal: str = ""
+    overruled: bool = False
+
+    @property
+    def rises(self) -> bool:
+        """True if the new level is the higher one."""
+        return self.level > self.previous_level
+
+
+_alert_decoder = msgspec.json.Decoder(_AlertEvent)
+_data_decoder = msgspec.json.Decoder(_DecisionData)
+
+
+def read_announced_decision(payload: bytes) -> AnnouncedDecision | None:
+    """The decision that an alert announces; None for alerts of anything else, and for what is none of ours."""
+    try:
+        alert = _alert_decoder.decode(payload)
+        if alert.type != ALERT_TYPE:
+            return None
+        data = _data_decoder.decode(alert.data)
+    except msgspec.MsgspecError:
+        return None
+    return AnnouncedDecision(
+        data.decision_id,
+        data.tenant,
+        data.issuer,
+        data.agent_id,
+        RiskLevel[data.previous_level.upper()],
+        RiskLevel[data.risk_level.upper()],
+        data.token_policy.revoke,
+        data.mode == "enforce",
+        data.cause,
+        data.concern or "",
+        round(data.decided_at.timestamp() * 1000),
+        (data.event_time or data.decided_at).timestamp(),
+        tuple((reason.code, reason.text) for reason in data.reasons),
+    )

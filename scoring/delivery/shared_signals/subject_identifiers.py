@@ -1,0 +1,147 @@
+"""Subject identifiers (RFC 9493 and SSF 1.0, section 3): of agents, and whether two of them mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+from ...records.security_events import StreamSubject
+from .announced_decision import AnnouncedDecision
+
+SubjectFormat = Literal["iss_sub", "uri", "complex"]
+"""How agents are named in CAEP events."""
+
+_URI_PREFIXES: Final = ("spiffe://", "wimse://", "https://")
+_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "account": ("uri",),
+    "email": ("email",),
+    "iss_sub": ("iss", "sub"),
+    "opaque": ("id",),
+    "phone_number": ("phone_number",),
+    "phone": ("phone_number",),  # as an example of SSF 1.0 has it
+    "did": ("url",),
+    "uri": ("uri",),
+    "jwt_id": ("iss", "jti"),
+    "saml_assertion_id": ("issuer", "assertion_id"),
+}
+MAX_MEMBERS = 20
+
+
+class InvalidSubject(ValueError):
+    """A document is no subject identifier; the message says what is wrong where."""
+
+
+def check_subject(subject: object, path: str = "$.subject") -> dict[str, Any]:
+    """*subject* as it is, if it is a subject identifier. Raises InvalidSubject."""
+    if not isinstance(subject, dict) or not isinstance(subject.get("format"), str):
+        raise InvalidSubject(f"{path}: expected an object with a member `format`")
+    if len(subject) > MAX_MEMBERS:
+        raise InvalidSubject(f"{path}: more than {MAX_MEMBERS} members")
+    match subject["format"]:
+        case "complex":
+            _check_complex(subject, path)
+        case "aliases":
+            _check_list(subject.get("identifiers"), f"{path}.identifiers")
+        case "ip-addresses":
+            if not _is_list_of_texts(subject.get("ip-addresses")):
+                raise InvalidSubject(f"{path}.ip-addresses: expected a list of texts")
+        case name if name in _MEMBERS:
+            for member in _MEMBERS[name]:
+                if not isinstance(subject.get(member), str) or not subject[member]:
+                    raise InvalidSubject(f"{path}.{member}: expected a text, as the format `{name}` has it")
+        case _:
+            raise InvalidSubject(f"{path}.format: expected one of {', '.join(sorted({*_MEMBERS, 'complex'}))}")
+    return subject
+
+
+def _check_complex(subject: Mapping[str, Any], path: str) -> None:
+    members = {name: part for name, part in subject.items() if name != "format"}
+    if not members:
+        raise InvalidSubject(f"{path}: a complex subject has at least one member beside `format`")
+    for name, part in members.items():
+        if isinstance(part, dict) and part.get("format") in ("complex", "aliases"):
+            raise InvalidSubject(f"{path}.{name}: a member of a complex subject is a simple one")
+        check_subject(part, f"{path}.{name}")
+
+
+def _check_list(identifiers: object, path: str) -> None:
+    if not isinstance(identifiers, list) or not identifiers or len(identifiers) > MAX_MEMBERS:
+        raise InvalidSubject(f"{path}: expected a list of 1 to {MAX_MEMBERS} identifiers")
+    for number, part in enumerate(identifiers):
+        if isinstance(part, dict) and part.get("format") in ("complex", "aliases"):
+            raise InvalidSubject(f"{path}[{number}]: expected a simple identifier")
+        check_subject(part, f"{path}[{number}]")
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
+
+
+def agent_subject(decision: AnnouncedDecision, subject_format: SubjectFormat, *, workload: bool) -> dict[str, Any]:
+    """The subject of an event about the agent of *decision*.
+
+    Args:
+        subject_format: how agents are named; what can not be written so falls back to the next that can.
+        workload: whether the event speaks of a workload, whose own URI names it.
+    """
+    uri = _uri_subject(decision.agent_id)
+    if workload and uri is not None:
+        return uri
+    if subject_format == "complex" and not workload:
+        members = {"application": _plain_subject(decision)}
+        if decision.principal:
+            members["user"] = _principal_subject(decision)
+        return {"format": "complex", **members}
+    if subject_format == "uri" and uri is not None:
+        return uri
+    return _plain_subject(decision)
+
+
+def _uri_subject(agent_id: str) -> dict[str, Any] | None:
+    return {"format": "uri", "uri": agent_id} if agent_id.startswith(_URI_PREFIXES) else None
+
+
+def _plain_subject(decision: AnnouncedDecision) -> dict[str, Any]:
+    if decision.issuer:
+        return {"format": "iss_sub", "iss": decision.issuer, "sub": decision.agent_id}
+    return _uri_subject(decision.agent_id) or {"format": "opaque", "id": decision.agent_id}
+
+
+def _principal_subject(decision: AnnouncedDecision) -> dict[str, Any]:
+    if decision.issuer:
+        return {"format": "iss_sub", "iss": decision.issuer, "sub": decision.principal}
+    return {"format": "opaque", "id": decision.principal}
+
+
+def is_wanted(decision: AnnouncedDecision, said: Sequence[StreamSubject], *, by_default: bool) -> bool:
+    """Tell whether a receiver wants events about the agent of *decision*; its last word on a matching subject counts.
+
+    Args:
+        said: what it said of subjects, the last word last.
+        by_default: where it said nothing.
+    """
+    known = _known_members(decision)
+    matching = [part.wanted for part in said if _matches(part.subject, known)]
+    return matching[-1] if matching else by_default
+
+
+def _known_members(decision: AnnouncedDecision) -> dict[str, list[dict[str, Any]]]:
+    """Every identifier by which the agent, its principal and its tenant may be meant."""
+    uri = _uri_subject(decision.agent_id)
+    agent = [_plain_subject(decision), {"format": "opaque", "id": decision.agent_id}, *([] if uri is None else [uri])]
+    known = {"application": agent, "tenant": [{"format": "opaque", "id": decision.tenant}]}
+    if decision.principal:
+        known["user"] = [_principal_subject(decision), {"format": "opaque", "id": decision.principal}]
+    return known
+
+
+def _matches(subject: Mapping[str, Any], known: Mapping[str, list[dict[str, Any]]]) -> bool:
+    """SSF 1.0, section 8.1.3.1: simple ones are identical; members of complex ones are, or one side has none."""
+    match subject["format"]:
+        case "complex":
+            members = (item for item in subject.items() if item[0] != "format")
+            return all(name not in known or part in known[name] for name, part in members)
+        case "aliases":
+            return any(part in known["application"] for part in subject["identifiers"])
+        case _:
+            return subject in known["application"]

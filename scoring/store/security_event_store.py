@@ -1,0 +1,302 @@
+"""Streams of security event tokens (SETs): what receivers asked for, and what waits for them.
+
+SETs are derived from rows of the outbox. The mark on the row and the SETs are one transaction, so each change is told
+once, wherever the process dies. A SET goes when its receiver has it; its content is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
+
+from ..records.commits import OutboxRow
+from ..records.security_events import PUSH_METHOD, EventStream, SecurityEvent, StreamStatus, StreamSubject
+from . import codec
+from .database import Database
+from .dialects.statements import insert_or_skip, upsert
+from .sql_schema import EVENT_STREAMS, OUTBOX, SECURITY_EVENTS, STREAM_SUBJECTS
+
+if TYPE_CHECKING:
+    from .codec import AnyRow
+
+_INSERT_EVENT = insert_or_skip(SECURITY_EVENTS, "stream_id", "jti")
+_UPSERT_SUBJECT = upsert(STREAM_SUBJECTS, ("stream_id", "digest"))
+_STREAM_PLAIN = tuple(name for name in EventStream.__struct_fields__ if name != "events_requested")
+_types_decoder = msgspec.json.Decoder(tuple[str, ...])
+_subject_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+class PendingOutboxRow(NamedTuple):
+    """A row of the outbox that no SETs were derived from yet."""
+
+    seq: int
+    row: OutboxRow
+
+
+class StreamFigures(NamedTuple):
+    """Number of streams by status, of SETs that wait, and when the oldest was queued (0 = none waits)."""
+
+    streams: Mapping[str, int]
+    waiting: int
+    oldest_ms: int
+
+
+AnnounceStop = Callable[[EventStream], SecurityEvent]
+"""The SET that tells a receiver that its stream is stopped, as it is now."""
+
+
+class SecurityEventStore:
+    """Streams, their subjects, and the SETs that wait in them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_stream(self, stream: EventStream, most: int) -> bool:
+        """Write a new stream; False = its owner has *most* already, and nothing is written."""
+        mine = select(func.count()).select_from(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == stream.owner)
+        with self._database.write() as connection:
+            if connection.execute(mine).scalar_one() >= most:
+                return False
+            connection.execute(insert(EVENT_STREAMS), [_stream_params(stream)])
+        return True
+
+    def find_stream(self, owner: str, stream_id: str) -> EventStream | None:
+        """The stream of *owner* with that id; None = it has none."""
+        query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == owner, EVENT_STREAMS.c.stream_id == stream_id)
+        return self._database.fetch_one(query, _to_stream)
+
+    def get_stream(self, stream_id: str) -> EventStream | None:
+        """A stream, whoever owns it; None = it is gone."""
+        return self._database.fetch_one(select(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == stream_id), _to_stream)
+
+    def list_streams(self, owner: str) -> list[EventStream]:
+        """All streams of *owner*, oldest first."""
+        query = select(EVENT_STREAMS).where(EVENT_STREAMS.c.owner == owner)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(EVENT_STREAMS.c.created_ms, EVENT_STREAMS.c.stream_id))
+            return [_to_stream(row) for row in rows]
+
+    def list_all_streams(self) -> list[EventStream]:
+        """Every stream of the deployment."""
+        with self._database.read() as connection:
+            return [_to_stream(row) for row in connection.execute(select(EVENT_STREAMS))]
+
+    def change_configuration(self, stream: EventStream) -> bool:
+        """Overwrite what a receiver may say of its stream; False = the stream is gone."""
+        names = ("events_requested", "method", "endpoint_url", "authorization", "description", "updated_ms")
+        parameters = _stream_params(stream)
+        values = {name: parameters[name] for name in names} | _NOT_FAILING
+        return self._update_stream(stream.stream_id, values)
+
+    def change_status(self, stream_id: str, status: StreamStatus, reason: str, at_ms: int) -> bool:
+        """Write what a receiver says of the status; a disabled stream keeps nothing. False = the stream is gone."""
+        with self._database.write() as connection:
+            said: dict[str, Any] = {"status": status, "status_reason": reason, "updated_ms": at_ms}
+            values = said | _NOT_FAILING
+            mine = EVENT_STREAMS.c.stream_id == stream_id
+            found = connection.execute(update(EVENT_STREAMS).where(mine).values(values)).rowcount > 0
+            if status == "disabled":
+                connection.execute(delete(SECURITY_EVENTS).where(SECURITY_EVENTS.c.stream_id == stream_id))
+        return found
+
+    def delete_stream(self, owner: str, stream_id: str) -> bool:
+        """Remove a stream with all that waits in it; False = *owner* has none of that id."""
+        mine = (EVENT_STREAMS.c.owner == owner, EVENT_STREAMS.c.stream_id == stream_id)
+        with self._database.write() as connection:
+            return connection.execute(delete(EVENT_STREAMS).where(*mine)).rowcount > 0
+
+    def put_subject(self, stream: EventStream, said: StreamSubject, most: int) -> bool:
+        """Write what a receiver says of a subject; False = it named *most* others already, and nothing is written."""
+        encoded = msgspec.json.encode(said.subject, order="deterministic")
+        digest = hashlib.sha256(encoded).hexdigest()
+        row = {"stream_id": stream.stream_id, "digest": digest, "owner": stream.owner, "wanted": int(said.wanted)}
+        others = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest != digest
+        with self._database.write() as connection:
+            if (
+                connection.execute(select(func.count()).select_from(STREAM_SUBJECTS).where(*others)).scalar_one()
+                >= most
+            ):
+                return False
+            connection.execute(
+                _UPSERT_SUBJECT.for_connection(connection), row | {"changed_ms": said.changed_ms, "subject": encoded}
+            )
+        return True
+
+    def list_subjects(self) -> dict[str, list[StreamSubject]]:
+        """What receivers said of subjects, by stream; the last word last."""
+        query = select(STREAM_SUBJECTS).order_by(STREAM_SUBJECTS.c.changed_ms, STREAM_SUBJECTS.c.digest)
+        subjects: dict[str, list[StreamSubject]] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(query):
+                said = StreamSubject(_subject_decoder.decode(row.subject), bool(row.wanted), row.changed_ms)
+                subjects.setdefault(row.stream_id, []).append(said)
+        return subjects
+
+    def add_verification(self, event: SecurityEvent, least_interval_ms: int) -> bool:
+        """Queue the SET that a receiver asked for; False = it asked a shorter while ago, and nothing is written."""
+        mine = EVENT_STREAMS.c.stream_id == event.stream_id
+        rested = EVENT_STREAMS.c.verified_ms <= event.queued_ms - least_interval_ms
+        with self._database.write() as connection:
+            asked = update(EVENT_STREAMS).where(mine, rested).values(verified_ms=event.queued_ms)
+            if connection.execute(asked).rowcount == 0:
+                return False
+            _insert_events(connection, [event])
+        return True
+
+    def list_underived(self, limit: int) -> list[PendingOutboxRow]:
+        """Rows of the outbox, of every kind, that nobody has looked at yet, oldest first."""
+        query = select(OUTBOX).where(OUTBOX.c.derived_ms == 0).order_by(OUTBOX.c.seq)
+        with self._database.read() as connection:
+            return [PendingOutboxRow(row.seq, codec.to_outbox(row)) for row in connection.execute(query.limit(limit))]
+
+    def add_derived(
+        self, derived: Mapping[int, Sequence[SecurityEvent]], at_ms: int, most: int, announce: AnnounceStop
+    ) -> tuple[int, list[EventStream]]:
+        """Queue what was derived from rows of the outbox, by their number, and mark them, in one transaction.
+
+        What another process derived meanwhile, and SETs for streams that are gone or disabled, are left out. A stream
+        in which more than *most* wait is disabled: what waits is dropped, and *announce* makes what says so.
+
+        Returns:
+            The number of SETs queued, and the streams that were disabled.
+        """
+        with self._database.write() as connection:
+            if not self._database.dialect.try_transaction_lock(connection, "derive"):
+                return 0, []
+            chosen = OUTBOX.c.seq.in_(list(derived)), OUTBOX.c.derived_ms == 0
+            seqs = sorted(connection.scalars(select(OUTBOX.c.seq).where(*chosen)))
+            connection.execute(update(OUTBOX).where(OUTBOX.c.seq.in_(seqs)).values(derived_ms=at_ms))
+            open_streams = set(
+                connection.scalars(select(EVENT_STREAMS.c.stream_id).where(EVENT_STREAMS.c.status != "disabled"))
+            )
+            events = [event for seq in seqs for event in derived[seq] if event.stream_id in open_streams]
+            _insert_events(connection, events)
+            full = _full_streams(connection, {event.stream_id for event in events}, most)
+            return len(events), [_disable_full(connection, row, at_ms, most, announce) for row in full]
+
+    def waiting(self, stream: EventStream, limit: int) -> list[SecurityEvent]:
+        """SETs that may leave, oldest first: all of an enabled stream; of others what tells that they were stopped."""
+        query = select(SECURITY_EVENTS).where(SECURITY_EVENTS.c.stream_id == stream.stream_id)
+        if stream.status != "enabled":
+            query = query.where(SECURITY_EVENTS.c.announces_status == 1)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(SECURITY_EVENTS.c.seq).limit(limit))
+            return [_to_event(row) for row in rows]
+
+    def settle(self, stream_id: str, jtis: Collection[str]) -> int:
+        """Remove SETs that their receiver has, or will never take; returns how many of them were there."""
+        mine = SECURITY_EVENTS.c.stream_id == stream_id, SECURITY_EVENTS.c.jti.in_(sorted(jtis))
+        if not jtis:
+            return 0
+        with self._database.write() as connection:
+            return connection.execute(delete(SECURITY_EVENTS).where(*mine)).rowcount
+
+    def list_push_due(self, now_ms: int) -> list[EventStream]:
+        """Streams to which something is to be pushed now."""
+        may_leave = or_(EVENT_STREAMS.c.status == "enabled", SECURITY_EVENTS.c.announces_status == 1)
+        something = exists().where(SECURITY_EVENTS.c.stream_id == EVENT_STREAMS.c.stream_id, may_leave)
+        due = (
+            EVENT_STREAMS.c.method == PUSH_METHOD,
+            EVENT_STREAMS.c.next_push_ms <= now_ms,
+            something,
+        )
+        with self._database.read() as connection:
+            return [_to_stream(row) for row in connection.execute(select(EVENT_STREAMS).where(*due))]
+
+    def record_push_failure(self, stream: EventStream, at_ms: int, next_ms: int) -> bool:
+        """Count a failed push and write when to try again; False = the receiver changed its stream meanwhile."""
+        values = {
+            "failures": stream.failures + 1,
+            "failing_since_ms": stream.failing_since_ms or at_ms,
+            "next_push_ms": next_ms,
+        }
+        return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
+
+    def record_push_success(self, stream_id: str) -> None:
+        """Write that the receiver answers again."""
+        self._update_stream(stream_id, _NOT_FAILING)
+
+    def pause_failing(self, stream: EventStream, reason: str, at_ms: int) -> bool:
+        """Pause a stream that nobody takes; False = the receiver changed it meanwhile, and nothing is written."""
+        values = {"status": "paused", "status_reason": reason, "updated_ms": at_ms}
+        return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
+
+    def figures(self) -> StreamFigures:
+        """What metrics tell of all streams."""
+        by_status = select(EVENT_STREAMS.c.status, func.count()).group_by(EVENT_STREAMS.c.status)
+        waiting = select(func.count(), func.min(SECURITY_EVENTS.c.queued_ms)).select_from(SECURITY_EVENTS)
+        with self._database.read() as connection:
+            streams = {status: count for status, count in connection.execute(by_status)}
+            count, oldest = connection.execute(waiting).one()
+        return StreamFigures(streams, count, oldest or 0)
+
+    def _update_stream(self, stream_id: str, values: Mapping[str, Any], unchanged_since: int | None = None) -> bool:
+        conditions = [EVENT_STREAMS.c.stream_id == stream_id]
+        if unchanged_since is not None:
+            conditions.append(EVENT_STREAMS.c.updated_ms == unchanged_since)
+        with self._database.write() as connection:
+            return connection.execute(update(EVENT_STREAMS).where(*conditions).values(values)).rowcount > 0
+
+
+_NOT_FAILING: dict[str, Any] = {"failures": 0, "failing_since_ms": 0, "next_push_ms": 0}
+
+
+def _insert_events(connection: Connection, events: Sequence[SecurityEvent]) -> None:
+    if events:
+        connection.execute(_INSERT_EVENT.for_connection(connection), [_event_params(event) for event in events])
+
+
+def _full_streams(connection: Connection, stream_ids: Collection[str], most: int) -> Sequence[AnyRow]:
+    count = (
+        select(SECURITY_EVENTS.c.stream_id)
+        .where(SECURITY_EVENTS.c.stream_id.in_(sorted(stream_ids)))
+        .group_by(SECURITY_EVENTS.c.stream_id)
+        .having(func.count() > most)
+    )
+    return connection.execute(select(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id.in_(count))).all()
+
+
+def _disable_full(connection: Connection, row: AnyRow, at_ms: int, most: int, announce: AnnounceStop) -> EventStream:
+    """Disable a stream whose receiver is far behind; it is told why, and nothing else is left in the queue."""
+    reason = f"more than {most} SETs waited for the receiver; they were dropped"
+    values = {"status": "disabled", "status_reason": reason, "updated_ms": at_ms}
+    connection.execute(update(EVENT_STREAMS).where(EVENT_STREAMS.c.stream_id == row.stream_id).values(values))
+    connection.execute(delete(SECURITY_EVENTS).where(SECURITY_EVENTS.c.stream_id == row.stream_id))
+    stream = msgspec.structs.replace(_to_stream(row), status="disabled", status_reason=reason, updated_ms=at_ms)
+    _insert_events(connection, [announce(stream)])
+    return stream
+
+
+def _stream_params(stream: EventStream) -> dict[str, Any]:
+    plain = {name: getattr(stream, name) for name in _STREAM_PLAIN}
+    return plain | {"events_requested": msgspec.json.encode(stream.events_requested)}
+
+
+def _to_stream(row: AnyRow) -> EventStream:
+    values = row._mapping
+    plain = {name: values[name] for name in _STREAM_PLAIN}
+    return EventStream(events_requested=_types_decoder.decode(values["events_requested"]), **plain)
+
+
+def _event_params(event: SecurityEvent) -> dict[str, Any]:
+    params = msgspec.structs.asdict(event)
+    return params | {
+        "agent_key": codec.to_signed(event.agent_key),
+        "announces_status": int(event.announces_status),
+    }
+
+
+def _to_event(row: AnyRow) -> SecurityEvent:
+    return SecurityEvent(
+        row.stream_id,
+        row.jti,
+        row.claims,
+        row.queued_ms,
+        codec.to_unsigned(row.agent_key),
+        row.tenant,
+        bool(row.announces_status),
+    )

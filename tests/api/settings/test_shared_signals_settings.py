@@ -1,0 +1,58 @@
+"""Settings of shared signals: which hosts may be called, and what does not go together."""
+
+from __future__ import annotations
+
+import pytest
+from trustwatch.api.settings.access_settings import CallerSettings
+from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
+
+
+@pytest.mark.parametrize(
+    ("url", "may"),
+    [
+        ("https://rp.example/events", True),
+        ("https://RP.example:8443/events", True),
+        ("https://a.partner.example/", True),
+        ("http://127.0.0.1:9/events", True),
+        ("http://rp.example/events", False),
+        ("https://partner.example/", False),
+        ("https://evil-partner.example/", False),
+        ("https://rp.example.evil.example/", False),
+        ("https://rp.example@evil.example/", False),
+        ("https://169.254.169.254/", False),
+        ("https://[::1]/", False),
+        ("file:///etc/passwd", False),
+        ("", False),
+        ("https://[", False),
+    ],
+)
+def test_hosts_of_receivers(url: str, may: bool) -> None:
+    """A name, all below one, and plain http to this machine alone, where that is named."""
+    settings = SharedSignalsSettings(push_hosts=("rp.example", "*.partner.example", "127.0.0.1"))
+
+    assert settings.may_push_to(url) == may
+    assert not SharedSignalsSettings().may_push_to(url)
+
+
+@pytest.mark.parametrize("issuer", ["http://rp.example", "https://rp.example/", "https://rp.example?x=1", "rp.example"])
+def test_issuers_that_can_not_be(issuer: str) -> None:
+    """https, without query, fragment and a slash at its end."""
+    with pytest.raises(ValueError, match="`issuer`"):
+        SharedSignalsSettings(issuer=issuer)
+
+
+def test_several_machines_need_one_folder_of_keys() -> None:
+    """Else each would sign with keys that the others do not publish."""
+    kafka = KafkaSettings(bootstrap_servers=("127.0.0.1:9",))
+    with pytest.raises(ValueError, match="key_dir"):
+        Settings(kafka=kafka, shared_signals=SharedSignalsSettings(enabled=True))
+    assert Settings(kafka=kafka, shared_signals=SharedSignalsSettings()).distributed
+
+
+def test_audiences_are_those_of_callers() -> None:
+    """A misspelt name would never count."""
+    caller = CallerSettings(name="soc", client_id="soc", tenants=("acme",), issuers=("*",))
+    with pytest.raises(ValueError, match="'sox'"):
+        Settings(callers=(caller,), shared_signals=SharedSignalsSettings(audiences={"sox": "https://soc.example"}))

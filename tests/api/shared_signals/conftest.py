@@ -1,0 +1,89 @@
+"""A service that transmits, with the work behind the routes played by the test, and receivers of it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from trustwatch.api.settings.service_settings import ListenSettings
+from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
+from trustwatch.api.shared_signals.transmitter import SharedSignalsTransmitter
+from trustwatch.api.shared_signals.transmitter_context import TransmitterContext
+from trustwatch.scoring.records.commits import OutboxRow
+
+from ...support.shared_signals import Receiver, SetReceiver
+
+PUBLIC = "https://trust.example"
+
+
+class Transmitter:
+    """The service, what is committed to it, and the work that follows."""
+
+    def __init__(self, site: Any) -> None:
+        self.site = site
+        services = site.app.app.state.services
+        self.context: TransmitterContext = services.get(TransmitterContext)
+        self.now_s = 0.0
+        self.work = SharedSignalsTransmitter(
+            self.context,
+            site.store,
+            site.policy,
+            lambda: int(site.clock() * 1000),
+            lambda: self.now_s,
+            random.Random(1),
+        )
+
+    def commit(self, *rows: OutboxRow) -> None:
+        """Have decisions announced, and what follows from them done."""
+        self.site.store.outbox.enqueue(rows)
+        self.step()
+
+    def step(self) -> None:
+        """All that is due now, pushes included."""
+        self.now_s += 10.0
+        self.site.wait(self.work.drain())
+
+    def receiver(self, client: str = "gateway", *scopes: str, path: str = "/.well-known/ssf-configuration") -> Receiver:
+        """A third party with a token of that client."""
+        return Receiver(self.site.client, self.site.token(client, *(scopes or ("ssf.manage",))), path)
+
+
+@pytest.fixture
+def transmit(new_site: Callable[..., Any]) -> Iterator[Callable[..., Transmitter]]:
+    """Makes a transmitter with further settings."""
+    made: list[Transmitter] = []
+
+    def make(issuer: str | None = None, **settings: Any) -> Transmitter:
+        given = {"push_hosts": ("127.0.0.1",), "poll_wait_s": 2.0, **settings}
+        part = SharedSignalsSettings(enabled=True, issuer=issuer, **given)
+        made.append(Transmitter(new_site(shared_signals=part, listen=ListenSettings(public_url=PUBLIC))))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.site.wait(one.work.close())
+
+
+@pytest.fixture
+def receiver_of_pushes() -> Iterator[SetReceiver]:
+    """An HTTP server on loopback."""
+    made = SetReceiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], Any]], Any]:
+    """The first true answer of a function."""
+
+    def wait(ask: Callable[[], Any], within_s: float = 10.0) -> Any:
+        deadline = time.monotonic() + within_s
+        while not (found := ask()):
+            assert time.monotonic() < deadline, "it did not come to pass"
+            time.sleep(0.01)
+        return found
+
+    return wait

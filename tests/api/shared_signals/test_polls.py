@@ -1,0 +1,300 @@
+"""Delivery by poll (RFC 8936): what waits comes until it is acknowledged, and never after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from trustwatch.scoring.delivery.shared_signals.event_types import (
+    RISK_LEVEL_CHANGE,
+    SESSION_REVOKED,
+    STREAM_UPDATED,
+    VERIFICATION,
+)
+from trustwatch.scoring.records.agents import AgentEdge
+from trustwatch.scoring.records.commits import Commit, Position
+
+from ...support.shared_signals import announced
+
+Transmit = Callable[..., Any]
+Until = Callable[[Callable[[], Any]], Any]
+PRINCIPALS = (("bob", 5_000), ("ann", 1_000))
+"""Whom the agent acts for, and how long ago it did last, ms."""
+
+
+@pytest.fixture
+def transmitter(transmit: Transmit) -> Any:
+    return transmit()
+
+
+@pytest.fixture
+def receiver(transmitter: Any) -> Any:
+    return transmitter.receiver()
+
+
+def events(sets: list[dict[str, Any]]) -> list[str]:
+    """Last word of each event's type."""
+    return [next(iter(claims["events"])).rpartition("/")[2] for claims in sets]
+
+
+def test_a_revocation_is_told_in_the_order_of_the_table(transmitter: Any, receiver: Any) -> None:
+    """One event in each SET, the same `txn`, times of the event and of the SET."""
+    stream = receiver.create()
+    transmitter.commit(announced(1, 4, 1))
+    sets = receiver.sets(stream)
+
+    assert events(sets) == [
+        "risk-level-change",
+        "session-revoked",
+        "anomalous-behavior-detected",
+        "workload-compromised",
+    ]
+    assert {claims["txn"] for claims in sets} == {"d-1"}
+    assert {claims["iat"] for claims in sets} == {1_764_000_000}
+    assert {claims["toe"] for claims in sets} == {1_764_000_000}
+    assert len({claims["jti"] for claims in sets}) == 4
+    assert sets[0]["sub_id"] == {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
+
+
+def test_streams_get_what_they_asked_for_of_the_tenants_they_may_see(transmitter: Any) -> None:
+    """And nothing that was decided before they were there."""
+    transmitter.commit(announced(0))
+    transmitter.site.clock.now += 0.001
+    acme, globex, both = (transmitter.receiver(name) for name in ("gateway", "globex", "all"))
+    streams = [one.create((SESSION_REVOKED,)) for one in (acme, globex, both)]
+    transmitter.site.clock.now += 1
+    rows = [announced(1500 + number, tenant=tenant) for number, tenant in enumerate(("acme", "globex"))]
+    transmitter.commit(*rows)
+
+    heard = [
+        [claims["txn"] for claims in one.sets(stream)]
+        for one, stream in zip((acme, globex, both), streams, strict=True)
+    ]
+    assert heard == [["d-1500"], ["d-1501"], ["d-1500", "d-1501"]]
+
+
+def test_poll_only_then_acknowledge(transmitter: Any, receiver: Any) -> None:
+    """POLL_ONLY, POLL_AND_ACK, ACK_ONLY of the test plan: unacknowledged SETs come again as they were."""
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    transmitter.commit(*(announced(number) for number in range(3)))
+    first = receiver.poll(stream).json()["sets"]
+    again = receiver.poll(stream).json()["sets"]
+    assert list(first) == list(again)
+    assert len(first) == 3
+
+    jtis = list(first)
+    acked = receiver.poll(stream, ack=jtis[:1], maxEvents=1).json()
+    assert list(acked["sets"]) == jtis[1:2]
+    assert acked["moreAvailable"] is True
+    only = receiver.poll(stream, ack=jtis[1:2], maxEvents=0).json()
+    assert only["sets"] == {}
+    left = receiver.poll(stream, ack=["of nobody"], maxEvents=1).json()
+    assert list(left["sets"]) == jtis[2:]
+    assert "moreAvailable" not in left
+    assert receiver.poll(stream, ack=jtis).json() == {"sets": {}}
+    assert transmitter.context.outcomes == {"queued": 3, "acknowledged": 3}
+
+
+def test_what_a_receiver_refuses_does_not_come_again(transmitter: Any, receiver: Any) -> None:
+    """`setErrs`; counted."""
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    transmitter.commit(announced())
+    (claims,) = receiver.sets(stream)
+    errors = {claims["jti"]: {"err": "invalid_state", "description": "not mine"}}
+
+    assert receiver.poll(stream, setErrs=errors).json() == {"sets": {}}
+    assert transmitter.context.outcomes["failed"] == 1
+
+
+def test_a_restart_derives_nothing_twice(transmitter: Any, receiver: Any) -> None:
+    """The mark on the row and the SETs are one transaction: not even what was acknowledged comes again."""
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    transmitter.commit(announced())
+    (claims,) = receiver.sets(stream)
+    receiver.poll(stream, ack=[claims["jti"]])
+    transmitter.commit(announced())  # the same row: its key is known
+
+    assert receiver.sets(stream) == []
+
+
+def test_a_long_poll_waits_for_what_comes(transmitter: Any, receiver: Any, until: Until) -> None:
+    """`{}` waits; it answers as soon as there is something, and with nothing after a while."""
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(receiver.sets, stream, returnImmediately=False)
+        until(lambda: transmitter.context.waiting_polls)
+        transmitter.commit(announced())
+        (claims,) = waiting.result(5)
+        waiting = pool.submit(receiver.poll, stream, ack=[claims["jti"]], returnImmediately=False)
+        until(lambda: transmitter.context.waiting_polls)
+        assert not waiting.done()
+        transmitter.site.clock.now += 3
+        assert waiting.result(5).json() == {"sets": {}}
+
+
+def test_nobody_waits_when_the_service_ends(transmit: Transmit, until: Until) -> None:
+    """A long poll would hold its end up."""
+    transmitter = transmit(poll_wait_s=60.0)
+    receiver = transmitter.receiver()
+    stream = receiver.create()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(receiver.poll, stream, returnImmediately=False)
+        until(lambda: transmitter.context.waiting_polls)
+        transmitter.site.inside(transmitter.context.close)
+        assert waiting.result(5).json() == {"sets": {}}
+
+
+def test_polls_beyond_the_bound_do_not_wait(transmit: Transmit, until: Until) -> None:
+    """Connections that wait are bounded."""
+    transmitter = transmit(max_polls=1, poll_wait_s=1.0)
+    receiver = transmitter.receiver()
+    streams = [receiver.create(), receiver.create()]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(receiver.poll, streams[0], returnImmediately=False)
+        until(lambda: transmitter.context.waiting_polls)
+        assert receiver.poll(streams[1], returnImmediately=False).json() == {"sets": {}}
+        assert not first.done()
+        transmitter.site.clock.now += 3
+        assert first.result(5).status_code == 200
+
+
+def test_polls_that_can_not_be_read(receiver: Any) -> None:
+    """400, and nothing is acknowledged."""
+    stream = receiver.create()
+    for body in (
+        {"maxEvents": -1},
+        {"maxEvents": "ten"},
+        {"ack": "one"},
+        {"ack": [7]},
+        {"setErrs": {"j": "bad"}},
+    ):
+        assert receiver.poll(stream, **body).status_code == 400, body
+
+
+def test_paused_streams_keep_and_disabled_ones_do_not(transmitter: Any, receiver: Any) -> None:
+    """Nothing is told while it is paused, in order afterwards; while it is disabled nothing is queued."""
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+
+    def say(status: str) -> None:
+        body = {"stream_id": stream["stream_id"], "status": status}
+        assert receiver.ask("POST", "status_endpoint", body).status_code == 200
+
+    say("paused")
+    transmitter.commit(announced(1), announced(2))
+    assert receiver.sets(stream) == []
+    say("enabled")
+    assert [claims["txn"] for claims in receiver.sets(stream)] == ["d-1", "d-2"]
+    say("disabled")
+    transmitter.commit(announced(3))
+    assert receiver.ask("POST", "verification_endpoint", {"stream_id": stream["stream_id"]}).status_code == 204
+    assert receiver.sets(stream) == []
+    say("enabled")
+    assert receiver.sets(stream) == []
+    transmitter.commit(announced(4))
+    assert [claims["txn"] for claims in receiver.sets(stream)] == ["d-4"]
+
+
+def test_a_receiver_that_never_comes_is_bounded(transmit: Transmit) -> None:
+    """Its stream is disabled, what waits is dropped, and it is told why; others are not touched."""
+    transmitter = transmit(max_waiting=10)
+    dead, alive = transmitter.receiver(), transmitter.receiver("trusted")
+    left, followed = dead.create((RISK_LEVEL_CHANGE,)), alive.create((RISK_LEVEL_CHANGE,))
+    for number in range(12):
+        transmitter.commit(announced(number))
+        alive.poll(followed, ack=[claims["jti"] for claims in alive.sets(followed)])
+    (claims,) = dead.sets(left)
+
+    assert claims["events"][STREAM_UPDATED]["status"] == "disabled"
+    assert "10 SETs" in claims["events"][STREAM_UPDATED]["reason"]
+    assert claims["sub_id"] == {"format": "opaque", "id": left["stream_id"]}
+    status = dead.ask("GET", "status_endpoint", stream_id=left["stream_id"]).json()
+    assert (status["status"], "10 SETs" in status["reason"]) == ("disabled", True)
+    assert transmitter.context.outcomes["acknowledged"] == 12
+    assert transmitter.context.outcomes["disabled"] == 1
+
+
+def test_the_principal_is_named_where_the_operator_wants_it(transmit: Transmit) -> None:
+    """`complex`: the agent as application, and whom it acted for last as user."""
+    transmitter = transmit(subject="complex")
+    store, now = transmitter.site.store, int(transmitter.site.clock.now * 1000)
+    start = store.partitions.claim(0)
+    edges = [AgentEdge("acme", "https://as.example", "acts_for", "bot", name, 1, now - age) for name, age in PRINCIPALS]
+    store.commit(Commit(start, Position(0, start.epoch, 1), [], [], [], [], edges=edges))
+    receiver = transmitter.receiver()
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    transmitter.commit(announced())
+    (claims,) = receiver.sets(stream)
+
+    assert claims["sub_id"]["format"] == "complex"
+    assert claims["sub_id"]["user"]["sub"] == "ann"
+
+
+def test_figures(transmitter: Any, receiver: Any) -> None:
+    """What Prometheus gets."""
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    receiver.create()
+    receiver.ask("POST", "status_endpoint", {"stream_id": stream["stream_id"], "status": "paused"})
+    transmitter.commit(announced())
+    transmitter.site.clock.now += 3
+    transmitter.step()
+    lines = transmitter.site.client.get("/metrics").text.splitlines()
+
+    assert 'trustwatch_event_streams{status="paused"} 1.0' in lines
+    assert 'trustwatch_event_streams{status="enabled"} 1.0' in lines
+    assert "trustwatch_security_events_waiting 5.0" in lines
+    assert "trustwatch_security_events_oldest_seconds 3.0" in lines
+    assert 'trustwatch_security_events_total{outcome="queued"} 5.0' in lines
+
+
+def test_a_verification_comes_through_a_long_poll(transmitter: Any, receiver: Any, until: Until) -> None:
+    """Asked for while somebody waits."""
+    stream = receiver.create()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(receiver.sets, stream, returnImmediately=False)
+        until(lambda: transmitter.context.waiting_polls)
+        receiver.ask("POST", "verification_endpoint", {"stream_id": stream["stream_id"], "state": "s"})
+        assert waiting.result(5)[0]["events"] == {VERIFICATION: {"state": "s"}}
+
+
+def test_what_a_person_orders_is_told(transmitter: Any, receiver: Any) -> None:
+    """A pin and its end; in between what is measured is an anomaly, and no change. One that replaces another holds."""
+    site = transmitter.site
+    stream = receiver.create()
+
+    def order(what: str, **body: str) -> None:
+        query = {"tenant": "acme", "issuer": "https://as.example"}
+        answer = site.client.post(
+            f"/v1/agents/bot/{what}", params=query, json={"why": "x", **body}, headers=site.auth("all")
+        )
+        assert answer.is_success, answer.text
+        site.clock.now += 1
+        transmitter.step()
+
+    def told() -> list[tuple[str, str]]:
+        sets = receiver.sets(stream)
+        receiver.poll(stream, ack=[claims["jti"] for claims in sets])
+        return [(event, str(members.get("trustwatch_level", ""))) for event, members in map(event_of, sets)]
+
+    order("pin", level="critical")
+    assert told() == [("risk-level-change", "critical"), ("session-revoked", ""), ("workload-compromised", "")]
+    transmitter.commit(announced(2000, 3, 1))
+    assert told() == [("anomalous-behavior-detected", "")]
+    order("pin", level="medium")
+    assert told() == [("risk-level-change", "medium")]
+    order("unpin")
+    assert told() == [("risk-level-change", "unknown")]
+    order("pin", level="high")
+    assert told() == [("risk-level-change", "high")]
+    site.clock.now += 5_000  # the pin's hour is over, and that of the receiver's token
+    receiver.headers = site.auth("gateway", "ssf.manage")
+    site.wait(site.guard.approval_workflow.synchronise())
+    transmitter.step()
+    assert told() == [("risk-level-change", "unknown")]
+
+
+def event_of(claims: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Last word of the event's type, and its members."""
+    ((event_type, members),) = claims["events"].items()
+    return event_type.rpartition("/")[2], members

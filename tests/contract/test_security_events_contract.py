@@ -1,0 +1,178 @@
+"""What every store promises of streams of security event tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.records.security_events import (
+    POLL_METHOD,
+    PUSH_METHOD,
+    EventStream,
+    SecurityEvent,
+    StreamSubject,
+)
+from trustwatch.scoring.store.security_event_store import StreamFigures
+from trustwatch.scoring.store.sql_store import SqlStore
+
+NOW = 1_764_000_000_000
+STREAM = EventStream("s1", "gateway", "aud", NOW, NOW, ("urn:a", "urn:b"), POLL_METHOD, "", "", "mine")
+PUSHED = msgspec.structs.replace(STREAM, stream_id="p1", method=PUSH_METHOD, endpoint_url="https://rp.example/")
+
+
+def event(jti: str, stream_id: str = "s1", **more: object) -> SecurityEvent:
+    return SecurityEvent(stream_id, jti, b'{"jti": "' + jti.encode() + b'"}', NOW, 2**64 - 5, "acme", **more)
+
+
+def stopped(stream: EventStream) -> SecurityEvent:
+    return event(f"stopped-{stream.stream_id}", stream.stream_id, announces_status=True)
+
+
+def derive(store: SqlStore, derived: dict[int, Sequence[SecurityEvent]], most: int = 100) -> int:
+    return store.security_events.add_derived(derived, NOW + 1, most, stopped)[0]
+
+
+def jtis(store: SqlStore, stream: EventStream = STREAM) -> list[str]:
+    return [one.jti for one in store.security_events.waiting(stream, 100)]
+
+
+@pytest.fixture
+def seqs(store: SqlStore) -> list[int]:
+    """Three rows of the outbox, and two streams."""
+    store.outbox.enqueue([OutboxRow(f"alert-{number}", "alert", "", b"{}", NOW) for number in range(3)])
+    assert all(store.security_events.add_stream(stream, 10) for stream in (STREAM, PUSHED))
+    return [pending.seq for pending in store.security_events.list_underived(10)]
+
+
+def test_streams_come_back_as_they_were_written(store: SqlStore, seqs: list[int]) -> None:
+    """By owner; what a receiver changes, and nothing else of it."""
+    streams = store.security_events
+    assert streams.list_streams("gateway") == [PUSHED, STREAM]
+    assert streams.list_streams("other") == []
+    assert streams.find_stream("gateway", "s1") == STREAM
+    assert streams.find_stream("other", "s1") is None
+    assert not streams.add_stream(msgspec.structs.replace(STREAM, stream_id="s2"), 2)
+    assert streams.add_stream(msgspec.structs.replace(STREAM, stream_id="s2", owner="other"), 2)
+
+    changed = msgspec.structs.replace(STREAM, events_requested=(), description="", updated_ms=NOW + 1)
+    assert streams.change_configuration(changed)
+    assert streams.get_stream("s1") == changed
+    assert not streams.change_configuration(msgspec.structs.replace(STREAM, stream_id="gone"))
+    assert not streams.delete_stream("other", "s1")
+    assert streams.delete_stream("gateway", "s1")
+    assert streams.get_stream("s1") is None
+
+
+def test_a_row_is_derived_from_once(store: SqlStore, seqs: list[int]) -> None:
+    """Whoever does it again, or at the same time, adds nothing: not even what was settled meanwhile."""
+    both = {seqs[0]: [event("a"), event("a", "p1")], seqs[1]: [event("b"), event("b", "gone")]}
+    assert derive(store, both) == 3
+    assert [pending.seq for pending in store.security_events.list_underived(10)] == seqs[2:]
+    assert store.security_events.settle("s1", ["a", "unknown"]) == 1
+    assert derive(store, both) == 0
+
+    assert jtis(store) == ["b"]
+    assert jtis(store, PUSHED) == ["a"]
+    assert store.security_events.waiting(STREAM, 1) == [event("b")]
+
+
+def test_nothing_is_left_of_a_stream_that_is_deleted(store: SqlStore, seqs: list[int]) -> None:
+    """Neither SETs nor subjects."""
+    derive(store, {seqs[0]: [event("a")]})
+    store.security_events.put_subject(STREAM, StreamSubject({"format": "opaque", "id": "x"}, True, NOW), 10)
+    store.security_events.delete_stream("gateway", "s1")
+
+    assert jtis(store) == []
+    assert store.security_events.list_subjects() == {}
+
+
+def test_a_full_stream_is_disabled_and_says_so(store: SqlStore, seqs: list[int]) -> None:
+    """What waits in it is dropped; other streams stay."""
+    derived = {seqs[0]: [event(f"{number}") for number in range(4)] + [event("x", "p1")]}
+    queued, full = store.security_events.add_derived(derived, NOW + 1, 3, stopped)
+    found = store.security_events.get_stream("s1")
+
+    assert queued == 5
+    assert full == [found]
+    assert found is not None
+    assert (found.status, found.updated_ms) == ("disabled", NOW + 1)
+    assert jtis(store, found) == ["stopped-s1"]
+    assert jtis(store, PUSHED) == ["x"]
+    assert derive(store, {seqs[1]: [event("later")]}) == 0
+
+
+def test_statuses(store: SqlStore, seqs: list[int]) -> None:
+    """Paused keeps, disabled does not."""
+    derive(store, {seqs[0]: [event("a")]})
+    streams = store.security_events
+    assert streams.change_status("s1", "paused", "why", NOW + 2)
+    paused = streams.get_stream("s1")
+    assert paused is not None
+    assert (paused.status_reason, jtis(store, paused)) == ("why", [])
+    assert derive(store, {seqs[1]: [event("b")]}) == 1
+    assert streams.change_status("s1", "enabled", "", NOW + 3)
+    assert jtis(store) == ["a", "b"]
+    assert streams.change_status("s1", "disabled", "", NOW + 4)
+    assert jtis(store) == []
+    assert not streams.change_status("gone", "enabled", "", NOW)
+
+
+def test_pushes_are_put_off(store: SqlStore, seqs: list[int]) -> None:
+    """Until they succeed; a receiver that changed its stream meanwhile is tried anew."""
+    streams = store.security_events
+    assert streams.list_push_due(NOW) == []
+    derive(store, {seqs[0]: [event("a"), event("a", "p1")]})
+    assert streams.list_push_due(NOW) == [PUSHED]
+    assert streams.record_push_failure(PUSHED, NOW, NOW + 1000)
+    assert streams.list_push_due(NOW + 999) == []
+    (due,) = streams.list_push_due(NOW + 1000)
+    assert (due.failures, due.failing_since_ms) == (1, NOW)
+
+    assert streams.change_configuration(msgspec.structs.replace(due, updated_ms=NOW + 5))
+    assert not streams.record_push_failure(due, NOW, NOW + 10**6)
+    assert not streams.pause_failing(due, "late", NOW)
+    (anew,) = streams.list_push_due(NOW)
+    assert anew.failures == 0
+    assert streams.pause_failing(anew, "dead", NOW + 6)
+    assert streams.list_push_due(NOW + 10**9) == []
+
+
+def test_what_was_said_of_a_subject_last(store: SqlStore, seqs: list[int]) -> None:
+    """One row for a subject, however its members stand."""
+    bot, other = {"format": "iss_sub", "iss": "i", "sub": "bot"}, {"format": "opaque", "id": "x"}
+    turned = dict(reversed(bot.items()))
+    streams = store.security_events
+    assert streams.put_subject(STREAM, StreamSubject(bot, False, NOW), 2)
+    assert streams.put_subject(STREAM, StreamSubject(other, True, NOW + 1), 2)
+    assert streams.put_subject(STREAM, StreamSubject(turned, True, NOW + 2), 2)
+    assert not streams.put_subject(STREAM, StreamSubject({"format": "opaque", "id": "y"}, True, NOW), 2)
+
+    said = streams.list_subjects()["s1"]
+    assert [(one.subject, one.wanted) for one in said] == [(other, True), (bot, True)]
+
+
+def test_verifications_rest(store: SqlStore, seqs: list[int]) -> None:
+    """One is refused that comes too soon, or for a stream that is gone."""
+    streams = store.security_events
+    first = msgspec.structs.replace(event("v1"), agent_key=0, tenant="")
+    assert streams.add_verification(first, 1000)
+    assert not streams.add_verification(msgspec.structs.replace(first, jti="v2", queued_ms=NOW + 999), 1000)
+    assert streams.add_verification(msgspec.structs.replace(first, jti="v3", queued_ms=NOW + 1000), 1000)
+    assert not streams.add_verification(msgspec.structs.replace(first, stream_id="gone"), 0)
+    assert jtis(store) == ["v1", "v3"]
+    assert streams.figures() == StreamFigures({"enabled": 2}, 2, NOW)
+
+
+def test_one_process_transmits(store: SqlStore) -> None:
+    """The other one of a shared database takes over when it ends; a file has one service."""
+    first = store.database.acquire_leader_lock("transmitter")
+    assert first is not None
+    first.ensure_held()
+    shared = store.database.engine.dialect.name == "postgresql"
+    assert (store.database.acquire_leader_lock("transmitter") is None) == shared
+    first.release()
+    taken = store.database.acquire_leader_lock("transmitter")
+    assert taken is not None
+    taken.release()

@@ -1,0 +1,150 @@
+"""What tests of shared signals share: announced decisions, a receiver of pushes, and one that polls."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import jwt
+from jwt import PyJWKSet
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
+from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED
+from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
+
+from .console_records import decision_of, row_of
+
+POLICY = {"allow": True, "revoke": False}
+REVOKING = {"allow": False, "revoke": True}
+SERVICE = "https://trust.example"
+Answer = tuple[int, bytes]
+
+
+def announced(number: int = 1, level: int = 4, before: int = 1, *, revokes: bool = True, **more: Any) -> OutboxRow:
+    """The outbox row of the decision *number*, as a commit writes it. `agent_id` and `tenant` name the agent."""
+    agent = row_of(more.pop("agent_id", "bot"), more.pop("tenant", "acme"), level)
+    return build_alert_row(decision_of(agent, number, before, **more), REVOKING if revokes else POLICY, SERVICE)
+
+
+class SetReceiver:
+    """Takes pushes (RFC 8935): answers as told, then 202, and keeps what it got."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.answers: list[Answer] = []
+        self.got: list[tuple[dict[str, str], str]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/events"
+
+    def _handler(receiver) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                receiver.go.wait(5)
+                receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                status, text = receiver.answers.pop(0) if receiver.answers else (202, b"")
+                self.send_response(status)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        return Handler
+
+    def refuse(self, code: str) -> None:
+        """Answer the next push with a SET error."""
+        self.answers.append((400, json.dumps({"err": code, "description": "so it is"}).encode()))
+
+    @property
+    def tokens(self) -> list[str]:
+        """SETs in the order in which they came."""
+        return [token for _, token in self.got]
+
+    def close(self) -> None:
+        self.go.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Receiver:
+    """Manages and polls streams over HTTP as a third party does: from the metadata alone.
+
+    Args:
+        client: of the service, whose base URL stands for the host that the metadata names.
+        token: access token with `ssf.manage`.
+    """
+
+    def __init__(
+        self, client: httpx2.Client, token: str, metadata_path: str = "/.well-known/ssf-configuration"
+    ) -> None:
+        self.client = client
+        self.headers = {"authorization": f"Bearer {token}"}
+        answer = client.get(metadata_path)
+        answer.raise_for_status()
+        self.metadata: dict[str, Any] = answer.json()
+
+    def path(self, name: str) -> str:
+        """Path of an endpoint."""
+        return urlsplit(self.metadata[name]).path
+
+    def ask(self, method: str, endpoint: str, body: Any = None, **params: str) -> httpx2.Response:
+        """A request to an endpoint of the metadata; *body* is JSON, or bytes as they are."""
+        content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        return self.client.request(
+            method, self.path(endpoint), content=content, params=params or None, headers=self.headers
+        )
+
+    def create(self, events: tuple[str, ...] = EVENTS_SUPPORTED, **members: Any) -> dict[str, Any]:
+        """A new stream; by poll unless `delivery` says otherwise."""
+        body = {"events_requested": list(events), "delivery": {"method": POLL_METHOD}, **members}
+        answer = self.ask("POST", "configuration_endpoint", body)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    def create_push(self, url: str, authorization: str = "", **members: Any) -> dict[str, Any]:
+        """A new stream that is pushed to *url*."""
+        delivery = {"method": PUSH_METHOD, "endpoint_url": url}
+        more = {"authorization_header": authorization} if authorization else {}
+        return self.create(delivery=delivery | more, **members)
+
+    def poll(self, stream: dict[str, Any], **members: Any) -> httpx2.Response:
+        """One poll; returns at once unless it says otherwise."""
+        body = {"returnImmediately": True, **members}
+        path = urlsplit(stream["delivery"]["endpoint_url"]).path
+        return self.client.post(path, json=body, headers=self.headers)
+
+    def sets(self, stream: dict[str, Any], **members: Any) -> list[dict[str, Any]]:
+        """Claims of the SETs of one poll, verified, in order."""
+        answer = self.poll(stream, **members)
+        assert answer.status_code == 200, answer.text
+        return [self.verified(token, stream) for token in answer.json()["sets"].values()]
+
+    def verified(self, token: str, stream: dict[str, Any]) -> dict[str, Any]:
+        """Claims of a SET that holds what RFC 8417 and the CAEP interoperability profile ask, by the JWKS alone."""
+        keys = PyJWKSet.from_dict(self.client.get(self.path("jwks_uri")).json())
+        header = jwt.get_unverified_header(token)
+        assert (header["typ"], header["alg"]) == ("secevent+jwt", "RS256")
+        options: Any = {"require": ["iss", "iat", "jti"], "verify_iat": False}
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            keys[header["kid"]].key,
+            algorithms=["RS256"],
+            audience=stream["aud"],
+            issuer=self.metadata["issuer"],
+            options=options,
+        )
+        assert not {"sub", "exp"} & claims.keys()
+        assert len(claims["events"]) == 1
+        assert claims["sub_id"]["format"]
+        return claims
