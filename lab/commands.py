@@ -42,8 +42,3 @@ def lab_command(
     if any(book.error for book in runs):
         raise typer.Exit(1)
     print_message(f"executed copies: {run.absolute()}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add `lab` to the command line."""
-    app.command("lab")(lab_command)

@@ -188,11 +188,3 @@ def _send_intervention(
     print_message(
         f"{result['kind']} of {result['agent_id']} is {result['status']}: {what}, until {result['expires_at']}"
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add `pin`, `unpin`, `blast-radius`, `approvals` to the command line."""
-    app.command("pin")(pin)
-    app.command("unpin")(unpin)
-    app.command("blast-radius")(blast_radius)
-    app.add_typer(approvals_app)

@@ -102,10 +102,3 @@ def release(
     service = ServiceClient(url, token)
     service.post(f"/v1/agents/{quote(agent, safe='')}/release", {"note": note}, tenant=tenant, issuer=issuer)
     print_message(f"{agent} is being released; `trustwatch explain` shows when it is")
-
-
-def register(app: typer.Typer) -> None:
-    """Add `agents`, `explain`, `release` to the command line."""
-    app.command("agents")(agents)
-    app.command("explain")(explain)
-    app.command("release")(release)

@@ -101,8 +101,3 @@ def _print_deliveries(rows: list[dict[str, Any]], *, json: bool) -> None:
             "why": "why",
         },
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add `alerts` to the command line."""
-    app.add_typer(alerts_app)

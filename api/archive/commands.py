@@ -53,8 +53,3 @@ def _position_text(positions: Mapping[str, int]) -> str:
     if list(positions) == ["0"]:
         return f"offset {positions['0']} of the log"
     return ", ".join(f"offset {offset} of partition {partition}" for partition, offset in positions.items())
-
-
-def register(app: typer.Typer) -> None:
-    """Add `archive` to the command line."""
-    app.command("archive")(archive_command)

@@ -324,9 +324,3 @@ def _write_replayed(
 
 def _output_line(event: ReplayedEvent) -> dict[str, Any]:
     return {**event._asdict(), "time": event.time.replace("+00:00", "Z")}
-
-
-def register(app: typer.Typer) -> None:
-    """Add `backtest`, `replay` to the command line."""
-    app.command("backtest")(backtest_command)
-    app.command("replay")(replay_command)

@@ -26,6 +26,12 @@ stderr_console = Console(stderr=True, highlight=False)
 """Messages go to stderr, so that stdout holds nothing but results."""
 
 
+def is_decorated() -> bool:
+    """True where people read stdout on a terminal that may show colours and frames; else all of it is plain text."""
+    console = Console()
+    return console.is_terminal and not console.no_color
+
+
 def print_message(text: str) -> None:
     """One message on stderr."""
     stderr_console.print("\n".join(map(escaped_text, text.split("\n"))), markup=False, soft_wrap=True)

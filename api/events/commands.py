@@ -201,10 +201,3 @@ def _tried_converter(mapping: str, record_format: str | None) -> HistoryConverte
     if mapping not in FORMATS or record_format is not None:
         raise ConfigError(f"{mapping}: no such file, and no format of that name; formats are {', '.join(FORMATS)}")
     return history_converter(mapping, None)
-
-
-def register(app: typer.Typer) -> None:
-    """Add `ingest`, `convert` and `mapping` to the command line."""
-    app.command("ingest")(ingest)
-    app.command("convert")(convert)
-    app.add_typer(mapping_app)

@@ -12,9 +12,6 @@ from urllib.parse import quote
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ...ingest.features.feature_table import FEATURE_NAMES
-from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
-from ...scoring.records.agents import ALERTING_LEVELS
 from .. import clock
 from ..cli.remote import (
     DEFAULT_URL,
@@ -36,7 +33,6 @@ feedback_app = typer.Typer(
 POLL_EVERY_S = 0.3
 _MAX_SHOWN_ROWS = 10
 _MAX_EARLIER_DECISIONS = 100
-_ALERTING_LEVEL_NAMES = frozenset(level.label for level in ALERTING_LEVELS)
 _SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _VERDICTS = {"false-positive": "false_positive", "true-positive": "true_positive"}
@@ -185,11 +181,16 @@ def revoke(
 
 def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
     """Features that the reasons of a decision name, and those of the ones before it by which the agent rose."""
+    from ...ingest.features.feature_table import FEATURE_NAMES  # no other command of these waits for the engine
+    from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
+    from ...scoring.records.agents import ALERTING_LEVELS
+
+    alerting = frozenset(level.label for level in ALERTING_LEVELS)
     marked = service.get(f"/v1/decisions/{quote(decision, safe='')}")
     given = {name: marked[name] for name in ("agent_id", "tenant", "issuer")}
     before = service.get("/v1/decisions", **given, limit=_MAX_EARLIER_DECISIONS)["items"]
     older = [candidate for candidate in before if candidate["decided_at"] < marked["decided_at"]]
-    rise = [marked, *takewhile(lambda candidate: candidate["level"] in _ALERTING_LEVEL_NAMES, older)]
+    rise = [marked, *takewhile(lambda candidate: candidate["level"] in alerting, older)]
     named = [reason["feature"] for candidate in rise for reason in candidate["reasons"]]
     names = [name for name in dict.fromkeys(named) if name in FEATURE_NAMES and name not in PROTECTED_FEATURES]
     if not names:
@@ -261,8 +262,3 @@ def _print_feedback(feedback: dict[str, Any], seen: dict[str, Any] | None, *, js
         return
     until = f" until {feedback['expires_at']}" if feedback["status"] in ("active", "adopting") else ""
     print_message(f"feedback {feedback['feedback_id']} is {feedback['status']}{until}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add `feedback` to the command line."""
-    app.add_typer(feedback_app)

@@ -165,10 +165,3 @@ def _erasure_id_of(proof: str) -> str:
         return str(msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["erasure_id"])
     except (IndexError, ValueError, KeyError, TypeError, msgspec.DecodeError):
         raise fail("the file holds no proof of an erasure") from None
-
-
-def register(app: typer.Typer) -> None:
-    """Add `erase`, `export`, `decisions` to the command line."""
-    app.command("erase")(erase)
-    app.command("export")(export)
-    app.add_typer(decisions_app)

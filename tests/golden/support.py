@@ -54,7 +54,9 @@ def command_tree() -> Any:
     from trustwatch.api.cli.main import make_app
     from typer.main import get_command
 
-    return get_command(make_app())
+    tree: Any = get_command(make_app())
+    tree.commands.update({name: command.load() for name, command in tree.commands.items()})
+    return tree
 
 
 def settings_markdown() -> str:

@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.data_at_rest import closed_bits
+from trustwatch.api.file_access import closed_bits
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import OVERRIDES, SETTINGS_FILE, load_settings
 from typer.main import get_command
