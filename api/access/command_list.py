@@ -8,7 +8,7 @@ COMMANDS = (
     LazyCommand(
         "blast-radius",
         CommandPanel.AGENTS,
-        "Show the agents that an agent delegated to or called, directly or through others, with their risk.",
+        "Show the agents that an agent delegated to or called, directly or through others; the riskiest first.",
         "trustwatch.api.access.commands:blast_radius",
     ),
     LazyCommand(

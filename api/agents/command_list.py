@@ -5,7 +5,9 @@ from __future__ import annotations
 from ..cli.lazy_commands import CommandPanel, LazyCommand
 
 COMMANDS = (
-    LazyCommand("agents", CommandPanel.AGENTS, "List agents with their risk.", "trustwatch.api.agents.commands:agents"),
+    LazyCommand(
+        "agents", CommandPanel.AGENTS, "List agents, the riskiest first.", "trustwatch.api.agents.commands:agents"
+    ),
     LazyCommand(
         "explain",
         CommandPanel.AGENTS,

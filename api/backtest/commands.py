@@ -41,7 +41,16 @@ from ..cli.history_input import (
     report_malformed,
     time_window,
 )
-from ..cli.terminal import JsonOption, SettingsFileOption, byte_progress, fail, print_message, print_summary, write_json
+from ..cli.terminal import (
+    JsonOption,
+    SettingsFileOption,
+    byte_progress,
+    fail,
+    print_message,
+    print_summary,
+    readable,
+    write_json,
+)
 from ..composition import engine_settings, policy_book
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
@@ -165,12 +174,13 @@ def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None,
 
 def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
     head = f"{side.name}: model {side.model}, version {side.model_version}\n" if named else ""
-    print_message(f"{head}{side.counted} events of {side.agents} agents on {side.agent_days} agent-days in {seconds} s")
+    days = f"{readable(side.agent_days)} agent-days"
+    print_message(f"{head}{side.counted:,} events of {_agents(side.agents)} on {days} in {seconds} s")
     for count in ("malformed", "mended", "duplicates", "late"):
         if number := getattr(side, count):
-            print_message(f"{count}: {number}")
+            print_message(f"{count}: {number:,}")
     for row in side.alerts:
-        print_message(f"{row.level}: {row.alerts} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
+        print_message(f"{row.level}: {row.alerts:,} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
     about = ", ".join(f"{sum(one.rises.values())} {one.concern}" for one in side.concerns if any(one.rises.values()))
     print_message(f"rises of a level were about: {about or 'nothing, there were none'}")
     _print_policy(side)
@@ -182,7 +192,7 @@ def _print_policy(side: BacktestSide) -> None:
     policy = side.policy
     if policy is None:
         return
-    totals = ", ".join(f"{number} {outcome}" for outcome, number in policy.totals.items() if number)
+    totals = ", ".join(f"{number:,} {outcome}" for outcome, number in policy.totals.items() if number)
     print_message(f"policy {policy.version}: requests {totals or 'none'}; {policy.agents_revoked} agents revoked")
     for revocation in policy.revoked[:_MAX_SHOWN_AGENTS]:
         why = f": {revocation.reasons[0]}" if revocation.reasons else ""
@@ -206,16 +216,16 @@ def _print_calls(calls: CallChallengeReport) -> None:
         if row.within is not None:
             rate = f"{row.per_1000:.3g} of 1,000 ({row.within[0]:.3g} to {row.within[1]:.3g})"
             kept = "" if row.budget is None else f", budget {row.budget:g}: {row.budget_words}"
-            print_message(f"calls {whose}({row.effect}): {row.challenged} of {row.calls} wait, {rate}{kept}")
+            print_message(f"calls {whose}({row.effect}): {row.challenged:,} of {row.calls:,} wait, {rate}{kept}")
     print_message(
-        f"challenged: {calls.sessions_challenged} of {calls.sessions} sessions, {calls.agents_challenged} of "
-        f"{calls.agents} agents"
+        f"challenged: {calls.sessions_challenged:,} of {calls.sessions:,} sessions, {calls.agents_challenged:,} of "
+        f"{_agents(calls.agents)}"
     )
     for kind in calls.kinds[:_MAX_SHOWN_KINDS]:
         why = ", ".join(f"{code} {times}" for code, times in list(kind.reasons.items())[:3])
         who = " ".join(part for part in (kind.tenant, kind.agent_type) if part)
         print_message(
-            f"  {kind.calls} x {kind.action} ({kind.effect}) by {_agents(kind.agents)} of {who or '-'}: {why}"
+            f"  {kind.calls:,} x {kind.action} ({kind.effect}) by {_agents(kind.agents)} of {who or '-'}: {why}"
         )
     if calls.kinds_challenged > _MAX_SHOWN_KINDS:
         print_message(f"  and {calls.kinds_challenged - _MAX_SHOWN_KINDS} more kinds; --report or --json names them")
@@ -227,8 +237,9 @@ def _print_evaluation(side: BacktestSide) -> None:
         return
     for unit, figures in (("events", evaluation.by_event), ("sessions", evaluation.by_session)):
         print_message(
-            f"{unit}: {figures.bad} bad of {figures.units}, ROC-AUC {_number_text(figures.roc_auc)}, average precision "
-            f"{_number_text(figures.average_precision)}, recall {_number_text(figures.recall_at_1_percent)} at 1 % and "
+            f"{unit}: {figures.bad:,} bad of {figures.units:,}, ROC-AUC {_number_text(figures.roc_auc)}, "
+            f"average precision {_number_text(figures.average_precision)}, "
+            f"recall {_number_text(figures.recall_at_1_percent)} at 1 % and "
             f"{_number_text(figures.recall_at_5_percent)} at 5 % false positives"
         )
     for level in evaluation.levels:

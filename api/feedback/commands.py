@@ -22,7 +22,18 @@ from ..cli.remote import (
     UrlOption,
     paged_items,
 )
-from ..cli.terminal import JsonOption, fail, print_message, stderr_console, write_json, write_line, write_table
+from ..cli.terminal import (
+    JsonLinesOption,
+    JsonOption,
+    fail,
+    print_message,
+    readable,
+    stderr_console,
+    write_json,
+    write_json_lines,
+    write_line,
+    write_table,
+)
 
 feedback_app = typer.Typer(
     name="feedback",
@@ -120,16 +131,16 @@ def list_feedback(
     tenant: TenantOption = None,
     issuer: IssuerOption = None,
     limit: Annotated[int, typer.Option(help="most to list")] = 50,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """List feedback, newest first, with the events that each rule matched."""
     with closing(ServiceClient(url, token)) as service:
         given = {"status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
-        rows = list(paged_items(service, "/v1/feedback", limit, **given))
-    if json:
-        for row in rows:
-            write_json(row)
-        return
+        found = paged_items(service, "/v1/feedback", limit, **given)
+        if json:
+            write_json_lines(found)
+            return
+        rows = list(found)
     write_table(
         [_table_row(row) for row in rows],
         {
@@ -143,6 +154,7 @@ def list_feedback(
             "expires_at": "until",
             "reason": "why",
         },
+        prose=("about", "features", "reason"),
     )
 
 
@@ -220,8 +232,8 @@ def _print_preview(seen: dict[str, Any]) -> None:
     if seen["unseen"]:
         print_message(f"no preview: {seen['unseen']}")
     print_message(
-        f"{window['events']} events from {window['from']} to {window['to']} ({window['source']}), "
-        f"{seen['events_matched']} of them matched, of {seen['agents_affected']} agents"
+        f"{readable(window['events'])} events from {window['from']} to {window['to']} ({window['source']}), "
+        f"{readable(seen['events_matched'])} of them matched, of {seen['agents_affected']} agents"
     )
     print_message(f"alerts: {seen['alerts_before']} as it was, {seen['alerts_after']} with the rule")
     for row in seen["still_odd"]:

@@ -9,7 +9,16 @@ from urllib.parse import quote
 import typer
 
 from ..cli.remote import DEFAULT_URL, ServiceClient, TenantOption, TokenOption, UrlOption, paged_items
-from ..cli.terminal import JsonOption, print_message, write_json, write_line, write_table
+from ..cli.terminal import (
+    JsonLinesOption,
+    JsonOption,
+    print_message,
+    readable,
+    write_json,
+    write_json_lines,
+    write_line,
+    write_table,
+)
 
 models_app = typer.Typer(
     name="models", no_args_is_help=True, help="Models: versions, shadow, promotion, drift, budget."
@@ -24,15 +33,15 @@ def list_models(
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     limit: Annotated[int, typer.Option(help="most versions")] = 50,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """List versions, newest first."""
     with closing(ServiceClient(url, token)) as service:
-        rows = list(paged_items(service, "/v1/models", limit))
-    if json:
-        for row in rows:
-            write_json(row)
-        return
+        found = paged_items(service, "/v1/models", limit)
+        if json:
+            write_json_lines(found)
+            return
+        rows = list(found)
     shown = [
         {
             **row,
@@ -70,7 +79,9 @@ def show(
         return
     force = ", in force" if detail["in_force"] else ""
     write_line(f"{detail['version']}  {detail['status']}{force}  (digest {detail['digest'][:12]})")
-    trained = (f", {name} {value}" for name, value in detail["trained"].items() if isinstance(value, int | str))
+    trained = (
+        f", {name} {readable(value)}" for name, value in detail["trained"].items() if isinstance(value, int | str)
+    )
     write_line(f"learned from {detail['window']['from_at']} to {detail['window']['to_at']}{''.join(trained)}")
     _print_figures(detail["figures"])
     if detail["judgement"] is not None:
@@ -85,7 +96,7 @@ def show(
 def _print_figures(figures: dict[str, Any]) -> None:
     if not figures:
         return
-    write_line(f"in shadow over {figures['events']} events, {figures['agent_days']} agent-days:")
+    write_line(f"in shadow over {readable(figures['events'])} events, {readable(figures['agent_days'])} agent-days:")
     for name in ("champion", "challenger"):
         group_figures = figures[name]
         rates = ", ".join(f"{level} {rate:.3g}" for level, rate in group_figures["per_1000"].items())
@@ -97,10 +108,10 @@ def _print_figures(figures: dict[str, Any]) -> None:
 
 
 @models_app.command()
-def train(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "") -> None:
+def train(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "", json: JsonOption = False) -> None:
     """Ask the keeper to train a new version now (scope trust.admin)."""
-    _post_order(url, token, "/v1/models/train", {"why": why})
-    print_message("a training is ordered; `trustwatch models list` shows the version when it is done")
+    done = "a training is ordered; `trustwatch models list` shows the version when it is done"
+    _give_order(url, token, "/v1/models/train", {"why": why}, done, json=json)
 
 
 @models_app.command()
@@ -110,22 +121,31 @@ def promote(
     token: TokenOption = "",
     why: WhyOption = "",
     force: Annotated[bool, typer.Option("--force", help="overrule the figures; needs --why")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Put a version in force (scope trust.admin)."""
-    _post_order(url, token, f"/v1/models/{quote(version, safe='')}/promote", {"why": why, "force": force})
-    print_message(f"{version} comes into force with the next records; `trustwatch models list` marks it then")
+    path, body = f"/v1/models/{quote(version, safe='')}/promote", {"why": why, "force": force}
+    done = "{version} comes into force with the next records; `trustwatch models list` marks it then"
+    _give_order(url, token, path, body, done, json=json)
 
 
 @models_app.command()
-def rollback(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "") -> None:
+def rollback(
+    url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "", json: JsonOption = False
+) -> None:
     """Go back to the version that was in force before (scope trust.admin)."""
-    answer = _post_order(url, token, "/v1/models/rollback", {"why": why})
-    print_message(f"{answer['version']} comes back into force with the next records")
+    done = "{version} comes back into force with the next records"
+    _give_order(url, token, "/v1/models/rollback", {"why": why}, done, json=json)
 
 
-def _post_order(url: str, token: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _give_order(url: str, token: str, path: str, body: dict[str, Any], done: str, *, json: bool) -> None:
+    """Send an order, and say what follows: *done*, filled in from the answer."""
     with closing(ServiceClient(url, token)) as service:
-        return dict(service.post(path, body))
+        answer = service.post(path, body)
+    if json:
+        write_json(answer)
+    else:
+        print_message(done.format(**answer))
 
 
 @models_app.command()
@@ -162,6 +182,7 @@ def drift(
             "most": "features, largest first",
             "drifted": "drifted",
         },
+        prose=("most", "drifted"),
     )
 
 
@@ -184,7 +205,7 @@ def budget(
         {
             **row,
             "expected": f"{row['expected']:.2f}",
-            "agent_days": f"{row['agent_days']}{'~' if row['estimated'] else ''}",
+            "agent_days": f"{readable(row['agent_days'])}{'~' if row['estimated'] else ''}",
             "flag": "beyond" if row["beyond"] else "run beyond" if row["run_beyond"] else "",
         }
         for row in page["items"]

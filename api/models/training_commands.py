@@ -113,7 +113,7 @@ def _training_facts(trained: TrainedVersion, history: EventHistoryReader, rehear
 def _calibration_text(events: int) -> str:
     if events:
         return (
-            f"rehearsed: agents with {FAMILIAR_EVENTS} events here are compared with {events} events of such agents, "
+            f"rehearsed: agents with {FAMILIAR_EVENTS} events here are compared with {events:,} events of such agents, "
             "newcomers with events of others"
         )
     return (

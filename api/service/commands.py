@@ -15,7 +15,7 @@ from ...ingest.topics.topic_definitions import TOPIC_DEFINITIONS
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
 from ..brokers import open_admin, open_reader, open_writer
-from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, readable, write_json
 from ..composition import identity_key_path, live_policy, open_service_store, service_url, store_address
 from ..settings.loading import HOW_TO_NAME_BROKERS, load_process_settings
 from ..settings.root import Settings
@@ -62,12 +62,14 @@ def serve(
 def compile_command(
     settings: SettingsFileOption = None,
     model: Annotated[Path | None, typer.Option(help="any model of this version; default: that of the settings")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Compile the kernels of the service for this machine, so that its first start is as quick as others."""
     started = clock.monotonic()
     if not asyncio.run(compile_all(model or load_process_settings(settings).model_dir)):
         raise typer.Exit(1)
-    print_message(f"kernels are compiled and kept: {clock.monotonic() - started:.0f} s")
+    seconds = round(clock.monotonic() - started, 2)
+    print_summary({"seconds": seconds}, json, "kernels are compiled and kept: {seconds} s")
 
 
 topics_app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on the brokers.")
@@ -135,8 +137,12 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
     for name, shape in topics.items():
         print_message(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
     for row in progress:
-        state = f"{row['behind']} wait" if row["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
-        print_message(f"partition {row['partition']}: applied {row['applied']} of {row['end']}, {state}")
+        state = (
+            f"{readable(row['behind'])} wait" if row["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
+        )
+        print_message(
+            f"partition {row['partition']}: applied {readable(row['applied'])} of {readable(row['end'])}, {state}"
+        )
 
 
 def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
@@ -181,7 +187,7 @@ def grow(
         write_json(grown._asdict())
     else:
         print_message(
-            f"{grown.before} -> {grown.after} partitions; {grown.moved} agents moved; start workers and API again"
+            f"{grown.before} -> {grown.after} partitions; {grown.moved:,} agents moved; start workers and API again"
         )
 
 
@@ -221,7 +227,7 @@ def restored(
         write_json(done._asdict() | {"positions": {str(at): offset for at, offset in sorted(next_offsets.items())}})
     else:
         print_message(
-            f"{done.partitions} partitions go on above epoch {done.above}; published the risk of {done.agents} agents"
+            f"{done.partitions} partitions go on above epoch {done.above}; published the risk of {done.agents:,} agents"
         )
         print_message("start workers and API again")
 
@@ -282,7 +288,9 @@ def renew(
     if json:
         write_json({"changed_rows": changed, "key_file": str(path)})
     else:
-        print_message(f"{changed} rows have new keys; the identity key is {path}: copy it to every host, mode 0600")
+        print_message(
+            f"{readable(changed)} rows have new keys; the identity key is {path}: copy it to every host, mode 0600"
+        )
 
 
 def _install_key(new_key_path: Path, path: Path) -> None:

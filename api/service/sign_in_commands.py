@@ -9,7 +9,7 @@ import typer
 
 from ...ingest.errors import ConfigError
 from .. import clock
-from ..cli.terminal import SettingsFileOption, fail, print_message
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
 from ..console.login_links import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
 from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
@@ -24,6 +24,7 @@ def token(
     scope: Annotated[list[str] | None, typer.Option(help=f"again for more; default: {' '.join(ALL_SCOPES)}")] = None,
     audience: Annotated[str, typer.Option(help="audience of this service")] = "trustwatch",
     lifetime: Annotated[int, typer.Option(help="seconds")] = 3600,
+    json: JsonOption = False,
 ) -> None:
     """Print a token signed with the local development key (only accepted where the settings trust it)."""
     configured = load_process_settings(settings)
@@ -31,15 +32,22 @@ def token(
         print_message(
             f"note: these settings do not trust {LOCAL_ISSUER}, so a service that runs with them will refuse the token"
         )
-    sys.stdout.write(
-        issue_local_token(configured.data_dir, client_id, scope or list(ALL_SCOPES), audience, lifetime) + "\n"
-    )
+    scopes = scope or list(ALL_SCOPES)
+    issued = issue_local_token(configured.data_dir, client_id, scopes, audience, lifetime)
+    if json:
+        write_json({"access_token": issued, "expires_in": lifetime, "scope": " ".join(scopes)})
+    else:
+        sys.stdout.write(issued + "\n")
 
 
-def console_link(settings: SettingsFileOption = None) -> None:
+def console_link(settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Print a link that signs in at the console once (where the settings allow a development login)."""
     configured = load_process_settings(settings)
     if not (configured.console.enabled and configured.console.development_login):
         raise fail(ConfigError("these settings allow no development login; see `console.development_login`"))
     code = issue_login_code(configured.data_dir, clock.now_s())
-    sys.stdout.write(f"{configured.listen.url()}/console/dev-login?code={code}\n")
+    link = f"{configured.listen.url()}/console/dev-login?code={code}"
+    if json:
+        write_json({"url": link})
+    else:
+        sys.stdout.write(link + "\n")
