@@ -38,4 +38,10 @@ COMMANDS = (
         "The key under which the database knows its agents.",
         "trustwatch.api.service.commands:identities_app",
     ),
+    LazyCommand(
+        "settings",
+        CommandPanel.SERVICE,
+        "Settings: check a file, show what holds, write a schema for editors.",
+        "trustwatch.api.service.settings_commands:settings_app",
+    ),
 )

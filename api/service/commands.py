@@ -17,7 +17,8 @@ from .. import clock
 from ..brokers import open_admin, open_reader, open_writer
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, readable, write_json
 from ..composition import identity_key_path, live_policy, open_service_store, service_url, store_address
-from ..settings.loading import HOW_TO_NAME_BROKERS, load_process_settings
+from ..settings.environment import HOW_TO_NAME_BROKERS
+from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from .backends import ServiceRoles
 from .group_worker import GroupPipelineWorker

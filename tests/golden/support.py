@@ -75,9 +75,9 @@ def settings_type() -> type:
 
 def settings_variables() -> Mapping[str, tuple[str, ...]]:
     """Variables of the environment that win over the file, with the member that each is."""
-    from trustwatch.api.settings.loading import OVERRIDES
+    from trustwatch.api.settings.environment import SHORT_NAMES
 
-    return OVERRIDES
+    return SHORT_NAMES
 
 
 def declared_metrics() -> list[Row]:
