@@ -15,8 +15,10 @@ import typer
 
 from ...ingest.errors import ConfigError
 from ...ingest.file_source import FileSource
+from ...models.model_directory import read_manifest
 from ...models.model_persistence import load_trained_model
 from ...scoring.backtest.challenge_report import CallChallengeReport
+from ...scoring.backtest.known_history import first_applied, history_end, overlap_warning
 from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
 from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ...scoring.backtest.runner import run_backtest, total_bytes
@@ -156,7 +158,7 @@ def _check_labels(plan: BacktestPlan) -> None:
 
 
 def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None, as_json: bool) -> None:
-    for problem in outcome.problems:
+    for problem in (*outcome.problems, *_overlap_warnings(outcome)):
         print_message(problem)
     if as_json:
         value: dict[str, Any] = msgspec.to_builtins(outcome)
@@ -170,6 +172,21 @@ def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None,
                 print_message(f"{row.figure}: {_number_text(row.a)} in A, {_number_text(row.b)} in B")
     if report is not None:
         print_message(f"report: {report}")
+
+
+def _overlap_warnings(outcome: BacktestResult) -> list[str]:
+    """Models that are judged by events of their own history."""
+    found = {side.model: _overlap_warning(side) for side in outcome.sides}
+    return [warning for warning in found.values() if warning is not None]
+
+
+def _overlap_warning(side: BacktestSide) -> str | None:
+    """The first stretch of time begins before its first event does: only where all of it is known, some event is."""
+    last_ms = read_manifest(Path(side.model))[0].window.to_ms
+    starts = [datetime.fromisoformat(one.start) for one in side.bins[:2]]
+    if len(starts) < 2 or starts[1] > history_end(last_ms):
+        return None
+    return overlap_warning(side.model_version, last_ms, starts[0])
 
 
 def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
@@ -283,17 +300,19 @@ def replay_command(
     """Run history through the live path and write the scores and levels that it would have given."""
     started = clock.monotonic()
     configured = load_process_settings(settings)
-    replayed = HistoryReplay(
-        load_trained_model(model), engine_settings(configured, learn=learn, capacity=agents), configured.domains()
-    )
+    trained = load_trained_model(model)
+    replayed = HistoryReplay(trained, engine_settings(configured, learn=learn, capacity=agents), configured.domains())
     first, window = as_utc(since), time_window(as_utc(since), as_utc(before), warm_up)
     converter = history_converter(record_format, mapping)
     with ExitStack() as stack:
         inputs = stack.enter_context(open_histories(events, configured, window, converter))
         progress = stack.enter_context(byte_progress("replaying", FileSource(inputs).total_bytes))
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(open_output(out, inputs, converter))
-        source = WindowedSource(FileSource(inputs, progress=progress), window)
-        counts = _write_replayed(replayed, source, first, target)
+        applied = window._replace(after=first_applied(trained.window_ms[1], first, window.after))
+        source = WindowedSource(FileSource(inputs, progress=progress), applied)
+        counts, written_from = _write_replayed(replayed, source, first, target)
+    if warning := overlap_warning(trained.version, trained.window_ms[1], written_from):
+        print_message(warning)
     summary = replayed.summary()._asdict()
     summary["decisions"] = len(summary["decisions"])
     summary["malformed"] += converter.malformed
@@ -314,9 +333,13 @@ def replay_command(
 
 def _write_replayed(
     replayed: HistoryReplay, source: WindowedSource, first: datetime | None, target: BinaryIO
-) -> Counter[str]:
-    """Write what is said of each event from *first* on, and report what is no event. Returns events by level."""
+) -> tuple[Counter[str], datetime | None]:
+    """Write what is said of each event from *first* on, and report what is no event.
+
+    Returns events by level, and the time of the earliest.
+    """
     counts: Counter[str] = Counter()
+    earliest: datetime | None = None
     problems = 0
 
     def malformed(offset: int, path: str, reason: str) -> None:
@@ -326,11 +349,13 @@ def _write_replayed(
 
     encoder = msgspec.json.Encoder()
     for line in replayed.replayed_events(source, malformed):
-        if first is not None and datetime.fromisoformat(line.time) < first:
+        at = datetime.fromisoformat(line.time)
+        if first is not None and at < first:
             continue
+        earliest = at if earliest is None else min(earliest, at)
         target.write(encoder.encode(_output_line(line)) + b"\n")
         counts[line.risk_level] += 1
-    return counts
+    return counts, earliest
 
 
 def _output_line(event: ReplayedEvent) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Members of the settings by variables of the environment: `TRUSTWATCH__SECTION__MEMBER`, and short names for some."""
+"""Members of the settings by variables of the environment: `TRUSTWATCH__` and the path, and short names for some."""
 
 from __future__ import annotations
 
