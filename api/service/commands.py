@@ -15,7 +15,16 @@ from ...ingest.topics.topic_definitions import TOPIC_DEFINITIONS
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
 from ..brokers import open_admin, open_reader, open_writer
-from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, readable, write_json
+from ..cli.terminal import (
+    JsonOption,
+    SettingsFileOption,
+    fail,
+    print_message,
+    print_summary,
+    readable,
+    write_json,
+    write_line,
+)
 from ..composition import identity_key_path, live_policy, open_service_store, service_url, store_address
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
@@ -134,14 +143,14 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
         write_json({"client": broker_settings.client, "topics": topics, "events": progress})
         return
     faster = _FASTER_CLIENT if broker_settings.client == "kafka-python" else ""
-    print_message(f"client: {broker_settings.client}{faster}")
+    write_line(f"client: {broker_settings.client}{faster}")
     for name, shape in topics.items():
-        print_message(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
+        write_line(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
     for row in progress:
         state = (
             f"{readable(row['behind'])} wait" if row["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
         )
-        print_message(
+        write_line(
             f"partition {row['partition']}: applied {readable(row['applied'])} of {readable(row['end'])}, {state}"
         )
 
