@@ -22,7 +22,7 @@ import structlog
 from ..ingest.errors import Fenced, TrustwatchError
 from ..scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, PipelineUpdateSender, decode_update
 from . import clock
-from .data_at_rest import restrict_new_files
+from .file_access import restrict_new_files
 from .settings.loading import load_process_settings
 from .settings.root import Settings
 from .structured_logs import configure_structured_logs

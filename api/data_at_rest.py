@@ -14,33 +14,13 @@ from typing import Final
 
 import structlog
 
-from ..ingest.errors import ConfigError
+from .file_access import CLOSED_BITS, FILE_ACCESS, closed_bits
 from .settings.root import Settings
 
-FILE_ACCESS: Final = "TRUSTWATCH_FILE_ACCESS"
-"""Variable that says who may read what we write: `owner` (the default) or `group`."""
-
-_CLOSED_BITS: Final[Mapping[str, int]] = {"owner": 0o077, "group": 0o027}
 _OWN_NAMES: Final = ("trustwatch.db*", "log", "models", "model", "vectors-spool", "console-links")
 """What we keep in `data_dir`; keys are looked at where they are read, and refused."""
 
 _log = structlog.get_logger(__name__)
-
-
-def restrict_new_files(environ: Mapping[str, str] = os.environ) -> None:
-    """Have everything that this process and its children create closed to others from its first moment on.
-
-    Raises ConfigError where the variable holds something else.
-    """
-    os.umask(closed_bits(environ))
-
-
-def closed_bits(environ: Mapping[str, str]) -> int:
-    """Bits of a mode that nothing of ours may have. Raises ConfigError."""
-    access = environ.get(FILE_ACCESS) or "owner"
-    if access not in _CLOSED_BITS:
-        raise ConfigError(f"{FILE_ACCESS}: expected `owner` or `group`, found {access!r}")
-    return _CLOSED_BITS[access]
 
 
 def close_existing_data(settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
@@ -79,7 +59,7 @@ def _close(path: Path, closed: int) -> None:
     except FileNotFoundError:  # a log of SQLite's that went meanwhile
         return
     except OSError as error:
-        advice = f"as its owner: chmod {'o=' if closed == _CLOSED_BITS['group'] else 'go='} {path}"
+        advice = f"as its owner: chmod {'o=' if closed == CLOSED_BITS['group'] else 'go='} {path}"
         _log.warning("other users may read our data, and it can not be closed", error=str(error), advice=advice)
         return
     advice = f"{FILE_ACCESS}=group lets the group read (docs/operations.md)"

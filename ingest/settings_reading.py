@@ -44,10 +44,15 @@ def _error_position(error: BaseException) -> str:
     return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
 
 
+def error_path(message: str) -> str:
+    """The member that an error *message* names, such as `.listen.port`; "" for the whole of the settings."""
+    at = _ERROR_PATH.search(message)
+    return at.group(1) if at else ""
+
+
 def error_hint(root: type, message: str) -> str:
     """Hint on valid values of the setting that an error *message* names; empty for a setting that is not declared."""
-    at = _ERROR_PATH.search(message)
-    part, text = _find_member(root, at.group(1) if at else "")
+    part, text = _find_member(root, error_path(message))
     if "unknown field" in message and _is_struct(part):
         hints = get_type_hints(part, include_extras=True)
         return "; may have " + ", ".join(f"`{field.name}`" for field in documented_fields(part, hints))

@@ -9,6 +9,19 @@
 nothing of it.
 """
 
-from .session import LabError, LabModel, LabSession, LabWarning, open_session
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .session import LabError, LabModel, LabSession, LabWarning, open_session
 
 __all__ = ["LabError", "LabModel", "LabSession", "LabWarning", "open_session"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what a session needs when it is asked for: `trustwatch --help` lists the command of the lab without it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(".session", __name__), name)

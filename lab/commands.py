@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..api.cli.terminal import fail, print_message
+from ..api.cli.terminal import fail, print_message, write_json
 from .session import EXTRA_MISSING, is_extra_installed
 
 
@@ -23,6 +23,7 @@ def lab_command(
         Path | None, typer.Option(help="do not open them, but run them all; executed copies and HTML pages go there")
     ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open a browser")] = True,
+    json: Annotated[bool, typer.Option("--json", help="with --run: print one JSON document on stdout")] = False,
 ) -> None:
     """Open the notebooks in JupyterLab (loopback, with a token); they change nothing. Needs the extra `lab`."""
     if settings is not None and example is not None:
@@ -39,11 +40,9 @@ def lab_command(
     if run is None:
         raise typer.Exit(notebook_runner.start_jupyterlab(notebooks, settings, browser))
     runs = notebook_runner.run_notebooks(books, settings, run, print_message)
+    if json:
+        write_json({"folder": str(run.absolute()), "notebooks": [book._asdict() for book in runs]})
     if any(book.error for book in runs):
         raise typer.Exit(1)
-    print_message(f"executed copies: {run.absolute()}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add `lab` to the command line."""
-    app.command("lab")(lab_command)
+    if not json:
+        print_message(f"executed copies: {run.absolute()}")

@@ -197,9 +197,3 @@ def demo_command(
     from .demo import Demo  # takes scikit-learn, which no other command waits for
 
     raise typer.Exit(Demo(directory, seconds, seed, stay=not exit, say=print_message).run())
-
-
-def register(app: typer.Typer) -> None:
-    """Add `simulate`, `demo` to the command line."""
-    app.command("simulate")(simulate_command)
-    app.command("demo")(demo_command)

@@ -16,8 +16,17 @@ from ..cli.remote import (
     TokenOption,
     UrlOption,
     paged_items,
+    risk_rank,
 )
-from ..cli.terminal import JsonOption, print_message, write_json, write_line, write_table
+from ..cli.terminal import (
+    JsonLinesOption,
+    JsonOption,
+    print_message,
+    write_json,
+    write_json_lines,
+    write_line,
+    write_table,
+)
 
 approvals_app = typer.Typer(
     name="approvals", no_args_is_help=True, help="Approvals: what waits for a person, and the answers."
@@ -36,15 +45,15 @@ def list_approvals(
     status: Annotated[str | None, typer.Option(help="pending, approved, rejected, ended or expired")] = "pending",
     tenant: TenantOption = None,
     limit: Annotated[int, typer.Option(help="most approvals to list")] = 50,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """List approvals, newest first; by default those that wait for a person."""
     with closing(ServiceClient(url, token)) as service:
-        rows = list(paged_items(service, "/v1/approvals", limit, status=status, tenant=tenant))
-    if json:
-        for row in rows:
-            write_json(row)
-        return
+        found = paged_items(service, "/v1/approvals", limit, status=status, tenant=tenant)
+        if json:
+            write_json_lines(found)
+            return
+        rows = list(found)
     shown = [{**row, "scopes": " ".join(row["scopes"])} for row in rows]
     write_table(
         shown,
@@ -59,6 +68,7 @@ def list_approvals(
             "asked_by": "by way of",
             "expires_at": "until",
         },
+        prose=("scopes", "asked_why"),
     )
 
 
@@ -144,7 +154,7 @@ def blast_radius(
     days: Annotated[float, typer.Option(help="seen in the last so many days", min=0.04, max=3650)] = 7.0,
     json: JsonOption = False,
 ) -> None:
-    """Show the agents that an agent delegated to or called, directly or through others, with their risk."""
+    """Show the agents that an agent delegated to or called, directly or through others; the riskiest first."""
     path = f"/v1/agents/{quote(agent, safe='')}/blast-radius"
     with closing(ServiceClient(url, token)) as service:
         report = service.get(path, tenant=tenant, issuer=issuer, days=days)
@@ -153,7 +163,7 @@ def blast_radius(
         return
     write_line(f"{report['agent_id']}  {report['risk_level']}")
     write_table(
-        report["agents"],
+        sorted(report["agents"], key=lambda agent: (risk_rank(agent["risk_level"]), agent["depth"])),
         {
             "depth": "steps",
             "agent_id": "agent",
@@ -188,11 +198,3 @@ def _send_intervention(
     print_message(
         f"{result['kind']} of {result['agent_id']} is {result['status']}: {what}, until {result['expires_at']}"
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add `pin`, `unpin`, `blast-radius`, `approvals` to the command line."""
-    app.command("pin")(pin)
-    app.command("unpin")(unpin)
-    app.command("blast-radius")(blast_radius)
-    app.add_typer(approvals_app)

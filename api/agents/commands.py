@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from heapq import nlargest
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from ..cli.remote import (
     DEFAULT_URL,
+    RISK_LEVELS,
     IssuerOption,
     ServiceClient,
     TenantOption,
@@ -16,7 +20,18 @@ from ..cli.remote import (
     UrlOption,
     paged_items,
 )
-from ..cli.terminal import JsonOption, print_message, write_json, write_line, write_table
+from ..cli.terminal import (
+    JsonLinesOption,
+    JsonOption,
+    print_message,
+    write_json,
+    write_json_lines,
+    write_line,
+    write_table,
+)
+
+_MAX_AGENTS_OF_LEVEL = 100_000
+"""So many of a level are looked through for the riskiest of it."""
 
 
 def agents(
@@ -26,17 +41,15 @@ def agents(
     tenant: TenantOption = None,
     prefix: Annotated[str | None, typer.Option(help="beginning of the agent id")] = None,
     limit: Annotated[int, typer.Option(help="most agents to list")] = 50,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
-    """List agents with their risk."""
-    service = ServiceClient(url, token)
-    rows = []
-    for row in paged_items(service, "/v1/agents", limit, level=level, tenant=tenant, prefix=prefix):
-        rows.append(row)
-    if json:
-        for row in rows:
-            write_json(row)
-        return
+    """List agents, the riskiest first."""
+    with closing(ServiceClient(url, token)) as service:
+        found = _riskiest_agents(service, [level] if level else RISK_LEVELS, limit, tenant=tenant, prefix=prefix)
+        if json:
+            write_json_lines(found)
+            return
+        rows = list(found)
     write_table(
         rows,
         {
@@ -51,6 +64,19 @@ def agents(
     )
 
 
+def _riskiest_agents(
+    service: ServiceClient, levels: Sequence[str], limit: int, **given: Any
+) -> Iterator[dict[str, Any]]:
+    """At most *limit* agents, level by level. The service lists those of a level by name, so all of it are read."""
+    for level in levels:
+        if limit <= 0:
+            return
+        of_level = paged_items(service, "/v1/agents", _MAX_AGENTS_OF_LEVEL, level=level, **given)
+        rows = nlargest(limit, of_level, key=lambda row: row["risk_score"])
+        yield from rows
+        limit -= len(rows)
+
+
 def explain(
     agent: Annotated[str, typer.Argument(help="agent id")],
     url: UrlOption = DEFAULT_URL,
@@ -60,9 +86,9 @@ def explain(
     json: JsonOption = False,
 ) -> None:
     """Say why an agent has the risk it has, and how it got there."""
-    service = ServiceClient(url, token)
-    answer = service.get(f"/v1/agents/{quote(agent, safe='')}/risk", tenant=tenant, issuer=issuer)
-    history = service.get("/v1/decisions", agent_id=agent, tenant=tenant, issuer=issuer, limit=10)["items"]
+    with closing(ServiceClient(url, token)) as service:
+        answer = service.get(f"/v1/agents/{quote(agent, safe='')}/risk", tenant=tenant, issuer=issuer)
+        history = service.get("/v1/decisions", agent_id=agent, tenant=tenant, issuer=issuer, limit=10)["items"]
     if json:
         write_json({"risk": answer, "decisions": history})
         return
@@ -97,15 +123,13 @@ def release(
     token: TokenOption = "",
     tenant: TenantOption = None,
     issuer: IssuerOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Vouch for an agent: its evidence so far is dropped (scope trust.feedback)."""
-    service = ServiceClient(url, token)
-    service.post(f"/v1/agents/{quote(agent, safe='')}/release", {"note": note}, tenant=tenant, issuer=issuer)
+    path = f"/v1/agents/{quote(agent, safe='')}/release"
+    with closing(ServiceClient(url, token)) as service:
+        answer = service.post(path, {"note": note}, tenant=tenant, issuer=issuer)
+    if json:
+        write_json(answer)
+        return
     print_message(f"{agent} is being released; `trustwatch explain` shows when it is")
-
-
-def register(app: typer.Typer) -> None:
-    """Add `agents`, `explain`, `release` to the command line."""
-    app.command("agents")(agents)
-    app.command("explain")(explain)
-    app.command("release")(release)

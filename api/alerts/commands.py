@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from ..cli.remote import (
     UrlOption,
     paged_items,
 )
-from ..cli.terminal import JsonOption, print_message, write_json, write_table
+from ..cli.terminal import JsonLinesOption, print_message, write_json_lines, write_table
 
 alerts_app = typer.Typer(
     name="alerts", no_args_is_help=True, help="Alerts: their deliveries, and a test of the targets."
@@ -39,12 +40,12 @@ def list_deliveries(
     tenant: TenantOption = None,
     issuer: IssuerOption = None,
     limit: Annotated[int, typer.Option(help="most deliveries to list")] = 50,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """List deliveries, newest first: state, attempts, and why one was held back or not delivered."""
     filters = {"target": target, "status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
     with closing(ServiceClient(url, token)) as service:
-        _print_deliveries(list(paged_items(service, "/v1/deliveries", limit, **filters)), json=json)
+        _print_deliveries(paged_items(service, "/v1/deliveries", limit, **filters), json=json)
 
 
 @alerts_app.command()
@@ -53,7 +54,7 @@ def test(
     token: TokenOption = "",
     target: TargetOption = None,
     wait: Annotated[float, typer.Option(help="wait so long for the end of the deliveries, s")] = 30.0,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """Send a test alert through the outbox, as any alert, and show its deliveries (scope trust.admin).
 
@@ -83,14 +84,12 @@ def _find_delivery(service: ServiceClient, test: dict[str, Any]) -> dict[str, An
     return dict(deliveries[0]) if deliveries else NOT_STARTED | test
 
 
-def _print_deliveries(rows: list[dict[str, Any]], *, json: bool) -> None:
+def _print_deliveries(rows: Iterable[dict[str, Any]], *, json: bool) -> None:
     if json:
-        for row in rows:
-            write_json(row)
+        write_json_lines(rows)
         return
-    shown = [{name: "" if value is None else value for name, value in row.items()} for row in rows]
     write_table(
-        shown,
+        list(rows),
         {
             "created_at": "at",
             "target": "target",
@@ -100,9 +99,5 @@ def _print_deliveries(rows: list[dict[str, Any]], *, json: bool) -> None:
             "attempts": "tries",
             "why": "why",
         },
+        prose=("subject", "why"),
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add `alerts` to the command line."""
-    app.add_typer(alerts_app)

@@ -11,7 +11,7 @@ import typer
 
 from ...ingest.errors import ConfigError
 from ...ingest.extras import require_extra
-from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json, write_table
+from ..cli.terminal import JsonOption, SettingsFileOption, print_message, readable, write_json, write_table
 from ..settings.loading import load_process_settings
 
 _SHOWN_DAYS = 31
@@ -44,17 +44,14 @@ def archive_command(
     if len(totals.days) > len(shown):
         print_message(f"the last {len(shown)} of {len(totals.days)} dates; --json has all")
     events, kept = (sum(getattr(day, name) for day in totals.days) for name in ("events", "vectors"))
-    print_message(f"{events} events of {totals.tenants} tenants, up to {_position_text(totals.positions)}")
+    print_message(
+        f"{readable(events)} events of {readable(totals.tenants)} tenants, up to {_position_text(totals.positions)}"
+    )
     if beside:
-        print_message(f"{kept} feature vectors; {max(events - kept, 0)} events have none")
+        print_message(f"{readable(kept)} feature vectors; {readable(max(events - kept, 0))} events have none")
 
 
 def _position_text(positions: Mapping[str, int]) -> str:
     if list(positions) == ["0"]:
         return f"offset {positions['0']} of the log"
     return ", ".join(f"offset {offset} of partition {partition}" for partition, offset in positions.items())
-
-
-def register(app: typer.Typer) -> None:
-    """Add `archive` to the command line."""
-    app.command("archive")(archive_command)

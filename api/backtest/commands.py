@@ -15,8 +15,10 @@ import typer
 
 from ...ingest.errors import ConfigError
 from ...ingest.file_source import FileSource
+from ...models.model_directory import read_manifest
 from ...models.model_persistence import load_trained_model
 from ...scoring.backtest.challenge_report import CallChallengeReport
+from ...scoring.backtest.known_history import first_applied, history_end, overlap_warning
 from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
 from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ...scoring.backtest.runner import run_backtest, total_bytes
@@ -41,7 +43,16 @@ from ..cli.history_input import (
     report_malformed,
     time_window,
 )
-from ..cli.terminal import JsonOption, SettingsFileOption, byte_progress, fail, print_message, print_summary, write_json
+from ..cli.terminal import (
+    JsonOption,
+    SettingsFileOption,
+    byte_progress,
+    fail,
+    print_message,
+    print_summary,
+    readable,
+    write_json,
+)
 from ..composition import engine_settings, policy_book
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
@@ -147,7 +158,7 @@ def _check_labels(plan: BacktestPlan) -> None:
 
 
 def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None, as_json: bool) -> None:
-    for problem in outcome.problems:
+    for problem in (*outcome.problems, *_overlap_warnings(outcome)):
         print_message(problem)
     if as_json:
         value: dict[str, Any] = msgspec.to_builtins(outcome)
@@ -163,14 +174,30 @@ def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None,
         print_message(f"report: {report}")
 
 
+def _overlap_warnings(outcome: BacktestResult) -> list[str]:
+    """Models that are judged by events of their own history."""
+    found = {side.model: _overlap_warning(side) for side in outcome.sides}
+    return [warning for warning in found.values() if warning is not None]
+
+
+def _overlap_warning(side: BacktestSide) -> str | None:
+    """The first stretch of time begins before its first event does: only where all of it is known, some event is."""
+    last_ms = read_manifest(Path(side.model))[0].window.to_ms
+    starts = [datetime.fromisoformat(one.start) for one in side.bins[:2]]
+    if len(starts) < 2 or starts[1] > history_end(last_ms):
+        return None
+    return overlap_warning(side.model_version, last_ms, starts[0])
+
+
 def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
     head = f"{side.name}: model {side.model}, version {side.model_version}\n" if named else ""
-    print_message(f"{head}{side.counted} events of {side.agents} agents on {side.agent_days} agent-days in {seconds} s")
+    days = f"{readable(side.agent_days)} agent-days"
+    print_message(f"{head}{side.counted:,} events of {_agents(side.agents)} on {days} in {seconds} s")
     for count in ("malformed", "mended", "duplicates", "late"):
         if number := getattr(side, count):
-            print_message(f"{count}: {number}")
+            print_message(f"{count}: {number:,}")
     for row in side.alerts:
-        print_message(f"{row.level}: {row.alerts} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
+        print_message(f"{row.level}: {row.alerts:,} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
     about = ", ".join(f"{sum(one.rises.values())} {one.concern}" for one in side.concerns if any(one.rises.values()))
     print_message(f"rises of a level were about: {about or 'nothing, there were none'}")
     _print_policy(side)
@@ -182,7 +209,7 @@ def _print_policy(side: BacktestSide) -> None:
     policy = side.policy
     if policy is None:
         return
-    totals = ", ".join(f"{number} {outcome}" for outcome, number in policy.totals.items() if number)
+    totals = ", ".join(f"{number:,} {outcome}" for outcome, number in policy.totals.items() if number)
     print_message(f"policy {policy.version}: requests {totals or 'none'}; {policy.agents_revoked} agents revoked")
     for revocation in policy.revoked[:_MAX_SHOWN_AGENTS]:
         why = f": {revocation.reasons[0]}" if revocation.reasons else ""
@@ -206,16 +233,16 @@ def _print_calls(calls: CallChallengeReport) -> None:
         if row.within is not None:
             rate = f"{row.per_1000:.3g} of 1,000 ({row.within[0]:.3g} to {row.within[1]:.3g})"
             kept = "" if row.budget is None else f", budget {row.budget:g}: {row.budget_words}"
-            print_message(f"calls {whose}({row.effect}): {row.challenged} of {row.calls} wait, {rate}{kept}")
+            print_message(f"calls {whose}({row.effect}): {row.challenged:,} of {row.calls:,} wait, {rate}{kept}")
     print_message(
-        f"challenged: {calls.sessions_challenged} of {calls.sessions} sessions, {calls.agents_challenged} of "
-        f"{calls.agents} agents"
+        f"challenged: {calls.sessions_challenged:,} of {calls.sessions:,} sessions, {calls.agents_challenged:,} of "
+        f"{_agents(calls.agents)}"
     )
     for kind in calls.kinds[:_MAX_SHOWN_KINDS]:
         why = ", ".join(f"{code} {times}" for code, times in list(kind.reasons.items())[:3])
         who = " ".join(part for part in (kind.tenant, kind.agent_type) if part)
         print_message(
-            f"  {kind.calls} x {kind.action} ({kind.effect}) by {_agents(kind.agents)} of {who or '-'}: {why}"
+            f"  {kind.calls:,} x {kind.action} ({kind.effect}) by {_agents(kind.agents)} of {who or '-'}: {why}"
         )
     if calls.kinds_challenged > _MAX_SHOWN_KINDS:
         print_message(f"  and {calls.kinds_challenged - _MAX_SHOWN_KINDS} more kinds; --report or --json names them")
@@ -227,8 +254,9 @@ def _print_evaluation(side: BacktestSide) -> None:
         return
     for unit, figures in (("events", evaluation.by_event), ("sessions", evaluation.by_session)):
         print_message(
-            f"{unit}: {figures.bad} bad of {figures.units}, ROC-AUC {_number_text(figures.roc_auc)}, average precision "
-            f"{_number_text(figures.average_precision)}, recall {_number_text(figures.recall_at_1_percent)} at 1 % and "
+            f"{unit}: {figures.bad:,} bad of {figures.units:,}, ROC-AUC {_number_text(figures.roc_auc)}, "
+            f"average precision {_number_text(figures.average_precision)}, "
+            f"recall {_number_text(figures.recall_at_1_percent)} at 1 % and "
             f"{_number_text(figures.recall_at_5_percent)} at 5 % false positives"
         )
     for level in evaluation.levels:
@@ -272,17 +300,19 @@ def replay_command(
     """Run history through the live path and write the scores and levels that it would have given."""
     started = clock.monotonic()
     configured = load_process_settings(settings)
-    replayed = HistoryReplay(
-        load_trained_model(model), engine_settings(configured, learn=learn, capacity=agents), configured.domains()
-    )
+    trained = load_trained_model(model)
+    replayed = HistoryReplay(trained, engine_settings(configured, learn=learn, capacity=agents), configured.domains())
     first, window = as_utc(since), time_window(as_utc(since), as_utc(before), warm_up)
     converter = history_converter(record_format, mapping)
     with ExitStack() as stack:
         inputs = stack.enter_context(open_histories(events, configured, window, converter))
         progress = stack.enter_context(byte_progress("replaying", FileSource(inputs).total_bytes))
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(open_output(out, inputs, converter))
-        source = WindowedSource(FileSource(inputs, progress=progress), window)
-        counts = _write_replayed(replayed, source, first, target)
+        applied = window._replace(after=first_applied(trained.window_ms[1], first, window.after))
+        source = WindowedSource(FileSource(inputs, progress=progress), applied)
+        counts, written_from = _write_replayed(replayed, source, first, target)
+    if warning := overlap_warning(trained.version, trained.window_ms[1], written_from):
+        print_message(warning)
     summary = replayed.summary()._asdict()
     summary["decisions"] = len(summary["decisions"])
     summary["malformed"] += converter.malformed
@@ -303,9 +333,13 @@ def replay_command(
 
 def _write_replayed(
     replayed: HistoryReplay, source: WindowedSource, first: datetime | None, target: BinaryIO
-) -> Counter[str]:
-    """Write what is said of each event from *first* on, and report what is no event. Returns events by level."""
+) -> tuple[Counter[str], datetime | None]:
+    """Write what is said of each event from *first* on, and report what is no event.
+
+    Returns events by level, and the time of the earliest.
+    """
     counts: Counter[str] = Counter()
+    earliest: datetime | None = None
     problems = 0
 
     def malformed(offset: int, path: str, reason: str) -> None:
@@ -315,18 +349,14 @@ def _write_replayed(
 
     encoder = msgspec.json.Encoder()
     for line in replayed.replayed_events(source, malformed):
-        if first is not None and datetime.fromisoformat(line.time) < first:
+        at = datetime.fromisoformat(line.time)
+        if first is not None and at < first:
             continue
+        earliest = at if earliest is None else min(earliest, at)
         target.write(encoder.encode(_output_line(line)) + b"\n")
         counts[line.risk_level] += 1
-    return counts
+    return counts, earliest
 
 
 def _output_line(event: ReplayedEvent) -> dict[str, Any]:
     return {**event._asdict(), "time": event.time.replace("+00:00", "Z")}
-
-
-def register(app: typer.Typer) -> None:
-    """Add `backtest`, `replay` to the command line."""
-    app.command("backtest")(backtest_command)
-    app.command("replay")(replay_command)

@@ -264,7 +264,7 @@ def _topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator
             yield line
     finally:
         reader.close()
-    print_message(f"read {lines} events of {topic.name}, {partitions} partitions")
+    print_message(f"read {lines:,} events of {topic.name}, {partitions} partitions")
 
 
 def _seek_topic(named: str, topic: TopicRange, reader: TopicReader) -> int:

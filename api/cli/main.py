@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from typing import Annotated
 
-import structlog
 import typer
 
 from ...ingest.errors import TrustwatchError
-from ..data_at_rest import restrict_new_files
-from ..structured_logs import configure_structured_logs
-from .terminal import fail, print_message, write_line
-
-COMMANDS_GROUP = "trustwatch.commands"
-"""Entry points that add commands: each is a function that takes the application."""
+from ..file_access import restrict_new_files
+from .lazy_commands import LazyGroup
+from .terminal import fail, is_decorated, write_line
 
 
-def make_app() -> typer.Typer:
-    """Make the command line of all commands that are installed, those of other packages included.
-
-    A package of commands whose requirements are not installed is left out; its name and what it misses go to stderr.
-    """
+def make_app(group: type[LazyGroup] = LazyGroup) -> typer.Typer:
+    """Make the command line of all commands that are installed, those of other packages included."""
     app = typer.Typer(
         name="trustwatch",
+        cls=group,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode="rich" if is_decorated() else None,
     )
     app.callback()(_show_version_or_go_on)
-    for entry in sorted(entry_points(group=COMMANDS_GROUP), key=lambda entry: entry.name):
-        try:
-            register = entry.load()
-        except ImportError as error:
-            print_message(f"commands of `{entry.name}` are not available: {error}")
-            continue
-        register(app)
     return app
+
+
+class _ProgramGroup(LazyGroup):
+    """The command line as a process of its own: what its commands log goes to stderr."""
+
+    def before_command(self) -> None:
+        from ..structured_logs import configure_structured_logs  # help does not wait for it
+
+        configure_structured_logs()
 
 
 def _print_version(wanted: bool) -> None:
@@ -56,12 +52,11 @@ def _show_version_or_go_on(
 
 def main() -> None:
     """Entry point of the `trustwatch` script."""
-    configure_structured_logs()
     try:
         restrict_new_files()
-        make_app()()
+        make_app(_ProgramGroup)()
     except TrustwatchError as error:
-        raise SystemExit(_exit_status(error)) from None
+        raise SystemExit(fail(error).exit_code) from None
     except BrokenPipeError:
         # The reader of our output (`head`) has enough; say nothing, and let nothing be flushed into the closed pipe.
         sys.stderr.close()
@@ -70,8 +65,3 @@ def main() -> None:
         raise SystemExit(
             fail(f"{error.filename}: {error.strerror}" if error.filename else str(error)).exit_code
         ) from None
-
-
-def _exit_status(error: TrustwatchError) -> int:
-    structlog.get_logger(__name__).debug("command failed", code=error.code)
-    return fail(error).exit_code

@@ -111,3 +111,12 @@ def paged_items(service: ServiceClient, path: str, limit: int, **parameters: Any
         cursor = page["next_cursor"]
         if cursor is None:
             return
+
+
+RISK_LEVELS = ("critical", "high", "medium", "low", "unknown")
+"""As tables are sorted. What is unknown stands last: it is no risk that was measured."""
+
+
+def risk_rank(level: str) -> int:
+    """Place of a level in a table; a level that this version does not know stands first."""
+    return RISK_LEVELS.index(level) if level in RISK_LEVELS else -1

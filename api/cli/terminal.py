@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.table import Table
@@ -17,13 +18,26 @@ from rich.text import Text
 
 from ...ingest.printable_text import escaped_json, escaped_text
 
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
+JsonLinesOption = Annotated[bool, typer.Option("--json", help="print JSON lines on stdout: one object a row")]
 SettingsFileOption = Annotated[
     Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")
 ]
 
+_LEAST_PROSE = 20
+"""Columns of prose are folded to no less, in characters."""
+
+_GROUPED_FROM = 1000.0
+"""Fractions from here on would be shown as powers of ten."""
+
 stderr_console = Console(stderr=True, highlight=False)
 """Messages go to stderr, so that stdout holds nothing but results."""
+
+
+def is_decorated() -> bool:
+    """True where people read stdout on a terminal that may show colours and frames; else all of it is plain text."""
+    console = Console()
+    return console.is_terminal and not console.no_color
 
 
 def print_message(text: str) -> None:
@@ -47,10 +61,10 @@ def print_summary(summary: dict[str, Any], as_json: bool, text: str) -> None:
     if as_json:
         write_json(summary)
         return
-    print_message(text.format(**summary))
+    print_message(text.format(**{name: readable(value) for name, value in summary.items()}))
     for problem in ("malformed", "mended", "duplicates", "late"):
         if summary.get(problem):
-            print_message(f"{problem}: {summary[problem]}")
+            print_message(f"{problem}: {readable(summary[problem])}")
 
 
 def fail(error: Exception | str) -> typer.Exit:
@@ -78,11 +92,59 @@ def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total)
 
 
-def write_table(rows: list[dict[str, Any]], columns: dict[str, str]) -> None:
-    """A plain table on stdout; *columns* maps members to headings."""
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in columns.values():
-        grid.add_column(heading, overflow="fold")
+def write_json_lines(rows: Iterable[Any]) -> None:
+    """JSON values on stdout, a line each, as they come."""
     for row in rows:
-        grid.add_row(*(Text(escaped_text(str(row.get(member, "")))) for member in columns))
-    Console(highlight=False).print(grid)
+        write_json(row)
+
+
+def readable(value: Any) -> str:
+    """A value as people read it: numbers in groups of three, fractions to three digits, nothing for None.
+
+    >>> readable(1234567), readable(0.98765), readable(None), readable(["a", "b"])
+    ('1,234,567', '0.988', '', 'a, b')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(readable, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {readable(held)}" for name, held in value.items())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < _GROUPED_FROM else f"{value:,.0f}"
+    return str(value)
+
+
+def write_table(rows: list[dict[str, Any]], columns: dict[str, str], prose: Collection[str] = ()) -> None:
+    """A table on stdout; *columns* maps members to headings.
+
+    Only the columns of *prose* are folded, and only on a terminal: an id or a time stays in one piece. Where stdout is
+    no terminal, the table is plain text, a line for each row however long it is.
+    """
+    cells = [[escaped_text(readable(row.get(member))) for member in columns] for row in rows]
+    if not is_decorated():
+        _write_plain([list(columns.values()), *cells])
+        return
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    widths = _widths([list(columns.values()), *cells])
+    for (member, heading), width in zip(columns.items(), widths, strict=True):
+        folds = member in prose
+        least = min(width, _LEAST_PROSE) if folds else width
+        grid.add_column(heading, overflow="fold", no_wrap=not folds, min_width=least)
+    for row in cells:
+        grid.add_row(*map(Text, row))
+    Console(highlight=False).print(grid, crop=False)
+
+
+def _widths(cells: list[list[str]]) -> list[int]:
+    """Width of each column on a screen."""
+    return [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+
+
+def _write_plain(cells: list[list[str]]) -> None:
+    widths = _widths(cells)
+    for row in cells:
+        padded = (text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")

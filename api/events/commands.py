@@ -33,7 +33,16 @@ from ..cli.history_input import (
     report_malformed,
 )
 from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption, problem_text
-from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, write_json, write_line
+from ..cli.terminal import (
+    JsonLinesOption,
+    JsonOption,
+    SettingsFileOption,
+    fail,
+    print_message,
+    print_summary,
+    write_json,
+    write_line,
+)
 from ..settings.loading import load_process_settings
 from .mapping_trials import describe_trial, mapping_trials, trial_as_json
 from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingRecords
@@ -90,10 +99,7 @@ def _print_counts(counts: Counter[str], as_json: bool) -> None:
     if as_json:
         write_json(dict(counts))
         return
-    skipped = f", skipped {counts['skipped']}" if counts["skipped"] else ""
-    print_message(
-        f"accepted {counts['accepted']}, duplicate {counts['duplicate']}, rejected {counts['rejected']}{skipped}"
-    )
+    print_message(", ".join(f"{name} {counts[name]:,}" for name in counts if counts[name] or name != "skipped"))
 
 
 def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) -> dict[str, Any]:
@@ -175,7 +181,7 @@ def try_mapping(
         str | None, typer.Option("--format", help="format whose mapping the file changes; default: told by the records")
     ] = None,
     records: Annotated[int, typer.Option(help="so many records", min=1)] = 3,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """Show what a mapping makes of some records, member by member, and what is missing."""
     converter = _tried_converter(mapping, record_format)
@@ -201,10 +207,3 @@ def _tried_converter(mapping: str, record_format: str | None) -> HistoryConverte
     if mapping not in FORMATS or record_format is not None:
         raise ConfigError(f"{mapping}: no such file, and no format of that name; formats are {', '.join(FORMATS)}")
     return history_converter(mapping, None)
-
-
-def register(app: typer.Typer) -> None:
-    """Add `ingest`, `convert` and `mapping` to the command line."""
-    app.command("ingest")(ingest)
-    app.command("convert")(convert)
-    app.add_typer(mapping_app)

@@ -12,9 +12,6 @@ from urllib.parse import quote
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ...ingest.features.feature_table import FEATURE_NAMES
-from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
-from ...scoring.records.agents import ALERTING_LEVELS
 from .. import clock
 from ..cli.remote import (
     DEFAULT_URL,
@@ -25,7 +22,18 @@ from ..cli.remote import (
     UrlOption,
     paged_items,
 )
-from ..cli.terminal import JsonOption, fail, print_message, stderr_console, write_json, write_line, write_table
+from ..cli.terminal import (
+    JsonLinesOption,
+    JsonOption,
+    fail,
+    print_message,
+    readable,
+    stderr_console,
+    write_json,
+    write_json_lines,
+    write_line,
+    write_table,
+)
 
 feedback_app = typer.Typer(
     name="feedback",
@@ -36,7 +44,6 @@ feedback_app = typer.Typer(
 POLL_EVERY_S = 0.3
 _MAX_SHOWN_ROWS = 10
 _MAX_EARLIER_DECISIONS = 100
-_ALERTING_LEVEL_NAMES = frozenset(level.label for level in ALERTING_LEVELS)
 _SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _VERDICTS = {"false-positive": "false_positive", "true-positive": "true_positive"}
@@ -124,16 +131,16 @@ def list_feedback(
     tenant: TenantOption = None,
     issuer: IssuerOption = None,
     limit: Annotated[int, typer.Option(help="most to list")] = 50,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """List feedback, newest first, with the events that each rule matched."""
     with closing(ServiceClient(url, token)) as service:
         given = {"status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
-        rows = list(paged_items(service, "/v1/feedback", limit, **given))
-    if json:
-        for row in rows:
-            write_json(row)
-        return
+        found = paged_items(service, "/v1/feedback", limit, **given)
+        if json:
+            write_json_lines(found)
+            return
+        rows = list(found)
     write_table(
         [_table_row(row) for row in rows],
         {
@@ -147,6 +154,7 @@ def list_feedback(
             "expires_at": "until",
             "reason": "why",
         },
+        prose=("about", "features", "reason"),
     )
 
 
@@ -185,11 +193,16 @@ def revoke(
 
 def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
     """Features that the reasons of a decision name, and those of the ones before it by which the agent rose."""
+    from ...ingest.features.feature_table import FEATURE_NAMES  # no other command of these waits for the engine
+    from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
+    from ...scoring.records.agents import ALERTING_LEVELS
+
+    alerting = frozenset(level.label for level in ALERTING_LEVELS)
     marked = service.get(f"/v1/decisions/{quote(decision, safe='')}")
     given = {name: marked[name] for name in ("agent_id", "tenant", "issuer")}
     before = service.get("/v1/decisions", **given, limit=_MAX_EARLIER_DECISIONS)["items"]
     older = [candidate for candidate in before if candidate["decided_at"] < marked["decided_at"]]
-    rise = [marked, *takewhile(lambda candidate: candidate["level"] in _ALERTING_LEVEL_NAMES, older)]
+    rise = [marked, *takewhile(lambda candidate: candidate["level"] in alerting, older)]
     named = [reason["feature"] for candidate in rise for reason in candidate["reasons"]]
     names = [name for name in dict.fromkeys(named) if name in FEATURE_NAMES and name not in PROTECTED_FEATURES]
     if not names:
@@ -219,8 +232,8 @@ def _print_preview(seen: dict[str, Any]) -> None:
     if seen["unseen"]:
         print_message(f"no preview: {seen['unseen']}")
     print_message(
-        f"{window['events']} events from {window['from']} to {window['to']} ({window['source']}), "
-        f"{seen['events_matched']} of them matched, of {seen['agents_affected']} agents"
+        f"{readable(window['events'])} events from {window['from']} to {window['to']} ({window['source']}), "
+        f"{readable(seen['events_matched'])} of them matched, of {seen['agents_affected']} agents"
     )
     print_message(f"alerts: {seen['alerts_before']} as it was, {seen['alerts_after']} with the rule")
     for row in seen["still_odd"]:
@@ -261,8 +274,3 @@ def _print_feedback(feedback: dict[str, Any], seen: dict[str, Any] | None, *, js
         return
     until = f" until {feedback['expires_at']}" if feedback["status"] in ("active", "adopting") else ""
     print_message(f"feedback {feedback['feedback_id']} is {feedback['status']}{until}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add `feedback` to the command line."""
-    app.add_typer(feedback_app)

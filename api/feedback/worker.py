@@ -46,7 +46,7 @@ from ..composition import (
     open_service_identities,
     open_service_store,
 )
-from ..data_at_rest import restrict_new_files
+from ..file_access import restrict_new_files
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from ..structured_logs import configure_structured_logs

@@ -45,30 +45,31 @@ def provided(kind: type[T]) -> Callable[[Request], T]:
 
 
 class RequireScope:
-    """A dependency: the caller, whose token must have *scope* ("" = any token that is valid).
+    """A dependency: the caller, whose token must have *scope* or one of *others* ("" = any token that is valid).
 
     From then on the request reads no more of the store than that caller may see, whatever its route asks for.
     """
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, scope: str, *others: str) -> None:
         self.scope = scope
+        self._others = frozenset(others)
 
     async def __call__(self, request: Request, _: Annotated[Any, Security(bearer_scheme)]) -> AuthenticatedCaller:
         caller = await authenticate_connection(services_of(request), request.scope)
-        if self.scope:
+        if self.scope and not caller.scopes & self._others:
             caller.require(self.scope)
         restrict_reads(caller.read_scope)
         return caller
 
 
 class RequireScopeUnlessLocal:
-    """A dependency: requests from this machine pass, others need a token with *scope* ("" = any).
+    """A dependency: requests from this machine pass, others need a token with one of *scopes* ("" = any).
 
     A request that a proxy has passed on is not from this machine, wherever the proxy runs.
     """
 
-    def __init__(self, scope: str) -> None:
-        self._require_scope = RequireScope(scope)
+    def __init__(self, *scopes: str) -> None:
+        self._require_scope = RequireScope(*scopes)
 
     async def __call__(self, request: Request, credentials: Annotated[Any, Security(bearer_scheme)]) -> None:
         try:

@@ -17,6 +17,13 @@ class MetricDefinition(NamedTuple):
 
 METRICS: Final = (
     MetricDefinition(
+        "trustwatch_build_info",
+        "observed gauge",
+        "1",
+        "always 1; the versions of Trustwatch and Python of the process that answers",
+        ("version", "python"),
+    ),
+    MetricDefinition(
         "trustwatch_http_requests_total", "counter", "requests", "answers by route and status", ("route", "status")
     ),
     MetricDefinition(

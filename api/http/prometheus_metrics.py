@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -57,6 +67,7 @@ class RuntimeCollector(Collector):
 
 def _process_values(services: Runtime) -> dict[str, LabelledValues]:
     return {
+        "trustwatch_build_info": {(version("trustwatch"), platform.python_version()): 1.0},
         "trustwatch_log_waiting_bytes": {(): services.event_log.waiting_bytes},
         "trustwatch_log_next_offset": {(): services.event_log.log.next_offset},
         "trustwatch_log_failed": {(): float(services.event_log.log.failed)},
@@ -151,6 +162,10 @@ class ServiceMetrics:
         slice_values: Sequence[Callable[[], MetricValues]] = (),
     ) -> None:
         self.registry = registry
+        # A series more for each, which nobody reads: scrapes see a restart by the count.
+        disable_created_metrics()  # type: ignore[no-untyped-call] # the library declares no result
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         for metric in METRICS:

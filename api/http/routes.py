@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from ...ingest.events import event_json_schema
 from .agent_lookup import visible_tenants
-from .auth.callers import SCOPE_ADMIN
+from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS
 from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, provided
 from .prometheus_metrics import ServiceMetrics
 from .runtime import component_states
@@ -48,12 +48,12 @@ async def get_readiness(runtime: RuntimeDep) -> Response:
 @router.get(
     "/metrics",
     response_class=Response,
-    dependencies=[Depends(RequireScopeUnlessLocal(SCOPE_ADMIN))],
+    dependencies=[Depends(RequireScopeUnlessLocal(SCOPE_METRICS, SCOPE_ADMIN))],
     responses=BODILESS_PROBLEMS,
     summary="Prometheus metrics",
 )
 async def get_metrics(metrics: MetricsDep) -> Response:
-    """Metrics for Prometheus; from this machine, or with scope `trust.admin`."""
+    """Metrics for Prometheus; from this machine, or with scope `trust.metrics` or `trust.admin`."""
     return Response(metrics.exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

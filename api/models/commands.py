@@ -1,51 +1,24 @@
-"""`trustwatch models`: versions, their figures in shadow, drift, the alert budget; training, promotion, roll-back."""
+"""`trustwatch models`: versions, their figures in shadow, drift, alert budget; orders to train, promote, roll back."""
 
 from __future__ import annotations
 
-import secrets
 from contextlib import closing
-from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from ...ingest.columns import ColumnEncoder
-from ...models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSettings
-from ...models.model_directory import is_model
-from ...models.model_persistence import load_trained_model
-from ...scoring.learning.training import TrainedVersion, train_and_save
-from ...scoring.learning.walkforward import walk_forward_events
-from ...scoring.pipeline.kernel_warm_up import KernelPart, is_part_kept
-from .. import clock
-from ..cli.history_input import (
-    TIME_FORMATS,
-    BeforeOption,
-    EventHistoryReader,
-    FormatOption,
-    HistoriesArgument,
-    MappingOption,
-    TimeWindow,
-    as_utc,
-    history_converter,
-    open_histories,
-    time_window,
-)
 from ..cli.remote import DEFAULT_URL, ServiceClient, TenantOption, TokenOption, UrlOption, paged_items
 from ..cli.terminal import (
+    JsonLinesOption,
     JsonOption,
-    SettingsFileOption,
-    fail,
     print_message,
-    print_summary,
-    stage_progress,
+    readable,
     write_json,
+    write_json_lines,
     write_line,
     write_table,
 )
-from ..composition import engine_settings
-from ..settings.loading import load_process_settings
 
 models_app = typer.Typer(
     name="models", no_args_is_help=True, help="Models: versions, shadow, promotion, drift, budget."
@@ -60,15 +33,15 @@ def list_models(
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     limit: Annotated[int, typer.Option(help="most versions")] = 50,
-    json: JsonOption = False,
+    json: JsonLinesOption = False,
 ) -> None:
     """List versions, newest first."""
     with closing(ServiceClient(url, token)) as service:
-        rows = list(paged_items(service, "/v1/models", limit))
-    if json:
-        for row in rows:
-            write_json(row)
-        return
+        found = paged_items(service, "/v1/models", limit)
+        if json:
+            write_json_lines(found)
+            return
+        rows = list(found)
     shown = [
         {
             **row,
@@ -106,7 +79,9 @@ def show(
         return
     force = ", in force" if detail["in_force"] else ""
     write_line(f"{detail['version']}  {detail['status']}{force}  (digest {detail['digest'][:12]})")
-    trained = (f", {name} {value}" for name, value in detail["trained"].items() if isinstance(value, int | str))
+    trained = (
+        f", {name} {readable(value)}" for name, value in detail["trained"].items() if isinstance(value, int | str)
+    )
     write_line(f"learned from {detail['window']['from_at']} to {detail['window']['to_at']}{''.join(trained)}")
     _print_figures(detail["figures"])
     if detail["judgement"] is not None:
@@ -121,7 +96,7 @@ def show(
 def _print_figures(figures: dict[str, Any]) -> None:
     if not figures:
         return
-    write_line(f"in shadow over {figures['events']} events, {figures['agent_days']} agent-days:")
+    write_line(f"in shadow over {readable(figures['events'])} events, {readable(figures['agent_days'])} agent-days:")
     for name in ("champion", "challenger"):
         group_figures = figures[name]
         rates = ", ".join(f"{level} {rate:.3g}" for level, rate in group_figures["per_1000"].items())
@@ -133,10 +108,10 @@ def _print_figures(figures: dict[str, Any]) -> None:
 
 
 @models_app.command()
-def train(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "") -> None:
+def train(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "", json: JsonOption = False) -> None:
     """Ask the keeper to train a new version now (scope trust.admin)."""
-    _post_order(url, token, "/v1/models/train", {"why": why})
-    print_message("a training is ordered; `trustwatch models list` shows the version when it is done")
+    done = "a training is ordered; `trustwatch models list` shows the version when it is done"
+    _give_order(url, token, "/v1/models/train", {"why": why}, done, json=json)
 
 
 @models_app.command()
@@ -146,22 +121,31 @@ def promote(
     token: TokenOption = "",
     why: WhyOption = "",
     force: Annotated[bool, typer.Option("--force", help="overrule the figures; needs --why")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Put a version in force (scope trust.admin)."""
-    _post_order(url, token, f"/v1/models/{quote(version, safe='')}/promote", {"why": why, "force": force})
-    print_message(f"{version} comes into force with the next records; `trustwatch models list` marks it then")
+    path, body = f"/v1/models/{quote(version, safe='')}/promote", {"why": why, "force": force}
+    done = "{version} comes into force with the next records; `trustwatch models list` marks it then"
+    _give_order(url, token, path, body, done, json=json)
 
 
 @models_app.command()
-def rollback(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "") -> None:
+def rollback(
+    url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "", json: JsonOption = False
+) -> None:
     """Go back to the version that was in force before (scope trust.admin)."""
-    answer = _post_order(url, token, "/v1/models/rollback", {"why": why})
-    print_message(f"{answer['version']} comes back into force with the next records")
+    done = "{version} comes back into force with the next records"
+    _give_order(url, token, "/v1/models/rollback", {"why": why}, done, json=json)
 
 
-def _post_order(url: str, token: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _give_order(url: str, token: str, path: str, body: dict[str, Any], done: str, *, json: bool) -> None:
+    """Send an order, and say what follows: *done*, filled in from the answer."""
     with closing(ServiceClient(url, token)) as service:
-        return dict(service.post(path, body))
+        answer = service.post(path, body)
+    if json:
+        write_json(answer)
+    else:
+        print_message(done.format(**answer))
 
 
 @models_app.command()
@@ -198,6 +182,7 @@ def drift(
             "most": "features, largest first",
             "drifted": "drifted",
         },
+        prose=("most", "drifted"),
     )
 
 
@@ -220,7 +205,7 @@ def budget(
         {
             **row,
             "expected": f"{row['expected']:.2f}",
-            "agent_days": f"{row['agent_days']}{'~' if row['estimated'] else ''}",
+            "agent_days": f"{readable(row['agent_days'])}{'~' if row['estimated'] else ''}",
             "flag": "beyond" if row["beyond"] else "run beyond" if row["run_beyond"] else "",
         }
         for row in page["items"]
@@ -240,115 +225,3 @@ def budget(
             "flag": "",
         },
     )
-
-
-def train_command(
-    events: HistoriesArgument,
-    model: Annotated[Path, typer.Option(help="directory of the model; an older model there is replaced")],
-    since: Annotated[
-        datetime | None, typer.Option("--from", formats=TIME_FORMATS, help="learn from events from then on")
-    ] = None,
-    before: BeforeOption = None,
-    record_format: FormatOption = None,
-    mapping: MappingOption = None,
-    settings: SettingsFileOption = None,
-    seed: Annotated[int, typer.Option(help="seed of forest and folds")] = 0,
-    salt: Annotated[
-        str | None, typer.Option(help="hex key of name hashes; default: that of the model there, or new")
-    ] = None,
-    version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
-    one_question: Annotated[
-        bool,
-        typer.Option("--one-question", help="levels follow from all evidence together, not from each concern"),
-    ] = False,
-    json: JsonOption = False,
-) -> None:
-    """Learn a model from normal history."""
-    started = clock.monotonic()
-    configured = load_process_settings(settings)
-    key = _choose_salt(salt, model)
-    window = time_window(as_utc(since), as_utc(before), None if since is None else 0.0)
-    history, converter = EventHistoryReader(), history_converter(record_format, mapping)
-    with open_histories(events, configured, window, converter) as inputs:
-        read = history.read(inputs, window)
-    history.malformed += converter.malformed
-    if not read:
-        raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
-    columns = ColumnEncoder(key, configured.domains()).encode(read)
-    name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
-    if not is_part_kept(KernelPart.FEATURES):
-        print_message("compiling kernels: the first training on this machine takes up to a minute longer")
-    with stage_progress() as progress:
-        trained = train_and_save(
-            model,
-            columns,
-            key,
-            name,
-            _detector_settings(seed, one_question),
-            engine_settings(configured),
-            clock.now_ms(),
-            progress,
-        )
-    rehearsed = walk_forward_events(trained.model)
-    facts = _training_facts(trained, history, rehearsed) | {"seconds": round(clock.monotonic() - started, 2)}
-    summary = {"model": str(model), "version": name, "events": len(read), **facts}
-    summary["promise"] = trained.budget_report.as_dict()  # last, since it is long
-    print_summary(
-        summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
-    )
-    if not json:
-        for line in (_calibration_text(rehearsed), *trained.budget_report.describe()):
-            print_message(line)
-
-
-def _detector_settings(seed: int, one_question: bool) -> DetectorSettings:
-    return DetectorSettings(seed=seed, budget_shares=ONE_QUESTION) if one_question else DetectorSettings(seed=seed)
-
-
-def _training_facts(trained: TrainedVersion, history: EventHistoryReader, rehearsed: int) -> dict[str, Any]:
-    """Numbers of what a model was trained on."""
-    return {
-        "sessions": trained.manifest.window.sessions,
-        "agents": len(trained.model.seeds.keys),
-        "peer_groups": len(trained.model.groups) - 1,
-        "rehearsed_events": rehearsed,
-        "malformed": history.malformed,
-        "mended": history.mended,
-    }
-
-
-def _calibration_text(events: int) -> str:
-    if events:
-        return (
-            f"rehearsed: agents with {FAMILIAR_EVENTS} events here are compared with {events} events of such agents, "
-            "newcomers with events of others"
-        )
-    return (
-        f"not rehearsed: the history's end holds too few events of agents with {FAMILIAR_EVENTS} events before it. "
-        "All agents are judged as newcomers, and less is noticed; a longer history mends it"
-    )
-
-
-def _choose_salt(given: str | None, model: Path) -> bytes:
-    """Retraining keeps the salt, so that what the service has learned of its agents stays readable."""
-    if given is not None:
-        try:
-            key = bytes.fromhex(given)
-        except ValueError:
-            raise typer.BadParameter("must be hexadecimal", param_hint="--salt") from None
-        if not 1 <= len(key) <= 64:
-            raise typer.BadParameter("must have 1 to 64 bytes", param_hint="--salt")
-        return key
-    return load_trained_model(model).salt if is_model(model) else secrets.token_bytes(16)
-
-
-def _window_text(window: TimeWindow) -> str:
-    """The window in words."""
-    bounds = (("from", window.after), ("up to", window.before))
-    return "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)
-
-
-def register(app: typer.Typer) -> None:
-    """Add `train`, `models` to the command line."""
-    app.command("train")(train_command)
-    app.add_typer(models_app)

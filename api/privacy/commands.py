@@ -15,7 +15,7 @@ import typer
 
 from .. import clock
 from ..cli.remote import DEFAULT_URL, IssuerOption, ServiceClient, TenantOption, TokenOption, UrlOption, problem_text
-from ..cli.terminal import JsonOption, fail, print_message, write_json, write_line
+from ..cli.terminal import JsonOption, fail, print_message, readable, write_json, write_line
 
 decisions_app = typer.Typer(name="decisions", no_args_is_help=True, help="Decisions: is their chain intact?")
 
@@ -85,7 +85,7 @@ def erase(
             + (f": {erasure['detail']}" if erasure["detail"] else "")
         )
         for target, count in sorted(erasure["counts"].items()):
-            write_line(f"{target}: {count}")
+            write_line(f"{target}: {readable(count)}")
         for remainder in (erasure["document"] or {}).get("remains", []):
             write_line(f"remains: {remainder['what']}; until {remainder['until']}")
     if erasure["status"] == "failed":
@@ -99,6 +99,7 @@ def export(
     token: TokenOption = "",
     tenant: TenantOption = None,
     issuer: IssuerOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Write everything that is known about one agent to a ZIP of JSON lines (scope trust.admin)."""
     given = {name: value for name, value in (("tenant", tenant), ("issuer", issuer)) if value is not None}
@@ -118,8 +119,11 @@ def export(
     part.replace(out)
     with zipfile.ZipFile(out) as archive:
         manifest = msgspec.json.decode(archive.read("manifest.json"))
+    if json:
+        write_json({"out": str(out), **manifest})
+        return
     for name, entry in manifest["files"].items():
-        write_line(f"{name}: {entry['lines']}")
+        write_line(f"{name}: {readable(entry['lines'])}")
     print_message(f"{out} has everything about {agent}")
 
 
@@ -165,10 +169,3 @@ def _erasure_id_of(proof: str) -> str:
         return str(msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["erasure_id"])
     except (IndexError, ValueError, KeyError, TypeError, msgspec.DecodeError):
         raise fail("the file holds no proof of an erasure") from None
-
-
-def register(app: typer.Typer) -> None:
-    """Add `erase`, `export`, `decisions` to the command line."""
-    app.command("erase")(erase)
-    app.command("export")(export)
-    app.add_typer(decisions_app)

@@ -29,7 +29,7 @@ from ..brokers import open_writer
 from ..child_process import SupervisedProcess
 from ..composition import open_service_store
 from ..events.ingest_status import IngestStatus, IngestWorkerProcess
-from ..settings.loading import HOW_TO_NAME_BROKERS
+from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
 
 

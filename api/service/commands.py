@@ -1,10 +1,9 @@
-"""Commands that run the service or belong to it: `serve`, `compile`, `token`, `console-link`, …"""
+"""Commands that run the service or belong to it: `serve`, `compile`, `topics`, `identities`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +15,19 @@ from ...ingest.topics.topic_definitions import TOPIC_DEFINITIONS
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
 from ..brokers import open_admin, open_reader, open_writer
-from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
+from ..cli.terminal import (
+    JsonOption,
+    SettingsFileOption,
+    fail,
+    print_message,
+    print_summary,
+    readable,
+    write_json,
+    write_line,
+)
 from ..composition import identity_key_path, live_policy, open_service_store, service_url, store_address
-from ..console.login_links import issue_login_code
-from ..http.auth.callers import ALL_SCOPES
-from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
-from ..settings.loading import HOW_TO_NAME_BROKERS, load_process_settings
+from ..settings.environment import HOW_TO_NAME_BROKERS
+from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from .backends import ServiceRoles
 from .group_worker import GroupPipelineWorker
@@ -63,47 +69,20 @@ def serve(
         raise fail(errors.exceptions[0]) from None
 
 
-def token(
-    settings: SettingsFileOption = None,
-    client_id: Annotated[
-        str, typer.Option(help="client the token is for; must be one of the settings' callers")
-    ] = "demo",
-    scope: Annotated[list[str] | None, typer.Option(help=f"again for more; default: {' '.join(ALL_SCOPES)}")] = None,
-    audience: Annotated[str, typer.Option(help="audience of this service")] = "trustwatch",
-    lifetime: Annotated[int, typer.Option(help="seconds")] = 3600,
-) -> None:
-    """Print a token signed with the local development key (only accepted where the settings trust it)."""
-    configured = load_process_settings(settings)
-    if not any(issuer.issuer == LOCAL_ISSUER for issuer in configured.issuers):
-        print_message(
-            f"note: these settings do not trust {LOCAL_ISSUER}, so a service that runs with them will refuse the token"
-        )
-    sys.stdout.write(
-        issue_local_token(configured.data_dir, client_id, scope or list(ALL_SCOPES), audience, lifetime) + "\n"
-    )
-
-
-def console_link(settings: SettingsFileOption = None) -> None:
-    """Print a link that signs in at the console once (where the settings allow a development login)."""
-    configured = load_process_settings(settings)
-    if not (configured.console.enabled and configured.console.development_login):
-        raise fail(ConfigError("these settings allow no development login; see `console.development_login`"))
-    code = issue_login_code(configured.data_dir, clock.now_s())
-    sys.stdout.write(f"{configured.listen.url()}/console/dev-login?code={code}\n")
-
-
 def compile_command(
     settings: SettingsFileOption = None,
     model: Annotated[Path | None, typer.Option(help="any model of this version; default: that of the settings")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Compile the kernels of the service for this machine, so that its first start is as quick as others."""
     started = clock.monotonic()
     if not asyncio.run(compile_all(model or load_process_settings(settings).model_dir)):
         raise typer.Exit(1)
-    print_message(f"kernels are compiled and kept: {clock.monotonic() - started:.0f} s")
+    seconds = round(clock.monotonic() - started, 2)
+    print_summary({"seconds": seconds}, json, "kernels are compiled and kept: {seconds} s")
 
 
-topics_app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on Apache Kafka.")
+topics_app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on the brokers.")
 
 GROUP_LEAVE_S = 30.0
 """Beyond the session time-out, by which a worker that died has lost its partitions."""
@@ -164,12 +143,16 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
         write_json({"client": broker_settings.client, "topics": topics, "events": progress})
         return
     faster = _FASTER_CLIENT if broker_settings.client == "kafka-python" else ""
-    print_message(f"client: {broker_settings.client}{faster}")
+    write_line(f"client: {broker_settings.client}{faster}")
     for name, shape in topics.items():
-        print_message(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
+        write_line(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
     for row in progress:
-        state = f"{row['behind']} wait" if row["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
-        print_message(f"partition {row['partition']}: applied {row['applied']} of {row['end']}, {state}")
+        state = (
+            f"{readable(row['behind'])} wait" if row["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
+        )
+        write_line(
+            f"partition {row['partition']}: applied {readable(row['applied'])} of {readable(row['end'])}, {state}"
+        )
 
 
 def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
@@ -214,7 +197,7 @@ def grow(
         write_json(grown._asdict())
     else:
         print_message(
-            f"{grown.before} -> {grown.after} partitions; {grown.moved} agents moved; start workers and API again"
+            f"{grown.before} -> {grown.after} partitions; {grown.moved:,} agents moved; start workers and API again"
         )
 
 
@@ -254,7 +237,7 @@ def restored(
         write_json(done._asdict() | {"positions": {str(at): offset for at, offset in sorted(next_offsets.items())}})
     else:
         print_message(
-            f"{done.partitions} partitions go on above epoch {done.above}; published the risk of {done.agents} agents"
+            f"{done.partitions} partitions go on above epoch {done.above}; published the risk of {done.agents:,} agents"
         )
         print_message("start workers and API again")
 
@@ -315,7 +298,9 @@ def renew(
     if json:
         write_json({"changed_rows": changed, "key_file": str(path)})
     else:
-        print_message(f"{changed} rows have new keys; the identity key is {path}: copy it to every host, mode 0600")
+        print_message(
+            f"{readable(changed)} rows have new keys; the identity key is {path}: copy it to every host, mode 0600"
+        )
 
 
 def _install_key(new_key_path: Path, path: Path) -> None:
@@ -323,13 +308,3 @@ def _install_key(new_key_path: Path, path: Path) -> None:
     if path.exists():
         path.rename(path.with_name(f"{path.name}.before"))
     new_key_path.rename(path)
-
-
-def register(app: typer.Typer) -> None:
-    """Add `serve`, `compile`, `token`, `console-link`, `topics`, `identities` to the command line."""
-    app.command("serve")(serve)
-    app.command("compile")(compile_command)
-    app.command("token")(token)
-    app.command("console-link")(console_link)
-    app.add_typer(topics_app)
-    app.add_typer(identities_app)

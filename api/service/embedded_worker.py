@@ -10,6 +10,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 
+import structlog
+
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.log.log_reader import LogReader
@@ -40,6 +42,8 @@ from .kernel_compiler import compile_to_score
 HEARTBEAT_EVERY_S = 0.5
 POLICY_REFRESH_EVERY_S = 1.0
 """The policy file is looked at this often."""
+
+_log = structlog.get_logger(__name__)
 
 
 class EmbeddedPipelineWorker:
@@ -92,20 +96,24 @@ class EmbeddedPipelineWorker:
 
     def run(self) -> None:
         """Work until told to stop or nobody listens."""
-        self._send_stored_position()
+        stored = self._send_stored_position()
+        _log.info("taking the log over", from_offset=stored, waiting=self._pending_records(stored))
+        started = clock.monotonic()
         self.pipeline.start()
+        _log.info("log taken over", offset=self.pipeline.position.offset, seconds=round(clock.monotonic() - started, 1))
         gc.freeze()
         while not self._child.should_stop:
             self.pipeline.step()
             self._send_heartbeat()
         self.pipeline.finish()
 
-    def _send_stored_position(self) -> None:
+    def _send_stored_position(self) -> int:
         """Say first of all how far the store is: what is told while the partition is taken over builds on it."""
         stored = retry_until_available(
             lambda: self.store.partitions.position(ONLY_PARTITION), lambda _: self._child.sleep(DEFAULT_TUNING.retry_s)
         )
         self._child.sender.send_alive(stored.offset, 0, self._pending_records(stored.offset), {}, {})
+        return stored.offset
 
     def _send_risk(
         self, position: Position, agents: Sequence[AgentSummary], erasures: Sequence[PartitionErasure]
@@ -152,6 +160,7 @@ class EmbeddedPipelineWorker:
 
 def run_embedded_worker(child: ChildRuntime) -> None:
     """Run a worker until it is told to stop."""
+    _log.info("a worker starts; it loads model and kernels first")
     worker = EmbeddedPipelineWorker(child)
     try:
         worker.run()

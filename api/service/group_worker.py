@@ -11,6 +11,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
+import structlog
+
 from ...ingest.archive.vector_spool import VectorSpoolWriter
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
@@ -45,6 +47,8 @@ from .partition_migration import check_partitions
 
 HEARTBEAT_EVERY_S = 0.5
 MIN_RESIDENT_AGENTS = 1_000
+
+_log = structlog.get_logger(__name__)
 
 
 class GroupPipelineWorker:
@@ -197,9 +201,15 @@ def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
 
 def run_group_worker(child: ChildRuntime) -> None:
     """Run a worker until it is told to stop."""
+    _log.info("a worker starts; it loads model and kernels first")
     worker = GroupPipelineWorker(child.settings, child.sleep)
     beat_at = tick_at = clock.monotonic()
     try:
+        _log.info(
+            "joining the group of workers; the log says which partitions are taken over",
+            group=child.settings.brokers.group_id,
+            partitions=worker.partitions,
+        )
         worker.pipeline.start()
         gc.freeze()
         while not child.should_stop:

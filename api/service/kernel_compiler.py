@@ -27,7 +27,7 @@ from ...scoring.pipeline.kernel_warm_up import (
 from ...scoring.policy.book import LivePolicy
 from .. import clock
 from ..composition import live_policy
-from ..data_at_rest import restrict_new_files
+from ..file_access import restrict_new_files
 from ..settings.root import Settings
 from ..structured_logs import configure_structured_logs
 

@@ -1,39 +1,33 @@
-"""Reads the settings: the file, then the overrides, then one typed conversion. Every failure is a ConfigError."""
+"""Reads the settings: the file, then the variables, then one typed conversion. Every failure is a ConfigError."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ...ingest.errors import ConfigError
 from ...ingest.settings import Secret
 from ...ingest.settings_reading import error_hint, read_yaml
+from .environment import SetVariable, apply_variables, origin_of_error, set_variables
 from .root import Settings
 
 SETTINGS_FILE = "TRUSTWATCH_SETTINGS"
 """Names the settings file where none is given."""
 
-OVERRIDES: Mapping[str, tuple[str, ...]] = {
-    "TRUSTWATCH_DATA_DIR": ("data_dir",),
-    "TRUSTWATCH_MODEL_DIR": ("model_dir",),
-    "TRUSTWATCH_LISTEN_HOST": ("listen", "host"),
-    "TRUSTWATCH_LISTEN_PORT": ("listen", "port"),
-    "TRUSTWATCH_STORE_URL": ("store", "url"),
-    "TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
-}
-"""Variables that win over the file. Not `TRUSTWATCH_PORT`: Kubernetes sets that for a service named trustwatch."""
-
-HOW_TO_NAME_BROKERS = "set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS"
-"""Advice, for messages."""
-
 
 def load_process_settings(path: Path | None = None) -> Settings:
     """`load_settings` with the environment of this process."""
     return load_settings(path, os.environ)
+
+
+def read_process_settings(path: Path | None = None) -> ReadSettings:
+    """`read_settings` with the environment of this process."""
+    return read_settings(path, os.environ)
 
 
 def environment_with(path: Path | None) -> dict[str, str]:
@@ -42,54 +36,55 @@ def environment_with(path: Path | None) -> dict[str, str]:
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """Read, override, check.
+    """Read the file, set what the environment sets, check.
 
     Args:
         path: the YAML file; None is the file that `TRUSTWATCH_SETTINGS` names, or defaults alone.
         environ: variables of the process.
 
     Returns:
-        Settings with absolute paths: relative ones count from the settings file, overrides from the working folder.
+        Settings with absolute paths: relative ones count from the settings file, those of variables from the working
+        folder.
 
     Raises:
-        ConfigError: names the file, the path of the wrong member and what it may be; never the value of a secret.
+        ConfigError: names the file or the variable, the path of the wrong member and what it may be; never the value
+            of a secret.
     """
+    return read_settings(path, environ).settings
+
+
+class ReadSettings(NamedTuple):
+    """Settings and where they come from.
+
+    Attributes:
+        file: that was read; None: there is none.
+        in_file: what it holds.
+        variables: what the environment sets over it.
+    """
+
+    settings: Settings
+    file: Path | None
+    in_file: dict[str, Any]
+    variables: list[SetVariable]
+
+
+def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings:
+    """`load_settings`, and where each value comes from."""
     if path is None and environ.get(SETTINGS_FILE):
         path = Path(environ[SETTINGS_FILE])
-    raw = {} if path is None else read_yaml(path)
-    origin = "settings" if path is None else str(path)
+    in_file = {} if path is None else read_yaml(path)
     base = Path.cwd() if path is None else path.absolute().parent
-    _apply_overrides(raw, environ)
+    variables = set_variables(environ)
+    raw = copy.deepcopy(in_file)
+    apply_variables(raw, variables)
     _fill_policies(raw)
     try:
         settings = msgspec.convert(raw, Settings, dec_hook=_decoder(base, environ))
     except msgspec.ValidationError as error:
+        origin = origin_of_error(str(error), "settings" if path is None else str(path), variables)
         raise ConfigError(f"{origin}: {error}{error_hint(Settings, str(error))}") from None
-    return msgspec.structs.replace(settings, data_dir=base / settings.data_dir, model_dir=base / settings.model_dir)
-
-
-def _apply_overrides(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
-    for variable, member in OVERRIDES.items():
-        value = environ.get(variable)
-        if not value:
-            continue
-        part = raw
-        for name in member[:-1]:
-            part[name] = dict(part.get(name) or {})
-            part = part[name]
-        part[member[-1]] = _typed_override(variable, member[-1], value)
-
-
-def _typed_override(variable: str, member: str, value: str) -> str | int | list[str]:
-    if member.endswith("_dir"):
-        return str(Path(value).absolute())
-    if member == "bootstrap_servers":
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if member != "port":
-        return value
-    if not (value.isascii() and value.isdigit()):
-        raise ConfigError(f"{variable}: must be a TCP port, 0 to 65535")
-    return int(value)
+    settings = msgspec.structs.replace(settings, data_dir=base / settings.data_dir, model_dir=base / settings.model_dir)
+    return ReadSettings(settings, path, in_file, variables)
 
 
 def _fill_policies(raw: dict[str, Any]) -> None:

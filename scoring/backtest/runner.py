@@ -13,6 +13,7 @@ from ...models.model_persistence import load_trained_model
 from ..pipeline.replay import HistoryReplay
 from .agent_shards import ShardDuplicateWindow, ShardSource
 from .counts import BacktestCounter, BacktestCounts, merge_counts
+from .known_history import first_applied
 from .plan import BacktestPlan, read_labels
 
 MAX_SHOWN_PROBLEMS = 5
@@ -117,7 +118,7 @@ def run_shard(
         plan.jobs,
         plan.before,
         keep_ids=labels is not None,
-        after=plan.after,
+        after=first_applied(trained.window_ms[1], plan.since, plan.after),
     )
     replay = HistoryReplay(trained, plan.settings, plan.domains, window, window.newest_event_ms)
     tally = BacktestCounter(plan, trained, source, labels)

@@ -35,6 +35,9 @@ from .oidc_provider import node_modules
 from .postgres import binaries
 from .system import cache_folder
 
+HOOK_HEADER = "X-Trustwatch-Key"
+"""Header of the secret where the hook's settings name no other."""
+
 STORES = ("kafka", "kafka3", "postgres")
 PEERS: dict[str, type[Server]] = {kind.NAME: kind for kind in (Hydra, Keycloak, OidcProvider, Envoy, Caddy, Nginx)}
 SERVICES = (*STORES, *PEERS)
@@ -84,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
         help="envoy: whose tokens it verifies to log who called (first start; may be repeated)",
     )
     start.add_argument("--token-hook", metavar="URL", help="hydra: who is asked at each issuance")
+    start.add_argument(
+        "--hook-secret", metavar="FILE", type=Path, help="hydra: with the secret by which it proves itself to that"
+    )
+    start.add_argument(
+        "--hook-header", metavar="NAME", default=HOOK_HEADER, help="hydra: header of the secret (default: %(default)s)"
+    )
     start.add_argument("--evaluations", metavar="URL", help="oidc-provider: AuthZEN endpoint, asked at each issuance")
     start.add_argument("--token-file", metavar="FILE", type=Path, help="oidc-provider: with the bearer token for that")
     start.add_argument("--secure", action="store_true", help="kafka: listeners with TLS and SASL too (first start)")
@@ -151,13 +160,27 @@ def _start(given: argparse.Namespace) -> None:
 
 def _configure(given: argparse.Namespace, service: Service) -> None:
     """What the command line says for the first time, or anew; all else stays as it was."""
-    if isinstance(service, Hydra) and given.token_hook is not None:
-        service.configure(**service.settings | {"token_hook": given.token_hook})
+    if isinstance(service, Hydra) and (given.token_hook is not None or given.hook_secret is not None):
+        _configure_hook(given, service)
     if isinstance(service, OidcProvider) and given.evaluations is not None:
         file = None if given.token_file is None else given.token_file.absolute()
         service.configure(evaluations_url=given.evaluations, token_file=file)
     if isinstance(service, Gateway):
         _configure_gateway(given, service)
+
+
+def _configure_hook(given: argparse.Namespace, hydra: Hydra) -> None:
+    """A hook without a secret would refuse every question, and Hydra every token."""
+    settings = hydra.settings
+    hook, key = given.token_hook or settings["token_hook"], settings["hook_key"]
+    if given.hook_secret is not None:
+        secret = given.hook_secret.read_text(encoding="ascii").strip()
+        if not secret:
+            raise ServiceError(f"hydra: {given.hook_secret} is empty")
+        key = (given.hook_header, secret)
+    if hook is None or key is None:
+        raise ServiceError("hydra: --token-hook URL and --hook-secret FILE go together; FILE is `hooks[].secret`")
+    hydra.configure(**settings | {"token_hook": hook, "hook_key": key})
 
 
 def _configure_gateway(given: argparse.Namespace, gateway: Gateway) -> None:

@@ -54,7 +54,9 @@ def command_tree() -> Any:
     from trustwatch.api.cli.main import make_app
     from typer.main import get_command
 
-    return get_command(make_app())
+    tree: Any = get_command(make_app())
+    tree.commands.update({name: command.load() for name, command in tree.commands.items()})
+    return tree
 
 
 def settings_markdown() -> str:
@@ -73,9 +75,9 @@ def settings_type() -> type:
 
 def settings_variables() -> Mapping[str, tuple[str, ...]]:
     """Variables of the environment that win over the file, with the member that each is."""
-    from trustwatch.api.settings.loading import OVERRIDES
+    from trustwatch.api.settings.environment import SHORT_NAMES
 
-    return OVERRIDES
+    return SHORT_NAMES
 
 
 def declared_metrics() -> list[Row]:

@@ -2,8 +2,39 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
+from typing import Any
+
+import pytest
+from trustwatch.api.cli.lazy_commands import CommandPanel, LazyCommand, installed_commands
+
+from ..support.checkout import ROOT
+
+HEAVY = ("numpy", "numba", "pandas", "sklearn", "scipy", "sqlalchemy", "fastapi", "pydantic", "httpx2", "structlog")
+"""What takes long to import: none of it is needed to say which commands there are."""
+
+QUICK = {
+    "--help": HEAVY,
+    "--version": HEAVY,
+    "agents --help": ("numpy", "numba", "pandas", "sklearn", "sqlalchemy", "fastapi"),
+    "explain --help": ("numpy", "numba", "pandas", "sklearn", "sqlalchemy", "fastapi"),
+    "feedback add --help": ("numpy", "numba", "pandas", "sklearn", "sqlalchemy", "fastapi"),
+    "models list --help": ("numpy", "numba", "pandas", "sklearn", "sqlalchemy", "fastapi"),
+    "token --help": ("pandas", "sklearn"),
+}
+"""What a command line may not import."""
+
+WATCHED = """
+import sys
+from trustwatch.api.cli.main import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+sys.stderr.write(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
 
 HELP_WITHOUT_EXTRA = """
 import sys
@@ -19,32 +50,61 @@ assert "pip install 'trustwatch[lab]'" in ran.stderr, ran.stderr
 assert lab.open_session
 """
 
+ABSENT = """
+import sys
+sys.modules["httpx2"] = None
+from typer.testing import CliRunner
+from trustwatch.api.cli.main import make_app
+ran = CliRunner().invoke(make_app(), ["agents"])
+assert ran.exit_code == 1, ran.output
+assert "`agents` is not available: import of httpx2 halted" in ran.stderr, ran.stderr
+"""
 
-def run_python(code: str) -> None:
-    """Run *code* in an interpreter of its own."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+PAGE = (ROOT / "reference" / "command-line.md").read_text(encoding="utf-8")
+COMMANDS = {command.name: command for command in installed_commands()}
+
+
+def run_python(code: str, *arguments: str) -> str:
+    """Run *code* in an interpreter of its own. Returns what it wrote to stderr."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
-def test_commands_are_loaded_when_the_command_line_is_made() -> None:
-    """Importing it loads no optional package, so that one that can not be loaded is told by its error."""
-    optional = ("trustwatch.lab", "trustwatch.simulator", "pandas", "matplotlib")
-    run_python(
-        "import sys, trustwatch.api.cli.main\n"
-        f"loaded = [name for name in sys.modules if name.startswith({optional})]\n"
-        "assert not loaded, loaded"
-    )
+@pytest.mark.parametrize("line", QUICK)
+def test_help_waits_for_no_library_that_it_does_not_need(line: str) -> None:
+    """Of all commands or of one; each library here takes a tenth of a second and more."""
+    loaded = run_python(WATCHED, *line.split()).split()
+
+    assert "typer" in loaded
+    assert not set(QUICK[line]) & set(loaded)
 
 
-def test_no_command_waits_for_pandas_to_be_imported() -> None:
-    """All commands together import neither it nor matplotlib."""
-    run_python(
-        "import sys\n"
-        "from trustwatch.api.cli.main import make_app\n"
-        "make_app()\n"
-        "assert 'trustwatch.lab.commands' in sys.modules\n"
-        "assert not {'pandas', 'matplotlib'} & sys.modules.keys()"
-    )
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_help_says_before_a_command_is_loaded_is_what_the_command_says(name: str) -> None:
+    """Its first sentence; its panel is one of ours; and what is loaded has the name."""
+    listed: LazyCommand = COMMANDS[name]
+    loaded: Any = listed.load()
+
+    assert loaded.name == name
+    assert inspect.cleandoc(loaded.help).split("\n")[0] == listed.short_help
+    assert listed.panel in list(CommandPanel)
+    assert loaded.rich_help_panel == listed.panel
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_page_of_commands_names_it(name: str) -> None:
+    """Each with what it is for."""
+    assert f"`{name}" in PAGE.partition("\n## ")[0]
+
+
+def test_every_panel_has_commands_in_the_order_of_the_help() -> None:
+    assert list(dict.fromkeys(command.panel for command in installed_commands())) == list(CommandPanel)
+
+
+def test_a_command_whose_library_is_missing_says_so() -> None:
+    """And no other command notices."""
+    run_python(ABSENT)
 
 
 def test_the_command_of_the_lab_is_there_without_its_extra() -> None:

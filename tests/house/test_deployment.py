@@ -18,9 +18,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.data_at_rest import closed_bits
+from trustwatch.api.file_access import closed_bits
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
-from trustwatch.api.settings.loading import OVERRIDES, SETTINGS_FILE, load_settings
+from trustwatch.api.settings.environment import SHORT_NAMES
+from trustwatch.api.settings.loading import SETTINGS_FILE, load_settings
 from typer.main import get_command
 
 from scripts.service_stack import KAFKA_VERSION
@@ -104,7 +105,7 @@ def test_every_variable_is_a_setting() -> None:
     named = {name for text in texts for name in re.findall(r"\bTRUSTWATCH_\w+", text)}
 
     assert "TRUSTWATCH_STORE_URL" in named
-    assert named <= {*OVERRIDES, SETTINGS_FILE}
+    assert named <= {*SHORT_NAMES, SETTINGS_FILE}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -18,7 +18,7 @@ TAKERS = {
 """What takes identities, and the place of the argument; None = by its name alone."""
 
 WITHOUT_A_DEPLOYMENT = {
-    "api/models/commands.py": "`train` learns from files",
+    "api/models/training_commands.py": "`train` learns from files",
     "api/models/training_scheduler.py": "a model knows agents under its salt",
     "api/service/kernel_compiler.py": "its agents are made up and forgotten",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trustwatch.api.cli.main import make_app
@@ -89,8 +90,8 @@ def test_commands_and_options_that_are_named_exist() -> None:
     """`trustwatch topics grow 8`, `serve --api-only`."""
     assert {"serve", "topics create", "topics status", "topics grow", "topics restored"} <= {name for name, _ in CALLS}
     for name, rest in CALLS:
-        command = get_command(make_app())
+        command: Any = get_command(make_app())
         for word in name.split():
-            command = command.commands[word]  # type: ignore[attr-defined] # typer's groups have them
+            _, command, _ = command.resolve_command(command.make_context("trustwatch", [word]), [word])
         known = {spelt for parameter in command.params for spelt in parameter.opts}
         assert set(re.findall(r" (--[a-z-]+)", rest)) <= known, name + rest

@@ -11,6 +11,7 @@ BY_HAND = (
     "alerts.md",
     "archive.md",
     "client.md",
+    "command-line.md",
     "console.md",
     "erasure.md",
     "gateways.md",

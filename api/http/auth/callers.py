@@ -26,7 +26,8 @@ SCOPE_DECIDE: Final = "trust.decide"
 SCOPE_INGEST: Final = "trust.ingest"
 SCOPE_FEEDBACK: Final = "trust.feedback"
 SCOPE_ADMIN: Final = "trust.admin"
-ALL_SCOPES: Final = (SCOPE_SCORE_READ, SCOPE_DECIDE, SCOPE_INGEST, SCOPE_FEEDBACK, SCOPE_ADMIN)
+SCOPE_METRICS: Final = "trust.metrics"
+ALL_SCOPES: Final = (SCOPE_SCORE_READ, SCOPE_DECIDE, SCOPE_INGEST, SCOPE_FEEDBACK, SCOPE_ADMIN, SCOPE_METRICS)
 
 ANY_NAME: Final = "*"
 OWN_SOURCE_PREFIX: Final = "urn:trustwatch:"

@@ -245,3 +245,36 @@ def test_a_window_with_a_warm_up(history: History) -> None:
     assert cold["events"] < part["events"] < whole["events"]
     result = run("backtest", history.day, "--model", history.model, "--warm-up", 1)
     assert result.exit_code == 2 and "counts back from --from" in result.output
+
+
+def cut(file: Path, part: slice, out: Path) -> Path:
+    """Some lines of a file."""
+    out.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[part]))
+    return out
+
+
+def test_what_the_model_learned_from_does_not_warm_up(history: History, tmp_path: Path) -> None:
+    """It is in the model's state: a file that begins with it gives the figures of the new events alone."""
+    new, both = cut(history.day, slice(150), tmp_path / "new.jsonl"), tmp_path / "both.jsonl"
+    both.write_bytes(history.day.with_name("past.jsonl").read_bytes() + new.read_bytes())
+    given = ("--model", history.model, "--from", json.loads(new.read_bytes().splitlines()[0])["time"][:19])
+    scores = [tmp_path / "alone", tmp_path / "warm"]
+    for out, file in zip(scores, (new, both), strict=True):
+        assert run("replay", file, *given, "--out", out).exit_code == 0
+    alone, warm = (told(file, *given, "--jobs", 1, "--no-calls")["sides"] for file in (new, both))
+
+    assert warm == alone and alone[0]["events"] == 150
+    assert scores[0].read_bytes() == scores[1].read_bytes()
+
+
+def test_a_model_that_is_judged_by_its_own_history_is_told(history: History, tmp_path: Path) -> None:
+    """With what to do; new events are no reason."""
+    known = cut(history.day.with_name("past.jsonl"), slice(-150, None), tmp_path / "known.jsonl")
+    new = cut(history.day, slice(150), tmp_path / "new.jsonl")
+    told_of = [
+        run("backtest", known, "--model", history.model, "--jobs", 1, "--no-calls"),
+        *(run("replay", file, "--model", history.model, "--out", tmp_path / "scores") for file in (known, new)),
+    ]
+
+    assert [result.exit_code for result in told_of] == [0, 0, 0]
+    assert ["that is no test on new events" in result.stderr for result in told_of] == [True, True, False]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import EntryPoint, entry_points
 
+import pytest
+from trustwatch.api.cli import lazy_commands
 from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner
 
@@ -17,3 +23,51 @@ def test_the_version_is_the_one_of_the_package() -> None:
     told = CliRunner().invoke(make_app(), ["--version", "serve"])
 
     assert (told.exit_code, told.stdout) == (0, f"trustwatch {declared}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("trustwatch ag", ["agents"]), ("trustwatch models pro", ["promote"]), ("trustwatch explain --iss", ["--issuer"])],
+)
+def test_the_shell_completes_commands_and_options(words: str, expected: list[str]) -> None:
+    """Those of commands that are loaded for it, too."""
+    asked = {"_TRUSTWATCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    program = "import sys; sys.argv[0] = 'trustwatch'; from trustwatch.api.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60
+    )
+
+    assert (done.stdout.split(), done.stderr) == (expected, "")
+
+
+def test_help_is_plain_where_it_is_no_terminal() -> None:
+    """Commands stand below what they are for; no frame, no colour, no summary that is cut."""
+    told = CliRunner().invoke(make_app(), ["--help"]).stdout
+
+    assert told.isascii()
+    assert "\nRun the service:\n  compile " in told
+    assert "..." not in told.partition("\n\n")[2]
+
+
+def test_lists_of_other_packages_stand_behind_ours_and_a_broken_one_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list that was installed by another version, or misses a library, takes no other command with it."""
+    others = [
+        EntryPoint("a", "json:NO_SUCH_LIST", lazy_commands.COMMANDS_GROUP),
+        EntryPoint("b", "no_such_module:COMMANDS", lazy_commands.COMMANDS_GROUP),
+        EntryPoint("c", f"{__name__}:THEIRS", lazy_commands.COMMANDS_GROUP),
+    ]
+    ours = entry_points(group=lazy_commands.COMMANDS_GROUP)
+    monkeypatch.setattr(lazy_commands, "entry_points", lambda group: [*ours, *others])
+    monkeypatch.setattr(EntryPoint, "load", lambda self: THEIRS if self.name == "c" else LOAD(self))
+
+    names = [command.name for command in lazy_commands.installed_commands()]
+    told = capsys.readouterr().err
+
+    assert names[0] == "agents" and names[-1] == "aaa" and "serve" in names
+    assert "commands of `a` are not available: " in told and "commands of `b` are not available: " in told
+
+
+LOAD = EntryPoint.load
+THEIRS = (lazy_commands.LazyCommand("aaa", "Their own", "Do what they do.", "json:dumps"),)

@@ -16,6 +16,12 @@ from trustwatch.api.cli.terminal import print_message, write_json, write_line, w
 from trustwatch.api.structured_logs import configure_structured_logs
 from typer.testing import CliRunner
 
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 NAMES = ("bot\x1b]0;owned\x07", "bot\ncli-bot  acme-corp  low", "a\u202eb", "[/red]", "[bold]x", "b\rc")
 
 
@@ -32,17 +38,55 @@ def test_a_name_is_shown_and_never_obeyed(name: str, capsys: pytest.CaptureFixtu
     assert name.replace("\n", "\\n") in shown.out or not name.replace("\n", "").isprintable()
 
 
+ROWS = [
+    {
+        "agent_id": "agent-" + "x" * 60,
+        "events": 1234567,
+        "risk": 0.98765,
+        "why": "one two three four five six",
+        "at": None,
+    },
+    {"agent_id": "b", "events": 2, "risk": 12345.6, "why": "seven", "at": "now"},
+]
+COLUMNS = {"agent_id": "agent", "events": "events", "risk": "risk", "at": "at", "why": "why"}
+
+
+def test_a_table_that_is_piped_is_plain_and_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """However long it is, and with numbers that people can read."""
+    write_table(ROWS, COLUMNS, prose=("why",))
+    head, first, second = capsys.readouterr().out.splitlines()
+
+    assert head.split() == ["agent", "events", "risk", "at", "why"]
+    assert first.split() == [ROWS[0]["agent_id"], "1,234,567", "0.988", *str(ROWS[0]["why"]).split()]
+    assert second.split() == ["b", "2", "12,346", "now", "seven"]
+    assert head.index("risk") == first.index("0.988") == second.index("12,346")
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_a_narrow_terminal_folds_prose_and_no_id(colours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without colours, by `NO_COLOR`, it is the table that is piped."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if not colours:
+        monkeypatch.setenv("NO_COLOR", "1")
+    write_table(ROWS, COLUMNS, prose=("why",))
+    shown = screen.getvalue()
+
+    assert str(ROWS[0]["agent_id"]) in shown
+    assert ("\x1b[" in shown) == colours
+    assert (str(ROWS[0]["why"]) in shown) != colours
+    assert shown.count("\n") == (4 if colours else 3)
+
+
 def test_ordinary_names_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     write_line("https://agents.example/7 \u00fc \U0001f916")
     assert capsys.readouterr().out == "https://agents.example/7 \u00fc \U0001f916\n"
 
 
 CONTROLS = "a\x00\x1b[2J\x7f\x9b31m\u202e\u2066\u200f\U000e0001\u00fc"
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_json_on_a_terminal_is_the_same_value_without_anything_to_obey(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import platform
 import threading
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
@@ -388,15 +390,36 @@ def test_health_is_open_and_readiness_names_components_only(site: Any) -> None:
         ({"x-forwarded-for": "203.0.113.9"}, None, 401),  # a proxy on this machine speaks for somebody else
         ({"x-forwarded-for": "203.0.113.9"}, "trust.score:read", 403),
         ({"x-forwarded-for": "203.0.113.9"}, "trust.admin", 200),
+        ({"x-forwarded-for": "203.0.113.9"}, "trust.metrics", 200),
     ],
 )
-def test_metrics_are_for_this_machine_and_for_admins(
+def test_metrics_are_for_this_machine_for_prometheus_and_for_admins(
     shared: Any, headers: dict[str, str], scope: str | None, status: int
 ) -> None:
     """They tell names of callers, so they are not open."""
     token = shared.auth("gateway", scope) if scope else {}
 
     assert shared.client.get("/metrics", headers={**headers, **token}).status_code == status
+
+
+def test_the_scope_of_metrics_opens_nothing_else(shared: Any) -> None:
+    """A token that lies beside Prometheus for a year shows no agent and orders nothing."""
+    paths = ("/v1/agents", "/v1/decisions", "/v1/dead-letters", "/v1/deliveries", "/v1/privacy/erasures")
+    token = shared.auth("all", "trust.metrics")
+
+    assert {shared.client.get(path, headers=token).status_code for path in paths} == {403}
+    assert shared.client.post("/v1/events", content=b"{}", headers=token).status_code == 403
+
+
+def test_metrics_tell_the_version_and_of_the_process(shared: Any) -> None:
+    """Without a series for the time at which each began."""
+    lines = shared.client.get("/metrics").text.splitlines()
+    names = {line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#")}
+
+    told = f'trustwatch_build_info{{python="{platform.python_version()}",version="{version("trustwatch")}"}} 1.0'
+    assert told in lines
+    assert {"process_resident_memory_bytes", "process_open_fds", "python_gc_collections_total"} <= names
+    assert not [name for name in names if name.endswith("_created")]
 
 
 def test_metrics_count_what_happened(site: Any, event: Any, summary: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.file_source import FileSource, UnreadableFile
+from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.scoring.backtest.challenge_counts import ChallengeCounts
 from trustwatch.scoring.backtest.challenge_report import challenge_report
 from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets
@@ -79,8 +81,10 @@ def test_the_sweep_meets_the_run_at_its_own_budget(model_dir: Path, messy: Path)
     assert counts.sweep[0, 2] < counts.sweep[-1, 2]  # the others need not rise: agents then stay up for longer
 
 
-def test_a_window_counts_less_and_changes_nothing(model_dir: Path, messy: Path, make: Any) -> None:
-    """What lies before the window warms up: scores inside it are those of the whole history."""
+def test_a_window_counts_less_and_changes_nothing(tmp_path: Path, messy: Path, model: Any, make: Any) -> None:
+    """What lies before the window warms up, of which the model knows nothing: scores inside are those of the whole."""
+    model_dir, before_all = tmp_path / "model", dataclasses.replace(model, window_ms=(make.START_MS, make.START_MS))
+    save_trained_model(model_dir, before_all, make.SETTINGS, 100, make.START_MS)
     middle, late = (datetime.fromtimestamp(make.START_MS / 1000 + days * 86_400, UTC) for days in (4.5, 6))
     (whole,), _ = run_backtest(plan(model_dir, messy))
     (part,), _ = run_backtest(plan(model_dir, messy, since=middle, before=late, jobs=2))

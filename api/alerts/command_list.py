@@ -1,0 +1,14 @@
+"""What help says of these commands before they are loaded."""
+
+from __future__ import annotations
+
+from ..cli.lazy_commands import CommandPanel, LazyCommand
+
+COMMANDS = (
+    LazyCommand(
+        "alerts",
+        CommandPanel.AGENTS,
+        "Alerts: their deliveries, and a test of the targets.",
+        "trustwatch.api.alerts.commands:alerts_app",
+    ),
+)

@@ -1,0 +1,14 @@
+"""What help says of these commands before they are loaded."""
+
+from __future__ import annotations
+
+from ..cli.lazy_commands import CommandPanel, LazyCommand
+
+COMMANDS = (
+    LazyCommand(
+        "archive",
+        CommandPanel.HISTORY,
+        "Show what an archive holds: dates, events, feature vectors, files, and the offset that it reaches.",
+        "trustwatch.api.archive.commands:archive_command",
+    ),
+)

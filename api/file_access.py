@@ -1,0 +1,31 @@
+"""Who may read what we write: one variable of the environment says it, for every process and command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from ..ingest.errors import ConfigError
+
+FILE_ACCESS: Final = "TRUSTWATCH_FILE_ACCESS"
+"""Variable that says who may read what we write: `owner` (the default) or `group`."""
+
+CLOSED_BITS: Final[Mapping[str, int]] = {"owner": 0o077, "group": 0o027}
+"""Bits of a mode that nothing of ours may have, by what the variable says."""
+
+
+def restrict_new_files(environ: Mapping[str, str] = os.environ) -> None:
+    """Have everything that this process and its children create closed to others from its first moment on.
+
+    Raises ConfigError where the variable holds something else.
+    """
+    os.umask(closed_bits(environ))
+
+
+def closed_bits(environ: Mapping[str, str]) -> int:
+    """Bits of a mode that nothing of ours may have. Raises ConfigError."""
+    access = environ.get(FILE_ACCESS) or "owner"
+    if access not in CLOSED_BITS:
+        raise ConfigError(f"{FILE_ACCESS}: expected `owner` or `group`, found {access!r}")
+    return CLOSED_BITS[access]

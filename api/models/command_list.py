@@ -1,0 +1,20 @@
+"""What help says of these commands before they are loaded."""
+
+from __future__ import annotations
+
+from ..cli.lazy_commands import CommandPanel, LazyCommand
+
+COMMANDS = (
+    LazyCommand(
+        "train",
+        CommandPanel.HISTORY,
+        "Learn a model from normal history.",
+        "trustwatch.api.models.training_commands:train_command",
+    ),
+    LazyCommand(
+        "models",
+        CommandPanel.HISTORY,
+        "Models: versions, shadow, promotion, drift, budget.",
+        "trustwatch.api.models.commands:models_app",
+    ),
+)

@@ -1,0 +1,141 @@
+"""`trustwatch train`: a model of a history, without a service."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...ingest.columns import ColumnEncoder
+from ...models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSettings
+from ...models.model_directory import is_model
+from ...models.model_persistence import load_trained_model
+from ...scoring.learning.training import TrainedVersion, train_and_save
+from ...scoring.learning.walkforward import walk_forward_events
+from ...scoring.pipeline.kernel_warm_up import KernelPart, is_part_kept
+from .. import clock
+from ..cli.history_input import (
+    TIME_FORMATS,
+    BeforeOption,
+    EventHistoryReader,
+    FormatOption,
+    HistoriesArgument,
+    MappingOption,
+    TimeWindow,
+    as_utc,
+    history_converter,
+    open_histories,
+    time_window,
+)
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, stage_progress
+from ..composition import engine_settings
+from ..settings.loading import load_process_settings
+
+
+def train_command(
+    events: HistoriesArgument,
+    model: Annotated[Path, typer.Option(help="directory of the model; an older model there is replaced")],
+    since: Annotated[
+        datetime | None, typer.Option("--from", formats=TIME_FORMATS, help="learn from events from then on")
+    ] = None,
+    before: BeforeOption = None,
+    record_format: FormatOption = None,
+    mapping: MappingOption = None,
+    settings: SettingsFileOption = None,
+    seed: Annotated[int, typer.Option(help="seed of forest and folds")] = 0,
+    salt: Annotated[
+        str | None, typer.Option(help="hex key of name hashes; default: that of the model there, or new")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
+    one_question: Annotated[
+        bool,
+        typer.Option("--one-question", help="levels follow from all evidence together, not from each concern"),
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Learn a model from normal history."""
+    started = clock.monotonic()
+    configured = load_process_settings(settings)
+    key = _choose_salt(salt, model)
+    window = time_window(as_utc(since), as_utc(before), None if since is None else 0.0)
+    history, converter = EventHistoryReader(), history_converter(record_format, mapping)
+    with open_histories(events, configured, window, converter) as inputs:
+        read = history.read(inputs, window)
+    history.malformed += converter.malformed
+    if not read:
+        raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
+    columns = ColumnEncoder(key, configured.domains()).encode(read)
+    name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
+    if not is_part_kept(KernelPart.FEATURES):
+        print_message("compiling kernels: the first training on this machine takes up to a minute longer")
+    with stage_progress() as progress:
+        trained = train_and_save(
+            model,
+            columns,
+            key,
+            name,
+            _detector_settings(seed, one_question),
+            engine_settings(configured),
+            clock.now_ms(),
+            progress,
+        )
+    rehearsed = walk_forward_events(trained.model)
+    facts = _training_facts(trained, history, rehearsed) | {"seconds": round(clock.monotonic() - started, 2)}
+    summary = {"model": str(model), "version": name, "events": len(read), **facts}
+    summary["promise"] = trained.budget_report.as_dict()  # last, since it is long
+    print_summary(
+        summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
+    )
+    if not json:
+        for line in (_calibration_text(rehearsed), *trained.budget_report.describe()):
+            print_message(line)
+
+
+def _detector_settings(seed: int, one_question: bool) -> DetectorSettings:
+    return DetectorSettings(seed=seed, budget_shares=ONE_QUESTION) if one_question else DetectorSettings(seed=seed)
+
+
+def _training_facts(trained: TrainedVersion, history: EventHistoryReader, rehearsed: int) -> dict[str, Any]:
+    """Numbers of what a model was trained on."""
+    return {
+        "sessions": trained.manifest.window.sessions,
+        "agents": len(trained.model.seeds.keys),
+        "peer_groups": len(trained.model.groups) - 1,
+        "rehearsed_events": rehearsed,
+        "malformed": history.malformed,
+        "mended": history.mended,
+    }
+
+
+def _calibration_text(events: int) -> str:
+    if events:
+        return (
+            f"rehearsed: agents with {FAMILIAR_EVENTS} events here are compared with {events:,} events of such agents, "
+            "newcomers with events of others"
+        )
+    return (
+        f"not rehearsed: the history's end holds too few events of agents with {FAMILIAR_EVENTS} events before it. "
+        "All agents are judged as newcomers, and less is noticed; a longer history mends it"
+    )
+
+
+def _choose_salt(given: str | None, model: Path) -> bytes:
+    """Retraining keeps the salt, so that what the service has learned of its agents stays readable."""
+    if given is not None:
+        try:
+            key = bytes.fromhex(given)
+        except ValueError:
+            raise typer.BadParameter("must be hexadecimal", param_hint="--salt") from None
+        if not 1 <= len(key) <= 64:
+            raise typer.BadParameter("must have 1 to 64 bytes", param_hint="--salt")
+        return key
+    return load_trained_model(model).salt if is_model(model) else secrets.token_bytes(16)
+
+
+def _window_text(window: TimeWindow) -> str:
+    """The window in words."""
+    bounds = (("from", window.after), ("up to", window.before))
+    return "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)

@@ -1,0 +1,53 @@
+"""Commands that let somebody in: `token`, `console-link`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ...ingest.errors import ConfigError
+from .. import clock
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
+from ..console.login_links import issue_login_code
+from ..http.auth.callers import ALL_SCOPES
+from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
+from ..settings.loading import load_process_settings
+
+
+def token(
+    settings: SettingsFileOption = None,
+    client_id: Annotated[
+        str, typer.Option(help="client the token is for; must be one of the settings' callers")
+    ] = "demo",
+    scope: Annotated[list[str] | None, typer.Option(help=f"again for more; default: {' '.join(ALL_SCOPES)}")] = None,
+    audience: Annotated[str, typer.Option(help="audience of this service")] = "trustwatch",
+    lifetime: Annotated[int, typer.Option(help="seconds")] = 3600,
+    json: JsonOption = False,
+) -> None:
+    """Print a token signed with the local development key (only accepted where the settings trust it)."""
+    configured = load_process_settings(settings)
+    if not any(issuer.issuer == LOCAL_ISSUER for issuer in configured.issuers):
+        print_message(
+            f"note: these settings do not trust {LOCAL_ISSUER}, so a service that runs with them will refuse the token"
+        )
+    scopes = scope or list(ALL_SCOPES)
+    issued = issue_local_token(configured.data_dir, client_id, scopes, audience, lifetime)
+    if json:
+        write_json({"access_token": issued, "expires_in": lifetime, "scope": " ".join(scopes)})
+    else:
+        sys.stdout.write(issued + "\n")
+
+
+def console_link(settings: SettingsFileOption = None, json: JsonOption = False) -> None:
+    """Print a link that signs in at the console once (where the settings allow a development login)."""
+    configured = load_process_settings(settings)
+    if not (configured.console.enabled and configured.console.development_login):
+        raise fail(ConfigError("these settings allow no development login; see `console.development_login`"))
+    code = issue_login_code(configured.data_dir, clock.now_s())
+    link = f"{configured.listen.url()}/console/dev-login?code={code}"
+    if json:
+        write_json({"url": link})
+    else:
+        sys.stdout.write(link + "\n")

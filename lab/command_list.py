@@ -1,0 +1,14 @@
+"""What help says of these commands before they are loaded."""
+
+from __future__ import annotations
+
+from ..api.cli.lazy_commands import CommandPanel, LazyCommand
+
+COMMANDS = (
+    LazyCommand(
+        "lab",
+        CommandPanel.TRIAL,
+        "Open the notebooks in JupyterLab (loopback, with a token); they change nothing. Needs the extra `lab`.",
+        "trustwatch.lab.commands:lab_command",
+    ),
+)

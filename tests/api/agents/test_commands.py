@@ -1,0 +1,56 @@
+"""`trustwatch agents` and `release` against a real service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from trustwatch.api.cli.main import make_app
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, Position
+from typer.testing import CliRunner, Result
+
+AS = "https://as.example"
+RISKS = {"calm": (1, 0.1), "worst": (4, 0.99), "bad": (4, 0.91), "odd": (2, 0.5), "new": (0, 0.0)}
+"""Agents, their levels and scores."""
+
+
+def stored(name: str, level: int, score: float) -> AgentRow:
+    """An agent as the pipeline stores it."""
+    agent = AgentName(IdentityHasher().agent_key("acme", AS, name), "acme", AS, name)
+    return AgentRow(agent, "Payer", level, score, 0.5, 0.125, 1, 2, 3, 0, 7, "", b"[]", "", b"", b"", "v")
+
+
+@pytest.fixture(scope="module")
+def site(shared: Any) -> Any:
+    """A service that knows some agents."""
+    rows = [stored(name, *risk) for name, risk in RISKS.items()]
+    before = shared.store.partitions.claim(0)
+    shared.store.commit(Commit(before, Position(0, before.epoch, before.offset + 1), rows, [], [], []))
+    return shared
+
+
+def run(site: Any, *arguments: str) -> Result:
+    """One command."""
+    return CliRunner().invoke(make_app(), [*arguments, "--url", site.url, "--token", site.token("gateway")])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), ["worst", "bad", "odd", "calm", "new"]),
+        (("--limit", "3"), ["worst", "bad", "odd"]),
+        (("--limit", "1"), ["worst"]),
+        (("--level", "critical"), ["worst", "bad"]),
+        (("--prefix", "c"), ["calm"]),
+    ],
+)
+def test_agents_are_listed_by_risk(site: Any, options: tuple[str, ...], expected: list[str]) -> None:
+    """As a table and as JSON lines; a limit leaves out the least."""
+    table = run(site, "agents", *options).stdout.splitlines()
+    lines = [json.loads(line) for line in run(site, "agents", *options, "--json").stdout.splitlines()]
+
+    assert [line.split()[0] for line in table] == ["agent", *expected]
+    assert [line["agent_id"] for line in lines] == expected

@@ -1,0 +1,96 @@
+"""`trustwatch settings`: check, show, schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from trustwatch.api.cli.main import make_app
+from typer.testing import CliRunner, Result
+
+from ...support.checkout import ROOT
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+FILE = """
+settings_version: 2
+listen: {port: 9000}
+webhooks: [{name: soc, url: "https://soc.example", secret: {env: SOC}}]
+"""
+
+
+def run(*arguments: object, **environ: str) -> Result:
+    """One command."""
+    return CliRunner().invoke(make_app(), [str(argument) for argument in arguments], env={"SOC": SECRET, **environ})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    made = tmp_path / "trustwatch.yaml"
+    made.write_text(FILE)
+    return made
+
+
+def test_a_file_is_right(file: Path) -> None:
+    told = run("settings", "check", file)
+
+    assert (told.exit_code, told.stdout, told.stderr) == (0, f"{file}: right\n", "")
+    assert json.loads(run("settings", "check", "--json", TRUSTWATCH_SETTINGS=str(file)).stdout)["valid"] is True
+
+
+def test_a_file_of_an_older_version_is_warned_about(file: Path) -> None:
+    file.write_text("callers: [{name: a, client_id: a, issuers: ['*']}]")
+
+    assert "callers a name no `agents`" in run("settings", "check", file).stderr
+
+
+def test_a_wrong_member_or_variable_is_told_and_the_status_is_1(file: Path) -> None:
+    """As one document, too."""
+    wrong = run("settings", "check", file, TRUSTWATCH__LISTEN__PORT="x")
+    told = run("settings", "check", file, "--json", TRUSTWATCH__LISTEN__PORT="x")
+
+    assert wrong.exit_code == told.exit_code == 1
+    assert "Expected `int`" in str(wrong.exception)
+    assert json.loads(told.stdout)["problem"].startswith("TRUSTWATCH__LISTEN__PORT: Expected `int`")
+
+
+def test_what_holds_is_shown_with_where_it_comes_from(file: Path) -> None:
+    """And never a secret, but where it is kept."""
+    told = run("settings", "show", "--settings", file, "--json", TRUSTWATCH__LISTEN__HOST="127.0.0.2")
+    members = {one["member"]: (one["value"], one["origin"]) for one in json.loads(told.stdout)["members"]}
+
+    assert members["listen.port"] == (9000, str(file))
+    assert members["listen.host"] == ("127.0.0.2", "TRUSTWATCH__LISTEN__HOST")
+    assert members["retention_days"] == (90, "default")
+    assert members["webhooks[0].secret"] == ("***", f"{file} (env SOC)")
+    assert members["webhooks[0].timeout_s"] == (10.0, "default")
+    assert SECRET not in told.stdout
+
+
+def test_only_what_is_changed(file: Path) -> None:
+    rows = run("settings", "show", "--settings", file, "--changed").stdout.splitlines()
+
+    assert [row.split()[0] for row in rows] == [
+        "member",
+        "settings_version",
+        "listen.port",
+        *(f"webhooks[0].{member}" for member in ("name", "url", "secret")),
+    ]
+
+
+def test_the_schema_takes_our_files_and_refuses_what_the_program_refuses(tmp_path: Path) -> None:
+    """Those of the repository; a misspelt member and a value of another type."""
+    out = tmp_path / "schema.json"
+    assert run("settings", "schema", "--out", out).exit_code == 0
+    schema = json.loads(run("settings", "schema").stdout)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+
+    assert schema == json.loads(out.read_text())
+    for text in ((ROOT / "deploy" / "settings.yaml").read_text(), FILE, "{}"):
+        assert list(validator.iter_errors(msgspec.yaml.decode(text))) == []
+    for text in ("lisen: {}", "listen: {port: x}", "listen: {port: 70000}"):
+        assert len(list(validator.iter_errors(msgspec.yaml.decode(text)))) == 1, text
+    assert schema["$defs"]["Settings"]["properties"]["data_dir"]["default"] == "var"
