@@ -15,6 +15,7 @@ BY_HAND = (
     "console.md",
     "erasure.md",
     "gateways.md",
+    "host.md",
     "model-format.md",
     "performance.md",
     "simulator.md",
