@@ -46,6 +46,7 @@ from .kernel_compiler import compile_to_score
 from .partition_migration import check_partitions
 
 HEARTBEAT_EVERY_S = 0.5
+BACKLOG_TOLD_EVERY_S = 10.0
 MIN_RESIDENT_AGENTS = 1_000
 
 _log = structlog.get_logger(__name__)
@@ -82,6 +83,7 @@ class GroupPipelineWorker:
             self.writer, self.store, settings.brokers.names, self._policy, service_url(settings)
         )
         self._dropped_dead_letters = 0
+        self._backlog_told_at = -BACKLOG_TOLD_EVERY_S
         self._spool = open_spool(settings)
         context = PipelineContext(
             self.source,
@@ -172,8 +174,16 @@ class GroupPipelineWorker:
         }
         offset = sum(state.position.offset for state in progress.values())
         behind = sum(state.behind for state in progress.values())
+        self._tell_backlog(behind)
         dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0
         return PipelineUpdate([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
+
+    def _tell_backlog(self, behind: int) -> None:
+        """Say now and then how much waits, while it is more than the next batch takes."""
+        now = clock.monotonic()
+        if behind > self._settings.pipeline.batch_size and now - self._backlog_told_at >= BACKLOG_TOLD_EVERY_S:
+            self._backlog_told_at = now
+            _log.info("records wait to be applied", records=behind)
 
     def _after_commit(self, done: CommittedChanges) -> None:
         self._dropped_dead_letters += done.dropped_dead_letters

@@ -212,6 +212,7 @@ class ConsumerGroupPipeline:
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
         """Take partitions over; each is read from where its state was stored."""
+        _log.info("taking partitions over", partitions=sorted(partitions))
         self._drop_refused(self._commits.collect(None))
         with self.stages.timed("take_over"):
             starts = {partition: self._take_over(partition) for partition in sorted(partitions)}
@@ -220,11 +221,18 @@ class ConsumerGroupPipeline:
 
     def _take_over(self, partition: int) -> int:
         self._fenced.pop(partition, None)
+        started = self._context.monotonic()
         pipeline = PartitionPipeline(partition, self._make_processor(partition), self._context)
         offset = pipeline.take_over()
         self._partitions[partition] = pipeline
         self._preloader.begin(pipeline)
-        _log.info("partition taken over", partition=partition, offset=offset, epoch=pipeline.position.epoch)
+        _log.info(
+            "partition taken over",
+            partition=partition,
+            offset=offset,
+            epoch=pipeline.position.epoch,
+            seconds=round(self._context.monotonic() - started, 3),
+        )
         return offset
 
     def revoked(self, partitions: Collection[int]) -> None:
