@@ -124,8 +124,8 @@ class DesiredStateResolver:
 
     def _elevated_ahead(self, tenants: Tenants) -> list[AgentName]:
         """Agents whose decision is stored while the row still says what they were before."""
-        ahead = (one.agent for one in self._store.agents.list_ahead())
-        return [one.name for one in ahead if one.level in _ELEVATED and (tenants is None or one.name.tenant in tenants)]
+        ahead = (one.agent for one in self._store.agents.list_ahead(tenants=tenants))
+        return [one.name for one in ahead if one.level in _ELEVATED]
 
     def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
         """Outbox row of a look at the agent; the state to bring about is decided when it is delivered."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 import msgspec
-from sqlalchemy import Integer, cast, func, literal_column, select, tuple_
+from sqlalchemy import Connection, Integer, cast, func, literal_column, select, tuple_
 
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.timestamps import DAY_MS
@@ -126,9 +126,13 @@ class AgentStore:
         """One agent as of the newest that is stored, be it its row or a decision after it; None = neither is."""
         if ahead := self.list_ahead(agent=name):
             return ahead[0].agent
-        return next((one for one in self._summaries([name.key]) if one.name.identity == name.identity), None)
+        with self._database.read() as connection:
+            rows = _read_summaries(connection, [name.key], (name.tenant,))
+        return next((one for one in rows if one.name.identity == name.identity), None)
 
-    def list_ahead(self, partition: int | None = None, agent: AgentName | None = None) -> list[VersionedAgent]:
+    def list_ahead(
+        self, partition: int | None = None, agent: AgentName | None = None, tenants: Tenants = None
+    ) -> list[VersionedAgent]:
         """Agents with decisions that are later than the stored states, as of the last of these; the rest as in the row.
 
         Decisions are committed before the states that belong to them. What is shown or acted on has to go by them.
@@ -136,33 +140,28 @@ class AgentStore:
         Args:
             partition: of those alone; None = of all.
             agent: this one alone.
+            tenants: whose agents; None = of all.
         """
+        tenants = tenants if agent is None else (agent.tenant,)
         query = select(POSITIONS.c.epoch, DECISIONS).join_from(
             DECISIONS,
             POSITIONS,
             (POSITIONS.c.partition == DECISIONS.c.partition) & (DECISIONS.c.offset >= POSITIONS.c.offset),
         )
-        query = query.where(IS_READABLE)
+        query = visible(query.where(IS_READABLE), DECISIONS.c.tenant, tenants)
         if partition is not None:
             query = query.where(DECISIONS.c.partition == partition)
         if agent is not None:
             query = query.where(codec.is_about(DECISIONS, agent))
-        with self._database.read() as connection:
+        with self._database.read() as connection:  # of one moment: a row that is read later may be the newer one
             rows = connection.execute(query.order_by(DECISIONS.c.partition, DECISIONS.c.offset)).all()
-        newest = {row.agent_key: (row.epoch, codec.to_decision(row)) for row in rows}
-        stored = {one.name.key: one for one in self._summaries([one.agent.key for _, one in newest.values()])}
+            newest = {row.agent_key: (row.epoch, codec.to_decision(row)) for row in rows}
+            summaries = _read_summaries(connection, [one.agent.key for _, one in newest.values()], tenants)
+        stored = {one.name.key: one for one in summaries}
         return [
             VersionedAgent(_after_decision(decision, stored.get(decision.agent.key)), epoch, decision.offset + 1)
             for epoch, decision in newest.values()
         ]
-
-    def _summaries(self, keys: Collection[int]) -> list[AgentSummary]:
-        found: list[AgentSummary] = []
-        with self._database.read() as connection:
-            for part in chunked([codec.to_signed(key) for key in keys], MAX_IN_LIST):
-                query = select(*codec.SUMMARY_COLUMNS).where(AGENTS.c.key.in_(part))
-                found += map(codec.to_summary, connection.execute(query))
-        return found
 
     def count_by_group(self, from_day: int, tenants: Tenants = None) -> list[AgentLifespans]:
         """Agents that were seen since *from_day*, by group, first and last day."""
@@ -174,6 +173,14 @@ class AgentStore:
         with self._database.read() as connection:
             rows = connection.execute(visible(query, AGENTS.c.tenant, tenants)).all()
         return [AgentLifespans(*row) for row in rows]
+
+
+def _read_summaries(connection: Connection, keys: Collection[int], tenants: Tenants) -> list[AgentSummary]:
+    found: list[AgentSummary] = []
+    for part in chunked([codec.to_signed(key) for key in keys], MAX_IN_LIST):
+        query = visible(select(*codec.SUMMARY_COLUMNS).where(AGENTS.c.key.in_(part)), AGENTS.c.tenant, tenants)
+        found += map(codec.to_summary, connection.execute(query))
+    return found
 
 
 def _after_decision(decision: Decision, row: AgentSummary | None) -> AgentSummary:
