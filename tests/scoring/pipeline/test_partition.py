@@ -22,6 +22,8 @@ from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
+from tests.support.fixed_source import FixedSource
+
 HOUR = 3_600_000
 
 
@@ -42,28 +44,13 @@ class Stopped(Exception):
     """The process was told to end while it waited."""
 
 
-class Source:
-    """Records that are there from the start, as much of a `DurableSource` as a partition asks for."""
-
-    def __init__(self, records: list[Record]) -> None:
-        self.records = records
-
-    def end_offset(self, _partition: int) -> int:
-        return len(self.records)
-
-    def read_id_hashes(self, _partition: int, start: int, end: int) -> Any:
-        import numpy as np
-
-        return np.array([record.id_hash for record in self.records[start:end]], np.uint64)
-
-
 class PartitionTestbed:
     """One partition on a database of its own."""
 
     def __init__(
         self, path: Path, kit: Any, records: list[Record], tuning: PipelineTuning = DEFAULT_TUNING, **settings: Any
     ) -> None:
-        self.kit, self.clock, self.source = kit, Clock(), Source(records)
+        self.kit, self.clock, self.source = kit, Clock(), FixedSource(records)
         self.store: SqlStore = open_store(sqlite_url(path))
         self.settings, self.tuning = PipelineSettings(**{"batch_size": 10, **settings}), tuning
         self.commits: list[int] = []

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
@@ -23,20 +22,9 @@ from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.records.erasures import EraseCommand
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
+from tests.support.fixed_source import FixedSource
+
 GONE = ("acme", "https://as.example", "agent-3")
-
-
-class Source:
-    """Records that are there from the start."""
-
-    def __init__(self, records: list[Record]) -> None:
-        self.records = records
-
-    def end_offset(self, _partition: int) -> int:
-        return len(self.records)
-
-    def read_id_hashes(self, _partition: int, start: int, end: int) -> Any:
-        return np.array([record.id_hash for record in self.records[start:end]], np.uint64)
 
 
 class Site:
@@ -56,7 +44,7 @@ class Site:
 
     def start(self, capacity: int = 100) -> PartitionPipeline:
         context = PipelineContext(
-            Source(self.records),  # type: ignore[arg-type]
+            FixedSource(self.records),  # type: ignore[arg-type]
             self.store,
             LivePolicy(PolicyBook()),
             PipelineSettings(),
@@ -71,6 +59,12 @@ class Site:
 
     def apply(self, work: PartitionPipeline, count: int) -> None:
         work.apply(RecordBatch(0, work.next_offset, self.records[work.next_offset :][:count]))
+
+    def fill(self, count: int = 150) -> None:
+        """Store the state of the first *count* records."""
+        first = self.start()
+        self.apply(first, count)
+        first.finish()
 
     def preload(self) -> None:
         while self.preloader.busy:
@@ -111,9 +105,7 @@ def test_who_is_preloaded_is_not_read_again_and_comes_to_the_same_state(
     monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
     ours, plain = make_site(records), make_site(records)
     for site in (ours, plain):
-        first = site.start()
-        site.apply(first, 150)
-        first.finish()
+        site.fill()
     loads = len(ours.loads)
     work, other = ours.start(), plain.start()
     ours.preloader.begin(work)
@@ -134,9 +126,7 @@ def test_a_page_is_older_than_what_was_met_since_the_take_over(
     records.insert(209, Record(RecordKind.FORGET, 0, at, msgspec.json.encode(order)))
     ours, plain = make_site(records), make_site(records)
     for site in (ours, plain):
-        first = site.start()
-        site.apply(first, 150)
-        first.finish()
+        site.fill()
     work, other = ours.start(), plain.start()
     ours.preloader.begin(work)
     _, future = ours.preloader._reading or pytest.fail("no page is being read")
@@ -160,9 +150,7 @@ def test_a_page_is_older_than_what_was_met_since_the_take_over(
 def test_what_does_not_fit_stays_where_it_is(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
     """Nobody has to leave memory for one who may not come; then the store is asked as before."""
     site = make_site(records)
-    first = site.start()
-    site.apply(first, 150)
-    first.finish()
+    site.fill()
     work = site.start(capacity=4)
     site.preloader.begin(work)
     site.preload()
@@ -175,9 +163,7 @@ def test_what_does_not_fit_stays_where_it_is(make_site: Callable[[list[Record]],
 def test_a_flood_of_new_agents_is_not_noted(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
     """Of more agents than fit in memory nobody remembers which are stored: the store is asked again."""
     site = make_site(records)
-    first = site.start()
-    site.apply(first, 1)
-    first.finish()
+    site.fill(1)
     work = site.start(capacity=6)
     site.preloader.begin(work)
     site.preload()
@@ -192,9 +178,7 @@ def test_a_flood_of_new_agents_is_not_noted(make_site: Callable[[list[Record]], 
 def test_a_store_that_is_away_ends_it(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
     """Agents are then read as they act; another owner ends it, too."""
     site = make_site(records)
-    first = site.start()
-    site.apply(first, 150)
-    first.finish()
+    site.fill()
     work = site.start()
     site.start()  # it is another's now
     site.preloader.begin(work)
@@ -220,9 +204,7 @@ def test_a_partition_that_went_is_not_read_on(
     """The next one in the queue is."""
     monkeypatch.setattr(preloading, "PAGE_SIZE", 2)
     site = make_site(records)
-    first = site.start()
-    site.apply(first, 150)
-    first.finish()
+    site.fill()
     gone, next_one = site.start(), site.start()
     site.preloader.begin(gone)
     site.preloader.begin(next_one)
@@ -235,9 +217,7 @@ def test_a_partition_that_went_is_not_read_on(
 def test_pages_are_whole(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
     """Pages follow each other without a gap or a repetition."""
     site = make_site(records)
-    first = site.start()
-    site.apply(first, 150)
-    first.finish()
+    site.fill()
     store: SqlStore = site.store
     whole = store.agents.states_of_partition(site.position, None, 100)
     paged: list[AgentRow] = []
