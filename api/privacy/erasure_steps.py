@@ -150,7 +150,7 @@ class ErasureSteps:
         targets: where it is erased.
         key: of marks.
         signer: of proofs.
-        forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process remembers.
+        forgotten: called with an agent's subject and the arrival of the order, UTC ms, once the pipeline has forgotten it.
         now_ms: UTC milliseconds.
         on_server: whether the database is a server.
     """
@@ -160,7 +160,7 @@ class ErasureSteps:
         targets: ErasureTargets,
         key: Callable[[], PrivacyKey],
         signer: Callable[[], ProofSigner],
-        forgotten: Callable[[ErasureSubject], Awaitable[None]],
+        forgotten: Callable[[ErasureSubject, int], Awaitable[None]],
         now_ms: Callable[[], int],
         *,
         on_server: bool,
@@ -219,7 +219,7 @@ class ErasureSteps:
 
     async def _erasing(self, erasure: Erasure) -> Erasure:
         erased = await self._targets.erase(erasure)
-        await self._on_forgotten(erasure.erasure_subject)
+        await self._on_forgotten(erasure.erasure_subject, erasure.at_ms)
         counts = dict(erasure.counts)
         for target, count in erased.items():
             counts[target] = counts.get(target, 0) + count

@@ -91,7 +91,7 @@ class ErasureService:
         principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
         key: of marks.
         signer: of proofs.
-        on_forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process knows.
+        on_forgotten: called with an agent's subject and the arrival of the order, UTC ms, once the pipeline has forgotten it.
         now_ms: UTC milliseconds.
         on_server: whether the database is a server.
         leads: whether this process may carry erasures out, where no other one of the deployment does.
@@ -106,7 +106,7 @@ class ErasureService:
         principal_alias: Callable[[str, str], str] | None,
         key: Callable[[], PrivacyKey],
         signer: Callable[[], ProofSigner],
-        on_forgotten: Callable[[ErasureSubject], Awaitable[None]],
+        on_forgotten: Callable[[ErasureSubject, int], Awaitable[None]],
         now_ms: Callable[[], int],
         *,
         on_server: bool,
@@ -340,7 +340,7 @@ class ErasureService:
             }
         for name, erasure in passed.items():
             if self._forgotten_at_ms.get(name) != erasure.at_ms:
-                await self._on_forgotten(erasure.erasure_subject)
+                await self._on_forgotten(erasure.erasure_subject, erasure.at_ms)
                 self._forgotten_at_ms[name] = erasure.at_ms
 
     async def _is_leading(self) -> bool:

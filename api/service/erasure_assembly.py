@@ -50,8 +50,8 @@ def make_erasure_service(
 ) -> ErasureService:
     """The service of erasures."""
 
-    async def forget(subject: ErasureSubject) -> None:
-        await forget_in_memory(subject, store, view, decision_point)
+    async def forget(subject: ErasureSubject, ordered_ms: int) -> None:
+        await forget_in_memory(subject, ordered_ms, store, view, decision_point)
 
     def signer() -> ProofSigner:
         key = LocalSigningKey.open(settings.data_dir)
@@ -105,16 +105,20 @@ def _topic_targets(
 
 
 async def forget_in_memory(
-    subject: ErasureSubject, store: SqlStore, view: RiskView, decision_point: PolicyDecisionPoint
+    subject: ErasureSubject, ordered_ms: int, store: SqlStore, view: RiskView, decision_point: PolicyDecisionPoint
 ) -> None:
-    """Forget a subject in this process: the view, pins and approvals. The pipeline has forgotten it already."""
+    """Forget a subject in this process: the view, pins and approvals. The pipeline has forgotten it already.
+
+    An agent whose first event is later than *ordered_ms*, the arrival of the order, acts again as somebody new; its row
+    may not be stored yet.
+    """
     full = (subject.tenant, subject.issuer, subject.name)
     if subject.kind == "agent":
         row, known = await asyncio.to_thread(store.agents.get, *full), view.get(*full)
-        if row is None:
-            view.remove(*full)
-        elif known is None or known.summary.evaluated_ms <= row.evaluated_ms:  # it acts again, as somebody new
+        if row is not None and (known is None or known.summary.evaluated_ms <= row.evaluated_ms):
             view.apply([agent_summary(row)])
+        elif row is None and known is not None and known.summary.first_seen_ms < ordered_ms:
+            view.remove(*full)
         decision_point.approval_workflow.active_interventions.remove_agent(full)
     await decision_point.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store
     names = NameEraser(subject.name, subject.pseudonym)

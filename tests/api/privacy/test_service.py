@@ -87,7 +87,7 @@ class Anywhere:
 
 
 def desk(places: Any) -> ErasureService:
-    async def forgotten(subject: ErasureSubject) -> None:
+    async def forgotten(subject: ErasureSubject, _ordered_ms: int) -> None:
         pass
 
     signer = ProofSigner(lambda document, kind: "a.b.c", lambda proof, kind: {})
