@@ -150,7 +150,7 @@ class ErasureSteps:
         targets: where it is erased.
         key: of marks.
         signer: of proofs.
-        forgotten: called with an agent's subject and the arrival of the order, UTC ms, once the pipeline has forgotten it.
+        forgotten: called with an agent's subject and when the order arrived (UTC ms), once the pipeline forgot it.
         now_ms: UTC milliseconds.
         on_server: whether the database is a server.
     """

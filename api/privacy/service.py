@@ -91,7 +91,7 @@ class ErasureService:
         principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
         key: of marks.
         signer: of proofs.
-        on_forgotten: called with an agent's subject and the arrival of the order, UTC ms, once the pipeline has forgotten it.
+        on_forgotten: called with an agent's subject and when the order arrived (UTC ms), once the pipeline forgot it.
         now_ms: UTC milliseconds.
         on_server: whether the database is a server.
         leads: whether this process may carry erasures out, where no other one of the deployment does.
