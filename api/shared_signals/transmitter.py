@@ -223,9 +223,11 @@ class SharedSignalsTransmitter:
         agent = (pin.tenant, pin.issuer, pin.agent_id)
         if pins.get(agent, pin.intervention_id) != pin.intervention_id:
             return None
-        row = self._store.agents.get(*agent)
+        stored = self._store.agents.find_newest(self._store.edges.agent_name(*agent))
         measured, agent_type, concern = (
-            (RiskLevel.UNKNOWN, "", "") if row is None else (RiskLevel(row.level), row.agent_type, row.concern)
+            (RiskLevel.UNKNOWN, "", "")
+            if stored is None
+            else (RiskLevel(stored.level), stored.agent_type, stored.concern)
         )
         policy = self._policy.book.effective_policy(*agent, agent_type, concern)
         revokes = policy.table[pin.level if pin.holds else measured].revoke

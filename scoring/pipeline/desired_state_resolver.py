@@ -10,15 +10,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 from itertools import chain
 
-import msgspec
-
 from ...ingest.timestamps import DAY_MS
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
 from ..policy.access_evaluation import PolicyEvaluator, Verdict
 from ..records.agents import AgentName, AgentSummary, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.containment import Actuation
-from ..store.agent_store import AgentQuery
 from ..store.database import MAX_PAGE, Tenants, iterate_pages
 from ..store.sql_store import SqlStore
 
@@ -114,18 +111,12 @@ class DesiredStateResolver:
         return await self.enqueue_reconciliation(names.values(), target)
 
     def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:
-        elevated = AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE)
-        agents = iterate_pages(lambda cursor: self._store.agents.page(msgspec.structs.replace(elevated, cursor=cursor)))
+        agents = self._store.agents.iterate_newest(_ELEVATED, tenants)
         actuations = iterate_pages(
             lambda cursor: self._store.actuations.page(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
         )
         lowered = (actuation.agent for actuation in actuations if _is_lowered_or_pending(actuation))
-        return [*(agent.name for agent in agents), *self._elevated_ahead(tenants), *lowered]
-
-    def _elevated_ahead(self, tenants: Tenants) -> list[AgentName]:
-        """Agents whose decision is stored while the row still says what they were before."""
-        ahead = (one.agent for one in self._store.agents.list_ahead(tenants=tenants))
-        return [one.name for one in ahead if one.level in _ELEVATED]
+        return [*(agent.name for agent in agents), *lowered]
 
     def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
         """Outbox row of a look at the agent; the state to bring about is decided when it is delivered."""

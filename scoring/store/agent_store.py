@@ -14,7 +14,7 @@ from ..records.commits import Position
 from ..records.decisions import Decision
 from ..records.models import AgentLifespans
 from . import codec
-from .database import Database, Page, Tenants, from_cursor, visible
+from .database import MAX_PAGE, Database, Page, Tenants, from_cursor, iterate_pages, visible
 from .decision_store import IS_READABLE
 from .dialects.statements import MAX_IN_LIST, chunked, starts_with
 from .partition_store import check_owner
@@ -130,6 +130,15 @@ class AgentStore:
             rows = _read_summaries(connection, [name.key], (name.tenant,))
         return next((one for one in rows if one.name.identity == name.identity), None)
 
+    def iterate_newest(self, levels: Collection[int], tenants: Tenants = None) -> Iterator[AgentSummary]:
+        """Agents at one of *levels* as of the newest that is stored, be it their row or a decision after it."""
+        ahead = {one.agent.name.identity: one.agent for one in self.list_ahead(tenants=tenants)}
+        query = AgentQuery(tenants, levels, limit=MAX_PAGE)
+        for agent in iterate_pages(lambda cursor: self.page(msgspec.structs.replace(query, cursor=cursor))):
+            if agent.name.identity not in ahead:
+                yield agent
+        yield from (agent for agent in ahead.values() if agent.level in levels)
+
     def list_ahead(
         self, partition: int | None = None, agent: AgentName | None = None, tenants: Tenants = None
     ) -> list[VersionedAgent]:
@@ -155,12 +164,13 @@ class AgentStore:
             query = query.where(codec.is_about(DECISIONS, agent))
         with self._database.read() as connection:  # of one moment: a row that is read later may be the newer one
             rows = connection.execute(query.order_by(DECISIONS.c.partition, DECISIONS.c.offset)).all()
-            newest = {row.agent_key: (row.epoch, codec.to_decision(row)) for row in rows}
-            summaries = _read_summaries(connection, [one.agent.key for _, one in newest.values()], tenants)
+            newest = {row.agent_key: row for row in rows}
+            summaries = _read_summaries(connection, [codec.to_unsigned(key) for key in newest], tenants)
         stored = {one.name.key: one for one in summaries}
+        decided = ((row.epoch, codec.to_decision(row)) for row in newest.values())
         return [
             VersionedAgent(_after_decision(decision, stored.get(decision.agent.key)), epoch, decision.offset + 1)
-            for epoch, decision in newest.values()
+            for epoch, decision in decided
         ]
 
     def count_by_group(self, from_day: int, tenants: Tenants = None) -> list[AgentLifespans]:

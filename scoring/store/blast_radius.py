@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-import msgspec
-
 from ...ingest.timestamps import WEEK_MS
 from ..records.agents import AgentEdge, AgentIdentity, AgentName, RiskLevel
-from .agent_store import AgentQuery
 from .containment_store import EdgeStore
-from .database import MAX_PAGE, iterate_pages
 from .sql_store import SqlStore
 
 DELEGATED, CALLED, ACTS_FOR = "delegated", "called", "acts_for"
@@ -158,9 +154,6 @@ class CriticalDescendants:
         for full, level in pinned.items():
             if level == RiskLevel.CRITICAL:
                 yield self._store.edges.agent_name(*full)
-        critical = AgentQuery(levels=(int(RiskLevel.CRITICAL),), limit=MAX_PAGE)
-        for agent in iterate_pages(
-            lambda cursor: self._store.agents.page(msgspec.structs.replace(critical, cursor=cursor))
-        ):
+        for agent in self._store.agents.iterate_newest((int(RiskLevel.CRITICAL),)):
             if agent.name.identity not in pinned:
                 yield agent.name
