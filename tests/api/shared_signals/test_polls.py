@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 from trustwatch.scoring.delivery.shared_signals.event_types import (
     RISK_LEVEL_CHANGE,
@@ -16,6 +17,7 @@ from trustwatch.scoring.delivery.shared_signals.event_types import (
 from trustwatch.scoring.records.agents import AgentEdge
 from trustwatch.scoring.records.commits import Commit, Position
 
+from ...support.console_records import decision_of, row_of
 from ...support.shared_signals import announced
 
 Transmit = Callable[..., Any]
@@ -292,6 +294,27 @@ def test_what_a_person_orders_is_told(transmitter: Any, receiver: Any) -> None:
     site.wait(site.guard.approval_workflow.synchronise())
     transmitter.step()
     assert told() == [("risk-level-change", "unknown")]
+
+
+def test_the_end_of_a_pin_tells_the_level_of_the_newest_decision(transmitter: Any, receiver: Any) -> None:
+    """It is stored before the agent's state is; what the row says meanwhile is older."""
+    site = transmitter.site
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    name = site.store.edges.agent_name("acme", "https://as.example", "bot")
+    claimed = site.store.partitions.claim(0)
+    at = Position(0, claimed.epoch, 10)
+    row = msgspec.structs.replace(row_of("bot", level=1), name=name)
+    site.store.commit(Commit(claimed, at, [row], [], [], []))
+    decided = decision_of(msgspec.structs.replace(row, level=3), 12)
+    site.store.commit(Commit(at, at, [], [decided], [], []))
+    query = {"tenant": "acme", "issuer": "https://as.example"}
+    for what, body in (("pin", {"why": "x", "level": "critical"}), ("unpin", {"why": "x"})):
+        answer = site.client.post(f"/v1/agents/bot/{what}", params=query, json=body, headers=site.auth("all"))
+        assert answer.is_success, answer.text
+        site.clock.now += 1
+        transmitter.step()
+    told = [members["trustwatch_level"] for _, members in map(event_of, receiver.sets(stream))]
+    assert told == ["critical", "high"]
 
 
 def event_of(claims: dict[str, Any]) -> tuple[str, dict[str, Any]]:
