@@ -28,6 +28,7 @@ from ..records.commits import Position
 from ..records.decisions import RiskReason
 from . import risk, usual_oddness
 from .forgetting import ErasedAgents, NameErasers
+from .met_agents import MetAgents
 from .resident_agents import ResidentAgents
 from .state_version import features_version, present_layout, state_version
 from .unsaved_agents import AnyAgent, UnsavedAgents
@@ -110,10 +111,7 @@ class AgentStateCache:
         self._erasers = NameErasers()
         self._unsaved = UnsavedAgents()
         self._preloaded: dict[int, AgentRow] = {}
-        self._met: set[int] | None = None
-        """Keys of agents that moved in or were erased since `begin_preload`; None once it has ended."""
-        self._stored_keys: set[int] | None = None
-        """Keys of all agents that the store may have; None where that is not known."""
+        self._met = MetAgents(capacity)
         self.on_unavailable: Callable[[Unavailable], None] = give_up
         """Called when the store does not answer, before it is asked again; `give_up` lets the error through.
 
@@ -157,7 +155,7 @@ class AgentStateCache:
 
     def begin_preload(self) -> None:
         """Note from here on which agents are met: what a page says of them may be older."""
-        self._met, self._stored_keys = set(), None
+        self._met.begin()
 
     def preload(self, rows: Sequence[AgentRow]) -> bool:
         """Let agents that were not met move in; nobody has to leave. False = there is no room for all of them.
@@ -165,9 +163,8 @@ class AgentStateCache:
         Args:
             rows: of the store, as of a moment after `begin_preload`.
         """
-        met, table = self._met, self.builder.slots
-        fresh = {} if met is None else {row.name.key: row for row in rows if row.name.key not in met}
-        if table.overflow(len(fresh)):
+        fresh = self._met.unmet(rows)
+        if self.builder.slots.overflow(len(fresh)):
             return False
         self._preloaded = fresh
         try:
@@ -178,19 +175,11 @@ class AgentStateCache:
 
     def end_preload(self, *, complete: bool) -> None:
         """Note that no more pages come. *complete*: those that were given are all that the store had."""
-        self._stored_keys, self._met = self._met if complete else None, None
-
-    def _note_met(self, keys: Iterable[int]) -> None:
-        """Note agents that move in or are erased; more than fit in memory are not noted, be it a flood of new names."""
-        noted = self._met if self._met is not None else self._stored_keys
-        if noted is not None:
-            noted.update(keys)
-            if len(noted) > self.builder.slots.capacity:
-                self._met = self._stored_keys = None
+        self._met.end(all_met=complete)
 
     def _remove_agent(self, subject: ErasureSubject) -> None:
         key, table = self._identities.agent_key(*subject.agent_identity), self.builder.slots
-        self._note_met([key])
+        self._met.note([key])
         slots = table.find(np.array([key], np.uint64))
         if self._identity_under(key, int(slots[0])) not in (None, subject.agent_identity):
             return  # the key is another agent's; of this one nothing is known
@@ -255,7 +244,7 @@ class AgentStateCache:
         unsaved = {key: row for key in keys.tolist() if (row := self._unsaved.get(key)) is not None}
         missing = [key for key in keys.tolist() if key not in unsaved]
         known = self._preloaded or {**self._load_stored(missing), **unsaved}
-        self._note_met(keys.tolist())
+        self._met.note(keys.tolist())
         history = self._history_rows(keys, known)
         self._admit_seeds(keys, slots, known, history)
         converted = np.zeros(len(keys), np.bool_)
@@ -306,8 +295,7 @@ class AgentStateCache:
 
     def _load_stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
-        stored = self._stored_keys
-        keys = [key for key in keys if not self._unsaved.is_removed(key) and (stored is None or key in stored)]
+        keys = [key for key in keys if self._met.may_be_stored(key) and not self._unsaved.is_removed(key)]
         if store is None or not keys:
             return {}
         return retry_until_available(lambda: store.load(keys, self.owner), self.on_unavailable)
