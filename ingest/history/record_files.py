@@ -10,6 +10,7 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -195,7 +196,8 @@ def _recognise_cutting(name: str, head: bytes) -> tuple[Cutting, str]:
         return ("json" if head.strip()[1:].lstrip()[:1] in (b"{", b"[", b"]", b"") else "lines"), ","
     if first[:1] == b"{":
         return _cutting_of_objects(lines), ","
-    delimiter = column_delimiter([line.decode(errors="replace") for line in lines[:2]])
+    text = io.StringIO(head.strip().decode(errors="replace"), newline="")  # lines as the reader of rows cuts them
+    delimiter = column_delimiter([*itertools.islice(text, 2)])
     if delimiter is not None:
         return "csv", delimiter
     if re.search(r"\.[ct]sv(\.|$)", name):

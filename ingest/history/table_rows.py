@@ -23,7 +23,10 @@ def column_delimiter(lines: Sequence[str]) -> str | None:
     (',', None)
     """
     for delimiter in _DELIMITERS:
-        names, *rows = csv.reader(lines, delimiter=delimiter)
+        try:
+            names, *rows = csv.reader(lines or [""], delimiter=delimiter)
+        except csv.Error:  # a cell beyond every bound
+            continue
         names = [name.strip() for name in names]
         if len(names) < 2 or len(set(names)) < len(names) or not all(map(_COLUMN_NAME.fullmatch, names)):
             continue

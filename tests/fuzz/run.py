@@ -1,4 +1,4 @@
-"""Fuzz the parsers with atheris: `python -m tests.fuzz.run [--seconds N] [--jobs N] [TARGET …]`.
+"""Fuzz the parsers with atheris: `python -m tests.fuzz.run [--seconds N] [--seed N] [TARGET …]`.
 
 Each target runs in a process of its own, from the corpus in the repository, which is not changed. What breaks a promise
 is written to `var/fuzz/TARGET/`: mend the parser, then put the input into `tests/fuzz/corpus/TARGET/`, where every run
@@ -30,6 +30,7 @@ INSTRUMENTED: Final = [
     "trustwatch.client.argument_origins",
     "trustwatch.ingest.events",
     "trustwatch.ingest.formats",
+    "trustwatch.ingest.history",
     "trustwatch.ingest.log.log_frames",
     "trustwatch.models.array_rules",
     "trustwatch.models.detector_rules",
@@ -50,8 +51,8 @@ SLOW_INPUT_S: Final = 10
 """An input that takes longer is a finding: whoever sends it stops the others."""
 
 
-def fuzz(name: str, seconds: int) -> None:
-    """Fuzz one target in this process, which ends with it."""
+def fuzz(name: str, seconds: int, seed: int) -> None:
+    """Fuzz one target in this process, which ends with it; *seed* 0: other draws each time."""
     import atheris  # an extra of its own (`fuzz`); the tests of the corpus do without
 
     with nullcontext() if name in BLIND else atheris.instrument_imports(include=INSTRUMENTED):
@@ -59,6 +60,7 @@ def fuzz(name: str, seconds: int) -> None:
     FOUND.joinpath(name, "corpus").mkdir(parents=True, exist_ok=True)
     arguments = [
         f"-max_total_time={seconds}",
+        f"-seed={seed}",
         f"-max_len={MAX_INPUT_BYTES}",
         f"-rss_limit_mb={MAX_RSS_MB}",
         f"-timeout={SLOW_INPUT_S}",
@@ -83,11 +85,11 @@ def fuzz(name: str, seconds: int) -> None:
     atheris.Fuzz()
 
 
-def run_target(name: str, seconds: int, ends: float) -> tuple[str, int | None, str]:
+def run_target(name: str, seconds: int, seed: int, ends: float) -> tuple[str, int | None, str]:
     """Fuzz one target in a process of its own: its name, exit status (None: there was no time), and what it said."""
     if time.monotonic() + seconds + START_S > ends:
         return name, None, ""
-    command = [sys.executable, "-m", "tests.fuzz.run", "--here", "--seconds", str(seconds), name]
+    command = [sys.executable, "-m", "tests.fuzz.run", "--here", "--seconds", str(seconds), "--seed", str(seed), name]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     return name, done.returncode, done.stdout
 
@@ -101,18 +103,19 @@ def main() -> int:
     parser.add_argument(
         "--within", type=float, default=math.inf, help="begin no target that would not end in so long, s"
     )
+    parser.add_argument("--seed", type=int, default=0, help="the same draws each time; 0: others")
     parser.add_argument("--here", action="store_true", help="one target, in this process")
     given = parser.parse_args()
     if given.here:
-        fuzz(given.targets[0], given.seconds)
+        fuzz(given.targets[0], given.seconds, given.seed)
         return 0
     names = given.targets or sorted(folder.name for folder in CORPUS.iterdir() if folder.is_dir())
     ends = time.monotonic() + given.within
     if math.isfinite(given.within):
-        random.shuffle(names)  # who finds no time today has its turn tomorrow
+        random.Random(given.seed or None).shuffle(names)  # who finds no time today has its turn tomorrow
     failed = 0
     with ThreadPoolExecutor(given.jobs) as pool:
-        for name, status, said in pool.map(lambda name: run_target(name, given.seconds, ends), names):
+        for name, status, said in pool.map(lambda name: run_target(name, given.seconds, given.seed, ends), names):
             if status is None:
                 sys.stdout.write(f"{name}: left out, there was no time\n")
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import sys
@@ -82,6 +83,24 @@ def test_rows_of_a_csv_are_objects(tmp_path: Path, delimiter: str) -> None:
         {"at": "2", "who.id": "you", "who": {"id": "you"}},
         "the row has 2 cells, the header 3",
     ]
+
+
+def test_lines_of_a_csv_may_end_in_a_carriage_return_alone(tmp_path: Path) -> None:
+    """As old tools write them; one in the middle of a row ends it, and the file goes on."""
+    path = tmp_path / "export.csv"
+    path.write_bytes(b"at,who\r1,me\r2,you\r")
+    assert parsed(path) == [{"at": "1", "who": "me"}, {"at": "2", "who": "you"}]
+    path.write_bytes(b"at,who\n1\r2,you\n3,me\n")
+    with pytest.raises(UnreadableFile, match="its first line is no header"):
+        parsed(path)
+
+
+def test_a_cell_beyond_every_bound_is_told(tmp_path: Path) -> None:
+    """A quote that nobody closed takes the rest of the file."""
+    path = tmp_path / "export.csv"
+    path.write_bytes(b'"' + b"x" * (csv.field_size_limit() + 1))
+    with pytest.raises(UnreadableFile, match="its first line is no header"):
+        parsed(path)
 
 
 def test_cells_are_values() -> None:
