@@ -151,7 +151,7 @@ def topics_page() -> str:
         + " |"
         for one in TOPIC_DEFINITIONS
     ]
-    lines = ["| topic | keyed by | holds | settings |", "|---|---|---|---|", *rows, "", *ACCESS]
+    lines = ["| topic | keyed by | holds | settings |", "|---|---|---|---|", *rows, "", *ACCESS, "", *READING]
     return _page("All topics", "How they are used: [operations](../docs/operations.md#topics).", lines)
 
 
@@ -180,6 +180,16 @@ ACCESS = (
     "| `trustwatch topics` | all of ours | Create, Alter, Describe, DescribeConfigs, and what a worker has |",
 )
 """What each role needs of the brokers, by hand."""
+
+READING = (
+    "## Reading our topics",
+    "",
+    "Records come at least once: drop what you have seen. Risk and heartbeats carry `partition`, `epoch`, `offset`;",
+    "the higher (`epoch`, `offset`) is the newer. Records of the risk topic whose key begins with `{` are heartbeats.",
+    "Decisions and alerts are CloudEvents with a stable `id`. Dead letters carry `letter_id`, `reason`, `path`,",
+    "`source`, `source_partition`, `source_offset` as headers.",
+)
+"""What a consumer of ours has to know, by hand."""
 
 STATE_PARTS = {
     "times": "last, first and version-change time, version",

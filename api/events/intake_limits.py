@@ -18,6 +18,7 @@ from typing import Self
 from ...ingest.errors import TrustwatchError, Unavailable
 from ..http.auth.callers import SourceBinding
 from .disk_reserve import DiskReserve
+from .source_fairness import SourceFairness
 
 
 class BodyTooLarge(TrustwatchError):
@@ -36,7 +37,7 @@ class Overloaded(Unavailable):
     """The sender, or all senders together, are faster than their events are taken.
 
     Args:
-        cause: `rate`, `quota`, `share`, `memory`, `lag`, `disk` or `reserve`: a label for metrics.
+        cause: `rate`, `quota`, `share`, `fairness`, `memory`, `lag`, `disk` or `reserve`: a label for metrics.
         reason: what is too much, in words.
         retry_after_s: when another attempt makes sense.
     """
@@ -101,6 +102,7 @@ class IntakeLimits:
         monotonic: seconds on a clock that never goes back.
         total_bytes: bound of the bodies held in memory.
         reserve: of the disk, for orders; None = none is kept.
+        fairness: between sources while records wait; None = who is first is served first.
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class IntakeLimits:
         monotonic: Callable[[], float],
         total_bytes: int = MAX_TOTAL_BODY_BYTES,
         reserve: DiskReserve | None = None,
+        fairness: SourceFairness | None = None,
     ) -> None:
         self.disk_reserve = reserve
+        self._fairness = fairness
         self._pending_records = pending_records
         self._max_lag_bytes = max_lag_bytes
         self._monotonic = monotonic
@@ -130,6 +134,11 @@ class IntakeLimits:
         """Raise Overloaded where a request of that source has to wait."""
         if self._pending_records() * self._mean_record_bytes > self._max_lag_bytes:
             raise Overloaded("lag", "the pipeline is behind; events wait to be applied", LAG_RETRY_S)
+        wait = self._fairness.wait_s(binding.name) if self._fairness else 0.0
+        if wait > 0:
+            raise Overloaded(
+                "fairness", "events wait to be applied, and this source sends more than its share of them", wait
+            )
         bucket = self._bucket(binding)
         wait = bucket.wait_s(self._monotonic()) if bucket else 0.0
         if wait > 0:
@@ -142,7 +151,9 @@ class IntakeLimits:
             raise Overloaded("reserve", "the disk is full but for what orders of people need", RESERVE_RETRY_S)
 
     def count_events(self, binding: SourceBinding, events: int) -> None:
-        """Count events against the rate of their source."""
+        """Count events against the rate of their source, and against its share."""
+        if self._fairness is not None:
+            self._fairness.count(binding.name, events)
         bucket = self._bucket(binding)
         if bucket is not None:
             bucket.consume(events)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from ..http.problems import ProblemDetails
 from ..http.prometheus_metrics import MetricValues, ServiceMetrics, age_s
@@ -30,6 +31,7 @@ from .routes import (
     router,
 )
 from .service import EventService
+from .source_fairness import Backlog, SourceFairness
 from .source_silence import SilenceAlerter, SilenceDetector
 
 
@@ -41,6 +43,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         settings.pipeline.max_lag_bytes,
         runtime.monotonic,
         reserve=disk_reserve(settings, runtime.monotonic),
+        fairness=SourceFairness(partial(_backlog, runtime), runtime.monotonic),
     )
     admission = Admission(AgentRegistry(settings.registry), runtime.principal_alias, runtime.store.identities)
     intake = EventIntake(
@@ -57,6 +60,13 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     keys = OriginKeyIssuer(lambda: open_shared_secret(settings), settings.privacy, runtime.clock)
     watch = CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)
     return intake, detector, events, dead_letters, keys, watch
+
+
+def _backlog(runtime: Runtime) -> Backlog:
+    """Progress of the embedded pipeline as of now, of workers elsewhere as of their last sign of life."""
+    status = runtime.pipeline_status
+    waiting = status.records_behind if runtime.log_lag is None else runtime.log_lag()
+    return Backlog(max(status.offset, status.risk_offset), waiting)
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:

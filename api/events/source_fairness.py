@@ -1,0 +1,137 @@
+"""Fairness between senders while events wait: who sends more than its share of what the pipeline applies is slowed."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+LAG_S = 5.0
+"""Sources are slowed once applying what waits would take longer than this."""
+
+PACE_S = 10.0
+"""Paces are means over about this time: of sources, and of the pipeline."""
+
+LEAST_PACE_S = 1.5
+"""Nobody is slowed before the pipeline's pace was seen for so long."""
+
+STANDSTILL_S = 4.0
+"""A pipeline that reports no progress for so long stands still."""
+
+GRANTED = 0.9
+"""Part of the pipeline's pace that is given to senders while events wait, so that what waits becomes less."""
+
+MAX_RETRY_S = 30.0
+_SAMPLE_S = 0.25
+_FORGET_BELOW = 1e-9  # records: what is left of one after 200 s
+
+
+class Backlog(NamedTuple):
+    """Progress of the pipeline: records that it applied, ever, and records that wait."""
+
+    applied: int
+    waiting: int
+
+
+class _Sample(NamedTuple):
+    at_s: float
+    applied: int
+    waiting: int
+
+
+class SourceFairness:
+    """Slows the fastest senders where the pipeline falls behind, down to equal shares of its pace (max-min fairness).
+
+    Only where another source has sent within minutes: one that is alone keeps nobody waiting but itself. A pipeline
+    that stands still, or catches up with senders slower than itself, slows nobody.
+
+    Args:
+        backlog: of the whole log, whoever wrote it.
+        monotonic: seconds on a clock that never goes back.
+    """
+
+    def __init__(self, backlog: Callable[[], Backlog], monotonic: Callable[[], float]) -> None:
+        self._backlog = backlog
+        self._monotonic = monotonic
+        self._samples: deque[_Sample] = deque()
+        self._sent: dict[str, float] = {}  # records of each source, of which a part is forgotten each moment
+        self._sent_at_s = self._sampled_at_s = monotonic()
+
+    def count(self, source: str, records: int) -> None:
+        """Count records of a source that were logged."""
+        self._age_counts()
+        self._sent[source] = self._sent.get(source, 0.0) + records
+
+    def wait_s(self, source: str) -> float:
+        """Seconds until that source may send again; 0 = now."""
+        self._take_sample()
+        capacity = self._granted_pace()
+        self._age_counts()
+        if len(self._sent) < 2 or capacity == math.inf:
+            return 0.0
+        paces = {name: sent / PACE_S for name, sent in self._sent.items()}
+        pace, share = paces.get(source, 0.0), fair_share(paces, capacity)
+        return min(PACE_S * math.log(pace / share), MAX_RETRY_S) if pace > share else 0.0
+
+    def _age_counts(self) -> None:
+        now = self._monotonic()
+        kept = math.exp((self._sent_at_s - now) / PACE_S)
+        self._sent_at_s = now
+        self._sent = {name: left for name, sent in self._sent.items() if (left := sent * kept) > _FORGET_BELOW}
+
+    def _take_sample(self) -> None:
+        """Note the pipeline's progress, now and then. While nothing waits, or it stands still, it shows no pace."""
+        now = self._monotonic()
+        if self._samples and now - self._sampled_at_s < _SAMPLE_S:
+            return
+        self._sampled_at_s, backlog = now, self._backlog()
+        newest = self._samples[-1] if self._samples else None
+        if newest is not None and backlog.applied == newest.applied and now - newest.at_s < STANDSTILL_S:
+            return  # no news yet: it reports in steps
+        if newest is not None and backlog.applied <= newest.applied:
+            self._samples.clear()
+        if backlog.waiting == 0:
+            self._samples.clear()
+            return
+        self._samples.append(_Sample(now, *backlog))
+        while now - self._samples[0].at_s > PACE_S:
+            self._samples.popleft()
+
+    def _granted_pace(self) -> float:
+        """Records per second that the senders of this process may have together; infinite where nobody is slowed."""
+        if len(self._samples) < 3:
+            return math.inf
+        first, second, last = self._samples[0], self._samples[1], self._samples[-1]
+        if last.at_s - second.at_s < LEAST_PACE_S:  # before the second, it may have stood still
+            return math.inf
+        # The best of the last seconds: reports come in steps.
+        pace = max(
+            (last.applied - before.applied) / seconds
+            for before in self._samples
+            if (seconds := last.at_s - before.at_s) >= LEAST_PACE_S
+        )
+        if pace <= 0 or last.waiting <= LAG_S * pace:
+            return math.inf
+        return GRANTED * pace * self._part_of_all(first, last)
+
+    def _part_of_all(self, first: _Sample, last: _Sample) -> float:
+        """Part of what all processes logged between two samples that came through this one."""
+        logged = last.applied + last.waiting - first.applied - first.waiting
+        ours = sum(self._sent.values()) / PACE_S * (last.at_s - first.at_s)
+        return min(ours / logged, 1.0) if logged > 0 else 1.0
+
+
+def fair_share(paces: Mapping[str, float], capacity: float) -> float:
+    """The most that one source may have, so that all have *capacity* together and who wants less has all it wants.
+
+    >>> fair_share({"noisy": 900.0, "quiet": 10.0}, 100.0), fair_share({"a": 30.0, "b": 40.0}, 100.0)
+    (90.0, inf)
+    """
+    left, above = capacity, len(paces)
+    for pace in sorted(paces.values()):
+        if pace * above > left:
+            return left / above
+        left -= pace
+        above -= 1
+    return math.inf

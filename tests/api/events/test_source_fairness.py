@@ -1,0 +1,139 @@
+"""A flood is slowed to its share; who sends little never waits. Simulated second by second."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from trustwatch.api.events.intake_limits import IntakeLimits, Overloaded
+from trustwatch.api.events.source_fairness import GRANTED, LAG_S, Backlog, SourceFairness
+from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
+
+STEP_S = 0.1
+
+
+class Site:
+    """A log with senders that are refused, and a pipeline of a fixed pace behind it.
+
+    Args:
+        pace: records per second that the pipeline applies.
+        elsewhere: records per second that another process logs.
+    """
+
+    def __init__(self, pace: float, elsewhere: float = 0.0) -> None:
+        self.pace, self.elsewhere = pace, elsewhere
+        self.now, self.applied, self.logged = 0.0, 0.0, 0.0
+        self.fairness = SourceFairness(self.backlog, lambda: self.now)
+        self.limits = IntakeLimits(lambda: 0, 2**40, lambda: self.now, fairness=self.fairness)
+        self.taken: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self._due: Counter[str] = Counter()
+
+    @property
+    def waiting(self) -> float:
+        """Records that wait."""
+        return self.logged - self.applied
+
+    def backlog(self) -> Backlog:
+        """As the intake is told."""
+        return Backlog(int(self.applied), int(self.waiting))
+
+    def run(self, seconds: float, **rates: float) -> None:
+        """Let senders send so many events per second in requests of up to a hundred; who is refused tries on."""
+        self.taken.clear()
+        self.refused.clear()
+        for _ in range(round(seconds / STEP_S)):
+            self.now += STEP_S
+            for name, rate in rates.items():
+                self._due[name] += rate * STEP_S  # type: ignore[assignment]
+                while (events := min(int(self._due[name]), 100)) > 0 and self._send(name, events):
+                    self._due[name] -= events
+                self._due[name] = min(self._due[name], rate)  # type: ignore[assignment]  # none keeps more than a second
+            self.logged += self.elsewhere * STEP_S
+            self.applied = min(self.logged, self.applied + self.pace * STEP_S)
+
+    def _send(self, name: str, events: int) -> bool:
+        binding = SourceBinding(EventSourceSettings(name))
+        try:
+            self.limits.check(binding)
+        except Overloaded as error:
+            assert error.cause == "fairness"
+            assert error.retry_after_s > 0
+            self.refused[name] += 1
+            return False
+        self.limits.count_events(binding, events)
+        self.taken[name] += events
+        self.logged += events
+        return True
+
+
+def test_a_flood_gets_what_the_others_leave() -> None:
+    """Five times what the pipeline applies: who sends little waits for nothing, and no more than seconds wait."""
+    site = Site(pace=1_000)
+    site.run(60, noisy=5_000, quiet=50)
+    site.run(120, noisy=5_000, quiet=50)
+
+    assert site.refused["quiet"] == 0
+    assert site.taken["quiet"] == pytest.approx(6_000, rel=0.02)
+    assert site.taken["noisy"] >= 0.8 * GRANTED * 1_000 * 120
+    assert site.waiting < 4 * LAG_S * 1_000
+
+
+def test_floods_share_alike() -> None:
+    """However much faster one of them is."""
+    site = Site(pace=1_000)
+    site.run(60, first=2_000, second=8_000, quiet=10)
+    site.run(120, first=2_000, second=8_000, quiet=10)
+
+    assert site.refused["quiet"] == 0
+    assert site.taken["first"] == pytest.approx(site.taken["second"], rel=0.25)
+
+
+def test_a_replica_grants_its_part_alone() -> None:
+    """The other half of the pipeline's pace is another replica's."""
+    site = Site(pace=1_000, elsewhere=600)
+    site.run(60, noisy=3_000, quiet=50)
+    site.run(120, noisy=3_000, quiet=50)
+
+    assert site.refused["quiet"] == 0
+    assert 100 * 120 < site.taken["noisy"] < 500 * 120
+
+
+def test_a_source_alone_has_the_log() -> None:
+    """Nobody waits for its events but itself: the bound of the log is its bound."""
+    site = Site(pace=1_000)
+    site.run(60, noisy=5_000)
+    assert not site.refused
+
+
+def test_nobody_is_slowed_after_an_outage() -> None:
+    """Senders slower than the pipeline may send while it catches up, and while it stands still."""
+    site = Site(pace=0.0)
+    site.run(120, first=400, second=100)
+    assert not site.refused
+    site.pace = 2_000
+    site.run(60, first=400, second=100)
+    assert not site.refused
+    assert site.waiting == pytest.approx(0, abs=100)
+
+
+def test_the_flood_is_free_again_once_nothing_waits() -> None:
+    """At the pace that the pipeline has then."""
+    site = Site(pace=1_000)
+    site.run(60, noisy=5_000, quiet=50)
+    site.pace = 50_000
+    site.run(20, noisy=5_000, quiet=50)
+    site.run(20, noisy=5_000, quiet=50)
+    assert not site.refused
+
+
+def test_a_pipeline_that_goes_back_is_watched_anew() -> None:
+    """Whoever took a partition over starts at the last commit."""
+    site = Site(pace=1_000)
+    site.run(60, noisy=5_000, quiet=50)
+    assert site.refused["noisy"]
+    site.applied -= 5_000
+    site.run(0.5, noisy=5_000, quiet=50)  # until it is looked at again
+    site.run(1, noisy=5_000, quiet=50)
+    assert not site.refused
