@@ -56,8 +56,8 @@ METRICS: Final = (
         "trustwatch_events_refused_requests_total",
         "counter",
         "requests",
-        "requests with events that were told to come again, by source and cause: rate, quota, share, fairness, memory, lag, "
-        "disk, reserve",
+        "requests with events that were told to come again, by source and cause: rate, quota, share, fairness, memory, "
+        "lag, disk, reserve",
         ("source", "cause"),
     ),
     MetricDefinition(
