@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from ...ingest.features import layout
-from ...ingest.features.earlier_layout import read_state_row
+from ...ingest.features.earlier_layout import read_state_rows
 from ...ingest.features.feature_table import ITEMS, QUANTITIES
 from ...ingest.features.frequency_tables import different_items_known
 from ...scoring.records.agents import AgentRow
@@ -54,7 +54,7 @@ def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
     """The profile in a stored row; None where there is none, or it is of another layout."""
     if row is None or not row.features:
         return None
-    state = read_state_row(row.features)
+    state = read_state_rows([row.features])
     if state is None:
         return None
     numbers = state[0]["numbers"]

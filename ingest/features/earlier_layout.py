@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -88,14 +89,17 @@ def converted(rows: Array) -> Array:
     return converted_rows
 
 
-def read_state_row(stored: bytes) -> Array | None:
-    """State of one agent, (1,) of dtype `layout.STATE_ROW`, as it is stored in this layout or an earlier one.
+def read_state_rows(stored: Sequence[bytes]) -> Array | None:
+    """State of agents, (n,) of dtype `layout.STATE_ROW`, as they are stored in this layout or an earlier one.
+
+    Args:
+        stored: all of one size.
 
     Returns:
-        None where *stored* has the size of none.
+        None where that is the size of no layout.
     """
-    if len(stored) == layout.STATE_ROW.itemsize:
-        return np.frombuffer(stored, layout.STATE_ROW)
-    of_size = (earlier.row for earlier in EARLIER_LAYOUTS if len(stored) == earlier.row.itemsize)
-    row = next(of_size, None)
-    return None if row is None else converted(np.frombuffer(stored, row))
+    size, raw = len(stored[0]) if stored else 0, b"".join(stored)
+    if size == layout.STATE_ROW.itemsize:
+        return np.frombuffer(raw, layout.STATE_ROW)
+    row = next((earlier.row for earlier in EARLIER_LAYOUTS if size == earlier.row.itemsize), None)
+    return None if row is None else converted(np.frombuffer(raw, row))

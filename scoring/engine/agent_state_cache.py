@@ -15,7 +15,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
 from ...ingest.errors import Unavailable
 from ...ingest.features import layout
-from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_row
+from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_rows
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from ...ingest.hashing import NameHasher
 from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
@@ -247,12 +247,11 @@ class AgentStateCache:
         self._met.note(keys.tolist())
         history = self._history_rows(keys, known)
         self._admit_seeds(keys, slots, known, history)
+        stored = [place for place, key in enumerate(keys.tolist()) if key in known]
         converted = np.zeros(len(keys), np.bool_)
-        for place, (key, slot) in enumerate(zip(keys.tolist(), slots.tolist(), strict=True)):
-            row = known.get(key)
-            if row is not None:
-                converted[place] = not self._restore(row, slot)
-                self._agents.dirty[slot] = self._unsaved.waiting.pop(key, None) is not None
+        converted[stored] = ~self._restore([known[key] for key in keys[stored].tolist()], slots[stored])
+        for key, slot in zip(keys[stored].tolist(), slots[stored].tolist(), strict=True):
+            self._agents.dirty[slot] = self._unsaved.waiting.pop(key, None) is not None
         self._seed_habits(slots[converted], history[converted])
         self._update_shared_counts(slots, history)
 
@@ -385,39 +384,49 @@ class AgentStateCache:
         numbers[slots, layout.N_SHARED] = 0.0
         numbers[slots[at >= 0], layout.N_SHARED] = self._model.seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
 
-    def _restore(self, row: AgentRow, slot: int) -> bool:
-        """Put a stored agent into its slot; returns whether its risk has the present layout.
+    def _restore(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
+        """Put stored agents into their slots; returns of each whether its risk has the present layout.
 
         Features of another layout or salt are left behind; risk survives both.
         """
-        state = self._stored_features(row)
-        if state is not None:
-            self.builder.unpack(np.array([slot], np.int32), state)
-        same_risk = row.state_version.split(":")[-1] == self.state_version.split(":")[-1]
-        as_stored = same_risk and len(row.risk) == risk.ROW.itemsize
-        if as_stored:
-            self._agents.risk[slot] = np.frombuffer(row.risk, risk.ROW)[0]
-        else:
-            self._agents.risk[slot] = self._risk_from_columns(row)
-        self._agents.names[slot] = row.name
-        self._agents.checks[slot] = self._identities.agent_hash(*row.name.identity).check
-        self._agents.types[slot] = row.agent_type
-        self._agents.groups[slot] = group = self._group_hash(row)
-        self._agents.threshold_rows[slot] = self._model.group_row(group)
-        self.builder.pinned[slot] = self._agents.risk["due_ms"][slot] != 0
-        tenant = row.name.tenant
-        reasons, counterfactual = (
-            self._erasers.erase_in_json(tenant, row.reasons),
-            self._erasers.erase_in_text(tenant, row.counterfactual),
-        )
-        self._explanations[slot] = AgentExplanation(row.decision_id, reasons, counterfactual)
+        agents = self._agents
+        self._restore_features(rows, slots)
+        as_stored = self._restore_risk(rows, slots)
+        groups = {(row.name.tenant, row.agent_type): self._group_hash(row) for row in rows}
+        agents.groups[slots] = [groups[row.name.tenant, row.agent_type] for row in rows]
+        agents.threshold_rows[slots] = self._model.group_rows(agents.groups[slots])
+        agents.checks[slots] = [self._identities.agent_hash(*row.name.identity).check for row in rows]
+        self.builder.pinned[slots] = agents.risk["due_ms"][slots] != 0
+        for row, slot in zip(rows, slots.tolist(), strict=True):
+            agents.names[slot], agents.types[slot], tenant = row.name, row.agent_type, row.name.tenant
+            reasons = self._erasers.erase_in_json(tenant, row.reasons)
+            counterfactual = self._erasers.erase_in_text(tenant, row.counterfactual)
+            self._explanations[slot] = AgentExplanation(row.decision_id, reasons, counterfactual)
         return as_stored
 
-    def _stored_features(self, row: AgentRow) -> npt.NDArray[Any] | None:
-        """State of a stored agent, (1,); None where it does not fit, or the row is damaged and has another size."""
-        return read_state_row(row.features) if self._fits(row) else None
+    def _restore_features(self, rows: Sequence[AgentRow], slots: SlotIndices) -> None:
+        """Put stored features into their slots; rows of one layout together, since a call costs as much as ten rows."""
+        by_size: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            if self._fits(row):
+                by_size.setdefault(len(row.features), []).append(place)
+        for places in by_size.values():
+            states = read_state_rows([rows[place].features for place in places])
+            if states is not None:
+                self.builder.unpack(slots[places], states)
+
+    def _restore_risk(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
+        present, size = self.state_version.split(":")[-1], risk.ROW.itemsize
+        kept = [row.state_version.split(":")[-1] == present and len(row.risk) == size for row in rows]
+        as_stored = np.array(kept, np.bool_)
+        states = np.frombuffer(b"".join(row.risk for row, same in zip(rows, kept, strict=True) if same), risk.ROW)
+        self._agents.risk[slots[as_stored]] = states
+        for place in np.flatnonzero(~as_stored).tolist():
+            self._agents.risk[slots[place]] = self._risk_from_columns(rows[place])
+        return as_stored
 
     def _fits(self, row: AgentRow) -> bool:
+        """False where features have another salt or a size of no layout, as those of a damaged row."""
         return self._stored_sizes.get(row.state_version.split(":")[0]) == len(row.features)
 
     def _group_hash(self, row: AgentRow) -> np.uint64:

@@ -91,7 +91,7 @@ class PartitionPipeline:
         self._begun: _BegunCommit | None = None
         self._next = 0
         self._end = 0
-        self._published = 0
+        self._published = self._noted_published = 0
         self._committed_at, self._commit_took_s = context.monotonic(), 0.0
         self._decided_at, self._decision_commit_took_s = self._committed_at, 0.0
         self._backlogged = False
@@ -123,7 +123,7 @@ class PartitionPipeline:
         self._next = self.position.offset
         self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
-        self._published = self._republish()
+        self._published = self._noted_published = self._republish()
         furthest = self._next + MAX_UNCOMMITTED_RECORDS + 2 * self._context.settings.batch_size
         self.risk.take_over(self.position, min(self._end, furthest), self._published)
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
@@ -235,12 +235,20 @@ class PartitionPipeline:
         """Commit what was applied, one that was given up before included. Raises Fenced."""
         while self.has_uncommitted:
             self.commit()
+        if self.has_unnoted_publication:
+            for error in CommitRound([self], self._context, with_states=False).run().values():
+                raise error
 
     def commit(self) -> None:
         """Write everything since the last commit in one transaction, then publish it. Raises Fenced."""
         self.risk.publish_due(at_once=True)
         for error in CommitRound([self], self._context).run().values():
             raise error
+
+    @property
+    def has_unnoted_publication(self) -> bool:
+        """True if the store does not know how much of it is published: the next owner would publish that again."""
+        return self._context.on_risk is not None and self._noted_published < self._published
 
     @property
     def buffer_full(self) -> bool:
@@ -340,6 +348,7 @@ class PartitionPipeline:
         begun, now = self._begun, self._context.monotonic()
         assert begun is not None
         commit, self._begun, self._decided_at = begun.commit, None, now
+        self._noted_published = commit.published
         if not begun.has_states:
             self._decision_commit_took_s = took_s
             return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters)

@@ -124,7 +124,8 @@ class SinglePartitionPipeline:
 
     def _poll_timeout_s(self) -> float:
         beside = self._commits.busy or self._preloader.busy
-        return poll_timeout_s([self._partition], self._poll_s, work_beside=beside)
+        longest_s = 0.0 if self._preloader.ready else self._poll_s
+        return poll_timeout_s([self._partition], longest_s, work_beside=beside)
 
     def _collect(self, timeout_s: float | None) -> None:
         for error in self._commits.collect(timeout_s).values():
@@ -149,7 +150,8 @@ def poll_timeout_s(partitions: Collection[PartitionPipeline], longest_s: float, 
         longest_s: seconds.
         work_beside: whether a thread beside is at work, whose result has to be collected.
     """
-    waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commit_due_in_s() for partition in partitions)]
+    shortest_s = min(BESIDE_POLL_S, longest_s)
+    waits = [shortest_s] if work_beside else [longest_s, *(partition.commit_due_in_s() for partition in partitions)]
     return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
 
 
@@ -268,8 +270,7 @@ class ConsumerGroupPipeline:
         if self._buffer_full:
             self._drop_refused(self._commits.collect(None))
         partitions = self._partitions.values()
-        beside = self._commits.busy or self._preloader.busy
-        count = self._apply(poll_timeout_s(partitions, self._context.tuning.poll_s, work_beside=beside))
+        count = self._apply(self._poll_timeout_s())
         for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
             more = self._apply(0.0)
             count += more
@@ -283,6 +284,11 @@ class ConsumerGroupPipeline:
             self._preloader.step()
         self._reclaim()
         return count
+
+    def _poll_timeout_s(self) -> float:
+        beside = self._commits.busy or self._preloader.busy
+        longest_s = 0.0 if self._preloader.ready else self._context.tuning.poll_s
+        return poll_timeout_s(self._partitions.values(), longest_s, work_beside=beside)
 
     @property
     def _buffer_full(self) -> bool:
@@ -370,6 +376,8 @@ class ConsumerGroupPipeline:
             ready = [pipeline for pipeline in waiting if self._publish_risk_of(pipeline, at_once=True)]
             if ready:
                 self._drop_refused(CommitRound(ready, self._context).run())
+        if published := [pipeline for pipeline in self._partitions.values() if pipeline.has_unnoted_publication]:
+            self._drop_refused(CommitRound(published, self._context, with_states=False).run())
 
     def close(self) -> None:
         """End the threads, after the commit that is being written."""

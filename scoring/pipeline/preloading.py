@@ -1,7 +1,7 @@
 """Agents of a partition that was taken over move into memory before they act, so that no event waits for the store.
 
-A thread reads pages of rows; the pipeline's thread lets each page move in while it has no backlog. Once every page is
-read it is also known which agents the store has, and a new one is not looked for there.
+A thread reads pages of rows; the pipeline's thread lets them move in, some at a time, while it has no backlog. Once
+every page is read it is also known which agents the store has, and a new one is not looked for there.
 
 What moves in is as true as if the agent's own event had brought it: an agent that was in memory, or erased, since the
 take-over is left out, since the page may be older; and pages are read as of a moment at which the partition was ours.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import NamedTuple
 
 import structlog
 
@@ -22,23 +21,28 @@ from .partition import PartitionPipeline
 
 _log = structlog.get_logger(__name__)
 
-PAGE_SIZE = 250
+PAGE_SIZE = 1_000
+"""Agents that are read at a time."""
+
+STEP_SIZE = 250
 """Agents that move in at a time; it takes some milliseconds."""
 
 
-class _Page(NamedTuple):
-    """Stored agents in the order of keys, and whether there may be more."""
+class _Preload:
+    """A partition that is being preloaded.
 
-    rows: list[AgentRow]
-    more: bool
+    Args:
+        pipeline: of the partition.
+    """
 
-
-class _Preload(NamedTuple):
-    """A partition that is being preloaded, and the key behind which the next page begins."""
-
-    pipeline: PartitionPipeline
-    after: int | None = None
-    read: int = 0  # agents so far
+    def __init__(self, pipeline: PartitionPipeline) -> None:
+        self.pipeline = pipeline
+        self.page: Future[list[AgentRow]] | None = None
+        """The page that is being read, in the order of keys."""
+        self.rows: list[AgentRow] = []
+        """Agents of the page before that are still to move in."""
+        self.begun = self.all_read = False
+        self.moved_in = 0
 
 
 class AgentPreloader:
@@ -52,63 +56,83 @@ class AgentPreloader:
         self._agents = agents
         self._executor = ThreadPoolExecutor(1, "preload")
         self._waiting: deque[_Preload] = deque()
-        self._reading: tuple[_Preload, Future[_Page]] | None = None
 
     @property
     def busy(self) -> bool:
-        """True while a page is being read, or has to be taken."""
-        return self._reading is not None
+        """True while agents are being read, or have to move in."""
+        return bool(self._waiting)
+
+    @property
+    def ready(self) -> bool:
+        """True while agents are there that only have to move in."""
+        if not self._waiting:
+            return False
+        first = self._waiting[0]
+        return bool(first.rows) or (first.page is not None and first.page.done())
 
     def begin(self, pipeline: PartitionPipeline) -> None:
         """Preload a partition that was just taken over."""
         pipeline.agent_states.begin_preload()
         self._waiting.append(_Preload(pipeline))
-        self._read_next()
+        self._begin_next()
 
     def stop(self, pipeline: PartitionPipeline) -> None:
         """Read no more of a partition that is not ours any more."""
         self._waiting = deque(one for one in self._waiting if one.pipeline is not pipeline)
-        if self._reading is not None and self._reading[0].pipeline is pipeline:
-            self._reading = None
-            self._read_next()
+        self._begin_next()
 
     def step(self, timeout_s: float | None = 0.0) -> None:
-        """Let the page that was read move in, if it is there within *timeout_s* seconds (None = wait for it)."""
-        if self._reading is None or not wait([self._reading[1]], timeout_s).done:
+        """Let some agents move in that are there within *timeout_s* seconds (None = wait for them)."""
+        if not self._waiting:
             return
-        (preload, future), self._reading = self._reading, None
+        preload = self._waiting[0]
         try:
-            page = future.result()
+            if not preload.rows and not self._take_page(preload, timeout_s):
+                return
         except (Unavailable, Fenced):  # what acts is read by itself; who lost the partition learns it there
             self._end(preload, complete=False)
-        else:
-            self._move_in(preload, page)
-        self._read_next()
+            return
+        rows, preload.rows = preload.rows[:STEP_SIZE], preload.rows[STEP_SIZE:]
+        if not preload.pipeline.agent_states.preload(rows):
+            self._end(preload, complete=False)
+            return
+        preload.moved_in += len(rows)
+        if preload.all_read and not preload.rows:
+            self._end(preload, complete=True)
 
-    def _move_in(self, preload: _Preload, page: _Page) -> None:
-        fits = preload.pipeline.agent_states.preload(page.rows)
-        read = preload._replace(read=preload.read + (len(page.rows) if fits else 0))
-        if page.more and fits:
-            self._waiting.appendleft(read._replace(after=page.rows[-1].name.key))
-        else:
-            self._end(read, complete=fits and not page.more)
+    def _take_page(self, preload: _Preload, timeout_s: float | None) -> bool:
+        """Take the page that was read, and have the next one read while its agents move in; False = it is not there."""
+        if preload.page is None or not wait([preload.page], timeout_s).done:
+            return False
+        page, preload.page = preload.page, None
+        preload.rows = page.result()
+        preload.all_read = len(preload.rows) < PAGE_SIZE
+        if not preload.all_read:
+            self._read(preload, preload.rows[-1].name.key)
+        return True
 
     def _end(self, preload: _Preload, *, complete: bool) -> None:
+        self._waiting.popleft()
         preload.pipeline.agent_states.end_preload(complete=complete)
         _log.info(
             "stored agents of the partition are in memory" if complete else "others are read as they act",
             partition=preload.pipeline.partition,
-            agents=preload.read,
+            agents=preload.moved_in,
         )
+        self._begin_next()
 
-    def _read_next(self) -> None:
-        if self._reading is None and self._waiting:
-            preload = self._waiting.popleft()
-            self._reading = preload, self._executor.submit(self._read_page, preload)
+    def _begin_next(self) -> None:
+        """Have the first page of the first partition read, unless that is under way."""
+        if self._waiting and not self._waiting[0].begun:
+            self._waiting[0].begun = True
+            self._read(self._waiting[0], None)
 
-    def _read_page(self, preload: _Preload) -> _Page:
-        rows = self._agents.states_of_partition(preload.pipeline.position, preload.after, PAGE_SIZE)
-        return _Page(rows, len(rows) == PAGE_SIZE)
+    def _read(self, preload: _Preload, after: int | None) -> None:
+        """Have the page behind the key *after* read."""
+        preload.page = self._executor.submit(self._read_page, preload.pipeline, after)
+
+    def _read_page(self, pipeline: PartitionPipeline, after: int | None) -> list[AgentRow]:
+        return self._agents.states_of_partition(pipeline.position, after, PAGE_SIZE)
 
     def close(self) -> None:
         """End the thread, after the page that is being read."""

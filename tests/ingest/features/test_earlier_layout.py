@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from trustwatch.ingest.features import earlier_layout, layout
-from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout, converted, read_state_row
+from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout, converted, read_state_rows
 
 
 def earlier_rows(count: int, of: StateLayout = EARLIER_LAYOUTS[0]) -> layout.Array:
@@ -70,6 +70,6 @@ def test_a_stored_row_is_of_this_layout_or_of_an_earlier_one(earlier: StateLayou
     old = earlier_rows(1, earlier)
     now = converted(old)
 
-    assert read_state_row(old.tobytes()) == now
-    assert read_state_row(now.tobytes()) == now
-    assert read_state_row(old.tobytes()[:-1]) is None and read_state_row(b"") is None
+    assert read_state_rows([old.tobytes()]) == now
+    assert read_state_rows([now.tobytes()]) == now
+    assert read_state_rows([old.tobytes()[:-1]]) is None and read_state_rows([b""]) is None

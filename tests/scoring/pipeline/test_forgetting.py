@@ -116,7 +116,7 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
     assert notes.explanation(slot).counterfactual == "not erased~2"
     assert processor.engine.dirty[slot]
     row = processor.engine.agent_states.rows(np.array([slot], np.int32))[0]
-    notes._restore(msgspec.structs.replace(row, reasons=told.reasons), slot)
+    notes._restore([msgspec.structs.replace(row, reasons=told.reasons)], np.array([slot], np.int32))
     assert b"acct-ann" not in notes.explanation(slot).reasons
 
 

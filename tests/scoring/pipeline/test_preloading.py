@@ -101,8 +101,9 @@ def records(kit: Any, make: Any) -> list[Record]:
 def test_who_is_preloaded_is_not_read_again_and_comes_to_the_same_state(
     make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In pages; also a new agent is not looked for any more, since it is known who is stored."""
+    """In pages and parts; also a new agent is not looked for any more, since it is known who is stored."""
     monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
+    monkeypatch.setattr(preloading, "STEP_SIZE", 2)
     ours, plain = make_site(records), make_site(records)
     for site in (ours, plain):
         site.fill()
@@ -129,8 +130,8 @@ def test_a_page_is_older_than_what_was_met_since_the_take_over(
         site.fill()
     work, other = ours.start(), plain.start()
     ours.preloader.begin(work)
-    _, future = ours.preloader._reading or pytest.fail("no page is being read")
-    page = future.result().rows  # meanwhile much happens
+    future = ours.preloader._waiting[0].page or pytest.fail("no page is being read")
+    page = future.result()  # meanwhile much happens
     for site, one in ((ours, work), (plain, other)):
         for _ in range(6):
             site.apply(one, 10)

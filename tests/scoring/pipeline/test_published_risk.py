@@ -266,6 +266,19 @@ def test_what_nobody_is_known_to_have_told_is_told_once_it_may_be(site: Publishi
     assert again.risk.offset == 160
 
 
+def test_after_a_clean_end_nothing_is_told_again(site: PublishingPartition) -> None:
+    """A worker that hands its partition over notes that all is published."""
+    site.written = 0
+    work = site.worker()
+    site.written = 160
+    site.apply(work, 160)
+    work.finish()
+    assert site.store.partitions.published_offset(0) == 160
+    before = len(site.risk.published)
+    assert site.worker().risk.offset == 160
+    assert 0 < before == len(site.risk.published)
+
+
 def test_a_switch_of_models_at_the_take_over_publishes_nothing_of_others(site: PublishingPartition) -> None:
     """Its commit comes before anything is applied: what nobody is known to have told still is to be."""
     site.written = 150
