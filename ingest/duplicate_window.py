@@ -73,6 +73,7 @@ class DuplicateWindow:
         self._multiplier = np.uint64(seed | 1)
         self._shift = np.uint64(64 - bits)
         self._generation = 0
+        self._recorded: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -105,7 +106,33 @@ class DuplicateWindow:
             hashes, offsets, self._tables, self._generation, self.window, self._multiplier, self._shift, seen
         )
         self.next_offset = int(offsets[-1]) + 1
+        if self._recorded is not None:
+            self._recorded.append((offsets, hashes))
         return seen
+
+    def record(self) -> None:
+        """Keep from here on what `mark` is given, for `take_recorded`."""
+        self._recorded = []
+
+    def take_recorded(self, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
+        """Hashes of the records from *start_offset* to before *end_offset*, 0 where `mark` got none; kept no longer.
+
+        Later ones stay.
+
+        Raises:
+            ValueError: there are earlier ones, which would get lost.
+        """
+        taken = np.zeros(end_offset - start_offset, np.uint64)
+        left = []
+        for offsets, hashes in self._recorded or ():
+            if offsets[0] < start_offset:
+                raise ValueError(f"the record at {offsets[0]} was not taken before {start_offset}")
+            end = int(np.searchsorted(offsets, end_offset))
+            taken[offsets[:end] - start_offset] = hashes[:end]
+            if end < len(offsets):
+                left.append((offsets[end:], hashes[end:]))
+        self._recorded = None if self._recorded is None else left
+        return taken
 
     def first_offset_to_rebuild(self, offset: int) -> int:
         """First offset whose hash must be read again, so that records from *offset* on are judged as before."""

@@ -30,7 +30,7 @@ from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
 from ..engine.agent_state_cache import AgentStateCache
 from ..records.agents import AgentEdge, RiskLevel
-from ..records.commits import Commit, OutboxRow, Position
+from ..records.commits import Commit, EventIdRun, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.models import ModelSwitch
@@ -130,15 +130,24 @@ class PartitionPipeline:
         rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
         self._processor.engine.feedback_rules.restore(rules)
         self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
-        window = self._processor.duplicate_window
-        first = window.first_offset_to_rebuild(self._next)
-        hashes = self.retry_until_available(lambda: self._context.source.read_id_hashes(partition, first, self._next))
-        window.restore(first, hashes)
+        self._restore_duplicate_window()
         if self._processor.model_switcher.pending_switches:
             # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
             # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
             CommitRound([self], self._context).run()
         return self._next
+
+    def _restore_duplicate_window(self) -> None:
+        """Restore the window from the ids that commits stored, and where those do not reach back enough, the log."""
+        partition, window, source = self.partition, self._processor.duplicate_window, self._context.source
+        first = window.first_offset_to_rebuild(self._next)
+        kept = self.retry_until_available(lambda: self._context.store.event_ids.load(partition, first, self._next))
+        hashes = np.frombuffer(kept.hashes, "<u8").astype(np.uint64)
+        if first < kept.first_offset:
+            read = self.retry_until_available(lambda: source.read_id_hashes(partition, first, kept.first_offset))
+            hashes = np.concatenate([read, hashes])
+        window.restore(first, hashes)
+        window.record()
 
     def _newest_switch(self) -> ModelSwitch | None:
         """The newest switch of this partition; of a new partition the newest switch of any."""
@@ -323,6 +332,7 @@ class PartitionPipeline:
         if processor.vector_collector is not None:
             vectors = processor.vector_collector.drain()
         published = self.risk.begin_commit()
+        event_ids, needed_from = self._take_event_ids()
         erasures = processor.control_records.erasures[:]
         processor.control_records.erasures.clear()
         decisions, outbox, edges = self._take_decisions()
@@ -339,9 +349,18 @@ class PartitionPipeline:
             switches,
             removed_agents=removed,
             erasures=erasures if self._context.publisher is not None else (),
+            event_ids=event_ids,
+            event_ids_needed_from=needed_from,
         )
         self._dead_letters = []
         return _BegunCommit(commit, True, published, vectors)
+
+    def _take_event_ids(self) -> tuple[EventIdRun | None, int]:
+        """Event ids since the last commit, and the offset that the window begins at where it moved since."""
+        start, end, window = self.position.offset, self._next, self._processor.duplicate_window
+        run = EventIdRun(start, window.take_recorded(start, end).astype("<u8").tobytes()) if start < end else None
+        before, now = window.first_offset_to_rebuild(start), window.first_offset_to_rebuild(end)
+        return run, now if now > before else 0
 
     def mark_committed(self, result: CommitResult, took_s: float) -> CommittedChanges:
         """Note that the commit which was begun is in the store and published, *took_s* seconds after it was begun."""

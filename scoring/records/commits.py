@@ -59,6 +59,19 @@ class Position(msgspec.Struct, frozen=True):
     offset: int
 
 
+class EventIdRun(msgspec.Struct, frozen=True):
+    """Hashes of the event ids of consecutive records, from which the next owner has its duplicate window."""
+
+    first_offset: int
+    hashes: bytes
+    """Unsigned 64 bits of each record, little endian; 0 = it has no event id."""
+
+    @property
+    def end_offset(self) -> int:
+        """The offset behind the last one."""
+        return self.first_offset + len(self.hashes) // 8
+
+
 class Commit(msgspec.Struct, frozen=True):
     """Everything one transaction writes. Refused as `Fenced` unless the stored position equals `expected`.
 
@@ -83,3 +96,7 @@ class Commit(msgspec.Struct, frozen=True):
     """Keys of agents whose rows go before `agents` are written."""
     erasures: Sequence[PartitionErasure] = ()
     """Erasures that were met, where there are several partitions: each has its own offset of an order."""
+    event_ids: EventIdRun | None = None
+    """Of the records between the two positions."""
+    event_ids_needed_from: int = 0
+    """Offset before which event ids are removed."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Connection, LargeBinary, Table, and_, bindparam, select, update
+from sqlalchemy import BigInteger, Connection, LargeBinary, Table, and_, bindparam, delete, select, update
 
 from ...ingest.errors import ConfigError
 from ...ingest.identities import IdentityHasher
@@ -21,6 +21,7 @@ from .sql_schema import (
     DECISIONS,
     DELIVERIES,
     EDGES,
+    EVENT_IDS,
     FEEDBACK,
     INTERVENTIONS,
     META,
@@ -72,6 +73,7 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
             raise _another_key_error()
         # First: a worker of 0.1, or one with the old key, waits here with its commit, and is then fenced.
         connection.execute(update(POSITIONS).values(epoch=POSITIONS.c.epoch + 1))
+        connection.execute(delete(EVENT_IDS))  # hashes under the old key
         changed = _change_keys(connection, identities)
         connection.execute(UPSERT_META.for_connection(connection), proof)
         return changed

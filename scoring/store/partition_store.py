@@ -13,6 +13,7 @@ from ..records.commits import Position
 from . import codec
 from .database import Database
 from .dialects.statements import insert_or_skip
+from .event_id_store import forget_event_ids
 from .feedback_store import copy_rules_to_partitions
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
 
@@ -79,6 +80,7 @@ class PartitionStore:
             values = {"epoch": epoch, "offset": offset, "published": published}
             connection.execute(update(POSITIONS).where(POSITIONS.c.partition == partition).values(values))
             _forget_later_offsets(connection, partition, offset)
+            forget_event_ids(connection, partition)
         return Position(partition, epoch, offset)
 
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:

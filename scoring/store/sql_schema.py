@@ -92,7 +92,7 @@ def float_column(name: str) -> Column[float]:
     return Column(name, Float(53), nullable=False)
 
 
-# Tables of the pipeline: positions, agents, decisions and their chains, dead letters.
+# Tables of the pipeline: positions, event ids for the duplicate window, agents, decisions and chains, dead letters.
 
 
 META = Table("meta", METADATA, Column("key", TEXT, primary_key=True), text_column("value"))
@@ -106,6 +106,15 @@ POSITIONS = Table(
     integer_column("epoch"),
     integer_column("offset"),
     integer_column("published", "0"),
+)
+
+EVENT_IDS = Table(
+    "event_ids",
+    METADATA,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("first_offset", BigInteger, primary_key=True, autoincrement=False),
+    integer_column("end_offset"),
+    Column("hashes", LargeBinary, nullable=False),
 )
 
 AGENTS = Table(

@@ -25,6 +25,7 @@ from .decision_store import DecisionStore
 from .dialects import open_engine, open_reading_engine
 from .dialects.statements import insert_or_skip
 from .erasure_store import ErasureStore, write_forget_positions
+from .event_id_store import EventIdStore, write_event_ids
 from .feedback_store import FeedbackStore, write_partition_rules
 from .identity_keys import adopt_identity_key, check_identity_key, correct_agent_keys, has_identity_key
 from .metadata_store import MetadataStore
@@ -80,6 +81,7 @@ class SqlStore:
         self.decisions = DecisionStore(self.database)
         self.dead_letters = DeadLetterStore(self.database)
         self.partitions = PartitionStore(self.database)
+        self.event_ids = EventIdStore(self.database)
         self.outbox = OutboxStore(self.database)
         self.interventions = InterventionStore(self.database)
         self.actuations = ActuationStore(self.database)
@@ -172,6 +174,7 @@ class SqlStore:
 
 def _write_records(connection: Connection, commits: Sequence[Commit], identities: IdentityHasher) -> None:
     """All of *commits* that is neither agents nor decisions; the order of the tables is that of their locks."""
+    write_event_ids(connection, commits)
     insert_outbox_rows(connection, [row for commit in commits for row in commit.outbox])
     if edges := [edge for commit in commits for edge in commit.edges]:
         write_edges(connection, edges, identities)

@@ -120,3 +120,31 @@ def test_identity_of_raw_records(id_: str | None) -> None:
 def test_identity_of_garbage_is_its_bytes(raw: bytes) -> None:
     """What cannot be decoded still has an identity, so that its dead letter is written once."""
     assert raw_id_hash(raw) == unkeyed_event_id_hash(None, None, None, raw)
+
+
+@settings(deadline=None)
+@given(log=LOGS, cuts=CUTS, window=st.integers(1, 20))
+def test_what_is_recorded_rebuilds_it(log: list[int], cuts: list[int], window: int) -> None:
+    """Taken now and then, as commits do; records that were never marked have none."""
+    tested, hashes = DuplicateWindow(window), hashes_of(log)
+    tested.mark(hashes[:1], np.arange(1))
+    tested.record()
+    borders = sorted({1, len(log), *(cut for cut in cuts if 1 < cut < len(log))})
+    taken: list[int] = [int(hashes[0])]
+    for start, end in pairwise(borders):
+        offsets = np.arange(start, end)[hashes[start:end] != 0]
+        tested.mark(hashes[offsets], offsets)
+        while len(taken) < end - 1 and (end + len(taken)) % 3:
+            taken += tested.take_recorded(len(taken), len(taken) + 1).tolist()
+    taken += tested.take_recorded(len(taken), len(log)).tolist()
+    assert taken == hashes.tolist()
+    assert tested.take_recorded(len(log), len(log)).tolist() == []
+
+
+def test_what_would_get_lost_is_refused() -> None:
+    """Records are taken in order, without a gap."""
+    window = DuplicateWindow(4)
+    window.record()
+    window.mark(hashes_of([1, 2]), np.arange(2))
+    with pytest.raises(ValueError, match="at 0 was not taken before 1"):
+        window.take_recorded(1, 2)

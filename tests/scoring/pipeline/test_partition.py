@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
@@ -20,6 +21,7 @@ from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.store.event_id_store import forget_event_ids
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
 from tests.support.fixed_source import FixedSource
@@ -149,6 +151,37 @@ def test_the_moments_of_commits_change_nothing(
     assert len(wild.commits) > 20
     assert wild.state() == calm.state()
     assert {decision.cause for decision in calm.state()[1].values()} == {"event", "tick"}
+
+
+def test_the_next_owner_reads_no_record_again(
+    site: Callable[..., PartitionTestbed], kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its duplicate window comes from what commits stored; what that lacks, as after 0.1, from the log."""
+    one = site(history(kit, make))
+    work = one.start()
+    for _ in range(4):
+        work.apply(one.batch(work, 50))
+        work.commit()
+    reads: list[tuple[int, int]] = []
+    read = one.source.read_id_hashes
+
+    def counted(partition: int, start: int, end: int) -> Any:
+        reads.append((start, end))
+        return read(partition, start, end)
+
+    monkeypatch.setattr(one.source, "read_id_hashes", counted)
+
+    def repeats() -> list[bool]:
+        window = one.start()._processor.duplicate_window
+        return window.mark(read(0, 0, 200), np.arange(200, 400)).tolist()
+
+    known = [record.id_hash != 0 for record in one.source.records[:200]]
+    assert repeats() == known and any(known) and not all(known)
+    assert reads == []
+    with one.store.database.write() as connection:
+        forget_event_ids(connection, 0, before_offset=100)
+    assert repeats() == known
+    assert reads == [(0, 100)]
 
 
 SETTLED = 50
