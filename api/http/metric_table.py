@@ -202,6 +202,22 @@ METRICS: Final = (
     ),
     MetricDefinition("trustwatch_event_stream_polls", "observed gauge", "polls", "long polls that wait for tokens"),
     MetricDefinition(
+        "trustwatch_received_signals_total",
+        "observed counter",
+        "tokens",
+        "security event tokens of others by transmitter and outcome: believed as hard, evidence, change or note; "
+        "duplicate, repeated (evidence said again within a day), stale, not_covered (more than the transmitter may "
+        "speak for), no_agent, stream, unknown_type, rejected; or refused, by the error of RFC 8935",
+        ("transmitter", "outcome"),
+    ),
+    MetricDefinition(
+        "trustwatch_received_signals_remembered",
+        "observed gauge",
+        "tokens",
+        "tokens of a transmitter that are remembered, so that none counts twice",
+        ("transmitter",),
+    ),
+    MetricDefinition(
         "trustwatch_issuer_keys",
         "observed gauge",
         "keys",

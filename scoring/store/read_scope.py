@@ -33,6 +33,7 @@ from .sql_schema import (
     MODEL_VERSIONS,
     OUTBOX,
     POSITIONS,
+    RECEIVED_SIGNALS,
     STREAM_SUBJECTS,
     TARGET_STOPS,
 )
@@ -65,7 +66,18 @@ PART_OF: Final[Mapping[Table, Table]] = {
 OF_CALLER: Final[Mapping[Table, str]] = {DEAD_LETTERS: "source", EVENT_STREAMS: "owner", STREAM_SUBJECTS: "owner"}
 """Tables whose rows belong to one caller, and the column with its name."""
 OF_DEPLOYMENT: Final = frozenset(
-    {CHAINS, COUNTERS, FORGOTTEN, META, MODEL_HISTORY, MODEL_SWITCHES, MODEL_VERSIONS, POSITIONS, TARGET_STOPS}
+    {
+        CHAINS,
+        COUNTERS,
+        FORGOTTEN,
+        META,
+        MODEL_HISTORY,
+        MODEL_SWITCHES,
+        MODEL_VERSIONS,
+        POSITIONS,
+        RECEIVED_SIGNALS,
+        TARGET_STOPS,
+    }
 )
 """Tables of the deployment, which say nothing of any tenant's agents or people; services decide who sees them."""
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt import PyJWKSet
+from jwt.algorithms import RSAAlgorithm
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED
 from trustwatch.scoring.records.commits import OutboxRow
@@ -148,3 +152,32 @@ class Receiver:
         assert len(claims["events"]) == 1
         assert claims["sub_id"]["format"]
         return claims
+
+
+class ForeignTransmitter:
+    """Somebody else's transmitter: a key, its JWKS in a file, and SETs of any content."""
+
+    def __init__(self, folder: Path, issuer: str = "https://idp.example", kid: str = "k1") -> None:
+        self.issuer, self.kid = issuer, kid
+        self.key = rsa.generate_private_key(65_537, 2048)
+        self.jwks = folder / f"jwks-{kid}.json"
+        jwk = RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True) | {"kid": kid, "alg": "RS256", "use": "sig"}
+        self.jwks.write_text(json.dumps({"keys": [jwk]}))
+
+    def claims(self, event_type: str, number: int = 1, now_s: float = 0.0, **more: Any) -> dict[str, Any]:
+        """Claims of a SET about `bot` of the issuer `https://as.example`; *more* replaces some."""
+        members = more.pop("members", {})
+        return {
+            "iss": self.issuer,
+            "aud": "trustwatch-signals",
+            "iat": int(now_s),
+            "jti": f"jti-{number}",
+            "sub_id": {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"},
+            "events": {event_type: members},
+            **more,
+        }
+
+    def sign(self, claims: Mapping[str, Any], **headers: Any) -> str:
+        """A SET; *headers* replace those of its JOSE header."""
+        given = {"typ": "secevent+jwt", "kid": self.kid, **headers}
+        return jwt.encode(dict(claims), self.key, algorithm="RS256", headers=given)
