@@ -232,6 +232,14 @@ METRICS: Final = (
         ("issuer",),
     ),
     MetricDefinition(
+        "trustwatch_proofs_refused_total",
+        "observed counter",
+        "requests",
+        "requests with a bound token (DPoP, mTLS) and without its proof, by way and failure; what says something of "
+        "the agent is an audit event, too",
+        ("via", "failure"),
+    ),
+    MetricDefinition(
         "trustwatch_verdicts_total",
         "observed counter",
         "verdicts",

@@ -117,6 +117,8 @@ class Settings(SettingsPart, frozen=True):
                 "(https), or listen on loopback - at `$.console.enabled`"
             )
         _check_archive(self.archive)
+        if self.gateway.mtls == "verify" and self.verification.proofs.certificate_header is None:
+            raise ValueError("`verify` needs `verification.proofs.certificate_header` - at `$.gateway.mtls`")
         if self.shared_signals.enabled and self.distributed and self.shared_signals.key_dir is None:
             raise ValueError(
                 "required where several machines serve: all of them sign with the same keys - at "
