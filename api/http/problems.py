@@ -25,6 +25,7 @@ from starlette.types import Send
 from ...ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, TrustwatchError, Unavailable
 from .auth.callers import InsufficientScope, TenantNotAllowed
 from .auth.proof_of_possession import DPOP_ALGORITHMS, ProofRefused
+from .auth.signed_answers import SignedAnswersMissing
 from .auth.token_verification import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken
 from .service_registry import MissingService
 
@@ -134,6 +135,8 @@ def problem_of(error: TrustwatchError) -> ProblemDetails:
         case InsufficientScope():
             headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error), error.scope)}
             return ProblemDetails(403, error.code, "Insufficient scope", str(error), headers, {"scope": error.scope})
+        case SignedAnswersMissing():
+            return ProblemDetails(406, error.code, "Not acceptable", str(error))
         case TenantNotAllowed():
             return ProblemDetails(403, error.code, "Tenant not allowed", str(error))
         case SourceNotAllowed():

@@ -124,6 +124,9 @@ class Settings(SettingsPart, frozen=True):
                 "required where several machines serve: all of them sign with the same keys - at "
                 "`$.shared_signals.key_dir`"
             )
+        for index, webhook in enumerate(self.webhooks):
+            if webhook.signed and not self.shared_signals.enabled:
+                raise ValueError(f"needs `shared_signals.enabled`, whose keys sign - at `$.webhooks[{index}].signed`")
         callers = {caller.name for caller in self.callers}
         for name in self.shared_signals.audiences:
             if name not in callers:

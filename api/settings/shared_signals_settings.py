@@ -74,6 +74,10 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
     push_give_up_s: Annotated[
         float, setting("a stream whose receiver takes nothing for so long is paused, s", gt=0)
     ] = 86_400.0
+    answer_s: Annotated[
+        int,
+        setting("answers that are signed on request (`Accept: application/jwt`) hold for so long, s", ge=10, le=86_400),
+    ] = 300
     min_verification_s: Annotated[
         int, setting("least time between two verifications that a receiver asks for, s; 0 is any", ge=0)
     ] = 0

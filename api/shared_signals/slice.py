@@ -77,7 +77,7 @@ def _make_transmitter(services: ServiceRegistry) -> Sequence[object]:
         runtime.now_ms,
         runtime.monotonic,
     )
-    return (service,) if known is not None else (context, service)
+    return (context.answers, service) if known is not None else (context, context.answers, service)
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:

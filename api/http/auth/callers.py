@@ -220,6 +220,11 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
         return self.binding.name
 
     @property
+    def audience(self) -> str:
+        """`aud` of what is signed for it: the client that it is to its issuer."""
+        return self.client_id or self.subject
+
+    @property
     def recorded_name(self) -> str:
         """The name under which is recorded what it orders: that of the settings, else the subject of its token."""
         return self.name or self.subject
