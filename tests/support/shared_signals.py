@@ -181,3 +181,50 @@ class ForeignTransmitter:
         """A SET; *headers* replace those of its JOSE header."""
         given = {"typ": "secevent+jwt", "kid": self.kid, **headers}
         return jwt.encode(dict(claims), self.key, algorithm="RS256", headers=given)
+
+
+class PollServer:
+    """Gives SETs by poll (RFC 8936), again and again until they are acknowledged; never waits."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, str] = {}
+        self.errors: dict[str, Any] = {}
+        self.given: list[str] = []
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/poll/1"
+
+    def put(self, jti: str, token: str) -> None:
+        with self._lock:
+            self.waiting[jti] = token
+
+    def _poll(self, asked: Mapping[str, Any]) -> bytes:
+        with self._lock:
+            self.errors |= asked.get("setErrs", {})
+            for jti in (*asked.get("ack", ()), *asked.get("setErrs", {})):
+                self.waiting.pop(jti, None)
+            sets = dict(list(self.waiting.items())[: min(asked.get("maxEvents", 3), 3)])
+            self.given += sets
+            return json.dumps({"sets": sets, "moreAvailable": len(self.waiting) > len(sets)}).encode()
+
+    def _handler(server) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                text = server._poll(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        return Handler
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
