@@ -211,7 +211,7 @@ class ReferenceFeatures:
     def observe(self, event: Event) -> MeasuredEvent:
         """Measure an event against what was known before it."""
         ours = {"denied": OWN_DENIALS, "error": OWN_OUTAGES}.get(event["outcome"], set())
-        if event.get("error") in ours:
+        if event.get("error") in ours or event["type"].startswith("signal."):
             return MeasuredEvent(None, {}, {}, {}, 0, False, False, (), [], None)
         at_ms, name = _at_ms(event), _agent(event)
         agent = self.agents.get(name)

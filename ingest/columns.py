@@ -98,6 +98,12 @@ _PROVENANCE_CODE: dict[str | None, int] = {None: -1, **{n: code for code, n in e
 SUCCESS, DENIED, ERROR = _OUTCOME["success"], _OUTCOME["denied"], _OUTCOME["error"]
 TOKEN_REVOKE, CLIENT_CHANGE, CLIENT_REGISTER = _TYPE["token.revoke"], _TYPE["client.change"], _TYPE["client.register"]
 APPROVAL = _TYPE["approval"]
+SIGNAL_HARD, SIGNAL_PROOF, SIGNAL_EVIDENCE, SIGNAL_CHANGE, SIGNAL_NOTE = (
+    _TYPE[f"signal.{kind}"] for kind in ("hard", "proof", "evidence", "change", "note")
+)
+FIRST_SIGNAL = SIGNAL_HARD
+"""The types from here on are signal events: what others say of an agent, or a proof of it that failed. They are no
+behaviour of it."""
 
 _pack = struct.Struct(f"=3Q{NUMBERS}d{CODES}bd").pack
 _PACKED = np.dtype(
@@ -345,7 +351,8 @@ class ColumnEncoder:
             external,
             UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
             agent.self_asserted,
-            (event.caused_by is not None or event.error in OWN_ERRORS) and is_caused_by_us(event),
+            _TYPE[event.type] >= FIRST_SIGNAL
+            or ((event.caused_by is not None or event.error in OWN_ERRORS) and is_caused_by_us(event)),
             untrusted_result_code(event),
             event.time.timestamp(),
         )

@@ -37,6 +37,11 @@ EventType = Literal[
     "approval",
     "admin",
     "other",
+    "signal.hard",
+    "signal.proof",
+    "signal.evidence",
+    "signal.change",
+    "signal.note",
 ]
 EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 Effect = Literal["read", "write", "delete", "admin", "unknown"]

@@ -55,6 +55,10 @@ class PrivacyKey:
         """Key, hexadecimal, under which clients of a tenant hash the arguments of calls in one period."""
         return self._digest(b"origin key", f"{generation}:{epoch}:{tenant}".encode())
 
+    def nonce_key(self) -> bytes:
+        """Key of the nonces that clients prove themselves with: the same in every process of the deployment."""
+        return bytes.fromhex(self._digest(b"nonces", b""))
+
     def _digest(self, purpose: bytes, data: bytes) -> str:
         return hmac.new(self._key, purpose + b"\0" + data, hashlib.sha256).hexdigest()
 

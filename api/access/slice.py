@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from functools import partial
 
+from ..events.origin_keys import open_shared_secret
+from ..events.proof_reports import ProofReports
 from ..http.agent_lookup import AgentResolver
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.auth.proof_of_possession import ProofRefused, ProofVerifier
+from ..http.caller_proofs import CallerProofs
 from ..http.dependencies import authenticate_request
 from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
 from ..http.runtime import Runtime
@@ -36,12 +42,31 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.now_ms,
     )
     hooks = _make_hook_server(services, calls)
+    proofs, reports = (
+        _make_proofs(runtime),
+        ProofReports(services.get(PolicyDecisionPoint).audit_sink.enqueue, runtime.now_ms),
+    )
+    runtime.verifier.check_proof = CallerProofs(proofs, runtime.settings.listen, partial(_report_caller, reports)).check
     if not runtime.settings.gateway.issuers:
-        return containment, calls, CallAnswers(runtime, calls), hooks
+        return containment, calls, CallAnswers(runtime, calls), hooks, reports
     issuers = GatewayIssuers(
         runtime.settings.gateway, runtime.settings.verification, runtime.clock, runtime.new_id, runtime.monotonic
     )
-    return containment, calls, CallAnswers(runtime, calls), hooks, issuers, _make_gateway_server(services, issuers)
+    gateway = _make_gateway_server(services, issuers, proofs, reports)
+    return containment, calls, CallAnswers(runtime, calls), hooks, reports, issuers, gateway
+
+
+def _make_proofs(runtime: Runtime) -> ProofVerifier:
+    settings = runtime.settings.verification.proofs
+    key = open_shared_secret(runtime.settings).nonce_key() if settings.nonce else secrets.token_bytes(32)
+    return ProofVerifier(settings, runtime.clock, key)
+
+
+def _report_caller(reports: ProofReports, caller: AuthenticatedCaller, refused: ProofRefused) -> None:
+    """Tell of a caller's failed proof: it says something of an agent where the caller is one, of one tenant."""
+    tenant = caller.binding.default_tenant or ""
+    issuer = caller.binding.default_issuer or caller.issuer
+    reports.report("api", tenant, issuer, caller.client_id or caller.subject, refused)
 
 
 def _make_hook_server(services: ServiceRegistry, calls: CallEvaluator) -> HookServer:
@@ -60,7 +85,9 @@ def _make_hook_server(services: ServiceRegistry, calls: CallEvaluator) -> HookSe
     return HookServer(runtime.settings.hooks, dependencies)
 
 
-def _make_gateway_server(services: ServiceRegistry, issuers: GatewayIssuers) -> GatewayServer:
+def _make_gateway_server(
+    services: ServiceRegistry, issuers: GatewayIssuers, proofs: ProofVerifier, reports: ProofReports
+) -> GatewayServer:
     runtime = services.get(Runtime)
     dependencies = GatewayServerDependencies(
         issuers,
@@ -71,6 +98,8 @@ def _make_gateway_server(services: ServiceRegistry, issuers: GatewayIssuers) -> 
         runtime.monotonic,
         services.get(ServiceMetrics).count_gateway_answer,
         runtime.new_id,
+        proofs,
+        reports,
     )
     return GatewayServer(runtime.settings.gateway, dependencies)
 
@@ -106,6 +135,9 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
         "trustwatch_policy_errors_total": {(): policy.errors},
         "trustwatch_approvals_unasked_total": {(): decision_point.approval_workflow.failed_requests},
     }
+    reports = services.find(ProofReports)
+    if reports is not None:
+        values["trustwatch_proofs_refused_total"] = {labels: count for labels, count in reports.counts.items()}
     issuers = services.find(GatewayIssuers)
     if issuers is not None:
         values["trustwatch_tokens_revoked_total"] = {

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..http.agent_paths import decode_agent_id, parse_agent_selection
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
+from ..http.auth.signed_answers import AnswerSigner, wants_signed
 from ..http.dependencies import authenticate_request
 from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
 from ..http.prometheus_metrics import ServiceMetrics
@@ -21,6 +22,7 @@ RISK_ROUTE = "/v1/agents/{agent_id}/risk"
 MIN_RISK_PATH_LENGTH = len(RISK_PATH_PREFIX) + len(RISK_PATH_SUFFIX)
 
 _JSON = (b"content-type", b"application/json")
+_SIGNED = (b"content-type", b"application/jwt")
 _NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -33,6 +35,7 @@ class FastRiskRoute:
         metrics: counts every answer.
         monotonic: seconds, for durations.
         new_id: text that never repeats, for ids of errors.
+        signer: signs answers to those who want that; None = there are no keys.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class FastRiskRoute:
         metrics: ServiceMetrics,
         monotonic: Callable[[], float],
         new_id: Callable[[], str],
+        signer: AnswerSigner | None,
     ) -> None:
         self._answers = answers
         self._verifier = verifier
         self._metrics = metrics
         self._monotonic = monotonic
         self._new_id = new_id
+        self._signer = signer
         self._count_answer = metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, "200").inc
         self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", RISK_ROUTE).observe
 
@@ -61,19 +66,26 @@ class FastRiskRoute:
         """Answer one request."""
         start = self._monotonic()
         try:
-            body = await self._risk_body(scope)
+            signer = self._signer if wants_signed(scope["headers"], can_sign=self._signer is not None) else None
+            body = await self._risk_body(scope, signer)
         except Exception as error:
             problem = problem_of_failure(error, RISK_ROUTE, self._new_id)
             self._metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, str(problem.status)).inc()
             await send_problem(problem, send, with_body=scope["method"] != "HEAD")
         else:
             length = (b"content-length", b"%d" % len(body))
-            await send({"type": "http.response.start", "status": 200, "headers": [_JSON, _NO_STORE, length]})
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [_JSON if signer is None else _SIGNED, _NO_STORE, length],
+                }
+            )
             await send({"type": "http.response.body", "body": body})
             self._count_answer()
         self._observe_duration(self._monotonic() - start)
 
-    async def _risk_body(self, scope: Scope) -> bytes:
+    async def _risk_body(self, scope: Scope, signer: AnswerSigner | None) -> bytes:
         if scope["method"] != "GET":
             raise ProblemError(
                 ProblemDetails(
@@ -86,7 +98,8 @@ class FastRiskRoute:
         query = scope["query_string"]
         parse = _remembered_selection if len(query) <= MAX_REMEMBERED_QUERY else parse_agent_selection
         tenant, issuer = parse(query) if query else (None, None)
-        return self._answers.answer(caller, agent_id, tenant, issuer)
+        body = self._answers.answer(caller, agent_id, tenant, issuer)
+        return body if signer is None else signer.sign("risk", caller.audience, body)
 
 
 MAX_REMEMBERED_QUERY = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AgentDep, ReaderDep, ReviewerDep, provided
@@ -21,6 +21,7 @@ from ..http.schemas import (
     PageOut,
     TenantParam,
 )
+from ..http.signed_responses import SIGNED_RESPONSES, signed_response
 from .schemas import AgentOut, ReleaseIn, ReleaseOut, RiskAnswersOut, RiskOut, RiskQueryIn, agent_out
 from .service import AgentFilters, AgentService
 
@@ -35,24 +36,32 @@ AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
     AGENT_PATH + "/risk",
     response_model=RiskOut,
     summary="Risk of one agent",
-    responses=AMBIGUOUS_AGENT_RESPONSES,
+    responses=SIGNED_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
 )
-async def get_risk(agent: AgentDep, caller: ReaderDep, agents: AgentServiceDep) -> Response:
-    """The risk of an agent and what it means for its tokens, from memory. The id is percent-encoded once.
+async def get_risk(request: Request, agent: AgentDep, caller: ReaderDep, agents: AgentServiceDep) -> Response:
+    """The risk of an agent and what it means for its tokens, from memory; signed with `Accept: application/jwt`.
 
-    An agent that was never seen has the level `unknown` and confidence 0. Scope `trust.score:read`.
+    The id is percent-encoded once. An agent that was never seen has the level `unknown` and confidence 0. Scope
+    `trust.score:read`.
     """
     # Reached only where a server gives no `raw_path`: `FastRiskRoute` answers before FastAPI does.
-    return _json_response(agents.answer(caller, agent))
+    body = agents.answer(caller, agent)
+    return signed_response(request, caller, "risk", body) or _json_response(body)
 
 
-@router.post(RISK_QUERY_PATH, response_model=RiskAnswersOut, summary="Risk of several agents")
-async def query_risk(questions: RiskQueryIn, caller: ReaderDep, agents: AgentServiceDep) -> Response:
-    """At most 1,000 questions, answered in their order; one that has no answer gets a problem in its place."""
+@router.post(
+    RISK_QUERY_PATH, response_model=RiskAnswersOut, responses=SIGNED_RESPONSES, summary="Risk of several agents"
+)
+async def query_risk(request: Request, questions: RiskQueryIn, caller: ReaderDep, agents: AgentServiceDep) -> Response:
+    """At most 1,000 questions, answered in their order; one that has no answer gets a problem in its place.
+
+    Signed with `Accept: application/jwt`.
+    """
     selectors = [AgentSelector(question.agent_id, question.tenant, question.issuer) for question in questions.agents]
     answers = await agents.answer_many(caller, selectors)
     bodies = (_answer_body(selector, answer) for selector, answer in zip(selectors, answers, strict=True))
-    return _json_response(b'{"answers":[' + b",".join(bodies) + b"]}")
+    body = b'{"answers":[' + b",".join(bodies) + b"]}"
+    return signed_response(request, caller, "risks", body) or _json_response(body)
 
 
 def _answer_body(selector: AgentSelector, answer: bytes | ProblemDetails) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ...scoring.records.erasures import Erasure
 from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver
+from ..http.auth.signed_answers import AnswerSigner
 from ..http.prometheus_metrics import ServiceMetrics
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
@@ -43,7 +44,9 @@ async def _nothing_is_erased() -> Sequence[Erasure]:
 
 def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
     runtime, answers = services.get(Runtime), services.get(RiskAnswerCache)
-    return (FastRiskRoute(answers, runtime.verifier, services.get(ServiceMetrics), runtime.monotonic, runtime.new_id),)
+    signer = services.find(AnswerSigner)
+    metrics = services.get(ServiceMetrics)
+    return (FastRiskRoute(answers, runtime.verifier, metrics, runtime.monotonic, runtime.new_id, signer),)
 
 
 SLICE = Slice(

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from ...scoring.records.decisions import Decision
@@ -26,6 +26,7 @@ from ..http.schemas import (
     problem_responses,
 )
 from ..http.server_sent_events import CountedEventStream, encode_comment, encode_event
+from ..http.signed_responses import SIGNED_RESPONSES, encode_model, signed_response
 from .level_change_subscription import LevelChangeSubscription, SubscriptionEnded
 from .schemas import DecisionOut, decision_out, level_change_out
 from .service import DecisionService
@@ -108,9 +109,17 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
 
 @router.get(
     "/v1/decisions/{decision_id}",
-    responses=problem_responses({404: "no such decision", 409: "made, and not stored yet: ask again in a moment"}),
+    responses=SIGNED_RESPONSES
+    | problem_responses({404: "no such decision", 409: "made, and not stored yet: ask again in a moment"}),
+    response_model=DecisionOut,
     summary="One decision",
 )
-async def get_decision(decision_id: str, caller: ReaderDep, decisions: DecisionServiceDep) -> DecisionOut:
-    """A decision with its feature vector and the snapshots that led to it. Scope `trust.score:read`."""
-    return decision_out(await decisions.get(caller, decision_id))
+async def get_decision(
+    request: Request, decision_id: str, caller: ReaderDep, decisions: DecisionServiceDep
+) -> DecisionOut | Response:
+    """A decision with its feature vector and the snapshots that led to it; signed with `Accept: application/jwt`.
+
+    Scope `trust.score:read`.
+    """
+    decision = decision_out(await decisions.get(caller, decision_id))
+    return signed_response(request, caller, "decision", encode_model(decision)) or decision

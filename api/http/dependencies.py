@@ -11,9 +11,10 @@ from starlette.types import Scope
 
 from ...scoring.store.read_scope import restrict_reads
 from .agent_lookup import AgentSelector
-from .auth.bearer_tokens import TokenVerifier, bearer_token
+from .auth.bearer_tokens import TokenVerifier, presented_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
-from .auth.token_verification import BadAuthorization, MissingToken, UnknownKey
+from .auth.proof_of_possession import UNBOUND
+from .auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from .connection_guard import ConnectionGuard
 from .runtime import Runtime
 from .schemas import IssuerParam, TenantParam
@@ -21,6 +22,7 @@ from .service_registry import ServiceRegistry
 
 T = TypeVar("T")
 
+_TOKEN_SCHEMES: Final = (b"bearer", b"dpop")
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 bearer_scheme = HTTPBearer(
@@ -115,17 +117,25 @@ def authorization_header(scope: Scope) -> bytes | None:
 
 
 def presents_bearer(scope: Scope) -> bool:
-    """True if the request has some bearer credential, whatever it is worth."""
-    return any(name == b"authorization" and value[:7].lower() == b"bearer " for name, value in scope["headers"])
+    """True if the request has some access token, whatever it is worth."""
+    return any(
+        name == b"authorization" and value.partition(b" ")[0].lower() in _TOKEN_SCHEMES
+        for name, value in scope["headers"]
+    )
 
 
 async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:
     """The caller of a request. Waits only for a key that is not known yet; raises AuthenticationFailed."""
-    token = bearer_token(authorization_header(scope))
+    presented = presented_token(authorization_header(scope))
     try:
-        return verifier.verify_now(token)
+        caller = verifier.verify_now(presented.token)
     except UnknownKey:
-        return await verifier.verify(token)
+        caller = await verifier.verify(presented.token)
+    if presented.is_dpop or caller.bound_to != UNBOUND:
+        if verifier.check_proof is None:
+            raise InvalidToken("the token is bound to a key, and no proofs are checked here", lasting=False)
+        verifier.check_proof(caller, presented, scope)
+    return caller
 
 
 async def authenticate_connection(services: ServiceRegistry, scope: Scope) -> AuthenticatedCaller:

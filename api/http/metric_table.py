@@ -202,6 +202,22 @@ METRICS: Final = (
     ),
     MetricDefinition("trustwatch_event_stream_polls", "observed gauge", "polls", "long polls that wait for tokens"),
     MetricDefinition(
+        "trustwatch_received_signals_total",
+        "observed counter",
+        "tokens",
+        "security event tokens of others by transmitter and outcome: believed as hard, evidence, change or note; "
+        "duplicate, repeated (evidence said again within a day), stale, not_covered (more than the transmitter may "
+        "speak for), no_agent, stream, unknown_type, rejected; or refused, by the error of RFC 8935",
+        ("transmitter", "outcome"),
+    ),
+    MetricDefinition(
+        "trustwatch_received_signals_remembered",
+        "observed gauge",
+        "tokens",
+        "tokens of a transmitter that are remembered, so that none counts twice",
+        ("transmitter",),
+    ),
+    MetricDefinition(
         "trustwatch_issuer_keys",
         "observed gauge",
         "keys",
@@ -214,6 +230,14 @@ METRICS: Final = (
         "keys",
         "members of issuers' key sets that could not be read and were skipped, at each fetch",
         ("issuer",),
+    ),
+    MetricDefinition(
+        "trustwatch_proofs_refused_total",
+        "observed counter",
+        "requests",
+        "requests with a bound token (DPoP, mTLS) and without its proof, by way and failure; what says something of "
+        "the agent is an audit event, too",
+        ("via", "failure"),
     ),
     MetricDefinition(
         "trustwatch_verdicts_total",

@@ -24,6 +24,8 @@ from starlette.types import Send
 
 from ...ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, TrustwatchError, Unavailable
 from .auth.callers import InsufficientScope, TenantNotAllowed
+from .auth.proof_of_possession import DPOP_ALGORITHMS, ProofRefused
+from .auth.signed_answers import SignedAnswersMissing
 from .auth.token_verification import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken
 from .service_registry import MissingService
 
@@ -110,6 +112,14 @@ def bearer_challenge(error: str = "", description: str = "", scope: str = "") ->
     return "Bearer " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items() if value)
 
 
+def proof_challenge(error: ProofRefused, realm: str) -> str:
+    """Value of WWW-Authenticate where a bound token came without its proof (RFC 9449 section 7.1, RFC 8705)."""
+    given = {"realm": realm, "error": error.error, "error_description": str(error)}
+    if error.scheme == "DPoP":
+        given["algs"] = " ".join(DPOP_ALGORITHMS)
+    return f"{error.scheme} " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items())
+
+
 def _quotable(value: str) -> str:
     """Only the characters that RFC 6750 allows in these parameters."""
     return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)
@@ -125,6 +135,8 @@ def problem_of(error: TrustwatchError) -> ProblemDetails:
         case InsufficientScope():
             headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error), error.scope)}
             return ProblemDetails(403, error.code, "Insufficient scope", str(error), headers, {"scope": error.scope})
+        case SignedAnswersMissing():
+            return ProblemDetails(406, error.code, "Not acceptable", str(error))
         case TenantNotAllowed():
             return ProblemDetails(403, error.code, "Tenant not allowed", str(error))
         case SourceNotAllowed():
@@ -148,6 +160,10 @@ def _authentication_problem(error: AuthenticationFailed) -> ProblemDetails:
         case BadAuthorization():
             headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error))}
             return ProblemDetails(400, error.code, "Invalid request", str(error), headers)
+        case ProofRefused():
+            headers = {"WWW-Authenticate": proof_challenge(error, REALM)}
+            headers |= {"DPoP-Nonce": error.nonce} if error.nonce else {}
+            return ProblemDetails(401, error.error, "Invalid proof", str(error), headers)
         case _:
             headers = {"WWW-Authenticate": bearer_challenge(InvalidToken.code, str(error))}
             return ProblemDetails(401, InvalidToken.code, "Invalid token", str(error), headers)

@@ -7,6 +7,7 @@ import gc
 import random
 import signal
 from collections.abc import Collection, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ...models.model_persistence import load_trained_model
 from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from ...scoring.delivery.dispatcher import Dispatcher
 from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
-from ...scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
+from ...scoring.delivery.notifiers.webhook_notifier import AlertSigner, WebhookNotifier, make_webhook_client
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
@@ -209,13 +210,18 @@ class RunningService:
 
     def _make_dispatcher(self, client: httpx2.AsyncClient) -> Dispatcher:
         settings = self._parts.settings
-        notifier = WebhookNotifier(client, clock.now_ms)
+        notifier = WebhookNotifier(client, clock.now_ms, self._alert_signer())
         alerts = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(settings)]
         channels: list[DeliveryChannel[Any]] = [*self._parts.actuation.channels, *alerts]
         policy = DispatchPolicy(cooldown_s=settings.risk.cool_down_s)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
         outbox = self._parts.backend.store.outbox
         return Dispatcher(outbox, channels, policy, clock.now_ms, jitter, self._count_delivery)
+
+    def _alert_signer(self) -> AlertSigner | None:
+        """Signs alerts for targets that want that, by the keys of the transmitter; None where there are none."""
+        context = self._parts.transmitter
+        return None if context is None else partial(context.answers.sign, "alert")
 
     def _count_delivery(self, target: str, outcome: str) -> None:
         self._runtime.delivery_counts[target, outcome] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,6 +82,47 @@ class RegisteredAgent(SettingsPart, frozen=True):
     )
 
 
+ProxyNetwork = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+CertificateHeader = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
+
+
+class ProofSettings(SettingsPart, frozen=True):
+    """Proofs that tokens bound to a key (DPoP) or to a certificate (mTLS) are shown by their owner."""
+
+    max_age_s: Annotated[float, setting("age at which a DPoP proof is no longer taken, s", gt=0, le=3600)] = 60.0
+    nonce: Annotated[bool, setting("ask for a nonce of ours in each DPoP proof, so that none can be made ahead")] = (
+        False
+    )
+    nonce_s: Annotated[float, setting("a nonce is taken for so long, up to twice, s", ge=10, le=86_400)] = 300.0
+    max_remembered: Annotated[
+        int,
+        setting(
+            "proofs that a process remembers, so that none counts twice; beyond, those as old as the oldest are "
+            "refused",
+            ge=1_000,
+            le=10_000_000,
+        ),
+    ] = 200_000
+    certificate_header: Annotated[
+        CertificateHeader | None,
+        setting(
+            "header in which a proxy tells the client's certificate, and which it takes out of what clients send: "
+            "RFC 9440, NGINX's `$ssl_client_escaped_cert`, or Envoy's `x-forwarded-client-cert`; null knows none"
+        ),
+    ] = None
+    trusted_proxies: Annotated[tuple[ProxyNetwork, ...], setting("networks from which that header counts")] = (
+        "127.0.0.0/8",
+        "::1/128",
+    )
+
+    def __post_init__(self) -> None:
+        for network in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(f"`trusted_proxies`: {network!r} is no network, as 10.0.0.0/8") from None
+
+
 class VerificationSettings(SettingsPart, frozen=True):
     """Verification of tokens, and caching of keys."""
 
@@ -101,6 +143,7 @@ class VerificationSettings(SettingsPart, frozen=True):
         float, setting("keys of an issuer that no longer answers are trusted this long, s", ge=1)
     ] = 86_400.0
     fetch_timeout_s: Annotated[float, setting("time budget of one fetch of keys, s", gt=0, le=60)] = 5.0
+    proofs: Annotated[ProofSettings, setting("tokens that are bound to a key or a certificate")] = ProofSettings()
 
     def __post_init__(self) -> None:
         if self.keys_max_age_s < self.refresh_s:

@@ -189,9 +189,19 @@ class GatewaySettings(SettingsPart, frozen=True):
         ),
     ] = ("GET", "HEAD", "OPTIONS")
     dpop: Annotated[
-        Literal["refuse", "gateway"],
-        setting("`Authorization: DPoP`: refused, or accepted since the gateway itself has checked the proof"),
+        Literal["refuse", "gateway", "verify"],
+        setting(
+            "`Authorization: DPoP`: refused; accepted since the gateway itself has checked the proof; or verified "
+            "here, where the gateway hands on the header `DPoP` and the URL of the call (`verification.proofs`)"
+        ),
     ] = "refuse"
+    mtls: Annotated[
+        Literal["gateway", "verify"],
+        setting(
+            "tokens bound to a certificate: the gateway checks it, or we do, by the header of "
+            "`verification.proofs.certificate_header`"
+        ),
+    ] = "gateway"
     risk_header: Annotated[
         HeaderName | None,
         setting("header of an allowed call that tells the upstream the risk level; null tells nothing"),

@@ -117,11 +117,16 @@ class Settings(SettingsPart, frozen=True):
                 "(https), or listen on loopback - at `$.console.enabled`"
             )
         _check_archive(self.archive)
+        if self.gateway.mtls == "verify" and self.verification.proofs.certificate_header is None:
+            raise ValueError("`verify` needs `verification.proofs.certificate_header` - at `$.gateway.mtls`")
         if self.shared_signals.enabled and self.distributed and self.shared_signals.key_dir is None:
             raise ValueError(
                 "required where several machines serve: all of them sign with the same keys - at "
                 "`$.shared_signals.key_dir`"
             )
+        for index, webhook in enumerate(self.webhooks):
+            if webhook.signed and not self.shared_signals.enabled:
+                raise ValueError(f"needs `shared_signals.enabled`, whose keys sign - at `$.webhooks[{index}].signed`")
         callers = {caller.name for caller in self.callers}
         for name in self.shared_signals.audiences:
             if name not in callers:

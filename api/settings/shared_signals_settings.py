@@ -1,4 +1,4 @@
-"""Shared signals: the transmitter of security event tokens (OpenID SSF 1.0)."""
+"""Shared signals (OpenID SSF 1.0): the transmitter of security event tokens, and those that we receive from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from ...ingest.settings import Name, SettingsPart, check_url, setting
 from ...scoring.delivery.shared_signals.subject_identifiers import SubjectFormat
+from .signal_transmitter_settings import SignalTransmitterSettings
 
 PushHost = Annotated[str, msgspec.Meta(pattern=r"^(\*\.)?[A-Za-z0-9.:_-]{1,253}\Z")]
 
@@ -73,11 +74,25 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
     push_give_up_s: Annotated[
         float, setting("a stream whose receiver takes nothing for so long is paused, s", gt=0)
     ] = 86_400.0
+    answer_s: Annotated[
+        int,
+        setting("answers that are signed on request (`Accept: application/jwt`) hold for so long, s", ge=10, le=86_400),
+    ] = 300
     min_verification_s: Annotated[
         int, setting("least time between two verifications that a receiver asks for, s; 0 is any", ge=0)
     ] = 0
+    transmitters: Annotated[
+        tuple[SignalTransmitterSettings, ...],
+        setting("products whose tokens we take, whether `enabled` or not, and what each may speak for"),
+    ] = ()
 
     def __post_init__(self) -> None:
+        names = [transmitter.name for transmitter in self.transmitters]
+        issuers = [transmitter.issuer for transmitter in self.transmitters]
+        if len(set(names)) < len(names) or len(set(issuers)) < len(issuers):
+            raise ValueError("`transmitters` have names and issuers of their own: two have the same")
+        if self.issuer in issuers:
+            raise ValueError("`transmitters` may not hold our own `issuer`: what we said would count as said by others")
         if self.issuer is not None:
             check_url(self.issuer, "`issuer`", loopback_http=True)
             parts = urlsplit(self.issuer)

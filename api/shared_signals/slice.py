@@ -4,18 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..http.prometheus_metrics import MetricValues, age_s
+from ...scoring.delivery.actuators.actuator_factory import ActuatorFactory
+from ...scoring.delivery.actuators.authenticators import AssertionSigner
+from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from ..events.intake import EventIntake
+from ..http.auth.signing import assertion_signer
+from ..http.prometheus_metrics import LabelledValues, MetricValues, age_s
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
-from ..http.slice import Slice
+from ..http.slice import FastRoute, LifespanService, Slice
 from ..http.store_executor import StoreExecutor
+from .push_endpoint import PushEndpoint
 from .routes import router, streams
 from .service import SharedSignalsService
+from .signal_poller import SignalPoller, TransmitterPoll
+from .signal_receiver import SignalReceiver
 from .transmitter_context import TransmitterContext
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
-    """The service, where the settings turn it on; its context is the composition root's where that made one."""
+    """Both sides, where the settings turn them on."""
+    return (*_make_transmitter(services), *_make_receiver(services))
+
+
+def _make_receiver(services: ServiceRegistry) -> Sequence[object]:
+    runtime = services.get(Runtime)
+    transmitters = runtime.settings.shared_signals.transmitters
+    if not transmitters:
+        return ()
+    receiver = SignalReceiver(
+        transmitters,
+        runtime.settings.verification,
+        services.get(EventIntake),
+        runtime.store.received_signals,
+        services.get(StoreExecutor),
+        runtime.store.identities,
+        runtime.clock,
+        runtime.monotonic,
+    )
+    return receiver, PushEndpoint(receiver), _make_poller(runtime, receiver)
+
+
+def _make_poller(runtime: Runtime, receiver: SignalReceiver) -> SignalPoller:
+    def make_signer(private_key: str, key_id: str, algorithm: str) -> AssertionSigner:
+        return assertion_signer(private_key, key_id, algorithm, runtime.clock, runtime.new_id)
+
+    http = make_webhook_client()
+    factory = ActuatorFactory(http, make_signer, runtime.now_ms, runtime.monotonic)
+    polls = [
+        TransmitterPoll(
+            transmitter, receiver, http, factory.request_authenticator(transmitter.settings.auth), runtime.monotonic
+        )
+        for transmitter in receiver.transmitters.values()
+        if transmitter.settings.poll_url is not None
+    ]
+    return SignalPoller(polls, http, runtime.store.database)
+
+
+def _make_transmitter(services: ServiceRegistry) -> Sequence[object]:
+    """The service of streams; its context is the composition root's where that made one."""
     runtime = services.get(Runtime)
     settings = runtime.settings
     if not settings.shared_signals.enabled:
@@ -30,14 +77,40 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.now_ms,
         runtime.monotonic,
     )
-    return (service,) if known is not None else (context, service)
+    return (context.answers, service) if known is not None else (context, context.answers, service)
+
+
+def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
+    found = services.find(SignalReceiver), services.find(SignalPoller)
+    return [service for service in found if service is not None]
+
+
+def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
+    endpoint = services.find(PushEndpoint)
+    return () if endpoint is None else (endpoint,)
 
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:
+    return {**_received_values(services), **_transmitted_values(services)}
+
+
+def _received_values(services: ServiceRegistry) -> dict[str, LabelledValues]:
+    receiver = services.find(SignalReceiver)
+    if receiver is None:
+        return {}
+    return {
+        "trustwatch_received_signals_total": {labels: count for labels, count in receiver.outcomes.items()},
+        "trustwatch_received_signals_remembered": {
+            (name,): transmitter.remembered for name, transmitter in receiver.transmitters.items()
+        },
+    }
+
+
+def _transmitted_values(services: ServiceRegistry) -> dict[str, LabelledValues]:
     context = services.find(TransmitterContext)
     if context is None:
         return {}
-    values: dict[str, dict[tuple[str, ...], float]] = {
+    values: dict[str, LabelledValues] = {
         "trustwatch_security_events_total": {(outcome,): count for outcome, count in context.outcomes.items()},
         "trustwatch_event_stream_polls": {(): context.waiting_polls},
     }
@@ -50,4 +123,11 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     return values
 
 
-SLICE = Slice("shared_signals", routers=(router, streams), services=_make_services, metrics=_metric_values)
+SLICE = Slice(
+    "shared_signals",
+    routers=(router, streams),
+    services=_make_services,
+    lifespans=_lifespans,
+    fast_routes=_fast_routes,
+    metrics=_metric_values,
+)

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from ...scoring.delivery.shared_signals.event_deriver import EventDeriver, TransmitterRules
 from ...scoring.delivery.shared_signals.event_types import EventWording
 from ...scoring.store.security_event_store import StreamFigures
-from ..composition import service_url
+from ..composition import new_id, service_url
 from ..http.auth.security_event_keys import SecurityEventKeys
+from ..http.auth.signed_answers import AnswerSigner
 from ..settings.root import Settings
 
 KEY_FOLDER = "shared-signals"
@@ -28,6 +29,7 @@ class TransmitterContext:
         monotonic: seconds on a clock that never goes back.
 
     Attributes:
+        answers: signs answers by the same keys.
         outcomes: what became of SETs in this process, by outcome.
         figures: what the store said last of all streams; None = not asked yet, or not by this process.
         closing: whether the service ends, so that nobody may wait any more.
@@ -42,6 +44,7 @@ class TransmitterContext:
         self.keys = SecurityEventKeys(folder, part.key_days * SECONDS_PER_DAY, now_s, monotonic)
         wording = EventWording(part.principal, part.reason_texts)
         rules = TransmitterRules(self.issuer, part.subject, part.default_subjects == "ALL", wording)
+        self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
         self.deriver = EventDeriver(rules, {caller.name: frozenset(caller.tenants) for caller in settings.callers})
         self.names_principals = part.subject == "complex" and not settings.privacy.pseudonymise_principals
         self.outcomes: Counter[str] = Counter()

@@ -228,14 +228,14 @@ def _count_new_names(fresh: np.uint32) -> int:
 
 @inlined
 def _check_revoked_token(revoked: Array, names: Array, codes: Array) -> np.uint8:
-    """Remember a revoked token; 1 when the event uses one that was revoked earlier."""
+    """Remember a revoked token, which a signal event may name, too; 1 when the event uses one revoked earlier."""
     token = names[columns.TOKEN]
     if token == 0:
         return np.uint8(0)
     revoked_before = False
     for k in range(layout.REVOKED_TOKENS):
         revoked_before = revoked_before or revoked[k] == token
-    if codes[columns.TYPE] != columns.TOKEN_REVOKE:
+    if codes[columns.TYPE] != columns.TOKEN_REVOKE and codes[columns.TYPE] < columns.FIRST_SIGNAL:
         return np.uint8(1) if revoked_before else np.uint8(0)
     # Anybody can claim a revocation; only one that a token vouches for may push out those that are known.
     if not revoked_before and codes[columns.SELF_ASSERTED] == 0:
@@ -253,7 +253,14 @@ def _change_version(times: Array, agent_numbers: Array, table: Array, version: n
     if now == 0 or seen == now:
         return
     times[layout.T_VERSION] = now
-    if seen == 0 or at_ms - times[layout.T_CHANGED] < DAY_MS:
+    if seen != 0:
+        _change_habits(times, agent_numbers, table, at_ms)
+
+
+@allocation_free
+def _change_habits(times: Array, agent_numbers: Array, table: Array, at_ms: int) -> None:
+    """Halve the weight of what was learned, unless that was done less than a day ago."""
+    if at_ms - times[layout.T_CHANGED] < DAY_MS:
         return
     times[layout.T_CHANGED] = at_ms
     halve_habits(table, agent_numbers, layout.KINDS)
@@ -279,6 +286,21 @@ def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Basel
     scope_keys(scopes, names)
     for level in range(layout.SCOPES):
         scope_rows[level] = -1 if scopes[level] == 0 else scope_row(baseline, scopes[level])
+
+
+@allocation_free
+def _pass_over(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int) -> None:
+    """What an event that is no behaviour leaves behind: our own denial, or what others say of the agent."""
+    agent_numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
+    now_ms = max(at_ms, times[layout.T_LAST])
+    if codes[columns.TYPE] >= columns.FIRST_SIGNAL and codes[columns.SELF_ASSERTED] == 0:
+        _check_revoked_token(state.revoked[slot], names, codes)
+        if codes[columns.TYPE] == columns.SIGNAL_CHANGE and times[layout.T_FIRST] != 0:
+            _change_habits(times, agent_numbers, table, now_ms)
+    if codes[columns.UNTRUSTED_RESULT] != columns.UNTRACED and names[columns.SESSION] != 0:
+        # It is no behaviour, but the sender has numbered it, and numbers later calls behind it.
+        skipped = session_slot(state, slot, names[columns.SESSION], now_ms)
+        end_call(state, slot, skipped, 0, False)
 
 
 @allocation_free
@@ -317,10 +339,7 @@ def observe(
         if codes[row, columns.OWN_DENIAL] != 0:
             observations.flags[row] = IGNORED_EVENT
             out[row, :] = 0.0
-            if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED and names[row, columns.SESSION] != 0:
-                # It is no behaviour, but the sender has numbered it, and numbers later calls behind it.
-                skipped = session_slot(state, slot, names[row, columns.SESSION], max(at_ms, times[layout.T_LAST]))
-                end_call(state, slot, skipped, 0, False)
+            _pass_over(state, slot, names[row], codes[row], at_ms)
             continue
         seen_before = times[layout.T_FIRST] != 0
         if not seen_before:

@@ -344,7 +344,7 @@ def _write_codes(data: Bytes, spans: MemberSpans, codes: columns.Codes) -> None:
     if lengths[_CAPABILITIES] != ABSENT and _IS_WORK[begins[_TYPE]]:
         listed = list_contains(data, begins[_CAPABILITIES], lengths[_CAPABILITIES], begins[_ACTION], lengths[_ACTION])
         codes[columns.CAPABILITY] = columns.INSIDE if listed else columns.OUTSIDE
-    codes[columns.OWN_DENIAL] = 0
+    codes[columns.OWN_DENIAL] = begins[_TYPE] >= columns.FIRST_SIGNAL
     if begins[_TYPE] == columns.APPROVAL:
         record = word_index(data, begins[_ERROR], lengths[_ERROR], _RECORD_TEXTS, _RECORD_LENGTHS)
         codes[columns.OWN_DENIAL] = record >= 0

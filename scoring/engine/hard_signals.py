@@ -46,6 +46,9 @@ class HardSignal(NamedTuple):
     fires: Callable[[SignalInput, Rows], Flags]
     observed: Callable[[NativeEvent], str] = _action_of
     """The value seen, as its reason names it."""
+    of_signal_events: bool = False
+    """Whether it is about what others say of the agent: such events are no behaviour, and no other rule looks at them.
+    """
 
 
 def _use_after_revocation(seen: SignalInput, rows: Rows) -> Flags:
@@ -69,6 +72,11 @@ def _method_downgrade(seen: SignalInput, rows: Rows) -> Flags:
 
 def _deep_delegation(seen: SignalInput, rows: Rows) -> Flags:
     return np.asarray(seen.columns.numbers[rows, event_columns.DEPTH] > _MAX_CHAIN_DEPTH)
+
+
+def _of_type(signal_type: int) -> Callable[[SignalInput, Rows], Flags]:
+    """A rule that fires on the events of a type."""
+    return lambda seen, rows: np.asarray(seen.columns.codes[rows, event_columns.TYPE] == signal_type)
 
 
 HARD_SIGNALS: tuple[HardSignal, ...] = (
@@ -114,6 +122,33 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         f"the delegation chain has more than {_MAX_CHAIN_DEPTH} actors",
         _deep_delegation,
     ),
+    HardSignal(
+        "reported_compromise",
+        20.0,
+        "signal",
+        "a system that may speak for it says that it or a credential of it is compromised",
+        "an event `signal.hard`: a transmitter of shared signals reports a compromise",
+        _of_type(event_columns.SIGNAL_HARD),
+        of_signal_events=True,
+    ),
+    HardSignal(
+        "failed_proof",
+        4.0,
+        "signal",
+        "its token was presented with a proof that is not its own",
+        "an event `signal.proof`: a bound token came with another key, or a proof came again",
+        _of_type(event_columns.SIGNAL_PROOF),
+        of_signal_events=True,
+    ),
+    HardSignal(
+        "reported_evidence",
+        2.0,
+        "signal",
+        "a system that may speak for it reports",
+        "an event `signal.evidence`: a transmitter of shared signals reports what may be a sign of compromise",
+        _of_type(event_columns.SIGNAL_EVIDENCE),
+        of_signal_events=True,
+    ),
 )
 
 
@@ -149,13 +184,14 @@ class HardSignalRules:
         behaves = observations.flags[rows] != IGNORED_EVENT
         out[rows] = 0.0
         for signal in self._enabled:
-            out[rows] += signal.weight * (signal.fires(seen, rows) & behaves)
+            spoken_of = signal.fires(seen, rows)
+            out[rows] += signal.weight * (spoken_of if signal.of_signal_events else spoken_of & behaves)
 
     def fired_signals(
         self, columns: EventColumns, row: int, matrix: Matrix, observations: RowObservations
     ) -> list[HardSignal]:
         """Signals that fire on one row."""
-        if observations.flags[row] == IGNORED_EVENT:
-            return []
+        ignored = observations.flags[row] == IGNORED_EVENT
         seen, rows = SignalInput(columns, matrix, observations), np.array([row])
-        return [signal for signal in self._enabled if signal.fires(seen, rows)[0]]
+        asked = (signal for signal in self._enabled if signal.of_signal_events or not ignored)
+        return [signal for signal in asked if signal.fires(seen, rows)[0]]

@@ -286,7 +286,7 @@ def update(
             that has no share of the budget, they count for malfunction.
         bounds: float64 (g, 3, 3) from `model_thresholds`; bound_of: int64 per row, its group.
         asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
-        skip: per row, not 0 where the event is no behaviour (our own denial).
+        skip: per row, not 0 where the event is no behaviour (our own denial, or a signal event, whose weight counts).
         habits: int8 per row, `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`.
         out_level: int8 (n, 2), level before and after.
         out: float64 (n, OUTPUTS), see there.
@@ -312,6 +312,10 @@ def update(
                 _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, habits[r], by_concern[r])
             else:
                 _apply_unvouched_event(row, p_values[r], signals[r], limits, habits[r], by_concern[r])
+            _raise_level(row, settings)
+            row.due_ms = _due_ms(row, settings)
+        elif signals[r] > 0.0:
+            _apply_signals(row, signals[r], limits, by_concern[r])
             _raise_level(row, settings)
             row.due_ms = _due_ms(row, settings)
         out_level[r, 1] = row.level
@@ -435,6 +439,17 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any,
             row.statistic[concern] = max(before, min(max(before, 0.0) + gain, bounds[2] + _MAX_ABOVE_CRITICAL))
             row.suspicion[concern] = max(row.suspicion[concern], row.statistic[concern])
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
+
+
+@compiled
+def _apply_signals(row: Any, signals: float, limits: Any, by_concern: Any) -> None:
+    """Apply what others say of an agent: it is no behaviour, so risk can only rise, by the weight of the signals."""
+    concern = signalled_concern(limits)
+    bounds, before = limits[concern], row.statistic[concern]
+    by_concern[concern, CONCERN_GAIN] = signals
+    row.statistic[concern] = max(before, min(max(before, 0.0) + signals, bounds[2] + _MAX_ABOVE_CRITICAL))
+    row.suspicion[concern] = max(row.suspicion[concern], row.statistic[concern])
+    row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
 
 
 @compiled

@@ -34,6 +34,7 @@ from .sql_schema import (
     MODEL_VERSIONS,
     OUTBOX,
     POSITIONS,
+    RECEIVED_SIGNALS,
     STREAM_SUBJECTS,
     TARGET_STOPS,
 )
@@ -76,6 +77,7 @@ OF_DEPLOYMENT: Final = frozenset(
         MODEL_SWITCHES,
         MODEL_VERSIONS,
         POSITIONS,
+        RECEIVED_SIGNALS,
         TARGET_STOPS,
     }
 )

@@ -591,3 +591,16 @@ SECURITY_EVENTS = Table(
     Index("ix_security_events_jti", "stream_id", "jti", unique=True),
     Index("ix_security_events_order", "stream_id", "seq"),
 )
+
+RECEIVED_SIGNALS = Table(
+    "received_signals",
+    METADATA,
+    Column("transmitter", TEXT, primary_key=True),
+    # Digest of the SET's `jti`.
+    Column("digest", TEXT, primary_key=True),
+    integer_column("received_ms"),
+    # Digest of what it said of whom, where that was believed as evidence; "" = it was not.
+    text_column("statement"),
+    Index("ix_received_signals_time", "received_ms"),
+    Index("ix_received_signals_statement", "transmitter", "statement", "received_ms"),
+)

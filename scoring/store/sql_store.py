@@ -33,6 +33,7 @@ from .migrate import alembic_config, migrate, read_revision, refuse_newer
 from .model_store import ModelStore, write_switches
 from .outbox_store import OutboxStore, insert_outbox_rows
 from .partition_store import PartitionStore, read_position
+from .received_signal_store import ReceivedSignalStore
 from .retention import Retention
 from .security_event_store import SecurityEventStore
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
@@ -91,6 +92,7 @@ class SqlStore:
         self.erasures = ErasureStore(self.database)
         self.subjects = SubjectStore(self.database, self._new_salt)
         self.security_events = SecurityEventStore(self.database)
+        self.received_signals = ReceivedSignalStore(self.database)
         self.metadata = MetadataStore(self.database)
         self.retention = Retention(self.database)
 

@@ -14,6 +14,7 @@ from trustwatch.scoring.records.security_events import (
     SecurityEvent,
     StreamSubject,
 )
+from trustwatch.scoring.store.received_signal_store import TakenSignal, signal_digest
 from trustwatch.scoring.store.security_event_store import StreamFigures
 from trustwatch.scoring.store.sql_store import SqlStore
 
@@ -176,3 +177,25 @@ def test_one_process_transmits(store: SqlStore) -> None:
     taken = store.database.acquire_leader_lock("transmitter")
     assert taken is not None
     taken.release()
+
+
+def test_received_signals_are_remembered(store: SqlStore) -> None:
+    """By transmitter; what is written twice stays as it was; what is old is forgotten, statements with it."""
+    taken, now = store.received_signals, NOW
+    evidence = TakenSignal(signal_digest("j1"), signal_digest("bot", "session-revoked"))
+    taken.add("idp", [evidence, TakenSignal(signal_digest("j2"))], now)
+    taken.add("idp", [TakenSignal(evidence.digest), TakenSignal(signal_digest("j3"))], now + 10)
+    taken.add("other", [TakenSignal(signal_digest("j1"))], now + 10)
+    taken.add("idp", [], now)
+
+    asked = [signal_digest(jti) for jti in ("j1", "j3", "j4")]
+    assert taken.find_taken("idp", asked) == set(asked[:2])
+    assert taken.find_taken("nobody", asked) == taken.find_taken("idp", []) == set()
+    assert taken.find_said("idp", [evidence.statement, "x"], now) == {evidence.statement}
+    assert taken.find_said("idp", [evidence.statement], now + 1) == set()
+    assert taken.find_said("other", [evidence.statement], now) == set()
+    assert taken.count_taken() == {"idp": 3, "other": 1}
+
+    assert taken.forget(now + 10) == 2
+    assert taken.find_taken("idp", asked) == {asked[1]}
+    assert taken.count_taken() == {"idp": 1, "other": 1}

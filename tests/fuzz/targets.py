@@ -10,11 +10,12 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from struct import calcsize, iter_unpack
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 import jwt
 import msgspec
@@ -32,7 +33,16 @@ from trustwatch.api.events.event_bodies import (
     parse_foreign_body,
 )
 from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
-from trustwatch.api.http.auth.bearer_tokens import bearer_token
+from trustwatch.api.http.auth.bearer_tokens import presented_token
+from trustwatch.api.http.auth.proof_of_possession import (
+    ProofRefused,
+    ProofVerifier,
+    Report,
+    ShownProof,
+    TokenBinding,
+    certificate_thumbprint,
+)
+from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused, verify_security_event
 from trustwatch.api.http.auth.token_verification import (
     AuthenticationFailed,
     InvalidToken,
@@ -41,7 +51,7 @@ from trustwatch.api.http.auth.token_verification import (
     verify_token,
 )
 from trustwatch.api.http.problems import ProblemError
-from trustwatch.api.settings.access_settings import IssuerSettings
+from trustwatch.api.settings.access_settings import IssuerSettings, ProofSettings
 from trustwatch.api.shared_signals.stream_requests import (
     PollRequest,
     StatusRequest,
@@ -68,6 +78,7 @@ from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_clou
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.formats.raw_records import FormatParser, RawRecord
+from trustwatch.ingest.formats.received_signals import build_signal_event, find_signal_rule, read_signal_subject
 from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter
 from trustwatch.ingest.history.time_order import in_time_order
 from trustwatch.ingest.log.log_frames import (
@@ -330,7 +341,7 @@ def token(data: bytes) -> None:
         forms.append(b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode())
     for form in forms:
         try:
-            bearer_token(b"Bearer " + form.encode("latin-1"))
+            presented_token(b"Bearer " + form.encode("latin-1"))
             assert isinstance(unverified_issuer(form), str)
         except AuthenticationFailed:
             pass
@@ -341,6 +352,52 @@ def token(data: bytes) -> None:
         else:
             assert claims.issuer == ISSUER
             assert form != forms[0], "an unsigned token is believed"
+
+
+def received_set(data: bytes) -> None:
+    """Claims of a SET under a good signature, and the SET as it stands: an audit event that the intake takes, a signal
+    that means nothing here, or an error of RFC 8935."""
+    issuer = IssuerSettings(issuer=ISSUER, audiences=("trustwatch",), jwks_uri=f"{ISSUER}/jwks", algorithms=("EdDSA",))
+    keys = parse_keys(_keys().document, ("EdDSA",))
+    parts = [
+        base64.urlsafe_b64encode(part).rstrip(b"=")
+        for part in (b'{"alg":"EdDSA","typ":"secevent+jwt","kid":"k1"}', data)
+    ]
+    signature = base64.urlsafe_b64encode(_keys().private.sign(b".".join(parts))).rstrip(b"=")
+    for form in (data.decode("latin-1"), b".".join([*parts, signature]).decode()):
+        try:
+            claims = verify_security_event(form, issuer, keys, NOW, 30.0)
+        except SetRefused as refused:
+            assert refused.err in get_args(SetErrorCode)
+            continue
+        ((event_type, members),) = claims["events"].items()
+        rule, subject = find_signal_rule(event_type, members), read_signal_subject(claims["sub_id"])
+        if rule is None or rule.treatment is None or subject is None:
+            continue
+        event = build_signal_event(claims, rule, subject, rule.treatment, "urn:s", NOW)
+        with suppress(UnicodeEncodeError):
+            assert decode_event(msgspec.json.encode(event)).type.startswith("signal.")
+
+
+def dpop_proof(data: bytes) -> None:
+    """A proof as it stands, and a header and claims under the signature of its key: refused with a reason, or right."""
+    verifier = ProofVerifier(ProofSettings(), lambda: NOW, b"k" * 32)
+    header, _, claims = data.partition(b"\n")
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, claims)]
+    signature = base64.urlsafe_b64encode(_keys().private.sign(b".".join(parts))).rstrip(b"=")
+    for form in (data, b".".join([*parts, signature])):
+        shown = ShownProof(True, (form,), "GET", "https://api.example/")
+        try:
+            verifier.check(TokenBinding("x"), b"t", shown)
+        except ProofRefused as refused:
+            assert refused.report in get_args(Report)
+        else:
+            raise AssertionError("a proof of another key passes")
+
+
+def client_certificate(data: bytes) -> None:
+    """A thumbprint of 43 characters, or none."""
+    assert len(certificate_thumbprint(data)) in (0, 43)
 
 
 def key_set(data: bytes) -> None:
@@ -507,6 +564,9 @@ TARGETS: Final[Mapping[str, Target]] = {
         call_question,
         exact_arguments,
         token,
+        received_set,
+        dpop_proof,
+        client_certificate,
         key_set,
         model_manifest,
         model_file,

@@ -18,6 +18,7 @@ BY_HAND = (
     "host.md",
     "model-format.md",
     "performance.md",
+    "promises.md",
     "simulator.md",
     "sources.md",
     "standards.md",

@@ -239,7 +239,9 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
     made = {
         "time": draw(st.sampled_from(["2026-03-02T08:00:14.137Z", "1999-12-31T23:59:59+05:30"])),
         "agent": agent,
-        "type": draw(st.sampled_from(["tool.call", "token.revoke", "a2a.message", "admin", "approval", "other"])),
+        "type": draw(
+            st.sampled_from(["tool.call", "token.revoke", "a2a.message", "admin", "approval", "other", "signal.hard"])
+        ),
         "action": draw(TEXTS),
         "outcome": draw(st.sampled_from(["success", "denied", "error"])),
     }

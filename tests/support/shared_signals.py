@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt import PyJWKSet
+from jwt.algorithms import RSAAlgorithm
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED
 from trustwatch.scoring.records.commits import OutboxRow
@@ -148,3 +152,79 @@ class Receiver:
         assert len(claims["events"]) == 1
         assert claims["sub_id"]["format"]
         return claims
+
+
+class ForeignTransmitter:
+    """Somebody else's transmitter: a key, its JWKS in a file, and SETs of any content."""
+
+    def __init__(self, folder: Path, issuer: str = "https://idp.example", kid: str = "k1") -> None:
+        self.issuer, self.kid = issuer, kid
+        self.key = rsa.generate_private_key(65_537, 2048)
+        self.jwks = folder / f"jwks-{kid}.json"
+        jwk = RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True) | {"kid": kid, "alg": "RS256", "use": "sig"}
+        self.jwks.write_text(json.dumps({"keys": [jwk]}))
+
+    def claims(self, event_type: str, number: int = 1, now_s: float = 0.0, **more: Any) -> dict[str, Any]:
+        """Claims of a SET about `bot` of the issuer `https://as.example`; *more* replaces some."""
+        members = more.pop("members", {})
+        return {
+            "iss": self.issuer,
+            "aud": "trustwatch-signals",
+            "iat": int(now_s),
+            "jti": f"jti-{number}",
+            "sub_id": {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"},
+            "events": {event_type: members},
+            **more,
+        }
+
+    def sign(self, claims: Mapping[str, Any], **headers: Any) -> str:
+        """A SET; *headers* replace those of its JOSE header."""
+        given = {"typ": "secevent+jwt", "kid": self.kid, **headers}
+        return jwt.encode(dict(claims), self.key, algorithm="RS256", headers=given)
+
+
+class PollServer:
+    """Gives SETs by poll (RFC 8936), again and again until they are acknowledged; never waits."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, str] = {}
+        self.errors: dict[str, Any] = {}
+        self.given: list[str] = []
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/poll/1"
+
+    def put(self, jti: str, token: str) -> None:
+        with self._lock:
+            self.waiting[jti] = token
+
+    def _poll(self, asked: Mapping[str, Any]) -> bytes:
+        with self._lock:
+            self.errors |= asked.get("setErrs", {})
+            for jti in (*asked.get("ack", ()), *asked.get("setErrs", {})):
+                self.waiting.pop(jti, None)
+            sets = dict(list(self.waiting.items())[: min(asked.get("maxEvents", 3), 3)])
+            self.given += sets
+            return json.dumps({"sets": sets, "moreAvailable": len(self.waiting) > len(sets)}).encode()
+
+    def _handler(server) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                text = server._poll(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        return Handler
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -21,6 +21,7 @@ from ....scoring.delivery.actuators.token_revocation import RevocationEndpoint, 
 from ....scoring.policy.access_evaluation import AccessRequest
 from ...http.auth.bearer_tokens import TokenCache, TokenVerifier
 from ...http.auth.jwks import EpochClock, JwksCache
+from ...http.auth.proof_of_possession import TokenBinding, read_binding
 from ...http.auth.signing import assertion_signer
 from ...http.auth.token_verification import MAX_CLAIM_NAME_LENGTH, InvalidToken, TokenClaims
 from ...settings.access_settings import VerificationSettings
@@ -35,14 +36,15 @@ class TokenHolder(NamedTuple):
 
     Attributes:
         access_request: about its agent; the same at every call, the answer is not.
-        dpop_bound: bound to a key by DPoP (`cnf.jkt`), so it is worth nothing under `Bearer` (RFC 9449 section 7.1).
+        bound_to: the key or certificate that each call has to prove; bound to a key it is worth nothing under
+            `Bearer` (RFC 9449 section 7.1).
         issuer: `iss` of the token, for its revocation.
         encoded_claims: all claims, or members of the issuer's introspection answer, as JSON: a fraction of what objects
             take, and wanted by introspection alone.
     """
 
     access_request: AccessRequest
-    dpop_bound: bool
+    bound_to: TokenBinding
     issuer: str
     encoded_claims: bytes
 
@@ -93,9 +95,7 @@ class TokenHolderFactory:
             False,
             ancestors,
         )
-        confirmation = members.get("cnf")
-        bound = isinstance(confirmation, dict) and "jkt" in confirmation
-        return TokenHolder(question, bound, settings.issuer, _encode_claims(members))
+        return TokenHolder(question, read_binding(members), settings.issuer, _encode_claims(members))
 
 
 def _encode_claims(members: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,10 @@ import msgspec
 from starlette.types import Scope
 
 from ....scoring.records.agents import RiskLevel
+from ...http.auth.bearer_tokens import PresentedToken
+from ...http.auth.proof_of_possession import ProofRefused, ShownProof
 from ...http.auth.token_verification import BadAuthorization, MissingToken
+from ...http.problems import proof_challenge
 from ...settings.enforcement_settings import GatewaySettings
 
 AUTHORIZATION_NAME = b"authorization"
@@ -18,6 +21,9 @@ METHOD_HEADERS = (b"x-forwarded-method", b"x-original-method")
 """Traefik, Caddy, APISIX; NGINX by its configuration."""
 URI_HEADERS = (b"x-forwarded-uri", b"x-original-uri", b"x-original-url")
 HOST_HEADERS = (b"x-forwarded-host", b"x-original-host")
+SCHEME_HEADERS = (b"x-forwarded-proto",)
+DPOP_NAME = b"dpop"
+EXT_AUTHZ_PREFIX = b"/ext-authz"
 
 MAX_TARGET_LENGTH = 512
 """Characters of a path that an audit event holds."""
@@ -25,13 +31,6 @@ MAX_TARGET_LENGTH = 512
 _METHOD_PATTERN = re.compile(rb"[A-Za-z]{1,32}\Z")
 _ID_PATTERN = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _HOST_PATTERN = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
-
-
-class PresentedToken(NamedTuple):
-    """A token as it was presented."""
-
-    token: bytes
-    is_dpop: bool
 
 
 def single_header(scope: Scope, *names: bytes) -> bytes | None:
@@ -86,6 +85,29 @@ def forwarded_method(scope: Scope) -> str:
     """The method of the call that a sub-request is about; "" = not known, which no list of safe methods holds."""
     given = agreed_header(scope, *METHOD_HEADERS) or b""
     return given.decode().upper() if _METHOD_PATTERN.match(given) else ""
+
+
+def shown_proof(way: str, scope: Scope, *, dpop: bool) -> ShownProof:
+    """What a call shows beside its token; the certificate is yet to be looked for.
+
+    Where two headers of gateways differ the URL is not known, and no proof fits it. A gateway that does not say its
+    scheme is taken to be called by https.
+
+    Args:
+        way: by which the gateway asks.
+        dpop: whether the token came under the scheme `DPoP`.
+    """
+    scheme = agreed_header(scope, *SCHEME_HEADERS) or b"https"
+    if way == "ext_authz":
+        method, host, path = scope["method"], single_header(scope, b"host"), scope["raw_path"][len(EXT_AUTHZ_PREFIX) :]
+    else:
+        method = forwarded_method(scope)
+        host, path = agreed_header(scope, *HOST_HEADERS), agreed_header(scope, *URI_HEADERS)
+    known = host is not None and path is not None and _HOST_PATTERN.match(host) is not None
+    url = b"%s://%s%s" % (scheme, host, path) if known else b""
+    return ShownProof(
+        dpop, tuple(value for name, value in scope["headers"] if name == DPOP_NAME), method, url.decode("latin-1")
+    )
 
 
 def request_id(scope: Scope) -> str:
@@ -169,6 +191,13 @@ class GatewayResponses:
         """No token (*error* is ""), or one that is refused."""
         challenge = (b"www-authenticate", self.challenge(error, sentence if error else ""))
         return _refusal_response(401, error or "missing_token", request_id, error or "missing_token", challenge)
+
+    def unproven(self, request_id: str, refused: ProofRefused) -> GatewayResponse:
+        """A bound token came without its proof (RFC 9449, RFC 8705)."""
+        more = [(b"www-authenticate", proof_challenge(refused, self._settings.realm).encode())]
+        if refused.nonce:
+            more.append((b"dpop-nonce", refused.nonce.encode()))
+        return _refusal_response(401, refused.error, request_id, refused.error, *more)
 
     def challenge(self, error: str = "", sentence: str = "") -> bytes:
         """`WWW-Authenticate` (RFC 6750, RFC 9728)."""

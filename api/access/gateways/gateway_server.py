@@ -17,12 +17,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ....scoring.policy.access_evaluation import STEP_UP, UNDECIDED
 from ....scoring.policy.book import LivePolicy
+from ...events.proof_reports import ProofReports
+from ...http.auth.proof_of_possession import UNBOUND, ProofRefused, ProofVerifier, TokenBinding
 from ...http.auth.token_verification import AuthenticationFailed, InvalidToken, MissingToken, UnknownKey
 from ...settings.enforcement_settings import GatewaySettings
 from ..decision_point import AccessDecision, PolicyDecisionPoint
 from .gateway_decider import GatewayDecider
 from .gateway_issuers import GatewayIssuers, TokenHolder
 from .gateway_protocol import (
+    EXT_AUTHZ_PREFIX,
     GatewayResponse,
     GatewayResponses,
     call_target,
@@ -30,11 +33,12 @@ from .gateway_protocol import (
     forwarded_target,
     presented_token,
     request_id,
+    shown_proof,
     single_header,
 )
 from .introspection import INTROSPECTION_ROUTE, IdentifyIntrospectionCaller, IntrospectionEndpoint
 
-EXT_AUTHZ_PATH, FORWARD_AUTH_PATH, INTROSPECT_PATH = b"/ext-authz", b"/forward-auth", b"/introspect"
+FORWARD_AUTH_PATH, INTROSPECT_PATH = b"/forward-auth", b"/introspect"
 GATEWAY_ROUTES = {"ext_authz": "/ext-authz/{path}", "forward_auth": "/forward-auth", INTROSPECTION_ROUTE: "/introspect"}
 
 GatewayMeter = Callable[[str, str, int, str, float], None]
@@ -55,6 +59,8 @@ class GatewayServerDependencies(NamedTuple):
         monotonic: seconds, for durations.
         meter: counts every answer.
         new_id: text that never repeats.
+        proofs: judges proofs of possession, where the settings want that here.
+        proof_reports: told of those that fail.
     """
 
     issuers: GatewayIssuers
@@ -65,6 +71,8 @@ class GatewayServerDependencies(NamedTuple):
     monotonic: Callable[[], float]
     meter: GatewayMeter
     new_id: Callable[[], str]
+    proofs: ProofVerifier
+    proof_reports: ProofReports
 
 
 class GatewayServer:
@@ -78,7 +86,7 @@ class GatewayServer:
     def __init__(self, settings: GatewaySettings, dependencies: GatewayServerDependencies) -> None:
         self._dependencies = dependencies
         self._verifier = dependencies.issuers.verifier
-        self._takes_dpop = settings.dpop == "gateway"
+        self._dpop, self._verifies_certificates = settings.dpop, settings.mtls == "verify"
         self._responses = GatewayResponses(settings)
         self._decider = GatewayDecider(
             settings,
@@ -88,7 +96,12 @@ class GatewayServer:
             lambda: int(dependencies.clock() * 1000),
         )
         self._introspection = IntrospectionEndpoint(
-            settings, dependencies.issuers, self._decider, dependencies.identify
+            settings,
+            dependencies.issuers,
+            self._decider,
+            dependencies.identify,
+            dependencies.proofs,
+            dependencies.proof_reports,
         )
 
     def route_of(self, path: bytes) -> str:
@@ -97,7 +110,7 @@ class GatewayServer:
         Envoy appends the path of the call to the prefix as it came, so whatever follows that prefix is a check: no
         `..`, `//` or `%2F` in it leads anywhere else.
         """
-        if path.startswith(EXT_AUTHZ_PATH):
+        if path.startswith(EXT_AUTHZ_PREFIX):
             return "ext_authz"
         if path in (FORWARD_AUTH_PATH, FORWARD_AUTH_PATH + b"/"):
             return "forward_auth"
@@ -129,7 +142,9 @@ class GatewayServer:
         try:
             token, dpop = presented_token(scope)
             holder = await self._token_holder(token)
-            self._check_scheme(holder, dpop=dpop)
+            self._check_binding(way, scope, holder, token, dpop=dpop)
+        except ProofRefused as refused:
+            return self._responses.unproven(self._request_id(scope), refused)
         except MissingToken:
             return self._responses.unauthenticated(self._request_id(scope), "", "")
         except UnknownKey as unknown:
@@ -151,11 +166,25 @@ class GatewayServer:
         except UnknownKey:
             return await self._verifier.verify(token)
 
-    def _check_scheme(self, holder: TokenHolder, *, dpop: bool) -> None:
-        if dpop and not self._takes_dpop:
+    def _check_binding(self, way: str, scope: Scope, holder: TokenHolder, token: bytes, *, dpop: bool) -> None:
+        """Raise InvalidToken unless the call has everything that its token is bound to, as far as we check that."""
+        if dpop and self._dpop == "refuse":
             raise InvalidToken("the scheme DPoP is not accepted here; present the token as Bearer")
-        if holder.dpop_bound and not dpop:
+        bound, verifies = holder.bound_to, self._dpop == "verify"
+        if bound.jkt and not dpop and not verifies:
             raise InvalidToken("the token is bound to a key and may not be presented as Bearer")
+        checked = TokenBinding(bound.jkt if verifies else "", bound.x5t if self._verifies_certificates else "")
+        shown = shown_proof(way, scope, dpop=dpop and verifies)
+        if checked == UNBOUND and not shown.is_dpop:
+            return
+        proofs = self._dependencies.proofs
+        certificate = proofs.certificate_of(scope["headers"], (scope.get("client") or ("",))[0])
+        try:
+            proofs.check(checked, token, shown._replace(certificate=certificate))
+        except ProofRefused as refused:
+            agent = holder.access_request
+            self._dependencies.proof_reports.report(way, agent.tenant, agent.issuer, agent.agent_id, refused)
+            raise
 
     def _allowed_response(self, decided: AccessDecision) -> GatewayResponse:
         verdict = decided.verdict
@@ -167,7 +196,7 @@ class GatewayServer:
         self, way: str, scope: Scope, holder: TokenHolder, decided: AccessDecision, method: str
     ) -> GatewayResponse:
         if way == "ext_authz":
-            called = call_target(single_header(scope, b"host"), scope["raw_path"][len(EXT_AUTHZ_PATH) :])
+            called = call_target(single_header(scope, b"host"), scope["raw_path"][len(EXT_AUTHZ_PREFIX) :])
         else:
             called = forwarded_target(scope)
         self._decider.record(decided, holder.access_request, way, "api.call", method, called)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
@@ -18,7 +18,9 @@ from starlette.types import Receive, Scope
 
 from ....ingest.errors import TrustwatchError
 from ....ingest.settings import Secret
+from ...events.proof_reports import ProofReports
 from ...http.auth.callers import ANY_NAME, SCOPE_DECIDE, AuthenticatedCaller
+from ...http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof, TokenBinding
 from ...http.auth.token_verification import MAX_TOKEN_BYTES, InvalidToken, UnknownKey, unverified_issuer
 from ...http.problems import problem_of
 from ...http.request_body import RequestBodyTooLong, read_request_body
@@ -36,6 +38,8 @@ from .gateway_protocol import (
 
 INTROSPECTION_ROUTE = "introspection"
 MAX_FORM_BYTES = 64 * 1024
+PROOF_FIELDS = ("dpop", "htm", "htu")
+"""Fields of a form that holds a DPoP proof: the proof, and method and URL of the call that it came with."""
 FORM_MEDIA_TYPE = b"application/x-www-form-urlencoded"
 BASIC_CHALLENGE: RawHeader = (b"www-authenticate", b'Basic realm="introspection"')
 
@@ -66,6 +70,8 @@ class IntrospectionEndpoint:
         issuers: verify tokens, or are asked.
         decider: asks the decision point.
         identify: the caller of a request by its access token; raises AuthenticationFailed.
+        proofs: judges proofs that are asked about together with their token.
+        proof_reports: told of those that fail.
     """
 
     def __init__(
@@ -74,11 +80,15 @@ class IntrospectionEndpoint:
         issuers: GatewayIssuers,
         decider: GatewayDecider,
         identify: IdentifyIntrospectionCaller,
+        proofs: ProofVerifier,
+        proof_reports: ProofReports,
     ) -> None:
         self._settings = settings
         self._issuers = issuers
         self._decider = decider
         self._identify = identify
+        self._proofs = proofs
+        self._proof_reports = proof_reports
         self._tenant_of = {
             issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers
         }
@@ -92,7 +102,10 @@ class IntrospectionEndpoint:
         try:
             tenants = await self._client_tenants(scope)
             form = await _read_form(scope, receive)
-            return None if form is None else await self._answer(_token_of_form(form), tenants)
+            if form is None:
+                return None
+            fields = _read_fields(form)
+            return await self._answer(_token_of_form(fields), tenants, _proof_of_form(fields))
         except IntrospectionClientRefused:
             return _json_gateway_response(401, {"error": "invalid_client"}, "unauthorized", BASIC_CHALLENGE)
         except UnreadableIntrospectionRequest as error:
@@ -126,7 +139,7 @@ class IntrospectionEndpoint:
             raise IntrospectionClientRefused("no such client, or another secret")
         return client
 
-    async def _answer(self, token: bytes, tenants: Collection[str]) -> GatewayResponse:
+    async def _answer(self, token: bytes, tenants: Collection[str], shown: ShownProof | None) -> GatewayResponse:
         try:
             holder = await self._token_holder(token, tenants)
         except InvalidToken:
@@ -134,14 +147,28 @@ class IntrospectionEndpoint:
         question = holder.access_request
         if question.tenant not in tenants and ANY_NAME not in tenants:
             return INACTIVE_RESPONSE
+        if shown is not None and not self._is_proven(holder, token, shown):
+            return INACTIVE_RESPONSE
         decided = self._decider.decide_introspection(holder, token, INTROSPECTION_ROUTE)
         self._decider.record(decided, question, INTROSPECTION_ROUTE, "token.introspect", "introspect", "")
         if not decided.verdict.allow:
             return INACTIVE_RESPONSE._replace(kind="denied")
         members: dict[str, Any] = {**narrow_scope_claims(holder.decode_claims(), decided.verdict), "active": True}
+        if holder.bound_to.jkt:
+            members["token_type"] = "DPoP"  # noqa: S105 - a word of RFC 9449
         if self._settings.risk_claims and decided.verdict.policy_version:
             members |= decided.risk_claims()
         return _json_gateway_response(200, members, "active")
+
+    def _is_proven(self, holder: TokenHolder, token: bytes, shown: ShownProof) -> bool:
+        """True if the proof that a gateway hands on is the one that the token is bound to."""
+        try:
+            self._proofs.check(TokenBinding(holder.bound_to.jkt), token, shown)
+        except ProofRefused as refused:
+            agent = holder.access_request
+            self._proof_reports.report(INTROSPECTION_ROUTE, agent.tenant, agent.issuer, agent.agent_id, refused)
+            return False
+        return True
 
     async def _token_holder(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
         """Return the holder of a token. Raises InvalidToken, IntrospectionUnreachable."""
@@ -202,16 +229,34 @@ async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
         raise UnreadableIntrospectionRequest(f"the body may have {MAX_FORM_BYTES} bytes") from None
 
 
-def _token_of_form(form: bytes) -> bytes:
-    """The only `token` of a form. Raises UnreadableIntrospectionRequest."""
+def _read_fields(form: bytes) -> dict[str, list[str]]:
+    """Fields of a form. Raises UnreadableIntrospectionRequest."""
     try:
-        fields = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
+        return parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
     except ValueError:
         raise UnreadableIntrospectionRequest("the body is no form") from None
-    tokens: Iterable[str] = fields.get("token", ())
-    if len(list(tokens)) != 1 or not fields["token"][0]:
+
+
+def _token_of_form(fields: Mapping[str, list[str]]) -> bytes:
+    """The only `token` of a form. Raises UnreadableIntrospectionRequest."""
+    tokens = fields.get("token", ())
+    if len(tokens) != 1 or not tokens[0]:
         raise UnreadableIntrospectionRequest("the form must have one `token`")
-    return fields["token"][0].encode()
+    return tokens[0].encode()
+
+
+def _proof_of_form(fields: Mapping[str, list[str]]) -> ShownProof | None:
+    """The proof that a form holds beside the token, with the call that it is for; None = it holds none.
+
+    Not of RFC 7662: for gateways that verify no DPoP themselves. Raises UnreadableIntrospectionRequest.
+    """
+    given = [fields.get(name, []) for name in PROOF_FIELDS]
+    if not any(given):
+        return None
+    if any(len(values) != 1 for values in given):
+        raise UnreadableIntrospectionRequest(f"the form must have {', '.join(PROOF_FIELDS)} once each, or none of them")
+    proof, method, url = (values[0] for values in given)
+    return ShownProof(True, (proof.encode(),), method, url)
 
 
 def _json_gateway_response(status: int, content: dict[str, Any], kind: str, *more: RawHeader) -> GatewayResponse:

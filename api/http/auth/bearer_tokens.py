@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from cachetools import FIFOCache
 
@@ -100,7 +100,14 @@ class TokenCache(Generic[CachedCaller]):
 BoundCaller = TypeVar("BoundCaller")
 
 
-def bearer_token(authorization: bytes | None) -> bytes:
+class PresentedToken(NamedTuple):
+    """A token as it was presented: under `Bearer`, or under `DPoP` (RFC 9449)."""
+
+    token: bytes
+    is_dpop: bool
+
+
+def presented_token(authorization: bytes | None) -> PresentedToken:
     """The token of an Authorization header as it came in.
 
     Raises:
@@ -110,12 +117,17 @@ def bearer_token(authorization: bytes | None) -> bytes:
     if authorization is None:
         raise MissingToken("the request has no bearer token")
     scheme, _, token = authorization.partition(b" ")
-    if scheme and scheme.lower() != b"bearer":
+    scheme = scheme.lower()
+    if scheme and scheme not in (b"bearer", b"dpop"):
         raise MissingToken("the request has no bearer token")
     token = token.strip(b" ")
     if not token or b" " in token:
         raise BadAuthorization("the Authorization header is no bearer credential")
-    return token
+    return PresentedToken(token, scheme == b"dpop")
+
+
+ProofCheck = Callable[[BoundCaller, PresentedToken, MutableMapping[str, Any]], None]
+"""Raises ProofRefused unless a request (its ASGI scope) proves what the token of its caller is bound to."""
 
 
 class TokenVerifier(Generic[BoundCaller]):
@@ -142,6 +154,8 @@ class TokenVerifier(Generic[BoundCaller]):
         self._bind = bind
         self._rules = rules
         self._clock = clock
+        self.check_proof: ProofCheck[BoundCaller] | None = None
+        """Checks the proof that a bound token comes with; None = bound tokens are refused."""
         self.cache: TokenCache[BoundCaller] = TokenCache(rules.cached_tokens, rules.refused_tokens, rules.refused_s)
         jwks.on_change(self.cache.forget_issuer)
 

@@ -19,6 +19,7 @@ from ....ingest.formats.raw_records import FormatParser
 from ....scoring.store.read_scope import ReadScope
 from ...settings.access_settings import CallerSettings
 from ...settings.event_source_settings import SELF, EventSourceSettings
+from .proof_of_possession import UNBOUND, TokenBinding, read_binding
 from .token_verification import TokenClaims
 
 SCOPE_SCORE_READ: Final = "trust.score:read"
@@ -210,11 +211,18 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
     scopes: frozenset[str]
     exp: float
     binding: SourceBinding
+    bound_to: TokenBinding = UNBOUND
+    """The key or certificate that each request has to prove."""
 
     @property
     def name(self) -> str:
         """Name in the settings; "" where it has no entry there."""
         return self.binding.name
+
+    @property
+    def audience(self) -> str:
+        """`aud` of what is signed for it: the client that it is to its issuer."""
+        return self.client_id or self.subject
 
     @property
     def recorded_name(self) -> str:
@@ -279,7 +287,7 @@ class CallerDirectory:
                 self._bindings[issuer, caller.client_id, caller.subject] = binding_of_caller(caller, issuer)
 
     def resolve(self, claims: TokenClaims) -> AuthenticatedCaller:
-        """The caller that a verified token stands for; without an entry it is bound to nothing."""
+        """The caller that a verified token stands for; without an entry it speaks for nobody. Raises InvalidToken."""
         client, subject = claims.client_id or None, claims.subject
         bindings = (
             self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
@@ -291,6 +299,7 @@ class CallerDirectory:
             scopes=claims.scopes,
             exp=claims.exp,
             binding=next((binding for binding in bindings if binding is not None), NO_BINDING),
+            bound_to=read_binding(claims.members),
         )
 
 

@@ -1,4 +1,4 @@
-"""Keys of the transmitter of security event tokens (SETs): RSA, published before they sign and after they did.
+"""Keys of the transmitter of security event tokens (SETs) and of signed answers: RSA, published before and after use.
 
 The state of the rotation is in the names of the files, which say when a key was made, so every process that reads the
 folder comes to the same answer:
@@ -74,10 +74,13 @@ class SecurityEventKeys:
         self._read_at = float("-inf")
         self._sealing: AESGCM | None = None
 
-    def sign(self, claims: dict[str, Any]) -> str:
-        """A SET with these claims, as a compact JWS. Raises ConfigError: a key can not be read or made."""
+    def sign(self, claims: dict[str, Any], token_type: str = SET_TYPE) -> str:
+        """A SET with these claims, or another token of that type, as a compact JWS.
+
+        Raises ConfigError: a key can not be read or made.
+        """
         signer = self._signer()
-        return jwt.encode(claims, signer.key, algorithm="RS256", headers={"typ": SET_TYPE, "kid": signer.kid})
+        return jwt.encode(claims, signer.key, algorithm="RS256", headers={"typ": token_type, "kid": signer.kid})
 
     def jwks(self) -> bytes:
         """All keys by which SETs may have been signed, or will be soon, as a JWK set. Raises ConfigError."""

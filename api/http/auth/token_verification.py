@@ -161,7 +161,7 @@ def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
     skipped: list[str] = []
     for index, member in enumerate(members):
         try:
-            usable = _usable_keys(member, algorithms)
+            usable = usable_keys(member, algorithms)
         except Exception as error:  # a member of any type in any place: PyJWT and cryptography expect texts
             skipped.append(f"#{index}: {type(error).__name__}")
             continue
@@ -170,7 +170,7 @@ def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
     return KeySet(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest(), skipped)
 
 
-def _usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.PyJWK]]:
+def usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.PyJWK]]:
     """Keys of one member of a set; raises where something in it has a wrong type or is no key."""
     if not isinstance(member, dict) or not isinstance(member.get("kid", ""), str):
         raise TypeError

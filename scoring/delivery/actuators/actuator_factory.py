@@ -59,9 +59,10 @@ class ActuatorFactory:
         return HydraActuator(api, settings.default_lifetime_s or HYDRA_DEFAULT_LIFETIME_S)
 
     def _admin_api(self, settings: ActuatorSettings, url: str) -> AdminApi:
-        return AdminApi(self._http, url, self._request_authenticator(settings.auth), self._now_ms)
+        return AdminApi(self._http, url, self.request_authenticator(settings.auth), self._now_ms)
 
-    def _request_authenticator(self, auth: ActuatorAuthSettings | None) -> RequestAuthenticator:
+    def request_authenticator(self, auth: ActuatorAuthSettings | None) -> RequestAuthenticator:
+        """Headers of requests to a server, as its settings say. Raises ConfigError: a key can not be used."""
         if auth is None:
             return NoAuthenticator()
         if auth.bearer is not None:

@@ -1,7 +1,8 @@
 """Detection Findings of the Open Cybersecurity Schema Framework, for SIEMs and data lakes.
 
-Only members that OCSF 1.5 to 1.8 have alike are used. The framework has no object for an agent of AI yet, so the agent
-is a resource of type `ai_agent`.
+Only members that OCSF 1.5 to 1.8 have alike are used. The object `ai_agent` comes with 1.9, which is not released: a
+finding that had it would be refused by whoever validates by a released version. So the agent is a resource of type
+`ai_agent`, and the object stands, as 1.9 has it, among the members that the framework has no place for (`unmapped`).
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ def render_ocsf(alert: AlertContent) -> dict[str, Any]:
         "is_alert": alert.needs_attention and alert.kind != "test",
         "metadata": _metadata(alert),
         "finding_info": _finding(alert, at_ms),
-        "unmapped": {name: value for name, value in alert.data.items() if name not in _MAPPED_MEMBERS},
+        "unmapped": {
+            **{name: value for name, value in alert.data.items() if name not in _MAPPED_MEMBERS},
+            **_ai_agent(alert),
+        },
     }
     if alert.kind == "test":
         body["comment"] = "; ".join(alert.reasons)
@@ -133,6 +137,12 @@ def _agent_members(alert: AlertContent) -> dict[str, Any]:
     listed = reasons if isinstance(reasons, list) else []
     evidences = [{"data": dict(reason)} for reason in listed if isinstance(reason, Mapping) and reason]
     return about | ({"evidences": evidences} if evidences else {})
+
+
+def _ai_agent(alert: AlertContent) -> dict[str, Any]:
+    """The agent as the object `ai_agent` of OCSF 1.9; its framework is not known to us."""
+    agent = text_or_empty(alert.data.get("agent_id"))
+    return {"ai_agent": {"uid": agent, "name": agent, **_enum_members("type", (0, "Unknown"), "type")}} if agent else {}
 
 
 def _agent_resource(alert: AlertContent, agent: str) -> dict[str, Any]:

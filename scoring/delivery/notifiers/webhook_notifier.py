@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -14,8 +15,13 @@ from ....ingest.settings import reveal
 from ...store.outbox_store import LeasedDelivery
 from ..delivery_target import DeliveryResult
 from ..retry_after import parse_retry_after
-from .alert_formats import SIGNED_FORMATS, render_alert
+from .alert_formats import SIGNED_FORMATS, RenderedAlert, render_alert
 from .webhook_target import WebhookTarget
+
+AlertSigner = Callable[[str, bytes, str], bytes]
+"""Makes a JWT for a target, by its name, of an alert (JSON) with that id."""
+
+JWT_CONTENT_TYPE = "application/jwt"
 
 MAX_ERROR_CHARS = 200
 """Most characters of an answer that are kept and logged: it is the target's text, not ours."""
@@ -63,11 +69,13 @@ class WebhookNotifier:
     Args:
         client: from `make_webhook_client`; the caller closes it.
         clock: UTC milliseconds; each attempt is signed for its own time, receivers refuse old ones.
+        sign: makes a JWT of an alert, for targets that want that; None = there are no keys.
     """
 
-    def __init__(self, client: httpx2.AsyncClient, clock: Callable[[], int]) -> None:
+    def __init__(self, client: httpx2.AsyncClient, clock: Callable[[], int], sign: AlertSigner | None = None) -> None:
         self._client = client
         self._clock = clock
+        self._sign = sign
 
     async def deliver(self, row: LeasedDelivery, target: WebhookTarget) -> DeliveryResult:
         """Post once. 2xx is delivered; `classify_response` says what any other answer means; no connection is retried.
@@ -77,6 +85,11 @@ class WebhookNotifier:
         rendered = render_alert(row.row.payload, target.format, row.suppressed_before, reveal(target.routing_key))
         if rendered is None:
             return DeliveryResult("skipped", f"a fall that stays at medium or above is nothing to {target.format}")
+        if target.signed:
+            if self._sign is None:
+                return DeliveryResult("retry", "signed alerts need `shared_signals.enabled`")
+            token = await asyncio.to_thread(self._sign, target.name, rendered.body, row.row.key)
+            rendered = RenderedAlert(token, JWT_CONTENT_TYPE)
         headers = {"content-type": rendered.content_type}
         if target.format in SIGNED_FORMATS:
             headers |= sign_headers(row.row.key, rendered.body, target.secrets, self._clock())

@@ -44,8 +44,17 @@ class WebhookTarget(SettingsPart, frozen=True):
     ] = ("medium", "high", "critical")
     timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=MAX_TIMEOUT_S)] = 10.0
     allow_http: Annotated[bool, setting("accept an http `url`; only to loopback")] = False
+    signed: Annotated[
+        bool,
+        setting(
+            "alerts come as JWTs (`application/jwt`, claim `alert`) that anybody can verify by `/ssf/jwks.json`; for "
+            "`cloudevents` and `ocsf`, where `shared_signals.enabled`"
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
+        if self.signed and self.format not in SIGNED_FORMATS:
+            raise ValueError(f"`signed` means nothing in format `{self.format}`; leave it out")
         check_url(self.url.reveal(), "`url`", loopback_http=self.allow_http)
         self._check_presence("secret", self.secret, needed=self.format in SIGNED_FORMATS)
         self._check_presence("routing_key", self.routing_key, needed=self.format == "pagerduty")

@@ -10,7 +10,12 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Engine, text
 
-JOB_LOCK_KEYS = {"keeper": 0x7457_0004, "erasures": 0x7457_0005, "transmitter": 0x7457_0006}
+JOB_LOCK_KEYS = {
+    "keeper": 0x7457_0004,
+    "erasures": 0x7457_0005,
+    "transmitter": 0x7457_0006,
+    "signal poller": 0x7457_0007,
+}
 """Keys beside those of transactions (postgresql.py, weekly_tables.py)."""
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 _BACKEND_PID = text("SELECT pg_backend_pid()")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
-from trustwatch.api.settings.access_settings import CallerSettings
+from trustwatch.api.settings.access_settings import CallerSettings, ProofSettings
+from trustwatch.api.settings.enforcement_settings import GatewaySettings
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
+from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
+from trustwatch.ingest.settings import Secret
 
 
 @pytest.mark.parametrize(
@@ -56,3 +62,46 @@ def test_audiences_are_those_of_callers() -> None:
     caller = CallerSettings(name="soc", client_id="soc", tenants=("acme",), issuers=("*",))
     with pytest.raises(ValueError, match="'sox'"):
         Settings(callers=(caller,), shared_signals=SharedSignalsSettings(audiences={"sox": "https://soc.example"}))
+
+
+TRANSMITTER: dict[str, Any] = {
+    "name": "idp",
+    "issuer": "https://idp.example",
+    "audiences": ("us",),
+    "tenants": ("acme",),
+    "jwks_uri": "https://idp.example/jwks",
+    "push_secret": Secret("a-secret-of-many-characters"),
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"push_secret": None}, "a `push_secret`, a `poll_url` or both"),
+        ({"push_secret": Secret("short")}, "at least 16 printable"),
+        ({"poll_url": "http://idp.example/poll"}, "`poll_url` must be an https URL"),
+        ({"jwks_uri": None}, "either `jwks_uri` or `jwks_file`"),
+    ],
+)
+def test_transmitters_that_can_not_be(given: dict[str, Any], why: str) -> None:
+    """Neither without a way in, by a guessable secret or in clear, nor without keys."""
+    with pytest.raises(ValueError, match=re.escape(why)):
+        SignalTransmitterSettings(**(TRANSMITTER | given))
+
+
+def test_transmitters_have_names_and_issuers_of_their_own() -> None:
+    """And none is we ourselves: what we said would come back as said by others."""
+    one = SignalTransmitterSettings(**TRANSMITTER)
+    for other in ({"name": "other"}, {"issuer": "https://other.example"}):
+        with pytest.raises(ValueError, match="names and issuers of their own"):
+            SharedSignalsSettings(transmitters=(one, SignalTransmitterSettings(**(TRANSMITTER | other))))
+    with pytest.raises(ValueError, match="our own `issuer`"):
+        SharedSignalsSettings(issuer="https://idp.example", transmitters=(one,))
+
+
+def test_proofs_that_can_not_be_checked() -> None:
+    """Certificates without a header to look at; networks that are none."""
+    with pytest.raises(ValueError, match="certificate_header"):
+        Settings(gateway=GatewaySettings(mtls="verify"))
+    with pytest.raises(ValueError, match="is no network"):
+        ProofSettings(trusted_proxies=("proxy.example",))

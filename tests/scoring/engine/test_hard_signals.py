@@ -39,6 +39,18 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
         [*CALM, {"delegation": [f"a{n}" for n in range(6)]}],
         [*CALM, {"delegation": [f"a{n}" for n in range(5)]}],
     ),
+    "reported_compromise": (
+        [*CALM, {"type": "signal.hard", "action": "workload-compromised"}],
+        [*CALM, {"type": "signal.note", "action": "workload-compromised"}],
+    ),
+    "failed_proof": (
+        [*CALM, {"type": "signal.proof", "action": "proof-of-another-key"}],
+        [*CALM, {"type": "signal.note", "action": "proof-expired"}],
+    ),
+    "reported_evidence": (
+        [*CALM, {"type": "signal.evidence", "action": "session-revoked"}],
+        [*CALM, {"type": "signal.change", "action": "workload-baseline-changed"}],
+    ),
 }
 
 

@@ -334,9 +334,22 @@ def test_own_denials_are_no_behaviour() -> None:
     agent = One()
     agent.event(T0, signal=2.0)
     before = agent.state[0].copy()
-    agent.event(T0, p=1e-6, signal=9.0, skip=True)
+    agent.event(T0, p=1e-6, skip=True)
     assert agent.state[0] == before
     assert agent.out[0, risk.GAIN] == 0.0
+
+
+def test_signals_count_where_there_is_no_behaviour() -> None:
+    """What others say of an agent adds its weight; its p-value says nothing, and the agent is known no better by it."""
+    agent = One()
+    agent.event(T0, signal=2.0)
+    before = agent.state[0].copy()
+    agent.event(T0, p=1e-6, signal=3.0, skip=True)
+    assert agent.out[0, risk.GAIN] == 3.0
+    assert agent.state[0]["statistic"][risk.COMPROMISE] == max(before["statistic"][risk.COMPROMISE], 0.0) + 3.0
+    assert (agent["confidence"], agent["events"]) == (before["confidence"], before["events"])
+    agent.event(T0, signal=1_000.0, skip=True)
+    assert agent["level"] == 4
 
 
 def test_confidence_decides_between_unknown_and_low() -> None:

@@ -22,7 +22,12 @@ from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
 from trustwatch.api.service.slices import SLICES
-from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
+from trustwatch.api.settings.access_settings import (
+    CallerSettings,
+    IssuerSettings,
+    ProofSettings,
+    VerificationSettings,
+)
 from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.identities import IdentityHasher
@@ -84,14 +89,26 @@ class GatewayTestbed:
     """The application, and what it stands on."""
 
     def __init__(
-        self, folder: Path, database: Path, gateway: GatewaySettings, issuer: Issuer, book: PolicyBook
+        self,
+        folder: Path,
+        database: Path,
+        gateway: GatewaySettings,
+        issuer: Issuer,
+        book: PolicyBook,
+        proofs: ProofSettings,
     ) -> None:
         self.now = NOW
         self.issuer = issuer
         self.runner = asyncio.Runner()
         self.key = LocalSigningKey.open(folder)
         own = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
-        self.settings = Settings(data_dir=folder, issuers=(own,), callers=CALLERS, gateway=gateway)
+        self.settings = Settings(
+            data_dir=folder,
+            issuers=(own,),
+            callers=CALLERS,
+            gateway=gateway,
+            verification=VerificationSettings(proofs=proofs),
+        )
         self.event_log = EventLog(folder / "log")
         self.store = open_store(sqlite_url(database))
         self.view, self.status, self.policy = RiskView(), PipelineStatus(), LivePolicy(book)
@@ -252,14 +269,19 @@ def new_desk(tmp_path: Path, database: Path, issuer: Issuer) -> Iterator[Callabl
     desks: list[GatewayTestbed] = []
 
     def make(
-        *issuers: GatewayIssuerSettings, mode: str = "enforce", table: Any = None, none: bool = False, **gateway: Any
+        *issuers: GatewayIssuerSettings,
+        mode: str = "enforce",
+        table: Any = None,
+        none: bool = False,
+        proofs: ProofSettings = ProofSettings(),  # noqa: B008
+        **gateway: Any,
     ) -> GatewayTestbed:
         folder = tmp_path / str(len(desks))
         folder.mkdir()
         shutil.copyfile(database, folder / "trustwatch.db")
         given = GatewaySettings(issuers=() if none else issuers or (issuer.settings(),), **gateway)
         book = PolicyBook(PolicyTable(table, version="7"), modes={"acme": mode})  # type: ignore[dict-item]
-        desks.append(GatewayTestbed(folder, folder / "trustwatch.db", given, issuer, book))
+        desks.append(GatewayTestbed(folder, folder / "trustwatch.db", given, issuer, book, proofs))
         return desks[-1]
 
     yield make

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.http.auth.bearer_tokens import TokenCache, TokenVerifier, bearer_token
+from trustwatch.api.http.auth.bearer_tokens import TokenCache, TokenVerifier, presented_token
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from trustwatch.api.settings.access_settings import IssuerSettings, VerificationSettings
@@ -434,7 +434,7 @@ def test_the_least_recently_used_token_goes_first() -> None:
 @pytest.mark.parametrize("header", [b"Bearer abc", b"bearer abc", b"BEARER   abc "])
 def test_bearer_header(header: bytes) -> None:
     """The scheme is compared without case (RFC 9110)."""
-    assert bearer_token(header) == b"abc"
+    assert presented_token(header).token == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -451,4 +451,4 @@ def test_bearer_header(header: bytes) -> None:
 def test_other_authorization_headers(header: bytes | None, error: type[Exception]) -> None:
     """No header and another scheme are no bearer token; an empty one, or one without exactly one token, is an error."""
     with pytest.raises(error):
-        bearer_token(header)
+        presented_token(header)

@@ -248,11 +248,13 @@ def test_the_validator_bites() -> None:
 @given(names)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_ocsf_is_valid_for_any_name(name: str) -> None:
-    """The agent is a resource of kind `ai_agent` whose uid is the id exactly."""
+    """The agent is a resource of kind `ai_agent`, and the object of OCSF 1.9, whose uid is the id exactly."""
     finding = body(about(name), "ocsf")
 
     assert faults(finding) == []
     assert [(one["type"], one["uid"]) for one in finding["resources"]] == [("ai_agent", name)]
+    agent = {"uid": name, "name": name, "type_id": 0, "type": "Unknown"}
+    assert finding["unmapped"]["ai_agent"] == agent
     assert finding["observables"][0]["value"] == name
 
 

@@ -1,0 +1,65 @@
+"""Failed proofs of possession as audit events: a token in other hands says something of its agent.
+
+An event of the same failure of the same agent is written once a minute: whoever shows wrong proofs all day long fills
+neither the log nor the agent's evidence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from cachetools import FIFOCache
+
+from ...ingest.timestamps import format_rfc3339
+from ..http.auth.callers import OWN_SOURCE_PREFIX
+from ..http.auth.proof_of_possession import ProofRefused
+
+QUIET_S: Final = 60.0
+MAX_REMEMBERED: Final = 10_000
+_EVENT_TYPES: Final = {"proof": "signal.proof", "evidence": "signal.evidence"}
+
+
+class ProofReports:
+    """Tells of failed proofs.
+
+    Args:
+        enqueue: takes an audit event; never waits.
+        now_ms: UTC milliseconds.
+
+    Attributes:
+        counts: failed proofs, by way and failure.
+    """
+
+    def __init__(self, enqueue: Callable[[dict[str, Any]], object], now_ms: Callable[[], int]) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._enqueue = enqueue
+        self._now_ms = now_ms
+        self._told: FIFOCache[tuple[str, ...], int] = FIFOCache(MAX_REMEMBERED)
+
+    def report(self, via: str, tenant: str, issuer: str, agent_id: str, refused: ProofRefused) -> None:
+        """Count a failure, and write what it says of the agent; "" as *tenant* = whose agent it is is not known.
+
+        Args:
+            via: the way on which it was shown; the event's source is `urn:trustwatch:` + via.
+        """
+        self.counts[via, refused.action] += 1
+        if not refused.report or not tenant:
+            return
+        key, now = (tenant, issuer, agent_id, refused.action), self._now_ms()
+        if now - self._told.get(key, -(10**15)) < QUIET_S * 1000:
+            return
+        self._told[key] = now
+        event: dict[str, Any] = {
+            "time": format_rfc3339(now),
+            "source": OWN_SOURCE_PREFIX + via,
+            "type": _EVENT_TYPES[refused.report],
+            "tenant": tenant,
+            "agent": {"id": agent_id, "issuer": issuer or None},
+            "action": refused.action,
+            "outcome": "denied",
+        }
+        if refused.thumbprint:
+            event["credential"] = {"thumbprint": refused.thumbprint}
+        self._enqueue(event)

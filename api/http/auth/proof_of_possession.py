@@ -1,0 +1,406 @@
+"""Proof of possession: tokens that are bound to a key (DPoP, RFC 9449) or to a certificate (mTLS, RFC 8705).
+
+A bound token is worth nothing without its proof. Where the token is right and the proof is not, somebody else holds the
+token: that says something of its agent, and is reported (`ProofRefused.report`) beside the refusal.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import re
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import jwt
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ...settings.access_settings import ProofSettings
+from .token_verification import InvalidToken, usable_keys
+
+DPOP_TYPE: Final = "dpop+jwt"
+DPOP_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA")
+MAX_PROOF_BYTES: Final = 8 * 1024
+MAX_JTI_LENGTH: Final = 1024
+MAX_THUMBPRINT_LENGTH: Final = 256
+MAX_CERTIFICATE_BYTES: Final = 32 * 1024
+FUTURE_S: Final = 5.0
+"""Lead of a client's clock that is forgiven, s."""
+
+Report = Literal["", "evidence", "proof"]
+"""What a failure says of the agent: nothing (a clock, a nonce), a sign, or that somebody else has its token."""
+
+_REQUIRED: Final = ["jti", "htm", "htu", "iat", "ath"]
+
+
+class TokenBinding(NamedTuple):
+    """What a token is bound to (`cnf`, RFC 7800); "" = not so.
+
+    Attributes:
+        jkt: thumbprint of a key (RFC 7638).
+        x5t: SHA-256 of a certificate, base64url.
+    """
+
+    jkt: str = ""
+    x5t: str = ""
+
+
+UNBOUND: Final = TokenBinding()
+
+
+def read_binding(members: Mapping[str, Any]) -> TokenBinding:
+    """What a token with these claims is bound to. Raises InvalidToken where that can not be read."""
+    confirmation = members.get("cnf")
+    if confirmation is None:
+        return UNBOUND
+    if not isinstance(confirmation, dict):
+        raise InvalidToken("the token is bound to something that is not understood (cnf)")
+    named = {name: confirmation[name] for name in ("jkt", "x5t#S256") if name in confirmation}
+    if not all(isinstance(value, str) and 0 < len(value) <= MAX_THUMBPRINT_LENGTH for value in named.values()):
+        raise InvalidToken("the token is bound to something that is not understood (cnf)")
+    return TokenBinding(named.get("jkt", ""), named.get("x5t#S256", "")) if named else UNBOUND
+
+
+class ProofRefused(InvalidToken):
+    """A bound token came without its proof.
+
+    Attributes:
+        action: name of the failure, `action` of its audit event.
+        report: what it says of the agent.
+        thumbprint: of the key or certificate that was shown; "" = none was.
+        nonce: that the client is to use; "" = none.
+        scheme: `DPoP`, or `Bearer` where the token is bound to a certificate.
+    """
+
+    code = "invalid_dpop_proof"
+
+    def __init__(self, action: str, report: Report, sentence: str, thumbprint: str = "", scheme: str = "DPoP") -> None:
+        super().__init__(sentence, lasting=False)
+        self.action = action
+        self.report = report
+        self.thumbprint = thumbprint
+        self.nonce = ""
+        self.scheme = scheme
+
+    @property
+    def error(self) -> str:
+        """`error` of the challenge."""
+        return self.code if self.scheme == "DPoP" else InvalidToken.code
+
+
+class NonceRequired(ProofRefused):
+    """The proof has none of our nonces, or an old one: with the one of the answer it is right."""
+
+    code = "use_dpop_nonce"
+
+    def __init__(self) -> None:
+        super().__init__("proof-without-nonce", "", "the proof must have the nonce of this answer")
+
+
+class ShownProof(NamedTuple):
+    """What a request shows beside its token.
+
+    Attributes:
+        is_dpop: whether the token came under the scheme `DPoP`.
+        proofs: values of its `DPoP` headers.
+        method, url: of the call; "" = not known.
+        certificate: SHA-256 of the client's certificate, base64url; "" = none is known.
+    """
+
+    is_dpop: bool
+    proofs: tuple[bytes, ...]
+    method: str
+    url: str
+    certificate: str = ""
+
+
+class ProofWindow:
+    """Identifiers of proofs that were shown lately, so that none is taken twice.
+
+    Bounded: where there are too many, the oldest are forgotten, and proofs as old as those are refused from then on. So
+    no proof is ever taken twice; under that load clients have less time to show theirs.
+
+    Args:
+        max_age_s: for how long a proof may be shown.
+        most: identifiers that are remembered.
+    """
+
+    def __init__(self, max_age_s: float, most: int) -> None:
+        self._max_age_s = max_age_s
+        self._most = most
+        self._by_second: dict[int, set[bytes]] = {}
+        self._count = 0
+        self.floor = -1
+        """Second of `iat` up to which every proof is refused."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, digest: bytes, iat: float, now: float) -> bool:
+        """Remember a proof; False = it was shown before, or is as old as some that were forgotten."""
+        second = int(iat)
+        if second <= self.floor:
+            return False
+        self._forget(int(now - self._max_age_s) - 1)
+        shown = self._by_second.setdefault(second, set())
+        if digest in shown:
+            return False
+        shown.add(digest)
+        self._count += 1
+        while self._count > self._most and len(self._by_second) > 1:
+            self.floor = max(self.floor, min(self._by_second))
+            self._drop(self.floor)
+        return True
+
+    def _forget(self, before: int) -> None:
+        for second in [second for second in self._by_second if second < before]:
+            self._drop(second)
+
+    def _drop(self, second: int) -> None:
+        self._count -= len(self._by_second.pop(second))
+
+
+class NonceIssuer:
+    """Nonces that any process with the same key takes, and that are stored nowhere.
+
+    Args:
+        key: of the deployment, or of this process.
+        lifetime_s: how long a nonce is taken at least.
+    """
+
+    _TIME = struct.Struct(">Q")
+    _MAC_BYTES = 16
+
+    def __init__(self, key: bytes, lifetime_s: float) -> None:
+        self._key = key
+        self._lifetime_s = lifetime_s
+
+    def current(self, now: float) -> str:
+        """The nonce of *now*."""
+        return self._nonce(int(now // self._lifetime_s))
+
+    def accepts(self, nonce: object, now: float) -> bool:
+        """True if *nonce* is that of this period or of the one before."""
+        period = int(now // self._lifetime_s)
+        given = nonce.encode(errors="replace") if isinstance(nonce, str) else b""
+        fitting = [hmac.compare_digest(self._nonce(period - back).encode(), given) for back in (0, 1)]
+        return any(fitting)
+
+    def _nonce(self, period: int) -> str:
+        packed = self._TIME.pack(period)
+        mac = hmac.new(self._key, b"dpop-nonce" + packed, hashlib.sha256).digest()[: self._MAC_BYTES]
+        return _base64url(packed + mac)
+
+
+class ProofVerifier:
+    """Checks what bound tokens are shown with. For one event loop.
+
+    Args:
+        settings: windows, nonces, certificates.
+        clock: seconds since 1970.
+        nonce_key: of nonces.
+    """
+
+    def __init__(self, settings: ProofSettings, clock: Callable[[], float], nonce_key: bytes) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._nonces = NonceIssuer(nonce_key, settings.nonce_s) if settings.nonce else None
+        self.window = ProofWindow(settings.max_age_s, settings.max_remembered)
+        self._certificate_header = (settings.certificate_header or "").lower().encode()
+        self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
+
+    def check(self, binding: TokenBinding, token: bytes, shown: ShownProof) -> None:
+        """Raise ProofRefused unless a request shows everything that its token is bound to."""
+        if binding.x5t:
+            self._check_certificate(binding.x5t, shown.certificate)
+        if binding.jkt or shown.is_dpop:
+            try:
+                self._check_proof(binding.jkt, token, shown)
+            except ProofRefused as refused:
+                if self._nonces is not None:
+                    refused.nonce = self._nonces.current(self._clock())
+                raise
+
+    def _check_certificate(self, x5t: str, shown: str) -> None:
+        if not shown:
+            sentence = "the token is bound to a certificate, and none was shown with it"
+            raise ProofRefused("certificate-missing", "evidence", sentence, scheme="Bearer")
+        if not hmac.compare_digest(shown.encode(), x5t.encode()):
+            sentence = "the token is bound to another certificate"
+            raise ProofRefused("certificate-of-another", "proof", sentence, shown, scheme="Bearer")
+
+    def _check_proof(self, jkt: str, token: bytes, shown: ShownProof) -> None:
+        if not jkt:
+            raise ProofRefused("proof-unbound", "", "the token is not bound to a key; present it as Bearer")
+        if not shown.is_dpop:
+            sentence = "the token is bound to a key and may not be presented as Bearer"
+            raise ProofRefused("proof-missing", "evidence", sentence)
+        if len(shown.proofs) != 1:
+            raise ProofRefused("proof-missing", "evidence", "the request must have exactly one DPoP header")
+        claims, thumbprint = _read_proof(shown.proofs[0])
+        if not hmac.compare_digest(thumbprint.encode(), jkt.encode(errors="replace")):
+            raise ProofRefused("proof-of-another-key", "proof", "the proof is made with another key", thumbprint)
+        self._check_claims(claims, token, shown, thumbprint)
+
+    def _check_claims(self, claims: Mapping[str, Any], token: bytes, shown: ShownProof, thumbprint: str) -> None:
+        expected = _base64url(hashlib.sha256(token).digest())
+        if not isinstance(claims["ath"], str) or not hmac.compare_digest(
+            claims["ath"].encode(errors="replace"), expected.encode()
+        ):
+            raise ProofRefused("proof-of-another-token", "proof", "the proof is for another token", thumbprint)
+        if claims["htm"] != shown.method or not shown.url or normal_url(claims["htu"]) != normal_url(shown.url):
+            raise ProofRefused("proof-of-another-call", "evidence", "the proof is for another call", thumbprint)
+        now, iat = self._clock(), claims["iat"]
+        if isinstance(iat, bool) or not isinstance(iat, int | float) or not -1e12 < iat < 1e12:
+            raise ProofRefused("proof-malformed", "evidence", "the proof says no time (iat)", thumbprint)
+        if not now - self._settings.max_age_s <= iat <= now + FUTURE_S:
+            raise ProofRefused("proof-expired", "", "the proof is too old, or of the future (iat)", thumbprint)
+        if self._nonces is not None and not self._nonces.accepts(claims.get("nonce"), now):
+            raise NonceRequired
+        if int(iat) <= self.window.floor:
+            raise ProofRefused("proof-expired", "", "too many proofs are shown: make a new one (iat)", thumbprint)
+        digest = hashlib.blake2b(f"{thumbprint}\0{claims['jti']}".encode(errors="replace"), digest_size=16).digest()
+        if not self.window.add(digest, iat, now):
+            raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", thumbprint)
+
+    def certificate_of(self, headers: list[tuple[bytes, bytes]], peer: str) -> str:
+        """SHA-256 of the client's certificate, as the proxy in front of us tells it; "" = none that can be trusted.
+
+        Args:
+            headers: of the request.
+            peer: address from which the request came.
+        """
+        if not self._certificate_header:
+            return ""
+        values = [value for name, value in headers if name == self._certificate_header]
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return ""
+        if len(values) != 1 or not any(address in network for network in self._proxies):
+            return ""
+        return certificate_thumbprint(values[0])
+
+
+def _read_proof(proof: bytes) -> tuple[Mapping[str, Any], str]:
+    """Claims of a proof whose signature is right, and the thumbprint of its key. Raises ProofRefused."""
+    malformed = ProofRefused("proof-malformed", "evidence", "the proof is malformed")
+    if len(proof) > MAX_PROOF_BYTES:
+        raise malformed
+    try:
+        text = proof.decode("ascii")
+        header = jwt.get_unverified_header(text)
+        alg, jwk = header.get("alg"), header.get("jwk", {})
+        if header.get("typ") != DPOP_TYPE or "crit" in header or alg not in DPOP_ALGORITHMS:
+            raise malformed
+        usable = dict(usable_keys(jwk, DPOP_ALGORITHMS))
+        claims = jwt.decode(text, usable[alg], algorithms=[alg], options=_PROOF_OPTIONS)
+        thumbprint = key_thumbprint(jwk)
+    except ProofRefused:
+        raise
+    except Exception:  # anything may stand in a header that nobody vouches for: PyJWT and cryptography expect texts
+        raise malformed from None
+    jti = claims["jti"]
+    if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH or not isinstance(claims["htu"], str):
+        raise malformed
+    return claims, thumbprint
+
+
+_PROOF_OPTIONS: Final[Any] = {
+    "require": _REQUIRED,
+    "verify_aud": False,
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+_THUMBPRINT_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "EC": ("crv", "kty", "x", "y"),
+    "RSA": ("e", "kty", "n"),
+    "OKP": ("crv", "kty", "x"),
+}
+
+
+def key_thumbprint(jwk: Mapping[str, Any]) -> str:
+    """Thumbprint of a public key (RFC 7638). Raises KeyError where it is none that is known."""
+    members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
+    return _base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
+
+
+_PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def normal_url(url: str) -> str:
+    """A URL without query and fragment, in the normal form of RFC 3986; "" = it is none.
+
+    >>> normal_url("HTTPS://Api.Example:443/a%2db%2f?x=1")
+    'https://api.example/a-b%2F'
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
+    except ValueError:
+        return ""
+    if scheme not in _DEFAULT_PORTS or not host or "@" in parts.netloc:
+        return ""
+    shown = f"[{host}]" if ":" in host else host
+    authority = shown if port in (None, _DEFAULT_PORTS[scheme]) else f"{shown}:{port}"
+    return f"{scheme}://{authority}{_PERCENT.sub(_normal_percent, parts.path) or '/'}"
+
+
+def _normal_percent(match: re.Match[str]) -> str:
+    sign = chr(int(match[1], 16))
+    return sign if sign in _UNRESERVED else match[0].upper()
+
+
+def certificate_thumbprint(value: bytes) -> str:
+    """SHA-256, base64url, of the certificate in a proxy's header; "" = there is none that can be read.
+
+    Read are RFC 9440 (`:BASE64:`), PEM as NGINX escapes it (`$ssl_client_escaped_cert`), and Envoy's
+    `x-forwarded-client-cert` with one element (`Hash=…` or `Cert="…"`).
+    """
+    if len(value) > MAX_CERTIFICATE_BYTES:
+        return ""
+    try:
+        if value.startswith(b":") and value.endswith(b":"):
+            return _thumbprint(base64.b64decode(value[1:-1], validate=True))
+        if value.startswith(b"-----BEGIN"):
+            return _thumbprint(_pem_to_der(unquote_to_bytes(value)))
+        return _forwarded_thumbprint(value)
+    except (ValueError, binascii.Error):
+        return ""
+
+
+def _forwarded_thumbprint(value: bytes) -> str:
+    """Of Envoy's header; several elements are several proxies, of which only one saw the client."""
+    if b"," in value:
+        return ""
+    pairs = dict(part.partition(b"=")[::2] for part in value.split(b";"))
+    if (digest := pairs.get(b"Hash")) is not None:
+        raw = bytes.fromhex(digest.decode("ascii"))
+        return _base64url(raw) if len(raw) == hashlib.sha256().digest_size else ""
+    certificate = pairs.get(b"Cert", b"").strip(b'"')
+    return _thumbprint(_pem_to_der(unquote_to_bytes(certificate))) if certificate else ""
+
+
+def _pem_to_der(pem: bytes) -> bytes:
+    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+
+
+def _thumbprint(der: bytes) -> str:
+    x509.load_der_x509_certificate(der)  # raises ValueError where it is none
+    return _base64url(hashlib.sha256(der).digest())
+
+
+def _base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

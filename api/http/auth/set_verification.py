@@ -1,0 +1,144 @@
+"""Verification of received security event tokens (RFC 8417), and the error codes of RFC 8935 for those refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeGuard
+
+import jwt
+
+from ....ingest.errors import TrustwatchError
+from ...settings.access_settings import IssuerSettings
+from .security_event_keys import SET_TYPE
+from .token_verification import MAX_KEY_ID_LENGTH, InvalidToken, KeySet, unverified_issuer
+
+SetErrorCode = Literal[
+    "invalid_request",
+    "invalid_key",
+    "invalid_issuer",
+    "invalid_audience",
+    "authentication_failed",
+    "access_denied",
+]
+"""Errors of RFC 8935, section 2.4."""
+
+MAX_SET_BYTES: Final = 64 * 1024
+MAX_JTI_LENGTH: Final = 1024
+_MAX_TIME_S: Final = 1e12
+_REQUIRED: Final = ["iss", "iat", "jti", "aud", "events", "sub_id"]
+
+
+class SetRefused(TrustwatchError):
+    """A SET is not taken. The description holds nothing of it."""
+
+    code = "set_refused"
+
+    def __init__(self, err: SetErrorCode, description: str) -> None:
+        super().__init__(description)
+        self.err = err
+        self.description = description
+
+
+class SetKeyUnknown(SetRefused):
+    """No key that is held fits: a fetch may help."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid_key", "the SET is signed with a key that its issuer does not publish")
+
+
+def verify_security_event(
+    token: str, transmitter: IssuerSettings, keys: KeySet, now: float, leeway_s: float
+) -> dict[str, Any]:
+    """Claims of a SET with exactly one event.
+
+    Args:
+        token: compact JWS.
+        transmitter: its issuer, audiences, and algorithms.
+        keys: of the transmitter, as they are now.
+        now: seconds since 1970.
+        leeway_s: clock difference that is forgiven.
+
+    Raises:
+        SetKeyUnknown: no key fits the header.
+        SetRefused: anything else is wrong.
+    """
+    kid, alg = _check_header(token, transmitter)
+    _check_issuer(token, transmitter)
+    key = keys.find(kid, alg)
+    if key is None:
+        raise SetKeyUnknown
+    options: Any = {"require": _REQUIRED, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+    options["verify_sub"] = False
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=list(transmitter.algorithms),
+            audience=transmitter.audiences,
+            issuer=transmitter.issuer,
+            options=options,
+        )
+    except jwt.InvalidAudienceError:
+        raise SetRefused("invalid_audience", "the SET is meant for another audience") from None
+    except jwt.InvalidSignatureError:
+        raise SetRefused("invalid_key", "the signature of the SET is wrong") from None
+    except jwt.MissingRequiredClaimError as error:
+        if error.claim == "aud":
+            raise SetRefused("invalid_audience", "the SET names no audience") from None
+        raise SetRefused("invalid_request", f"the SET lacks the claim {error.claim}") from None
+    except (jwt.PyJWTError, RecursionError):
+        raise SetRefused("invalid_request", "the SET is malformed") from None
+    _check_claims(claims, now + leeway_s)
+    return claims
+
+
+def _check_header(token: str, transmitter: IssuerSettings) -> tuple[str | None, str]:
+    if token.count(".") == 4:
+        raise SetRefused("invalid_request", "encrypted SETs (JWE) are not read here; send a signed one")
+    try:
+        header = jwt.get_unverified_header(token)
+    except (jwt.PyJWTError, RecursionError):
+        raise SetRefused("invalid_request", "the body is no SET in compact form") from None
+    kid, alg, typ = header.get("kid"), header.get("alg"), header.get("typ")
+    if not isinstance(typ, str) or typ.lower().removeprefix("application/") != SET_TYPE:
+        raise SetRefused("invalid_request", f"the header `typ` of a SET is {SET_TYPE}")
+    if "crit" in header or "b64" in header:
+        raise SetRefused("invalid_request", "the SET uses an extension that is not understood (crit)")
+    if alg not in transmitter.algorithms:
+        raise SetRefused("invalid_key", "the signature algorithm of the SET is not accepted")
+    if kid is not None and (not isinstance(kid, str) or not 0 < len(kid) <= MAX_KEY_ID_LENGTH):
+        raise SetRefused("invalid_request", "the header `kid` of the SET is no key id")
+    return kid, alg
+
+
+def _check_issuer(token: str, transmitter: IssuerSettings) -> None:
+    """Before any key is looked for: the SET of another issuer is signed with a key that is not held."""
+    try:
+        issuer = unverified_issuer(token)
+    except (InvalidToken, RecursionError):
+        raise SetRefused("invalid_request", "the body is no SET in compact form") from None
+    if issuer != transmitter.issuer:
+        raise SetRefused("invalid_issuer", "the issuer of the SET is not the one expected here")
+
+
+def _check_claims(claims: Mapping[str, Any], latest: float) -> None:
+    jti, iat, events, sub_id = claims["jti"], claims["iat"], claims["events"], claims["sub_id"]
+    if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH or not _is_writable(jti):
+        raise SetRefused("invalid_request", f"the claim jti is no text of 1 to {MAX_JTI_LENGTH} characters")
+    if isinstance(iat, bool) or not isinstance(iat, int | float) or not 0 <= iat <= _MAX_TIME_S:
+        raise SetRefused("invalid_request", "the claim iat is no time")
+    if iat > latest:
+        raise SetRefused("invalid_request", "the claim iat lies in the future")
+    if not _is_object(events) or len(events) != 1 or not all(map(_is_object, events.values())):
+        raise SetRefused("invalid_request", "the claim events holds one event, which is an object")
+    if not _is_object(sub_id) or not isinstance(sub_id.get("format"), str):
+        raise SetRefused("invalid_request", "the claim sub_id is no subject identifier (RFC 9493)")
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_writable(text: str) -> bool:
+    """True unless it holds half a surrogate pair, which JSON can name and no event or log can hold."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)

@@ -1,0 +1,121 @@
+"""Transmitters of shared signals that we receive from, and what each may speak for."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from ...scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings
+from .access_settings import IssuerSettings, SignatureAlgorithm
+from .event_source_settings import EventSourceSettings
+
+TransmitterName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")]
+SIGNAL_SOURCE_PREFIX = "urn:trustwatch:signals:"
+MIN_PUSH_SECRET_LENGTH = 16
+
+
+class SignalTransmitterSettings(SettingsPart, frozen=True):
+    """One product whose security event tokens we take, by push, by poll or both."""
+
+    name: Annotated[
+        TransmitterName,
+        setting("it pushes to `/ssf/receive/NAME`, in small letters; also its name in metrics and logs"),
+    ]
+    issuer: Annotated[Name, setting("the `iss` of its tokens, compared exactly")]
+    audiences: Annotated[tuple[Name, ...], setting("`aud` values that mean us; a token must hold one", min_length=1)]
+    tenants: Annotated[
+        tuple[Name, ...],
+        setting("tenants whose agents it may speak for; of several, its subjects must name one", min_length=1),
+    ]
+    issuers: Annotated[
+        tuple[Name, ...],
+        setting(
+            "issuers of agents that it may speak for, `*` is all; empty is `issuer` alone. A single one is that of "
+            "agents whose subject names none"
+        ),
+    ] = ()
+    agents: Annotated[tuple[Name, ...], setting("glob patterns of the agent ids that it may speak for")] = ("*",)
+    events: Annotated[tuple[Name, ...], setting("glob patterns of the event types (URIs) that are believed of it")] = (
+        "*",
+    )
+    jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
+    jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
+    algorithms: Annotated[
+        tuple[SignatureAlgorithm, ...],
+        setting("signature algorithms accepted; `none` and HS* are refused", min_length=1),
+    ] = ("ES256", "RS256", "PS256", "EdDSA")
+    push_secret: Annotated[
+        Secret | None,
+        setting(
+            "what it sends as `Authorization: Bearer …` with a push: `{env: NAME}` or `{file: PATH}`, at least 16 "
+            "characters; null takes no pushes"
+        ),
+    ] = None
+    poll_url: Annotated[
+        str | None,
+        setting("endpoint of our stream there (RFC 8936): https (http only to loopback); null polls nothing"),
+    ] = None
+    auth: Annotated[
+        ActuatorAuthSettings | None, setting("how we prove ourselves where we poll; null sends no credentials")
+    ] = None
+    poll_timeout_s: Annotated[float, setting("a poll without an answer for so long is given up, s", gt=0, le=600)] = (
+        120.0
+    )
+    poll_interval_s: Annotated[
+        float, setting("pause after a poll that came back at once with nothing, or failed, s", gt=0, le=3600)
+    ] = 5.0
+    max_age_s: Annotated[
+        float,
+        setting(
+            "a token that is older counts for nothing, and is on record alone; so long identifiers are remembered, s",
+            ge=60,
+        ),
+    ] = 259_200.0
+    max_remembered: Annotated[
+        int, setting("tokens of it that are remembered; beyond, it has to wait", ge=100, le=10_000_000)
+    ] = 100_000
+
+    def __post_init__(self) -> None:
+        self.as_issuer()
+        self.as_source()
+        if self.push_secret is None and self.poll_url is None:
+            raise ValueError("a transmitter has a `push_secret`, a `poll_url` or both")
+        if self.push_secret is not None:
+            secret = self.push_secret.reveal()
+            if len(secret) < MIN_PUSH_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
+                raise ValueError(
+                    f"`push_secret` must have at least {MIN_PUSH_SECRET_LENGTH} printable ASCII characters"
+                )
+        if self.poll_url is not None:
+            check_url(self.poll_url, "`poll_url`", loopback_http=True)
+        if self.auth is not None and self.auth.token_url is not None:
+            check_url(self.auth.token_url, "`auth.token_url`", loopback_http=True)
+
+    def as_issuer(self) -> IssuerSettings:
+        """What is accepted of its signatures."""
+        return IssuerSettings(
+            issuer=self.issuer,
+            audiences=self.audiences,
+            jwks_uri=self.jwks_uri,
+            jwks_file=self.jwks_file,
+            algorithms=self.algorithms,
+        )
+
+    def as_source(self) -> EventSourceSettings:
+        """The claims that events made of its tokens may make. It knows whose they are, so it vouches for them."""
+        return EventSourceSettings(
+            name=self.name,
+            tenants=self.tenants,
+            issuers=self.issuers or (self.issuer,),
+            sources=(SIGNAL_SOURCE_PREFIX + self.name,),
+            agents=self.agents,
+            gateway=True,
+        )
+
+    def may_speak_of(self, event_type: str) -> bool:
+        """True if events of that type are believed of it."""
+        return any(fnmatch.fnmatchcase(event_type, pattern) for pattern in self.events)

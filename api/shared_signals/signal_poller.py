@@ -1,0 +1,202 @@
+"""Polls of transmitters for security event tokens (RFC 8936), one after the other at each of them.
+
+What a poll brought is durable before the next one acknowledges it. One process of a deployment polls at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import httpx2
+import msgspec
+import structlog
+
+from ...ingest.errors import Fenced, TrustwatchError
+from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
+from ...scoring.store.database import Database, LeaderLock
+from ..http.auth.set_verification import SetRefused
+from .signal_receiver import KeysMissing, SignalReceiver, SignalTransmitter
+
+JOB: Final = "signal poller"
+MAX_POLLED: Final = 100
+"""SETs that are asked for at a time."""
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+QUICK_S: Final = 1.0
+"""A poll that brings nothing within this time did not wait: the next one is asked after a pause."""
+LOOK_FOR_LEAD_S: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class PollFailed(TrustwatchError):
+    """A transmitter did not answer a poll as RFC 8936 says. The message holds nothing of its answer."""
+
+    code = "poll_failed"
+
+
+class _PollAnswer(msgspec.Struct):
+    sets: dict[str, str] = {}
+    more_available: bool = msgspec.field(name="moreAvailable", default=False)
+
+
+_answer_decoder = msgspec.json.Decoder(_PollAnswer)
+
+
+class TransmitterPoll:
+    """Polls of one transmitter, and what is to be acknowledged with the next.
+
+    Args:
+        transmitter: which one; it has a `poll_url`.
+        receiver: takes what comes.
+        http: client without a time limit of its own.
+        authenticator: how we prove ourselves there.
+        monotonic: seconds on a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        transmitter: SignalTransmitter,
+        receiver: SignalReceiver,
+        http: httpx2.AsyncClient,
+        authenticator: RequestAuthenticator,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.transmitter = transmitter
+        self._receiver = receiver
+        self._http = http
+        self._authenticator = authenticator
+        self._monotonic = monotonic
+        self._acknowledged: list[str] = []
+        self._errors: dict[str, dict[str, str]] = {}
+
+    async def poll(self, *, wait: bool = True) -> bool:
+        """Ask once, and take what comes; returns whether to ask again at once.
+
+        Args:
+            wait: whether the transmitter may wait until there is something.
+
+        Raises:
+            TrustwatchError, KeysMissing: it did not work out; nothing is lost, the transmitter gives it again.
+        """
+        begun = self._monotonic()
+        answer = await self._ask(wait=wait)
+        self._acknowledged, self._errors = [], {}
+        tokens = dict(list(answer.sets.items())[:MAX_POLLED])
+        if tokens:
+            refusals = await self._receiver.take(self.transmitter, [token.encode() for token in tokens.values()])
+            for jti, refused in zip(tokens, refusals, strict=True):
+                self._answer_set(jti, refused)
+        return bool(tokens) or answer.more_available or self._monotonic() - begun >= QUICK_S
+
+    def _answer_set(self, jti: str, refused: SetRefused | None) -> None:
+        if refused is None:
+            self._acknowledged.append(jti)
+        else:
+            self._errors[jti] = {"err": refused.err, "description": refused.description}
+
+    async def _ask(self, *, wait: bool) -> _PollAnswer:
+        body: dict[str, Any] = {"maxEvents": MAX_POLLED, "returnImmediately": not wait}
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        if self._acknowledged:
+            body["ack"] = self._acknowledged
+        if self._errors:
+            body["setErrs"] = self._errors
+            headers["content-language"] = "en"
+        headers |= await self._authenticator.headers()
+        try:
+            async with asyncio.timeout(self.transmitter.settings.poll_timeout_s):
+                return await self._post(msgspec.json.encode(body), headers)
+        except TimeoutError:
+            raise PollFailed("no answer in time") from None
+        except httpx2.HTTPError as error:
+            raise PollFailed(type(error).__name__) from None
+
+    async def _post(self, body: bytes, headers: Mapping[str, str]) -> _PollAnswer:
+        url = self.transmitter.settings.poll_url or ""
+        async with self._http.stream("POST", url, content=body, headers=headers) as response:
+            if response.status_code != httpx2.codes.OK:
+                if response.status_code == httpx2.codes.UNAUTHORIZED:
+                    self._authenticator.invalidate()
+                raise PollFailed(f"HTTP {response.status_code}")
+            content = bytearray()
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise PollFailed(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+        try:
+            return _answer_decoder.decode(content)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise PollFailed("the answer is none of RFC 8936") from None
+
+
+class SignalPoller:
+    """Polls until it is closed. For one event loop.
+
+    Args:
+        polls: of transmitters that have a `poll_url`.
+        http: their client, closed at the end.
+        database: knows which process polls.
+    """
+
+    def __init__(self, polls: list[TransmitterPoll], http: httpx2.AsyncClient, database: Database) -> None:
+        self._polls = polls
+        self._http = http
+        self._database = database
+        self._lock: LeaderLock | None = None
+        self._leads = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to poll, in the background."""
+        if self._polls:
+            self._tasks = [asyncio.create_task(self._lead())]
+            self._tasks += [asyncio.create_task(self._poll_always(poll)) for poll in self._polls]
+
+    async def close(self) -> None:
+        """Stop polling; what is not acknowledged comes again."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._lock is not None:
+            await asyncio.to_thread(self._lock.release)
+        await self._http.aclose()
+
+    async def _lead(self) -> None:
+        """Find out, now and then, whether this process is the one that polls."""
+        while True:
+            try:
+                if self._lock is None:
+                    self._lock = await asyncio.to_thread(self._database.acquire_leader_lock, JOB)
+                else:
+                    await asyncio.to_thread(self._lock.ensure_held)
+            except TrustwatchError as error:
+                lost, self._lock = self._lock, None
+                if lost is not None:
+                    await asyncio.to_thread(lost.release)
+                if not isinstance(error, Fenced):
+                    _log.warning("signal_poller_waits", error=str(error))
+            if self._lock is None:
+                self._leads.clear()
+            else:
+                self._leads.set()
+            await asyncio.sleep(LOOK_FOR_LEAD_S)
+
+    async def _poll_always(self, poll: TransmitterPoll) -> None:
+        name, pause_s = poll.transmitter.name, poll.transmitter.settings.poll_interval_s
+        while True:
+            await self._leads.wait()
+            try:
+                again = await poll.poll()
+            except KeysMissing:
+                _log.warning("signals_wait", transmitter=name, error="its keys can not be fetched")
+                again = False
+            except TrustwatchError as error:
+                _log.warning("signals_wait", transmitter=name, error=str(error))
+                again = False
+            except Exception as error:  # a fault of ours must not end the polls; no text: it may hold a token
+                _log.error("poll_failed", transmitter=name, error=type(error).__name__)
+                again = False
+            if not again:
+                await asyncio.sleep(pause_s)

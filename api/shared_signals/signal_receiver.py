@@ -1,0 +1,304 @@
+"""Reception of shared signals: verified, held to what their transmitter may speak for, and written to the event log.
+
+A signal takes the way of every other event (`EventIntake`), so it is durable before it is acknowledged. Its `jti` is
+the id of its event: what is sent again after a crash is dropped by the pipeline as a duplicate, and from then on by the
+store, which remembers identifiers for as long as a signal may count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+
+from ...ingest.formats.raw_records import RawRecord
+from ...ingest.formats.received_signals import (
+    STREAM_EVENTS,
+    SignalSubject,
+    Treatment,
+    build_signal_event,
+    find_signal_rule,
+    read_signal_subject,
+)
+from ...ingest.identities import IdentityHasher
+from ...ingest.printable_text import printable_line
+from ...ingest.timestamps import DAY_MS
+from ...scoring.store.received_signal_store import ReceivedSignalStore, TakenSignal, signal_digest
+from ..events.intake import EventIntake
+from ..events.intake_limits import Overloaded
+from ..http.auth.callers import ANY_NAME, SourceBinding
+from ..http.auth.jwks import JwksCache
+from ..http.auth.set_verification import MAX_SET_BYTES, SetKeyUnknown, SetRefused, verify_security_event
+from ..http.store_executor import StoreExecutor
+from ..settings.access_settings import IssuerSettings, VerificationSettings
+from ..settings.signal_transmitter_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
+
+FULL_RETRY_S: Final = 300.0
+UPKEEP_EVERY_S: Final = 60.0
+"""Interval at which old identifiers are removed and counted."""
+MAX_LOGGED_CHARS: Final = 200
+
+_log = structlog.get_logger(__name__)
+
+
+class KeysMissing(Exception):
+    """The keys of a transmitter can not be had: nothing of it can be judged, now."""
+
+
+class ReceivedSet(NamedTuple):
+    """A SET that was verified, and what becomes of it.
+
+    Attributes:
+        claims: of the SET.
+        digest: of its `jti`.
+        outcome: for counts; what is believed is called by its treatment.
+        event: audit event to write; None = it is acknowledged and not believed.
+        statement: what it says of whom, as evidence; "" = it does not.
+    """
+
+    claims: Mapping[str, Any]
+    digest: str
+    outcome: str
+    event: bytes | None = None
+    statement: str = ""
+
+
+class SignalTransmitter:
+    """One transmitter: who it is, and what it may speak for."""
+
+    def __init__(self, settings: SignalTransmitterSettings) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.issuer: IssuerSettings = settings.as_issuer()
+        self.source = SIGNAL_SOURCE_PREFIX + settings.name
+        self.binding = SourceBinding(settings.as_source(), ours=True)
+        self.remembered = 0
+
+    def subject_of(self, subject: SignalSubject | None) -> SignalSubject | None:
+        """Whom a signal is about, with what the settings say where it does not; None = it may not speak for them."""
+        if subject is None:
+            return None
+        tenant = subject.tenant or self.binding.default_tenant or ""
+        issuer = subject.issuer or self.binding.default_issuer or ""
+        if not tenant or tenant == ANY_NAME or not self.binding.may_speak_for(tenant, issuer, subject.agent_id):
+            return None
+        return subject._replace(tenant=tenant, issuer=issuer)
+
+
+class SignalReceiver:
+    """Takes the SETs of all configured transmitters. For one event loop; start and close it.
+
+    Args:
+        transmitters: of the settings.
+        rules: of verification and of fetching keys.
+        intake: the way of all events.
+        store: remembers what was taken.
+        executor: the way into the store.
+        identities: of the deployment.
+        clock: seconds since 1970.
+        monotonic: seconds on a clock that never goes back.
+
+    Attributes:
+        outcomes: what became of SETs in this process, by transmitter and outcome.
+        jwks: keys of the transmitters.
+    """
+
+    def __init__(
+        self,
+        transmitters: Iterable[SignalTransmitterSettings],
+        rules: VerificationSettings,
+        intake: EventIntake,
+        store: ReceivedSignalStore,
+        executor: StoreExecutor,
+        identities: IdentityHasher,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.transmitters = {settings.name: SignalTransmitter(settings) for settings in transmitters}
+        issuers = [transmitter.issuer for transmitter in self.transmitters.values()]
+        self.jwks = JwksCache(issuers, rules, clock, monotonic)
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self._rules = rules
+        self._intake = intake
+        self._store = store
+        self._executor = executor
+        self._identities = identities
+        self._clock = clock
+        self._upkeep: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Fetch keys, and keep keys and memory in order until `close`."""
+        await self.jwks.start()
+        self._upkeep = asyncio.create_task(self._keep_up())
+
+    async def close(self) -> None:
+        """Stop fetching and removing."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
+        await self.jwks.close()
+
+    async def take(self, transmitter: SignalTransmitter, tokens: Sequence[bytes]) -> list[SetRefused | None]:
+        """Judge SETs, and make what is believed of them durable; one answer each: why it is refused, None = it is not.
+
+        A SET that was taken before is answered as if it were new.
+
+        Raises:
+            KeysMissing: the keys of the transmitter can not be had.
+            Unavailable: log or store do not take anything now; nothing may be acknowledged.
+        """
+        if transmitter.remembered >= transmitter.settings.max_remembered:
+            raise Overloaded("signals", f"more than {transmitter.settings.max_remembered} SETs", FULL_RETRY_S)
+        claims = [await self._verify(transmitter, token) for token in tokens]
+        answers = [one if isinstance(one, SetRefused) else None for one in claims]
+        received = await self._judge(transmitter, [one for one in claims if not isinstance(one, SetRefused)])
+        await self._write(transmitter, received)
+        for refused in filter(None, answers):
+            self._count(transmitter, refused.err)
+        return answers
+
+    async def _verify(self, transmitter: SignalTransmitter, token: bytes) -> dict[str, Any] | SetRefused:
+        try:
+            return await self._verified(transmitter, token)
+        except SetRefused as refused:
+            _log.warning("set_refused", transmitter=transmitter.name, err=refused.err, why=refused.description)
+            return refused
+
+    async def _verified(self, transmitter: SignalTransmitter, token: bytes) -> dict[str, Any]:
+        if len(token) > MAX_SET_BYTES:
+            raise SetRefused("invalid_request", f"a SET may have {MAX_SET_BYTES} bytes")
+        try:
+            text = token.decode("ascii").strip()
+        except UnicodeDecodeError:
+            raise SetRefused("invalid_request", "the body is no SET in compact form") from None
+        try:
+            return self._verify_now(transmitter, text)
+        except (SetKeyUnknown, KeysMissing):
+            fetch = self.jwks.refresh_soon(transmitter.issuer.issuer)
+            if fetch is None:
+                raise
+            await asyncio.wait([fetch], timeout=self._rules.fetch_timeout_s)
+        return self._verify_now(transmitter, text)
+
+    def _verify_now(self, transmitter: SignalTransmitter, text: str) -> dict[str, Any]:
+        keys = self.jwks.keys(transmitter.issuer.issuer)
+        if keys is None:
+            raise KeysMissing(transmitter.name)
+        return verify_security_event(text, transmitter.issuer, keys, self._clock(), self._rules.leeway_s)
+
+    async def _judge(self, transmitter: SignalTransmitter, claims: Sequence[Mapping[str, Any]]) -> list[ReceivedSet]:
+        """What is believed of verified SETs, each once."""
+        by_digest = {signal_digest(one["jti"]): one for one in claims}
+        if not by_digest:
+            return []
+        known = await self._executor(self._store.find_taken, transmitter.name, list(by_digest))
+        self.outcomes[transmitter.name, "duplicate"] += len(claims) - len(by_digest.keys() - known)
+        new = {digest: one for digest, one in by_digest.items() if digest not in known}
+        received = [self._judge_one(transmitter, digest, one) for digest, one in new.items()]
+        return await self._as_said_once(transmitter, received)
+
+    def _judge_one(
+        self,
+        transmitter: SignalTransmitter,
+        digest: str,
+        claims: Mapping[str, Any],
+        believed: Treatment | None = None,
+    ) -> ReceivedSet:
+        """What one SET says, as far as its transmitter may say so.
+
+        Args:
+            believed: as which it is believed; None = as the table says.
+        """
+        ((event_type, members),) = claims["events"].items()
+        rule = find_signal_rule(event_type, members)
+        if rule is None:
+            return ReceivedSet(claims, digest, "unknown_type")
+        if rule.treatment is None:
+            self._tell(transmitter, event_type, members)
+            return ReceivedSet(claims, digest, "stream" if event_type in STREAM_EVENTS else "no_agent")
+        read = read_signal_subject(claims["sub_id"])
+        if read is None:
+            return ReceivedSet(claims, digest, "no_agent")
+        subject = transmitter.subject_of(read)
+        if subject is None or not transmitter.settings.may_speak_of(event_type):
+            return ReceivedSet(claims, digest, "not_covered")
+        now = self._clock()
+        stale = claims["iat"] < now - transmitter.settings.max_age_s
+        treatment: Treatment = "note" if stale else believed or rule.treatment
+        event = build_signal_event(claims, rule, subject, treatment, transmitter.source, now)
+        try:
+            encoded = msgspec.json.encode(event)
+        except UnicodeEncodeError:  # half a surrogate pair, which JSON can name and no event can hold
+            return ReceivedSet(claims, digest, "no_agent")
+        said = f"{self._agent_digest(subject)} {rule.action}" if treatment == "evidence" else ""
+        return ReceivedSet(claims, digest, "stale" if stale else treatment, encoded, said and signal_digest(said))
+
+    def _agent_digest(self, subject: SignalSubject) -> str:
+        key, check = self._identities.agent_hash(subject.tenant, subject.issuer, subject.agent_id)
+        return f"{key:016x}{check:016x}"
+
+    async def _as_said_once(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> list[ReceivedSet]:
+        """The same, but evidence counts once a day: who says the same again and again has said it."""
+        statements = {one.statement for one in received if one.statement}
+        if not statements:
+            return list(received)
+        since_ms = int(self._clock() * 1000) - DAY_MS
+        said = await self._executor(self._store.find_said, transmitter.name, statements, since_ms)
+        judged = []
+        for one in received:
+            if one.statement in said:
+                one = self._judge_one(transmitter, one.digest, one.claims, "note")._replace(outcome="repeated")
+            said |= {one.statement} - {""}
+            judged.append(one)
+        return judged
+
+    async def _write(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> None:
+        """Make events durable, then remember the SETs, and only then count them."""
+        with_events = [one for one in received if one.event is not None]
+        rejected: set[str] = set()
+        if with_events:
+            records = [RawRecord(one.event or b"") for one in with_events]
+            receipt = await self._intake.receive(records, transmitter.binding, keep_refused=False)
+            for rejection in receipt.rejections:  # a fault of ours: what it may not say was left out before
+                _log.error("signal_rejected", transmitter=transmitter.name, path=rejection.path, why=rejection.reason)
+                rejected.add(with_events[rejection.index].digest)
+        taken = [TakenSignal(one.digest, one.statement) for one in received]
+        await self._executor.write(self._store.add, transmitter.name, taken, int(self._clock() * 1000))
+        transmitter.remembered += len(taken)
+        for one in received:
+            self._count(transmitter, "rejected" if one.digest in rejected else one.outcome)
+
+    def refuse(self, transmitter: SignalTransmitter, refused: SetRefused) -> SetRefused:
+        """Count a refusal that was found before any SET was read."""
+        self._count(transmitter, refused.err)
+        return refused
+
+    def _count(self, transmitter: SignalTransmitter, outcome: str) -> None:
+        self.outcomes[transmitter.name, outcome] += 1
+
+    def _tell(self, transmitter: SignalTransmitter, event_type: str, members: Mapping[str, Any]) -> None:
+        """Log an event that is about no agent: a stream that stopped, or trust that changed, is for people."""
+        told = (name for name in ("status", "trust_domain", "reason") if name in members)
+        shown = {name: printable_line(str(members[name]), MAX_LOGGED_CHARS) for name in told}
+        _log.warning("signal_about_no_agent", transmitter=transmitter.name, event_type=event_type, **shown)
+
+    async def _keep_up(self) -> None:
+        while True:
+            try:
+                await self.look_after_memory()
+            except Exception as error:  # a store that is away: the next look tries again
+                _log.warning("signals_not_forgotten", error=type(error).__name__)
+            await asyncio.sleep(UPKEEP_EVERY_S)
+
+    async def look_after_memory(self) -> None:
+        """Remove identifiers of SETs that would count for nothing any more, and count the others."""
+        longest_s = max((one.settings.max_age_s for one in self.transmitters.values()), default=0.0)
+        before_ms = int((self._clock() - longest_s - self._rules.leeway_s) * 1000)
+        await self._executor.write(self._store.forget, before_ms)
+        counts = await self._executor(self._store.count_taken)
+        for name, transmitter in self.transmitters.items():
+            transmitter.remembered = counts.get(name, 0)

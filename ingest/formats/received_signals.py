@@ -1,0 +1,283 @@
+"""Signals of other products (CAEP, RISC, WISE) as audit events: what each is believed to be, and whom it is about.
+
+`SIGNAL_RULES` is the one table. A verified SET is turned into an event of a type `signal.…`, which is no behaviour of
+the agent. WISE (Workload Identity Security Events) is a draft; its names stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from ..events import MAX_ID_LENGTH
+from ..timestamps import format_rfc3339
+
+Treatment = Literal["hard", "evidence", "change", "note"]
+"""A hard signal; evidence, which adds to what there is; a change-point of the agent's habits; on record alone."""
+
+CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
+RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
+WISE: Final = "https://schemas.openid.net/secevent/wise/event-type/"
+SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
+STREAM_EVENTS: Final = (SSF + "verification", SSF + "stream-updated")
+"""Events about the stream itself: they are about no agent."""
+
+
+class SignalRule(NamedTuple):
+    """One row: what an event of a type is believed to be, where its members say *when*.
+
+    Attributes:
+        event_type: URI.
+        treatment: what it means for the agent; None = it is about no agent, and is counted alone.
+        when: a member and values of it; the first row of a type that fits counts. Empty = always.
+    """
+
+    event_type: str
+    treatment: Treatment | None
+    when: tuple[str, ...] = ()
+
+    @property
+    def action(self) -> str:
+        """`action` of the audit event: the name of the type, without its base."""
+        return self.event_type.rpartition("/")[2]
+
+    def fits(self, members: Mapping[str, Any]) -> bool:
+        """True if an event with these members is one of this row."""
+        return not self.when or members.get(self.when[0]) in self.when[1:]
+
+
+SIGNAL_RULES: Final = (
+    SignalRule(CAEP + "session-revoked", "note", ("initiating_entity", "user")),
+    SignalRule(CAEP + "session-revoked", "evidence"),
+    SignalRule(CAEP + "credential-change", "evidence", ("change_type", "revoke")),
+    SignalRule(CAEP + "credential-change", "note"),
+    SignalRule(CAEP + "token-claims-change", "change"),
+    SignalRule(CAEP + "assurance-level-change", "evidence", ("change_direction", "decrease")),
+    SignalRule(CAEP + "assurance-level-change", "note"),
+    SignalRule(CAEP + "device-compliance-change", "evidence", ("current_status", "not-compliant")),
+    SignalRule(CAEP + "device-compliance-change", "note"),
+    SignalRule(CAEP + "risk-level-change", "evidence", ("current_level", "HIGH")),
+    SignalRule(CAEP + "risk-level-change", "note"),
+    SignalRule(CAEP + "session-established", "note"),
+    SignalRule(CAEP + "session-presented", "note"),
+    SignalRule(RISC + "credential-compromise", "hard"),
+    SignalRule(RISC + "account-disabled", "hard", ("reason", "hijacking")),
+    SignalRule(RISC + "account-disabled", "evidence"),
+    SignalRule(RISC + "account-credential-change-required", "evidence"),
+    SignalRule(RISC + "sessions-revoked", "evidence"),
+    SignalRule(RISC + "account-enabled", "note"),
+    SignalRule(RISC + "account-purged", "note"),
+    SignalRule(WISE + "workload-compromised", "hard"),
+    SignalRule(WISE + "anomalous-behavior-detected", "note", ("severity", "low")),
+    SignalRule(WISE + "anomalous-behavior-detected", "evidence"),
+    SignalRule(WISE + "credential-compromise", "hard"),
+    SignalRule(WISE + "credential-revoked", "hard", ("reason", "compromise", "key_compromise")),
+    SignalRule(WISE + "credential-revoked", "evidence", ("reason", "policy_violation")),
+    SignalRule(WISE + "credential-revoked", "note"),
+    SignalRule(WISE + "credential-issued", "note"),
+    SignalRule(WISE + "credential-rotated", "note"),
+    SignalRule(
+        WISE + "credential-renewal-failure",
+        "evidence",
+        ("failure_reason", "posture_evaluation_failed", "policy_denied"),
+    ),
+    SignalRule(WISE + "credential-renewal-failure", "note"),
+    SignalRule(WISE + "workload-disabled", "hard", ("reason", "compromise")),
+    SignalRule(WISE + "workload-disabled", "evidence", ("reason", "policy_violation")),
+    SignalRule(WISE + "workload-disabled", "note"),
+    SignalRule(WISE + "workload-enabled", "note"),
+    SignalRule(WISE + "workload-purged", "note"),
+    SignalRule(WISE + "workload-baseline-changed", "change"),
+    SignalRule(WISE + "workload-provenance-changed", "evidence", ("change_type", "revoked", "verification_failed")),
+    SignalRule(WISE + "workload-provenance-changed", "change"),
+    SignalRule(WISE + "workload-vulnerability-status-changed", "note"),
+    SignalRule(WISE + "posture-evaluation-failed", "evidence"),
+    SignalRule(WISE + "posture-evaluation-succeeded", "note"),
+    SignalRule(WISE + "trust-anchor-added", None),
+    SignalRule(WISE + "trust-anchor-rotated", None),
+    SignalRule(WISE + "trust-anchor-revoked", None),
+    SignalRule(WISE + "trust-domain-federation-established", None),
+    SignalRule(WISE + "trust-domain-federation-updated", None),
+    SignalRule(WISE + "trust-domain-federation-revoked", None),
+    SignalRule(WISE + "issuance-policy-changed", None),
+    SignalRule(WISE + "posture-evaluation-policy-changed", None),
+    SignalRule(WISE + "validation-policy-changed", None),
+    SignalRule(SSF + "verification", None),
+    SignalRule(SSF + "stream-updated", None),
+)
+
+
+def find_signal_rule(event_type: str, members: Mapping[str, Any]) -> SignalRule | None:
+    """The row of an event; None = the type is not known, and means nothing here."""
+    return next((rule for rule in SIGNAL_RULES if rule.event_type == event_type and rule.fits(members)), None)
+
+
+class SignalSubject(NamedTuple):
+    """Whom a signal is about. "" = the signal does not say.
+
+    Attributes:
+        issuer, agent_id: the agent.
+        principal: for whom it acts.
+        session, token_id: what of it.
+        tenant: whose it is.
+    """
+
+    agent_id: str
+    issuer: str = ""
+    principal: str = ""
+    session: str = ""
+    token_id: str = ""
+    tenant: str = ""
+
+
+_AGENT_MEMBERS: Final = ("application", "workload", "agent", "user")
+"""Members of a complex subject that may name the agent, in the order in which they are asked."""
+
+
+def read_signal_subject(sub_id: object) -> SignalSubject | None:
+    """The agent that a subject identifier (RFC 9493, SSF 1.0) names; None = it names none that could be one here.
+
+    E-mail addresses, phone numbers and accounts are people's; addresses and SAML assertions name nobody.
+    """
+    if not isinstance(sub_id, dict):
+        return None
+    if sub_id.get("format") == "aliases":
+        identifiers = sub_id.get("identifiers")
+        found = (_simple_subject(part) for part in identifiers) if isinstance(identifiers, list) else ()
+        return next((subject for subject in found if subject is not None), None)
+    if sub_id.get("format") == "complex":
+        return _complex_subject(sub_id)
+    return _simple_subject(sub_id)
+
+
+def _simple_subject(identifier: object) -> SignalSubject | None:
+    if not isinstance(identifier, dict):
+        return None
+    match identifier.get("format"):
+        case "iss_sub":
+            issuer, agent_id = _text(identifier.get("iss")), _text(identifier.get("sub"))
+            return SignalSubject(agent_id, issuer) if issuer and agent_id else None
+        case "uri":
+            agent_id = _text(identifier.get("uri"))
+        case "did":
+            agent_id = _text(identifier.get("url"))
+        case "opaque":
+            agent_id = _text(identifier.get("id"))
+        case _:
+            return None
+    return SignalSubject(agent_id) if agent_id else None
+
+
+def _complex_subject(sub_id: Mapping[str, Any]) -> SignalSubject | None:
+    named = ((name, _simple_subject(sub_id.get(name))) for name in _AGENT_MEMBERS)
+    name, agent = next(((name, subject) for name, subject in named if subject is not None), ("", None))
+    if agent is None:
+        return None
+    user, session, tenant = (_simple_subject(sub_id.get(part)) for part in ("user", "session", "tenant"))
+    tokens = (part for part in sub_id.values() if isinstance(part, dict) and part.get("format") == "jwt_id")
+    return agent._replace(
+        principal="" if user is None or name == "user" else user.agent_id,
+        session="" if session is None else session.agent_id,
+        tenant="" if tenant is None else tenant.agent_id,
+        token_id=next((_text(part.get("jti")) for part in tokens), ""),
+    )
+
+
+KEPT_MEMBERS: Final = (
+    "anomaly_type",
+    "change_direction",
+    "change_type",
+    "credential_type",
+    "current_level",
+    "current_status",
+    "detection_method",
+    "evaluation_type",
+    "failure_reason",
+    "initiating_entity",
+    "previous_level",
+    "previous_status",
+    "reason",
+    "severity",
+    "status",
+    "vulnerability_id",
+)
+"""Members of a signal that its event keeps. All others may hold texts about people, or credentials."""
+
+MAX_MEMBER_LENGTH: Final = 200
+_JTI_PREFIX: Final = "jti:"
+_EARLIEST_S, _LATEST_S = 0.0, 4e9
+
+
+def build_signal_event(
+    claims: Mapping[str, Any],
+    rule: SignalRule,
+    subject: SignalSubject,
+    treatment: Treatment,
+    source: str,
+    now_s: float,
+) -> dict[str, Any]:
+    """The audit event of a SET.
+
+    Args:
+        claims: verified, with one event, of the type of *rule*.
+        treatment: as which it is believed; that of the rule, or a lesser one.
+        source: of the event; with `jti` it makes the event one of its kind.
+        now_s: seconds since 1970: no event is later.
+    """
+    members = claims["events"][rule.event_type]
+    at_s = min(_event_time_s(claims, members), now_s)
+    event: dict[str, Any] = {
+        "id": claims["jti"],
+        "source": source,
+        "time": format_rfc3339(int(at_s * 1000)),
+        "type": f"signal.{treatment}",
+        "agent": {"id": subject.agent_id, **({"issuer": subject.issuer} if subject.issuer else {})},
+        "action": rule.action,
+        "outcome": "success",
+        "attributes": {"event_type": rule.event_type, "issuer": claims["iss"], **_kept_members(members)},
+    }
+    token_id = subject.token_id or _revoked_token(rule, members)
+    optional = {
+        "tenant": subject.tenant,
+        "session": subject.session,
+        "txn": _text(claims.get("txn")),
+        "principal": {"id": subject.principal} if subject.principal else None,
+        "credential": {"token_id": token_id} if token_id else None,
+    }
+    return event | {name: value for name, value in optional.items() if value}
+
+
+def _revoked_token(rule: SignalRule, members: Mapping[str, Any]) -> str:
+    """Id of the token that a WISE event says is revoked: identifiers there say what they are (`jti:…`)."""
+    named = _text(members.get("credential_id"))
+    revokes = rule.event_type in (WISE + "credential-revoked", WISE + "credential-compromise")
+    return named.removeprefix(_JTI_PREFIX) if revokes and named.startswith(_JTI_PREFIX) else ""
+
+
+def _event_time_s(claims: Mapping[str, Any], members: Mapping[str, Any]) -> float:
+    """When it happened, seconds since 1970: as the event says, else its `toe`, else when the SET was made."""
+    for said in (members.get("event_timestamp"), claims.get("toe")):
+        if isinstance(said, int | float) and not isinstance(said, bool) and _EARLIEST_S < said < _LATEST_S:
+            return float(said)
+    return float(claims["iat"])
+
+
+def _kept_members(members: Mapping[str, Any]) -> dict[str, str]:
+    named = ((name, members.get(name)) for name in KEPT_MEMBERS)
+    return {name: value[:MAX_MEMBER_LENGTH] for name, value in named if isinstance(value, str)}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= MAX_ID_LENGTH else ""
+
+
+def signal_rows() -> Sequence[tuple[str, str, str]]:
+    """The table in words, for the reference: event, condition, treatment."""
+    return [
+        (
+            rule.event_type,
+            f"`{rule.when[0]}` {' or '.join(f'`{value}`' for value in rule.when[1:])}" if rule.when else "",
+            rule.treatment or "about no agent",
+        )
+        for rule in SIGNAL_RULES
+    ]

@@ -1,0 +1,272 @@
+"""Proofs of possession: each check of RFC 9449 and RFC 8705 by itself, and the bounds of what is remembered."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+from trustwatch.api.http.auth.proof_of_possession import (
+    UNBOUND,
+    ProofRefused,
+    ProofVerifier,
+    ProofWindow,
+    ShownProof,
+    TokenBinding,
+    certificate_thumbprint,
+    key_thumbprint,
+    normal_url,
+    read_binding,
+)
+from trustwatch.api.http.auth.token_verification import InvalidToken
+from trustwatch.api.settings.access_settings import ProofSettings
+
+from ....support.proofs import DpopClient, make_certificate, x5t_of
+
+NOW = 1_764_000_000.0
+URL = "https://api.example/orders"
+TOKEN = "a.b.c"
+CLIENT, STRANGER = DpopClient(), DpopClient()
+CERTIFICATE = make_certificate()
+Check = Callable[..., str]
+
+
+class Bench:
+    """A verifier, and the name of what it refuses a proof for."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now = NOW
+        self.verifier = ProofVerifier(ProofSettings(**settings), lambda: self.now, b"k" * 32)
+        self.refused: ProofRefused | None = None
+
+    def proof(self, client: DpopClient = CLIENT, **claims: Any) -> str:
+        return client.proof(claims.pop("token", TOKEN), "POST", URL, self.now, **claims)
+
+    def show(self, *proofs: str, method: str = "POST", url: str = URL, dpop: bool = True, jkt: str = CLIENT.jkt) -> str:
+        """The failure of a request with such proofs; "" = it passes."""
+        shown = ShownProof(dpop, tuple(proof.encode() for proof in proofs), method, url)
+        try:
+            self.verifier.check(TokenBinding(jkt), TOKEN.encode(), shown)
+        except ProofRefused as refused:
+            self.refused = refused
+            return f"{refused.action} {refused.report}".strip()
+        return ""
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_right_proof_passes_once(bench: Bench) -> None:
+    """And never again, nor does another proof with its identifier; a second proof of the same client passes."""
+    proof = bench.proof()
+    assert bench.show(proof) == ""
+    assert bench.show(proof) == "proof-replayed proof"
+    assert bench.show(bench.proof(jti="x")) == ""
+    assert bench.show(bench.proof(jti="x", iat=int(NOW) - 1), url=URL) == ""  # another second: another proof
+    assert bench.show(bench.proof(jti="x")) == "proof-replayed proof"
+    assert bench.show(bench.proof()) == ""
+
+
+def test_a_proof_of_another_key(bench: Bench) -> None:
+    """Says that somebody else has the token, and by which key."""
+    assert bench.show(bench.proof(STRANGER)) == "proof-of-another-key proof"
+    assert bench.refused is not None
+    assert bench.refused.thumbprint == STRANGER.jkt
+    swapped = bench.proof(STRANGER, header={"jwk": CLIENT.jwk})
+    assert bench.show(swapped) == "proof-malformed evidence"
+
+
+def test_a_proof_is_bound_to_token_method_and_url(bench: Bench) -> None:
+    """Query and fragment do not count, nor how a URL is spelled."""
+    assert bench.show(bench.proof(token="d.e.f")) == "proof-of-another-token proof"
+    assert bench.show(bench.proof(), method="GET") == "proof-of-another-call evidence"
+    assert bench.show(bench.proof(), method="post") == "proof-of-another-call evidence"
+    assert bench.show(bench.proof(), url="https://api.example/other") == "proof-of-another-call evidence"
+    assert bench.show(bench.proof(), url="http://api.example/orders") == "proof-of-another-call evidence"
+    assert bench.show(bench.proof(), url="") == "proof-of-another-call evidence"
+    assert bench.show(bench.proof(htu="")) == "proof-of-another-call evidence"
+    assert bench.show(bench.proof(htu="HTTPS://API.example:443/%6Frders?x=1#y")) == ""
+
+
+def test_the_time_of_a_proof(bench: Bench) -> None:
+    """A minute old at most, and hardly of the future: a clock says nothing of the agent."""
+    for age_s, expected in ((60, ""), (61, "proof-expired"), (-5, ""), (-6, "proof-expired"), (1e9, "proof-expired")):
+        assert bench.show(bench.proof(iat=NOW - age_s)) == expected, age_s
+    for odd in (True, "now", float("1e300")):
+        assert bench.show(bench.proof(iat=odd)) == "proof-malformed evidence"
+
+
+def test_nonces(bench: Bench) -> None:
+    """Asked for, a proof has that of this period or the last one; the refusal says which."""
+    bench = Bench(nonce=True, nonce_s=100.0)
+    assert bench.show(bench.proof()) == "proof-without-nonce"
+    assert bench.refused is not None
+    assert (bench.refused.code, bench.refused.error) == ("use_dpop_nonce", "use_dpop_nonce")
+    nonce = bench.refused.nonce
+    assert bench.show(bench.proof(nonce=nonce)) == ""
+    for wrong in ("x", 7, nonce[:-1], nonce + "x", "\ud800"):
+        assert bench.show(bench.proof(nonce=wrong)) == "proof-without-nonce", wrong
+    bench.now += 100.0
+    assert bench.show(bench.proof(nonce=nonce)) == ""
+    bench.now += 100.0
+    assert bench.show(bench.proof(nonce=nonce)) == "proof-without-nonce"
+    assert bench.show(bench.proof(STRANGER)) == "proof-of-another-key proof"
+    assert bench.refused.nonce == Bench(nonce=True, nonce_s=100.0).verifier._nonces.current(bench.now)  # type: ignore[union-attr]
+
+
+def test_what_is_no_proof(bench: Bench) -> None:
+    """Neither none, two, another token type, a private key, a critical extension, nor garbage."""
+    proof = bench.proof()
+    private = {**CLIENT.jwk, "d": "AAAA"}
+    assert bench.show() == "proof-missing evidence"
+    assert bench.show(proof, bench.proof()) == "proof-missing evidence"
+    assert bench.show(proof, dpop=False) == "proof-missing evidence"
+    assert bench.show(proof, jkt="") == "proof-unbound"
+    head, body, signature = proof.split(".")
+    wrong = [
+        bench.proof(header={"typ": "JWT"}),
+        bench.proof(header={"jwk": private}),
+        bench.proof(header={"jwk": "x"}),
+        bench.proof(header={"jwk": {"kty": "oct", "k": "AAAA"}}),
+        bench.proof(header={"jwk": {"kty": "EC"}}),
+        bench.proof(header={"crit": ["b64"], "b64": True}),
+        *(bench.proof(**{name: None}) for name in ("jti", "htm", "htu", "iat", "ath")),
+        bench.proof(jti=""),
+        bench.proof(jti="x" * 2000),
+        bench.proof(jti=7),
+        bench.proof(htu=["x"]),
+        jwt.encode({"jti": "1"}, "k" * 64, "HS256", {"typ": "dpop+jwt", "jwk": CLIENT.jwk}),
+        f"{head}.{body}.",
+        f"{head}.{body}.{signature[:-4]}AAAA",
+        "a.b.c",
+        "\xff",
+        "x" * 9000,
+    ]
+    for number, one in enumerate(wrong):
+        assert bench.show(one) == "proof-malformed evidence", number
+    assert bench.show(proof) == ""
+
+
+def test_the_window_is_bounded() -> None:
+    """Beyond, the oldest are forgotten, and nothing as old as they were is taken: no proof passes twice."""
+    window = ProofWindow(60.0, 3)
+    for second in (100, 101, 101, 102):
+        assert window.add(f"{second}-{len(window)}".encode(), second, 102.0)
+    assert (len(window), window.floor) == (3, 100)
+    assert not window.add(b"100-0", 100, 102.0)
+    assert not window.add(b"new", 100.9, 102.0)
+    assert not window.add(b"101-1", 101, 102.0)
+    assert window.add(b"later", 200, 200.0)
+    assert len(window) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30), st.integers(0, 3)), max_size=60), st.integers(1, 8))
+def test_no_proof_passes_twice(shown: list[tuple[int, int, int]], most: int) -> None:
+    """Whatever is shown in whatever order, over forgetting and clocks that go on; what is kept stays bounded."""
+    window, taken, now = ProofWindow(10.0, most), set(), 0.0
+    for name, iat, later in shown:
+        now += later
+        if not now - 10.0 <= iat <= now:
+            continue
+        if window.add(f"{name}".encode(), iat, now):
+            assert (name, iat) not in taken
+            taken.add((name, iat))
+        assert len(window) <= most + 6  # one second's proofs are never cut in two
+
+
+def test_certificates() -> None:
+    """A token bound to a certificate passes with that one alone."""
+    bench = Bench()
+    x5t = x5t_of(CERTIFICATE)
+    for shown, expected in (
+        (x5t, ""),
+        ("", "certificate-missing evidence"),
+        (x5t_of(make_certificate()), "certificate-of-another proof"),
+    ):
+        try:
+            bench.verifier.check(TokenBinding(x5t=x5t), b"t", ShownProof(False, (), "GET", URL, shown))
+            failure = ""
+        except ProofRefused as refused:
+            failure = f"{refused.action} {refused.report}"
+            assert (refused.scheme, refused.error) == ("Bearer", "invalid_token")
+        assert failure == expected
+
+
+def test_headers_of_certificates() -> None:
+    """As proxies write them; what can not be read, or came over several proxies, is none."""
+    der, pem = (CERTIFICATE.public_bytes(encoding) for encoding in (Encoding.DER, Encoding.PEM))
+    x5t = x5t_of(CERTIFICATE)
+    digest = base64.urlsafe_b64decode(x5t + "=").hex()
+    escaped = quote(pem.decode()).encode()
+    for header in (
+        b":" + base64.b64encode(der) + b":",
+        escaped,
+        f'Hash={digest};Subject="CN=agent"'.encode(),
+        b'By=spiffe://x;Cert="' + escaped + b'"',
+    ):
+        assert certificate_thumbprint(header) == x5t, header[:40]
+    for header in (
+        b"",
+        b"::",
+        b":!!!:",
+        b":" + base64.b64encode(b"no certificate") + b":",
+        escaped[:200],
+        b"Hash=zz",
+        b"Hash=abcd",
+        f"Hash={digest},Hash={digest}".encode(),
+        b"By=x",
+        b"\xff" * 40,
+        b"x" * 40_000,
+    ):
+        assert certificate_thumbprint(header) == "", header[:40]
+
+
+def test_whose_word_on_certificates_counts() -> None:
+    """Only the header of the settings, once, and from a proxy of the settings."""
+    header = f"Hash={base64.urlsafe_b64decode(x5t_of(CERTIFICATE) + '=').hex()}".encode()
+    verifier = Bench(certificate_header="X-Client-Cert", trusted_proxies=("10.0.0.0/8",)).verifier
+    given_headers = [(b"x-client-cert", header)]
+    assert verifier.certificate_of(given_headers, "10.1.2.3") == x5t_of(CERTIFICATE)
+    assert verifier.certificate_of(given_headers, "192.0.2.1") == ""
+    assert verifier.certificate_of(given_headers, "") == ""
+    assert verifier.certificate_of(given_headers * 2, "10.1.2.3") == ""
+    assert Bench().verifier.certificate_of(given_headers, "127.0.0.1") == ""
+
+
+def test_what_a_token_is_bound_to() -> None:
+    """By `cnf`; what is no thumbprint is refused, and what is bound in another way is not bound here."""
+    assert read_binding({}) is UNBOUND
+    assert read_binding({"cnf": {"jwk": {}}}) is UNBOUND
+    assert read_binding({"cnf": {"jkt": "a", "x5t#S256": "b"}}) == TokenBinding("a", "b")
+    for wrong in ("x", [], {"jkt": ""}, {"jkt": 7}, {"x5t#S256": None}, {"jkt": "x" * 300}):
+        with pytest.raises(InvalidToken):
+            read_binding({"cnf": wrong})
+
+
+def test_thumbprints_are_those_of_the_rfc() -> None:
+    """RFC 7638, section 3.1."""
+    modulus = (
+        "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknj"
+        "hMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQ"
+        "vRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzK"
+        "nqDKgw"
+    )
+    assert key_thumbprint({"kty": "RSA", "n": modulus, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29"}) == (
+        "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+    )
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/x", "ftp://a/", "https://", "https://u@a/", "https://a:x/", "https://[::1", "https://a:99999/"]
+)
+def test_what_is_no_url(url: str) -> None:
+    """Has no normal form, so no proof fits it."""
+    assert normal_url(url) == ""

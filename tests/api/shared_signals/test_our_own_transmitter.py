@@ -1,0 +1,130 @@
+"""Our own transmitter to our own receiver over loopback, by push and by poll: two services, as two products."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
+from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
+from trustwatch.api.shared_signals.signal_receiver import SignalReceiver
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.settings import Secret
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings
+
+from ...support.shared_signals import announced
+
+ISSUER = "https://trust.example"
+SECRET = "the-secret-of-a-transmitter"
+Until = Callable[[Callable[[], Any]], Any]
+EXPECTED = {
+    "risk-level-change": "signal.evidence",
+    "session-revoked": "signal.evidence",
+    "anomalous-behavior-detected": "signal.evidence",
+    "workload-compromised": "signal.hard",
+}
+"""What a rise to critical says, and what the other side believes of it."""
+
+
+@pytest.fixture
+def transmitter(transmit: Callable[..., Any]) -> Any:
+    return transmit(poll_wait_s=1.0)
+
+
+@pytest.fixture
+def receive(transmitter: Any, tmp_path: Path, database: Path) -> Iterator[Callable[..., Any]]:
+    """Another service, which takes the SETs of the first; what is given is of its entry for the transmitter."""
+    made: list[Any] = []
+
+    def make(**given: Any) -> Any:
+        folder = tmp_path / "receiver"
+        folder.mkdir()
+        copy = folder / "trustwatch.db"
+        shutil.copyfile(database, copy)
+        entry = SignalTransmitterSettings(
+            name="trust",
+            issuer=ISSUER,
+            audiences=("gateway",),
+            tenants=("acme",),
+            issuers=("https://as.example",),
+            jwks_uri=f"{transmitter.site.url}/ssf/jwks.json",
+            poll_interval_s=0.05,
+            **given,
+        )
+        made.append(type(transmitter.site)(folder, copy, shared_signals=SharedSignalsSettings(transmitters=(entry,))))
+        return made[-1]
+
+    yield make
+    for site in made:
+        site.close()
+
+
+def outcomes(site: Any) -> Counter[str]:
+    receiver: SignalReceiver = site.app.app.state.services.get(SignalReceiver)
+    return Counter({outcome: count for (_, outcome), count in receiver.outcomes.items() if count})
+
+
+def told(site: Any) -> dict[str, str]:
+    """Types of the events that were written, by action; all are about the agent of the decision."""
+    events = site.events()
+    assert {(event["agent"]["id"], event["tenant"]) for event in events} <= {("bot", "acme")}
+    return {event["action"]: event["type"] for event in events}
+
+
+def test_by_push(transmitter: Any, receive: Callable[..., Any]) -> None:
+    """Each SET once, in the log of the other service, answered by 202; nothing waits any more."""
+    site = receive(push_secret=Secret(SECRET))
+    stream = transmitter.receiver().create_push(f"{site.url}/ssf/receive/trust", f"Bearer {SECRET}")
+    transmitter.commit(announced())
+    transmitter.step()
+
+    assert told(site) == EXPECTED
+    assert transmitter.context.outcomes == {"queued": 4, "delivered": 4}
+    assert outcomes(site) == {"evidence": 3, "hard": 1}
+    (kept,) = transmitter.site.store.security_events.list_all_streams()
+    assert kept.stream_id == stream["stream_id"]
+    assert transmitter.site.store.security_events.waiting(kept, 10) == []
+
+
+def test_by_push_while_the_other_side_can_not_keep_anything(
+    transmitter: Any, receive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not durable is not acknowledged: it comes again, and counts once."""
+    site = receive(push_secret=Secret(SECRET))
+    transmitter.receiver().create_push(f"{site.url}/ssf/receive/trust", f"Bearer {SECRET}")
+
+    async def refuse(_: object) -> None:
+        raise Unavailable("the disk is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.log, "commit", refuse)
+        transmitter.commit(announced())
+    assert (site.events(), transmitter.context.outcomes["retry"]) == ([], 1)
+    transmitter.site.clock.now += 600
+    transmitter.step()
+    assert told(site) == EXPECTED
+    assert len(site.events()) == 4
+
+
+def test_by_poll(transmitter: Any, receive: Callable[..., Any], until: Until) -> None:
+    """Polled in the background, acknowledged by the next poll once the log has them."""
+    stream = transmitter.receiver().create()
+    bearer = transmitter.site.token("gateway", "ssf.manage.poll")
+    path = stream["delivery"]["endpoint_url"].removeprefix(ISSUER)
+    transmitter.commit(announced())
+    site = receive(
+        poll_url=f"{transmitter.site.url}{path}", auth=ActuatorAuthSettings(bearer=Secret(bearer)), poll_timeout_s=10.0
+    )
+    (kept,) = transmitter.site.store.security_events.list_all_streams()
+    until(lambda: not transmitter.site.store.security_events.waiting(kept, 10))
+
+    assert told(site) == EXPECTED
+    assert transmitter.context.outcomes == {"queued": 4, "acknowledged": 4}
+    assert outcomes(site) == {"evidence": 3, "hard": 1}
+    transmitter.commit(announced(2, level=1, before=4, revokes=False))
+    until(lambda: len(site.events()) == 5)
+    assert site.events()[-1]["type"] == "signal.note"

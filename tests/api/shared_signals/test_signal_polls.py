@@ -1,0 +1,158 @@
+"""Polls (RFC 8936): what is asked, acknowledged and reported, and what a transmitter's bad answer does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from trustwatch.api.http.auth.set_verification import SetRefused
+from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
+from trustwatch.api.shared_signals.signal_poller import PollFailed, TransmitterPoll
+from trustwatch.api.shared_signals.signal_receiver import KeysMissing, SignalTransmitter
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
+
+URL = "https://idp.example/poll/1"
+SETTINGS = SignalTransmitterSettings(
+    name="idp",
+    issuer="https://idp.example",
+    audiences=("us",),
+    tenants=("acme",),
+    jwks_file=Path("/jwks.json"),
+    poll_url=URL,
+    poll_timeout_s=0.2,
+)
+
+
+class Peer:
+    """A transmitter that answers as told, and a receiver that refuses what is told; both keep what they were given."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[httpx2.Headers, dict[str, Any]]] = []
+        self.answers: list[Any] = []
+        self.taken: list[list[bytes]] = []
+        self.refusals: dict[bytes, SetRefused] = {}
+        self.failure: Exception | None = None
+        self.now = 0.0
+
+    async def answer(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked.append((request.headers, json.loads(request.content)))
+        given = self.answers.pop(0) if self.answers else {"sets": {}}
+        if isinstance(given, Exception):
+            raise given
+        if callable(given):
+            await given()
+            given = {"sets": {}}
+        return given if isinstance(given, httpx2.Response) else httpx2.Response(200, json=given)
+
+    async def take(self, _: SignalTransmitter, tokens: list[bytes]) -> list[SetRefused | None]:
+        self.taken.append(tokens)
+        if self.failure is not None:
+            raise self.failure
+        return [self.refusals.get(token) for token in tokens]
+
+    def run(self, *polls: Callable[[TransmitterPoll], Any]) -> list[Any]:
+        """The results of steps with one poll."""
+
+        async def go() -> list[Any]:
+            async with httpx2.AsyncClient(transport=httpx2.MockTransport(self.answer)) as http:
+                authenticator = StaticTokenAuthenticator("secret")
+                poll = TransmitterPoll(SignalTransmitter(SETTINGS), self, http, authenticator, lambda: self.now)  # type: ignore[arg-type]
+                return [await step(poll) for step in polls]
+
+        return asyncio.run(go())
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer()
+
+
+def once(poll: TransmitterPoll) -> Any:
+    return poll.poll()
+
+
+async def failing(poll: TransmitterPoll) -> str:
+    """Class and text of what a poll raised."""
+    try:
+        await poll.poll()
+    except (PollFailed, KeysMissing, Unavailable) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def test_what_was_taken_is_acknowledged_by_the_next_poll(peer: Peer) -> None:
+    """Never before; what was refused is reported with its error, in a language that is named."""
+    peer.answers = [{"sets": {"j1": "a", "j2": "b"}, "moreAvailable": True}, {"sets": {"j3": "c"}}]
+    peer.refusals[b"b"] = SetRefused("invalid_audience", "the SET is meant for another audience")
+    assert peer.run(once, once, once) == [True, True, False]
+
+    assert peer.taken == [[b"a", b"b"], [b"c"]]
+    (headers, first), (more_headers, second), (_, third) = peer.asked
+    assert first == {"maxEvents": 100, "returnImmediately": False}
+    assert second["ack"] == ["j1"]
+    assert second["setErrs"] == {
+        "j2": {"err": "invalid_audience", "description": "the SET is meant for another audience"}
+    }
+    assert (more_headers["content-language"], "content-language" in headers) == ("en", False)
+    assert third["ack"] == ["j3"]
+    assert headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("failure", [Unavailable("the disk is away"), KeysMissing("idp")])
+def test_what_could_not_be_kept_is_not_acknowledged(peer: Peer, failure: Exception) -> None:
+    """Neither where log or store are away nor where there are no keys to judge by: it comes again."""
+    peer.answers = [{"sets": {"j1": "a"}}]
+    peer.failure = failure
+    assert type(failure).__name__ in peer.run(failing, failing)[0]
+    assert [body.keys() & {"ack", "setErrs"} for _, body in peer.asked] == [set(), set()]
+
+
+def test_acknowledgements_that_did_not_arrive_are_said_again(peer: Peer) -> None:
+    """Until a poll is answered, whatever comes between."""
+    peer.answers = [{"sets": {"j1": "a"}}, httpx2.Response(503), httpx2.ReadError("gone"), {"sets": {}}, {"sets": {}}]
+    results = peer.run(once, failing, failing, once, once)
+    assert results == [True, "PollFailed: HTTP 503", "PollFailed: ReadError", False, False]
+    assert [body.get("ack") for _, body in peer.asked] == [None, ["j1"], ["j1"], ["j1"], None]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx2.Response(200, content=b"<html>"),
+        httpx2.Response(200, json={"sets": ["a"]}),
+        httpx2.Response(200, json={"sets": {"j1": 7}}),
+        httpx2.Response(302, headers={"location": "https://evil.example"}),
+        httpx2.Response(401),
+        httpx2.Response(200, content=b" " * (16 * 1024 * 1024 + 1)),
+        lambda: asyncio.sleep(2.0),
+    ],
+    ids=["no JSON", "a list", "no text", "redirected", "unauthorised", "endless", "never"],
+)
+def test_answers_that_are_none(peer: Peer, answer: Any) -> None:
+    """Said, and tried again later; nothing of them is taken, and no redirect is followed."""
+    peer.answers = [answer]
+    assert peer.run(failing)[0].startswith("PollFailed: ")
+    assert (peer.taken, len(peer.asked)) == ([], 1)
+
+
+def test_more_sets_than_were_asked_for(peer: Peer) -> None:
+    """Only so many are taken, and acknowledged; the others come again."""
+    peer.answers = [{"sets": {f"j{number}": "x" for number in range(150)}}]
+    peer.run(once, once)
+    assert len(peer.taken[0]) == len(peer.asked[1][1]["ack"]) == 100
+
+
+def test_a_transmitter_that_does_not_wait_is_asked_after_a_pause(peer: Peer) -> None:
+    """Keycloak answers at once: a poll that brought nothing at once says to pause, one that waited does not."""
+
+    async def waits() -> None:
+        peer.now += 30.0
+
+    peer.answers = [{"sets": {}}, waits, {"sets": {}, "moreAvailable": True}]
+    assert peer.run(once, once, once) == [False, True, True]

@@ -1,0 +1,307 @@
+"""Reception by push (RFC 8935): what is taken and believed, what is refused by which error, and that once is once."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
+from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
+from trustwatch.api.shared_signals.signal_receiver import SignalReceiver
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.formats.received_signals import CAEP, SSF, WISE
+from trustwatch.ingest.settings import Secret
+from trustwatch.scoring.store.received_signal_store import signal_digest
+
+from ...support.shared_signals import ForeignTransmitter
+
+SECRET = "the-secret-of-a-transmitter"
+COMPROMISED = WISE + "workload-compromised"
+REVOKED = CAEP + "session-revoked"
+DAY_S = 86_400
+
+
+class Reception:
+    """A service that receives, and the transmitter whose SETs it takes."""
+
+    def __init__(self, new_site: Callable[..., Any], folder: Path, **settings: Any) -> None:
+        self.transmitter = ForeignTransmitter(folder)
+        given = {
+            "name": "idp",
+            "issuer": self.transmitter.issuer,
+            "audiences": ("trustwatch-signals",),
+            "tenants": ("acme",),
+            "issuers": ("https://as.example",),
+            "jwks_file": self.transmitter.jwks,
+            "push_secret": Secret(SECRET),
+            **settings,
+        }
+        part = SharedSignalsSettings(transmitters=(SignalTransmitterSettings(**given),))
+        self.site = new_site(shared_signals=part)
+
+    @property
+    def receiver(self) -> SignalReceiver:
+        receiver: SignalReceiver = self.site.app.app.state.services.get(SignalReceiver)
+        return receiver
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        return Counter({outcome: count for (_, outcome), count in self.receiver.outcomes.items() if count})
+
+    def claims(self, event_type: str = COMPROMISED, number: int = 1, **more: Any) -> dict[str, Any]:
+        return self.transmitter.claims(event_type, number, self.site.clock.now, **more)
+
+    def push(self, token: str | bytes, secret: str = SECRET, **headers: str) -> httpx2.Response:
+        """One push, as RFC 8935 has it; underscores in header names are hyphens."""
+        given = {"content-type": "application/secevent+jwt", "accept": "application/json"}
+        given |= {"authorization": f"Bearer {secret}"} if secret else {}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        content = token.encode() if isinstance(token, str) else token
+        answer: httpx2.Response = self.site.client.post("/ssf/receive/idp", content=content, headers=given)
+        return answer
+
+    def send(self, event_type: str = COMPROMISED, number: int = 1, **more: Any) -> httpx2.Response:
+        """Push a SET with such claims."""
+        return self.push(self.transmitter.sign(self.claims(event_type, number, **more)))
+
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.site.events()]
+
+
+@pytest.fixture
+def receive(new_site: Callable[..., Any], tmp_path: Path) -> Callable[..., Reception]:
+    """Makes a reception with further settings of the transmitter."""
+    return lambda **settings: Reception(new_site, tmp_path, **settings)
+
+
+@pytest.fixture
+def reception(receive: Callable[..., Reception]) -> Reception:
+    return receive()
+
+
+def refused(answer: httpx2.Response) -> str:
+    """The error of a refusal that is as RFC 8935 has it."""
+    assert answer.status_code == 400, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["content-language"] == "en"
+    body = answer.json()
+    assert set(body) == {"err", "description"}
+    return str(body["err"])
+
+
+def test_a_push_becomes_an_audit_event(reception: Reception) -> None:
+    """Answered by 202 without a body, once the log has it; the event is about the agent that the subject names."""
+    answer = reception.send(members={"detection_method": "runtime", "reason_admin": {"en": "eyJ.secret.text"}}, txn="t")
+    assert (answer.status_code, answer.content) == (202, b"")
+    (event,) = reception.site.events()
+    assert event == {
+        "id": "jti-1",
+        "source": "urn:trustwatch:signals:idp",
+        "time": "2025-11-24T16:00:00.000Z",
+        "type": "signal.hard",
+        "tenant": "acme",
+        "agent": {"id": "bot", "issuer": "https://as.example"},
+        "action": "workload-compromised",
+        "outcome": "success",
+        "txn": "t",
+        "attributes": {"event_type": COMPROMISED, "issuer": "https://idp.example", "detection_method": "runtime"},
+    }
+    assert reception.outcomes == {"hard": 1}
+
+
+def test_once_is_once(reception: Reception) -> None:
+    """What comes again is answered as if it were new and counts once."""
+    for _ in range(3):
+        assert reception.send().status_code == 202
+    assert reception.types() == ["signal.hard"]
+    assert reception.outcomes == {"hard": 1, "duplicate": 2}
+
+
+def test_a_crash_before_the_store_remembers_doubles_nothing(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not acknowledged though the log has it: it comes again under the same id, which counts once."""
+    taken = reception.site.store.received_signals
+
+    def away(*_: object) -> None:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(taken, "add", away)
+    answer = reception.send()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    monkeypatch.undo()
+    assert reception.send().status_code == 202
+    assert len({record.id_hash for record in reception.site.logged()}) == 1
+    assert taken.find_taken("idp", [signal_digest("jti-1"), signal_digest("jti-2")]) == {signal_digest("jti-1")}
+
+
+REFUSED_CLAIMS: list[tuple[dict[str, Any], str]] = [
+    ({"iss": "https://other.example"}, "invalid_issuer"),
+    ({"aud": "somebody"}, "invalid_audience"),
+    ({"aud": []}, "invalid_audience"),
+    ({"aud": None}, "invalid_audience"),
+    ({"jti": ""}, "invalid_request"),
+    ({"jti": "\ud800"}, "invalid_request"),
+    ({"jti": 7}, "invalid_request"),
+    ({"iat": "now"}, "invalid_request"),
+    ({"iat": True}, "invalid_request"),
+    ({"iat": 1_764_000_600}, "invalid_request"),
+    ({"events": {}}, "invalid_request"),
+    ({"events": {COMPROMISED: {}, REVOKED: {}}}, "invalid_request"),
+    ({"events": {COMPROMISED: "x"}}, "invalid_request"),
+    ({"events": []}, "invalid_request"),
+    ({"sub_id": "bot"}, "invalid_request"),
+    ({"sub_id": {}}, "invalid_request"),
+    *(({name: None}, "invalid_request") for name in ("jti", "iat", "events", "sub_id", "iss")),
+]
+
+
+def test_claims_that_are_refused(reception: Reception) -> None:
+    """Each by the error that RFC 8935 has for it; nothing of it is kept. None leaves the claim out."""
+    for change, err in REFUSED_CLAIMS:
+        claims = {name: value for name, value in (reception.claims() | change).items() if value is not None}
+        assert refused(reception.push(reception.transmitter.sign(claims))) == err, change
+    assert reception.site.events() == []
+    assert reception.outcomes == Counter(err for _, err in REFUSED_CLAIMS)
+
+
+def test_signatures_that_are_refused(reception: Reception, tmp_path: Path) -> None:
+    """Neither another key, nor none, nor a symmetric one, nor another type of token, nor one that was changed."""
+    claims, sign = reception.claims(), reception.transmitter.sign
+    token = sign(claims)
+    head, body, signature = token.split(".")
+    none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"secevent+jwt"}').rstrip(b"=").decode()
+    changed = base64.urlsafe_b64encode(json.dumps(claims | {"jti": "x"}).encode()).rstrip(b"=").decode()
+    stranger = ForeignTransmitter(tmp_path, kid="k2")
+    for wrong, err in (
+        (stranger.sign(claims), "invalid_key"),
+        (stranger.sign(claims, kid="k1"), "invalid_key"),
+        (f"{none}.{body}.", "invalid_key"),
+        (f"{head}.{changed}.{signature}", "invalid_key"),
+        (sign(claims, typ="JWT"), "invalid_request"),
+        (sign(claims, typ="at+jwt"), "invalid_request"),
+        (sign(claims, crit=["b64"], b64=True), "invalid_request"),
+        (sign(claims, kid="x" * 300), "invalid_request"),
+        (f"{head}.{body}", "invalid_request"),
+        ("a.b.c.d.e", "invalid_request"),
+        (b"\xff\xfe", "invalid_request"),
+        ("x" * 70_000, "invalid_request"),
+    ):
+        assert refused(reception.push(wrong)) == err, wrong[:80]
+    assert reception.site.events() == []
+    assert reception.push(sign(claims, typ="application/secevent+jwt")).status_code == 202
+
+
+def test_who_may_push(reception: Reception) -> None:
+    """Only who has the secret of the transmitter, as a bearer credential, and says that it is a SET."""
+    token = reception.transmitter.sign(reception.claims())
+    assert refused(reception.push(token, "")) == "authentication_failed"
+    assert refused(reception.push(token, "another-secret-of-somebody")) == "authentication_failed"
+    assert refused(reception.push(token, "", authorization=f"Basic {SECRET}")) == "authentication_failed"
+    assert refused(reception.push(token, content_type="application/json")) == "invalid_request"
+    assert reception.site.client.get("/ssf/receive/idp").status_code == 405
+    assert reception.site.client.post("/ssf/receive/other", content=token).status_code == 401
+    assert reception.site.events() == []
+
+
+def test_a_transmitter_that_is_only_polled_may_not_push(receive: Callable[..., Reception]) -> None:
+    """Whatever it shows: access_denied."""
+    reception = receive(push_secret=None, poll_url="http://127.0.0.1:9/poll", poll_interval_s=3600.0)
+    assert refused(reception.push(reception.transmitter.sign(reception.claims()))) == "access_denied"
+
+
+def test_nothing_is_believed_beyond_what_a_transmitter_may_speak_for(receive: Callable[..., Reception]) -> None:
+    """Other issuers, agents, tenants and event types, subjects that are no agent: acknowledged, counted, no more."""
+    reception = receive(agents=("bot*",), events=(WISE + "*",))
+    bot = {"format": "opaque", "id": "bot"}
+    not_covered: list[dict[str, Any]] = [
+        {"sub_id": {"format": "iss_sub", "iss": "https://evil.example", "sub": "bot"}},
+        {"sub_id": {"format": "opaque", "id": "payer"}},
+        {"sub_id": {"format": "complex", "application": bot, "tenant": {"format": "opaque", "id": "globex"}}},
+        {"events": {REVOKED: {}}},
+    ]
+    for number, change in enumerate(not_covered):
+        assert reception.send(number=number, **change).status_code == 202
+    assert reception.outcomes == {"not_covered": 4}
+    email = {"format": "email", "email": "ann@acme.example"}
+    assert reception.send(number=10, sub_id=email).status_code == 202
+    assert reception.send("https://other.example/event-type/new", 11).status_code == 202
+    assert reception.send(WISE + "trust-anchor-revoked", 12, members={"trust_domain": "a\nb"}).status_code == 202
+    assert reception.send(SSF + "verification", 13, sub_id={"format": "opaque", "id": "stream"}).status_code == 202
+    assert reception.outcomes == {"not_covered": 4, "no_agent": 2, "unknown_type": 1, "stream": 1}
+    assert reception.site.events() == []
+    assert reception.send(number=14, sub_id=bot).status_code == 202
+    assert [event["agent"] for event in reception.site.events()] == [{"id": "bot", "issuer": "https://as.example"}]
+
+
+def test_of_several_tenants_the_subject_names_one(receive: Callable[..., Reception]) -> None:
+    """Without a name it could be anybody's agent."""
+    reception = receive(tenants=("acme", "globex"))
+    application = {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
+    named = {"format": "complex", "application": application, "tenant": {"format": "opaque", "id": "globex"}}
+    reception.send(number=1)
+    reception.send(number=2, sub_id=named)
+    assert [event["tenant"] for event in reception.site.events()] == ["globex"]
+    assert reception.outcomes == {"not_covered": 1, "hard": 1}
+
+
+def test_evidence_counts_once_a_day(reception: Reception) -> None:
+    """Said again it is on record alone, in the same batch or later, and of the same agent; a day later it counts."""
+    reception.send(REVOKED, 1)
+    reception.send(REVOKED, 2)
+    reception.send(CAEP + "device-compliance-change", 3, members={"current_status": "not-compliant"})
+    reception.send(REVOKED, 4, sub_id={"format": "opaque", "id": "other"})
+    assert reception.types() == ["signal.evidence", "signal.note", "signal.evidence", "signal.evidence"]
+    reception.site.clock.now += DAY_S + 1
+    reception.send(REVOKED, 5)
+    assert reception.types()[-1] == "signal.evidence"
+    assert reception.outcomes == {"evidence": 4, "repeated": 1}
+
+
+def test_old_signals_are_on_record_alone(reception: Reception) -> None:
+    """A SET that is older than `max_age_s` restricts nobody: identifiers are remembered no longer than that."""
+    old = int(reception.site.clock.now) - 3 * DAY_S - 1
+    assert reception.send(iat=old).status_code == 202
+    assert (reception.types(), reception.outcomes) == (["signal.note"], {"stale": 1})
+
+
+def test_memory_is_bounded(receive: Callable[..., Reception]) -> None:
+    """Who has said so much has to wait (429); what is too old to count is forgotten, and there is room again."""
+    reception = receive(max_remembered=100, max_age_s=60.0)
+    for number in range(100):
+        assert reception.send("https://other.example/x", number).status_code == 202
+    answer = reception.send(number=1000)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "300")
+    reception.site.clock.now += 120
+    reception.site.wait(reception.receiver.look_after_memory())
+    assert reception.send(number=1000).status_code == 202
+    assert reception.site.store.received_signals.count_taken() == {"idp": 1}
+
+
+def test_keys_that_can_not_be_had(receive: Callable[..., Reception], tmp_path: Path) -> None:
+    """503: the transmitter tries again later, and loses nothing; with the keys it is taken."""
+    keys = tmp_path / "later.json"
+    reception = receive(jwks_file=keys)
+    assert reception.send().status_code == 503
+    keys.write_bytes(reception.transmitter.jwks.read_bytes())
+    reception.site.clock.now += 60
+    assert reception.send().status_code == 202
+
+
+def test_a_token_that_a_signal_revokes_is_named(reception: Reception) -> None:
+    """By the subject: its later use is a hard signal of the engine's."""
+    subject = {
+        "format": "complex",
+        "application": {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"},
+        "user": {"format": "iss_sub", "iss": "https://as.example", "sub": "ann"},
+        "token": {"format": "jwt_id", "iss": "https://as.example", "jti": "t1"},
+    }
+    reception.send(REVOKED, sub_id=subject)
+    (event,) = reception.site.events()
+    assert (event["credential"], event["principal"]) == ({"token_id": "t1"}, {"id": "ann"})

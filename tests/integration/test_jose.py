@@ -1,0 +1,60 @@
+"""What we sign, verified by a library of another language: `jose` of Node.js, by examples/client/verify_answer.mjs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.api.http.auth.security_event_keys import SET_TYPE, SecurityEventKeys
+from trustwatch.api.http.auth.signed_answers import AnswerKind, AnswerSigner
+
+from scripts.service_stack.oidc_provider import node, node_modules
+
+from ..support.checkout import ROOT
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(700)]
+
+ISSUER = "https://trust.example"
+ANSWER: dict[str, Any] = {"agent_id": "bot", "risk_level": "high", "reasons": [{"text": "a „quoted“ ü"}]}
+KINDS: tuple[AnswerKind, ...] = ("risk", "risks", "decision", "alert")
+
+
+class Verifier:
+    """The program, beside the library that it needs."""
+
+    def __init__(self, folder: Path, jwks: bytes) -> None:
+        self._folder = folder
+        shutil.copy(ROOT / "examples" / "client" / "verify_answer.mjs", folder)
+        (folder / "node_modules").symlink_to(node_modules())
+        (folder / "jwks.json").write_bytes(jwks)
+
+    def verify(self, token: str, typ: str, audience: str = "soc") -> Any:
+        """Claims of a token; None = it is refused."""
+        command = [node(), "verify_answer.mjs", "jwks.json", ISSUER, audience, typ]
+        done = subprocess.run(command, cwd=self._folder, input=token, capture_output=True, text=True, timeout=60)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def test_answers_and_security_event_tokens(tmp_path: Path) -> None:
+    """Each by its own type alone, for its audience, until it ends; a changed one is refused."""
+    keys = SecurityEventKeys(tmp_path / "keys", 1e9, time.time, time.monotonic)
+    signer = AnswerSigner(keys, ISSUER, 60, time.time, lambda: "1")
+    expired = AnswerSigner(keys, ISSUER, 60, lambda: time.time() - 120, lambda: "1")
+    verifier = Verifier(tmp_path, keys.jwks())
+    body = json.dumps(ANSWER).encode()
+    for kind in KINDS:
+        token = signer.sign(kind, "soc", body).decode()
+        assert verifier.verify(token, f"trustwatch-{kind}+jwt")[kind] == ANSWER
+    head, payload, signature = token.split(".")
+    assert verifier.verify(token, SET_TYPE) is None
+    assert verifier.verify(token, "trustwatch-alert+jwt", "somebody") is None
+    assert verifier.verify(f"{head}.{payload}.{signature[:-8]}AAAAAAAA", "trustwatch-alert+jwt") is None
+    assert verifier.verify(expired.sign("alert", "soc", body).decode(), "trustwatch-alert+jwt") is None
+
+    claims = {"iss": ISSUER, "aud": "soc", "iat": int(time.time()), "jti": "1", "events": {"urn:x": {}}}
+    assert verifier.verify(keys.sign(claims), SET_TYPE) == claims

@@ -1,0 +1,69 @@
+"""Clients that prove what their tokens are bound to: DPoP proofs (RFC 9449) and certificates (RFC 8705)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from jwt.algorithms import ECAlgorithm
+
+_numbers = count()
+
+
+def base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+class DpopClient:
+    """A client with a key of its own."""
+
+    def __init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        jwk = ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+        self.jwk = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
+        canonical = json.dumps(self.jwk, sort_keys=True, separators=(",", ":")).encode()
+        self.jkt = base64url(hashlib.sha256(canonical).digest())
+
+    @property
+    def cnf(self) -> dict[str, str]:
+        """`cnf` of its tokens."""
+        return {"jkt": self.jkt}
+
+    def proof(
+        self, token: str, method: str, url: str, now: float, *, header: dict[str, Any] | None = None, **claims: Any
+    ) -> str:
+        """A right proof but for what is given; None removes a claim."""
+        right = {
+            "jti": f"proof-{next(_numbers)}",
+            "htm": method,
+            "htu": url,
+            "iat": int(now),
+            "ath": base64url(hashlib.sha256(token.encode()).digest()),
+        }
+        kept = {name: value for name, value in (right | claims).items() if value is not None}
+        return jwt.encode(kept, self.key, "ES256", {"typ": "dpop+jwt", "jwk": self.jwk, **(header or {})})
+
+
+def make_certificate(name: str = "agent") -> x509.Certificate:
+    """A self-signed certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(start).not_valid_after(start + timedelta(days=3650)).sign(key, hashes.SHA256())
+
+
+def x5t_of(certificate: x509.Certificate) -> str:
+    """`x5t#S256` of tokens bound to it."""
+    return base64url(hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest())
