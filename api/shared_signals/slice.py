@@ -9,7 +9,7 @@ from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import Slice
 from ..http.store_executor import StoreExecutor
-from .routes import router, streams
+from .routes import SCOPE_WORDS, router, streams
 from .service import SharedSignalsService
 from .transmitter_context import TransmitterContext
 
@@ -50,4 +50,10 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     return values
 
 
-SLICE = Slice("shared_signals", routers=(router, streams), services=_make_services, metrics=_metric_values)
+SLICE = Slice(
+    "shared_signals",
+    routers=(router, streams),
+    services=_make_services,
+    metrics=_metric_values,
+    scopes=SCOPE_WORDS,
+)
