@@ -90,6 +90,9 @@ class DeclaresScopes(Protocol):
 
     scopes: list[str]
 
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """The caller, or nothing."""
+
 
 def declared(required: DeclaresScopes) -> Any:
     """The dependency, with its scopes in the OpenAPI document: a token needs one of them."""

@@ -62,8 +62,8 @@ def complete_document(document: Document, described: Sequence[DescribedPaths], s
         _describe_members(name, schema)
         if name.endswith(_PAGE_SUFFIX):
             schema.setdefault("description", "A page of items, and where the next ones are.")
-    for part, held in (("paths", document), ("schemas", components)):
-        held[part] = _with_members_in_place(held[part], document)
+    for name, held in (("paths", document), ("schemas", components)):
+        held[name] = _with_members_in_place(held[name], document)
     for operation in operations_of(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
             _describe_members(content["schema"].get("title", ""), content["schema"])

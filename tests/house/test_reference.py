@@ -19,6 +19,7 @@ BY_HAND = (
     "host.md",
     "model-format.md",
     "performance.md",
+    "runbooks.md",
     "simulator.md",
     "sources.md",
     "standards.md",
