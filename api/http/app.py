@@ -109,7 +109,7 @@ def create_app(
     body_limits = {path: limit for part in answering for path, limit in part.body_limits.items()}
     hosts = AllowedHosts(runtime.settings.listen)
     admission = RequestAdmission(runtime.verifier, hosts, body_limits, [mounted.path for mounted in mounts], guard)
-    return FastPath(app, fast_routes, streamed_paths, admission, metrics, runtime.monotonic)
+    return FastPath(app, fast_routes, streamed_paths, admission, metrics, runtime.monotonic, runtime.new_id)
 
 
 def _add_store_access(services: ServiceRegistry) -> None:

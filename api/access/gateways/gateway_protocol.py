@@ -13,7 +13,6 @@ from ...http.auth.token_verification import BadAuthorization, MissingToken
 from ...settings.enforcement_settings import GatewaySettings
 
 AUTHORIZATION_NAME = b"authorization"
-REQUEST_ID_NAME = b"x-request-id"
 METHOD_HEADERS = (b"x-forwarded-method", b"x-original-method")
 """Traefik, Caddy, APISIX; NGINX by its configuration."""
 URI_HEADERS = (b"x-forwarded-uri", b"x-original-uri", b"x-original-url")
@@ -23,7 +22,6 @@ MAX_TARGET_LENGTH = 512
 """Characters of a path that an audit event holds."""
 
 _METHOD_PATTERN = re.compile(rb"[A-Za-z]{1,32}\Z")
-_ID_PATTERN = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _HOST_PATTERN = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
 
 
@@ -86,12 +84,6 @@ def forwarded_method(scope: Scope) -> str:
     """The method of the call that a sub-request is about; "" = not known, which no list of safe methods holds."""
     given = agreed_header(scope, *METHOD_HEADERS) or b""
     return given.decode().upper() if _METHOD_PATTERN.match(given) else ""
-
-
-def request_id(scope: Scope) -> str:
-    """The gateway's own id of the call, where it sends one that is fit to be repeated; "" = none."""
-    given = single_header(scope, REQUEST_ID_NAME) or b""
-    return given.decode() if _ID_PATTERN.match(given) else ""
 
 
 def forwarded_target(scope: Scope) -> str:
