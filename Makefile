@@ -11,7 +11,7 @@ INTEGRATION := tests/integration tests/contract tests/lab
 PRODUCT := trustwatch ingest models scoring api client lab simulator
 
 .DEFAULT_GOAL := help
-.PHONY: help setup newest lock dist audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports format bench bench-quick bench-detection bench-containment docs clean
+.PHONY: help setup newest lock dist audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports check-api generated-client format bench bench-quick bench-detection bench-containment docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,6 +118,17 @@ bench-detection: $(VENV)/.ready-bench ## detection beside other libraries, on tr
 
 bench-containment: $(READY) ## hijacks of 200 clients at a real Ory Hydra behind a real Envoy (ARGS=--write: into docs)
 	$(BIN)/python -m benchmarks.bench_containment $(ARGS)
+
+check-api: $(READY) ## lint the OpenAPI document of reference/ with redocly, from npm
+	npm exec --yes --ignore-scripts --package @redocly/cli@2.77.0 -- redocly lint reference/openapi.json
+
+generated-client: $(READY) ## make a client of the OpenAPI document, and use it against the live service
+	$(BIN)/python -m venv --clear var/generator
+	var/generator/bin/python -m pip install --quiet --require-hashes --no-deps --requirement deploy/generator.lock
+	rm -rf var/generated && mkdir -p var/generated
+	var/generator/bin/openapi-python-client generate --path reference/openapi.json --meta none \
+		--output-path var/generated/generated_client
+	TRUSTWATCH_GENERATED_CLIENT=$(CURDIR)/var/generated $(BIN)/python -m pytest tests/integration/test_generated_client.py $(ARGS)
 
 docs: $(VENV)/.ready-docs ## the site of the documentation, with search, into var/site; dead links end it
 	$(BIN)/python -m scripts.gather_site

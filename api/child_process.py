@@ -97,7 +97,9 @@ def run_child(work: Callable[[ChildRuntime], None]) -> int:
     child: ChildRuntime | None = None
     try:
         restrict_new_files()
-        child = ChildRuntime(load_process_settings(arguments.settings), socket.socket(fileno=arguments.socket))
+        settings = load_process_settings(arguments.settings)
+        configure_structured_logs(settings.logs.level, settings.logs.format)
+        child = ChildRuntime(settings, socket.socket(fileno=arguments.socket))
         signal.signal(signal.SIGTERM, child.handle_stop_signal)
         work(child)
     except (BrokenPipeError, ConnectionResetError, StopRequested):

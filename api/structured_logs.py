@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Literal
 
 import structlog
 
 from ..ingest.printable_text import escaped_text
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "text", "json"]
 
-def configure_structured_logs(level: int = logging.INFO) -> None:
-    """Send everything that this process logs to stderr."""
+
+def configure_structured_logs(level: LogLevel = "info", form: LogFormat = "auto") -> None:
+    """Send everything that this process logs to stderr.
+
+    Args:
+        level: lines below it are left out.
+        form: `text` for people, `json` for programs; `auto` is text on a terminal.
+    """
     renderer: structlog.types.Processor
     shown: list[structlog.types.Processor] = []
-    if sys.stderr.isatty():
+    if form == "text" or (form == "auto" and sys.stderr.isatty()):
         shown = [_escape_values]
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     else:
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
@@ -28,7 +39,7 @@ def configure_structured_logs(level: int = logging.INFO) -> None:
             *shown,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

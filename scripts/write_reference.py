@@ -7,11 +7,14 @@ People look these up and do not read them through: settings, metrics, features, 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import FEATURES
@@ -243,6 +246,11 @@ def _hard_signals_table() -> list[str]:
     ]
 
 
+def openapi_page() -> str:
+    """The OpenAPI document, as `GET /openapi.json` answers it."""
+    return json.dumps(DocumentedApp(SLICES).openapi(), indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "policy.md": policy_page,
@@ -250,6 +258,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "features.md": features_page,
     "topics.md": topics_page,
     "frames.md": frames_page,
+    "openapi.json": openapi_page,
 }
 """Pages of `reference/` by name."""
 

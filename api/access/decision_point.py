@@ -32,6 +32,18 @@ class AccessDecision(NamedTuple):
         return {"risk_level": self.verdict.level.label, "policy_version": self.verdict.policy_version}
 
 
+def refusal_members(question: AccessRequest, decided: AccessDecision) -> dict[str, Any]:
+    """What a line of the log says of a refusal: whose agent, at which level, why. Neither principal nor scopes."""
+    return {
+        "tenant": question.tenant,
+        "issuer": question.issuer,
+        "agent_id": question.agent_id,
+        "level": decided.verdict.level.label,
+        "reason": decided.verdict.reason,
+        "approval_id": decided.approval_id or None,
+    }
+
+
 class PolicyDecisionPoint:
     """Decides requests from memory, and counts and records what it decided.
 

@@ -42,8 +42,9 @@ class InterventionOut(BaseModel):
 
 
 _EVENT_MEMBER = "#/components/schemas/AuditEvent/properties/"
-CALL_QUESTION_CONTENT: dict[str, Any] = {
-    "schema": {
+CALL_QUESTION_SCHEMAS: dict[str, Any] = {
+    "CallQuestion": {
+        "description": "A call that an agent is about to make, in the shape of its event.",
         "type": "object",
         "required": ["action"],
         "properties": {
@@ -61,6 +62,9 @@ CALL_QUESTION_CONTENT: dict[str, Any] = {
             },
         },
     },
+}
+CALL_QUESTION_CONTENT: dict[str, Any] = {
+    "schema": {"$ref": "#/components/schemas/CallQuestion"},
     "example": {
         "action": "send_money",
         "effect": "write",

@@ -21,6 +21,7 @@ from ..http.store_executor import StoreExecutor
 from .call_answers import CallAnswers
 from .call_evaluation import CallEvaluator
 from .decision_point import PolicyDecisionPoint
+from .described_paths import DESCRIBED_PATHS
 from .fast_call_route import FastCallRoute
 from .gateways.gateway_issuers import GatewayIssuers
 from .gateways.gateway_server import GatewayServer, GatewayServerDependencies
@@ -158,4 +159,5 @@ SLICE = Slice(
     lifespans=_lifespans,
     fast_routes=_fast_routes,
     metrics=_metric_values,
+    described=DESCRIBED_PATHS,
 )

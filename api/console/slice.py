@@ -1,4 +1,4 @@
-"""The console: what the slice adds to the application, where it is enabled."""
+"""The console, where it is enabled, and the page of the API: what the slice adds to the application."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import MountedApplication, Slice
+from .api_page import router
 from .console_app import ConsoleApplication
 
 
@@ -15,4 +16,4 @@ def _applications(services: ServiceRegistry) -> Sequence[MountedApplication]:
     return (ConsoleApplication(services),) if enabled else ()
 
 
-SLICE = Slice("console", applications=_applications)
+SLICE = Slice("console", routers=(router,), applications=_applications)

@@ -45,11 +45,26 @@ FormatParam = Annotated[
 ]
 
 _EVENT_SCHEMA = {"$ref": "#/components/schemas/AuditEvent"}
-_CLOUDEVENT_SCHEMA = {
-    "type": "object",
-    "required": ["specversion", "id", "source", "type", "data"],
-    "properties": {"data": _EVENT_SCHEMA},
+_CLOUDEVENT_SCHEMA = {"$ref": "#/components/schemas/CloudEvent"}
+DESCRIBED_SCHEMAS: dict[str, Any] = {
+    "CloudEvent": {
+        "type": "object",
+        "description": "An audit event as CloudEvents 1.0 has it, structured.",
+        "required": ["specversion", "id", "source", "type", "data"],
+        "properties": {
+            "specversion": {"type": "string", "description": "version of CloudEvents", "examples": ["1.0"]},
+            "id": {"type": "string", "description": "id; it replaces the event's own", "examples": ["evt-0193"]},
+            "source": {
+                "type": "string",
+                "description": "source; it replaces the event's own",
+                "examples": ["urn:gw:1"],
+            },
+            "type": {"type": "string", "description": "type of CloudEvents", "examples": ["io.trustwatch.audit.v1"]},
+            "data": _EVENT_SCHEMA | {"description": "the event"},
+        },
+    }
 }
+"""Schemas that FastAPI does not know."""
 _EVENT_BODIES: dict[str, Any] = {
     JSON_MEDIA_TYPE: {
         "schema": {"oneOf": [_EVENT_SCHEMA, {"type": "array", "items": _EVENT_SCHEMA, "maxItems": 10_000}]},

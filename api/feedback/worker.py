@@ -267,7 +267,9 @@ def main() -> int:
     os.nice(LOWEST_PRIORITY)
     try:
         job = msgspec.json.decode(sys.stdin.buffer.read(), type=PreviewJob)
-        _write_line({"result": run_preview(load_process_settings(arguments.settings), job)})
+        settings = load_process_settings(arguments.settings)
+        configure_structured_logs(settings.logs.level, settings.logs.format)
+        _write_line({"result": run_preview(settings, job)})
     except BrokenPipeError:
         return 1
     except TrustwatchError as error:

@@ -12,20 +12,19 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.responses import RedirectResponse, Response
 
-from ...ingest.events import event_schema_components
 from . import routes as service_routes
 from .agent_lookup import AgentResolver
 from .allowed_hosts import AllowedHosts
+from .auth.callers import SCOPE_WORDS
 from .connection_guard import ConnectionGuard
 from .fast_path import FastPath, RequestAdmission
+from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import MetricValues, ServiceMetrics
 from .runtime import Runtime
 from .service_registry import ServiceRegistry
 from .slice import LifespanService, MountedApplication, Slice
 from .store_executor import StoreExecutor
-
-SCHEMA_REF_PREFIX = "#/components/schemas/"
 
 API_DESCRIPTION = """Risk of AI agents that hold OAuth tokens, and the door for their audit events.
 
@@ -34,15 +33,44 @@ problem documents (RFC 9457). Identifiers may be URLs: in a path they are percen
 
 
 class DocumentedApp(FastAPI):
-    """FastAPI whose OpenAPI document holds the schema of events too, which FastAPI does not decode itself."""
+    """FastAPI whose OpenAPI document is complete.
+
+    Args:
+        slices: in the order of their routes.
+        lifespan: what starts and ends with the application; None = nothing.
+    """
+
+    def __init__(
+        self,
+        slices: Sequence[Slice],
+        lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    ) -> None:
+        super().__init__(
+            title="Trustwatch",
+            version=version("trustwatch"),
+            summary="Continuous trust for AI agents",
+            description=API_DESCRIPTION,
+            license_info={"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+            lifespan=lifespan,
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            generate_unique_id_function=lambda route: route.name,
+        )
+        self._slices = slices
+        self.include_router(service_routes.router)
+        for part in slices:
+            for router in part.routers:
+                self.include_router(router)
+        self.router.routes[:0] = [route for part in slices for route in part.direct_routes]
 
     def openapi(self) -> dict[str, Any]:
         """The document; made once."""
         if self.openapi_schema is None:
-            document = super().openapi()
-            _, parts = event_schema_components(SCHEMA_REF_PREFIX)
-            document["components"]["schemas"].update(parts)
-        return self.openapi_schema or {}
+            scopes = {name: text for part in self._slices for name, text in part.scopes.items()}
+            described = [part.described for part in self._slices]
+            self.openapi_schema = complete_document(super().openapi(), described, {**SCOPE_WORDS, **scopes})
+        return self.openapi_schema
 
 
 def create_app(
@@ -81,7 +109,7 @@ def create_app(
     body_limits = {path: limit for part in answering for path, limit in part.body_limits.items()}
     hosts = AllowedHosts(runtime.settings.listen)
     admission = RequestAdmission(runtime.verifier, hosts, body_limits, [mounted.path for mounted in mounts], guard)
-    return FastPath(app, fast_routes, streamed_paths, admission, metrics, runtime.monotonic)
+    return FastPath(app, fast_routes, streamed_paths, admission, metrics, runtime.monotonic, runtime.new_id)
 
 
 def _add_store_access(services: ServiceRegistry) -> None:
@@ -100,22 +128,9 @@ def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequen
     guard = services.find(ConnectionGuard)
     if guard is not None:
         lifespans.insert(0, guard)
-    app = DocumentedApp(
-        title="Trustwatch",
-        version=version("trustwatch"),
-        description=API_DESCRIPTION,
-        lifespan=_lifespan(runtime, [*lifespans, *mounts]),
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-    )
+    app = DocumentedApp(slices, _lifespan(runtime, [*lifespans, *mounts]))
     app.state.services = services
     install_problem_handlers(app, services.get(ProblemTable), runtime.new_id)
-    app.include_router(service_routes.router)
-    for part in slices:
-        for router in part.routers:
-            app.include_router(router)
-    app.router.routes[:0] = [route for part in slices for route in part.direct_routes]
     for mounted in mounts:
         app.mount(mounted.path, mounted.app)
         app.add_api_route(mounted.path, _redirection(f"{mounted.path}/"), include_in_schema=False)

@@ -3,10 +3,10 @@
 
 import ipaddress
 from collections.abc import Callable
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi.security import OAuth2
 from starlette.types import Scope
 
 from ...scoring.store.read_scope import restrict_reads
@@ -16,6 +16,7 @@ from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE
 from .auth.proof_of_possession import UNBOUND
 from .auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from .connection_guard import ConnectionGuard
+from .openapi_document import OAUTH_SCHEME
 from .runtime import Runtime
 from .schemas import IssuerParam, TenantParam
 from .service_registry import ServiceRegistry
@@ -25,8 +26,11 @@ T = TypeVar("T")
 _TOKEN_SCHEMES: Final = (b"bearer", b"dpop")
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
-bearer_scheme = HTTPBearer(
-    auto_error=False, bearerFormat="JWT", description="access token (RFC 9068) of a configured issuer"
+oauth2_scheme = OAuth2(
+    flows={"clientCredentials": {"tokenUrl": "https://as.example/oauth2/token", "scopes": {}}},
+    scheme_name=OAUTH_SCHEME,
+    description="Access token (JWT, RFC 9068) of a configured issuer, as Bearer; the token endpoint is the issuer's",
+    auto_error=False,
 )
 
 
@@ -54,9 +58,10 @@ class RequireScope:
 
     def __init__(self, scope: str, *others: str) -> None:
         self.scope = scope
+        self.scopes = [one for one in (scope, *others) if one]
         self._others = frozenset(others)
 
-    async def __call__(self, request: Request, _: Annotated[Any, Security(bearer_scheme)]) -> AuthenticatedCaller:
+    async def __call__(self, request: Request, _: Annotated[Any, Security(oauth2_scheme)]) -> AuthenticatedCaller:
         caller = await authenticate_connection(services_of(request), request.scope)
         if self.scope and not caller.scopes & self._others:
             caller.require(self.scope)
@@ -72,13 +77,28 @@ class RequireScopeUnlessLocal:
 
     def __init__(self, *scopes: str) -> None:
         self._require_scope = RequireScope(*scopes)
+        self.scopes = self._require_scope.scopes
 
-    async def __call__(self, request: Request, credentials: Annotated[Any, Security(bearer_scheme)]) -> None:
+    async def __call__(self, request: Request, credentials: Annotated[Any, Security(oauth2_scheme)]) -> None:
         try:
             await self._require_scope(request, credentials)
         except MissingToken:
             if not _is_local(request):
                 raise
+
+
+class DeclaresScopes(Protocol):
+    """A dependency that asks for a token with one of its scopes."""
+
+    scopes: list[str]
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """The caller, or nothing."""
+
+
+def declared(required: DeclaresScopes) -> Any:
+    """The dependency, with its scopes in the OpenAPI document: a token needs one of them."""
+    return Security(required, scopes=required.scopes)
 
 
 def _is_local(request: Request) -> bool:
@@ -91,10 +111,10 @@ def _is_local(request: Request) -> bool:
 
 
 RuntimeDep = Annotated[Runtime, Depends(provided(Runtime))]
-ReaderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_SCORE_READ))]
-SenderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_INGEST))]
-ReviewerDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_FEEDBACK))]
-AdministratorDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_ADMIN))]
+ReaderDep = Annotated[AuthenticatedCaller, declared(RequireScope(SCOPE_SCORE_READ))]
+SenderDep = Annotated[AuthenticatedCaller, declared(RequireScope(SCOPE_INGEST))]
+ReviewerDep = Annotated[AuthenticatedCaller, declared(RequireScope(SCOPE_FEEDBACK))]
+AdministratorDep = Annotated[AuthenticatedCaller, declared(RequireScope(SCOPE_ADMIN))]
 
 
 def agent_of_path(agent_id: str, tenant: TenantParam = None, issuer: IssuerParam = None) -> AgentSelector:

@@ -23,6 +23,7 @@ from .dependencies import authenticate_request, presents_bearer
 from .problems import ProblemDetails, problem_of, send_problem
 from .prometheus_metrics import ServiceMetrics
 from .request_body import declared_body_length, limit_body
+from .request_ids import identify_request
 from .slice import FastRoute
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -84,6 +85,7 @@ class FastPath:
         admission: decides what goes to *app*.
         metrics: counts every request that goes to *app*; routes count theirs.
         monotonic: seconds, for durations.
+        new_id: text that never repeats: ids of requests that bring none.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class FastPath:
         admission: RequestAdmission,
         metrics: ServiceMetrics,
         monotonic: Callable[[], float],
+        new_id: Callable[[], str],
     ) -> None:
         self.app = app
         self._routes = tuple(routes)
@@ -101,6 +104,7 @@ class FastPath:
         self._admission = admission
         self._metrics = metrics
         self._monotonic = monotonic
+        self._new_id = new_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the lifespan of the application.
@@ -111,6 +115,7 @@ class FastPath:
             await self.app(scope, receive, send)
             return
         path = scope.get("raw_path") or b""
+        send = identify_request(scope, send, self._new_id)
         with reads_of(NOBODY):
             for route in self._routes:
                 if (handler := route.find_handler(path)) is not None:

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from ...ingest.events import event_json_schema
 from .agent_lookup import visible_tenants
 from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS
-from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, provided
+from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, provided
 from .prometheus_metrics import ServiceMetrics
 from .runtime import component_states
 from .schemas import COMMON_PROBLEMS, LivenessOut, ReadinessOut, TokenPoliciesOut, token_policies_out
@@ -48,7 +48,7 @@ async def get_readiness(runtime: RuntimeDep) -> Response:
 @router.get(
     "/metrics",
     response_class=Response,
-    dependencies=[Depends(RequireScopeUnlessLocal(SCOPE_METRICS, SCOPE_ADMIN))],
+    dependencies=[declared(RequireScopeUnlessLocal(SCOPE_METRICS, SCOPE_ADMIN))],
     responses=BODILESS_PROBLEMS,
     summary="Prometheus metrics",
 )
@@ -59,7 +59,7 @@ async def get_metrics(metrics: MetricsDep) -> Response:
 
 @router.get(
     "/v1/schema/audit-event",
-    dependencies=[Depends(RequireScopeUnlessLocal(""))],
+    dependencies=[declared(RequireScopeUnlessLocal(""))],
     responses=BODILESS_PROBLEMS,
     summary="JSON Schema of the audit event",
 )
@@ -75,7 +75,7 @@ async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut
     return token_policies_out(runtime.live_policy.book)
 
 
-@router.get("/openapi.json", dependencies=[Depends(RequireScopeUnlessLocal(""))], include_in_schema=False)
+@router.get("/openapi.json", dependencies=[declared(RequireScopeUnlessLocal(""))], include_in_schema=False)
 async def get_openapi(request: Request) -> JSONResponse:
     """From this machine, or with any valid token."""
     return JSONResponse(request.app.openapi())

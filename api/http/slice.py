@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ...ingest.errors import TrustwatchError
+from .openapi_document import DescribedPaths
 from .problems import ProblemMaker
 from .prometheus_metrics import MetricValues
 from .service_registry import ServiceRegistry
@@ -89,6 +90,8 @@ class Slice(NamedTuple):
         fast_routes: answered before FastAPI.
         metrics: values of observed metrics, read when somebody asks; also where the process answers no questions.
         applications: mounted beside the routes.
+        described: its part of the OpenAPI document for what is answered before FastAPI.
+        scopes: scopes of its own, with what each lets a token do.
     """
 
     name: str
@@ -102,3 +105,5 @@ class Slice(NamedTuple):
     fast_routes: Callable[[ServiceRegistry], Sequence[FastRoute]] = no_fast_routes
     metrics: Callable[[ServiceRegistry], MetricValues] = no_metrics
     applications: Callable[[ServiceRegistry], Sequence[MountedApplication]] = no_applications
+    described: DescribedPaths = DescribedPaths()
+    scopes: Mapping[str, str] = {}

@@ -18,6 +18,18 @@ COMMANDS = (
         "trustwatch.api.service.commands:compile_command",
     ),
     LazyCommand(
+        "backup",
+        CommandPanel.SERVICE,
+        "Back up database, log, models and keys of the embedded form into a folder, while the service runs.",
+        "trustwatch.api.service.backup_commands:backup",
+    ),
+    LazyCommand(
+        "restore",
+        CommandPanel.SERVICE,
+        "Restore a back-up into the empty `data_dir` of the settings, after every digest was checked.",
+        "trustwatch.api.service.backup_commands:restore",
+    ),
+    LazyCommand(
         "token",
         CommandPanel.SERVICE,
         "Print a token signed with the local development key (only accepted where the settings trust it).",

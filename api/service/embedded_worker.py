@@ -37,6 +37,7 @@ from ..composition import (
     open_spool,
     service_url,
 )
+from .decision_log import log_decisions
 from .kernel_compiler import compile_to_score
 
 HEARTBEAT_EVERY_S = 0.5
@@ -121,6 +122,7 @@ class EmbeddedPipelineWorker:
         self._child.sender.send_risk(position.offset, agents, erasures)
 
     def _after_commit(self, done: CommittedChanges) -> None:
+        log_decisions(done.decisions)
         stages = self.pipeline.stages
         if self._spool is not None:
             with stages.timed("vectors"):

@@ -42,6 +42,7 @@ from ..composition import (
     service_url,
 )
 from ..settings.root import Settings
+from .decision_log import log_decisions
 from .kernel_compiler import compile_to_score
 from .partition_migration import check_partitions
 
@@ -186,6 +187,7 @@ class GroupPipelineWorker:
             _log.info("records wait to be applied", records=behind)
 
     def _after_commit(self, done: CommittedChanges) -> None:
+        log_decisions(done.decisions)
         self._dropped_dead_letters += done.dropped_dead_letters
         if self._spool is not None:
             stages = self.pipeline.stages

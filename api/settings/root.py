@@ -23,6 +23,7 @@ from .risk_settings import ServiceRiskSettings, TokenPolicySettings
 from .service_settings import (
     DeadLetterSettings,
     ListenSettings,
+    LogSettings,
     ServicePipelineSettings,
     TenantSettings,
 )
@@ -44,6 +45,7 @@ class Settings(SettingsPart, frozen=True):
     data_dir: Annotated[Path, setting("database, event log and local key; relative to the settings file")] = Path("var")
     model_dir: Annotated[Path, setting("the trained model; relative to the settings file")] = Path("var/model")
     listen: Annotated[ListenSettings, setting("address of the API")] = ListenSettings()
+    logs: Annotated[LogSettings, setting("log of the processes")] = LogSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], setting("authorization servers whose tokens are accepted")] = ()
     verification: Annotated[VerificationSettings, setting("verification of tokens")] = VerificationSettings()
     callers: Annotated[tuple[CallerSettings, ...], setting("what each client may speak for")] = ()

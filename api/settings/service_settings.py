@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ...ingest.settings import Name, SettingsPart, check_url, setting
 from ...scoring.pipeline.settings import PipelineSettings
@@ -49,6 +49,15 @@ class ListenSettings(SettingsPart, frozen=True):
         if self.public_url is not None:
             return self.public_url.rstrip("/")
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+
+class LogSettings(SettingsPart, frozen=True):
+    """The log of the service's processes, on stderr."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], setting("lines below it are left out")] = "info"
+    format: Annotated[
+        Literal["auto", "text", "json"], setting("`text` for people, `json` for programs; `auto` is text on a terminal")
+    ] = "auto"
 
 
 class TenantSettings(SettingsPart, frozen=True):

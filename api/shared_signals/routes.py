@@ -14,7 +14,7 @@ from starlette.responses import Response
 from ...scoring.store.read_scope import restrict_reads
 from ..http.agent_lookup import not_found_error
 from ..http.auth.callers import AuthenticatedCaller, InsufficientScope
-from ..http.dependencies import authenticate_connection, bearer_scheme, services_of
+from ..http.dependencies import authenticate_connection, declared, oauth2_scheme, services_of
 from ..http.schemas import COMMON_PROBLEMS, problem_responses
 from .service import SharedSignalsService
 from .stream_requests import (
@@ -33,6 +33,11 @@ SCOPE_SSF_READ: Final = "ssf.read"
 SCOPE_SSF_MANAGE: Final = "ssf.manage"
 SCOPE_SSF_POLL: Final = "ssf.manage.poll"
 """A scope for the credential of a poller that is to change no stream."""
+SCOPE_WORDS: Final = {
+    SCOPE_SSF_READ: "read one's own streams of security events",
+    SCOPE_SSF_MANAGE: "create, change, delete and poll one's own streams",
+    SCOPE_SSF_POLL: "poll one's own streams and change none",
+}
 NO_STORE: Final = {"cache-control": "no-store"}
 JWKS_MAX_AGE_S: Final = 3_600
 
@@ -41,12 +46,12 @@ class RequireSsfScope:
     """A dependency: the caller, whose token has one of *scopes*; it reads nothing but its own from then on."""
 
     def __init__(self, *scopes: str) -> None:
-        self._scopes = scopes
+        self.scopes = list(scopes)
 
-    async def __call__(self, request: Request, _: Annotated[Any, Security(bearer_scheme)]) -> AuthenticatedCaller:
+    async def __call__(self, request: Request, _: Annotated[Any, Security(oauth2_scheme)]) -> AuthenticatedCaller:
         caller = await authenticate_connection(services_of(request), request.scope)
-        if caller.scopes.isdisjoint(self._scopes):
-            raise InsufficientScope(self._scopes[0])
+        if caller.scopes.isdisjoint(self.scopes):
+            raise InsufficientScope(self.scopes[0])
         restrict_reads(caller.read_scope)
         return caller
 
@@ -59,11 +64,18 @@ def _transmitter(request: Request) -> SharedSignalsService:
 
 
 TransmitterDep = Annotated[SharedSignalsService, Depends(_transmitter)]
-ReceiverDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_READ, SCOPE_SSF_MANAGE))]
-ManagerDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_MANAGE))]
-PollerDep = Annotated[AuthenticatedCaller, Depends(RequireSsfScope(SCOPE_SSF_MANAGE, SCOPE_SSF_POLL))]
+ReceiverDep = Annotated[AuthenticatedCaller, declared(RequireSsfScope(SCOPE_SSF_READ, SCOPE_SSF_MANAGE))]
+ManagerDep = Annotated[AuthenticatedCaller, declared(RequireSsfScope(SCOPE_SSF_MANAGE))]
+PollerDep = Annotated[AuthenticatedCaller, declared(RequireSsfScope(SCOPE_SSF_MANAGE, SCOPE_SSF_POLL))]
 StreamIdParam = Annotated[str | None, Query(description="id of the stream")]
 
+_ISSUER_PATH: Final[dict[str, Any]] = {
+    "name": "issuer_path",
+    "in": "path",
+    "required": True,
+    "description": "path of the issuer, slashes included",
+    "schema": {"type": "string"},
+}
 _NOT_FOUND = problem_responses({404: "no such stream of this receiver, or nothing is transmitted here"})
 _OPEN_PROBLEMS = problem_responses(
     {
@@ -84,7 +96,11 @@ def _body_of(kind: Any) -> dict[str, Any]:
     """A body for the OpenAPI document."""
     schemas, components = msgspec.json.schema_components([kind])
     schema = components.get(kind.__name__, schemas[0])
-    described = {"type": "object", "properties": {name: {} for name in schema.get("properties", {})}}
+    described = {
+        "type": "object",
+        "title": kind.__name__,
+        "properties": {name: {} for name in schema.get("properties", {})},
+    }
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": described}}}}
 
 
@@ -95,6 +111,8 @@ def _json(document: Any, status: int = 200) -> Response:
 @router.get(METADATA_PATH, summary="Metadata of the transmitter", response_class=Response)
 @router.get(
     METADATA_PATH + "/{issuer_path:path}",
+    operation_id="read_metadata_of_issuer_path",
+    openapi_extra={"parameters": [_ISSUER_PATH]},
     summary="Metadata of a transmitter whose issuer has a path",
     response_class=Response,
 )

@@ -15,7 +15,7 @@ from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
 from ..http.store_executor import StoreExecutor
 from .push_endpoint import PushEndpoint
-from .routes import router, streams
+from .routes import SCOPE_WORDS, router, streams
 from .service import SharedSignalsService
 from .signal_poller import SignalPoller, TransmitterPoll
 from .signal_receiver import SignalReceiver
@@ -130,4 +130,5 @@ SLICE = Slice(
     lifespans=_lifespans,
     fast_routes=_fast_routes,
     metrics=_metric_values,
+    scopes=SCOPE_WORDS,
 )

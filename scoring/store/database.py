@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -196,6 +197,18 @@ class Database:
         """
         with translate_errors():
             return self.dialect.compact(self.engine)
+
+    def copy_to(self, target: Path) -> None:
+        """Copy the database as of one moment into a new file, while others go on with it.
+
+        Raises:
+            ConfigError: the database is no file.
+            DamagedStore: a page of it is.
+            Unavailable: somebody has it locked, or the disk is full.
+        """
+        damage = self.dialect.copy_to(self.engine, target)
+        if damage is not None:
+            raise DamagedStore(damage)
 
     def close(self) -> None:
         """Close every connection."""

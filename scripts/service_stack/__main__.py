@@ -33,6 +33,7 @@ from .keycloak import keycloak_home
 from .nginx import nginx_program
 from .oidc_provider import node_modules
 from .postgres import binaries
+from .promtool import promtool_program
 from .system import cache_folder
 
 HOOK_HEADER = "X-Trustwatch-Key"
@@ -52,6 +53,7 @@ FETCHED: dict[str, Callable[[], str | Path]] = {
     "caddy": caddy_program,
     "nginx": nginx_program,
     "chromium": chromium_program,
+    "promtool": promtool_program,
 }
 Service = KafkaCluster | Postgres | Server
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from trustwatch.ingest.errors import Fenced
+from trustwatch.ingest.errors import ConfigError, Fenced
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, DueAgent, RiskLevel
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
@@ -971,3 +971,20 @@ def test_reopened_store_has_everything(opener: Opener, tmp_path: Path) -> None:
         assert second.outbox.route([route()], NOW) == 1
     finally:
         second.close()
+
+
+def test_a_copy_is_one_moment_of_a_file_and_a_server_has_programs_of_its_own(store: SqlStore, tmp_path: Path) -> None:
+    """The copy stands alone, while the original goes on."""
+    if store.database.engine.dialect.name != "sqlite":
+        with pytest.raises(ConfigError, match="pg_dump"):
+            store.database.copy_to(tmp_path / "copy.db")
+        return
+    claimed = store.partitions.claim(0)
+    store.database.copy_to(tmp_path / "copy.db")
+    store.partitions.claim(0)
+    assert sorted(path.name for path in tmp_path.glob("copy.db*")) == ["copy.db"]
+    copy = open_store(sqlite_url(tmp_path / "copy.db"))
+    try:
+        assert copy.partitions.position(0) == claimed
+    finally:
+        copy.close()

@@ -205,7 +205,7 @@ def test_everything_that_runs_on_has_a_health_check() -> None:
     lasting = {name for name, service in SERVICES.items() if service["restart"] != "no"}
     checked = {name for name, service in SERVICES.items() if "test" in service.get("healthcheck", {})}
 
-    assert lasting == {"worker", "api", "kafka", "postgres", "prometheus"}
+    assert lasting == {"worker", "api", "kafka", "postgres", "prometheus", "grafana"}
     assert lasting - checked == {"worker", "api"}
     assert "HEALTHCHECK" in DOCKERFILE
 

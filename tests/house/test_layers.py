@@ -37,6 +37,7 @@ IMPORTERS = {
         "api/cli/",
         "/commands.py",
         "api/models/training_commands.py",
+        "api/service/backup_commands.py",
         "api/service/settings_commands.py",
         "api/service/sign_in_commands.py",
     },

@@ -10,6 +10,7 @@ from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
 BY_HAND = (
     "alerts.md",
     "archive.md",
+    "backup.md",
     "client.md",
     "command-line.md",
     "console.md",
@@ -19,6 +20,7 @@ BY_HAND = (
     "model-format.md",
     "performance.md",
     "promises.md",
+    "runbooks.md",
     "simulator.md",
     "sources.md",
     "standards.md",

@@ -89,7 +89,7 @@ def test_make_installs_by_hash() -> None:
         if not newest[0] < found.start() < newest[1] and "--no-build-isolation --editable ." not in found[0]
     ]
 
-    assert len(installs) == 4
+    assert len(installs) == 5
     assert [one for one in installs if "--require-hashes --no-deps --requirement deploy/" not in one] == []
 
 

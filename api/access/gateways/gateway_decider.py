@@ -21,8 +21,10 @@ from ....scoring.policy.access_evaluation import (
 )
 from ....scoring.policy.book import LivePolicy
 from ....scoring.records.agents import RiskLevel
+from ... import clock
+from ...http.line_limit import LineLimit
 from ...settings.enforcement_settings import GatewaySettings
-from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, PolicyDecisionPoint
+from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, PolicyDecisionPoint, refusal_members
 from .gateway_issuers import TokenHolder
 
 _UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, "")
@@ -59,6 +61,7 @@ class GatewayDecider:
         self._denies_stale = settings.on_stale == "deny"
         self.records_all = settings.record == "all"
         self._safe_methods = frozenset(settings.safe_methods)
+        self._refusals = LineLimit(clock.monotonic)
 
     def decide_call(self, holder: TokenHolder, token: bytes, method: str, via: str) -> AccessDecision:
         """The verdict on a call with a method; "" is a method that is not known. Never raises."""
@@ -108,6 +111,8 @@ class GatewayDecider:
         """Make an audit event of a denial, or of every call where the settings say so. Never raises."""
         if decided.verdict.allow and not self.records_all:
             return
+        if not decided.verdict.allow:
+            self._refusals.write(_log.info, "call refused", via=via, **refusal_members(question, decided))
         more: dict[str, Any] = {"resource": {"id": target}} if target else {}
         if len(question.scopes) > MAX_EVENT_SCOPES:
             first = list(question.scopes[:MAX_EVENT_SCOPES])

@@ -16,7 +16,6 @@ from ...http.problems import proof_challenge
 from ...settings.enforcement_settings import GatewaySettings
 
 AUTHORIZATION_NAME = b"authorization"
-REQUEST_ID_NAME = b"x-request-id"
 METHOD_HEADERS = (b"x-forwarded-method", b"x-original-method")
 """Traefik, Caddy, APISIX; NGINX by its configuration."""
 URI_HEADERS = (b"x-forwarded-uri", b"x-original-uri", b"x-original-url")
@@ -29,7 +28,6 @@ MAX_TARGET_LENGTH = 512
 """Characters of a path that an audit event holds."""
 
 _METHOD_PATTERN = re.compile(rb"[A-Za-z]{1,32}\Z")
-_ID_PATTERN = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _HOST_PATTERN = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
 
 
@@ -108,12 +106,6 @@ def shown_proof(way: str, scope: Scope, *, dpop: bool) -> ShownProof:
     return ShownProof(
         dpop, tuple(value for name, value in scope["headers"] if name == DPOP_NAME), method, url.decode("latin-1")
     )
-
-
-def request_id(scope: Scope) -> str:
-    """The gateway's own id of the call, where it sends one that is fit to be repeated; "" = none."""
-    given = single_header(scope, REQUEST_ID_NAME) or b""
-    return given.decode() if _ID_PATTERN.match(given) else ""
 
 
 def forwarded_target(scope: Scope) -> str:

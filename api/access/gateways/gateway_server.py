@@ -20,6 +20,7 @@ from ....scoring.policy.book import LivePolicy
 from ...events.proof_reports import ProofReports
 from ...http.auth.proof_of_possession import UNBOUND, ProofRefused, ProofVerifier, TokenBinding
 from ...http.auth.token_verification import AuthenticationFailed, InvalidToken, MissingToken, UnknownKey
+from ...http.request_ids import request_id_of
 from ...settings.enforcement_settings import GatewaySettings
 from ..decision_point import AccessDecision, PolicyDecisionPoint
 from .gateway_decider import GatewayDecider
@@ -32,7 +33,6 @@ from .gateway_protocol import (
     forwarded_method,
     forwarded_target,
     presented_token,
-    request_id,
     shown_proof,
     single_header,
 )
@@ -211,7 +211,7 @@ class GatewayServer:
         return self._responses.unauthenticated(self._request_id(scope), InvalidToken.code, str(error))
 
     def _request_id(self, scope: Scope) -> str:
-        return request_id(scope) or self._dependencies.new_id()
+        return request_id_of(scope, self._dependencies.new_id)
 
     def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
         """Nothing before the decision may fail; where it does all the same, nobody passes: no token is verified yet."""

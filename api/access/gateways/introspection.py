@@ -14,14 +14,17 @@ from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
 import msgspec
+import structlog
 from starlette.types import Receive, Scope
 
 from ....ingest.errors import TrustwatchError
 from ....ingest.settings import Secret
+from ... import clock
 from ...events.proof_reports import ProofReports
 from ...http.auth.callers import ANY_NAME, SCOPE_DECIDE, AuthenticatedCaller
 from ...http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof, TokenBinding
 from ...http.auth.token_verification import MAX_TOKEN_BYTES, InvalidToken, UnknownKey, unverified_issuer
+from ...http.line_limit import LineLimit
 from ...http.problems import problem_of
 from ...http.request_body import RequestBodyTooLong, read_request_body
 from ...settings.enforcement_settings import GatewayClientSettings, GatewaySettings
@@ -35,6 +38,8 @@ from .gateway_protocol import (
     RawHeader,
     single_header,
 )
+
+_log = structlog.get_logger(__name__)
 
 INTROSPECTION_ROUTE = "introspection"
 MAX_FORM_BYTES = 64 * 1024
@@ -93,6 +98,7 @@ class IntrospectionEndpoint:
             issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers
         }
         """Tenant by issuer; None = its tokens name it."""
+        self._refusals = LineLimit(clock.monotonic)
         self._clients = {client.client_id: client for client in settings.clients}
 
     async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
@@ -106,7 +112,10 @@ class IntrospectionEndpoint:
                 return None
             fields = _read_fields(form)
             return await self._answer(_token_of_form(fields), tenants, _proof_of_form(fields))
-        except IntrospectionClientRefused:
+        except IntrospectionClientRefused as error:
+            self._refusals.write(
+                _log.warning, "a client may not introspect", code="introspection_client", why=str(error)
+            )
             return _json_gateway_response(401, {"error": "invalid_client"}, "unauthorized", BASIC_CHALLENGE)
         except UnreadableIntrospectionRequest as error:
             return _json_gateway_response(400, {"error": error.code, "error_description": str(error)}, "unreadable")

@@ -12,8 +12,16 @@ import structlog
 from ....scoring.policy.access_evaluation import STALE, UNDECIDED, AccessRequest, DecisionContext, Verdict, deny
 from ....scoring.policy.book import LivePolicy
 from ....scoring.records.agents import RiskLevel
+from ... import clock
+from ...http.line_limit import LineLimit
 from ...settings.enforcement_settings import HookSettings
-from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, ClientInducedFailure, PolicyDecisionPoint
+from ..decision_point import (
+    MAX_EVENT_SCOPES,
+    AccessDecision,
+    ClientInducedFailure,
+    PolicyDecisionPoint,
+    refusal_members,
+)
 from .hook_adapter import ParsedHookRequest, UnreadableHookRequest
 
 HookConstraint = Callable[[ParsedHookRequest, Verdict], Verdict]
@@ -41,6 +49,7 @@ class HookDecider:
         self._decision_point = decision_point
         self._live_policy = policy
         self._now_ms = now_ms
+        self._refusals = LineLimit(clock.monotonic)
 
     def decide(self, parsed: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
         """The verdict; one with the reason `undecided` where there is none, for a fault of ours. Never raises."""
@@ -77,6 +86,9 @@ class HookDecider:
 
     def record(self, parsed: ParsedHookRequest, decided: AccessDecision, lifetime_s: int | None = None) -> None:
         """Make an audit event of the question. Never raises: who asks has its answer whatever becomes of it."""
+        if not decided.verdict.allow:
+            members = refusal_members(parsed.access_request, decided)
+            self._refusals.write(_log.info, "token refused", hook=self.settings.name, **members)
         try:
             more = {**_truncated_scopes(parsed.access_request, decided.verdict), **parsed.event_extras}
             self._decision_point.record_decision(

@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ....ingest.settings import Secret
 from ....scoring.policy.access_evaluation import UNDECIDED
 from ....scoring.policy.book import LivePolicy
+from ... import clock
+from ...http.line_limit import LineLimit
 from ...http.problems import CONTENT_TYPE, internal_problem
 from ...http.request_body import RequestBodyTooLong, read_request_body
 from ...settings.enforcement_settings import HookSettings
@@ -131,6 +133,7 @@ class HookEndpoint:
         self.adapter = adapter
         self._authentication = authentication
         self._decider = decider
+        self._refusals = LineLimit(clock.monotonic)
 
     async def admit(self, request: HookRequest, _: Scope) -> HookResponder | HookResponse:
         """Return the function that answers the request once its body is read, or a refusal that needs no body."""
@@ -174,6 +177,8 @@ class HookEndpoint:
         return self._undecided_response(opened=self._decider.fails_open(error, self._decider.settings.tenant or ""))
 
     def _unauthenticated_response(self) -> HookResponse:
+        name = self.adapter.settings.name
+        self._refusals.write(_log.warning, "the secret of a hook is missing or wrong", code="hook_secret", hook=name)
         answer = self.adapter.unauthenticated_response()
         challenge = self._authentication.challenge
         return answer._replace(headers=(*answer.headers, (b"www-authenticate", challenge))) if challenge else answer

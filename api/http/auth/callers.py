@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -28,7 +28,16 @@ SCOPE_INGEST: Final = "trust.ingest"
 SCOPE_FEEDBACK: Final = "trust.feedback"
 SCOPE_ADMIN: Final = "trust.admin"
 SCOPE_METRICS: Final = "trust.metrics"
-ALL_SCOPES: Final = (SCOPE_SCORE_READ, SCOPE_DECIDE, SCOPE_INGEST, SCOPE_FEEDBACK, SCOPE_ADMIN, SCOPE_METRICS)
+SCOPE_WORDS: Final[Mapping[str, str]] = {
+    SCOPE_SCORE_READ: "read risk, decisions and what led to them",
+    SCOPE_DECIDE: "ask for decisions about tokens and calls",
+    SCOPE_INGEST: "send audit events",
+    SCOPE_FEEDBACK: "say that decisions were right or wrong, answer approvals, vouch for agents",
+    SCOPE_ADMIN: "models, erasures, exports, dead letters, actuators",
+    SCOPE_METRICS: "read metrics and nothing else",
+}
+"""What each scope lets a token do. A scope includes no other."""
+ALL_SCOPES: Final = tuple(SCOPE_WORDS)
 
 ANY_NAME: Final = "*"
 OWN_SOURCE_PREFIX: Final = "urn:trustwatch:"

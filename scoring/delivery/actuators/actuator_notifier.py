@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from ...records.agents import AgentIdentity
 from ...records.containment import Actuation, ActuationStatus
@@ -19,6 +20,8 @@ from ..delivery_target import DeliveryResult
 from .actuator import ActuationResult, Actuator, ActuatorError, UnknownClient
 from .actuator_settings import ActuatorSettings
 from .desired_state import DesiredState, UnreadableAction, decode_desired_state, encode_desired_state
+
+_log = structlog.get_logger(__name__)
 
 BUCKETS_S = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 """Upper bounds of containment times, s."""
@@ -139,6 +142,7 @@ class ActuatorNotifier:
             tried = _keep_confirmation_time(await self._attempt_actuation(row, desired, target, done), desired, before)
             if await asyncio.to_thread(self._actuations.settle, tried.row):
                 contained_s = self._containment_time_s(tried.row, desired, before)
+                _log_actuation(tried, desired, contained_s)
                 return self._report(target, tried.outcome, tried.result, contained_s)
             newer = await self._newer_actuation(tried.row)
             if newer is None:
@@ -245,6 +249,24 @@ class ActuatorNotifier:
     ) -> DeliveryResult:
         self._observe(target.name, outcome, contained_s)
         return result
+
+
+def _log_actuation(tried: _ActuationAttempt, desired: DesiredState, contained_s: float | None) -> None:
+    """A line for what was done at a server, or could not be."""
+    if tried.outcome == "unchanged":
+        return
+    line = _log.warning if tried.result.error else _log.info
+    line(
+        "actuation",
+        target=tried.row.target,
+        tenant=desired.tenant,
+        agent_id=desired.name.agent_id,
+        level=desired.level,
+        outcome=tried.outcome,
+        decision_id=desired.decision_id or None,
+        contained_s=contained_s,
+        error=tried.result.error or None,
+    )
 
 
 def _stored_desired_state(row: Actuation | None) -> DesiredState | None:

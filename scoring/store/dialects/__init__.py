@@ -8,6 +8,7 @@ run on chooses. What one database does in its own steps is a function of its mod
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine, Table
@@ -80,6 +81,12 @@ class Dialect(Protocol):
 
     def compact(self, engine: Engine) -> bool:
         """Rebuild the files without what was removed; False = a reader was in the way."""
+
+    def copy_to(self, engine: Engine, target: Path) -> str | None:
+        """Copy the database as of one moment into a new file; returns what is damaged.
+
+        Raises ConfigError where the database is no file, Unavailable where it can not be copied now.
+        """
 
     def prepare_weeks(self, engine: Engine, now_ms: int) -> None:
         """Make parts of `decisions` for the time to come."""

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -31,6 +32,7 @@ __all__ = [
     "ROW_PURGED_DECISIONS",
     "acquire_job_lock",
     "compact",
+    "copy_to",
     "is_transient",
     "lock_for_migration",
     "make_engine",
@@ -188,6 +190,11 @@ def compact(engine: Engine) -> bool:
         finally:
             connection.invalidate()  # however it ended: a session without a time limit never goes back to the pool
     return True
+
+
+def copy_to(_engine: Engine, _target: Path) -> str | None:
+    """Refuse: a server is backed up by its own programs."""
+    raise ConfigError("store.url: a PostgreSQL server is backed up by `pg_dump` (docs/operations.md)")
 
 
 def is_transient(error: DBAPIError) -> bool:

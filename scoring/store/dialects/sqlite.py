@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite import dialect as Dialect
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from ....ingest.errors import ConfigError
+from ....ingest.errors import ConfigError, Unavailable
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec
@@ -162,6 +162,28 @@ def compact(engine: Engine) -> bool:
     finally:
         connection.close()
     return not busy
+
+
+def copy_to(engine: Engine, target: Path) -> str | None:
+    """SQLite's own online copy: one moment of the database, while others write. The copy stands alone, without a log.
+
+    Returns what is damaged, in SQLite's words; None = every page is sound. Raises Unavailable.
+    """
+    connection = engine.raw_connection()
+    copy = sqlite3.connect(target)
+    try:
+        original: Any = connection.driver_connection
+        original.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE").close()
+        found: str = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in _TRANSIENT:  # a full disk, too
+            raise Unavailable(f"{target}: the database can not be copied: {error}") from error
+        return str(error)
+    finally:
+        copy.close()
+        connection.close()
+    return None if found == "ok" else found
 
 
 def is_transient(error: DBAPIError) -> bool:

@@ -359,7 +359,7 @@ def test_openapi_shows_the_bare_route_and_examples(shared: Any) -> None:
     assert operation["responses"]["200"]["content"]["application/json"]["schema"] == {
         "$ref": "#/components/schemas/RiskOut"
     }
-    assert document["components"]["schemas"]["RiskOut"]["example"]["risk_level"] == "high"
+    assert document["components"]["schemas"]["RiskOut"]["examples"][0]["risk_level"] == "high"
     assert {"/v1/events", "/v1/risk/query", "/v1/agents/{agent_id}/release"} <= set(document["paths"])
     references = set(_references(document))
     missing = [name for name in references if not leads_somewhere(document, name)]
@@ -391,5 +391,5 @@ def test_the_example_has_the_members_of_a_real_answer(shared: Any, summary: Any)
 
     document = shared.client.get("/openapi.json").json()
 
-    assert set(document["components"]["schemas"]["RiskOut"]["example"]) == set(risk(shared, "bot").json())
+    assert set(document["components"]["schemas"]["RiskOut"]["examples"][0]) == set(risk(shared, "bot").json())
     assert msgspec.json.encode(document)

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -156,3 +157,25 @@ def test_a_token_file_that_is_not_there_is_a_wrong_use(tmp_path: Path) -> None:
     done = CliRunner().invoke(command_line(), ["--token", f"@{tmp_path / 'none'}"])
     assert done.exit_code == 2
     assert "the token can not" in done.output
+
+
+@pytest.mark.parametrize(
+    ("form", "terminal", "is_json"), [("json", True, True), ("text", False, False), ("auto", False, True)]
+)
+def test_level_and_format_of_the_log_are_settings(
+    form: Any, terminal: bool, is_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines below the level are left out; the format holds wherever stderr leads."""
+    screen = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    before = structlog.get_config()
+    configure_structured_logs("warning", form)
+    try:
+        log = structlog.get_logger("form")
+        log.info("calm")
+        log.warning("refused", agent="bot")
+    finally:
+        structlog.configure(**before)
+    (line,) = screen.getvalue().splitlines()
+
+    assert (json.loads(line)["agent"] == "bot") if is_json else ("agent=bot" in line and "\x1b" not in line)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 from trustwatch.scoring.policy.book import LevelTokenPolicy
 from trustwatch.scoring.records.agents import RiskLevel
 
@@ -237,3 +239,20 @@ def test_the_level_is_told_upstream_only_where_configured(new_desk: Callable[...
     assert "x-risk-level" not in desk.envoy("bad").headers
 
     assert "x-risk-level" not in new_desk().envoy(desk.issuer.token()).headers
+
+
+def test_the_log_tells_each_call_that_is_refused(desk: Any) -> None:
+    """With the id that the answer has; allowed calls are no line, a flood of refusals is bounded."""
+    desk.agent("bot", RiskLevel.CRITICAL)
+    desk.agent("calm", RiskLevel.LOW)
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        desk.envoy(desk.issuer.token("calm"))
+        refused = desk.envoy(desk.issuer.token(), headers={"x-request-id": "call-1"})
+        for _ in range(50):
+            desk.forward(desk.issuer.token())
+    calls = [line for line in lines if line["event"] == "call refused"]
+
+    assert (calls[0]["agent_id"], calls[0]["via"], calls[0]["level"]) == ("bot", "ext_authz", "critical")
+    assert calls[0]["request_id"] == refused.headers["x-request-id"] == refused.json()["request_id"] == "call-1"
+    assert 1 < len(calls) < 51
+    assert {line["agent_id"] for line in calls} == {"bot"}

@@ -271,7 +271,7 @@ def test_a_denial_tells_nothing(desk: Any) -> None:
     shapes = {json.dumps([status, sorted(set(headers) - {"content-length"}), error]) for status, headers, error in seen}
     assert len(shapes) == 1
     (shape,) = shapes
-    assert json.loads(shape) == [403, ["cache-control", "content-type"], "access_denied"]
+    assert json.loads(shape) == [403, ["cache-control", "content-type", "x-request-id"], "access_denied"]
     text = str(seen).lower()
     for word in ("risk", "critical", "score", "reason", "policy", "trustwatch", "level", "revoke"):
         assert word not in text

@@ -7,6 +7,7 @@ import json
 from typing import Any, NamedTuple
 
 import pytest
+from structlog.testing import capture_logs
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
@@ -330,3 +331,20 @@ def test_answers_need_no_database(make_desk: Any, body: Any, monkeypatch: pytest
     assert desk.ask("hydra", request).json()["reason"] == "step_up_required"
     desk.runner.run(desk.guard.approval_workflow.close())
     assert desk.metric("trustwatch_approvals_unasked_total") == 1
+
+
+def test_the_log_tells_refusals_and_wrong_secrets(make_desk: Any, make_hook: Any, body: Any, product: str) -> None:
+    """By agent, level and reason; neither the secret nor what was asked stands there."""
+    words = PRODUCTS[product]
+    desk = make_desk(make_hook(product))
+    desk.level(RiskLevel.CRITICAL, words.agent)
+    with capture_logs() as lines:
+        desk.ask(product, body(words.body), x_trustwatch_key="not it", zitadel_signature="t=1,v1=aa")
+        desk.ask(product, body(words.body))
+
+    wrong, refused = lines
+    assert (wrong["event"], wrong["code"]) == ("the secret of a hook is missing or wrong", "hook_secret")
+    assert (refused["event"], refused["hook"], refused["agent_id"]) == ("token refused", product, words.agent)
+    assert (refused["level"], refused["reason"]) == ("critical", "risk_level")
+    assert SECRET not in str(lines)
+    assert "not it" not in str(lines)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationResult,
     Actuator,
@@ -365,3 +366,25 @@ def test_figures_are_a_histogram() -> None:
 def test_refusals_are_errors_of_actuators() -> None:
     """They carry how long to wait."""
     assert ActuatorAccessDenied("no", 3.0).retry_after_s == 3.0
+
+
+def test_the_log_tells_what_was_done_at_a_server(store: SqlStore) -> None:
+    """Confirmed, restored, put off with its error; that nothing had to be done is no line."""
+    world = MemoryServer()
+    bot = world.client()
+    desk = NotifierAtServer(store, MemoryActuator(world, True))
+    with capture_logs() as lines:
+        desk.send(1, wish(bot, "low"))
+        desk.send(2, wish(bot, "critical"))
+        desk.send(3, wish(bot, "low"))
+        world.stop()
+        desk.send(4, wish(bot, "critical"))
+
+    assert [(line["outcome"], line["level"]) for line in lines] == [
+        ("confirmed", "critical"),
+        ("restored", "low"),
+        ("retry", "critical"),
+    ]
+    assert [line["log_level"] for line in lines] == ["info", "info", "warning"]
+    assert lines[0]["error"] is None
+    assert lines[2]["error"]

@@ -1,0 +1,28 @@
+"""A line of the log for each change of level that became durable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.decisions import Decision
+
+_log = structlog.get_logger(__name__)
+
+
+def log_decisions(decisions: Sequence[Decision]) -> None:
+    """Log decisions. Principals and resources stay out: reasons are in the decision itself."""
+    for decision in decisions:
+        _log.info(
+            "decision",
+            decision_id=decision.decision_id,
+            tenant=decision.agent.tenant,
+            issuer=decision.agent.issuer,
+            agent_id=decision.agent.agent_id,
+            level=RiskLevel(decision.level).label,
+            before=RiskLevel(decision.previous_level).label,
+            cause=decision.cause,
+            mode=decision.mode,
+        )

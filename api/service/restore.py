@@ -1,0 +1,184 @@
+"""Restoring a back-up of the embedded form into an empty `data_dir`.
+
+Everything is looked at before anything is put in its place: the manifest, every digest while files are copied beside
+their place, and then what the service will look at: database, identity key, position and log together. A restore that
+is killed leaves a folder that no service starts on: keys, without which a database is refused, are put in place last.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ...ingest.archive.archive_files import read_position as read_archive_position
+from ...ingest.durable_files import sync_directory, sync_file
+from ...ingest.errors import ConfigError, CorruptLog, ModelError
+from ...ingest.identities import IDENTITY_KEY_FILE, open_identity_key
+from ...ingest.log.log_copy import log_extent
+from ...ingest.log.log_segments import lock_log
+from ...models.model_directory import copy_model, is_model
+from ...models.model_directory import read_manifest as read_model_manifest
+from ...scoring.store.sql_store import open_store, sqlite_url
+from ..composition import identity_key_path
+from ..settings.root import Settings
+from .backup import DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER, ONLY_PARTITION, require_embedded
+from .backup_manifest import (
+    DATA_FOLDER,
+    MODEL_FOLDER,
+    BackupFile,
+    BackupManifest,
+    BadBackup,
+    describe_file,
+    read_manifest,
+)
+
+STAGING_FOLDER: Final = ".restoring"
+_FIRST: Final = (DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER)
+"""Put in place in this order, and all else behind them."""
+
+
+class RestoredBackup(NamedTuple):
+    """What was restored. `missing_key` is where the identity key has to be put before a start; None = it is there."""
+
+    manifest: BackupManifest
+    missing_key: Path | None
+
+
+def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
+    """Restore the back-up at *source* into `data_dir`, and the installed model to `model_dir` if none is there.
+
+    Raises:
+        ConfigError: not the embedded form; `data_dir` is not empty, or an archive knows more than the back-up; another
+            model is installed; the identity key is another one; or a newer program wrote the database.
+        LogInUse: a service runs on `data_dir`.
+        BadBackup: *source* is no back-up, or it is damaged. Nothing was restored.
+        OSError: the disk is full or refuses.
+    """
+    require_embedded(settings)
+    manifest = read_manifest(source)
+    _require_empty(settings.data_dir)
+    _check_archives(settings, manifest)
+    _check_installed_model(settings, manifest)
+    with _staging_folder(settings.data_dir) as staging:
+        for name, file in manifest.files.items():
+            _copy_checked(source / name, file, staging / name)
+        missing_key = _check_restored(settings, staging, manifest)
+        if not is_model(settings.model_dir):
+            copy_model(staging / MODEL_FOLDER, settings.model_dir)
+        _require_empty(settings.data_dir, besides=STAGING_FOLDER)
+        _put_in_place(staging / DATA_FOLDER, settings.data_dir)
+    return RestoredBackup(manifest, missing_key)
+
+
+def _require_empty(data_dir: Path, besides: str = "") -> None:
+    if (data_dir / LOG_FOLDER).is_dir():
+        lock_log(data_dir / LOG_FOLDER).close()  # refused while a service runs
+    found = sorted(path.name for path in data_dir.iterdir() if path.name != besides) if data_dir.exists() else []
+    if found:
+        raise ConfigError(
+            f"data_dir: {data_dir} is not empty ({', '.join(found[:5])}{', …' if len(found) > 5 else ''}): "
+            "move what is there away, or restore with settings that name another folder"
+        )
+
+
+def _check_archives(settings: Settings, manifest: BackupManifest) -> None:
+    """Refuse an archive that goes on behind the log: the offsets to come would pass for archived ones."""
+    folder = settings.archive.directory
+    archived = read_archive_position(folder) if folder is not None and folder.is_dir() else None
+    if archived is not None and archived > manifest.log_end_offset:
+        raise ConfigError(
+            f"archive.directory: {folder} has events up to offset {archived}, the back-up ends at "
+            f"{manifest.log_end_offset}: what comes next would not be archived. Move the archive away, "
+            "or name a new folder"
+        )
+
+
+def _check_installed_model(settings: Settings, manifest: BackupManifest) -> None:
+    """Refuse another model: agents would be judged by it from the first event on."""
+    if not is_model(settings.model_dir):
+        if settings.model_dir.exists() and any(settings.model_dir.iterdir()):
+            raise ConfigError(f"model_dir: {settings.model_dir} holds files that are no model: name another folder")
+        return
+    installed, digest = read_model_manifest(settings.model_dir)
+    if digest != manifest.model_digest:
+        raise ConfigError(
+            f"model_dir: {settings.model_dir} holds model {installed.model_version!r}, the back-up is of "
+            f"{manifest.model!r} (digest {manifest.model_digest[:12]}…): move it away, or name another folder"
+        )
+
+
+@contextmanager
+def _staging_folder(data_dir: Path) -> Iterator[Path]:
+    """A folder on the disk of `data_dir`, removed at the end with what is still in it."""
+    staging = data_dir / STAGING_FOLDER
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _copy_checked(path: Path, expected: BackupFile, target: Path) -> None:
+    """Copy a file, and read the copy: what the disk gives back is what was backed up."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("rb") as original, target.open("xb") as copy:
+            shutil.copyfileobj(original, copy)
+            sync_file(copy)
+    except FileNotFoundError:
+        raise BadBackup(f"{path}: is missing; the back-up is damaged: take another one") from None
+    target.chmod(0o600)
+    found = describe_file(target)
+    if found != expected:
+        raise BadBackup(
+            f"{path}: expected {expected.bytes} bytes with SHA-256 {expected.sha256[:12]}…, found {found.bytes} with "
+            f"{found.sha256[:12]}…; the back-up is damaged: take another one"
+        )
+
+
+def _check_restored(settings: Settings, staging: Path, manifest: BackupManifest) -> Path | None:
+    """Look at database, key, log and model as a service does; returns where the identity key has to be put."""
+    data = staging / DATA_FOLDER
+    try:
+        extent = log_extent(data / LOG_FOLDER)
+        read_model_manifest(staging / MODEL_FOLDER)
+        with closing(open_store(sqlite_url(data / DATABASE_FILE))) as store:  # of an older program: brought up to date
+            offset = store.partitions.position(ONLY_PARTITION).offset
+            needs_key = store.has_identity_key()
+            key = _key_file(settings, data) if needs_key else None
+            if key is not None:
+                store.read_with_identities(open_identity_key(key, create=False))
+    except (CorruptLog, ModelError) as error:
+        raise BadBackup(f"the back-up is damaged: {error}") from None
+    if not extent.first_offset <= manifest.log_first_offset <= offset <= extent.end_offset == manifest.log_end_offset:
+        raise BadBackup(
+            f"the back-up does not fit together: database at offset {offset}, log from {extent.first_offset} to "
+            f"{extent.end_offset}: take another one"
+        )
+    return identity_key_path(settings) if needs_key and key is None else None
+
+
+def _key_file(settings: Settings, data: Path) -> Path | None:
+    """The identity key that the service will use: at the place that settings name, else that of the back-up."""
+    named = settings.identity.key_file
+    backed_up = data / IDENTITY_KEY_FILE
+    if named is None:
+        return backed_up if backed_up.is_file() else None
+    if not named.is_file() and backed_up.is_file():
+        raise ConfigError(
+            f"identity.key_file: {named} is missing, and the back-up holds `{IDENTITY_KEY_FILE}`: copy it to there "
+            "first, mode 0600"
+        )
+    return named if named.is_file() else None
+
+
+def _put_in_place(data: Path, data_dir: Path) -> None:
+    """Move everything from the staging folder to its place."""
+    names = [name for name in _FIRST if (data / name).exists()]
+    names += sorted(path.name for path in data.iterdir() if path.name not in names)
+    for name in names:
+        (data / name).rename(data_dir / name)
+        sync_directory(data_dir)

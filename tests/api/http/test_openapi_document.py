@@ -1,0 +1,122 @@
+"""The OpenAPI document is one that people read and programs make clients from."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+from trustwatch.api.http.app import DocumentedApp
+from trustwatch.api.http.auth.callers import ALL_SCOPES, SCOPE_WORDS
+from trustwatch.api.http.openapi_document import OAUTH_SCHEME, operations_of
+from trustwatch.api.http.openapi_words import MEMBERS, TAGS
+from trustwatch.api.service.slices import SLICES
+
+Document = dict[str, Any]
+SSF_SCOPES = ("ssf.read", "ssf.manage", "ssf.manage.poll")
+
+
+@pytest.fixture(scope="module")
+def document() -> Document:
+    """As it is published."""
+    return DocumentedApp(SLICES).openapi()
+
+
+def schemas_in(value: Any, at: str, *, among_members: bool = False) -> Iterator[tuple[str, Document]]:
+    """Every schema with properties, wherever it stands, and where that is; a member may be called so, too."""
+    if isinstance(value, dict):
+        if not among_members and "properties" in value:
+            yield at, value
+        for name, below in value.items():
+            if among_members or name not in ("example", "examples"):
+                members = name == "properties" and not among_members
+                yield from schemas_in(below, f"{at}/{name}", among_members=members)
+    elif isinstance(value, list):
+        for number, below in enumerate(value):
+            yield from schemas_in(below, f"{at}/{number}")
+
+
+def test_operations_have_names_of_their_own_and_words(document: Document) -> None:
+    """A generated client has a function of each name."""
+    operations = list(operations_of(document))
+    names = Counter(operation["operationId"] for operation in operations)
+
+    assert [name for name, count in names.items() if count > 1 or not re.fullmatch(r"[a-z]+(_[a-z]+)+", name)] == []
+    assert [one["operationId"] for one in operations if not (one.get("summary") and one.get("description"))] == []
+    assert {tag for one in operations for tag in one["tags"]} == {tag["name"] for tag in document["tags"]} == {*TAGS}
+
+
+def test_every_member_and_parameter_is_described(document: Document) -> None:
+    """In components, bodies and answers alike."""
+    missing = [
+        f"{at}.{name}"
+        for at, schema in schemas_in(document, "")
+        for name, member in schema["properties"].items()
+        if not member.get("description")
+    ]
+    missing += [
+        f"{operation['operationId']} {parameter['name']}"
+        for operation in operations_of(document)
+        for parameter in operation.get("parameters", ())
+        if not parameter.get("description")
+    ]
+    missing += [name for name, schema in document["components"]["schemas"].items() if not schema.get("description")]
+
+    assert missing == []
+
+
+def test_no_words_speak_of_a_member_that_is_not_there(document: Document) -> None:
+    """What a member was called before does not stay among the words."""
+    schemas = dict(document["components"]["schemas"])
+    schemas |= {schema["title"]: schema for _, schema in schemas_in(document["paths"], "") if "title" in schema}
+    named = {f"{name}.{member}" for name, schema in schemas.items() for member in schema.get("properties", ())}
+    members = {one.partition(".")[2] for one in named}
+    members |= {one["name"] for operation in operations_of(document) for one in operation.get("parameters", ())}
+
+    assert [name for name in MEMBERS if name not in (named if "." in name else members)] == []
+
+
+def test_every_schema_has_an_example_that_fits_it(document: Document) -> None:
+    """Made of the members' own where nobody wrote one."""
+    for name, schema in document["components"]["schemas"].items():
+        whole = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        assert schema["examples"], name
+        for example in schema["examples"]:
+            assert example not in (None, {}, []), name
+            jsonschema.Draft202012Validator(whole).validate(example)
+
+
+def test_every_proof_that_is_asked_for_is_declared(document: Document) -> None:
+    """Scopes of OAuth 2.0 with what they let a token do, one of them at a time."""
+    schemes = document["components"]["securitySchemes"]
+    scopes = schemes[OAUTH_SCHEME]["flows"]["clientCredentials"]["scopes"]
+
+    assert scopes.keys() == {*SCOPE_WORDS, *SSF_SCOPES}
+    for operation in operations_of(document):
+        for requirement in operation["security"]:
+            ((scheme, asked),) = requirement.items()
+            assert scheme in schemes
+            assert len(asked) <= 1
+            assert {*asked} <= (scopes.keys() if scheme == OAUTH_SCHEME else set())
+
+
+def test_scopes_are_those_that_the_service_asks_for(document: Document, shared: Any) -> None:
+    """A token with every other scope is refused by each operation, and none that has the declared one for its scope."""
+    every = {*ALL_SCOPES, *SSF_SCOPES}
+    checked = 0
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            declared = {scope for one in operation["security"] for scope in one.get(OAUTH_SCHEME, ())}
+            if not declared or "stream" in operation["operationId"] or path.startswith(("/access/", "/introspect")):
+                continue
+            url = shared.url + re.sub(r"\{[^}]*\}", "nobody", path)
+            for scopes in ([scope] for scope in sorted(declared)):
+                answer = shared.client.request(method, url, headers=shared.auth("all", *scopes))
+                assert "insufficient_scope" not in answer.text, (method, path, scopes)
+            answer = shared.client.request(method, url, headers=shared.auth("all", *sorted(every - declared)))
+            assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope"), (method, path)
+            checked += 1
+    assert checked > 50

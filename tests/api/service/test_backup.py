@@ -1,0 +1,309 @@
+"""Back-up and restore of the embedded form: what is in it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from alembic import command
+from trustwatch.api.cli.main import make_app
+from trustwatch.api.composition import identity_key_path, open_model_registry, open_service_store
+from trustwatch.api.http.auth.signing import LocalSigningKey
+from trustwatch.api.service.backup import FinishedBackup, take_backup
+from trustwatch.api.service.backup_manifest import (
+    MANIFEST_FILE,
+    BackupManifest,
+    BadBackup,
+    describe_file,
+    list_files,
+    read_manifest,
+    write_manifest,
+)
+from trustwatch.api.service.restore import STAGING_FOLDER, restore_backup
+from trustwatch.api.settings.root import Settings
+from trustwatch.ingest.archive.archive_files import write_positions
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_segments import LogInUse
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.models.model_directory import read_manifest as read_model
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_training import train_model
+from trustwatch.scoring.store.database import DamagedStore
+from trustwatch.scoring.store.dialects import open_engine
+from trustwatch.scoring.store.migrate import alembic_config
+from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
+from typer.testing import CliRunner
+
+from tests.support.model_history import SALT, SETTINGS, history
+from tests.support.stored_rows import NOW, agent, commit, name
+
+CREATED_S = NOW / 1000
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model."""
+    path = tmp_path_factory.mktemp("trained") / "model"
+    save_trained_model(path, train_model(history(600), SALT, "first", SETTINGS), SETTINGS, 60, NOW)
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path, model: Path) -> Settings:
+    """Settings of a service that has stored two agents of three records, with every key; it does not run."""
+    made = Settings(data_dir=tmp_path / "data", model_dir=model)
+    with EventLog(made.data_dir / "log") as log:
+        log.append([Record(RecordKind.EVENT, number, NOW, b"{}") for number in (1, 2, 3)])
+        log.sync()
+    with closing(open_service_store(made)) as store:
+        commit(store, agents=[agent(name("bot"), 3), agent(name("clerk"), 1)])
+    open_model_registry(made).register_installed()
+    LocalSigningKey.open(made.data_dir)
+    (made.data_dir / "shared-signals").mkdir()
+    (made.data_dir / "shared-signals" / "sealing-key").write_bytes(b"k" * 32)
+    (made.data_dir / "console-key").write_bytes(b"not to be kept")
+    return made
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Settings:
+    """Settings of a service on another machine: nothing is there yet."""
+    return Settings(data_dir=tmp_path / "other" / "data", model_dir=tmp_path / "other" / "model")
+
+
+@pytest.fixture
+def back_up(settings: Settings, tmp_path: Path) -> Callable[..., FinishedBackup]:
+    """Takes a back-up into the folder `backup`."""
+    return lambda **options: take_backup(settings, tmp_path / "backup", lambda: CREATED_S, **options)
+
+
+@pytest.fixture
+def backup(back_up: Callable[..., FinishedBackup], tmp_path: Path) -> Path:
+    """A back-up with keys."""
+    back_up()
+    return tmp_path / "backup"
+
+
+def test_a_backup_says_what_it_holds(back_up: Callable[..., FinishedBackup], tmp_path: Path) -> None:
+    """The manifest names moment, positions, model, keys, and every file that is there; nobody else may read one."""
+    done = back_up()
+
+    manifest = read_manifest(tmp_path / "backup")
+    assert manifest == done.manifest
+    assert (manifest.created, manifest.epoch, manifest.offset) == ("2025-11-24T16:00:00.000+00:00", 1, 1)
+    assert (manifest.log_first_offset, manifest.log_end_offset, manifest.model) == (0, 3, "first")
+    assert manifest.keys == ["identity-key", "local-jwks.json", "local-key.pem", "shared-signals/sealing-key"]
+    assert {*manifest.files, MANIFEST_FILE} == {path for path, _ in list_files(tmp_path / "backup")}
+    assert not any("console-key" in path for path in manifest.files)
+    assert "data/models/first/manifest.json" in manifest.files
+    assert manifest.left_out[0] == "settings and the files that they name"
+
+
+def test_a_restored_service_has_what_was_backed_up(settings: Settings, elsewhere: Settings, backup: Path) -> None:
+    """Agents are found under the same key, the log goes on, the model is installed, files are the owner's alone."""
+    assert restore_backup(elsewhere, backup).missing_key is None
+    assert not (elsewhere.data_dir / STAGING_FOLDER).exists()
+    assert not any(path.stat().st_mode & 0o077 for _, path in list_files(elsewhere.data_dir))
+
+    with closing(open_service_store(elsewhere)) as store, closing(open_service_store(settings)) as original:
+        assert store.identities == original.identities
+        restored = store.agents.get("acme", "https://as", "bot")
+        assert restored is not None
+        assert restored == original.agents.get("acme", "https://as", "bot")
+        assert store.partitions.position(0) == original.partitions.position(0)
+    with EventLog(elsewhere.data_dir / "log") as log:
+        assert log.next_offset == 3
+    assert read_model(elsewhere.model_dir) == read_model(settings.model_dir)
+    assert [model.version for model in open_model_registry(elsewhere).versions()] == ["first"]
+    assert LocalSigningKey.open(elsewhere.data_dir).kid == LocalSigningKey.open(settings.data_dir).kid
+
+
+def test_a_backup_without_keys_says_where_the_identity_key_belongs(
+    settings: Settings, elsewhere: Settings, back_up: Callable[..., FinishedBackup], tmp_path: Path
+) -> None:
+    """Who keeps keys elsewhere puts the key there before the start; another one is refused as at every start."""
+    done = back_up(keys=False)
+    assert not any(path.startswith("data/") and "key" in path.split("/")[1] for path in done.manifest.files)
+    assert done.manifest.left_out[1].startswith("key files: identity-key")
+
+    restored = restore_backup(elsewhere, tmp_path / "backup")
+    assert restored.missing_key == identity_key_path(elsewhere)
+    with pytest.raises(ConfigError, match="the identity key of this database is missing"):
+        open_service_store(elsewhere)
+    restored.missing_key.write_bytes(identity_key_path(settings).read_bytes())
+    restored.missing_key.chmod(0o600)
+    open_service_store(elsewhere).close()
+
+
+def test_the_key_that_settings_name_has_to_be_that_of_the_backup(
+    elsewhere: Settings, settings: Settings, backup: Path, tmp_path: Path
+) -> None:
+    """`identity.key_file` elsewhere: it is looked at before anything is put in place."""
+    key = tmp_path / "shared-key"
+    named = msgspec.structs.replace(elsewhere, identity=msgspec.structs.replace(elsewhere.identity, key_file=key))
+    with pytest.raises(ConfigError, match=r"shared-key is missing, and the back-up holds `identity-key`"):
+        restore_backup(named, backup)
+    key.write_text("ab" * 32)
+    key.chmod(0o600)
+    with pytest.raises(ConfigError, match="not the identity key of this database"):
+        restore_backup(named, backup)
+    assert not list(named.data_dir.iterdir())
+    key.write_bytes(identity_key_path(settings).read_bytes())
+    restore_backup(named, backup)
+
+
+def test_what_is_in_the_way_of_a_restore(settings: Settings, elsewhere: Settings, backup: Path) -> None:
+    """A folder that is not empty, one that a service writes to, another model."""
+    with pytest.raises(ConfigError, match=r"data_dir: .* is not empty \(console-key, identity-key, "):
+        restore_backup(settings, backup)
+    with EventLog(settings.data_dir / "log"), pytest.raises(LogInUse, match="is being written by process"):
+        restore_backup(settings, backup)
+    save_trained_model(elsewhere.model_dir, train_model(history(600, 2), SALT, "second", SETTINGS), SETTINGS, 60, NOW)
+    with pytest.raises(ConfigError, match="holds model 'second', the back-up is of 'first'"):
+        restore_backup(elsewhere, backup)
+    assert not elsewhere.data_dir.exists()
+
+
+def test_an_archive_that_knows_more_is_refused(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
+    """Its offsets go on behind the log's: what comes next would pass for archived."""
+    (tmp_path / "archive").mkdir()
+    write_positions(tmp_path / "archive", "", {0: 4})
+    archive = msgspec.structs.replace(elsewhere.archive, directory=tmp_path / "archive")
+    with pytest.raises(ConfigError, match="has events up to offset 4, the back-up ends at 3"):
+        restore_backup(msgspec.structs.replace(elsewhere, archive=archive), backup)
+
+
+@pytest.mark.parametrize("damaged", ["data/trustwatch.db", "data/log/00000000000000000000.log", "model/manifest.json"])
+def test_a_damaged_file_is_named_and_nothing_is_restored(elsewhere: Settings, backup: Path, damaged: str) -> None:
+    """A byte that changed, a file that is too short, one that is gone."""
+    path = backup / damaged
+    whole = path.read_bytes()
+    for content in (bytes([whole[0] ^ 1]) + whole[1:], whole[:-1]):
+        path.write_bytes(content)
+        with pytest.raises(BadBackup, match=rf"{path.name}: expected {len(whole)} bytes"):
+            restore_backup(elsewhere, backup)
+    path.unlink()
+    with pytest.raises(BadBackup, match=rf"{path.name}: is missing"):
+        restore_backup(elsewhere, backup)
+    assert not list(elsewhere.data_dir.iterdir())
+    assert not elsewhere.model_dir.exists()
+
+
+def rewritten(backup: Path, **members: object) -> None:
+    """Change members of a manifest, and its digest with them."""
+    write_manifest(backup, msgspec.structs.replace(read_manifest(backup), **members))
+
+
+def test_foreign_and_unfinished_folders_are_no_backups(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
+    """Every error names the file and says what to do."""
+    manifest = backup / MANIFEST_FILE
+    whole = manifest.read_text()
+    for content, message in (
+        ("{", "is not JSON"),
+        ('{"kind": "trustwatch-model"}', 'has no "kind": "trustwatch-backup"'),
+        (json.dumps(json.loads(whole) | {"format_version": 2}), "expected format version 1, found 2"),
+        (json.dumps(json.loads(whole) | {"offset": 2}), "it was edited or is damaged"),
+    ):
+        manifest.write_text(content)
+        with pytest.raises(BadBackup, match=message):
+            restore_backup(elsewhere, backup)
+    manifest.unlink()
+    with pytest.raises(BadBackup, match="this is no back-up, or one that was never finished"):
+        restore_backup(elsewhere, backup)
+    assert not elsewhere.data_dir.exists()
+
+
+@pytest.mark.parametrize("path", ["data/../../out", "/etc/passwd", "data/.hidden", "other/file", "data/"])
+def test_a_manifest_leads_nowhere_else(elsewhere: Settings, backup: Path, path: str) -> None:
+    """Paths of a manifest stay within `data` and `model`."""
+    files = read_manifest(backup).files
+    rewritten(backup, files={**files, path: files["data/trustwatch.db"]})
+    with pytest.raises(BadBackup, match="is no file of a back-up"):
+        restore_backup(elsewhere, backup)
+
+
+def test_database_and_log_have_to_fit_together(
+    settings: Settings, elsewhere: Settings, tmp_path: Path, back_up: Callable[..., FinishedBackup]
+) -> None:
+    """A database beyond the end of its log: no service would start on it."""
+    with closing(open_service_store(settings)) as store:
+        for _ in range(3):
+            commit(store)
+    back_up()
+    with pytest.raises(BadBackup, match="database at offset 4, log from 0 to 3"):
+        restore_backup(elsewhere, tmp_path / "backup")
+    assert not list(elsewhere.data_dir.iterdir())
+
+
+def test_a_backup_of_an_older_program_is_brought_up_to_date(elsewhere: Settings, backup: Path) -> None:
+    """Its tables are those of this program once it is restored; the identity key is then made for it."""
+    database = backup / "data" / "trustwatch.db"
+    database.unlink()
+    engine, config = open_engine(sqlite_url(database)), alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0008")
+    engine.dispose()
+    rewritten(
+        backup,
+        files={
+            path: describe_file(file)
+            for path, file in list_files(backup)
+            if path.partition("/")[0] in ("data", "model") and not path.startswith("data/trustwatch.db-")
+        },
+    )
+    restore_backup(elsewhere, backup)
+    with closing(open_reading_store(sqlite_url(elsewhere.data_dir / "trustwatch.db"))) as store:
+        assert not store.has_identity_key()
+    open_service_store(elsewhere).close()
+
+
+def test_a_backup_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) -> None:
+    """A damaged database is no back-up; a folder with files is not touched."""
+    other = tmp_path / "backup"
+    other.mkdir()
+    (other / "letter").write_text("mine")
+    with pytest.raises(ConfigError, match="backup: is not empty"):
+        take_backup(settings, other, lambda: CREATED_S)
+    assert (other / "letter").read_text() == "mine"
+    database = settings.data_dir / "trustwatch.db"
+    content = bytearray(database.read_bytes())
+    content[8_192:] = b"\xff" * (len(content) - 8_192)
+    database.write_bytes(content)
+    with pytest.raises(DamagedStore):
+        take_backup(settings, tmp_path / "second", lambda: CREATED_S)
+    assert not (tmp_path / "second").exists()
+
+
+def test_brokers_and_servers_have_back_ups_of_their_own(settings: Settings, tmp_path: Path) -> None:
+    """Both commands say what to do there."""
+    store = msgspec.structs.replace(settings.store, url="postgresql://trustwatch@db/trustwatch")
+    with pytest.raises(ConfigError, match="pg_dump"):
+        take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup", lambda: CREATED_S)
+
+
+def test_the_commands(settings: Settings, tmp_path: Path) -> None:
+    """One JSON document each, or words; a refused restore ends with the reason."""
+    run, app = CliRunner().invoke, make_app()
+    for folder in ("", "other"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "settings.yaml").write_text(f"data_dir: data\nmodel_dir: {settings.model_dir}\n")
+    first, second = (str(tmp_path / folder / "settings.yaml") for folder in ("", "other"))
+
+    done = json.loads(run(app, ["backup", str(tmp_path / "b"), "--settings", first, "--json"]).stdout)
+    manifest: BackupManifest = read_manifest(tmp_path / "b")
+    assert (done["offset"], done["log_end_offset"], done["files"]) == (1, 3, len(manifest.files))
+    assert done["digest"] == json.loads((tmp_path / "b" / MANIFEST_FILE).read_text())["digest"]
+    spoken = run(app, ["restore", str(tmp_path / "b"), "--settings", second])
+    assert spoken.exit_code == 0, spoken.output
+    assert "database at offset 1, log from 0 to 3, model first" in spoken.stderr
+    refused = run(app, ["restore", str(tmp_path / "b"), "--settings", second])
+    assert isinstance(refused.exception, ConfigError)
+    kept = run(app, ["backup", str(tmp_path / "c"), "--settings", second, "--without-keys"])
+    assert "not in it: settings and the files that they name; key files" in kept.stderr
+    assert "it holds keys" not in kept.stderr

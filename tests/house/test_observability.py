@@ -1,0 +1,108 @@
+"""Rules and dashboard speak of metrics that there are, and each alert has a runbook."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+from trustwatch.api.http.metric_table import METRICS
+
+from scripts.write_dashboard import DASHBOARD, RUNBOOKS, dashboard_text
+
+from ..support.checkout import ROOT
+
+RULES: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus-rules.yml").read_text())
+GOLDEN = (ROOT / "tests" / "golden" / "recorded" / "metrics.jsonl").read_text().splitlines()
+EACH = [rule for group in RULES["groups"] for rule in group["rules"]]
+ALERTS = {rule["alert"]: rule for rule in EACH if "alert" in rule}
+RECORDED = {rule["record"]: rule for rule in EACH if "record" in rule}
+LIBRARY = {"process_resident_memory_bytes", "process_cpu_seconds_total"}
+"""Of the Prometheus client, beside ours."""
+SERIES = re.compile(r"(?<![\w:\"])(?:\w+:)?(?:trustwatch|process)_\w+(?::\w+)?")
+
+
+def known_series() -> set[str]:
+    """Every name that a scrape may have, and those that rules record."""
+    declared = {json.loads(line)["name"]: json.loads(line)["kind"] for line in GOLDEN}
+    parts = {f"{name}_{part}" for name, kind in declared.items() if "histogram" in kind for part in ("bucket", "count")}
+    return {*declared, *parts, *RECORDED, *LIBRARY}
+
+
+def dashboard_queries() -> list[str]:
+    """Every query of a panel."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
+
+
+def test_what_is_asked_for_exists() -> None:
+    """Every series of a rule or panel is a declared metric, or recorded."""
+    asked = [rule["expr"] for rule in EACH] + dashboard_queries()
+    found = {name for query in asked for name in SERIES.findall(query)}
+
+    assert len(found) > 30
+    assert found - known_series() == set()
+    assert {metric.name for metric in METRICS} == {json.loads(line)["name"] for line in GOLDEN}
+
+
+def test_labels_that_are_asked_for_exist() -> None:
+    """What stands in braces or behind `by` is a label of some metric, or Prometheus' own."""
+    labels = {label for metric in METRICS for label in metric.labels} | {"job", "instance", "le"}
+    asked = " ".join([rule["expr"] for rule in EACH] + dashboard_queries())
+    named = {name for group in re.findall(r"by \(([^)]*)\)", asked) for name in re.split(r",\s*", group)}
+    named |= set(re.findall(r"[{,]\s*(\w+)=", asked))
+
+    assert named - labels == set()
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_what_it_means_and_what_to_do(name: str) -> None:
+    """Severity, summary, description, and a runbook whose heading is there."""
+    alert = ALERTS[name]
+    page = (ROOT / "reference" / "runbooks.md").read_text()
+
+    assert alert["labels"]["severity"] in ("critical", "warning")
+    assert {"summary", "description", "runbook_url"} == alert["annotations"].keys()
+    assert alert["annotations"]["runbook_url"] == f"{RUNBOOKS}#{name.lower()}"
+    section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    assert "**It means**" in section
+    assert "**Do**" in section
+
+
+def test_runbooks_are_those_of_alerts() -> None:
+    """None stays behind, and each alert has a test that sees it silent and firing."""
+    page = (ROOT / "reference" / "runbooks.md").read_text()
+    tests = yaml.safe_load((ROOT / "deploy" / "prometheus-rules.test.yml").read_text())["tests"]
+
+    assert set(re.findall(r"^## (\w+)$", page, re.MULTILINE)) == ALERTS.keys()
+    assert {test["name"] for test in tests if test["name"].startswith("Trustwatch")} == ALERTS.keys()
+
+
+def test_what_is_recorded_keeps_the_unit_in_its_name() -> None:
+    """`level:metric:operation`, the metric whole, so `_seconds` and `_total` stay."""
+    metrics = {metric.name for metric in METRICS}
+
+    assert [name for name in RECORDED if name.split(":")[1] not in metrics or name.count(":") != 2] == []
+
+
+def test_metrics_have_their_base_unit_in_the_name() -> None:
+    """Seconds and bytes as Prometheus has them; counters end in `_total`, what is no counter does not."""
+    wrong = []
+    for metric in METRICS:
+        base = metric.name.removesuffix("_total")
+        unit = {"s": "_seconds", "bytes": "_bytes"}.get(metric.unit, "")
+        if (unit and not base.endswith(unit)) or ("counter" in metric.kind) != metric.name.endswith("_total"):
+            wrong.append(metric.name)
+    assert wrong == []
+
+
+def test_the_dashboard_is_what_the_code_says() -> None:
+    """`python -m scripts.write_dashboard` writes it; panels lie side by side."""
+    board = json.loads(DASHBOARD.read_text())
+
+    assert DASHBOARD.read_text() == dashboard_text()
+    places = [tuple(panel["gridPos"][name] for name in ("x", "y")) for panel in board["panels"]]
+    assert len(places) == len(set(places))
+    assert all(panel["description"] for panel in board["panels"] if panel["type"] != "row")
