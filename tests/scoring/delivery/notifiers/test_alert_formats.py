@@ -48,6 +48,7 @@ members = st.sampled_from(
         "tenant",
         "issuer",
         "reasons",
+        "indicators",
         "reason",
         "links",
         "risk_level",
@@ -87,6 +88,40 @@ def test_golden_bodies(wanted: AlertFormat, name: str) -> None:
     golden = (GOLDEN / f"{name}.{wanted}.json").read_text(encoding="utf-8").replace("$VERSION", version("trustwatch"))
 
     assert body(ALERTS[name], wanted, 2) == json.loads(golden)
+
+
+def console_page(name: str) -> str:
+    """Where the first link of an alert leads when there is a console at /console."""
+    rendered = render_alert(ALERTS[name], "cloudevents", 0, ROUTING_KEY, "https://trust.example/console")
+    assert rendered is not None
+    links = json.loads(rendered.body)["data"]["links"]
+    assert next(iter(links)) == "console"
+    return str(links["console"]).removeprefix("https://trust.example/console/")
+
+
+def test_every_alert_links_to_its_page_of_the_console() -> None:
+    """A decision's to the decision; without a console no link is made up, and people's formats show it first."""
+    pages = {name: console_page(name) for name in ALERTS}
+    assert pages["rise"] == pages["fall"] == "decisions/01KAV9FT00"
+    assert (pages["approval"], pages["test"], pages["silence"]) == ("approvals", "alerts", "")
+    assert "console" not in body(ALERTS["rise"], "cloudevents")["data"]["links"]
+    shown = render_alert(ALERTS["rise"], "pagerduty", 0, ROUTING_KEY, "https://trust.example/console")
+    assert shown is not None
+    page = json.loads(shown.body)
+    assert page["client_url"] == page["links"][0]["href"] == "https://trust.example/console/decisions/01KAV9FT00"
+
+
+def test_slack_tells_what_is_new_first() -> None:
+    """What the event came with stands in plain text, with its status; never more than Slack takes."""
+    (section,) = (one for one in body(ALERTS["rise"], "slack")["blocks"] if "Network" in str(one.get("fields")))
+    assert [field["text"].split(":")[0] for field in section["fields"]] == [
+        "Network",
+        "Address",
+        "Software",
+        "Session",
+        "Key",
+    ]
+    assert section["fields"][0]["text"] == "Network: AS65537 (new)"
 
 
 def test_every_golden_body_is_of_an_alert() -> None:
