@@ -18,7 +18,7 @@ from . import risk
 from .agent_state_cache import AgentExplanation, decode_reasons, encode_reasons
 from .engine import Engine
 from .explanations import MAX_CALLER_REASONS, caller_reasons, with_callers, with_prior_reasons
-from .indicators import indicators_of_row, lately_new, new_callers, with_indicators
+from .indicators import has_room, indicators_of_row, lately_new, new_callers, with_indicators
 from .scored_batch import ScoredBatch
 
 _NOTABLE_EVIDENCE = 1.0
@@ -80,7 +80,7 @@ class DecisionMaker:
         strangers = set(new_callers(scored).tolist()) - levels.keys() - callers
         for row in sorted(levels.keys() | callers | strangers | calm):
             if row in strangers:
-                self._keep_indicators(scored, row)
+                self._keep_stranger(scored, row)
             elif row in callers:
                 self._keep_callers(scored, row)
             elif row in levels:
@@ -135,8 +135,14 @@ class DecisionMaker:
         kept = decode_indicators(self._engine.agent_states.explanation(slot).indicators)
         return kept if self._engine.risk[slot]["told"] > 0.0 else lately_new(kept, at_ms)
 
-    def _keep_indicators(self, scored: ScoredBatch, row: int) -> None:
+    def _keep_stranger(self, scored: ScoredBatch, row: int) -> None:
         """Keep what a new caller came with, odd or not: it is learned, and known to the events that raise its agent."""
+        kept = self._indicators_kept(int(scored.slots[row]), int(scored.columns.time_ms[row]))
+        if has_room(kept, scored, row):
+            self._keep_indicators(scored, row)
+
+    def _keep_indicators(self, scored: ScoredBatch, row: int) -> None:
+        """Keep what a row's event came with, beside what is kept already."""
         slot = int(scored.slots[row])
         kept = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
         indicators = encode_indicators(with_indicators(kept, indicators_of_row(scored, row)))

@@ -23,9 +23,9 @@ from .scored_batch import ScoredBatch
 MAX_OF_KIND = 4
 """Indicators of one kind that are kept of an agent: the first ones, before all those of something new."""
 
-_CALLERS = frozenset[IndicatorKind]({"network", "credential"})
+_CALLERS: dict[IndicatorKind, int] = {"network": layout.K_NETWORK, "credential": layout.K_CREDENTIAL}
 """Kinds that say who calls and that an agent learns: what comes with a new one is told as such."""
-_CALLER_BITS = np.uint32(1 << layout.K_NETWORK | 1 << layout.K_CREDENTIAL)
+_CALLER_BITS = np.uint32(sum(1 << kind for kind in _CALLERS.values()))
 _PLACES = {kind: place for place, kind in enumerate(get_args(IndicatorKind))}
 
 
@@ -39,6 +39,14 @@ def lately_new(kept: Sequence[Indicator], at_ms: int) -> tuple[Indicator, ...]:
     """Those that came with something new within a day before *at_ms*."""
     since = format_rfc3339(max(at_ms - DAY_MS, 0))
     return tuple(one for one in kept if one.status in NEW_STATUSES and one.at >= since)
+
+
+def has_room(kept: Sequence[Indicator], scored: ScoredBatch, row: int) -> bool:
+    """Tell whether a row's new network or credential would be kept: somebody who changes them in each event costs this
+    look alone."""
+    new = int(scored.observations.new_kinds[row])
+    full = Counter(one.kind for one in kept if one.status in NEW_STATUSES)
+    return any((new >> at) & 1 and full[kind] < MAX_OF_KIND for kind, at in _CALLERS.items())
 
 
 def indicators_of_row(scored: ScoredBatch, row: int) -> tuple[Indicator, ...]:

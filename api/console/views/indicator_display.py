@@ -11,7 +11,7 @@ from ....scoring.records.indicators import NEW_STATUSES, STATUS_WORDS, Indicator
 
 
 class DisplayedIndicator(NamedTuple):
-    """One indicator; *words* say whether it is new, "" = nothing is known of that."""
+    """One indicator; *words* say whether it is new, "" = nothing is known of that by itself."""
 
     kind: str
     value: str
@@ -19,10 +19,17 @@ class DisplayedIndicator(NamedTuple):
     at: str
 
 
-class DisplayedIndicators(NamedTuple):
-    """Indicators of a rise: those of something new, and the others."""
+class IndicatorMoment(NamedTuple):
+    """What came together that was new, or with something new: one event, RFC 3339."""
 
-    new: tuple[DisplayedIndicator, ...]
+    at: str
+    indicators: tuple[DisplayedIndicator, ...]
+
+
+class DisplayedIndicators(NamedTuple):
+    """Indicators of a rise: those of something new by the moment of their event, the latest first; and the others."""
+
+    new: tuple[IndicatorMoment, ...]
     others: tuple[DisplayedIndicator, ...]
 
 
@@ -44,19 +51,22 @@ NewNames = frozenset[tuple[IndicatorKind, str]]
 
 def display_indicators(indicators: Sequence[Indicator]) -> DisplayedIndicators:
     """Indicators as pages show them, in their order."""
-    shown = [(one.status in NEW_STATUSES, _display(one)) for one in indicators]
+    new = [one for one in indicators if one.status in NEW_STATUSES]
+    moments = sorted({one.at for one in new}, reverse=True)
     return DisplayedIndicators(
-        tuple(one for is_new, one in shown if is_new), tuple(one for is_new, one in shown if not is_new)
+        tuple(IndicatorMoment(at, tuple(_display(one) for one in new if one.at == at)) for at in moments),
+        tuple(_display(one) for one in indicators if one.status not in NEW_STATUSES),
     )
 
 
 def _display(one: Indicator) -> DisplayedIndicator:
-    return DisplayedIndicator(one.kind, one.value, STATUS_WORDS[one.status], one.at)
+    words = "" if one.status == "with_new" else STATUS_WORDS[one.status]
+    return DisplayedIndicator(one.kind, one.value, words, one.at)
 
 
 def new_names(indicators: Sequence[Indicator]) -> NewNames:
-    """Names that tables of events mark."""
-    return frozenset((one.kind, one.value) for one in indicators if one.status in NEW_STATUSES)
+    """Names that tables of events mark: not what merely came with something new, such as the agent's own software."""
+    return frozenset((one.kind, one.value) for one in indicators if one.status in ("new", "not_remembered"))
 
 
 def origin_of(event: NativeEvent) -> EventOrigin:

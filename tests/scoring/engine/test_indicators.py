@@ -6,6 +6,8 @@ import itertools
 from datetime import datetime
 from typing import Any
 
+import pytest
+from trustwatch.scoring.engine import decision_maker
 from trustwatch.scoring.engine.indicators import MAX_OF_KIND, indicators_of_row, lately_new, with_indicators
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.indicators import NEW_STATUSES, Indicator, decode_indicators, indicators_of_plain
@@ -119,6 +121,24 @@ def test_a_network_that_was_learned_before_the_rise_is_told_as_new(kit: Any, mak
     found = told(decisions[-1].indicators)
     assert found[("network", "AS65007")] in NEW_STATUSES
     assert found[("software", "curl/8.9.1")] == found[("session", "x")] == "with_new"
+
+
+def test_an_agent_that_changes_networks_in_each_event_costs_little(kit: Any, make: Any) -> None:
+    """The first new ones are kept, and no more is looked at."""
+    processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
+    events = [
+        make.event(n, 2, at_ms + n * 60_000, client={"asn": 65000 + n, "ip": "203.0.113.9"}, session=f"s-{n}")
+        for n in range(120)
+    ]
+    built = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decision_maker, "indicators_of_row", lambda *row: built.append(row) or indicators_of_row(*row))
+        for batch in kit.batches(kit.records(events), itertools.repeat(20)):
+            processor.apply(batch)
+    (slot,) = (slot for slot, name in enumerate(processor.engine.agents.names) if name is not None)
+    kept = decode_indicators(processor.engine.agent_states.explanation(slot).indicators)
+    assert len([one for one in kept if one.kind == "network" and one.status in NEW_STATUSES]) == MAX_OF_KIND
+    assert MAX_OF_KIND <= len(built) < 60
 
 
 def test_news_of_an_agent_that_is_calm_are_those_of_a_day() -> None:
