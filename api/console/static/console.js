@@ -196,7 +196,9 @@
   };
 
   document.addEventListener("DOMContentLoaded", () => { times(); drawAll(); ages(); sortable(); setInterval(ages, 5000); });
-  document.addEventListener("htmx:afterSettle", () => { forget(); times(); drawAll(); ages(); sortable(); });
+  const renew = () => { forget(); times(); drawAll(); ages(); sortable(); };
+  document.addEventListener("htmx:afterSwap", renew);  // before anybody sees it otherwise
+  document.addEventListener("htmx:afterSettle", renew);
   document.addEventListener("htmx:sseOpen", () => live("open", "live"));
   document.addEventListener("htmx:sseError", () => live("lost", "reconnecting"));
   document.addEventListener("htmx:sseClose", (event) => {
