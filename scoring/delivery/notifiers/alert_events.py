@@ -20,6 +20,7 @@ ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
 SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
 APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
 IDENTITY_CONFLICT_TYPE = "io.trustwatch.alert.identity-conflict.v1"
+DRIFT_ALERT_TYPE = "io.trustwatch.alert.model-drift.v1"
 TEST_TYPE = "io.trustwatch.alert.test.v1"
 CLOUDEVENTS_CONTENT_TYPE = "application/cloudevents+json"
 

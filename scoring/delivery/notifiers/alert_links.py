@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from .alert_events import ALERT_TYPE, APPROVAL_TYPE, IDENTITY_CONFLICT_TYPE, TEST_TYPE
+from .alert_events import ALERT_TYPE, APPROVAL_TYPE, DRIFT_ALERT_TYPE, IDENTITY_CONFLICT_TYPE, TEST_TYPE
 
-_PAGES = {APPROVAL_TYPE: "approvals", IDENTITY_CONFLICT_TYPE: "dead-letters", TEST_TYPE: "alerts"}
+_PAGES = {
+    APPROVAL_TYPE: "approvals",
+    DRIFT_ALERT_TYPE: "models",
+    IDENTITY_CONFLICT_TYPE: "dead-letters",
+    TEST_TYPE: "alerts",
+}
 """Pages by type of alert; others are about what the overview shows."""
 
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.scoring.delivery.notifiers.alert_events import DRIFT_ALERT_TYPE
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, render_alert
+from trustwatch.scoring.delivery.notifiers.alert_links import with_console_link
 from trustwatch.scoring.delivery.notifiers.slack import escape_markup
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.decisions import RiskReason
@@ -104,6 +106,10 @@ def test_every_alert_links_to_its_page_of_the_console() -> None:
     pages = {name: console_page(name) for name in ALERTS}
     assert pages["rise"] == pages["fall"] == "decisions/01KAV9FT00"
     assert (pages["approval"], pages["test"], pages["silence"]) == ("approvals", "alerts", "")
+    drift = with_console_link({"type": DRIFT_ALERT_TYPE, "data": {"tenant": "acme"}}, "https://trust.example/console")
+    assert drift["data"]["links"] == {"console": "https://trust.example/console/models"}
+    for odd in ({"type": 7, "data": {"links": 3}}, {"data": []}, {}):  # what is no alert of ours does no harm
+        assert with_console_link(odd, "https://x/console").get("type") == odd.get("type")
     assert "console" not in body(ALERTS["rise"], "cloudevents")["data"]["links"]
     shown = render_alert(ALERTS["rise"], "pagerduty", 0, ROUTING_KEY, "https://trust.example/console")
     assert shown is not None
