@@ -82,7 +82,8 @@ class AlertContent:
         title: one line.
         fields: (label, value) of what people should see, at most ten.
         reasons: sentences.
-        indicators: (label, value with its status), those of something new first, at most `MAX_SHOWN_INDICATORS`.
+        indicators: (label, value with its status), those of something new first, of these the latest; at most
+            `MAX_SHOWN_INDICATORS`.
         links: (label, URL), http or https alone.
         data: the whole `data`.
     """
@@ -231,7 +232,8 @@ def _indicators(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     given = data.get("indicators")
     listed = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list | tuple) else []
     shown = []
-    for one in sorted(listed, key=lambda one: display_text(one.get("status")) not in NEW_STATUSES):
+    latest_first = sorted(listed, key=lambda one: display_text(one.get("at")), reverse=True)
+    for one in sorted(latest_first, key=lambda one: display_text(one.get("status")) not in NEW_STATUSES):
         label, value = display_text(one.get("kind")).capitalize(), display_text(one.get("value"))
         said = STATUS_WORDS.get(display_text(one.get("status")), "")
         if label and value:

@@ -130,6 +130,22 @@ def test_slack_tells_what_is_new_first() -> None:
     assert section["fields"][0]["text"] == "Network: AS65537 (new)"
 
 
+def test_of_new_things_the_latest_come_first_and_few_are_shown() -> None:
+    """A key that was rotated in the morning stands behind the thief of the evening; names are text of one line."""
+    morning, evening = "2026-11-28T00:36:31.000Z", "2026-11-28T18:03:58.000Z"
+    told = [
+        *({"kind": "session", "value": f"s-{n}", "status": "not_tracked", "at": evening} for n in range(9)),
+        {"kind": "credential", "value": "k-2", "status": "new", "at": morning},
+        {"kind": "network", "value": "AS65537\n<!channel>", "status": "new", "at": evening},
+    ]
+    payload = change(RiskLevel.LOW, RiskLevel.HIGH, evidence={"indicators": told})
+    (section,) = (one for one in body(payload, "slack")["blocks"] if "AS65537" in str(one))
+    shown = [field["text"] for field in section["fields"]]
+    assert shown[:2] == ["Network: AS65537 <!channel> (new)", "Credential: k-2 (new)"] and len(shown) == 10
+    check_slack(body(payload, "slack"))
+    assert faults(body(payload, "ocsf")) == []
+
+
 def test_every_golden_body_is_of_an_alert() -> None:
     """No file is left over from an alert or format that is gone."""
     wanted = {f"{name}.{kind}.json" for name in ALERTS for kind in ALERT_FORMATS if kind != "cloudevents"}
