@@ -59,6 +59,11 @@ def service_url(settings: Settings) -> str:
     return settings.listen.url()
 
 
+def console_url(settings: Settings) -> str:
+    """URL of the console, for links in alerts; "" = there is none."""
+    return f"{service_url(settings)}/console" if settings.console.enabled else ""
+
+
 def webhook_targets(settings: Settings) -> Sequence[WebhookTarget]:
     """Targets of alerts. Raises ConfigError for one that can not be used."""
     for target in settings.webhooks:

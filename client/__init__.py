@@ -17,7 +17,7 @@ from .guard import Guard, Ruling, judge
 from .origin_keys import OriginKeys
 from .origin_tracker import OriginTracker
 from .refusal import Challenge
-from .risk_answers import Answer, Question, Reason, TokenPolicy
+from .risk_answers import Answer, Indicator, Question, Reason, TokenPolicy
 from .settings import RiskSettings, SenderSettings
 from .step_up_approvals import Approvals, shown_by_token
 from .trust_client import AsyncTrustClient, TrustClient
@@ -41,6 +41,7 @@ __all__ = [
     "EventArgument",
     "EventSender",
     "Guard",
+    "Indicator",
     "OriginKeyUnavailable",
     "OriginKeys",
     "OriginLimits",

@@ -31,6 +31,15 @@ class Reason(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+class Indicator(msgspec.Struct, frozen=True):
+    """One thing that the events came with which raised the risk, such as a network; see docs/risk.md."""
+
+    kind: str
+    value: str = ""
+    status: str = ""
+    at: str = ""
+
+
 class TokenPolicy(msgspec.Struct, frozen=True):
     """Effect of a level on the tokens of an agent. `allowed_scopes`: glob patterns; None restricts nothing."""
 
@@ -71,6 +80,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     stale: bool = False
     reasons: tuple[Reason, ...] = ()
+    indicators: tuple[Indicator, ...] = ()
     counterfactual: str | None = None
     concern: str | None = None
     decision_id: str | None = None

@@ -159,7 +159,7 @@ def contributions(frame: Any, most: int = 10, title: str = "What stood out in th
 
 
 def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "other"), title: str = "") -> Chart:
-    """Usual values of an agent with their spread, beside its peer group, or beside another agent's profile."""
+    """Means of an agent with their spread, beside its peer group, or beside another agent's profile."""
     title = title or "What is usual for the agent"
     learned = frame[(frame["events"] > 0) & (frame["high"] > 0)].iloc[::-1].reset_index(drop=True)
     if not len(learned):
@@ -177,7 +177,12 @@ def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "o
     axes.set_yticks(
         positions, [f"{name} ({unit})" for name, unit in zip(learned["quantity"], learned["unit"], strict=True)]
     )
-    label_axes(axes, title, "usual value and one standard deviation, in the unit of each line; logarithmic", grid="x")
+    label_axes(
+        axes,
+        title,
+        "mean of what it learned and one standard deviation, in the unit of each line; logarithmic",
+        grid="x",
+    )
     add_legend(axes, 3)
     return Chart(figure, f"{title}: {len(learned)} quantities")
 

@@ -197,11 +197,11 @@ BEHAVIOUR_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     "profile": (
         FrameColumn("quantity", "name", "what is measured"),
         FrameColumn("unit", "name", "its unit"),
-        FrameColumn("usual", "number", "the agent's usual value"),
+        FrameColumn("usual", "number", "mean of what the agent learned, older events counting less"),
         FrameColumn("low", "number", "one standard deviation below"),
         FrameColumn("high", "number", "one standard deviation above"),
-        FrameColumn("peers", "number", "usual value of its peer group in the model"),
-        FrameColumn("events", "number", "events behind it"),
+        FrameColumn("peers", "number", "mean of its peer group in the model"),
+        FrameColumn("events", "number", "events behind it, counted up to a bound"),
     ),
     "habits": (
         FrameColumn("kind", "name", "action, target, audience, scopes, principal, network, credential, peer, hour"),

@@ -101,6 +101,9 @@ def explain(
     )
     for reason in answer["reasons"]:
         write_line(f"  - {reason['text']}  [{reason['contribution']:.0%}]")
+    for indicator in answer.get("indicators", ()):
+        status = indicator["status"].replace("_", " ")
+        write_line(f"  {indicator['kind']} {indicator['value']}  [{status}, {indicator['at']}]")
     if answer["counterfactual"]:
         write_line(f"  would be {answer['counterfactual']}")
     policy = answer["token_policy"]

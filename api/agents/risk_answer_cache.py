@@ -49,6 +49,7 @@ class RiskAnswerHead(msgspec.Struct, frozen=True):
     confidence: float
     evaluated_at: str
     reasons: msgspec.Raw
+    indicators: msgspec.Raw
     counterfactual: str | None
     pin: RiskAnswerPin | None
     critical_ancestor: str | None
@@ -59,7 +60,7 @@ class RiskAnswerHead(msgspec.Struct, frozen=True):
 
 
 _encode_json = msgspec.json.Encoder().encode
-_NO_REASONS = msgspec.Raw(b"[]")
+_NOTHING = msgspec.Raw(b"[]")
 
 
 class RiskAnswerCache:
@@ -134,7 +135,8 @@ class RiskAnswerCache:
             concern=summary.concern or None,
             confidence=round(summary.confidence, 4),
             evaluated_at=format_rfc3339(summary.evaluated_ms),
-            reasons=msgspec.Raw(summary.reasons) if shows_reasons(summary) else _NO_REASONS,
+            reasons=msgspec.Raw(summary.reasons) if shows_reasons(summary) else _NOTHING,
+            indicators=msgspec.Raw(summary.indicators) if shows_reasons(summary) else _NOTHING,
             counterfactual=summary.counterfactual or None,
             pin=_pin_member(pin),
             critical_ancestor=ancestor or None,
@@ -170,7 +172,8 @@ class RiskAnswerCache:
             concern=None,
             confidence=0.0,
             evaluated_at=format_rfc3339(now_ms),
-            reasons=_NO_REASONS,
+            reasons=_NOTHING,
+            indicators=_NOTHING,
             counterfactual=None,
             pin=_pin_member(pin),
             critical_ancestor=ancestor or None,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...scoring.records.agents import AgentSummary, ConcernName
 from ..http.schemas import (
     AgentId,
+    IndicatorOut,
     Level,
     NameText,
     ProblemOut,
@@ -44,6 +45,11 @@ RISK_EXAMPLE: dict[str, Any] = {
             "contribution": 0.41,
             "text": "new resource acct-9001 (very unusual); 42 known resources of this agent",
         }
+    ],
+    "indicators": [
+        {"kind": "network", "value": "AS65537", "status": "new", "at": "2026-11-24T22:21:40.000Z"},
+        {"kind": "address", "value": "203.0.113.7", "status": "with_new", "at": "2026-11-24T22:21:40.000Z"},
+        {"kind": "software", "value": "curl/8.9.1", "status": "with_new", "at": "2026-11-24T22:21:40.000Z"},
     ],
     "counterfactual": "medium had the resource been usual",
     "pin": {
@@ -94,6 +100,7 @@ class RiskOut(BaseModel):
     confidence: UnitInterval
     evaluated_at: TimeText
     reasons: list[ReasonOut]
+    indicators: list[IndicatorOut]
     counterfactual: str | None
     pin: PinOut | None = Field(description="a person's word on the level that `token_policy` follows")
     critical_ancestor: str | None = Field(
@@ -161,6 +168,7 @@ class AgentOut(BaseModel):
     events: int
     decision_id: str | None
     reasons: list[ReasonOut]
+    indicators: list[IndicatorOut]
     counterfactual: str | None
     concern: ConcernName | None
 
@@ -200,6 +208,7 @@ def agent_out(summary: AgentSummary) -> AgentOut:
         events=summary.events,
         decision_id=summary.decision_id or None,
         reasons=msgspec.json.decode(summary.reasons) if shows_reasons(summary) else [],
+        indicators=msgspec.json.decode(summary.indicators) if shows_reasons(summary) else [],
         counterfactual=summary.counterfactual or None,
         concern=concern_or_none(summary.concern),
     )

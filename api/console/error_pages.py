@@ -16,8 +16,9 @@ from starlette.responses import RedirectResponse, Response
 
 from ...ingest.errors import TrustwatchError
 from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
+from .console_sessions import PageRequest
 from .openid_provider import ProviderUnavailable, SignInRefused
-from .page_dependencies import ConsoleContext, SignInNeeded
+from .page_dependencies import ConsoleContext, SignInNeeded, page_request_of
 from .sign_in import SIGN_IN_PATH
 
 _log = structlog.get_logger(__name__)
@@ -99,12 +100,20 @@ def install_error_pages(app: FastAPI, console: ConsoleContext) -> None:
 
 
 def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
-    visit = getattr(request.state, "visit", None)
+    visit = getattr(request.state, "visit", None) or _visit_of(request)
     answer = console.render_page(request, "problem.html", visit, problem.status, problem=problem)
     for name, value in problem.headers.items():
         if name.lower() != "www-authenticate":  # people sign in by pages, not by headers
             answer.headers[name] = value
     return answer
+
+
+def _visit_of(request: Request) -> PageRequest | None:
+    """The visit of whoever asked for a page that there is not, so that the way on stays; None = nobody is signed in."""
+    try:
+        return page_request_of(request, quiet=True)
+    except SignInNeeded:
+        return None
 
 
 def _as_sentence(text: str) -> str:

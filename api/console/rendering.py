@@ -176,13 +176,14 @@ def level_word(level: int) -> str:
     return RiskLevel(level).label
 
 
-def time_of_day(at_ms: int) -> str:
+def time_of_day(at_ms: int) -> Markup:
     """The time of day of a time, UTC.
 
-    >>> time_of_day(1_764_547_205_000)
-    '00:00:05'
+    >>> str(time_of_day(1_764_547_205_000))
+    '<time datetime="2025-12-01T00:00:05.000Z" data-clock>00:00:05</time>'
     """
-    return format_rfc3339(at_ms)[11:19]
+    exact = format_rfc3339(at_ms)
+    return Markup('<time datetime="{}" data-clock>{}</time>').format(exact, exact[11:19])
 
 
 def with_break_points(text: str) -> Markup:

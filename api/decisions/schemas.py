@@ -11,7 +11,7 @@ from ...ingest.timestamps import format_rfc3339
 from ...scoring.pipeline.ipc import LevelChange
 from ...scoring.records.agents import ConcernName
 from ...scoring.records.decisions import Decision
-from ..http.schemas import Level, ReasonOut, TimeText, concern_or_none, level_word
+from ..http.schemas import IndicatorOut, Level, ReasonOut, TimeText, concern_or_none, level_word
 
 
 def decision_out(decision: Decision) -> DecisionOut:
@@ -25,7 +25,6 @@ def decision_out(decision: Decision) -> DecisionOut:
         "anomaly_score",
         "p_value",
         "feature_vector",
-        "evidence",
         "model_version",
         "baseline_version",
         "policy_version",
@@ -43,6 +42,8 @@ def decision_out(decision: Decision) -> DecisionOut:
         previous_level=level_word(decision.previous_level),
         level=level_word(decision.level),
         reasons=msgspec.to_builtins(decision.reasons),
+        indicators=msgspec.to_builtins(decision.indicators),
+        evidence={name: value for name, value in decision.evidence.items() if name != "indicators"},
         counterfactual=decision.counterfactual or None,
         concern=concern_or_none(decision.concern),
         **{name: getattr(decision, name) for name in same},
@@ -86,6 +87,7 @@ class DecisionOut(BaseModel):
     anomaly_score: float
     p_value: float
     reasons: list[ReasonOut]
+    indicators: list[IndicatorOut]
     counterfactual: str | None
     feature_vector: dict[str, float]
     evidence: dict[str, Any]

@@ -40,13 +40,18 @@ MAX_EARLIER_DECISIONS = 100
 
 
 class DecisionFilters(NamedTuple):
-    """Filters of a search; "" = all. *level* is the word of the least one, *change* is `up` or `down`."""
+    """Filters of a search; "" = all. *level* is the word of the least one, *change* is `up` or `down`.
+
+    *since_ms* and *until_ms* bound when it was decided, 0 = no bound.
+    """
 
     tenant: str
     agent: str
     level: str
     change: str
     issuer: str = ""
+    since_ms: int = 0
+    until_ms: int = 0
 
 
 class DecisionConsequences(NamedTuple):
@@ -121,7 +126,14 @@ class DecisionService:
                 return FilteredPage([], None, 0)
 
         def page_at(page_cursor: str | None) -> Page[Decision]:
-            return self._runtime.store.decisions.page(tenants, name, DEFAULT_PAGE_SIZE, page_cursor)
+            return self._runtime.store.decisions.page(
+                tenants,
+                name,
+                DEFAULT_PAGE_SIZE,
+                page_cursor,
+                since_ms=filters.since_ms,
+                until_ms=filters.until_ms,
+            )
 
         def keep(decision: Decision) -> bool:
             return matches_filters(decision, filters)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.policy.book import PolicyBook
 from ...scoring.records.agents import RiskLevel
+from ...scoring.records.indicators import IndicatorKind, IndicatorStatus
 from ...scoring.store.database import MAX_PAGE
 
 
@@ -37,6 +38,18 @@ class ReasonOut(BaseModel):
     usual: str
     contribution: float
     text: str
+
+
+class IndicatorOut(BaseModel):
+    """One thing that the events came with which raised an agent's risk."""
+
+    kind: IndicatorKind
+    value: str
+    status: IndicatorStatus = Field(
+        description="`new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new` where "
+        "the event came with a new network or credential, else `not_tracked`"
+    )
+    at: TimeText = Field(description="when it was first met since the agent was calm, or new within the day before")
 
 
 class TokenPolicyOut(BaseModel):

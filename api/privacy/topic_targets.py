@@ -146,13 +146,17 @@ def _correction_of(
         return RiskTopicCorrection(record_key[0], *erased_agent_record(record_key[1], offset))
     if risk_record.agent_id == subject.name:
         return None  # another one of that very name
-    reasons, counterfactual = (
-        names.erase_in_json(bytes(risk_record.reasons)),
-        names.erase_in_text(risk_record.counterfactual),
-    )
-    if (reasons, counterfactual) == (bytes(risk_record.reasons), risk_record.counterfactual):
+    told = bytes(risk_record.reasons), risk_record.counterfactual, bytes(risk_record.indicators)
+    redacted = names.erase_in_json(told[0]), names.erase_in_text(told[1]), names.erase_in_json(told[2])
+    if redacted == told:
         return None
-    changed = msgspec.structs.replace(risk_record, reasons=msgspec.Raw(reasons), counterfactual=counterfactual)
+    reasons, counterfactual, indicators = redacted
+    changed = msgspec.structs.replace(
+        risk_record,
+        reasons=msgspec.Raw(reasons),
+        counterfactual=counterfactual,
+        indicators=msgspec.Raw(indicators),
+    )
     return RiskTopicCorrection(record_key[0], record_key[1], msgspec.json.encode(changed), [])
 
 

@@ -25,7 +25,7 @@ from ..cli.terminal import (
     write_json,
     write_line,
 )
-from ..composition import identity_key_path, live_policy, open_service_store, service_url, store_address
+from ..composition import console_url, identity_key_path, live_policy, open_service_store, service_url, store_address
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
@@ -232,7 +232,12 @@ def restored(
         risk = opened.enter_context(contextlib.closing(open_reader(broker_settings, (broker_settings.names.risk,))))
         writer = opened.enter_context(contextlib.closing(open_writer(broker_settings)))
         publisher = TopicPublisher(
-            writer, store, configured.brokers.names, live_policy(configured), service_url(configured)
+            writer,
+            store,
+            configured.brokers.names,
+            live_policy(configured),
+            service_url(configured),
+            console_url(configured),
         )
         done = restore_partitions(store, risk, next_offsets, publisher)
     if json:

@@ -128,8 +128,12 @@ async def forget_in_memory(
             summary = entry.summary
             if summary.name.tenant != subject.tenant:
                 continue
-            reasons, counterfactual = names.erase_in_json(summary.reasons), names.erase_in_text(summary.counterfactual)
-            if (reasons, counterfactual) != (summary.reasons, summary.counterfactual):
-                entry.summary = msgspec.structs.replace(summary, reasons=reasons, counterfactual=counterfactual)
-                entry.cached_answer = None
+            redacted = msgspec.structs.replace(
+                summary,
+                reasons=names.erase_in_json(summary.reasons),
+                counterfactual=names.erase_in_text(summary.counterfactual),
+                indicators=names.erase_in_json(summary.indicators),
+            )
+            if redacted != summary:
+                entry.summary, entry.cached_answer = redacted, None
         await asyncio.sleep(0)

@@ -33,6 +33,7 @@ from .. import clock
 from ..brokers import open_group_source, open_writer
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
+    console_url,
     engine_settings,
     live_policy,
     load_forgotten_agents,
@@ -81,7 +82,12 @@ class GroupPipelineWorker:
             check_partitions(self.store, self.partitions)
         self._resident_agents = max(MIN_RESIDENT_AGENTS, settings.pipeline.resident_agents // self.partitions)
         self.publisher = TopicPublisher(
-            self.writer, self.store, settings.brokers.names, self._policy, service_url(settings)
+            self.writer,
+            self.store,
+            settings.brokers.names,
+            self._policy,
+            service_url(settings),
+            console_url(settings),
         )
         self._dropped_dead_letters = 0
         self._backlog_told_at = -BACKLOG_TOLD_EVERY_S

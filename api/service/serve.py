@@ -24,7 +24,7 @@ from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
 from .. import clock
-from ..composition import service_url, webhook_targets
+from ..composition import console_url, service_url, webhook_targets
 from ..data_at_rest import close_existing_data
 from ..http.app import create_app
 from ..settings.root import Settings
@@ -210,7 +210,7 @@ class RunningService:
 
     def _make_dispatcher(self, client: httpx2.AsyncClient) -> Dispatcher:
         settings = self._parts.settings
-        notifier = WebhookNotifier(client, clock.now_ms, self._alert_signer())
+        notifier = WebhookNotifier(client, clock.now_ms, self._alert_signer(), console_url(settings))
         alerts = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(settings)]
         channels: list[DeliveryChannel[Any]] = [*self._parts.actuation.channels, *alerts]
         policy = DispatchPolicy(cooldown_s=settings.risk.cool_down_s)

@@ -26,6 +26,7 @@ from ...models.trained_model import TrainedModel
 from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, RiskLevel
 from ..records.commits import Position
 from ..records.decisions import RiskReason
+from ..records.indicators import NO_INDICATORS
 from . import risk, usual_oddness
 from .forgetting import ErasedAgents, NameErasers
 from .met_agents import MetAgents
@@ -58,11 +59,12 @@ class AgentLoader(Protocol):
 
 
 class AgentExplanation(NamedTuple):
-    """Explanation of an agent's risk: its decision, reasons and counterfactual."""
+    """Explanation of an agent's risk: its decision, reasons, counterfactual and indicators."""
 
     decision_id: str = ""
     reasons: bytes = NO_REASONS
     counterfactual: str = ""
+    indicators: bytes = NO_INDICATORS
 
 
 class AgentStateCache:
@@ -144,7 +146,8 @@ class AgentStateCache:
             self._remove_agent(subject)
         eraser = self._erasers.add(subject)
         for slot, explanation in enumerate(self._explanations):
-            if eraser.may_occur_in(explanation.reasons) or eraser.is_in_text(explanation.counterfactual):
+            told = explanation.reasons + explanation.indicators
+            if eraser.may_occur_in(told) or eraser.is_in_text(explanation.counterfactual):
                 self._redact_slot(slot, explanation)
         self._unsaved.redact(self._redacted_row)
 
@@ -203,20 +206,26 @@ class AgentStateCache:
         name = self._agents.names[slot]
         if name is None:
             return
-        told = (
-            self._erasers.erase_in_json(name.tenant, explanation.reasons),
-            self._erasers.erase_in_text(name.tenant, explanation.counterfactual),
-        )
-        if told != (explanation.reasons, explanation.counterfactual):
-            self._explanations[slot] = AgentExplanation(explanation.decision_id, *told)
+        redacted = self._redacted_explanation(name.tenant, explanation)
+        if redacted != explanation:
+            self._explanations[slot] = redacted
             self._agents.mark_changed(slot)
 
+    def _redacted_explanation(self, tenant: str, explanation: AgentExplanation) -> AgentExplanation:
+        return AgentExplanation(
+            explanation.decision_id,
+            self._erasers.erase_in_json(tenant, explanation.reasons),
+            self._erasers.erase_in_text(tenant, explanation.counterfactual),
+            self._erasers.erase_in_json(tenant, explanation.indicators),
+        )
+
     def _redacted_row(self, row: AnyAgent) -> AnyAgent:
-        tenant = row.name.tenant
-        told = self._erasers.erase_in_json(tenant, row.reasons), self._erasers.erase_in_text(tenant, row.counterfactual)
-        if told == (row.reasons, row.counterfactual):
+        told = _explanation_of(row)
+        redacted = self._redacted_explanation(row.name.tenant, told)
+        if redacted == told:
             return row
-        return msgspec.structs.replace(row, reasons=told[0], counterfactual=told[1])
+        _, reasons, counterfactual, indicators = redacted
+        return msgspec.structs.replace(row, reasons=reasons, counterfactual=counterfactual, indicators=indicators)
 
     def after_erasures(self, stored: Iterable[AgentSummary]) -> Iterator[AgentSummary]:
         """Agents of the store as they are after the erasures that were met and that it perhaps has not yet."""
@@ -398,10 +407,8 @@ class AgentStateCache:
         agents.checks[slots] = [self._identities.agent_hash(*row.name.identity).check for row in rows]
         self.builder.pinned[slots] = agents.risk["due_ms"][slots] != 0
         for row, slot in zip(rows, slots.tolist(), strict=True):
-            agents.names[slot], agents.types[slot], tenant = row.name, row.agent_type, row.name.tenant
-            reasons = self._erasers.erase_in_json(tenant, row.reasons)
-            counterfactual = self._erasers.erase_in_text(tenant, row.counterfactual)
-            self._explanations[slot] = AgentExplanation(row.decision_id, reasons, counterfactual)
+            agents.names[slot], agents.types[slot] = row.name, row.agent_type
+            self._explanations[slot] = self._redacted_explanation(row.name.tenant, _explanation_of(row))
         return as_stored
 
     def _restore_features(self, rows: Sequence[AgentRow], slots: SlotIndices) -> None:
@@ -470,6 +477,7 @@ class AgentStateCache:
                 risks[at * narrow : (at + 1) * narrow],
                 self.state_version,
                 summary.concern,
+                summary.indicators,
             )
             for at, summary in enumerate(self.summaries(named))
         ]
@@ -503,6 +511,7 @@ class AgentStateCache:
                 explanations[slot].reasons,
                 explanations[slot].counterfactual,
                 CONCERNS[concern] if level >= RiskLevel.MEDIUM else "",
+                explanations[slot].indicators,
             )
             for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last in columns
             if (name := names[slot]) is not None
@@ -540,6 +549,10 @@ class AgentStateCache:
     def mark_committed(self) -> None:
         """Note that the rows of `begin_commit` are in the store."""
         self._unsaved.mark_committed()
+
+
+def _explanation_of(row: AnyAgent) -> AgentExplanation:
+    return AgentExplanation(row.decision_id, row.reasons, row.counterfactual, row.indicators)
 
 
 def encode_reasons(reasons: Sequence[RiskReason]) -> bytes:

@@ -13,10 +13,12 @@ from ...ingest.record_keys import record_id
 from ..policy.book import LivePolicy
 from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision, RiskReason
+from ..records.indicators import Indicator, decode_indicators, encode_indicators
 from . import risk
 from .agent_state_cache import AgentExplanation, decode_reasons, encode_reasons
 from .engine import Engine
 from .explanations import MAX_CALLER_REASONS, caller_reasons, with_callers, with_prior_reasons
+from .indicators import has_room, indicators_of_row, lately_new, new_callers, with_indicators
 from .scored_batch import ScoredBatch
 
 _NOTABLE_EVIDENCE = 1.0
@@ -34,6 +36,14 @@ class RecordMoment(NamedTuple):
     partition: int
     offset: int
     at_ms: int
+
+
+class _Told(NamedTuple):
+    """What a decision says of its event."""
+
+    reasons: tuple[RiskReason, ...]
+    counterfactual: str
+    indicators: tuple[Indicator, ...]
 
 
 class DecisionMaker:
@@ -67,8 +77,11 @@ class DecisionMaker:
         explained = [row for row in rows if levels[row][1] >= levels[row][0] and _needs_feature_reasons(*levels[row])]
         reasons_by_row = dict(zip(explained, self._engine.explainer.reasons(scored, explained), strict=True))
         callers = set(np.flatnonzero(scored.caller_changed).tolist()) - levels.keys()
-        for row in sorted(levels.keys() | callers | calm):
-            if row in callers:
+        strangers = set(new_callers(scored).tolist()) - levels.keys() - callers
+        for row in sorted(levels.keys() | callers | strangers | calm):
+            if row in strangers:
+                self._keep_stranger(scored, row)
+            elif row in callers:
                 self._keep_callers(scored, row)
             elif row in levels:
                 moment = RecordMoment(partition, int(offsets[row]), int(received[row]))
@@ -92,12 +105,15 @@ class DecisionMaker:
         reasons = self._add_prior_reasons(scored, row, own) if rising or not changes else ()
         shown = reasons if rising or not changes else (_relaxation_reason(previous, level),)
         counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
-        decisions = [self._event_decision(moment, scored, row, shown, counterfactual)] if changes else []
+        indicators = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
+        if rising or not changes:
+            indicators = with_indicators(indicators, indicators_of_row(scored, row))
+        told = _Told(shown, counterfactual, indicators if rising else ())
+        decisions = [self._event_decision(moment, scored, row, told)] if changes else []
         kept = shown if rising or not changes else (*self._callers_kept(slot), *shown)
         decision_id = decisions[0].decision_id if decisions else self._engine.agent_states.explanation(slot).decision_id
-        self._keep_explanation(
-            AgentExplanation(decision_id, encode_reasons(kept), counterfactual), scored, row, force=changes
-        )
+        explanation = AgentExplanation(decision_id, encode_reasons(kept), counterfactual, encode_indicators(indicators))
+        self._keep_explanation(explanation, scored, row, force=changes)
         return decisions
 
     def _calm_rows(self, scored: ScoredBatch) -> set[int]:
@@ -114,6 +130,25 @@ class DecisionMaker:
             return []
         return caller_reasons(decode_reasons(self._engine.agent_states.explanation(slot).reasons))
 
+    def _indicators_kept(self, slot: int, at_ms: int) -> tuple[Indicator, ...]:
+        """Indicators of an agent since it was calm, and those of something new within a day before *at_ms*."""
+        kept = decode_indicators(self._engine.agent_states.explanation(slot).indicators)
+        return kept if self._engine.risk[slot]["told"] > 0.0 else lately_new(kept, at_ms)
+
+    def _keep_stranger(self, scored: ScoredBatch, row: int) -> None:
+        """Keep what a new caller came with, odd or not: it is learned, and known to the events that raise its agent."""
+        kept = self._indicators_kept(int(scored.slots[row]), int(scored.columns.time_ms[row]))
+        if has_room(kept, scored, row):
+            self._keep_indicators(scored, row)
+
+    def _keep_indicators(self, scored: ScoredBatch, row: int) -> None:
+        """Keep what a row's event came with, beside what is kept already."""
+        slot = int(scored.slots[row])
+        kept = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
+        indicators = encode_indicators(with_indicators(kept, indicators_of_row(scored, row)))
+        states = self._engine.agent_states
+        states.set_explanation(slot, states.explanation(slot)._replace(indicators=indicators))
+
     def _keep_callers(self, scored: ScoredBatch, row: int) -> None:
         """Keep who called, beside the reasons of a stronger event: it counts once, and is gone from those that follow.
 
@@ -122,6 +157,7 @@ class DecisionMaker:
         slot, at_ms = int(scored.slots[row]), int(scored.columns.time_ms[row])
         if len(self._callers_kept(slot)) >= MAX_CALLER_REASONS:
             return
+        self._keep_indicators(scored, row)
         state, before = self._engine.risk[slot], self._engine.agent_states.explanation(slot)
         (own,) = self._engine.explainer.reasons(scored, [row])
         weight, told = float(scored.evidence[row]), float(state["told"])
@@ -153,7 +189,10 @@ class DecisionMaker:
         reasons = (reason or _relaxation_reason(previous, level),)
         callers = self._callers_kept(slot) if cause == "tick" else []
         decision = self._new_decision(slot, self._engine.agents.types[slot], moment, previous, level, cause, reasons)
-        explanation = AgentExplanation(decision.decision_id, encode_reasons((*callers, *reasons)), "")
+        indicators = self._indicators_kept(slot, moment.at_ms) if cause == "tick" else ()
+        explanation = AgentExplanation(
+            decision.decision_id, encode_reasons((*callers, *reasons)), "", encode_indicators(indicators)
+        )
         self._set_explanation(slot, explanation, _LEAST_WEIGHT if callers else 0.0, moment.at_ms)
         return decision
 
@@ -195,13 +234,14 @@ class DecisionMaker:
         types = [name for first, name in scored.types.get(slot, ()) if first <= row]
         return types[-1] if types else self._engine.agents.types[slot]
 
-    def _event_decision(
-        self, moment: RecordMoment, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...], counterfactual: str
-    ) -> Decision:
+    def _event_decision(self, moment: RecordMoment, scored: ScoredBatch, row: int, told: _Told) -> Decision:
         """The decision of a row that moved its agent's level."""
         slot, (previous, level) = int(scored.slots[row]), scored.levels[row].tolist()
         agent_type, explainer = self._agent_type_at(slot, scored, row), self._engine.explainer
-        decision = self._new_decision(slot, agent_type, moment, previous, level, "event", reasons)
+        decision = self._new_decision(slot, agent_type, moment, previous, level, "event", told.reasons)
+        evidence = explainer.decision_evidence(slot, scored, row)
+        if told.indicators:
+            evidence["indicators"] = [msgspec.to_builtins(one) for one in told.indicators]
         return msgspec.structs.replace(
             decision,
             event_id=scored.columns.events[row].id or "",
@@ -210,9 +250,9 @@ class DecisionMaker:
             confidence=float(scored.risk[row, risk.CONFIDENCE]),
             anomaly_score=float(scored.anomaly[row]),
             p_value=float(scored.p_values[row]),
-            counterfactual=counterfactual,
+            counterfactual=told.counterfactual,
             feature_vector=explainer.named_features(scored, row),
-            evidence=explainer.decision_evidence(slot, scored, row),
+            evidence=evidence,
         )
 
     def _keep_explanation(self, explanation: AgentExplanation, scored: ScoredBatch, row: int, force: bool) -> None:

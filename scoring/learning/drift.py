@@ -25,7 +25,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.timestamps import DAY_MS, HOUR_MS, format_day, format_rfc3339
 from ...models.calibration import FLEET_GROUP
 from ...models.trained_model import TrainedModel
-from ..delivery.notifiers.alert_events import ALERT_ROW_KIND
+from ..delivery.notifiers.alert_events import ALERT_ROW_KIND, DRIFT_ALERT_TYPE
 from ..engine import risk
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
@@ -331,7 +331,6 @@ def _is_weekend(day: int) -> bool:
     return (day + 3) % 7 >= 5  # day 0 was a Thursday
 
 
-DRIFT_ALERT_TYPE = "io.trustwatch.alert.model-drift.v1"
 _encode_alert = msgspec.json.Encoder().encode
 
 

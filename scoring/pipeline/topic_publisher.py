@@ -23,13 +23,15 @@ from ...ingest.record_keys import agent_partition_key
 from ...ingest.source import TopicWriter
 from ...ingest.timestamps import format_rfc3339
 from ...ingest.topics.topic_definitions import TopicNames
-from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload
+from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_event
+from ..delivery.notifiers.alert_links import with_console_link
 from ..policy.book import LivePolicy
 from ..records.agents import AgentIdentity, AgentName, AgentSummary, RiskLevel
 from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.erasures import PartitionErasure
+from ..records.indicators import NO_INDICATORS
 from ..store.sql_store import SqlStore
 
 ERASED_UP_TO_HEADER = "forgotten_up_to"
@@ -68,6 +70,7 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
     epoch: int
     offset: int
     concern: str = ""  # that the level is about; "" = none, or not known to an earlier version
+    indicators: msgspec.Raw = msgspec.Raw(NO_INDICATORS)  # JSON list, as in the risk answer
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
@@ -100,16 +103,24 @@ class TopicPublisher:
         names: of our topics.
         policy: token policies, for alerts.
         service: URI of this service, for alerts.
+        console: URL of the console, for links in alerts; "" = there is none.
     """
 
     def __init__(
-        self, writer: TopicWriter, store: SqlStore, names: TopicNames, policy: LivePolicy, service: str
+        self,
+        writer: TopicWriter,
+        store: SqlStore,
+        names: TopicNames,
+        policy: LivePolicy,
+        service: str,
+        console: str = "",
     ) -> None:
         self._writer = writer
         self._store = store
         self._names = names
         self._policy = policy
         self._service = service
+        self._console = console
         self._lock = threading.Lock()
         self._last_sent: dict[int, dict[AgentIdentity, int]] = {}
         """Fingerprint of the risk that was sent last, by partition and agent."""
@@ -304,7 +315,8 @@ class TopicPublisher:
             value = decision_event(decision, self._service)
             self._send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)
             if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
-                alert = build_alert_payload(decision, self._policy.book.policy_members(decision), self._service)
+                policy = self._policy.book.policy_members(decision)
+                alert = _encode(with_console_link(build_alert_event(decision, policy, self._service), self._console))
                 self._send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
 
     def _remember_sent(self, partition: int, fingerprints: dict[AgentIdentity, int]) -> None:
@@ -325,6 +337,7 @@ def _fingerprint(row: AgentSummary) -> int:
             row.reasons,
             row.counterfactual,
             row.concern,
+            row.indicators,
             row.agent_type,
             row.evaluated_ms // REPUBLISH_INTERVAL_MS,
         )
@@ -356,6 +369,7 @@ def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> R
         epoch,
         offset,
         row.concern,
+        msgspec.Raw(row.indicators),
     )
 
 
@@ -390,6 +404,7 @@ def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> Agent
         bytes(record.reasons),
         record.counterfactual,
         record.concern,
+        bytes(record.indicators),
     )
 
 

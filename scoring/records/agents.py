@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from .indicators import NO_INDICATORS
+
 ConcernName = Literal["compromise", "malfunction", "overreach"]
 """What an agent's level is about, in the words of settings and answers: `models.concerns.CONCERNS`."""
 
@@ -80,6 +82,7 @@ class AgentRow(msgspec.Struct, frozen=True):
     risk: bytes  # state of the risk kernel
     state_version: str  # layout + hash salt of `features` and `risk`
     concern: str = ""  # that the level is about, from medium on (`models.concerns.CONCERNS`); "" = none
+    indicators: bytes = NO_INDICATORS  # JSON list of Indicator
 
 
 class AgentSummary(msgspec.Struct, frozen=True):
@@ -100,6 +103,7 @@ class AgentSummary(msgspec.Struct, frozen=True):
     reasons: bytes
     counterfactual: str
     concern: str = ""
+    indicators: bytes = NO_INDICATORS
 
 
 def agent_summary(row: AgentRow) -> AgentSummary:

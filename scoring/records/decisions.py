@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from .agents import AgentName
+from .indicators import Indicator, indicators_of_plain
 
 
 class RiskReason(msgspec.Struct, frozen=True):
@@ -26,8 +27,8 @@ class Decision(msgspec.Struct, frozen=True):
     `evidence` is what the risk kernel saw, by these keys: `statistic`, `events` and `thresholds` (by level), and where
     an event brought the change `gain`, `prior` (the statistic before it), `signals` (codes of hard signals),
     `left_aside` (features that had counted before, if any), `concerns` (p-value of what was judged, by concern) and
-    `statistics` (after it, by concern). Statistic, thresholds, gain and prior are those of the gravest of them;
-    `concern` is what the risk is about.
+    `statistics` (after it, by concern), of a rise `indicators`. Statistic, thresholds, gain and prior are those of the
+    gravest of them; `concern` is what the risk is about.
     """
 
     decision_id: str
@@ -59,3 +60,8 @@ class Decision(msgspec.Struct, frozen=True):
         """Concern that the level is about, or was; "" for levels below medium, and decisions of before concerns."""
         concern = self.evidence.get("concern")
         return concern if isinstance(concern, str) else ""
+
+    @property
+    def indicators(self) -> tuple[Indicator, ...]:
+        """What the events came with that raised the agent; none where it did not rise."""
+        return indicators_of_plain(self.evidence.get("indicators"))

@@ -12,6 +12,7 @@ from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, DueAgent, VersionedAgent
 from ..records.commits import Position
 from ..records.decisions import Decision
+from ..records.indicators import encode_indicators
 from ..records.models import AgentLifespans
 from . import codec
 from .database import MAX_PAGE, Database, Page, Tenants, from_cursor, iterate_pages, visible
@@ -212,4 +213,5 @@ def _after_decision(decision: Decision, row: AgentSummary | None) -> AgentSummar
         reasons=msgspec.json.encode(decision.reasons),
         counterfactual=decision.counterfactual,
         concern=decision.concern,
+        indicators=encode_indicators(decision.indicators),
     )

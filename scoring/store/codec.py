@@ -95,6 +95,7 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
         version.epoch,
         version.offset,
         row.concern,
+        row.indicators,
     )
 
 
@@ -128,8 +129,8 @@ def to_versioned(row: AnyRow) -> VersionedAgent:
 
 def to_agent(row: Sequence[Any]) -> AgentRow:
     """Agent from `AGENT_COLUMNS`."""
-    key, tenant, issuer, agent_id, *summary, concern, features, risk, state_version = row
-    rest = [*summary, features, risk, state_version, concern]
+    key, tenant, issuer, agent_id, *summary, concern, indicators, features, risk, state_version = row
+    rest = [*summary, features, risk, state_version, concern, indicators]
     return AgentRow(AgentName(to_unsigned(key), tenant, issuer, agent_id), *rest)
 
 

@@ -49,10 +49,21 @@ class DecisionStore:
         return self._database.fetch_one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
 
     def page(
-        self, tenants: Tenants = None, agent: AgentName | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        tenants: Tenants = None,
+        agent: AgentName | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        *,
+        since_ms: int = 0,
+        until_ms: int = 0,
     ) -> Page[Decision]:
-        """Decisions, newest first. Raises BadCursor."""
+        """Decisions, newest first; those decided since and before given times, 0 = no bound. Raises BadCursor."""
         query = visible(select(DECISIONS).where(IS_READABLE), DECISIONS.c.tenant, tenants)
+        if since_ms:
+            query = query.where(DECISIONS.c.decided_ms >= since_ms)
+        if until_ms:
+            query = query.where(DECISIONS.c.decided_ms < until_ms)
         if agent is not None:
             query = query.where(codec.is_about(DECISIONS, agent))
         order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)

@@ -19,6 +19,8 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.types import TypeDecorator
 
 NUL, MARK = "\0", "\1"
@@ -72,6 +74,23 @@ TEXT = Text().with_variant(EscapedText(), "postgresql")
 
 
 METADATA = MetaData()
+
+
+class EmptyList(ColumnElement[bytes]):
+    """An empty JSON list in bytes: what stands in rows of before a column was added."""
+
+    inherit_cache = True
+
+
+@compiles(EmptyList, "sqlite")
+def _in_sqlite(*_: Any, **__: Any) -> str:
+    return "x'5b5d'"
+
+
+@compiles(EmptyList, "postgresql")
+def _in_postgresql(*_: Any, **__: Any) -> str:
+    return "'[]'::bytea"
+
 
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
 """Only a column whose type is spelt INTEGER is SQLite's own row id and counts up by itself."""
@@ -145,6 +164,7 @@ AGENTS = Table(
     integer_column("version_epoch", "0"),
     integer_column("version_offset", "0"),
     text_column("concern", ""),
+    Column("indicators", LargeBinary, nullable=False, server_default=EmptyList()),
     Index("ix_agents_name", "tenant", "agent_id", "issuer", unique=True),
     Index("ix_agents_id", "agent_id"),
     Index("ix_agents_partition", "partition", "key"),

@@ -401,6 +401,7 @@ def summary() -> Callable[..., AgentSummary]:
             "decision_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
             "reasons": b'[{"code":"c","feature":"f","observed":"o","usual":"u","contribution":0.5,"text":"t"}]',
             "counterfactual": "",
+            "indicators": b'[{"kind":"network","value":"AS65537","status":"new","at":"2025-11-24T15:58:00.000Z"}]',
             **members,
         }
         return AgentSummary(name, **values)

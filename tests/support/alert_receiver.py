@@ -112,7 +112,17 @@ DECISION = Decision(
     reasons=(RiskReason("burst", "pace", "90/min", "3/min", 0.5, "90 calls a minute; 3 are usual"),),
     counterfactual="",
     feature_vector={"pace": 30.0},
-    evidence={"statistic": 9.0, "concern": "compromise"},
+    evidence={
+        "statistic": 9.0,
+        "concern": "compromise",
+        "indicators": [
+            {"kind": "network", "value": "AS65537", "status": "new", "at": "2025-11-24T16:00:00.000Z"},
+            {"kind": "address", "value": "203.0.113.7", "status": "with_new", "at": "2025-11-24T16:00:00.000Z"},
+            {"kind": "software", "value": "curl/8.9.1", "status": "with_new", "at": "2025-11-24T16:00:00.000Z"},
+            {"kind": "key", "value": "k-1", "status": "known", "at": "2025-11-24T16:00:00.000Z"},
+            {"kind": "session", "value": "s <1>", "status": "with_new", "at": "2025-11-24T16:00:00.000Z"},
+        ],
+    },
     model_version="m",
     baseline_version="b",
     policy_version="3",

@@ -30,6 +30,7 @@ class PageViewer:
         scheme: `light` or `dark`, as the system says.
         signed_in: whether it begins with a session of the development login.
         expected: statuses of answers above 399 that the test means to get.
+        time_zone: of the machine that looks.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PageViewer:
         signed_in: bool = True,
         expected: Sequence[int] = (),
         cookies: Any = None,
+        time_zone: str = "Etc/UTC",
     ) -> None:
         self.site = site
         self.width, self.scheme = width, scheme
@@ -50,7 +52,9 @@ class PageViewer:
         self._expected = frozenset(expected)
         self._folder = Path(os.environ.get(SCREENSHOTS) or folder)
         size: Any = {"width": width, "height": 900}
-        self.context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+        self.context = browser.new_context(
+            viewport=size, color_scheme=scheme, reduced_motion="reduce", timezone_id=time_zone
+        )  # type: ignore[arg-type]
         self.page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self._listen(self.page)

@@ -13,8 +13,10 @@ from ....scoring.records.agents import AgentSummary, RiskLevel
 from ....scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback
+from ....scoring.records.indicators import Indicator, decode_indicators
 from ...access.service import ContainmentService
 from ...agents.recent_events import DecisionMoment
+from ...agents.risk_answer_cache import shows_reasons
 from ...agents.service import AgentService
 from ...decisions.service import DecisionService
 from ...feedback.service import FeedbackService
@@ -36,6 +38,7 @@ from ..page_dependencies import (
 from ..rendering import agent_url
 from ..views.blast_radius_drawing import draw_blast_radius
 from ..views.feedback_display import describe_scope
+from ..views.indicator_display import display_indicators, new_names, origin_of
 
 MENU_ENTRY = None
 MAX_DECISIONS = 100
@@ -103,7 +106,15 @@ async def show_agent_events(
     interval_s = console.runtime.settings.archive.interval_s
     where = agent_url(summary.name.tenant, summary.name.issuer, summary.name.agent_id, "agent/events")
     return console.render_page(
-        request, "agent_events.html", visit, recent=recent, set_by=set_by, interval_s=interval_s, where=where
+        request,
+        "agent_events.html",
+        visit,
+        recent=recent,
+        set_by=set_by,
+        interval_s=interval_s,
+        where=where,
+        news=new_names(_indicators_of(summary, set_by)),
+        origin_of=origin_of,
     )
 
 
@@ -130,6 +141,13 @@ async def unpin_agent(visit: PageReviewerDep, containment: ContainmentServiceDep
     return _redirect_to_agent(form, "unpinned")
 
 
+def _indicators_of(summary: AgentSummary, set_by: Decision | None) -> Sequence[Indicator]:
+    """Indicators of the risk that is left, else of the decision that set the level."""
+    if shows_reasons(summary):
+        return decode_indicators(summary.indicators)
+    return () if set_by is None else set_by.indicators
+
+
 def _agent_of_form(form: Any) -> AgentSelector:
     return AgentSelector(form.get("id", ""), form.get("tenant", ""), form.get("issuer", ""))
 
@@ -147,8 +165,10 @@ async def _page_values(console: ConsoleContext, visit: PageRequest, summary: Age
     interventions = (await containment.list(caller, agent=agent)).items
     actuations = await containment.actuations(caller, agent=agent)
     reached = (await containment.blast_radius(caller, agent)).radius
+    set_by = next((decision for decision in decisions.items if decision.decision_id == summary.decision_id), None)
     return {
-        "set_by": next((decision for decision in decisions.items if decision.decision_id == summary.decision_id), None),
+        "set_by": set_by,
+        "indicators": display_indicators(_indicators_of(summary, set_by)),
         "agent": summary,
         "name": name,
         "answer": msgspec.json.decode(agents.answer(caller, agent)),

@@ -18,6 +18,7 @@ from ..page_dependencies import ConsoleDep, DecisionServiceDep, PageReaderDep
 from ..rendering import MenuEntry
 from ..views.alert_display import display_alerts
 from ..views.decision_display import describe_policy, display_decision
+from ..views.time_range import CHOICES, parse_time_range
 
 MENU_ENTRY = MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ)
 
@@ -25,6 +26,7 @@ router = APIRouter()
 
 Text = Annotated[str, Query(max_length=2048)]
 Cursor = Annotated[str, Query(max_length=8192)]
+TimeText = Annotated[str, Query(max_length=64)]
 
 
 @router.get("/decisions")
@@ -39,22 +41,35 @@ async def list_decisions(
     change: Text = "",
     cursor: Cursor = "",
     issuer: Text = "",
+    since: TimeText = "",
+    until: TimeText = "",
 ) -> Response:
     """Changes of level, newest first. Of several agents with the id that is asked for, one has to be chosen."""
-    filters = DecisionFilters(tenant.strip(), agent.strip(), level, change, issuer)
+    asked = {
+        "tenant": tenant.strip(),
+        "agent": agent.strip(),
+        "level": level,
+        "change": change,
+        "issuer": issuer,
+        "since": since.strip(),
+        "until": until.strip(),
+    }
     trouble, page, among = "", FilteredPage[Decision]([], None, 0), []
     try:
+        times = parse_time_range(since, until, console.runtime.now_ms())
+        filters = DecisionFilters(asked["tenant"], asked["agent"], level, change, issuer, *times)
         page = await decisions.search(visit.caller, filters, cursor or None)
     except TrustwatchError as error:
         trouble = str(error)
         if isinstance(error, ProblemError):
-            among = [filters._replace(**name) for name in error.problem.members.get("candidates", ())]
+            among = [asked | name for name in error.problem.members.get("candidates", ())]
     return console.render_page(
         request,
         "decisions.html",
         visit,
         400 if trouble else 200,
-        filters=filters,
+        filters=asked,
+        choices=CHOICES,
         page=page,
         trouble=trouble,
         among=among,

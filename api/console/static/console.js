@@ -1,7 +1,8 @@
-// What pages do beyond htmx: ages of times, the state of the live connection, charts, notices. No library of ours.
+// What pages do beyond htmx: times and their ages, order of rows, the live connection, charts, notices. No library of ours.
 "use strict";
 
 (() => {
+  const two = (n) => String(n).padStart(2, "0");
   const lasts = (s) => {
     if (s < 1) return "now";
     for (const [unit, size, most] of [["s", 1, 120], ["min", 60, 7200], ["h", 3600, 172800]])
@@ -10,8 +11,6 @@
   };
   const ages = () => {
     for (const one of document.querySelectorAll("[data-age]")) {
-      const at = one.previousElementSibling;  // pages say UTC; who wonders what that is here finds it under the pointer
-      if (at && at.matches("time") && !at.title) at.title = `${new Date(one.dataset.age).toLocaleString(undefined, { timeZoneName: "short" })} here`;
       const seconds = (Date.now() - Date.parse(one.dataset.age)) / 1000;
       if (seconds > -60) one.textContent = lasts(Math.max(0, seconds));
     }
@@ -24,9 +23,87 @@
     shown.querySelector(".word").textContent = word;
   };
 
+  // Pages say UTC; a person may choose the time of the place where they are, and it is remembered in this browser.
+  const zoneKey = "trustwatch-times";
+  const kept = () => { try { return localStorage.getItem(zoneKey); } catch { return null; } };
+  let local = kept() === "local";
+  const zoneName = () => (local ? Intl.DateTimeFormat().resolvedOptions().timeZone : "UTC");
+  const parts = (date) => (local
+    ? [date.getFullYear(), date.getMonth() + 1, date.getDate(), date.getHours(), date.getMinutes(), date.getSeconds()]
+    : [date.getUTCFullYear(), date.getUTCMonth() + 1, date.getUTCDate(), date.getUTCHours(), date.getUTCMinutes(), date.getUTCSeconds()]);
+  const offset = (date) => {
+    const minutes = -date.getTimezoneOffset(), size = Math.abs(minutes);
+    return `${minutes < 0 ? "−" : "+"}${two(Math.floor(size / 60))}:${two(size % 60)}`;
+  };
+  const times = () => {
+    for (const one of document.querySelectorAll("time[datetime]")) {
+      const at = new Date(one.dateTime);
+      if (Number.isNaN(at.getTime())) continue;
+      const [year, month, day, hour, minute, second] = parts(at).map(two);
+      const clocked = `${hour}:${minute}:${second}`;
+      one.textContent = "clock" in one.dataset ? clocked : `${year}-${month}-${day} ${clocked} ${local ? offset(at) : "UTC"}`;
+      one.title = local ? `${one.dateTime.slice(0, 19).replace("T", " ")} UTC` : `${at.toLocaleString(undefined, { timeZoneName: "short" })} here`;
+    }
+    for (const one of document.querySelectorAll("[data-zone]")) one.textContent = local ? `local (${zoneName()})` : "UTC";
+    for (const one of document.querySelectorAll("[data-other-zone]")) {
+      one.hidden = false;
+      one.textContent = local ? "Show UTC" : "Show local time";
+    }
+  };
+  const chooseZone = () => {
+    local = !local;
+    try { localStorage.setItem(zoneKey, local ? "local" : "utc"); } catch { /* then it lasts as long as the page */ }
+    times();
+    redraw();
+  };
+
+  // Rows that are shown, by a column of theirs: its heading is a button. What was chosen survives live updates.
+  const sorted = new Map();
+  const nameOf = (table) => `${(table.closest("[aria-label]") || table).getAttribute("aria-label") || ""}`;
+  const valueOf = (cell) => {
+    const time = cell.querySelector("time[datetime]"), level = cell.querySelectorAll(".level");
+    if (time) return Date.parse(time.dateTime);
+    if (level.length) return ["unknown", "low", "medium", "high", "critical"].indexOf(level[level.length - 1].lastChild.textContent);
+    const text = cell.textContent.trim(), number = Number(text.replace(/,/g, ""));
+    return text && !Number.isNaN(number) ? number : text.toLowerCase();
+  };
+  const compare = (a, b) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1);
+  const sortRows = (table, column, descending) => {
+    const body = table.tBodies[0], rows = [...body.rows].map((row) => [valueOf(row.cells[column]), row]);
+    rows.sort(([a], [b]) => (descending ? compare(b, a) : compare(a, b)));
+    body.append(...rows.map(([, row]) => row));
+    [...table.tHead.rows[0].cells].forEach((cell, at) => {
+      if (at === column) cell.setAttribute("aria-sort", descending ? "descending" : "ascending"); else cell.removeAttribute("aria-sort");
+    });
+  };
+  const sortable = () => {
+    if (innerWidth <= 640) return;  // there the heads of tables are not to be seen
+    for (const table of document.querySelectorAll("table.cards")) {
+      const head = table.tHead && table.tHead.rows[0], rows = table.tBodies[0] ? [...table.tBodies[0].rows] : [];
+      if (!head || rows.length < 2 || rows.some((row) => row.cells.length !== head.cells.length) || head.querySelector("button")) continue;
+      [...head.cells].forEach((cell, column) => {
+        const text = cell.textContent.trim();
+        if (!text) return;
+        const button = document.createElement("button");
+        button.type = "button";
+        button.className = "sort";
+        button.textContent = text;
+        button.title = "sort the rows that are shown";
+        button.addEventListener("click", () => {
+          const descending = cell.getAttribute("aria-sort") === "ascending";
+          sorted.set(nameOf(table), [column, descending]);
+          sortRows(table, column, descending);
+        });
+        cell.replaceChildren(button);
+      });
+      const chosen = nameOf(table) && sorted.get(nameOf(table));
+      if (chosen) sortRows(table, ...chosen);
+    }
+  };
+
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const charts = new Map();
-  const utc = (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC");
+  const onClock = (at) => (local ? new Date(at * 1e3) : uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"));
 
   const draw = (box) => {
     const source = document.getElementById(box.dataset.source);
@@ -36,7 +113,7 @@
     const make = window.trustwatchCharts[box.dataset.chart];
     const options = make(given);
     const size = () => ({ width: Math.max(200, box.clientWidth), height: Number(box.dataset.height || 220) });
-    const chart = new uPlot({ ...size(), tzDate: utc, cursor: { y: false }, ...options.options }, options.data, box);
+    const chart = new uPlot({ ...size(), tzDate: onClock, cursor: { y: false }, ...options.options }, options.data, box);
     charts.set(box, chart);
     new ResizeObserver(() => chart.setSize(size())).observe(box);
   };
@@ -47,17 +124,15 @@
     return [{ ...line, space: 70, values: ticks }, { ...line, size: 46, ...y }];
   };
 
-  const two = (n) => String(n).padStart(2, "0");
   const clock = (s, withDay) => {
-    const d = new Date(s * 1000);
-    const time = `${two(d.getUTCHours())}:${two(d.getUTCMinutes())}`;
-    return withDay ? `${d.getUTCFullYear()}-${two(d.getUTCMonth() + 1)}-${two(d.getUTCDate())} ${time}:${two(d.getUTCSeconds())}` : time;
+    const [year, month, day, hour, minute, second] = parts(new Date(s * 1000)).map(two);
+    return withDay ? `${year}-${month}-${day} ${hour}:${minute}:${second}` : `${hour}:${minute}`;
   };
   const ticks = (chart, splits) => {
     const wide = chart.scales.x.max - chart.scales.x.min > 86400 * 1.5;
     return splits.map((s) => (s === null ? "" : wide ? `${clock(s, true).slice(5, 10)}` : splits[1] - splits[0] < 60 ? clock(s, true).slice(11) : clock(s)));
   };
-  const timeSeries = { label: "Time", value: (_, s) => (s === null ? "–" : `${clock(s, true)} UTC`) };
+  const timeSeries = { label: "Time", value: (_, s) => (s === null ? "–" : `${clock(s, true)} ${zoneName()}`) };
 
   // A shape for each level, at its decision: no mark is told from another by its colour alone.
   const shapes = {
@@ -90,7 +165,7 @@
         scales: { y: { range: [0, 1] } },
         axes: axes({ values: (_, all) => all.map((v) => v.toFixed(1)) }),
         series: [timeSeries, { label: "risk", stroke: colour("--accent"), width: 1.5, fill: colour("--accent-weak"), points: { show: false },
-                               value: (_, v) => (v === null ? "–" : v.toFixed(2)) }],
+                               paths: uPlot.paths.stepped({ align: 1 }), value: (_, v) => (v === null ? "–" : v.toFixed(2)) }],
         hooks: { draw: [markDecisions(given.marks)] },
       },
     }),
@@ -114,24 +189,30 @@
     for (const [box, chart] of charts) if (!box.isConnected) { chart.destroy(); charts.delete(box); }
   };
 
-  document.addEventListener("DOMContentLoaded", () => { drawAll(); ages(); setInterval(ages, 5000); });
-  document.addEventListener("htmx:afterSettle", () => { forget(); drawAll(); ages(); });
+  const redraw = () => {
+    for (const chart of charts.values()) chart.destroy();
+    charts.clear();
+    drawAll();
+  };
+
+  document.addEventListener("DOMContentLoaded", () => { times(); drawAll(); ages(); sortable(); setInterval(ages, 5000); });
+  const renew = () => { forget(); times(); drawAll(); ages(); sortable(); };
+  document.addEventListener("htmx:afterSwap", renew);  // before anybody sees it otherwise
+  document.addEventListener("htmx:afterSettle", renew);
   document.addEventListener("htmx:sseOpen", () => live("open", "live"));
   document.addEventListener("htmx:sseError", () => live("lost", "reconnecting"));
   document.addEventListener("htmx:sseClose", (event) => {
     if (event.detail && event.detail.type === "message") live("over", "signed out");
   });
   document.addEventListener("click", (event) => {
-    if (event.target instanceof Element && event.target.matches("[data-close]")) event.target.closest(".notice").remove();
+    if (!(event.target instanceof Element)) return;
+    if (event.target.matches("[data-close]")) event.target.closest(".notice").remove();
+    if (event.target.matches("[data-other-zone]")) chooseZone();
   });
   document.addEventListener("keydown", (event) => {
     const writing = event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]");
     const search = document.querySelector("[data-search]");
     if (event.key === "/" && search && !writing && !event.ctrlKey && !event.metaKey) { event.preventDefault(); search.focus(); }
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    for (const chart of charts.values()) chart.destroy();
-    charts.clear();
-    drawAll();
-  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 })();

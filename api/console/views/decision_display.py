@@ -10,6 +10,7 @@ from ....ingest.features.feature_table import FEATURES
 from ....scoring.policy.book import LevelTokenPolicy, PolicyBook
 from ....scoring.records.agents import RiskLevel
 from ....scoring.records.decisions import Decision, RiskReason
+from .indicator_display import DisplayedIndicators, display_indicators
 
 _FEATURES: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
 _CAUSES = {
@@ -106,6 +107,7 @@ class DisplayedDecision(NamedTuple):
     features: tuple[DisplayedFeature, ...]
     evidence: DisplayedEvidence
     policy: DisplayedPolicy
+    indicators: DisplayedIndicators
 
 
 def display_decision(decision: Decision, book: PolicyBook) -> DisplayedDecision:
@@ -121,6 +123,7 @@ def display_decision(decision: Decision, book: PolicyBook) -> DisplayedDecision:
         display_features(decision.feature_vector),
         display_evidence(decision.evidence),
         _display_policy(decision, book),
+        display_indicators(decision.indicators),
     )
 
 

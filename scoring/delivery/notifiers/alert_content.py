@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ....ingest.printable_text import printable_line
 from ...records.agents import RiskLevel
+from ...records.indicators import NEW_STATUSES, STATUS_WORDS
 from .alert_events import ALERT_TYPE, APPROVAL_TYPE, SILENCE_TYPE, TEST_TYPE
 
 AlertKind = Literal["level", "silence", "approval", "test", "other"]
@@ -20,7 +21,10 @@ AlertKind = Literal["level", "silence", "approval", "test", "other"]
 MAX_LISTED_ITEMS = 50
 """Reasons, scopes and the like beyond this are left out: agents choose how many there are."""
 
-_HIDDEN_MEMBERS = frozenset({"reasons", "reason", "message", "links", "risk_level", "suppressed_before"})
+MAX_SHOWN_INDICATORS = 10
+"""Indicators beyond this are in `data` alone: those of something new come first."""
+
+_HIDDEN_MEMBERS = frozenset({"reasons", "indicators", "reason", "message", "links", "risk_level", "suppressed_before"})
 _KINDS: Mapping[str, AlertKind] = {
     ALERT_TYPE: "level",
     SILENCE_TYPE: "silence",
@@ -78,6 +82,8 @@ class AlertContent:
         title: one line.
         fields: (label, value) of what people should see, at most ten.
         reasons: sentences.
+        indicators: (label, value with its status), those of something new first, of these the latest; at most
+            `MAX_SHOWN_INDICATORS`.
         links: (label, URL), http or https alone.
         data: the whole `data`.
     """
@@ -93,6 +99,7 @@ class AlertContent:
     title: str
     fields: tuple[tuple[str, str], ...]
     reasons: tuple[str, ...]
+    indicators: tuple[tuple[str, str], ...]
     links: tuple[tuple[str, str], ...]
     data: Mapping[str, Any]
 
@@ -143,6 +150,7 @@ def parse_alert(event: Mapping[str, Any]) -> AlertContent:
         _title(kind, event, data, level, previous),
         _display_fields(kind, data),
         _reasons(data),
+        _indicators(data),
         _links(data),
         data,
     )
@@ -218,6 +226,19 @@ def _reasons(data: Mapping[str, Any]) -> tuple[str, ...]:
     ]
     texts += [display_text(data.get("reason")), display_text(data.get("message"))]
     return tuple(filter(None, texts))
+
+
+def _indicators(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    given = data.get("indicators")
+    listed = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list | tuple) else []
+    shown = []
+    latest_first = sorted(listed, key=lambda one: display_text(one.get("at")), reverse=True)
+    for one in sorted(latest_first, key=lambda one: display_text(one.get("status")) not in NEW_STATUSES):
+        label, value = display_text(one.get("kind")).capitalize(), display_text(one.get("value"))
+        said = STATUS_WORDS.get(display_text(one.get("status")), "")
+        if label and value:
+            shown.append((label, f"{value} ({said})" if said else value))
+    return tuple(shown[:MAX_SHOWN_INDICATORS])
 
 
 def _links(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -20,6 +20,7 @@ ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
 SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
 APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
 IDENTITY_CONFLICT_TYPE = "io.trustwatch.alert.identity-conflict.v1"
+DRIFT_ALERT_TYPE = "io.trustwatch.alert.model-drift.v1"
 TEST_TYPE = "io.trustwatch.alert.test.v1"
 CLOUDEVENTS_CONTENT_TYPE = "application/cloudevents+json"
 
@@ -50,8 +51,13 @@ def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) 
 
 
 def build_alert_payload(decision: Decision, policy: Mapping[str, Any], source: str) -> bytes:
-    """The CloudEvent as JSON; `id` is the decision's, so that a receiver of a repeated alert can tell."""
-    event = {
+    """`build_alert_event` as JSON."""
+    return _encode(build_alert_event(decision, policy, source))
+
+
+def build_alert_event(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The CloudEvent; `id` is the decision's, so that a receiver of a repeated alert can tell."""
+    return {
         "specversion": "1.0",
         "id": decision.decision_id,
         "type": ALERT_TYPE,
@@ -61,7 +67,6 @@ def build_alert_payload(decision: Decision, policy: Mapping[str, Any], source: s
         "datacontenttype": "application/json",
         "data": _decision_data(decision, policy, source),
     }
-    return _encode(event)
 
 
 class SilentSource(NamedTuple):
@@ -222,6 +227,7 @@ def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -
         "event_id": decision.event_id or None,
         "event_time": format_rfc3339(decision.event_time_ms) if decision.event_id else None,
         "reasons": decision.reasons,
+        "indicators": decision.indicators,
         "counterfactual": decision.counterfactual or None,
         "token_policy": dict(policy),
         "model_version": decision.model_version,

@@ -12,6 +12,7 @@ import msgspec
 
 from .alert_content import AlertContent, parse_alert
 from .alert_events import CLOUDEVENTS_CONTENT_TYPE
+from .alert_links import with_console_link
 from .ocsf import render_ocsf
 from .pagerduty import render_pagerduty
 from .slack import render_slack
@@ -39,7 +40,7 @@ class RenderedAlert(NamedTuple):
 
 
 def render_alert(
-    payload: bytes, alert_format: AlertFormat, suppressed_before: int = 0, routing_key: str = ""
+    payload: bytes, alert_format: AlertFormat, suppressed_before: int = 0, routing_key: str = "", console: str = ""
 ) -> RenderedAlert | None:
     """*payload* (a CloudEvent as JSON) as *alert_format*; None where that kind of target has nothing to do.
 
@@ -48,11 +49,12 @@ def render_alert(
         alert_format: format of the target.
         suppressed_before: alerts that cool-down kept back since the previous one.
         routing_key: of PagerDuty.
+        console: URL of the console, which the alert then links to; "" = there is none.
 
     Raises:
         msgspec.DecodeError: the payload is no JSON object. Nothing else makes it fail.
     """
-    event = _decode(payload)
+    event = with_console_link(_decode(payload), console)
     data = event.get("data")
     if isinstance(data, dict):
         data["suppressed_before"] = suppressed_before

@@ -7,13 +7,14 @@ finding that had it would be refused by whoever validates by a released version.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Final
 
 from ...records.agents import RiskLevel
-from .alert_content import AlertContent, display_text, text_or_empty
+from .alert_content import MAX_LISTED_ITEMS, AlertContent, display_text, text_or_empty
 from .pagerduty import dedup_key
 
 OCSF_VERSION = "1.5.0"
@@ -42,6 +43,9 @@ _RISK: Final = {
 }
 _BEHAVIORAL = (2, "Behavioral")
 _RESOURCE_UID = (10, "Resource UID")
+_SUBNET, _OTHER_OBSERVABLE = (12, "Subnet"), 99
+_OBSERVABLES: Final = {"address": (2, "IP Address"), "software": (16, "HTTP User-Agent"), "key": (30, "Fingerprint")}
+"""Types of indicators that the framework has; a network is a subnet where it is no autonomous system."""
 _MAPPED_MEMBERS = frozenset({"reasons", "tenant", "issuer", "agent_id", "agent_type"})
 
 
@@ -103,10 +107,11 @@ def _metadata(alert: AlertContent) -> dict[str, Any]:
 def _finding(alert: AlertContent, at_ms: int) -> dict[str, Any]:
     name = display_text(alert.data.get("model_version"))
     analytic = {"name": "Trustwatch", "uid": name, "version": name, **_enum_members("type", _BEHAVIORAL, "type")}
+    links = dict(alert.links)
     optional = {
         "title": alert.title,
         "desc": "; ".join(alert.reasons),
-        "src_url": dict(alert.links).get("Decision", ""),
+        "src_url": links.get("Console") or links.get("Decision", ""),
         "types": [alert.type] if alert.type else [],
         "analytic": _without_empty(analytic) if alert.kind == "level" else {},
     }
@@ -126,13 +131,13 @@ def _scores(alert: AlertContent) -> dict[str, Any]:
 
 
 def _agent_members(alert: AlertContent) -> dict[str, Any]:
-    """The agent as resource and observable, the reasons as evidence."""
+    """The agent as resource and observable, the indicators as observables, the reasons as evidence."""
     about: dict[str, Any] = {}
     agent = text_or_empty(alert.data.get("agent_id"))
     if agent:
         about["resources"] = [_agent_resource(alert, agent)]
         observable = {"name": "resources[].uid", "value": agent, **_enum_members("type", _RESOURCE_UID, "type")}
-        about["observables"] = [observable]
+        about["observables"] = [observable, *_indicators(alert)]
     reasons = alert.data.get("reasons")
     listed = reasons if isinstance(reasons, list) else []
     evidences = [{"data": dict(reason)} for reason in listed if isinstance(reason, Mapping) and reason]
@@ -143,6 +148,41 @@ def _ai_agent(alert: AlertContent) -> dict[str, Any]:
     """The agent as the object `ai_agent` of OCSF 1.9; its framework is not known to us."""
     agent = text_or_empty(alert.data.get("agent_id"))
     return {"ai_agent": {"uid": agent, "name": agent, **_enum_members("type", (0, "Unknown"), "type")}} if agent else {}
+
+
+def _indicators(alert: AlertContent) -> list[dict[str, Any]]:
+    """Indicators as observables; what the framework has no type for is of another one, by its name."""
+    given = alert.data.get("indicators")
+    named = [
+        (display_text(one.get("kind")), text_or_empty(one.get("value")))
+        for one in (given if isinstance(given, list) else [])[:MAX_LISTED_ITEMS]
+        if isinstance(one, Mapping)
+    ]
+    return [
+        {
+            "name": "unmapped.indicators[].value",
+            "value": value,
+            **_enum_members("type", _observable_type(kind, value), "type"),
+        }
+        for kind, value in named
+        if kind and value
+    ]
+
+
+def _observable_type(kind: str, value: str) -> tuple[int, str]:
+    if kind == "address" and not _is_address(value):
+        return _OTHER_OBSERVABLE, kind
+    if kind == "network" and "/" in value:
+        return _SUBNET
+    return _OBSERVABLES.get(kind, (_OTHER_OBSERVABLE, kind))
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _agent_resource(alert: AlertContent, agent: str) -> dict[str, Any]:

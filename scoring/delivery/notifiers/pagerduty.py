@@ -43,7 +43,7 @@ def render_pagerduty(alert: AlertContent, routing_key: str) -> dict[str, Any] | 
         **key,
         "event_action": "trigger",
         "client": "Trustwatch",
-        "client_url": alert.source,
+        "client_url": dict(alert.links).get("Console", alert.source),
         "links": links,
         "payload": _payload(alert),
     }

@@ -33,6 +33,9 @@ def render_slack(alert: AlertContent) -> dict[str, Any]:
     if alert.fields:
         fields = [_plain_text(f"{label}: {value}", MAX_FIELD) for label, value in alert.fields]
         blocks.append({"type": "section", "fields": fields})
+    if alert.indicators:
+        came_with = [_plain_text(f"{label}: {value}", MAX_FIELD) for label, value in alert.indicators]
+        blocks.append({"type": "section", "fields": came_with})
     if alert.reasons:
         blocks.append({"type": "section", "text": _plain_text("\n".join(f"• {r}" for r in alert.reasons), MAX_SECTION)})
     links = _links(alert)

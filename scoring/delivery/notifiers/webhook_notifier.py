@@ -70,19 +70,28 @@ class WebhookNotifier:
         client: from `make_webhook_client`; the caller closes it.
         clock: UTC milliseconds; each attempt is signed for its own time, receivers refuse old ones.
         sign: makes a JWT of an alert, for targets that want that; None = there are no keys.
+        console: URL of the console, for links; "" = there is none.
     """
 
-    def __init__(self, client: httpx2.AsyncClient, clock: Callable[[], int], sign: AlertSigner | None = None) -> None:
+    def __init__(
+        self,
+        client: httpx2.AsyncClient,
+        clock: Callable[[], int],
+        sign: AlertSigner | None = None,
+        console: str = "",
+    ) -> None:
         self._client = client
         self._clock = clock
         self._sign = sign
+        self._console = console
 
     async def deliver(self, row: LeasedDelivery, target: WebhookTarget) -> DeliveryResult:
         """Post once. 2xx is delivered; `classify_response` says what any other answer means; no connection is retried.
 
         What a format has nothing to say about is skipped.
         """
-        rendered = render_alert(row.row.payload, target.format, row.suppressed_before, reveal(target.routing_key))
+        routing_key = reveal(target.routing_key)
+        rendered = render_alert(row.row.payload, target.format, row.suppressed_before, routing_key, self._console)
         if rendered is None:
             return DeliveryResult("skipped", f"a fall that stays at medium or above is nothing to {target.format}")
         if target.signed:

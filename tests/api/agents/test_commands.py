@@ -54,3 +54,15 @@ def test_agents_are_listed_by_risk(site: Any, options: tuple[str, ...], expected
 
     assert [line.split()[0] for line in table] == ["agent", *expected]
     assert [line["agent_id"] for line in lines] == expected
+
+
+def test_explain_tells_what_the_risk_came_with(site: Any, summary: Any) -> None:
+    """Each thing with whether it is new and when it came; the same in JSON. An agent without risk has none."""
+    site.report([summary("robbed"), summary("quiet", level=1, risk_score=0.0)])
+    at = ("--tenant", "acme", "--issuer", AS)
+
+    told = run(site, "explain", "robbed", *at).stdout
+    assert "  network AS65537  [new, 2025-11-24T15:58:00.000Z]\n" in told
+    answer = json.loads(run(site, "explain", "robbed", *at, "--json").stdout)["risk"]
+    assert [(one["kind"], one["status"]) for one in answer["indicators"]] == [("network", "new")]
+    assert "AS65537" not in run(site, "explain", "quiet", *at).stdout

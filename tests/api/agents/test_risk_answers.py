@@ -40,6 +40,9 @@ def test_an_answer_has_the_members_of_the_design(site: Any, summary: Any) -> Non
         "reasons": [
             {"code": "c", "feature": "f", "observed": "o", "usual": "u", "contribution": 0.5, "text": "t"},
         ],
+        "indicators": [
+            {"kind": "network", "value": "AS65537", "status": "new", "at": "2025-11-24T15:58:00.000Z"},
+        ],
         "counterfactual": None,
         "pin": None,
         "critical_ancestor": None,
@@ -107,7 +110,7 @@ def test_reasons_are_shown_while_there_is_risk(site: Any, summary: Any, score: f
     """What once was is history; the decisions keep it."""
     site.report([summary(level=1, risk_score=score)])
 
-    assert len(risk(site, "bot").json()["reasons"]) == shown
+    assert len(risk(site, "bot").json()["reasons"]) == len(risk(site, "bot").json()["indicators"]) == shown
 
 
 def test_answers_turn_stale_when_the_pipeline_falls_silent_and_fresh_when_it_is_back(site: Any, summary: Any) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from trustwatch.api.composition import webhook_targets
+from trustwatch.api.composition import console_url, webhook_targets
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
@@ -48,6 +48,17 @@ def test_a_target_of_each_format(tmp_path: Path) -> None:
     assert targets["pager"].url.reveal() == "https://events.pagerduty.example/v2/enqueue"
     assert reveal(targets["pager"].routing_key) == KEY
     assert targets["siem"].secrets == (SECRET,)
+
+
+def test_alerts_link_to_the_console_where_there_is_one(tmp_path: Path) -> None:
+    """Under the name that others reach the service by; without a console there is nothing to link to."""
+    grant = "{name: soc, claim: groups, value: soc, scopes: ['trust.score:read'], tenants: ['*']}"
+    oidc = f"{{issuer: 'https://login.example', client_id: x, client_secret: y, grants: [{grant}]}}"
+    console = f"console: {{enabled: true, oidc: {oidc}}}"
+    served = f"listen: {{public_url: 'https://trust.example/'}}\n{console}\n"
+
+    assert console_url(load(tmp_path, served)) == "https://trust.example/console"
+    assert console_url(load(tmp_path, ALL)) == ""
 
 
 def test_what_keeps_state_is_told_how_it_ends(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def test_a_topic_that_may_not_be_described_is_said_to_be_unknown() -> None:
 def risk(agent: str, offset: int, told: str = "", tenant: str = "acme") -> TopicRecord:
     reasons = msgspec.Raw(msgspec.json.encode([{"text": told}]))
     record = RiskRecord(
-        tenant, AS, agent, "1", "X", "low", 0.1, 0.1, 0.1, 1, 1, 1, 0, 1, "D", reasons, told, 2, 1, offset
+        *(tenant, AS, agent, "1", "X", "low", 0.1, 0.1, 0.1, 1, 1, 1, 0, 1, "D", reasons, told, 2, 1, offset),
+        indicators=reasons,
     )
     return TopicRecord(0, 1, agent_partition_key(tenant, AS, agent), msgspec.json.encode(record), [])
 

@@ -67,6 +67,10 @@ def test_every_page_opens_without_errors_or_barriers(site: ConsoleTestbed, look:
     for name, path in pages(site).items():
         page = looker.open(path)
         assert page.locator("h1").count() == 1, name
+        if name == "agent":
+            page.locator("#events-body table").first.wait_for()
+        for chart in page.locator("[data-chart]").all():
+            chart.locator("canvas").first.wait_for()
         looker.save(name)
         barriers = looker.barriers() if (width, scheme) in LOOKED_FOR else []
         found += [f"{name}: {what}" for what in (*barriers, *looker.overflow())]
@@ -81,6 +85,87 @@ def test_the_picture_of_the_readme_is_small(look: Look) -> None:
     expect(page.locator("h1")).to_have_text("Overview")
 
     assert looker.save_window(README_PICTURE).stat().st_size <= MAX_PICTURE_BYTES
+
+
+def critical(site: ConsoleTestbed) -> dict[str, Any]:
+    """The thief's victim of the day, as it became critical: the network is new and stands first."""
+    found: dict[str, Any] = next(
+        one
+        for one in site.service.pages("/v1/decisions")
+        if one["level"] == "critical" and {"network", "new"} <= set(str(one["indicators"]).replace("'", " ").split())
+    )
+    return found
+
+
+def test_a_critical_agent_is_understood_and_acted_on_without_scrolling(site: ConsoleTestbed, look: Look) -> None:
+    """At 1440 x 900 the story, what it came with and what can be done are seen; acting opens beside the story."""
+    decision = critical(site)
+    agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
+    looker = look()
+    page = looker.open(f"/console/agent?{agent}")
+    network = next(one["value"] for one in decision["indicators"] if one["status"] == "new")
+    seen = [
+        page.locator(".now .level"),
+        page.locator("section[aria-labelledby=because] .reasons li").first,
+        page.locator(".came-with code", has_text=network).first,
+        page.get_by_role("link", name="It was a true positive"),
+        page.locator("summary", has_text="Fix the level"),
+        page.locator("summary", has_text="Release"),
+    ]
+    looker.save_window("agent-critical-window.png")
+    for part in seen:
+        box = part.bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 900, part
+    assert page.evaluate("scrollY") == 0
+    page.locator("summary", has_text="Fix the level").click()
+    expect(page.get_by_role("button", name="Fix the level")).to_be_in_viewport()
+    assert looker.barriers() == []
+
+
+def test_events_show_where_they_came_from_and_what_of_it_is_new(site: ConsoleTestbed, look: Look) -> None:
+    """Network, address, software, credential, key, instance and session of each event; a new network is marked."""
+    decision = critical(site)
+    agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
+    page = look().open(f"/console/agent?{agent}")
+    table = page.locator("#events-body table").first
+    table.wait_for()
+    heads = [head.inner_text() for head in table.locator("th").all()]
+    assert {"Network", "Software", "Credential", "Key", "Instance", "Session"} <= set(heads)
+    network = next(one["value"] for one in decision["indicators"] if one["status"] == "new")
+    marked_row = table.locator("tr", has_text=network).first
+    assert "new" in marked_row.locator(".chip.news").first.inner_text()
+
+
+def test_a_page_that_is_not_there_keeps_the_way_on(look: Look) -> None:
+    """Whoever follows an old link is signed in still, and sees it."""
+    page = look(expected=(404,)).open("/console/no-such-page")
+    assert page.locator("h1").inner_text() == "There is no such page"
+    assert page.locator("nav[aria-label=Pages] a", has_text="Agents").count() == 1
+
+
+def test_a_person_chooses_local_time_and_the_order_of_rows(site: ConsoleTestbed, look: Look) -> None:
+    """Both in the browser; the choice of time stays over pages, and the time of the service is under the pointer."""
+    looker = look(time_zone="Asia/Kolkata")
+    page = looker.open("/console/decisions")
+    first = page.locator("#list time").first
+    expect(first).to_have_text(re.compile(" UTC$"))
+    page.get_by_role("button", name="Show local time").click()
+    expect(first).to_have_text(re.compile(r" \+05:30$"))
+    page = looker.open("/console/decisions")
+    first = page.locator("#list time").first
+    expect(first).to_have_text(re.compile(r" \+05:30$"))
+    expect(first).to_have_attribute("title", re.compile(" UTC$"))
+    page.get_by_role("button", name="Show UTC").click()
+    expect(first).to_have_text(re.compile(" UTC$"))
+
+    page.locator("#live[data-state=open]").wait_for()  # what was chosen stays over the first update, too
+    page.get_by_role("button", name="Risk", exact=True).click()
+    expect(page.locator("#list th[aria-sort=ascending]")).to_have_text("Risk")
+    risks = [float(cell.inner_text()) for cell in page.locator("#list td[data-name=Risk]").all()]
+    assert risks == sorted(risks) and risks[0] < risks[-1]
+    page.get_by_role("button", name="Risk", exact=True).click()
+    expect(page.locator("#list th[aria-sort=descending]")).to_have_text("Risk")
+    assert looker.barriers() == []
 
 
 def test_everything_in_the_menu_is_a_page_of_this_test(site: ConsoleTestbed, look: Look) -> None:

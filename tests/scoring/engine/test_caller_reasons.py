@@ -61,6 +61,12 @@ def test_a_stolen_credential_is_told_by_the_thief(seed: int) -> None:
         first = decision.reasons[0]
         assert (first.feature, first.observed) == ("network_surprise", f"AS{thief.client.asn}"), decision.reasons
         assert thief.client.ip in first.text and thief.client.user_agent in first.text
+        told = {(one.kind, one.value): one.status for one in decision.indicators}
+        assert told[("network", f"AS{thief.client.asn}")] == "new"
+        assert told[("address", thief.client.ip)] == told[("software", thief.client.user_agent)] == "with_new"
+        assert told[("session", thief.session)] == "with_new" and "new" not in {
+            status for (kind, _), status in told.items() if kind in ("credential", "key")
+        }, "the credential is the agent's own"
 
 
 def _visited(make: Any, seed: int, count: int) -> list[dict[str, Any]]:

@@ -105,7 +105,9 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
     notes = processor.engine.agent_states
     slot = processor.engine.agent_states.find_slot(GONE.agent_identity)
     told = notes.explanation(slot)._replace(
-        reasons=json.dumps([{"text": "first use of acct-ann"}]).encode(), counterfactual="not acct-ann"
+        reasons=json.dumps([{"text": "first use of acct-ann"}]).encode(),
+        counterfactual="not acct-ann",
+        indicators=json.dumps([{"kind": "software", "value": "cli of acct-ann"}]).encode(),
     )
     notes.set_explanation(slot, told)
     notes.begin_commit()
@@ -114,10 +116,12 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
 
     assert b"erased~2" in notes.explanation(slot).reasons
     assert notes.explanation(slot).counterfactual == "not erased~2"
+    assert b"cli of erased~2" in notes.explanation(slot).indicators
     assert processor.engine.dirty[slot]
     row = processor.engine.agent_states.rows(np.array([slot], np.int32))[0]
-    notes._restore([msgspec.structs.replace(row, reasons=told.reasons)], np.array([slot], np.int32))
-    assert b"acct-ann" not in notes.explanation(slot).reasons
+    known = msgspec.structs.replace(row, reasons=told.reasons, indicators=told.indicators)
+    notes._restore([known], np.array([slot], np.int32))
+    assert b"acct-ann" not in notes.explanation(slot).reasons + notes.explanation(slot).indicators
 
 
 def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None:

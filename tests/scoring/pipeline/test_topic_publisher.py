@@ -9,14 +9,18 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
-from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicPublisher
+from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicPublisher, summary_from_record
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel, agent_summary
 from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.indicators import Indicator, encode_indicators
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+
+from ...support.alert_receiver import DECISION
 
 NOW = 1_764_000_000_000
 
@@ -138,6 +142,27 @@ def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
     assert topics.risk() == []
     publish(publisher, commit(store, mine, 40, agent(1)))
     assert topics.risk() == [("a1", "low", 3, 40)]
+
+
+def test_indicators_leave_with_the_risk_and_an_alert_links_to_the_console(store: SqlStore, topics: Topics) -> None:
+    """Followers have them as the worker does; records of before had none. The alert is the outbox's, with a link."""
+    publisher = TopicPublisher(
+        topics, store, TopicNames(), LivePolicy(PolicyBook()), "https://tw", "https://tw/console"
+    )
+    told = encode_indicators([Indicator("network", "AS65537", "new", "2025-11-24T16:00:00.000Z")])
+    row = agent(1, RiskLevel.HIGH, indicators=told)
+    made = commit(store, store.partitions.claim(2), 10, row)
+    publish(publisher, msgspec.structs.replace(made, decisions=[DECISION]))
+
+    (risk,) = (one.value or b"" for one in topics.sent if one.topic == TopicNames().risk)
+    assert summary_from_record(msgspec.json.decode(risk, type=RiskRecord), IdentityHasher()).indicators == told
+    members = msgspec.json.decode(risk)
+    del members["indicators"]
+    older = msgspec.json.decode(msgspec.json.encode(members), type=RiskRecord)
+    assert summary_from_record(older, IdentityHasher()).indicators == b"[]"
+    (alert,) = (msgspec.json.decode(one.value or b"") for one in topics.sent if one.topic == TopicNames().alerts)
+    assert alert["data"]["links"]["console"] == f"https://tw/console/decisions/{DECISION.decision_id}"
+    assert alert["data"]["indicators"][0]["value"] == "AS65537"
 
 
 def test_what_did_not_arrive_is_told_again(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:

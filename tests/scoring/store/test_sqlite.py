@@ -115,6 +115,7 @@ def test_a_database_of_one_partition_is_migrated(tmp_path: Path) -> None:
             ("a", b"\x00\xff", 9),
             ("b", b"\x00\xff", 9),
         ]
+        assert {row.indicators for row in kept.values()} == {b"[]"}
         assert store.agents.due(9, 9) == [(7, 1)]
         assert store.partitions.published_offset(0) == 0
         assert list(store.agents.iterate_unpublished(0, 0)) == []

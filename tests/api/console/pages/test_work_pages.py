@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -130,6 +131,56 @@ def test_decisions_are_narrowed_by_level_direction_and_agent(site: Any, make_row
     none = site.browser.get("/console/decisions", params={"agent": "nobody", "level": "high"}).text
     assert "No decision fits" in none
     assert 'value="nobody"' in none
+
+
+def test_decisions_of_a_range_of_time_have_a_url(site: Any, make_row: Any, make_decision: Any) -> None:
+    """Relative or absolute; the form keeps it, and what can not be read is refused with what to write."""
+    row = make_row("timed", level=4)
+    site.know(row, decisions=(make_decision(row, 715),))
+    site.sign_in("soc")
+    decided_ms = site.store.decisions.get("d-715").decided_ms
+    at = datetime.fromtimestamp(decided_ms / 1000, UTC)
+
+    def shown(**wanted: str) -> bool:
+        answer = site.browser.get("/console/decisions", params={"agent": "timed", **wanted})
+        assert answer.status_code == 200 and all(f'value="{value}"' in answer.text for value in wanted.values())
+        return "/console/decisions/d-715" in answer.text
+
+    assert shown(since=at.isoformat(timespec="seconds").removesuffix("+00:00"))
+    assert shown(since="30d", until=(at + timedelta(seconds=1)).isoformat(timespec="seconds").removesuffix("+00:00"))
+    assert not shown(until=at.isoformat(timespec="milliseconds").removesuffix("+00:00"))
+    assert not shown(since=(at + timedelta(seconds=1)).isoformat(timespec="seconds").removesuffix("+00:00"))
+    wrong = site.browser.get("/console/decisions", params={"since": "yesterday"})
+    assert wrong.status_code == 400 and "write 24h, 7d" in wrong.text and 'value="yesterday"' in wrong.text
+
+
+def test_a_page_that_is_not_there_keeps_the_navigation(site: Any) -> None:
+    """For who is signed in, within what they may see; who is not gets no menu."""
+    assert 'aria-label="Pages"' not in site.browser.get("/console/nothing-here").text
+    site.sign_in("soc")
+    page = site.browser.get("/console/nothing-here")
+
+    assert page.status_code == 404 and "There is no such page" in page.text
+    assert 'href="/console/agents"' in page.text and 'href="/console/dead-letters"' not in page.text
+
+
+def test_a_decision_tells_what_it_came_with(site: Any, make_row: Any, make_decision: Any) -> None:
+    """New things by the moment that they came, as text; a fall has no such section."""
+    row = make_row("robbed", level=4)
+    given = [
+        {"kind": "network", "value": "AS65537", "status": "new", "at": "2026-11-28T18:03:58.000Z"},
+        {"kind": "software", "value": HOSTILE, "status": "with_new", "at": "2026-11-28T18:03:58.000Z"},
+        {"kind": "key", "value": "k-1", "status": "known", "at": "2026-11-28T18:03:58.000Z"},
+    ]
+    rise = make_decision(row, 716)
+    rise = msgspec.structs.replace(rise, evidence={**rise.evidence, "indicators": given})
+    site.know(row, decisions=(rise, make_decision(make_row("robbed", level=1), 717, before=4)))
+    site.sign_in("soc")
+    text = site.browser.get("/console/decisions/d-716").text
+
+    assert "What it came with" in text and "AS65537" in text and "k-1" in text
+    assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
+    assert "What it came with" not in site.browser.get("/console/decisions/d-717").text
 
 
 def test_a_decision_says_what_came_before_and_after(site: Any, make_row: Any, make_decision: Any) -> None:

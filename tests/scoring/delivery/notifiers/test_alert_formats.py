@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.scoring.delivery.notifiers.alert_events import DRIFT_ALERT_TYPE
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, render_alert
+from trustwatch.scoring.delivery.notifiers.alert_links import with_console_link
 from trustwatch.scoring.delivery.notifiers.slack import escape_markup
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.decisions import RiskReason
@@ -48,6 +50,7 @@ members = st.sampled_from(
         "tenant",
         "issuer",
         "reasons",
+        "indicators",
         "reason",
         "links",
         "risk_level",
@@ -87,6 +90,60 @@ def test_golden_bodies(wanted: AlertFormat, name: str) -> None:
     golden = (GOLDEN / f"{name}.{wanted}.json").read_text(encoding="utf-8").replace("$VERSION", version("trustwatch"))
 
     assert body(ALERTS[name], wanted, 2) == json.loads(golden)
+
+
+def console_page(name: str) -> str:
+    """Where the first link of an alert leads when there is a console at /console."""
+    rendered = render_alert(ALERTS[name], "cloudevents", 0, ROUTING_KEY, "https://trust.example/console")
+    assert rendered is not None
+    links = json.loads(rendered.body)["data"]["links"]
+    assert next(iter(links)) == "console"
+    return str(links["console"]).removeprefix("https://trust.example/console/")
+
+
+def test_every_alert_links_to_its_page_of_the_console() -> None:
+    """A decision's to the decision; without a console no link is made up, and people's formats show it first."""
+    pages = {name: console_page(name) for name in ALERTS}
+    assert pages["rise"] == pages["fall"] == "decisions/01KAV9FT00"
+    assert (pages["approval"], pages["test"], pages["silence"]) == ("approvals", "alerts", "")
+    drift = with_console_link({"type": DRIFT_ALERT_TYPE, "data": {"tenant": "acme"}}, "https://trust.example/console")
+    assert drift["data"]["links"] == {"console": "https://trust.example/console/models"}
+    for odd in ({"type": 7, "data": {"links": 3}}, {"data": []}, {}):  # what is no alert of ours does no harm
+        assert with_console_link(odd, "https://x/console").get("type") == odd.get("type")
+    assert "console" not in body(ALERTS["rise"], "cloudevents")["data"]["links"]
+    shown = render_alert(ALERTS["rise"], "pagerduty", 0, ROUTING_KEY, "https://trust.example/console")
+    assert shown is not None
+    page = json.loads(shown.body)
+    assert page["client_url"] == page["links"][0]["href"] == "https://trust.example/console/decisions/01KAV9FT00"
+
+
+def test_slack_tells_what_is_new_first() -> None:
+    """What the event came with stands in plain text, with its status; never more than Slack takes."""
+    (section,) = (one for one in body(ALERTS["rise"], "slack")["blocks"] if "Network" in str(one.get("fields")))
+    assert [field["text"].split(":")[0] for field in section["fields"]] == [
+        "Network",
+        "Address",
+        "Software",
+        "Session",
+        "Key",
+    ]
+    assert section["fields"][0]["text"] == "Network: AS65537 (new)"
+
+
+def test_of_new_things_the_latest_come_first_and_few_are_shown() -> None:
+    """A key that was rotated in the morning stands behind the thief of the evening; names are text of one line."""
+    morning, evening = "2026-11-28T00:36:31.000Z", "2026-11-28T18:03:58.000Z"
+    told = [
+        *({"kind": "session", "value": f"s-{n}", "status": "not_tracked", "at": evening} for n in range(9)),
+        {"kind": "credential", "value": "k-2", "status": "new", "at": morning},
+        {"kind": "network", "value": "AS65537\n<!channel>", "status": "new", "at": evening},
+    ]
+    payload = change(RiskLevel.LOW, RiskLevel.HIGH, evidence={"indicators": told})
+    (section,) = (one for one in body(payload, "slack")["blocks"] if "AS65537" in str(one))
+    shown = [field["text"] for field in section["fields"]]
+    assert shown[:2] == ["Network: AS65537 <!channel> (new)", "Credential: k-2 (new)"] and len(shown) == 10
+    check_slack(body(payload, "slack"))
+    assert faults(body(payload, "ocsf")) == []
 
 
 def test_every_golden_body_is_of_an_alert() -> None:

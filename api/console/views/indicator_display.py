@@ -1,0 +1,86 @@
+"""Indicators for people, and what an event came with as its table shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ....ingest.columns import network_of
+from ....ingest.events import NativeEvent
+from ....scoring.records.indicators import NEW_STATUSES, STATUS_WORDS, Indicator, IndicatorKind
+
+
+class DisplayedIndicator(NamedTuple):
+    """One indicator; *words* say whether it is new, "" = nothing is known of that by itself."""
+
+    kind: str
+    value: str
+    words: str
+    at: str
+
+
+class IndicatorMoment(NamedTuple):
+    """What came together that was new, or with something new: one event, RFC 3339."""
+
+    at: str
+    indicators: tuple[DisplayedIndicator, ...]
+
+
+class DisplayedIndicators(NamedTuple):
+    """Indicators of a rise: those of something new by the moment of their event, the latest first; and the others."""
+
+    new: tuple[IndicatorMoment, ...]
+    others: tuple[DisplayedIndicator, ...]
+
+
+class EventOrigin(NamedTuple):
+    """What one event came with; "" = it does not tell."""
+
+    network: str
+    address: str
+    software: str
+    credential: str
+    key: str
+    instance: str
+    session: str
+
+
+NewNames = frozenset[tuple[IndicatorKind, str]]
+"""Kind and value of what is new."""
+
+
+def display_indicators(indicators: Sequence[Indicator]) -> DisplayedIndicators:
+    """Indicators as pages show them, in their order."""
+    new = [one for one in indicators if one.status in NEW_STATUSES]
+    moments = sorted({one.at for one in new}, reverse=True)
+    return DisplayedIndicators(
+        tuple(IndicatorMoment(at, tuple(_display(one) for one in new if one.at == at)) for at in moments),
+        tuple(_display(one) for one in indicators if one.status not in NEW_STATUSES),
+    )
+
+
+def _display(one: Indicator) -> DisplayedIndicator:
+    words = "" if one.status == "with_new" else STATUS_WORDS[one.status]
+    return DisplayedIndicator(one.kind, one.value, words, one.at)
+
+
+def new_names(indicators: Sequence[Indicator]) -> NewNames:
+    """Names that tables of events mark: not what merely came with something new, such as the agent's own software."""
+    return frozenset((one.kind, one.value) for one in indicators if one.status in ("new", "not_remembered"))
+
+
+def origin_of(event: NativeEvent) -> EventOrigin:
+    """What an event came with."""
+    client, login = event.client, event.credential
+    network = ""
+    if client is not None:
+        network = f"AS{client.asn}" if client.asn is not None else network_of(client.ip)
+    return EventOrigin(
+        network,
+        (client and client.ip) or "",
+        (client and client.user_agent) or "",
+        (login and login.method) or "",
+        (login and login.thumbprint) or "",
+        event.agent.instance or "",
+        event.session or "",
+    )

@@ -1,0 +1,120 @@
+"""Indicators of scored rows, and those of an agent since it was calm."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.events import NativeEvent
+from ...ingest.features import layout
+from ...ingest.features.event_words import credential_of, target_of
+from ...ingest.features.frequency_tables import different_items_known
+from ...ingest.timestamps import DAY_MS, format_rfc3339
+from ..records.indicators import NEW_STATUSES, Indicator, IndicatorKind, IndicatorStatus
+from .explanations import sanitize_text
+from .scored_batch import ScoredBatch
+
+MAX_OF_KIND = 4
+"""Indicators of one kind that are kept of an agent: the first ones, before all those of something new."""
+
+_CALLERS: dict[IndicatorKind, int] = {"network": layout.K_NETWORK, "credential": layout.K_CREDENTIAL}
+"""Kinds that say who calls and that an agent learns: what comes with a new one is told as such."""
+_CALLER_BITS = np.uint32(sum(1 << kind for kind in _CALLERS.values()))
+_PLACES = {kind: place for place, kind in enumerate(get_args(IndicatorKind))}
+
+
+def new_callers(scored: ScoredBatch) -> npt.NDArray[np.int64]:
+    """Rows from a network, or with a credential, that their agents do not know; nothing that is only asserted."""
+    vouched = scored.columns.codes[:, event_columns.SELF_ASSERTED] == 0
+    return np.flatnonzero(((scored.observations.new_kinds & _CALLER_BITS) != 0) & vouched)
+
+
+def lately_new(kept: Sequence[Indicator], at_ms: int) -> tuple[Indicator, ...]:
+    """Those that came with something new within a day before *at_ms*."""
+    since = format_rfc3339(max(at_ms - DAY_MS, 0))
+    return tuple(one for one in kept if one.status in NEW_STATUSES and one.at >= since)
+
+
+def has_room(kept: Sequence[Indicator], scored: ScoredBatch, row: int) -> bool:
+    """Tell whether a row's new network or credential would be kept: somebody who changes them in each event costs this
+    look alone."""
+    new = int(scored.observations.new_kinds[row])
+    full = Counter(one.kind for one in kept if one.status in NEW_STATUSES)
+    return any((new >> at) & 1 and full[kind] < MAX_OF_KIND for kind, at in _CALLERS.items())
+
+
+def indicators_of_row(scored: ScoredBatch, row: int) -> tuple[Indicator, ...]:
+    """All that a row's event came with."""
+    at = format_rfc3339(int(scored.columns.time_ms[row]))
+    event = scored.columns.events[row]
+    named = [*_learned_names(scored, row, event), *((kind, name, "not_tracked") for kind, name in _other_names(event))]
+    return tuple(Indicator(kind, sanitize_text(name), status, at) for kind, name, status in named)
+
+
+def with_indicators(kept: Sequence[Indicator], more: Sequence[Indicator]) -> tuple[Indicator, ...]:
+    """Indicators *kept* of an agent, and those of one more event; bounded, by kind.
+
+    A name counts as new for as long as it is kept so, although it is learned meanwhile.
+    """
+    before = {(one.kind, one.value): one for one in kept}
+    told = [before.get((one.kind, one.value), one) for one in more]
+    if any(one.kind in _CALLERS and one.status in NEW_STATUSES for one in told):
+        told = [msgspec.structs.replace(one, status="with_new") if one.status == "not_tracked" else one for one in told]
+    return _bounded([*kept, *(one for one in told if (one.kind, one.value) not in before)])
+
+
+def _bounded(listed: list[Indicator]) -> tuple[Indicator, ...]:
+    """At most `MAX_OF_KIND` of each kind, in the order of kinds, then in which they were met."""
+    first = sorted(listed, key=lambda one: one.status not in NEW_STATUSES)
+    count: Counter[str] = Counter()
+    chosen = set()
+    for one in first:
+        count[one.kind] += 1
+        if count[one.kind] <= MAX_OF_KIND:
+            chosen.add(one)
+    return tuple(sorted((one for one in listed if one in chosen), key=lambda one: _PLACES[one.kind]))
+
+
+def _learned_names(
+    scored: ScoredBatch, row: int, event: NativeEvent
+) -> Iterator[tuple[IndicatorKind, str, IndicatorStatus]]:
+    """What the event has of the names that an agent learns, and whether it knows them."""
+    client, login = event.client, event.credential
+    if client is not None and (client.asn is not None or client.ip):
+        name = f"AS{client.asn}" if client.asn is not None else event_columns.network_of(client.ip)
+        yield "network", name, _status(scored, row, layout.K_NETWORK)
+    if login is not None and (login.method or login.thumbprint):
+        status = _status(scored, row, layout.K_CREDENTIAL)
+        yield "credential", credential_of(event), status
+        if login.thumbprint:  # of a new pair of method and key it is not known which of them is new
+            yield "key", login.thumbprint, "known" if status == "known" else "not_tracked"
+    if scored.columns.codes[row, event_columns.EXTERNAL] == event_columns.OUTSIDE:
+        yield "target", target_of(event), _status(scored, row, layout.K_TARGET)
+
+
+def _other_names(event: NativeEvent) -> list[tuple[IndicatorKind, str]]:
+    """What the event has that nobody learns."""
+    client = event.client
+    given: list[tuple[IndicatorKind, str | None]] = [
+        ("address", None if client is None else client.ip),
+        ("software", None if client is None else client.user_agent),
+        ("instance", event.agent.instance),
+        ("session", event.session),
+    ]
+    return [(kind, name) for kind, name in given if name]
+
+
+def _status(scored: ScoredBatch, row: int, kind: int) -> IndicatorStatus:
+    """Whether the agent knew the row's item of a kind when the row was measured."""
+    if not scored.agent_numbers[row, layout.N_SEEN + kind]:
+        return "not_tracked"
+    if not (int(scored.observations.new_kinds[row]) >> kind) & 1:
+        return "known"
+    counted = different_items_known(scored.known_items[row], kind)
+    return "new" if counted is not None and counted[1] else "not_remembered"

@@ -1,0 +1,66 @@
+"""Indicators: what the events came with that raised an agent's risk, so that a person can look for it elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+IndicatorKind = Literal["network", "address", "software", "credential", "key", "instance", "session", "target"]
+IndicatorStatus = Literal["new", "known", "not_remembered", "with_new", "not_tracked"]
+NEW_STATUSES: frozenset[IndicatorStatus] = frozenset({"new", "not_remembered", "with_new"})
+"""Statuses of what the agent is not known to have had before."""
+
+
+class Indicator(msgspec.Struct, frozen=True):
+    """One thing that an event of the agent came with.
+
+    Attributes:
+        kind: `target` is a destination outside; `credential` is a method with its key, `key` that key's thumbprint.
+        value: as the event has it, cleaned and of bounded length.
+        status: `new`, `known` or `not_remembered` of names that the agent learns; of the others `with_new`, where the
+            event came with a new network or credential, else `not_tracked`.
+        at: when it was first met since the agent was calm, or new within the day before, RFC 3339.
+    """
+
+    kind: IndicatorKind
+    value: str
+    status: IndicatorStatus
+    at: str
+
+
+STATUS_WORDS = {
+    "new": "new",
+    "known": "known",
+    "not_remembered": "not remembered",
+    "with_new": "came with something new",
+    "not_tracked": "",
+}
+"""Statuses as people are told them."""
+
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(tuple[Indicator, ...])
+NO_INDICATORS = b"[]"
+
+
+def encode_indicators(indicators: Sequence[Indicator]) -> bytes:
+    """Indicators as the JSON list that rows and answers carry."""
+    return _encode(indicators)
+
+
+def decode_indicators(kept: bytes) -> tuple[Indicator, ...]:
+    """Indicators of `encode_indicators`; none of an empty text."""
+    return _decoder.decode(kept) if kept else ()
+
+
+def indicators_of_plain(given: Any) -> tuple[Indicator, ...]:
+    """Indicators out of plain values; what a later version wrote in another shape is left out."""
+    listed = given if isinstance(given, list | tuple) else ()
+    found = []
+    for one in listed:
+        try:
+            found.append(msgspec.convert(one, Indicator))
+        except msgspec.ValidationError:
+            continue
+    return tuple(found)
