@@ -29,7 +29,10 @@ def test_a_service_goes_on_from_what_0_1_wrote(tmp_path: Path) -> None:
         service.settle()
         listed = {row["decision"]["decision_id"]: row["decision"] for row in told(service) if "decision" in row}
         before = [row["decision"] for row in read_rows(DATA / "embedded-1.jsonl.gz") if "decision" in row]
-        assert_same([listed.get(one["decision_id"]) for one in before], [{**one, "concern": None} for one in before])
+        assert_same(
+            [listed.get(one["decision_id"]) for one in before],
+            [{**one, "concern": None, "indicators": []} for one in before],
+        )
         assert len(listed) > len(before)
         found = kept(service)
         assert [row for row in read_rows(DATA / "embedded-kept.jsonl.gz") if row not in found] == []

@@ -65,7 +65,10 @@ def test_a_worker_goes_on_from_the_database_and_the_topics_of_0_1(
         service.settle_topics()
         listed = {row["decision"]["decision_id"]: row["decision"] for row in told(service) if "decision" in row}
         before = [row["decision"] for row in read_rows(DATA / "distributed-1.jsonl.gz") if "decision" in row]
-        assert_same([listed.get(one["decision_id"]) for one in before], [{**one, "concern": None} for one in before])
+        assert_same(
+            [listed.get(one["decision_id"]) for one in before],
+            [{**one, "concern": None, "indicators": []} for one in before],
+        )
         assert len(listed) > len(before)
         found = kept(service)
         assert [row for row in read_rows(DATA / "distributed-kept.jsonl.gz") if row not in found] == []
