@@ -1,7 +1,7 @@
 """Failed proofs of possession as audit events: a token in other hands says something of its agent.
 
-An event of the same failure of the same agent is written once a minute: whoever shows wrong proofs all day long fills
-neither the log nor the agent's evidence.
+An event of the same failure of the same agent is written once an hour, and once a day where it is no more than a sign:
+a client or a proxy that is set up wrong fails at each call, and is no thief for that.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from cachetools import FIFOCache
 
-from ...ingest.timestamps import format_rfc3339
+from ...ingest.timestamps import DAY_MS, HOUR_MS, format_rfc3339
 from ..http.auth.callers import OWN_SOURCE_PREFIX
 from ..http.auth.proof_of_possession import ProofRefused
 
-QUIET_S: Final = 60.0
+QUIET_MS: Final = {"proof": HOUR_MS, "evidence": DAY_MS}
+"""Time in which a failure of an agent is told once, by what it says of the agent."""
 MAX_REMEMBERED: Final = 10_000
 _EVENT_TYPES: Final = {"proof": "signal.proof", "evidence": "signal.evidence"}
 
@@ -48,7 +49,7 @@ class ProofReports:
         if not refused.report or not tenant:
             return
         key, now = (tenant, issuer, agent_id, refused.action), self._now_ms()
-        if now - self._told.get(key, -(10**15)) < QUIET_S * 1000:
+        if now - self._told.get(key, -DAY_MS) < QUIET_MS[refused.report]:
             return
         self._told[key] = now
         event: dict[str, Any] = {

@@ -121,11 +121,20 @@ class Settings(SettingsPart, frozen=True):
         _check_archive(self.archive)
         if self.gateway.mtls == "verify" and self.verification.proofs.certificate_header is None:
             raise ValueError("`verify` needs `verification.proofs.certificate_header` - at `$.gateway.mtls`")
+        self._check_shared_signals()
+
+    def _check_shared_signals(self) -> None:
+        """What keys sign, whom we hear, and who hears us."""
         if self.shared_signals.enabled and self.distributed and self.shared_signals.key_dir is None:
             raise ValueError(
                 "required where several machines serve: all of them sign with the same keys - at "
                 "`$.shared_signals.key_dir`"
             )
+        own_issuer = self.shared_signals.issuer or self.listen.url()
+        for index, transmitter in enumerate(self.shared_signals.transmitters):
+            if self.shared_signals.enabled and transmitter.issuer == own_issuer:
+                at = f"at `$.shared_signals.transmitters[{index}].issuer`"
+                raise ValueError(f"is our own: what we said would count as said by others - {at}")
         for index, webhook in enumerate(self.webhooks):
             if webhook.signed and not self.shared_signals.enabled:
                 raise ValueError(f"needs `shared_signals.enabled`, whose keys sign - at `$.webhooks[{index}].signed`")

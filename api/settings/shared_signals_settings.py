@@ -91,8 +91,6 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
         issuers = [transmitter.issuer for transmitter in self.transmitters]
         if len(set(names)) < len(names) or len(set(issuers)) < len(issuers):
             raise ValueError("`transmitters` have names and issuers of their own: two have the same")
-        if self.issuer in issuers:
-            raise ValueError("`transmitters` may not hold our own `issuer`: what we said would count as said by others")
         if self.issuer is not None:
             check_url(self.issuer, "`issuer`", loopback_http=True)
             parts = urlsplit(self.issuer)

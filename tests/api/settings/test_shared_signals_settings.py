@@ -10,6 +10,7 @@ from trustwatch.api.settings.access_settings import CallerSettings, ProofSetting
 from trustwatch.api.settings.enforcement_settings import GatewaySettings
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.service_settings import ListenSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
 from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
 from trustwatch.ingest.settings import Secret
@@ -95,8 +96,13 @@ def test_transmitters_have_names_and_issuers_of_their_own() -> None:
     for other in ({"name": "other"}, {"issuer": "https://other.example"}):
         with pytest.raises(ValueError, match="names and issuers of their own"):
             SharedSignalsSettings(transmitters=(one, SignalTransmitterSettings(**(TRANSMITTER | other))))
-    with pytest.raises(ValueError, match="our own `issuer`"):
-        SharedSignalsSettings(issuer="https://idp.example", transmitters=(one,))
+    for issuer, listen in (
+        ("https://idp.example", ListenSettings()),
+        (None, ListenSettings(public_url="https://idp.example")),
+    ):
+        part = SharedSignalsSettings(enabled=True, issuer=issuer, transmitters=(one,))
+        with pytest.raises(ValueError, match="is our own"):
+            Settings(shared_signals=part, listen=listen)
 
 
 def test_proofs_that_can_not_be_checked() -> None:

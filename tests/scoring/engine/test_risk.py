@@ -346,7 +346,8 @@ def test_signals_count_where_there_is_no_behaviour() -> None:
     before = agent.state[0].copy()
     agent.event(T0, p=1e-6, signal=3.0, skip=True)
     assert agent.out[0, risk.GAIN] == 3.0
-    assert agent.state[0]["statistic"][risk.COMPROMISE] == max(before["statistic"][risk.COMPROMISE], 0.0) + 3.0
+    told = risk.MALFUNCTION  # where compromise has no share of the budget
+    assert agent.state[0]["statistic"][told] == max(before["statistic"][told], 0.0) + 3.0
     assert (agent["confidence"], agent["events"]) == (before["confidence"], before["events"])
     agent.event(T0, signal=1_000.0, skip=True)
     assert agent["level"] == 4
