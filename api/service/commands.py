@@ -29,7 +29,6 @@ from ..composition import console_url, identity_key_path, live_policy, open_serv
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
-from ..structured_logs import configure_structured_logs
 from .backends import ServiceRoles
 from .group_worker import GroupPipelineWorker
 from .kernel_compilation import compile_all
@@ -53,7 +52,6 @@ def serve(
             "--workers-only, --api-only and --archiver-only exclude each other; without any, all of it runs"
         )
     configured = load_process_settings(settings)
-    configure_structured_logs(configured.logs.level, configured.logs.format)
     alone = workers_only or api_only or archiver_only
     roles = ServiceRoles(
         api=api_only or not alone, workers=workers_only or not alone, archiver=archiver_only or not alone

@@ -29,6 +29,7 @@ from ..data_at_rest import close_existing_data
 from ..http.app import create_app
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
+from ..structured_logs import configure_structured_logs
 from .assembly import (
     drop_cached_answers,
     promote_ready_challenger,
@@ -61,6 +62,7 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     """Serve until SIGINT or SIGTERM. Raises TrustwatchError where the service can not start."""
     check_service_roles(roles, settings)
     check_extras(settings)
+    configure_structured_logs(settings.logs.level, settings.logs.format)  # this process is a service from here on
     for advice in settings.upgrade_warnings():
         _log.warning("settings_of_version_1", advice=advice)
     stop = asyncio.Event()

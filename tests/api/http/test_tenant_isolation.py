@@ -43,6 +43,7 @@ PUBLIC = {
     "/healthz",
     "/readyz",
     "/metrics",
+    "/docs",
     "/openapi.json",
     "/v1/schema/audit-event",
     "/ssf/jwks.json",
