@@ -113,6 +113,11 @@ EventType = Literal[
     "approval",
     "admin",
     "other",
+    "signal.hard",
+    "signal.proof",
+    "signal.evidence",
+    "signal.change",
+    "signal.note",
 ]
 Effect = Literal["read", "write", "delete", "admin", "unknown"]
 Outcome = Literal["success", "denied", "error"]

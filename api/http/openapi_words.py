@@ -52,6 +52,8 @@ MEMBERS: Final[Mapping[str, MemberWords]] = {
     "p_value": _W("share of normal events at least as odd", 0.0004),
     "concern": _W("kind of trouble that the level is about; null below `medium`", "compromise"),
     "reasons": _W("why, the strongest first"),
+    "indicators": _W("what the events came with that raised the agent: network, address, software, credential, …"),
+    "IndicatorOut.value": _W("the network, address or other thing itself, cleaned of what is secret", "AS65537"),
     "counterfactual": _W("what would have led to a lower level; null where nothing single would", "medium had it"),
     "evidence": _W("evidence by concern, as it was stored with the decision", {"compromise": 9.2}),
     "feature_vector": _W("measured features of the event by name", {"resource_surprise": 7.1}),

@@ -11,13 +11,13 @@ from trustwatch.ingest.formats.received_signals import CAEP
 
 from scripts.service_stack import Keycloak
 
-from ..support.nightly import size
+from ..support.nightly import is_nightly
 from ..support.service_process import Service
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(not size(each_push=0, nightly=1), reason="starts a Keycloak built for it: in .ci/nightly"),
+    pytest.mark.skipif(not is_nightly(), reason="starts a Keycloak built for it: in .ci/nightly"),
 ]
 
 REALM, CLIENT, SECRET, ROLE = "agents", "trustwatch", "the-secret-of-the-receiver", "emit"

@@ -45,7 +45,7 @@ def test_help_is_plain_where_it_is_no_terminal() -> None:
     told = CliRunner().invoke(make_app(), ["--help"]).stdout
 
     assert told.isascii()
-    assert "\nRun the service:\n  compile " in told
+    assert "\nRun the service:\n  backup " in told
     assert "..." not in told.partition("\n\n")[2]
 
 
