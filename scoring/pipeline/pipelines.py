@@ -124,8 +124,7 @@ class SinglePartitionPipeline:
 
     def _poll_timeout_s(self) -> float:
         beside = self._commits.busy or self._preloader.busy
-        longest_s = 0.0 if self._preloader.ready else self._poll_s
-        return poll_timeout_s([self._partition], longest_s, work_beside=beside)
+        return poll_timeout_s([self._partition], self._poll_s, work_beside=beside)
 
     def _collect(self, timeout_s: float | None) -> None:
         for error in self._commits.collect(timeout_s).values():
@@ -150,8 +149,7 @@ def poll_timeout_s(partitions: Collection[PartitionPipeline], longest_s: float, 
         longest_s: seconds.
         work_beside: whether a thread beside is at work, whose result has to be collected.
     """
-    shortest_s = min(BESIDE_POLL_S, longest_s)
-    waits = [shortest_s] if work_beside else [longest_s, *(partition.commit_due_in_s() for partition in partitions)]
+    waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commit_due_in_s() for partition in partitions)]
     return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
 
 
@@ -287,8 +285,7 @@ class ConsumerGroupPipeline:
 
     def _poll_timeout_s(self) -> float:
         beside = self._commits.busy or self._preloader.busy
-        longest_s = 0.0 if self._preloader.ready else self._context.tuning.poll_s
-        return poll_timeout_s(self._partitions.values(), longest_s, work_beside=beside)
+        return poll_timeout_s(self._partitions.values(), self._context.tuning.poll_s, work_beside=beside)
 
     @property
     def _buffer_full(self) -> bool:

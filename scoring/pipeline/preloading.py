@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 PAGE_SIZE = 1_000
 """Agents that are read at a time."""
 
-STEP_SIZE = 250
+STEP_SIZE = 500
 """Agents that move in at a time; it takes some milliseconds."""
 
 
@@ -61,14 +61,6 @@ class AgentPreloader:
     def busy(self) -> bool:
         """True while agents are being read, or have to move in."""
         return bool(self._waiting)
-
-    @property
-    def ready(self) -> bool:
-        """True while agents are there that only have to move in."""
-        if not self._waiting:
-            return False
-        first = self._waiting[0]
-        return bool(first.rows) or (first.page is not None and first.page.done())
 
     def begin(self, pipeline: PartitionPipeline) -> None:
         """Preload a partition that was just taken over."""

@@ -102,7 +102,7 @@ def check_containment(
     assert status == 403
     if "x-envoy-upstream-service-time" in headers:
         del headers["x-envoy-upstream-service-time"]
-    assert set(headers) <= {"content-type", "content-length", "cache-control"}
+    assert set(headers) <= {"content-type", "content-length", "cache-control", "x-request-id"}
     assert who not in text
     assert agent.post("/mcp", headers=bearer(others)).text == "upstream"
     for path in ("//mcp", "/a/../mcp", "/%2e%2e/mcp", "/mcp%2F", "/healthz", "/ext-authz/mcp", "/mcp;x=1"):
