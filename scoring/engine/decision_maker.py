@@ -76,8 +76,9 @@ class DecisionMaker:
         levels = {row: (int(scored.levels[row, 0]), int(scored.levels[row, 1])) for row in rows}
         explained = [row for row in rows if levels[row][1] >= levels[row][0] and _needs_feature_reasons(*levels[row])]
         reasons_by_row = dict(zip(explained, self._engine.explainer.reasons(scored, explained), strict=True))
+        new = set(new_callers(scored).tolist())
         callers = set(np.flatnonzero(scored.caller_changed).tolist()) - levels.keys()
-        strangers = set(new_callers(scored).tolist()) - levels.keys() - callers
+        strangers = new - levels.keys() - callers
         for row in sorted(levels.keys() | callers | strangers | calm):
             if row in strangers:
                 self._keep_stranger(scored, row)
@@ -85,7 +86,7 @@ class DecisionMaker:
                 self._keep_callers(scored, row)
             elif row in levels:
                 moment = RecordMoment(partition, int(offsets[row]), int(received[row]))
-                decisions += self._decide_row(moment, scored, row, levels[row], reasons_by_row.get(row, ()))
+                decisions += self._decide_row(moment, scored, row, levels[row], reasons_by_row.get(row, ()), row in new)
             if row in calm:
                 self._engine.risk[int(scored.slots[row])]["told"] = 0.0
         return decisions
@@ -97,8 +98,12 @@ class DecisionMaker:
         row: int,
         levels: tuple[int, int],
         own: tuple[RiskReason, ...],
+        new_caller: bool,
     ) -> list[Decision]:
-        """Keep the reasons of one row, and make its decision if it changed the level."""
+        """Keep the reasons of one row, and make its decision if it changed the level.
+
+        Who is new is kept where the level falls, too: learned by then, it would be known to the events that follow.
+        """
         slot, (previous, level) = int(scored.slots[row]), levels
         rising = level > previous and level >= RiskLevel.MEDIUM
         changes = level != previous
@@ -106,7 +111,7 @@ class DecisionMaker:
         shown = reasons if rising or not changes else (_relaxation_reason(previous, level),)
         counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
         indicators = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
-        if rising or not changes:
+        if rising or not changes or new_caller:
             indicators = with_indicators(indicators, indicators_of_row(scored, row))
         told = _Told(shown, counterfactual, indicators if rising else ())
         decisions = [self._event_decision(moment, scored, row, told)] if changes else []
@@ -156,6 +161,7 @@ class DecisionMaker:
         """
         slot, at_ms = int(scored.slots[row]), int(scored.columns.time_ms[row])
         if len(self._callers_kept(slot)) >= MAX_CALLER_REASONS:
+            self._keep_stranger(scored, row)
             return
         self._keep_indicators(scored, row)
         state, before = self._engine.risk[slot], self._engine.agent_states.explanation(slot)

@@ -123,6 +123,48 @@ def test_a_network_that_was_learned_before_the_rise_is_told_as_new(kit: Any, mak
     assert found[("software", "curl/8.9.1")] == found[("session", "x")] == "with_new"
 
 
+def kept_of_the_only_agent(processor: Any) -> dict[tuple[str, str], str]:
+    """What its explanation holds."""
+    (slot,) = (slot for slot, name in enumerate(processor.engine.agents.names) if name is not None)
+    return told(decode_indicators(processor.engine.agent_states.explanation(slot).indicators))
+
+
+def test_who_is_new_while_the_level_falls_is_kept(kit: Any, make: Any) -> None:
+    """A thief that comes when an agent has just calmed down would be learned and forgotten."""
+    processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
+    quiet = [make.event(n, 2, at_ms + n * 600_000, session=f"q-{n}") for n in range(300)]
+    wild = [
+        make.event(1000 + n, 2, at_ms + 302 * 600_000 + n * 1000, session="x")
+        | {"action": f"wipe-{n}", "resource": {"target": f"other-{n}"}}
+        for n in range(12)
+    ]
+    thief = make.event(2000, 2, at_ms + 302 * 600_000 + 48 * 3_600_000, session="y", client={"asn": 65007})
+    decisions = [
+        decision
+        for batch in kit.batches(kit.records([*quiet, *wild, thief]), itertools.repeat(50))
+        for decision in processor.apply(batch).decisions
+    ]
+    last = decisions[-1]
+    assert (last.event_id, last.level < last.previous_level) == (thief["id"], True)
+    assert kept_of_the_only_agent(processor)[("network", "AS65007")] in NEW_STATUSES
+
+
+def test_a_new_credential_is_kept_behind_many_new_networks(kit: Any, make: Any) -> None:
+    """Reasons are few and full by then; indicators have room for each kind."""
+    processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
+    usual, other = {"method": "client_secret_basic"}, {"method": "private_key_jwt"}
+    events = [make.event(n, 2, at_ms + n * 600_000, session=f"q-{n}", credential=usual) for n in range(150)]
+    events += [
+        make.event(1000 + n, 2, at_ms + 151 * 600_000 + n * 1000, session="x", client={"asn": 65100 + n})
+        | {"credential": usual}
+        for n in range(12)
+    ]
+    events.append(make.event(2000, 2, at_ms + 152 * 600_000, session="x", client={"asn": 65111}, credential=other))
+    for batch in kit.batches(kit.records(events), itertools.repeat(50)):
+        processor.apply(batch)
+    assert kept_of_the_only_agent(processor)[("credential", "private_key_jwt")] in NEW_STATUSES
+
+
 def test_an_agent_that_changes_networks_in_each_event_costs_little(kit: Any, make: Any) -> None:
     """The first new ones are kept, and no more is looked at."""
     processor, at_ms = kit.processor(capacity=100), make.START_MS + 10**9
