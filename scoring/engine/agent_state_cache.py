@@ -160,21 +160,24 @@ class AgentStateCache:
         """Note from here on which agents are met: what a page says of them may be older."""
         self._met.begin()
 
-    def preload(self, rows: Sequence[AgentRow]) -> bool:
-        """Let agents that were not met move in; nobody has to leave. False = there is no room for all of them.
+    def preload(self, rows: Sequence[AgentRow]) -> int | None:
+        """Let agents that were not met move in; nobody has to leave.
 
         Args:
             rows: of the store, as of a moment after `begin_preload`.
+
+        Returns:
+            How many moved in; None = there is no room for all of them, or too many were met to tell which are fresh.
         """
         fresh = self._met.unmet(rows)
-        if self.builder.slots.overflow(len(fresh)):
-            return False
+        if fresh is None or self.builder.slots.overflow(len(fresh)):
+            return None
         self._preloaded = fresh
         try:
             self.builder.admit(np.array(list(fresh), np.uint64))
         finally:
             self._preloaded = {}
-        return True
+        return len(fresh)
 
     def end_preload(self, *, complete: bool) -> None:
         """Note that no more pages come. *complete*: those that were given are all that the store had."""

@@ -34,10 +34,10 @@ class MetAgents:
             if len(noted) > self._most:
                 self._since_take_over = self._stored = None
 
-    def unmet(self, rows: Iterable[AgentRow]) -> dict[int, AgentRow]:
-        """Those of *rows*, by key, whose agents were not met; none where that is not remembered."""
+    def unmet(self, rows: Iterable[AgentRow]) -> dict[int, AgentRow] | None:
+        """Those of *rows*, by key, whose agents were not met; None where that is not remembered."""
         met = self._since_take_over
-        return {} if met is None else {row.name.key: row for row in rows if row.name.key not in met}
+        return None if met is None else {row.name.key: row for row in rows if row.name.key not in met}
 
     def end(self, *, all_met: bool) -> None:
         """Note that no more rows are preloaded; *all_met*: the store has no agent that was not met."""

@@ -85,10 +85,11 @@ class AgentPreloader:
             self._end(preload, complete=False)
             return
         rows, preload.rows = preload.rows[:STEP_SIZE], preload.rows[STEP_SIZE:]
-        if not preload.pipeline.agent_states.preload(rows):
+        moved_in = preload.pipeline.agent_states.preload(rows)
+        if moved_in is None:
             self._end(preload, complete=False)
             return
-        preload.moved_in += len(rows)
+        preload.moved_in += moved_in
         if preload.all_read and not preload.rows:
             self._end(preload, complete=True)
 

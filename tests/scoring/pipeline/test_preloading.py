@@ -176,6 +176,29 @@ def test_a_flood_of_new_agents_is_not_noted(make_site: Callable[[list[Record]], 
     assert loads[5] == 0 < loads[-1]
 
 
+def test_a_flood_while_pages_come_ends_it(
+    make_site: Callable[[list[Record]], Site],
+    records: list[Record],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Which rows are older than what was met is not known any more: no further page is read, and the log says so."""
+    monkeypatch.setattr(preloading, "PAGE_SIZE", 2)
+    site = make_site(records)
+    site.fill()
+    work = site.start(capacity=4)
+    site.preloader.begin(work)
+    site.preloader.step(None)
+    site.apply(work, 60)
+    pages: list[object] = []
+    read = site.store.agents.states_of_partition
+    monkeypatch.setattr(site.store.agents, "states_of_partition", lambda *of: (pages.append(of), read(*of))[1])
+    site.preload()
+    assert len(pages) <= 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "read as they act" in line]
+    assert "agents=2" in line or '"agents": 2' in line or '"agents":2' in line
+
+
 def test_a_store_that_is_away_ends_it(make_site: Callable[[list[Record]], Site], records: list[Record]) -> None:
     """Agents are then read as they act; another owner ends it, too."""
     site = make_site(records)
