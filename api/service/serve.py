@@ -27,6 +27,7 @@ from .. import clock
 from ..composition import console_url, service_url, webhook_targets
 from ..data_at_rest import close_existing_data
 from ..http.app import create_app
+from ..models.first_training import begin_learning
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
 from ..structured_logs import configure_structured_logs
@@ -70,6 +71,7 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await asyncio.to_thread(close_existing_data, settings)
+    await asyncio.to_thread(begin_learning, settings)
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
     async with open_backend(settings, settings_file, roles) as backend:
         view, status = RiskView(), PipelineStatus()
