@@ -2,7 +2,7 @@
 
 Everything is looked at before anything is put in its place: the manifest, every digest while files are copied beside
 their place, and then what the service will look at: database, identity key, position and log together. A restore that
-is killed leaves a folder that no service starts on: keys, without which a database is refused, are put in place last.
+is killed leaves `.restoring` behind, beside which nothing is opened and no key is made (`require_whole_data`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...ingest.log.log_segments import lock_log
 from ...models.model_directory import copy_model, is_model
 from ...models.model_directory import read_manifest as read_model_manifest
 from ...scoring.store.sql_store import open_store, sqlite_url
-from ..composition import identity_key_path
+from ..composition import RESTORING_FOLDER, identity_key_path
 from ..settings.root import Settings
 from .backup import DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER, ONLY_PARTITION, require_embedded
 from .backup_manifest import (
@@ -35,7 +35,6 @@ from .backup_manifest import (
     read_manifest,
 )
 
-STAGING_FOLDER: Final = ".restoring"
 _FIRST: Final = (DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER)
 """Put in place in this order, and all else behind them."""
 
@@ -55,7 +54,7 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
             model is installed; the identity key is another one; or a newer program wrote the database.
         LogInUse: a service runs on `data_dir`.
         BadBackup: *source* is no back-up, or it is damaged. Nothing was restored.
-        OSError: the disk is full or refuses.
+        OSError: the disk is full or refuses. What was moved into place by then, nothing opens.
     """
     require_embedded(settings)
     manifest = read_manifest(source)
@@ -68,8 +67,10 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
         missing_key = _check_restored(settings, staging, manifest)
         if not is_model(settings.model_dir):
             copy_model(staging / MODEL_FOLDER, settings.model_dir)
-        _require_empty(settings.data_dir, besides=STAGING_FOLDER)
-        _put_in_place(staging / DATA_FOLDER, settings.data_dir)
+        _require_empty(settings.data_dir, besides=RESTORING_FOLDER)
+    _put_in_place(staging / DATA_FOLDER, settings.data_dir)
+    shutil.rmtree(staging)
+    sync_directory(settings.data_dir)
     return RestoredBackup(manifest, missing_key)
 
 
@@ -112,13 +113,15 @@ def _check_installed_model(settings: Settings, manifest: BackupManifest) -> None
 
 @contextmanager
 def _staging_folder(data_dir: Path) -> Iterator[Path]:
-    """A folder on the disk of `data_dir`, removed at the end with what is still in it."""
-    staging = data_dir / STAGING_FOLDER
+    """A folder on the disk of `data_dir`, removed if a check fails. It has to stay until all files have left it."""
+    staging = data_dir / RESTORING_FOLDER
     staging.mkdir(parents=True)
+    sync_directory(data_dir)
     try:
         yield staging
-    finally:
+    except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 def _copy_checked(path: Path, expected: BackupFile, target: Path) -> None:

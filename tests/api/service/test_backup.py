@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +15,14 @@ import msgspec
 import pytest
 from alembic import command
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.composition import identity_key_path, open_model_registry, open_service_store
+from trustwatch.api.composition import (
+    RESTORING_FOLDER,
+    identity_key_path,
+    open_model_registry,
+    open_service_privacy_key,
+    open_service_store,
+    open_service_store_reading,
+)
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.api.service.backup import FinishedBackup, take_backup
 from trustwatch.api.service.backup_manifest import (
@@ -23,7 +34,8 @@ from trustwatch.api.service.backup_manifest import (
     read_manifest,
     write_manifest,
 )
-from trustwatch.api.service.restore import STAGING_FOLDER, restore_backup
+from trustwatch.api.service.restore import restore_backup
+from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError
@@ -39,6 +51,7 @@ from trustwatch.scoring.store.migrate import alembic_config
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
 from typer.testing import CliRunner
 
+from tests.support.checkout import ROOT
 from tests.support.model_history import SALT, SETTINGS, history
 from tests.support.stored_rows import NOW, agent, commit, name
 
@@ -107,7 +120,7 @@ def test_a_backup_says_what_it_holds(back_up: Callable[..., FinishedBackup], tmp
 def test_a_restored_service_has_what_was_backed_up(settings: Settings, elsewhere: Settings, backup: Path) -> None:
     """Agents are found under the same key, the log goes on, the model is installed, files are the owner's alone."""
     assert restore_backup(elsewhere, backup).missing_key is None
-    assert not (elsewhere.data_dir / STAGING_FOLDER).exists()
+    assert not (elsewhere.data_dir / RESTORING_FOLDER).exists()
     assert not any(path.stat().st_mode & 0o077 for _, path in list_files(elsewhere.data_dir))
 
     with closing(open_service_store(elsewhere)) as store, closing(open_service_store(settings)) as original:
@@ -192,6 +205,106 @@ def test_a_damaged_file_is_named_and_nothing_is_restored(elsewhere: Settings, ba
         restore_backup(elsewhere, backup)
     assert not list(elsewhere.data_dir.iterdir())
     assert not elsewhere.model_dir.exists()
+
+
+KILLED_RESTORES = """
+import os, sys
+from pathlib import Path
+from trustwatch.api.service import restore
+from trustwatch.api.settings.root import Settings
+
+folder, backup = Path(sys.argv[1]), Path(sys.argv[2])
+rename = Path.rename
+
+def killed(number):
+    left = [number]
+    def counted(path, target):
+        if not left[0]:
+            os._exit(9)
+        left[0] -= 1
+        return rename(path, target)
+    Path.rename = counted
+    restore.restore_backup(Settings(data_dir=folder / str(number) / "data", model_dir=folder / "model"), backup)
+    os._exit(0)
+
+status = 1
+number = 0
+while status:
+    child = os.fork()
+    if not child:
+        try:
+            killed(number)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status)
+    number += 1
+    if status == 1:
+        break
+"""
+"""Restores in children that end before the first move of a file, before the second and so on, until none is left."""
+
+
+def let_in(settings: Settings, command: str) -> None:
+    """Run a command that lets somebody in, with a settings file of that `data_dir`."""
+    file = settings.data_dir.with_name("settings.yaml")
+    file.write_text(f"data_dir: {settings.data_dir}\nconsole: {{enabled: true, development_login: true}}\n")
+    CliRunner().invoke(make_app(), [command, "--settings", str(file)], catch_exceptions=False)
+
+
+def test_nothing_opens_what_a_killed_restore_left(settings: Settings, backup: Path, tmp_path: Path) -> None:
+    """At each step: no start, no command, no restore over it; no key is made. Once emptied, the restore succeeds."""
+    killed = tmp_path / "killed"
+    whole = restore_backup(Settings(data_dir=tmp_path / "whole", model_dir=killed / "model"), backup)
+    moves = {path.split("/")[1] for path in whole.manifest.files if path.startswith("data/")}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_RESTORES, str(killed), str(backup)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["9"] * len(moves) + ["0"], done.stderr
+    openers: tuple[Callable[[Settings], object], ...] = (
+        lambda at: asyncio.run(serve(at, None)),
+        open_service_store,
+        open_service_store_reading,
+        open_service_privacy_key,
+        lambda at: let_in(at, "token"),
+        lambda at: let_in(at, "console-link"),
+        lambda at: take_backup(at, tmp_path / "never", lambda: CREATED_S),
+        lambda at: restore_backup(at, backup),
+    )
+    for number in range(len(moves)):
+        left = Settings(data_dir=killed / str(number) / "data", model_dir=settings.model_dir)
+        found = sorted(path.name for path in left.data_dir.iterdir())
+        assert len(found) == number + 1  # what was moved, and `.restoring`
+        for opens in openers:
+            with pytest.raises(ConfigError, match=r"is not finished.*empty the folder and restore again"):
+                opens(left)
+        assert sorted(path.name for path in left.data_dir.iterdir()) == found
+    shutil.rmtree(left.data_dir)
+    restore_backup(left, backup)
+    open_service_store(left).close()
+
+
+def test_a_disk_that_refuses_midway_leaves_nothing_to_open(
+    elsewhere: Settings, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill: what was moved stays closed."""
+    rename = Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if path.name == "local-key.pem":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(OSError, match="No space left"):
+        restore_backup(elsewhere, backup)
+    assert (elsewhere.data_dir / "identity-key").is_file()
+    with pytest.raises(ConfigError, match="is not finished"):
+        open_service_store(elsewhere)
 
 
 def rewritten(backup: Path, **members: object) -> None:
