@@ -110,9 +110,12 @@ class DuplicateWindow:
             self._recorded.append((offsets, hashes))
         return seen
 
-    def record(self) -> None:
-        """Keep from here on what `mark` is given, for `take_recorded`."""
+    def record(self, before: npt.NDArray[np.uint64] | None = None) -> None:
+        """Keep from here on what `mark` is given, for `take_recorded`; and *before*, of the records up to here."""
         self._recorded = []
+        if before is not None and len(before):
+            offsets = np.arange(self.next_offset - len(before), self.next_offset, dtype=np.int64)
+            self._recorded.append((offsets, before))
 
     def take_recorded(self, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Hashes of the records from *start_offset* to before *end_offset*, 0 where `mark` got none; kept no longer.

@@ -38,13 +38,21 @@ class _Sample(NamedTuple):
     at_s: float
     applied: int
     waiting: int
+    ours: int  # records that came through this process, ever
+
+
+ELSEWHERE = ""
+"""Name under which other processes count, all of them as one source: replicas, topics."""
+
+_NOISE = 0.05  # part of the pace: less from elsewhere is time, our own records, and what is on its way to the log
 
 
 class SourceFairness:
     """Slows the fastest senders where the pipeline falls behind, down to equal shares of its pace (max-min fairness).
 
-    Only where another source has sent within minutes: one that is alone keeps nobody waiting but itself. A pipeline
-    that stands still, or catches up with senders slower than itself, slows nobody.
+    What comes from elsewhere counts as one source more, and is not slowed here. Only where another source has sent
+    within minutes: one that is alone keeps nobody waiting but itself. A pipeline that stands still, or catches up with
+    senders slower than itself, slows nobody.
 
     Args:
         backlog: of the whole log, whoever wrote it.
@@ -57,20 +65,24 @@ class SourceFairness:
         self._samples: deque[_Sample] = deque()
         self._sent: dict[str, float] = {}  # records of each source, of which a part is forgotten each moment
         self._sent_at_s = self._sampled_at_s = monotonic()
+        self._ours = 0
 
     def count(self, source: str, records: int) -> None:
         """Count records of a source that were logged."""
         self._age_counts()
         self._sent[source] = self._sent.get(source, 0.0) + records
+        self._ours += records
 
     def wait_s(self, source: str) -> float:
         """Seconds until that source may send again; 0 = now."""
         self._take_sample()
         capacity = self._granted_pace()
-        self._age_counts()
-        if len(self._sent) < 2 or capacity == math.inf:
+        if capacity == math.inf:
             return 0.0
-        paces = {name: sent / PACE_S for name, sent in self._sent.items()}
+        self._age_counts()
+        paces = {name: sent / PACE_S for name, sent in self._sent.items()} | self._pace_elsewhere(capacity)
+        if len(paces) < 2:
+            return 0.0
         pace, share = paces.get(source, 0.0), fair_share(paces, capacity)
         return min(PACE_S * math.log(pace / share), MAX_RETRY_S) if pace > share else 0.0
 
@@ -94,15 +106,15 @@ class SourceFairness:
         if backlog.waiting == 0:
             self._samples.clear()
             return
-        self._samples.append(_Sample(now, *backlog))
+        self._samples.append(_Sample(now, *backlog, self._ours))
         while now - self._samples[0].at_s > PACE_S:
             self._samples.popleft()
 
     def _granted_pace(self) -> float:
-        """Records per second that the senders of this process may have together; infinite where nobody is slowed."""
+        """Records per second that all sources may have together; infinite where nobody is slowed."""
         if len(self._samples) < 3:
             return math.inf
-        first, second, last = self._samples[0], self._samples[1], self._samples[-1]
+        second, last = self._samples[1], self._samples[-1]
         if last.at_s - second.at_s < LEAST_PACE_S:  # before the second, it may have stood still
             return math.inf
         # The best of the last seconds: reports come in steps.
@@ -113,13 +125,14 @@ class SourceFairness:
         )
         if pace <= 0 or last.waiting <= LAG_S * pace:
             return math.inf
-        return GRANTED * pace * self._part_of_all(first, last)
+        return GRANTED * pace
 
-    def _part_of_all(self, first: _Sample, last: _Sample) -> float:
-        """Part of what all processes logged between two samples that came through this one."""
+    def _pace_elsewhere(self, capacity: float) -> dict[str, float]:
+        """Pace of what did not come through this process, where it is more than noise."""
+        first, last = self._samples[0], self._samples[-1]
         logged = last.applied + last.waiting - first.applied - first.waiting
-        ours = sum(self._sent.values()) / PACE_S * (last.at_s - first.at_s)
-        return min(ours / logged, 1.0) if logged > 0 else 1.0
+        others = (logged - (last.ours - first.ours)) / (last.at_s - first.at_s)
+        return {ELSEWHERE: others} if others > _NOISE * capacity else {}
 
 
 def fair_share(paces: Mapping[str, float], capacity: float) -> float:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 from msgspec.structs import replace
 
@@ -50,6 +51,9 @@ MAX_DECISION_INTERVAL_S = 1.0
 
 DECISION_SHARE = 0.25
 """Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
+
+EVENT_IDS_OF_A_RUN = 4_096
+"""Event ids that wait until they are worth a row: so many records the next owner reads again at most."""
 
 MAX_UNCOMMITTED_RECORDS = 200_000
 """Records beyond the last commit behind which no further batch is applied. When a worker dies, the risk of at most two
@@ -89,7 +93,7 @@ class PartitionPipeline:
         self.idle = False
         """True if nothing waited when the source was last asked how much is behind."""
         self._begun: _BegunCommit | None = None
-        self._next = 0
+        self._next = self._event_ids_from = 0
         self._end = 0
         self._published = self._noted_published = 0
         self._committed_at, self._commit_took_s = context.monotonic(), 0.0
@@ -142,12 +146,18 @@ class PartitionPipeline:
         partition, window, source = self.partition, self._processor.duplicate_window, self._context.source
         first = window.first_offset_to_rebuild(self._next)
         kept = self.retry_until_available(lambda: self._context.store.event_ids.load(partition, first, self._next))
-        hashes = np.frombuffer(kept.hashes, "<u8").astype(np.uint64)
-        if first < kept.first_offset:
-            read = self.retry_until_available(lambda: source.read_id_hashes(partition, first, kept.first_offset))
-            hashes = np.concatenate([read, hashes])
-        window.restore(first, hashes)
-        window.record()
+
+        def read(start: int, end: int) -> npt.NDArray[np.uint64]:
+            if start >= end:
+                return np.empty(0, np.uint64)
+            return self.retry_until_available(lambda: source.read_id_hashes(partition, start, end))
+
+        before, after = read(first, kept.first_offset), read(kept.end_offset, self._next)
+        window.restore(first, np.concatenate([before, np.frombuffer(kept.hashes, "<u8").astype(np.uint64), after]))
+        # Where nothing was stored, all that was read is: the next owner need not read it again.
+        unstored = after if kept.hashes else before
+        window.record(unstored)
+        self._event_ids_from = self._next - len(unstored)
 
     def _newest_switch(self) -> ModelSwitch | None:
         """The newest switch of this partition; of a new partition the newest switch of any."""
@@ -356,10 +366,13 @@ class PartitionPipeline:
         return _BegunCommit(commit, True, published, vectors)
 
     def _take_event_ids(self) -> tuple[EventIdRun | None, int]:
-        """Event ids since the last commit, and the offset that the window begins at where it moved since."""
-        start, end, window = self.position.offset, self._next, self._processor.duplicate_window
-        run = EventIdRun(start, window.take_recorded(start, end).astype("<u8").tobytes()) if start < end else None
-        before, now = window.first_offset_to_rebuild(start), window.first_offset_to_rebuild(end)
+        """Event ids that no commit has stored, once they are many, and where the window begins if that moved."""
+        start, end, window = self._event_ids_from, self._next, self._processor.duplicate_window
+        run = None
+        if end - start >= EVENT_IDS_OF_A_RUN:
+            run = EventIdRun(start, window.take_recorded(start, end).astype("<u8").tobytes())
+            self._event_ids_from = end
+        before, now = window.first_offset_to_rebuild(self.position.offset), window.first_offset_to_rebuild(end)
         return run, now if now > before else 0
 
     def mark_committed(self, result: CommitResult, took_s: float) -> CommittedChanges:

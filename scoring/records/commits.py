@@ -97,6 +97,6 @@ class Commit(msgspec.Struct, frozen=True):
     erasures: Sequence[PartitionErasure] = ()
     """Erasures that were met, where there are several partitions: each has its own offset of an order."""
     event_ids: EventIdRun | None = None
-    """Of the records between the two positions."""
+    """Of records before `position`, where enough of them wait."""
     event_ids_needed_from: int = 0
     """Offset before which event ids are removed."""

@@ -50,6 +50,7 @@ from .sql_schema import (
     DELIVERIES,
     EDGES,
     ERASURES,
+    EVENT_IDS,
     FEEDBACK_HOLDINGS,
     FORGOTTEN,
     META,
@@ -66,7 +67,8 @@ _EXPORT_PAGE = 200
 _SKIPPED_COLUMNS = frozenset({"features", "risk"})
 """Arrays of kernels; an export states their content in words."""
 _SEPARATE_TABLES = {
-    table.name for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, FORGOTTEN, META, POSITIONS)
+    table.name
+    for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, EVENT_IDS, FORGOTTEN, META, POSITIONS)
 }
 """Tables that hold no names, or that have a method of their own."""
 _CREATION_COLUMNS = ("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms")

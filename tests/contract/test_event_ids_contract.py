@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import select, update
 from trustwatch.ingest.errors import Fenced
 from trustwatch.scoring.records.commits import Commit, EventIdRun, Position
+from trustwatch.scoring.store.sql_schema import EVENT_IDS
 from trustwatch.scoring.store.sql_store import SqlStore
 
 
@@ -36,13 +38,14 @@ def test_ids_of_commits_are_one_run(store: SqlStore) -> None:
 
 
 def test_what_is_behind_a_gap_is_left_to_the_log(store: SqlStore) -> None:
-    """As after a version that stored none; nothing at all where the end is missing."""
+    """As after a version that stored none; the last records are missing until they are worth a row."""
     commit(store, 10)
     commit(store, 20, with_ids=False)
     commit(store, 30)
     assert store.event_ids.load(0, 0, 30) == EventIdRun(20, ids(20, 30))
     commit(store, 40, with_ids=False)
-    assert store.event_ids.load(0, 0, 40) == EventIdRun(40, b"")
+    assert store.event_ids.load(0, 0, 40) == EventIdRun(20, ids(20, 30))
+    assert store.event_ids.load(0, 30, 40) == EventIdRun(40, b"")
 
 
 def test_what_no_window_needs_goes(store: SqlStore) -> None:
@@ -53,6 +56,23 @@ def test_what_no_window_needs_goes(store: SqlStore) -> None:
     commit(store, 30, needed_from=15)
     assert store.event_ids.load(0, 0, 30) == EventIdRun(10, ids(10, 30))
     assert store.event_ids.load(1, 0, 10).first_offset == 0
+
+
+def test_a_damaged_row_is_read_from_the_log_and_replaced(store: SqlStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """It never counts as ids; a run that comes again takes its place."""
+    for end in (10, 20, 30):
+        commit(store, end)
+    damaged = update(EVENT_IDS).where(EVENT_IDS.c.first_offset == 10).values(hashes=b"short")
+    with store.database.write() as connection:
+        connection.execute(damaged)
+    assert store.event_ids.load(0, 0, 30) == EventIdRun(20, ids(20, 30))
+    assert "damaged" in capsys.readouterr().out
+    at = store.partitions.position(0)
+    again = EventIdRun(0, ids(0, 40))
+    store.commit(Commit(at, Position(0, at.epoch, 40), [], [], [], [], event_ids=again))
+    assert store.event_ids.load(0, 0, 40) == again
+    with store.database.read() as connection:
+        assert len(connection.execute(select(EVENT_IDS)).all()) == 1
 
 
 def test_a_position_that_is_set_forgets_them(store: SqlStore) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -170,6 +171,48 @@ def test_kafka_python_needs_the_work_around_for_joins(
         poll_briefly(
             lambda: len(first.source.owned()) == len(second.source.owned()) == 2, first, second, within_s=WITHOUT_S
         )
+
+
+class BusyMember(Member):
+    """A member whose take-over lasts, and which polls briefly for a moment after it, as workers do."""
+
+    busy_until = 0.0
+
+    def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+        starts = super().assigned(partitions)
+        time.sleep(0.3)
+        self.busy_until = time.monotonic() + 0.05
+        return starts
+
+    def work(self, ended: threading.Event) -> None:
+        """Poll until *ended* is set."""
+        while not ended.is_set():
+            self.step(timeout_s=0.005 if time.monotonic() < self.busy_until else 0.2)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.25, 0.5])
+def test_who_comes_while_another_one_takes_over_gets_its_part(
+    kafka: KafkaCluster, client: str, join: Open, delay_s: float
+) -> None:
+    """The leader of the group joins anew in the middle of its brief polls: it stays a member, and gives its part up."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.names.events, 4)
+    ended, threads = threading.Event(), []
+    members = []
+    try:
+        for pause_s in (delay_s, 0.0):
+            members.append(join(made, kind=BusyMember))
+            threads.append(threading.Thread(target=members[-1].work, args=(ended,)))
+            threads[-1].start()
+            time.sleep(pause_s)
+        deadline = time.monotonic() + 40.0
+        while not all(len(member.source.owned()) == 2 for member in members):
+            assert time.monotonic() < deadline, [member.log for member in members]
+            time.sleep(0.05)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 DOOMED = """

@@ -5,6 +5,11 @@ the next `poll` is taken for none by that (`BaseCoordinator.join_group_async` of
 not what it brought), and joins once more; where the leader of a group does so, every member must. Members that poll
 briefly, or work between polls, so drive each other from one generation to the next for minutes, and read nothing.
 
+A leader that joins anew for its topic's partitions alone has no such need any more once its own join brought them. A
+`poll` that comes back later takes nothing then; no heartbeat is sent, the group expels the member, and that never joins
+again (`need_rejoin` of 3.0.12 does not look at the join that is under way). Ours says that there is a need until the
+result is taken.
+
 Ours stands in front of the one method that sends a join: asked again for what it has and nobody took, it gives that.
 It is no public interface, so pyproject.toml asks for the one version of kafka-python that it was tested with; with any
 other it stays away. `tests/contract/test_group_source_contract.py` says, each night and of the newest release, whether
@@ -42,6 +47,8 @@ class RetainedJoin:
         """The assignment of the join that ended last and was not taken, else of a new one."""
         if not self._is_untaken():
             self._generation = None
+            # Until its result is taken; else a leader's own assignment may show that there is no need any more.
+            self._coordinator.request_rejoin()
             self._assignment = await self._join()
             self._generation, self._joined = self._coordinator._generation, time.monotonic()
         return self._assignment

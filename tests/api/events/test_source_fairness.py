@@ -90,14 +90,25 @@ def test_floods_share_alike() -> None:
     assert site.taken["first"] == pytest.approx(site.taken["second"], rel=0.25)
 
 
-def test_a_replica_grants_its_part_alone() -> None:
-    """The other half of the pipeline's pace is another replica's."""
-    site = Site(pace=1_000, elsewhere=600)
-    site.run(60, noisy=3_000, quiet=50)
-    site.run(120, noisy=3_000, quiet=50)
+@pytest.mark.parametrize("elsewhere", [600, 1_000, 5_000])
+def test_other_processes_count_as_one_source(elsewhere: float) -> None:
+    """However much they send: who sends little here never waits for them, and a flood here has its share."""
+    site = Site(pace=1_000, elsewhere=elsewhere)
+    site.run(60, noisy=3_000, quiet=50, calm=30)
+    site.run(120, noisy=3_000, quiet=50, calm=30)
 
-    assert site.refused["quiet"] == 0
-    assert 100 * 120 < site.taken["noisy"] < 500 * 120
+    assert site.refused.keys() == {"noisy"}
+    assert site.taken["quiet"] == pytest.approx(6_000, rel=0.02)
+    assert 300 * 120 < site.taken["noisy"] < 600 * 120
+
+
+def test_a_flood_that_is_alone_on_its_replica_is_slowed_too() -> None:
+    """It keeps those waiting whose events came elsewhere."""
+    site = Site(pace=1_000, elsewhere=100)
+    site.run(60, noisy=5_000)
+    site.run(120, noisy=5_000)
+    assert site.refused["noisy"]
+    assert 600 * 120 < site.taken["noisy"] < 1_000 * 120
 
 
 def test_a_source_alone_has_the_log() -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
+from trustwatch.scoring.pipeline import partition
 from trustwatch.scoring.pipeline.partition import (
     CommitRound,
     PartitionPipeline,
@@ -22,6 +24,7 @@ from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING, PipelineSetting
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store.event_id_store import forget_event_ids
+from trustwatch.scoring.store.sql_schema import EVENT_IDS
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
 from tests.support.fixed_source import FixedSource
@@ -157,6 +160,7 @@ def test_the_next_owner_reads_no_record_again(
     site: Callable[..., PartitionTestbed], kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its duplicate window comes from what commits stored; what that lacks, as after 0.1, from the log."""
+    monkeypatch.setattr(partition, "EVENT_IDS_OF_A_RUN", 100)
     one = site(history(kit, make))
     work = one.start()
     for _ in range(4):
@@ -182,6 +186,26 @@ def test_the_next_owner_reads_no_record_again(
         forget_event_ids(connection, 0, before_offset=100)
     assert repeats() == known
     assert reads == [(0, 100)]
+
+
+def test_ids_wait_until_they_are_worth_a_row(
+    site: Callable[..., PartitionTestbed], kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it commits and dies; those that wait are read again, and go with the next owner's."""
+    monkeypatch.setattr(partition, "EVENT_IDS_OF_A_RUN", 100)
+    one = site(history(kit, make))
+    read = one.source.read_id_hashes
+    monkeypatch.setattr(one.source, "read_id_hashes", lambda *span: (spans.append(span[1:]), read(*span))[1])
+    for start, wanted in ((0, []), (70, [(0, 70)]), (140, [(100, 140)]), (210, [(200, 210)])):
+        spans: list[Any] = []
+        work = one.start()
+        assert (work.next_offset, spans) == (start, wanted)
+        for _ in range(7):
+            work.apply(one.batch(work, 10))
+            work.commit()
+    with one.store.database.read() as connection:
+        rows = connection.execute(select(EVENT_IDS.c.first_offset, EVENT_IDS.c.end_offset)).all()
+    assert [tuple(row) for row in rows] == [(0, 100), (100, 200)]
 
 
 SETTLED = 50
