@@ -65,10 +65,11 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
         for name, file in manifest.files.items():
             _copy_checked(source / name, file, staging / name)
         missing_key = _check_restored(settings, staging, manifest)
-        if not is_model(settings.model_dir):
-            copy_model(staging / MODEL_FOLDER, settings.model_dir)
+        if not settings.model_dir.resolve().is_relative_to(settings.data_dir.resolve()):
+            _install_model(staging / MODEL_FOLDER, settings.model_dir)
         _require_empty(settings.data_dir, besides=RESTORING_FOLDER)
     _put_in_place(staging / DATA_FOLDER, settings.data_dir)
+    _install_model(staging / MODEL_FOLDER, settings.model_dir)
     shutil.rmtree(staging)
     sync_directory(settings.data_dir)
     return RestoredBackup(manifest, missing_key)
@@ -98,7 +99,9 @@ def _check_archives(settings: Settings, manifest: BackupManifest) -> None:
 
 
 def _check_installed_model(settings: Settings, manifest: BackupManifest) -> None:
-    """Refuse another model: agents would be judged by it from the first event on."""
+    """Refuse another model, by which agents would be judged from the first event on, and a place that is no model's."""
+    if settings.model_dir.resolve() == settings.data_dir.resolve():
+        raise ConfigError(f"model_dir: {settings.model_dir} is data_dir as well: name another folder, or one below it")
     if not is_model(settings.model_dir):
         if settings.model_dir.exists() and any(settings.model_dir.iterdir()):
             raise ConfigError(f"model_dir: {settings.model_dir} holds files that are no model: name another folder")
@@ -176,6 +179,12 @@ def _key_file(settings: Settings, data: Path) -> Path | None:
             "first, mode 0600"
         )
     return named if named.is_file() else None
+
+
+def _install_model(model: Path, model_dir: Path) -> None:
+    """Copy the model to its place, unless it is there: by an operator, or below `data_dir` as a version."""
+    if not is_model(model_dir):
+        copy_model(model, model_dir)
 
 
 def _put_in_place(data: Path, data_dir: Path) -> None:

@@ -43,7 +43,7 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_segments import LogInUse
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.model_directory import read_manifest as read_model
-from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.store.database import DamagedStore
 from trustwatch.scoring.store.dialects import open_engine
@@ -179,6 +179,24 @@ def test_what_is_in_the_way_of_a_restore(settings: Settings, elsewhere: Settings
     save_trained_model(elsewhere.model_dir, train_model(history(600, 2), SALT, "second", SETTINGS), SETTINGS, 60, NOW)
     with pytest.raises(ConfigError, match="holds model 'second', the back-up is of 'first'"):
         restore_backup(elsewhere, backup)
+    assert not elsewhere.data_dir.exists()
+
+
+@pytest.mark.parametrize("place", ["model", "place/of/model", "models/first"])
+def test_the_model_may_lie_below_data_dir(elsewhere: Settings, backup: Path, place: str) -> None:
+    """Beside the database, deeper, and where the installed model is a version of the registry."""
+    within = msgspec.structs.replace(elsewhere, model_dir=elsewhere.data_dir / place)
+    restore_backup(within, backup)
+    assert read_model(within.model_dir)[0].model_version == "first"
+    load_trained_model(within.model_dir)
+    open_service_store(within).close()
+
+
+def test_data_dir_itself_is_no_place_for_the_model(elsewhere: Settings, backup: Path) -> None:
+    """Said before anything is written."""
+    within = msgspec.structs.replace(elsewhere, model_dir=elsewhere.data_dir)
+    with pytest.raises(ConfigError, match=r"model_dir: .* is data_dir as well"):
+        restore_backup(within, backup)
     assert not elsewhere.data_dir.exists()
 
 
