@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.durable_files import sync_file
+from ...ingest.durable_files import NEW_FILE_MODE, sync_file, write_file_atomically
 from ...ingest.errors import ConfigError, ModelError
 from ...ingest.identities import IDENTITY_KEY_FILE
 from ...ingest.log.log_copy import LogExtent, copy_log
@@ -53,6 +53,14 @@ class FinishedBackup(NamedTuple):
 
     manifest: BackupManifest
     digest: str
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether a file of a back-up is a secret key: its owner's alone, even where a group may read the rest."""
+    folder, _, within = name.partition("/")
+    if folder != DATA_FOLDER or within == LOCAL_JWKS_FILE:
+        return False
+    return within in KEY_FILES or within.startswith(f"{KEY_FOLDER}/")
 
 
 def require_embedded(settings: Settings) -> None:
@@ -150,12 +158,8 @@ def _copy_keys(data_dir: Path, target: Path) -> Iterator[str]:
     for path in (*(data_dir / name for name in KEY_FILES), *(folder.iterdir() if folder.is_dir() else ())):
         if path.is_file() and not path.name.startswith("."):
             name = path.relative_to(data_dir)
-            copied = target / name
-            copied.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, copied)
-            copied.chmod(0o600)
-            with copied.open("rb+") as file:
-                sync_file(file)
+            mode = 0o600 if is_secret(f"{DATA_FOLDER}/{name.as_posix()}") else NEW_FILE_MODE
+            write_file_atomically(target / name, path.read_bytes(), mode=mode)
             yield name.as_posix()
 
 

@@ -102,7 +102,7 @@ def write_manifest(folder: Path, manifest: BackupManifest) -> str:
     content: dict[str, Any] = msgspec.to_builtins(manifest)
     content["digest"] = manifest_digest(content)
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    write_file_atomically(folder / MANIFEST_FILE, text.encode(), mode=0o600)
+    write_file_atomically(folder / MANIFEST_FILE, text.encode())
     return str(content["digest"])
 
 

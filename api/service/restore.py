@@ -10,11 +10,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from ...ingest.archive.archive_files import read_position as read_archive_position
-from ...ingest.durable_files import sync_directory, sync_file
+from ...ingest.durable_files import NEW_FILE_MODE, sync_directory, write_file_atomically
 from ...ingest.errors import ConfigError, CorruptLog, ModelError
 from ...ingest.identities import IDENTITY_KEY_FILE, open_identity_key
 from ...ingest.log.log_copy import log_extent
@@ -24,7 +25,7 @@ from ...models.model_directory import read_manifest as read_model_manifest
 from ...scoring.store.sql_store import open_store, sqlite_url
 from ..composition import RESTORING_FOLDER, identity_key_path
 from ..settings.root import Settings
-from .backup import DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER, ONLY_PARTITION, require_embedded
+from .backup import DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER, ONLY_PARTITION, is_secret, require_embedded
 from .backup_manifest import (
     DATA_FOLDER,
     MODEL_FOLDER,
@@ -63,7 +64,7 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
     _check_installed_model(settings, manifest)
     with _staging_folder(settings.data_dir) as staging:
         for name, file in manifest.files.items():
-            _copy_checked(source / name, file, staging / name)
+            _copy_checked(source, name, file, staging)
         missing_key = _check_restored(settings, staging, manifest)
         if not settings.model_dir.resolve().is_relative_to(settings.data_dir.resolve()):
             _install_model(staging / MODEL_FOLDER, settings.model_dir)
@@ -127,16 +128,15 @@ def _staging_folder(data_dir: Path) -> Iterator[Path]:
         raise
 
 
-def _copy_checked(path: Path, expected: BackupFile, target: Path) -> None:
+def _copy_checked(source: Path, name: str, expected: BackupFile, staging: Path) -> None:
     """Copy a file, and read the copy: what the disk gives back is what was backed up."""
+    path, target = source / name, staging / name
+    mode = 0o600 if is_secret(name) else NEW_FILE_MODE
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("rb") as original, target.open("xb") as copy:
-            shutil.copyfileobj(original, copy)
-            sync_file(copy)
+        with path.open("rb") as original:
+            write_file_atomically(target, partial(shutil.copyfileobj, original), mode=mode)
     except FileNotFoundError:
         raise BadBackup(f"{path}: is missing; the back-up is damaged: take another one") from None
-    target.chmod(0o600)
     found = describe_file(target)
     if found != expected:
         raise BadBackup(

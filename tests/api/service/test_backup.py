@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from trustwatch.api.composition import (
     open_service_store,
     open_service_store_reading,
 )
+from trustwatch.api.file_access import restrict_new_files
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.api.service.backup import FinishedBackup, take_backup
 from trustwatch.api.service.backup_manifest import (
@@ -118,10 +121,9 @@ def test_a_backup_says_what_it_holds(back_up: Callable[..., FinishedBackup], tmp
 
 
 def test_a_restored_service_has_what_was_backed_up(settings: Settings, elsewhere: Settings, backup: Path) -> None:
-    """Agents are found under the same key, the log goes on, the model is installed, files are the owner's alone."""
+    """Agents are found under the same key, the log goes on, the model is installed."""
     assert restore_backup(elsewhere, backup).missing_key is None
     assert not (elsewhere.data_dir / RESTORING_FOLDER).exists()
-    assert not any(path.stat().st_mode & 0o077 for _, path in list_files(elsewhere.data_dir))
 
     with closing(open_service_store(elsewhere)) as store, closing(open_service_store(settings)) as original:
         assert store.identities == original.identities
@@ -134,6 +136,35 @@ def test_a_restored_service_has_what_was_backed_up(settings: Settings, elsewhere
     assert read_model(elsewhere.model_dir) == read_model(settings.model_dir)
     assert [model.version for model in open_model_registry(elsewhere).versions()] == ["first"]
     assert LocalSigningKey.open(elsewhere.data_dir).kid == LocalSigningKey.open(settings.data_dir).kid
+
+
+def modes_below(folder: Path) -> dict[str, int]:
+    """Modes of every file, by its path."""
+    return {path: stat.S_IMODE(file.stat().st_mode) for path, file in list_files(folder)}
+
+
+@pytest.mark.parametrize(("access", "file", "folder"), [("owner", 0o600, 0o700), ("group", 0o640, 0o750)])
+def test_the_group_reads_what_it_may(
+    settings: Settings, elsewhere: Settings, tmp_path: Path, access: str, file: int, folder: int
+) -> None:
+    """Back-up and restored files follow TRUSTWATCH_FILE_ACCESS; secret keys are the owner's alone."""
+    before = os.umask(0o022)
+    try:
+        restrict_new_files({"TRUSTWATCH_FILE_ACCESS": access})
+        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+        restore_backup(elsewhere, tmp_path / "backup")
+    finally:
+        os.umask(before)
+
+    for place in (tmp_path / "backup" / "data", elsewhere.data_dir):
+        modes = modes_below(place)
+        secrets = {"identity-key", "local-key.pem", "shared-signals/sealing-key"}
+        assert {modes.pop(name) for name in secrets} == {0o600}
+        assert {"trustwatch.db", "local-jwks.json"} < modes.keys()
+        assert {name for name, mode in modes.items() if mode != file} == set()
+        assert stat.S_IMODE((place / "log").stat().st_mode) == folder
+    assert modes_below(tmp_path / "backup")[MANIFEST_FILE] == file
+    assert set(modes_below(elsewhere.model_dir).values()) == {file}
 
 
 def test_a_backup_without_keys_says_where_the_identity_key_belongs(
