@@ -22,6 +22,7 @@ from ...ingest.identities import IDENTITY_KEY_FILE
 from ...ingest.log.log_copy import LogExtent, copy_log
 from ...ingest.pseudonyms import PRIVACY_KEY_FILE
 from ...models.model_directory import copy_model
+from ...models.model_directory import read_manifest as read_model_manifest
 from ...models.model_registry import RegisteredModel
 from ...scoring.records.commits import Position
 from ...scoring.store.sql_store import open_reading_store, sqlite_url
@@ -35,8 +36,7 @@ from .backup_manifest import (
     KIND,
     MODEL_FOLDER,
     BackupManifest,
-    describe_file,
-    list_files,
+    describe_files,
     write_manifest,
 )
 
@@ -87,6 +87,7 @@ def take_backup(settings: Settings, target: Path, now_s: Callable[[], float], *,
         Unavailable: locked, a full disk, or retention was faster.
     """
     require_embedded(settings)
+    target = target.resolve()  # of a link its folder: after a failure that is removed
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target}: is not empty: give a folder that is not there yet")
     try:
@@ -117,7 +118,7 @@ def _write_backup(settings: Settings, target: Path, now_s: Callable[[], float], 
         model_digest=installed.digest,
         keys=copied_keys,
         left_out=list(_left_out(settings, keys=keys)),
-        files={name: describe_file(path) for name, path in list_files(target)},
+        files=describe_files(target),
     )
     return FinishedBackup(manifest, write_manifest(target, manifest))
 
@@ -138,9 +139,8 @@ def _copy_log(settings: Settings, target: Path, position: Position) -> LogExtent
 
 
 def _copy_models(settings: Settings, target: Path) -> RegisteredModel:
-    """Copy every sound version of the registry, and the installed model; returns that one."""
+    """Copy every sound version of the registry, and the installed model; returns that one, as it was copied."""
     registry = open_model_registry(settings)
-    installed = registry.installed_model()
     copy_model(settings.model_dir, target / MODEL_FOLDER)
     for model in registry.versions():
         folder = registry.directory_of(model.version)
@@ -149,7 +149,7 @@ def _copy_models(settings: Settings, target: Path) -> RegisteredModel:
         except (OSError, ModelError):
             if folder.exists():  # else it was removed meanwhile: nothing judges by it
                 raise
-    return installed
+    return RegisteredModel(*read_model_manifest(target / MODEL_FOLDER))  # an operator may replace the original
 
 
 def _copy_keys(data_dir: Path, target: Path) -> Iterator[str]:

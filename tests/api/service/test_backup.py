@@ -41,10 +41,11 @@ from trustwatch.api.service.restore import restore_backup
 from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.archive.archive_files import write_positions
-from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError, ModelError
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_segments import LogInUse
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.models.model_directory import copy_model
 from trustwatch.models.model_directory import read_manifest as read_model
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
@@ -440,6 +441,65 @@ def test_a_backup_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) 
     with pytest.raises(DamagedStore):
         take_backup(settings, tmp_path / "second", lambda: CREATED_S)
     assert not (tmp_path / "second").exists()
+
+
+def test_a_link_to_an_empty_folder_is_that_folder(settings: Settings, elsewhere: Settings, tmp_path: Path) -> None:
+    """What fails is removed behind it, too; the next back-up goes there."""
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    database = settings.data_dir / "trustwatch.db"
+    content = database.read_bytes()
+    database.write_bytes(content[:8_192] + b"\xff" * (len(content) - 8_192))
+    with pytest.raises(DamagedStore):
+        take_backup(settings, link, lambda: CREATED_S)
+    assert not folder.exists()
+    database.write_bytes(content)
+    take_backup(settings, link, lambda: CREATED_S)
+    assert (folder / MANIFEST_FILE).is_file()
+    restore_backup(elsewhere, link)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_damaged_array_is_no_backup(settings: Settings, tmp_path: Path, installed: bool) -> None:
+    """Of the installed model, and of a version: the file is named where it lies."""
+    own = msgspec.structs.replace(settings, model_dir=tmp_path / "own")
+    shutil.copytree(settings.model_dir, own.model_dir)
+    folder = own.model_dir if installed else own.data_dir / "models" / "first"
+    array = sorted((folder / "detector").iterdir())[0]
+    content = array.read_bytes()
+    array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ModelError, match=rf"{array}: expected sha256 .* it was changed"):
+        take_backup(own, tmp_path / "backup", lambda: CREATED_S)
+    assert not (tmp_path / "backup").exists()
+
+
+def test_the_manifest_names_the_model_that_was_copied(
+    settings: Settings, elsewhere: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator replaces the installed model meanwhile."""
+    own = msgspec.structs.replace(settings, model_dir=tmp_path / "own")
+    shutil.copytree(settings.model_dir, own.model_dir)
+
+    def copy_late(source: Path, target: Path) -> None:
+        if source == own.model_dir:
+            second = train_model(history(600, 2), SALT, "second", SETTINGS)
+            save_trained_model(own.model_dir, second, SETTINGS, 60, NOW)
+        copy_model(source, target)
+
+    monkeypatch.setattr("trustwatch.api.service.backup.copy_model", copy_late)
+    manifest = take_backup(own, tmp_path / "backup", lambda: CREATED_S).manifest
+    assert (manifest.model, manifest.model_digest) == ("second", read_model(own.model_dir)[1])
+    restore_backup(elsewhere, tmp_path / "backup")
+    restore_backup(msgspec.structs.replace(elsewhere, data_dir=tmp_path / "again"), tmp_path / "backup")
+
+
+def test_a_name_that_no_backup_may_have_is_told_while_it_can_be_mended(settings: Settings, tmp_path: Path) -> None:
+    """`restore` would refuse the whole back-up."""
+    (settings.data_dir / "shared-signals" / "old key (1)").write_bytes(b"k")
+    with pytest.raises(ConfigError, match=r"'shared-signals/old key \(1\)' in data_dir: .* rename it, or move it away"):
+        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+    assert not (tmp_path / "backup").exists()
 
 
 def test_brokers_and_servers_have_back_ups_of_their_own(settings: Settings, tmp_path: Path) -> None:
