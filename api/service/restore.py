@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ...ingest.archive.archive_files import data_files
 from ...ingest.archive.archive_files import read_position as read_archive_position
 from ...ingest.durable_files import NEW_FILE_MODE, sync_directory, write_file_atomically
 from ...ingest.errors import ConfigError, CorruptLog, ModelError
@@ -88,15 +89,23 @@ def _require_empty(data_dir: Path, besides: str = "") -> None:
 
 
 def _check_archives(settings: Settings, manifest: BackupManifest) -> None:
-    """Refuse an archive that goes on behind the log: the offsets to come would pass for archived ones."""
-    folder = settings.archive.directory
-    archived = read_archive_position(folder) if folder is not None and folder.is_dir() else None
-    if archived is not None and archived > manifest.log_end_offset:
-        raise ConfigError(
-            f"archive.directory: {folder} has events up to offset {archived}, the back-up ends at "
-            f"{manifest.log_end_offset}: what comes next would not be archived. Move the archive away, "
-            "or name a new folder"
-        )
+    """Refuse archives that go on behind the log: the offsets to come would pass for archived ones."""
+    for what, folder, end in _archive_ends(settings):
+        if end > manifest.log_end_offset:
+            raise ConfigError(
+                f"archive.{what}: {folder} goes up to offset {end}, the log of the back-up to "
+                f"{manifest.log_end_offset}: what comes next would not be archived. Move the archive away, "
+                "or name a new folder"
+            )
+
+
+def _archive_ends(settings: Settings) -> Iterator[tuple[str, Path, int]]:
+    """Settings of the archives that are there, their folders, and the offsets behind what is in them."""
+    events, vectors = settings.archive.directory, settings.archive.vectors
+    if events is not None and events.is_dir():
+        yield "directory", events, read_archive_position(events) or 0
+    if vectors is not None:
+        yield "vectors", vectors, max((file.end for file in data_files(vectors, "vectors")), default=0)
 
 
 def _check_installed_model(settings: Settings, manifest: BackupManifest) -> None:

@@ -40,7 +40,7 @@ from trustwatch.api.service.backup_manifest import (
 from trustwatch.api.service.restore import restore_backup
 from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
-from trustwatch.ingest.archive.archive_files import write_positions
+from trustwatch.ingest.archive.archive_files import event_folder, file_name, write_positions
 from trustwatch.ingest.errors import ConfigError, ModelError
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_segments import LogInUse
@@ -232,13 +232,22 @@ def test_data_dir_itself_is_no_place_for_the_model(elsewhere: Settings, backup: 
     assert not elsewhere.data_dir.exists()
 
 
-def test_an_archive_that_knows_more_is_refused(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
-    """Its offsets go on behind the log's: what comes next would pass for archived."""
+def test_archives_that_know_more_are_refused(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
+    """Their offsets go on behind the log's: what comes next would pass for archived, or lie within an older file."""
     (tmp_path / "archive").mkdir()
     write_positions(tmp_path / "archive", "", {0: 4})
-    archive = msgspec.structs.replace(elsewhere.archive, directory=tmp_path / "archive")
-    with pytest.raises(ConfigError, match="has events up to offset 4, the back-up ends at 3"):
-        restore_backup(msgspec.structs.replace(elsewhere, archive=archive), backup)
+    folder = tmp_path / "vectors" / event_folder(NOW, "acme")
+    folder.mkdir(parents=True)
+    (folder / file_name("vectors", None, 0, 4)).write_bytes(b"")
+    archive = elsewhere.archive
+    for given, part in (
+        (msgspec.structs.replace(archive, directory=tmp_path / "archive"), "directory"),
+        (msgspec.structs.replace(archive, vectors=tmp_path / "vectors"), "vectors"),
+    ):
+        with pytest.raises(ConfigError, match=rf"archive.{part}: .* goes up to offset 4, the log of the back-up to 3"):
+            restore_backup(msgspec.structs.replace(elsewhere, archive=given), backup)
+    (folder / file_name("vectors", None, 0, 4)).rename(folder / file_name("vectors", None, 0, 3))
+    restore_backup(msgspec.structs.replace(elsewhere, archive=given), backup)
 
 
 @pytest.mark.parametrize("damaged", ["data/trustwatch.db", "data/log/00000000000000000000.log", "model/manifest.json"])
