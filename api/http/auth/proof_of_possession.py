@@ -6,8 +6,6 @@ token: that says something of its agent, and is reported (`ProofRefused.report`)
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -15,14 +13,13 @@ import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 import jwt
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from ...settings.access_settings import ProofSettings
+from .client_certificates import base64url, certificate_thumbprint
 from .token_verification import InvalidToken, usable_keys
 
 DPOP_TYPE: Final = "dpop+jwt"
@@ -30,7 +27,6 @@ DPOP_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA")
 MAX_PROOF_BYTES: Final = 8 * 1024
 MAX_JTI_LENGTH: Final = 1024
 MAX_THUMBPRINT_LENGTH: Final = 256
-MAX_CERTIFICATE_BYTES: Final = 32 * 1024
 FUTURE_S: Final = 5.0
 """Lead of a client's clock that is forgiven, s."""
 
@@ -196,7 +192,7 @@ class NonceIssuer:
     def _nonce(self, period: int) -> str:
         packed = self._TIME.pack(period)
         mac = hmac.new(self._key, b"dpop-nonce" + packed, hashlib.sha256).digest()[: self._MAC_BYTES]
-        return _base64url(packed + mac)
+        return base64url(packed + mac)
 
 
 class ProofVerifier:
@@ -250,7 +246,7 @@ class ProofVerifier:
         self._check_claims(claims, token, shown, thumbprint)
 
     def _check_claims(self, claims: Mapping[str, Any], token: bytes, shown: ShownProof, thumbprint: str) -> None:
-        expected = _base64url(hashlib.sha256(token).digest())
+        expected = base64url(hashlib.sha256(token).digest())
         if not isinstance(claims["ath"], str) or not hmac.compare_digest(
             claims["ath"].encode(errors="replace"), expected.encode()
         ):
@@ -332,7 +328,7 @@ _THUMBPRINT_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
 def key_thumbprint(jwk: Mapping[str, Any]) -> str:
     """Thumbprint of a public key (RFC 7638). Raises KeyError where it is none that is known."""
     members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
-    return _base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
+    return base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
 
 
 _PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -361,46 +357,3 @@ def normal_url(url: str) -> str:
 def _normal_percent(match: re.Match[str]) -> str:
     sign = chr(int(match[1], 16))
     return sign if sign in _UNRESERVED else match[0].upper()
-
-
-def certificate_thumbprint(value: bytes) -> str:
-    """SHA-256, base64url, of the certificate in a proxy's header; "" = there is none that can be read.
-
-    Read are RFC 9440 (`:BASE64:`), PEM as NGINX escapes it (`$ssl_client_escaped_cert`), and Envoy's
-    `x-forwarded-client-cert` with one element (`Hash=…` or `Cert="…"`).
-    """
-    if len(value) > MAX_CERTIFICATE_BYTES:
-        return ""
-    try:
-        if value.startswith(b":") and value.endswith(b":"):
-            return _thumbprint(base64.b64decode(value[1:-1], validate=True))
-        if value.startswith(b"-----BEGIN"):
-            return _thumbprint(_pem_to_der(unquote_to_bytes(value)))
-        return _forwarded_thumbprint(value)
-    except (ValueError, binascii.Error):
-        return ""
-
-
-def _forwarded_thumbprint(value: bytes) -> str:
-    """Of Envoy's header; several elements are several proxies, of which only one saw the client."""
-    if b"," in value:
-        return ""
-    pairs = dict(part.partition(b"=")[::2] for part in value.split(b";"))
-    if (digest := pairs.get(b"Hash")) is not None:
-        raw = bytes.fromhex(digest.decode("ascii"))
-        return _base64url(raw) if len(raw) == hashlib.sha256().digest_size else ""
-    certificate = pairs.get(b"Cert", b"").strip(b'"')
-    return _thumbprint(_pem_to_der(unquote_to_bytes(certificate))) if certificate else ""
-
-
-def _pem_to_der(pem: bytes) -> bytes:
-    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-
-
-def _thumbprint(der: bytes) -> str:
-    x509.load_der_x509_certificate(der)  # raises ValueError where it is none
-    return _base64url(hashlib.sha256(der).digest())
-
-
-def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

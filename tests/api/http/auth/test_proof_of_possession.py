@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.api.http.auth.proof_of_possession import (
@@ -19,7 +17,6 @@ from trustwatch.api.http.auth.proof_of_possession import (
     ProofWindow,
     ShownProof,
     TokenBinding,
-    certificate_thumbprint,
     key_thumbprint,
     normal_url,
     read_binding,
@@ -198,35 +195,6 @@ def test_certificates() -> None:
             failure = f"{refused.action} {refused.report}"
             assert (refused.scheme, refused.error) == ("Bearer", "invalid_token")
         assert failure == expected
-
-
-def test_headers_of_certificates() -> None:
-    """As proxies write them; what can not be read, or came over several proxies, is none."""
-    der, pem = (CERTIFICATE.public_bytes(encoding) for encoding in (Encoding.DER, Encoding.PEM))
-    x5t = x5t_of(CERTIFICATE)
-    digest = base64.urlsafe_b64decode(x5t + "=").hex()
-    escaped = quote(pem.decode()).encode()
-    for header in (
-        b":" + base64.b64encode(der) + b":",
-        escaped,
-        f'Hash={digest};Subject="CN=agent"'.encode(),
-        b'By=spiffe://x;Cert="' + escaped + b'"',
-    ):
-        assert certificate_thumbprint(header) == x5t, header[:40]
-    for header in (
-        b"",
-        b"::",
-        b":!!!:",
-        b":" + base64.b64encode(b"no certificate") + b":",
-        escaped[:200],
-        b"Hash=zz",
-        b"Hash=abcd",
-        f"Hash={digest},Hash={digest}".encode(),
-        b"By=x",
-        b"\xff" * 40,
-        b"x" * 40_000,
-    ):
-        assert certificate_thumbprint(header) == "", header[:40]
 
 
 def test_whose_word_on_certificates_counts() -> None:
