@@ -27,7 +27,7 @@ from ...ingest.formats.received_signals import (
 from ...ingest.identities import IdentityHasher
 from ...ingest.printable_text import printable_line
 from ...ingest.timestamps import DAY_MS
-from ...scoring.store.received_signal_store import ReceivedSignalStore, TakenSignal, signal_digest
+from ...scoring.store.received_signal_store import ReceivedSignalStore, SignalStatement, signal_digest
 from ..events.intake import EventIntake
 from ..events.intake_limits import Overloaded
 from ..http.auth.callers import ANY_NAME, SourceBinding
@@ -242,19 +242,21 @@ class SignalReceiver:
         return f"{key:016x}{check:016x}"
 
     async def _as_said_once(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> list[ReceivedSet]:
-        """The same, but evidence counts once a day: who says the same again and again has said it."""
-        statements = {one.statement for one in received if one.statement}
+        """The same, but evidence counts once a day: who says the same again and again has said it.
+
+        It is claimed before it is written, so that of two that come at the same time one counts.
+        """
+        statements = [SignalStatement(one.digest, one.statement) for one in received if one.statement]
         if not statements:
             return list(received)
-        since_ms = int(self._clock() * 1000) - DAY_MS
-        said = await self._executor(self._store.find_said, transmitter.name, statements, since_ms)
-        judged = []
-        for one in received:
-            if one.statement in said:
-                one = self._judge_one(transmitter, one.digest, one.claims, "note")._replace(outcome="repeated")
-            said |= {one.statement} - {""}
-            judged.append(one)
-        return judged
+        now_ms = int(self._clock() * 1000)
+        counting = await self._executor.write(self._store.claim, transmitter.name, statements, now_ms)
+        return [
+            self._judge_one(transmitter, one.digest, one.claims, "note")._replace(outcome="repeated")
+            if one.statement and one.digest not in counting
+            else one
+            for one in received
+        ]
 
     async def _write(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> None:
         """Make events durable, then remember the SETs, and only then count them."""
@@ -266,9 +268,9 @@ class SignalReceiver:
             for rejection in receipt.rejections:  # a fault of ours: what it may not say was left out before
                 _log.error("signal_rejected", transmitter=transmitter.name, path=rejection.path, why=rejection.reason)
                 rejected.add(with_events[rejection.index].digest)
-        taken = [TakenSignal(one.digest, one.statement) for one in received]
-        await self._executor.write(self._store.add, transmitter.name, taken, int(self._clock() * 1000))
-        transmitter.remembered += len(taken)
+        digests = [one.digest for one in received]
+        await self._executor.write(self._store.add, transmitter.name, digests, int(self._clock() * 1000))
+        transmitter.remembered += len(digests)
         for one in received:
             self._count(transmitter, "rejected" if one.digest in rejected else one.outcome)
 
@@ -297,8 +299,9 @@ class SignalReceiver:
     async def look_after_memory(self) -> None:
         """Remove identifiers of SETs that would count for nothing any more, and count the others."""
         longest_s = max((one.settings.max_age_s for one in self.transmitters.values()), default=0.0)
-        before_ms = int((self._clock() - longest_s - self._rules.leeway_s) * 1000)
-        await self._executor.write(self._store.forget, before_ms)
+        now_s = self._clock()
+        before_ms = int((now_s - longest_s - self._rules.leeway_s) * 1000)
+        await self._executor.write(self._store.forget, before_ms, int(now_s * 1000) - DAY_MS)
         counts = await self._executor(self._store.count_taken)
         for name, transmitter in self.transmitters.items():
             transmitter.remembered = counts.get(name, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections import Counter
@@ -141,6 +142,19 @@ def test_a_crash_before_the_store_remembers_doubles_nothing(
     assert taken.find_taken("idp", [signal_digest("jti-1"), signal_digest("jti-2")]) == {signal_digest("jti-1")}
 
 
+def test_evidence_stays_evidence_over_a_crash(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes again since it was not acknowledged has said it first, not again; another one has said it again."""
+
+    def away(*_: object) -> None:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(reception.site.store.received_signals, "add", away)
+    assert reception.send(REVOKED).status_code == 503
+    monkeypatch.undo()
+    assert reception.send(REVOKED).status_code == reception.send(REVOKED, 2).status_code == 202
+    assert reception.types() == ["signal.evidence", "signal.note"]
+
+
 REFUSED_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"iss": "https://other.example"}, "invalid_issuer"),
     ({"aud": "somebody"}, "invalid_audience"),
@@ -262,6 +276,19 @@ def test_evidence_counts_once_a_day(reception: Reception) -> None:
     reception.send(REVOKED, 5)
     assert reception.types()[-1] == "signal.evidence"
     assert reception.outcomes == {"evidence": 4, "repeated": 1}
+
+
+def test_evidence_that_comes_at_the_same_time_counts_once(reception: Reception) -> None:
+    """Of pushes that are judged beside each other one is evidence, whichever."""
+    receiver = reception.receiver
+    tokens = [reception.transmitter.sign(reception.claims(REVOKED, number)).encode() for number in range(4)]
+
+    async def push_all() -> list[Any]:
+        return await asyncio.gather(*(receiver.take(receiver.transmitters["idp"], [token]) for token in tokens))
+
+    assert reception.site.wait(push_all()) == [[None]] * 4
+    assert Counter(reception.types()) == {"signal.evidence": 1, "signal.note": 3}
+    assert reception.outcomes == {"evidence": 1, "repeated": 3}
 
 
 def test_old_signals_are_on_record_alone(reception: Reception) -> None:
