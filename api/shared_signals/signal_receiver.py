@@ -229,7 +229,7 @@ class SignalReceiver:
         now = self._clock()
         stale = claims["iat"] < now - transmitter.settings.max_age_s
         treatment: Treatment = "note" if stale else believed or rule.treatment
-        event = build_signal_event(claims, rule, subject, treatment, transmitter.source, now)
+        event = build_signal_event(claims, rule, subject, treatment, transmitter.source, now, stale=stale)
         try:
             encoded = msgspec.json.encode(event)
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can name and no event can hold

@@ -322,13 +322,22 @@ def test_keys_that_can_not_be_had(receive: Callable[..., Reception], tmp_path: P
 
 
 def test_a_token_that_a_signal_revokes_is_named(reception: Reception) -> None:
-    """By the subject: its later use is a hard signal of the engine's."""
-    subject = {
-        "format": "complex",
-        "application": {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"},
-        "user": {"format": "iss_sub", "iss": "https://as.example", "sub": "ann"},
-        "token": {"format": "jwt_id", "iss": "https://as.example", "jti": "t1"},
-    }
-    reception.send(REVOKED, sub_id=subject)
-    (event,) = reception.site.events()
-    assert (event["credential"], event["principal"]) == ({"token_id": "t1"}, {"id": "ann"})
+    """By the subject: its later use is a hard signal of the engine's. So is each token of what is said again the same
+    day; but not one of a signal that is too old to count, or that revokes nothing."""
+
+    def subject(token: str) -> dict[str, Any]:
+        return {
+            "format": "complex",
+            "application": {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"},
+            "user": {"format": "iss_sub", "iss": "https://as.example", "sub": "ann"},
+            "token": {"format": "jwt_id", "iss": "https://as.example", "jti": token},
+        }
+
+    reception.send(REVOKED, 1, sub_id=subject("t1"))
+    reception.send(REVOKED, 2, sub_id=subject("t2"))
+    reception.send(REVOKED, 3, sub_id=subject("t3"), iat=int(reception.site.clock.now) - 3 * DAY_S - 1)
+    reception.send(CAEP + "session-established", 4, sub_id=subject("t4"))
+    events = reception.site.events()
+    assert [event["type"] for event in events] == ["signal.evidence", *["signal.note"] * 3]
+    assert [event.get("credential") for event in events] == [{"token_id": "t1"}, {"token_id": "t2"}, None, None]
+    assert events[0]["principal"] == {"id": "ann"}

@@ -206,11 +206,31 @@ def test_whom_a_subject_names(sub_id: Any, expected: SignalSubject | None) -> No
     assert read_signal_subject(sub_id) == expected
 
 
+TOKEN = {"format": "complex", "application": AGENT, "token": {"format": "jwt_id", "iss": AS, "jti": "t1"}}
+REVOKING = {
+    (CAEP + "session-revoked", "evidence"),
+    (RISC + "sessions-revoked", "evidence"),
+    (WISE + "credential-revoked", "hard"),
+    (WISE + "credential-revoked", "evidence"),
+    (WISE + "credential-compromise", "hard"),
+}
+
+
+def test_only_what_revokes_names_a_token() -> None:
+    """The engine takes every token of a signal for a revoked one: no other row tells it, whatever its subject names."""
+    naming = {
+        (rule.event_type, rule.treatment)
+        for rule in SIGNAL_RULES
+        if rule.treatment is not None and "credential" in event_of(rule, {"credential_id": "jti:t2"}, TOKEN)
+    }
+    assert naming == REVOKING
+
+
 def test_a_revoked_token_is_named() -> None:
     """By the subject, or by a WISE credential that says it is a token; any other credential is no token."""
-    token = {"format": "complex", "application": AGENT, "token": {"format": "jwt_id", "iss": AS, "jti": "t1"}}
-    assert event_of(SIGNAL_RULES[1], {}, token)["credential"] == {"token_id": "t1"}
-    revoked = find_signal_rule(WISE + "credential-revoked", {})
+    assert event_of(SIGNAL_RULES[1], {}, TOKEN)["credential"] == {"token_id": "t1"}
+    revoked = find_signal_rule(WISE + "credential-revoked", {"reason": "compromise"})
     assert revoked is not None
     assert event_of(revoked, {"credential_id": "jti:t2"})["credential"] == {"token_id": "t2"}
+    assert event_of(revoked, {"credential_id": "jti:t2"}, TOKEN)["credential"] == {"token_id": "t1"}
     assert "credential" not in event_of(revoked, {"credential_id": "serial:ABC"})
