@@ -251,7 +251,8 @@ class ProofVerifier:
             claims["ath"].encode(errors="replace"), expected.encode()
         ):
             raise ProofRefused("proof-of-another-token", "proof", "the proof is for another token", thumbprint)
-        if claims["htm"] != shown.method or not shown.url or normal_url(claims["htu"]) != normal_url(shown.url):
+        url = normal_url(shown.url)  # "" is no URL, and fits none
+        if claims["htm"] != shown.method or not url or normal_url(claims["htu"]) != url:
             raise ProofRefused("proof-of-another-call", "evidence", "the proof is for another call", thumbprint)
         now, iat = self._clock(), claims["iat"]
         if isinstance(iat, bool) or not isinstance(iat, int | float) or not -1e12 < iat < 1e12:

@@ -90,6 +90,8 @@ def test_a_proof_is_bound_to_token_method_and_url(bench: Bench) -> None:
     assert bench.show(bench.proof(), url="http://api.example/orders") == "proof-of-another-call evidence"
     assert bench.show(bench.proof(), url="") == "proof-of-another-call evidence"
     assert bench.show(bench.proof(htu="")) == "proof-of-another-call evidence"
+    for none in ("", "https://", "ftp://api.example/orders", "https://api.example:99999/orders"):
+        assert bench.show(bench.proof(htu=none), url=none) == "proof-of-another-call evidence"
     assert bench.show(bench.proof(htu="HTTPS://API.example:443/%6Frders?x=1#y")) == ""
 
 
