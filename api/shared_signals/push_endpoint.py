@@ -76,7 +76,7 @@ class PushEndpoint:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, transmitter: SignalTransmitter, scope: Scope, receive: Receive) -> PushAnswer | None:
-        """The answer; None where the transmitter went away before its SET was whole. Raises SetRefused."""
+        """The answer; None where the transmitter went away before its SET was whole. Raises SetRefused, KeysMissing."""
         if scope["method"] != "POST":
             return PushAnswer(405, ((b"allow", b"POST"),))
         given = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"content-type")]
@@ -90,8 +90,10 @@ class PushEndpoint:
             raise SetRefused("invalid_request", f"a SET may have {MAX_SET_BYTES} bytes") from None
         if body is None:
             return None
-        (refused,) = await self._receiver.take(transmitter, [body])
-        return PushAnswer(202) if refused is None else _refusal(refused)
+        (answer,) = await self._receiver.take(transmitter, [body])
+        if isinstance(answer, KeysMissing):
+            raise answer
+        return PushAnswer(202) if answer is None else _refusal(answer)
 
 
 def _authenticate(transmitter: SignalTransmitter, given: list[bytes]) -> None:

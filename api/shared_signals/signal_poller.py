@@ -17,7 +17,7 @@ from ...ingest.errors import Fenced, TrustwatchError
 from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
 from ...scoring.store.database import Database, LeaderLock
 from ..http.auth.set_verification import SetRefused
-from .signal_receiver import KeysMissing, SignalReceiver, SignalTransmitter
+from .signal_receiver import SetAnswer, SignalReceiver, SignalTransmitter
 
 JOB: Final = "signal poller"
 MAX_POLLED: Final = 100
@@ -78,23 +78,25 @@ class TransmitterPoll:
             wait: whether the transmitter may wait until there is something.
 
         Raises:
-            TrustwatchError, KeysMissing: it did not work out; nothing is lost, the transmitter gives it again.
+            TrustwatchError: it did not work out; nothing is lost, the transmitter gives it again.
         """
         begun = self._monotonic()
-        answer = await self._ask(wait=wait)
+        given = await self._ask(wait=wait)
         self._acknowledged, self._errors = [], {}
-        tokens = dict(list(answer.sets.items())[:MAX_POLLED])
+        tokens = dict(list(given.sets.items())[:MAX_POLLED])
         if tokens:
-            refusals = await self._receiver.take(self.transmitter, [token.encode() for token in tokens.values()])
-            for jti, refused in zip(tokens, refusals, strict=True):
-                self._answer_set(jti, refused)
-        return bool(tokens) or answer.more_available or self._monotonic() - begun >= QUICK_S
+            answers = await self._receiver.take(self.transmitter, [token.encode() for token in tokens.values()])
+            for jti, answer in zip(tokens, answers, strict=True):
+                self._answer_set(jti, answer)
+        settled = self._acknowledged or self._errors
+        return bool(settled) or given.more_available or self._monotonic() - begun >= QUICK_S
 
-    def _answer_set(self, jti: str, refused: SetRefused | None) -> None:
-        if refused is None:
+    def _answer_set(self, jti: str, answer: SetAnswer) -> None:
+        """Have a SET acknowledged or refused by the next poll; one that can not be judged yet is given again."""
+        if answer is None:
             self._acknowledged.append(jti)
-        else:
-            self._errors[jti] = {"err": refused.err, "description": refused.description}
+        elif isinstance(answer, SetRefused):
+            self._errors[jti] = {"err": answer.err, "description": answer.description}
 
     async def _ask(self, *, wait: bool) -> _PollAnswer:
         body: dict[str, Any] = {"maxEvents": MAX_POLLED, "returnImmediately": not wait}
@@ -189,9 +191,6 @@ class SignalPoller:
             await self._leads.wait()
             try:
                 again = await poll.poll()
-            except KeysMissing:
-                _log.warning("signals_wait", transmitter=name, error="its keys can not be fetched")
-                again = False
             except TrustwatchError as error:
                 _log.warning("signals_wait", transmitter=name, error=str(error))
                 again = False

@@ -46,7 +46,11 @@ _log = structlog.get_logger(__name__)
 
 
 class KeysMissing(Exception):
-    """The keys of a transmitter can not be had: nothing of it can be judged, now."""
+    """The key of a SET can not be had: it can not be judged, now."""
+
+
+SetAnswer = SetRefused | KeysMissing | None
+"""What becomes of a SET: why it is refused or can not be judged yet; None = it is taken."""
 
 
 class ReceivedSet(NamedTuple):
@@ -128,6 +132,7 @@ class SignalReceiver:
         self._executor = executor
         self._identities = identities
         self._clock = clock
+        self._monotonic = monotonic
         self._upkeep: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -142,33 +147,47 @@ class SignalReceiver:
             await asyncio.gather(self._upkeep, return_exceptions=True)
         await self.jwks.close()
 
-    async def take(self, transmitter: SignalTransmitter, tokens: Sequence[bytes]) -> list[SetRefused | None]:
-        """Judge SETs, and make what is believed of them durable; one answer each: why it is refused, None = it is not.
+    async def take(self, transmitter: SignalTransmitter, tokens: Sequence[bytes]) -> list[SetAnswer]:
+        """Judge SETs, and make what is believed of them durable; one answer each.
 
         A SET that was taken before is answered as if it were new.
 
         Raises:
-            KeysMissing: the keys of the transmitter can not be had.
             Unavailable: log or store do not take anything now; nothing may be acknowledged.
         """
         if transmitter.remembered >= transmitter.settings.max_remembered:
             raise Overloaded("signals", f"more than {transmitter.settings.max_remembered} SETs", FULL_RETRY_S)
-        claims = [await self._verify(transmitter, token) for token in tokens]
-        answers = [one if isinstance(one, SetRefused) else None for one in claims]
-        received = await self._judge(transmitter, [one for one in claims if not isinstance(one, SetRefused)])
+        since = self._monotonic()
+        verified = [await self._verify(transmitter, token, since) for token in tokens]
+        received = await self._judge(transmitter, [one for one in verified if isinstance(one, dict)])
         await self._write(transmitter, received)
-        for refused in filter(None, answers):
-            self._count(transmitter, refused.err)
+        answers = [None if isinstance(one, dict) else one for one in verified]
+        for answer in answers:
+            if isinstance(answer, SetRefused):
+                self._count(transmitter, answer.err)
+        if any(isinstance(answer, KeysMissing) for answer in answers):
+            _log.warning("signals_wait", transmitter=transmitter.name, error="its keys can not be fetched")
         return answers
 
-    async def _verify(self, transmitter: SignalTransmitter, token: bytes) -> dict[str, Any] | SetRefused:
+    async def _verify(
+        self, transmitter: SignalTransmitter, token: bytes, since: float
+    ) -> dict[str, Any] | SetRefused | KeysMissing:
         try:
-            return await self._verified(transmitter, token)
+            return await self._verified(transmitter, token, since)
+        except KeysMissing as missing:
+            return missing
         except SetRefused as refused:
             _log.warning("set_refused", transmitter=transmitter.name, err=refused.err, why=refused.description)
             return refused
 
-    async def _verified(self, transmitter: SignalTransmitter, token: bytes) -> dict[str, Any]:
+    async def _verified(self, transmitter: SignalTransmitter, token: bytes, since: float) -> dict[str, Any]:
+        """Claims of a SET. Its key is unknown for good only by keys that were fetched *since* it came: a new key may be
+        published a moment before it is used.
+
+        Raises:
+            SetRefused: it is wrong.
+            KeysMissing: keys can not be fetched.
+        """
         if len(token) > MAX_SET_BYTES:
             raise SetRefused("invalid_request", f"a SET may have {MAX_SET_BYTES} bytes")
         try:
@@ -178,10 +197,14 @@ class SignalReceiver:
         try:
             return self._verify_now(transmitter, text)
         except (SetKeyUnknown, KeysMissing):
-            fetch = self.jwks.refresh_soon(transmitter.issuer.issuer)
-            if fetch is None:
+            issuer = transmitter.issuer.issuer
+            if self.jwks.is_fetched_since(issuer, since):
                 raise
-            await asyncio.wait([fetch], timeout=self._rules.fetch_timeout_s)
+            fetch = self.jwks.refresh_soon(issuer)
+            if fetch is not None:
+                await asyncio.wait([fetch], timeout=self._rules.fetch_timeout_s)
+            if not self.jwks.is_fetched_since(issuer, since):
+                raise KeysMissing(transmitter.name) from None
         return self._verify_now(transmitter, text)
 
     def _verify_now(self, transmitter: SignalTransmitter, text: str) -> dict[str, Any]:

@@ -321,6 +321,31 @@ def test_keys_that_can_not_be_had(receive: Callable[..., Reception], tmp_path: P
     assert reception.send().status_code == 202
 
 
+def test_a_new_key_that_can_not_be_fetched_costs_no_set(reception: Reception, tmp_path: Path) -> None:
+    """503 while the fetch fails, and until the next one may begin: only keys that were fetched since the SET came say
+    that its key is nobody's."""
+    keys, clock = reception.transmitter.jwks, reception.site.clock
+    published = keys.read_bytes()
+    successor = ForeignTransmitter(tmp_path, kid="k2")
+    token = successor.sign(reception.claims())
+    keys.unlink()
+    for later_s in (60, 1):
+        clock.now += later_s
+        answer = reception.push(token)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert reception.send(number=2).status_code == 202
+    keys.write_bytes(published)
+    assert reception.push(token).status_code == 503
+    clock.now += 60
+    assert refused(reception.push(token)) == "invalid_key"
+    keys.write_bytes(successor.jwks.read_bytes())
+    clock.now += 1
+    assert reception.push(token).status_code == 503
+    clock.now += 60
+    assert reception.push(token).status_code == 202
+    assert reception.outcomes == {"hard": 2, "invalid_key": 1}
+
+
 def test_a_token_that_a_signal_revokes_is_named(reception: Reception) -> None:
     """By the subject: its later use is a hard signal of the engine's. So is each token of what is said again the same
     day; but not one of a signal that is too old to count, or that revokes nothing."""
