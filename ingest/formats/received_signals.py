@@ -233,24 +233,31 @@ def build_signal_event(
 ) -> dict[str, Any]:
     """The audit event of a SET. It names a token only where that is revoked: the engine takes each that it names so.
 
+    Its time is now. When the SET was made and when it happened is told beside: risk decays, and levels fall due, from
+    the time of an event, so that a compromise that is heard of late would restrict nobody.
+
     Args:
         claims: verified, with one event, of the type of *rule*.
         treatment: as which it is believed; that of the rule, or a lesser one.
         source: of the event; with `jti` it makes the event one of its kind.
-        now_s: seconds since 1970: no event is later.
+        now_s: seconds since 1970.
         stale: whether it is too old to count, so that it revokes nothing either.
     """
     members = claims["events"][rule.event_type]
-    at_s = min(_event_time_s(claims, members), now_s)
     event: dict[str, Any] = {
         "id": claims["jti"],
         "source": source,
-        "time": format_rfc3339(int(at_s * 1000)),
+        "time": format_rfc3339(int(now_s * 1000)),
         "type": f"signal.{treatment}",
         "agent": {"id": subject.agent_id, **({"issuer": subject.issuer} if subject.issuer else {})},
         "action": rule.action,
         "outcome": "success",
-        "attributes": {"event_type": rule.event_type, "issuer": claims["iss"], **_kept_members(members)},
+        "attributes": {
+            "event_type": rule.event_type,
+            "issuer": claims["iss"],
+            **_kept_members(members),
+            **_times(claims, members, now_s),
+        },
     }
     token_id = _revoked_token(rule, subject, members) if rule.revokes and not stale else ""
     optional = {
@@ -269,12 +276,14 @@ def _revoked_token(rule: SignalRule, subject: SignalSubject, members: Mapping[st
     return subject.token_id or (named.removeprefix(_JTI_PREFIX) if named.startswith(_JTI_PREFIX) else "")
 
 
-def _event_time_s(claims: Mapping[str, Any], members: Mapping[str, Any]) -> float:
-    """When it happened, seconds since 1970: as the event says, else its `toe`, else when the SET was made."""
-    for said in (members.get("event_timestamp"), claims.get("toe")):
-        if isinstance(said, int | float) and not isinstance(said, bool) and _EARLIEST_S < said < _LATEST_S:
-            return float(said)
-    return float(claims["iat"])
+def _times(claims: Mapping[str, Any], members: Mapping[str, Any], now_s: float) -> dict[str, str]:
+    """When the SET was made, and when it happened as its event says, else its `toe`; neither later than now."""
+    said = [("happened_at", members.get("event_timestamp")), ("happened_at", claims.get("toe"))]
+    told: dict[str, str] = {}
+    for name, at_s in (("told_at", claims["iat"]), *said):
+        if isinstance(at_s, int | float) and not isinstance(at_s, bool) and _EARLIEST_S < at_s < _LATEST_S:
+            told.setdefault(name, format_rfc3339(int(min(at_s, now_s) * 1000)))
+    return told
 
 
 def _kept_members(members: Mapping[str, Any]) -> dict[str, str]:

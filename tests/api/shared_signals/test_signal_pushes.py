@@ -111,7 +111,12 @@ def test_a_push_becomes_an_audit_event(reception: Reception) -> None:
         "action": "workload-compromised",
         "outcome": "success",
         "txn": "t",
-        "attributes": {"event_type": COMPROMISED, "issuer": "https://idp.example", "detection_method": "runtime"},
+        "attributes": {
+            "event_type": COMPROMISED,
+            "issuer": "https://idp.example",
+            "detection_method": "runtime",
+            "told_at": "2025-11-24T16:00:00.000Z",
+        },
     }
     assert reception.outcomes == {"hard": 1}
 

@@ -140,31 +140,56 @@ def test_what_an_event_keeps() -> None:
     assert made == {
         "id": "j1",
         "source": "urn:s",
-        "time": "2025-11-24T15:58:19.500Z",
+        "time": "2025-11-24T16:00:00.000Z",
         "type": "signal.hard",
         "agent": {"id": "bot", "issuer": AS},
         "action": "workload-compromised",
         "outcome": "success",
-        "attributes": {"event_type": WISE + "workload-compromised", "issuer": AS, "detection_method": "m" * 200},
+        "attributes": {
+            "event_type": WISE + "workload-compromised",
+            "issuer": AS,
+            "detection_method": "m" * 200,
+            "told_at": "2025-11-24T15:59:55.000Z",
+            "happened_at": "2025-11-24T15:58:19.500Z",
+        },
         "tenant": "acme",
         "txn": "t-1",
     }
 
 
 @pytest.mark.parametrize(
-    ("said", "claims", "time"),
+    ("said", "claims", "happened_at"),
     [
-        (None, {}, "2025-11-24T15:59:55.000Z"),
+        (None, {}, None),
         (None, {"toe": NOW_S - 60}, "2025-11-24T15:59:00.000Z"),
         (NOW_S + 3600, {}, "2025-11-24T16:00:00.000Z"),
-        (-1, {}, "2025-11-24T15:59:55.000Z"),
-        (NOW_S * 1000, {}, "2025-11-24T15:59:55.000Z"),
-        ("2025", {"toe": True}, "2025-11-24T15:59:55.000Z"),
+        (NOW_S - 10 * 86_400, {}, "2025-11-14T16:00:00.000Z"),
+        (1, {}, "1970-01-01T00:00:01.000Z"),
+        (-1, {}, None),
+        (NOW_S * 1000, {}, None),
+        ("2025", {"toe": True}, None),
     ],
 )
-def test_when_it_happened(said: Any, claims: dict[str, Any], time: str) -> None:
-    """The event's word, else `toe`, else `iat`; never later than now, and no nonsense."""
-    assert event_of(COMPROMISED, {"event_timestamp": said}, **claims)["time"] == time
+def test_when_it_happened(said: Any, claims: dict[str, Any], happened_at: str | None) -> None:
+    """The event's word, else `toe`; never later than now, and no nonsense. The time of the event is now, whatever is
+    said: a compromise of long ago counts from when it is heard of."""
+    made = event_of(COMPROMISED, {"event_timestamp": said}, **claims)
+    assert (made["time"], made["attributes"].get("happened_at")) == ("2025-11-24T16:00:00.000Z", happened_at)
+
+
+@pytest.mark.parametrize(
+    ("iat", "told_at"),
+    [
+        (NOW_S + 20, "2025-11-24T16:00:00.000Z"),
+        (NOW_S - 2 * 86_400, "2025-11-22T16:00:00.000Z"),
+        (0, None),
+        (1e11, None),
+    ],
+)
+def test_when_it_was_told(iat: float, told_at: str | None) -> None:
+    """By `iat`; a transmitter's clock may be ahead, and what comes late counts from now as well."""
+    made = event_of(COMPROMISED, {}, iat=iat)
+    assert (made["time"], made["attributes"].get("told_at")) == ("2025-11-24T16:00:00.000Z", told_at)
 
 
 @pytest.mark.parametrize(
