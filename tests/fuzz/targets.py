@@ -388,7 +388,7 @@ def dpop_proof(data: bytes) -> None:
     for form in (data, b".".join([*parts, signature])):
         shown = ShownProof(True, (form,), "GET", "https://api.example/")
         try:
-            verifier.check(TokenBinding("x"), b"t", shown)
+            verifier.check(TokenBinding("x"), b"t", shown, ("as", "bot"))
         except ProofRefused as refused:
             assert refused.report in get_args(Report)
         else:

@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ import msgspec
 
 from ...settings.access_settings import ProofSettings
 from .client_certificates import base64url, certificate_thumbprint
+from .proof_window import ProofWindow
 from .token_verification import InvalidToken, usable_keys
 
 DPOP_TYPE: Final = "dpop+jwt"
@@ -117,52 +118,6 @@ class ShownProof(NamedTuple):
     certificate: str = ""
 
 
-class ProofWindow:
-    """Identifiers of proofs that were shown lately, so that none is taken twice.
-
-    Bounded: where there are too many, the oldest are forgotten, and proofs as old as those are refused from then on. So
-    no proof is ever taken twice; under that load clients have less time to show theirs.
-
-    Args:
-        max_age_s: for how long a proof may be shown.
-        most: identifiers that are remembered.
-    """
-
-    def __init__(self, max_age_s: float, most: int) -> None:
-        self._max_age_s = max_age_s
-        self._most = most
-        self._by_second: dict[int, set[bytes]] = {}
-        self._count = 0
-        self.floor = -1
-        """Second of `iat` up to which every proof is refused."""
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, digest: bytes, iat: float, now: float) -> bool:
-        """Remember a proof; False = it was shown before, or is as old as some that were forgotten."""
-        second = int(iat)
-        if second <= self.floor:
-            return False
-        self._forget(int(now - self._max_age_s) - 1)
-        shown = self._by_second.setdefault(second, set())
-        if digest in shown:
-            return False
-        shown.add(digest)
-        self._count += 1
-        while self._count > self._most and len(self._by_second) > 1:
-            self.floor = max(self.floor, min(self._by_second))
-            self._drop(self.floor)
-        return True
-
-    def _forget(self, before: int) -> None:
-        for second in [second for second in self._by_second if second < before]:
-            self._drop(second)
-
-    def _drop(self, second: int) -> None:
-        self._count -= len(self._by_second.pop(second))
-
-
 class NonceIssuer:
     """Nonces that any process with the same key takes, and that are stored nowhere.
 
@@ -208,17 +163,23 @@ class ProofVerifier:
         self._settings = settings
         self._clock = clock
         self._nonces = NonceIssuer(nonce_key, settings.nonce_s) if settings.nonce else None
-        self.window = ProofWindow(settings.max_age_s, settings.max_remembered)
+        self.window = ProofWindow(settings.max_age_s, settings.max_remembered, clock())
         self._certificate_header = (settings.certificate_header or "").lower().encode()
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
 
-    def check(self, binding: TokenBinding, token: bytes, shown: ShownProof) -> None:
-        """Raise ProofRefused unless a request shows everything that its token is bound to."""
+    def check(self, binding: TokenBinding, token: bytes, shown: ShownProof, holder: Sequence[str]) -> None:
+        """Raise ProofRefused unless a request shows everything that its token is bound to.
+
+        Args:
+            binding, token: what it shows them for.
+            shown: beside the token.
+            holder: names of whom the token was issued to: its proofs are counted together, whatever keys they have.
+        """
         if binding.x5t:
             self._check_certificate(binding.x5t, shown.certificate)
         if binding.jkt or shown.is_dpop:
             try:
-                self._check_proof(binding.jkt, token, shown)
+                self._check_proof(binding.jkt, token, shown, _digest(*holder))
             except ProofRefused as refused:
                 if self._nonces is not None:
                     refused.nonce = self._nonces.current(self._clock())
@@ -232,7 +193,7 @@ class ProofVerifier:
             sentence = "the token is bound to another certificate"
             raise ProofRefused("certificate-of-another", "proof", sentence, shown, scheme="Bearer")
 
-    def _check_proof(self, jkt: str, token: bytes, shown: ShownProof) -> None:
+    def _check_proof(self, jkt: str, token: bytes, shown: ShownProof, holder: bytes) -> None:
         if not jkt:
             raise ProofRefused("proof-unbound", "", "the token is not bound to a key; present it as Bearer")
         if not shown.is_dpop:
@@ -244,6 +205,7 @@ class ProofVerifier:
         if not hmac.compare_digest(thumbprint.encode(), jkt.encode(errors="replace")):
             raise ProofRefused("proof-of-another-key", "proof", "the proof is made with another key", thumbprint)
         self._check_claims(claims, token, shown, thumbprint)
+        self._check_first_use(claims, thumbprint, holder)
 
     def _check_claims(self, claims: Mapping[str, Any], token: bytes, shown: ShownProof, thumbprint: str) -> None:
         expected = base64url(hashlib.sha256(token).digest())
@@ -259,12 +221,15 @@ class ProofVerifier:
             raise ProofRefused("proof-malformed", "evidence", "the proof says no time (iat)", thumbprint)
         if not now - self._settings.max_age_s <= iat <= now + FUTURE_S:
             raise ProofRefused("proof-expired", "", "the proof is too old, or of the future (iat)", thumbprint)
+
+    def _check_first_use(self, claims: Mapping[str, Any], thumbprint: str, holder: bytes) -> None:
+        now, iat = self._clock(), claims["iat"]
         if self._nonces is not None and not self._nonces.accepts(claims.get("nonce"), now):
             raise NonceRequired
-        if int(iat) <= self.window.floor:
-            raise ProofRefused("proof-expired", "", "too many proofs are shown: make a new one (iat)", thumbprint)
-        digest = hashlib.blake2b(f"{thumbprint}\0{claims['jti']}".encode(errors="replace"), digest_size=16).digest()
-        if not self.window.add(digest, iat, now):
+        if not self.window.remembers(holder, iat):
+            sentence = "the service began since, or too many proofs are shown: make a new one (iat)"
+            raise ProofRefused("proof-forgotten", "", sentence, thumbprint)
+        if not self.window.add(holder, _digest(thumbprint, claims["jti"]), iat, now):
             raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", thumbprint)
 
     def certificate_of(self, headers: list[tuple[bytes, bytes]], peer: str) -> str:
@@ -308,6 +273,10 @@ def _read_proof(proof: bytes) -> tuple[Mapping[str, Any], str]:
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH or not isinstance(claims["htu"], str):
         raise malformed
     return claims, thumbprint
+
+
+def _digest(*texts: str) -> bytes:
+    return hashlib.blake2b("\0".join(texts).encode(errors="replace"), digest_size=16).digest()
 
 
 _PROOF_OPTIONS: Final[Any] = {

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from trustwatch.api.http.auth.proof_of_possession import (
     UNBOUND,
     ProofRefused,
     ProofVerifier,
-    ProofWindow,
     ShownProof,
     TokenBinding,
     key_thumbprint,
@@ -38,18 +36,27 @@ class Bench:
     """A verifier, and the name of what it refuses a proof for."""
 
     def __init__(self, **settings: Any) -> None:
-        self.now = NOW
+        self.now = NOW - 3600.0
         self.verifier = ProofVerifier(ProofSettings(**settings), lambda: self.now, b"k" * 32)
+        self.now = NOW
         self.refused: ProofRefused | None = None
 
     def proof(self, client: DpopClient = CLIENT, **claims: Any) -> str:
         return client.proof(claims.pop("token", TOKEN), "POST", URL, self.now, **claims)
 
-    def show(self, *proofs: str, method: str = "POST", url: str = URL, dpop: bool = True, jkt: str = CLIENT.jkt) -> str:
+    def show(
+        self,
+        *proofs: str,
+        method: str = "POST",
+        url: str = URL,
+        dpop: bool = True,
+        jkt: str = CLIENT.jkt,
+        holder: str = "bot",
+    ) -> str:
         """The failure of a request with such proofs; "" = it passes."""
         shown = ShownProof(dpop, tuple(proof.encode() for proof in proofs), method, url)
         try:
-            self.verifier.check(TokenBinding(jkt), TOKEN.encode(), shown)
+            self.verifier.check(TokenBinding(jkt), TOKEN.encode(), shown, ("https://as.example", holder))
         except ProofRefused as refused:
             self.refused = refused
             return f"{refused.action} {refused.report}".strip()
@@ -154,31 +161,28 @@ def test_what_is_no_proof(bench: Bench) -> None:
     assert bench.show(proof) == ""
 
 
-def test_the_window_is_bounded() -> None:
-    """Beyond, the oldest are forgotten, and nothing as old as they were is taken: no proof passes twice."""
-    window = ProofWindow(60.0, 3)
-    for second in (100, 101, 101, 102):
-        assert window.add(f"{second}-{len(window)}".encode(), second, 102.0)
-    assert (len(window), window.floor) == (3, 100)
-    assert not window.add(b"100-0", 100, 102.0)
-    assert not window.add(b"new", 100.9, 102.0)
-    assert not window.add(b"101-1", 101, 102.0)
-    assert window.add(b"later", 200, 200.0)
-    assert len(window) == 1
+def test_proofs_from_before_the_process_began_are_refused(bench: Bench) -> None:
+    """What was shown to the process before it can not be known; it is no sign of a theft."""
+    proof, bench.now = bench.proof(), NOW + 30
+    assert bench.show(proof) == ""
+    later = Bench()
+    later.now = NOW + 30
+    later.verifier = ProofVerifier(ProofSettings(), lambda: later.now, b"k" * 32)
+    assert later.show(proof) == "proof-forgotten"
+    assert later.show(bench.proof()) == ""
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30), st.integers(0, 3)), max_size=60), st.integers(1, 8))
-def test_no_proof_passes_twice(shown: list[tuple[int, int, int]], most: int) -> None:
-    """Whatever is shown in whatever order, over forgetting and clocks that go on; what is kept stays bounded."""
-    window, taken, now = ProofWindow(10.0, most), set(), 0.0
-    for name, iat, later in shown:
-        now += later
-        if not now - 10.0 <= iat <= now:
-            continue
-        if window.add(f"{name}".encode(), iat, now):
-            assert (name, iat) not in taken
-            taken.add((name, iat))
-        assert len(window) <= most + 6  # one second's proofs are never cut in two
+def test_who_shows_too_many_locks_out_nobody_else() -> None:
+    """A holder has a tenth of the memory, whatever keys its tokens are bound to: beyond, its own proofs of that second
+    are refused, and counted by a name of their own. Others go on."""
+    bench = Bench(max_remembered=1000)
+    failures = Counter(bench.show(bench.proof(), holder="loud") for _ in range(150))
+    assert failures == {"": 101, "proof-forgotten": 49}
+    other_key = bench.proof(STRANGER)
+    assert bench.show(other_key, jkt=STRANGER.jkt, holder="loud") == "proof-forgotten"
+    assert bench.show(other_key, jkt=STRANGER.jkt) == bench.show(bench.proof()) == ""
+    bench.now += 1
+    assert bench.show(bench.proof(), holder="loud") == ""
 
 
 def test_certificates() -> None:
@@ -191,7 +195,7 @@ def test_certificates() -> None:
         (x5t_of(make_certificate()), "certificate-of-another proof"),
     ):
         try:
-            bench.verifier.check(TokenBinding(x5t=x5t), b"t", ShownProof(False, (), "GET", URL, shown))
+            bench.verifier.check(TokenBinding(x5t=x5t), b"t", ShownProof(False, (), "GET", URL, shown), ("bot",))
             failure = ""
         except ProofRefused as refused:
             failure = f"{refused.action} {refused.report}"
