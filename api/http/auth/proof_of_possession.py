@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import math
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,10 @@ DPOP_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA")
 MAX_PROOF_BYTES: Final = 8 * 1024
 MAX_JTI_LENGTH: Final = 1024
 MAX_THUMBPRINT_LENGTH: Final = 256
+MAX_RSA_BITS: Final = 4096
+_MODULUS_LENGTH: Final = math.ceil(MAX_RSA_BITS / 6)
+_EXPONENT_LENGTH: Final = math.ceil(32 / 6)
+"""Both in characters of base64url; numbers have no zero bytes before them (RFC 7518, section 6.3.1)."""
 FUTURE_S: Final = 5.0
 """Lead of a client's clock that is forgiven, s."""
 
@@ -201,36 +206,35 @@ class ProofVerifier:
             raise ProofRefused("proof-missing", "evidence", sentence)
         if len(shown.proofs) != 1:
             raise ProofRefused("proof-missing", "evidence", "the request must have exactly one DPoP header")
-        claims, thumbprint = _read_proof(shown.proofs[0])
-        if not hmac.compare_digest(thumbprint.encode(), jkt.encode(errors="replace")):
-            raise ProofRefused("proof-of-another-key", "proof", "the proof is made with another key", thumbprint)
-        self._check_claims(claims, token, shown, thumbprint)
-        self._check_first_use(claims, thumbprint, holder)
+        proof = _read_proof(shown.proofs[0])
+        stolen = _stolen(proof, jkt, token)
+        if stolen is None:
+            self._check_call(proof, shown)
+        _check_signature(proof)
+        if stolen is not None:
+            raise stolen
+        self._check_first_use(proof, holder)
 
-    def _check_claims(self, claims: Mapping[str, Any], token: bytes, shown: ShownProof, thumbprint: str) -> None:
-        expected = base64url(hashlib.sha256(token).digest())
-        if not isinstance(claims["ath"], str) or not hmac.compare_digest(
-            claims["ath"].encode(errors="replace"), expected.encode()
-        ):
-            raise ProofRefused("proof-of-another-token", "proof", "the proof is for another token", thumbprint)
+    def _check_call(self, proof: _Proof, shown: ShownProof) -> None:
+        """What costs nothing is checked before the signature."""
+        claims, now, iat = proof.claims, self._clock(), proof.claims["iat"]
         url = normal_url(shown.url)  # "" is no URL, and fits none
         if claims["htm"] != shown.method or not url or normal_url(claims["htu"]) != url:
-            raise ProofRefused("proof-of-another-call", "evidence", "the proof is for another call", thumbprint)
-        now, iat = self._clock(), claims["iat"]
+            raise ProofRefused("proof-of-another-call", "evidence", "the proof is for another call", proof.thumbprint)
         if isinstance(iat, bool) or not isinstance(iat, int | float) or not -1e12 < iat < 1e12:
-            raise ProofRefused("proof-malformed", "evidence", "the proof says no time (iat)", thumbprint)
+            raise ProofRefused("proof-malformed", "evidence", "the proof says no time (iat)", proof.thumbprint)
         if not now - self._settings.max_age_s <= iat <= now + FUTURE_S:
-            raise ProofRefused("proof-expired", "", "the proof is too old, or of the future (iat)", thumbprint)
+            raise ProofRefused("proof-expired", "", "the proof is too old, or of the future (iat)", proof.thumbprint)
 
-    def _check_first_use(self, claims: Mapping[str, Any], thumbprint: str, holder: bytes) -> None:
-        now, iat = self._clock(), claims["iat"]
+    def _check_first_use(self, proof: _Proof, holder: bytes) -> None:
+        claims, now = proof.claims, self._clock()
         if self._nonces is not None and not self._nonces.accepts(claims.get("nonce"), now):
             raise NonceRequired
-        if not self.window.remembers(holder, iat):
+        if not self.window.remembers(holder, claims["iat"]):
             sentence = "the service began since, or too many proofs are shown: make a new one (iat)"
-            raise ProofRefused("proof-forgotten", "", sentence, thumbprint)
-        if not self.window.add(holder, _digest(thumbprint, claims["jti"]), iat, now):
-            raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", thumbprint)
+            raise ProofRefused("proof-forgotten", "", sentence, proof.thumbprint)
+        if not self.window.add(holder, _digest(proof.thumbprint, claims["jti"]), claims["iat"], now):
+            raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", proof.thumbprint)
 
     def certificate_of(self, headers: list[tuple[bytes, bytes]], peer: str) -> str:
         """SHA-256 of the client's certificate, as the proxy in front of us tells it; "" = none that can be trusted.
@@ -251,28 +255,78 @@ class ProofVerifier:
         return certificate_thumbprint(values[0])
 
 
-def _read_proof(proof: bytes) -> tuple[Mapping[str, Any], str]:
-    """Claims of a proof whose signature is right, and the thumbprint of its key. Raises ProofRefused."""
-    malformed = ProofRefused("proof-malformed", "evidence", "the proof is malformed")
+class _Proof(NamedTuple):
+    """A proof that is well-formed.
+
+    Attributes:
+        signed: what the signature is of.
+        signature: bytes of it.
+        alg, jwk: of its header.
+        thumbprint: of its key.
+        claims: all that a proof must have; whose they are is known by its signature alone.
+    """
+
+    signed: bytes
+    signature: bytes
+    alg: str
+    jwk: Mapping[str, Any]
+    thumbprint: str
+    claims: Mapping[str, Any]
+
+
+def _read_proof(proof: bytes) -> _Proof:
+    """A proof before its signature is checked. Raises ProofRefused."""
     if len(proof) > MAX_PROOF_BYTES:
-        raise malformed
+        raise _malformed()
     try:
-        text = proof.decode("ascii")
-        header = jwt.get_unverified_header(text)
+        parts = jwt.decode_complete(proof.decode("ascii"), options=_PROOF_OPTIONS)
+        header, claims = parts["header"], parts["payload"]
         alg, jwk = header.get("alg"), header.get("jwk", {})
         if header.get("typ") != DPOP_TYPE or "crit" in header or alg not in DPOP_ALGORITHMS:
-            raise malformed
-        usable = dict(usable_keys(jwk, DPOP_ALGORITHMS))
-        claims = jwt.decode(text, usable[alg], algorithms=[alg], options=_PROOF_OPTIONS)
-        thumbprint = key_thumbprint(jwk)
+            raise _malformed()
+        read = _Proof(proof.rpartition(b".")[0], parts["signature"], alg, jwk, key_thumbprint(jwk), claims)
     except ProofRefused:
         raise
-    except Exception:  # anything may stand in a header that nobody vouches for: PyJWT and cryptography expect texts
-        raise malformed from None
+    except Exception:  # anything may stand in a header that nobody vouches for: PyJWT and msgspec expect texts
+        raise _malformed() from None
     jti = claims["jti"]
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH or not isinstance(claims["htu"], str):
-        raise malformed
-    return claims, thumbprint
+        raise _malformed()
+    return read
+
+
+def _check_signature(proof: _Proof) -> None:
+    """Raise ProofRefused unless the proof is signed with the key that it names."""
+    if proof.jwk["kty"] == "RSA" and not _is_short(proof.jwk):
+        raise _malformed(f"an RSA key of a proof has at most {MAX_RSA_BITS} bits, and an exponent of 32")
+    try:
+        key = dict(usable_keys(proof.jwk, (proof.alg,)))[proof.alg]
+        is_right = key.Algorithm.verify(proof.signed, key.key, proof.signature)
+    except Exception:  # as above, and cryptography
+        raise _malformed() from None
+    if not is_right:
+        raise _malformed()
+
+
+def _is_short(jwk: Mapping[str, Any]) -> bool:
+    """True if an RSA key is one that is soon verified; told by its text, before a key is made of it."""
+    modulus, exponent = jwk["n"], jwk["e"]
+    texts = isinstance(modulus, str) and isinstance(exponent, str)
+    return texts and len(modulus) <= _MODULUS_LENGTH and len(exponent) <= _EXPONENT_LENGTH
+
+
+def _malformed(sentence: str = "the proof is malformed") -> ProofRefused:
+    return ProofRefused("proof-malformed", "evidence", sentence)
+
+
+def _stolen(proof: _Proof, jkt: str, token: bytes) -> ProofRefused | None:
+    """Why a proof, if it is signed, tells that the token is in other hands; None = it does not."""
+    if not hmac.compare_digest(proof.thumbprint.encode(), jkt.encode(errors="replace")):
+        return ProofRefused("proof-of-another-key", "proof", "the proof is made with another key", proof.thumbprint)
+    ath, expected = proof.claims["ath"], base64url(hashlib.sha256(token).digest())
+    if not isinstance(ath, str) or not hmac.compare_digest(ath.encode(errors="replace"), expected.encode()):
+        return ProofRefused("proof-of-another-token", "proof", "the proof is for another token", proof.thumbprint)
+    return None
 
 
 def _digest(*texts: str) -> bytes:
@@ -281,6 +335,7 @@ def _digest(*texts: str) -> bytes:
 
 _PROOF_OPTIONS: Final[Any] = {
     "require": _REQUIRED,
+    "verify_signature": False,  # see `_check_signature`
     "verify_aud": False,
     "verify_exp": False,
     "verify_iat": False,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+from trustwatch.api.http.auth import proof_of_possession
 from trustwatch.api.http.auth.proof_of_possession import (
     UNBOUND,
     ProofRefused,
@@ -22,7 +26,7 @@ from trustwatch.api.http.auth.proof_of_possession import (
 from trustwatch.api.http.auth.token_verification import InvalidToken
 from trustwatch.api.settings.access_settings import ProofSettings
 
-from ....support.proofs import DpopClient, make_certificate, x5t_of
+from ....support.proofs import DpopClient, base64url, make_certificate, x5t_of
 
 NOW = 1_764_000_000.0
 URL = "https://api.example/orders"
@@ -159,6 +163,60 @@ def test_what_is_no_proof(bench: Bench) -> None:
     for number, one in enumerate(wrong):
         assert bench.show(one) == "proof-malformed evidence", number
     assert bench.show(proof) == ""
+
+
+def test_cheap_checks_come_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No signature is verified of a proof that its own words refuse; what would tell of a theft is signed, though."""
+    verified: list[Any] = []
+    monkeypatch.setattr(proof_of_possession, "_check_signature", verified.append)
+    for proof, failure in (
+        (bench.proof(header={"typ": "JWT"}), "proof-malformed evidence"),
+        (bench.proof(htm="GET"), "proof-of-another-call evidence"),
+        (bench.proof(htu="https://api.example/other"), "proof-of-another-call evidence"),
+        (bench.proof(iat=int(NOW) - 100), "proof-expired"),
+        (bench.proof(iat="now"), "proof-malformed evidence"),
+    ):
+        assert bench.show(proof) == failure
+    assert verified == []
+    assert bench.show(bench.proof(STRANGER)) == "proof-of-another-key proof"
+    assert bench.show(bench.proof(token="d.e.f")) == "proof-of-another-token proof"
+    assert len(verified) == 2
+
+
+@pytest.mark.parametrize("client", [CLIENT, STRANGER])
+def test_what_is_not_signed_tells_of_no_theft(bench: Bench, client: DpopClient) -> None:
+    """Anybody can write a proof with another's key, or for another token, without a signature."""
+    head, body, _ = bench.proof(client, token="d.e.f").split(".")
+    assert bench.show(f"{head}.{body}.AAAA") == "proof-malformed evidence"
+
+
+def rsa_proof(bench: Bench, bits: int, exponent: int) -> tuple[str, str]:
+    """A right proof of an RSA key, and the thumbprint of that."""
+    key = rsa.generate_private_key(exponent, bits)
+    jwk = {name: RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)[name] for name in ("kty", "n", "e")}
+    claims = jwt.decode(bench.proof(), options={"verify_signature": False})
+    return jwt.encode(claims, key, "RS256", {"typ": "dpop+jwt", "jwk": jwk}), key_thumbprint(jwk)
+
+
+def test_rsa_keys_are_bounded(bench: Bench) -> None:
+    """Nobody has us verify with a key of any length; one that is longer is no proof, and the refusal says so."""
+    proof, jkt = rsa_proof(bench, 2048, 65537)
+    assert bench.show(proof, jkt=jkt) == ""
+    head, body, signature = proof.split(".")
+    header = json.loads(base64.urlsafe_b64decode(head + "=="))
+    for name, value in (("n", "_" * 684), ("n", 7), ("e", "_" * 7), ("e", None)):
+        jwk = header["jwk"] | {name: value}
+        changed = base64url(json.dumps(header | {"jwk": jwk}).encode())
+        assert bench.show(f"{changed}.{body}.{signature}", jkt=key_thumbprint(jwk)) == "proof-malformed evidence"
+        assert "4096 bits" in str(bench.refused)
+
+
+def test_long_rsa_keys_pass_up_to_the_bound() -> None:
+    """4096 bits are 683 characters, and an exponent of 32 bits six."""
+    assert (
+        len(base64url(b"x" * 512)),
+        len(base64url(b"x" * 4)),
+    ) == (proof_of_possession._MODULUS_LENGTH, proof_of_possession._EXPONENT_LENGTH)
 
 
 def test_proofs_from_before_the_process_began_are_refused(bench: Bench) -> None:
