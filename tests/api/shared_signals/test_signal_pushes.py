@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
 from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
 from trustwatch.api.shared_signals.signal_receiver import SignalReceiver
@@ -227,6 +229,19 @@ def test_who_may_push(reception: Reception) -> None:
     assert reception.site.client.get("/ssf/receive/idp").status_code == 405
     assert reception.site.client.post("/ssf/receive/other", content=token).status_code == 401
     assert reception.site.events() == []
+
+
+def test_wrong_secrets_are_counted_and_told(reception: Reception, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of the log without what was shown, and never more of them than one can read."""
+    begun = time.monotonic()
+    for _ in range(60):
+        assert refused(reception.push(b"x", "another-secret-of-somebody")) == "authentication_failed"
+    assert reception.outcomes == {"authentication_failed": 60}
+    told = [line for line in capsys.readouterr().out.splitlines() if "push_refused" in line]
+    assert "err=authentication_failed" in told[0]
+    assert "transmitter=idp" in told[0]
+    assert "another-secret" not in "".join(told)
+    assert len(told) <= LINES_PER_S * (time.monotonic() - begun + 2)
 
 
 def test_a_transmitter_that_is_only_polled_may_not_push(receive: Callable[..., Reception]) -> None:
