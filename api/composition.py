@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -94,8 +94,22 @@ class StoreAddress(NamedTuple):
         return open_reading_store(self.url, password=reveal(self.password) or None)
 
 
+RESTORING_FOLDER: Final = ".restoring"
+"""Below `data_dir` while a back-up is restored into it, and after a restore that did not finish."""
+
+
+def require_whole_data(data_dir: Path) -> None:
+    """Raise ConfigError where a restore did not finish: whoever makes a key there makes one that does not fit."""
+    if (data_dir / RESTORING_FOLDER).exists():
+        raise ConfigError(
+            f"data_dir: a restore into {data_dir} is not finished, so what is there does not belong together "
+            f"(`{RESTORING_FOLDER}`). If no `trustwatch restore` runs, empty the folder and restore again"
+        )
+
+
 def store_address(settings: Settings) -> StoreAddress:
-    """The database of the settings, by default a file of its own."""
+    """The database of the settings, by default a file of its own. Raises ConfigError where a restore did not finish."""
+    require_whole_data(settings.data_dir)
     store = settings.store
     if store.url is not None:
         return StoreAddress(store.url, store.password, None)
@@ -168,6 +182,7 @@ def load_active_model(settings: Settings, store: SqlStore) -> TrainedModel:
 
 def open_service_privacy_key(settings: Settings) -> PrivacyKey:
     """The key of this installation, made on first use. Raises ConfigError."""
+    require_whole_data(settings.data_dir)
     return open_privacy_key(settings.privacy.key_file or settings.data_dir / PRIVACY_KEY_FILE)
 
 

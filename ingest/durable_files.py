@@ -7,9 +7,10 @@ import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Final
 
-_DEFAULT_MODE = 0o666
+NEW_FILE_MODE: Final = 0o666
+"""Of a file that others may read where the umask lets them."""
 
 
 def sync_file(file: IO[bytes]) -> None:
@@ -32,7 +33,7 @@ def write_file_atomically(
     content: bytes | Callable[[BinaryIO], object],
     *,
     temporary: Path | None = None,
-    mode: int = _DEFAULT_MODE,
+    mode: int = NEW_FILE_MODE,
 ) -> None:
     """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none.
 
@@ -56,7 +57,7 @@ def write_file_atomically(
         sync_directory(folder)
 
 
-def create_file_once(path: Path, content: bytes, *, mode: int = _DEFAULT_MODE) -> None:
+def create_file_once(path: Path, content: bytes, *, mode: int = NEW_FILE_MODE) -> None:
     """Make a file with its folders, whole or not at all.
 
     One that is there already stays, and of two processes the first one wins: read the file afterwards.

@@ -30,6 +30,7 @@ from .array_rules import ArrayForm
 from .model_files import (
     RESTORE_ADVICE,
     ArrayFile,
+    check_digest,
     check_memory,
     list_files,
     load_array,
@@ -312,34 +313,45 @@ def read_manifest(path: Path) -> tuple[ModelManifest, str]:
 
 
 def _read_manifest_file(folder: Path) -> tuple[ModelManifest, dict[str, ArrayFile], str]:
-    file = folder / MANIFEST_FILE
-    return decode_manifest(read_plain_file(file, folder, MAX_MANIFEST_BYTES), str(file))
+    return decode_manifest(_read_manifest_bytes(folder), str(folder / MANIFEST_FILE))
+
+
+def _read_manifest_bytes(folder: Path) -> bytes:
+    return read_plain_file(folder / MANIFEST_FILE, folder, MAX_MANIFEST_BYTES)
 
 
 def copy_model(source: Path, target: Path) -> None:
     """Copy a model directory to *target*, replacing an older model there; all or nothing, as `save_model`.
 
     Raises:
-        ModelError: *target* exists and is neither a Trustwatch model nor empty.
+        ModelError: *target* exists and is neither a Trustwatch model nor empty; or *source* is damaged, or was replaced
+            meanwhile.
+        OSError: a file of *source* is gone, or the disk is full or refuses.
     """
     source, target = _current_directory(Path(source).absolute()), Path(target).absolute()
     _refuse_foreign_directory(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = _make_draft(target)
     try:
-        _, files, _ = _read_manifest_file(source)
-        for name in (MANIFEST_FILE, *files):
-            copied = draft / name
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            with open_plain_file(source / name) as stream, copied.open("xb") as out:
-                shutil.copyfileobj(stream, out)
-                sync_file(out)
+        raw = _read_manifest_bytes(source)
+        for name, file in decode_manifest(raw, str(source / MANIFEST_FILE))[1].items():
+            _copy_array(source / name, draft / name, file)
+        _write_bytes(draft / MANIFEST_FILE, raw)
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
             sync_directory(folder)
         _replace_directory(draft, target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _copy_array(path: Path, copied: Path, expected: ArrayFile) -> None:
+    copied.parent.mkdir(parents=True, exist_ok=True)
+    with open_plain_file(path) as stream, copied.open("xb") as out:
+        shutil.copyfileobj(stream, out)
+        sync_file(out)
+    with copied.open("rb") as file:
+        check_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
 
 
 def is_model(path: Path) -> bool:

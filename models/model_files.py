@@ -120,8 +120,11 @@ def _read_array(stream: BufferedReader, path: Path, expected: ArrayFile) -> NDAr
         body = array.reshape(-1).view(np.uint8).data
         stream.readinto(body)
         digest.update(body)
-    if digest.hexdigest() != expected.sha256:
-        raise ModelError(
-            f"{path}: expected sha256 {expected.sha256}, found {digest.hexdigest()}; it was changed: {RESTORE_ADVICE}"
-        )
+    check_digest(path, digest.hexdigest(), expected)
     return np.ascontiguousarray(array.T) if by_columns else array
+
+
+def check_digest(path: Path, found: str, expected: ArrayFile) -> None:
+    """Raise ModelError where a file is another one than the manifest says."""
+    if found != expected.sha256:
+        raise ModelError(f"{path}: expected sha256 {expected.sha256}, found {found}; it was changed: {RESTORE_ADVICE}")

@@ -108,8 +108,8 @@ ROWS: Final[dict[str, tuple[PanelPlan, ...]]] = {
         PanelPlan(
             "Changes of level",
             "short",
-            {"{{level}}": "sum by (level) (increase(trustwatch_decisions_total[1h]))"},
-            "By the new level, in an hour.",
+            {"{{level}}": "max by (level) (increase(trustwatch_decisions_total[1h]))"},
+            "By the new level, in an hour. Every replica counts every change: the one that saw most.",
         ),
         PanelPlan(
             "Verdicts",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import threading
 from typing import Any
 
 import jinja2
@@ -25,18 +26,29 @@ _environment = jinja2.Environment(
 )
 
 
+_rendering = threading.Lock()
+
+
 @router.get("/docs", dependencies=[declared(RequireScopeUnlessLocal(""))])
 def get_docs(request: Request) -> HTMLResponse:
-    """From this machine, or with any valid token, as `/openapi.json`."""
-    style = _environment.loader.get_source(_environment, "api.css")[0] if _environment.loader else ""
+    """From this machine, or with any valid token, as `/openapi.json`. Rendered once: the document does not change."""
+    state = request.app.state
+    with _rendering:
+        if not hasattr(state, "docs_page"):
+            style = _environment.loader.get_source(_environment, "api.css")[0] if _environment.loader else ""
+            state.docs_page = render_docs(request.app.openapi(), style).encode(), _headers(style)
+    page, headers = state.docs_page
+    return HTMLResponse(page, headers=headers)
+
+
+def _headers(style: str) -> dict[str, str]:
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    headers = {
+    return {
         "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; frame-ancestors 'none'",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
-    return HTMLResponse(render_docs(request.app.openapi(), style), headers=headers)
 
 
 def render_docs(document: dict[str, Any], style: str) -> str:

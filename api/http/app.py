@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -58,6 +59,8 @@ class DocumentedApp(FastAPI):
             generate_unique_id_function=lambda route: route.name,
         )
         self._slices = slices
+        self._documenting = threading.Lock()
+        self._document: dict[str, Any] | None = None
         self.include_router(service_routes.router)
         for part in slices:
             for router in part.routers:
@@ -65,12 +68,13 @@ class DocumentedApp(FastAPI):
         self.router.routes[:0] = [route for part in slices for route in part.direct_routes]
 
     def openapi(self) -> dict[str, Any]:
-        """The document; made once."""
-        if self.openapi_schema is None:
-            scopes = {name: text for part in self._slices for name, text in part.scopes.items()}
-            described = [part.described for part in self._slices]
-            self.openapi_schema = complete_document(super().openapi(), described, {**SCOPE_WORDS, **scopes})
-        return self.openapi_schema
+        """The document; made once, and nobody sees it before it is complete."""
+        with self._documenting:
+            if self._document is None:
+                scopes = {name: text for part in self._slices for name, text in part.scopes.items()}
+                described = [part.described for part in self._slices]
+                self._document = complete_document(super().openapi(), described, {**SCOPE_WORDS, **scopes})
+            return self._document
 
 
 def create_app(

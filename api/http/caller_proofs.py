@@ -46,7 +46,8 @@ class CallerProofs:
             self._proofs.certificate_of(headers, (scope.get("client") or ("",))[0]),
         )
         try:
-            self._proofs.check(caller.bound_to, presented.token, shown)
+            holder = caller.issuer, caller.client_id or caller.subject
+            self._proofs.check(caller.bound_to, presented.token, shown, holder)
         except ProofRefused as refused:
             self._report(caller, refused)
             raise

@@ -77,6 +77,6 @@ async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut
 
 
 @router.get("/openapi.json", dependencies=[declared(RequireScopeUnlessLocal(""))], include_in_schema=False)
-async def get_openapi(request: Request) -> JSONResponse:
-    """From this machine, or with any valid token."""
+def get_openapi(request: Request) -> JSONResponse:
+    """From this machine, or with any valid token. Made on first use, in a thread: answers do not wait for it."""
     return JSONResponse(request.app.openapi())

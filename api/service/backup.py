@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.durable_files import sync_file
+from ...ingest.durable_files import NEW_FILE_MODE, sync_file, write_file_atomically
 from ...ingest.errors import ConfigError, ModelError
 from ...ingest.identities import IDENTITY_KEY_FILE
 from ...ingest.log.log_copy import LogExtent, copy_log
 from ...ingest.pseudonyms import PRIVACY_KEY_FILE
 from ...models.model_directory import copy_model
+from ...models.model_directory import read_manifest as read_model_manifest
 from ...models.model_registry import RegisteredModel
 from ...scoring.records.commits import Position
 from ...scoring.store.sql_store import open_reading_store, sqlite_url
@@ -35,8 +36,7 @@ from .backup_manifest import (
     KIND,
     MODEL_FOLDER,
     BackupManifest,
-    describe_file,
-    list_files,
+    describe_files,
     write_manifest,
 )
 
@@ -53,6 +53,14 @@ class FinishedBackup(NamedTuple):
 
     manifest: BackupManifest
     digest: str
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether a file of a back-up is a secret key: its owner's alone, even where a group may read the rest."""
+    folder, _, within = name.partition("/")
+    if folder != DATA_FOLDER or within == LOCAL_JWKS_FILE:
+        return False
+    return within in KEY_FILES or within.startswith(f"{KEY_FOLDER}/")
 
 
 def require_embedded(settings: Settings) -> None:
@@ -79,6 +87,7 @@ def take_backup(settings: Settings, target: Path, now_s: Callable[[], float], *,
         Unavailable: locked, a full disk, or retention was faster.
     """
     require_embedded(settings)
+    target = target.resolve()  # of a link its folder: after a failure that is removed
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target}: is not empty: give a folder that is not there yet")
     try:
@@ -109,7 +118,7 @@ def _write_backup(settings: Settings, target: Path, now_s: Callable[[], float], 
         model_digest=installed.digest,
         keys=copied_keys,
         left_out=list(_left_out(settings, keys=keys)),
-        files={name: describe_file(path) for name, path in list_files(target)},
+        files=describe_files(target),
     )
     return FinishedBackup(manifest, write_manifest(target, manifest))
 
@@ -130,9 +139,8 @@ def _copy_log(settings: Settings, target: Path, position: Position) -> LogExtent
 
 
 def _copy_models(settings: Settings, target: Path) -> RegisteredModel:
-    """Copy every sound version of the registry, and the installed model; returns that one."""
+    """Copy every sound version of the registry, and the installed model; returns that one, as it was copied."""
     registry = open_model_registry(settings)
-    installed = registry.installed_model()
     copy_model(settings.model_dir, target / MODEL_FOLDER)
     for model in registry.versions():
         folder = registry.directory_of(model.version)
@@ -141,7 +149,7 @@ def _copy_models(settings: Settings, target: Path) -> RegisteredModel:
         except (OSError, ModelError):
             if folder.exists():  # else it was removed meanwhile: nothing judges by it
                 raise
-    return installed
+    return RegisteredModel(*read_model_manifest(target / MODEL_FOLDER))  # an operator may replace the original
 
 
 def _copy_keys(data_dir: Path, target: Path) -> Iterator[str]:
@@ -150,12 +158,8 @@ def _copy_keys(data_dir: Path, target: Path) -> Iterator[str]:
     for path in (*(data_dir / name for name in KEY_FILES), *(folder.iterdir() if folder.is_dir() else ())):
         if path.is_file() and not path.name.startswith("."):
             name = path.relative_to(data_dir)
-            copied = target / name
-            copied.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, copied)
-            copied.chmod(0o600)
-            with copied.open("rb+") as file:
-                sync_file(file)
+            mode = 0o600 if is_secret(f"{DATA_FOLDER}/{name.as_posix()}") else NEW_FILE_MODE
+            write_file_atomically(target / name, path.read_bytes(), mode=mode)
             yield name.as_posix()
 
 

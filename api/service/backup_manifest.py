@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from ...ingest.durable_files import write_file_atomically
-from ...ingest.errors import TrustwatchError
+from ...ingest.errors import ConfigError, TrustwatchError
 from ...models.model_directory import manifest_digest
 
 KIND: Final = "trustwatch-backup"
@@ -97,12 +97,25 @@ def describe_file(path: Path) -> BackupFile:
     return BackupFile(size, digest.hexdigest())
 
 
+def describe_files(folder: Path) -> dict[str, BackupFile]:
+    """Every file below a folder. Raises ConfigError for a name that `restore` would not take."""
+    described: dict[str, BackupFile] = {}
+    for name, path in list_files(folder):
+        if not _PATH.fullmatch(name):
+            raise ConfigError(
+                f"{name.partition('/')[2]!r} in data_dir: no file of a back-up may be called so (letters, digits, "
+                "`%._~-`, no dot first): rename it, or move it away"
+            )
+        described[name] = describe_file(path)
+    return described
+
+
 def write_manifest(folder: Path, manifest: BackupManifest) -> str:
     """Finish a back-up; returns the digest of its manifest."""
     content: dict[str, Any] = msgspec.to_builtins(manifest)
     content["digest"] = manifest_digest(content)
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    write_file_atomically(folder / MANIFEST_FILE, text.encode(), mode=0o600)
+    write_file_atomically(folder / MANIFEST_FILE, text.encode())
     return str(content["digest"])
 
 

@@ -2,7 +2,7 @@
 
 Everything is looked at before anything is put in its place: the manifest, every digest while files are copied beside
 their place, and then what the service will look at: database, identity key, position and log together. A restore that
-is killed leaves a folder that no service starts on: keys, without which a database is refused, are put in place last.
+is killed leaves `.restoring` behind, beside which nothing is opened and no key is made (`require_whole_data`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ...ingest.archive.archive_files import data_files
 from ...ingest.archive.archive_files import read_position as read_archive_position
-from ...ingest.durable_files import sync_directory, sync_file
+from ...ingest.durable_files import NEW_FILE_MODE, sync_directory, write_file_atomically
 from ...ingest.errors import ConfigError, CorruptLog, ModelError
 from ...ingest.identities import IDENTITY_KEY_FILE, open_identity_key
 from ...ingest.log.log_copy import log_extent
@@ -22,9 +24,9 @@ from ...ingest.log.log_segments import lock_log
 from ...models.model_directory import copy_model, is_model
 from ...models.model_directory import read_manifest as read_model_manifest
 from ...scoring.store.sql_store import open_store, sqlite_url
-from ..composition import identity_key_path
+from ..composition import RESTORING_FOLDER, identity_key_path
 from ..settings.root import Settings
-from .backup import DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER, ONLY_PARTITION, require_embedded
+from .backup import DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER, ONLY_PARTITION, is_secret, require_embedded
 from .backup_manifest import (
     DATA_FOLDER,
     MODEL_FOLDER,
@@ -35,7 +37,6 @@ from .backup_manifest import (
     read_manifest,
 )
 
-STAGING_FOLDER: Final = ".restoring"
 _FIRST: Final = (DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER)
 """Put in place in this order, and all else behind them."""
 
@@ -55,7 +56,7 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
             model is installed; the identity key is another one; or a newer program wrote the database.
         LogInUse: a service runs on `data_dir`.
         BadBackup: *source* is no back-up, or it is damaged. Nothing was restored.
-        OSError: the disk is full or refuses.
+        OSError: the disk is full or refuses. What was moved into place by then, nothing opens.
     """
     require_embedded(settings)
     manifest = read_manifest(source)
@@ -64,12 +65,15 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
     _check_installed_model(settings, manifest)
     with _staging_folder(settings.data_dir) as staging:
         for name, file in manifest.files.items():
-            _copy_checked(source / name, file, staging / name)
+            _copy_checked(source, name, file, staging)
         missing_key = _check_restored(settings, staging, manifest)
-        if not is_model(settings.model_dir):
-            copy_model(staging / MODEL_FOLDER, settings.model_dir)
-        _require_empty(settings.data_dir, besides=STAGING_FOLDER)
-        _put_in_place(staging / DATA_FOLDER, settings.data_dir)
+        if not settings.model_dir.resolve().is_relative_to(settings.data_dir.resolve()):
+            _install_model(staging / MODEL_FOLDER, settings.model_dir)
+        _require_empty(settings.data_dir, besides=RESTORING_FOLDER)
+    _put_in_place(staging / DATA_FOLDER, settings.data_dir)
+    _install_model(staging / MODEL_FOLDER, settings.model_dir)
+    shutil.rmtree(staging)
+    sync_directory(settings.data_dir)
     return RestoredBackup(manifest, missing_key)
 
 
@@ -85,19 +89,29 @@ def _require_empty(data_dir: Path, besides: str = "") -> None:
 
 
 def _check_archives(settings: Settings, manifest: BackupManifest) -> None:
-    """Refuse an archive that goes on behind the log: the offsets to come would pass for archived ones."""
-    folder = settings.archive.directory
-    archived = read_archive_position(folder) if folder is not None and folder.is_dir() else None
-    if archived is not None and archived > manifest.log_end_offset:
-        raise ConfigError(
-            f"archive.directory: {folder} has events up to offset {archived}, the back-up ends at "
-            f"{manifest.log_end_offset}: what comes next would not be archived. Move the archive away, "
-            "or name a new folder"
-        )
+    """Refuse archives that go on behind the log: the offsets to come would pass for archived ones."""
+    for what, folder, end in _archive_ends(settings):
+        if end > manifest.log_end_offset:
+            raise ConfigError(
+                f"archive.{what}: {folder} goes up to offset {end}, the log of the back-up to "
+                f"{manifest.log_end_offset}: what comes next would not be archived. Move the archive away, "
+                "or name a new folder"
+            )
+
+
+def _archive_ends(settings: Settings) -> Iterator[tuple[str, Path, int]]:
+    """Settings of the archives that are there, their folders, and the offsets behind what is in them."""
+    events, vectors = settings.archive.directory, settings.archive.vectors
+    if events is not None and events.is_dir():
+        yield "directory", events, read_archive_position(events) or 0
+    if vectors is not None:
+        yield "vectors", vectors, max((file.end for file in data_files(vectors, "vectors")), default=0)
 
 
 def _check_installed_model(settings: Settings, manifest: BackupManifest) -> None:
-    """Refuse another model: agents would be judged by it from the first event on."""
+    """Refuse another model, by which agents would be judged from the first event on, and a place that is no model's."""
+    if settings.model_dir.resolve() == settings.data_dir.resolve():
+        raise ConfigError(f"model_dir: {settings.model_dir} is data_dir as well: name another folder, or one below it")
     if not is_model(settings.model_dir):
         if settings.model_dir.exists() and any(settings.model_dir.iterdir()):
             raise ConfigError(f"model_dir: {settings.model_dir} holds files that are no model: name another folder")
@@ -112,25 +126,26 @@ def _check_installed_model(settings: Settings, manifest: BackupManifest) -> None
 
 @contextmanager
 def _staging_folder(data_dir: Path) -> Iterator[Path]:
-    """A folder on the disk of `data_dir`, removed at the end with what is still in it."""
-    staging = data_dir / STAGING_FOLDER
+    """A folder on the disk of `data_dir`, removed if a check fails. It has to stay until all files have left it."""
+    staging = data_dir / RESTORING_FOLDER
     staging.mkdir(parents=True)
+    sync_directory(data_dir)
     try:
         yield staging
-    finally:
+    except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
-def _copy_checked(path: Path, expected: BackupFile, target: Path) -> None:
+def _copy_checked(source: Path, name: str, expected: BackupFile, staging: Path) -> None:
     """Copy a file, and read the copy: what the disk gives back is what was backed up."""
+    path, target = source / name, staging / name
+    mode = 0o600 if is_secret(name) else NEW_FILE_MODE
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("rb") as original, target.open("xb") as copy:
-            shutil.copyfileobj(original, copy)
-            sync_file(copy)
+        with path.open("rb") as original:
+            write_file_atomically(target, partial(shutil.copyfileobj, original), mode=mode)
     except FileNotFoundError:
         raise BadBackup(f"{path}: is missing; the back-up is damaged: take another one") from None
-    target.chmod(0o600)
     found = describe_file(target)
     if found != expected:
         raise BadBackup(
@@ -173,6 +188,12 @@ def _key_file(settings: Settings, data: Path) -> Path | None:
             "first, mode 0600"
         )
     return named if named.is_file() else None
+
+
+def _install_model(model: Path, model_dir: Path) -> None:
+    """Copy the model to its place, unless it is there: by an operator, or below `data_dir` as a version."""
+    if not is_model(model_dir):
+        copy_model(model, model_dir)
 
 
 def _put_in_place(data: Path, data_dir: Path) -> None:

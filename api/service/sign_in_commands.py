@@ -10,6 +10,7 @@ import typer
 from ...ingest.errors import ConfigError
 from .. import clock
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
+from ..composition import require_whole_data
 from ..console.login_links import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
 from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
@@ -28,6 +29,7 @@ def token(
 ) -> None:
     """Print a token signed with the local development key (only accepted where the settings trust it)."""
     configured = load_process_settings(settings)
+    require_whole_data(configured.data_dir)
     if not any(issuer.issuer == LOCAL_ISSUER for issuer in configured.issuers):
         print_message(
             f"note: these settings do not trust {LOCAL_ISSUER}, so a service that runs with them will refuse the token"
@@ -45,6 +47,7 @@ def console_link(settings: SettingsFileOption = None, json: JsonOption = False) 
     configured = load_process_settings(settings)
     if not (configured.console.enabled and configured.console.development_login):
         raise fail(ConfigError("these settings allow no development login; see `console.development_login`"))
+    require_whole_data(configured.data_dir)
     code = issue_login_code(configured.data_dir, clock.now_s())
     link = f"{configured.listen.url()}/console/dev-login?code={code}"
     if json:

@@ -97,8 +97,8 @@ class ProofSettings(SettingsPart, frozen=True):
     max_remembered: Annotated[
         int,
         setting(
-            "proofs that a process remembers, so that none counts twice; beyond, those as old as the oldest are "
-            "refused",
+            "proofs that a process remembers, so that none counts twice there, at most a tenth of them of one holder "
+            "of tokens; beyond, those as old as the oldest, of that holder or of all, are refused",
             ge=1_000,
             le=10_000_000,
         ),

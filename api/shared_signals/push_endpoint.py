@@ -15,8 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...ingest.errors import Unavailable
 from ...scoring.delivery.shared_signals.set_push import SET_MEDIA_TYPE
+from .. import clock
 from ..events.intake_limits import Overloaded
 from ..http.auth.set_verification import MAX_SET_BYTES, SetErrorCode, SetRefused
+from ..http.line_limit import LineLimit
 from ..http.request_body import RequestBodyTooLong, read_request_body
 from .signal_receiver import KeysMissing, SignalReceiver, SignalTransmitter
 
@@ -47,6 +49,7 @@ class PushEndpoint:
 
     def __init__(self, receiver: SignalReceiver) -> None:
         self._receiver = receiver
+        self._refusals = LineLimit(clock.monotonic)
         self._transmitters = {
             f"{RECEIVE_PATH}{name}".encode(): transmitter for name, transmitter in receiver.transmitters.items()
         }
@@ -61,6 +64,8 @@ class PushEndpoint:
         try:
             answer = await self._answer(transmitter, scope, receive)
         except SetRefused as refused:
+            why = refused.description
+            self._refusals.write(_log.warning, "push_refused", transmitter=transmitter.name, err=refused.err, why=why)
             answer = _refusal(self._receiver.refuse(transmitter, refused))
         except Overloaded as error:
             answer = _later(429, error.retry_after_s)
@@ -76,7 +81,7 @@ class PushEndpoint:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, transmitter: SignalTransmitter, scope: Scope, receive: Receive) -> PushAnswer | None:
-        """The answer; None where the transmitter went away before its SET was whole. Raises SetRefused."""
+        """The answer; None where the transmitter went away before its SET was whole. Raises SetRefused, KeysMissing."""
         if scope["method"] != "POST":
             return PushAnswer(405, ((b"allow", b"POST"),))
         given = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"content-type")]
@@ -90,8 +95,10 @@ class PushEndpoint:
             raise SetRefused("invalid_request", f"a SET may have {MAX_SET_BYTES} bytes") from None
         if body is None:
             return None
-        (refused,) = await self._receiver.take(transmitter, [body])
-        return PushAnswer(202) if refused is None else _refusal(refused)
+        (answer,) = await self._receiver.take(transmitter, [body])
+        if isinstance(answer, KeysMissing):
+            raise answer
+        return PushAnswer(202) if answer is None else _refusal(answer)
 
 
 def _authenticate(transmitter: SignalTransmitter, given: list[bytes]) -> None:

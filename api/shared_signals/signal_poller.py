@@ -17,14 +17,16 @@ from ...ingest.errors import Fenced, TrustwatchError
 from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
 from ...scoring.store.database import Database, LeaderLock
 from ..http.auth.set_verification import SetRefused
-from .signal_receiver import KeysMissing, SignalReceiver, SignalTransmitter
+from .signal_receiver import SetAnswer, SignalReceiver, SignalTransmitter
 
 JOB: Final = "signal poller"
 MAX_POLLED: Final = 100
 """SETs that are asked for at a time."""
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 QUICK_S: Final = 1.0
-"""A poll that brings nothing within this time did not wait: the next one is asked after a pause."""
+"""A poll that brings nothing new within this time did not wait: the next one is asked after a pause."""
+LEAST_PAUSE_S: Final = 0.05
+"""Pause after every poll, whatever a transmitter answers."""
 LOOK_FOR_LEAD_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
@@ -38,7 +40,6 @@ class PollFailed(TrustwatchError):
 
 class _PollAnswer(msgspec.Struct):
     sets: dict[str, str] = {}
-    more_available: bool = msgspec.field(name="moreAvailable", default=False)
 
 
 _answer_decoder = msgspec.json.Decoder(_PollAnswer)
@@ -72,31 +73,38 @@ class TransmitterPoll:
         self._errors: dict[str, dict[str, str]] = {}
 
     async def poll(self, *, wait: bool = True) -> bool:
-        """Ask once, and take what comes; returns whether to ask again at once.
+        """Ask once, and take what comes.
 
         Args:
             wait: whether the transmitter may wait until there is something.
 
+        Returns:
+            Whether to ask again at once: something came that had not been settled before, or the transmitter waited. It
+            may say that there is more and give nothing, or give what was acknowledged again and again.
+
         Raises:
-            TrustwatchError, KeysMissing: it did not work out; nothing is lost, the transmitter gives it again.
+            TrustwatchError: it did not work out; nothing is lost, the transmitter gives it again.
         """
         begun = self._monotonic()
-        answer = await self._ask(wait=wait)
+        given = await self._ask(wait=wait)
+        has_waited = self._monotonic() - begun >= QUICK_S
+        before = {*self._acknowledged, *self._errors}
         self._acknowledged, self._errors = [], {}
-        tokens = dict(list(answer.sets.items())[:MAX_POLLED])
+        tokens = dict(list(given.items())[:MAX_POLLED])
         if tokens:
-            refusals = await self._receiver.take(self.transmitter, [token.encode() for token in tokens.values()])
-            for jti, refused in zip(tokens, refusals, strict=True):
-                self._answer_set(jti, refused)
-        return bool(tokens) or answer.more_available or self._monotonic() - begun >= QUICK_S
+            answers = await self._receiver.take(self.transmitter, [token.encode() for token in tokens.values()])
+            for jti, answer in zip(tokens, answers, strict=True):
+                self._answer_set(jti, answer)
+        return has_waited or not before.issuperset((*self._acknowledged, *self._errors))
 
-    def _answer_set(self, jti: str, refused: SetRefused | None) -> None:
-        if refused is None:
+    def _answer_set(self, jti: str, answer: SetAnswer) -> None:
+        """Have a SET acknowledged or refused by the next poll; one that can not be judged yet is given again."""
+        if answer is None:
             self._acknowledged.append(jti)
-        else:
-            self._errors[jti] = {"err": refused.err, "description": refused.description}
+        elif isinstance(answer, SetRefused):
+            self._errors[jti] = {"err": answer.err, "description": answer.description}
 
-    async def _ask(self, *, wait: bool) -> _PollAnswer:
+    async def _ask(self, *, wait: bool) -> dict[str, str]:
         body: dict[str, Any] = {"maxEvents": MAX_POLLED, "returnImmediately": not wait}
         headers = {"content-type": "application/json", "accept": "application/json"}
         if self._acknowledged:
@@ -113,7 +121,7 @@ class TransmitterPoll:
         except httpx2.HTTPError as error:
             raise PollFailed(type(error).__name__) from None
 
-    async def _post(self, body: bytes, headers: Mapping[str, str]) -> _PollAnswer:
+    async def _post(self, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
         url = self.transmitter.settings.poll_url or ""
         async with self._http.stream("POST", url, content=body, headers=headers) as response:
             if response.status_code != httpx2.codes.OK:
@@ -126,7 +134,7 @@ class TransmitterPoll:
                 if len(content) > MAX_ANSWER_BYTES:
                     raise PollFailed(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
         try:
-            return _answer_decoder.decode(content)
+            return _answer_decoder.decode(content).sets
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise PollFailed("the answer is none of RFC 8936") from None
 
@@ -189,14 +197,10 @@ class SignalPoller:
             await self._leads.wait()
             try:
                 again = await poll.poll()
-            except KeysMissing:
-                _log.warning("signals_wait", transmitter=name, error="its keys can not be fetched")
-                again = False
             except TrustwatchError as error:
                 _log.warning("signals_wait", transmitter=name, error=str(error))
                 again = False
             except Exception as error:  # a fault of ours must not end the polls; no text: it may hold a token
                 _log.error("poll_failed", transmitter=name, error=type(error).__name__)
                 again = False
-            if not again:
-                await asyncio.sleep(pause_s)
+            await asyncio.sleep(LEAST_PAUSE_S if again else pause_s)

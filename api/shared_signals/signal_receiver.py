@@ -27,7 +27,7 @@ from ...ingest.formats.received_signals import (
 from ...ingest.identities import IdentityHasher
 from ...ingest.printable_text import printable_line
 from ...ingest.timestamps import DAY_MS
-from ...scoring.store.received_signal_store import ReceivedSignalStore, TakenSignal, signal_digest
+from ...scoring.store.received_signal_store import ReceivedSignalStore, SignalStatement, signal_digest
 from ..events.intake import EventIntake
 from ..events.intake_limits import Overloaded
 from ..http.auth.callers import ANY_NAME, SourceBinding
@@ -46,7 +46,11 @@ _log = structlog.get_logger(__name__)
 
 
 class KeysMissing(Exception):
-    """The keys of a transmitter can not be had: nothing of it can be judged, now."""
+    """The key of a SET can not be had: it can not be judged, now."""
+
+
+SetAnswer = SetRefused | KeysMissing | None
+"""What becomes of a SET: why it is refused or can not be judged yet; None = it is taken."""
 
 
 class ReceivedSet(NamedTuple):
@@ -128,6 +132,7 @@ class SignalReceiver:
         self._executor = executor
         self._identities = identities
         self._clock = clock
+        self._monotonic = monotonic
         self._upkeep: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -142,33 +147,47 @@ class SignalReceiver:
             await asyncio.gather(self._upkeep, return_exceptions=True)
         await self.jwks.close()
 
-    async def take(self, transmitter: SignalTransmitter, tokens: Sequence[bytes]) -> list[SetRefused | None]:
-        """Judge SETs, and make what is believed of them durable; one answer each: why it is refused, None = it is not.
+    async def take(self, transmitter: SignalTransmitter, tokens: Sequence[bytes]) -> list[SetAnswer]:
+        """Judge SETs, and make what is believed of them durable; one answer each.
 
         A SET that was taken before is answered as if it were new.
 
         Raises:
-            KeysMissing: the keys of the transmitter can not be had.
             Unavailable: log or store do not take anything now; nothing may be acknowledged.
         """
         if transmitter.remembered >= transmitter.settings.max_remembered:
             raise Overloaded("signals", f"more than {transmitter.settings.max_remembered} SETs", FULL_RETRY_S)
-        claims = [await self._verify(transmitter, token) for token in tokens]
-        answers = [one if isinstance(one, SetRefused) else None for one in claims]
-        received = await self._judge(transmitter, [one for one in claims if not isinstance(one, SetRefused)])
+        since = self._monotonic()
+        verified = [await self._verify(transmitter, token, since) for token in tokens]
+        received = await self._judge(transmitter, [one for one in verified if isinstance(one, dict)])
         await self._write(transmitter, received)
-        for refused in filter(None, answers):
-            self._count(transmitter, refused.err)
+        answers = [None if isinstance(one, dict) else one for one in verified]
+        for answer in answers:
+            if isinstance(answer, SetRefused):
+                self._count(transmitter, answer.err)
+        if any(isinstance(answer, KeysMissing) for answer in answers):
+            _log.warning("signals_wait", transmitter=transmitter.name, error="its keys can not be fetched")
         return answers
 
-    async def _verify(self, transmitter: SignalTransmitter, token: bytes) -> dict[str, Any] | SetRefused:
+    async def _verify(
+        self, transmitter: SignalTransmitter, token: bytes, since: float
+    ) -> dict[str, Any] | SetRefused | KeysMissing:
         try:
-            return await self._verified(transmitter, token)
+            return await self._verified(transmitter, token, since)
+        except KeysMissing as missing:
+            return missing
         except SetRefused as refused:
             _log.warning("set_refused", transmitter=transmitter.name, err=refused.err, why=refused.description)
             return refused
 
-    async def _verified(self, transmitter: SignalTransmitter, token: bytes) -> dict[str, Any]:
+    async def _verified(self, transmitter: SignalTransmitter, token: bytes, since: float) -> dict[str, Any]:
+        """Claims of a SET. Its key is unknown for good only by keys that were fetched *since* it came: a new key may be
+        published a moment before it is used.
+
+        Raises:
+            SetRefused: it is wrong.
+            KeysMissing: keys can not be fetched.
+        """
         if len(token) > MAX_SET_BYTES:
             raise SetRefused("invalid_request", f"a SET may have {MAX_SET_BYTES} bytes")
         try:
@@ -178,10 +197,14 @@ class SignalReceiver:
         try:
             return self._verify_now(transmitter, text)
         except (SetKeyUnknown, KeysMissing):
-            fetch = self.jwks.refresh_soon(transmitter.issuer.issuer)
-            if fetch is None:
+            issuer = transmitter.issuer.issuer
+            if self.jwks.is_fetched_since(issuer, since):
                 raise
-            await asyncio.wait([fetch], timeout=self._rules.fetch_timeout_s)
+            fetch = self.jwks.refresh_soon(issuer)
+            if fetch is not None:
+                await asyncio.wait([fetch], timeout=self._rules.fetch_timeout_s)
+            if not self.jwks.is_fetched_since(issuer, since):
+                raise KeysMissing(transmitter.name) from None
         return self._verify_now(transmitter, text)
 
     def _verify_now(self, transmitter: SignalTransmitter, text: str) -> dict[str, Any]:
@@ -229,7 +252,7 @@ class SignalReceiver:
         now = self._clock()
         stale = claims["iat"] < now - transmitter.settings.max_age_s
         treatment: Treatment = "note" if stale else believed or rule.treatment
-        event = build_signal_event(claims, rule, subject, treatment, transmitter.source, now)
+        event = build_signal_event(claims, rule, subject, treatment, transmitter.source, now, stale=stale)
         try:
             encoded = msgspec.json.encode(event)
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can name and no event can hold
@@ -242,19 +265,21 @@ class SignalReceiver:
         return f"{key:016x}{check:016x}"
 
     async def _as_said_once(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> list[ReceivedSet]:
-        """The same, but evidence counts once a day: who says the same again and again has said it."""
-        statements = {one.statement for one in received if one.statement}
+        """The same, but evidence counts once a day: who says the same again and again has said it.
+
+        It is claimed before it is written, so that of two that come at the same time one counts.
+        """
+        statements = [SignalStatement(one.digest, one.statement) for one in received if one.statement]
         if not statements:
             return list(received)
-        since_ms = int(self._clock() * 1000) - DAY_MS
-        said = await self._executor(self._store.find_said, transmitter.name, statements, since_ms)
-        judged = []
-        for one in received:
-            if one.statement in said:
-                one = self._judge_one(transmitter, one.digest, one.claims, "note")._replace(outcome="repeated")
-            said |= {one.statement} - {""}
-            judged.append(one)
-        return judged
+        now_ms = int(self._clock() * 1000)
+        counting = await self._executor.write(self._store.claim, transmitter.name, statements, now_ms)
+        return [
+            self._judge_one(transmitter, one.digest, one.claims, "note")._replace(outcome="repeated")
+            if one.statement and one.digest not in counting
+            else one
+            for one in received
+        ]
 
     async def _write(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> None:
         """Make events durable, then remember the SETs, and only then count them."""
@@ -266,9 +291,9 @@ class SignalReceiver:
             for rejection in receipt.rejections:  # a fault of ours: what it may not say was left out before
                 _log.error("signal_rejected", transmitter=transmitter.name, path=rejection.path, why=rejection.reason)
                 rejected.add(with_events[rejection.index].digest)
-        taken = [TakenSignal(one.digest, one.statement) for one in received]
-        await self._executor.write(self._store.add, transmitter.name, taken, int(self._clock() * 1000))
-        transmitter.remembered += len(taken)
+        digests = [one.digest for one in received]
+        await self._executor.write(self._store.add, transmitter.name, digests, int(self._clock() * 1000))
+        transmitter.remembered += len(digests)
         for one in received:
             self._count(transmitter, "rejected" if one.digest in rejected else one.outcome)
 
@@ -297,8 +322,9 @@ class SignalReceiver:
     async def look_after_memory(self) -> None:
         """Remove identifiers of SETs that would count for nothing any more, and count the others."""
         longest_s = max((one.settings.max_age_s for one in self.transmitters.values()), default=0.0)
-        before_ms = int((self._clock() - longest_s - self._rules.leeway_s) * 1000)
-        await self._executor.write(self._store.forget, before_ms)
+        now_s = self._clock()
+        before_ms = int((now_s - longest_s - self._rules.leeway_s) * 1000)
+        await self._executor.write(self._store.forget, before_ms, int(now_s * 1000) - DAY_MS)
         counts = await self._executor(self._store.count_taken)
         for name, transmitter in self.transmitters.items():
             transmitter.remembered = counts.get(name, 0)

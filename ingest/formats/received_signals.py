@@ -23,6 +23,14 @@ STREAM_EVENTS: Final = (SSF + "verification", SSF + "stream-updated")
 """Events about the stream itself: they are about no agent."""
 
 
+_REVOCATIONS: Final = (
+    CAEP + "session-revoked",
+    RISC + "sessions-revoked",
+    WISE + "credential-revoked",
+    WISE + "credential-compromise",
+)
+
+
 class SignalRule(NamedTuple):
     """One row: what an event of a type is believed to be, where its members say *when*.
 
@@ -40,6 +48,11 @@ class SignalRule(NamedTuple):
     def action(self) -> str:
         """`action` of the audit event: the name of the type, without its base."""
         return self.event_type.rpartition("/")[2]
+
+    @property
+    def revokes(self) -> bool:
+        """Whether a token that its event names may not be used any more: a note moves nothing."""
+        return self.event_type in _REVOCATIONS and self.treatment != "note"
 
     def fits(self, members: Mapping[str, Any]) -> bool:
         """True if an event with these members is one of this row."""
@@ -215,28 +228,38 @@ def build_signal_event(
     treatment: Treatment,
     source: str,
     now_s: float,
+    *,
+    stale: bool = False,
 ) -> dict[str, Any]:
-    """The audit event of a SET.
+    """The audit event of a SET. It names a token only where that is revoked: the engine takes each that it names so.
+
+    Its time is now. When the SET was made and when it happened is told beside: risk decays, and levels fall due, from
+    the time of an event, so that a compromise that is heard of late would restrict nobody.
 
     Args:
         claims: verified, with one event, of the type of *rule*.
         treatment: as which it is believed; that of the rule, or a lesser one.
         source: of the event; with `jti` it makes the event one of its kind.
-        now_s: seconds since 1970: no event is later.
+        now_s: seconds since 1970.
+        stale: whether it is too old to count, so that it revokes nothing either.
     """
     members = claims["events"][rule.event_type]
-    at_s = min(_event_time_s(claims, members), now_s)
     event: dict[str, Any] = {
         "id": claims["jti"],
         "source": source,
-        "time": format_rfc3339(int(at_s * 1000)),
+        "time": format_rfc3339(int(now_s * 1000)),
         "type": f"signal.{treatment}",
         "agent": {"id": subject.agent_id, **({"issuer": subject.issuer} if subject.issuer else {})},
         "action": rule.action,
         "outcome": "success",
-        "attributes": {"event_type": rule.event_type, "issuer": claims["iss"], **_kept_members(members)},
+        "attributes": {
+            "event_type": rule.event_type,
+            "issuer": claims["iss"],
+            **_kept_members(members),
+            **_times(claims, members, now_s),
+        },
     }
-    token_id = subject.token_id or _revoked_token(rule, members)
+    token_id = _revoked_token(rule, subject, members) if rule.revokes and not stale else ""
     optional = {
         "tenant": subject.tenant,
         "session": subject.session,
@@ -247,19 +270,20 @@ def build_signal_event(
     return event | {name: value for name, value in optional.items() if value}
 
 
-def _revoked_token(rule: SignalRule, members: Mapping[str, Any]) -> str:
-    """Id of the token that a WISE event says is revoked: identifiers there say what they are (`jti:…`)."""
-    named = _text(members.get("credential_id"))
-    revokes = rule.event_type in (WISE + "credential-revoked", WISE + "credential-compromise")
-    return named.removeprefix(_JTI_PREFIX) if revokes and named.startswith(_JTI_PREFIX) else ""
+def _revoked_token(rule: SignalRule, subject: SignalSubject, members: Mapping[str, Any]) -> str:
+    """Id of the token, as the subject or a WISE event says: identifiers there say what they are (`jti:…`)."""
+    named = _text(members.get("credential_id")) if rule.event_type.startswith(WISE) else ""
+    return subject.token_id or (named.removeprefix(_JTI_PREFIX) if named.startswith(_JTI_PREFIX) else "")
 
 
-def _event_time_s(claims: Mapping[str, Any], members: Mapping[str, Any]) -> float:
-    """When it happened, seconds since 1970: as the event says, else its `toe`, else when the SET was made."""
-    for said in (members.get("event_timestamp"), claims.get("toe")):
-        if isinstance(said, int | float) and not isinstance(said, bool) and _EARLIEST_S < said < _LATEST_S:
-            return float(said)
-    return float(claims["iat"])
+def _times(claims: Mapping[str, Any], members: Mapping[str, Any], now_s: float) -> dict[str, str]:
+    """When the SET was made, and when it happened as its event says, else its `toe`; neither later than now."""
+    said = [("happened_at", members.get("event_timestamp")), ("happened_at", claims.get("toe"))]
+    told: dict[str, str] = {}
+    for name, at_s in (("told_at", claims["iat"]), *said):
+        if isinstance(at_s, int | float) and not isinstance(at_s, bool) and _EARLIEST_S < at_s < _LATEST_S:
+            told.setdefault(name, format_rfc3339(int(min(at_s, now_s) * 1000)))
+    return told
 
 
 def _kept_members(members: Mapping[str, Any]) -> dict[str, str]:

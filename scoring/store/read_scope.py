@@ -35,6 +35,7 @@ from .sql_schema import (
     OUTBOX,
     POSITIONS,
     RECEIVED_SIGNALS,
+    SIGNAL_STATEMENTS,
     STREAM_SUBJECTS,
     TARGET_STOPS,
 )
@@ -78,6 +79,7 @@ OF_DEPLOYMENT: Final = frozenset(
         MODEL_VERSIONS,
         POSITIONS,
         RECEIVED_SIGNALS,
+        SIGNAL_STATEMENTS,
         TARGET_STOPS,
     }
 )

@@ -11,27 +11,29 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, func, select
 
+from ...ingest.timestamps import DAY_MS
 from .database import Database
-from .dialects.statements import insert_or_skip
-from .sql_schema import RECEIVED_SIGNALS
+from .dialects.statements import insert_or_skip, insert_or_succeed
+from .sql_schema import RECEIVED_SIGNALS, SIGNAL_STATEMENTS
 
 _INSERT = insert_or_skip(RECEIVED_SIGNALS, "transmitter", "digest")
+_CLAIM = insert_or_succeed(SIGNAL_STATEMENTS, ("transmitter", "statement"), "said_ms", DAY_MS)
 
 
-class TakenSignal(NamedTuple):
-    """A SET that was taken.
+class SignalStatement(NamedTuple):
+    """What a SET says of whom, as evidence.
 
     Attributes:
-        digest: of its `jti`, see `signal_digest`.
-        statement: digest of what it said of whom, where that was believed as evidence; "" = it was not.
+        digest: of the SET's `jti`, see `signal_digest`.
+        statement: digest of what it says of whom.
     """
 
     digest: str
-    statement: str = ""
+    statement: str
 
 
 def signal_digest(*parts: str) -> str:
-    """Digest of texts, for the columns of the table."""
+    """Digest of texts, for the columns of the tables."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -47,27 +49,37 @@ class ReceivedSignalStore:
         with self._database.read() as connection:
             return set(connection.scalars(select(RECEIVED_SIGNALS.c.digest).where(*taken)))
 
-    def find_said(self, transmitter: str, statements: Collection[str], since_ms: int) -> set[str]:
-        """Those of *statements* that *transmitter* made, and that were believed, at *since_ms* or later."""
-        said = (
-            RECEIVED_SIGNALS.c.transmitter == transmitter,
-            RECEIVED_SIGNALS.c.statement.in_(sorted(statements)),
-            RECEIVED_SIGNALS.c.received_ms >= since_ms,
-        )
-        with self._database.read() as connection:
-            return set(connection.scalars(select(RECEIVED_SIGNALS.c.statement).where(*said)))
+    def claim(self, transmitter: str, statements: Sequence[SignalStatement], at_ms: int) -> set[str]:
+        """Digests of the SETs that count as evidence: of those that say the same within a day, the first alone.
 
-    def add(self, transmitter: str, taken: Sequence[TakenSignal], at_ms: int) -> None:
+        Whoever claims at the same time, here or in another process, one SET gets each statement; one that is claimed
+        for again, after a crash, keeps it.
+        """
+        # In one order, so that no two processes wait for each other; of equal ones the first to come stays first.
+        asked = sorted(statements, key=lambda one: one.statement)
+        rows = [{"transmitter": transmitter, "said_ms": at_ms, **one._asdict()} for one in asked]
+        said = SIGNAL_STATEMENTS.c.statement.in_({one.statement for one in asked})
+        digests = select(SIGNAL_STATEMENTS.c.digest).where(SIGNAL_STATEMENTS.c.transmitter == transmitter, said)
+        with self._database.write() as connection:
+            connection.execute(_CLAIM.for_connection(connection), rows)
+            return {one.digest for one in asked} & set(connection.scalars(digests))
+
+    def add(self, transmitter: str, digests: Collection[str], at_ms: int) -> None:
         """Write that SETs were taken; those that another process took meanwhile stay as they are."""
-        rows = [{"transmitter": transmitter, "received_ms": at_ms, **signal._asdict()} for signal in taken]
+        rows = [{"transmitter": transmitter, "digest": digest, "received_ms": at_ms} for digest in digests]
         if rows:
             with self._database.write() as connection:
                 connection.execute(_INSERT.for_connection(connection), rows)
 
-    def forget(self, before_ms: int) -> int:
-        """Remove what was taken before *before_ms*; returns how many rows that were."""
+    def forget(self, before_ms: int, said_before_ms: int) -> int:
+        """Remove what was taken before *before_ms*, and what was said before *said_before_ms*.
+
+        Returns:
+            How many SETs were removed.
+        """
+        old = delete(RECEIVED_SIGNALS).where(RECEIVED_SIGNALS.c.received_ms < before_ms)
         with self._database.write() as connection:
-            old = delete(RECEIVED_SIGNALS).where(RECEIVED_SIGNALS.c.received_ms < before_ms)
+            connection.execute(delete(SIGNAL_STATEMENTS).where(SIGNAL_STATEMENTS.c.said_ms < said_before_ms))
             return connection.execute(old).rowcount
 
     def count_taken(self) -> Mapping[str, int]:

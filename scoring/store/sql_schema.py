@@ -619,8 +619,17 @@ RECEIVED_SIGNALS = Table(
     # Digest of the SET's `jti`.
     Column("digest", TEXT, primary_key=True),
     integer_column("received_ms"),
-    # Digest of what it said of whom, where that was believed as evidence; "" = it was not.
-    text_column("statement"),
     Index("ix_received_signals_time", "received_ms"),
-    Index("ix_received_signals_statement", "transmitter", "statement", "received_ms"),
+)
+
+SIGNAL_STATEMENTS = Table(
+    "signal_statements",
+    METADATA,
+    Column("transmitter", TEXT, primary_key=True),
+    # Digest of what was said of whom, as evidence.
+    Column("statement", TEXT, primary_key=True),
+    # Of the SET that counts as that evidence, as in `received_signals`.
+    text_column("digest"),
+    integer_column("said_ms"),
+    Index("ix_signal_statements_time", "said_ms"),
 )

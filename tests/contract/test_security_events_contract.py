@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
+from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.security_events import (
     POLL_METHOD,
@@ -14,7 +17,7 @@ from trustwatch.scoring.records.security_events import (
     SecurityEvent,
     StreamSubject,
 )
-from trustwatch.scoring.store.received_signal_store import TakenSignal, signal_digest
+from trustwatch.scoring.store.received_signal_store import SignalStatement, signal_digest
 from trustwatch.scoring.store.security_event_store import StreamFigures
 from trustwatch.scoring.store.sql_store import SqlStore
 
@@ -180,22 +183,49 @@ def test_one_process_transmits(store: SqlStore) -> None:
 
 
 def test_received_signals_are_remembered(store: SqlStore) -> None:
-    """By transmitter; what is written twice stays as it was; what is old is forgotten, statements with it."""
+    """By transmitter; what is written twice stays as it was; what is old is forgotten."""
     taken, now = store.received_signals, NOW
-    evidence = TakenSignal(signal_digest("j1"), signal_digest("bot", "session-revoked"))
-    taken.add("idp", [evidence, TakenSignal(signal_digest("j2"))], now)
-    taken.add("idp", [TakenSignal(evidence.digest), TakenSignal(signal_digest("j3"))], now + 10)
-    taken.add("other", [TakenSignal(signal_digest("j1"))], now + 10)
+    first, second, third, fourth = (signal_digest(jti) for jti in ("j1", "j2", "j3", "j4"))
+    taken.add("idp", [first, second], now)
+    taken.add("idp", [first, third], now + 10)
+    taken.add("other", [first], now + 10)
     taken.add("idp", [], now)
 
-    asked = [signal_digest(jti) for jti in ("j1", "j3", "j4")]
-    assert taken.find_taken("idp", asked) == set(asked[:2])
+    asked = [first, third, fourth]
+    assert taken.find_taken("idp", asked) == {first, third}
     assert taken.find_taken("nobody", asked) == taken.find_taken("idp", []) == set()
-    assert taken.find_said("idp", [evidence.statement, "x"], now) == {evidence.statement}
-    assert taken.find_said("idp", [evidence.statement], now + 1) == set()
-    assert taken.find_said("other", [evidence.statement], now) == set()
     assert taken.count_taken() == {"idp": 3, "other": 1}
 
-    assert taken.forget(now + 10) == 2
-    assert taken.find_taken("idp", asked) == {asked[1]}
+    assert taken.forget(now + 10, now) == 2
+    assert taken.find_taken("idp", asked) == {third}
     assert taken.count_taken() == {"idp": 1, "other": 1}
+
+
+def test_what_is_said_again_within_a_day_does_not_count(store: SqlStore) -> None:
+    """The first of those that say it, also when it is claimed for again; a day later another one; by transmitter."""
+    claim = store.received_signals.claim
+    assert claim("idp", [SignalStatement("j2", "s"), SignalStatement("j1", "s"), SignalStatement("j3", "r")], NOW) == {
+        "j2",
+        "j3",
+    }
+    assert claim("idp", [SignalStatement("j2", "s"), SignalStatement("j4", "r")], NOW + DAY_MS - 1) == {"j2"}
+    assert claim("other", [SignalStatement("j1", "s")], NOW) == {"j1"}
+    assert claim("idp", [SignalStatement("j5", "s")], NOW + DAY_MS) == {"j5"}
+    assert claim("idp", [SignalStatement("j2", "s")], NOW + DAY_MS) == set()
+    store.received_signals.forget(NOW, NOW + 1)
+    assert claim("idp", [SignalStatement("j6", "r"), SignalStatement("j7", "s")], NOW + DAY_MS) == {"j6"}
+
+
+def test_of_those_that_say_it_at_the_same_time_one_counts(store: SqlStore) -> None:
+    """Whatever processes they come to, and in whatever order they say several things."""
+    said = [f"s{number}" for number in range(10)]
+    barrier = threading.Barrier(4)
+
+    def push(number: int) -> set[str]:
+        order = said if number % 2 else said[::-1]
+        barrier.wait(10.0)
+        return store.received_signals.claim("idp", [SignalStatement(f"{number}-{one}", one) for one in order], NOW)
+
+    with ThreadPoolExecutor(4) as pool:
+        counting = [digest for digests in pool.map(push, range(4)) for digest in digests]
+    assert sorted(digest.partition("-")[2] for digest in counting) == sorted(said)

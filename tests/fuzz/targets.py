@@ -34,13 +34,13 @@ from trustwatch.api.events.event_bodies import (
 )
 from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
 from trustwatch.api.http.auth.bearer_tokens import presented_token
+from trustwatch.api.http.auth.client_certificates import certificate_thumbprint
 from trustwatch.api.http.auth.proof_of_possession import (
     ProofRefused,
     ProofVerifier,
     Report,
     ShownProof,
     TokenBinding,
-    certificate_thumbprint,
 )
 from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused, verify_security_event
 from trustwatch.api.http.auth.token_verification import (
@@ -388,7 +388,7 @@ def dpop_proof(data: bytes) -> None:
     for form in (data, b".".join([*parts, signature])):
         shown = ShownProof(True, (form,), "GET", "https://api.example/")
         try:
-            verifier.check(TokenBinding("x"), b"t", shown)
+            verifier.check(TokenBinding("x"), b"t", shown, ("as", "bot"))
         except ProofRefused as refused:
             assert refused.report in get_args(Report)
         else:

@@ -179,10 +179,10 @@ class GatewayServer:
             return
         proofs = self._dependencies.proofs
         certificate = proofs.certificate_of(scope["headers"], (scope.get("client") or ("",))[0])
+        agent = holder.access_request
         try:
-            proofs.check(checked, token, shown._replace(certificate=certificate))
+            proofs.check(checked, token, shown._replace(certificate=certificate), (agent.issuer, agent.agent_id))
         except ProofRefused as refused:
-            agent = holder.access_request
             self._dependencies.proof_reports.report(way, agent.tenant, agent.issuer, agent.agent_id, refused)
             raise
 

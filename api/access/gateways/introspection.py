@@ -171,10 +171,10 @@ class IntrospectionEndpoint:
 
     def _is_proven(self, holder: TokenHolder, token: bytes, shown: ShownProof) -> bool:
         """True if the proof that a gateway hands on is the one that the token is bound to."""
+        agent = holder.access_request
         try:
-            self._proofs.check(TokenBinding(holder.bound_to.jkt), token, shown)
+            self._proofs.check(TokenBinding(holder.bound_to.jkt), token, shown, (agent.issuer, agent.agent_id))
         except ProofRefused as refused:
-            agent = holder.access_request
             self._proof_reports.report(INTROSPECTION_ROUTE, agent.tenant, agent.issuer, agent.agent_id, refused)
             return False
         return True

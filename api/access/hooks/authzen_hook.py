@@ -199,7 +199,6 @@ def _parsed_request_of(
 EVALUATION_PATH, EVALUATIONS_PATH = "/access/v1/evaluation", "/access/v1/evaluations"
 METADATA_PATH = "/.well-known/authzen-configuration"
 ISSUANCE_CAPABILITY = "urn:ietf:params:authzen:token-issuance"
-AUTHZEN_REQUEST_ID = b"x-request-id"
 
 IdentifyHookCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
 
@@ -222,7 +221,7 @@ class AuthZenEndpoint:
         self._calls = calls
         self._is_batch = several
 
-    async def admit(self, request: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
+    async def admit(self, _: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
         """Return the function that answers the request once its body is read, or a refusal that needs no body."""
         try:
             caller = await self._identify(scope)
@@ -231,7 +230,7 @@ class AuthZenEndpoint:
         except TrustwatchError as error:
             problem = problem_of(error)
             headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
-            return _with_request_id(request, _text_response(problem.status, problem.detail, *headers))
+            return _text_response(problem.status, problem.detail, *headers)
         return partial(self.answer, tenant, issuer)
 
     def answer(self, tenant: str, issuer: str, request: HookRequest) -> HookResponse:
@@ -239,7 +238,7 @@ class AuthZenEndpoint:
         try:
             batch = read_evaluations(decode_json_object(request.body), several=self._is_batch)
         except (UnreadableHookRequest, ClientInducedFailure) as error:
-            return _with_request_id(request, _text_response(400, str(error)))
+            return _text_response(400, str(error))
         questions = group_by_requester(batch.items, tenant, issuer)
         decided = {requester: self._decider.decide(parsed, _unconstrained) for requester, parsed in questions.items()}
         try:
@@ -255,11 +254,11 @@ class AuthZenEndpoint:
             self._decider.record(
                 parsed, decided[requester], None if parsed.own_event_type else verdict.max_token_lifetime_s
             )
-        return _with_request_id(request, json_hook_response(200, content))
+        return json_hook_response(200, content)
 
-    def too_large(self, request: HookRequest, most: int) -> HookResponse:
+    def too_large(self, most: int) -> HookResponse:
         """The answer to a body of more than *most* bytes."""
-        return _with_request_id(request, _text_response(413, f"the body may have {most} bytes"))
+        return _text_response(413, f"the body may have {most} bytes")
 
     def _tenant_and_issuer(self, caller: AuthenticatedCaller) -> tuple[str, str]:
         """Tenant and issuer of the agents that a caller asks about. Raises TenantNotAllowed, SourceNotAllowed."""
@@ -342,9 +341,9 @@ class AuthZenMetadataEndpoint:
             },
         )
 
-    async def admit(self, request: HookRequest, _: Scope) -> HookResponse:
+    async def admit(self, _request: HookRequest, _scope: Scope) -> HookResponse:
         """The document."""
-        return _with_request_id(request, self._document)
+        return self._document
 
 
 def _unconstrained(_: ParsedHookRequest, verdict: Verdict) -> Verdict:
@@ -378,9 +377,3 @@ def _denial_reason(item: EvaluationItem, verdict: Verdict) -> str:
 
 def _text_response(status: int, text: str, *headers: tuple[bytes, bytes]) -> HookResponse:
     return HookResponse(status, text.encode(), ((b"content-type", b"text/plain; charset=utf-8"), *headers))
-
-
-def _with_request_id(request: HookRequest, answer: HookResponse) -> HookResponse:
-    """The answer with the id of its request, where that has one."""
-    given = request.header(AUTHZEN_REQUEST_ID)
-    return answer if given is None else answer._replace(headers=(*answer.headers, (AUTHZEN_REQUEST_ID, given)))

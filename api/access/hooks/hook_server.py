@@ -167,7 +167,7 @@ class HookEndpoint:
     def _undecided_response(self, *, opened: bool) -> HookResponse:
         return self.adapter.unchanged_response if opened else self.adapter.denial_response(UNDECIDED)
 
-    def too_large(self, _: HookRequest, most: int) -> HookResponse:
+    def too_large(self, most: int) -> HookResponse:
         """The answer to a body of more than *most* bytes, which is not read."""
         if self._authentication.needs_body:
             return self._unauthenticated_response()
@@ -235,7 +235,7 @@ class HookRoute(NamedTuple):
     route: str
     method: str
     admit: HookAdmission
-    too_large: Callable[[HookRequest, int], HookResponse]
+    too_large: Callable[[int], HookResponse]
 
 
 class HookServer:
@@ -282,7 +282,7 @@ class HookServer:
         try:
             body = await read_request_body(receive, MAX_HOOK_BODY_BYTES)
         except RequestBodyTooLong:
-            return route.too_large(request, MAX_HOOK_BODY_BYTES)
+            return route.too_large(MAX_HOOK_BODY_BYTES)
         return None if body is None else admitted(request._replace(body=body))
 
     def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:

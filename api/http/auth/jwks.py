@@ -99,6 +99,11 @@ class JwksCache:
     def _age_s(self, issuer_keys: _IssuerKeys) -> float:
         return math.inf if issuer_keys.fetched is None else self._monotonic() - issuer_keys.fetched
 
+    def is_fetched_since(self, issuer: str, since: float) -> bool:
+        """True if a fetch of the keys of *issuer* went well at *since* or later, on the monotonic clock."""
+        fetched = self._issuers[issuer].fetched
+        return fetched is not None and fetched >= since
+
     def usable_until(self, issuer: str) -> float:
         """Time until which the stored keys of *issuer* are trusted, unless they are fetched again."""
         return self._clock() + self._rules.keys_max_age_s - self._age_s(self._issuers[issuer])

@@ -6,23 +6,22 @@ token: that says something of its agent, and is reported (`ProofRefused.report`)
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
+import math
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 import jwt
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from ...settings.access_settings import ProofSettings
+from .client_certificates import base64url, certificate_thumbprint
+from .proof_window import ProofWindow
 from .token_verification import InvalidToken, usable_keys
 
 DPOP_TYPE: Final = "dpop+jwt"
@@ -30,7 +29,10 @@ DPOP_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA")
 MAX_PROOF_BYTES: Final = 8 * 1024
 MAX_JTI_LENGTH: Final = 1024
 MAX_THUMBPRINT_LENGTH: Final = 256
-MAX_CERTIFICATE_BYTES: Final = 32 * 1024
+MAX_RSA_BITS: Final = 4096
+_MODULUS_LENGTH: Final = math.ceil(MAX_RSA_BITS / 6)
+_EXPONENT_LENGTH: Final = math.ceil(32 / 6)
+"""Both in characters of base64url; numbers have no zero bytes before them (RFC 7518, section 6.3.1)."""
 FUTURE_S: Final = 5.0
 """Lead of a client's clock that is forgiven, s."""
 
@@ -121,52 +123,6 @@ class ShownProof(NamedTuple):
     certificate: str = ""
 
 
-class ProofWindow:
-    """Identifiers of proofs that were shown lately, so that none is taken twice.
-
-    Bounded: where there are too many, the oldest are forgotten, and proofs as old as those are refused from then on. So
-    no proof is ever taken twice; under that load clients have less time to show theirs.
-
-    Args:
-        max_age_s: for how long a proof may be shown.
-        most: identifiers that are remembered.
-    """
-
-    def __init__(self, max_age_s: float, most: int) -> None:
-        self._max_age_s = max_age_s
-        self._most = most
-        self._by_second: dict[int, set[bytes]] = {}
-        self._count = 0
-        self.floor = -1
-        """Second of `iat` up to which every proof is refused."""
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, digest: bytes, iat: float, now: float) -> bool:
-        """Remember a proof; False = it was shown before, or is as old as some that were forgotten."""
-        second = int(iat)
-        if second <= self.floor:
-            return False
-        self._forget(int(now - self._max_age_s) - 1)
-        shown = self._by_second.setdefault(second, set())
-        if digest in shown:
-            return False
-        shown.add(digest)
-        self._count += 1
-        while self._count > self._most and len(self._by_second) > 1:
-            self.floor = max(self.floor, min(self._by_second))
-            self._drop(self.floor)
-        return True
-
-    def _forget(self, before: int) -> None:
-        for second in [second for second in self._by_second if second < before]:
-            self._drop(second)
-
-    def _drop(self, second: int) -> None:
-        self._count -= len(self._by_second.pop(second))
-
-
 class NonceIssuer:
     """Nonces that any process with the same key takes, and that are stored nowhere.
 
@@ -196,7 +152,7 @@ class NonceIssuer:
     def _nonce(self, period: int) -> str:
         packed = self._TIME.pack(period)
         mac = hmac.new(self._key, b"dpop-nonce" + packed, hashlib.sha256).digest()[: self._MAC_BYTES]
-        return _base64url(packed + mac)
+        return base64url(packed + mac)
 
 
 class ProofVerifier:
@@ -212,17 +168,23 @@ class ProofVerifier:
         self._settings = settings
         self._clock = clock
         self._nonces = NonceIssuer(nonce_key, settings.nonce_s) if settings.nonce else None
-        self.window = ProofWindow(settings.max_age_s, settings.max_remembered)
+        self.window = ProofWindow(settings.max_age_s, settings.max_remembered, clock())
         self._certificate_header = (settings.certificate_header or "").lower().encode()
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
 
-    def check(self, binding: TokenBinding, token: bytes, shown: ShownProof) -> None:
-        """Raise ProofRefused unless a request shows everything that its token is bound to."""
+    def check(self, binding: TokenBinding, token: bytes, shown: ShownProof, holder: Sequence[str]) -> None:
+        """Raise ProofRefused unless a request shows everything that its token is bound to.
+
+        Args:
+            binding, token: what it shows them for.
+            shown: beside the token.
+            holder: names of whom the token was issued to: its proofs are counted together, whatever keys they have.
+        """
         if binding.x5t:
             self._check_certificate(binding.x5t, shown.certificate)
         if binding.jkt or shown.is_dpop:
             try:
-                self._check_proof(binding.jkt, token, shown)
+                self._check_proof(binding.jkt, token, shown, _digest(*holder))
             except ProofRefused as refused:
                 if self._nonces is not None:
                     refused.nonce = self._nonces.current(self._clock())
@@ -236,7 +198,7 @@ class ProofVerifier:
             sentence = "the token is bound to another certificate"
             raise ProofRefused("certificate-of-another", "proof", sentence, shown, scheme="Bearer")
 
-    def _check_proof(self, jkt: str, token: bytes, shown: ShownProof) -> None:
+    def _check_proof(self, jkt: str, token: bytes, shown: ShownProof, holder: bytes) -> None:
         if not jkt:
             raise ProofRefused("proof-unbound", "", "the token is not bound to a key; present it as Bearer")
         if not shown.is_dpop:
@@ -244,31 +206,35 @@ class ProofVerifier:
             raise ProofRefused("proof-missing", "evidence", sentence)
         if len(shown.proofs) != 1:
             raise ProofRefused("proof-missing", "evidence", "the request must have exactly one DPoP header")
-        claims, thumbprint = _read_proof(shown.proofs[0])
-        if not hmac.compare_digest(thumbprint.encode(), jkt.encode(errors="replace")):
-            raise ProofRefused("proof-of-another-key", "proof", "the proof is made with another key", thumbprint)
-        self._check_claims(claims, token, shown, thumbprint)
+        proof = _read_proof(shown.proofs[0])
+        stolen = _stolen(proof, jkt, token)
+        if stolen is None:
+            self._check_call(proof, shown)
+        _check_signature(proof)
+        if stolen is not None:
+            raise stolen
+        self._check_first_use(proof, holder)
 
-    def _check_claims(self, claims: Mapping[str, Any], token: bytes, shown: ShownProof, thumbprint: str) -> None:
-        expected = _base64url(hashlib.sha256(token).digest())
-        if not isinstance(claims["ath"], str) or not hmac.compare_digest(
-            claims["ath"].encode(errors="replace"), expected.encode()
-        ):
-            raise ProofRefused("proof-of-another-token", "proof", "the proof is for another token", thumbprint)
-        if claims["htm"] != shown.method or not shown.url or normal_url(claims["htu"]) != normal_url(shown.url):
-            raise ProofRefused("proof-of-another-call", "evidence", "the proof is for another call", thumbprint)
-        now, iat = self._clock(), claims["iat"]
+    def _check_call(self, proof: _Proof, shown: ShownProof) -> None:
+        """What costs nothing is checked before the signature."""
+        claims, now, iat = proof.claims, self._clock(), proof.claims["iat"]
+        url = normal_url(shown.url)  # "" is no URL, and fits none
+        if claims["htm"] != shown.method or not url or normal_url(claims["htu"]) != url:
+            raise ProofRefused("proof-of-another-call", "evidence", "the proof is for another call", proof.thumbprint)
         if isinstance(iat, bool) or not isinstance(iat, int | float) or not -1e12 < iat < 1e12:
-            raise ProofRefused("proof-malformed", "evidence", "the proof says no time (iat)", thumbprint)
+            raise ProofRefused("proof-malformed", "evidence", "the proof says no time (iat)", proof.thumbprint)
         if not now - self._settings.max_age_s <= iat <= now + FUTURE_S:
-            raise ProofRefused("proof-expired", "", "the proof is too old, or of the future (iat)", thumbprint)
+            raise ProofRefused("proof-expired", "", "the proof is too old, or of the future (iat)", proof.thumbprint)
+
+    def _check_first_use(self, proof: _Proof, holder: bytes) -> None:
+        claims, now = proof.claims, self._clock()
         if self._nonces is not None and not self._nonces.accepts(claims.get("nonce"), now):
             raise NonceRequired
-        if int(iat) <= self.window.floor:
-            raise ProofRefused("proof-expired", "", "too many proofs are shown: make a new one (iat)", thumbprint)
-        digest = hashlib.blake2b(f"{thumbprint}\0{claims['jti']}".encode(errors="replace"), digest_size=16).digest()
-        if not self.window.add(digest, iat, now):
-            raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", thumbprint)
+        if not self.window.remembers(holder, claims["iat"]):
+            sentence = "the service began since, or too many proofs are shown: make a new one (iat)"
+            raise ProofRefused("proof-forgotten", "", sentence, proof.thumbprint)
+        if not self.window.add(holder, _digest(proof.thumbprint, claims["jti"]), claims["iat"], now):
+            raise ProofRefused("proof-replayed", "proof", "the proof was shown before (jti)", proof.thumbprint)
 
     def certificate_of(self, headers: list[tuple[bytes, bytes]], peer: str) -> str:
         """SHA-256 of the client's certificate, as the proxy in front of us tells it; "" = none that can be trusted.
@@ -289,32 +255,87 @@ class ProofVerifier:
         return certificate_thumbprint(values[0])
 
 
-def _read_proof(proof: bytes) -> tuple[Mapping[str, Any], str]:
-    """Claims of a proof whose signature is right, and the thumbprint of its key. Raises ProofRefused."""
-    malformed = ProofRefused("proof-malformed", "evidence", "the proof is malformed")
+class _Proof(NamedTuple):
+    """A proof that is well-formed.
+
+    Attributes:
+        signed: what the signature is of.
+        signature: bytes of it.
+        alg, jwk: of its header.
+        thumbprint: of its key.
+        claims: all that a proof must have; whose they are is known by its signature alone.
+    """
+
+    signed: bytes
+    signature: bytes
+    alg: str
+    jwk: Mapping[str, Any]
+    thumbprint: str
+    claims: Mapping[str, Any]
+
+
+def _read_proof(proof: bytes) -> _Proof:
+    """A proof before its signature is checked. Raises ProofRefused."""
     if len(proof) > MAX_PROOF_BYTES:
-        raise malformed
+        raise _malformed()
     try:
-        text = proof.decode("ascii")
-        header = jwt.get_unverified_header(text)
+        parts = jwt.decode_complete(proof.decode("ascii"), options=_PROOF_OPTIONS)
+        header, claims = parts["header"], parts["payload"]
         alg, jwk = header.get("alg"), header.get("jwk", {})
         if header.get("typ") != DPOP_TYPE or "crit" in header or alg not in DPOP_ALGORITHMS:
-            raise malformed
-        usable = dict(usable_keys(jwk, DPOP_ALGORITHMS))
-        claims = jwt.decode(text, usable[alg], algorithms=[alg], options=_PROOF_OPTIONS)
-        thumbprint = key_thumbprint(jwk)
+            raise _malformed()
+        read = _Proof(proof.rpartition(b".")[0], parts["signature"], alg, jwk, key_thumbprint(jwk), claims)
     except ProofRefused:
         raise
-    except Exception:  # anything may stand in a header that nobody vouches for: PyJWT and cryptography expect texts
-        raise malformed from None
+    except Exception:  # anything may stand in a header that nobody vouches for: PyJWT and msgspec expect texts
+        raise _malformed() from None
     jti = claims["jti"]
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH or not isinstance(claims["htu"], str):
-        raise malformed
-    return claims, thumbprint
+        raise _malformed()
+    return read
+
+
+def _check_signature(proof: _Proof) -> None:
+    """Raise ProofRefused unless the proof is signed with the key that it names."""
+    if proof.jwk["kty"] == "RSA" and not _is_short(proof.jwk):
+        raise _malformed(f"an RSA key of a proof has at most {MAX_RSA_BITS} bits, and an exponent of 32")
+    try:
+        key = dict(usable_keys(proof.jwk, (proof.alg,)))[proof.alg]
+        is_right = key.Algorithm.verify(proof.signed, key.key, proof.signature)
+    except Exception:  # as above, and cryptography
+        raise _malformed() from None
+    if not is_right:
+        raise _malformed()
+
+
+def _is_short(jwk: Mapping[str, Any]) -> bool:
+    """True if an RSA key is one that is soon verified; told by its text, before a key is made of it."""
+    modulus, exponent = jwk["n"], jwk["e"]
+    texts = isinstance(modulus, str) and isinstance(exponent, str)
+    return texts and len(modulus) <= _MODULUS_LENGTH and len(exponent) <= _EXPONENT_LENGTH
+
+
+def _malformed(sentence: str = "the proof is malformed") -> ProofRefused:
+    return ProofRefused("proof-malformed", "evidence", sentence)
+
+
+def _stolen(proof: _Proof, jkt: str, token: bytes) -> ProofRefused | None:
+    """Why a proof, if it is signed, tells that the token is in other hands; None = it does not."""
+    if not hmac.compare_digest(proof.thumbprint.encode(), jkt.encode(errors="replace")):
+        return ProofRefused("proof-of-another-key", "proof", "the proof is made with another key", proof.thumbprint)
+    ath, expected = proof.claims["ath"], base64url(hashlib.sha256(token).digest())
+    if not isinstance(ath, str) or not hmac.compare_digest(ath.encode(errors="replace"), expected.encode()):
+        return ProofRefused("proof-of-another-token", "proof", "the proof is for another token", proof.thumbprint)
+    return None
+
+
+def _digest(*texts: str) -> bytes:
+    return hashlib.blake2b("\0".join(texts).encode(errors="replace"), digest_size=16).digest()
 
 
 _PROOF_OPTIONS: Final[Any] = {
     "require": _REQUIRED,
+    "verify_signature": False,  # see `_check_signature`
     "verify_aud": False,
     "verify_exp": False,
     "verify_iat": False,
@@ -332,7 +353,7 @@ _THUMBPRINT_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
 def key_thumbprint(jwk: Mapping[str, Any]) -> str:
     """Thumbprint of a public key (RFC 7638). Raises KeyError where it is none that is known."""
     members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
-    return _base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
+    return base64url(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
 
 
 _PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -361,46 +382,3 @@ def normal_url(url: str) -> str:
 def _normal_percent(match: re.Match[str]) -> str:
     sign = chr(int(match[1], 16))
     return sign if sign in _UNRESERVED else match[0].upper()
-
-
-def certificate_thumbprint(value: bytes) -> str:
-    """SHA-256, base64url, of the certificate in a proxy's header; "" = there is none that can be read.
-
-    Read are RFC 9440 (`:BASE64:`), PEM as NGINX escapes it (`$ssl_client_escaped_cert`), and Envoy's
-    `x-forwarded-client-cert` with one element (`Hash=…` or `Cert="…"`).
-    """
-    if len(value) > MAX_CERTIFICATE_BYTES:
-        return ""
-    try:
-        if value.startswith(b":") and value.endswith(b":"):
-            return _thumbprint(base64.b64decode(value[1:-1], validate=True))
-        if value.startswith(b"-----BEGIN"):
-            return _thumbprint(_pem_to_der(unquote_to_bytes(value)))
-        return _forwarded_thumbprint(value)
-    except (ValueError, binascii.Error):
-        return ""
-
-
-def _forwarded_thumbprint(value: bytes) -> str:
-    """Of Envoy's header; several elements are several proxies, of which only one saw the client."""
-    if b"," in value:
-        return ""
-    pairs = dict(part.partition(b"=")[::2] for part in value.split(b";"))
-    if (digest := pairs.get(b"Hash")) is not None:
-        raw = bytes.fromhex(digest.decode("ascii"))
-        return _base64url(raw) if len(raw) == hashlib.sha256().digest_size else ""
-    certificate = pairs.get(b"Cert", b"").strip(b'"')
-    return _thumbprint(_pem_to_der(unquote_to_bytes(certificate))) if certificate else ""
-
-
-def _pem_to_der(pem: bytes) -> bytes:
-    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-
-
-def _thumbprint(der: bytes) -> str:
-    x509.load_der_x509_certificate(der)  # raises ValueError where it is none
-    return _base64url(hashlib.sha256(der).digest())
-
-
-def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -62,6 +62,24 @@ def upsert(
     )
 
 
+def insert_or_succeed(table: Table, keys: tuple[str, ...], column: str, least: int) -> DialectInsert:
+    """INSERT that overwrites an existing row with the same *keys* only where its *column* is lower by *least* or more.
+
+    Of several at a time that would write the same row, one does.
+    """
+    changed = [c.name for c in table.columns if c.name not in keys]
+
+    def succeed(insert: Any) -> Insert:
+        statement: Insert = insert.on_conflict_do_update(
+            index_elements=list(keys),
+            set_={name: insert.excluded[name] for name in changed},
+            where=table.c[column] <= insert.excluded[column] - least,
+        )
+        return statement
+
+    return DialectInsert({"sqlite": succeed(sqlite.insert(table)), "postgresql": succeed(postgresql.insert(table))})
+
+
 def _columns_equal(table: Table, excluded: Any, names: tuple[str, ...]) -> ColumnElement[bool] | None:
     return and_(*(table.c[name] == excluded[name] for name in names)) if names else None
 

@@ -179,3 +179,18 @@ def test_level_and_format_of_the_log_are_settings(
     (line,) = screen.getvalue().splitlines()
 
     assert (json.loads(line)["agent"] == "bot") if is_json else ("agent=bot" in line and "\x1b" not in line)
+
+
+@pytest.mark.usefixtures("log_screen")
+def test_who_logged_before_the_settings_were_read_follows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process logs by defaults first."""
+    log = structlog.get_logger("early")
+    log.warning("first")
+    later = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", later)
+    configure_structured_logs("error", "json")
+    log.warning("calm")
+    log.error("refused", agent="bot")
+
+    (line,) = later.getvalue().splitlines()
+    assert json.loads(line)["event"] == "refused"

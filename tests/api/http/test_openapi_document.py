@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jsonschema
 import pytest
 from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.auth.callers import ALL_SCOPES, SCOPE_WORDS
-from trustwatch.api.http.openapi_document import OAUTH_SCHEME, operations_of
+from trustwatch.api.http.openapi_document import OAUTH_SCHEME, complete_document, operations_of
 from trustwatch.api.http.openapi_words import MEMBERS, TAGS
 from trustwatch.api.service.slices import SLICES
 
@@ -23,6 +26,22 @@ SSF_SCOPES = ("ssf.read", "ssf.manage", "ssf.manage.poll")
 def document() -> Document:
     """As it is published."""
     return DocumentedApp(SLICES).openapi()
+
+
+def test_nobody_sees_it_half_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks while somebody else's question makes it waits, and gets the same."""
+    app, begun = DocumentedApp(SLICES), threading.Event()
+
+    def slowly(*given: Any) -> Document:
+        begun.set()
+        time.sleep(0.1)
+        return complete_document(*given)
+
+    monkeypatch.setattr("trustwatch.api.http.app.complete_document", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(app.openapi)
+        begun.wait(10.0)
+        assert app.openapi() is first.result()
 
 
 def schemas_in(value: Any, at: str, *, among_members: bool = False) -> Iterator[tuple[str, Document]]:

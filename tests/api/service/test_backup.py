@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +17,15 @@ import msgspec
 import pytest
 from alembic import command
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.composition import identity_key_path, open_model_registry, open_service_store
+from trustwatch.api.composition import (
+    RESTORING_FOLDER,
+    identity_key_path,
+    open_model_registry,
+    open_service_privacy_key,
+    open_service_store,
+    open_service_store_reading,
+)
+from trustwatch.api.file_access import restrict_new_files
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.api.service.backup import FinishedBackup, take_backup
 from trustwatch.api.service.backup_manifest import (
@@ -23,15 +37,17 @@ from trustwatch.api.service.backup_manifest import (
     read_manifest,
     write_manifest,
 )
-from trustwatch.api.service.restore import STAGING_FOLDER, restore_backup
+from trustwatch.api.service.restore import restore_backup
+from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
-from trustwatch.ingest.archive.archive_files import write_positions
-from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.archive.archive_files import event_folder, file_name, write_positions
+from trustwatch.ingest.errors import ConfigError, ModelError
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_segments import LogInUse
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.models.model_directory import copy_model
 from trustwatch.models.model_directory import read_manifest as read_model
-from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.store.database import DamagedStore
 from trustwatch.scoring.store.dialects import open_engine
@@ -39,6 +55,7 @@ from trustwatch.scoring.store.migrate import alembic_config
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
 from typer.testing import CliRunner
 
+from tests.support.checkout import ROOT
 from tests.support.model_history import SALT, SETTINGS, history
 from tests.support.stored_rows import NOW, agent, commit, name
 
@@ -105,10 +122,9 @@ def test_a_backup_says_what_it_holds(back_up: Callable[..., FinishedBackup], tmp
 
 
 def test_a_restored_service_has_what_was_backed_up(settings: Settings, elsewhere: Settings, backup: Path) -> None:
-    """Agents are found under the same key, the log goes on, the model is installed, files are the owner's alone."""
+    """Agents are found under the same key, the log goes on, the model is installed."""
     assert restore_backup(elsewhere, backup).missing_key is None
-    assert not (elsewhere.data_dir / STAGING_FOLDER).exists()
-    assert not any(path.stat().st_mode & 0o077 for _, path in list_files(elsewhere.data_dir))
+    assert not (elsewhere.data_dir / RESTORING_FOLDER).exists()
 
     with closing(open_service_store(elsewhere)) as store, closing(open_service_store(settings)) as original:
         assert store.identities == original.identities
@@ -121,6 +137,35 @@ def test_a_restored_service_has_what_was_backed_up(settings: Settings, elsewhere
     assert read_model(elsewhere.model_dir) == read_model(settings.model_dir)
     assert [model.version for model in open_model_registry(elsewhere).versions()] == ["first"]
     assert LocalSigningKey.open(elsewhere.data_dir).kid == LocalSigningKey.open(settings.data_dir).kid
+
+
+def modes_below(folder: Path) -> dict[str, int]:
+    """Modes of every file, by its path."""
+    return {path: stat.S_IMODE(file.stat().st_mode) for path, file in list_files(folder)}
+
+
+@pytest.mark.parametrize(("access", "file", "folder"), [("owner", 0o600, 0o700), ("group", 0o640, 0o750)])
+def test_the_group_reads_what_it_may(
+    settings: Settings, elsewhere: Settings, tmp_path: Path, access: str, file: int, folder: int
+) -> None:
+    """Back-up and restored files follow TRUSTWATCH_FILE_ACCESS; secret keys are the owner's alone."""
+    before = os.umask(0o022)
+    try:
+        restrict_new_files({"TRUSTWATCH_FILE_ACCESS": access})
+        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+        restore_backup(elsewhere, tmp_path / "backup")
+    finally:
+        os.umask(before)
+
+    for place in (tmp_path / "backup" / "data", elsewhere.data_dir):
+        modes = modes_below(place)
+        secrets = {"identity-key", "local-key.pem", "shared-signals/sealing-key"}
+        assert {modes.pop(name) for name in secrets} == {0o600}
+        assert {"trustwatch.db", "local-jwks.json"} < modes.keys()
+        assert {name for name, mode in modes.items() if mode != file} == set()
+        assert stat.S_IMODE((place / "log").stat().st_mode) == folder
+    assert modes_below(tmp_path / "backup")[MANIFEST_FILE] == file
+    assert set(modes_below(elsewhere.model_dir).values()) == {file}
 
 
 def test_a_backup_without_keys_says_where_the_identity_key_belongs(
@@ -169,13 +214,40 @@ def test_what_is_in_the_way_of_a_restore(settings: Settings, elsewhere: Settings
     assert not elsewhere.data_dir.exists()
 
 
-def test_an_archive_that_knows_more_is_refused(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
-    """Its offsets go on behind the log's: what comes next would pass for archived."""
+@pytest.mark.parametrize("place", ["model", "place/of/model", "models/first"])
+def test_the_model_may_lie_below_data_dir(elsewhere: Settings, backup: Path, place: str) -> None:
+    """Beside the database, deeper, and where the installed model is a version of the registry."""
+    within = msgspec.structs.replace(elsewhere, model_dir=elsewhere.data_dir / place)
+    restore_backup(within, backup)
+    assert read_model(within.model_dir)[0].model_version == "first"
+    load_trained_model(within.model_dir)
+    open_service_store(within).close()
+
+
+def test_data_dir_itself_is_no_place_for_the_model(elsewhere: Settings, backup: Path) -> None:
+    """Said before anything is written."""
+    within = msgspec.structs.replace(elsewhere, model_dir=elsewhere.data_dir)
+    with pytest.raises(ConfigError, match=r"model_dir: .* is data_dir as well"):
+        restore_backup(within, backup)
+    assert not elsewhere.data_dir.exists()
+
+
+def test_archives_that_know_more_are_refused(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
+    """Their offsets go on behind the log's: what comes next would pass for archived, or lie within an older file."""
     (tmp_path / "archive").mkdir()
     write_positions(tmp_path / "archive", "", {0: 4})
-    archive = msgspec.structs.replace(elsewhere.archive, directory=tmp_path / "archive")
-    with pytest.raises(ConfigError, match="has events up to offset 4, the back-up ends at 3"):
-        restore_backup(msgspec.structs.replace(elsewhere, archive=archive), backup)
+    folder = tmp_path / "vectors" / event_folder(NOW, "acme")
+    folder.mkdir(parents=True)
+    (folder / file_name("vectors", None, 0, 4)).write_bytes(b"")
+    archive = elsewhere.archive
+    for given, part in (
+        (msgspec.structs.replace(archive, directory=tmp_path / "archive"), "directory"),
+        (msgspec.structs.replace(archive, vectors=tmp_path / "vectors"), "vectors"),
+    ):
+        with pytest.raises(ConfigError, match=rf"archive.{part}: .* goes up to offset 4, the log of the back-up to 3"):
+            restore_backup(msgspec.structs.replace(elsewhere, archive=given), backup)
+    (folder / file_name("vectors", None, 0, 4)).rename(folder / file_name("vectors", None, 0, 3))
+    restore_backup(msgspec.structs.replace(elsewhere, archive=given), backup)
 
 
 @pytest.mark.parametrize("damaged", ["data/trustwatch.db", "data/log/00000000000000000000.log", "model/manifest.json"])
@@ -192,6 +264,106 @@ def test_a_damaged_file_is_named_and_nothing_is_restored(elsewhere: Settings, ba
         restore_backup(elsewhere, backup)
     assert not list(elsewhere.data_dir.iterdir())
     assert not elsewhere.model_dir.exists()
+
+
+KILLED_RESTORES = """
+import os, sys
+from pathlib import Path
+from trustwatch.api.service import restore
+from trustwatch.api.settings.root import Settings
+
+folder, backup = Path(sys.argv[1]), Path(sys.argv[2])
+rename = Path.rename
+
+def killed(number):
+    left = [number]
+    def counted(path, target):
+        if not left[0]:
+            os._exit(9)
+        left[0] -= 1
+        return rename(path, target)
+    Path.rename = counted
+    restore.restore_backup(Settings(data_dir=folder / str(number) / "data", model_dir=folder / "model"), backup)
+    os._exit(0)
+
+status = 1
+number = 0
+while status:
+    child = os.fork()
+    if not child:
+        try:
+            killed(number)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status)
+    number += 1
+    if status == 1:
+        break
+"""
+"""Restores in children that end before the first move of a file, before the second and so on, until none is left."""
+
+
+def let_in(settings: Settings, command: str) -> None:
+    """Run a command that lets somebody in, with a settings file of that `data_dir`."""
+    file = settings.data_dir.with_name("settings.yaml")
+    file.write_text(f"data_dir: {settings.data_dir}\nconsole: {{enabled: true, development_login: true}}\n")
+    CliRunner().invoke(make_app(), [command, "--settings", str(file)], catch_exceptions=False)
+
+
+def test_nothing_opens_what_a_killed_restore_left(settings: Settings, backup: Path, tmp_path: Path) -> None:
+    """At each step: no start, no command, no restore over it; no key is made. Once emptied, the restore succeeds."""
+    killed = tmp_path / "killed"
+    whole = restore_backup(Settings(data_dir=tmp_path / "whole", model_dir=killed / "model"), backup)
+    moves = {path.split("/")[1] for path in whole.manifest.files if path.startswith("data/")}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_RESTORES, str(killed), str(backup)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["9"] * len(moves) + ["0"], done.stderr
+    openers: tuple[Callable[[Settings], object], ...] = (
+        lambda at: asyncio.run(serve(at, None)),
+        open_service_store,
+        open_service_store_reading,
+        open_service_privacy_key,
+        lambda at: let_in(at, "token"),
+        lambda at: let_in(at, "console-link"),
+        lambda at: take_backup(at, tmp_path / "never", lambda: CREATED_S),
+        lambda at: restore_backup(at, backup),
+    )
+    for number in range(len(moves)):
+        left = Settings(data_dir=killed / str(number) / "data", model_dir=settings.model_dir)
+        found = sorted(path.name for path in left.data_dir.iterdir())
+        assert len(found) == number + 1  # what was moved, and `.restoring`
+        for opens in openers:
+            with pytest.raises(ConfigError, match=r"is not finished.*empty the folder and restore again"):
+                opens(left)
+        assert sorted(path.name for path in left.data_dir.iterdir()) == found
+    shutil.rmtree(left.data_dir)
+    restore_backup(left, backup)
+    open_service_store(left).close()
+
+
+def test_a_disk_that_refuses_midway_leaves_nothing_to_open(
+    elsewhere: Settings, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill: what was moved stays closed."""
+    rename = Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if path.name == "local-key.pem":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(OSError, match="No space left"):
+        restore_backup(elsewhere, backup)
+    assert (elsewhere.data_dir / "identity-key").is_file()
+    with pytest.raises(ConfigError, match="is not finished"):
+        open_service_store(elsewhere)
 
 
 def rewritten(backup: Path, **members: object) -> None:
@@ -278,6 +450,65 @@ def test_a_backup_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) 
     with pytest.raises(DamagedStore):
         take_backup(settings, tmp_path / "second", lambda: CREATED_S)
     assert not (tmp_path / "second").exists()
+
+
+def test_a_link_to_an_empty_folder_is_that_folder(settings: Settings, elsewhere: Settings, tmp_path: Path) -> None:
+    """What fails is removed behind it, too; the next back-up goes there."""
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    database = settings.data_dir / "trustwatch.db"
+    content = database.read_bytes()
+    database.write_bytes(content[:8_192] + b"\xff" * (len(content) - 8_192))
+    with pytest.raises(DamagedStore):
+        take_backup(settings, link, lambda: CREATED_S)
+    assert not folder.exists()
+    database.write_bytes(content)
+    take_backup(settings, link, lambda: CREATED_S)
+    assert (folder / MANIFEST_FILE).is_file()
+    restore_backup(elsewhere, link)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_damaged_array_is_no_backup(settings: Settings, tmp_path: Path, installed: bool) -> None:
+    """Of the installed model, and of a version: the file is named where it lies."""
+    own = msgspec.structs.replace(settings, model_dir=tmp_path / "own")
+    shutil.copytree(settings.model_dir, own.model_dir)
+    folder = own.model_dir if installed else own.data_dir / "models" / "first"
+    array = sorted((folder / "detector").iterdir())[0]
+    content = array.read_bytes()
+    array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ModelError, match=rf"{array}: expected sha256 .* it was changed"):
+        take_backup(own, tmp_path / "backup", lambda: CREATED_S)
+    assert not (tmp_path / "backup").exists()
+
+
+def test_the_manifest_names_the_model_that_was_copied(
+    settings: Settings, elsewhere: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator replaces the installed model meanwhile."""
+    own = msgspec.structs.replace(settings, model_dir=tmp_path / "own")
+    shutil.copytree(settings.model_dir, own.model_dir)
+
+    def copy_late(source: Path, target: Path) -> None:
+        if source == own.model_dir:
+            second = train_model(history(600, 2), SALT, "second", SETTINGS)
+            save_trained_model(own.model_dir, second, SETTINGS, 60, NOW)
+        copy_model(source, target)
+
+    monkeypatch.setattr("trustwatch.api.service.backup.copy_model", copy_late)
+    manifest = take_backup(own, tmp_path / "backup", lambda: CREATED_S).manifest
+    assert (manifest.model, manifest.model_digest) == ("second", read_model(own.model_dir)[1])
+    restore_backup(elsewhere, tmp_path / "backup")
+    restore_backup(msgspec.structs.replace(elsewhere, data_dir=tmp_path / "again"), tmp_path / "backup")
+
+
+def test_a_name_that_no_backup_may_have_is_told_while_it_can_be_mended(settings: Settings, tmp_path: Path) -> None:
+    """`restore` would refuse the whole back-up."""
+    (settings.data_dir / "shared-signals" / "old key (1)").write_bytes(b"k")
+    with pytest.raises(ConfigError, match=r"'shared-signals/old key \(1\)' in data_dir: .* rename it, or move it away"):
+        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+    assert not (tmp_path / "backup").exists()
 
 
 def test_brokers_and_servers_have_back_ups_of_their_own(settings: Settings, tmp_path: Path) -> None:

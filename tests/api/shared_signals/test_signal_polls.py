@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from trustwatch.api.http.auth.set_verification import SetRefused
 from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
-from trustwatch.api.shared_signals.signal_poller import PollFailed, TransmitterPoll
-from trustwatch.api.shared_signals.signal_receiver import KeysMissing, SignalTransmitter
+from trustwatch.api.shared_signals.signal_poller import PollFailed, SignalPoller, TransmitterPoll
+from trustwatch.api.shared_signals.signal_receiver import KeysMissing, SetAnswer, SignalTransmitter
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
 
@@ -36,7 +39,7 @@ class Peer:
         self.asked: list[tuple[httpx2.Headers, dict[str, Any]]] = []
         self.answers: list[Any] = []
         self.taken: list[list[bytes]] = []
-        self.refusals: dict[bytes, SetRefused] = {}
+        self.refusals: dict[bytes, SetAnswer] = {}
         self.failure: Exception | None = None
         self.now = 0.0
 
@@ -50,7 +53,7 @@ class Peer:
             given = {"sets": {}}
         return given if isinstance(given, httpx2.Response) else httpx2.Response(200, json=given)
 
-    async def take(self, _: SignalTransmitter, tokens: list[bytes]) -> list[SetRefused | None]:
+    async def take(self, _: SignalTransmitter, tokens: list[bytes]) -> list[SetAnswer]:
         self.taken.append(tokens)
         if self.failure is not None:
             raise self.failure
@@ -81,7 +84,7 @@ async def failing(poll: TransmitterPoll) -> str:
     """Class and text of what a poll raised."""
     try:
         await poll.poll()
-    except (PollFailed, KeysMissing, Unavailable) as error:
+    except (PollFailed, Unavailable) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
@@ -104,13 +107,24 @@ def test_what_was_taken_is_acknowledged_by_the_next_poll(peer: Peer) -> None:
     assert headers["authorization"] == "Bearer secret"
 
 
-@pytest.mark.parametrize("failure", [Unavailable("the disk is away"), KeysMissing("idp")])
-def test_what_could_not_be_kept_is_not_acknowledged(peer: Peer, failure: Exception) -> None:
-    """Neither where log or store are away nor where there are no keys to judge by: it comes again."""
+def test_what_could_not_be_kept_is_not_acknowledged(peer: Peer) -> None:
+    """Where log or store are away it comes again."""
     peer.answers = [{"sets": {"j1": "a"}}]
-    peer.failure = failure
-    assert type(failure).__name__ in peer.run(failing, failing)[0]
+    peer.failure = Unavailable("the disk is away")
+    assert "Unavailable" in peer.run(failing, failing)[0]
     assert [body.keys() & {"ack", "setErrs"} for _, body in peer.asked] == [set(), set()]
+
+
+def test_what_could_not_be_judged_is_not_acknowledged(peer: Peer) -> None:
+    """Nor refused: a SET whose key can not be had comes again, after a pause; the others are settled all the same."""
+    peer.answers = [{"sets": {"j1": "a", "j2": "b", "j3": "c"}}, {"sets": {"j1": "a"}}]
+    peer.refusals = {b"a": KeysMissing("idp"), b"c": SetRefused("invalid_request", "it is malformed")}
+    assert peer.run(once, once, once) == [True, False, False]
+    assert [(body.get("ack"), list(body.get("setErrs", {}))) for _, body in peer.asked] == [
+        (None, []),
+        (["j2"], ["j3"]),
+        (None, []),
+    ]
 
 
 def test_acknowledgements_that_did_not_arrive_are_said_again(peer: Peer) -> None:
@@ -149,10 +163,57 @@ def test_more_sets_than_were_asked_for(peer: Peer) -> None:
 
 
 def test_a_transmitter_that_does_not_wait_is_asked_after_a_pause(peer: Peer) -> None:
-    """Keycloak answers at once: a poll that brought nothing at once says to pause, one that waited does not."""
+    """Keycloak answers at once: a poll that brought nothing at once says to pause, also where there is said to be more;
+    one that waited does not."""
 
     async def waits() -> None:
         peer.now += 30.0
 
     peer.answers = [{"sets": {}}, waits, {"sets": {}, "moreAvailable": True}]
-    assert peer.run(once, once, once) == [False, True, True]
+    assert peer.run(once, once, once) == [False, True, False]
+
+
+def test_what_was_settled_is_no_news(peer: Peer) -> None:
+    """A transmitter that minds no acknowledgement is asked after a pause; with anything new, at once."""
+    peer.refusals[b"b"] = SetRefused("invalid_request", "it is malformed")
+    same = {"sets": {"j1": "a", "j2": "b"}, "moreAvailable": True}
+    peer.answers = [same, same, {"sets": {"j1": "a"}}, {"sets": {"j1": "a", "j3": "c"}}]
+    assert peer.run(once, once, once, once) == [True, False, False, True]
+
+
+def test_no_answer_makes_polls_without_a_pause(peer: Peer) -> None:
+    """Whatever is answered at once: nothing, nothing and more, what was taken before, or something new each time."""
+    settings = msgspec.structs.replace(SETTINGS, poll_interval_s=0.1)
+    numbers = count()
+    for answer in (
+        lambda: {"sets": {}},
+        lambda: {"sets": {}, "moreAvailable": True},
+        lambda: {"sets": {"j1": "a"}, "moreAvailable": True},
+        lambda: {"sets": {f"j{next(numbers)}": "a"}, "moreAvailable": True},
+    ):
+        peer.asked.clear()
+        peer.answers = [answer() for _ in range(100)]
+        asyncio.run(poll_for(peer, settings, 0.3))
+        assert 2 <= len(peer.asked) <= 7
+
+
+class Alone:
+    """The database and the lock of a deployment with one process."""
+
+    def acquire_leader_lock(self, _: str) -> Alone:
+        return self
+
+    def ensure_held(self) -> None:
+        """It is."""
+
+    def release(self) -> None:
+        """To nobody."""
+
+
+async def poll_for(peer: Peer, settings: SignalTransmitterSettings, seconds: float) -> None:
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(peer.answer))
+    poll = TransmitterPoll(SignalTransmitter(settings), peer, http, StaticTokenAuthenticator("s"), time.monotonic)  # type: ignore[arg-type]
+    poller = SignalPoller([poll], http, Alone())  # type: ignore[arg-type]
+    await poller.start()
+    await asyncio.sleep(seconds)
+    await poller.close()

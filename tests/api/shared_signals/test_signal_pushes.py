@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
 from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
 from trustwatch.api.shared_signals.signal_receiver import SignalReceiver
@@ -110,7 +113,12 @@ def test_a_push_becomes_an_audit_event(reception: Reception) -> None:
         "action": "workload-compromised",
         "outcome": "success",
         "txn": "t",
-        "attributes": {"event_type": COMPROMISED, "issuer": "https://idp.example", "detection_method": "runtime"},
+        "attributes": {
+            "event_type": COMPROMISED,
+            "issuer": "https://idp.example",
+            "detection_method": "runtime",
+            "told_at": "2025-11-24T16:00:00.000Z",
+        },
     }
     assert reception.outcomes == {"hard": 1}
 
@@ -139,6 +147,19 @@ def test_a_crash_before_the_store_remembers_doubles_nothing(
     assert reception.send().status_code == 202
     assert len({record.id_hash for record in reception.site.logged()}) == 1
     assert taken.find_taken("idp", [signal_digest("jti-1"), signal_digest("jti-2")]) == {signal_digest("jti-1")}
+
+
+def test_evidence_stays_evidence_over_a_crash(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes again since it was not acknowledged has said it first, not again; another one has said it again."""
+
+    def away(*_: object) -> None:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(reception.site.store.received_signals, "add", away)
+    assert reception.send(REVOKED).status_code == 503
+    monkeypatch.undo()
+    assert reception.send(REVOKED).status_code == reception.send(REVOKED, 2).status_code == 202
+    assert reception.types() == ["signal.evidence", "signal.note"]
 
 
 REFUSED_CLAIMS: list[tuple[dict[str, Any], str]] = [
@@ -210,6 +231,19 @@ def test_who_may_push(reception: Reception) -> None:
     assert reception.site.events() == []
 
 
+def test_wrong_secrets_are_counted_and_told(reception: Reception, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of the log without what was shown, and never more of them than one can read."""
+    begun = time.monotonic()
+    for _ in range(60):
+        assert refused(reception.push(b"x", "another-secret-of-somebody")) == "authentication_failed"
+    assert reception.outcomes == {"authentication_failed": 60}
+    told = [line for line in capsys.readouterr().out.splitlines() if "push_refused" in line]
+    assert "err=authentication_failed" in told[0]
+    assert "transmitter=idp" in told[0]
+    assert "another-secret" not in "".join(told)
+    assert len(told) <= LINES_PER_S * (time.monotonic() - begun + 2)
+
+
 def test_a_transmitter_that_is_only_polled_may_not_push(receive: Callable[..., Reception]) -> None:
     """Whatever it shows: access_denied."""
     reception = receive(push_secret=None, poll_url="http://127.0.0.1:9/poll", poll_interval_s=3600.0)
@@ -264,6 +298,19 @@ def test_evidence_counts_once_a_day(reception: Reception) -> None:
     assert reception.outcomes == {"evidence": 4, "repeated": 1}
 
 
+def test_evidence_that_comes_at_the_same_time_counts_once(reception: Reception) -> None:
+    """Of pushes that are judged beside each other one is evidence, whichever."""
+    receiver = reception.receiver
+    tokens = [reception.transmitter.sign(reception.claims(REVOKED, number)).encode() for number in range(4)]
+
+    async def push_all() -> list[Any]:
+        return await asyncio.gather(*(receiver.take(receiver.transmitters["idp"], [token]) for token in tokens))
+
+    assert reception.site.wait(push_all()) == [[None]] * 4
+    assert Counter(reception.types()) == {"signal.evidence": 1, "signal.note": 3}
+    assert reception.outcomes == {"evidence": 1, "repeated": 3}
+
+
 def test_old_signals_are_on_record_alone(reception: Reception) -> None:
     """A SET that is older than `max_age_s` restricts nobody: identifiers are remembered no longer than that."""
     old = int(reception.site.clock.now) - 3 * DAY_S - 1
@@ -294,14 +341,48 @@ def test_keys_that_can_not_be_had(receive: Callable[..., Reception], tmp_path: P
     assert reception.send().status_code == 202
 
 
+def test_a_new_key_that_can_not_be_fetched_costs_no_set(reception: Reception, tmp_path: Path) -> None:
+    """503 while the fetch fails, and until the next one may begin: only keys that were fetched since the SET came say
+    that its key is nobody's."""
+    keys, clock = reception.transmitter.jwks, reception.site.clock
+    published = keys.read_bytes()
+    successor = ForeignTransmitter(tmp_path, kid="k2")
+    token = successor.sign(reception.claims())
+    keys.unlink()
+    for later_s in (60, 1):
+        clock.now += later_s
+        answer = reception.push(token)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert reception.send(number=2).status_code == 202
+    keys.write_bytes(published)
+    assert reception.push(token).status_code == 503
+    clock.now += 60
+    assert refused(reception.push(token)) == "invalid_key"
+    keys.write_bytes(successor.jwks.read_bytes())
+    clock.now += 1
+    assert reception.push(token).status_code == 503
+    clock.now += 60
+    assert reception.push(token).status_code == 202
+    assert reception.outcomes == {"hard": 2, "invalid_key": 1}
+
+
 def test_a_token_that_a_signal_revokes_is_named(reception: Reception) -> None:
-    """By the subject: its later use is a hard signal of the engine's."""
-    subject = {
-        "format": "complex",
-        "application": {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"},
-        "user": {"format": "iss_sub", "iss": "https://as.example", "sub": "ann"},
-        "token": {"format": "jwt_id", "iss": "https://as.example", "jti": "t1"},
-    }
-    reception.send(REVOKED, sub_id=subject)
-    (event,) = reception.site.events()
-    assert (event["credential"], event["principal"]) == ({"token_id": "t1"}, {"id": "ann"})
+    """By the subject: its later use is a hard signal of the engine's. So is each token of what is said again the same
+    day; but not one of a signal that is too old to count, or that revokes nothing."""
+
+    def subject(token: str) -> dict[str, Any]:
+        return {
+            "format": "complex",
+            "application": {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"},
+            "user": {"format": "iss_sub", "iss": "https://as.example", "sub": "ann"},
+            "token": {"format": "jwt_id", "iss": "https://as.example", "jti": token},
+        }
+
+    reception.send(REVOKED, 1, sub_id=subject("t1"))
+    reception.send(REVOKED, 2, sub_id=subject("t2"))
+    reception.send(REVOKED, 3, sub_id=subject("t3"), iat=int(reception.site.clock.now) - 3 * DAY_S - 1)
+    reception.send(CAEP + "session-established", 4, sub_id=subject("t4"))
+    events = reception.site.events()
+    assert [event["type"] for event in events] == ["signal.evidence", *["signal.note"] * 3]
+    assert [event.get("credential") for event in events] == [{"token_id": "t1"}, {"token_id": "t2"}, None, None]
+    assert events[0]["principal"] == {"id": "ann"}

@@ -140,31 +140,56 @@ def test_what_an_event_keeps() -> None:
     assert made == {
         "id": "j1",
         "source": "urn:s",
-        "time": "2025-11-24T15:58:19.500Z",
+        "time": "2025-11-24T16:00:00.000Z",
         "type": "signal.hard",
         "agent": {"id": "bot", "issuer": AS},
         "action": "workload-compromised",
         "outcome": "success",
-        "attributes": {"event_type": WISE + "workload-compromised", "issuer": AS, "detection_method": "m" * 200},
+        "attributes": {
+            "event_type": WISE + "workload-compromised",
+            "issuer": AS,
+            "detection_method": "m" * 200,
+            "told_at": "2025-11-24T15:59:55.000Z",
+            "happened_at": "2025-11-24T15:58:19.500Z",
+        },
         "tenant": "acme",
         "txn": "t-1",
     }
 
 
 @pytest.mark.parametrize(
-    ("said", "claims", "time"),
+    ("said", "claims", "happened_at"),
     [
-        (None, {}, "2025-11-24T15:59:55.000Z"),
+        (None, {}, None),
         (None, {"toe": NOW_S - 60}, "2025-11-24T15:59:00.000Z"),
         (NOW_S + 3600, {}, "2025-11-24T16:00:00.000Z"),
-        (-1, {}, "2025-11-24T15:59:55.000Z"),
-        (NOW_S * 1000, {}, "2025-11-24T15:59:55.000Z"),
-        ("2025", {"toe": True}, "2025-11-24T15:59:55.000Z"),
+        (NOW_S - 10 * 86_400, {}, "2025-11-14T16:00:00.000Z"),
+        (1, {}, "1970-01-01T00:00:01.000Z"),
+        (-1, {}, None),
+        (NOW_S * 1000, {}, None),
+        ("2025", {"toe": True}, None),
     ],
 )
-def test_when_it_happened(said: Any, claims: dict[str, Any], time: str) -> None:
-    """The event's word, else `toe`, else `iat`; never later than now, and no nonsense."""
-    assert event_of(COMPROMISED, {"event_timestamp": said}, **claims)["time"] == time
+def test_when_it_happened(said: Any, claims: dict[str, Any], happened_at: str | None) -> None:
+    """The event's word, else `toe`; never later than now, and no nonsense. The time of the event is now, whatever is
+    said: a compromise of long ago counts from when it is heard of."""
+    made = event_of(COMPROMISED, {"event_timestamp": said}, **claims)
+    assert (made["time"], made["attributes"].get("happened_at")) == ("2025-11-24T16:00:00.000Z", happened_at)
+
+
+@pytest.mark.parametrize(
+    ("iat", "told_at"),
+    [
+        (NOW_S + 20, "2025-11-24T16:00:00.000Z"),
+        (NOW_S - 2 * 86_400, "2025-11-22T16:00:00.000Z"),
+        (0, None),
+        (1e11, None),
+    ],
+)
+def test_when_it_was_told(iat: float, told_at: str | None) -> None:
+    """By `iat`; a transmitter's clock may be ahead, and what comes late counts from now as well."""
+    made = event_of(COMPROMISED, {}, iat=iat)
+    assert (made["time"], made["attributes"].get("told_at")) == ("2025-11-24T16:00:00.000Z", told_at)
 
 
 @pytest.mark.parametrize(
@@ -206,11 +231,31 @@ def test_whom_a_subject_names(sub_id: Any, expected: SignalSubject | None) -> No
     assert read_signal_subject(sub_id) == expected
 
 
+TOKEN = {"format": "complex", "application": AGENT, "token": {"format": "jwt_id", "iss": AS, "jti": "t1"}}
+REVOKING = {
+    (CAEP + "session-revoked", "evidence"),
+    (RISC + "sessions-revoked", "evidence"),
+    (WISE + "credential-revoked", "hard"),
+    (WISE + "credential-revoked", "evidence"),
+    (WISE + "credential-compromise", "hard"),
+}
+
+
+def test_only_what_revokes_names_a_token() -> None:
+    """The engine takes every token of a signal for a revoked one: no other row tells it, whatever its subject names."""
+    naming = {
+        (rule.event_type, rule.treatment)
+        for rule in SIGNAL_RULES
+        if rule.treatment is not None and "credential" in event_of(rule, {"credential_id": "jti:t2"}, TOKEN)
+    }
+    assert naming == REVOKING
+
+
 def test_a_revoked_token_is_named() -> None:
     """By the subject, or by a WISE credential that says it is a token; any other credential is no token."""
-    token = {"format": "complex", "application": AGENT, "token": {"format": "jwt_id", "iss": AS, "jti": "t1"}}
-    assert event_of(SIGNAL_RULES[1], {}, token)["credential"] == {"token_id": "t1"}
-    revoked = find_signal_rule(WISE + "credential-revoked", {})
+    assert event_of(SIGNAL_RULES[1], {}, TOKEN)["credential"] == {"token_id": "t1"}
+    revoked = find_signal_rule(WISE + "credential-revoked", {"reason": "compromise"})
     assert revoked is not None
     assert event_of(revoked, {"credential_id": "jti:t2"})["credential"] == {"token_id": "t2"}
+    assert event_of(revoked, {"credential_id": "jti:t2"}, TOKEN)["credential"] == {"token_id": "t1"}
     assert "credential" not in event_of(revoked, {"credential_id": "serial:ABC"})

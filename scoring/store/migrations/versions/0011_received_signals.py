@@ -1,4 +1,4 @@
-"""Received signals: which security event tokens of others were taken, so that none is taken twice."""
+"""Received signals: which security event tokens of others were taken, and which of them count as evidence."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Create the table."""
+    """Create the tables."""
     op.create_table(
         "received_signals",
         sa.Column("transmitter", _TEXT, primary_key=True),
         sa.Column("digest", _TEXT, primary_key=True),
         sa.Column("received_ms", sa.BigInteger, nullable=False),
-        sa.Column("statement", _TEXT, nullable=False),
     )
     op.create_index("ix_received_signals_time", "received_signals", ["received_ms"])
-    op.create_index("ix_received_signals_statement", "received_signals", ["transmitter", "statement", "received_ms"])
+    op.create_table(
+        "signal_statements",
+        sa.Column("transmitter", _TEXT, primary_key=True),
+        sa.Column("statement", _TEXT, primary_key=True),
+        sa.Column("digest", _TEXT, nullable=False),
+        sa.Column("said_ms", sa.BigInteger, nullable=False),
+    )
+    op.create_index("ix_signal_statements_time", "signal_statements", ["said_ms"])

@@ -210,6 +210,18 @@ def test_what_is_no_request(make_desk: Any, request_body: Any, sentence: str) ->
     assert answer.headers["x-request-id"] == "bfe9eb29"
 
 
+@pytest.mark.parametrize("unfit", ["", "a b", "é", "x" * 129, '"><script>'])
+def test_an_id_that_is_none_is_not_repeated(make_desk: Any, unfit: str) -> None:
+    """As everywhere in the API: 1 to 128 plain characters; else the answer has an id of ours, and one alone."""
+    desk = make_desk("authzen")
+    asked = [desk.evaluate(content, several=False, x_request_id=unfit.encode()) for content in (SINGLE, [])]
+    asked.append(desk.send("GET", "/.well-known/authzen-configuration", x_request_id=unfit.encode()))
+
+    assert [answer.status_code for answer in asked] == [200, 400, 200]
+    ids = [answer.headers.get_list("x-request-id") for answer in asked]
+    assert all(len(given) == 1 and given[0].isalnum() and len(given[0]) < 129 for given in ids), ids
+
+
 def test_an_item_that_is_none_is_denied_by_itself(make_desk: Any) -> None:
     """The others are decided."""
     items = [{**GATE, "subject": None}, GATE, 7]

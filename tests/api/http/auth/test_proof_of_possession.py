@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
-from hypothesis import strategies as st
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+from trustwatch.api.http.auth import proof_of_possession
 from trustwatch.api.http.auth.proof_of_possession import (
     UNBOUND,
     ProofRefused,
     ProofVerifier,
-    ProofWindow,
     ShownProof,
     TokenBinding,
-    certificate_thumbprint,
     key_thumbprint,
     normal_url,
     read_binding,
@@ -27,7 +26,7 @@ from trustwatch.api.http.auth.proof_of_possession import (
 from trustwatch.api.http.auth.token_verification import InvalidToken
 from trustwatch.api.settings.access_settings import ProofSettings
 
-from ....support.proofs import DpopClient, make_certificate, x5t_of
+from ....support.proofs import DpopClient, base64url, make_certificate, x5t_of
 
 NOW = 1_764_000_000.0
 URL = "https://api.example/orders"
@@ -41,18 +40,27 @@ class Bench:
     """A verifier, and the name of what it refuses a proof for."""
 
     def __init__(self, **settings: Any) -> None:
-        self.now = NOW
+        self.now = NOW - 3600.0
         self.verifier = ProofVerifier(ProofSettings(**settings), lambda: self.now, b"k" * 32)
+        self.now = NOW
         self.refused: ProofRefused | None = None
 
     def proof(self, client: DpopClient = CLIENT, **claims: Any) -> str:
         return client.proof(claims.pop("token", TOKEN), "POST", URL, self.now, **claims)
 
-    def show(self, *proofs: str, method: str = "POST", url: str = URL, dpop: bool = True, jkt: str = CLIENT.jkt) -> str:
+    def show(
+        self,
+        *proofs: str,
+        method: str = "POST",
+        url: str = URL,
+        dpop: bool = True,
+        jkt: str = CLIENT.jkt,
+        holder: str = "bot",
+    ) -> str:
         """The failure of a request with such proofs; "" = it passes."""
         shown = ShownProof(dpop, tuple(proof.encode() for proof in proofs), method, url)
         try:
-            self.verifier.check(TokenBinding(jkt), TOKEN.encode(), shown)
+            self.verifier.check(TokenBinding(jkt), TOKEN.encode(), shown, ("https://as.example", holder))
         except ProofRefused as refused:
             self.refused = refused
             return f"{refused.action} {refused.report}".strip()
@@ -93,6 +101,8 @@ def test_a_proof_is_bound_to_token_method_and_url(bench: Bench) -> None:
     assert bench.show(bench.proof(), url="http://api.example/orders") == "proof-of-another-call evidence"
     assert bench.show(bench.proof(), url="") == "proof-of-another-call evidence"
     assert bench.show(bench.proof(htu="")) == "proof-of-another-call evidence"
+    for none in ("", "https://", "ftp://api.example/orders", "https://api.example:99999/orders"):
+        assert bench.show(bench.proof(htu=none), url=none) == "proof-of-another-call evidence"
     assert bench.show(bench.proof(htu="HTTPS://API.example:443/%6Frders?x=1#y")) == ""
 
 
@@ -155,31 +165,82 @@ def test_what_is_no_proof(bench: Bench) -> None:
     assert bench.show(proof) == ""
 
 
-def test_the_window_is_bounded() -> None:
-    """Beyond, the oldest are forgotten, and nothing as old as they were is taken: no proof passes twice."""
-    window = ProofWindow(60.0, 3)
-    for second in (100, 101, 101, 102):
-        assert window.add(f"{second}-{len(window)}".encode(), second, 102.0)
-    assert (len(window), window.floor) == (3, 100)
-    assert not window.add(b"100-0", 100, 102.0)
-    assert not window.add(b"new", 100.9, 102.0)
-    assert not window.add(b"101-1", 101, 102.0)
-    assert window.add(b"later", 200, 200.0)
-    assert len(window) == 1
+def test_cheap_checks_come_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No signature is verified of a proof that its own words refuse; what would tell of a theft is signed, though."""
+    verified: list[Any] = []
+    monkeypatch.setattr(proof_of_possession, "_check_signature", verified.append)
+    for proof, failure in (
+        (bench.proof(header={"typ": "JWT"}), "proof-malformed evidence"),
+        (bench.proof(htm="GET"), "proof-of-another-call evidence"),
+        (bench.proof(htu="https://api.example/other"), "proof-of-another-call evidence"),
+        (bench.proof(iat=int(NOW) - 100), "proof-expired"),
+        (bench.proof(iat="now"), "proof-malformed evidence"),
+    ):
+        assert bench.show(proof) == failure
+    assert verified == []
+    assert bench.show(bench.proof(STRANGER)) == "proof-of-another-key proof"
+    assert bench.show(bench.proof(token="d.e.f")) == "proof-of-another-token proof"
+    assert len(verified) == 2
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30), st.integers(0, 3)), max_size=60), st.integers(1, 8))
-def test_no_proof_passes_twice(shown: list[tuple[int, int, int]], most: int) -> None:
-    """Whatever is shown in whatever order, over forgetting and clocks that go on; what is kept stays bounded."""
-    window, taken, now = ProofWindow(10.0, most), set(), 0.0
-    for name, iat, later in shown:
-        now += later
-        if not now - 10.0 <= iat <= now:
-            continue
-        if window.add(f"{name}".encode(), iat, now):
-            assert (name, iat) not in taken
-            taken.add((name, iat))
-        assert len(window) <= most + 6  # one second's proofs are never cut in two
+@pytest.mark.parametrize("client", [CLIENT, STRANGER])
+def test_what_is_not_signed_tells_of_no_theft(bench: Bench, client: DpopClient) -> None:
+    """Anybody can write a proof with another's key, or for another token, without a signature."""
+    head, body, _ = bench.proof(client, token="d.e.f").split(".")
+    assert bench.show(f"{head}.{body}.AAAA") == "proof-malformed evidence"
+
+
+def rsa_proof(bench: Bench, bits: int, exponent: int) -> tuple[str, str]:
+    """A right proof of an RSA key, and the thumbprint of that."""
+    key = rsa.generate_private_key(exponent, bits)
+    jwk = {name: RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)[name] for name in ("kty", "n", "e")}
+    claims = jwt.decode(bench.proof(), options={"verify_signature": False})
+    return jwt.encode(claims, key, "RS256", {"typ": "dpop+jwt", "jwk": jwk}), key_thumbprint(jwk)
+
+
+def test_rsa_keys_are_bounded(bench: Bench) -> None:
+    """Nobody has us verify with a key of any length; one that is longer is no proof, and the refusal says so."""
+    proof, jkt = rsa_proof(bench, 2048, 65537)
+    assert bench.show(proof, jkt=jkt) == ""
+    head, body, signature = proof.split(".")
+    header = json.loads(base64.urlsafe_b64decode(head + "=="))
+    for name, value in (("n", "_" * 684), ("n", 7), ("e", "_" * 7), ("e", None)):
+        jwk = header["jwk"] | {name: value}
+        changed = base64url(json.dumps(header | {"jwk": jwk}).encode())
+        assert bench.show(f"{changed}.{body}.{signature}", jkt=key_thumbprint(jwk)) == "proof-malformed evidence"
+        assert "4096 bits" in str(bench.refused)
+
+
+def test_long_rsa_keys_pass_up_to_the_bound() -> None:
+    """4096 bits are 683 characters, and an exponent of 32 bits six."""
+    assert (
+        len(base64url(b"x" * 512)),
+        len(base64url(b"x" * 4)),
+    ) == (proof_of_possession._MODULUS_LENGTH, proof_of_possession._EXPONENT_LENGTH)
+
+
+def test_proofs_from_before_the_process_began_are_refused(bench: Bench) -> None:
+    """What was shown to the process before it can not be known; it is no sign of a theft."""
+    proof, bench.now = bench.proof(), NOW + 30
+    assert bench.show(proof) == ""
+    later = Bench()
+    later.now = NOW + 30
+    later.verifier = ProofVerifier(ProofSettings(), lambda: later.now, b"k" * 32)
+    assert later.show(proof) == "proof-forgotten"
+    assert later.show(bench.proof()) == ""
+
+
+def test_who_shows_too_many_locks_out_nobody_else() -> None:
+    """A holder has a tenth of the memory, whatever keys its tokens are bound to: beyond, its own proofs of that second
+    are refused, and counted by a name of their own. Others go on."""
+    bench = Bench(max_remembered=1000)
+    failures = Counter(bench.show(bench.proof(), holder="loud") for _ in range(150))
+    assert failures == {"": 101, "proof-forgotten": 49}
+    other_key = bench.proof(STRANGER)
+    assert bench.show(other_key, jkt=STRANGER.jkt, holder="loud") == "proof-forgotten"
+    assert bench.show(other_key, jkt=STRANGER.jkt) == bench.show(bench.proof()) == ""
+    bench.now += 1
+    assert bench.show(bench.proof(), holder="loud") == ""
 
 
 def test_certificates() -> None:
@@ -192,41 +253,12 @@ def test_certificates() -> None:
         (x5t_of(make_certificate()), "certificate-of-another proof"),
     ):
         try:
-            bench.verifier.check(TokenBinding(x5t=x5t), b"t", ShownProof(False, (), "GET", URL, shown))
+            bench.verifier.check(TokenBinding(x5t=x5t), b"t", ShownProof(False, (), "GET", URL, shown), ("bot",))
             failure = ""
         except ProofRefused as refused:
             failure = f"{refused.action} {refused.report}"
             assert (refused.scheme, refused.error) == ("Bearer", "invalid_token")
         assert failure == expected
-
-
-def test_headers_of_certificates() -> None:
-    """As proxies write them; what can not be read, or came over several proxies, is none."""
-    der, pem = (CERTIFICATE.public_bytes(encoding) for encoding in (Encoding.DER, Encoding.PEM))
-    x5t = x5t_of(CERTIFICATE)
-    digest = base64.urlsafe_b64decode(x5t + "=").hex()
-    escaped = quote(pem.decode()).encode()
-    for header in (
-        b":" + base64.b64encode(der) + b":",
-        escaped,
-        f'Hash={digest};Subject="CN=agent"'.encode(),
-        b'By=spiffe://x;Cert="' + escaped + b'"',
-    ):
-        assert certificate_thumbprint(header) == x5t, header[:40]
-    for header in (
-        b"",
-        b"::",
-        b":!!!:",
-        b":" + base64.b64encode(b"no certificate") + b":",
-        escaped[:200],
-        b"Hash=zz",
-        b"Hash=abcd",
-        f"Hash={digest},Hash={digest}".encode(),
-        b"By=x",
-        b"\xff" * 40,
-        b"x" * 40_000,
-    ):
-        assert certificate_thumbprint(header) == "", header[:40]
 
 
 def test_whose_word_on_certificates_counts() -> None:
