@@ -60,7 +60,9 @@ def is_learning(installed: RegisteredModel, store: SqlStore) -> bool:
 
 def measure_progress(store: SqlStore, lifecycle: LifecycleSettings) -> LearningProgress:
     """How much history there is, from what the store knows of agents. Raises Unavailable."""
-    return learning_progress(store.agents.history_extent(), lifecycle.learn_events, lifecycle.learn_days)
+    waiting = [one.version for one in store.models.page("challenger").items if one.trained.get("over_budget")]
+    over_budget = waiting[0] if waiting else ""
+    return learning_progress(store.agents.history_extent(), lifecycle.learn_events, lifecycle.learn_days, over_budget)
 
 
 class FirstTraining:

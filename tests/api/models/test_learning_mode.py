@@ -29,7 +29,7 @@ def test_it_says_that_it_learns(site: Any) -> None:
     site.report()
     ready = site.client.get("/readyz").json()
     assert ready["ready"] and ready["learning"] == (
-        "The service learns: it has 0 of 2,000 events, 0.0 of 3 days; until then every agent is unknown."
+        "The service learns: it has 0 of 2,000 events, and 0.0 of 3 days. Until it has both, every agent is unknown."
     )
     listed = site.get("/v1/models", "all").json()
     assert (listed["in_force"], listed["keeper"]) == (LEARNING_VERSION, True)
@@ -48,5 +48,8 @@ def test_any_model_within_its_budget_ends_it(site: Any, over: list[str]) -> None
     assert judged["gains"] == ["there is no trained model yet"]
     assert len(judged["reasons"]) == len(over) and all("high" in text for text in judged["reasons"])
     if over:
+        site.clock.now += 60
+        site.desk.refresh()
+        assert "it trained m1, which breaks the alert budget" in site.client.get("/readyz").json()["learning"]
         with pytest.raises(PromotionRefused, match=r"more often than `risk.alert_budget` allows: high"):
             asyncio.run(site.desk.promote_proved("m1"))
