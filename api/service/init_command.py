@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from ...ingest.durable_files import create_secret_file
 from ...ingest.errors import ConfigError
 from ..cli.terminal import JsonOption, fail, print_message, write_json
 from ..settings.first_settings import HOOK_KEY_FILE, AuthorizationServer, FirstAnswers, Form, first_settings
-from ..settings.loading import load_settings
+from ..settings.loading import environment_with, load_settings
 
 _SECRETS = ("TRUSTWATCH_DB_PASSWORD", "TRUSTWATCH_KEYCLOAK_SECRET")
 """Variables that a written file may ask for; a check of the file does not need their values."""
@@ -35,7 +34,7 @@ class FirstOptions(NamedTuple):
 def init(
     file: Annotated[Path, typer.Argument(help="settings file to write")] = Path("trustwatch.yaml"),
     form: Annotated[
-        Form | None, typer.Option(help="embedded: one machine; distributed: Kafka and PostgreSQL", show_default=False)
+        Form | None, typer.Option(help="embedded: one machine; distributed: brokers and PostgreSQL", show_default=False)
     ] = None,
     server: Annotated[
         AuthorizationServer | None,
@@ -48,7 +47,7 @@ def init(
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="whose agents these are", show_default=False)] = None,
     brokers: Annotated[
-        str | None, typer.Option(help="Kafka's host:port, separated by commas", show_default=False)
+        str | None, typer.Option(help="host:port of the brokers, separated by commas", show_default=False)
     ] = None,
     database: Annotated[
         str | None, typer.Option(help="postgresql:// URL without a password", show_default=False)
@@ -116,7 +115,7 @@ def _answers(questions: _Questions, given: FirstOptions) -> FirstAnswers:
         answers = answers._replace(admin_url=admin_url)
     answers = answers._replace(tenant=questions.text(given.tenant, "--tenant", "Tenant of the agents", "acme-corp"))
     if form == "distributed":
-        brokers = questions.text(given.brokers, "--brokers", "Kafka's host:port, separated by commas")
+        brokers = questions.text(given.brokers, "--brokers", "host:port of the brokers, separated by commas")
         database = questions.text(given.database, "--database", "postgresql:// URL without a password")
         answers = answers._replace(brokers=_parts_of(brokers), database=database)
     return answers
@@ -137,7 +136,7 @@ def _write(file: Path, answers: FirstAnswers) -> list[Path]:
     beside = file.with_name(f".{file.name}.new")
     beside.write_text(first_settings(answers), encoding="utf-8")
     try:
-        load_settings(beside, {**os.environ, **dict.fromkeys(_SECRETS, "checked later")})
+        load_settings(beside, {**environment_with(None), **dict.fromkeys(_SECRETS, "checked later")})
     except ConfigError as error:
         for path in written:
             path.unlink()
@@ -157,7 +156,7 @@ def _next_steps(file: Path, answers: FirstAnswers) -> list[str]:
     if answers.form == "distributed":
         steps += [
             "trustwatch topics create",
-            "trustwatch train HISTORY --model var/model    # beside the file; with Kafka a model has to be there",
+            "trustwatch train HISTORY --model var/model    # beside the file; a model has to be there",
         ]
     steps.append("trustwatch settings check")
     steps.append("trustwatch serve")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from typing import Literal, NamedTuple
 
+import msgspec
+
+from .root import Settings
+
 Form = Literal["embedded", "distributed"]
 """One machine with its own log and database, or Kafka and PostgreSQL."""
 
@@ -13,6 +17,10 @@ AuthorizationServer = Literal["none", "hydra", "keycloak", "other"]
 
 HOOK_KEY_FILE = "hydra-hook.key"
 """Beside the settings file: what Hydra proves itself with at its token hook."""
+
+
+_BROKERS = next(one.encode_name for one in msgspec.structs.fields(Settings) if one.name == "brokers")
+"""Member that names the brokers, as it is declared."""
 
 
 class FirstAnswers(NamedTuple):
@@ -78,7 +86,7 @@ def _place(answers: FirstAnswers) -> str:
     brokers = ", ".join(map(_quoted, answers.brokers))
     return f"""
 # All processes share brokers and database: `trustwatch topics create` makes the topics.
-kafka:
+{_BROKERS}:
   bootstrap_servers: [{brokers}]
 store:
   url: {_quoted(answers.database)}
