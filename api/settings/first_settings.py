@@ -19,8 +19,11 @@ HOOK_KEY_FILE = "hydra-hook.key"
 """Beside the settings file: what Hydra proves itself with at its token hook."""
 
 
-_BROKERS = next(one.encode_name for one in msgspec.structs.fields(Settings) if one.name == "brokers")
-"""Member that names the brokers, as it is declared."""
+_DEFAULTS = Settings()
+_BROKERS = next(
+    one.name for one in msgspec.structs.fields(Settings) if getattr(_DEFAULTS, one.name) is _DEFAULTS.brokers
+)
+"""Member that says where the brokers are, as it is declared."""
 
 
 class FirstAnswers(NamedTuple):
