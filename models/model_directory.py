@@ -355,7 +355,14 @@ def _copy_array(path: Path, copied: Path, expected: ArrayFile) -> None:
 
 
 def is_model(path: Path) -> bool:
-    """Tell whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
+    """Tell whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not.
+
+    As for reading, the model before it counts where a replacement stopped half-way.
+    """
+    return _holds_model(_current_directory(Path(path).absolute()))
+
+
+def _holds_model(path: Path) -> bool:
     try:
         with open_plain_file(path / MANIFEST_FILE) as stream:
             return f'"{MODEL_KIND}"'.encode() in stream.read(MAX_MANIFEST_BYTES)
@@ -397,7 +404,7 @@ def _previous_directory(path: Path) -> Path:
 
 def _current_directory(path: Path) -> Path:
     """The directory to read: *path*, or the model before it if a replacement stopped half-way."""
-    return _previous_directory(path) if not path.exists() and is_model(_previous_directory(path)) else path
+    return _previous_directory(path) if not path.exists() and _holds_model(_previous_directory(path)) else path
 
 
 def _refuse_foreign_directory(path: Path) -> None:

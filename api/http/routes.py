@@ -34,14 +34,17 @@ async def get_health() -> LivenessOut:
     "/readyz", response_model=ReadinessOut, responses={503: {"model": ReadinessOut}}, summary="Can it do its work"
 )
 async def get_readiness(runtime: RuntimeDep) -> Response:
-    """Component names, and why a start takes long; open to everybody. 503 unless all are `ok`."""
+    """Component names, why a start takes long, and whether there is no model yet; open to everybody.
+
+    503 unless all components are `ok`.
+    """
     states = component_states(runtime)
     ready = all(states.values())
     body = ReadinessOut(
         ready=ready,
         components={name: "ok" if fine else "not ok" for name, fine in states.items()},
         reason=None if ready else runtime.pipeline_status.starting,
-        learning=None if (progress := runtime.learning()) is None else progress.describe(),
+        learning=runtime.learning() or None,
     )
     return JSONResponse(body.model_dump(exclude_none=True), 200 if ready else 503, {"Cache-Control": "no-store"})
 

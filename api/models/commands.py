@@ -42,6 +42,9 @@ def list_models(
             write_json_lines(found)
             return
         rows = list(found)
+        learning = service.get("/v1/models?limit=1")["learning"]
+    if learning:
+        print_message(learning)
     shown = [
         {
             **row,

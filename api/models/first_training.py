@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import structlog
 
 from ...ingest.errors import ModelError
+from ...ingest.log.log_segments import lock_log
 from ...ingest.timestamps import HOUR_MS
 from ...models.learning_model import save_learning_model
 from ...models.model_directory import is_model
-from ...models.model_registry import RegisteredModel
+from ...models.model_registry import ModelRegistry, RegisteredModel
 from ...scoring.learning.learning_progress import LearningProgress, learning_progress
+from ...scoring.records.models import ModelVersion
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..composition import open_service_store
@@ -21,13 +25,20 @@ from ..settings.root import Settings
 from .training_state import LAST_TRAINING_KEY
 
 LOOK_EVERY_S = 10.0
-"""Between two looks at how much history there is. Meanwhile it must not have grown, unless it is of the last hour."""
+"""Between two looks at how much history there is."""
+
+QUIET_LOOKS, MOST_GROWTH = 3, 1.05
+"""A history is whole once it grew by so little over so many looks: who sends an old one sends much at a time."""
 
 LOG_EVERY_S = 600.0
 TRY_AGAIN_GROWTH = 1.25
 """After a first training that brought no model into force, another one wants so many times the events."""
 TRY_AGAIN_MS = HOUR_MS
 """And so much time after it."""
+TRIED_EVENTS_KEY = "first_training_events"
+"""Events that there were at the last try."""
+MOST_ASKS = 5
+"""Times that a version is asked for; one that does not come into force then can not."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,21 +46,36 @@ _log = structlog.get_logger(__name__)
 def begin_learning(settings: Settings) -> None:
     """Put the model that knows nothing into `model_dir` where there is none, and nothing was judged by another yet.
 
-    Raises ModelError where a model was there before: agents' states could not be read by a new one.
+    Raises:
+        ModelError: a model was there before, whose states of agents a new one could not read; or none can be written.
+        LogInUse: another service runs on `data_dir`.
     """
-    folder = settings.model_dir
-    if settings.distributed or is_model(folder) or (folder.exists() and any(folder.iterdir())):
+    folder, log = settings.model_dir, settings.data_dir / "log"
+    if settings.distributed or is_model(folder) or (folder.exists() and not _is_empty(folder)):
         return  # loading it says what is wrong
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with closing(open_service_store(settings)) as store:
-        before = store.models.list_switches(1)
-    if before:
-        raise ModelError(
-            f"{folder} holds no model, but agents were judged by {before[0].version!r} before: put it back "
-            f"(it may be below {settings.data_dir / 'models'}), or restore a back-up"
-        )
-    save_learning_model(folder, clock.now_ms())
+    log.mkdir(parents=True, exist_ok=True)
+    with lock_log(log):
+        if is_model(folder):
+            return  # of a service that began at the same time
+        with closing(open_service_store(settings)) as store:
+            before = store.models.list_switches(1)
+        if before:
+            raise ModelError(
+                f"{folder} holds no model, but agents were judged by {before[0].version!r} before: put it back "
+                f"(it may be below {settings.data_dir / 'models'}), or restore a back-up"
+            )
+        try:
+            save_learning_model(folder, clock.now_ms())
+        except OSError as error:
+            raise ModelError(
+                f"{folder} holds no model, and none can be put there ({error.strerror}): train one, or name a "
+                "`model_dir` in a folder that the service may write to"
+            ) from None
     _log.warning("no model in model_dir: the service learns, and knows no agent until then", model_dir=str(folder))
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def is_learning(installed: RegisteredModel, store: SqlStore) -> bool:
@@ -61,8 +87,18 @@ def is_learning(installed: RegisteredModel, store: SqlStore) -> bool:
 def measure_progress(store: SqlStore, lifecycle: LifecycleSettings) -> LearningProgress:
     """How much history there is, from what the store knows of agents. Raises Unavailable."""
     waiting = [one.version for one in store.models.page("challenger").items if one.trained.get("over_budget")]
-    over_budget = waiting[0] if waiting else ""
-    return learning_progress(store.agents.history_extent(), lifecycle.learn_events, lifecycle.learn_days, over_budget)
+    return learning_progress(
+        store.agents.history_extent(),
+        lifecycle.learn_events,
+        lifecycle.learn_days,
+        waiting[0] if waiting else "",
+        held=had_a_model(store),
+    )
+
+
+def had_a_model(store: SqlStore) -> bool:
+    """True if another model was in force before: a person went back to the one that knows nothing."""
+    return len({switch.version for switch in store.models.list_switches()}) > 1
 
 
 class FirstTraining:
@@ -71,6 +107,7 @@ class FirstTraining:
     Args:
         settings: of retraining.
         store: of agents and versions.
+        registry: where versions lie.
         now_ms: UTC milliseconds.
         monotonic: seconds on a clock that never goes back.
     """
@@ -79,21 +116,23 @@ class FirstTraining:
         self,
         settings: LifecycleSettings,
         store: SqlStore,
+        registry: ModelRegistry,
         now_ms: Callable[[], int] = clock.now_ms,
         monotonic: Callable[[], float] = clock.monotonic,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._registry = registry
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._looked_at = self._logged_at = float("-inf")
-        self._events_before = self._tried_events = 0
+        self._seen: deque[int] = deque(maxlen=QUIET_LOOKS + 1)
+        self._asked: Counter[str] = Counter()
 
     def is_due(self) -> bool:
-        """Look now and then whether there is enough history that does not grow by old events any more.
+        """Look now and then whether there is enough history, and all of one that somebody sends.
 
-        Old ones come when somebody sends a history: it is learned as a whole. Never after a model was in force: who
-        went back to learning has a reason, and orders the next training.
+        Never after a model was in force: who went back to learning has a reason, and orders the next training.
         """
         if self._monotonic() - self._looked_at < LOOK_EVERY_S:
             return False
@@ -101,21 +140,19 @@ class FirstTraining:
         extent, now_ms = self._store.agents.history_extent(), self._now_ms()
         progress = learning_progress(extent, self._settings.learn_events, self._settings.learn_days)
         self._log_progress(progress)
-        settled = extent.last_ms >= now_ms - HOUR_MS or extent.events == self._events_before
-        self._events_before = extent.events
+        self._seen.append(extent.events)
+        settled = len(self._seen) > QUIET_LOOKS and extent.events <= MOST_GROWTH * self._seen[0]
         if not (progress.is_enough and settled and self._may_try(extent.events, now_ms)):
             return False
-        if self.ready_version() is not None or self._had_a_model():
+        if had_a_model(self._store) or self.ready_version() is not None:
             return False
-        self._tried_events = extent.events
+        self._store.metadata.put(TRIED_EVENTS_KEY, str(extent.events))
         return True
 
     def _may_try(self, events: int, now_ms: int) -> bool:
         last_ms = int(self._store.metadata.get(LAST_TRAINING_KEY) or 0)
-        return not last_ms or (events >= TRY_AGAIN_GROWTH * self._tried_events and now_ms >= last_ms + TRY_AGAIN_MS)
-
-    def _had_a_model(self) -> bool:
-        return len({switch.version for switch in self._store.models.list_switches()}) > 1
+        tried = int(self._store.metadata.get(TRIED_EVENTS_KEY) or 0)
+        return not last_ms or (events >= TRY_AGAIN_GROWTH * tried and now_ms >= last_ms + TRY_AGAIN_MS)
 
     def _log_progress(self, progress: LearningProgress) -> None:
         if self._monotonic() - self._logged_at >= LOG_EVERY_S:
@@ -123,10 +160,25 @@ class FirstTraining:
             _log.info("learning", **progress._asdict(), enough=progress.is_enough)
 
     def ready_version(self) -> str | None:
-        """The first trained version, if it keeps the alert budget on its own history; else people decide."""
-        if self._had_a_model():
+        """The version that was trained here, if it keeps the alert budget on its own history; else people decide.
+
+        One that is gone, or was asked for in vain, does not stand in the way of the next.
+        """
+        if had_a_model(self._store):
             return None
-        for version in self._store.models.page("challenger").items:
-            if not version.trained.get("over_budget"):
-                return version.version
+        for one in self._store.models.page("challenger").items:
+            kept = one.trained.get("over_budget") == []  # said by our own training alone
+            if kept and self._asked[one.version] < MOST_ASKS and self._lies_there(one):
+                return one.version
         return None
+
+    def note_asked(self, version: str) -> None:
+        """Note that a version was asked for."""
+        self._asked[version] += 1
+
+    def _lies_there(self, version: ModelVersion) -> bool:
+        try:
+            self._registry.find_directory(version.version, version.digest)
+        except ModelError:
+            return False
+        return True

@@ -54,6 +54,7 @@ async def list_models(
         next_cursor=page.next_cursor,
         in_force=models.version,
         keeper=models.trains_models,
+        learning=models.learning_for(caller),
     )
 
 

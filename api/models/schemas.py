@@ -48,6 +48,9 @@ class ModelPageOut(_ModelSchema):
     next_cursor: str | None
     in_force: str
     keeper: bool = Field(description="whether a process trains and runs models in shadow here (`lifecycle.enabled`)")
+    learning: str | None = Field(
+        description="how much history there is while no trained model is in force, for callers of all tenants"
+    )
 
 
 class ModelHistoryEntryOut(_ModelSchema):

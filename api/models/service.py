@@ -44,6 +44,8 @@ MAX_DAYS = 366
 MAX_REASON_LENGTH = 2_000
 MODEL_WORKER_NAME = "keeper"
 """Name in the history for promotions by figures alone."""
+ORDER_UNDER_WAY_MS = 600_000
+"""An order is met within this time, or it was lost on its way to the log."""
 ORDER_ACTS = ("promoted", "rolled_back")
 MAX_FEEDBACK_ITEMS = 5_000
 """Verdicts of people that one chart looks at, the newest."""
@@ -162,9 +164,15 @@ class ModelService:
     @property
     def trains_models(self) -> bool:
         """True if a process trains versions and runs them in shadow here."""
-        return self._settings.lifecycle.enabled or self.learning is not None
+        return self._settings.lifecycle.enabled or (self.learning is not None and not self.learning.held)
 
     # What is looked at.
+
+    def learning_for(self, caller: AuthenticatedCaller) -> str | None:
+        """How much history there is while no trained model is in force; figures for callers of all tenants alone."""
+        if self.learning is None:
+            return None
+        return self.learning.describe() if sees_all_tenants(caller) else "Every agent is unknown until one was trained."
 
     async def versions(
         self, caller: AuthenticatedCaller, limit: int = 50, cursor: str | None = None
@@ -243,12 +251,15 @@ class ModelService:
         """
         await self._order_promotion(version, _check_order(caller, why), why, force=force)
 
-    async def promote_proved(self, version: str) -> None:
+    async def promote_proved(self, version: str) -> bool:
         """Promote a challenger that the model worker found better, by its stored figures, looked at once more.
 
-        Raises as `promote`.
+        False = nothing was ordered, since another order is under way, this one or a person's. Raises as `promote`.
         """
+        if await self._executor(self._is_order_under_way):
+            return False
         await self._order_promotion(version, MODEL_WORKER_NAME, "", force=False)
+        return True
 
     async def rollback(self, caller: AuthenticatedCaller, why: str) -> str:
         """Order that the version that was in force before comes back; returns its name. Raises as `promote`."""
@@ -275,6 +286,14 @@ class ModelService:
 
     # Below here everything blocks.
 
+    def _is_order_under_way(self) -> bool:
+        """Tell whether an order was given of late that no pipeline has met yet."""
+        newest = next((one for one in self._store.models.history(limit=10).items if one.act in ORDER_ACTS), None)
+        switched = next(iter(self._store.models.list_switches(1)), None)
+        if newest is None or self._now_ms() - newest.at_ms > ORDER_UNDER_WAY_MS:
+            return False
+        return switched is None or switched.at_ms < newest.at_ms
+
     def _require_version(self, version: str) -> ModelVersion:
         model = self._store.models.get(version)
         if model is None:
@@ -283,7 +302,7 @@ class ModelService:
 
     def _assess(self, model: ModelVersion) -> PromotionAssessment:
         """Judge by its figures whether a version may be promoted."""
-        if self.learning is not None:
+        if self.learning is not None and not self.learning.held:
             over = ", ".join(model.trained.get("over_budget", ()))
             against = (
                 [f"on its own history it alerts more often than `risk.alert_budget` allows: {over}"] if over else []

@@ -102,6 +102,7 @@ class ModelWorker:
         ready = self._training.first_training.ready_version()
         if ready is not None and clock.monotonic() - self._first_asked_at >= ASK_AGAIN_S:
             self._first_asked_at = clock.monotonic()
+            self._training.first_training.note_asked(ready)
             self._request_promotion(ready)
 
     def _raise_if_stopping(self) -> None:

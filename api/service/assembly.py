@@ -164,11 +164,12 @@ def make_model_service(settings: Settings, log: GroupCommit, store: SqlStore, ex
 async def promote_ready_challenger(models: ModelService, version: str) -> None:
     """Promote a challenger that the model worker found better; its stored figures are looked at once more."""
     try:
-        await models.promote_proved(version)
+        ordered = await models.promote_proved(version)
     except TrustwatchError as error:
         _log.warning("a challenger was not promoted", version=version, error=str(error))
     else:
-        _log.info("a challenger is promoted", version=version)
+        if ordered:
+            _log.info("a challenger is promoted", version=version)
 
 
 async def track_active_version(models: ModelService, stop: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
@@ -150,7 +151,7 @@ def _write(file: Path, answers: FirstAnswers) -> list[Path]:
 
 def _next_steps(file: Path, answers: FirstAnswers) -> list[str]:
     """What a person does now, one line each."""
-    steps = [f"export TRUSTWATCH_SETTINGS={file.absolute()}"]
+    steps = [f"export TRUSTWATCH_SETTINGS={shlex.quote(str(file.absolute()))}"]
     variables = [name for name in _SECRETS if name in first_settings(answers).replace("# ", "")]
     steps += [f"export {name}=...    # its value is a secret" for name in variables]
     if answers.form == "distributed":

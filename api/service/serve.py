@@ -24,7 +24,7 @@ from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
 from .. import clock
-from ..composition import console_url, service_url, webhook_targets
+from ..composition import console_url, require_whole_data, service_url, webhook_targets
 from ..data_at_rest import close_existing_data
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
@@ -86,8 +86,9 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
 def make_local_key(settings: Settings) -> None:
     """Make the local key that the settings trust, if it is not there: nobody could be let in before `trustwatch token`.
 
-    Raises ConfigError as `LocalSigningKey.open`.
+    Raises ConfigError as `LocalSigningKey.open`, and where a restore did not finish.
     """
+    require_whole_data(settings.data_dir)
     published = (settings.data_dir / LOCAL_JWKS_FILE).resolve()
     trusted = [one.jwks_file for one in settings.issuers if one.issuer == LOCAL_ISSUER and one.jwks_file is not None]
     if any(file.resolve() == published for file in trusted) and not published.exists():

@@ -62,7 +62,7 @@ def first_settings(answers: FirstAnswers) -> str:
 
 def _quoted(text: str) -> str:
     """A text as YAML: JSON's strings are YAML's."""
-    return json.dumps(text)
+    return json.dumps(text, ensure_ascii=False)
 
 
 _HEAD = """
@@ -102,8 +102,9 @@ identity:
 def _issuers(answers: FirstAnswers) -> str:
     head = "# Whose tokens this API accepts from callers."
     if answers.server == "none":
+        shared = "" if answers.form == "embedded" else "\n# Copy local-key.pem and local-jwks.json to every machine."
         return f"""
-{head} A key of this machine, to try it: `trustwatch token` signs with it.
+{head} A key of this machine, to try it: `trustwatch token` signs with it.{shared}
 issuers:
   - {{issuer: "urn:trustwatch:local", jwks_file: var/data/local-jwks.json, audiences: [trustwatch]}}
 """

@@ -13,9 +13,10 @@ class LearningProgress(NamedTuple):
 
     Attributes:
         events: that counted for agents, ever.
-        days: between the first and the last of them, by their own time.
+        days: between the first and the last of them, by their own time, without a twentieth at each end.
         needed_events, needed_days: both are needed.
         over_budget: version that was trained and breaks the alert budget on its own history; "" = there is none.
+        held: a person went back to learning, so that nothing is trained before somebody orders it.
     """
 
     events: int
@@ -23,6 +24,7 @@ class LearningProgress(NamedTuple):
     needed_events: int
     needed_days: float
     over_budget: str = ""
+    held: bool = False
 
     @property
     def is_enough(self) -> bool:
@@ -31,6 +33,8 @@ class LearningProgress(NamedTuple):
 
     def describe(self) -> str:
         """Two sentences for people."""
+        if self.held:
+            return "Somebody went back to learning. Promote a version, or train another one, to end that."
         if self.over_budget:
             return (
                 f"The service learns: it trained {self.over_budget}, which breaks the alert budget on its own history. "
@@ -42,8 +46,8 @@ class LearningProgress(NamedTuple):
 
 
 def learning_progress(
-    extent: HistoryExtent, needed_events: int, needed_days: float, over_budget: str = ""
+    extent: HistoryExtent, needed_events: int, needed_days: float, over_budget: str = "", *, held: bool = False
 ) -> LearningProgress:
-    """Progress of a store with this *extent*; *over_budget* as in `LearningProgress`."""
+    """Progress of a store with this *extent*; the rest as in `LearningProgress`."""
     days = max(extent.last_ms - extent.first_ms, 0) / DAY_MS
-    return LearningProgress(extent.events, days, needed_events, needed_days, over_budget)
+    return LearningProgress(extent.events, days, needed_events, needed_days, over_budget, held)

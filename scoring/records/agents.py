@@ -134,11 +134,18 @@ class AgentEdge(msgspec.Struct, frozen=True):
 
 
 class HistoryExtent(NamedTuple):
-    """Extent of all that agents have shown: events that counted, first and last event time; 0 where there is none."""
+    """Extent of all that agents have shown; 0 where there is nothing.
+
+    Attributes:
+        events: that counted.
+        first_ms, last_ms: event times between which all but a twentieth of them lie at each end.
+        newest_ms: of the last one.
+    """
 
     events: int
     first_ms: int
     last_ms: int
+    newest_ms: int
 
 
 class DueAgent(NamedTuple):

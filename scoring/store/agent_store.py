@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection, Integer, cast, func, literal_column, select, tuple_
 
 from ...ingest.identities import unkeyed_agent_key
@@ -22,6 +24,17 @@ from .partition_store import check_owner
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
 
 _IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
+
+
+_OUTER_SHARE = 0.05
+"""Part of all events, at each end of a history, that does not make it longer: one event of last year is no year."""
+
+
+def _weighted_quantile(values: npt.NDArray[np.int64], weights: npt.NDArray[np.int64], share: float) -> int:
+    """The least value up to which *share* of the weight lies."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    return int(values[order[np.searchsorted(reached, share * reached[-1])]])
 
 
 class AgentQuery(msgspec.Struct, frozen=True):
@@ -111,14 +124,14 @@ class AgentStore:
     def history_extent(self) -> HistoryExtent:
         """Extent of all that agents of every tenant have shown; the whole table is read."""
         table = AGENTS.c
-        query = select(
-            func.coalesce(func.sum(table.events), 0),
-            func.coalesce(func.min(table.first_seen_ms), 0),
-            func.coalesce(func.max(table.last_seen_ms), 0),
-        ).where(table.events > 0)
+        query = select(table.events, table.first_seen_ms, table.last_seen_ms).where(table.events > 0)
         with self._database.read() as connection:
-            events, first_ms, last_ms = connection.execute(query).one()
-        return HistoryExtent(int(events), int(first_ms), int(last_ms))
+            shown = np.array([tuple(row) for row in connection.execute(query)], np.int64).reshape(-1, 3)
+        if not len(shown):
+            return HistoryExtent(0, 0, 0, 0)
+        events, first_ms, last_ms = shown.T
+        ends = _weighted_quantile(first_ms, events, _OUTER_SHARE), _weighted_quantile(last_ms, events, 1 - _OUTER_SHARE)
+        return HistoryExtent(int(events.sum()), *ends, int(last_ms.max()))
 
     def iterate(self, chunk: int = 10_000) -> Iterator[AgentSummary]:
         """Every agent without its state, read in chunks of their own transactions."""

@@ -19,6 +19,7 @@ from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import ANY_NAME, SCOPE_ADMIN, SCOPE_SCORE_READ, AuthenticatedCaller
 from ...http.runtime import component_states
 from ...http.service_registry import ServiceRegistry
+from ...models.service import ModelService
 from ..page_dependencies import ConsoleContext, ConsoleDep, PageReaderDep
 from ..rendering import MenuEntry
 from ..views.escalations import group_escalations, level_step_of
@@ -68,9 +69,14 @@ async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller)
         "rate": console.activity.throughput(),
         "rates": {"x": [at_ms / 1000 for at_ms, _ in rates], "y": [rate for _, rate in rates], "label": "events/s"},
         "model_version": runtime.model_version,
-        "learning": runtime.learning(),
+        "learning": _learning_text(console, caller),
         "words": [level.label for level in RiskLevel],
     }
+
+
+def _learning_text(console: ConsoleContext, caller: AuthenticatedCaller) -> str | None:
+    models = console.services.find(ModelService)
+    return None if models is None else models.learning_for(caller)
 
 
 def may_see_service(caller: AuthenticatedCaller) -> bool:

@@ -6,17 +6,27 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 from trustwatch.api.composition import open_model_registry, open_service_store
-from trustwatch.api.models.first_training import LOOK_EVERY_S, FirstTraining, begin_learning, is_learning
+from trustwatch.api.models.first_training import (
+    LOOK_EVERY_S,
+    MOST_ASKS,
+    QUIET_LOOKS,
+    FirstTraining,
+    begin_learning,
+    is_learning,
+)
 from trustwatch.api.models.training_state import LAST_TRAINING_KEY
 from trustwatch.api.settings.learning_settings import LifecycleSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.models.learning_model import save_learning_model
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
@@ -32,7 +42,14 @@ class Site:
     def __init__(self, store: SqlStore) -> None:
         self.store, self.now_ms, self.monotonic = store, NOW, 0.0
         settings = LifecycleSettings(learn_days=2.0, learn_events=1_000)
-        self.training = FirstTraining(settings, store, lambda: self.now_ms, lambda: self.monotonic)
+        self.there = True
+        registry: Any = SimpleNamespace(find_directory=self._find)
+        self.training = FirstTraining(settings, store, registry, lambda: self.now_ms, lambda: self.monotonic)
+
+    def _find(self, version: str, _digest: str) -> Path:
+        if not self.there:
+            raise ModelError(f"{version} is gone")
+        return Path(version)
 
     def shows(self, agent_id: str, events: int, first_ms: int, last_ms: int) -> None:
         """An agent has shown so many events."""
@@ -50,9 +67,19 @@ class Site:
         self.now_ms += int(after_s * 1000)
         return self.training.is_due()
 
-    def challenger(self, *, over: bool = False) -> None:
-        """The training has brought a version."""
-        trained = {"over_budget": ["high"] if over else []}
+    def watch(self, after_s: float = 0.0) -> bool:
+        """Look until the history counts as whole."""
+        return any([self.look(after_s + LOOK_EVERY_S), *(self.look() for _ in range(QUIET_LOOKS))])
+
+    def restart(self) -> None:
+        """Another keeper goes on."""
+        self.training = FirstTraining(
+            self.training._settings, self.store, self.training._registry, lambda: self.now_ms, lambda: self.monotonic
+        )
+
+    def challenger(self, *, over: bool = False, ours: bool = True) -> None:
+        """The training has brought a version; or somebody put one there."""
+        trained: dict[str, Any] = {"over_budget": ["high"] if over else []} if ours else {}
         made = ModelVersion("first", "challenger", "d", NOW, NOW, NOW, 0, NOW, 0, trained)
         self.store.models.add(made, ModelHistoryEntry("h1", NOW, "first", "trained", "schedule", ""))
         self.store.metadata.put(LAST_TRAINING_KEY, str(self.now_ms))
@@ -66,49 +93,76 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def test_events_and_days_are_both_needed(site: Site) -> None:
     """And it is looked now and then, not in each step."""
-    assert not site.look()
+    assert not site.watch()
     site.shows("a", 5_000, NOW - DAY_MS, NOW)
-    assert not site.look()
-    site.shows("b", 10, NOW - 3 * DAY_MS, NOW - DAY_MS)
+    assert not site.watch()
+    site.shows("a", 5_010, NOW - 3 * DAY_MS, NOW)
     assert not site.look(1.0)
-    assert site.look()
+    assert site.watch()
+
+
+def test_one_old_event_makes_no_long_history(site: Site) -> None:
+    """A twentieth at each end does not count."""
+    site.shows("new", 1_999, NOW - HOUR_MS, NOW)
+    site.shows("old", 1, NOW - 300 * DAY_MS, NOW - 300 * DAY_MS)
+    assert not site.watch()
+    site.shows("older", 200, NOW - 300 * DAY_MS, NOW - 299 * DAY_MS)
+    assert site.watch()
 
 
 def test_an_old_history_is_learned_once_it_is_whole(site: Site) -> None:
-    """While more of it comes, it waits; what happens now is always whole."""
-    old = NOW - 30 * DAY_MS
-    site.shows("a", 2_000, old, old + 3 * DAY_MS)
-    assert not site.look()
-    site.shows("a", 2_500, old, old + 4 * DAY_MS)
-    assert not site.look()
-    assert site.look()
+    """While much more of it comes, it waits, whatever else acts now, and over a short pause, too."""
+    old, events = NOW - 30 * DAY_MS, 2_000
+    site.shows("live", 1, NOW, NOW)
+    for _ in range(8):
+        events += events // 10
+        site.shows("a", events, old, old + 3 * DAY_MS)
+        assert not site.look()
+        assert not site.look()
+    assert site.watch()
 
 
 def test_a_version_over_budget_does_not_come_into_force(site: Site) -> None:
-    """People decide about it; the next training wants more history, and time."""
+    """People decide about it; the next training wants more history, and time; a restart changes nothing."""
     site.shows("a", 2_000, NOW - 3 * DAY_MS, NOW)
-    assert site.look() and site.training.ready_version() is None
+    assert site.watch() and site.training.ready_version() is None
     site.challenger(over=True)
     assert site.training.ready_version() is None
+    site.restart()
     site.shows("a", 2_499, NOW - 3 * DAY_MS, NOW + 2 * HOUR_MS)
-    assert not site.look(2 * 3600)
+    assert not site.watch(2 * 3600)
     site.shows("a", 2_500, NOW - 3 * DAY_MS, NOW + 2 * HOUR_MS)
-    assert site.look()
+    assert site.watch()
 
 
 def test_a_version_within_budget_is_brought_into_force_and_no_other_trained(site: Site) -> None:
     """After it was, nothing happens by itself: who goes back to learning has a reason."""
     site.shows("a", 2_000, NOW - 3 * DAY_MS, NOW)
-    assert site.look()
+    assert site.watch()
     site.challenger()
-    assert site.training.ready_version() == "first" and not site.look(2 * 3600)
+    site.shows("a", 3_000, NOW - 3 * DAY_MS, NOW)
+    assert site.training.ready_version() == "first" and not site.watch(2 * 3600)
     at = site.store.partitions.position(0)
     switches = [ModelSwitch(0, at.epoch, n, version, "d", "d", NOW) for n, version in ((1, "learning"), (2, "first"))]
     position = msgspec.structs.replace(at, offset=at.offset + 1)
     site.store.commit(Commit(at, position, [], [], [], [], switches=switches))
     assert site.training.ready_version() is None
     site.shows("a", 9_000, NOW - 3 * DAY_MS, NOW + 4 * HOUR_MS)
-    assert not site.look(2 * 3600)
+    assert not site.watch(2 * 3600)
+
+
+@pytest.mark.parametrize("why", ["gone", "asked for in vain", "of somebody else"])
+def test_a_version_that_can_not_be_used_stands_in_nobodys_way(site: Site, why: str) -> None:
+    """The next one is trained when there is more."""
+    site.shows("a", 2_000, NOW - 3 * DAY_MS, NOW)
+    assert site.watch()
+    site.challenger(ours=why != "of somebody else")
+    site.there = why != "gone"
+    for _ in range(MOST_ASKS if why == "asked for in vain" else 0):
+        site.training.note_asked("first")
+    assert site.training.ready_version() is None
+    site.shows("a", 2_500, NOW - 3 * DAY_MS, NOW + 2 * HOUR_MS)
+    assert site.watch(2 * 3600)
 
 
 def test_a_service_without_a_model_begins_to_learn(tmp_path: Path) -> None:
@@ -127,6 +181,24 @@ def test_a_service_without_a_model_begins_to_learn(tmp_path: Path) -> None:
         assert not is_learning(installed, store)
     shutil.rmtree(settings.model_dir)
     with pytest.raises(ModelError, match="agents were judged by 'first' before: put it back"):
+        begin_learning(settings)
+
+
+def test_a_model_that_is_half_replaced_is_no_missing_one(tmp_path: Path) -> None:
+    """`trustwatch train` was killed between two steps: the model of before is read, and stays."""
+    settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "model")
+    save_learning_model(settings.model_dir, NOW)
+    salt = load_trained_model(settings.model_dir).salt
+    settings.model_dir.rename(tmp_path / ".model.previous")
+    begin_learning(settings)
+    assert load_trained_model(settings.model_dir).salt == salt
+
+
+def test_where_no_model_can_be_written_it_says_so(tmp_path: Path) -> None:
+    """As on a disk that is read only."""
+    settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "file" / "model")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ModelError, match="holds no model, and none can be put there"):
         begin_learning(settings)
 
 

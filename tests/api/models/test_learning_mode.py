@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from trustwatch.api.models.service import PromotionRefused
 from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
-from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
 
 NOW_MS = 1_764_000_000_000
 
@@ -28,11 +29,14 @@ def test_it_says_that_it_learns(site: Any) -> None:
     """To whoever asks whether it is ready, and in every answer."""
     site.report()
     ready = site.client.get("/readyz").json()
-    assert ready["ready"] and ready["learning"] == (
-        "The service learns: it has 0 of 2,000 events, and 0.0 of 3 days. Until it has both, every agent is unknown."
-    )
+    assert ready["ready"] and ready["learning"] is True  # no figure: it is open to everybody
     listed = site.get("/v1/models", "all").json()
     assert (listed["in_force"], listed["keeper"]) == (LEARNING_VERSION, True)
+    assert listed["learning"] == (
+        "The service learns: it has 0 of 2,000 events, and 0.0 of 3 days. Until it has both, every agent is unknown."
+    )
+    told = site.get("/v1/models", "gateway").json()["learning"]
+    assert told == "Every agent is unknown until one was trained."  # figures are of all tenants
     assert [(one["version"], one["status"]) for one in listed["items"]] == [(LEARNING_VERSION, "champion")]
     (line,) = site.get("/v1/models/history", "all").json()["items"]
     assert (line["act"], line["by"], line["why"]) == ("installed", "service", "no model was in model_dir")
@@ -50,6 +54,37 @@ def test_any_model_within_its_budget_ends_it(site: Any, over: list[str]) -> None
     if over:
         site.clock.now += 60
         site.desk.refresh()
-        assert "it trained m1, which breaks the alert budget" in site.client.get("/readyz").json()["learning"]
+        assert "it trained m1, which breaks the alert budget" in site.get("/v1/models", "all").json()["learning"]
         with pytest.raises(PromotionRefused, match=r"more often than `risk.alert_budget` allows: high"):
             asyncio.run(site.desk.promote_proved("m1"))
+
+
+def test_an_order_that_is_under_way_is_not_overruled(site: Any) -> None:
+    """The keeper asks again and again: a person's order comes before, and its own is given once."""
+    for version in ("m1", "m2"):
+        made = ModelVersion(version, "challenger", "d", NOW_MS, NOW_MS, NOW_MS, 0, NOW_MS, 0, {"over_budget": []})
+        site.store.models.add(made, ModelHistoryEntry(f"h{version}", NOW_MS, version, "trained", "schedule", ""))
+    now_ms = int(site.clock.now * 1000)
+    site.store.models.update([], [ModelHistoryEntry("o1", now_ms, "m1", "promoted", "ann", "")])
+    assert asyncio.run(site.desk.promote_proved("m2")) is False
+    site.clock.now += 601  # lost on its way to the log
+    with pytest.raises(PromotionRefused):  # looked at again: its directory is not there
+        asyncio.run(site.desk.promote_proved("m2"))
+
+
+def test_who_went_back_to_learning_is_not_hurried(site: Any) -> None:
+    """Nothing is trained by itself, and the version of before has to prove itself like any other."""
+    made = ModelVersion("m1", "challenger", "d", NOW_MS, NOW_MS, NOW_MS, 0, NOW_MS, 0, {"over_budget": []})
+    site.store.models.add(made, ModelHistoryEntry("h1", NOW_MS, "m1", "trained", "schedule", ""))
+    installed = site.store.models.get(LEARNING_VERSION).digest
+    at = site.store.partitions.claim(0)
+    switches = [
+        ModelSwitch(0, at.epoch, offset, version, installed, installed, NOW_MS + offset)
+        for offset, version in enumerate((LEARNING_VERSION, "m1", LEARNING_VERSION))
+    ]
+    site.store.commit(Commit(at, Position(0, at.epoch, 3), [], [], [], [], switches=switches))
+    site.clock.now += 60
+    site.desk.refresh()
+    listed = site.get("/v1/models", "all").json()
+    assert listed["learning"].startswith("Somebody went back to learning.") and not listed["keeper"]
+    assert "nothing is known of it" in site.get("/v1/models/m1", "all").json()["judgement"]["reasons"][0]

@@ -99,7 +99,7 @@ def test_what_is_missing_or_wrong_is_said_and_nothing_is_written(
 
 def test_answers_are_texts_and_nothing_more(tmp_path: Path) -> None:
     """A name can neither end its place nor begin another member."""
-    name = 'a": {mode: enforce}\n  "b # {env: HOME}'
+    name = 'a": {mode: enforce}\n  "b # {env: HOME} \U0001f600'
     settings = written(tmp_path, "--tenant", name, "--server", "hydra", "--issuer", "https://h.example/#\"'")
     assert {tenant: one.mode for tenant, one in settings.tenants.items()} == {name: "shadow"}
     assert settings.hooks[0].tenant == name and settings.issuers[0].issuer == "https://h.example/#\"'"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from trustwatch.api.composition import RESTORING_FOLDER
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LOCAL_KEY_FILE, LocalSigningKey
 from trustwatch.api.service.serve import make_local_key
 from trustwatch.api.settings.access_settings import IssuerSettings
 from trustwatch.api.settings.root import Settings
+from trustwatch.ingest.errors import ConfigError
 
 
 def settings(folder: Path, file: Path, issuer: str = LOCAL_ISSUER) -> Settings:
@@ -23,6 +25,13 @@ def test_it_is_made_once(tmp_path: Path) -> None:
     before = (tmp_path / "data" / LOCAL_JWKS_FILE).read_bytes()
     make_local_key(made)
     assert LocalSigningKey.open(tmp_path / "data").jwks() == before
+
+
+def test_none_is_made_where_a_restore_did_not_finish(tmp_path: Path) -> None:
+    """It would not fit what is restored."""
+    (tmp_path / "data" / RESTORING_FOLDER).mkdir(parents=True)
+    with pytest.raises(ConfigError, match="is not finished"):
+        make_local_key(settings(tmp_path / "data", tmp_path / "data" / LOCAL_JWKS_FILE))
 
 
 @pytest.mark.parametrize(
