@@ -28,6 +28,7 @@ from .. import clock
 from ..composition import console_url, service_url, webhook_targets
 from ..data_at_rest import close_existing_data
 from ..http.app import create_app
+from ..models.first_training import begin_learning
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
 from ..structured_logs import configure_structured_logs
@@ -72,6 +73,7 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await asyncio.to_thread(close_existing_data, settings)
+    await asyncio.to_thread(begin_learning, settings)
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
     spans = open_spans(settings.traces, "service")
     try:
