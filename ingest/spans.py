@@ -44,6 +44,10 @@ class Spans(Protocol):
 class RecordedSpans(Spans, Protocol):
     """Spans of a process that somebody gets."""
 
+    @property
+    def dropped(self) -> int:
+        """Spans that nobody got."""
+
     def request_span(self, name: str, traceparent: str) -> AbstractContextManager[Span]:
         """The span of a request, below that of its caller; *traceparent* as W3C Trace Context has it, "" = none."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from fastapi.telemetry import TelemetryConfig
+if TYPE_CHECKING:  # versions before it ignore the argument
+    from fastapi.telemetry import TelemetryConfig
 
 FASTAPI_TELEMETRY_OFF: Final[TelemetryConfig] = {
     "tracing": False,

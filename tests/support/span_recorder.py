@@ -34,6 +34,8 @@ class KeptSpan:
 class SpanRecorder:
     """`RecordedSpans` that keeps all spans in the order of their beginnings."""
 
+    dropped = 0
+
     def __init__(self) -> None:
         self.spans: list[KeptSpan] = []
         self._current: ContextVar[KeptSpan | None] = ContextVar("current", default=None)
