@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,13 +182,3 @@ def test_nothing_is_sent_at_a_ratio_of_0_but_what_a_caller_samples(
     assert time.monotonic() - started < 10
     assert service.log().count("traces_dropped") == 1
     assert COLLECTOR_KEY not in service.log()
-
-
-def test_a_missing_collector_is_said_by_the_settings(make_service: Callable[..., Any], tmp_path: Path) -> None:
-    """Before anything starts, with the place."""
-    service = make_service("traces: {endpoint: 'ftp://collector'}\n")
-
-    checked = service.run("settings", "check", str(service.settings))
-
-    assert checked.returncode != 0
-    assert "$.traces" in checked.stdout + checked.stderr

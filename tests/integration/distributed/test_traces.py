@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from ...support.distributed_testbed import PARTITIONS
+from ...support.nightly import is_nightly
 from ...support.trace_collector import TraceCollector
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not is_nightly(), reason="half a minute for what unit tests hold, too: in .ci/nightly"),
+]
 
 MORE = """\
 archive: {{directory: archive, interval_s: 0.3}}
