@@ -164,7 +164,7 @@ class SpanDelivery(SpanExporter):
         self._url = url
         self._lock = threading.Lock()
         self._waiting = self._under_way = 0
-        self._away = self._closing = self._stopped = False
+        self._away = self._overflowed = self._closing = self._stopped = False
         self._reason = _LastReason()
         self.dropped = 0
         """Spans that no collector got."""
@@ -177,10 +177,11 @@ class SpanDelivery(SpanExporter):
             room = self._waiting < MAX_WAITING_SPANS
             self._waiting += room
             self.dropped += not room
-            full = not room and not self._away
-            self._away = self._away or full
-        if full:
-            self._tell_loss("more spans than the collector takes")
+            # Said once in the life of a process: under more load than a collector takes, each batch makes room again.
+            first = not room and not (self._overflowed or self._away)
+            self._overflowed = self._overflowed or not room
+        if first:
+            self._tell_loss("more spans end than the collector takes")
         return room
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -206,7 +207,9 @@ class SpanDelivery(SpanExporter):
             self._tell_loss(self._reason.text or "the collector did not take them")
 
     def _tell_loss(self, reason: str) -> None:
-        _log.warning("traces_dropped", collector=self._url, reason=reason, note="until it answers, spans are dropped")
+        _log.warning(
+            "traces_dropped", collector=self._url, reason=reason, note="`traces_lost` says at the end how many"
+        )
 
     def _note_success(self) -> None:
         with self._lock:

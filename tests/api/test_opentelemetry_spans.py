@@ -217,6 +217,29 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, open_traced: Cal
     assert [line["event"] for line in lines] == ["traces_dropped", "traces_lost"]
 
 
+def test_a_burst_is_told_once_and_ends_well(
+    monkeypatch: pytest.MonkeyPatch, collector: TraceCollector, open_traced: Callable[..., OtlpSpans]
+) -> None:
+    """A collector that answers gets what had room, up to the end of the process."""
+    monkeypatch.setattr(opentelemetry_spans, "MAX_WAITING_SPANS", 20)
+    spans = open_traced(collector.url)
+
+    with capture_logs() as lines:
+        for _ in range(3):
+            for _ in range(2_000):
+                with spans.span("work"):
+                    pass
+            collector.wait(lambda: spans._delivery._waiting == 0)
+        with spans.span("last"):
+            pass
+        spans.close()
+
+    assert collector.named("last")
+    assert len(collector.spans) + spans.dropped == 6_001
+    assert spans.dropped > 0
+    assert [line["event"] for line in lines] == ["traces_dropped", "traces_lost"]
+
+
 def test_nothing_is_imported_where_nothing_is_traced() -> None:
     """Neither by the service nor by a process beside it. FastAPI by itself imports the interfaces, not what sends."""
     code = (
