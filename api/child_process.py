@@ -20,12 +20,14 @@ from types import FrameType
 import structlog
 
 from ..ingest.errors import Fenced, TrustwatchError
+from ..ingest.spans import UNTRACED, RecordedSpans, Spans
 from ..scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, PipelineUpdateSender, decode_update
 from . import clock
 from .file_access import restrict_new_files
 from .settings.loading import load_process_settings
 from .settings.root import Settings
 from .structured_logs import configure_structured_logs
+from .traces import open_spans
 
 _log = structlog.get_logger(__name__)
 
@@ -45,10 +47,12 @@ class ChildRuntime:
     Args:
         settings: of the service.
         connection: end of the update socket.
+        spans: of its work.
     """
 
-    def __init__(self, settings: Settings, connection: socket.socket) -> None:
+    def __init__(self, settings: Settings, connection: socket.socket, spans: Spans = UNTRACED) -> None:
         self.settings = settings
+        self.spans = spans
         self.sender = PipelineUpdateSender(connection)
         self._connection = connection
         self._stop_requested = False
@@ -86,8 +90,12 @@ class ChildRuntime:
         self._connection.close()
 
 
-def run_child(work: Callable[[ChildRuntime], None]) -> int:
-    """Run *work* in this process; the exit status names what ended it, for the service's log."""
+def run_child(work: Callable[[ChildRuntime], None], role: str = "") -> int:
+    """Run *work* in this process; the exit status names what ended it, for the service's log.
+
+    Args:
+        role: name of the work, in traces; "" = it makes none.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--settings", type=Path)
     parser.add_argument("--socket", type=int, required=True)
@@ -95,11 +103,13 @@ def run_child(work: Callable[[ChildRuntime], None]) -> int:
     configure_structured_logs()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service tells us when to stop
     child: ChildRuntime | None = None
+    spans: RecordedSpans | None = None
     try:
         restrict_new_files()
         settings = load_process_settings(arguments.settings)
         configure_structured_logs(settings.logs.level, settings.logs.format)
-        child = ChildRuntime(settings, socket.socket(fileno=arguments.socket))
+        spans = open_spans(settings.traces, role) if role else None
+        child = ChildRuntime(settings, socket.socket(fileno=arguments.socket), spans or UNTRACED)
         signal.signal(signal.SIGTERM, child.handle_stop_signal)
         work(child)
     except (BrokenPipeError, ConnectionResetError, StopRequested):
@@ -113,6 +123,8 @@ def run_child(work: Callable[[ChildRuntime], None]) -> int:
     finally:
         if child is not None:
             child.close()
+        if spans is not None:
+            spans.close()
     return 0
 
 

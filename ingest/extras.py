@@ -7,7 +7,7 @@ from typing import Literal
 
 from .errors import ConfigError
 
-ExtraName = Literal["archive", "fast", "kafka", "otlp", "postgres"]
+ExtraName = Literal["archive", "fast", "kafka", "otlp", "postgres", "traces"]
 
 EXTRA_PACKAGES: dict[ExtraName, dict[str, str]] = {
     "archive": {"pyarrow": "pyarrow", "crc32c": "crc32c"},
@@ -15,6 +15,10 @@ EXTRA_PACKAGES: dict[ExtraName, dict[str, str]] = {
     "kafka": {"kafka": "kafka-python", "crc32c": "crc32c", "lz4": "lz4", "zstandard": "zstandard"},
     "otlp": {"opentelemetry.proto": "opentelemetry-proto"},
     "postgres": {"psycopg": "psycopg"},
+    "traces": {
+        "opentelemetry.exporter.otlp.proto.http": "opentelemetry-exporter-otlp-proto-http",
+        "opentelemetry.sdk": "opentelemetry-sdk",
+    },
 }
 """Extra -> its modules and the packages that they come with. kafka-python works without crc32c at eight times the cost,
 and fails at the first record that is compressed with a library which is not there: an extra is there whole or not."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 import structlog
 
 from ...ingest.errors import TrustwatchError
+from ...ingest.spans import UNTRACED, Spans
 from ...scoring.delivery.actuators.actuator import Actuator
 from ...scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from ...scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
@@ -48,6 +49,7 @@ class ActuationService:
         store: wishes and originals.
         verdicts: policy, levels and pins.
         changed: called when rows wait for the dispatcher.
+        spans: of attempts.
 
     Attributes:
         counts: for metrics.
@@ -58,8 +60,14 @@ class ActuationService:
     """
 
     def __init__(
-        self, settings: Settings, store: SqlStore, verdicts: PolicyEvaluator, changed: Callable[[], None]
+        self,
+        settings: Settings,
+        store: SqlStore,
+        verdicts: PolicyEvaluator,
+        changed: Callable[[], None],
+        spans: Spans = UNTRACED,
     ) -> None:
+        self._spans = spans
         self.counts = ActuationMetrics()
         self.desired_state_resolver = DesiredStateResolver(store, verdicts, clock.now_ms, new_id)
         self._store = store
@@ -72,7 +80,12 @@ class ActuationService:
 
     def _make_channel(self, settings: ActuatorSettings, actuator: Actuator) -> DeliveryChannel[ActuatorSettings]:
         notifier = ActuatorNotifier(
-            actuator, self._store.actuations, self.desired_state_resolver.resolve, clock.now_ms, self.counts.record
+            actuator,
+            self._store.actuations,
+            self.desired_state_resolver.resolve,
+            clock.now_ms,
+            self.counts.record,
+            self._spans,
         )
         return DeliveryChannel(ACTION_ROW_KIND, settings, notifier, ACTUATION_DISPATCH_POLICY)
 

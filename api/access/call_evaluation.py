@@ -32,6 +32,7 @@ from ...ingest.events import (
     Text,
 )
 from ...ingest.identities import IdentityHasher
+from ...ingest.spans import Spans
 from ...scoring.engine.call_scorer import CallScore
 from ...scoring.policy.access_evaluation import (
     ALLOWED,
@@ -149,6 +150,7 @@ class CallEvaluator:
         live_scorer: of the model in force; None = calls are judged by the level alone.
         identities: of the deployment.
         now_ms: UTC milliseconds.
+        spans: of the requests that ask; None = nothing is traced.
 
     Attributes:
         counts: verdicts by (way, effect, decision, basis).
@@ -161,7 +163,9 @@ class CallEvaluator:
         live_scorer: LiveCallScorer | None,
         identities: IdentityHasher,
         now_ms: Callable[[], int],
+        spans: Spans | None = None,
     ) -> None:
+        self._spans = spans
         self._policy_evaluator = policy_evaluator
         self._approvals = approvals
         self._live_scorer = live_scorer
@@ -188,6 +192,17 @@ class CallEvaluator:
             approval_id = self._request_approval(access, call, digest, by_level.level, reason, score, via)
         self.counts[via, call.effect or "unknown", decision, basis] += 1
         allow = decision == "allow" or not by_level.enforced
+        if self._spans is not None:
+            self._spans.note(
+                {
+                    "trustwatch.via": via,
+                    "trustwatch.risk_level": by_level.level.label,
+                    "trustwatch.decision": decision,
+                    "trustwatch.reason": reason,
+                    "trustwatch.mode": "enforce" if by_level.enforced else "shadow",
+                    "trustwatch.basis": basis,
+                }
+            )
         return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest)
 
     def _is_approved(self, access: AccessRequest, digest: str, level: RiskLevel) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ...ingest.errors import TrustwatchError
 from ...ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
 from ...ingest.identities import IdentityHasher
+from ...ingest.spans import Spans, SpanValue
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.policy.access_evaluation import AccessRequest, DecisionContext, PolicyEvaluator, Verdict
 from ...scoring.records.agents import AgentName
@@ -51,6 +52,8 @@ class PolicyDecisionPoint:
         policy_evaluator: judges.
         approval_workflow: asks persons.
         audit_sink: takes the audit events.
+        identities: of the deployment.
+        spans: of the requests that ask; None = nothing is traced.
 
     Attributes:
         verdict_counts: questions by (way, level, reason, mode).
@@ -63,8 +66,10 @@ class PolicyDecisionPoint:
         approval_workflow: ApprovalWorkflow,
         audit_sink: AuditSink,
         identities: IdentityHasher,
+        spans: Spans | None = None,
     ) -> None:
         self._identities = identities
+        self._spans = spans
         self.policy_evaluator = policy_evaluator
         self.approval_workflow = approval_workflow
         self.audit_sink = audit_sink
@@ -93,11 +98,18 @@ class PolicyDecisionPoint:
             approval_id = self.approval_workflow.request_approval(
                 name, verdict.held_scopes, verdict.level, verdict.reason, via
             )
+        if self._spans is not None:
+            self._spans.note(_decision_attributes(verdict, via))
         return AccessDecision(verdict, context, approval_id)
 
     def count_failure(self, via: str, *, fails_open: bool) -> None:
         """Count a question that could not be decided, and how it was answered for that reason."""
-        self.failure_counts[via, "open" if fails_open else "closed"] += 1
+        answered = "open" if fails_open else "closed"
+        self.failure_counts[via, answered] += 1
+        if self._spans is not None:
+            self._spans.note(
+                {"trustwatch.via": via, "trustwatch.decision": "undecided", "trustwatch.answered": answered}
+            )
 
     def record_decision(
         self,
@@ -153,6 +165,17 @@ class PolicyDecisionPoint:
         if question.ancestors:
             event["delegation"] = [question.agent_id, *question.ancestors]
         self.audit_sink.enqueue({**event, **(more or {})})
+
+
+def _decision_attributes(verdict: Verdict, via: str) -> dict[str, SpanValue]:
+    """What the span of a question says of its answer; neither whose nor by which rule."""
+    return {
+        "trustwatch.via": via,
+        "trustwatch.risk_level": verdict.level.label,
+        "trustwatch.decision": "allow" if verdict.allow else "deny",
+        "trustwatch.reason": verdict.reason,
+        "trustwatch.mode": _mode_word(verdict),
+    }
 
 
 def _mode_word(verdict: Verdict) -> str:

@@ -55,6 +55,10 @@ class FastCallRoute:
         fits = path.endswith(CALL_PATH_SUFFIX) and path.startswith(CALL_PATH_PREFIX) and len(path) >= _MIN_PATH_LENGTH
         return self if fits else None
 
+    def template(self, path: bytes) -> str:  # noqa: ARG002 - there is one
+        """See `FastRoute`."""
+        return CALL_ROUTE
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         start, status = self._monotonic(), 200

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ...ingest.spans import Spans
 from ..http.agent_paths import decode_agent_id, parse_agent_selection
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
@@ -26,6 +28,15 @@ _SIGNED = (b"content-type", b"application/jwt")
 _NO_STORE = (b"cache-control", b"no-store")
 
 
+class _AnsweredLevel(msgspec.Struct):
+    """What a trace keeps of an answer, which is bytes by then."""
+
+    risk_level: str
+
+
+_read_level = msgspec.json.Decoder(_AnsweredLevel).decode
+
+
 class FastRiskRoute:
     """Answers risk questions from memory.
 
@@ -36,6 +47,7 @@ class FastRiskRoute:
         monotonic: seconds, for durations.
         new_id: text that never repeats, for ids of errors.
         signer: signs answers to those who want that; None = there are no keys.
+        spans: of the requests that ask; None = nothing is traced.
     """
 
     def __init__(
@@ -46,7 +58,9 @@ class FastRiskRoute:
         monotonic: Callable[[], float],
         new_id: Callable[[], str],
         signer: AnswerSigner | None,
+        spans: Spans | None = None,
     ) -> None:
+        self._spans = spans
         self._answers = answers
         self._verifier = verifier
         self._metrics = metrics
@@ -61,6 +75,10 @@ class FastRiskRoute:
         if path.endswith(RISK_PATH_SUFFIX) and path.startswith(RISK_PATH_PREFIX) and len(path) >= MIN_RISK_PATH_LENGTH:
             return self
         return None
+
+    def template(self, path: bytes) -> str:  # noqa: ARG002 - there is one
+        """See `FastRoute`."""
+        return RISK_ROUTE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's arguments
         """Answer one request."""
@@ -99,6 +117,8 @@ class FastRiskRoute:
         parse = _remembered_selection if len(query) <= MAX_REMEMBERED_QUERY else parse_agent_selection
         tenant, issuer = parse(query) if query else (None, None)
         body = self._answers.answer(caller, agent_id, tenant, issuer)
+        if self._spans is not None:
+            self._spans.note({"trustwatch.risk_level": _read_level(body).risk_level})
         return body if signer is None else signer.sign("risk", caller.audience, body)
 
 

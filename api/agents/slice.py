@@ -46,7 +46,8 @@ def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
     runtime, answers = services.get(Runtime), services.get(RiskAnswerCache)
     signer = services.find(AnswerSigner)
     metrics = services.get(ServiceMetrics)
-    return (FastRiskRoute(answers, runtime.verifier, metrics, runtime.monotonic, runtime.new_id, signer),)
+    timing = runtime.monotonic, runtime.new_id
+    return (FastRiskRoute(answers, runtime.verifier, metrics, *timing, signer, runtime.spans),)
 
 
 SLICE = Slice(

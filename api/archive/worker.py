@@ -19,6 +19,7 @@ from ...ingest.errors import MalformedEvent, Unavailable
 from ...ingest.events import decode_event
 from ...ingest.record_erasure import ErasedFilter
 from ...ingest.source import GroupSource, RecordBatch, RecordKind
+from ...ingest.spans import UNTRACED, Spans, SpanValue
 from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..event_sources import event_log_name, load_erased_from_log, make_duplicate_window, open_event_source
@@ -86,9 +87,11 @@ class EventArchiver:
 
     Args:
         settings: of the service; `archive.directory` is set.
+        spans: of the ranges that are written.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, spans: Spans = UNTRACED) -> None:
+        self._spans = spans
         directory = settings.archive.directory
         assert directory is not None
         self._settings = settings
@@ -164,9 +167,13 @@ class EventArchiver:
 
     def _flush(self, archiver: PartitionArchiver) -> None:
         if archiver.pending_records:
-            self.files += self._archive.write(
-                archiver.base_offset, archiver.next_offset, archiver.events, archiver.partition
-            )
+            with self._spans.span("archive.write") as span:
+                files = self._archive.write(
+                    archiver.base_offset, archiver.next_offset, archiver.events, archiver.partition
+                )
+                if span.recorded:
+                    span.note(_range_attributes(archiver, files))
+            self.files += files
             self.rows += len(archiver.events)
             self._positions[archiver.partition] = archiver.next_offset
             archiver.mark_written()
@@ -199,9 +206,19 @@ class EventArchiver:
             self._archive.close()
 
 
+def _range_attributes(archiver: PartitionArchiver, files: int) -> dict[str, SpanValue]:
+    return {
+        "trustwatch.partition": archiver.partition,
+        "trustwatch.offset.first": archiver.base_offset,
+        "trustwatch.offset.end": archiver.next_offset,
+        "trustwatch.events": len(archiver.events),
+        "trustwatch.files": files,
+    }
+
+
 def run_event_archive(child: ChildRuntime) -> None:
     """Archive until told to end; then what was read is in the archive."""
-    archiver = EventArchiver(child.settings)
+    archiver = EventArchiver(child.settings, child.spans)
     told_at = float("-inf")
     try:
         archiver.start()
@@ -218,4 +235,4 @@ def run_event_archive(child: ChildRuntime) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_event_archive))
+    raise SystemExit(run_child(run_event_archive, "archive"))

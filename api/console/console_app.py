@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..http.fastapi_telemetry import FASTAPI_TELEMETRY_OFF
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from . import live_updates, sign_in
@@ -148,7 +149,7 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
 
 
 def _build_application(console: ConsoleContext) -> FastAPI:
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=FASTAPI_TELEMETRY_OFF)
     app.state.console = console
     app.state.services = console.services
     assets = StaticAssets()

@@ -12,6 +12,7 @@ from ...ingest.formats.raw_records import RawRecord
 from ...ingest.record_keys import record_id
 from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, TopicWriter
+from ...ingest.spans import UNTRACED, Spans
 from ...ingest.topics.protocols import FetchedRecords, TopicReader
 from ...ingest.topics.record_codec import TopicRecord, headers_for
 from ..http.auth.callers import SourceBinding
@@ -272,6 +273,7 @@ class TopicIngest:
         monotonic: seconds on a clock that never goes back.
         now_ms: UTC milliseconds.
         sleep: waits; raises once the process was told to end.
+        spans: of rounds that read something.
     """
 
     def __init__(
@@ -282,7 +284,9 @@ class TopicIngest:
         monotonic: Callable[[], float],
         now_ms: Callable[[], int],
         sleep: Callable[[float], None],
+        spans: Spans = UNTRACED,
     ) -> None:
+        self._spans = spans
         self._sources = list(sources)
         self._open_writer = open_writer
         self._writer: TopicWriter | None = None
@@ -301,7 +305,11 @@ class TopicIngest:
             read = read or source.received_records
             self._note_silence(source)
         if out:
-            self._write_until_acknowledged(out)
+            with self._spans.span("ingest.write") as span:
+                self._write_until_acknowledged(out)
+                if span.recorded:
+                    refused = sum(isinstance(outcome, RejectedTopicRecord) for outcome in out)
+                    span.note({"trustwatch.events": len(out) - refused, "trustwatch.dead_letters": refused})
         for source in self._sources:
             source.commit()
         self._silence.check(self._monotonic())

@@ -43,7 +43,9 @@ def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
         for topic in settings.brokers.topics
     ]
     outputs = IngestOutputTopics(brokers.names.events, brokers.names.dead_letters)
-    return TopicIngest(sources, lambda: open_writer(brokers), outputs, clock.monotonic, clock.now_ms, child.sleep)
+    return TopicIngest(
+        sources, lambda: open_writer(brokers), outputs, clock.monotonic, clock.now_ms, child.sleep, child.spans
+    )
 
 
 def _reader_factory(brokers: BrokerSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:
@@ -56,4 +58,4 @@ def _send_report(child: ChildRuntime, report: IngestReport) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_ingest_worker))
+    raise SystemExit(run_child(run_ingest_worker, "ingest"))

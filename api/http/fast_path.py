@@ -155,10 +155,15 @@ class FastPath:
         try:
             await self._forward_admitted(scope, receive, counted)
         finally:
-            route = getattr(scope.get("route"), "path_format", "")
-            route = scope.get("root_path", "") + route if route else "(none)"
+            route = route_template(scope)
             self._metrics.counter("trustwatch_http_requests_total", route, str(status)).inc()
             self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._monotonic() - start)
+
+
+def route_template(scope: Scope) -> str:
+    """The route that FastAPI found for a request; (none) where it found none."""
+    route = getattr(scope.get("route"), "path_format", "")
+    return scope.get("root_path", "") + route if route else "(none)"
 
 
 def _without_origin(name: bytes, value: bytes) -> tuple[bytes, bytes]:

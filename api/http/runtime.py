@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...ingest.log.group_commit import GroupCommit
+from ...ingest.spans import RecordedSpans
 from ...scoring.delivery.actuators.actuator_notifier import ActuationMetrics
 from ...scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from ...scoring.pipeline.pipeline_status import PipelineStatus
@@ -52,6 +53,7 @@ class Runtime:
         actuation_statistics: how actuators fared in this process.
         services: services of slices that the composition root makes, since more than the application uses them.
         principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
+        spans: of requests; None = nothing is traced.
         compiled_elsewhere: whether what can do without compiled kernels waits until another process has compiled them.
         on_startup: awaited in order before the first request.
         on_shutdown: awaited in order after the last one.
@@ -81,6 +83,7 @@ class Runtime:
     services: tuple[object, ...] = ()
     principal_alias: Callable[[str, str], str] | None = None
     compiled_elsewhere: bool = False
+    spans: RecordedSpans | None = None
     on_startup: tuple[LifespanHook, ...] = ()
     on_shutdown: tuple[LifespanHook, ...] = ()
 

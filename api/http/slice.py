@@ -36,6 +36,9 @@ class FastRoute(Protocol):
     def find_handler(self, path: bytes) -> ASGIApp | None:
         """The handler of requests to *path*, percent-encoded as it came; None: they are others' to answer."""
 
+    def template(self, path: bytes) -> str:
+        """The route that a *path* of ours takes, as metrics and traces call it."""
+
 
 class MountedApplication(LifespanService, Protocol):
     """An application under a path of its own, which is not in the OpenAPI document.

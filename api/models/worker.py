@@ -88,7 +88,9 @@ class ModelWorker:
         work = self._training.next_training(champion)
         if work is not None:
             self._shadow_scorer.write_figures()
-            self._training.run_training(work, self._models.load(champion.version, champion.digest))
+            with self._child.spans.span("keeper.training") as span:
+                span.note({"trustwatch.model_version": work.version})
+                self._training.run_training(work, self._models.load(champion.version, champion.digest))
             self._shadow_scorer.refresh_versions()
             self._versions_checked_at = clock.monotonic()
         learns = self._registry.learns(champion.version, champion.digest)
@@ -163,4 +165,4 @@ def _run_as_leader(child: ChildRuntime, store: SqlStore, leader_lock: LeaderLock
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_model_worker))
+    raise SystemExit(run_child(run_model_worker, "keeper"))

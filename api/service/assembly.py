@@ -11,6 +11,7 @@ import structlog
 
 from ...ingest.errors import TrustwatchError, Unavailable
 from ...ingest.log.group_commit import GroupCommit
+from ...ingest.spans import Spans
 from ...ingest.topics.topic_commit_log import TopicCommitLog
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import PolicyEvaluator
@@ -55,6 +56,7 @@ def make_decision_point(
     now_ms: Callable[[], int] = clock.now_ms,
     alias: Callable[[str, str], str] | None = None,
     executor: StoreExecutor | None = None,
+    spans: Spans | None = None,
 ) -> PolicyDecisionPoint:
     """The decision point, with what it asks.
 
@@ -63,6 +65,7 @@ def make_decision_point(
         now_ms: UTC milliseconds.
         alias: what is logged in place of principals' identifiers.
         executor: the way into the store; None = one of its own.
+        spans: of the requests that ask; None = nothing is traced.
     """
     interventions = ActiveInterventions()
     admission = Admission(AgentRegistry(settings.registry), alias, store.identities)
@@ -77,7 +80,7 @@ def make_decision_point(
         return not fresh_ms or now_ms() >= fresh_ms + staleness_ms
 
     return PolicyDecisionPoint(
-        PolicyEvaluator(view, policy, interventions, stale, now_ms), approvals, audit, store.identities
+        PolicyEvaluator(view, policy, interventions, stale, now_ms), approvals, audit, store.identities, spans
     )
 
 

@@ -93,6 +93,7 @@ class EmbeddedPipelineWorker:
             self._after_commit,
             on_risk=self._send_risk,
             service=service_url(settings),
+            spans=child.spans,
         )
 
     def run(self) -> None:
@@ -171,4 +172,4 @@ def run_embedded_worker(child: ChildRuntime) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_embedded_worker))
+    raise SystemExit(run_child(run_embedded_worker, "pipeline"))

@@ -19,6 +19,7 @@ from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import Unavailable
 from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, RecordKind
+from ...ingest.spans import UNTRACED, Spans
 from ...ingest.topics.record_codec import headers_for
 from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
@@ -61,9 +62,12 @@ class GroupPipelineWorker:
         settings: of the service.
         sleep: waits while a service does not answer; may raise to end the wait.
         check: whether the number of partitions must be the one that the state was made for.
+        spans: of batches and commits.
     """
 
-    def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True, spans: Spans = UNTRACED
+    ) -> None:
         self._settings = settings
         self._sleep = sleep
         brokers = settings.brokers
@@ -104,6 +108,7 @@ class GroupPipelineWorker:
             self.publisher,
             self.publisher.publish_risk,
             service_url(settings),
+            spans=spans,
         )
         self.pipeline = ConsumerGroupPipeline(self.source, context, self._make_processor)
 
@@ -220,7 +225,7 @@ def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
 def run_group_worker(child: ChildRuntime) -> None:
     """Run a worker until it is told to stop."""
     _log.info("a worker starts; it loads model and kernels first")
-    worker = GroupPipelineWorker(child.settings, child.sleep)
+    worker = GroupPipelineWorker(child.settings, child.sleep, spans=child.spans)
     beat_at = tick_at = clock.monotonic()
     try:
         _log.info(
@@ -258,4 +263,4 @@ def start_vector_collector(spool: VectorSpoolWriter | None, partition: int) -> V
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_group_worker))
+    raise SystemExit(run_child(run_group_worker, "pipeline"))

@@ -38,3 +38,5 @@ def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
     yield from settings.brokers.needed_extras()
     if store_address(settings).url.startswith("postgresql"):
         yield "postgres", "`store.url` names PostgreSQL"
+    if settings.traces.endpoint is not None:
+        yield "traces", "`traces.endpoint` names a collector"

@@ -26,6 +26,7 @@ from .service_settings import (
     LogSettings,
     ServicePipelineSettings,
     TenantSettings,
+    TraceSettings,
 )
 from .shared_signals_settings import SharedSignalsSettings
 from .storage_settings import ArchiveSettings, IdentitySettings, PrivacySettings, StoreSettings
@@ -46,6 +47,7 @@ class Settings(SettingsPart, frozen=True):
     model_dir: Annotated[Path, setting("the trained model; relative to the settings file")] = Path("var/model")
     listen: Annotated[ListenSettings, setting("address of the API")] = ListenSettings()
     logs: Annotated[LogSettings, setting("log of the processes")] = LogSettings()
+    traces: Annotated[TraceSettings, setting("traces of requests and work, by OpenTelemetry")] = TraceSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], setting("authorization servers whose tokens are accepted")] = ()
     verification: Annotated[VerificationSettings, setting("verification of tokens")] = VerificationSettings()
     callers: Annotated[tuple[CallerSettings, ...], setting("what each client may speak for")] = ()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
-from ...ingest.settings import Name, SettingsPart, check_url, setting
+from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
 from ...scoring.pipeline.settings import PipelineSettings
 from ...scoring.policy.book import EnforcementMode
 
@@ -58,6 +61,57 @@ class LogSettings(SettingsPart, frozen=True):
     format: Annotated[
         Literal["auto", "text", "json"], setting("`text` for people, `json` for programs; `auto` is text on a terminal")
     ] = "auto"
+
+
+TRACES_PATH: Final = "/v1/traces"
+"""Where OTLP/HTTP takes traces, below the URL of a collector."""
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+
+
+class TraceSettings(SettingsPart, frozen=True):
+    """Traces of the service's processes, for a collector of OpenTelemetry. Needs the extra `traces`."""
+
+    endpoint: Annotated[
+        str | None,
+        setting(
+            "collector that takes OTLP over HTTP, as `http://127.0.0.1:4318`; without a path, `/v1/traces` is added; "
+            "null traces nothing"
+        ),
+    ] = None
+    sample_ratio: Annotated[
+        float,
+        setting("part of the traces that begin here which is sent; of all others their caller decides", ge=0, le=1),
+    ] = 0.1
+    headers: Annotated[
+        Mapping[Name, Secret], setting("headers for the collector by name, each `{env: NAME}` or `{file: PATH}`")
+    ] = {}
+    service_name: Annotated[str, setting("`service.name` of the traces", min_length=1, max_length=256)] = "trustwatch"
+
+    def __post_init__(self) -> None:
+        if self.endpoint is None:
+            return
+        # Spans hold no names and no tokens, so they may cross a network of one's own in clear; headers may not.
+        scheme = self.endpoint.partition(":")[0]
+        check_url(
+            self.endpoint if scheme != "http" or self.headers else f"https{self.endpoint[len(scheme) :]}",
+            "`endpoint`" + (" with `headers`" if self.headers else ""),
+            loopback_http=True,
+        )
+        parts = urlsplit(self.endpoint)
+        if parts.query or parts.fragment:
+            raise ValueError("`endpoint` may have no query and no fragment; put keys into `headers`")
+        for name, value in self.headers.items():
+            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value.reveal()):
+                raise ValueError(
+                    f"`headers` may hold names and values of HTTP headers only: {name!r} is none, or its value"
+                )
+
+    def traces_url(self) -> str:
+        """Where spans are sent. The endpoint is set."""
+        assert self.endpoint is not None
+        has_path = urlsplit(self.endpoint).path not in ("", "/")
+        return self.endpoint if has_path else self.endpoint.rstrip("/") + TRACES_PATH
 
 
 class TenantSettings(SettingsPart, frozen=True):

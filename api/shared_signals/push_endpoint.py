@@ -58,6 +58,10 @@ class PushEndpoint:
         """This endpoint, where *path*, percent-encoded as it came, is that of a transmitter."""
         return self if path in self._transmitters else None
 
+    def template(self, path: bytes) -> str:
+        """See `FastRoute`: paths of transmitters are those of the settings."""
+        return path.decode()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one push."""
         transmitter = self._transmitters[scope["raw_path"]]

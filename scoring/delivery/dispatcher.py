@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from ...ingest.errors import ConfigError, Unavailable
+from ...ingest.spans import UNTRACED, Spans
 from ..store.outbox_store import DeliveryRoute, DeliverySettlement, LeasedDelivery, OutboxStore
 from .delivery_target import DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 
@@ -43,6 +44,7 @@ class Dispatcher:
         clock: UTC milliseconds.
         random_source: of the jitter.
         observe: called with (target, outcome) after each attempt, for metrics; outcome as in DeliveryResult.
+        spans: of attempts.
 
     Raises:
         ConfigError: two targets have the same name.
@@ -56,6 +58,7 @@ class Dispatcher:
         clock: Callable[[], int],
         random_source: random.Random,
         observe: Callable[[str, str], None] = _ignore_outcome,
+        spans: Spans = UNTRACED,
     ) -> None:
         names = [channel.target.name for channel in channels]
         if len(set(names)) < len(names):
@@ -66,7 +69,7 @@ class Dispatcher:
         self._observe = observe
         self._routes = [_make_route(channel, policy) for channel in channels]
         self._target_workers = [
-            _TargetWorker(outbox, channel, policy, clock, random_source, observe) for channel in channels
+            _TargetWorker(outbox, channel, policy, clock, random_source, observe, spans) for channel in channels
         ]
         self._wake = asyncio.Event()
 
@@ -117,7 +120,9 @@ class _TargetWorker:
         clock: Callable[[], int],
         random_source: random.Random,
         observe: Callable[[str, str], None],
+        spans: Spans,
     ) -> None:
+        self._spans = spans
         self.wake = asyncio.Event()
         self._outbox = outbox
         self._target = channel.target
@@ -176,6 +181,22 @@ class _TargetWorker:
         return [results[row.seq] for row in rows]
 
     async def _attempt(self, row: LeasedDelivery) -> DeliveryResult:
+        with self._spans.span("delivery", "client") as span:
+            result = await self._try(row)
+            if span.recorded:
+                span.note(
+                    {
+                        "trustwatch.target": row.target,
+                        "trustwatch.kind": row.row.kind,
+                        "trustwatch.attempt": row.attempt,
+                        "trustwatch.outcome": result.outcome,
+                    }
+                )
+                if result.outcome not in ("delivered", "skipped"):
+                    span.mark_failed(result.outcome)
+        return result
+
+    async def _try(self, row: LeasedDelivery) -> DeliveryResult:
         try:
             async with asyncio.timeout(self._target.timeout_s):
                 result = await self._notifier.deliver(row, self._target)

@@ -14,7 +14,7 @@ on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from ...ingest.errors import CorruptLog, Fenced, Unavailable
 from ...ingest.record_erasure import ErasedFilter
 from ...ingest.retry import Answer, retry_until_available
 from ...ingest.source import RecordBatch
+from ...ingest.spans import SpanValue
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
 from ..engine.agent_state_cache import AgentStateCache
@@ -37,7 +38,7 @@ from ..records.decisions import Decision
 from ..records.models import ModelSwitch
 from ..store.sql_store import CommitResult, SqlStore
 from .pipeline_context import CommittedChanges, PipelineContext
-from .processor import Processor, VectorFrames
+from .processor import AppliedBatch, Processor, VectorFrames
 from .risk_publication import RiskPublication
 
 _log = structlog.get_logger(__name__)
@@ -187,8 +188,11 @@ class PartitionPipeline:
         batch = self._erased_filter.filter_batch(batch)
         feedback = self._processor.engine.feedback_rules
         matched = feedback.matched
-        with self._context.stages.timed("apply"):
-            applied = self._processor.apply(batch)
+        with self._context.spans.span("pipeline.batch") as span:
+            with self._context.stages.timed("apply"):
+                applied = self._processor.apply(batch)
+            if span.recorded:
+                span.note(_batch_attributes(batch, applied, self._context.stages.last))
         self._context.stages.counts["feedback_matched"] += feedback.matched - matched
         self._decisions.extend(applied.decisions)
         self._dead_letters.extend(applied.dead_letters)
@@ -432,6 +436,22 @@ class PartitionPipeline:
         return build_alert_row(decision, self._context.policy.book.policy_members(decision), self._context.service)
 
 
+def _batch_attributes(batch: RecordBatch, applied: AppliedBatch, seconds: Mapping[str, float]) -> dict[str, SpanValue]:
+    """What the span of a batch says: numbers alone."""
+    return {
+        "trustwatch.partition": batch.partition,
+        "trustwatch.offset.first": batch.base_offset,
+        "trustwatch.offset.end": batch.next_offset,
+        "trustwatch.records": len(batch.records),
+        "trustwatch.events": applied.events,
+        "trustwatch.duplicates": applied.duplicates,
+        "trustwatch.dead_letters": len(applied.dead_letters),
+        "trustwatch.decisions": len(applied.decisions),
+        "trustwatch.poll_s": seconds["poll"],
+        "trustwatch.apply_s": seconds["apply"],
+    }
+
+
 # A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps
 # its own compare-and-set: one that the store refuses does not hold the others up.
 
@@ -466,6 +486,12 @@ class CommitRound:
 
     def write(self) -> None:
         """Write the commits and publish what may leave once they are written; waits while a service is away."""
+        with self._context.spans.span("pipeline.commit") as span:
+            self._write()
+            if span.recorded:
+                span.note(self._attributes())
+
+    def _write(self) -> None:
         stages, publisher = self._context.stages, self._context.publisher
         letters = [letter for commit in self._commits for letter in commit.dead_letters]
         if publisher is not None and letters:
@@ -479,6 +505,23 @@ class CommitRound:
                         retry_until_available(partial(publisher.publish_commit, commit), self._wait_before_retry)
                 retry_until_available(publisher.wait_acknowledged, self._wait_before_retry)
         self._took_s = self._context.monotonic() - self._started
+
+    def _attributes(self) -> dict[str, SpanValue]:
+        """What the span of this round says: numbers alone."""
+        seconds = self._context.stages.last
+        return {
+            "trustwatch.partitions": [commit.position.partition for commit in self._commits],
+            "trustwatch.offsets.first": [commit.expected.offset for commit in self._commits],
+            "trustwatch.offsets.end": [commit.position.offset for commit in self._commits],
+            "trustwatch.agents": sum(len(commit.agents) for commit in self._commits),
+            "trustwatch.decisions": sum(len(commit.decisions) for commit in self._commits),
+            "trustwatch.outbox_rows": sum(len(commit.outbox) for commit in self._commits),
+            "trustwatch.dead_letters": sum(len(commit.dead_letters) for commit in self._commits),
+            "trustwatch.refused": sum(isinstance(result, Fenced) for result in self._results),
+            "trustwatch.rows_s": seconds["rows"],
+            "trustwatch.commit_s": seconds["commit"],
+            "trustwatch.publish_s": 0.0 if self._context.publisher is None else seconds["publish"],
+        }
 
     def give_up(self) -> None:
         """Try no more once a service does not answer: `write` raises its error. Another thread may call this."""

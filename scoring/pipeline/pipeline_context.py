@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from ...ingest.source import DurableSource
+from ...ingest.spans import UNTRACED, Spans
 from ..policy.book import LivePolicy
 from ..records.agents import AgentSummary
 from ..records.commits import Commit, Position
@@ -76,3 +77,4 @@ class PipelineContext(NamedTuple):
     on_risk: RiskListener | None = None
     service: str = "https://trustwatch.invalid"  # `source` of alerts
     tuning: PipelineTuning = DEFAULT_TUNING
+    spans: Spans = UNTRACED

@@ -13,6 +13,7 @@ import structlog
 
 from ...ingest.errors import Fenced
 from ...ingest.source import DurableSource, GroupSource
+from ...ingest.spans import UNTRACED, Spans
 from ..policy.book import LivePolicy
 from ..records.commits import Position
 from ..store.sql_store import SqlStore
@@ -45,6 +46,7 @@ class SinglePartitionPipeline:
         on_risk: called with the agents that moved, as soon as their records are applied.
         service: URI of this service, the `source` of alerts.
         tuning: what no operator sets.
+        spans: of batches and commits.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class SinglePartitionPipeline:
         on_risk: RiskListener | None = None,
         service: str = "https://trustwatch.invalid",
         tuning: PipelineTuning = DEFAULT_TUNING,
+        spans: Spans = UNTRACED,
     ) -> None:
         self._source = source
         self._batch_size, self._poll_s = settings.batch_size, tuning.poll_s
@@ -77,6 +80,7 @@ class SinglePartitionPipeline:
             on_risk=on_risk,
             service=service,
             tuning=tuning,
+            spans=spans,
         )
         self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
         self._commits = CommitThread(context)

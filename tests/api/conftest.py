@@ -46,6 +46,7 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.spans import RecordedSpans
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
 from trustwatch.scoring.engine.settings import ChallengeBudget
@@ -103,8 +104,9 @@ class Clock:
 class ApiService:
     """One running service."""
 
-    def __init__(self, folder: Path, database: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, database: Path, spans: RecordedSpans | None = None, **settings: Any) -> None:
         self.clock = Clock()
+        self.spans = spans
         self.key = LocalSigningKey.open(folder)
         issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
         registry = (
@@ -146,6 +148,7 @@ class ApiService:
             self.status,
             lambda agents: drop_cached_answers(self.view, agents),
             lambda: int(self.clock() * 1000),
+            spans=self.spans,
         )
         if self.settings.model_dir.exists():
             shelf = ModelRegistry(self.settings.data_dir / "models", self.settings.model_dir)
@@ -186,6 +189,7 @@ class ApiService:
         )
         return Runtime(
             services=tuple(service for service in services if service is not None),
+            spans=self.spans,
             active_version=None if self.desk is None else lambda: self.desk.version,
             learning=lambda: self.desk is not None and self.desk.learning is not None,
             principal_alias=alias,

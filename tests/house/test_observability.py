@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from typing import Any
@@ -106,3 +107,23 @@ def test_the_dashboard_is_what_the_code_says() -> None:
     places = [tuple(panel["gridPos"][name] for name in ("x", "y")) for panel in board["panels"]]
     assert len(places) == len(set(places))
     assert all(panel["description"] for panel in board["panels"] if panel["type"] != "row")
+
+
+def test_traces_hold_what_the_reference_says() -> None:
+    """Every span and attribute is in the page, and nothing else is: what leaves is known."""
+    spans, attributes = set(), set()
+    for path in (path for layer in ("ingest", "scoring", "api") for path in (ROOT / layer).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Dict):
+                keys = {key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+                attributes |= {key for key in keys if re.fullmatch(r"(trustwatch|http)\.[a-z._]+", key)}
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "span":
+                assert isinstance(node.args[0], ast.Constant)
+                spans.add(node.args[0].value)
+    page = (ROOT / "reference" / "traces.md").read_text()
+    tables = page.partition("## Spans")[2].partition("## A collector")[0]
+    told = set(re.findall(r"`((?:trustwatch|http|error)?\.[a-z_.]+)`", tables))
+    told = {f"trustwatch{name}" if name.startswith(".") else name for name in told}
+
+    assert set(re.findall(r"^\| `([a-z.]+)` \|", tables.partition("## Attributes")[0], re.MULTILINE)) == spans
+    assert told == attributes | {"error.type"}

@@ -27,6 +27,7 @@ BY_HAND = (
     "sources.md",
     "standards.md",
     "threats.md",
+    "traces.md",
     "written-by-hand.md",
 )
 

@@ -121,6 +121,10 @@ class GatewayServer:
         way = self.route_of(path)
         return partial(self, way) if way else None
 
+    def template(self, path: bytes) -> str:
+        """See `FastRoute`."""
+        return GATEWAY_ROUTES[self.route_of(path)]
+
     async def __call__(self, way: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that came by *way*."""
         start = self._dependencies.monotonic()

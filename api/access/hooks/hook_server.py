@@ -254,6 +254,10 @@ class HookServer:
         """This server, where *path*, percent-encoded as it came, is one of a hook."""
         return self if path in self._routes else None
 
+    def template(self, path: bytes) -> str:
+        """See `FastRoute`: paths of hooks are those of the settings."""
+        return self._routes[path].route
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         start = self._dependencies.monotonic()

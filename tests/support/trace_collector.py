@@ -1,0 +1,110 @@
+"""A collector of traces: takes OTLP over HTTP as published, and keeps the spans."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+
+class CollectedSpan(NamedTuple):
+    """One span, with what its process says of itself."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    kind: int
+    failed: bool
+    attributes: dict[str, Any]
+    resource: dict[str, Any]
+
+
+class TraceCollector:
+    """Receiver on loopback. `statuses` answers the next requests so, then all with 200."""
+
+    def __init__(self) -> None:
+        self.spans: list[CollectedSpan] = []
+        self.bodies: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.statuses: list[int] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def _handler(collector) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status = collector.statuses.pop(0) if collector.statuses else 200
+                if status == 200:
+                    collector.keep(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+                answer = ExportTraceServiceResponse().SerializeToString()
+                self.send_response(status)
+                self.send_header("content-type", "application/x-protobuf")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        return Handler
+
+    def keep(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        self.paths.append(path)
+        self.headers.append(headers)
+        self.bodies.append(body)
+        for of_process in ExportTraceServiceRequest.FromString(body).resource_spans:
+            resource = _values(of_process.resource.attributes)
+            for scope in of_process.scope_spans:
+                for span in scope.spans:
+                    self.spans.append(
+                        CollectedSpan(
+                            span.name,
+                            span.trace_id.hex(),
+                            span.span_id.hex(),
+                            span.parent_span_id.hex(),
+                            span.kind,
+                            span.status.code == span.status.STATUS_CODE_ERROR,
+                            _values(span.attributes),
+                            resource,
+                        )
+                    )
+
+    def named(self, name: str) -> list[CollectedSpan]:
+        return [span for span in self.spans if span.name == name]
+
+    def wait(self, until: Callable[[], Any], within_s: float = 10.0) -> Any:
+        """The first true answer of *until*."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            if found := until():
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"not within {within_s} s; there are {sorted({span.name for span in self.spans})}")
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _values(attributes: Any) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in attributes}
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(item) for item in value.array_value.values]
+    return getattr(value, kind)
