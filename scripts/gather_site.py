@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "var" / "site-pages"
-FOLDERS = ("docs", "reference", "examples/cloudtrail", "examples/distributed")
+QUICK_STARTS = ("cloudtrail", "distributed", "mcp")
+FOLDERS = ("docs", "reference", *(f"examples/{name}" for name in QUICK_STARTS))
 FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE")
 NAMED_FENCE = re.compile(r"^(```\w+) \w+$", re.MULTILINE)
 """Beginning of a block that a test runs by its second word, which mkdocs would not take for a block."""

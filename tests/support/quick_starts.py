@@ -2,7 +2,8 @@
 
 What the blocks of a page mean: `sh` is run, in one shell. `text` behind it is what its output has, line by line in this
 order; `…` stands for anything. A comment in the line before the fence changes that: `<!-- file: NAME -->` is a file to
-write, `<!-- install -->` and `<!-- elsewhere -->` (the vendor's command) are not run.
+write, `<!-- from: PATH -->` a part of a file of the checkout, laid out as it likes. `<!-- install -->` and
+`<!-- elsewhere -->` (a command for another place than this machine) are not run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .checkout import ROOT
 EXAMPLES = ROOT / "examples"
 _BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL, EXPECTED = "sh", "text"
-INSTALL, ELSEWHERE, FILE = "install", "elsewhere", "file: "
+INSTALL, ELSEWHERE, FILE, FROM = "install", "elsewhere", "file: ", "from: "
 
 
 class Step(NamedTuple):
@@ -42,7 +43,6 @@ class QuickStart:
         for old, new in (changed or {}).items():
             assert old in text, f"examples/{name}/README.md has no {old}"
             text = text.replace(old, new)
-        self.installs: list[str] = []
         self.files: dict[str, str] = {}
         self.steps: list[Step] = []
         for block in _BLOCK.finditer(text):
@@ -51,9 +51,10 @@ class QuickStart:
     def _take(self, mark: str, kind: str, text: str) -> None:
         if mark.startswith(FILE):
             self.files[mark.removeprefix(FILE)] = text
-        elif mark == INSTALL:
-            self.installs.append(text)
-        elif mark == ELSEWHERE:
+        elif mark.startswith(FROM):
+            whole = (ROOT / mark.removeprefix(FROM)).read_text(encoding="utf-8")
+            assert "".join(text.split()) in "".join(whole.split()), f"not {mark}: {text}"
+        elif mark in (INSTALL, ELSEWHERE):
             return
         elif kind == SHELL:
             self.steps.append(Step(text, []))
