@@ -20,10 +20,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from scripts.service_stack.system import is_free
+
 from .checkout import ROOT
 
 EXAMPLES = ROOT / "examples"
 _BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_STATE = re.compile(r"scripts/services --state (\S+) start ")
 SHELL, EXPECTED = "sh", "text"
 INSTALL, ELSEWHERE, FILE, FROM = "install", "elsewhere", "file: ", "from: "
 
@@ -104,6 +107,8 @@ class QuickStart:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                for state in _STATE.findall(script):
+                    subprocess.run(["scripts/services", "--state", state, "remove"], cwd=folder, check=True)
         said = output.read_text(encoding="utf-8", errors="replace").split(f"{mark}\n")
         return (said[:-1] if status == 0 else said), status
 
@@ -132,3 +137,11 @@ def free_port() -> str:
     """A port on loopback that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return str(free.getsockname()[1])
+
+
+def consecutive_ports(count: int) -> list[str]:
+    """Ports of loopback in a row that nobody listens on now."""
+    while True:
+        first = int(free_port())
+        if all(is_free(port) for port in range(first + 1, first + count)):
+            return [str(port) for port in range(first, first + count)]
