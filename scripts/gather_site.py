@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "var" / "site-pages"
-QUICK_STARTS = ("cloudtrail", "distributed", "hydra", "mcp")
+QUICK_STARTS = ("cloudtrail", "distributed", "hydra", "keycloak", "mcp")
 FOLDERS = ("docs", "reference", *(f"examples/{name}" for name in QUICK_STARTS))
 FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE")
 NAMED_FENCE = re.compile(r"^(```\w+) \w+$", re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,29 @@ def test_a_developer_sees_an_mcp_server_refuse_an_agent(tmp_path: Path) -> None:
 
 @nightly
 def test_hydra_gives_shorter_tokens_then_none_then_as_before(tmp_path: Path) -> None:
-    """3599, 299, refused and dead, 3599 again, and an error while nobody answers its hook."""
+    """An hour, five minutes, refused and dead, an hour again, and an error while nobody answers its hook."""
     from scripts.service_stack.hydra import hydra_program
 
     fetched(hydra_program)
     public, admin = consecutive_ports(2)
     said = QuickStart("hydra", {"8420": free_port(), "4444": public, "4445": admin}).run(tmp_path)
 
-    assert [line for line in "".join(said).splitlines() if line.startswith('"expires_in"')] == [
-        '"expires_in":3599',
-        '"expires_in":299',
-        '"expires_in":3599',
-    ]
+    assert lifetimes(said) == pytest.approx([3600, 300, 3600], abs=5)
+
+
+@nightly
+def test_keycloak_gives_shorter_tokens_then_none_then_as_before(tmp_path: Path) -> None:
+    """The realm's lifetime, five minutes, refused and dead, as before; and as before while we are away."""
+    from scripts.service_stack.keycloak import keycloak_home
+
+    fetched(keycloak_home)
+    said = QuickStart("keycloak", {"8420": free_port(), "8080": free_port()}).run(tmp_path)
+
+    assert lifetimes(said) == [900, 300, 900, 900]
+    agents = said[-2].splitlines()
+    assert [line.split()[0] for line in agents[-2:]] == ["agent", "clerk-7"]
+
+
+def lifetimes(said: list[str]) -> list[int]:
+    """Those of tokens, s, as they were printed."""
+    return [int(found) for found in re.findall(r'^"expires_in":(\d+)', "".join(said), re.MULTILINE)]
