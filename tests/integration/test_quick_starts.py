@@ -70,6 +70,26 @@ def test_keycloak_gives_shorter_tokens_then_none_then_as_before(tmp_path: Path) 
     assert [line.split()[0] for line in agents[-2:]] == ["agent", "clerk-7"]
 
 
+@nightly
+def test_an_operator_kills_a_worker_and_the_other_goes_on(tmp_path: Path) -> None:
+    """Every event is applied, before and after; the replica answers."""
+    from scripts.service_stack.kafka_jars import kafka_jars
+    from scripts.service_stack.postgres import binaries
+
+    for program in (kafka_jars, binaries):
+        fetched(program)
+    ports = ("8420", "8431", "8432", "9092", "5432")
+    said = QuickStart("distributed", {port: free_port() for port in ports}).run(tmp_path)
+
+    counts = [
+        re.findall(r"^partition \d: applied ([\d,]+) of ([\d,]+),", output, re.MULTILINE) for output in said[-3:-1]
+    ]
+    assert [len(partitions) for partitions in counts] == [4, 4]
+    assert all(applied == of for partitions in counts for applied, of in partitions)
+    before, after = (sum(int(of.replace(",", "")) for _, of in partitions) for partitions in counts)
+    assert before >= 3_000 and after >= before + 1_000, "events and ticks"
+
+
 def lifetimes(said: list[str]) -> list[int]:
     """Those of tokens, s, as they were printed."""
     return [int(found) for found in re.findall(r'^"expires_in":(\d+)', "".join(said), re.MULTILINE)]
