@@ -13,7 +13,7 @@ from ..support.nightly import is_nightly
 from ..support.quick_starts import QuickStart, consecutive_ports, free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-nightly = pytest.mark.skipif(not is_nightly(), reason="NOT RUN BY DAY: 40 s; TRUSTWATCH_NIGHTLY=1 runs it")
+nightly = pytest.mark.skipif(not is_nightly(), reason="NOT RUN BY DAY: about a minute; TRUSTWATCH_NIGHTLY=1 runs it")
 
 
 def fetched(program: Callable[[], Any]) -> None:
