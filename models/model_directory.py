@@ -91,6 +91,11 @@ class ModelManifest:
     created_ms: int
     libraries: Mapping[str, str] = field(default_factory=library_versions)
 
+    @property
+    def learns(self) -> bool:
+        """True for the model of a service that has learned nothing yet."""
+        return self.window.events == 0
+
 
 def encode_manifest(manifest: ModelManifest, files: Mapping[str, ArrayFile]) -> bytes:
     """`manifest.json` of a model with these array files (path relative to the model, `/` between the parts)."""

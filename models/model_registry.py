@@ -91,6 +91,10 @@ class ModelRegistry:
             "restore that directory from a back-up, or let all machines share it"
         )
 
+    def learns(self, version: str, digest: str | None = None) -> bool:
+        """Tell whether a version is the model that knows nothing. Raises ModelError."""
+        return read_manifest(self.find_directory(version, digest))[0].learns
+
     def load(self, version: str, digest: str | None = None) -> TrainedModel:
         """Read and verify a version. Raises ModelError."""
         return load_trained_model(self.find_directory(version, digest))

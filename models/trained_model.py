@@ -114,6 +114,11 @@ class TrainedModel:
     challenges: CallChallenges | None = None
     sensitive_types: tuple[str, ...] = ()
 
+    @property
+    def learns(self) -> bool:
+        """True if it has seen no event: nothing can be judged by it, and every agent is unknown."""
+        return int(self.group_events[0]) == 0
+
     def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Row of each group in `groups`, 0 (the fleet) for unknown ones."""
         at = np.minimum(np.searchsorted(self.groups, groups), len(self.groups) - 1)

@@ -41,6 +41,7 @@ async def get_readiness(runtime: RuntimeDep) -> Response:
         ready=ready,
         components={name: "ok" if fine else "not ok" for name, fine in states.items()},
         reason=None if ready else runtime.pipeline_status.starting,
+        learning=None if (progress := runtime.learning()) is None else progress.describe(),
     )
     return JSONResponse(body.model_dump(exclude_none=True), 200 if ready else 503, {"Cache-Control": "no-store"})
 

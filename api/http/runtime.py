@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ...ingest.log.group_commit import GroupCommit
 from ...scoring.delivery.actuators.actuator_notifier import ActuationMetrics
+from ...scoring.learning.learning_progress import LearningProgress
 from ...scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import PolicyEvaluator
@@ -38,6 +39,7 @@ class Runtime:
         live_policy: the policy book in force.
         model_version: of the model that scored when the service started.
         active_version: version of the model that scores now; None = still `model_version`.
+        learning: how much history there is, while no trained model is in force.
         pipeline_status: what is known of the pipeline.
         clock: seconds since 1970.
         monotonic: seconds on a clock that never goes back, for durations.
@@ -76,6 +78,7 @@ class Runtime:
     desired_state: DesiredStateResolver | None = None
     actuation_statistics: ActuationMetrics = field(default_factory=ActuationMetrics)
     active_version: Callable[[], str] | None = None
+    learning: Callable[[], LearningProgress | None] = lambda: None
     services: tuple[object, ...] = ()
     principal_alias: Callable[[str, str], str] | None = None
     compiled_elsewhere: bool = False

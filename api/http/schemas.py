@@ -115,6 +115,9 @@ class ReadinessOut(BaseModel):
     ready: bool
     components: dict[str, Literal["ok", "not ok"]]
     reason: str | None = Field(None, description="why a service that starts is not ready yet")
+    learning: str | None = Field(
+        None, description="how much history there is, while no trained model is in force and every agent is unknown"
+    )
 
 
 class PageOut(BaseModel, Generic[T]):

@@ -16,6 +16,7 @@ from ...models.model_directory import read_manifest
 from ...models.model_registry import ModelRegistry, RegisteredModel
 from ...scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
 from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, calibration_curves, observed_shares
+from ...scoring.learning.learning_progress import LearningProgress
 from ...scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import (
@@ -36,6 +37,7 @@ from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
+from .first_training import measure_progress
 from .training_state import TRAINING_REQUEST_KEY
 
 MAX_DAYS = 366
@@ -45,6 +47,8 @@ MODEL_WORKER_NAME = "keeper"
 ORDER_ACTS = ("promoted", "rolled_back")
 MAX_FEEDBACK_ITEMS = 5_000
 """Verdicts of people that one chart looks at, the newest."""
+MEASURE_EVERY_MS = 10_000
+"""How much history there is to learn from is measured so often, while there is no trained model."""
 MAX_CACHED_CURVES = 16
 """Curves that are remembered: reading a model takes a tenth of a second."""
 
@@ -127,6 +131,7 @@ class ModelService:
     Attributes:
         version: in force, as far as is known; of several partitions, where the newest switch was.
         challengers: agent-days in shadow of each version that may take its place.
+        learning: how much history there is while no trained model is in force; None = one is.
     """
 
     MISSING_DETAIL: Final = "this service keeps no models"
@@ -151,11 +156,13 @@ class ModelService:
         self._curves: dict[str, tuple[int, tuple[list[CalibrationCurve], ...]]] = {}
         self.version = registry.installed_model().version
         self.challengers: dict[str, int] = {}
+        self.learning: LearningProgress | None = None
+        self._measured_ms = 0
 
     @property
     def trains_models(self) -> bool:
         """True if a process trains versions and runs them in shadow here."""
-        return self._settings.lifecycle.enabled
+        return self._settings.lifecycle.enabled or self.learning is not None
 
     # What is looked at.
 
@@ -276,6 +283,12 @@ class ModelService:
 
     def _assess(self, model: ModelVersion) -> PromotionAssessment:
         """Judge by its figures whether a version may be promoted."""
+        if self.learning is not None:
+            over = ", ".join(model.trained.get("over_budget", ()))
+            against = (
+                [f"on its own history it alerts more often than `risk.alert_budget` allows: {over}"] if over else []
+            )
+            return PromotionAssessment(["there is no trained model yet"], against)
         figures = comparison_from_dict(model.figures)
         if figures is None:
             return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
@@ -339,8 +352,17 @@ class ModelService:
             self.version = newest[0].version
         else:  # the pipeline takes it over with its first commit
             self.version = installed.version
+        self._note_learning(installed)
         challengers = self._store.models.page("challenger").items
         self.challengers = {model.version: int(model.figures.get("agent_days", 0)) for model in challengers}
+
+    def _note_learning(self, installed: RegisteredModel) -> None:
+        """Measure how much there is to learn from, now and then."""
+        if self.version != installed.version or not installed.manifest.learns:
+            self.learning = None
+        elif self.learning is None or self._now_ms() - self._measured_ms >= MEASURE_EVERY_MS:
+            self._measured_ms = self._now_ms()
+            self.learning = measure_progress(self._store, self._settings.lifecycle)
 
     def _note_switch(self, switch: ModelSwitch) -> None:
         """Mark the version in force as champion. Every process that sees the switch does, and all write the same."""
@@ -365,9 +387,11 @@ class ModelService:
         stored = self._store.models.get(installed.version)
         if stored is not None and stored.digest == installed.digest:
             return installed
-        model = _version_of(installed, "champion", "trustwatch train", promoted_ms=now_ms, now_ms=now_ms)
+        learns = installed.manifest.learns
+        source, why = ("nothing", "no model was in model_dir") if learns else ("trustwatch train", "found in model_dir")
+        model = _version_of(installed, "champion", source, promoted_ms=now_ms, now_ms=now_ms)
         entry = ModelHistoryEntry(
-            self._new_id(), now_ms, installed.version, "installed", "operator", "found in model_dir"
+            self._new_id(), now_ms, installed.version, "installed", "service" if learns else "operator", why
         )
         retired = [
             msgspec.structs.replace(other, status="retired", changed_ms=now_ms)

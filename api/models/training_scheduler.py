@@ -37,6 +37,7 @@ from .. import clock
 from ..child_process import StopRequested
 from ..composition import engine_settings
 from ..settings.root import Settings
+from .first_training import FirstTraining
 from .training_data import TrainingData
 from .training_state import (
     LAST_TRAINING_KEY,
@@ -81,6 +82,8 @@ class TrainingScheduler:
         self._registry = registry
         self._training_data = training_data
         self._check = check
+        self.first_training = FirstTraining(settings.lifecycle, store)
+        """Says when a service that learns has enough."""
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:
         """Training that is due now, None = none; *champion* is in force."""
@@ -94,13 +97,15 @@ class TrainingScheduler:
         if request and request != last.request:
             said = msgspec.json.decode(request)
             return TrainingState(request, _version_name(now_ms), said["by"], said["why"], now_ms, ended=False)
-        if not self._is_scheduled(champion, now_ms):
-            return None
-        return TrainingState(last.request, _version_name(now_ms), "schedule", "due", now_ms, ended=False)
+        if self._registry.learns(champion.version, champion.digest):
+            due, why = self.first_training.is_due(), "there is enough history for a first model"
+        else:
+            due, why = self._is_scheduled(champion, now_ms), "due"
+        return TrainingState(last.request, _version_name(now_ms), "schedule", why, now_ms, ended=False) if due else None
 
     def _is_scheduled(self, champion: ModelChoice, now_ms: int) -> bool:
         every_ms = int(self._settings.lifecycle.every_h * HOUR_MS)
-        if not every_ms:
+        if not every_ms or not self._settings.lifecycle.enabled:
             return False
         model = self._store.models.get(champion.version)
         last = max(int(self._store.metadata.get(LAST_TRAINING_KEY) or 0), 0 if model is None else model.created_ms)
@@ -196,6 +201,7 @@ class TrainingScheduler:
             "agents": window.agents,
             "sessions": window.sessions,
             "promise": trained_version.budget_report.as_dict(),
+            "over_budget": trained_version.budget_report.broken_levels,
             "seconds": round((clock.now_ms() - now_ms) / 1000, 1),
         }
         version = ModelVersion(

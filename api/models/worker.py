@@ -1,4 +1,5 @@
-"""The model worker: `python -m trustwatch.api.models.worker`, started by the service where `lifecycle.enabled`.
+"""The model worker: `python -m trustwatch.api.models.worker`, started by the service where `lifecycle.enabled`, and
+while it learns.
 
 It follows the event log with a reader of its own, or the events topic as a consumer group of its own, at the lowest
 priority, trains new versions, runs champion and challenger in shadow, measures drift, and writes what it finds to the
@@ -29,6 +30,8 @@ LEADER_LOCK_NAME, ACQUIRE_EVERY_S = "keeper", 2.0
 CHECK_VERSIONS_EVERY_S = 1.0
 WRITE_FIGURES_EVERY_S = 5.0
 PURGE_EVERY_S = 3_600.0
+ASK_AGAIN_S = 60.0
+IDLE_S = 0.2
 LOWEST_PRIORITY = 19
 
 _log = structlog.get_logger(__name__)
@@ -57,6 +60,8 @@ class ModelWorker:
         )
         self._shadow_scorer = ShadowScorer(settings, store, self._models, self._record_stream, self._request_promotion)
         self._versions_checked_at = self._figures_written_at = self._purged_at = self._lock_checked_at = float("-inf")
+        self._first_asked_at = float("-inf")
+        self._follows = settings.lifecycle.enabled
 
     def step(self) -> None:
         """Look for what is to be done, or follow the records a little."""
@@ -70,6 +75,9 @@ class ModelWorker:
         if now - self._purged_at >= PURGE_EVERY_S:
             self._purged_at = now
             self._store.retention.purge_model_days((clock.now_ms() - self._settings.retention_days * DAY_MS) // DAY_MS)
+        if not self._follows:
+            self._child.sleep(IDLE_S)
+            return
         batch = self._record_stream.poll()
         if batch is not None:
             self._shadow_scorer.process(batch)
@@ -83,6 +91,18 @@ class ModelWorker:
             self._training.run_training(work, self._models.load(champion.version, champion.digest))
             self._shadow_scorer.refresh_versions()
             self._versions_checked_at = clock.monotonic()
+        learns = self._registry.learns(champion.version, champion.digest)
+        # Nothing is compared with a model that knows nothing; who wanted no keeper has one for the first model alone.
+        self._follows = self._settings.lifecycle.enabled and not learns
+        if learns and work is None:
+            self._ask_for_first_model()
+
+    def _ask_for_first_model(self) -> None:
+        """Ask for the first trained model until it is in force: nothing can be lost by it."""
+        ready = self._training.first_training.ready_version()
+        if ready is not None and clock.monotonic() - self._first_asked_at >= ASK_AGAIN_S:
+            self._first_asked_at = clock.monotonic()
+            self._request_promotion(ready)
 
     def _raise_if_stopping(self) -> None:
         """Raise, while it trains, if it is to end or, looked up now and then, is the leader no longer."""

@@ -27,8 +27,9 @@ from .. import clock
 from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset
 from ..brokers import open_writer
 from ..child_process import SupervisedProcess
-from ..composition import open_service_store
+from ..composition import open_model_registry, open_service_store
 from ..events.ingest_status import IngestStatus, IngestWorkerProcess
+from ..models.first_training import is_learning
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
 
@@ -113,6 +114,12 @@ class EventBackend:
         """Fill the view from the store."""
         raise NotImplementedError
 
+    def _keeps_models(self) -> bool:
+        """Tell whether a model worker runs: where it is switched on, and until the first model is trained."""
+        if self.settings.lifecycle.enabled:
+            return True
+        return is_learning(open_model_registry(self.settings).installed_model(), self.store)
+
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """The processes that run beside the answering one."""
         raise NotImplementedError
@@ -164,9 +171,7 @@ class EmbeddedBackend(EventBackend):
             "trustwatch.api.service.embedded_worker", self.settings_file, apply, observers.status.mark_stopped
         )
         model_worker = (
-            [ModelWorkerProcess(self.settings_file, observers.on_challenger_ready)]
-            if self.settings.lifecycle.enabled
-            else []
+            [ModelWorkerProcess(self.settings_file, observers.on_challenger_ready)] if self._keeps_models() else []
         )
         return [worker, *model_worker, *archives]
 
@@ -257,7 +262,7 @@ class DistributedBackend(EventBackend):
         processes: list[SupervisedProcess] = []
         if self.settings.brokers.topics:
             processes.append(IngestWorkerProcess(self.settings_file, observers.ingest))
-        if self.settings.lifecycle.enabled:
+        if self._keeps_models():
             processes.append(ModelWorkerProcess(self.settings_file, observers.on_challenger_ready))
         return processes
 

@@ -12,6 +12,12 @@ COMMANDS = (
         "trustwatch.api.service.commands:serve",
     ),
     LazyCommand(
+        "init",
+        CommandPanel.SERVICE,
+        "Write a first settings file, with comments. At a terminal it asks for what no option says.",
+        "trustwatch.api.service.init_command:init",
+    ),
+    LazyCommand(
         "compile",
         CommandPanel.SERVICE,
         "Compile the kernels of the service for this machine, so that its first start is as quick as others.",

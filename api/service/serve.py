@@ -27,6 +27,8 @@ from .. import clock
 from ..composition import console_url, service_url, webhook_targets
 from ..data_at_rest import close_existing_data
 from ..http.app import create_app
+from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
+from ..models.first_training import begin_learning
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
 from ..structured_logs import configure_structured_logs
@@ -70,6 +72,8 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await asyncio.to_thread(close_existing_data, settings)
+    await asyncio.to_thread(make_local_key, settings)
+    await asyncio.to_thread(begin_learning, settings)
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
     async with open_backend(settings, settings_file, roles) as backend:
         view, status = RiskView(), PipelineStatus()
@@ -77,6 +81,17 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
             status.starting = COMPILING
         await asyncio.to_thread(backend.load_view, view)
         await RunningService(settings, backend, view, status, model.version, roles).run(stop)
+
+
+def make_local_key(settings: Settings) -> None:
+    """Make the local key that the settings trust, if it is not there: nobody could be let in before `trustwatch token`.
+
+    Raises ConfigError as `LocalSigningKey.open`.
+    """
+    published = (settings.data_dir / LOCAL_JWKS_FILE).resolve()
+    trusted = [one.jwks_file for one in settings.issuers if one.issuer == LOCAL_ISSUER and one.jwks_file is not None]
+    if any(file.resolve() == published for file in trusted) and not published.exists():
+        LocalSigningKey.open(settings.data_dir)
 
 
 class RunningService:

@@ -196,6 +196,7 @@ def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
         desired_state=parts.actuation.desired_state_resolver,
         actuation_statistics=parts.actuation.counts,
         active_version=lambda: parts.models.version,
+        learning=lambda: parts.models.learning,
         services=_services_of(parts),
         principal_alias=parts.principal_alias,
         compiled_elsewhere=True,

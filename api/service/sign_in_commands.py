@@ -46,7 +46,11 @@ def console_link(settings: SettingsFileOption = None, json: JsonOption = False) 
     """Print a link that signs in at the console once (where the settings allow a development login)."""
     configured = load_process_settings(settings)
     if not (configured.console.enabled and configured.console.development_login):
-        raise fail(ConfigError("these settings allow no development login; see `console.development_login`"))
+        raise fail(
+            ConfigError(
+                "these settings allow no development login: it needs `console.enabled` and `console.development_login`"
+            )
+        )
     require_whole_data(configured.data_dir)
     code = issue_login_code(configured.data_dir, clock.now_s())
     link = f"{configured.listen.url()}/console/dev-login?code={code}"

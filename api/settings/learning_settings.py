@@ -46,6 +46,11 @@ class LifecycleSettings(SettingsPart, frozen=True):
     most_events: Annotated[
         int, setting("the newest events of these, at most so many; bounds the memory of training", ge=1_000)
     ] = 500_000
+    learn_days: Annotated[
+        float,
+        setting("without a model, the first one is trained once there are events of so many days", gt=0, le=365),
+    ] = 3.0
+    learn_events: Annotated[int, setting("and so many events", ge=200)] = 2_000
     follow_days: Annotated[
         float,
         setting(

@@ -298,11 +298,14 @@ class AgentStateCache:
             return None
         return retry_until_available(lambda: store.find_unkeyed(key), self.on_unavailable)
 
-    def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
+    def use_model(
+        self, model: TrainedModel, thresholds: npt.NDArray[np.float64], risk_parameters: risk.RiskParameters
+    ) -> None:
         """Use another model of the same salt; nobody is in memory."""
         self.builder.baseline = model.baseline
         self._model = model
         self._thresholds = thresholds
+        self._risk_parameters = risk_parameters
 
     def _load_stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store

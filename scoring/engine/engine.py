@@ -37,6 +37,10 @@ SUSPICION_SHARE = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
 
 
+NEVER_KNOWN = 2.0
+"""Least confidence that no agent reaches: it is at most 1."""
+
+
 class EngineSettings(NamedTuple):
     """Settings of the engine; everything else comes with the model."""
 
@@ -71,7 +75,7 @@ class Engine:
         self.identities = identities or IdentityHasher(model.salt)
         self.model = model
         self.settings = settings
-        self.risk_parameters = risk.kernel_parameters(settings.risk)
+        self.risk_parameters = self._risk_parameters()
         self.thresholds = level_thresholds.model_thresholds(model, settings.risk.alert_budget)
         self.agents = ResidentAgents(settings.capacity)
         self.risk, self.dirty = self.agents.risk, self.agents.dirty
@@ -292,8 +296,14 @@ class Engine:
         self.model = model
         self.feedback_rules.use_usual_values(model.detector.usual_values())
         self.thresholds = level_thresholds.model_thresholds(model, self.settings.risk.alert_budget)
-        self.agent_states.use_model(model, self.thresholds)
+        self.risk_parameters = self._risk_parameters()
+        self.agent_states.use_model(model, self.thresholds, self.risk_parameters)
         self.explainer = self._new_explainer()
+
+    def _risk_parameters(self) -> risk.RiskParameters:
+        """Parameters of the risk kernel; by a model that has learned nothing nobody is known."""
+        parameters = risk.kernel_parameters(self.settings.risk)
+        return parameters._replace(confidence_minimum=NEVER_KNOWN) if self.model.learns else parameters
 
     def _new_explainer(self) -> Explainer:
         return Explainer(self.model, self.thresholds, self.risk_parameters, self.agents, self.signal_rules)

@@ -133,6 +133,14 @@ class AgentEdge(msgspec.Struct, frozen=True):
     risk_ms: int = 0
 
 
+class HistoryExtent(NamedTuple):
+    """Extent of all that agents have shown: events that counted, first and last event time; 0 where there is none."""
+
+    events: int
+    first_ms: int
+    last_ms: int
+
+
 class DueAgent(NamedTuple):
     """An agent whose level changes by time alone at *due_ms*."""
 

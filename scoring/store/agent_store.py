@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Integer, cast, func, literal_column, select, 
 
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.timestamps import DAY_MS
-from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, DueAgent, VersionedAgent
+from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, DueAgent, HistoryExtent, VersionedAgent
 from ..records.commits import Position
 from ..records.decisions import Decision
 from ..records.indicators import encode_indicators
@@ -107,6 +107,18 @@ class AgentStore:
         if query.cursor is not None:
             statement = statement.where(tuple_(*order) > from_cursor(query.cursor, tuple[str, str, str]))
         return self._database.page(statement.order_by(*order), order, query.limit, codec.to_summary)
+
+    def history_extent(self) -> HistoryExtent:
+        """Extent of all that agents of every tenant have shown; the whole table is read."""
+        table = AGENTS.c
+        query = select(
+            func.coalesce(func.sum(table.events), 0),
+            func.coalesce(func.min(table.first_seen_ms), 0),
+            func.coalesce(func.max(table.last_seen_ms), 0),
+        ).where(table.events > 0)
+        with self._database.read() as connection:
+            events, first_ms, last_ms = connection.execute(query).one()
+        return HistoryExtent(int(events), int(first_ms), int(last_ms))
 
     def iterate(self, chunk: int = 10_000) -> Iterator[AgentSummary]:
         """Every agent without its state, read in chunks of their own transactions."""

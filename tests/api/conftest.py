@@ -187,6 +187,7 @@ class ApiService:
         return Runtime(
             services=tuple(service for service in services if service is not None),
             active_version=None if self.desk is None else lambda: self.desk.version,
+            learning=lambda: None if self.desk is None else self.desk.learning,
             principal_alias=alias,
             policy_evaluator=self.guard.policy_evaluator,
             settings=self.settings,

@@ -11,6 +11,7 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
+from trustwatch.api.settings.first_settings import FirstAnswers, first_settings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.topics.record_codec import RECORD_HEADER
@@ -50,10 +51,10 @@ def test_examples_of_settings_load(example: str, tmp_path: Path) -> None:
 
 
 def test_the_settings_of_the_installation_trust_the_local_key(tmp_path: Path) -> None:
-    """They load as they stand, and the caller is the one that `trustwatch token` names by default."""
-    (example,) = re.findall(r"```yaml\n(.*?)```", INSTALL, re.DOTALL)
+    """They load as `init` writes them, and the caller is the one that `trustwatch token` names by default."""
+    assert "trustwatch init trustwatch.yaml;" in INSTALL
     path = tmp_path / "trustwatch.yaml"
-    path.write_text(example)
+    path.write_text(first_settings(FirstAnswers()))
 
     settings = load_settings(path, {})
 

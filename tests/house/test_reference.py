@@ -10,6 +10,7 @@ from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
 BY_HAND = (
     "alerts.md",
     "archive.md",
+    "backtest.md",
     "backup.md",
     "client.md",
     "command-line.md",
@@ -17,6 +18,7 @@ BY_HAND = (
     "erasure.md",
     "gateways.md",
     "host.md",
+    "mappings.md",
     "model-format.md",
     "performance.md",
     "promises.md",

@@ -86,6 +86,7 @@ async def _models_page(
         drifted=model_display.largest_drifts(drift.days, drift.feature_threshold, drift.score_threshold),
         bounds={"features": drift.feature_threshold, "scores": drift.score_threshold},
         trains_models=models.trains_models,
+        learning=models.learning,
         day=model_display.format_day_number,
         group=model_display.describe_group,
         ordered=ordered,

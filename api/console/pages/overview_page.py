@@ -68,6 +68,7 @@ async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller)
         "rate": console.activity.throughput(),
         "rates": {"x": [at_ms / 1000 for at_ms, _ in rates], "y": [rate for _, rate in rates], "label": "events/s"},
         "model_version": runtime.model_version,
+        "learning": runtime.learning(),
         "words": [level.label for level in RiskLevel],
     }
 

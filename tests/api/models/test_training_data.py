@@ -141,7 +141,9 @@ class WishedTraining:
         self.store = open_store(sqlite_url(folder / "store.db"))
         self.origin = Ending(self.store, end)
         settings = Settings(data_dir=folder, lifecycle=LifecycleSettings(every_h=0))
-        shelf: Any = SimpleNamespace(installed_model=lambda: SimpleNamespace(version="first"), remove=lambda _: None)
+        shelf: Any = SimpleNamespace(
+            installed_model=lambda: SimpleNamespace(version="first"), learns=lambda *_: False, remove=lambda _: None
+        )
         self.teacher = training_scheduler.TrainingScheduler(settings, self.store, shelf, self.origin, lambda: None)
 
     def wish(self, name: str) -> None:

@@ -1,0 +1,165 @@
+"""`trustwatch init`: the first settings file of a deployment, by flags or by asking."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_args
+
+import typer
+
+from ...ingest.durable_files import create_secret_file
+from ...ingest.errors import ConfigError
+from ..cli.terminal import JsonOption, fail, print_message, write_json
+from ..settings.first_settings import HOOK_KEY_FILE, AuthorizationServer, FirstAnswers, Form, first_settings
+from ..settings.loading import environment_with, load_settings
+
+_SECRETS = ("TRUSTWATCH_DB_PASSWORD", "TRUSTWATCH_KEYCLOAK_SECRET")
+"""Variables that a written file may ask for; a check of the file does not need their values."""
+
+
+class FirstOptions(NamedTuple):
+    """The options of the command; None = not given."""
+
+    form: Form | None
+    server: AuthorizationServer | None
+    issuer: str | None
+    admin_url: str | None
+    tenant: str | None
+    brokers: str | None
+    database: str | None
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="settings file to write")] = Path("trustwatch.yaml"),
+    form: Annotated[
+        Form | None, typer.Option(help="embedded: one machine; distributed: brokers and PostgreSQL", show_default=False)
+    ] = None,
+    server: Annotated[
+        AuthorizationServer | None,
+        typer.Option(help="who issues the agents' tokens; none: a local key, to try it", show_default=False),
+    ] = None,
+    issuer: Annotated[str | None, typer.Option(help="`iss` of its tokens", show_default=False)] = None,
+    admin_url: Annotated[
+        str | None,
+        typer.Option(help="Hydra's admin API, or Keycloak's address: agents are lowered there", show_default=False),
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="whose agents these are", show_default=False)] = None,
+    brokers: Annotated[
+        str | None, typer.Option(help="host:port of the brokers, separated by commas", show_default=False)
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="postgresql:// URL without a password", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a first settings file, with comments. At a terminal it asks for what no option says."""
+    if file.exists() and not force:
+        raise fail(ConfigError(f"{file} is there already: name another file, or replace it with --force"))
+    questions = _Questions(at_terminal=_at_terminal() and not json)
+    answers = _answers(questions, FirstOptions(form, server, issuer, admin_url, tenant, brokers, database))
+    written = _write(file, answers)
+    if json:
+        write_json({"written": [str(path) for path in written], **answers._asdict()})
+        return
+    for path in written:
+        print_message(f"wrote {path}")
+    for step in _next_steps(file, answers):
+        print_message(step)
+
+
+def _at_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+class _Questions:
+    """Asks for what no option says.
+
+    Args:
+        at_terminal: whether a person can answer; else defaults are taken, and what has none is an error.
+    """
+
+    def __init__(self, *, at_terminal: bool) -> None:
+        self._at_terminal = at_terminal
+
+    def text(self, given: str | None, option: str, question: str, default: str | None = None) -> str:
+        """The text that was given, else the answer. Ends the command where there is none."""
+        if given is not None:
+            return given
+        if self._at_terminal:
+            return str(typer.prompt(question, default=default, err=True, show_default=bool(default)))
+        if default is None:
+            raise fail(ConfigError(f"{question}: give {option}"))
+        return default
+
+    def choice(self, given: Any, option: str, question: str, choices: tuple[str, ...]) -> Any:
+        """One of *choices*, the first by default."""
+        while True:
+            answer = self.text(given, option, f"{question} ({', '.join(choices)})", choices[0])
+            if answer in choices:
+                return answer
+            print_message(f"{answer!r} is none of {', '.join(choices)}")
+
+
+def _answers(questions: _Questions, given: FirstOptions) -> FirstAnswers:
+    """Everything that the file is made of, as given or as asked for."""
+    form = questions.choice(given.form, "--form", "Form of the deployment", get_args(Form))
+    server = questions.choice(given.server, "--server", "Who issues the agents' tokens", get_args(AuthorizationServer))
+    answers = FirstAnswers(form, server)
+    if server != "none":
+        answers = answers._replace(issuer=questions.text(given.issuer, "--issuer", "Issuer, the `iss` of its tokens"))
+    if server in ("hydra", "keycloak"):
+        admin_url = questions.text(given.admin_url, "--admin-url", "Its admin address, empty for later", "")
+        answers = answers._replace(admin_url=admin_url)
+    answers = answers._replace(tenant=questions.text(given.tenant, "--tenant", "Tenant of the agents", "acme-corp"))
+    if form == "distributed":
+        brokers = questions.text(given.brokers, "--brokers", "host:port of the brokers, separated by commas")
+        database = questions.text(given.database, "--database", "postgresql:// URL without a password")
+        answers = answers._replace(brokers=_parts_of(brokers), database=database)
+    return answers
+
+
+def _parts_of(brokers: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in brokers.split(",") if part.strip())
+
+
+def _write(file: Path, answers: FirstAnswers) -> list[Path]:
+    """Write the file, and a secret that it names, once it is known to be right; returns what was written."""
+    secret = file.absolute().parent / HOOK_KEY_FILE
+    written = []
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if answers.needs_hook_secret and not secret.exists():
+        create_secret_file(secret, secrets.token_urlsafe(32).encode())
+        written.append(secret)
+    beside = file.with_name(f".{file.name}.new")
+    beside.write_text(first_settings(answers), encoding="utf-8")
+    try:
+        load_settings(beside, {**environment_with(None), **dict.fromkeys(_SECRETS, "checked later")})
+    except ConfigError as error:
+        for path in written:
+            path.unlink()
+        raise fail(ConfigError(str(error).replace(str(beside), str(file)))) from None
+    else:
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+    return [file, *written]
+
+
+def _next_steps(file: Path, answers: FirstAnswers) -> list[str]:
+    """What a person does now, one line each."""
+    steps = [f"export TRUSTWATCH_SETTINGS={file.absolute()}"]
+    variables = [name for name in _SECRETS if name in first_settings(answers).replace("# ", "")]
+    steps += [f"export {name}=...    # its value is a secret" for name in variables]
+    if answers.form == "distributed":
+        steps += [
+            "trustwatch topics create",
+            "trustwatch train HISTORY --model var/model    # beside the file; a model has to be there",
+        ]
+    steps.append("trustwatch settings check")
+    steps.append("trustwatch serve")
+    if answers.server == "none":
+        steps.append("trustwatch token    # signs in programs; trustwatch console-link signs you in")
+    return ["next:", *(f"  {step}" for step in steps)]

@@ -1,0 +1,123 @@
+"""`trustwatch init`: every file that it writes is right, and says what it was told."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.api.cli.main import make_app
+from trustwatch.api.service import init_command
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
+from typer.testing import CliRunner
+
+RUN = CliRunner()
+SECRETS = {"TRUSTWATCH_DB_PASSWORD": "p" * 16, "TRUSTWATCH_KEYCLOAK_SECRET": "k" * 16}
+ISSUER = {
+    "hydra": "https://hydra.example/",
+    "keycloak": "https://kc.example/realms/agents",
+    "other": "https://as.example",
+}
+
+
+def run(*arguments: str | Path) -> Any:
+    return RUN.invoke(make_app(), ["init", *map(str, arguments)])
+
+
+def written(folder: Path, *options: str) -> Settings:
+    """The settings of a file that the command wrote."""
+    file = folder / "made" / "trustwatch.yaml"
+    done = run(file, *options)
+    assert done.exit_code == 0, done.output
+    assert "trustwatch settings check" in done.output
+    return load_settings(file, SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("form", "server", "admin"),
+    list(itertools.product(("embedded", "distributed"), ("none", "hydra", "keycloak", "other"), (False, True))),
+)
+def test_every_file_is_right(tmp_path: Path, form: str, server: str, admin: bool) -> None:
+    """Each form with each server: who is trusted, whose agents they are, and where they are lowered."""
+    options = ["--form", form, "--server", server, "--tenant", "globex"]
+    if server != "none":
+        options += ["--issuer", ISSUER[server]]
+    if admin and server in ("hydra", "keycloak"):
+        options += ["--admin-url", "http://127.0.0.1:4445"]
+    if form == "distributed":
+        options += ["--brokers", "a:9092, b:9092", "--database", "postgresql://tw@db.example/tw"]
+    settings = written(tmp_path, *options)
+
+    assert [one.issuer for one in settings.issuers] == [ISSUER.get(server, "urn:trustwatch:local")]
+    assert settings.tenants["globex"].mode == "shadow"
+    assert settings.distributed == (form == "distributed")
+    if form == "distributed":
+        assert settings.kafka.bootstrap_servers == ("a:9092", "b:9092")
+        assert settings.store.url == "postgresql://tw@db.example/tw"
+    assert [hook.kind for hook in settings.hooks] == (["hydra"] if server == "hydra" else [])
+    kinds = [actuator.kind for actuator in settings.actuators]
+    assert kinds == ([server] if admin and server in ("hydra", "keycloak") else [])
+    assert settings.console.enabled == (form == "embedded" and server == "none")
+    assert settings.upgrade_warnings() == []
+
+
+def test_hydra_gets_a_secret_of_its_own(tmp_path: Path) -> None:
+    """In a file for its owner alone, which stays where the settings are written again."""
+    file, key = tmp_path / "trustwatch.yaml", tmp_path / "hydra-hook.key"
+    options = ("--server", "hydra", "--issuer", ISSUER["hydra"])
+    assert run(file, *options).exit_code == 0
+    secret = key.read_text()
+    assert len(secret) > 40 and stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert load_settings(file, {}).hooks[0].secret.reveal() == secret
+    refused = run(file, *options)
+    assert refused.exit_code == 1 and "is there already" in refused.output
+    assert run(file, *options, "--force").exit_code == 0 and key.read_text() == secret
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--server", "hydra"), "give --issuer"),
+        (("--form", "distributed"), "give --brokers"),
+        (("--form", "distributed", "--brokers", "a:1"), "give --database"),
+        (("--server", "hydra", "--issuer", "nonsense"), "must be an https URL"),
+        (("--server", "aws"), "'aws' is not one of"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_said_and_nothing_is_written(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    """Before a file is in its place; a key that was made for it goes with it."""
+    refused = run(tmp_path / "trustwatch.yaml", *options)
+    assert refused.exit_code != 0 and said in refused.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_are_texts_and_nothing_more(tmp_path: Path) -> None:
+    """A name can neither end its place nor begin another member."""
+    name = 'a": {mode: enforce}\n  "b # {env: HOME}'
+    settings = written(tmp_path, "--tenant", name, "--server", "hydra", "--issuer", "https://h.example/#\"'")
+    assert {tenant: one.mode for tenant, one in settings.tenants.items()} == {name: "shadow"}
+    assert settings.hooks[0].tenant == name and settings.issuers[0].issuer == "https://h.example/#\"'"
+
+
+def test_a_person_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what no option says, until the answer is one of those there are."""
+    monkeypatch.setattr(init_command, "_at_terminal", lambda: True)
+    file = tmp_path / "trustwatch.yaml"
+    done = RUN.invoke(
+        make_app(), ["init", str(file), "--form", "embedded"], input="okta\nhydra\nhttps://h.example\n\n\n"
+    )
+    assert done.exit_code == 0 and "'okta' is none of none, hydra, keycloak, other" in done.output
+    assert load_settings(file, {}).hooks[0].issuer == "https://h.example"
+
+
+def test_programs_read_json(tmp_path: Path) -> None:
+    """What was written, and from which answers; nobody is asked."""
+    file = tmp_path / "trustwatch.yaml"
+    told = json.loads(run(file, "--json").stdout)
+    assert told["written"] == [str(file)] and (told["form"], told["server"]) == ("embedded", "none")

@@ -1,0 +1,74 @@
+"""A service without a model: it knows nobody, says so, and trains its first model once it has seen enough."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.settings import SimulationSettings
+
+from ..support.service_checks import Models, post_lines
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+MORE = "lifecycle: {learn_days: 2, learn_events: 1500}\n"
+MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def history() -> list[bytes]:
+    """Three days of twenty agents."""
+    plan = SimulationSettings(start=MONDAY, duration=timedelta(days=3), seed=11, agents=20, events_per_agent_day=60.0)
+    return [one.event for one in simulate(plan)]
+
+
+def test_it_learns_until_it_has_enough(make_service: Callable[..., Any], tmp_path: Path, history: list[bytes]) -> None:
+    """Unknown and `learning` until then; afterwards each agent goes on with all that it has shown, counted once."""
+    model_dir = tmp_path / "none" / "model"
+    service = make_service(MORE, model=model_dir)
+    service.start()
+    third = len(history) // 3
+    post_lines(service, history[:third])
+    service.settle()
+    states = {row["agent_id"]: row["risk_level"] for row in service.pages("/v1/agents")}
+    assert len(states) > 10 and set(states.values()) == {"unknown"}
+    said = service.wait(lambda: f"has {third:,} of" in (text := learning(service)) and text)
+    assert "of 1,500 events" in said and "of 2 days" in said and "every agent is unknown" in said
+    models = Models(service)
+    assert [(one["version"], one["status"]) for one in models.get()["items"]] == [("learning", "champion")]
+    assert models.in_force("learning")
+
+    post_lines(service, history[third:-40])
+    service.wait(lambda: not learning(service), 120.0)
+    first = models.get()["in_force"]
+    assert first != "learning" and models.in_force(first)
+    post_lines(service, history[-40:])
+    service.settle()
+    assert "low" in {row["risk_level"] for row in service.pages("/v1/agents")}
+    sent = Counter((event["tenant"], event["agent"]["id"]) for event in map(json.loads, history))
+    counted = {(row["tenant"], row["agent_id"]): row["events"] for row in service.pages("/v1/agents")}
+    assert counted == sent
+    assert service.stop() == 0
+
+    service.start()  # the installed model still knows nothing; the switch holds
+    service.wait(lambda: models.in_force(first))
+    assert learning(service) == ""
+    acts = [(line["act"], line["version"]) for line in models.get("/history")["items"]]
+    assert acts == [("switched", first), ("promoted", first), ("trained", first), ("installed", "learning")]
+    assert service.stop() == 0 and "Traceback" not in service.log()
+
+    shutil.rmtree(model_dir)  # lost by mistake: nothing begins anew in silence
+    refused = service.run("serve", "--settings", str(service.settings))
+    assert refused.returncode == 1 and f"judged by '{first}' before: put it back" in refused.stderr
+
+
+def learning(service: Any) -> str:
+    """What `/readyz` says of it; empty where a trained model is in force."""
+    return str(service.client.get("/readyz").json().get("learning", ""))
