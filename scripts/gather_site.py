@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "var" / "site-pages"
-FOLDERS = ("docs", "reference", "examples/distributed")
+QUICK_STARTS = ("cloudtrail", "distributed", "hydra", "keycloak", "mcp")
+FOLDERS = ("docs", "reference", *(f"examples/{name}" for name in QUICK_STARTS))
 FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE")
 NAMED_FENCE = re.compile(r"^(```\w+) \w+$", re.MULTILINE)
 """Beginning of a block that a test runs by its second word, which mkdocs would not take for a block."""
@@ -24,7 +25,7 @@ def copy_pages(to: Path) -> None:
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, to / folder)
+        shutil.copytree(ROOT / folder, to / folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     for name in FILES:
         shutil.copy(ROOT / name, to / name)
     for page in to.rglob("*.md"):

@@ -39,6 +39,9 @@ from .system import cache_folder
 HOOK_HEADER = "X-Trustwatch-Key"
 """Header of the secret where the hook's settings name no other."""
 
+HOOK_CLAIMS = ("risk_level", "policy_version")
+"""What the hook writes into tokens, beside `ext` at their top, as docs/hooks.md has it."""
+
 STORES = ("kafka", "kafka3", "postgres")
 PEERS: dict[str, type[Server]] = {kind.NAME: kind for kind in (Hydra, Keycloak, OidcProvider, Envoy, Caddy, Nginx)}
 SERVICES = (*STORES, *PEERS)
@@ -78,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     start = _command(commands, "start", _start, f"start, and wait until they answer; all: {', '.join(STORES)}")
     _which(start)
-    start.add_argument("--port", type=int, help="of a peer, its first one (first start; default: a free one)")
+    start.add_argument("--port", type=int, help="of a peer, its first one; others follow (first start; default: free)")
     start.add_argument("--upstream", metavar="URL", help="gateways: where requests go (first start)")
     start.add_argument("--check", metavar="URL", help="gateways: who is asked about each request (first start)")
     start.add_argument(
@@ -182,7 +185,8 @@ def _configure_hook(given: argparse.Namespace, hydra: Hydra) -> None:
         key = (given.hook_header, secret)
     if hook is None or key is None:
         raise ServiceError("hydra: --token-hook URL and --hook-secret FILE go together; FILE is `hooks[].secret`")
-    hydra.configure(**settings | {"token_hook": hook, "hook_key": key})
+    claims = settings["top_level_claims"] or HOOK_CLAIMS
+    hydra.configure(**settings | {"token_hook": hook, "hook_key": key, "top_level_claims": tuple(claims)})
 
 
 def _configure_gateway(given: argparse.Namespace, gateway: Gateway) -> None:

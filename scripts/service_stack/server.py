@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from .system import ServerProcess, free_ports, locked, read_json, write_json, write_private
+from .system import ServerProcess, free_ports, is_free, locked, read_json, write_json, write_private
 
 HOST = "127.0.0.1"
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback, whatever proxy the machine has
@@ -53,7 +53,8 @@ class Server(ABC):
 
         Args:
             folder: made where it does not exist.
-            port: the first one; None takes a free one. Ports stay the same for the life of the folder.
+            port: the first one, the others follow it where they are free; None takes free ones. Ports stay the same for
+                the life of the folder.
             bound: whether a server started here ends with this process, however that ends.
         """
         self.folder = folder.absolute()
@@ -202,7 +203,8 @@ class Server(ABC):
     def _plan(self, port: int | None) -> dict[str, Any]:
         ports = free_ports(len(self.PORTS))
         if port is not None:
-            ports[0] = port
+            following = (port + more for more in range(1, len(ports)))
+            ports = [port, *(one if is_free(one) else other for one, other in zip(following, ports[1:], strict=True))]
         state = {"ports": dict(zip(self.PORTS, ports, strict=True)), "pid": None, "settings": {}} | self._secrets()
         write_json(self._file, state)
         return state

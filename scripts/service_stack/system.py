@@ -58,6 +58,13 @@ def free_ports(count: int) -> list[int]:
         return found
 
 
+def is_free(port: int) -> bool:
+    """Whether nobody listens on *port* of 127.0.0.1 now."""
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
+
+
 def ensure_command(name: str, package: str) -> str:
     """Path of the program *name*; where it is missing its Debian *package* is installed.
 

@@ -15,7 +15,7 @@ from ..support.checkout import ROOT
 MOST_WORDS = 45_000
 WIDTH = 120
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-BESIDE = (*sorted((ROOT / "reference").glob("*.md")), ROOT / "examples" / "distributed" / "README.md")
+BESIDE = (*sorted((ROOT / "reference").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md")))
 """Pages of the site that are looked up, not read through."""
 PYTHON_NAME = re.compile(r"`(trustwatch\.(?:api|client|ingest|lab|models|scoring|simulator)(?:\.\w+)*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")

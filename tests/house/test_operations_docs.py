@@ -19,11 +19,15 @@ from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicN
 from typer.main import get_command
 
 from ..support.checkout import ROOT
+from ..support.quick_starts import QuickStart
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 WALK = (ROOT / "examples" / "distributed" / "README.md").read_text(encoding="utf-8")
-SETTINGS = re.findall(r"<!-- settings -->\n```yaml\n(.*?)```", PAGE + WALK, re.DOTALL)
+SETTINGS = [
+    *re.findall(r"<!-- settings -->\n```yaml\n(.*?)```", PAGE, re.DOTALL),
+    QuickStart("distributed").files["var/distributed/trustwatch.yaml"],
+]
 CALLS = re.findall(r"(?:^|`|PORT=\d+ )trustwatch ((?:topics )?[a-z]+)([^`\n]*)", PAGE + INSTALL + WALK, re.MULTILINE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from trustwatch.ingest.settings import Secret
 
 from scripts.service_stack import Hydra
 from scripts.service_stack.__main__ import HOOK_HEADER, main
+
+from ..support.quick_starts import consecutive_ports
 
 SECRET = "a secret of thirty-two characters"
 URL = "http://127.0.0.1:8420/hooks/hydra"
@@ -39,6 +42,7 @@ def test_the_hook_is_given_its_secret(tmp_path: Path, started: list[dict[str, An
     auth = {"type": "api_key", "config": {"in": "header", "name": HOOK_HEADER, "value": SECRET}}
     assert codes == [0, 0]
     assert [one["oauth2"]["token_hook"] for one in started] == [{"url": URL, "auth": auth}] * 2
+    assert [one["oauth2"]["allowed_top_level_claims"] for one in started] == [["risk_level", "policy_version"]] * 2
     assert HookSettings(name="h", kind="hydra", tenant="t", issuer="i", secret=Secret(SECRET)).header == HOOK_HEADER
 
 
@@ -65,3 +69,16 @@ def test_a_hook_without_its_secret_is_refused(
     assert (codes, started) == ([1, 1, 1], [])
     told = capsys.readouterr().err
     assert "go together" in told and "is empty" in told and "nowhere" in told
+
+
+def test_the_admin_port_follows_the_public_one(tmp_path: Path, started: list[dict[str, Any]]) -> None:
+    """As Hydra's own 4444 and 4445, so that settings can name both before it starts; unless somebody has that port."""
+    first, second, third = map(int, consecutive_ports(3))
+
+    start(tmp_path / "a", "--port", first)
+    with socket.create_server(("127.0.0.1", third)):
+        start(tmp_path / "b", "--port", second)
+
+    ports = [(one["serve"]["public"]["port"], one["serve"]["admin"]["port"]) for one in started]
+    assert ports[0] == (first, second)
+    assert ports[1][0] == second and ports[1][1] != third

@@ -1,0 +1,66 @@
+"""What a push can know of the quick starts within a second; `tests/integration/test_quick_starts.py` runs them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.api.cli.main import make_app
+from trustwatch.api.settings.loading import load_settings
+from typer.main import get_command
+
+from scripts.gather_site import QUICK_STARTS
+
+from ..support.checkout import ROOT
+from ..support.quick_starts import QuickStart, missing_lines
+
+CALL = re.compile(r"(?:^\s*|[=$(]\S* ?)trustwatch ((?:topics )?[a-z]+)((?:[^\n\\]|\\\n)*)", re.MULTILINE)
+SECRET = "a secret of thirty-two characters"
+
+
+@pytest.mark.parametrize("name", QUICK_STARTS)
+def test_its_commands_and_options_exist(name: str) -> None:
+    """Of each line that calls `trustwatch`."""
+    calls = [call for step in QuickStart(name).steps for call in CALL.findall(step.commands)]
+
+    assert {"train"} <= {command for command, _ in calls}
+    for words, rest in calls:
+        command: Any = get_command(make_app())
+        for word in words.split():
+            _, command, _ = command.resolve_command(command.make_context("trustwatch", [word]), [word])
+        known = {spelt for parameter in command.params for spelt in parameter.opts}
+        assert set(re.findall(r" (--[a-z-]+)", rest)) <= known, words + rest
+
+
+@pytest.mark.parametrize("name", [name for name in QUICK_STARTS if name != "cloudtrail"])
+def test_its_settings_load(name: str, tmp_path: Path) -> None:
+    """As they stand, with the secrets that they name."""
+    text = QuickStart(name).files[f"var/{name}/trustwatch.yaml"]
+    for file in re.findall(r"{file: ([\w-]+)}", text):
+        (tmp_path / file).write_text(SECRET)
+    (tmp_path / "trustwatch.yaml").write_text(text)
+
+    settings = load_settings(tmp_path / "trustwatch.yaml", {})
+
+    assert settings.listen.port == 8420
+    assert settings.data_dir == tmp_path
+
+
+@pytest.mark.parametrize("name", QUICK_STARTS)
+def test_it_is_found(name: str) -> None:
+    """From the README and in the site."""
+    page = f"examples/{name}/README.md"
+
+    assert f"]({page})" in (ROOT / "README.md").read_text()
+    assert f": {page}\n" in (ROOT / "mkdocs.yml").read_text()
+
+
+def test_expected_lines_are_looked_for_in_their_order() -> None:
+    """Dots stand for anything, and only they."""
+    output = 'ready after 1.5 s\n"active":true\nlast\n'
+
+    assert missing_lines(["ready after … s", '"active":true'], output) == []
+    assert missing_lines(["last", "ready after … s"], output) == ["ready after … s"]
+    assert missing_lines(["ready after 1x5 s"], output) == ["ready after 1x5 s"]
