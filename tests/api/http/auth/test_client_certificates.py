@@ -89,6 +89,9 @@ def test_headers_of_certificates() -> None:
         f"Hash={DIGEST};URI",
         "x" * 40_000,
     ],
+    ids=lambda _: (
+        "header"
+    ),  # the certificate is a new one each time: workers that share the tests would not agree on names
 )
 def test_what_can_not_be_read(header: str) -> None:
     """Is none: nor is what came over several proxies, says a thing twice, or says two things."""
