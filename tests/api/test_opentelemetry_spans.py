@@ -211,7 +211,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, open_traced: Cal
         hanging.set()
 
     under_way = opentelemetry_spans.MAX_BATCH_SPANS
-    assert before in (1_000, 1_000 - under_way)  # depending on whether a batch had been taken
+    assert 1_000 - under_way <= before <= 1_000  # depending on whether a batch, full or not, had been taken
     assert spans.dropped == opentelemetry_spans.MAX_WAITING_SPANS + 1_000
     assert worked_s < 5
     assert [line["event"] for line in lines] == ["traces_dropped", "traces_lost"]
