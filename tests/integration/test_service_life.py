@@ -92,13 +92,13 @@ def test_port_that_is_taken_is_named(service: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace("model_dir: ", "model_dir: /nowhere/"), ("/nowhere/", "train")),
+        (lambda text: text.replace("model_dir: ", "model_dir: /proc/nowhere/"), ("/proc/nowhere/", "train")),
         (lambda text: text.replace("listen:", "lisen:"), ("settings.yaml", "lisen", "`listen`")),
         (lambda text: text.replace("{port:", "{port: x"), ("settings.yaml", "listen.port")),
         (lambda text: text.replace("client_id: all", "client_id: [all"), ("settings.yaml", "line")),
         (lambda text: text.replace("mode: enforce", "mode: enforced"), ("enforce", "shadow")),
     ],
-    ids=["missing-model", "typo", "port", "yaml", "mode"],
+    ids=["no-place-for-a-model", "typo", "port", "yaml", "mode"],
 )
 def test_wrong_settings_are_one_line(service: Any, change: Callable[[str], str], words: tuple[str, ...]) -> None:
     """Status 1 and one line that names the file and the member, or what to do."""
