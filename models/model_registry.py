@@ -39,6 +39,7 @@ class ModelRegistry:
     def __init__(self, root: Path, installed_model: Path) -> None:
         self.root = root
         self._installed = installed_model
+        self._learns: dict[str, bool] = {}
 
     def directory_of(self, version: str) -> Path:
         """Directory of a version. Raises ModelError for a name that can be no directory's."""
@@ -91,9 +92,14 @@ class ModelRegistry:
             "restore that directory from a back-up, or let all machines share it"
         )
 
-    def learns(self, version: str, digest: str | None = None) -> bool:
-        """Tell whether a version is the model that knows nothing. Raises ModelError."""
-        return read_manifest(self.find_directory(version, digest))[0].learns
+    def learns(self, version: str, digest: str) -> bool:
+        """Tell whether a version is the model that knows nothing. Raises ModelError.
+
+        Asked every second; what has a digest does not change.
+        """
+        if digest not in self._learns:
+            self._learns[digest] = read_manifest(self.find_directory(version, digest))[0].learns
+        return self._learns[digest]
 
     def load(self, version: str, digest: str | None = None) -> TrainedModel:
         """Read and verify a version. Raises ModelError."""

@@ -42,7 +42,7 @@ def list_models(
             write_json_lines(found)
             return
         rows = list(found)
-        learning = service.get("/v1/models?limit=1")["learning"]
+        learning = service.get("/v1/models?limit=1").get("learning")  # a service of before says nothing of it
     if learning:
         print_message(learning)
     shown = [

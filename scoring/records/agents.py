@@ -139,13 +139,11 @@ class HistoryExtent(NamedTuple):
     Attributes:
         events: that counted.
         first_ms, last_ms: event times between which all but a twentieth of them lie at each end.
-        newest_ms: of the last one.
     """
 
     events: int
     first_ms: int
     last_ms: int
-    newest_ms: int
 
 
 class DueAgent(NamedTuple):

@@ -128,10 +128,10 @@ class AgentStore:
         with self._database.read() as connection:
             shown = np.array([tuple(row) for row in connection.execute(query)], np.int64).reshape(-1, 3)
         if not len(shown):
-            return HistoryExtent(0, 0, 0, 0)
+            return HistoryExtent(0, 0, 0)
         events, first_ms, last_ms = shown.T
         ends = _weighted_quantile(first_ms, events, _OUTER_SHARE), _weighted_quantile(last_ms, events, 1 - _OUTER_SHARE)
-        return HistoryExtent(int(events.sum()), *ends, int(last_ms.max()))
+        return HistoryExtent(int(events.sum()), *ends)
 
     def iterate(self, chunk: int = 10_000) -> Iterator[AgentSummary]:
         """Every agent without its state, read in chunks of their own transactions."""
