@@ -12,6 +12,7 @@ from ...ingest.settings import Name, SettingsPart, is_loopback, setting
 from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ...scoring.records.dead_letters import PIPELINE_SENDER
+from ...scoring.store.case_settings import CaseSettings
 from ...scoring.store.retention_settings import RetentionSettings
 from .access_settings import ANY_TENANT, CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .console_settings import ConsoleSettings
@@ -56,6 +57,7 @@ class Settings(SettingsPart, frozen=True):
         tuple[RegisteredAgent, ...], setting("agents as the operator knows them; first match wins")
     ] = ()
     webhooks: Annotated[tuple[WebhookTarget, ...], setting("where alerts go")] = ()
+    cases: Annotated[CaseSettings, setting("which rises of risk belong to one case")] = CaseSettings()
     hooks: Annotated[tuple[HookSettings, ...], setting("authorization servers that ask while they issue tokens")] = ()
     gateway: Annotated[GatewaySettings, setting("gateways that ask about each call of an agent")] = GatewaySettings()
     feedback: Annotated[FeedbackSettings, setting("what people say of decisions")] = FeedbackSettings()

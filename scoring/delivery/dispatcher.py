@@ -16,7 +16,8 @@ import structlog
 
 from ...ingest.errors import ConfigError, Unavailable
 from ...ingest.spans import UNTRACED, Spans
-from ..store.outbox_store import DeliveryRoute, DeliverySettlement, LeasedDelivery, OutboxStore
+from ..store.case_settings import CaseSettings
+from ..store.outbox_store import DEFAULT_CASES, DeliveryRoute, DeliverySettlement, LeasedDelivery, OutboxStore
 from .delivery_target import DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 
 LEASE_MARGIN_S = 10.0
@@ -45,6 +46,7 @@ class Dispatcher:
         random_source: of the jitter.
         observe: called with (target, outcome) after each attempt, for metrics; outcome as in DeliveryResult.
         spans: of attempts.
+        cases: which alerts belong to one case.
 
     Raises:
         ConfigError: two targets have the same name.
@@ -59,12 +61,14 @@ class Dispatcher:
         random_source: random.Random,
         observe: Callable[[str, str], None] = _ignore_outcome,
         spans: Spans = UNTRACED,
+        cases: CaseSettings = DEFAULT_CASES,
     ) -> None:
         names = [channel.target.name for channel in channels]
         if len(set(names)) < len(names):
             raise ConfigError(f"target names must be unique: {sorted(names)}")
         self._outbox = outbox
         self._policy = policy
+        self._cases = cases
         self._clock = clock
         self._observe = observe
         self._routes = [_make_route(channel, policy) for channel in channels]
@@ -104,7 +108,7 @@ class Dispatcher:
         now = self._clock()
         await asyncio.to_thread(self._outbox.expire, now - int(self._policy.max_age_s * 1000), now)
         total = 0
-        while routed := await asyncio.to_thread(self._outbox.route, self._routes, now, ROUTE_BATCH):
+        while routed := await asyncio.to_thread(self._outbox.route, self._routes, now, ROUTE_BATCH, self._cases):
             total += routed
         return total
 

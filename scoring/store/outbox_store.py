@@ -10,11 +10,15 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
+from sqlalchemy import Column, Connection, bindparam, func, insert, literal, select, update
 
-from ..records.agents import AgentName
+from ...ingest.timestamps import format_rfc3339
+from ..records.agents import AgentName, RiskLevel
+from ..records.cases import CaseOfAlert
 from ..records.commits import Delivery, OutboxRow
 from . import codec
+from .case_assignment import assign_cases
+from .case_settings import CaseSettings
 from .database import Database, Page, Tenants, visible
 from .dialects.statements import INSERT_COUNTER, insert_or_skip, upsert
 from .sql_schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
@@ -24,9 +28,13 @@ if TYPE_CHECKING:
 
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
-COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this agent a short while before"
-"""Reason of most suppressed deliveries."""
+COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this {subject} a short while before"
+"""Reason of most suppressed deliveries; the subject is a case, or an agent where there is none."""
 
+SNOOZE_REASON = "snoozed: a person wants to be told of a higher level alone until {until}"
+"""Reason of deliveries about a case that is snoozed."""
+
+DEFAULT_CASES = CaseSettings()
 LAST_HEARD_PREFIX = "source.heard_ms."
 """Prefix of the name of a source in `counters`."""
 
@@ -36,23 +44,30 @@ _DELIVERY_COLUMNS = tuple(
 )
 _UPSERT_STOP = upsert(TARGET_STOPS, ("name",))
 _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq).limit(bindparam("most"))
-_SAME_COOLDOWN_GROUP = (
-    DELIVERIES.c.target == bindparam("t"),
-    DELIVERIES.c.agent_key == bindparam("a"),
-    DELIVERIES.c.group == bindparam("g"),
-)
-_LAST_SENT = (
-    select(DELIVERIES.c.seq, DELIVERIES.c.status, OUTBOX.c.created_ms, OUTBOX.c.level)
-    .join_from(DELIVERIES, OUTBOX)
-    .where(*_SAME_COOLDOWN_GROUP, DELIVERIES.c.status != SUPPRESSED)
-    .order_by(DELIVERIES.c.seq.desc())
-    .limit(1)
-)
-_SUPPRESSED_SINCE = (
-    select(func.count())
-    .select_from(DELIVERIES)
-    .where(*_SAME_COOLDOWN_GROUP, DELIVERIES.c.status == SUPPRESSED, DELIVERIES.c.seq > bindparam("s"))
-)
+
+
+class _CooldownQueries(NamedTuple):
+    """What a target was told before of the same subject and reason."""
+
+    last_sent: Any
+    suppressed_since: Any
+
+
+def _cooldown_queries(subject: Column[Any]) -> _CooldownQueries:
+    same = (DELIVERIES.c.target == bindparam("t"), subject == bindparam("a"), DELIVERIES.c.group == bindparam("g"))
+    last_sent = (
+        select(DELIVERIES.c.seq, DELIVERIES.c.status, OUTBOX.c.created_ms, OUTBOX.c.level)
+        .join_from(DELIVERIES, OUTBOX)
+        .where(*same, DELIVERIES.c.status != SUPPRESSED)
+        .order_by(DELIVERIES.c.seq.desc())
+        .limit(1)
+    )
+    suppressed = select(func.count()).select_from(DELIVERIES)
+    since = (DELIVERIES.c.status == SUPPRESSED, DELIVERIES.c.seq > bindparam("s"))
+    return _CooldownQueries(last_sent, suppressed.where(*same, *since))
+
+
+_OF_AGENT, _OF_CASE = _cooldown_queries(DELIVERIES.c.agent_key), _cooldown_queries(DELIVERIES.c.case_id)
 _SELECT_DUE = (
     select(OUTBOX, DELIVERIES.c.attempts, DELIVERIES.c.queued_ms, DELIVERIES.c.suppressed_before)
     .join_from(DELIVERIES, OUTBOX)
@@ -137,11 +152,14 @@ class OutboxStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def route(self, routes: Sequence[DeliveryRoute], now_ms: int, limit: int = 200) -> int:
-        """Turn outbox rows into deliveries, in order; returns how many rows were routed.
+    def route(
+        self, routes: Sequence[DeliveryRoute], now_ms: int, limit: int = 200, cases: CaseSettings = DEFAULT_CASES
+    ) -> int:
+        """Put alerts into cases and turn outbox rows into deliveries, in order; returns how many rows were routed.
 
-        A row within the cool-down of (target, agent, group) becomes `suppressed`, unless its level is higher than that
-        of the alert before it or that alert did not arrive. A row for a target that is not configured becomes `dead`.
+        A row within the cool-down of (target, case or agent, group) becomes `suppressed`, unless its level is higher
+        than that of the alert before it or that alert did not arrive; so does one about a case that is snoozed, unless
+        the case has risen. A row for a target that is not configured becomes `dead`.
         """
         if not self._any_unrouted():  # an idle dispatcher never takes the write lock
             return 0
@@ -150,8 +168,9 @@ class OutboxStore:
             if not self._database.dialect.try_transaction_lock(connection, "route"):
                 return 0
             rows = connection.execute(_UNROUTED, {"most": limit}).all()
+            found = assign_cases(connection, rows, cases)
             for row in rows:
-                _route_row(connection, row, routes, now_ms)
+                _route_row(connection, row, routes, now_ms, found.get(row.seq))
             done = OUTBOX.c.seq.in_([row.seq for row in rows])
             connection.execute(update(OUTBOX).where(done).values(routed_ms=now_ms))
         return len(rows)
@@ -224,10 +243,11 @@ class OutboxStore:
         *,
         agent: AgentName | None = None,
         key: str | None = None,
+        case_id: str | None = None,
     ) -> Page[Delivery]:
         """Deliveries, newest first; rows that no target took are not among them. Raises BadCursor.
 
-        *agent*: about that agent alone; *key*: of that outbox row alone.
+        *agent*: about that agent alone; *key*: of that outbox row alone; *case_id*: of that case alone.
         """
         query = select(*_DELIVERY_COLUMNS, DELIVERIES.c.seq).where(DELIVERIES.c.seq == OUTBOX.c.seq)
         query = visible(query, OUTBOX.c.tenant, tenants)
@@ -240,6 +260,8 @@ class OutboxStore:
             query = query.where(mine, OUTBOX.c.tenant == agent.tenant)
         if key is not None:
             query = query.where(OUTBOX.c.key == key)
+        if case_id is not None:
+            query = query.where(DELIVERIES.c.case_id == case_id)
         return self._database.newest(query, (DELIVERIES.c.seq, DELIVERIES.c.target), limit, cursor, _to_delivery)
 
     def stop_target(self, name: str, fingerprint: str, at_ms: int, reason: str) -> None:
@@ -294,35 +316,81 @@ def insert_outbox_rows(connection: Connection, rows: Sequence[OutboxRow]) -> Non
         connection.execute(_INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in rows])
 
 
-def _route_row(connection: Connection, row: AnyRow, routes: Sequence[DeliveryRoute], now_ms: int) -> None:
+def _route_row(
+    connection: Connection, row: AnyRow, routes: Sequence[DeliveryRoute], now_ms: int, case: CaseOfAlert | None
+) -> None:
+    if case is not None:
+        payload = with_case(row.payload, case)
+        connection.execute(update(OUTBOX).where(OUTBOX.c.seq == row.seq).values(payload=payload))
     takers = [route for route in routes if _route_matches(route, row)]
     for route in takers:
-        status, suppressed = _cooldown_status(connection, row, route)
-        error = "" if status == PENDING else COOLDOWN_REASON
+        fate = _snoozed(row, route, case, now_ms) or _cooldown_status(connection, row, route, case)
+        status, suppressed, error = fate
         _insert_delivery(
-            connection, row, now_ms, target=route.target, status=status, suppressed_before=suppressed, last_error=error
+            connection,
+            row,
+            now_ms,
+            target=route.target,
+            status=status,
+            suppressed_before=suppressed,
+            last_error=error,
+            case_id="" if case is None else case.case_id,
         )
     if row.target and row.target not in [route.target for route in routes]:
         error = "the target is not configured"
         _insert_delivery(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
 
 
+def with_case(payload: bytes, case: CaseOfAlert) -> bytes:
+    """An alert with the case that it belongs to, as `data.case`."""
+    event = msgspec.json.decode(payload)
+    event["data"]["case"] = {
+        "case_id": case.case_id,
+        "status": case.status,
+        "opened_at": format_rfc3339(case.opened_ms),
+        "is_new": case.is_new,
+        "risk_level": RiskLevel(case.level).label,
+        "agents": case.agents,
+        "agents_above_low": case.above_low,
+        "tie": case.tie or None,
+    }
+    return msgspec.json.encode(event)
+
+
 def _route_matches(route: DeliveryRoute, row: AnyRow) -> bool:
     return route.kind == row.kind and row.level in route.levels and row.target in ("", route.target)
 
 
-def _cooldown_status(connection: Connection, row: AnyRow, route: DeliveryRoute) -> tuple[str, int]:
+class _Fate(NamedTuple):
+    """What becomes of a new delivery: its status, how many before it were suppressed, and why it is."""
+
+    status: str
+    suppressed_before: int = 0
+    error: str = ""
+
+
+def _snoozed(row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None, now_ms: int) -> _Fate | None:
+    """Fate of an alert about a snoozed case; what keeps an incident of its own is still told of its end."""
+    if case is None or case.snoozed_until_ms <= now_ms:
+        return None
+    if route.cooldown_ms == 0 and case.above_low == 0 and row.level < RiskLevel.MEDIUM:
+        return None
+    return _Fate(SUPPRESSED, 0, SNOOZE_REASON.format(until=format_rfc3339(case.snoozed_until_ms)))
+
+
+def _cooldown_status(connection: Connection, row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None) -> _Fate:
     """Status of a new delivery of *row* under the target's cool-down, and how many before it were suppressed."""
     if not row.group:
-        return PENDING, 0
-    same = {"t": route.target, "a": row.agent_key, "g": row.group}
-    last = connection.execute(_LAST_SENT, same).one_or_none()
+        return _Fate(PENDING)
+    queries, subject = (_OF_AGENT, row.agent_key) if case is None else (_OF_CASE, case.case_id)
+    same = {"t": route.target, "a": subject, "g": row.group}
+    last = connection.execute(queries.last_sent, same).one_or_none()
     if last is not None and last.status in (PENDING, DELIVERED):
         recent = row.created_ms < last.created_ms + route.cooldown_ms
         if recent and row.level <= last.level:
-            return SUPPRESSED, 0
+            return _Fate(SUPPRESSED, 0, COOLDOWN_REASON.format(subject="agent" if case is None else "case"))
     since = 0 if last is None else last.seq
-    return PENDING, connection.execute(_SUPPRESSED_SINCE, same | {"s": since}).scalar_one()
+    return _Fate(PENDING, connection.execute(queries.suppressed_since, same | {"s": since}).scalar_one())
 
 
 def _insert_delivery(connection: Connection, row: AnyRow, now_ms: int, **values: Any) -> None:

@@ -16,6 +16,11 @@ from .retention_settings import RetentionCutoffs
 from .sql_schema import (
     ACTUATIONS,
     AGENTS,
+    CASE_AGENTS,
+    CASE_DECISIONS,
+    CASE_ENTRIES,
+    CASE_TIES,
+    CASES,
     DEAD_LETTERS,
     DELIVERIES,
     EDGES,
@@ -39,6 +44,7 @@ class PurgeCounts(NamedTuple):
     containment: int
     feedback: int
     labels: int
+    cases: int
 
 
 class Retention:
@@ -64,6 +70,7 @@ class Retention:
             self._purge_containment(cutoffs),
             self._purge_feedback(cutoffs.feedback_ms),
             self._purge_labels(cutoffs.labels_ms),
+            self._purge_cases(cutoffs.cases_ms),
         )
 
     def _purge_containment(self, cutoffs: RetentionCutoffs) -> int:
@@ -102,6 +109,14 @@ class Retention:
             steps = FEEDBACK_STEPS.c.feedback_id.in_(select(label.feedback_id).where(*over))
             connection.execute(delete(FEEDBACK_STEPS).where(steps))
             return connection.execute(delete(FEEDBACK).where(*over)).rowcount
+
+    def _purge_cases(self, before_ms: int) -> int:
+        """Remove cases that were closed and changed last before; those that wait for a person stay."""
+        old = select(CASES.c.case_id).where(CASES.c.status == "closed", CASES.c.updated_ms < before_ms)
+        with self._database.write() as connection:
+            for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES):
+                connection.execute(delete(table).where(table.c.case_id.in_(old)))
+            return connection.execute(delete(CASES).where(CASES.c.case_id.in_(old))).rowcount
 
     def purge_model_days(self, before_day: int) -> int:
         """Remove days before *before_day*; versions, history and switches stay. Returns the number of rows."""

@@ -25,6 +25,7 @@ class RetentionCutoffs(NamedTuple):
     edges_ms: int = 0  # since they were last seen
     feedback_ms: int = 0  # previews, and rules of partitions that ended
     labels_ms: int = 0  # feedback that is over, with its steps, and not while a partition holds to its rule
+    cases_ms: int = 0  # cases that a person closed
 
 
 class RetentionSettings(SettingsPart, frozen=True):
@@ -49,6 +50,7 @@ class RetentionSettings(SettingsPart, frozen=True):
             "`retention_days`, or `archive.retention_days` where there is an archive and that is longer"
         ),
     ] = None
+    cases: Annotated[Days | None, setting("cases that a person closed")] = None
     log: Annotated[int, setting("segments of the event log that everybody has come past", ge=1, le=36_500)] = 7
 
     def cutoffs(self, now_ms: int, *, default_days: int, agents_days: int, events_days: int) -> RetentionCutoffs:
@@ -75,4 +77,5 @@ class RetentionSettings(SettingsPart, frozen=True):
             edges_ms=cutoff(self.edges),
             feedback_ms=cutoff(self.feedback),
             labels_ms=cutoff(self.labels, events_days),
+            cases_ms=cutoff(self.cases),
         )

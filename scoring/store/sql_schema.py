@@ -287,9 +287,12 @@ DELIVERIES = Table(
     Column("suppressed_before", Integer, nullable=False, server_default="0"),
     integer_column("agent_key"),
     text_column("group"),
+    # The case that the alert belongs to; "" = none.
+    text_column("case_id", ""),
     Index("ix_deliveries_due", "target", "status", "next_attempt_ms"),
     Index("ix_deliveries_status", "status", "queued_ms"),
     Index("ix_deliveries_cooldown", "target", "agent_key", "group", "seq"),
+    Index("ix_deliveries_case", "case_id", "target", "group", "seq"),
 )
 
 TARGET_STOPS = Table(
@@ -299,6 +302,93 @@ TARGET_STOPS = Table(
     text_column("fingerprint"),
     integer_column("stopped_ms"),
     text_column("reason"),
+)
+
+
+# Tables of cases: rises that belong together, their agents, what ties these, their decisions, what people did.
+
+
+CASES = Table(
+    "cases",
+    METADATA,
+    Column("case_id", TEXT, primary_key=True),
+    text_column("tenant"),
+    text_column("status"),
+    text_column("verdict"),
+    Column("level", SmallInteger, nullable=False),
+    text_column("lead_decision_id"),
+    integer_column("opened_ms"),
+    integer_column("updated_ms"),
+    integer_column("risen_ms"),
+    integer_column("acknowledged_ms"),
+    integer_column("contained_ms"),
+    integer_column("closed_ms"),
+    text_column("owner"),
+    integer_column("snoozed_until_ms"),
+    text_column("merged_into"),
+    Column("agents", Integer, nullable=False),
+    Column("decisions", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Index("ix_cases_time", "updated_ms", "case_id"),
+    Index("ix_cases_status", "status", "updated_ms", "case_id"),
+)
+
+CASE_AGENTS = Table(
+    "case_agents",
+    METADATA,
+    Column("case_id", TEXT, primary_key=True),
+    Column("agent_key", BigInteger, primary_key=True, autoincrement=False),
+    text_column("tenant"),
+    text_column("issuer"),
+    text_column("agent_id"),
+    text_column("agent_type"),
+    Column("ordinal", Integer, nullable=False),
+    Column("level", SmallInteger, nullable=False),
+    Column("peak", SmallInteger, nullable=False),
+    integer_column("joined_ms"),
+    integer_column("last_ms"),
+    text_column("decision_id"),
+    text_column("tie"),
+    text_column("tied_by"),
+    Index("ix_case_agents_agent", "agent_key"),
+)
+
+CASE_TIES = Table(
+    "case_ties",
+    METADATA,
+    # Of tenant, kind and value: those may be longer than what an index of PostgreSQL holds.
+    Column("digest", TEXT, primary_key=True),
+    Column("case_id", TEXT, primary_key=True),
+    Column("agent_key", BigInteger, primary_key=True, autoincrement=False),
+    text_column("tenant"),
+    text_column("kind"),
+    text_column("value"),
+    integer_column("last_ms"),
+    Index("ix_case_ties_case", "case_id"),
+)
+
+CASE_DECISIONS = Table(
+    "case_decisions",
+    METADATA,
+    Column("decision_id", TEXT, primary_key=True),
+    text_column("case_id"),
+    integer_column("agent_key"),
+    text_column("tenant"),
+    integer_column("decided_ms"),
+    Index("ix_case_decisions_case", "case_id", "decided_ms"),
+)
+
+CASE_ENTRIES = Table(
+    "case_entries",
+    METADATA,
+    Column("case_id", TEXT, primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    text_column("tenant"),
+    integer_column("at_ms"),
+    text_column("by"),
+    text_column("action"),
+    text_column("note"),
+    Column("detail", LargeBinary, nullable=False),
 )
 
 

@@ -17,6 +17,7 @@ from ...ingest.identities import IdentityHasher
 from ..records.commits import Commit
 from . import codec
 from .agent_store import AgentStore
+from .case_store import CaseStore
 from .containment_store import ActuationStore, EdgeStore, InterventionStore, write_edges
 from .database import Database, translate_errors
 from .dead_letter_store import DeadLetterStore, write_dead_letters
@@ -84,6 +85,7 @@ class SqlStore:
         self.partitions = PartitionStore(self.database)
         self.event_ids = EventIdStore(self.database)
         self.outbox = OutboxStore(self.database)
+        self.cases = CaseStore(self.database)
         self.interventions = InterventionStore(self.database)
         self.actuations = ActuationStore(self.database)
         self.edges = EdgeStore(self.database)

@@ -37,6 +37,7 @@ from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentName
 from ..records.commits import ALERT_KEY_PREFIX
 from . import codec
+from .case_store import remove_empty_cases
 from .containment_store import INSERT_EDGE, edge_params
 from .database import Database
 from .decision_chain import content_digest
@@ -71,7 +72,10 @@ _SEPARATE_TABLES = {
     for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, EVENT_IDS, FORGOTTEN, META, POSITIONS)
 }
 """Tables that hold no names, or that have a method of their own."""
-_CREATION_COLUMNS = ("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms")
+_CREATION_COLUMNS = (
+    *("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms"),
+    *("joined_ms", "decided_ms", "last_ms"),  # of an agent in a case, its decisions and ties
+)
 _BINARY_STATE_COLUMNS = frozenset({"features", "risk", "p_values", "drift"})
 _COLUMNS_WITHOUT_NAMES = frozenset(
     {
@@ -160,6 +164,8 @@ class SubjectStore:
                 if table is not DECISIONS and "agent_key" in table.c:
                     steps.append((table.name, work.remove_own_rows(table)))
                 steps.append((f"{table.name}.changed", work.pseudonymise_table(table)))
+        if not dry:
+            remove_empty_cases(self._database)
         steps.append(("agents.changed", work.pseudonymise_table(AGENTS)))
         if scope.subject.kind == "agent":
             steps.append(("agents", work.count_stale_agents()))

@@ -1,0 +1,136 @@
+"""Plain values of cases: rises of risk that belong together, until a person closes them. Times are UTC milliseconds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .agents import AgentName
+
+CaseStatus = Literal["open", "acknowledged", "contained", "closed"]
+CaseVerdict = Literal["true", "false", "expected"]
+"""What a case turned out to be: trouble, none, or something that was planned."""
+CaseTie = Literal["first", "delegation", "target", "key", "network", "merge", "split"]
+"""What put an agent into a case: it is the first; it delegated to, or was delegated by, one that is in it; it had the
+same new target, key or network; or a person put it there."""
+CaseAction = Literal[
+    "opened",
+    "joined",
+    "rose",
+    "acknowledged",
+    "assigned",
+    "noted",
+    "snoozed",
+    "contained",
+    "closed",
+    "reopened",
+    "merged",
+    "split",
+]
+
+BY_SERVICE = "trustwatch"
+"""Who did what no person did."""
+
+
+class Case(msgspec.Struct, frozen=True):
+    """Rises of agents that belong together.
+
+    Attributes:
+        verdict: of a closed case; "" = it is not closed, or was merged into another.
+        level: the highest that an agent of it reached.
+        lead_decision_id: the decision that brought it to that level.
+        risen_ms: when an agent of it rose last.
+        acknowledged_ms, contained_ms, closed_ms: when a person first did so since it was opened; 0 = not.
+        owner: who works on it; "" = nobody.
+        snoozed_until_ms: nothing is told until then, but of a higher level; 0 = it is not snoozed.
+        merged_into: the case that has all of it now; "" = none.
+        agents, decisions: how many.
+        revision: rises with every change.
+    """
+
+    case_id: str
+    tenant: str
+    status: CaseStatus
+    verdict: CaseVerdict | Literal[""]
+    level: int
+    lead_decision_id: str
+    opened_ms: int
+    updated_ms: int
+    risen_ms: int
+    acknowledged_ms: int
+    contained_ms: int
+    closed_ms: int
+    owner: str
+    snoozed_until_ms: int
+    merged_into: str
+    agents: int
+    decisions: int
+    revision: int
+
+
+class CaseAgent(msgspec.Struct, frozen=True):
+    """An agent of a case.
+
+    Attributes:
+        ordinal: its place in the order of joining, from 1.
+        level: what the last decision about it came to.
+        peak: the highest level since it joined.
+        decision_id: the decision that brought it to `peak`.
+        tie, tied_by: what put it into the case, and the value that it shares, or the agent, or the person.
+    """
+
+    case_id: str
+    agent: AgentName
+    agent_type: str
+    ordinal: int
+    level: int
+    peak: int
+    joined_ms: int
+    last_ms: int
+    decision_id: str
+    tie: CaseTie
+    tied_by: str
+
+
+class CaseEntry(msgspec.Struct, frozen=True):
+    """One thing that was done to a case. *note* is a person's words; *detail* a JSON object of what changed."""
+
+    case_id: str
+    sequence: int
+    at_ms: int
+    by: str
+    action: CaseAction
+    note: str
+    detail: bytes = b"{}"
+
+
+class SharedIndicator(msgspec.Struct, frozen=True):
+    """A new target, key or network that agents of a case had, and how many of them."""
+
+    kind: CaseTie
+    value: str
+    agents: int
+    last_ms: int
+
+
+class CaseOfAlert(msgspec.Struct, frozen=True):
+    """What an alert says of the case that it belongs to, as of when it was put there.
+
+    Attributes:
+        is_new: the alert opened it.
+        level_before: the highest level before.
+        above_low: agents of it that are at medium or above.
+        tie: what put the alert's agent into it, in words; "" = it is the first.
+    """
+
+    case_id: str
+    status: CaseStatus
+    opened_ms: int
+    is_new: bool
+    level: int
+    level_before: int
+    agents: int
+    above_low: int
+    tie: str
+    snoozed_until_ms: int

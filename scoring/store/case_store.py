@@ -1,0 +1,323 @@
+"""Cases: lists and look-ups, and what people do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, and_, func, insert, select, update
+
+from ..records.agents import AgentName, RiskLevel
+from ..records.cases import Case, CaseAgent, CaseEntry, CaseStatus, CaseTie, SharedIndicator
+from ..records.commits import OutboxRow
+from . import codec
+from .case_assignment import case_agent_params, next_entry, to_case_agent
+from .database import Database, Page, Tenants, visible
+from .dialects.statements import MAX_IN_LIST, chunked
+from .outbox_store import insert_outbox_rows
+from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, DELIVERIES
+
+MAX_LISTED_AGENTS = 3
+"""Agents of each case that a list names."""
+
+
+class CaseFilters(NamedTuple):
+    """Filters of a list; empty or None = all. *level* is the least; times bound the last change, 0 = no bound."""
+
+    statuses: Collection[str] = ()
+    owner: str | None = None
+    level: int = 0
+    agent: AgentName | None = None
+    since_ms: int = 0
+    until_ms: int = 0
+
+
+class CaseUpdate(NamedTuple):
+    """A case as it is to be, what was done, and what is told of it."""
+
+    case: Case
+    entry: CaseEntry
+    outbox: Sequence[OutboxRow] = ()
+
+
+class CaseStore:
+    """Cases as the routing of alerts and people made them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, case_id: str, tenants: Tenants = None) -> Case | None:
+        """One case."""
+        query = select(CASES).where(CASES.c.case_id == case_id)
+        return self._database.fetch_one(visible(query, CASES.c.tenant, tenants), _to_case)
+
+    def page(
+        self, tenants: Tenants = None, filters: CaseFilters | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[Case]:
+        """Cases, last changed first. Raises BadCursor."""
+        given = filters or CaseFilters()
+        query = visible(select(CASES), CASES.c.tenant, tenants)
+        if given.statuses:
+            query = query.where(CASES.c.status.in_(sorted(given.statuses)))
+        if given.owner is not None:
+            query = query.where(CASES.c.owner == given.owner)
+        if given.level:
+            query = query.where(CASES.c.level >= given.level)
+        if given.since_ms:
+            query = query.where(CASES.c.updated_ms >= given.since_ms)
+        if given.until_ms:
+            query = query.where(CASES.c.updated_ms < given.until_ms)
+        if given.agent is not None:
+            mine = select(CASE_AGENTS.c.case_id).where(codec.is_about(CASE_AGENTS, given.agent))
+            query = query.where(CASES.c.case_id.in_(mine))
+        return self._database.newest(query, (CASES.c.updated_ms, CASES.c.case_id), limit, cursor, _to_case)
+
+    def count_by_status(self, tenants: Tenants = None) -> dict[str, int]:
+        """Number of cases that are not closed, by status."""
+        query = select(CASES.c.status, func.count()).where(CASES.c.status != "closed").group_by(CASES.c.status)
+        with self._database.read() as connection:
+            return {status: count for status, count in connection.execute(visible(query, CASES.c.tenant, tenants))}
+
+    def agents(self, case_id: str, tenants: Tenants = None) -> list[CaseAgent]:
+        """Agents of a case in the order in which they joined."""
+        query = select(CASE_AGENTS).where(CASE_AGENTS.c.case_id == case_id).order_by(CASE_AGENTS.c.ordinal)
+        with self._database.read() as connection:
+            return [to_case_agent(row) for row in connection.execute(visible(query, CASE_AGENTS.c.tenant, tenants))]
+
+    def first_agents(self, case_ids: Collection[str], tenants: Tenants = None) -> dict[str, list[CaseAgent]]:
+        """The first agents of each case, at most `MAX_LISTED_AGENTS`."""
+        found: dict[str, list[CaseAgent]] = {}
+        with self._database.read() as connection:
+            for part in chunked(sorted(case_ids), MAX_IN_LIST):
+                mine = and_(CASE_AGENTS.c.case_id.in_(part), CASE_AGENTS.c.ordinal <= MAX_LISTED_AGENTS)
+                query = visible(select(CASE_AGENTS).where(mine), CASE_AGENTS.c.tenant, tenants)
+                for row in connection.execute(query.order_by(CASE_AGENTS.c.case_id, CASE_AGENTS.c.ordinal)):
+                    found.setdefault(row.case_id, []).append(to_case_agent(row))
+        return found
+
+    def open_case_of(self, agent: AgentName) -> Case | None:
+        """The open case of an agent that was opened last."""
+        mine = select(CASE_AGENTS.c.case_id).where(codec.is_about(CASE_AGENTS, agent))
+        query = select(CASES).where(
+            CASES.c.case_id.in_(mine), CASES.c.tenant == agent.tenant, CASES.c.status != "closed"
+        )
+        return self._database.fetch_one(query.order_by(CASES.c.opened_ms.desc()).limit(1), _to_case)
+
+    def shared_indicators(self, case_id: str, tenants: Tenants = None) -> list[SharedIndicator]:
+        """New targets, keys and networks that agents of a case had, those of most agents first."""
+        agents, last = func.count(CASE_TIES.c.agent_key), func.max(CASE_TIES.c.last_ms)
+        query = select(CASE_TIES.c.kind, CASE_TIES.c.value, agents, last).where(CASE_TIES.c.case_id == case_id)
+        grouped = visible(query, CASE_TIES.c.tenant, tenants).group_by(CASE_TIES.c.kind, CASE_TIES.c.value)
+        ordered = grouped.order_by(agents.desc(), last.desc(), CASE_TIES.c.kind, CASE_TIES.c.value)
+        with self._database.read() as connection:
+            return [SharedIndicator(*row) for row in connection.execute(ordered)]
+
+    def decision_ids(self, case_id: str, tenants: Tenants = None, limit: int = 500) -> list[str]:
+        """Decisions of a case, newest first."""
+        query = select(CASE_DECISIONS.c.decision_id).where(CASE_DECISIONS.c.case_id == case_id)
+        order = (CASE_DECISIONS.c.decided_ms.desc(), CASE_DECISIONS.c.decision_id.desc())
+        with self._database.read() as connection:
+            found = connection.scalars(visible(query, CASE_DECISIONS.c.tenant, tenants).order_by(*order).limit(limit))
+            return list(found)
+
+    def case_of_decision(self, decision_id: str, tenants: Tenants = None) -> str | None:
+        """Id of the case that a decision belongs to."""
+        query = select(CASE_DECISIONS.c.case_id).where(CASE_DECISIONS.c.decision_id == decision_id)
+        with self._database.read() as connection:
+            return connection.scalar(visible(query, CASE_DECISIONS.c.tenant, tenants))
+
+    def entries(self, case_id: str, tenants: Tenants = None) -> list[CaseEntry]:
+        """What was done to a case, in order."""
+        query = select(CASE_ENTRIES).where(CASE_ENTRIES.c.case_id == case_id).order_by(CASE_ENTRIES.c.sequence)
+        with self._database.read() as connection:
+            return [_to_entry(row) for row in connection.execute(visible(query, CASE_ENTRIES.c.tenant, tenants))]
+
+    # What people do. Each act names the revision that it was decided upon, so that none undoes another unseen.
+
+    def update(self, changed: CaseUpdate) -> bool:
+        """Write a case with its entry and outbox rows; False = somebody changed it meanwhile, and nothing is written.
+
+        `case.revision` is the one that was read; the stored one becomes the next.
+        """
+        with self._database.write() as connection:
+            if not _update_case(connection, changed.case):
+                return False
+            _add_entry(connection, changed.entry, changed.case.tenant)
+            insert_outbox_rows(connection, changed.outbox)
+        return True
+
+    def merge(self, merged: CaseUpdate, into: CaseUpdate) -> bool:
+        """Move all of one case into another of the same tenant; False = one of them was changed meanwhile."""
+        source, target = merged.case.case_id, into.case.case_id
+        with self._database.write() as connection:
+            if not _are_current(connection, (merged.case, into.case)):
+                return False
+            for changed in (merged, into):
+                _update_case(connection, changed.case)
+                _add_entry(connection, changed.entry, changed.case.tenant)
+            agents = _agents_of(connection, source)
+            _move_agents(connection, source, target, agents, tied_by=into.entry.by, tie="merge")
+            for case_id in (source, target):
+                _recount(connection, case_id)
+            insert_outbox_rows(connection, [*merged.outbox, *into.outbox])
+        return True
+
+    def split(self, remaining: CaseUpdate, opened: CaseUpdate, agents: Sequence[AgentName]) -> bool:
+        """Move *agents* of a case into a new one; False = it was changed meanwhile, or they are not all in it."""
+        source, target = remaining.case.case_id, opened.case.case_id
+        keys = {agent.key for agent in agents}
+        with self._database.write() as connection:
+            if not _are_current(connection, (remaining.case,)):
+                return False
+            moved = [one for one in _agents_of(connection, source) if one.agent.key in keys]
+            if len(moved) != len(keys):
+                return False
+            _update_case(connection, remaining.case)
+            connection.execute(insert(CASES), msgspec.structs.asdict(opened.case))
+            for changed in (remaining, opened):
+                _add_entry(connection, changed.entry, changed.case.tenant)
+            _move_agents(connection, source, target, moved, tied_by=opened.entry.by, tie="split")
+            for case_id in (source, target):
+                _recount(connection, case_id)
+            insert_outbox_rows(connection, [*remaining.outbox, *opened.outbox])
+        return True
+
+
+def _are_current(connection: Connection, cases: Sequence[Case]) -> bool:
+    """Lock the rows of cases, and tell whether they are as they were read."""
+    ids = [case.case_id for case in cases]
+    query = select(CASES.c.case_id, CASES.c.revision).where(CASES.c.case_id.in_(ids)).order_by(CASES.c.case_id)
+    stored = {case_id: revision for case_id, revision in connection.execute(query.with_for_update())}
+    return stored == {case.case_id: case.revision for case in cases}
+
+
+def _update_case(connection: Connection, case: Case) -> bool:
+    values = msgspec.structs.asdict(case) | {"revision": case.revision + 1}
+    del values["case_id"]
+    mine = (CASES.c.case_id == case.case_id, CASES.c.revision == case.revision)
+    return connection.execute(update(CASES).where(*mine).values(values)).rowcount == 1
+
+
+def _add_entry(connection: Connection, entry: CaseEntry, tenant: str) -> None:
+    values = msgspec.structs.asdict(entry) | {"sequence": next_entry(connection, entry.case_id), "tenant": tenant}
+    connection.execute(insert(CASE_ENTRIES), values)
+
+
+def _agents_of(connection: Connection, case_id: str) -> list[CaseAgent]:
+    query = select(CASE_AGENTS).where(CASE_AGENTS.c.case_id == case_id).order_by(CASE_AGENTS.c.ordinal)
+    return [to_case_agent(row) for row in connection.execute(query)]
+
+
+def _move_agents(
+    connection: Connection, source: str, target: str, agents: Sequence[CaseAgent], *, tied_by: str, tie: CaseTie
+) -> None:
+    """Move agents with their ties, decisions and deliveries; one that is in both cases becomes one."""
+    there = {agent.agent.key: agent for agent in _agents_of(connection, target)}
+    ordinal = max((agent.ordinal for agent in there.values()), default=0)
+    for agent in agents:
+        key = codec.to_signed(agent.agent.key)
+        in_source = and_(CASE_AGENTS.c.case_id == source, CASE_AGENTS.c.agent_key == key)
+        twin = there.get(agent.agent.key)
+        connection.execute(CASE_AGENTS.delete().where(in_source))
+        if twin is None:
+            ordinal += 1
+            moved = msgspec.structs.replace(agent, case_id=target, ordinal=ordinal, tie=tie, tied_by=tied_by)
+            connection.execute(insert(CASE_AGENTS), case_agent_params(moved))
+        else:
+            connection.execute(
+                update(CASE_AGENTS)
+                .where(CASE_AGENTS.c.case_id == target, CASE_AGENTS.c.agent_key == key)
+                .values(_combined(twin, agent))
+            )
+        _move_ties(connection, source, target, key)
+        for table in (CASE_DECISIONS, DELIVERIES):
+            mine = and_(table.c.case_id == source, table.c.agent_key == key)
+            connection.execute(update(table).where(mine).values(case_id=target))
+
+
+def _combined(one: CaseAgent, other: CaseAgent) -> dict[str, Any]:
+    """One agent of two cases: what is higher, earlier, later of the two."""
+    higher = one if one.peak >= other.peak else other
+    later = one if one.last_ms >= other.last_ms else other
+    return {
+        "level": later.level,
+        "peak": higher.peak,
+        "decision_id": higher.decision_id,
+        "joined_ms": min(one.joined_ms, other.joined_ms),
+        "last_ms": later.last_ms,
+    }
+
+
+def _move_ties(connection: Connection, source: str, target: str, agent_key: int) -> None:
+    mine = and_(CASE_TIES.c.case_id == source, CASE_TIES.c.agent_key == agent_key)
+    there = select(CASE_TIES.c.digest).where(CASE_TIES.c.case_id == target, CASE_TIES.c.agent_key == agent_key)
+    known = list(connection.scalars(there))
+    connection.execute(CASE_TIES.delete().where(mine, CASE_TIES.c.digest.in_(known)))
+    connection.execute(update(CASE_TIES).where(mine).values(case_id=target))
+
+
+def _recount(connection: Connection, case_id: str) -> None:
+    """Write what follows from the agents and decisions of a case, and number its agents anew."""
+    agents = _agents_of(connection, case_id)
+    for ordinal, agent in enumerate(agents, 1):
+        if agent.ordinal != ordinal:
+            mine = (CASE_AGENTS.c.case_id == case_id, CASE_AGENTS.c.agent_key == codec.to_signed(agent.agent.key))
+            connection.execute(update(CASE_AGENTS).where(*mine).values(ordinal=ordinal))
+    count = select(func.count()).select_from(CASE_DECISIONS).where(CASE_DECISIONS.c.case_id == case_id)
+    values: dict[str, Any] = {"agents": len(agents), "decisions": int(connection.scalar(count) or 0)}
+    if agents:
+        worst = max(agents, key=lambda agent: (agent.peak, agent.last_ms))
+        values |= {
+            "level": worst.peak,
+            "lead_decision_id": worst.decision_id,
+            "risen_ms": max(agent.last_ms for agent in agents),
+        }
+    connection.execute(update(CASES).where(CASES.c.case_id == case_id).values(values))
+
+
+def remove_empty_cases(database: Database) -> None:
+    """Count anew the cases that an erasure took agents from; those without any left go, with what people did to them.
+
+    A merged case has no agents by itself, and stays.
+    """
+    agents = select(CASE_AGENTS.c.case_id, func.count().label("agents")).group_by(CASE_AGENTS.c.case_id).subquery()
+    query = select(CASES.c.case_id).join_from(CASES, agents, CASES.c.case_id == agents.c.case_id, isouter=True)
+    differs = CASES.c.agents != func.coalesce(agents.c.agents, 0)
+    with database.write() as connection:
+        for case_id in connection.scalars(query.where(differs)).all():
+            _recount(connection, case_id)
+            if not _agents_of(connection, case_id):
+                for table in (CASE_TIES, CASE_DECISIONS, CASE_ENTRIES, CASES):
+                    connection.execute(table.delete().where(table.c.case_id == case_id))
+
+
+def new_case(case_id: str, like: Case, at_ms: int) -> Case:
+    """An open case of the same tenant, whose agents are still to come."""
+    status: CaseStatus = "open"
+    fresh: Mapping[str, Any] = {
+        "case_id": case_id,
+        "status": status,
+        "verdict": "",
+        "level": int(RiskLevel.MEDIUM),
+        "opened_ms": at_ms,
+        "updated_ms": at_ms,
+        "risen_ms": at_ms,
+        "acknowledged_ms": 0,
+        "contained_ms": 0,
+        "closed_ms": 0,
+        "snoozed_until_ms": 0,
+        "merged_into": "",
+        "agents": 0,
+        "decisions": 0,
+        "revision": 0,
+    }
+    return msgspec.structs.replace(like, **fresh)
+
+
+def _to_case(row: Any) -> Case:
+    return Case(**{name: row._mapping[name] for name in Case.__struct_fields__})
+
+
+def _to_entry(row: Any) -> CaseEntry:
+    return CaseEntry(**{name: row._mapping[name] for name in CaseEntry.__struct_fields__})
