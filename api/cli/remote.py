@@ -76,6 +76,13 @@ class ServiceClient:
         """JSON of a successful GET; parameters that are None are left out."""
         return self._read_json("GET", path, parameters)
 
+    def get_text(self, path: str) -> str:
+        """Text of a successful GET."""
+        response = self.request("GET", path)
+        if not response.is_success:
+            raise fail(problem_text(response))
+        return response.text
+
     def post(self, path: str, body: dict[str, Any], *, timeout_s: float = TIMEOUT_S, **parameters: Any) -> Any:
         """JSON of a successful POST of *body*; parameters as of `get`."""
         return self._read_json("POST", path, parameters, json=body, timeout=timeout_s)

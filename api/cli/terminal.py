@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,22 @@ _GROUPED_FROM = 1000.0
 
 stderr_console = Console(stderr=True, highlight=False)
 """Messages go to stderr, so that stdout holds nothing but results."""
+
+
+_SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+
+def parse_duration(text: str, option: str) -> int:
+    """Seconds of a time such as `14d`, `12h`, `30m`, `90s`. Raises BadParameter, which names the *option*.
+
+    >>> parse_duration("1.5h", "--for")
+    5400
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter("must be a number and s, m, h or d, such as 14d", param_hint=option)
+    return round(float(match[1]) * _SECONDS_OF_UNIT[match[2]])
 
 
 def is_decorated() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import closing
 from itertools import takewhile
@@ -26,6 +25,7 @@ from ..cli.terminal import (
     JsonLinesOption,
     JsonOption,
     fail,
+    parse_duration,
     print_message,
     readable,
     stderr_console,
@@ -44,23 +44,9 @@ feedback_app = typer.Typer(
 POLL_EVERY_S = 0.3
 _MAX_SHOWN_ROWS = 10
 _MAX_EARLIER_DECISIONS = 100
-_SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _VERDICTS = {"false-positive": "false_positive", "true-positive": "true_positive"}
 
 FeedbackArgument = Annotated[str, typer.Argument(help="id of the feedback")]
-
-
-def parse_duration(text: str) -> int:
-    """Seconds of a time such as `14d`, `12h`, `30m`, `90s`. Raises BadParameter.
-
-    >>> parse_duration("1.5h")
-    5400
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise typer.BadParameter("must be a number and s, m, h or d, such as 14d", param_hint="--expires")
-    return round(float(match[1]) * _SECONDS_OF_UNIT[match[2]])
 
 
 def parse_verdict(text: str) -> str:
@@ -98,7 +84,7 @@ def add(
     json: JsonOption = False,
 ) -> None:
     """Say that a decision was right or wrong. Before a rule is adopted, a preview shows what it would have changed."""
-    kind, expires_in_s = parse_verdict(verdict), parse_duration(expires)
+    kind, expires_in_s = parse_verdict(verdict), parse_duration(expires, "--expires")
     with closing(ServiceClient(url, token)) as service:
         path = f"/v1/decisions/{quote(decision, safe='')}/feedback"
         if kind == "true_positive":

@@ -8,6 +8,7 @@ from ..access.slice import SLICE as ACCESS
 from ..agents.slice import SLICE as AGENTS
 from ..alerts.slice import SLICE as ALERTS
 from ..archive.slice import SLICE as ARCHIVE
+from ..cases.slice import SLICE as CASES
 from ..console.slice import SLICE as CONSOLE
 from ..decisions.slice import SLICE as DECISIONS
 from ..events.slice import SLICE as EVENTS
@@ -29,5 +30,6 @@ SLICES: Final[tuple[Slice, ...]] = (
     MODELS,
     ARCHIVE,
     SHARED_SIGNALS,
+    CASES,
     CONSOLE,
 )

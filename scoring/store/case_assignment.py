@@ -302,7 +302,7 @@ class _Assignment:
     def _move(self, case: _OpenCase, change: _LevelChange, known: CaseAgent) -> None:
         higher = change.level > known.peak
         last_ms = max(known.last_ms, change.at_ms) if change.rises else known.last_ms
-        moved = {"level": change.level, "last_ms": last_ms}
+        moved: dict[str, Any] = {"level": change.level, "last_ms": last_ms}
         if higher:
             moved |= {"peak": change.level, "decision_id": change.decision_id}
         case.agents[change.agent.key] = msgspec.structs.replace(known, **moved)

@@ -14,12 +14,15 @@ from urllib.parse import urlsplit
 from ....ingest.printable_text import printable_line
 from ...records.agents import RiskLevel
 from ...records.indicators import NEW_STATUSES, STATUS_WORDS
-from .alert_events import ALERT_TYPE, APPROVAL_TYPE, SILENCE_TYPE, TEST_TYPE
+from .alert_events import ALERT_TYPE, APPROVAL_TYPE, CASE_TYPE, SILENCE_TYPE, TEST_TYPE
 
-AlertKind = Literal["level", "silence", "approval", "test", "other"]
+AlertKind = Literal["level", "silence", "approval", "case", "test", "other"]
 
 MAX_LISTED_ITEMS = 50
 """Reasons, scopes and the like beyond this are left out: agents choose how many there are."""
+
+MAX_FIELDS = 10
+"""Fields that people are shown: what chats take."""
 
 MAX_SHOWN_INDICATORS = 10
 """Indicators beyond this are in `data` alone: those of something new come first."""
@@ -29,6 +32,7 @@ _KINDS: Mapping[str, AlertKind] = {
     ALERT_TYPE: "level",
     SILENCE_TYPE: "silence",
     APPROVAL_TYPE: "approval",
+    CASE_TYPE: "case",
     TEST_TYPE: "test",
 }
 _LEVELS = {level.label: level for level in RiskLevel}
@@ -63,6 +67,16 @@ _LABELS: Mapping[AlertKind, Mapping[str, str]] = {
         "requested_by": "Asked by",
         "requested_at": "Requested",
         "expires_at": "Expires",
+    },
+    "case": {
+        "case_id": "Case",
+        "tenant": "Tenant",
+        "agents": "Agents",
+        "by": "By",
+        "note": "Note",
+        "verdict": "It was",
+        "merged_into": "Merged into",
+        "opened_at": "Opened",
     },
     "test": {"target": "Target", "requested_by": "Sent by"},
     "other": {},
@@ -110,6 +124,7 @@ class AlertContent:
             "level": ("tenant", "issuer", "agent_id"),
             "silence": ("kind", "source"),
             "approval": ("approval_id",),
+            "case": ("case_id",),
             "test": ("target",),
         }.get(self.kind, ())
         exact = tuple(text_or_empty(self.data.get(name)) for name in names)
@@ -117,7 +132,9 @@ class AlertContent:
 
     @property
     def needs_attention(self) -> bool:
-        """True if somebody should look: for anything but a falling level, or a level below medium."""
+        """True if somebody should look: for anything but a falling level, a level below medium, or what people did."""
+        if self.kind == "case":
+            return self.data.get("action") == "reopened"
         if self.kind != "level":
             return True
         return self.level >= RiskLevel.MEDIUM and (self.previous is None or self.previous < self.level)
@@ -126,6 +143,19 @@ class AlertContent:
     def resolves(self) -> bool:
         """True if the alert ends what earlier alerts about the agent began."""
         return self.kind == "level" and self.level < RiskLevel.MEDIUM
+
+    @property
+    def case(self) -> Mapping[str, Any]:
+        """What it says of the case that it is about or belongs to; empty where there is none."""
+        within = self.data if self.kind == "case" else self.data.get("case")
+        return within if isinstance(within, Mapping) else {}
+
+    @property
+    def resolves_case(self) -> bool:
+        """True if nothing of the incident is left: all agents of its case are low, or a person closed it."""
+        if self.kind == "case":
+            return self.data.get("status") == "closed"
+        return self.resolves and not self.case.get("agents_above_low")
 
 
 def parse_alert(event: Mapping[str, Any]) -> AlertContent:
@@ -203,6 +233,8 @@ def _title(
         return f"Silent {display_text(data.get('kind')) or 'source'}: {who}"
     if kind == "approval":
         return f"Approval wanted: {display_text(data.get('agent_id')) or who}"
+    if kind == "case":
+        return _case_title(data)
     if kind == "test":
         return "TEST ALERT, nothing has happened"
     return f"{display_text(event.get('type')) or 'Alert'}: {who}"
@@ -211,10 +243,34 @@ def _title(
 def _display_fields(kind: AlertKind, data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     labels = _LABELS[kind] or {name: name for name in data if name not in _HIDDEN_MEMBERS}
     rows = [(display_text(label), display_text(data.get(name))) for name, label in labels.items()]
+    if kind == "level":
+        rows.insert(1, ("Case", _case_text(data.get("case"))))
     kept_back = data.get("suppressed_before")
     if isinstance(kept_back, int) and kept_back > 0 and kind != "other":
         rows.append(("Kept back before", f"{kept_back} alerts"))
-    return tuple((label, value) for label, value in rows if label and value)[:10]
+    shown = [(label, value) for label, value in rows if label and value]
+    for label in ("Decided", "Cause"):  # the message has its time, and its title says what came about
+        if len(shown) > MAX_FIELDS:
+            shown = [row for row in shown if row[0] != label]
+    return tuple(shown[:MAX_FIELDS])
+
+
+def _case_title(data: Mapping[str, Any]) -> str:
+    action, verdict = display_text(data.get("action")), display_text(data.get("verdict"))
+    count = data.get("agents_count")
+    agents = f"{count} agent{'' if count == 1 else 's'}" if isinstance(count, int) else "agents unknown"
+    ended = f" as {verdict}" if verdict else ""
+    return f"Case {action or 'changed'}{ended}: {agents}, highest {display_text(data.get('risk_level'))}"
+
+
+def _case_text(case: Any) -> str:
+    """What an alert's case adds to it; "" where the alert is all there is of the case."""
+    if not isinstance(case, Mapping) or not isinstance(case.get("agents"), int):
+        return ""
+    tie, agents = display_text(case.get("tie")), case["agents"]
+    if agents < 2:
+        return ""
+    return f"{agents} agents, highest {display_text(case.get('risk_level'))}" + (f"; {tie}" if tie else "")
 
 
 def _reasons(data: Mapping[str, Any]) -> tuple[str, ...]:

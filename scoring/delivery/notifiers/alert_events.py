@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -11,6 +11,7 @@ import msgspec
 from ....ingest.record_keys import record_id
 from ....ingest.timestamps import DAY_MS, format_rfc3339
 from ...records.agents import IdentityConflict, RiskLevel
+from ...records.cases import Case, CaseAgent, CaseEntry
 from ...records.commits import ALERT_KEY_PREFIX, OutboxRow
 from ...records.containment import Intervention
 from ...records.decisions import Decision
@@ -19,6 +20,7 @@ ALERT_ROW_KIND = "alert"
 ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
 SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
 APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
+CASE_TYPE = "io.trustwatch.alert.case-changed.v1"
 IDENTITY_CONFLICT_TYPE = "io.trustwatch.alert.identity-conflict.v1"
 DRIFT_ALERT_TYPE = "io.trustwatch.alert.model-drift.v1"
 TEST_TYPE = "io.trustwatch.alert.test.v1"
@@ -247,6 +249,58 @@ def _decision_links(decision: Decision, source: str) -> dict[str, str]:
         "risk": f"{base}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}",
         "decision": f"{base}/v1/decisions/{decision.decision_id}",
     }
+
+
+MAX_NAMED_AGENTS = 20
+"""Agents that an alert about a case names."""
+
+
+def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], source: str) -> OutboxRow:
+    """The outbox row that tells every alert target what a person did to a case. It has no cool-down group.
+
+    Args:
+        case: as it is to be.
+        entry: what was done.
+        agents: of the case; at most `MAX_NAMED_AGENTS` are named.
+        source: URI of this service; links start with it.
+    """
+    key = f"{case.case_id}-{case.revision}-{entry.action}"
+    data = {
+        "case_id": case.case_id,
+        "tenant": case.tenant,
+        "action": entry.action,
+        "status": case.status,
+        "verdict": case.verdict or None,
+        "risk_level": RiskLevel(case.level).label,
+        "agents": [one.agent.agent_id for one in agents[:MAX_NAMED_AGENTS]],
+        "agents_count": len(agents),
+        "by": entry.by,
+        "note": entry.note or None,
+        "merged_into": case.merged_into or None,
+        "opened_at": format_rfc3339(case.opened_ms),
+        "changed_at": format_rfc3339(entry.at_ms),
+        "suppressed_before": 0,
+        "links": {"case": f"{source.rstrip('/')}/v1/cases/{quote(case.case_id, safe='')}"},
+    }
+    event = {
+        "specversion": "1.0",
+        "id": key,
+        "type": CASE_TYPE,
+        "source": source,
+        "subject": case.case_id,
+        "time": format_rfc3339(entry.at_ms),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return OutboxRow(
+        key=key,
+        kind=ALERT_ROW_KIND,
+        target="",
+        payload=_encode(event),
+        created_ms=entry.at_ms,
+        level=case.level,
+        tenant=case.tenant,
+    )
 
 
 def build_approval_row(asked: Intervention, source: str) -> OutboxRow:

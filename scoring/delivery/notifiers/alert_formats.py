@@ -77,5 +77,5 @@ def _render_body(
     if alert_format == "pagerduty":
         return render_pagerduty(alert, routing_key)
     if alert_format == "ocsf":
-        return render_ocsf(alert)
+        return None if alert.kind == "case" else render_ocsf(alert)
     return event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from .alert_events import ALERT_TYPE, APPROVAL_TYPE, DRIFT_ALERT_TYPE, IDENTITY_CONFLICT_TYPE, TEST_TYPE
+from .alert_events import ALERT_TYPE, APPROVAL_TYPE, CASE_TYPE, DRIFT_ALERT_TYPE, IDENTITY_CONFLICT_TYPE, TEST_TYPE
 
 _PAGES = {
     APPROVAL_TYPE: "approvals",
@@ -32,7 +32,17 @@ def with_console_link(event: dict[str, Any], console: str) -> dict[str, Any]:
 
 
 def _page(event: dict[str, Any], data: dict[str, Any]) -> str:
+    case_id = _case_id(event, data)
+    if case_id:
+        return f"cases/{quote(case_id, safe='')}"
     decision_id = data.get("decision_id")
     if event.get("type") == ALERT_TYPE and isinstance(decision_id, str) and decision_id:
         return f"decisions/{quote(decision_id, safe='')}"
     return _PAGES.get(str(event.get("type")), "")
+
+
+def _case_id(event: dict[str, Any], data: dict[str, Any]) -> str:
+    """The case that an alert is about or belongs to; "" = none."""
+    within = data if event.get("type") == CASE_TYPE else data.get("case")
+    found = within.get("case_id") if isinstance(within, dict) else None
+    return found if isinstance(found, str) else ""

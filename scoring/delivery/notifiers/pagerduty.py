@@ -26,16 +26,19 @@ SEVERITIES: Final = {
 def render_pagerduty(alert: AlertContent, routing_key: str) -> dict[str, Any] | None:
     """*alert* as an event; None where PagerDuty has nothing to do.
 
-    A rise to medium or above triggers, a fall below medium resolves, under one key per agent. A fall that stays at
-    medium or above leaves the incident as it is.
+    A rise to medium or above triggers under one key per case (per agent, where there is none). The incident is resolved
+    when all agents of the case are below medium, or a person closes it, and acknowledged when a person does that here.
+    Any other fall leaves the incident as it is.
 
     Args:
         alert: what happened.
         routing_key: the integration key, a secret.
     """
-    key = {"routing_key": routing_key, "dedup_key": dedup_key(alert)}
-    if alert.resolves:
+    key = {"routing_key": routing_key, "dedup_key": incident_key(alert)}
+    if alert.resolves_case:
         return {**key, "event_action": "resolve"}
+    if alert.kind == "case" and alert.data.get("action") == "acknowledged":
+        return {**key, "event_action": "acknowledge"}
     if not alert.needs_attention:
         return None
     links = [{"href": url, "text": truncate(label, MAX_NAME)} for label, url in alert.links]
@@ -49,8 +52,16 @@ def render_pagerduty(alert: AlertContent, routing_key: str) -> dict[str, Any] | 
     }
 
 
+def incident_key(alert: AlertContent) -> str:
+    """Key of the incident: that of the case, or of the agent where there is none."""
+    case_id = alert.case.get("case_id")
+    if isinstance(case_id, str) and case_id:
+        return f"trustwatch-case-{hashlib.sha256(case_id.encode(errors='surrogatepass')).hexdigest()}"
+    return dedup_key(alert)
+
+
 def dedup_key(alert: AlertContent) -> str:
-    """Key of the incident: the same for all alerts about one agent of one issuer and tenant.
+    """Key of what an alert is about: the same for all alerts about one agent of one issuer and tenant.
 
     A hash, since ids are longer than the 255 characters that PagerDuty takes. Its parts are length-prefixed, so that
     two agents never share one.

@@ -93,7 +93,8 @@ class WebhookNotifier:
         routing_key = reveal(target.routing_key)
         rendered = render_alert(row.row.payload, target.format, row.suppressed_before, routing_key, self._console)
         if rendered is None:
-            return DeliveryResult("skipped", f"a fall that stays at medium or above is nothing to {target.format}")
+            why = f"nothing to {target.format}: somebody of the case stays at medium or above"
+            return DeliveryResult("skipped", why + ", or a person did what it has no word for")
         if target.signed:
             if self._sign is None:
                 return DeliveryResult("retry", "signed alerts need `shared_signals.enabled`")

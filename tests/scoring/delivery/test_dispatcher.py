@@ -410,7 +410,7 @@ def test_pagerduty_hears_of_every_rise_and_of_the_end(store: SqlStore, clock: Cl
     assert [found[f"alert-D{n}", "soc"].status for n in range(5)] == ["delivered"] * 2 + ["suppressed"] + [
         "delivered"
     ] * 2
-    assert found["alert-D2", "soc"].last_error == "a fall that stays at medium or above is nothing to pagerduty"
+    assert found["alert-D2", "soc"].last_error.startswith("nothing to pagerduty")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,0 +1,14 @@
+"""What help says of these commands before they are loaded."""
+
+from __future__ import annotations
+
+from ..cli.lazy_commands import CommandPanel, LazyCommand
+
+COMMANDS = (
+    LazyCommand(
+        "cases",
+        CommandPanel.PEOPLE,
+        "Cases: rises of risk that belong together, and what people do with them.",
+        "trustwatch.api.cases.commands:cases_app",
+    ),
+)

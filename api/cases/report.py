@@ -1,0 +1,81 @@
+"""A case as a document: for a ticket, a report, or whoever has no account here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...ingest.printable_text import printable_line
+from ...ingest.timestamps import format_rfc3339
+from ...scoring.records.agents import RiskLevel
+from ...scoring.store.case_assignment import tie_words
+from .service import CaseReport
+from .timeline import TimelineItem
+
+_MARKUP = str.maketrans({char: "\\" + char for char in r"\`*_{}[]()<>#+!|~"})
+
+
+def render_markdown(report: CaseReport, timeline: Sequence[TimelineItem]) -> str:
+    """A case with its timeline as Markdown. No name in it formats anything.
+
+    Args:
+        report: of the case.
+        timeline: oldest first.
+    """
+    case = report.case
+    lines = [
+        f"# Case {_plain(case.case_id)}",
+        "",
+        f"- Status: {case.status}{f' as {case.verdict}' if case.verdict else ''}",
+        f"- Highest level: {RiskLevel(case.level).label}",
+        f"- Tenant: {_plain(case.tenant) or 'none'}",
+        f"- Owner: {_plain(case.owner) or 'nobody'}",
+        f"- Opened: {format_rfc3339(case.opened_ms)}",
+    ]
+    for name, at_ms in (
+        ("Acknowledged", case.acknowledged_ms),
+        ("Contained", case.contained_ms),
+        ("Closed", case.closed_ms),
+    ):
+        if at_ms:
+            lines.append(f"- {name}: {format_rfc3339(at_ms)}")
+    lines += _lead_lines(report)
+    lines += ["", "## Agents", ""]
+    lines += ["| agent | type | now | highest | joined | why it is here |", "| --- | --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {_plain(one.agent.agent_id)} | {_plain(one.agent_type)} | {RiskLevel(one.level).label} "
+        f"| {RiskLevel(one.peak).label} | {format_rfc3339(one.joined_ms)} "
+        f"| {_plain(tie_words(one.tie, one.tied_by)) or 'it is the first'} |"
+        for one in report.agents
+    ]
+    if report.shared:
+        lines += ["", "## What was new to them", ""]
+        lines += [
+            f"- {one.kind} {_plain(one.value)}: {one.agents} agent{'' if one.agents == 1 else 's'}"
+            for one in report.shared
+        ]
+    lines += ["", "## What happened", ""]
+    lines += [_timeline_line(item) for item in timeline]
+    return "\n".join(lines) + "\n"
+
+
+def _lead_lines(report: CaseReport) -> list[str]:
+    if report.lead is None or not report.lead.reasons:
+        return []
+    return ["", "## Why", "", *(f"- {_plain(reason.text)}" for reason in report.lead.reasons)]
+
+
+def _timeline_line(item: TimelineItem) -> str:
+    who = f" {_plain(item.agent_id)}:" if item.agent_id else ""
+    came_with = ", ".join(f"{kind} {_plain(value)}" for kind, value in item.indicators)
+    return f"- {format_rfc3339(item.at_ms)} [{item.kind}]{who} {_plain(item.text)}" + (
+        f" (came with: {came_with})" if came_with else ""
+    )
+
+
+def _plain(text: str) -> str:
+    """*text* on one line, in which no character is mark-up.
+
+    >>> print(_plain("a|b *c*"))
+    a\\|b \\*c\\*
+    """
+    return printable_line(text).translate(_MARKUP)

@@ -1,0 +1,521 @@
+"""Cases: lists and look-ups, and what people do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+
+from ...ingest.errors import TrustwatchError
+from ...ingest.events import NativeEvent
+from ...ingest.record_keys import record_id
+from ...ingest.timestamps import format_rfc3339
+from ...scoring.delivery.notifiers.alert_events import build_case_row
+from ...scoring.records.agents import AgentName, RiskLevel
+from ...scoring.records.cases import (
+    Case,
+    CaseAction,
+    CaseAgent,
+    CaseEntry,
+    CaseStatus,
+    CaseVerdict,
+    SharedIndicator,
+)
+from ...scoring.records.commits import OutboxRow
+from ...scoring.records.decisions import Decision
+from ...scoring.store.case_store import CaseFilters, CaseUpdate, new_case
+from ...scoring.store.database import MAX_PAGE, Page
+from ..access.service import ContainmentService
+from ..agents.recent_events import DecisionMoment
+from ..agents.service import AgentService
+from ..events.audit_sink import AuditSink, order_event
+from ..feedback.drafts import FeedbackDraft
+from ..feedback.service import FeedbackService
+from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
+from ..http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
+from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
+from ..http.runtime import Runtime
+from ..http.separation_of_duties import check_not_own_agent, reviewer_of
+from ..http.store_executor import StoreExecutor
+from .timeline import CaseRecords, TimelineItem, build_timeline
+
+MAX_NOTE_LENGTH: Final = 2_048
+MAX_OWNER_LENGTH: Final = 256
+MIN_SNOOZE_S, MAX_SNOOZE_S = 60.0, 30 * 86_400.0
+VERDICTS: Final[tuple[CaseVerdict, ...]] = ("true", "false", "expected")
+OPEN_STATUSES: Final[tuple[CaseStatus, ...]] = ("open", "acknowledged", "contained")
+MAX_AGENTS_TOLD: Final = 50
+"""Agents whose approvals, pins, actuations and feedback a timeline has."""
+MAX_AGENTS_WITH_EVENTS: Final = 5
+"""Agents whose events a timeline has: each takes a look through the log."""
+MAX_DECISIONS_TOLD: Final = 500
+LEAD_MS: Final = 3_600_000
+"""What ended so long before the first event of a case belongs to its story."""
+TOLD_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened"})
+"""What alert targets hear of; the rest is for those who look at the case."""
+
+_log = structlog.get_logger(__name__)
+
+
+class CaseSearch(NamedTuple):
+    """Filters as a request says them; "" and 0 = all. *status* may be `unresolved`: all that is not closed."""
+
+    status: str = ""
+    owner: str = ""
+    level: str = ""
+    agent: AgentSelector | None = None
+    tenant: str = ""
+    since_ms: int = 0
+    until_ms: int = 0
+
+
+class ListedCase(NamedTuple):
+    """A case of a list, with its first agents and the decision that brought it to its level."""
+
+    case: Case
+    agents: Sequence[CaseAgent]
+    lead: Decision | None
+
+
+class CaseReport(NamedTuple):
+    """All that is kept of one case.
+
+    Attributes:
+        lead: the decision that brought it to its level; None = it is not stored any more.
+        shared: new targets, keys and networks of its agents.
+    """
+
+    case: Case
+    agents: Sequence[CaseAgent]
+    shared: Sequence[SharedIndicator]
+    entries: Sequence[CaseEntry]
+    lead: Decision | None
+
+
+class CaseService:
+    """Cases of the tenants that a caller may see. For one event loop.
+
+    Args:
+        runtime: store, settings and clock.
+        executor: the way into the store.
+        agents: releases agents.
+        containment: pins agents.
+        feedback: takes labels; None = this process takes none.
+        audit: where every act is noted as an event.
+        resolver: finds the agent that a request means.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        executor: StoreExecutor,
+        agents: AgentService,
+        containment: ContainmentService,
+        feedback: FeedbackService | None,
+        audit: AuditSink,
+        resolver: AgentResolver,
+    ) -> None:
+        self._runtime = runtime
+        self._executor = executor
+        self._agents = agents
+        self._containment = containment
+        self._feedback = feedback
+        self._audit_sink = audit
+        self._resolver = resolver
+
+    # Lists and look-ups.
+
+    async def search(
+        self,
+        caller: AuthenticatedCaller,
+        search: CaseSearch | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[ListedCase]:
+        """Cases, last changed first.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 400, the cursor is none of ours; 409, several agents are meant; 422, no such status or level.
+            Unavailable: the store does not answer.
+        """
+        given = search or CaseSearch()
+        tenants, name = visible_tenants(caller, given.tenant or None), None
+        if given.agent is not None:
+            name = await self._resolver.find_name(caller, given.agent)
+            if name is None:
+                return Page([], None)
+        filters = CaseFilters(
+            _statuses(given.status),
+            given.owner or None,
+            _least_level(given.level),
+            name,
+            given.since_ms,
+            given.until_ms,
+        )
+        page = await self._executor(self._runtime.store.cases.page, tenants, filters, limit, cursor)
+        return Page(await self._executor(self._listed, page.items, tenants), page.next_cursor)
+
+    def _listed(self, cases: Sequence[Case], tenants: Collection[str] | None) -> list[ListedCase]:
+        store = self._runtime.store
+        agents = store.cases.first_agents([case.case_id for case in cases], tenants)
+        leads = {case.lead_decision_id: store.decisions.get(case.lead_decision_id, tenants) for case in cases}
+        return [ListedCase(case, agents.get(case.case_id, ()), leads[case.lead_decision_id]) for case in cases]
+
+    async def count_open(self, caller: AuthenticatedCaller) -> dict[str, int]:
+        """Number of cases that are not closed, by status. Raises Unavailable."""
+        return await self._executor(self._runtime.store.cases.count_by_status, visible_tenants(caller, None))
+
+    async def get(self, caller: AuthenticatedCaller, case_id: str) -> CaseReport:
+        """One case with all that is kept of it. Raises ProblemError (404), Unavailable."""
+        tenants = visible_tenants(caller, None)
+        report = await self._executor(self._read, case_id, tenants)
+        if report is None:
+            raise not_found_error("case")
+        return report
+
+    def _read(self, case_id: str, tenants: Collection[str] | None) -> CaseReport | None:
+        store = self._runtime.store
+        case = store.cases.get(case_id, tenants)
+        if case is None:
+            return None
+        return CaseReport(
+            case,
+            store.cases.agents(case_id, tenants),
+            store.cases.shared_indicators(case_id, tenants),
+            store.cases.entries(case_id, tenants),
+            store.decisions.get(case.lead_decision_id, tenants),
+        )
+
+    async def timeline(self, caller: AuthenticatedCaller, report: CaseReport) -> list[TimelineItem]:
+        """All that happened in a case, oldest first: events around what raised its agents included.
+
+        Of `MAX_AGENTS_TOLD` agents, those that joined first; messages to people only with the scope `trust.admin`.
+        Events that can not be read are left out. Raises Unavailable: the store does not answer.
+        """
+        records = await self._executor(
+            self._records, report, visible_tenants(caller, None), with_alerts=SCOPE_ADMIN in caller.scopes
+        )
+        events: list[NativeEvent] = []
+        peaks = {decision.decision_id: decision for decision in records.decisions}
+        for one in report.agents[:MAX_AGENTS_WITH_EVENTS]:
+            if (peak := peaks.get(one.decision_id)) is not None:
+                events += await self._events_around(caller, peak)
+        return build_timeline(records._replace(events=events))
+
+    async def _events_around(self, caller: AuthenticatedCaller, decision: Decision) -> Sequence[NativeEvent]:
+        moment = DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
+        try:
+            return (await self._agents.recent_events(caller, decision.agent, moment)).around
+        except TrustwatchError as error:
+            _log.info("case_without_events", agent=decision.agent.agent_id, error=str(error))
+            return ()
+
+    def _records(self, report: CaseReport, tenants: Collection[str] | None, *, with_alerts: bool) -> CaseRecords:
+        store, case_id = self._runtime.store, report.case.case_id
+        ids = store.cases.decision_ids(case_id, tenants, MAX_DECISIONS_TOLD)
+        decisions = [found for one in ids if (found := store.decisions.get(one, tenants)) is not None]
+        names = [one.agent for one in report.agents[:MAX_AGENTS_TOLD]]
+        since_ms = min((decision.event_time_ms for decision in decisions), default=report.case.opened_ms) - LEAD_MS
+        interventions = [
+            one
+            for name in names
+            for one in store.interventions.page(tenants, agent=name).items
+            if max(one.updated_ms, one.expires_ms) >= since_ms
+        ]
+        actuations = [one for name in names for one in store.actuations.page(tenants, name).items]
+        feedback = [one for name in names for one in store.feedback.page(tenants, agent=name).items]
+        deliveries = store.outbox.page(tenants, limit=MAX_PAGE, case_id=case_id).items if with_alerts else []
+        return CaseRecords(
+            decisions,
+            report.entries,
+            interventions,
+            [one for one in actuations if one.updated_ms >= since_ms],
+            deliveries,
+            [one for one in feedback if one.created_ms >= since_ms],
+        )
+
+    async def case_of_decision(self, caller: AuthenticatedCaller, decision_id: str) -> str | None:
+        """Id of the case that a decision belongs to; None = none. Raises Unavailable."""
+        return await self._executor(
+            self._runtime.store.cases.case_of_decision, decision_id, visible_tenants(caller, None)
+        )
+
+    # What people do. Each may raise TenantNotAllowed, Unavailable, and ProblemError: 403, nobody decides about itself;
+    # 404, there is no such case; 409, it is closed, or somebody changed it meanwhile; 422, what was said does not do.
+
+    async def acknowledge(self, caller: AuthenticatedCaller, case_id: str, note: str = "") -> Case:
+        """Somebody looks at it: its owner, where it had none."""
+        report = await self._decidable(caller, case_id, note)
+        case = report.case
+        status: CaseStatus = "acknowledged" if case.status == "open" else case.status
+        return await self._change(
+            caller,
+            report,
+            "acknowledged",
+            note,
+            status=status,
+            owner=case.owner or caller.recorded_name,
+            acknowledged_ms=case.acknowledged_ms or self._runtime.now_ms(),
+        )
+
+    async def assign(self, caller: AuthenticatedCaller, case_id: str, owner: str, note: str = "") -> Case:
+        """Somebody is to work on it; "" takes it from whoever has it."""
+        if len(owner) > MAX_OWNER_LENGTH:
+            raise invalid_value_error("owner", f"has more than {MAX_OWNER_LENGTH} characters")
+        report = await self._decidable(caller, case_id, note)
+        return await self._change(caller, report, "assigned", note, {"owner": owner.strip()}, owner=owner.strip())
+
+    async def note(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:
+        """Words of a person, kept with it; also with one that is closed."""
+        _check_note(note, required=True)
+        return await self._change(caller, await self.get(caller, case_id), "noted", note)
+
+    async def snooze(self, caller: AuthenticatedCaller, case_id: str, for_s: float, note: str) -> Case:
+        """Tell nobody for *for_s* seconds unless it rises; 0 ends that."""
+        if for_s and not MIN_SNOOZE_S <= for_s <= MAX_SNOOZE_S:
+            raise invalid_value_error("for_s", f"must be 0, or from {MIN_SNOOZE_S:g} to {MAX_SNOOZE_S:g} seconds")
+        report = await self._decidable(caller, case_id, note, note_required=True)
+        until_ms = self._runtime.now_ms() + int(for_s * 1000) if for_s else 0
+        detail = {"until": format_rfc3339(until_ms)} if until_ms else {}
+        return await self._change(caller, report, "snoozed", note, detail, snoozed_until_ms=until_ms)
+
+    async def contain(
+        self, caller: AuthenticatedCaller, case_id: str, note: str, *, pin: bool = True, valid_s: float = 3_600.0
+    ) -> Case:
+        """Mark it as contained; with *pin* every agent of it is acted on as critical for *valid_s* seconds."""
+        report = await self._decidable(caller, case_id, note, note_required=True)
+        if pin:
+            for one in report.agents:
+                await self._containment.pin(caller, _selector(one.agent), RiskLevel.CRITICAL.label, note, valid_s)
+        detail = {"pinned": [one.agent.agent_id for one in report.agents] if pin else []}
+        return await self._change(
+            caller, report, "contained", note, detail, status="contained", contained_ms=self._runtime.now_ms()
+        )
+
+    async def close(
+        self, caller: AuthenticatedCaller, case_id: str, verdict: str, note: str, *, release: bool = False
+    ) -> Case:
+        """Say what it was. One that was true keeps its windows out of future training, as feedback on its decisions.
+
+        With *release*, the evidence against its agents is dropped as well.
+        """
+        if verdict not in VERDICTS:
+            raise invalid_value_error("verdict", f"must be one of {', '.join(VERDICTS)}")
+        report = await self._decidable(caller, case_id, note, note_required=True)
+        closed = await self._change(
+            caller,
+            report,
+            "closed",
+            note,
+            {"verdict": verdict},
+            status="closed",
+            verdict=verdict,
+            closed_ms=self._runtime.now_ms(),
+            snoozed_until_ms=0,
+        )
+        if verdict == "true":
+            await self._label(caller, report, note)
+        if release:
+            await self._release(caller, report, note)
+        return closed
+
+    async def reopen(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:
+        """Look at a closed case again. One that was merged stays where it is: in the other."""
+        _check_note(note, required=True)
+        report = await self.get(caller, case_id)
+        self._check_not_own(caller, report.agents)
+        if report.case.status != "closed":
+            raise _conflict_error("case_open", f"case {case_id} is {report.case.status}: there is nothing to reopen")
+        if report.case.merged_into:
+            raise _conflict_error(
+                "case_merged", f"case {case_id} was merged into {report.case.merged_into}: go on there"
+            )
+        status: CaseStatus = "acknowledged" if report.case.owner else "open"
+        return await self._change(
+            caller, report, "reopened", note, status=status, verdict="", closed_ms=0, contained_ms=0
+        )
+
+    async def merge(self, caller: AuthenticatedCaller, case_id: str, into: str, note: str = "") -> Case:
+        """Move all of one case into another of the same tenant; returns the other."""
+        if case_id == into:
+            raise invalid_value_error("into", "is the case itself")
+        source, target = await self._decidable(caller, case_id, note), await self._decidable(caller, into, note)
+        if source.case.tenant != target.case.tenant:
+            raise invalid_value_error("into", "is a case of another tenant: those never meet")
+        room = self._runtime.settings.cases.max_agents
+        together = {one.agent.key for one in (*source.agents, *target.agents)}
+        if len(together) > room:
+            raise invalid_value_error(
+                "into", f"would have {len(together)} agents, and may have {room} (`cases.max_agents`)"
+            )
+        merged = self._update(
+            caller, source, "merged", note, {"into": into}, status="closed", merged_into=into, closed_ms=self._now()
+        )
+        taken = self._update(caller, target, "merged", note, {"from": case_id})
+        if not await self._executor.write(self._runtime.store.cases.merge, merged, taken):
+            raise _changed_error(case_id)
+        self._note_in_audit_trail(caller, target, "merged", note, {"from": case_id})
+        return (await self.get(caller, into)).case
+
+    async def split(
+        self, caller: AuthenticatedCaller, case_id: str, agents: Sequence[AgentSelector], note: str
+    ) -> Case:
+        """Make a case of its own of some agents; returns the new one."""
+        report = await self._decidable(caller, case_id, note, note_required=True)
+        chosen = _chosen_agents(report, agents)
+        now_ms = self._now()
+        fresh_id = "case-" + record_id(now_ms, "case", case_id, *sorted(one.agent_id for one in chosen))
+        names = [one.agent_id for one in chosen]
+        remaining = self._update(caller, report, "split", note, {"into": fresh_id, "agents": names})
+        fresh = new_case(fresh_id, report.case, now_ms)
+        entry = _entry(fresh_id, caller, "split", note, now_ms, {"from": case_id, "agents": names})
+        if not await self._executor.write(self._runtime.store.cases.split, remaining, CaseUpdate(fresh, entry), chosen):
+            raise _changed_error(case_id)
+        self._note_in_audit_trail(caller, report, "split", note, {"into": fresh_id})
+        return (await self.get(caller, fresh_id)).case
+
+    async def _decidable(
+        self, caller: AuthenticatedCaller, case_id: str, note: str, *, note_required: bool = False
+    ) -> CaseReport:
+        """A case that the caller may change."""
+        _check_note(note, required=note_required)
+        report = await self.get(caller, case_id)
+        self._check_not_own(caller, report.agents)
+        if report.case.status == "closed":
+            raise _conflict_error("case_closed", f"case {case_id} is closed: reopen it first")
+        return report
+
+    def _check_not_own(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent]) -> None:
+        reviewer = reviewer_of(caller)
+        for one in agents:
+            check_not_own_agent(one.agent, reviewer, self._runtime.settings.actuators)
+
+    async def _change(
+        self,
+        caller: AuthenticatedCaller,
+        report: CaseReport,
+        action: CaseAction,
+        note: str,
+        detail: dict[str, Any] | None = None,
+        **values: Any,
+    ) -> Case:
+        update = self._update(caller, report, action, note, detail, **values)
+        if not await self._executor.write(self._runtime.store.cases.update, update):
+            raise _changed_error(report.case.case_id)
+        self._note_in_audit_trail(caller, report, action, note, detail)
+        return msgspec.structs.replace(update.case, revision=update.case.revision + 1)
+
+    def _update(
+        self,
+        caller: AuthenticatedCaller,
+        report: CaseReport,
+        action: CaseAction,
+        note: str,
+        detail: dict[str, Any] | None = None,
+        **values: Any,
+    ) -> CaseUpdate:
+        case, now_ms = report.case, self._now()
+        changed = msgspec.structs.replace(case, updated_ms=max(now_ms, case.updated_ms + 1), **values)
+        entry = _entry(case.case_id, caller, action, note, now_ms, detail)
+        outbox: tuple[OutboxRow, ...] = ()
+        if action in TOLD_ACTIONS:
+            outbox = (build_case_row(changed, entry, report.agents, self._runtime.settings.listen.url()),)
+        return CaseUpdate(changed, entry, outbox)
+
+    def _note_in_audit_trail(
+        self, caller: AuthenticatedCaller, report: CaseReport, action: str, note: str, detail: dict[str, Any] | None
+    ) -> None:
+        """An event about the worst agent of the case: durable, in order, and no behaviour of the agent."""
+        worst = max(report.agents, key=lambda one: (one.peak, one.last_ms), default=None)
+        if worst is None:
+            return
+        attributes = {"case": report.case.case_id, "why": note, **(detail or {})}
+        event = order_event("case", worst.agent, f"case.{action}", caller.recorded_name, self._now(), attributes)
+        self._audit_sink.enqueue(event)
+
+    async def _label(self, caller: AuthenticatedCaller, report: CaseReport, note: str) -> None:
+        """Feedback that the decision which brought each agent highest was right; what is said already stays."""
+        if self._feedback is None:
+            return
+        draft = FeedbackDraft("true_positive", reason=note)
+        for one in report.agents:
+            try:
+                await self._feedback.adopt(caller, one.decision_id, draft)
+            except ProblemError as error:
+                _log.info("case_not_labelled", case=report.case.case_id, decision=one.decision_id, error=str(error))
+
+    async def _release(self, caller: AuthenticatedCaller, report: CaseReport, note: str) -> None:
+        for one in report.agents:
+            try:
+                await self._agents.release(caller, _selector(one.agent), note, note_required=True)
+            except ProblemError as error:
+                _log.info("case_agent_not_released", case=report.case.case_id, error=str(error))
+
+    def _now(self) -> int:
+        return self._runtime.now_ms()
+
+
+def _entry(
+    case_id: str, caller: AuthenticatedCaller, action: CaseAction, note: str, at_ms: int, detail: dict[str, Any] | None
+) -> CaseEntry:
+    return CaseEntry(case_id, 0, at_ms, caller.recorded_name, action, note, msgspec.json.encode(detail or {}))
+
+
+def _selector(name: AgentName) -> AgentSelector:
+    return AgentSelector(name.agent_id, name.tenant, name.issuer)
+
+
+def _statuses(word: str) -> tuple[CaseStatus, ...]:
+    if word == "unresolved":
+        return OPEN_STATUSES
+    known: tuple[CaseStatus, ...] = (*OPEN_STATUSES, "closed")
+    if word and word not in known:
+        raise invalid_value_error("status", f"must be unresolved, {', '.join(known)}")
+    return tuple(status for status in known if status == word)
+
+
+def _least_level(word: str) -> int:
+    if not word:
+        return 0
+    level = RiskLevel.__members__.get(word.upper())
+    if level is None or level < RiskLevel.MEDIUM:
+        raise invalid_value_error("level", "must be medium, high or critical: nothing lower opens a case")
+    return int(level)
+
+
+def _chosen_agents(report: CaseReport, agents: Sequence[AgentSelector]) -> list[AgentName]:
+    """Agents of a case that are to leave it. Raises ProblemError (422): not in it, or all of it."""
+    chosen: dict[int, AgentName] = {}
+    for wanted in agents:
+        fitting = [
+            one.agent
+            for one in report.agents
+            if one.agent.agent_id == wanted.agent_id and wanted.issuer in (None, one.agent.issuer)
+        ]
+        if len(fitting) != 1:
+            count = "no agent" if not fitting else "several agents, name the issuer,"
+            raise invalid_value_error("agents", f"{count} of the case with the id {wanted.agent_id!r}")
+        chosen[fitting[0].key] = fitting[0]
+    if not chosen:
+        raise invalid_value_error("agents", "is empty: name who is to leave the case")
+    if len(chosen) == len(report.agents):
+        raise invalid_value_error("agents", "are all agents of the case: nothing would be left of it")
+    return list(chosen.values())
+
+
+def _check_note(note: str, *, required: bool) -> None:
+    if required and not note.strip():
+        raise invalid_value_error("note", "is empty; say why: it is kept with the case")
+    if len(note) > MAX_NOTE_LENGTH:
+        raise invalid_value_error("note", f"has more than {MAX_NOTE_LENGTH} characters")
+
+
+def _conflict_error(code: str, detail: str) -> ProblemError:
+    return ProblemError(ProblemDetails(409, code, "Not possible now", detail))
+
+
+def _changed_error(case_id: str) -> ProblemError:
+    return _conflict_error("case_changed", f"case {case_id} was changed meanwhile: look at it again, nothing was done")

@@ -1,0 +1,34 @@
+"""Cases: what the slice adds to the application."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..access.decision_point import PolicyDecisionPoint
+from ..access.service import ContainmentService
+from ..agents.service import AgentService
+from ..feedback.service import FeedbackService
+from ..http.agent_lookup import AgentResolver
+from ..http.runtime import Runtime
+from ..http.service_registry import ServiceRegistry
+from ..http.slice import Slice
+from ..http.store_executor import StoreExecutor
+from .routes import router
+from .service import CaseService
+
+
+def _make_services(services: ServiceRegistry) -> Sequence[object]:
+    return (
+        CaseService(
+            services.get(Runtime),
+            services.get(StoreExecutor),
+            services.get(AgentService),
+            services.get(ContainmentService),
+            services.find(FeedbackService),
+            services.get(PolicyDecisionPoint).audit_sink,
+            services.get(AgentResolver),
+        ),
+    )
+
+
+SLICE = Slice("cases", routers=(router,), services=_make_services)

@@ -1,0 +1,242 @@
+"""The story of a case: all that happened, in one order, each as a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+import msgspec
+
+from ...ingest.columns import network_of
+from ...ingest.events import NativeEvent
+from ...ingest.printable_text import printable_line
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.cases import CaseEntry
+from ...scoring.records.commits import ALERT_KEY_PREFIX, Delivery
+from ...scoring.records.containment import Actuation, Intervention
+from ...scoring.records.decisions import Decision
+from ...scoring.records.feedback import Feedback
+
+TimelineKind = Literal["event", "token", "decision", "case", "approval", "pin", "actuation", "message", "feedback"]
+TIMELINE_KINDS: Final[tuple[TimelineKind, ...]] = get_args(TimelineKind)
+
+_TOKEN_TYPES: Final = ("token.request", "token.exchange", "token.refresh", "token.revoke", "token.introspect")
+_DELIVERY_WORDS: Final[Mapping[str, str]] = {
+    "pending": "waits for its next attempt",
+    "delivered": "arrived",
+    "failed": "was refused for good",
+    "suppressed": "was held back",
+    "dead": "was given up",
+}
+_ACTION_WORDS: Final[Mapping[str, str]] = {
+    "opened": "opened the case",
+    "joined": "added an agent",
+    "rose": "raised the case",
+    "acknowledged": "acknowledged the case",
+    "assigned": "assigned the case",
+    "noted": "noted",
+    "snoozed": "snoozed the case",
+    "contained": "contained the case",
+    "closed": "closed the case",
+    "reopened": "reopened the case",
+    "merged": "merged cases",
+    "split": "split the case",
+}
+
+
+class TimelineItem(NamedTuple):
+    """One thing that happened.
+
+    Attributes:
+        at_ms: UTC milliseconds.
+        agent_id: whom it is about; "" = the case as a whole.
+        text: a sentence.
+        indicators: (kind, value) of what an event came with.
+        decision_id: the decision that it is; "" = none.
+    """
+
+    at_ms: int
+    kind: TimelineKind
+    agent_id: str
+    text: str
+    indicators: tuple[tuple[str, str], ...] = ()
+    decision_id: str = ""
+
+
+class CaseRecords(NamedTuple):
+    """What a timeline is made of."""
+
+    decisions: Sequence[Decision] = ()
+    entries: Sequence[CaseEntry] = ()
+    interventions: Sequence[Intervention] = ()
+    actuations: Sequence[Actuation] = ()
+    deliveries: Sequence[Delivery] = ()
+    feedback: Sequence[Feedback] = ()
+    events: Sequence[NativeEvent] = ()
+
+
+def build_timeline(records: CaseRecords) -> list[TimelineItem]:
+    """Everything in *records*, oldest first."""
+    items = [_decision_item(one) for one in records.decisions]
+    items += [_entry_item(one) for one in records.entries]
+    for intervention in records.interventions:
+        items += _intervention_items(intervention)
+    for actuation in records.actuations:
+        items += _actuation_items(actuation)
+    items += [_delivery_item(one) for one in records.deliveries]
+    items += [_feedback_item(one) for one in records.feedback]
+    items += [_event_item(one) for one in records.events]
+    return sorted(items, key=lambda item: (item.at_ms, TIMELINE_KINDS.index(item.kind)))
+
+
+def _word(level: int) -> str:
+    return RiskLevel(level).label
+
+
+def _decision_item(decision: Decision) -> TimelineItem:
+    reason = (
+        decision.reasons[0].text
+        if decision.reasons
+        else {"tick": "time passed without new evidence"}.get(decision.cause, f"cause: {decision.cause}")
+    )
+    text = f"Risk went from {_word(decision.previous_level)} to {_word(decision.level)}: {reason}"
+    shown = tuple((one.kind, one.value) for one in decision.indicators)
+    return TimelineItem(
+        decision.event_time_ms or decision.decided_ms,
+        "decision",
+        decision.agent.agent_id,
+        text,
+        shown,
+        decision.decision_id,
+    )
+
+
+def _entry_item(entry: CaseEntry) -> TimelineItem:
+    detail: dict[str, Any] = msgspec.json.decode(entry.detail)
+    words = _ACTION_WORDS.get(entry.action, entry.action)
+    text = f"{printable_line(entry.by)} {words}{_entry_detail(detail)}"
+    if entry.note:
+        text += f": {printable_line(entry.note)}"
+    agent = detail.get("agent")
+    return TimelineItem(entry.at_ms, "case", agent if isinstance(agent, str) else "", text)
+
+
+def _entry_detail(detail: Mapping[str, Any]) -> str:
+    """What an entry adds to its action, in words.
+
+    >>> _entry_detail({"tie": "network", "tied_by": "203.0.113.0/24"}), _entry_detail({"verdict": "false"})
+    (' (the same new network 203.0.113.0/24)', ' as false')
+    """
+    if "tie" in detail:
+        tie, by = printable_line(str(detail["tie"])), printable_line(str(detail.get("tied_by", "")))
+        return f" (delegation with {by})" if tie == "delegation" else f" (the same new {tie} {by})"
+    parts = []
+    if detail.get("verdict"):
+        parts.append(f" as {detail['verdict']}")
+    if detail.get("level"):
+        parts.append(f" to {detail['level']}")
+    for name, words in (("from", "from"), ("into", "into")):
+        if detail.get(name):
+            parts.append(f" {words} {printable_line(str(detail[name]))}")
+    if detail.get("owner"):
+        parts.append(f" to {printable_line(str(detail['owner']))}")
+    if detail.get("until"):
+        parts.append(f" until {detail['until']}")
+    if detail.get("pinned"):
+        parts.append(f", {len(detail['pinned'])} fixed at critical")
+    return "".join(parts)
+
+
+def _intervention_items(one: Intervention) -> list[TimelineItem]:
+    agent = one.agent.agent_id
+    if one.kind == "pin":
+        text = f"{printable_line(one.asked_by)} fixed the level at {_word(one.level)}: {printable_line(one.asked_why)}"
+        items = [TimelineItem(one.asked_ms, "pin", agent, text)]
+        ended = f"{printable_line(one.decided_by)} ended the fixed level: {printable_line(one.why)}"
+    else:
+        scopes = ", ".join(map(printable_line, one.scopes)) or "none named"
+        text = f"An approval was asked for by {printable_line(one.asked_by)}; scopes: {scopes}"
+        items = [TimelineItem(one.asked_ms, "approval", agent, text)]
+        ended = f"{printable_line(one.decided_by)} said {one.status}: {printable_line(one.why)}"
+    if one.decided_ms:
+        items.append(TimelineItem(one.decided_ms, one.kind, agent, ended))
+    elif one.status == "expired":
+        items.append(TimelineItem(one.expires_ms, one.kind, agent, "It expired"))
+    return items
+
+
+def _actuation_items(one: Actuation) -> list[TimelineItem]:
+    wanted = _wanted_words(one.desired)
+    where, agent = printable_line(one.target), one.agent.agent_id
+    items = [TimelineItem(one.wanted_ms, "actuation", agent, f"{where} is to {wanted}")]
+    if one.confirmed_ms:
+        items.append(TimelineItem(one.confirmed_ms, "actuation", agent, f"{where} confirmed: {wanted}"))
+    elif one.status == "failed":
+        failed = f"{where} could not {wanted}: {printable_line(one.error)}"
+        items.append(TimelineItem(one.updated_ms, "actuation", agent, failed))
+    return items
+
+
+def _wanted_words(desired: bytes) -> str:
+    """What an authorization server is to do, in words; what is unreadable is said to be."""
+    try:
+        state = msgspec.json.decode(desired)
+        level, revoke, allow = str(state["level"]), bool(state["revoke"]), bool(state["allow"])
+        ceiling = state.get("max_token_lifetime_s")
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        return "do what an order says that can not be read any more"
+    if revoke:
+        return f"revoke tokens of the agent (level {level})"
+    if not allow:
+        return f"issue no tokens to the agent (level {level})"
+    if isinstance(ceiling, int):
+        return f"issue tokens of at most {ceiling} s (level {level})"
+    return f"treat the agent as before (level {level})"
+
+
+def _delivery_item(one: Delivery) -> TimelineItem:
+    words = _DELIVERY_WORDS.get(one.status, one.status)
+    why = f": {printable_line(one.last_error)}" if one.last_error and one.status != "delivered" else ""
+    what = "An alert" if one.key.startswith(ALERT_KEY_PREFIX) else "A message about the case"
+    text = f"{what} to {printable_line(one.target)} {words}{why}"
+    decision_id = one.key.removeprefix(ALERT_KEY_PREFIX) if one.key.startswith(ALERT_KEY_PREFIX) else ""
+    return TimelineItem(one.delivered_ms or one.created_ms, "message", "", text, (), decision_id)
+
+
+def _feedback_item(one: Feedback) -> TimelineItem:
+    verdict = one.verdict.replace("_", " ")
+    text = f"{printable_line(one.author)} judged a decision as {verdict}: {printable_line(one.reason)}"
+    return TimelineItem(one.created_ms, "feedback", one.agent.agent_id, text, (), one.decision_id)
+
+
+def _event_item(event: NativeEvent) -> TimelineItem:
+    at_ms = int(event.time.timestamp() * 1000)
+    kind: TimelineKind = "token" if event.type in _TOKEN_TYPES else "event"
+    parts = [printable_line(event.action)]
+    if event.resource is not None and (event.resource.target or event.resource.id):
+        parts.append(f"on {printable_line(event.resource.target or event.resource.id or '')}")
+    if kind == "token" and event.scopes is not None:
+        asked, given = event.scopes.requested or [], event.scopes.granted or []
+        parts.append(f"(asked for {_listed(asked)}; given {_listed(given)})")
+    if event.outcome != "success":
+        parts.append(f"({event.outcome}{': ' + printable_line(event.error) if event.error else ''})")
+    return TimelineItem(at_ms, kind, event.agent.id, " ".join(parts), tuple(_origin(event)))
+
+
+def _listed(scopes: Iterable[str]) -> str:
+    return ", ".join(map(printable_line, scopes)) or "nothing"
+
+
+def _origin(event: NativeEvent) -> Iterable[tuple[str, str]]:
+    """What an event came with, as indicators name it."""
+    client, login = event.client, event.credential
+    if client is not None:
+        network = f"AS{client.asn}" if client.asn is not None else network_of(client.ip)
+        yield from (
+            (kind, value)
+            for kind, value in (("network", network), ("address", client.ip), ("software", client.user_agent))
+            if value
+        )
+    if login is not None:
+        yield from ((k, v) for k, v in (("credential", login.method), ("key", login.thumbprint)) if v)
+    yield from ((k, v) for k, v in (("instance", event.agent.instance), ("session", event.session)) if v)
