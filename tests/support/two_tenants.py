@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
 from trustwatch.scoring.records.agents import AgentEdge
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
-from trustwatch.scoring.records.decisions import RiskReason
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import Erasure
 from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
 from trustwatch.scoring.records.models import PeerGroupDay
@@ -27,7 +28,9 @@ from .console_records import AS, NOW_MS, decision_of, row_of
 
 ACME, GLOBEX = "acme", "globex"
 TENANTS = (ACME, GLOBEX)
-LOOK_UPS = ("decision_id", "intervention_id", "feedback_id", "preview_id", "erasure_id", "letter_id", "stream_id")
+LOOK_UPS = (
+    *("decision_id", "intervention_id", "feedback_id", "preview_id", "erasure_id", "letter_id", "stream_id", "case_id"),
+)
 """Parameters of paths that name something of one tenant, whoever asks."""
 
 
@@ -54,6 +57,7 @@ def ids_of(tenant: str) -> dict[str, str]:
         "erasure_id": f"erasure-{own}",
         "letter_id": f"letter-{own}",
         "stream_id": f"stream-{own}",
+        "case_id": f"case-decision-{own}",
         "issuer_path": "nobody",
         "target": "kc",
         "version": "m1",
@@ -85,7 +89,7 @@ def _commit_of(tenant: str, sender: str) -> dict[str, list[Any]]:
     rows = [row_of(name, tenant, 4, agent_type=f"type-{own}", counterfactual=hidden) for name in names]
     decision = decision_of(rows[0], 1, decision_id=f"decision-{own}", reasons=(reason,), counterfactual=hidden)
     rule = _feedback_of(tenant).rule
-    payload = msgspec.json.encode({"text": hidden, "tenant": tenant})
+    payload = _alert_of(decision, hidden)
     return {
         "agents": rows,
         "decisions": [decision],
@@ -97,6 +101,14 @@ def _commit_of(tenant: str, sender: str) -> dict[str, list[Any]]:
         ],
         "feedback_rules": [PartitionRule(rule, 0, 1, 0, -1, 1, NOW_MS)],
     }
+
+
+def _alert_of(decision: Decision, hidden: str) -> bytes:
+    """An alert that opens a case: a rise with a new target."""
+    event = msgspec.json.decode(build_alert_payload(decision, {}, "https://trust.example"))
+    shown = {"kind": "target", "value": hidden, "status": "new", "at": "2025-11-24T16:00:00Z"}
+    event["data"] |= {"indicators": [shown]}
+    return msgspec.json.encode(event)
 
 
 def _feedback_of(tenant: str) -> Feedback:
