@@ -1,0 +1,223 @@
+"""Cases over HTTP: what people do, what is told and kept of it, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
+
+from ...support.feedback_person import AS, NOW_MS, decision
+
+PAGER = [DeliveryRoute("pager", "alert", frozenset(range(5)), 900_000)]
+
+
+def agent(agent_id: str, tenant: str = "acme") -> AgentName:
+    """An agent of one issuer."""
+    return AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
+
+
+def rise(number: int, name: AgentName, level: int = 3, before: int = 1, **new: str) -> Decision:
+    """A change of level; *new* are indicators."""
+    shown = [
+        {"kind": kind, "value": value, "status": "new", "at": "2025-11-24T16:00:00Z"} for kind, value in new.items()
+    ]
+    values = {"agent": name, "level": level, "previous_level": before, "decided_ms": NOW_MS + number * 1000}
+    return msgspec.structs.replace(decision(number, **values), evidence={"indicators": shown})
+
+
+class Triage:
+    """Somebody who works on the cases of a service."""
+
+    def __init__(self, site: Any) -> None:
+        self.site = site
+
+    def raise_agents(self, *decisions: Decision) -> None:
+        """Decisions with their alerts, routed."""
+        store = self.site.store
+        at = store.partitions.position(0)
+        at = at if at.epoch else store.partitions.claim(0)
+        rows = [build_alert_row(one, {}, "https://trust.example") for one in decisions]
+        after = Position(0, at.epoch, at.offset + 1)
+        store.commit(Commit(at, after, agents=[], decisions=list(decisions), outbox=rows, dead_letters=[]))
+        self.route()
+
+    def route(self) -> None:
+        """What waits in the outbox becomes deliveries."""
+        while self.site.store.outbox.route(PAGER, NOW_MS):
+            pass
+
+    def get(self, path: str, **params: Any) -> Any:
+        """Body of a successful GET below /v1/cases."""
+        answer = self.site.get(f"/v1/cases{path}", **params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def act(self, case: str, what: str, status: int = 200, client: str = "gateway", **body: Any) -> Any:
+        """Do something, and see the status."""
+        url = f"/v1/cases/{case}/{what}"
+        answer = self.site.client.post(url, json=body, headers=self.site.auth(client))
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def told(self) -> list[dict[str, Any]]:
+        """What alert targets hear of what people did, oldest first."""
+        self.route()
+        payloads = [msgspec.json.decode(one.payload) for one in self.site.store.outbox.page().items]
+        return [one["data"] for one in reversed(payloads) if "case-changed" in one["type"]]
+
+    def audited(self) -> list[str]:
+        """Actions of audit events about cases."""
+        self.site.wait(self.site.guard.audit_sink.flush(5.0))
+        return [event["action"] for event in self.site.events() if event["action"].startswith("case.")]
+
+
+@pytest.fixture
+def triage(site: Any) -> Triage:
+    """Somebody, and a service of their own with a case of two agents."""
+    person = Triage(site)
+    person.raise_agents(rise(1, agent("a"), network="AS65537"), rise(2, agent("b"), level=4, network="AS65537"))
+    return person
+
+
+CASE = "case-D0001"
+
+
+def test_a_case_tells_what_it_is(triage: Triage) -> None:
+    """Agents, what ties them, why; in a list and alone."""
+    (listed,) = triage.get("", status="unresolved")["items"]
+    assert (listed["case_id"], listed["status"], listed["highest_level"], listed["agents_count"]) == (
+        CASE,
+        "open",
+        "critical",
+        2,
+    )
+    assert listed["reason"] == "first use of x"
+    case = triage.get(f"/{CASE}")
+    assert [(one["agent_id"], one["tie"], one["tied_by"]) for one in case["agents"]] == [
+        ("a", "first", ""),
+        ("b", "network", "AS65537"),
+    ]
+    assert [(one["kind"], one["value"], one["agents_count"]) for one in case["shared"]] == [("network", "AS65537", 2)]
+    assert [one["action"] for one in case["entries"]] == ["opened", "joined"]
+    assert triage.get("", agent_id="b", tenant="acme", issuer=AS)["items"][0]["case_id"] == CASE
+    assert triage.get("", agent_id="nobody", tenant="acme", issuer=AS)["items"] == []
+    assert triage.get("", level="critical", owner="ann")["items"] == []
+
+
+def test_a_case_goes_through_its_life(triage: Triage) -> None:
+    """Each act is an entry, an audit event and, where others need it, a message."""
+    assert triage.act(CASE, "acknowledge")["owner"] == "gateway"
+    assert triage.act(CASE, "assign", owner="ann")["owner"] == "ann"
+    triage.act(CASE, "notes", 201, note="looks like one campaign")
+    snoozed = triage.act(CASE, "snooze", for_s=3600, note="the team is on it")
+    assert snoozed["snoozed_until"] is not None
+    assert triage.act(CASE, "snooze", for_s=0, note="enough")["snoozed_until"] is None
+    contained = triage.act(CASE, "contain", note="stop them", valid_s=600)
+    assert contained["status"] == "contained"
+    pins = triage.site.get("/v1/interventions", kind="pin").json()["items"]
+    assert sorted((pin["agent_id"], pin["level"], pin["status"]) for pin in pins) == [
+        ("a", "critical", "active"),
+        ("b", "critical", "active"),
+    ]
+    closed = triage.act(CASE, "close", verdict="true", note="stolen token")
+    assert (closed["status"], closed["verdict"]) == ("closed", "true")
+    actions = [one["action"] for one in closed["entries"]]
+    assert actions[2:] == ["acknowledged", "assigned", "noted", "snoozed", "snoozed", "contained", "closed"]
+    assert {one["by"] for one in closed["entries"]} == {"trustwatch", "gateway"}
+    assert [(one["action"], one["status"], one["agents"]) for one in triage.told()] == [
+        ("acknowledged", "acknowledged", ["a", "b"]),
+        ("contained", "contained", ["a", "b"]),
+        ("closed", "closed", ["a", "b"]),
+    ]
+    assert triage.audited() == [f"case.{action}" for action in actions[2:]]
+    labels = triage.site.get("/v1/feedback", verdict="true_positive").json()["items"]
+    assert sorted((one["decision_id"], one["reason"]) for one in labels) == [
+        ("D0001", "stolen token"),
+        ("D0002", "stolen token"),
+    ]
+    assert triage.act(CASE, "reopen", note="not so sure")["status"] == "acknowledged"
+
+
+def test_what_does_not_do_is_refused_and_nothing_happens(triage: Triage) -> None:
+    """With a word on what to do."""
+    for what, body, words in (
+        ("snooze", {"for_s": 3, "note": "x"}, "from 60"),
+        ("snooze", {"for_s": 3600, "note": " "}, "say why"),
+        ("contain", {"note": ""}, "say why"),
+        ("close", {"verdict": "maybe", "note": "x"}, "verdict"),
+        ("close", {"verdict": "false", "note": ""}, "say why"),
+        ("merge", {"into": CASE}, "the case itself"),
+        ("split", {"agents": [{"agent_id": "c"}], "note": "x"}, "no agent of the case"),
+        ("split", {"agents": [{"agent_id": "a"}, {"agent_id": "b"}], "note": "x"}, "nothing would be left"),
+        ("notes", {"note": "x" * 3000}, "note"),
+    ):
+        assert words in triage.act(CASE, what, 422, **body)["detail"], what
+    assert triage.act("case-none", "acknowledge", 404)["code"] == "not_found"
+    assert triage.act(CASE, "reopen", 409, note="x")["code"] == "case_open"
+    triage.act(CASE, "close", verdict="expected", note="a drill")
+    assert triage.act(CASE, "acknowledge", 409)["code"] == "case_closed"
+    assert [one["action"] for one in triage.get(f"/{CASE}")["entries"]][2:] == ["closed"]
+    assert triage.site.get("/v1/interventions").json()["items"] == []
+
+
+def test_who_may_not_judge_may_not_act(triage: Triage) -> None:
+    """Readers read, and nobody sees a case of another tenant."""
+    headers = triage.site.auth("gateway", "trust.score:read")
+    assert triage.site.client.post(f"/v1/cases/{CASE}/acknowledge", json={}, headers=headers).status_code == 403
+    assert triage.site.client.get(f"/v1/cases/{CASE}", headers=triage.site.auth("globex")).status_code == 404
+
+
+def test_an_agent_decides_nothing_about_its_own_case(new_site: Callable[..., Any]) -> None:
+    """By whichever of its clients it speaks."""
+    hydra = ActuatorSettings("as", "hydra", "https://as.example", (AS,), clients={"b": "gateway"})
+    person = Triage(new_site(actuators=(hydra,)))
+    person.raise_agents(rise(1, agent("a"), network="n"), rise(2, agent("b"), network="n"))
+    assert person.act(CASE, "close", 403, verdict="false", note="x")["code"] == "own_decision"
+    assert person.get(f"/{CASE}")["status"] == "open"
+
+
+def test_cases_are_merged_and_split(triage: Triage) -> None:
+    """The answer is the case that is gone on with."""
+    triage.raise_agents(rise(3, agent("c"), level=2))
+    into = triage.act("case-D0003", "merge", into=CASE, note="the same")
+    assert (into["case_id"], into["agents_count"], into["highest_level"]) == (CASE, 3, "critical")
+    assert triage.get("/case-D0003")["merged_into"] == CASE
+    assert triage.act("case-D0003", "reopen", 409, note="x")["code"] == "case_merged"
+    fresh = triage.act(CASE, "split", 201, agents=[{"agent_id": "b"}], note="another thing")
+    assert (fresh["agents_count"], fresh["highest_level"], fresh["status"]) == (1, "critical", "open")
+    left = triage.get(f"/{CASE}")
+    assert ([one["agent_id"] for one in left["agents"]], left["highest_level"]) == (["a", "c"], "high")
+
+
+def test_the_story_of_a_case_has_all_that_happened(triage: Triage) -> None:
+    """In one order, each as a sentence; as Markdown nothing in it formats anything."""
+    triage.raise_agents(rise(3, agent("c"), level=2, network="AS65537"))
+    triage.act(CASE, "acknowledge", note="*looking*")
+    triage.act(CASE, "contain", note="stop | them", valid_s=600)
+    items = triage.get(f"/{CASE}/timeline")["items"]
+    kinds = [item["kind"] for item in items]
+    assert {"decision", "case", "pin", "message"} <= set(kinds)
+    assert [item["at"] for item in items] == sorted(item["at"] for item in items)
+    told = {item["text"] for item in items}
+    assert "Risk went from low to critical: first use of x" in told
+    assert "trustwatch added an agent (the same new network AS65537)" in told
+    assert "gateway fixed the level at critical: stop | them" in told
+    assert any(text.startswith("An alert to pager was held back: cool-down") for text in told)
+    reader = triage.site.client.get(
+        f"/v1/cases/{CASE}/timeline", headers=triage.site.auth("gateway", "trust.score:read")
+    )
+    assert "message" not in {item["kind"] for item in reader.json()["items"]}
+    report = triage.site.get(f"/v1/cases/{CASE}/report")
+    assert report.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert "stop \\| them" in report.text
+    assert "\\*looking\\*" in report.text
+    assert "- network AS65537: 3 agents" in report.text
