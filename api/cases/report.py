@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from ...ingest.printable_text import printable_line
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
+from ...scoring.records.cases import CaseAgent
 from ...scoring.store.case_assignment import tie_words
 from .service import CaseReport
 from .timeline import TimelineItem
@@ -56,6 +59,42 @@ def render_markdown(report: CaseReport, timeline: Sequence[TimelineItem]) -> str
     lines += ["", "## What happened", ""]
     lines += [_timeline_line(item) for item in timeline]
     return "\n".join(lines) + "\n"
+
+
+def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
+    """A case with its timeline as one JSON document: values as they are kept, times as RFC 3339."""
+    case = report.case
+    document = {
+        **{name: value for name, value in msgspec.to_builtins(case).items() if not name.endswith("_ms")},
+        "level": RiskLevel(case.level).label,
+        **{
+            f"{name}_at": format_rfc3339(at_ms) if (at_ms := getattr(case, f"{name}_ms")) else None
+            for name in ("opened", "updated", "risen", "acknowledged", "contained", "closed")
+        },
+        "agents": [_agent_values(one) for one in report.agents],
+        "shared": [
+            {"kind": one.kind, "value": one.value, "agents": one.agents, "last_seen_at": format_rfc3339(one.last_ms)}
+            for one in report.shared
+        ],
+        "reasons": [] if report.lead is None else msgspec.to_builtins(report.lead.reasons),
+        "timeline": [item._asdict() | {"at": format_rfc3339(item.at_ms)} for item in timeline],
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+
+
+def _agent_values(one: CaseAgent) -> dict[str, object]:
+    return {
+        "agent_id": one.agent.agent_id,
+        "issuer": one.agent.issuer,
+        "tenant": one.agent.tenant,
+        "agent_type": one.agent_type,
+        "level": RiskLevel(one.level).label,
+        "highest_level": RiskLevel(one.peak).label,
+        "joined_at": format_rfc3339(one.joined_ms),
+        "decision_id": one.decision_id,
+        "tie": one.tie,
+        "tied_by": one.tied_by,
+    }
 
 
 def _lead_lines(report: CaseReport) -> list[str]:

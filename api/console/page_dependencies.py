@@ -19,6 +19,7 @@ from ...scoring.store.read_scope import restrict_reads
 from ..access.service import ContainmentService
 from ..agents.service import AgentService
 from ..alerts.service import AlertService
+from ..cases.service import CaseService
 from ..decisions.service import DecisionService
 from ..events.dead_letter_service import DeadLetterService
 from ..feedback.service import FeedbackService
@@ -172,6 +173,7 @@ PageReaderDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_SCORE
 PageReviewerDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_FEEDBACK))]
 PageAdministratorDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_ADMIN))]
 AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
+CaseServiceDep = Annotated[CaseService, Depends(provided(CaseService))]
 AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
 DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]

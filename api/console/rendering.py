@@ -71,11 +71,15 @@ def _read_folder(folder: Traversable, prefix: str) -> list[tuple[str, StaticAsse
 
 
 class MenuEntry(NamedTuple):
-    """One page. *scope* is what a person needs to see it; others do not see the entry either."""
+    """One page. *scope* is what a person needs to see it; others do not see the entry either.
+
+    *badge* is the path of a part with how much waits there; "" = nothing is counted.
+    """
 
     title: str
     path: str
     scope: str
+    badge: str = ""
 
 
 # The templates themselves escape everything that comes from outside.

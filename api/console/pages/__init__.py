@@ -14,6 +14,7 @@ from . import (
     agent_page,
     alerts_page,
     approvals_page,
+    case_page,
     dead_letters_page,
     decisions_page,
     feedback_page,
@@ -23,6 +24,7 @@ from . import (
 
 PAGE_MODULES = (
     overview_page,
+    case_page,
     agent_list_page,
     agent_page,
     decisions_page,

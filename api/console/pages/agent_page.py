@@ -18,6 +18,7 @@ from ...access.service import ContainmentService
 from ...agents.recent_events import DecisionMoment
 from ...agents.risk_answer_cache import shows_reasons
 from ...agents.service import AgentService
+from ...cases.service import CaseSearch, CaseService
 from ...decisions.service import DecisionService
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector
@@ -184,6 +185,7 @@ async def _page_values(console: ConsoleContext, visit: PageRequest, summary: Age
         "actuations": actuations.items,
         "reached": reached,
         "told_to": containment.informed_actuators(name),
+        "case_id": await _open_case_id(console, caller, agent),
         "rules": await _active_rules(console, caller, summary),
         "scope": describe_scope,
         "graph": draw_blast_radius(name.agent_id, RiskLevel(summary.level), reached.agents) if reached.agents else "",
@@ -191,6 +193,15 @@ async def _page_values(console: ConsoleContext, visit: PageRequest, summary: Age
         "event": agent_event_name(name.tenant, name.agent_id),
         "may_judge": SCOPE_FEEDBACK in caller.scopes,
     }
+
+
+async def _open_case_id(console: ConsoleContext, caller: AuthenticatedCaller, agent: AgentSelector) -> str | None:
+    """The case of the agent that is not closed and changed last."""
+    cases = console.services.find(CaseService)
+    if cases is None:
+        return None
+    page = await cases.search(caller, CaseSearch("unresolved", agent=agent), limit=1)
+    return page.items[0].case.case_id if page.items else None
 
 
 async def _active_rules(

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from ....ingest.errors import TrustwatchError
 from ....scoring.records.decisions import Decision
+from ...cases.service import CaseService
 from ...decisions.service import DecisionFilters
 from ...feedback.service import FeedbackService
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
@@ -86,6 +87,7 @@ async def show_decision(
     decision = await decisions.get(caller, decision_id)
     consequences = await decisions.consequences(caller, decision)
     takes_feedback = console.services.find(FeedbackService) is not None
+    cases = console.services.find(CaseService)
     shown = display_decision(decision, runtime.live_policy.book)
     return console.render_page(
         request,
@@ -93,6 +95,7 @@ async def show_decision(
         visit,
         shown=shown,
         followed=consequences,
+        case_id=None if cases is None else await cases.case_of_decision(caller, decision_id),
         policy=describe_policy(shown.policy.policy),
         alerts=display_alerts(consequences.deliveries),
         may_see_alerts=SCOPE_ADMIN in caller.scopes,

@@ -12,6 +12,7 @@ from ....scoring.records.agents import AgentSummary, RiskLevel
 from ....scoring.records.decisions import Decision
 from ...access.service import ContainmentService
 from ...agents.service import AgentService
+from ...cases.service import CaseService
 from ...decisions.service import DecisionService
 from ...events.ingest_status import IngestStatus, SilenceReport
 from ...events.source_silence import SilenceDetector
@@ -53,11 +54,13 @@ async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller)
     rates = console.activity.throughput_series()
     worst = await console.services.get(AgentService).riskiest(caller, MAX_SHOWN)
     reasons = await decisions.behind_levels(caller, worst)
+    cases = console.services.find(CaseService)
     return {
         "counts": await console.activity.level_counts(visible_tenants(caller, None)),
         "riskiest": order_by_last_rise(worst, reasons),
         "deciding": reasons,
         "changes": group_escalations(newest.items, level_step_of)[:MAX_SHOWN],
+        "cases": {} if cases is None else await cases.count_open(caller),
         "pending": len(pending.items),
         "pending_more": pending.next_cursor is not None,
         "pins": pins.items,

@@ -199,6 +199,12 @@
   const renew = () => { forget(); times(); drawAll(); ages(); sortable(); };
   document.addEventListener("htmx:afterSwap", renew);  // before anybody sees it otherwise
   document.addEventListener("htmx:afterSettle", renew);
+  // A link to a moment leads to what is loaded after the page: once, so that nobody is moved who reads on.
+  let linked = location.hash.startsWith("#at-") ? location.hash.slice(1) : "";
+  document.addEventListener("htmx:afterSettle", () => {
+    const moment = linked && document.getElementById(linked);
+    if (moment) { linked = ""; moment.classList.add("linked"); moment.scrollIntoView({ block: "center" }); }
+  });
   document.addEventListener("htmx:sseOpen", () => live("open", "live"));
   document.addEventListener("htmx:sseError", () => live("lost", "reconnecting"));
   document.addEventListener("htmx:sseClose", (event) => {
@@ -208,6 +214,7 @@
     if (!(event.target instanceof Element)) return;
     if (event.target.matches("[data-close]")) event.target.closest(".notice").remove();
     if (event.target.matches("[data-other-zone]")) chooseZone();
+    if (event.target.matches("[data-print]")) window.print();
   });
   document.addEventListener("keydown", (event) => {
     const writing = event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]");

@@ -1,0 +1,290 @@
+"""Cases: the list, and one of them with its story and what can be done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from ....ingest.errors import TrustwatchError
+from ....scoring.records.cases import Case
+from ....scoring.store.database import Page
+from ...access.service import ContainmentService
+from ...cases.report import render_json, render_markdown
+from ...cases.service import OPEN_STATUSES, CaseReport, CaseSearch, CaseService, ListedCase
+from ...cases.timeline import TIMELINE_KINDS, TimelineItem
+from ...http.agent_lookup import AgentSelector
+from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
+from ...http.problems import ProblemError, invalid_value_error
+from ..console_sessions import PageRequest
+from ..page_dependencies import (
+    CaseServiceDep,
+    ConsoleContext,
+    ConsoleDep,
+    FormDep,
+    PageReaderDep,
+    PageReviewerDep,
+    number_of_form,
+)
+from ..rendering import MenuEntry, url_with_query
+from ..views.case_display import (
+    PIN_CHOICES,
+    SNOOZE_CHOICES,
+    STATUS_CHOICES,
+    VERDICT_CHOICES,
+    case_title,
+    containment_effects,
+    lead_reason,
+    why_here,
+)
+from ..views.time_range import CHOICES, TimeRange, parse_time_range
+
+MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count")
+MAX_MERGE_CHOICES = 50
+
+router = APIRouter()
+
+Text = Annotated[str, Query(max_length=2048)]
+Cursor = Annotated[str, Query(max_length=8192)]
+TimeText = Annotated[str, Query(max_length=64)]
+CONFIRMATIONS = {
+    "acknowledge": "You look at it. Nobody else needs to.",
+    "assign": "The owner has changed.",
+    "notes": "The note is kept with the case.",
+    "snooze": "Saved. Alert targets hear of it when it rises, or when the time is over.",
+    "contain": "The case is contained. What came of it stands in its story below.",
+    "close": "The case is closed.",
+    "reopen": "The case is open again.",
+    "merge": "The other case is part of this one now.",
+    "split": "This is the new case.",
+}
+
+
+@router.get("/cases")
+async def list_cases(
+    request: Request,
+    console: ConsoleDep,
+    visit: PageReaderDep,
+    cases: CaseServiceDep,
+    status: Text = "unresolved",
+    owner: Text = "",
+    level: Text = "",
+    agent: Text = "",
+    tenant: Text = "",
+    since: TimeText = "",
+    until: TimeText = "",
+    cursor: Cursor = "",
+) -> Response:
+    """Cases, last changed first; those that are not closed, unless something else is asked for."""
+    asked = {
+        "status": status,
+        "owner": owner.strip(),
+        "level": level,
+        "agent": agent.strip(),
+        "tenant": tenant.strip(),
+        "since": since.strip(),
+        "until": until.strip(),
+    }
+    trouble, page = "", Page[ListedCase]([], None)
+    try:
+        times = parse_time_range(since, until, console.runtime.now_ms())
+        wanted = AgentSelector(asked["agent"], asked["tenant"] or None) if asked["agent"] else None
+        search = CaseSearch(status, asked["owner"], level, wanted, asked["tenant"], *times)
+        page = await cases.search(visit.caller, search, cursor=cursor or None)
+    except TrustwatchError as error:
+        trouble = str(error)
+    return console.render_page(
+        request,
+        "cases.html",
+        visit,
+        400 if trouble else 200,
+        filters=asked,
+        choices=CHOICES,
+        statuses=STATUS_CHOICES,
+        page=page,
+        trouble=trouble,
+        first_page=not cursor,
+        title_of=case_title,
+        reason_of=lead_reason,
+    )
+
+
+@router.get("/cases/count")
+async def count_open_cases(
+    request: Request, console: ConsoleDep, visit: PageReaderDep, cases: CaseServiceDep
+) -> Response:
+    """How many wait for somebody: the badge in the menu."""
+    counts = await cases.count_open(visit.caller)
+    return console.render_page(request, "case_count.html", visit, open=counts.get("open", 0))
+
+
+@router.get("/cases/{case_id}")
+async def show_case(
+    case_id: str, request: Request, console: ConsoleDep, visit: PageReaderDep, cases: CaseServiceDep, done: Text = ""
+) -> Response:
+    """One case."""
+    return await _case_page(request, console, visit, cases, case_id, said=CONFIRMATIONS.get(done, ""))
+
+
+@router.get("/cases/{case_id}/timeline")
+async def show_timeline(
+    case_id: str,
+    request: Request,
+    console: ConsoleDep,
+    visit: PageReaderDep,
+    cases: CaseServiceDep,
+    kind: Text = "",
+    since: TimeText = "",
+    until: TimeText = "",
+) -> Response:
+    """The story of a case, which takes longest to find; narrowed to a kind, and to a time."""
+    report = await cases.get(visit.caller, case_id)
+    times = parse_time_range(since, until, console.runtime.now_ms())
+    items = await cases.timeline(visit.caller, report)
+    shown = [item for item in items if _fits(item, kind, times)]
+    return console.render_page(
+        request,
+        "case_timeline.html",
+        visit,
+        case=report.case,
+        items=list(zip(_moment_ids(shown), shown, strict=True)),
+        total=len(items),
+        kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
+        chosen={"kind": kind, "since": since, "until": until},
+        agents={one.agent.agent_id: one.agent for one in report.agents},
+        may_see_alerts=SCOPE_ADMIN in visit.caller.scopes,
+    )
+
+
+def _moment_ids(items: Sequence[TimelineItem]) -> list[str]:
+    """A name for each moment, to link to: of its time and kind, so that it stays while the story grows."""
+    met: Counter[str] = Counter()
+    ids = []
+    for item in items:
+        name = f"at-{item.at_ms}-{item.kind}"
+        met[name] += 1
+        ids.append(name if met[name] == 1 else f"{name}-{met[name]}")
+    return ids
+
+
+def _fits(item: TimelineItem, kind: str, times: TimeRange) -> bool:
+    if kind and item.kind != kind:
+        return False
+    return item.at_ms >= times.since_ms and (not times.until_ms or item.at_ms < times.until_ms)
+
+
+@router.get("/cases/{case_id}/report.{form}")
+async def download_report(case_id: str, form: str, visit: PageReaderDep, cases: CaseServiceDep) -> Response:
+    """The case as a document, `md` or `json`."""
+    if form not in ("md", "json"):
+        raise invalid_value_error("form", "must be md or json")
+    report = await cases.get(visit.caller, case_id)
+    timeline = await cases.timeline(visit.caller, report)
+    name = "".join(char for char in case_id if char.isalnum() or char in "-_")[:80]
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+    if form == "json":
+        return Response(render_json(report, timeline), media_type="application/json", headers=headers)
+    return Response(render_markdown(report, timeline), media_type="text/markdown; charset=utf-8", headers=headers)
+
+
+@router.post("/cases/{case_id}/{action}")
+async def act_on_case(
+    case_id: str,
+    action: str,
+    request: Request,
+    console: ConsoleDep,
+    visit: PageReviewerDep,
+    cases: CaseServiceDep,
+    form: FormDep,
+) -> Response:
+    """Do what a form of the page says."""
+    try:
+        case = await _act(cases, visit, case_id, action, form)
+    except ProblemError as error:
+        if error.problem.status == 404:
+            raise
+        trouble = f"Nothing was done: {error}."
+        return await _case_page(request, console, visit, cases, case_id, trouble=trouble, status=error.problem.status)
+    return RedirectResponse(url_with_query(f"/console/cases/{quote(case.case_id, safe='')}", done=action), 303)
+
+
+async def _act(cases: CaseService, visit: PageRequest, case_id: str, action: str, form: Mapping[str, str]) -> Case:
+    caller, note = visit.caller, form.get("note", "").strip()
+    match action:
+        case "acknowledge":
+            return await cases.acknowledge(caller, case_id, note)
+        case "assign":
+            return await cases.assign(caller, case_id, form.get("owner", ""), note)
+        case "notes":
+            return await cases.note(caller, case_id, note)
+        case "snooze":
+            return await cases.snooze(caller, case_id, number_of_form(form, "for_s"), note)
+        case "contain":
+            valid_s = number_of_form(form, "valid_s")
+            return await cases.contain(caller, case_id, note, pin=bool(form.get("pin")), valid_s=valid_s)
+        case "close":
+            release = bool(form.get("release"))
+            return await cases.close(caller, case_id, form.get("verdict", ""), note, release=release)
+        case "reopen":
+            return await cases.reopen(caller, case_id, note)
+        case "merge":
+            return await cases.merge(caller, form.get("other", ""), case_id, note)
+        case "split":
+            return await cases.split(caller, case_id, _agents_of_form(form), note)
+    raise invalid_value_error("action", "is none that a case knows")
+
+
+def _agents_of_form(form: Mapping[str, str]) -> list[AgentSelector]:
+    """Agents whose boxes are ticked: `agent-N` has the id, `issuer-N` the issuer."""
+    numbers = [name.removeprefix("agent-") for name in form if name.startswith("agent-")]
+    return [AgentSelector(form[f"agent-{number}"], None, form.get(f"issuer-{number}")) for number in numbers]
+
+
+async def _case_page(
+    request: Request,
+    console: ConsoleContext,
+    visit: PageRequest,
+    cases: CaseService,
+    case_id: str,
+    *,
+    said: str = "",
+    trouble: str = "",
+    status: int = 200,
+) -> Response:
+    report = await cases.get(visit.caller, case_id)
+    may_act = SCOPE_FEEDBACK in visit.caller.scopes
+    is_open = report.case.status in OPEN_STATUSES
+    others = await _others(cases, visit, report) if may_act and is_open else []
+    values: dict[str, Any] = {
+        "case": report.case,
+        "report": report,
+        "title": case_title(report.case, report.agents),
+        "reason": lead_reason(report.lead),
+        "effects": _effects(console, report) if may_act and is_open else [],
+        "others": others,
+        "may_act": may_act,
+        "is_open": is_open,
+        "me": visit.caller.recorded_name,
+        "why_here": why_here,
+        "title_of": case_title,
+        "verdicts": VERDICT_CHOICES,
+        "snoozes": SNOOZE_CHOICES,
+        "periods": PIN_CHOICES,
+    }
+    return console.render_page(request, "case.html", visit, status, said=said, trouble=trouble, **values)
+
+
+async def _others(cases: CaseService, visit: PageRequest, report: CaseReport) -> list[ListedCase]:
+    """Other cases of the tenant that may become part of this one."""
+    search = CaseSearch("unresolved", tenant=report.case.tenant)
+    page = await cases.search(visit.caller, search, MAX_MERGE_CHOICES)
+    return [one for one in page.items if one.case.case_id != report.case.case_id]
+
+
+def _effects(console: ConsoleContext, report: CaseReport) -> list[Any]:
+    told_to = console.services.get(ContainmentService).informed_actuators
+    return containment_effects(report.agents, console.runtime.live_policy.book, told_to)
