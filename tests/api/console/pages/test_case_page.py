@@ -1,0 +1,152 @@
+"""Cases in the console: the list, one of them, its story, and what the forms do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
+
+from ....support.console_records import NOW_MS
+
+HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture
+def desk(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> Any:
+    """A console with a case of two agents that had the same new network, and one of another tenant."""
+    site = new_site()
+    site.decisions = []
+
+    def raise_agent(number: int, agent_id: str, tenant: str = "acme", level: int = 3, **new: str) -> None:
+        row = make_row(agent_id, tenant, level=level, decision_id=f"d-{number}")
+        at = "2025-11-24T16:00:00Z"
+        shown = [{"kind": kind, "value": value, "status": "new", "at": at} for kind, value in new.items()]
+        made = make_decision(row, number, evidence={"indicators": shown})
+        site.know(row, decisions=(made,))
+        site.store.outbox.enqueue([build_alert_row(made, {}, "https://trust.example")])
+        site.store.outbox.route([DeliveryRoute("soc", "alert", frozenset(range(5)), 900_000)], NOW_MS)
+
+    site.raise_agent = raise_agent
+    raise_agent(1, "first-agent", network="AS65537")
+    raise_agent(2, HOSTILE, level=4, network="AS65537")
+    raise_agent(3, "theirs", "globex")
+    return site
+
+
+CASE = "/console/cases/case-d-1"
+
+
+def test_a_case_is_listed_and_shown(desk: Any) -> None:
+    """Who is in it, why, what was new; names are text; others' cases are not there."""
+    desk.sign_in("soc")
+    listed = desk.browser.get("/console/cases").text
+    assert 'href="/console/cases/case-d-1"' in listed
+    assert "first use of acct-9001" in listed
+    assert "theirs" not in listed
+    shown = desk.browser.get(CASE)
+    assert shown.status_code == 200
+    assert "the same new network AS65537" in shown.text
+    assert "2 agents" in shown.text
+    assert "<script>alert" not in shown.text
+    assert "<img" not in shown.text
+    assert "no actuator serves its issuer" in shown.text
+    assert "checked" not in shown.text.partition("What was it?")[2].partition("</fieldset>")[0]
+    assert desk.browser.get("/console/cases/case-d-3").status_code == 404
+    assert "1<span" in desk.browser.get("/console/cases/count").text
+    assert "1 case</a>: 1 that nobody looks at yet" in desk.browser.get("/console/").text
+    assert 'href="/console/cases/case-d-1"' in desk.browser.get("/console/decisions/d-2").text
+
+
+def test_the_story_is_narrowed_and_every_moment_has_a_link(desk: Any) -> None:
+    """By kind and time; messages to people are for administrators."""
+    desk.sign_in("trust-admins")
+    story = desk.browser.get(f"{CASE}/timeline").text
+    for words in ("Risk went from low to critical", "added an agent (the same new network AS65537)", "An alert to soc"):
+        assert words in story
+    ids = [part.partition('"')[0] for part in story.split('<li id="')[1:]]
+    assert len(ids) == len(set(ids)) >= 5
+    assert all(f'href="#{name}"' in story for name in ids)
+    assert "An alert" not in desk.browser.get(f"{CASE}/timeline", params={"kind": "decision"}).text
+    assert "Nothing of that kind" in desk.browser.get(f"{CASE}/timeline", params={"until": "2020-01-01T00:00"}).text
+    assert desk.browser.get(f"{CASE}/timeline", params={"since": "nonsense"}).status_code == 422
+    desk.sign_in("soc", browser=desk.browser)
+    assert "trust.admin" in desk.browser.get(f"{CASE}/timeline").text
+
+
+def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
+    """From the first look to the end, each with a word on what happened."""
+    desk.sign_in("soc")
+
+    def act(action: str, status: int = 303, case: str = CASE, **form: str) -> str:
+        answer = desk.post(f"{case}/{action}", **form)
+        assert answer.status_code == status, answer.text
+        return answer.headers.get("location", "") or answer.text
+
+    after = desk.browser.get(act("acknowledge")).text
+    assert "You look at it." in after
+    assert "owner: Ada" in after or "owner: console:" in after
+    act("notes", note="looks like one campaign")
+    act("snooze", for_s="3600", note="the team is on it")
+    assert "Snoozed until" in desk.browser.get(CASE).text
+    act("contain", note="stop them", valid_s="3600", pin="1")
+    pinned = desk.store.interventions.page(kind="pin").items
+    assert sorted(pin.agent.agent_id for pin in pinned) == sorted(["first-agent", HOSTILE])
+    fresh = act("split", note="another thing", **{"agent-2": HOSTILE, "issuer-2": "https://as.example"})
+    assert "done=split" in fresh
+    split_id = fresh.partition("/console/cases/")[2].partition("?")[0]
+    act("merge", other=split_id)
+    assert "Nothing was done: verdict" in act("close", 422, note="x")
+    assert "Nothing was done: note" in act("close", 422, verdict="false")
+    closed = desk.browser.get(act("close", verdict="false", note="a new proxy")).text
+    assert "closed as false" in closed
+    assert "Reopen" in closed
+    assert "case_closed" not in act("acknowledge", 409)
+    assert "Nothing waits" in desk.browser.get("/console/cases").text
+    act("reopen", note="not so sure")
+    assert desk.browser.post(f"{CASE}/close", data={"verdict": "false", "note": "x"}).status_code == 403
+    assert act("nonsense", 422)
+
+
+def test_readers_look_and_do_nothing(desk: Any) -> None:
+    """No forms, and a form that is sent all the same is refused."""
+    desk.sign_in("readers")
+    assert "acting needs the scope" in desk.browser.get(CASE).text
+    assert desk.post(f"{CASE}/acknowledge").status_code == 403
+
+
+def test_a_report_is_downloaded(desk: Any) -> None:
+    """As Markdown and as JSON; another form there is not."""
+    desk.sign_in("soc")
+    text = desk.browser.get(f"{CASE}/report.md")
+    assert text.headers["content-disposition"] == 'attachment; filename="case-d-1.md"'
+    assert "<script>" not in text.text
+    assert text.text.startswith("# Case case-d-1")
+    whole = desk.browser.get(f"{CASE}/report.json")
+    told = json.loads(whole.text)
+    assert (told["case_id"], told["level"], len(told["agents"])) == ("case-d-1", "critical", 2)
+    assert [item["kind"] for item in told["timeline"]].count("decision") == 2
+    assert desk.browser.get(f"{CASE}/report.pdf").status_code == 422
+
+
+def test_lists_are_narrowed(desk: Any) -> None:
+    """By what is asked for; a wrong word is told."""
+    desk.sign_in("trust-admins")
+    desk.raise_agent(4, "calm", level=2)
+
+    def titles(**asked: str) -> str:
+        answer = desk.browser.get("/console/cases", params=asked)
+        assert answer.status_code == 200
+        return str(answer.text.partition('id="list"')[2])
+
+    assert "calm" in titles()
+    assert "calm" not in titles(level="critical")
+    assert "theirs" not in titles(tenant="acme")
+    assert "No case fits" in titles(owner="bob")
+    assert "calm" in titles(agent="calm", tenant="acme")
+    assert desk.browser.get("/console/cases", params={"status": "nonsense"}).status_code == 400
+    assert msgspec.json.decode(desk.browser.get("/console/cases/case-d-4/report.json").content)["status"] == "open"
