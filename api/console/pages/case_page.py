@@ -38,6 +38,7 @@ from ..views.case_display import (
     VERDICT_CHOICES,
     case_title,
     containment_effects,
+    group_alike,
     lead_reason,
     why_here,
 )
@@ -151,7 +152,7 @@ async def show_timeline(
         "case_timeline.html",
         visit,
         case=report.case,
-        items=list(zip(_moment_ids(shown), shown, strict=True)),
+        runs=group_alike(list(zip(_moment_ids(shown), shown, strict=True))),
         total=len(items),
         kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
         chosen={"kind": kind, "since": since, "until": until},

@@ -203,7 +203,7 @@
   let linked = location.hash.startsWith("#at-") ? location.hash.slice(1) : "";
   document.addEventListener("htmx:afterSettle", () => {
     const moment = linked && document.getElementById(linked);
-    if (moment) { linked = ""; moment.classList.add("linked"); moment.scrollIntoView({ block: "center" }); }
+    if (moment) { linked = ""; moment.closest("details")?.setAttribute("open", ""); moment.classList.add("linked"); moment.scrollIntoView({ block: "center" }); }
   });
   document.addEventListener("htmx:sseOpen", () => live("open", "live"));
   document.addEventListener("htmx:sseError", () => live("lost", "reconnecting"));

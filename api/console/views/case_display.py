@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from ....scoring.policy.book import SHADOW, PolicyBook
@@ -10,6 +11,7 @@ from ....scoring.records.agents import AgentName, RiskLevel
 from ....scoring.records.cases import Case, CaseAgent
 from ....scoring.records.decisions import Decision
 from ....scoring.store.case_assignment import tie_words
+from ...cases.timeline import TimelineItem
 
 STATUS_CHOICES = (
     ("unresolved", "not closed"),
@@ -32,6 +34,32 @@ class ContainmentEffect(NamedTuple):
 
     agent: CaseAgent
     words: str
+
+
+class LikeMoments(NamedTuple):
+    """Moments that follow each other and differ in little, told as one: (id to link to, what happened)."""
+
+    moments: tuple[tuple[str, TimelineItem], ...]
+
+    @property
+    def first(self) -> tuple[str, TimelineItem]:
+        """The first of them."""
+        return self.moments[0]
+
+    @property
+    def last_ms(self) -> int:
+        """When the last of them was."""
+        return self.moments[-1][1].at_ms
+
+
+def group_alike(moments: Sequence[tuple[str, TimelineItem]]) -> list[LikeMoments]:
+    """Moments in order; events of one agent in a row that came with the same things are one entry."""
+
+    def kind_of(moment: tuple[str, TimelineItem]) -> object:
+        name, item = moment
+        return (item.kind, item.agent_id, item.indicators) if item.kind in ("event", "token") else name
+
+    return [LikeMoments(tuple(run)) for _, run in groupby(moments, kind_of)]
 
 
 def case_title(case: Case, agents: Sequence[CaseAgent]) -> str:

@@ -39,6 +39,7 @@ def pages(site: ConsoleTestbed) -> dict[str, str]:
     """Name and path of every page, those of single things included."""
     decision, letters = raised(site), site.service.pages("/v1/dead-letters")
     agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
+    case = next(one for one in site.service.pages("/v1/cases") if one["highest_level"] == "critical")
     (version,) = {one["version"] for one in site.service.get("/v1/models").json()["items"]}
     return {
         "overview": "/console/",
@@ -48,6 +49,8 @@ def pages(site: ConsoleTestbed) -> dict[str, str]:
         "decision": f"/console/decisions/{decision['decision_id']}",
         "feedback-form": f"/console/decisions/{decision['decision_id']}/feedback",
         "feedback": "/console/feedback",
+        "cases": "/console/cases",
+        "case": f"/console/cases/{case['case_id']}",
         "alerts": "/console/alerts",
         "approvals": "/console/approvals",
         "models": "/console/models",
@@ -69,6 +72,8 @@ def test_every_page_opens_without_errors_or_barriers(site: ConsoleTestbed, look:
         assert page.locator("h1").count() == 1, name
         if name == "agent":
             page.locator("#events-body table").first.wait_for()
+        if name == "case":
+            page.locator("#timeline .moment").first.wait_for()
         for chart in page.locator("[data-chart]").all():
             chart.locator("canvas").first.wait_for()
         looker.save(name)
