@@ -22,6 +22,7 @@ from ..support.checkout import ROOT
 from ..support.quick_starts import QuickStart
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+RUNBOOKS = (ROOT / "reference" / "runbooks.md").read_text(encoding="utf-8")
 INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 WALK = (ROOT / "examples" / "distributed" / "README.md").read_text(encoding="utf-8")
 SETTINGS = [
@@ -85,7 +86,7 @@ def test_settings_that_are_named_exist() -> None:
 def test_metrics_that_are_named_exist() -> None:
     """With their labels."""
     known = {metric.name: set(metric.labels) for metric in METRICS}
-    named = re.findall(r"`(trustwatch_\w+)(?:\{(\w+)=)?", PAGE)
+    named = re.findall(r"`(trustwatch_\w+)(?:\{(\w+)=)?", RUNBOOKS)
 
     assert named
     assert all(name in known and (not label or label in known[name]) for name, label in named)

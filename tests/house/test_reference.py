@@ -12,6 +12,7 @@ BY_HAND = (
     "archive.md",
     "backtest.md",
     "backup.md",
+    "cases.md",
     "client.md",
     "command-line.md",
     "console.md",
