@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.scoring.delivery.notifiers.alert_events import DRIFT_ALERT_TYPE
+from trustwatch.scoring.delivery.notifiers.alert_events import DRIFT_ALERT_TYPE, build_case_row
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, render_alert
 from trustwatch.scoring.delivery.notifiers.alert_links import with_console_link
 from trustwatch.scoring.delivery.notifiers.slack import escape_markup
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.cases import Case, CaseAgent, CaseEntry
 from trustwatch.scoring.records.decisions import RiskReason
 
 from ....support.alert_receiver import ALERTS, ROUTING_KEY, approval, change
@@ -352,3 +353,62 @@ def test_an_event_without_data_is_told_too(data: Any) -> None:
 
     for wanted in ALERT_FORMATS:
         assert body(payload, wanted)
+
+
+def in_case(before: RiskLevel, after: RiskLevel, above_low: int = 0, **members: Any) -> bytes:
+    """An alert of a case, as routing leaves it in the outbox."""
+    event = json.loads(change(before, after))
+    of_case = {"case_id": "case-1", "status": "open", "risk_level": "critical", "agents": 3, "tie": None}
+    event["data"]["case"] = of_case | {"agents_above_low": above_low, **members}
+    return msgspec.json.encode(event)
+
+
+def of_person(action: str, status: str, **members: Any) -> bytes:
+    """An alert of what a person did to a case."""
+    case = Case("case-1", "acme", status, "", 4, "D1", 1, 2, 2, 0, 0, 0, "ann", 0, "", 1, 1, 3)
+    entry = CaseEntry("case-1", 0, 1_764_000_000_000, "ann", action, "<@U1> done")
+    name = AgentName(1, "acme", "https://as", "a")
+    agents = [CaseAgent("case-1", name, "X", 1, 4, 4, 1, 1, "D1", "first", "")]
+    row = build_case_row(msgspec.structs.replace(case, **members), entry, agents, "https://trust.example")
+    return row.payload
+
+
+def test_pagerduty_keeps_one_incident_a_case() -> None:
+    """It ends when nobody of the case is above low, or a person closes it."""
+    first, last = in_case(RiskLevel.LOW, RiskLevel.HIGH, 1), in_case(RiskLevel.HIGH, RiskLevel.LOW)
+    others = in_case(RiskLevel.HIGH, RiskLevel.LOW, 2)
+    bodies = [body(one, "pagerduty") for one in (first, last, of_person("acknowledged", "acknowledged"))]
+    bodies += [
+        body(of_person("closed", "closed", verdict="false"), "pagerduty"),
+        body(of_person("reopened", "open"), "pagerduty"),
+    ]
+    assert [one["event_action"] for one in bodies] == ["trigger", "resolve", "acknowledge", "resolve", "trigger"]
+    assert len({one["dedup_key"] for one in bodies}) == 1
+    assert body(others, "pagerduty") is None
+    assert body(of_person("contained", "contained"), "pagerduty") is None
+    alone = body(change(RiskLevel.LOW, RiskLevel.HIGH), "pagerduty")
+    assert alone["dedup_key"] != bodies[0]["dedup_key"]
+
+
+def test_chats_are_told_what_belongs_together_and_what_people_did() -> None:
+    """In words that format nothing; OCSF has a finding for each agent, and none for a case."""
+    alert = in_case(RiskLevel.LOW, RiskLevel.HIGH, 3, tie="the same new network AS65537")
+    facts = next(block for block in body(alert, "slack")["blocks"] if "fields" in block)
+    fields = [one["text"] for one in facts["fields"]]
+    assert "Case: 3 agents, highest critical; the same new network AS65537" in fields
+    assert len(fields) <= 10
+    closed = body(of_person("closed", "closed", verdict="false"), "slack")
+    assert "Case closed as false: 1 agent, highest critical" in closed["blocks"][0]["text"]["text"]
+    assert "<@U1>" not in closed["text"]
+    assert body(of_person("closed", "closed"), "ocsf") is None
+    assert (
+        body(alert, "ocsf")["finding_info"]["uid"]
+        == body(change(RiskLevel.LOW, RiskLevel.HIGH), "ocsf")["finding_info"]["uid"]
+    )
+
+
+def test_an_alert_of_a_case_leads_to_its_page() -> None:
+    """That is where a person acts."""
+    for payload in (in_case(RiskLevel.LOW, RiskLevel.HIGH), of_person("closed", "closed")):
+        linked = with_console_link(json.loads(payload), "https://trust.example/console")
+        assert linked["data"]["links"]["console"] == "https://trust.example/console/cases/case-1"
