@@ -30,9 +30,11 @@ from .schemas import (
     CaseOut,
     CaseSnoozeIn,
     CaseSplitIn,
+    CaseStatisticsOut,
     CaseSummaryOut,
     TimelineOut,
     case_out,
+    case_statistics_out,
     case_summary_out,
     selectors,
     timeline_out,
@@ -75,6 +77,16 @@ async def list_cases(
     search = CaseSearch(status or "", owner or "", level or "", agent, tenant or "")
     page = await cases.search(caller, search, limit, cursor)
     return PageOut(items=[case_summary_out(one) for one in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/v1/cases/statistics", summary="How cases went")
+async def get_case_statistics(
+    caller: ReaderDep,
+    cases: CaseServiceDep,
+    days: Annotated[int, Query(ge=1, le=366, description="opened in the last so many days")] = 30,
+) -> CaseStatisticsOut:
+    """How many were opened, what they turned out to be, and how soon people looked. Scope `trust.score:read`."""
+    return case_statistics_out(days, await cases.statistics(caller, days))
 
 
 @router.get("/v1/cases/{case_id}", responses=UNKNOWN_CASE, summary="One case")

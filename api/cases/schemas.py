@@ -6,8 +6,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.cases import Case, CaseAction, CaseAgent, CaseEntry, CaseTie, SharedIndicator
+from ...ingest.timestamps import DAY_MS, format_rfc3339
+from ...scoring.records.cases import (
+    Case,
+    CaseAction,
+    CaseAgent,
+    CaseEntry,
+    CaseStatistics,
+    CaseTie,
+    SharedIndicator,
+)
 from ..http.agent_lookup import AgentSelector
 from ..http.schemas import AgentId, Level, NameText, ReasonOut, TimeText, format_rfc3339_or_none, level_word
 from .service import MAX_NOTE_LENGTH, MAX_OWNER_LENGTH, CaseReport, ListedCase
@@ -168,6 +176,43 @@ class TimelineOut(BaseModel):
 
     case_id: str
     items: list[TimelineItemOut] = Field(description="oldest first")
+
+
+class CaseDayOut(BaseModel):
+    """Cases of one day."""
+
+    day: str = Field(description="UTC", examples=["2026-11-24"])
+    opened: int = Field(description="cases that were opened")
+
+
+class CaseStatisticsOut(BaseModel):
+    """How the cases of some days went."""
+
+    days: int = Field(description="days that were looked at")
+    opened: int = Field(description="cases that were opened; merged ones are not counted")
+    closed: dict[str, int] = Field(description="closed ones by what they turned out to be")
+    acknowledged: int = Field(description="cases that a person looked at")
+    contained: int = Field(description="cases that a person contained")
+    acknowledge_p50_s: float | None = Field(description="half were looked at within this time, s; null = none was")
+    contain_p50_s: float | None = Field(description="half were contained within this time, s; null = none was")
+    by_day: list[CaseDayOut] = Field(description="days on which any was opened, oldest first")
+
+
+def case_statistics_out(days: int, counted: CaseStatistics) -> CaseStatisticsOut:
+    """Statistics as they are answered."""
+    return CaseStatisticsOut(
+        days=days,
+        opened=counted.opened,
+        closed=counted.closed,
+        acknowledged=counted.acknowledged,
+        contained=counted.contained,
+        acknowledge_p50_s=counted.acknowledge_p50_s,
+        contain_p50_s=counted.contain_p50_s,
+        by_day=[
+            CaseDayOut(day=format_rfc3339(day * DAY_MS)[:10], opened=opened)
+            for day, opened in sorted(counted.by_day.items())
+        ],
+    )
 
 
 def case_agent_out(one: CaseAgent) -> CaseAgentOut:

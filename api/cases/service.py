@@ -11,7 +11,7 @@ import structlog
 from ...ingest.errors import TrustwatchError
 from ...ingest.events import NativeEvent
 from ...ingest.record_keys import record_id
-from ...ingest.timestamps import format_rfc3339
+from ...ingest.timestamps import DAY_MS, format_rfc3339
 from ...scoring.delivery.notifiers.alert_events import build_case_row
 from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.cases import (
@@ -19,6 +19,7 @@ from ...scoring.records.cases import (
     CaseAction,
     CaseAgent,
     CaseEntry,
+    CaseStatistics,
     CaseStatus,
     CaseVerdict,
     SharedIndicator,
@@ -167,6 +168,11 @@ class CaseService:
     async def count_open(self, caller: AuthenticatedCaller) -> dict[str, int]:
         """Number of cases that are not closed, by status. Raises Unavailable."""
         return await self._executor(self._runtime.store.cases.count_by_status, visible_tenants(caller, None))
+
+    async def statistics(self, caller: AuthenticatedCaller, days: int = 30) -> CaseStatistics:
+        """How the cases of the last days went. Raises Unavailable."""
+        since_ms = self._now() - days * DAY_MS
+        return await self._executor(self._runtime.store.cases.statistics, since_ms, visible_tenants(caller, None))
 
     async def get(self, caller: AuthenticatedCaller, case_id: str) -> CaseReport:
         """One case with all that is kept of it. Raises ProblemError (404), Unavailable."""

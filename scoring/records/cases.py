@@ -114,6 +114,26 @@ class SharedIndicator(msgspec.Struct, frozen=True):
     last_ms: int
 
 
+class CaseStatistics(msgspec.Struct, frozen=True):
+    """Cases that were opened in a time, and how they went; times in seconds.
+
+    Attributes:
+        opened: how many.
+        closed: by what they turned out to be; merged ones are not counted.
+        acknowledged, contained: how many were.
+        acknowledge_p50_s, contain_p50_s: half were within this time of their opening; None = none was.
+        by_day: opened by day of UTC since 1970.
+    """
+
+    opened: int
+    closed: dict[str, int]
+    acknowledged: int
+    contained: int
+    acknowledge_p50_s: float | None
+    contain_p50_s: float | None
+    by_day: dict[int, int]
+
+
 class CaseOfAlert(msgspec.Struct, frozen=True):
     """What an alert says of the case that it belongs to, as of when it was put there.
 

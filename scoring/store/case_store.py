@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, and_, func, insert, select, update
 
+from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentName, RiskLevel
-from ..records.cases import Case, CaseAgent, CaseEntry, CaseStatus, CaseTie, SharedIndicator
+from ..records.cases import Case, CaseAgent, CaseEntry, CaseStatistics, CaseStatus, CaseTie, SharedIndicator
 from ..records.commits import OutboxRow
 from . import codec
 from .case_assignment import case_agent_params, next_entry, to_case_agent
@@ -17,6 +20,9 @@ from .database import Database, Page, Tenants, visible
 from .dialects.statements import MAX_IN_LIST, chunked
 from .outbox_store import insert_outbox_rows
 from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, DELIVERIES
+
+MAX_COUNTED = 20_000
+"""Cases that statistics look at."""
 
 MAX_LISTED_AGENTS = 3
 """Agents of each case that a list names."""
@@ -78,6 +84,30 @@ class CaseStore:
         query = select(CASES.c.status, func.count()).where(CASES.c.status != "closed").group_by(CASES.c.status)
         with self._database.read() as connection:
             return {status: count for status, count in connection.execute(visible(query, CASES.c.tenant, tenants))}
+
+    def statistics(self, since_ms: int, tenants: Tenants = None) -> CaseStatistics:
+        """How the cases went that were opened since *since_ms*; the newest `MAX_COUNTED` count."""
+        columns = (
+            CASES.c.opened_ms,
+            CASES.c.acknowledged_ms,
+            CASES.c.contained_ms,
+            CASES.c.verdict,
+        )
+        mine = (CASES.c.opened_ms >= since_ms, CASES.c.merged_into == "")
+        query = visible(select(*columns).where(*mine), CASES.c.tenant, tenants)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(CASES.c.opened_ms.desc()).limit(MAX_COUNTED)).all()
+        acknowledged = [(row.acknowledged_ms - row.opened_ms) / 1000 for row in rows if row.acknowledged_ms]
+        contained = [(row.contained_ms - row.opened_ms) / 1000 for row in rows if row.contained_ms]
+        return CaseStatistics(
+            len(rows),
+            dict(Counter(row.verdict for row in rows if row.verdict)),
+            len(acknowledged),
+            len(contained),
+            median(acknowledged) if acknowledged else None,
+            median(contained) if contained else None,
+            dict(Counter(row.opened_ms // DAY_MS for row in rows)),
+        )
 
     def agents(self, case_id: str, tenants: Tenants = None) -> list[CaseAgent]:
         """Agents of a case in the order in which they joined."""

@@ -62,6 +62,8 @@ def ids_of(tenant: str) -> dict[str, str]:
         "target": "kc",
         "version": "m1",
         "path": "console.css",
+        "form": "json",
+        "action": "acknowledge",
     }
 
 

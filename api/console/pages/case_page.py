@@ -46,6 +46,8 @@ from ..views.time_range import CHOICES, TimeRange, parse_time_range
 
 MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count")
 MAX_MERGE_CHOICES = 50
+DAYS_COUNTED = 30
+"""Days whose cases the list counts."""
 
 router = APIRouter()
 
@@ -90,11 +92,25 @@ async def list_cases(
         "since": since.strip(),
         "until": until.strip(),
     }
-    trouble, page = "", Page[ListedCase]([], None)
+    return await _list_page(request, console, visit, cases, asked, cursor)
+
+
+async def _list_page(
+    request: Request,
+    console: ConsoleContext,
+    visit: PageRequest,
+    cases: CaseService,
+    asked: dict[str, str],
+    cursor: str = "",
+    *,
+    said: str = "",
+    trouble: str = "",
+) -> Response:
+    page = Page[ListedCase]([], None)
     try:
-        times = parse_time_range(since, until, console.runtime.now_ms())
+        times = parse_time_range(asked["since"], asked["until"], console.runtime.now_ms())
         wanted = AgentSelector(asked["agent"], asked["tenant"] or None) if asked["agent"] else None
-        search = CaseSearch(status, asked["owner"], level, wanted, asked["tenant"], *times)
+        search = CaseSearch(asked["status"], asked["owner"], asked["level"], wanted, asked["tenant"], *times)
         page = await cases.search(visit.caller, search, cursor=cursor or None)
     except TrustwatchError as error:
         trouble = str(error)
@@ -108,6 +124,11 @@ async def list_cases(
         statuses=STATUS_CHOICES,
         page=page,
         trouble=trouble,
+        said=said,
+        statistics=await cases.statistics(visit.caller, DAYS_COUNTED),
+        days=DAYS_COUNTED,
+        may_act=SCOPE_FEEDBACK in visit.caller.scopes,
+        verdicts=VERDICT_CHOICES,
         first_page=not cursor,
         title_of=case_title,
         reason_of=lead_reason,
@@ -121,6 +142,32 @@ async def count_open_cases(
     """How many wait for somebody: the badge in the menu."""
     counts = await cases.count_open(visit.caller)
     return console.render_page(request, "case_count.html", visit, open=counts.get("open", 0))
+
+
+@router.post("/cases")
+async def act_on_cases(
+    request: Request, console: ConsoleDep, visit: PageReviewerDep, cases: CaseServiceDep, form: FormDep
+) -> Response:
+    """Acknowledge or close the cases whose boxes are ticked; those that can not be are told, the others are done."""
+    action, note = form.get("action", ""), form.get("note", "").strip()
+    chosen = [value for name, value in form.items() if name.startswith("case-")]
+    done, refused = 0, []
+    for case_id in chosen:
+        try:
+            if action == "acknowledge":
+                await cases.acknowledge(visit.caller, case_id, note)
+            else:
+                await cases.close(visit.caller, case_id, form.get("verdict", ""), note)
+            done += 1
+        except ProblemError as error:
+            refused.append(f"{case_id}: {error}")
+    verb = "acknowledged" if action == "acknowledge" else "closed"
+    said = f"{done} case{'' if done == 1 else 's'} {verb}." if done else ""
+    trouble = (
+        f"Not done: {'; '.join(refused)}." if refused else "" if chosen else "Nothing was done: no case is ticked."
+    )
+    asked = {name: "" for name in ("owner", "level", "agent", "tenant", "since", "until")} | {"status": "unresolved"}
+    return await _list_page(request, console, visit, cases, asked, said=said, trouble=trouble)
 
 
 @router.get("/cases/{case_id}")

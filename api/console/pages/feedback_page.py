@@ -111,7 +111,7 @@ async def revoke_feedback(
 
 @router.get("/decisions/{decision_id}/feedback")
 async def show_feedback_form(
-    decision_id: str, request: Request, console: ConsoleDep, visit: PageReviewerDep, verdict: Id = "false_positive"
+    decision_id: str, request: Request, console: ConsoleDep, visit: PageReviewerDep, verdict: Id = ""
 ) -> Response:
     """The form about one decision."""
     return await _feedback_form_page(request, console, visit, decision_id, verdict=verdict)

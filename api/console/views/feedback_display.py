@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -12,8 +12,9 @@ from ....ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from ....ingest.timestamps import DAY_S
 from ....scoring.engine.feedback_rules import PROTECTED_FEATURES
 from ....scoring.records.decisions import Decision
-from ....scoring.records.feedback import Feedback, FeedbackPreview
+from ....scoring.records.feedback import Feedback, FeedbackPreview, FeedbackVerdict
 from ...feedback.drafts import FeedbackDraft
+from ...http.problems import invalid_value_error
 
 PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
 FEATURE_FIELD_PREFIX = "feature."
@@ -73,14 +74,21 @@ def describe_scope(feedback: Feedback) -> str:
 
 
 def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
-    """Draft that the form asks for, not checked yet: the service says what is wrong with it."""
+    """Draft that the form asks for, not checked yet: the service says what is wrong with it.
+
+    Raises:
+        ProblemError: 422, no verdict was chosen: none is taken for granted.
+    """
+    verdict = form.get("verdict", "")
+    if verdict not in get_args(FeedbackVerdict):
+        raise invalid_value_error("verdict", "say what it was: a false or a true positive")
     named = tuple(name for name in FEATURE_NAMES if f"{FEATURE_FIELD_PREFIX}{name}" in form)
     try:
         lasts_s = int(form.get("expires_in_s", "0"))
     except ValueError:
         lasts_s = 0
     return FeedbackDraft(
-        verdict="true_positive" if form.get("verdict") == "true_positive" else "false_positive",
+        verdict=cast(FeedbackVerdict, verdict),
         kind="peer_group" if form.get("kind") == "peer_group" else "agent",
         features=None if form.get("which") == "all" else named,
         resource=form.get("resource", "").strip() or None,

@@ -117,6 +117,20 @@ def test_an_agent_decides_nothing_about_its_own_case(new_site: Callable[..., Any
     assert person.get(f"/{CASE}")["status"] == "open"
 
 
+def test_how_cases_went_is_counted(triage: Triage) -> None:
+    """In days, with how soon people looked."""
+    triage.raise_agents(rise(61, agent("c"), level=2))
+    triage.site.clock.now += 240
+    triage.act(CASE, "acknowledge")
+    triage.site.clock.now += 60
+    triage.act(CASE, "close", verdict="false", note="a new proxy")
+    told = triage.get("/statistics")
+    assert (told["opened"], told["closed"], told["acknowledged"], told["contained"]) == (2, {"false": 1}, 1, 0)
+    assert told["contain_p50_s"] is None
+    assert told["acknowledge_p50_s"] > 200
+    assert sum(day["opened"] for day in told["by_day"]) == 2
+
+
 def test_cases_are_merged_and_split(triage: Triage) -> None:
     """The answer is the case that is gone on with."""
     triage.raise_agents(rise(3, agent("c"), level=2))

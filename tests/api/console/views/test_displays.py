@@ -30,6 +30,7 @@ from trustwatch.api.console.views.model_display import (
 )
 from trustwatch.api.decisions.service import actuations_of_decision, escalation_to
 from trustwatch.api.http.filtered_pages import read_filtered_page
+from trustwatch.api.http.problems import ProblemError
 from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, encode_desired_state
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
@@ -323,7 +324,8 @@ def test_nothing_ticked_is_nothing_and_not_everything() -> None:
 def test_a_broken_form_asks_for_no_time() -> None:
     """What is no number is refused by the desk as no time, and breaks nothing."""
     assert draft_from_form(form(expires_in_s="soon")).expires_in_s == 0
-    assert draft_from_form({}).expires_in_s == 0
+    with pytest.raises(ProblemError, match="say what it was"):
+        draft_from_form({})
 
 
 def test_a_decision_tells_its_concerns_the_oddest_first() -> None:
