@@ -48,6 +48,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "/models/rollback": {"why": "a reason"},
     "/models/train": {"why": "a reason"},
     "/models/{version}/promote": {"why": "a reason"},
+    "/cases": {"action": "acknowledge", "case-1": "{case_id}"},
+    "/cases/{case_id}/{action}": {"note": "a reason"},
     "/dead-letters/{letter_id}/replay": {},
     "/sign-out": {},
 }
