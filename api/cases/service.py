@@ -162,8 +162,8 @@ class CaseService:
     def _listed(self, cases: Sequence[Case], tenants: Collection[str] | None) -> list[ListedCase]:
         store = self._runtime.store
         agents = store.cases.first_agents([case.case_id for case in cases], tenants)
-        leads = {case.lead_decision_id: store.decisions.get(case.lead_decision_id, tenants) for case in cases}
-        return [ListedCase(case, agents.get(case.case_id, ()), leads[case.lead_decision_id]) for case in cases]
+        leads = store.decisions.get_many([case.lead_decision_id for case in cases], tenants)
+        return [ListedCase(case, agents.get(case.case_id, ()), leads.get(case.lead_decision_id)) for case in cases]
 
     async def count_open(self, caller: AuthenticatedCaller) -> dict[str, int]:
         """Number of cases that are not closed, by status. Raises Unavailable."""
@@ -222,7 +222,7 @@ class CaseService:
     def _records(self, report: CaseReport, tenants: Collection[str] | None, *, with_alerts: bool) -> CaseRecords:
         store, case_id = self._runtime.store, report.case.case_id
         ids = store.cases.decision_ids(case_id, tenants, MAX_DECISIONS_TOLD)
-        decisions = [found for one in ids if (found := store.decisions.get(one, tenants)) is not None]
+        decisions = list(store.decisions.get_many(ids, tenants).values())
         names = [one.agent for one in report.agents[:MAX_AGENTS_TOLD]]
         since_ms = min((decision.event_time_ms for decision in decisions), default=report.case.opened_ms) - LEAD_MS
         interventions = [

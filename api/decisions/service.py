@@ -178,9 +178,8 @@ class DecisionService:
     async def behind_levels(self, caller: AuthenticatedCaller, agents: Iterable[AgentSummary]) -> dict[str, Decision]:
         """The decisions, by id, that set the levels which agents above low are at; at most 60."""
         ids = [agent.decision_id for agent in agents if agent.level >= RiskLevel.MEDIUM and agent.decision_id]
-        return await self._executor(
-            _read_decisions, self._runtime.store, ids[:MAX_DECISIONS_LOOKED_UP], visible_tenants(caller, None)
-        )
+        get_many = self._runtime.store.decisions.get_many
+        return await self._executor(get_many, ids[:MAX_DECISIONS_LOOKED_UP], visible_tenants(caller, None))
 
     def subscribe(self, caller: AuthenticatedCaller, tenant: str | None = None) -> LevelChangeSubscription:
         """Changes of level from now on. Whoever watches ends it with the caller's token or session.
@@ -280,8 +279,3 @@ def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Deci
             break
         rise.append(decision)
     return tuple(rise)
-
-
-def _read_decisions(store: SqlStore, ids: Sequence[str], tenants: Collection[str] | None) -> dict[str, Decision]:
-    decisions = ((decision_id, store.decisions.get(decision_id, tenants)) for decision_id in ids)
-    return {decision_id: decision for decision_id, decision in decisions if decision is not None}

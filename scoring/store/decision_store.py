@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, cast, func, or_, select
@@ -14,6 +14,7 @@ from ..records.models import DailyAlertCount
 from . import codec
 from .database import Database, Page, Tenants, visible
 from .decision_chain import DIGESTED_COLUMNS, ChainHead, ChainLink
+from .dialects.statements import MAX_IN_LIST, chunked
 from .sql_schema import CHAINS, DECISIONS
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ class DecisionStore:
         """One decision."""
         query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id, IS_READABLE)
         return self._database.fetch_one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
+
+    def get_many(self, decision_ids: Collection[str], tenants: Tenants = None) -> dict[str, Decision]:
+        """Decisions by id; those that are not there, or may not be seen, are left out."""
+        found: dict[str, Decision] = {}
+        with self._database.read() as connection:
+            for part in chunked(sorted(set(decision_ids)), MAX_IN_LIST):
+                query = select(DECISIONS).where(DECISIONS.c.decision_id.in_(part), IS_READABLE)
+                for row in connection.execute(visible(query, DECISIONS.c.tenant, tenants)):
+                    found[row.decision_id] = codec.to_decision(row)
+        return found
 
     def page(
         self,

@@ -330,6 +330,7 @@ CASES = Table(
     Column("decisions", Integer, nullable=False),
     Column("revision", Integer, nullable=False),
     Index("ix_cases_time", "updated_ms", "case_id"),
+    Index("ix_cases_opened", "opened_ms"),
     Index("ix_cases_status", "status", "updated_ms", "case_id"),
 )
 

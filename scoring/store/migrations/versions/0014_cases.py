@@ -79,6 +79,7 @@ def _create_cases() -> None:
         *(_count(name) for name in ("agents", "decisions", "revision")),
     )
     op.create_index("ix_cases_time", "cases", ["updated_ms", "case_id"])
+    op.create_index("ix_cases_opened", "cases", ["opened_ms"])
     op.create_index("ix_cases_status", "cases", ["status", "updated_ms", "case_id"])
 
 
