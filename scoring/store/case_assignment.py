@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
 
 from ...ingest.timestamps import HOUR_MS
 from ..records.agents import AgentName, RiskLevel
@@ -45,6 +45,11 @@ _EDGE_SLACK_MS: Final = HOUR_MS
 _UPSERT_AGENT = upsert(CASE_AGENTS, ("case_id", "agent_key"))
 _UPSERT_TIE = upsert(CASE_TIES, ("digest", "case_id", "agent_key"))
 _INSERT_DECISION = insert_or_skip(CASE_DECISIONS, "decision_id")
+_UPDATE_CASE = (
+    update(CASES)
+    .where(CASES.c.case_id == bindparam("id_of_case"))
+    .values({column.name: bindparam(column.name) for column in CASES.columns if column.name != "case_id"})
+)
 
 
 class _AlertData(msgspec.Struct):
@@ -409,8 +414,7 @@ class _Assignment:
         if not changed:
             return
         connection = self._connection
-        for case in changed:
-            _write_case(connection, case)
+        _write_cases(connection, changed)
         agents = [case_agent_params(case.agents[key]) for case in changed for key in sorted(case.changed)]
         connection.execute(_UPSERT_AGENT.for_connection(connection), agents)
         if self._new_ties:
@@ -418,23 +422,32 @@ class _Assignment:
         connection.execute(_INSERT_DECISION.for_connection(connection), self._new_decisions)
 
 
-def _write_case(connection: Connection, case: _OpenCase) -> None:
-    case.row["revision"] += 1
-    if case.is_new:
-        connection.execute(insert(CASES), case.row)
-    else:
-        values = {name: value for name, value in case.row.items() if name != "case_id"}
-        connection.execute(update(CASES).where(CASES.c.case_id == case.case_id).values(values))
-    if case.entries:
-        first = next_entry(connection, case.case_id)
-        rows = [row | {"sequence": first + number} for number, row in enumerate(case.entries)]
+def _write_cases(connection: Connection, cases: Sequence[_OpenCase]) -> None:
+    """Rows of cases and their new entries, in as few statements as there are kinds."""
+    for case in cases:
+        case.row["revision"] += 1
+    new, known = [case for case in cases if case.is_new], [case for case in cases if not case.is_new]
+    if new:
+        connection.execute(insert(CASES), [case.row for case in new])
+    if known:
+        connection.execute(_UPDATE_CASE, [{"id_of_case": case.case_id, **case.row} for case in known])
+    numbers = last_entries(connection, [case.case_id for case in known if case.entries])
+    rows = [
+        row | {"sequence": numbers.get(case.case_id, 0) + number}
+        for case in cases
+        for number, row in enumerate(case.entries, 1)
+    ]
+    if rows:
         connection.execute(insert(CASE_ENTRIES), rows)
 
 
-def next_entry(connection: Connection, case_id: str) -> int:
-    """Sequence number of the next entry of a case whose row is locked."""
-    query = select(CASE_ENTRIES.c.sequence).where(CASE_ENTRIES.c.case_id == case_id)
-    return int(connection.scalar(query.order_by(CASE_ENTRIES.c.sequence.desc()).limit(1)) or 0) + 1
+def last_entries(connection: Connection, case_ids: Sequence[str]) -> dict[str, int]:
+    """Sequence number of the last entry of each case, whose rows are locked; one without entries is left out."""
+    found: dict[str, int] = {}
+    for part in chunked(case_ids, MAX_IN_LIST):
+        query = select(CASE_ENTRIES.c.case_id, func.max(CASE_ENTRIES.c.sequence)).group_by(CASE_ENTRIES.c.case_id)
+        found.update({one: last for one, last in connection.execute(query.where(CASE_ENTRIES.c.case_id.in_(part)))})
+    return found
 
 
 def tie_words(tie: CaseTie, tied_by: str) -> str:

@@ -15,7 +15,7 @@ from ..records.agents import AgentName, RiskLevel
 from ..records.cases import Case, CaseAgent, CaseEntry, CaseStatistics, CaseStatus, CaseTie, SharedIndicator
 from ..records.commits import OutboxRow
 from . import codec
-from .case_assignment import case_agent_params, next_entry, to_case_agent
+from .case_assignment import case_agent_params, last_entries, to_case_agent
 from .database import Database, Page, Tenants, visible
 from .dialects.statements import MAX_IN_LIST, chunked
 from .outbox_store import insert_outbox_rows
@@ -230,7 +230,8 @@ def _update_case(connection: Connection, case: Case) -> bool:
 
 
 def _add_entry(connection: Connection, entry: CaseEntry, tenant: str) -> None:
-    values = msgspec.structs.asdict(entry) | {"sequence": next_entry(connection, entry.case_id), "tenant": tenant}
+    sequence = last_entries(connection, [entry.case_id]).get(entry.case_id, 0) + 1
+    values = msgspec.structs.asdict(entry) | {"sequence": sequence, "tenant": tenant}
     connection.execute(insert(CASE_ENTRIES), values)
 
 

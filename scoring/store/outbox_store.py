@@ -68,6 +68,7 @@ def _cooldown_queries(subject: Column[Any]) -> _CooldownQueries:
 
 
 _OF_AGENT, _OF_CASE = _cooldown_queries(DELIVERIES.c.agent_key), _cooldown_queries(DELIVERIES.c.case_id)
+_SET_PAYLOAD = update(OUTBOX).where(OUTBOX.c.seq == bindparam("s")).values(payload=bindparam("of_case"))
 _SELECT_DUE = (
     select(OUTBOX, DELIVERIES.c.attempts, DELIVERIES.c.queued_ms, DELIVERIES.c.suppressed_before)
     .join_from(DELIVERIES, OUTBOX)
@@ -169,6 +170,11 @@ class OutboxStore:
                 return 0
             rows = connection.execute(_UNROUTED, {"most": limit}).all()
             found = assign_cases(connection, rows, cases)
+            payloads = [
+                {"s": row.seq, "of_case": with_case(row.payload, found[row.seq])} for row in rows if row.seq in found
+            ]
+            if payloads:
+                connection.execute(_SET_PAYLOAD, payloads)
             for row in rows:
                 _route_row(connection, row, routes, now_ms, found.get(row.seq))
             done = OUTBOX.c.seq.in_([row.seq for row in rows])
@@ -319,9 +325,6 @@ def insert_outbox_rows(connection: Connection, rows: Sequence[OutboxRow]) -> Non
 def _route_row(
     connection: Connection, row: AnyRow, routes: Sequence[DeliveryRoute], now_ms: int, case: CaseOfAlert | None
 ) -> None:
-    if case is not None:
-        payload = with_case(row.payload, case)
-        connection.execute(update(OUTBOX).where(OUTBOX.c.seq == row.seq).values(payload=payload))
     takers = [route for route in routes if _route_matches(route, row)]
     for route in takers:
         fate = _snoozed(row, route, case, now_ms) or _cooldown_status(connection, row, route, case)
