@@ -14,6 +14,7 @@ from ...scoring.store.case_assignment import tie_words
 from .service import CaseReport
 from .timeline import TimelineItem
 
+_ZERO_WIDTH_SPACE = "\u200b"
 _MARKUP = str.maketrans({char: "\\" + char for char in r"\`*_{}[]()<>#+!|~"})
 
 
@@ -117,4 +118,7 @@ def _plain(text: str) -> str:
     >>> print(_plain("a|b *c*"))
     a\\|b \\*c\\*
     """
-    return printable_line(text).translate(_MARKUP)
+    line = printable_line(text).translate(_MARKUP)
+    for mark in ("@", "://", "www."):  # what trackers make a link or a mention of by itself
+        line = line.replace(mark, mark[0] + _ZERO_WIDTH_SPACE + mark[1:])
+    return line

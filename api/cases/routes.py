@@ -143,7 +143,7 @@ async def add_case_note(case_id: str, caller: ReviewerDep, cases: CaseServiceDep
 
 @router.post("/v1/cases/{case_id}/snooze", responses=ACT_RESPONSES, summary="Snooze a case")
 async def snooze_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSnoozeIn) -> CaseOut:
-    """Alert targets hear of it again when that is over, or when it rises to a higher level. Scope `trust.feedback`."""
+    """Until that is over, alert targets hear of it at a higher level alone. Scope `trust.feedback`."""
     await cases.snooze(caller, case_id, act.for_s, act.note)
     return case_out(await cases.get(caller, case_id))
 
@@ -151,14 +151,14 @@ async def snooze_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, 
 @router.post("/v1/cases/{case_id}/contain", responses=ACT_RESPONSES, summary="Contain a case")
 async def contain_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseContainmentIn) -> CaseOut:
     """Policy acts on every agent of it as critical, until the pins expire or are ended. Scope `trust.feedback`."""
-    await cases.contain(caller, case_id, act.note, pin=act.pin, valid_s=act.valid_s)
+    await cases.contain(caller, case_id, act.note, pin=act.pin, valid_s=act.valid_s, revision=act.revision)
     return case_out(await cases.get(caller, case_id))
 
 
 @router.post("/v1/cases/{case_id}/close", responses=ACT_RESPONSES, summary="Close a case")
 async def close_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseClosureIn) -> CaseOut:
     """Say what it was. The windows of one that was true are kept out of future training. Scope `trust.feedback`."""
-    await cases.close(caller, case_id, act.verdict, act.note, release=act.release)
+    await cases.close(caller, case_id, act.verdict, act.note, release=act.release, revision=act.revision)
     return case_out(await cases.get(caller, case_id))
 
 
@@ -172,12 +172,12 @@ async def reopen_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, 
 @router.post("/v1/cases/{case_id}/merge", responses=ACT_RESPONSES, summary="Merge a case into another")
 async def merge_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseMergerIn) -> CaseOut:
     """The other takes all agents, decisions and messages; answers with the other. Scope `trust.feedback`."""
-    await cases.merge(caller, case_id, act.into, act.note)
+    await cases.merge(caller, case_id, act.into, act.note, revision=act.revision)
     return case_out(await cases.get(caller, act.into))
 
 
 @router.post("/v1/cases/{case_id}/split", status_code=201, responses=ACT_RESPONSES, summary="Split a case")
 async def split_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSplitIn) -> CaseOut:
     """Some agents become a case of their own; answers with the new one. Scope `trust.feedback`."""
-    fresh = await cases.split(caller, case_id, selectors(act.agents), act.note)
+    fresh = await cases.split(caller, case_id, selectors(act.agents), act.note, revision=act.revision)
     return case_out(await cases.get(caller, fresh.case_id))

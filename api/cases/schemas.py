@@ -31,6 +31,12 @@ class _CaseAct(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+RevisionSeen = Annotated[
+    int | None,
+    Field(ge=0, description="`revision` that this is decided upon; 409 where the case has changed; null = any"),
+]
+
+
 class CaseAcknowledgementIn(_CaseAct):
     """Somebody looks at a case."""
 
@@ -63,6 +69,7 @@ class CaseContainmentIn(_CaseAct):
     note: NoteText = Field(description="why; kept with the case and with each pin")
     pin: bool = Field(True, description="act on every agent of it as critical")
     valid_s: float = Field(3_600, description="how long the pins hold, s", ge=60, le=30 * 86_400)
+    revision: RevisionSeen = None
 
 
 class CaseClosureIn(_CaseAct):
@@ -70,14 +77,16 @@ class CaseClosureIn(_CaseAct):
 
     verdict: Verdict = Field(description="`true`: trouble; `false`: none; `expected`: something that was planned")
     note: NoteText = Field(description="why; kept with the case")
-    release: bool = Field(False, description="drop the evidence against its agents")
+    release: bool = Field(False, description="drop the evidence against its agents and end fixed levels")
+    revision: RevisionSeen = None
 
 
 class CaseMergerIn(_CaseAct):
     """The case that takes all of this one."""
 
-    into: CaseId = Field(description="id of an open case of the same tenant")
+    into: CaseId = Field(description="id of an open case of the same tenant; `revision` is of that one")
     note: NoteText = Field("", description="kept with both")
+    revision: RevisionSeen = None
 
 
 class CaseAgentIn(_CaseAct):
@@ -92,6 +101,7 @@ class CaseSplitIn(_CaseAct):
 
     agents: list[CaseAgentIn] = Field(min_length=1, max_length=200)
     note: NoteText = Field(description="why; kept with both")
+    revision: RevisionSeen = None
 
 
 class CaseAgentOut(BaseModel):
@@ -123,11 +133,13 @@ class CaseSummaryOut(BaseModel):
     last_risen_at: TimeText
     acknowledged_at: TimeText | None
     contained_at: TimeText | None
+    held_until: TimeText | None
     closed_at: TimeText | None
     snoozed_until: TimeText | None
     merged_into: str | None
     agents_count: int
     decisions_count: int
+    revision: int = Field(description="rises with every change")
     decision_id: str = Field(description="the decision that brought it to its highest level")
     reason: str | None = Field(description="leading reason of that decision")
     agents: list[CaseAgentOut] = Field(description="in lists at most the first three")
@@ -283,6 +295,7 @@ def _summary_values(listed: ListedCase) -> dict[str, Any]:
         "merged_into": case.merged_into or None,
         "agents_count": case.agents,
         "decisions_count": case.decisions,
+        "revision": case.revision,
         "decision_id": case.lead_decision_id,
         "reason": lead.reasons[0].text if lead is not None and lead.reasons else None,
         "agents": [case_agent_out(one) for one in listed.agents],
@@ -296,6 +309,7 @@ def _times(case: Case) -> dict[str, str | None]:
         "last_risen_at": format_rfc3339(case.risen_ms),
         "acknowledged_at": format_rfc3339_or_none(case.acknowledged_ms),
         "contained_at": format_rfc3339_or_none(case.contained_ms),
+        "held_until": format_rfc3339_or_none(case.held_until_ms),
         "closed_at": format_rfc3339_or_none(case.closed_ms),
         "snoozed_until": format_rfc3339_or_none(case.snoozed_until_ms),
     }

@@ -54,7 +54,7 @@ MAX_AGENTS_WITH_EVENTS: Final = 5
 MAX_DECISIONS_TOLD: Final = 500
 LEAD_MS: Final = 3_600_000
 """What ended so long before the first event of a case belongs to its story."""
-TOLD_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened"})
+TOLD_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
 """What alert targets hear of; the rest is for those who look at the case."""
 
 _log = structlog.get_logger(__name__)
@@ -262,9 +262,10 @@ class CaseService:
             report,
             "acknowledged",
             note,
+            told=status != case.status,
             status=status,
             owner=case.owner or caller.recorded_name,
-            acknowledged_ms=case.acknowledged_ms or self._runtime.now_ms(),
+            acknowledged_ms=case.acknowledged_ms or self._now(),
         )
 
     async def assign(self, caller: AuthenticatedCaller, case_id: str, owner: str, note: str = "") -> Case:
@@ -284,33 +285,81 @@ class CaseService:
         if for_s and not MIN_SNOOZE_S <= for_s <= MAX_SNOOZE_S:
             raise invalid_value_error("for_s", f"must be 0, or from {MIN_SNOOZE_S:g} to {MAX_SNOOZE_S:g} seconds")
         report = await self._decidable(caller, case_id, note, note_required=True)
-        until_ms = self._runtime.now_ms() + int(for_s * 1000) if for_s else 0
-        detail = {"until": format_rfc3339(until_ms)} if until_ms else {}
+        until_ms = self._now() + int(for_s * 1000) if for_s else 0
+        detail = {"until": format_rfc3339(until_ms)} if until_ms else {"ended": True}
         return await self._change(caller, report, "snoozed", note, detail, snoozed_until_ms=until_ms)
 
     async def contain(
-        self, caller: AuthenticatedCaller, case_id: str, note: str, *, pin: bool = True, valid_s: float = 3_600.0
+        self,
+        caller: AuthenticatedCaller,
+        case_id: str,
+        note: str,
+        *,
+        pin: bool = True,
+        valid_s: float = 3_600.0,
+        revision: int | None = None,
     ) -> Case:
-        """Mark it as contained; with *pin* every agent of it is acted on as critical for *valid_s* seconds."""
-        report = await self._decidable(caller, case_id, note, note_required=True)
-        if pin:
-            for one in report.agents:
-                await self._containment.pin(caller, _selector(one.agent), RiskLevel.CRITICAL.label, note, valid_s)
-        detail = {"pinned": [one.agent.agent_id for one in report.agents] if pin else []}
-        return await self._change(
-            caller, report, "contained", note, detail, status="contained", contained_ms=self._runtime.now_ms()
+        """Mark it as contained; with *pin* every agent of it is acted on as critical for *valid_s* seconds.
+
+        The mark comes first, so that no agent is pinned of a case that changed meanwhile. An agent that can not be
+        pinned is noted in the case, and told with 409.
+        """
+        report = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
+        now_ms = self._now()
+        held_until_ms = now_ms + int(valid_s * 1000) if pin else 0
+        contained = await self._change(
+            caller,
+            report,
+            "contained",
+            note,
+            {"pinned": [one.agent.agent_id for one in report.agents] if pin else []},
+            status="contained",
+            contained_ms=report.case.contained_ms or now_ms,
+            held_until_ms=max(held_until_ms, report.case.held_until_ms) if pin else 0,
         )
+        if pin:
+            await self._pin_agents(caller, report, note, valid_s)
+        return contained
+
+    async def _pin_agents(self, caller: AuthenticatedCaller, report: CaseReport, note: str, valid_s: float) -> None:
+        failed = []
+        for one in report.agents:
+            try:
+                if not await self._is_held(caller, one.agent, valid_s):
+                    await self._containment.pin(caller, _selector(one.agent), RiskLevel.CRITICAL.label, note, valid_s)
+            except TrustwatchError as error:
+                failed.append(f"{one.agent.agent_id}: {error}")
+        if failed:
+            words = f"the level could not be fixed of {'; '.join(failed)}"[:MAX_NOTE_LENGTH]
+            again = await self.get(caller, report.case.case_id)
+            await self._change(caller, again, "noted", words)
+            raise _conflict_error(
+                "case_partly_contained", f"case {report.case.case_id} is marked as contained, but {words}"
+            )
+
+    async def _is_held(self, caller: AuthenticatedCaller, agent: AgentName, valid_s: float) -> bool:
+        """True if a person fixed the level at critical for longer already: that is not made shorter."""
+        held = (await self._containment.list(caller, "pin", "active", _selector(agent))).items
+        until_ms = self._now() + int(valid_s * 1000)
+        return any(pin.level == RiskLevel.CRITICAL and pin.expires_ms >= until_ms for pin in held)
 
     async def close(
-        self, caller: AuthenticatedCaller, case_id: str, verdict: str, note: str, *, release: bool = False
+        self,
+        caller: AuthenticatedCaller,
+        case_id: str,
+        verdict: str,
+        note: str,
+        *,
+        release: bool = False,
+        revision: int | None = None,
     ) -> Case:
         """Say what it was. One that was true keeps its windows out of future training, as feedback on its decisions.
 
-        With *release*, the evidence against its agents is dropped as well.
+        With *release*, the evidence against its agents is dropped, and their levels are not fixed any more.
         """
         if verdict not in VERDICTS:
             raise invalid_value_error("verdict", f"must be one of {', '.join(VERDICTS)}")
-        report = await self._decidable(caller, case_id, note, note_required=True)
+        report = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
         closed = await self._change(
             caller,
             report,
@@ -319,8 +368,9 @@ class CaseService:
             {"verdict": verdict},
             status="closed",
             verdict=verdict,
-            closed_ms=self._runtime.now_ms(),
+            closed_ms=self._now(),
             snoozed_until_ms=0,
+            held_until_ms=0,
         )
         if verdict == "true":
             await self._label(caller, report, note)
@@ -340,58 +390,91 @@ class CaseService:
                 "case_merged", f"case {case_id} was merged into {report.case.merged_into}: go on there"
             )
         status: CaseStatus = "acknowledged" if report.case.owner else "open"
-        return await self._change(
-            caller, report, "reopened", note, status=status, verdict="", closed_ms=0, contained_ms=0
-        )
+        return await self._change(caller, report, "reopened", note, status=status, verdict="", closed_ms=0)
 
-    async def merge(self, caller: AuthenticatedCaller, case_id: str, into: str, note: str = "") -> Case:
-        """Move all of one case into another of the same tenant; returns the other."""
+    async def merge(
+        self, caller: AuthenticatedCaller, case_id: str, into: str, note: str = "", *, revision: int | None = None
+    ) -> Case:
+        """Move all of one case into another of the same tenant; returns the other.
+
+        Args:
+            caller: who says so.
+            case_id: what is moved.
+            into: what takes it. Where that one was contained, or is snoozed at a lower level, it waits for a person
+                again.
+            note: why.
+            revision: of the other, as the caller saw it; None = whatever it is.
+        """
         if case_id == into:
             raise invalid_value_error("into", "is the case itself")
-        source, target = await self._decidable(caller, case_id, note), await self._decidable(caller, into, note)
+        source = await self._decidable(caller, case_id, note)
+        target = await self._decidable(caller, into, note, revision=revision)
         if source.case.tenant != target.case.tenant:
             raise invalid_value_error("into", "is a case of another tenant: those never meet")
+        self._check_room(source, target)
+        merged = self._update(
+            caller, source, "merged", note, {"into": into}, status="closed", merged_into=into, closed_ms=self._now()
+        )
+        taken = self._update(
+            caller, target, "merged", note, {"from": case_id}, told=False, **_after_merge(source.case, target.case)
+        )
+        if not await self._executor.write(self._runtime.store.cases.merge, merged, taken):
+            raise _changed_error(case_id)
+        self._note_in_audit_trail(caller, target, "merged", note, {"from": case_id})
+        return (await self.get(caller, into)).case
+
+    def _check_room(self, source: CaseReport, target: CaseReport) -> None:
         room = self._runtime.settings.cases.max_agents
         together = {one.agent.key for one in (*source.agents, *target.agents)}
         if len(together) > room:
             raise invalid_value_error(
                 "into", f"would have {len(together)} agents, and may have {room} (`cases.max_agents`)"
             )
-        merged = self._update(
-            caller, source, "merged", note, {"into": into}, status="closed", merged_into=into, closed_ms=self._now()
-        )
-        taken = self._update(caller, target, "merged", note, {"from": case_id})
-        if not await self._executor.write(self._runtime.store.cases.merge, merged, taken):
-            raise _changed_error(case_id)
-        self._note_in_audit_trail(caller, target, "merged", note, {"from": case_id})
-        return (await self.get(caller, into)).case
 
     async def split(
-        self, caller: AuthenticatedCaller, case_id: str, agents: Sequence[AgentSelector], note: str
+        self,
+        caller: AuthenticatedCaller,
+        case_id: str,
+        agents: Sequence[AgentSelector],
+        note: str,
+        *,
+        revision: int | None = None,
     ) -> Case:
         """Make a case of its own of some agents; returns the new one."""
-        report = await self._decidable(caller, case_id, note, note_required=True)
+        report = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
         chosen = _chosen_agents(report, agents)
-        now_ms = self._now()
-        fresh_id = "case-" + record_id(now_ms, "case", case_id, *sorted(one.agent_id for one in chosen))
-        names = [one.agent_id for one in chosen]
-        remaining = self._update(caller, report, "split", note, {"into": fresh_id, "agents": names})
-        fresh = new_case(fresh_id, report.case, now_ms)
+        now_ms, names, source = self._now(), [one.agent_id for one in chosen], self._runtime.settings.listen.url()
+        fresh_id = "case-" + record_id(now_ms, "case", case_id, *sorted(names))
+        leaving = [one for one in report.agents if one.agent in chosen]
+        staying = report._replace(agents=[one for one in report.agents if one.agent not in chosen])
+        remaining = self._update(caller, staying, "split", note, {"into": fresh_id, "agents": names})
+        level = max(one.peak for one in leaving)
+        fresh = msgspec.structs.replace(new_case(fresh_id, report.case, now_ms), level=level)
         entry = _entry(fresh_id, caller, "split", note, now_ms, {"from": case_id, "agents": names})
-        if not await self._executor.write(self._runtime.store.cases.split, remaining, CaseUpdate(fresh, entry), chosen):
+        told = build_case_row(fresh, msgspec.structs.replace(entry, action="opened"), leaving, source)
+        opened = CaseUpdate(fresh, entry, (told,))
+        if not await self._executor.write(self._runtime.store.cases.split, remaining, opened, chosen):
             raise _changed_error(case_id)
         self._note_in_audit_trail(caller, report, "split", note, {"into": fresh_id})
         return (await self.get(caller, fresh_id)).case
 
     async def _decidable(
-        self, caller: AuthenticatedCaller, case_id: str, note: str, *, note_required: bool = False
+        self,
+        caller: AuthenticatedCaller,
+        case_id: str,
+        note: str,
+        *,
+        note_required: bool = False,
+        revision: int | None = None,
     ) -> CaseReport:
-        """A case that the caller may change."""
+        """A case that the caller may change; *revision* is the one that it saw, None = whatever it is."""
         _check_note(note, required=note_required)
         report = await self.get(caller, case_id)
         self._check_not_own(caller, report.agents)
         if report.case.status == "closed":
             raise _conflict_error("case_closed", f"case {case_id} is closed: reopen it first")
+        if revision is not None and revision != report.case.revision:
+            raise _changed_error(case_id)
         return report
 
     def _check_not_own(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent]) -> None:
@@ -406,9 +489,11 @@ class CaseService:
         action: CaseAction,
         note: str,
         detail: dict[str, Any] | None = None,
+        *,
+        told: bool = True,
         **values: Any,
     ) -> Case:
-        update = self._update(caller, report, action, note, detail, **values)
+        update = self._update(caller, report, action, note, detail, told=told, **values)
         if not await self._executor.write(self._runtime.store.cases.update, update):
             raise _changed_error(report.case.case_id)
         self._note_in_audit_trail(caller, report, action, note, detail)
@@ -421,13 +506,15 @@ class CaseService:
         action: CaseAction,
         note: str,
         detail: dict[str, Any] | None = None,
+        *,
+        told: bool = True,
         **values: Any,
     ) -> CaseUpdate:
         case, now_ms = report.case, self._now()
         changed = msgspec.structs.replace(case, updated_ms=max(now_ms, case.updated_ms + 1), **values)
         entry = _entry(case.case_id, caller, action, note, now_ms, detail)
         outbox: tuple[OutboxRow, ...] = ()
-        if action in TOLD_ACTIONS:
+        if told and action in TOLD_ACTIONS:
             outbox = (build_case_row(changed, entry, report.agents, self._runtime.settings.listen.url()),)
         return CaseUpdate(changed, entry, outbox)
 
@@ -456,6 +543,8 @@ class CaseService:
     async def _release(self, caller: AuthenticatedCaller, report: CaseReport, note: str) -> None:
         for one in report.agents:
             try:
+                if (await self._containment.list(caller, "pin", "active", _selector(one.agent))).items:
+                    await self._containment.unpin(caller, _selector(one.agent), note)
                 await self._agents.release(caller, _selector(one.agent), note, note_required=True)
             except ProblemError as error:
                 _log.info("case_agent_not_released", case=report.case.case_id, error=str(error))
@@ -468,6 +557,17 @@ def _entry(
     case_id: str, caller: AuthenticatedCaller, action: CaseAction, note: str, at_ms: int, detail: dict[str, Any] | None
 ) -> CaseEntry:
     return CaseEntry(case_id, 0, at_ms, caller.recorded_name, action, note, msgspec.json.encode(detail or {}))
+
+
+def _after_merge(source: Case, target: Case) -> dict[str, Any]:
+    """What becomes of a case that takes another: it waits for a person again where it grows."""
+    values: dict[str, Any] = {}
+    if target.status == "contained":
+        status: CaseStatus = "acknowledged" if target.owner else "open"
+        values |= {"status": status, "held_until_ms": 0}
+    if source.level > target.level:
+        values["snoozed_until_ms"] = 0
+    return values
 
 
 def _selector(name: AgentName) -> AgentSelector:

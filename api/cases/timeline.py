@@ -113,7 +113,9 @@ def _decision_item(decision: Decision) -> TimelineItem:
 
 def _entry_item(entry: CaseEntry) -> TimelineItem:
     detail: dict[str, Any] = msgspec.json.decode(entry.detail)
-    words = _ACTION_WORDS.get(entry.action, entry.action)
+    words = "ended the snooze" if detail.get("ended") else _ACTION_WORDS.get(entry.action, entry.action)
+    if detail.get("owner") == "":
+        words = "took the case from whoever had it"
     text = f"{printable_line(entry.by)} {words}{_entry_detail(detail)}"
     if entry.note:
         text += f": {printable_line(entry.note)}"

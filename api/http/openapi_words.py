@@ -100,6 +100,7 @@ MEMBERS: Final[Mapping[str, MemberWords]] = {
     "acknowledged_at": _W("when a person first looked at it; null = nobody yet", _AT),
     "contained_at": _W("when a person contained it; null = not yet", _AT),
     "closed_at": _W("when a person closed it; null = it is open", _AT),
+    "held_until": _W("until when the levels of its agents are fixed; null = they are not", _AT),
     "snoozed_until": _W("until when only a higher level is told of; null = it is not snoozed", _AT),
     "merged_into": _W("the case that has all of it now; null = it was not merged"),
     "agents_count": _W("number of agents", 3),

@@ -81,7 +81,7 @@ class DeliveryTarget(Protocol):
 
     @property
     def ordered(self) -> bool:
-        """True if an alert about an agent must not arrive after a newer one about it."""
+        """True if an alert about a case, or an agent without one, must not arrive after a newer one about it."""
 
     @property
     def fingerprint(self) -> str:

@@ -41,7 +41,9 @@ class Case(msgspec.Struct, frozen=True):
         level: the highest that an agent of it reached.
         lead_decision_id: the decision that brought it to that level.
         risen_ms: when an agent of it rose last.
-        acknowledged_ms, contained_ms, closed_ms: when a person first did so since it was opened; 0 = not.
+        acknowledged_ms, contained_ms: when a person first did so; 0 = not.
+        closed_ms: when it was closed; 0 = it is open.
+        held_until_ms: of a contained one, until when the levels of its agents are fixed; 0 = they were not.
         owner: who works on it; "" = nobody.
         snoozed_until_ms: nothing is told until then, but of a higher level; 0 = it is not snoozed.
         merged_into: the case that has all of it now; "" = none.
@@ -61,6 +63,7 @@ class Case(msgspec.Struct, frozen=True):
     acknowledged_ms: int
     contained_ms: int
     closed_ms: int
+    held_until_ms: int
     owner: str
     snoozed_until_ms: int
     merged_into: str
@@ -139,9 +142,9 @@ class CaseOfAlert(msgspec.Struct, frozen=True):
 
     Attributes:
         is_new: the alert opened it.
-        level_before: the highest level before.
         above_low: agents of it that are at medium or above.
         tie: what put the alert's agent into it, in words; "" = it is the first.
+        wakes: the case was contained, and waits for a person again because of this alert.
     """
 
     case_id: str
@@ -149,8 +152,8 @@ class CaseOfAlert(msgspec.Struct, frozen=True):
     opened_ms: int
     is_new: bool
     level: int
-    level_before: int
     agents: int
     above_low: int
     tie: str
     snoozed_until_ms: int
+    wakes: bool

@@ -16,6 +16,9 @@ from .models import ModelSwitch
 ALERT_KEY_PREFIX = "alert-"
 """Prefix of the key of the outbox row that announces a decision; the decision's id follows."""
 
+CASE_KEY_PREFIX = "case-changed-"
+"""Prefix of the key of an outbox row that tells what a person did to a case."""
+
 
 class OutboxRow(msgspec.Struct, frozen=True):
     """Message that must leave at least once. `key` makes a repeated delivery recognisable."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
 from ...ingest.timestamps import HOUR_MS
 from ..records.agents import AgentName, RiskLevel
@@ -45,6 +45,7 @@ _EDGE_SLACK_MS: Final = HOUR_MS
 _UPSERT_AGENT = upsert(CASE_AGENTS, ("case_id", "agent_key"))
 _UPSERT_TIE = upsert(CASE_TIES, ("digest", "case_id", "agent_key"))
 _INSERT_DECISION = insert_or_skip(CASE_DECISIONS, "decision_id")
+_INSERT_CASE = insert_or_skip(CASES, "case_id")
 _UPDATE_CASE = (
     update(CASES)
     .where(CASES.c.case_id == bindparam("id_of_case"))
@@ -100,6 +101,7 @@ class _OpenCase:
     changed: set[int] = field(default_factory=set)
     entries: list[dict[str, Any]] = field(default_factory=list)
     is_changed: bool = False
+    wakes: bool = False
 
     @property
     def case_id(self) -> str:
@@ -175,6 +177,7 @@ class _Assignment:
         """Last time by case, by digest of a tie."""
         self._cases: dict[str, _OpenCase] = {}
         self._cases_of_agent: dict[int, list[_OpenCase]] = {}
+        self._looked_at: set[str] = set()
         self._new_decisions: list[dict[str, Any]] = []
         self._new_ties: dict[tuple[str, str, int], dict[str, Any]] = {}
         self._load(changes)
@@ -186,7 +189,7 @@ class _Assignment:
             if not change.rises:
                 return None
             case, tie, tied_by = self._open(change), "first", ""
-        before = int(case.row["level"])
+        case.wakes = False
         tie_text = self._add(case, change, tie, tied_by)
         above = sum(agent.level >= RiskLevel.MEDIUM for agent in case.agents.values())
         return CaseOfAlert(
@@ -195,11 +198,11 @@ class _Assignment:
             int(case.row["opened_ms"]),
             case.row["decisions"] == 1,
             int(case.row["level"]),
-            before,
             len(case.agents),
             above,
             tie_text,
             int(case.row["snoozed_until_ms"]),
+            case.wakes,
         )
 
     def _find(self, change: _LevelChange) -> tuple[_OpenCase | None, CaseTie, str]:
@@ -312,7 +315,8 @@ class _Assignment:
             moved |= {"peak": change.level, "decision_id": change.decision_id}
         case.agents[change.agent.key] = msgspec.structs.replace(known, **moved)
         case.changed.add(change.agent.key)
-        if change.level > case.row["level"]:
+        held_until_ms = int(case.row["held_until_ms"])
+        if change.level > case.row["level"] or (change.rises and held_until_ms and change.at_ms > held_until_ms):
             detail = {
                 "agent": change.agent.agent_id,
                 "level": RiskLevel(change.level).label,
@@ -321,17 +325,19 @@ class _Assignment:
             self._note(case, change.at_ms, "rose", detail | self._wake(case))
 
     def _wake(self, case: _OpenCase) -> dict[str, str]:
-        """A contained case that grows is not contained any more: it waits for a person again."""
+        """A contained case that grows is not contained any more: it waits for a person again, and is told of."""
         if case.row["status"] != "contained":
             return {}
         status: CaseStatus = "acknowledged" if case.row["owner"] else "open"
-        case.row |= {"status": status, "contained_ms": 0}
+        case.row |= {"status": status, "held_until_ms": 0, "snoozed_until_ms": 0}
+        case.wakes = True
         return {"status": status}
 
     def _remember_ties(self, case: _OpenCase, change: _LevelChange) -> None:
         for kind, value in change.ties:
             digest = tie_digest(change.agent.tenant, kind, value)
-            self._ties.setdefault(digest, {})[case.case_id] = change.at_ms
+            times = self._ties.setdefault(digest, {})
+            times[case.case_id] = max(change.at_ms, times.get(case.case_id, 0))
             self._new_ties[digest, case.case_id, change.agent.key] = {
                 "digest": digest,
                 "case_id": case.case_id,
@@ -339,7 +345,7 @@ class _Assignment:
                 "tenant": change.agent.tenant,
                 "kind": kind,
                 "value": value,
-                "last_ms": change.at_ms,
+                "last_ms": times[case.case_id],
             }
 
     def _note(self, case: _OpenCase, at_ms: int, action: CaseAction, detail: Mapping[str, str]) -> None:
@@ -377,24 +383,35 @@ class _Assignment:
         return found
 
     def _load(self, changes: Sequence[_LevelChange]) -> None:
-        """Every open case that a change may belong to, with all of its agents."""
-        keys = {change.agent.key for change in changes}
-        keys |= {key for neighbours in self._neighbours.values() for key in neighbours}
-        ids = self._case_ids(CASE_AGENTS, CASE_AGENTS.c.agent_key, sorted(map(codec.to_signed, keys)))
-        digests = sorted({tie_digest(change.agent.tenant, *tie) for change in changes for tie in change.ties})
-        for part in chunked(digests, MAX_IN_LIST):
+        """Every open case that a change may belong to, with all of its agents.
+
+        Looked for again once they are locked: a person may have merged one of them into another meanwhile.
+        """
+        while missing := sorted(self._candidates(changes) - self._looked_at):
+            self._looked_at.update(missing)
+            for part in chunked(missing, MAX_IN_LIST):
+                self._load_cases(part)
+
+    def _candidates(self, changes: Sequence[_LevelChange]) -> set[str]:
+        """Ids of the cases that agents of *changes* are in, or may join."""
+        since = min(change.at_ms for change in changes) - self._rule.window_s * 1000
+        own = {change.agent.key for change in changes}
+        near = {key for neighbours in self._neighbours.values() for key in neighbours} - own
+        is_open = (CASES.c.case_id == CASE_AGENTS.c.case_id, CASES.c.status != "closed")
+        ids: set[str] = set()
+        for keys, more in ((own, ()), (near, (CASE_AGENTS.c.last_ms >= since,))):
+            for part in chunked(sorted(map(codec.to_signed, keys)), MAX_IN_LIST):
+                query = select(CASE_AGENTS.c.case_id).where(CASE_AGENTS.c.agent_key.in_(part), *is_open, *more)
+                ids.update(self._connection.scalars(query))
+        digests = {tie_digest(change.agent.tenant, *tie) for change in changes for tie in change.ties}
+        is_open = (CASES.c.case_id == CASE_TIES.c.case_id, CASES.c.status != "closed")
+        for some in chunked(sorted(digests), MAX_IN_LIST):
             query = select(CASE_TIES.c.digest, CASE_TIES.c.case_id, CASE_TIES.c.last_ms)
-            for digest, case_id, last_ms in self._connection.execute(query.where(CASE_TIES.c.digest.in_(part))):
+            recent = query.where(CASE_TIES.c.digest.in_(some), CASE_TIES.c.last_ms >= since, *is_open)
+            for digest, case_id, last_ms in self._connection.execute(recent):
                 times = self._ties.setdefault(digest, {})
                 times[case_id] = max(last_ms, times.get(case_id, 0))
                 ids.add(case_id)
-        for part in chunked(sorted(ids), MAX_IN_LIST):
-            self._load_cases(part)
-
-    def _case_ids(self, table: Any, column: ColumnElement[Any], values: Sequence[Any]) -> set[str]:
-        ids: set[str] = set()
-        for part in chunked(values, MAX_IN_LIST):
-            ids.update(self._connection.scalars(select(table.c.case_id).where(column.in_(part))))
         return ids
 
     def _load_cases(self, ids: Sequence[str]) -> None:
@@ -428,17 +445,17 @@ def _write_cases(connection: Connection, cases: Sequence[_OpenCase]) -> None:
         case.row["revision"] += 1
     new, known = [case for case in cases if case.is_new], [case for case in cases if not case.is_new]
     if new:
-        connection.execute(insert(CASES), [case.row for case in new])
+        connection.execute(_INSERT_CASE.for_connection(connection), [case.row for case in new])
     if known:
         connection.execute(_UPDATE_CASE, [{"id_of_case": case.case_id, **case.row} for case in known])
-    numbers = last_entries(connection, [case.case_id for case in known if case.entries])
-    rows = [
+    numbers = last_entries(connection, [case.case_id for case in cases if case.entries])
+    entries = [
         row | {"sequence": numbers.get(case.case_id, 0) + number}
         for case in cases
         for number, row in enumerate(case.entries, 1)
     ]
-    if rows:
-        connection.execute(insert(CASE_ENTRIES), rows)
+    if entries:
+        connection.execute(insert(CASE_ENTRIES), entries)
 
 
 def last_entries(connection: Connection, case_ids: Sequence[str]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Column, Connection, Integer, and_, cast, func, insert, select, update
 
 from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentName, RiskLevel
@@ -19,10 +19,10 @@ from .case_assignment import case_agent_params, last_entries, to_case_agent
 from .database import Database, Page, Tenants, visible
 from .dialects.statements import MAX_IN_LIST, chunked
 from .outbox_store import insert_outbox_rows
-from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, DELIVERIES
+from .sql_schema import AGENTS, CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, DELIVERIES
 
-MAX_COUNTED = 20_000
-"""Cases that statistics look at."""
+MAX_TIMED = 10_000
+"""Cases whose times statistics look at."""
 
 MAX_LISTED_AGENTS = 3
 """Agents of each case that a list names."""
@@ -86,27 +86,30 @@ class CaseStore:
             return {status: count for status, count in connection.execute(visible(query, CASES.c.tenant, tenants))}
 
     def statistics(self, since_ms: int, tenants: Tenants = None) -> CaseStatistics:
-        """How the cases went that were opened since *since_ms*; the newest `MAX_COUNTED` count."""
-        columns = (
-            CASES.c.opened_ms,
-            CASES.c.acknowledged_ms,
-            CASES.c.contained_ms,
-            CASES.c.verdict,
-        )
+        """How the cases went that were opened since *since_ms*; times are of the newest `MAX_TIMED` of each kind."""
         mine = (CASES.c.opened_ms >= since_ms, CASES.c.merged_into == "")
-        query = visible(select(*columns).where(*mine), CASES.c.tenant, tenants)
+        day = cast(CASES.c.opened_ms.op("/")(DAY_MS), Integer)  # of whole numbers: it rounds down
+        kinds = (day, CASES.c.verdict)
+        counts = visible(select(*kinds, func.count()).where(*mine), CASES.c.tenant, tenants).group_by(*kinds)
+        by_day: Counter[int] = Counter()
+        closed: Counter[str] = Counter()
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(CASES.c.opened_ms.desc()).limit(MAX_COUNTED)).all()
-        acknowledged = [(row.acknowledged_ms - row.opened_ms) / 1000 for row in rows if row.acknowledged_ms]
-        contained = [(row.contained_ms - row.opened_ms) / 1000 for row in rows if row.contained_ms]
+            for at, verdict, count in connection.execute(counts):
+                by_day[at] += count
+                closed[verdict] += count
+            taken = [
+                connection.execute(_times_taken(column, mine, tenants)).all()
+                for column in (CASES.c.acknowledged_ms, CASES.c.contained_ms)
+            ]
+        acknowledged, contained = ([(at - opened) / 1000 for at, opened in rows] for rows in taken)
         return CaseStatistics(
-            len(rows),
-            dict(Counter(row.verdict for row in rows if row.verdict)),
+            by_day.total(),
+            {verdict: count for verdict, count in closed.items() if verdict},
             len(acknowledged),
             len(contained),
             median(acknowledged) if acknowledged else None,
             median(contained) if contained else None,
-            dict(Counter(row.opened_ms // DAY_MS for row in rows)),
+            dict(by_day),
         )
 
     def agents(self, case_id: str, tenants: Tenants = None) -> list[CaseAgent]:
@@ -125,14 +128,6 @@ class CaseStore:
                 for row in connection.execute(query.order_by(CASE_AGENTS.c.case_id, CASE_AGENTS.c.ordinal)):
                     found.setdefault(row.case_id, []).append(to_case_agent(row))
         return found
-
-    def open_case_of(self, agent: AgentName) -> Case | None:
-        """The open case of an agent that was opened last."""
-        mine = select(CASE_AGENTS.c.case_id).where(codec.is_about(CASE_AGENTS, agent))
-        query = select(CASES).where(
-            CASES.c.case_id.in_(mine), CASES.c.tenant == agent.tenant, CASES.c.status != "closed"
-        )
-        return self._database.fetch_one(query.order_by(CASES.c.opened_ms.desc()).limit(1), _to_case)
 
     def shared_indicators(self, case_id: str, tenants: Tenants = None) -> list[SharedIndicator]:
         """New targets, keys and networks that agents of a case had, those of most agents first."""
@@ -174,6 +169,8 @@ class CaseStore:
             if not _update_case(connection, changed.case):
                 return False
             _add_entry(connection, changed.entry, changed.case.tenant)
+            if changed.entry.action == "reopened":
+                _renew_levels(connection, changed.case.case_id)
             insert_outbox_rows(connection, changed.outbox)
         return True
 
@@ -214,6 +211,25 @@ class CaseStore:
         return True
 
 
+def _times_taken(column: Column[int], conditions: Sequence[Any], tenants: Tenants) -> Any:
+    """When cases were acknowledged, or contained, and when each was opened; the newest first."""
+    query = visible(select(column, CASES.c.opened_ms).where(*conditions, column > 0), CASES.c.tenant, tenants)
+    return query.order_by(CASES.c.opened_ms.desc()).limit(MAX_TIMED)
+
+
+def _renew_levels(connection: Connection, case_id: str) -> None:
+    """Give the agents of a case that was closed the levels that they are at: falls were not kept meanwhile."""
+    for one in _agents_of(connection, case_id):
+        name = one.agent
+        now = select(AGENTS.c.level).where(
+            AGENTS.c.key == codec.to_signed(name.key),
+            *(AGENTS.c[column] == getattr(name, column) for column in codec.AGENT_NAME_COLUMNS),
+        )
+        level = connection.scalar(now)
+        mine = (CASE_AGENTS.c.case_id == case_id, CASE_AGENTS.c.agent_key == codec.to_signed(name.key))
+        connection.execute(update(CASE_AGENTS).where(*mine).values(level=level or 0))
+
+
 def _are_current(connection: Connection, cases: Sequence[Case]) -> bool:
     """Lock the rows of cases, and tell whether they are as they were read."""
     ids = [case.case_id for case in cases]
@@ -244,6 +260,9 @@ def _move_agents(
     connection: Connection, source: str, target: str, agents: Sequence[CaseAgent], *, tied_by: str, tie: CaseTie
 ) -> None:
     """Move agents with their ties, decisions and deliveries; one that is in both cases becomes one."""
+    # In the order in which a dispatcher settles them, so that neither waits for the other in a circle.
+    told = select(DELIVERIES.c.seq).where(DELIVERIES.c.case_id == source)
+    connection.execute(told.order_by(DELIVERIES.c.seq, DELIVERIES.c.target).with_for_update()).all()
     there = {agent.agent.key: agent for agent in _agents_of(connection, target)}
     ordinal = max((agent.ordinal for agent in there.values()), default=0)
     for agent in agents:
@@ -296,7 +315,11 @@ def _recount(connection: Connection, case_id: str) -> None:
             mine = (CASE_AGENTS.c.case_id == case_id, CASE_AGENTS.c.agent_key == codec.to_signed(agent.agent.key))
             connection.execute(update(CASE_AGENTS).where(*mine).values(ordinal=ordinal))
     count = select(func.count()).select_from(CASE_DECISIONS).where(CASE_DECISIONS.c.case_id == case_id)
-    values: dict[str, Any] = {"agents": len(agents), "decisions": int(connection.scalar(count) or 0)}
+    values: dict[str, Any] = {
+        "agents": len(agents),
+        "decisions": int(connection.scalar(count) or 0),
+        "revision": CASES.c.revision + 1,
+    }
     if agents:
         worst = max(agents, key=lambda agent: (agent.peak, agent.last_ms))
         values |= {
@@ -316,16 +339,17 @@ def remove_empty_cases(database: Database) -> None:
     query = select(CASES.c.case_id).join_from(CASES, agents, CASES.c.case_id == agents.c.case_id, isouter=True)
     differs = CASES.c.agents != func.coalesce(agents.c.agents, 0)
     with database.write() as connection:
-        for case_id in connection.scalars(query.where(differs)).all():
+        for case_id in sorted(connection.scalars(query.where(differs)).all()):
+            connection.execute(select(CASES.c.case_id).where(CASES.c.case_id == case_id).with_for_update())
             _recount(connection, case_id)
             if not _agents_of(connection, case_id):
-                for table in (CASE_TIES, CASE_DECISIONS, CASE_ENTRIES, CASES):
+                for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES, CASES):
                     connection.execute(table.delete().where(table.c.case_id == case_id))
 
 
 def new_case(case_id: str, like: Case, at_ms: int) -> Case:
-    """An open case of the same tenant, whose agents are still to come."""
-    status: CaseStatus = "open"
+    """A case of the same tenant and owner, whose agents are still to come."""
+    status: CaseStatus = "acknowledged" if like.owner else "open"
     fresh: Mapping[str, Any] = {
         "case_id": case_id,
         "status": status,
@@ -337,6 +361,7 @@ def new_case(case_id: str, like: Case, at_ms: int) -> Case:
         "acknowledged_ms": 0,
         "contained_ms": 0,
         "closed_ms": 0,
+        "held_until_ms": 0,
         "snoozed_until_ms": 0,
         "merged_into": "",
         "agents": 0,

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, bindparam, func, insert, literal, sel
 from ...ingest.timestamps import format_rfc3339
 from ..records.agents import AgentName, RiskLevel
 from ..records.cases import CaseOfAlert
-from ..records.commits import Delivery, OutboxRow
+from ..records.commits import CASE_KEY_PREFIX, Delivery, OutboxRow
 from . import codec
 from .case_assignment import assign_cases
 from .case_settings import CaseSettings
@@ -87,11 +87,25 @@ _LEASED = (
     DELIVERIES.c.attempts == bindparam("a"),
     DELIVERIES.c.status == PENDING,
 )
+_EARLIER_DELIVERY = DELIVERIES.alias("earlier")
+_EARLIER_OF_CASE = (
+    select(_EARLIER_DELIVERY.c.seq)
+    .where(
+        DELIVERIES.c.case_id != "",
+        _EARLIER_DELIVERY.c.case_id == DELIVERIES.c.case_id,
+        _EARLIER_DELIVERY.c.target == DELIVERIES.c.target,
+        _EARLIER_DELIVERY.c.seq < DELIVERIES.c.seq,
+        _EARLIER_DELIVERY.c.status == PENDING,
+    )
+    .exists()
+)
+"""Something of the same case was to be told before, and is not yet."""
 _LATER_DELIVERY = DELIVERIES.alias("later")
 _SELECT_SUPERSEDED = select(DELIVERIES.c.seq).where(
     DELIVERIES.c.target == bindparam("t"),
     DELIVERIES.c.seq.in_(bindparam("seqs", expanding=True)),
     DELIVERIES.c.group != "",
+    DELIVERIES.c.case_id == "",  # those of a case are leased in order
     select(_LATER_DELIVERY.c.seq)
     .where(
         _LATER_DELIVERY.c.target == DELIVERIES.c.target,
@@ -186,13 +200,19 @@ class OutboxStore:
             query = select(OUTBOX.c.seq).where(OUTBOX.c.routed_ms == 0).limit(1)
             return connection.execute(query).first() is not None
 
-    def lease(self, target: str, now_ms: int, limit: int, lease_ms: int) -> list[LeasedDelivery]:
-        """Deliveries of *target* that are due; nobody else gets them for *lease_ms*. Counts the attempt."""
+    def lease(
+        self, target: str, now_ms: int, limit: int, lease_ms: int, *, in_case_order: bool = False
+    ) -> list[LeasedDelivery]:
+        """Deliveries of *target* that are due; nobody else gets them for *lease_ms*. Counts the attempt.
+
+        With *in_case_order*, what belongs to a case waits until all that was told of the case before has ended.
+        """
         due = self.next_due_ms(target)
         if due is None or due > now_ms:
             return []
         with self._database.write() as connection:
-            rows = connection.execute(_SELECT_DUE, {"t": target, "now": now_ms, "most": limit}).all()
+            due_rows = _SELECT_DUE.where(~_EARLIER_OF_CASE) if in_case_order else _SELECT_DUE
+            rows = connection.execute(due_rows, {"t": target, "now": now_ms, "most": limit}).all()
             leases = [
                 {"s": row.seq, "t": target, "a": row.attempts, "attempt": row.attempts + 1, "until": now_ms + lease_ms}
                 for row in rows
@@ -337,11 +357,19 @@ def _route_row(
             status=status,
             suppressed_before=suppressed,
             last_error=error,
-            case_id="" if case is None else case.case_id,
+            case_id=_case_told_of(row) if case is None else case.case_id,
         )
     if row.target and row.target not in [route.target for route in routes]:
         error = "the target is not configured"
         _insert_delivery(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
+
+
+def _case_told_of(row: AnyRow) -> str:
+    """The case whose change by a person a row tells of; "" = it tells of something else."""
+    if not row.key.startswith(CASE_KEY_PREFIX):
+        return ""
+    found = msgspec.json.decode(row.payload)["data"]["case_id"]
+    return found if isinstance(found, str) else ""
 
 
 def with_case(payload: bytes, case: CaseOfAlert) -> bytes:
@@ -374,16 +402,16 @@ class _Fate(NamedTuple):
 
 def _snoozed(row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None, now_ms: int) -> _Fate | None:
     """Fate of an alert about a snoozed case; what keeps an incident of its own is still told of its end."""
-    if case is None or case.snoozed_until_ms <= now_ms:
+    if case is None or case.wakes or case.snoozed_until_ms <= now_ms:
         return None
-    if route.cooldown_ms == 0 and case.above_low == 0 and row.level < RiskLevel.MEDIUM:
+    if route.cooldown_ms == 0 and row.level < RiskLevel.MEDIUM:
         return None
     return _Fate(SUPPRESSED, 0, SNOOZE_REASON.format(until=format_rfc3339(case.snoozed_until_ms)))
 
 
 def _cooldown_status(connection: Connection, row: AnyRow, route: DeliveryRoute, case: CaseOfAlert | None) -> _Fate:
     """Status of a new delivery of *row* under the target's cool-down, and how many before it were suppressed."""
-    if not row.group:
+    if not row.group or (case is not None and case.wakes):
         return _Fate(PENDING)
     queries, subject = (_OF_AGENT, row.agent_key) if case is None else (_OF_CASE, case.case_id)
     same = {"t": route.target, "a": subject, "g": row.group}

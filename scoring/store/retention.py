@@ -111,8 +111,8 @@ class Retention:
             return connection.execute(delete(FEEDBACK).where(*over)).rowcount
 
     def _purge_cases(self, before_ms: int) -> int:
-        """Remove cases that were closed and changed last before; those that wait for a person stay."""
-        old = select(CASES.c.case_id).where(CASES.c.status == "closed", CASES.c.updated_ms < before_ms)
+        """Remove cases that changed last before, also those that nobody closed: their decisions are gone, too."""
+        old = select(CASES.c.case_id).where(CASES.c.updated_ms < before_ms)
         with self._database.write() as connection:
             for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES):
                 connection.execute(delete(table).where(table.c.case_id.in_(old)))

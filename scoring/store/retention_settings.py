@@ -25,7 +25,7 @@ class RetentionCutoffs(NamedTuple):
     edges_ms: int = 0  # since they were last seen
     feedback_ms: int = 0  # previews, and rules of partitions that ended
     labels_ms: int = 0  # feedback that is over, with its steps, and not while a partition holds to its rule
-    cases_ms: int = 0  # cases that a person closed
+    cases_ms: int = 0  # cases that changed last before
 
 
 class RetentionSettings(SettingsPart, frozen=True):
@@ -50,7 +50,7 @@ class RetentionSettings(SettingsPart, frozen=True):
             "`retention_days`, or `archive.retention_days` where there is an archive and that is longer"
         ),
     ] = None
-    cases: Annotated[Days | None, setting("cases that a person closed")] = None
+    cases: Annotated[Days | None, setting("cases, since they changed last")] = None
     log: Annotated[int, setting("segments of the event log that everybody has come past", ge=1, le=36_500)] = 7
 
     def cutoffs(self, now_ms: int, *, default_days: int, agents_days: int, events_days: int) -> RetentionCutoffs:

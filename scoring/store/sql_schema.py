@@ -323,6 +323,7 @@ CASES = Table(
     integer_column("acknowledged_ms"),
     integer_column("contained_ms"),
     integer_column("closed_ms"),
+    integer_column("held_until_ms"),
     text_column("owner"),
     integer_column("snoozed_until_ms"),
     text_column("merged_into"),

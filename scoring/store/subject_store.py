@@ -44,6 +44,7 @@ from .decision_chain import content_digest
 from .dialects.statements import chunked, contains
 from .sql_schema import (
     AGENTS,
+    CASE_TIES,
     CHAINS,
     COUNTERS,
     DEAD_LETTERS,
@@ -100,6 +101,8 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
         "installed",
         "act",
         "verdict",
+        "tie",
+        "action",
     }
 )
 """Columns with words of ours, or with the agent that a row is about, which is not the erased one."""
@@ -331,6 +334,8 @@ class _SubjectErasure:
             and msgspec.json.decode(row.rule, type=_TenantOfRule).tenant != self._subject.tenant
         ):
             return False
+        if table is CASE_TIES:  # its key is a digest of the name
+            return self._names.is_in_text(row.value) and self._remove(connection, table, row)
         in_json = self._names.erase_in_command if table is FEEDBACK_HOLDINGS else self._names.erase_in_json
         for column in columns:
             old = row._mapping[column.name]

@@ -348,7 +348,8 @@ def test_what_is_rewritten_is_json() -> None:
         if isinstance(column.type, LargeBinary) and may_contain_names(column)
     }
     assert {place for place in rewritten if place.partition(".")[0] not in _SEPARATE_TABLES} == {
-        *("actuations.desired", "actuations.original", "decisions.evidence", "decisions.feature_vector"),
+        *("actuations.desired", "actuations.original", "case_entries.detail"),
+        *("decisions.evidence", "decisions.feature_vector"),
         *("decisions.reasons", "event_streams.events_requested", "feedback.scope"),
         *("feedback_holdings.rule", "feedback_previews.result", "interventions.scopes", "model_days.alerts"),
         *("model_history.detail", "model_versions.figures", "model_versions.trained", "outbox.payload"),
@@ -385,6 +386,7 @@ def test_every_text_of_every_table_is_thought_of() -> None:
         "mode",
         "cause",
         "target",
+        "tie",
         "version",
         "_id",
         "_version",

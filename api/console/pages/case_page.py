@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....ingest.errors import TrustwatchError
+from ....scoring.records.agents import AgentName
 from ....scoring.records.cases import Case
 from ....scoring.store.database import Page
 from ...access.service import ContainmentService
@@ -22,6 +23,7 @@ from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ...http.problems import ProblemError, invalid_value_error
 from ..console_sessions import PageRequest
 from ..page_dependencies import (
+    BACKGROUND_HEADER,
     CaseServiceDep,
     ConsoleContext,
     ConsoleDep,
@@ -55,10 +57,10 @@ Text = Annotated[str, Query(max_length=2048)]
 Cursor = Annotated[str, Query(max_length=8192)]
 TimeText = Annotated[str, Query(max_length=64)]
 CONFIRMATIONS = {
-    "acknowledge": "You look at it. Nobody else needs to.",
+    "acknowledge": "You are on it, and others see that.",
     "assign": "The owner has changed.",
     "notes": "The note is kept with the case.",
-    "snooze": "Saved. Alert targets hear of it when it rises, or when the time is over.",
+    "snooze": "Saved. Until then alert targets hear of a higher level alone.",
     "contain": "The case is contained. What came of it stands in its story below.",
     "close": "The case is closed.",
     "reopen": "The case is open again.",
@@ -125,7 +127,7 @@ async def _list_page(
         page=page,
         trouble=trouble,
         said=said,
-        statistics=await cases.statistics(visit.caller, DAYS_COUNTED),
+        statistics=None if BACKGROUND_HEADER in request.headers else await cases.statistics(visit.caller, DAYS_COUNTED),
         days=DAYS_COUNTED,
         may_act=SCOPE_FEEDBACK in visit.caller.scopes,
         verdicts=VERDICT_CHOICES,
@@ -150,16 +152,17 @@ async def act_on_cases(
 ) -> Response:
     """Acknowledge or close the cases whose boxes are ticked; those that can not be are told, the others are done."""
     action, note = form.get("action", ""), form.get("note", "").strip()
-    chosen = [value for name, value in form.items() if name.startswith("case-")]
+    chosen = [value.partition(" ") for name, value in form.items() if name.startswith("case-")]
     done, refused = 0, []
-    for case_id in chosen:
+    for case_id, _, seen in chosen:
         try:
             if action == "acknowledge":
                 await cases.acknowledge(visit.caller, case_id, note)
             else:
-                await cases.close(visit.caller, case_id, form.get("verdict", ""), note)
+                revision = _revision({"revision": seen})
+                await cases.close(visit.caller, case_id, form.get("verdict", ""), note, revision=revision)
             done += 1
-        except ProblemError as error:
+        except TrustwatchError as error:
             refused.append(f"{case_id}: {error}")
     verb = "acknowledged" if action == "acknowledge" else "closed"
     said = f"{done} case{'' if done == 1 else 's'} {verb}." if done else ""
@@ -203,9 +206,15 @@ async def show_timeline(
         total=len(items),
         kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
         chosen={"kind": kind, "since": since, "until": until},
-        agents={one.agent.agent_id: one.agent for one in report.agents},
+        agents=_agents_by_id(report),
         may_see_alerts=SCOPE_ADMIN in visit.caller.scopes,
     )
+
+
+def _agents_by_id(report: CaseReport) -> dict[str, AgentName]:
+    """Agents of a case that an id alone means."""
+    met = Counter(one.agent.agent_id for one in report.agents)
+    return {one.agent.agent_id: one.agent for one in report.agents if met[one.agent.agent_id] == 1}
 
 
 def _moment_ids(items: Sequence[TimelineItem]) -> list[str]:
@@ -272,24 +281,32 @@ async def _act(cases: CaseService, visit: PageRequest, case_id: str, action: str
         case "snooze":
             return await cases.snooze(caller, case_id, number_of_form(form, "for_s"), note)
         case "contain":
-            valid_s = number_of_form(form, "valid_s")
-            return await cases.contain(caller, case_id, note, pin=bool(form.get("pin")), valid_s=valid_s)
+            valid_s, pin = number_of_form(form, "valid_s"), bool(form.get("pin"))
+            return await cases.contain(caller, case_id, note, pin=pin, valid_s=valid_s, revision=_revision(form))
         case "close":
-            release = bool(form.get("release"))
-            return await cases.close(caller, case_id, form.get("verdict", ""), note, release=release)
+            verdict, release = form.get("verdict", ""), bool(form.get("release"))
+            return await cases.close(caller, case_id, verdict, note, release=release, revision=_revision(form))
         case "reopen":
             return await cases.reopen(caller, case_id, note)
         case "merge":
-            return await cases.merge(caller, form.get("other", ""), case_id, note)
+            return await cases.merge(caller, form.get("other", ""), case_id, note, revision=_revision(form))
         case "split":
-            return await cases.split(caller, case_id, _agents_of_form(form), note)
+            agents = _agents_of_form(form, await cases.get(caller, case_id))
+            return await cases.split(caller, case_id, agents, note, revision=_revision(form))
     raise invalid_value_error("action", "is none that a case knows")
 
 
-def _agents_of_form(form: Mapping[str, str]) -> list[AgentSelector]:
-    """Agents whose boxes are ticked: `agent-N` has the id, `issuer-N` the issuer."""
-    numbers = [name.removeprefix("agent-") for name in form if name.startswith("agent-")]
-    return [AgentSelector(form[f"agent-{number}"], None, form.get(f"issuer-{number}")) for number in numbers]
+def _revision(form: Mapping[str, str]) -> int | None:
+    """What the person saw of the case when the page was made; None = the form does not say."""
+    given = form.get("revision", "")
+    return int(given) if given.isdecimal() else None
+
+
+def _agents_of_form(form: Mapping[str, str], report: CaseReport) -> list[AgentSelector]:
+    """Agents whose boxes are ticked: each is called by its place in the case."""
+    ticked = {name.removeprefix("agent-") for name in form if name.startswith("agent-")}
+    chosen = [one.agent for one in report.agents if str(one.ordinal) in ticked]
+    return [AgentSelector(name.agent_id, name.tenant, name.issuer) for name in chosen]
 
 
 async def _case_page(

@@ -134,7 +134,8 @@ class AlertContent:
     def needs_attention(self) -> bool:
         """True if somebody should look: for anything but a falling level, a level below medium, or what people did."""
         if self.kind == "case":
-            return self.data.get("action") == "reopened"
+            begins = self.data.get("action") in ("reopened", "opened")
+            return begins and bool(self.data.get("agents_above_low"))
         if self.kind != "level":
             return True
         return self.level >= RiskLevel.MEDIUM and (self.previous is None or self.previous < self.level)
@@ -154,7 +155,8 @@ class AlertContent:
     def resolves_case(self) -> bool:
         """True if nothing of the incident is left: all agents of its case are low, or a person closed it."""
         if self.kind == "case":
-            return self.data.get("status") == "closed"
+            left = self.data.get("agents_above_low")
+            return self.data.get("status") == "closed" or (self.data.get("action") == "split" and not left)
         return self.resolves and not self.case.get("agents_above_low")
 
 

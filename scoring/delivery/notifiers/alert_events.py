@@ -12,7 +12,7 @@ from ....ingest.record_keys import record_id
 from ....ingest.timestamps import DAY_MS, format_rfc3339
 from ...records.agents import IdentityConflict, RiskLevel
 from ...records.cases import Case, CaseAgent, CaseEntry
-from ...records.commits import ALERT_KEY_PREFIX, OutboxRow
+from ...records.commits import ALERT_KEY_PREFIX, CASE_KEY_PREFIX, OutboxRow
 from ...records.containment import Intervention
 from ...records.decisions import Decision
 
@@ -264,7 +264,7 @@ def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], so
         agents: of the case; at most `MAX_NAMED_AGENTS` are named.
         source: URI of this service; links start with it.
     """
-    key = f"{case.case_id}-{case.revision}-{entry.action}"
+    key = f"{CASE_KEY_PREFIX}{case.case_id}-{case.revision}-{entry.action}"
     data = {
         "case_id": case.case_id,
         "tenant": case.tenant,
@@ -274,6 +274,7 @@ def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], so
         "risk_level": RiskLevel(case.level).label,
         "agents": [one.agent.agent_id for one in agents[:MAX_NAMED_AGENTS]],
         "agents_count": len(agents),
+        "agents_above_low": sum(one.level >= RiskLevel.MEDIUM for one in agents),
         "by": entry.by,
         "note": entry.note or None,
         "merged_into": case.merged_into or None,

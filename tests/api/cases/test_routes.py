@@ -117,6 +117,43 @@ def test_an_agent_decides_nothing_about_its_own_case(new_site: Callable[..., Any
     assert person.get(f"/{CASE}")["status"] == "open"
 
 
+def test_what_a_person_did_not_see_is_not_decided(triage: Triage) -> None:
+    """A further agent has joined: nobody is pinned, nothing is closed."""
+    seen = triage.get(f"/{CASE}")["revision"]
+    triage.raise_agents(rise(3, agent("c"), level=2, network="AS65537"))
+    for what, body in (("contain", {}), ("close", {"verdict": "false"}), ("split", {"agents": [{"agent_id": "a"}]})):
+        assert triage.act(CASE, what, 409, note="x", revision=seen, **body)["code"] == "case_changed"
+    assert triage.site.get("/v1/interventions").json()["items"] == []
+    after = triage.act(CASE, "contain", note="x", valid_s=600, revision=triage.get(f"/{CASE}")["revision"])
+    assert after["held_until"] is not None
+
+
+def test_a_longer_hold_stays_and_a_release_ends_it(triage: Triage) -> None:
+    """Containing again for a shorter time makes nothing shorter."""
+    triage.act(CASE, "contain", note="stop them", valid_s=86_400)
+    triage.act(CASE, "contain", note="again", valid_s=60)
+    held = {pin["expires_at"] for pin in triage.site.get("/v1/interventions", status="active").json()["items"]}
+    assert len(held) == 1
+    assert triage.get(f"/{CASE}")["held_until"] in held
+    triage.act(CASE, "close", verdict="false", note="a new proxy", release=True)
+    assert triage.site.get("/v1/interventions", status="active").json()["items"] == []
+
+
+def test_receivers_of_incidents_hear_how_they_end(triage: Triage) -> None:
+    """A merged case ends, a split one begins another; what was acknowledged once is not told twice."""
+    triage.raise_agents(rise(3, agent("c"), level=2))
+    triage.act("case-D0003", "merge", into=CASE)
+    triage.act(CASE, "split", 201, agents=[{"agent_id": "b"}], note="another thing")
+    triage.act(CASE, "acknowledge")
+    triage.act(CASE, "acknowledge")
+    told = [(one["case_id"][:10], one["action"], one["status"]) for one in triage.told()]
+    assert told[0] == ("case-D0003", "merged", "closed")
+    assert {one[1:] for one in told[1:3]} == {("opened", "open"), ("split", "open")}
+    assert told[3:] == [(CASE, "acknowledged", "acknowledged")]
+    story = triage.get(f"/{CASE}/timeline")["items"]
+    assert "A message about the case to pager waits for its next attempt" in {item["text"] for item in story}
+
+
 def test_how_cases_went_is_counted(triage: Triage) -> None:
     """In days, with how soon people looked."""
     triage.raise_agents(rise(61, agent("c"), level=2))

@@ -73,6 +73,7 @@ def _create_cases() -> None:
         _level("level"),
         _text("lead_decision_id"),
         *(_long(f"{name}_ms") for name in ("opened", "updated", "risen", "acknowledged", "contained", "closed")),
+        _long("held_until_ms"),
         _text("owner"),
         _long("snoozed_until_ms"),
         _text("merged_into"),

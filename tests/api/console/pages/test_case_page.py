@@ -88,7 +88,7 @@ def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
         return answer.headers.get("location", "") or answer.text
 
     after = desk.browser.get(act("acknowledge")).text
-    assert "You look at it." in after
+    assert "You are on it" in after
     assert "owner: Ada" in after or "owner: console:" in after
     act("notes", note="looks like one campaign")
     act("snooze", for_s="3600", note="the team is on it")
@@ -96,7 +96,7 @@ def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
     act("contain", note="stop them", valid_s="3600", pin="1")
     pinned = desk.store.interventions.page(kind="pin").items
     assert sorted(pin.agent.agent_id for pin in pinned) == sorted(["first-agent", HOSTILE])
-    fresh = act("split", note="another thing", **{"agent-2": HOSTILE, "issuer-2": "https://as.example"})
+    fresh = act("split", note="another thing", **{"agent-2": "1"})
     assert "done=split" in fresh
     split_id = fresh.partition("/console/cases/")[2].partition("?")[0]
     act("merge", other=split_id)
@@ -110,6 +110,9 @@ def test_a_case_is_worked_on_by_its_forms(desk: Any) -> None:
     act("reopen", note="not so sure")
     assert desk.browser.post(f"{CASE}/close", data={"verdict": "false", "note": "x"}).status_code == 403
     assert act("nonsense", 422)
+    seen = desk.browser.get(CASE).text.partition('name="revision" value="')[2].partition('"')[0]
+    act("notes", note="somebody else was here")
+    assert "was changed meanwhile" in act("close", 409, verdict="false", note="x", revision=seen)
 
 
 def test_several_cases_are_done_with_at_once(desk: Any) -> None:

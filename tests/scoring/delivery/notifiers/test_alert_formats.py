@@ -365,7 +365,7 @@ def in_case(before: RiskLevel, after: RiskLevel, above_low: int = 0, **members: 
 
 def of_person(action: str, status: str, **members: Any) -> bytes:
     """An alert of what a person did to a case."""
-    case = Case("case-1", "acme", status, "", 4, "D1", 1, 2, 2, 0, 0, 0, "ann", 0, "", 1, 1, 3)
+    case = Case("case-1", "acme", status, "", 4, "D1", 1, 2, 2, 0, 0, 0, 0, "ann", 0, "", 1, 1, 3)
     entry = CaseEntry("case-1", 0, 1_764_000_000_000, "ann", action, "<@U1> done")
     name = AgentName(1, "acme", "https://as", "a")
     agents = [CaseAgent("case-1", name, "X", 1, 4, 4, 1, 1, "D1", "first", "")]
