@@ -15,7 +15,7 @@ from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision, RiskReason
 from ..records.indicators import Indicator, decode_indicators, encode_indicators
 from . import risk
-from .agent_state_cache import AgentExplanation, decode_reasons, encode_reasons
+from .agent_rows import AgentExplanation, decode_reasons, encode_reasons
 from .engine import Engine
 from .explanations import MAX_CALLER_REASONS, caller_reasons, with_callers, with_prior_reasons
 from .indicators import has_room, indicators_of_row, lately_new, new_callers, with_indicators
