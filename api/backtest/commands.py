@@ -183,7 +183,7 @@ def _overlap_warnings(outcome: BacktestResult) -> list[str]:
 def _overlap_warning(side: BacktestSide) -> str | None:
     """The first stretch of time begins before its first event does: only where all of it is known, some event is."""
     last_ms = read_manifest(Path(side.model))[0].window.to_ms
-    starts = [datetime.fromisoformat(one.start) for one in side.bins[:2]]
+    starts = [datetime.fromisoformat(stretch.start) for stretch in side.bins[:2]]
     if len(starts) < 2 or starts[1] > history_end(last_ms):
         return None
     return overlap_warning(side.model_version, last_ms, starts[0])
@@ -198,7 +198,11 @@ def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
             print_message(f"{count}: {number:,}")
     for row in side.alerts:
         print_message(f"{row.level}: {row.alerts:,} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
-    about = ", ".join(f"{sum(one.rises.values())} {one.concern}" for one in side.concerns if any(one.rises.values()))
+    about = ", ".join(
+        f"{sum(concern_rises.rises.values())} {concern_rises.concern}"
+        for concern_rises in side.concerns
+        if any(concern_rises.rises.values())
+    )
     print_message(f"rises of a level were about: {about or 'nothing, there were none'}")
     _print_policy(side)
     _print_calls(side.calls)

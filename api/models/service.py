@@ -279,7 +279,7 @@ class ModelService:
 
     def _is_order_under_way(self) -> bool:
         """Tell whether an order was given of late that no pipeline has met yet."""
-        newest = next((one for one in self._store.models.history(limit=10).items if one.act in ORDER_ACTS), None)
+        newest = next((entry for entry in self._store.models.history(limit=10).items if entry.act in ORDER_ACTS), None)
         switched = next(iter(self._store.models.list_switches(1)), None)
         if newest is None or self._now_ms() - newest.at_ms > ORDER_UNDER_WAY_MS:
             return False

@@ -69,7 +69,7 @@ class AgentRows:
         """Of the agent in each slot."""
         self.state_version = state_version(model.salt)
         self._stored_sizes = {
-            features_version(model.salt, one): one.row.itemsize for one in (present_layout(), *EARLIER_LAYOUTS)
+            features_version(model.salt, stored): stored.row.itemsize for stored in (present_layout(), *EARLIER_LAYOUTS)
         }
 
     def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:

@@ -247,7 +247,7 @@ class DecisionMaker:
         decision = self._new_decision(slot, agent_type, moment, previous, level, "event", told.reasons)
         evidence = explainer.decision_evidence(slot, scored, row)
         if told.indicators:
-            evidence["indicators"] = [msgspec.to_builtins(one) for one in told.indicators]
+            evidence["indicators"] = [msgspec.to_builtins(indicator) for indicator in told.indicators]
         return msgspec.structs.replace(
             decision,
             event_id=scored.columns.events[row].id or "",
