@@ -339,7 +339,7 @@ class ModelService:
                 return read_manifest(directory)[0].salt_hex
             except ModelError:
                 continue
-        raise PromotionRefused(["the model in force is not on the shelf: restore it first"])
+        raise PromotionRefused(["the model in force lies in no directory of versions: restore it first"])
 
     def refresh(self) -> None:
         """Learn which version is in force, and note the installed one; blocks. Raises Unavailable."""

@@ -39,7 +39,7 @@ class VersionRecords:
         if registered is None:
             return
         now_ms = self._now_ms()
-        model = _version_of(registered, "challenger", "put on the shelf", promoted_ms=0, now_ms=now_ms)
+        model = _version_of(registered, "challenger", "put into the registry", promoted_ms=0, now_ms=now_ms)
         entry = ModelHistoryEntry(self._new_id(), now_ms, version, "trained", "operator", "found")
         self._store.models.add(model, entry)
 
