@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from statistics import median, quantiles
 from typing import NamedTuple
@@ -55,7 +55,7 @@ def measure() -> CodeFigures:
 
 
 def functions_of(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Name and lines of the body, without its docstring, of each function that has more than one."""
+    """Name and lines of the body, without its docstring, of each function that has more than that."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
@@ -80,16 +80,21 @@ def import_cycles() -> list[list[str]]:
         graph = grimp.build_graph("trustwatch", exclude_type_checking_imports=False, cache_dir=None)
     finally:
         sys.path.pop(0)
-    names = sorted(graph.modules)
+    return groups_of_cycles({name: graph.find_modules_directly_imported_by(name) for name in graph.modules})
+
+
+def groups_of_cycles(imports: Mapping[str, Set[str]]) -> list[list[str]]:
+    """Names that reach each other, by group, of names and what each of them imports."""
+    names = sorted(imports)
     numbers = {name: number for number, name in enumerate(names)}
-    edges = [(numbers[a], numbers[b]) for a in names for b in graph.find_modules_directly_imported_by(a)]
+    edges = [(numbers[importer], numbers[imported]) for importer in names for imported in imports[importer]]
     importers, imported = zip(*edges, strict=True)
-    shape = (len(names), len(names))
-    _, groups = connected_components(coo_array(([1] * len(edges), (importers, imported)), shape), connection="strong")
-    members: dict[int, list[str]] = {}
-    for name, group in zip(names, groups.tolist(), strict=True):
-        members.setdefault(group, []).append(name)
-    return [group for group in members.values() if len(group) > 1]
+    matrix = coo_array(([1] * len(edges), (importers, imported)), (len(names), len(names)))
+    _, labels = connected_components(matrix, connection="strong")
+    groups: dict[int, list[str]] = {}
+    for name, label in zip(names, labels.tolist(), strict=True):
+        groups.setdefault(label, []).append(name)
+    return sorted(group for group in groups.values() if len(group) > 1)
 
 
 def main() -> None:

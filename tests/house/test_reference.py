@@ -13,6 +13,7 @@ BY_HAND = (
     "backtest.md",
     "backup.md",
     "client.md",
+    "code.md",
     "command-line.md",
     "console.md",
     "erasure.md",
