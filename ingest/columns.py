@@ -287,16 +287,16 @@ class ColumnEncoder:
         agent, resource, principal, chain = event.agent, event.resource, event.principal, event.delegation
         client, login, scopes, capabilities = event.client, event.credential, event.scopes, agent.capabilities
         tenant, outcome, action = event.tenant or "", event.outcome, event.action
-        thing = target = audience = network = token = credential = scope_set = ""
+        resource_item = target = audience = network = token = credential = scope_set = ""
         kind = ""
         external = provenance = -1
         if resource is not None:
-            thing = resource.id or ""
+            resource_item = resource.id or ""
             target, external = self._target(resource, tenant)
             audience = resource.audience or ""
             if resource.type is not None:
                 kind = resource.type
-                thing = f"{kind}:{thing}"
+                resource_item = f"{kind}:{resource_item}"
             provenance = _PROVENANCE_CODE[resource.provenance]
         if client is not None:
             network = f"AS{client.asn}" if client.asn is not None else self._networks[(client.ip,)]
@@ -319,7 +319,7 @@ class ColumnEncoder:
             tenant,
             event.task or "",
             action,
-            thing,
+            resource_item,
             target,
             audience,
             event.peer or "",

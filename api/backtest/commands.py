@@ -23,6 +23,7 @@ from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
 from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ...scoring.backtest.runner import run_backtest, total_bytes
 from ...scoring.engine.settings import AlertBudget
+from ...scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, is_part_kept
 from ...scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from ...scoring.policy.book import PolicyBook
 from ...scoring.policy.policy_file import read_policy_book
@@ -119,6 +120,7 @@ def backtest_command(
         )
         _check_labels(plan)
         known_labels = None if labels is None else read_labels(labels, plan.leave_out)
+        _announce_compilation("back-test")
         with byte_progress("replaying", total_bytes(plan)) as progress:
             counts, problems = run_backtest(plan, progress)
     outcome = build_result(plan, counts, problems, known_labels)
@@ -128,6 +130,11 @@ def backtest_command(
     if report is not None:
         report.write_text(render_report(outcome, clock.utc_now()), encoding="utf-8")
     _print_outcome(outcome, seconds, report, json)
+
+
+def _announce_compilation(work: str) -> None:
+    if not all(is_part_kept(part) for part in NEEDED_TO_SCORE):
+        print_message(f"compiling kernels: the first {work} on this machine takes up to a minute longer")
 
 
 def _parse_budget(text: str, configured: Settings) -> AlertBudget:
@@ -183,7 +190,7 @@ def _overlap_warnings(outcome: BacktestResult) -> list[str]:
 def _overlap_warning(side: BacktestSide) -> str | None:
     """The first stretch of time begins before its first event does: only where all of it is known, some event is."""
     last_ms = read_manifest(Path(side.model))[0].window.to_ms
-    starts = [datetime.fromisoformat(one.start) for one in side.bins[:2]]
+    starts = [datetime.fromisoformat(stretch.start) for stretch in side.bins[:2]]
     if len(starts) < 2 or starts[1] > history_end(last_ms):
         return None
     return overlap_warning(side.model_version, last_ms, starts[0])
@@ -198,7 +205,11 @@ def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
             print_message(f"{count}: {number:,}")
     for row in side.alerts:
         print_message(f"{row.level}: {row.alerts:,} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
-    about = ", ".join(f"{sum(one.rises.values())} {one.concern}" for one in side.concerns if any(one.rises.values()))
+    about = ", ".join(
+        f"{sum(concern_rises.rises.values())} {concern_rises.concern}"
+        for concern_rises in side.concerns
+        if any(concern_rises.rises.values())
+    )
     print_message(f"rises of a level were about: {about or 'nothing, there were none'}")
     _print_policy(side)
     _print_calls(side.calls)
@@ -310,6 +321,7 @@ def replay_command(
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(open_output(out, inputs, converter))
         applied = window._replace(after=first_applied(trained.window_ms[1], first, window.after))
         source = WindowedSource(FileSource(inputs, progress=progress), applied)
+        _announce_compilation("replay")
         counts, written_from = _write_replayed(replayed, source, first, target)
     if warning := overlap_warning(trained.version, trained.window_ms[1], written_from):
         print_message(warning)

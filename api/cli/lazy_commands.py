@@ -69,9 +69,13 @@ class LazyGroup(TyperGroup):
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
         """Write the commands by panel, where help is plain text."""
-        for panel, commands in groupby(self.commands.values(), lambda one: str(getattr(one, "rich_help_panel", ""))):
+        for panel, commands in groupby(
+            self.commands.values(), lambda command: str(getattr(command, "rich_help_panel", ""))
+        ):
             with formatter.section(panel):
-                formatter.write_dl([(str(one.name), one.get_short_help_str(_SUMMARY_LENGTH)) for one in commands])
+                formatter.write_dl(
+                    [(str(command.name), command.get_short_help_str(_SUMMARY_LENGTH)) for command in commands]
+                )
 
     def before_command(self) -> None:
         """Called before a command is loaded; help needs none of it."""
@@ -99,5 +103,5 @@ def installed_commands() -> list[LazyCommand]:
             continue
         found += commands
     panels: list[str] = list(CommandPanel)
-    panels += (one.panel for one in found)  # of other packages: behind ours
-    return sorted(found, key=lambda one: (panels.index(one.panel), one.name))
+    panels += (command.panel for command in found)  # of other packages: behind ours
+    return sorted(found, key=lambda command: (panels.index(command.panel), command.name))

@@ -65,8 +65,8 @@ class OutgoingRecords:
         else:
             named = [(path, str(path)) for path in files]
         found = [formatted for path, name in named for formatted in self._find(path, name)]
-        self.converter.tell_formats([one for one in found if one.format_name != NATIVE])
-        here = [one for one in found if self._is_mapped_here(one)]
+        self.converter.tell_formats([formatted for formatted in found if formatted.format_name != NATIVE])
+        here = [formatted for formatted in found if self._is_mapped_here(formatted)]
         yield from _batched(in_time_order(self.converter.convert(here)) if here else (), NATIVE)
         for formatted in found:
             if not self._is_mapped_here(formatted):

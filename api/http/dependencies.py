@@ -58,7 +58,7 @@ class RequireScope:
 
     def __init__(self, scope: str, *others: str) -> None:
         self.scope = scope
-        self.scopes = [one for one in (scope, *others) if one]
+        self.scopes = [name for name in (scope, *others) if name]
         self._others = frozenset(others)
 
     async def __call__(self, request: Request, _: Annotated[Any, Security(oauth2_scheme)]) -> AuthenticatedCaller:

@@ -86,7 +86,11 @@ def is_learning(installed: RegisteredModel, store: SqlStore) -> bool:
 
 def measure_progress(store: SqlStore, lifecycle: LifecycleSettings) -> LearningProgress:
     """How much history there is, from what the store knows of agents. Raises Unavailable."""
-    waiting = [one.version for one in store.models.page("challenger").items if one.trained.get("over_budget")]
+    waiting = [
+        challenger.version
+        for challenger in store.models.page("challenger").items
+        if challenger.trained.get("over_budget")
+    ]
     return learning_progress(
         store.agents.history_extent(),
         lifecycle.learn_events,
@@ -166,10 +170,10 @@ class FirstTraining:
         """
         if had_a_model(self._store):
             return None
-        for one in self._store.models.page("challenger").items:
-            kept = one.trained.get("over_budget") == []  # said by our own training alone
-            if kept and self._asked[one.version] < MOST_ASKS and self._lies_there(one):
-                return one.version
+        for challenger in self._store.models.page("challenger").items:
+            kept = challenger.trained.get("over_budget") == []  # said by our own training alone
+            if kept and self._asked[challenger.version] < MOST_ASKS and self._lies_there(challenger):
+                return challenger.version
         return None
 
     def note_asked(self, version: str) -> None:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ...ingest.errors import ModelError
-from ...ingest.hashing import NameHasher
 from ...ingest.timestamps import DAY_MS
-from ...models.detector import ForestDetector
 from ...models.model_directory import read_manifest
 from ...models.model_registry import ModelRegistry, RegisteredModel
-from ...scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
-from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, calibration_curves, observed_shares
+from ...scoring.learning.budget_chart import BudgetDay
+from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, observed_shares
 from ...scoring.learning.learning_progress import LearningProgress
 from ...scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
-from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import (
     ModelAction,
     ModelHistoryEntry,
-    ModelStatus,
     ModelSwitch,
     ModelVersion,
     PeerGroupDay,
     SwitchModel,
     encode_model_switch,
 )
-from ...scoring.store.database import MAX_PAGE, Page, Tenants, iterate_pages
-from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
+from ...scoring.store.database import Page, Tenants
 from ...scoring.store.sql_store import SqlStore
 from ..http.agent_lookup import require_all_tenants, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
@@ -39,20 +33,16 @@ from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
 from .first_training import measure_progress
 from .training_state import TRAINING_REQUEST_KEY
+from .version_figures import MAX_DAYS, VersionFigures
+from .version_records import ORDER_ACTS, VersionRecords
 
-MAX_DAYS = 366
 MAX_REASON_LENGTH = 2_000
 MODEL_WORKER_NAME = "keeper"
 """Name in the history for promotions by figures alone."""
 ORDER_UNDER_WAY_MS = 600_000
 """An order is met within this time, or it was lost on its way to the log."""
-ORDER_ACTS = ("promoted", "rolled_back")
-MAX_FEEDBACK_ITEMS = 5_000
-"""Verdicts of people that one chart looks at, the newest."""
 MEASURE_EVERY_MS = 10_000
 """How much history there is to learn from is measured so often, while there is no trained model."""
-MAX_CACHED_CURVES = 16
-"""Curves that are remembered: reading a model takes a tenth of a second."""
 
 
 class UnknownModelVersion(ProblemError):
@@ -155,7 +145,8 @@ class ModelService:
         self._executor = executor
         self._now_ms = now_ms
         self._new_id = new_id
-        self._curves: dict[str, tuple[int, tuple[list[CalibrationCurve], ...]]] = {}
+        self._records = VersionRecords(store, registry, now_ms, new_id)
+        self._figures = VersionFigures(store, registry, now_ms)
         self.version = registry.installed_model().version
         self.challengers: dict[str, int] = {}
         self.learning: LearningProgress | None = None
@@ -219,7 +210,7 @@ class ModelService:
         accepted = self._settings.risk.alert_budget.by_level()[level]
         tenants = visible_tenants(caller, tenant)
         return AlertBudgetChart(
-            level, accepted, await self._executor(self._budget_days, days, level, accepted, tenants)
+            level, accepted, await self._executor(self._figures.budget_days, days, level, accepted, tenants)
         )
 
     # What is ordered.
@@ -269,7 +260,7 @@ class ModelService:
         return before
 
     async def _order_promotion(self, version: str, by: str, why: str, *, force: bool) -> None:
-        await self._executor.write(self._adopt_from_registry, version)
+        await self._executor.write(self._records.adopt_from_registry, version)
         assessment = self._assess(await self._executor(self._require_version, version))
         if assessment.reasons and not force:
             raise PromotionRefused(assessment.reasons)
@@ -288,7 +279,7 @@ class ModelService:
 
     def _is_order_under_way(self) -> bool:
         """Tell whether an order was given of late that no pipeline has met yet."""
-        newest = next((one for one in self._store.models.history(limit=10).items if one.act in ORDER_ACTS), None)
+        newest = next((entry for entry in self._store.models.history(limit=10).items if entry.act in ORDER_ACTS), None)
         switched = next(iter(self._store.models.list_switches(1)), None)
         if newest is None or self._now_ms() - newest.at_ms > ORDER_UNDER_WAY_MS:
             return False
@@ -322,18 +313,6 @@ class ModelService:
                 return switch.version
         raise PromotionRefused(["no other version was in force before: there is nothing to roll back to"])
 
-    def _adopt_from_registry(self, version: str) -> None:
-        """Make a version that was trained elsewhere and put into the registry a challenger like any other."""
-        if self._store.models.get(version) is not None:
-            return
-        registered = next((candidate for candidate in self._registry.versions() if candidate.version == version), None)
-        if registered is None:
-            return
-        now_ms = self._now_ms()
-        model = _version_of(registered, "challenger", "put on the shelf", promoted_ms=0, now_ms=now_ms)
-        entry = ModelHistoryEntry(self._new_id(), now_ms, version, "trained", "operator", "found")
-        self._store.models.add(model, entry)
-
     def _check_usable(self, version: str) -> str:
         """Digest of a version that can come into force. Raises PromotionRefused where it can not."""
         digest = self._require_version(version).digest
@@ -360,14 +339,14 @@ class ModelService:
                 return read_manifest(directory)[0].salt_hex
             except ModelError:
                 continue
-        raise PromotionRefused(["the model in force is not on the shelf: restore it first"])
+        raise PromotionRefused(["the model in force lies in no directory of versions: restore it first"])
 
     def refresh(self) -> None:
         """Learn which version is in force, and note the installed one; blocks. Raises Unavailable."""
-        installed = self._note_installed()
+        installed = self._records.note_installed()
         newest = self._store.models.list_switches(1)
         if newest and newest[0].installed == installed.digest:
-            self._note_switch(newest[0])
+            self._records.note_switch(newest[0])
             self.version = newest[0].version
         else:  # the pipeline takes it over with its first commit
             self.version = installed.version
@@ -383,52 +362,11 @@ class ModelService:
             self._measured_ms = self._now_ms()
             self.learning = measure_progress(self._store, self._settings.lifecycle)
 
-    def _note_switch(self, switch: ModelSwitch) -> None:
-        """Mark the version in force as champion. Every process that sees the switch does, and all write the same."""
-        model = self._store.models.get(switch.version)
-        if model is None:
-            return
-        earlier_champions = [
-            other for other in self._store.models.page("champion").items if other.version != switch.version
-        ]
-        if model.status == "champion" and not earlier_champions:
-            return
-        now_ms = self._now_ms()
-        orders = [entry.act for entry in self._store.models.history(switch.version).items if entry.act in ORDER_ACTS]
-        status: ModelStatus = "rejected" if orders[:1] == ["rolled_back"] else "retired"
-        replaced = [msgspec.structs.replace(other, status=status, changed_ms=now_ms) for other in earlier_champions]
-        champion = msgspec.structs.replace(model, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
-        self._store.models.update([*replaced, champion], [_switch_entry(switch, now_ms)])
-
-    def _note_installed(self) -> RegisteredModel:
-        """The operator's model is a version like any other; the history says when it came."""
-        installed, now_ms = self._registry.installed_model(), self._now_ms()
-        stored = self._store.models.get(installed.version)
-        if stored is not None and stored.digest == installed.digest:
-            return installed
-        learns = installed.manifest.learns
-        source, why = ("nothing", "no model was in model_dir") if learns else ("trustwatch train", "found in model_dir")
-        model = _version_of(installed, "champion", source, promoted_ms=now_ms, now_ms=now_ms)
-        entry = ModelHistoryEntry(
-            self._new_id(), now_ms, installed.version, "installed", "service" if learns else "operator", why
-        )
-        retired = [
-            msgspec.structs.replace(other, status="retired", changed_ms=now_ms)
-            for other in self._store.models.page("champion").items
-            if other.version != installed.version
-        ]
-        if stored is None:
-            self._store.models.add(model, entry)
-            self._store.models.update(retired)
-        else:
-            self._store.models.update([*retired, model], [entry])
-        return installed
-
     def _version_view(self, version: str, tenants: Tenants) -> ModelVersionView:
         model = self._require_version(version)
         days = self._store.models.list_days(self._today() - MAX_DAYS, tenants, version)
         try:
-            (newcomers, known_agents), on_disk = self._calibration_curves(model, tenants), True
+            (newcomers, known_agents), on_disk = self._figures.calibration_curves(model, tenants), True
         except ModelError:
             newcomers, known_agents, on_disk = [], [], False
         return ModelVersionView(
@@ -441,58 +379,6 @@ class ModelService:
             [switch for switch in self._store.models.list_switches() if switch.version == version],
             known_agents,
         )
-
-    def _calibration_curves(self, model: ModelVersion, tenants: Tenants) -> tuple[list[CalibrationCurve], ...]:
-        """Curves of a version, of newcomers and of agents that it knows. Raises ModelError where it can not be read."""
-        today, cached = self._today(), self._curves.get(model.digest)
-        if cached is None or cached[0] != today:  # groups may be new
-            trained = self._registry.load(model.version, model.digest)
-            assert isinstance(trained.detector, ForestDetector)
-            with reads_of(WHOLE_DEPLOYMENT):  # kept for every caller; what this one sees of it is chosen below
-                counted = self._store.agents.count_by_group(0)
-            groups = {(lifespans.tenant, lifespans.agent_type) for lifespans in counted}
-            hasher = NameHasher(trained.salt)
-            keys = {group: hasher(f"{group[0]}\x1f{group[1]}") for group in groups}
-            if len(self._curves) >= MAX_CACHED_CURVES:
-                self._curves.clear()
-            detector = trained.detector
-            curves = calibration_curves(detector.calibration, keys), calibration_curves(detector.familiar, keys)
-            cached = self._curves[model.digest] = today, curves
-        return tuple(
-            [curve for curve in part if tenants is None or curve.tenant == "*" or curve.tenant in tenants]
-            for part in cached[1]
-        )
-
-    def _budget_days(self, days: int, level: str, accepted: float, tenants: Tenants) -> list[BudgetDay]:
-        today = self._today()
-        span = range(today - min(days, MAX_DAYS) + 1, today + 1)
-        return budget_chart(
-            span,
-            self._store.decisions.count_alerts(span.start, tenants),
-            self._store.models.list_days(span.start, tenants),
-            self._store.agents.count_by_group(span.start, tenants),
-            self._feedback_counts(span, tenants),
-            accepted,
-            level,
-        )
-
-    def _feedback_counts(self, span: range, tenants: Tenants) -> dict[tuple[int, str, str], AlertVerdictCounts]:
-        """Counts of feedback on alerts, by the day of each one's event."""
-        counts: dict[tuple[int, str, str], AlertVerdictCounts] = {}
-        for feedback in self._active_feedback(tenants):
-            decision = self._store.decisions.get(feedback.decision_id, tenants)
-            if decision is not None and decision.event_time_ms // DAY_MS in span:
-                key = (decision.event_time_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
-                before, true = counts.get(key, AlertVerdictCounts()), feedback.verdict == "true_positive"
-                counts[key] = AlertVerdictCounts(before.false_positive + (not true), before.true_positive + true)
-        return counts
-
-    def _active_feedback(self, tenants: Tenants) -> Iterator[Feedback]:
-        """The newest feedback that was not revoked, a bounded number."""
-        newest = iterate_pages(lambda cursor: self._store.feedback.page(tenants, limit=MAX_PAGE, cursor=cursor))
-        for feedback in islice(newest, MAX_FEEDBACK_ITEMS):
-            if feedback.status not in ("revoking", "revoked"):
-                yield feedback
 
     def _today(self) -> int:
         return self._now_ms() // DAY_MS
@@ -508,38 +394,3 @@ def _check_order(caller: AuthenticatedCaller, why: str) -> str:
 
 def _as_visible_to(caller: AuthenticatedCaller, model: ModelVersion) -> ModelVersion:
     return model if sees_all_tenants(caller) else msgspec.structs.replace(model, trained={}, figures={})
-
-
-def _version_of(
-    registered: RegisteredModel, status: ModelStatus, source: str, *, promoted_ms: int, now_ms: int
-) -> ModelVersion:
-    """A version that the registry has and the store has not."""
-    window = registered.manifest.window
-    return ModelVersion(
-        registered.version,
-        status,
-        registered.digest,
-        window.from_ms,
-        window.to_ms,
-        registered.manifest.created_ms,
-        promoted_ms,
-        now_ms,
-        trained={
-            "source": source,
-            "events": window.events,
-            "agents": window.agents,
-            "sessions": window.sessions,
-        },
-    )
-
-
-def _switch_entry(switch: ModelSwitch, now_ms: int) -> ModelHistoryEntry:
-    return ModelHistoryEntry(
-        f"switch-{switch.partition}-{switch.epoch}-{switch.offset}",
-        now_ms,
-        switch.version,
-        "switched",
-        "pipeline",
-        f"in force from offset {switch.offset} of partition {switch.partition} on",
-        {"partition": switch.partition, "epoch": switch.epoch, "offset": switch.offset},
-    )

@@ -146,9 +146,9 @@ def _correction_of(
         return RiskTopicCorrection(record_key[0], *erased_agent_record(record_key[1], offset))
     if risk_record.agent_id == subject.name:
         return None  # another one of that very name
-    told = bytes(risk_record.reasons), risk_record.counterfactual, bytes(risk_record.indicators)
-    redacted = names.erase_in_json(told[0]), names.erase_in_text(told[1]), names.erase_in_json(told[2])
-    if redacted == told:
+    texts = bytes(risk_record.reasons), risk_record.counterfactual, bytes(risk_record.indicators)
+    redacted = names.erase_in_json(texts[0]), names.erase_in_text(texts[1]), names.erase_in_json(texts[2])
+    if redacted == texts:
         return None
     reasons, counterfactual, indicators = redacted
     changed = msgspec.structs.replace(

@@ -153,7 +153,7 @@ class EmbeddedBackend(EventBackend):
                 "same back-up"
             )
         view.apply(self.store.agents.iterate())
-        view.apply(one.agent for one in self.store.agents.list_ahead())
+        view.apply(versioned.agent for versioned in self.store.agents.list_ahead())
 
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """See `EventBackend`: the pipeline, the model worker and the archive."""

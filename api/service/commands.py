@@ -32,7 +32,7 @@ from ..settings.root import Settings
 from .backends import ServiceRoles
 from .group_worker import GroupPipelineWorker
 from .kernel_compilation import compile_all
-from .partition_migration import PartitionGrowth, partition_offsets, restore_partitions, resume_offsets
+from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets
 from .serve import run_service
 
 
@@ -224,7 +224,7 @@ def restored(
     with contextlib.ExitStack() as opened:
         store = opened.enter_context(contextlib.closing(open_service_store(configured)))
         with contextlib.closing(open_reader(broker_settings, (broker_settings.names.events,))) as events:
-            next_offsets = resume_offsets(store, partition_offsets(events), anew=events_anew, accept_loss=accept_loss)
+            next_offsets = resume_offsets(store, partition_extents(events), anew=events_anew, accept_loss=accept_loss)
         if events_anew:
             store.erasures.reset_topic()
         risk = opened.enter_context(contextlib.closing(open_reader(broker_settings, (broker_settings.names.risk,))))

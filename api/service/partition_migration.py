@@ -136,7 +136,7 @@ def _partition_of_agent(name: AgentName, partitions: int) -> int:
 POLL_S = 0.5
 
 
-class PartitionOffsets(NamedTuple):
+class PartitionExtent(NamedTuple):
     """Contents of a partition of the events topic: offset of its first record, and of the next one to come."""
 
     first: int
@@ -151,10 +151,10 @@ class RestoreResult(NamedTuple):
     agents: int  # whose risk was published again
 
 
-def partition_offsets(reader: TopicReader) -> dict[int, PartitionOffsets]:
+def partition_extents(reader: TopicReader) -> dict[int, PartitionExtent]:
     """Offsets of each partition of the topic that *reader* reads. Raises Unavailable."""
     first, ends = reader.first_offsets(), reader.end_offsets()
-    return {topic_partition[1]: PartitionOffsets(first[topic_partition], end) for topic_partition, end in ends.items()}
+    return {topic_partition[1]: PartitionExtent(first[topic_partition], end) for topic_partition, end in ends.items()}
 
 
 def highest_epoch(reader: TopicReader) -> int:
@@ -168,7 +168,7 @@ def highest_epoch(reader: TopicReader) -> int:
 
 
 def resume_offsets(
-    store: SqlStore, topic: Mapping[int, PartitionOffsets], *, anew: bool, accept_loss: bool
+    store: SqlStore, topic: Mapping[int, PartitionExtent], *, anew: bool, accept_loss: bool
 ) -> dict[int, int]:
     """Offsets at which each partition is to be read on.
 

@@ -97,7 +97,11 @@ def make_local_key(settings: Settings) -> None:
     """
     require_whole_data(settings.data_dir)
     published = (settings.data_dir / LOCAL_JWKS_FILE).resolve()
-    trusted = [one.jwks_file for one in settings.issuers if one.issuer == LOCAL_ISSUER and one.jwks_file is not None]
+    trusted = [
+        issuer.jwks_file
+        for issuer in settings.issuers
+        if issuer.issuer == LOCAL_ISSUER and issuer.jwks_file is not None
+    ]
     if any(file.resolve() == published for file in trusted) and not published.exists():
         LocalSigningKey.open(settings.data_dir)
 

@@ -49,7 +49,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show the settings that hold, member by member, and whether file, variable or default says so. Secrets are ***."""
-    members = [one._asdict() for one in effective_members(read_process_settings(settings))]
+    members = [member._asdict() for member in effective_members(read_process_settings(settings))]
     shown = [member for member in members if not (changed and member["origin"] == DEFAULT)]
     if json:
         write_json({"members": shown})

@@ -21,7 +21,7 @@ HOOK_KEY_FILE = "hydra-hook.key"
 
 _DEFAULTS = Settings()
 _BROKERS = next(
-    one.name for one in msgspec.structs.fields(Settings) if getattr(_DEFAULTS, one.name) is _DEFAULTS.brokers
+    field.name for field in msgspec.structs.fields(Settings) if getattr(_DEFAULTS, field.name) is _DEFAULTS.brokers
 )
 """Member that says where the brokers are, as it is declared."""
 

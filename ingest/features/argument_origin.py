@@ -57,8 +57,8 @@ def write_values(
     foreign = ACTED_ON if acts(codes) else LOOKED_UP
     learned = 0
     for place in range(first, end):
-        told = observations.arguments.values[place]
-        value = value_item(told) if told != 0 else np.uint64(0)
+        given = observations.arguments.values[place]
+        value = value_item(given) if given != 0 else np.uint64(0)
         by_others = _may_be_foreign(untrusted, session, np.int64(observations.arguments.sources[place]))
         observations.values[place] = value
         observations.is_foreign[place] = foreign if by_others else NO_FOREIGN

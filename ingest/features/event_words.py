@@ -88,7 +88,7 @@ def foreign_arguments_of(event: NativeEvent, places: Collection[int]) -> str:
         places: among the event's arguments, as `collect_arguments` keeps them.
     """
     kept = arguments_with_values(read_arguments(event) or ())
-    found = [one for place, one in enumerate(kept) if place in places]
-    said = list(dict.fromkeys(f"{one.name} out of {one.from_action or 'an earlier answer'}" for one in found))
+    foreign = [value for place, value in enumerate(kept) if place in places]
+    said = list(dict.fromkeys(f"{value.name} out of {value.from_action or 'an earlier answer'}" for value in foreign))
     more = [f"{len(said) - _SHOWN_ARGUMENTS} more"] if len(said) > _SHOWN_ARGUMENTS else []
     return ", ".join([*said[:_SHOWN_ARGUMENTS], *more]) or "an argument"

@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns, full_name
+from ...ingest.columns import EventColumns
 from ...ingest.errors import Unavailable
-from ...ingest.features import layout
-from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_rows
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
-from ...ingest.hashing import NameHasher
-from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
+from ...ingest.identities import IdentityHasher, unkeyed_agent_key
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
-from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, RiskLevel
+from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent
 from ..records.commits import Position
-from ..records.decisions import RiskReason
-from ..records.indicators import NO_INDICATORS
-from . import risk, usual_oddness
+from . import risk
+from .agent_rows import AgentExplanation, AgentRows, explanation_of
 from .forgetting import ErasedAgents, NameErasers
 from .met_agents import MetAgents
 from .resident_agents import ResidentAgents
-from .state_version import features_version, present_layout, state_version
+from .seeded_agents import SeededAgents
 from .unsaved_agents import AnyAgent, UnsavedAgents
 
-_encode_json = msgspec.json.Encoder().encode
-_decode_reasons_json = msgspec.json.Decoder(list[RiskReason]).decode
-NO_REASONS = b"[]"
 _DUE_PAGE_SIZE = 500
 _PACK_CHUNK = 1_000
-T = TypeVar("T")
-
-_RISK_COLUMNS = ("level", "score", "confidence", "anomaly", "at_ms", "due_ms", "events")
-_ROW_COLUMNS = ("level", "risk_score", "confidence", "anomaly_score", "evaluated_ms", "due_ms", "events")
 
 
 class AgentLoader(Protocol):
@@ -56,15 +43,6 @@ class AgentLoader(Protocol):
 
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
         """Full name of the agent that 0.1 knew by *key*."""
-
-
-class AgentExplanation(NamedTuple):
-    """Explanation of an agent's risk: its decision, reasons, counterfactual and indicators."""
-
-    decision_id: str = ""
-    reasons: bytes = NO_REASONS
-    counterfactual: str = ""
-    indicators: bytes = NO_INDICATORS
 
 
 class AgentStateCache:
@@ -92,22 +70,12 @@ class AgentStateCache:
     ) -> None:
         capacity = len(agents.names)
         self.builder = FeatureBuilder(model.baseline, capacity, self)
-        self.state_version = state_version(model.salt)
-        self._stored_sizes = {
-            features_version(model.salt, one): one.row.itemsize for one in (present_layout(), *EARLIER_LAYOUTS)
-        }
         self._agents = agents
-        self._model = model
-        self._thresholds = thresholds
-        self._risk_parameters = risk_parameters
+        self._rows = AgentRows(agents, self.builder, model, thresholds, identities)
+        self._seeded = SeededAgents(agents, self.builder, model, risk_parameters, identities)
         self._store = store
         self._partition = partition
         self._identities = identities
-        self._hash = NameHasher(model.salt)
-        self._model_identities = IdentityHasher(model.salt)
-        self._arriving: EventColumns | None = None
-        self._asked_for: dict[int, AgentIdentity] = {}
-        self._explanations: list[AgentExplanation] = [AgentExplanation()] * capacity
         self.erased_agents = ErasedAgents()
         """Agents that do not go on from the model's history."""
         self._erasers = NameErasers()
@@ -130,11 +98,11 @@ class AgentStateCache:
 
     def explanation(self, slot: int) -> AgentExplanation:
         """Explanation of the agent in a slot."""
-        return self._explanations[slot]
+        return self._rows.explanations[slot]
 
     def set_explanation(self, slot: int, explanation: AgentExplanation) -> None:
         """Set the explanation of the agent in a slot."""
-        self._explanations[slot] = explanation
+        self._rows.explanations[slot] = explanation
 
     def erase(self, subject: ErasureSubject, *, ours: bool = True) -> None:
         """Erase an agent, in memory and with the next commit, and its name from the reasons of others.
@@ -145,9 +113,9 @@ class AgentStateCache:
         if subject.kind == "agent" and ours:
             self._remove_agent(subject)
         eraser = self._erasers.add(subject)
-        for slot, explanation in enumerate(self._explanations):
-            told = explanation.reasons + explanation.indicators
-            if eraser.may_occur_in(told) or eraser.is_in_text(explanation.counterfactual):
+        for slot, explanation in enumerate(self._rows.explanations):
+            json = explanation.reasons + explanation.indicators
+            if eraser.may_occur_in(json) or eraser.is_in_text(explanation.counterfactual):
                 self._redact_slot(slot, explanation)
         self._unsaved.redact(self._redacted_row)
 
@@ -191,7 +159,7 @@ class AgentStateCache:
             return  # the key is another agent's; of this one nothing is known
         if slots[0] >= 0:
             self._agents.clear(slots)
-            self._explanations[int(slots[0])] = AgentExplanation()
+            self._rows.explanations[int(slots[0])] = AgentExplanation()
             self.builder.pinned[slots] = False
             table.remove(slots)
         self._unsaved.remove(key)
@@ -211,7 +179,7 @@ class AgentStateCache:
             return
         redacted = self._redacted_explanation(name.tenant, explanation)
         if redacted != explanation:
-            self._explanations[slot] = redacted
+            self._rows.explanations[slot] = redacted
             self._agents.mark_changed(slot)
 
     def _redacted_explanation(self, tenant: str, explanation: AgentExplanation) -> AgentExplanation:
@@ -223,9 +191,9 @@ class AgentStateCache:
         )
 
     def _redacted_row(self, row: AnyAgent) -> AnyAgent:
-        told = _explanation_of(row)
-        redacted = self._redacted_explanation(row.name.tenant, told)
-        if redacted == told:
+        explanation = explanation_of(row)
+        redacted = self._redacted_explanation(row.name.tenant, explanation)
+        if redacted == explanation:
             return row
         _, reasons, counterfactual, indicators = redacted
         return msgspec.structs.replace(row, reasons=reasons, counterfactual=counterfactual, indicators=indicators)
@@ -245,11 +213,11 @@ class AgentStateCache:
         moving = slots
         if self._store is not None:
             moving = slots[self._agents.dirty[slots]]
-            self._unsaved.add_unpublished(self.summaries(slots[self._agents.moved[slots]]))
+            self._unsaved.add_unpublished(self._rows.summaries(slots[self._agents.moved[slots]]))
         self._unsaved.waiting.update((row.name.key, row) for row in self.rows(moving))
         self._agents.clear(slots)
         for slot in slots.tolist():
-            self._explanations[slot] = AgentExplanation()
+            self._rows.explanations[slot] = AgentExplanation()
 
     def admit(self, keys: AgentKeys, slots: SlotIndices) -> None:
         """Bring back what is known of agents: waiting for the store, in the store, or from the model's history."""
@@ -257,33 +225,34 @@ class AgentStateCache:
         missing = [key for key in keys.tolist() if key not in unsaved]
         known = self._preloaded or {**self._load_stored(missing), **unsaved}
         self._met.note(keys.tolist())
-        history = self._history_rows(keys, known)
-        self._admit_seeds(keys, slots, known, history)
+        history = self._seeded.find(keys, known, self.erased_agents)
+        resumed = np.array([key in known and self._rows.fits(known[key]) for key in keys.tolist()])
+        fresh = (history >= 0) & ~resumed
+        self._seeded.admit(slots[fresh], history[fresh])
         stored = [place for place, key in enumerate(keys.tolist()) if key in known]
         converted = np.zeros(len(keys), np.bool_)
         converted[stored] = ~self._restore([known[key] for key in keys[stored].tolist()], slots[stored])
         for key, slot in zip(keys[stored].tolist(), slots[stored].tolist(), strict=True):
             self._agents.dirty[slot] = self._unsaved.waiting.pop(key, None) is not None
-        self._seed_habits(slots[converted], history[converted])
-        self._update_shared_counts(slots, history)
+        self._seeded.seed_habits(slots[converted], history[converted])
+        self._seeded.update_shared_counts(slots, history)
 
-    @contextmanager
-    def arriving(self, columns: EventColumns) -> Iterator[None]:
+    def _restore(self, rows: Iterable[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
+        """Put stored agents into their slots, without the names that were erased meanwhile; see `AgentRows.restore`."""
+        return self._rows.restore([self._redacted_row(row) for row in rows], slots)
+
+    def arriving(self, columns: EventColumns) -> AbstractContextManager[None]:
         """Take the full names of agents that move in from a batch, where nothing else knows them."""
-        self._arriving = columns
-        try:
-            yield
-        finally:
-            self._arriving = None
+        return self._seeded.arriving(columns)
 
     def find_slot(self, name: AgentIdentity) -> int | None:
         """Slot of an agent, which moves in if it must; None = it has not acted yet."""
         key = self._identities.agent_key(*name)
-        self._asked_for = {key: name}
+        self._seeded.asked_for = {key: name}
         try:
             slot = int(self.builder.admit(np.array([key], np.uint64))[0])
         finally:
-            self._asked_for = {}
+            self._seeded.asked_for = {}
         resident = self._agents.names[slot]
         return slot if resident is not None and resident.identity == name else None
 
@@ -303,9 +272,8 @@ class AgentStateCache:
     ) -> None:
         """Use another model of the same salt; nobody is in memory."""
         self.builder.baseline = model.baseline
-        self._model = model
-        self._thresholds = thresholds
-        self._risk_parameters = risk_parameters
+        self._rows.use_model(model, thresholds)
+        self._seeded.use_model(model, risk_parameters)
 
     def _load_stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
@@ -340,194 +308,15 @@ class AgentStateCache:
                 return
             after = page[-1]
 
-    def _admit_seeds(
-        self, keys: AgentKeys, slots: SlotIndices, known: dict[int, AgentRow], at: npt.NDArray[np.int64]
-    ) -> None:
-        stored = np.array([k in known and self._fits(known[k]) for k in keys.tolist()])
-        fresh = (at >= 0) & ~stored
-        self.builder.unpack(slots[fresh], self._model.seeds.rows[at[fresh]])
-        seeds, place, state = self._model.seeds, at[fresh], self._agents.risk
-        risk.seed(state, slots[fresh], seeds.events[place], self._risk_parameters)
-        self._seed_habits(slots[fresh], place)
-
-    def _seed_habits(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
-        """Let agents begin with how odd the history at *at* shows them to be, where it shows them."""
-        slots, at, seeds = slots[at >= 0], at[at >= 0], self._model.seeds
-        usual_oddness.seed(self._agents.risk, slots, seeds.odd[at], seeds.rehearsed[at], self._model.window_ms[1])
-
-    def _history_rows(self, keys: AgentKeys, known: dict[int, AgentRow]) -> npt.NDArray[np.int64]:
-        """Place of each agent in the model's history, -1 where it has none, or is forgotten."""
-        at = np.full(len(keys), -1, np.int64)
-        if not len(self._model.seeds.keys):
-            return at
-        names = {key: row.name.identity for key, row in known.items()} | self._asked_for
-        hashes = {key: self._model_identities.agent_hash(*name) for key, name in names.items()}
-        arriving = self._rows_arriving([key for key in keys.tolist() if key not in names])
-        hashes |= {key: self._hash_arriving(row) for key, row in arriving.items()}
-        named = [place for place, key in enumerate(keys.tolist()) if key in hashes]
-        at[named] = self._model.seeds.find([hashes[int(keys[place])] for place in named])
-        if self.erased_agents:
-            for place in np.flatnonzero(at >= 0).tolist():
-                key = int(keys[place])
-                if (names.get(key) or self._name_arriving(arriving[key])) in self.erased_agents:
-                    at[place] = -1
-        return at
-
-    def _rows_arriving(self, keys: Collection[int]) -> dict[int, int]:
-        """First row of each of *keys* in the batch that moves them in."""
-        if self._arriving is None or not keys:
-            return {}
-        acting, first = np.unique(self._arriving.names[:, event_columns.AGENT], return_index=True)
-        wanted = np.isin(acting, np.array(sorted(keys), np.uint64))
-        return dict(zip(acting[wanted].tolist(), first[wanted].tolist(), strict=True))
-
-    def _hash_arriving(self, row: int) -> AgentHash:
-        """Identity of a row's agent under the model's salt."""
-        assert self._arriving is not None
-        if self._identities == self._model_identities:
-            names = self._arriving.names[row]
-            return AgentHash(int(names[event_columns.AGENT]), int(names[event_columns.AGENT_CHECK]))
-        return self._model_identities.agent_hash(*self._name_arriving(row))
-
-    def _name_arriving(self, row: int) -> AgentIdentity:
-        assert self._arriving is not None
-        return full_name(self._arriving.events[row])
-
-    def _update_shared_counts(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
-        """Set each agent's count of events in the shared baseline: this model's, not that of the one before."""
-        numbers = self.builder.state.numbers
-        numbers[slots, layout.N_SHARED] = 0.0
-        numbers[slots[at >= 0], layout.N_SHARED] = self._model.seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
-
-    def _restore(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
-        """Put stored agents into their slots; returns of each whether its risk has the present layout.
-
-        Features of another layout or salt are left behind; risk survives both.
-        """
-        agents = self._agents
-        self._restore_features(rows, slots)
-        as_stored = self._restore_risk(rows, slots)
-        groups = {(row.name.tenant, row.agent_type): self._group_hash(row) for row in rows}
-        agents.groups[slots] = [groups[row.name.tenant, row.agent_type] for row in rows]
-        agents.threshold_rows[slots] = self._model.group_rows(agents.groups[slots])
-        agents.checks[slots] = [self._identities.agent_hash(*row.name.identity).check for row in rows]
-        self.builder.pinned[slots] = agents.risk["due_ms"][slots] != 0
-        for row, slot in zip(rows, slots.tolist(), strict=True):
-            agents.names[slot], agents.types[slot] = row.name, row.agent_type
-            self._explanations[slot] = self._redacted_explanation(row.name.tenant, _explanation_of(row))
-        return as_stored
-
-    def _restore_features(self, rows: Sequence[AgentRow], slots: SlotIndices) -> None:
-        """Put stored features into their slots; rows of one layout together, since a call costs as much as ten rows."""
-        by_size: dict[int, list[int]] = {}
-        for place, row in enumerate(rows):
-            if self._fits(row):
-                by_size.setdefault(len(row.features), []).append(place)
-        for places in by_size.values():
-            states = read_state_rows([rows[place].features for place in places])
-            if states is not None:
-                self.builder.unpack(slots[places], states)
-
-    def _restore_risk(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
-        present, size = self.state_version.split(":")[-1], risk.ROW.itemsize
-        kept = [row.state_version.split(":")[-1] == present and len(row.risk) == size for row in rows]
-        as_stored = np.array(kept, np.bool_)
-        states = np.frombuffer(b"".join(row.risk for row, same in zip(rows, kept, strict=True) if same), risk.ROW)
-        self._agents.risk[slots[as_stored]] = states
-        for place in np.flatnonzero(~as_stored).tolist():
-            self._agents.risk[slots[place]] = self._risk_from_columns(rows[place])
-        return as_stored
-
-    def _fits(self, row: AgentRow) -> bool:
-        """False where features have another salt or a size of no layout, as those of a damaged row."""
-        return self._stored_sizes.get(row.state_version.split(":")[0]) == len(row.features)
-
-    def _group_hash(self, row: AgentRow) -> np.uint64:
-        return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))
-
-    def _risk_from_columns(self, row: AgentRow) -> Any:
-        """Risk of an agent whose stored state has another layout, from its plain columns: an upgrade frees nobody."""
-        state = np.zeros((), risk.ROW)
-        for column, field in zip(_ROW_COLUMNS, _RISK_COLUMNS, strict=True):
-            state[field] = getattr(row, column)
-        state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
-        if row.level >= RiskLevel.MEDIUM:
-            limits = self._thresholds[self._model.group_row(self._group_hash(row))]
-            concern = risk.signalled_concern(limits)
-            state["concern"] = CONCERNS.index(row.concern) if row.concern in CONCERNS else concern  # 0.1 knew none
-            state["statistic"][concern] = state["suspicion"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]
-        return state
-
     def rows(self, slots: SlotIndices) -> list[AgentRow]:
         """Everything that is stored of the agents in these slots."""
-        named = slots[[self._agents.names[slot] is not None for slot in slots.tolist()]]
-        features, risks = self.builder.pack(named).tobytes(), self._agents.risk[named].tobytes()
-        wide, narrow = layout.STATE_ROW.itemsize, risk.ROW.itemsize
-        return [
-            AgentRow(
-                summary.name,
-                summary.agent_type,
-                summary.level,
-                summary.risk_score,
-                summary.confidence,
-                summary.anomaly_score,
-                summary.first_seen_ms,
-                summary.last_seen_ms,
-                summary.evaluated_ms,
-                summary.due_ms,
-                summary.events,
-                summary.decision_id,
-                summary.reasons,
-                summary.counterfactual,
-                features[at * wide : (at + 1) * wide],
-                risks[at * narrow : (at + 1) * narrow],
-                self.state_version,
-                summary.concern,
-                summary.indicators,
-            )
-            for at, summary in enumerate(self.summaries(named))
-        ]
-
-    def summaries(self, slots: SlotIndices) -> list[AgentSummary]:
-        """What is published of the agents in these slots."""
-        names, types, explanations = self._agents.names, self._agents.types, self._explanations
-        risks, times = self._agents.risk[slots], self.builder.state.times[slots]
-        columns = zip(
-            slots.tolist(),
-            risks["concern"].tolist(),
-            *(risks[field].tolist() for field in _RISK_COLUMNS),
-            times[:, layout.T_FIRST].tolist(),
-            times[:, layout.T_LAST].tolist(),
-            strict=True,
-        )
-        return [
-            AgentSummary(
-                name,
-                types[slot],
-                level,
-                score,
-                confidence,
-                anomaly,
-                first,
-                last,
-                at_ms,
-                due_ms,
-                events,
-                explanations[slot].decision_id,
-                explanations[slot].reasons,
-                explanations[slot].counterfactual,
-                CONCERNS[concern] if level >= RiskLevel.MEDIUM else "",
-                explanations[slot].indicators,
-            )
-            for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last in columns
-            if (name := names[slot]) is not None
-        ]
+        return self._rows.build(slots)
 
     def take_moved(self) -> list[AgentSummary]:
         """What is to be published of agents that changed since the last call, moved out meanwhile or not."""
         slots = np.flatnonzero(self._agents.moved).astype(np.int32)
         self._agents.moved[:] = False
-        moved, unpublished = self.summaries(slots), self._unsaved.take_unpublished()
+        moved, unpublished = self._rows.summaries(slots), self._unsaved.take_unpublished()
         if not unpublished:
             return moved
         return list({summary.name.key: summary for summary in (*unpublished, *moved)}.values())  # some came back
@@ -555,17 +344,3 @@ class AgentStateCache:
     def mark_committed(self) -> None:
         """Note that the rows of `begin_commit` are in the store."""
         self._unsaved.mark_committed()
-
-
-def _explanation_of(row: AnyAgent) -> AgentExplanation:
-    return AgentExplanation(row.decision_id, row.reasons, row.counterfactual, row.indicators)
-
-
-def encode_reasons(reasons: Sequence[RiskReason]) -> bytes:
-    """Reasons as the JSON list that rows and answers carry."""
-    return _encode_json(reasons)
-
-
-def decode_reasons(kept: bytes) -> list[RiskReason]:
-    """Reasons of `encode_reasons`; none of an empty text."""
-    return _decode_reasons_json(kept) if kept else []

@@ -149,8 +149,7 @@ class CallScorer:
         observations.is_foreign[observations.is_foreign == LOOKED_UP] = ACTED_ON  # here both are told alike
         vector = np.where(_ASKED_FEATURES, asked[[row]], 0.0)
         shares = self._detector.explain(vector)[0]
-        told = vector[0].tolist(), shares.tolist()
-        return self._reason_writer.reasons(columns, row, *agent, observations, *told, ())
+        return self._reason_writer.reasons(columns, row, *agent, observations, vector[0].tolist(), shares.tolist(), ())
 
     def _recall_agents(self, calls: Sequence[NativeEvent]) -> list[bool]:
         """Fill a slot for each call with what the history shows of its caller, but for its sessions; False if that is

@@ -15,7 +15,7 @@ from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision, RiskReason
 from ..records.indicators import Indicator, decode_indicators, encode_indicators
 from . import risk
-from .agent_state_cache import AgentExplanation, decode_reasons, encode_reasons
+from .agent_rows import AgentExplanation, decode_reasons, encode_reasons
 from .engine import Engine
 from .explanations import MAX_CALLER_REASONS, caller_reasons, with_callers, with_prior_reasons
 from .indicators import has_room, indicators_of_row, lately_new, new_callers, with_indicators
@@ -38,7 +38,7 @@ class RecordMoment(NamedTuple):
     at_ms: int
 
 
-class _Told(NamedTuple):
+class _EventDetails(NamedTuple):
     """What a decision says of its event."""
 
     reasons: tuple[RiskReason, ...]
@@ -113,8 +113,8 @@ class DecisionMaker:
         indicators = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
         if rising or not changes or new_caller:
             indicators = with_indicators(indicators, indicators_of_row(scored, row))
-        told = _Told(shown, counterfactual, indicators if rising else ())
-        decisions = [self._event_decision(moment, scored, row, told)] if changes else []
+        details = _EventDetails(shown, counterfactual, indicators if rising else ())
+        decisions = [self._event_decision(moment, scored, row, details)] if changes else []
         kept = shown if rising or not changes else (*self._callers_kept(slot), *shown)
         decision_id = decisions[0].decision_id if decisions else self._engine.agent_states.explanation(slot).decision_id
         explanation = AgentExplanation(decision_id, encode_reasons(kept), counterfactual, encode_indicators(indicators))
@@ -123,10 +123,10 @@ class DecisionMaker:
 
     def _calm_rows(self, scored: ScoredBatch) -> set[int]:
         """Rows that leave their agent calm, of agents that something may have been kept of."""
-        told = self._engine.risk["told"][scored.slots] > 0.0
+        explained = self._engine.risk["told"][scored.slots] > 0.0
         noted = scored.caller_changed | (scored.evidence >= _NOTABLE_EVIDENCE)
         noted[scored.level_changes] = True
-        kept = told | np.isin(scored.slots, scored.slots[noted])
+        kept = explained | np.isin(scored.slots, scored.slots[noted])
         return set(np.flatnonzero(kept & scored.is_calm(self._engine.model.counted_concerns)).tolist())
 
     def _callers_kept(self, slot: int) -> list[RiskReason]:
@@ -166,13 +166,15 @@ class DecisionMaker:
         self._keep_indicators(scored, row)
         state, before = self._engine.risk[slot], self._engine.agent_states.explanation(slot)
         (own,) = self._engine.explainer.reasons(scored, [row])
-        weight, told = float(scored.evidence[row]), float(state["told"])
-        if told <= 0.0:
+        weight, kept_weight = float(scored.evidence[row]), float(state["told"])
+        if kept_weight <= 0.0:
             explanation = before._replace(reasons=encode_reasons(own))
             self._set_explanation(slot, explanation, max(weight, _LEAST_WEIGHT), at_ms)
             return
-        reasons = with_callers(decode_reasons(before.reasons), told, own, weight, at_ms)
-        self._set_explanation(slot, before._replace(reasons=encode_reasons(reasons)), told, int(state["told_ms"]))
+        reasons = with_callers(decode_reasons(before.reasons), kept_weight, own, weight, at_ms)
+        self._set_explanation(
+            slot, before._replace(reasons=encode_reasons(reasons)), kept_weight, int(state["told_ms"])
+        )
 
     def decide_time_passed(self, slots: SlotIndices, moment: RecordMoment) -> list[Decision]:
         """Let time pass for some agents until *moment*; decisions of those whose level changes by that, by name.
@@ -240,14 +242,14 @@ class DecisionMaker:
         types = [name for first, name in scored.types.get(slot, ()) if first <= row]
         return types[-1] if types else self._engine.agents.types[slot]
 
-    def _event_decision(self, moment: RecordMoment, scored: ScoredBatch, row: int, told: _Told) -> Decision:
+    def _event_decision(self, moment: RecordMoment, scored: ScoredBatch, row: int, details: _EventDetails) -> Decision:
         """The decision of a row that moved its agent's level."""
         slot, (previous, level) = int(scored.slots[row]), scored.levels[row].tolist()
         agent_type, explainer = self._agent_type_at(slot, scored, row), self._engine.explainer
-        decision = self._new_decision(slot, agent_type, moment, previous, level, "event", told.reasons)
+        decision = self._new_decision(slot, agent_type, moment, previous, level, "event", details.reasons)
         evidence = explainer.decision_evidence(slot, scored, row)
-        if told.indicators:
-            evidence["indicators"] = [msgspec.to_builtins(one) for one in told.indicators]
+        if details.indicators:
+            evidence["indicators"] = [msgspec.to_builtins(indicator) for indicator in details.indicators]
         return msgspec.structs.replace(
             decision,
             event_id=scored.columns.events[row].id or "",
@@ -256,7 +258,7 @@ class DecisionMaker:
             confidence=float(scored.risk[row, risk.CONFIDENCE]),
             anomaly_score=float(scored.anomaly[row]),
             p_value=float(scored.p_values[row]),
-            counterfactual=told.counterfactual,
+            counterfactual=details.counterfactual,
             feature_vector=explainer.named_features(scored, row),
             evidence=evidence,
         )
@@ -335,9 +337,9 @@ def _needs_feature_reasons(previous: int, level: int) -> bool:
     return level == previous or level >= RiskLevel.MEDIUM
 
 
-def _replaces(weight: float, told: float) -> bool:
-    """Tell whether an event is so much stronger than what is told of its agent that it is told instead."""
-    return weight >= told + _STRONGER if told > 0.0 else weight > 0.0
+def _replaces(weight: float, kept_weight: float) -> bool:
+    """Tell whether an event is so much stronger than the one that is kept of its agent that it takes its place."""
+    return weight >= kept_weight + _STRONGER if kept_weight > 0.0 else weight > 0.0
 
 
 def _relaxation_reason(previous: int, level: int) -> RiskReason:

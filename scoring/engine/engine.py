@@ -181,10 +181,12 @@ class Engine:
         if rule_matches is not None:
             self.feedback_rules.neutralise(rule_matches, rows, slots, columns, out.vectors, found, self.builder.state)
         feature_evidence = self._measure(out, rows, groups)
-        asserted, boldest = columns.codes[:, event_columns.SELF_ASSERTED], self._boldest(out)
+        asserted, least_p_values = columns.codes[:, event_columns.SELF_ASSERTED], self._least_p_values(out)
         asked = self.model.detector.asked_by_compromise
         least = evidence_dedup.carrying_evidence(feature_evidence, asked)
-        out.caller_changed[rows] = evidence_dedup.find_changed_callers(rows, boldest, asserted, feature_evidence, least)
+        out.caller_changed[rows] = evidence_dedup.find_changed_callers(
+            rows, least_p_values, asserted, feature_evidence, least
+        )
         newcomer = self.risk["events"][slots[rows]] < NEWCOMER_EVENTS
         out.habits[rows[newcomer]] = USUAL
         never_usual = evidence_dedup.find_never_usual(feature_evidence, least, newcomer)
@@ -210,7 +212,7 @@ class Engine:
             out.concern_risk,
         )
         evidence_dedup.record_counted(
-            rows, slots, self.risk, found, out.vectors, out.at_ms, boldest, asserted, feature_evidence, asked
+            rows, slots, self.risk, found, out.vectors, out.at_ms, least_p_values, asserted, feature_evidence, asked
         )
 
     def _measure(self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any) -> npt.NDArray[np.float64]:
@@ -232,7 +234,7 @@ class Engine:
             out.observations,
             out.vectors,
             out.at_ms,
-            self._boldest(out),
+            self._least_p_values(out),
             out.columns.codes[:, event_columns.SELF_ASSERTED],
         )
         if len(places):
@@ -251,7 +253,7 @@ class Engine:
             scores.feature_evidence[places] = rest.feature_evidence
         return scores.feature_evidence
 
-    def _boldest(self, out: ScoredBatch) -> npt.NDArray[np.float64]:
+    def _least_p_values(self, out: ScoredBatch) -> npt.NDArray[np.float64]:
         """Least p-value (n,) of each row, over the concerns that move levels and all evidence."""
         least: npt.NDArray[np.float64] = out.concern_p_values[:, self.model.counted_concerns].min(axis=1)
         return np.minimum(out.p_values, least)

@@ -38,14 +38,14 @@ def new_callers(scored: ScoredBatch) -> npt.NDArray[np.int64]:
 def lately_new(kept: Sequence[Indicator], at_ms: int) -> tuple[Indicator, ...]:
     """Those that came with something new within a day before *at_ms*."""
     since = format_rfc3339(max(at_ms - DAY_MS, 0))
-    return tuple(one for one in kept if one.status in NEW_STATUSES and one.at >= since)
+    return tuple(indicator for indicator in kept if indicator.status in NEW_STATUSES and indicator.at >= since)
 
 
 def has_room(kept: Sequence[Indicator], scored: ScoredBatch, row: int) -> bool:
     """Tell whether a row's new network or credential would be kept: somebody who changes them in each event costs this
     look alone."""
     new = int(scored.observations.new_kinds[row])
-    full = Counter(one.kind for one in kept if one.status in NEW_STATUSES)
+    full = Counter(indicator.kind for indicator in kept if indicator.status in NEW_STATUSES)
     return any((new >> at) & 1 and full[kind] < MAX_OF_KIND for kind, at in _CALLERS.items())
 
 
@@ -62,23 +62,30 @@ def with_indicators(kept: Sequence[Indicator], more: Sequence[Indicator]) -> tup
 
     A name counts as new for as long as it is kept so, although it is learned meanwhile.
     """
-    before = {(one.kind, one.value): one for one in kept}
-    told = [before.get((one.kind, one.value), one) for one in more]
-    if any(one.kind in _CALLERS and one.status in NEW_STATUSES for one in told):
-        told = [msgspec.structs.replace(one, status="with_new") if one.status == "not_tracked" else one for one in told]
-    return _bounded([*kept, *(one for one in told if (one.kind, one.value) not in before)])
+    before = {(indicator.kind, indicator.value): indicator for indicator in kept}
+    merged = [before.get((indicator.kind, indicator.value), indicator) for indicator in more]
+    if any(indicator.kind in _CALLERS and indicator.status in NEW_STATUSES for indicator in merged):
+        merged = [
+            msgspec.structs.replace(indicator, status="with_new") if indicator.status == "not_tracked" else indicator
+            for indicator in merged
+        ]
+    return _bounded([*kept, *(indicator for indicator in merged if (indicator.kind, indicator.value) not in before)])
 
 
 def _bounded(listed: list[Indicator]) -> tuple[Indicator, ...]:
     """At most `MAX_OF_KIND` of each kind, in the order of kinds, then in which they were met."""
-    first = sorted(listed, key=lambda one: one.status not in NEW_STATUSES)
+    first = sorted(listed, key=lambda indicator: indicator.status not in NEW_STATUSES)
     count: Counter[str] = Counter()
     chosen = set()
-    for one in first:
-        count[one.kind] += 1
-        if count[one.kind] <= MAX_OF_KIND:
-            chosen.add(one)
-    return tuple(sorted((one for one in listed if one in chosen), key=lambda one: _PLACES[one.kind]))
+    for indicator in first:
+        count[indicator.kind] += 1
+        if count[indicator.kind] <= MAX_OF_KIND:
+            chosen.add(indicator)
+    return tuple(
+        sorted(
+            (indicator for indicator in listed if indicator in chosen), key=lambda indicator: _PLACES[indicator.kind]
+        )
+    )
 
 
 def _learned_names(

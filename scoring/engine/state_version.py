@@ -19,7 +19,7 @@ def state_version(salt: bytes) -> str:
     return f"{features_version(salt, present_layout())}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
 
 
-def features_version(salt: bytes, one: StateLayout) -> str:
+def features_version(salt: bytes, stored: StateLayout) -> str:
     """Names the features that are stored in a layout under a salt."""
-    shape = f"{one.generation}|{one.row}|{one.kinds}|{layout.REGION_SIZE}".encode()
+    shape = f"{stored.generation}|{stored.row}|{stored.kinds}|{layout.REGION_SIZE}".encode()
     return hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from ...ingest.errors import Fenced
-from .partition import CommitRound, PartitionPipeline
+from .commit_round import CommitRound
+from .partition_commits import PartitionCommits
 from .pipeline_context import PipelineContext
 
 
@@ -27,9 +28,9 @@ class CommitThread:
         """True while a round is not finished."""
         return self._running is not None
 
-    def start(self, pipelines: Sequence[PartitionPipeline], *, with_states: bool) -> None:
+    def start(self, partitions: Sequence[PartitionCommits], *, with_states: bool) -> None:
         """Begin a round, see `CommitRound`; the one before must be finished."""
-        begun = CommitRound(pipelines, self._context, with_states=with_states)
+        begun = CommitRound(partitions, self._context, with_states=with_states)
         self._running = begun, self._executor.submit(begun.write)
 
     def collect(self, timeout_s: float | None = 0.0) -> dict[int, Fenced]:

@@ -17,8 +17,10 @@ from ...ingest.spans import UNTRACED, Spans
 from ..policy.book import LivePolicy
 from ..records.commits import Position
 from ..store.sql_store import SqlStore
+from .commit_round import CommitRound
 from .commit_thread import CommitThread
-from .partition import MAX_UNCOMMITTED_RECORDS, CommitRound, PartitionPipeline
+from .partition import PartitionPipeline
+from .partition_commits import MAX_UNCOMMITTED_RECORDS
 from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
 from .preloading import AgentPreloader
 from .processor import Processor, StageMetrics
@@ -110,20 +112,20 @@ class SinglePartitionPipeline:
 
         Raises Fenced.
         """
-        partition = self._partition
-        if partition.buffer_full:
+        partition, commits = self._partition, self._partition.commits
+        if commits.buffer_full:
             self._collect(None)
         with self.stages.timed("poll"):
             batch = self._source.poll(self._batch_size, self._poll_timeout_s())
         if batch is not None:
             partition.apply(batch)
         partition.risk.publish_due()
-        if not partition.backlogged:
+        if not commits.backlogged:
             self._preloader.step()
         self._collect(0.0)
-        if not self._commits.busy and (partition.state_commit_due or partition.decision_commit_due):
+        if not self._commits.busy and (commits.states_due or commits.decisions_due):
             partition.risk.publish_due(at_once=True)
-            self._commits.start([partition], with_states=partition.state_commit_due)
+            self._commits.start([commits], with_states=commits.states_due)
         return 0 if batch is None else len(batch.records)
 
     def _poll_timeout_s(self) -> float:
@@ -153,7 +155,7 @@ def poll_timeout_s(partitions: Collection[PartitionPipeline], longest_s: float, 
         longest_s: seconds.
         work_beside: whether a thread beside is at work, whose result has to be collected.
     """
-    waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commit_due_in_s() for partition in partitions)]
+    waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commits.due_in_s() for partition in partitions)]
     return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
 
 
@@ -282,7 +284,7 @@ class ConsumerGroupPipeline:
         self._drop_refused(self._commits.collect())
         if not self._commits.busy:
             self._commit_due()
-        if not any(pipeline.backlogged for pipeline in partitions):
+        if not any(pipeline.commits.backlogged for pipeline in partitions):
             self._preloader.step()
         self._reclaim()
         return count
@@ -293,9 +295,9 @@ class ConsumerGroupPipeline:
 
     @property
     def _buffer_full(self) -> bool:
-        pipelines = self._partitions.values()
-        uncommitted = sum(pipeline.uncommitted_records for pipeline in pipelines)
-        return uncommitted >= MAX_UNCOMMITTED_RECORDS or any(pipeline.buffer_full for pipeline in pipelines)
+        commits = [pipeline.commits for pipeline in self._partitions.values()]
+        uncommitted = sum(partition.uncommitted_records for partition in commits)
+        return uncommitted >= MAX_UNCOMMITTED_RECORDS or any(partition.buffer_full for partition in commits)
 
     def _publish_risk(self) -> None:
         """Publish what is due. Who was asleep may have lost its partitions: then the store is asked first."""
@@ -332,16 +334,16 @@ class ConsumerGroupPipeline:
 
         A transaction costs much the same for one partition as for all.
         """
-        waiting = [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted]
+        waiting = [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.commits.has_uncommitted]
         full = self._buffer_full
-        due = {pipeline.partition for pipeline in waiting if full or pipeline.state_commit_due}
+        due = {pipeline.partition for pipeline in waiting if full or pipeline.commits.states_due}
         if due:
-            ready = [pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.backlogged]
+            ready = [pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.commits.backlogged]
         else:
-            ready = [pipeline for pipeline in waiting if pipeline.decision_commit_due]
+            ready = [pipeline for pipeline in waiting if pipeline.commits.decisions_due]
         ready = [pipeline for pipeline in ready if self._publish_risk_of(pipeline, at_once=True)]
         if ready:
-            self._commits.start(ready, with_states=bool(due))
+            self._commits.start([pipeline.commits for pipeline in ready], with_states=bool(due))
 
     def _drop_refused(self, refused: Mapping[int, Fenced]) -> None:
         """Drop the partitions that are not ours, as the store says."""
@@ -373,11 +375,14 @@ class ConsumerGroupPipeline:
     def finish(self) -> None:
         """Commit what was applied on every partition."""
         self._drop_refused(self._commits.collect(None))
-        while waiting := [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.has_uncommitted]:
+        while waiting := [
+            pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.commits.has_uncommitted
+        ]:
             ready = [pipeline for pipeline in waiting if self._publish_risk_of(pipeline, at_once=True)]
             if ready:
-                self._drop_refused(CommitRound(ready, self._context).run())
-        if published := [pipeline for pipeline in self._partitions.values() if pipeline.has_unnoted_publication]:
+                self._drop_refused(CommitRound([pipeline.commits for pipeline in ready], self._context).run())
+        commits = [pipeline.commits for pipeline in self._partitions.values()]
+        if published := [partition for partition in commits if partition.has_unnoted_publication]:
             self._drop_refused(CommitRound(published, self._context, with_states=False).run())
 
     def close(self) -> None:

@@ -70,7 +70,7 @@ class AgentPreloader:
 
     def stop(self, pipeline: PartitionPipeline) -> None:
         """Read no more of a partition that is not ours any more."""
-        self._waiting = deque(one for one in self._waiting if one.pipeline is not pipeline)
+        self._waiting = deque(preload for preload in self._waiting if preload.pipeline is not pipeline)
         self._begin_next()
 
     def step(self, timeout_s: float | None = 0.0) -> None:

@@ -132,7 +132,7 @@ class RiskPublication:
         publish, above = self._context.on_risk, self._unpublished_above
         assert publish is not None and above is not None
         stored = self._context.store.agents.iterate_unpublished(self._applied.partition, above)
-        calm = (one.agent for one in stored if one.agent.name.identity not in moved)
+        calm = (versioned.agent for versioned in stored if versioned.agent.name.identity not in moved)
         agents = self._agents.after_erasures(calm)
         while part := list(itertools.islice(agents, STORED_RISK_CHUNK)):
             publish(self._applied, part, ())

@@ -58,9 +58,9 @@ def indicators_of_plain(given: Any) -> tuple[Indicator, ...]:
     """Indicators out of plain values; what a later version wrote in another shape is left out."""
     listed = given if isinstance(given, list | tuple) else ()
     found = []
-    for one in listed:
+    for members in listed:
         try:
-            found.append(msgspec.convert(one, Indicator))
+            found.append(msgspec.convert(members, Indicator))
         except msgspec.ValidationError:
             continue
     return tuple(found)

@@ -154,11 +154,11 @@ class AgentStore:
             return ahead[0].agent
         with self._database.read() as connection:
             rows = _read_summaries(connection, [name.key], (name.tenant,))
-        return next((one for one in rows if one.name.identity == name.identity), None)
+        return next((row for row in rows if row.name.identity == name.identity), None)
 
     def iterate_newest(self, levels: Collection[int], tenants: Tenants = None) -> Iterator[AgentSummary]:
         """Agents at one of *levels* as of the newest that is stored, be it their row or a decision after it."""
-        ahead = {one.agent.name.identity: one.agent for one in self.list_ahead(tenants=tenants)}
+        ahead = {versioned.agent.name.identity: versioned.agent for versioned in self.list_ahead(tenants=tenants)}
         query = AgentQuery(tenants, levels, limit=MAX_PAGE)
         for agent in iterate_pages(lambda cursor: self.page(msgspec.structs.replace(query, cursor=cursor))):
             if agent.name.identity not in ahead:
@@ -192,7 +192,7 @@ class AgentStore:
             rows = connection.execute(query.order_by(DECISIONS.c.partition, DECISIONS.c.offset)).all()
             newest = {row.agent_key: row for row in rows}
             summaries = _read_summaries(connection, [codec.to_unsigned(key) for key in newest], tenants)
-        stored = {one.name.key: one for one in summaries}
+        stored = {summary.name.key: summary for summary in summaries}
         decided = ((row.epoch, codec.to_decision(row)) for row in newest.values())
         return [
             VersionedAgent(_after_decision(decision, stored.get(decision.agent.key)), epoch, decision.offset + 1)

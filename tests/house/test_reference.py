@@ -14,6 +14,7 @@ BY_HAND = (
     "backup.md",
     "cases.md",
     "client.md",
+    "code.md",
     "command-line.md",
     "console.md",
     "erasure.md",

@@ -73,6 +73,14 @@ def running(tmp_path_factory: pytest.TempPathFactory, world: ModelAndDay) -> Ite
 
 
 @pytest.fixture
+def interruptible(running: Service) -> Iterator[Service]:
+    """The service of the module, for a test that stops or kills it: whoever comes next finds it running."""
+    yield running
+    if not running.runs():
+        running.start()
+
+
+@pytest.fixture
 def make_service(tmp_path: Path, world: ModelAndDay) -> Iterator[Callable[..., Service]]:
     """Makes services with further settings (YAML)."""
     made: list[Service] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -132,49 +133,65 @@ def test_refusals_of_the_service_are_told_at_start(running: Any) -> None:
                     client.check()
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_each_fail_mode_while_the_service_is_stopped(make_service: Any, mode: str) -> None:
+class BothClients:
+    """The sync and the async client in one fail mode."""
+
+    def __init__(self, service: Any, mode: str) -> None:
+        self.mode = mode
+        self._sync = TrustClient(service.url, service.token, settings(mode))
+        self._async = AsyncTrustClient(service.url, service.token, settings(mode))
+        self._runner = asyncio.Runner()
+
+    @property
+    def ways(self) -> list[Callable[[str], Answer]]:
+        """Ways to ask for the risk of an agent."""
+        return [
+            lambda agent: self._sync.risk(agent, tenant="acme-corp"),
+            lambda agent: self._runner.run(self._async.risk(agent, tenant="acme-corp")),
+        ]
+
+    def counts(self) -> list[dict[str, int]]:
+        return [self._sync.counts(), self._async.counts()]
+
+    def close(self) -> None:
+        self._sync.close()
+        self._runner.run(self._async.close())
+        self._runner.close()
+
+
+def test_each_fail_mode_while_the_service_is_stopped(interruptible: Any) -> None:
     """Before, while, and after."""
-    service = make_service()
-    service.start()
-    sync = TrustClient(service.url, service.token, settings(mode))
-    runner = asyncio.Runner()
-    made = AsyncTrustClient(service.url, service.token, settings(mode))
-    ways: list[Callable[[str], Answer]] = [
-        lambda agent: sync.risk(agent, tenant="acme-corp"),
-        lambda agent: runner.run(made.risk(agent, tenant="acme-corp")),
-    ]
-    assert [way("bot").source for way in ways] == ["service"] * 2
+    service = interruptible
+    with contextlib.ExitStack() as stack:
+        pairs = [stack.enter_context(contextlib.closing(BothClients(service, mode))) for mode in MODES]
+        for pair in pairs:
+            assert [way("bot").source for way in pair.ways] == ["service"] * 2, pair.mode
 
-    assert service.stop() == 0
+        assert service.stop() == 0
 
-    for way in ways:
-        if mode == "open":
-            assert (way("bot").source, way("bot").token_policy.allow) == ("fail_open", True)
-        elif mode == "last_known":
-            assert (way("bot").source, way("bot").risk_level) == ("last_known", "unknown")
-            with pytest.raises(TrustUnavailable):
-                way("never asked for")
-        else:
-            with pytest.raises(TrustUnavailable) as raised:
-                way("bot")
-            assert raised.value.cause == "network"
-    service.start()
-    assert [way("bot").source for way in ways] == ["service"] * 2
-    counts = [sync.counts(), made.counts()]
-    assert all(one["cause_network"] >= 1 for one in counts)
-    assert all(
-        one[{"open": "fail_open", "closed": "fail_closed", "last_known": "last_known"}[mode]] >= 1 for one in counts
-    )
-    sync.close()
-    runner.run(made.close())
-    runner.close()
+        for pair in pairs:
+            for way in pair.ways:
+                if pair.mode == "open":
+                    assert (way("bot").source, way("bot").token_policy.allow) == ("fail_open", True)
+                elif pair.mode == "last_known":
+                    assert (way("bot").source, way("bot").risk_level) == ("last_known", "unknown")
+                    with pytest.raises(TrustUnavailable):
+                        way("never asked for")
+                else:
+                    with pytest.raises(TrustUnavailable) as raised:
+                        way("bot")
+                    assert raised.value.cause == "network"
+        service.start()
+        for pair in pairs:
+            assert [way("bot").source for way in pair.ways] == ["service"] * 2, pair.mode
+            counted = {"open": "fail_open", "closed": "fail_closed", "last_known": "last_known"}[pair.mode]
+            for counts in pair.counts():
+                assert counts["cause_network"] >= 1 and counts[counted] >= 1, pair.mode
 
 
-def test_a_frozen_service_costs_the_budget_and_no_more(make_service: Any) -> None:
+def test_a_frozen_service_costs_the_budget_and_no_more(interruptible: Any) -> None:
     """It takes connections and says nothing; every look-up keeps to its budget."""
-    service = make_service()
-    service.start()
+    service = interruptible
 
     def work(risk: Callable[..., Answer]) -> list[float]:
         service.wait(lambda: risk("warm", tenant="acme-corp").source == "service")
@@ -196,10 +213,9 @@ def test_a_frozen_service_costs_the_budget_and_no_more(make_service: Any) -> Non
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_no_event_is_lost_or_doubled_when_the_service_is_killed(make_service: Any, kind: str) -> None:
+def test_no_event_is_lost_or_doubled_when_the_service_is_killed(interruptible: Any, kind: str) -> None:
     """Events are queued while it is away; attempts whose reply was lost are duplicates."""
-    service = make_service()
-    service.start()
+    service = interruptible
     agents = [f"{kind}-{number % 10}" for number in range(600)]
     more = SenderSettings(source="urn:gw:1", batch_events=20, linger_s=0.01, backoff_s=0.05, backoff_most_s=0.5)
 
@@ -438,10 +454,9 @@ def test_a_contained_agent_is_not_kept_down_by_its_refusals(make_example: Any) -
     assert (answer["risk_level"], answer["risk_score"], answer["reasons"]) == ("unknown", 0.0, [])
 
 
-def test_the_example_api_stays_open_when_the_service_is_gone(make_service: Any, tmp_path: Path) -> None:
+def test_the_example_api_stays_open_when_the_service_is_gone(interruptible: Any, tmp_path: Path) -> None:
     """And tells what happened meanwhile when it is back."""
-    service = make_service()
-    service.start()
+    service = interruptible
     example = Example("asgi_app", service, tmp_path)
     try:
         example.start()

@@ -46,7 +46,7 @@ def test_all_that_commands_write_is_its_owners_alone(service: Any, tmp_path: Pat
     out.mkdir(mode=0o700)
     history = str(out / "history.jsonl")
     commands = (
-        ("simulate", "--out", history, "--agents", "10", "--hours", "96", "--events-per-day", "100"),
+        ("simulate", "--out", history, "--agents", "10", "--hours", "48", "--events-per-day", "100"),
         ("train", history, "--model", str(out / "model")),
         ("replay", history, "--model", str(out / "model"), "--out", str(out / "scores.jsonl")),
     )

@@ -15,8 +15,12 @@ from typing import Any
 import pytest
 
 from ..support.checkout import ROOT
+from ..support.nightly import is_nightly
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
+
+nightly = pytest.mark.skipif(not is_nightly(), reason="NOT RUN BY DAY: about a minute; TRUSTWATCH_NIGHTLY=1 runs it")
+"""For the second of two ends: `test_services.py` shows each push that servers end with whoever started them."""
 
 RUN = [sys.executable, "-m", "examples.agents.run", "--exit"]
 UNAVAILABLE = 3
@@ -143,7 +147,7 @@ def test_an_interrupt_that_python_forgets_ends_it_all_the_same() -> None:
     assert ran.returncode == -signal.SIGINT
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=nightly)])
 def test_everything_ends_with_it(tmp_path: Path, number: int) -> None:
     """On Ctrl-C in good order, and on kill -9 its processes all the same."""
     process = subprocess.Popen(

@@ -22,8 +22,8 @@ from ..support.nightly import size
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-KILLS = size(each_push=9, nightly=18)
-ENDED_BEFORE = 3
+KILLS = size(each_push=6, nightly=18)
+ENDED_BEFORE = 2
 """Kills at most that come too late: the run has ended."""
 
 

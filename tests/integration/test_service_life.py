@@ -69,9 +69,9 @@ def refused(result: Any, *words: str) -> None:
         assert word in lines[0]
 
 
-def test_second_service_on_the_same_data_is_refused(service: Any) -> None:
+def test_second_service_on_the_same_data_is_refused(running: Any) -> None:
     """Another process holds the data directory: status 1, says so, and the first goes on."""
-    service.start()
+    service = running
     text = service.settings.read_text().replace(str(service.port), "0")
     other = service.folder / "other.yaml"
     other.write_text(text)
@@ -79,9 +79,9 @@ def test_second_service_on_the_same_data_is_refused(service: Any) -> None:
     assert service.client.get("/readyz").status_code == 200
 
 
-def test_port_that_is_taken_is_named(service: Any, tmp_path: Path) -> None:
+def test_port_that_is_taken_is_named(running: Any, tmp_path: Path) -> None:
     """Another data directory, the same port: the line names port and setting."""
-    service.start()
+    service = running
     other = tmp_path / "other" / "settings.yaml"
     other.parent.mkdir()
     other.write_text(service.settings.read_text())

@@ -508,7 +508,7 @@ class Load(threading.Thread):
         self,
         kafka: KafkaClientSettings,
         day: list[bytes],
-        rate: int = 2000,
+        rate: int = 1000,
         *,
         clones: int = 150,
         twice: float = 0.0,

@@ -110,6 +110,10 @@ class Service:
         self.process.send_signal(number)
         return self.process.wait(within_s)
 
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return self.process is not None and self.process.poll() is None
+
     def kill(self) -> None:
         """kill -9 of the service alone: its pipeline process has to notice by itself."""
         assert self.process is not None
@@ -162,7 +166,7 @@ class Service:
 
     def close(self) -> None:
         self.client.close()
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.runs():
             self.process.terminate()
             try:
                 self.process.wait(20)

@@ -48,7 +48,6 @@ class KafkaPythonTopicReader:
         self.settings = settings
         self._tuning = tuning
         self.failed_polls = 0
-        self._group = bool(group_id)
         self._start = start
         self._end_targets: dict[TopicPartition, int] = {}
         options = consumer_options(settings, tuning)

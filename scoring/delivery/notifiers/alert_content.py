@@ -288,12 +288,16 @@ def _reasons(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _indicators(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     given = data.get("indicators")
-    listed = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list | tuple) else []
+    listed = (
+        [indicator for indicator in given if isinstance(indicator, Mapping)] if isinstance(given, list | tuple) else []
+    )
     shown = []
-    latest_first = sorted(listed, key=lambda one: display_text(one.get("at")), reverse=True)
-    for one in sorted(latest_first, key=lambda one: display_text(one.get("status")) not in NEW_STATUSES):
-        label, value = display_text(one.get("kind")).capitalize(), display_text(one.get("value"))
-        said = STATUS_WORDS.get(display_text(one.get("status")), "")
+    latest_first = sorted(listed, key=lambda indicator: display_text(indicator.get("at")), reverse=True)
+    for indicator in sorted(
+        latest_first, key=lambda indicator: display_text(indicator.get("status")) not in NEW_STATUSES
+    ):
+        label, value = display_text(indicator.get("kind")).capitalize(), display_text(indicator.get("value"))
+        said = STATUS_WORDS.get(display_text(indicator.get("status")), "")
         if label and value:
             shown.append((label, f"{value} ({said})" if said else value))
     return tuple(shown[:MAX_SHOWN_INDICATORS])

@@ -154,9 +154,9 @@ def _indicators(alert: AlertContent) -> list[dict[str, Any]]:
     """Indicators as observables; what the framework has no type for is of another one, by its name."""
     given = alert.data.get("indicators")
     named = [
-        (display_text(one.get("kind")), text_or_empty(one.get("value")))
-        for one in (given if isinstance(given, list) else [])[:MAX_LISTED_ITEMS]
-        if isinstance(one, Mapping)
+        (display_text(indicator.get("kind")), text_or_empty(indicator.get("value")))
+        for indicator in (given if isinstance(given, list) else [])[:MAX_LISTED_ITEMS]
+        if isinstance(indicator, Mapping)
     ]
     return [
         {

@@ -35,6 +35,10 @@ class WebhookTarget(SettingsPart, frozen=True):
             "for `cloudevents` and `ocsf`, which need it, and for no other"
         ),
     ] = None
+    previous_secret: Annotated[
+        Secret | None,
+        setting("the secret before, which signs beside `secret` until the receiver has that one"),
+    ] = None
     routing_key: Annotated[
         Secret | None, setting("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
     ] = None
@@ -57,6 +61,8 @@ class WebhookTarget(SettingsPart, frozen=True):
             raise ValueError(f"`signed` means nothing in format `{self.format}`; leave it out")
         check_url(self.url.reveal(), "`url`", loopback_http=self.allow_http)
         self._check_presence("secret", self.secret, needed=self.format in SIGNED_FORMATS)
+        if self.previous_secret is not None and self.secret is None:
+            raise ValueError("`previous_secret` signs beside `secret`, which is missing; leave it out")
         self._check_presence("routing_key", self.routing_key, needed=self.format == "pagerduty")
 
     def _check_presence(self, member: str, secret: Secret | None, *, needed: bool) -> None:
@@ -73,8 +79,8 @@ class WebhookTarget(SettingsPart, frozen=True):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Secrets that sign."""
-        return () if self.secret is None else (self.secret.reveal(),)
+        """Secrets that sign, the present one first."""
+        return tuple(secret.reveal() for secret in (self.secret, self.previous_secret) if secret is not None)
 
     @property
     def levels_taken(self) -> frozenset[RiskLevel]:
@@ -109,7 +115,9 @@ def check_webhook(name: str, url: str, secrets: Iterable[str]) -> None:
         raise ConfigError(f"target {name}: url must not hold credentials or a fragment")
     for secret in secrets:
         if not _is_signing_secret(secret):
-            raise ConfigError(f"target {name}: `secret` must be whsec_ and base64 of 24 to 64 bytes")
+            raise ConfigError(
+                f"target {name}: `secret` must be whsec_ and base64 of 24 to 64 bytes; so must one before it"
+            )
 
 
 def redact_secrets(text: str, url: str, secrets: Iterable[str]) -> str:

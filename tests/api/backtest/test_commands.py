@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
+from trustwatch.api.backtest import commands
 from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner, Result
 
@@ -278,3 +279,17 @@ def test_a_model_that_is_judged_by_its_own_history_is_told(history: History, tmp
 
     assert [result.exit_code for result in told_of] == [0, 0, 0]
     assert ["that is no test on new events" in result.stderr for result in told_of] == [True, True, False]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_first_run_says_that_it_compiles(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """For half a minute nothing else is seen."""
+    monkeypatch.setattr(commands, "is_part_kept", lambda _part: kept)
+    replayed = run("replay", history.day, "--model", history.model, "--out", tmp_path / "scores.jsonl")
+    tested = run("backtest", history.day, "--model", history.model, "--jobs", 1)
+
+    assert (replayed.exit_code, tested.exit_code) == (0, 0)
+    assert ["compiling kernels: the first replay" in replayed.stderr] == [not kept]
+    assert ["compiling kernels: the first back-test" in tested.stderr] == [not kept]

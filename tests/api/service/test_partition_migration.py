@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trustwatch.api.service.partition_migration import PARTITION_COUNT_KEY, PartitionOffsets, resume_offsets
+from trustwatch.api.service.partition_migration import PARTITION_COUNT_KEY, PartitionExtent, resume_offsets
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-TOPIC = {0: PartitionOffsets(100, 900), 1: PartitionOffsets(0, 50)}
+TOPIC = {0: PartitionExtent(100, 900), 1: PartitionExtent(0, 50)}
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_broker_that_leads_is_killed(make_rig: Any, kafka_cluster3: Any, load: A
     """kill -9 of one leader after the other: what was acknowledged is applied, and once."""
     rig = make_rig(kafka_cluster3, replication=3)
     events = rig.kafka_settings.names.events
-    producer = load(rig, rate=1000)
+    producer = load(rig)
     workers = [rig.worker(), rig.worker()]
     for worker in workers:
         worker.working()

@@ -86,7 +86,7 @@ def test_an_older_copy_of_the_database_is_put_back(rig: Any, load: Any, serve: A
         assert done.returncode == 0, done.stderr.decode()
 
     dump, url = str(rig.folder / "dump"), rig.postgres.url_of(rig.database)
-    producer = load(rig, rate=1000)
+    producer = load(rig)
     worker = rig.worker()
     worker.working(PARTITIONS)
     producer.reached(1000)

@@ -13,7 +13,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_training import train_model
-from trustwatch.scoring.engine.agent_state_cache import decode_reasons
+from trustwatch.scoring.engine.agent_rows import decode_reasons
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.explanations import MAX_CALLER_REASONS, PRIOR_REASON_MARKER, with_callers
 from trustwatch.scoring.pipeline.replay import HistoryReplay

@@ -14,11 +14,9 @@ from sqlalchemy import select
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.ingest.spans import UNTRACED, Spans
-from trustwatch.scoring.pipeline import partition
-from trustwatch.scoring.pipeline.partition import (
-    CommitRound,
-    PartitionPipeline,
-)
+from trustwatch.scoring.pipeline import partition_commits
+from trustwatch.scoring.pipeline.commit_round import CommitRound
+from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
@@ -113,8 +111,8 @@ def site(tmp_path: Path, kit: Any) -> Iterator[Callable[..., PartitionTestbed]]:
 
 
 def commit_if_due(work: PartitionPipeline) -> None:
-    if work.state_commit_due or work.decision_commit_due:
-        begun = CommitRound([work], work._context, with_states=work.state_commit_due)
+    if work.commits.states_due or work.commits.decisions_due:
+        begun = CommitRound([work.commits], work._context, with_states=work.commits.states_due)
         assert begun.run() == {}
 
 
@@ -191,7 +189,7 @@ def test_the_next_owner_reads_no_record_again(
     site: Callable[..., PartitionTestbed], kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its duplicate window comes from what commits stored; what that lacks, as after 0.1, from the log."""
-    monkeypatch.setattr(partition, "EVENT_IDS_OF_A_RUN", 100)
+    monkeypatch.setattr(partition_commits, "EVENT_IDS_OF_A_RUN", 100)
     one = site(history(kit, make))
     work = one.start()
     for _ in range(4):
@@ -223,7 +221,7 @@ def test_ids_wait_until_they_are_worth_a_row(
     site: Callable[..., PartitionTestbed], kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often it commits and dies; those that wait are read again, and go with the next owner's."""
-    monkeypatch.setattr(partition, "EVENT_IDS_OF_A_RUN", 100)
+    monkeypatch.setattr(partition_commits, "EVENT_IDS_OF_A_RUN", 100)
     one = site(history(kit, make))
     read = one.source.read_id_hashes
     monkeypatch.setattr(one.source, "read_id_hashes", lambda *span: (spans.append(span[1:]), read(*span))[1])
@@ -248,7 +246,7 @@ def settled(one: PartitionTestbed, work: PartitionPipeline) -> None:
     work.finish()
     work.apply(one.batch(work, 1))
     work.finish()
-    assert not work._decisions
+    assert not work.commits._decisions
     one.commits.clear()
 
 
@@ -317,11 +315,11 @@ def test_changes_of_level_hurry_commits_but_not_behind_a_backlog(
         store.fail = cost
         work = one.start(store=store, capacity=100)
         while work.next_offset < len(records):
-            waited = bool(work._decisions)
+            waited = bool(work.commits._decisions)
             work.apply(one.batch(work, size))
             one.clock.advance(0.01)
             commit_if_due(work)
-            assert size == 10 or not (waited or work._decisions)
+            assert size == 10 or not (waited or work.commits._decisions)
         return times
 
     at_once, in_turn = commits_with_decisions(9), commits_with_decisions(10)
@@ -426,10 +424,10 @@ def test_one_that_is_refused_does_not_hold_up_those_it_commits_with(
         return found
 
     store.commit_all = lost_answer  # type: ignore[method-assign]
-    refused = CommitRound(works, one.around(store)).run()
+    refused = CommitRound([work.commits for work in works], one.around(store)).run()
     assert tries == ([[0, 1, 2]] if answered else [[0, 1, 2], [1]])
     assert list(refused) == [1]
     assert one.commits == [10, 12]
     assert one.store.partitions.list_positions() == [Position(0, 1, 10), other, Position(2, 1, 12)]
-    assert [work.has_uncommitted for work in works] == [False, True, False]
+    assert [work.commits.has_uncommitted for work in works] == [False, True, False]
     assert works[1].position == Position(1, 1, 0)

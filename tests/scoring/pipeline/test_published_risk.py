@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.commit_thread import CommitThread
-from trustwatch.scoring.pipeline.partition import CommitRound, PartitionPipeline
+from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext, RiskListener
 from trustwatch.scoring.pipeline.preloading import AgentPreloader
 from trustwatch.scoring.pipeline.processor import StageMetrics
@@ -139,15 +140,15 @@ def test_whatever_was_published_is_what_the_records_say(
     site.written = 0
     work, begun, asleep = site.worker(publish), None, None
     killed = fenced = 0
-    while work.next_offset < len(site.records) or work.has_uncommitted:
+    while work.next_offset < len(site.records) or work.commits.has_uncommitted:
         site.written = min(len(site.records), site.written + dice.randrange(8))
         site.apply(work, dice.randrange(1, 12))
         site.now += dice.random() * 0.05
         work.risk.publish_due(at_once=dice.random() < 0.2)
         if beside.random() < 0.3:
             site.preloader.step(None)
-        if begun is None and work.has_uncommitted and dice.random() < 0.4:
-            begun = CommitRound([work], work._context, with_states=beside.random() < 0.5)
+        if begun is None and work.commits.has_uncommitted and dice.random() < 0.4:
+            begun = CommitRound([work.commits], work._context, with_states=beside.random() < 0.5)
         elif begun is not None and dice.random() < 0.5:
             begun.write()
             assert begun.finish() == {}
@@ -181,8 +182,8 @@ def test_decisions_are_durable_before_the_states_they_belong_to(site: Publishing
     first.commit()
     site.apply(first, 50)
     first.risk.publish_due(at_once=True)
-    CommitRound([first], first._context, with_states=False).run()
-    assert site.store.partitions.position(0) == Position(0, 1, 100) and first.uncommitted_records == 50
+    CommitRound([first.commits], first._context, with_states=False).run()
+    assert site.store.partitions.position(0) == Position(0, 1, 100) and first.commits.uncommitted_records == 50
     stored = {agent.name: agent for agent in site.store.agents.iterate()}
     newest = {agent.name: agent for _, agent in site.risk.published}
     decided = {one.agent: one for one in site.store.decisions.iterate_unpublished(0, 100)}
@@ -380,13 +381,13 @@ def test_the_thread_of_commits_writes_beside(site: PublishingPartition) -> None:
     work = site.worker(capacity=100)
     thread = CommitThread(work._context)
     site.apply(work, 30)
-    thread.start([work], with_states=True)
+    thread.start([work.commits], with_states=True)
     site.apply(work, 30)
     assert thread.busy
     assert thread.collect(None) == {} and not thread.busy
-    assert site.committed == [30] and work.has_uncommitted
+    assert site.committed == [30] and work.commits.has_uncommitted
     other = site.worker()
-    thread.start([work], with_states=True)
+    thread.start([work.commits], with_states=True)
     (refused,) = thread.collect(None).values()
     assert isinstance(refused, Fenced)
     assert site.store.partitions.position(0) == Position(0, other.position.epoch, 30)
@@ -405,7 +406,7 @@ def test_a_worker_that_ends_waits_for_no_database(site: PublishingPartition) -> 
     work._context = work._context._replace(sleep=lambda _seconds: None)
     thread = CommitThread(work._context)
     site.apply(work, 30)
-    thread.start([work], with_states=True)
+    thread.start([work.commits], with_states=True)
     assert asked.wait(10)
     thread.close()
     with pytest.raises(Unavailable):

@@ -108,8 +108,10 @@ def test_the_count_of_suppressed_alerts_changes_nothing_else() -> None:
 
 def test_each_secret_signs() -> None:
     """While secrets rotate, a receiver that knows either of them accepts the alert; one with another does not."""
-    now = datetime.now(UTC)
-    headers = sign_headers("alert-1", b'{"a":"\xc3\xa9"}', SECRETS, int(now.timestamp() * 1000))
+    now, (present, before) = datetime.now(UTC), SECRETS
+    url = Secret("https://example.com/h")
+    target = WebhookTarget("t", url, secret=Secret(present), previous_secret=Secret(before))
+    headers = sign_headers("alert-1", b'{"a":"\xc3\xa9"}', target.secrets, int(now.timestamp() * 1000))
 
     for secret in SECRETS:
         assert Webhook(secret).verify(b'{"a":"\xc3\xa9"}', headers) == {"a": "é"}
@@ -175,6 +177,8 @@ def test_answer_text_is_made_harmless() -> None:
         ({"url": "https://example.com/h#hunter2"}, "fragment"),
         ({"secret": None}, "`secret`"),
         ({"secret": "hunter2"}, r"`secret` must be whsec_"),
+        ({"previous_secret": "hunter2"}, r"so must one before it"),
+        ({"secret": None, "format": "slack", "previous_secret": SECRETS[1]}, "`previous_secret` signs beside `secret`"),
         ({"secret": "whsec_aHVudGVyMg=="}, r"`secret` must be whsec_"),
         ({"format": "smoke"}, "format"),
         ({"format": "ocsf", "secret": None}, "`secret`"),

@@ -1,0 +1,217 @@
+"""What is stored and published of agents: made of their slots, and put back into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.features import layout
+from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_rows
+from ...ingest.features.feature_builder import FeatureBuilder, SlotIndices
+from ...ingest.hashing import NameHasher
+from ...ingest.identities import IdentityHasher
+from ...models.concerns import CONCERNS
+from ...models.trained_model import TrainedModel
+from ..records.agents import AgentRow, AgentSummary, RiskLevel
+from ..records.decisions import RiskReason
+from ..records.indicators import NO_INDICATORS
+from . import risk
+from .resident_agents import ResidentAgents
+from .state_version import features_version, present_layout, state_version
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_reasons_json = msgspec.json.Decoder(list[RiskReason]).decode
+NO_REASONS = b"[]"
+
+_RISK_COLUMNS = ("level", "score", "confidence", "anomaly", "at_ms", "due_ms", "events")
+_ROW_COLUMNS = ("level", "risk_score", "confidence", "anomaly_score", "evaluated_ms", "due_ms", "events")
+
+
+class AgentExplanation(NamedTuple):
+    """Explanation of an agent's risk: its decision, reasons, counterfactual and indicators."""
+
+    decision_id: str = ""
+    reasons: bytes = NO_REASONS
+    counterfactual: str = ""
+    indicators: bytes = NO_INDICATORS
+
+
+class AgentRows:
+    """Builds rows of the agents in memory, and puts stored ones into their slots.
+
+    Args:
+        agents: arrays by slot.
+        builder: has their features.
+        model: under whose salt names are hashed and features stored.
+        thresholds: of that model, see `level_thresholds.model_thresholds`.
+        identities: under whose key agents are known.
+    """
+
+    def __init__(
+        self,
+        agents: ResidentAgents,
+        builder: FeatureBuilder,
+        model: TrainedModel,
+        thresholds: npt.NDArray[np.float64],
+        identities: IdentityHasher,
+    ) -> None:
+        self._agents = agents
+        self._builder = builder
+        self._model = model
+        self._thresholds = thresholds
+        self._identities = identities
+        self._hash = NameHasher(model.salt)
+        self.explanations: list[AgentExplanation] = [AgentExplanation()] * len(agents.names)
+        """Of the agent in each slot."""
+        self.state_version = state_version(model.salt)
+        self._stored_sizes = {
+            features_version(model.salt, stored): stored.row.itemsize for stored in (present_layout(), *EARLIER_LAYOUTS)
+        }
+
+    def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
+        """Use another model of the same salt."""
+        self._model = model
+        self._thresholds = thresholds
+
+    def restore(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
+        """Put stored agents into their slots; returns of each whether its risk has the present layout.
+
+        Features of another layout or salt are left behind; risk survives both.
+        """
+        agents = self._agents
+        self._restore_features(rows, slots)
+        as_stored = self._restore_risk(rows, slots)
+        groups = {(row.name.tenant, row.agent_type): self._group_hash(row) for row in rows}
+        agents.groups[slots] = [groups[row.name.tenant, row.agent_type] for row in rows]
+        agents.threshold_rows[slots] = self._model.group_rows(agents.groups[slots])
+        agents.checks[slots] = [self._identities.agent_hash(*row.name.identity).check for row in rows]
+        self._builder.pinned[slots] = agents.risk["due_ms"][slots] != 0
+        for row, slot in zip(rows, slots.tolist(), strict=True):
+            agents.names[slot], agents.types[slot] = row.name, row.agent_type
+            self.explanations[slot] = explanation_of(row)
+        return as_stored
+
+    def _restore_features(self, rows: Sequence[AgentRow], slots: SlotIndices) -> None:
+        """Put stored features into their slots; rows of one layout together, since a call costs as much as ten rows."""
+        by_size: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            if self.fits(row):
+                by_size.setdefault(len(row.features), []).append(place)
+        for places in by_size.values():
+            states = read_state_rows([rows[place].features for place in places])
+            if states is not None:
+                self._builder.unpack(slots[places], states)
+
+    def _restore_risk(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
+        present, size = self.state_version.split(":")[-1], risk.ROW.itemsize
+        kept = [row.state_version.split(":")[-1] == present and len(row.risk) == size for row in rows]
+        as_stored = np.array(kept, np.bool_)
+        states = np.frombuffer(b"".join(row.risk for row, same in zip(rows, kept, strict=True) if same), risk.ROW)
+        self._agents.risk[slots[as_stored]] = states
+        for place in np.flatnonzero(~as_stored).tolist():
+            self._agents.risk[slots[place]] = self._risk_from_columns(rows[place])
+        return as_stored
+
+    def fits(self, row: AgentRow) -> bool:
+        """False where features have another salt or a size of no layout, as those of a damaged row."""
+        return self._stored_sizes.get(row.state_version.split(":")[0]) == len(row.features)
+
+    def _group_hash(self, row: AgentRow) -> np.uint64:
+        return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))
+
+    def _risk_from_columns(self, row: AgentRow) -> Any:
+        """Risk of an agent whose stored state has another layout, from its plain columns: an upgrade frees nobody."""
+        state = np.zeros((), risk.ROW)
+        for column, field in zip(_ROW_COLUMNS, _RISK_COLUMNS, strict=True):
+            state[field] = getattr(row, column)
+        state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
+        if row.level >= RiskLevel.MEDIUM:
+            limits = self._thresholds[self._model.group_row(self._group_hash(row))]
+            concern = risk.signalled_concern(limits)
+            state["concern"] = CONCERNS.index(row.concern) if row.concern in CONCERNS else concern  # 0.1 knew none
+            state["statistic"][concern] = state["suspicion"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]
+        return state
+
+    def build(self, slots: SlotIndices) -> list[AgentRow]:
+        """Everything that is stored of the agents in these slots."""
+        named = slots[[self._agents.names[slot] is not None for slot in slots.tolist()]]
+        features, risks = self._builder.pack(named).tobytes(), self._agents.risk[named].tobytes()
+        wide, narrow = layout.STATE_ROW.itemsize, risk.ROW.itemsize
+        return [
+            AgentRow(
+                summary.name,
+                summary.agent_type,
+                summary.level,
+                summary.risk_score,
+                summary.confidence,
+                summary.anomaly_score,
+                summary.first_seen_ms,
+                summary.last_seen_ms,
+                summary.evaluated_ms,
+                summary.due_ms,
+                summary.events,
+                summary.decision_id,
+                summary.reasons,
+                summary.counterfactual,
+                features[at * wide : (at + 1) * wide],
+                risks[at * narrow : (at + 1) * narrow],
+                self.state_version,
+                summary.concern,
+                summary.indicators,
+            )
+            for at, summary in enumerate(self.summaries(named))
+        ]
+
+    def summaries(self, slots: SlotIndices) -> list[AgentSummary]:
+        """What is published of the agents in these slots."""
+        names, types, explanations = self._agents.names, self._agents.types, self.explanations
+        risks, times = self._agents.risk[slots], self._builder.state.times[slots]
+        columns = zip(
+            slots.tolist(),
+            risks["concern"].tolist(),
+            *(risks[field].tolist() for field in _RISK_COLUMNS),
+            times[:, layout.T_FIRST].tolist(),
+            times[:, layout.T_LAST].tolist(),
+            strict=True,
+        )
+        return [
+            AgentSummary(
+                name,
+                types[slot],
+                level,
+                score,
+                confidence,
+                anomaly,
+                first,
+                last,
+                at_ms,
+                due_ms,
+                events,
+                explanations[slot].decision_id,
+                explanations[slot].reasons,
+                explanations[slot].counterfactual,
+                CONCERNS[concern] if level >= RiskLevel.MEDIUM else "",
+                explanations[slot].indicators,
+            )
+            for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last in columns
+            if (name := names[slot]) is not None
+        ]
+
+
+def explanation_of(row: AgentRow | AgentSummary) -> AgentExplanation:
+    """Explanation that a row or a summary carries."""
+    return AgentExplanation(row.decision_id, row.reasons, row.counterfactual, row.indicators)
+
+
+def encode_reasons(reasons: Sequence[RiskReason]) -> bytes:
+    """Reasons as the JSON list that rows and answers carry."""
+    return _encode_json(reasons)
+
+
+def decode_reasons(kept: bytes) -> list[RiskReason]:
+    """Reasons of `encode_reasons`; none of an empty text."""
+    return _decode_reasons_json(kept) if kept else []

@@ -1,0 +1,126 @@
+"""Agents that the model's training history knows: where they are in it, and what they begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns, full_name
+from ...ingest.features import layout
+from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
+from ...ingest.identities import AgentHash, IdentityHasher
+from ...models.trained_model import TrainedModel
+from ..records.agents import AgentIdentity, AgentRow
+from . import risk, usual_oddness
+from .forgetting import ErasedAgents
+from .resident_agents import ResidentAgents
+
+
+class SeededAgents:
+    """Finds agents in the model's history by their full names, and lets them go on from there.
+
+    Args:
+        agents: arrays by slot.
+        builder: has their features.
+        model: whose history it is.
+        risk_parameters: of the risk kernels.
+        identities: under whose key agents are known.
+    """
+
+    def __init__(
+        self,
+        agents: ResidentAgents,
+        builder: FeatureBuilder,
+        model: TrainedModel,
+        risk_parameters: risk.RiskParameters,
+        identities: IdentityHasher,
+    ) -> None:
+        self._agents = agents
+        self._builder = builder
+        self._model = model
+        self._risk_parameters = risk_parameters
+        self._identities = identities
+        self._model_identities = IdentityHasher(model.salt)
+        self._arriving: EventColumns | None = None
+        self.asked_for: dict[int, AgentIdentity] = {}
+        """Full names of agents that are asked for by name, by key."""
+
+    def use_model(self, model: TrainedModel, risk_parameters: risk.RiskParameters) -> None:
+        """Use another model of the same salt."""
+        self._model = model
+        self._risk_parameters = risk_parameters
+
+    @contextmanager
+    def arriving(self, columns: EventColumns) -> Iterator[None]:
+        """Take the full names of agents that move in from a batch, where nothing else knows them."""
+        self._arriving = columns
+        try:
+            yield
+        finally:
+            self._arriving = None
+
+    def admit(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
+        """Let agents begin in these slots as the history at *at* left them."""
+        seeds = self._model.seeds
+        self._builder.unpack(slots, seeds.rows[at])
+        risk.seed(self._agents.risk, slots, seeds.events[at], self._risk_parameters)
+        self.seed_habits(slots, at)
+
+    def seed_habits(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
+        """Let agents begin with how odd the history at *at* shows them to be, where it shows them."""
+        slots, at, seeds = slots[at >= 0], at[at >= 0], self._model.seeds
+        usual_oddness.seed(self._agents.risk, slots, seeds.odd[at], seeds.rehearsed[at], self._model.window_ms[1])
+
+    def find(self, keys: AgentKeys, known: Mapping[int, AgentRow], erased: ErasedAgents) -> npt.NDArray[np.int64]:
+        """Place of each agent in the history, -1 where it has none, or is forgotten.
+
+        Args:
+            keys: of the agents.
+            known: rows of those that are stored, which have their names.
+            erased: agents that do not go on from the history.
+        """
+        at = np.full(len(keys), -1, np.int64)
+        if not len(self._model.seeds.keys):
+            return at
+        names = {key: row.name.identity for key, row in known.items()} | self.asked_for
+        hashes = {key: self._model_identities.agent_hash(*name) for key, name in names.items()}
+        arriving = self._rows_arriving([key for key in keys.tolist() if key not in names])
+        hashes |= {key: self._hash_arriving(row) for key, row in arriving.items()}
+        named = [place for place, key in enumerate(keys.tolist()) if key in hashes]
+        at[named] = self._model.seeds.find([hashes[int(keys[place])] for place in named])
+        if erased:
+            for place in np.flatnonzero(at >= 0).tolist():
+                key = int(keys[place])
+                if (names.get(key) or self._name_arriving(arriving[key])) in erased:
+                    at[place] = -1
+        return at
+
+    def _rows_arriving(self, keys: Collection[int]) -> dict[int, int]:
+        """First row of each of *keys* in the batch that moves them in."""
+        if self._arriving is None or not keys:
+            return {}
+        acting, first = np.unique(self._arriving.names[:, event_columns.AGENT], return_index=True)
+        wanted = np.isin(acting, np.array(sorted(keys), np.uint64))
+        return dict(zip(acting[wanted].tolist(), first[wanted].tolist(), strict=True))
+
+    def _hash_arriving(self, row: int) -> AgentHash:
+        """Identity of a row's agent under the model's salt."""
+        assert self._arriving is not None
+        if self._identities == self._model_identities:
+            names = self._arriving.names[row]
+            return AgentHash(int(names[event_columns.AGENT]), int(names[event_columns.AGENT_CHECK]))
+        return self._model_identities.agent_hash(*self._name_arriving(row))
+
+    def _name_arriving(self, row: int) -> AgentIdentity:
+        assert self._arriving is not None
+        return full_name(self._arriving.events[row])
+
+    def update_shared_counts(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
+        """Set each agent's count of events in the shared baseline: this model's, not that of the one before."""
+        numbers = self._builder.state.numbers
+        numbers[slots, layout.N_SHARED] = 0.0
+        numbers[slots[at >= 0], layout.N_SHARED] = self._model.seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]

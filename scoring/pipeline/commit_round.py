@@ -1,0 +1,132 @@
+"""Rounds of commits: what partitions have to write, in one transaction, and what is published behind it.
+
+A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps its
+own compare-and-set: one that the store refuses does not hold the others up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ...ingest.errors import Fenced, Unavailable
+from ...ingest.retry import retry_until_available
+from ...ingest.spans import SpanValue
+from ..records.commits import Commit
+from ..store.sql_store import CommitResult, SqlStore
+from .partition_commits import PartitionCommits
+from .pipeline_context import PipelineContext
+
+
+class CommitRound:
+    """Commits of partitions, at least one, in one transaction; then their decisions are published.
+
+    It is made and finished by the thread of the pipeline; `write` may be called by another one meanwhile.
+
+    Args:
+        partitions: what they have applied is committed.
+        context: what they share.
+        with_states: False = their decisions alone.
+    """
+
+    def __init__(
+        self, partitions: Sequence[PartitionCommits], context: PipelineContext, *, with_states: bool = True
+    ) -> None:
+        self._partitions = partitions
+        self._context = context
+        self._started = context.monotonic()
+        with context.stages.timed("rows"):
+            self._commits = [partition.begin(with_states=with_states) for partition in partitions]
+        self._results: list[CommitResult | Fenced] = []
+        self._took_s = 0.0
+        self._given_up = False
+
+    def run(self) -> dict[int, Fenced]:
+        """Write and finish; see `finish`."""
+        self.write()
+        return self.finish()
+
+    def write(self) -> None:
+        """Write the commits and publish what may leave once they are written; waits while a service is away."""
+        with self._context.spans.span("pipeline.commit") as span:
+            self._write()
+            if span.recorded:
+                span.note(self._attributes())
+
+    def _write(self) -> None:
+        stages, publisher = self._context.stages, self._context.publisher
+        letters = [letter for commit in self._commits for letter in commit.dead_letters]
+        if publisher is not None and letters:
+            retry_until_available(partial(publisher.write_dead_letters, letters), self._wait_before_retry)
+        with stages.timed("commit"):
+            self._results = write_commits(self._commits, self._context.store, self._wait_before_retry)
+        if publisher is not None:
+            with stages.timed("publish"):
+                for commit, result in zip(self._commits, self._results, strict=True):
+                    if not isinstance(result, Fenced):
+                        retry_until_available(partial(publisher.publish_commit, commit), self._wait_before_retry)
+                retry_until_available(publisher.wait_acknowledged, self._wait_before_retry)
+        self._took_s = self._context.monotonic() - self._started
+
+    def _attributes(self) -> dict[str, SpanValue]:
+        """What the span of this round says: numbers alone."""
+        seconds = self._context.stages.last
+        return {
+            "trustwatch.partitions": [commit.position.partition for commit in self._commits],
+            "trustwatch.offsets.first": [commit.expected.offset for commit in self._commits],
+            "trustwatch.offsets.end": [commit.position.offset for commit in self._commits],
+            "trustwatch.agents": sum(len(commit.agents) for commit in self._commits),
+            "trustwatch.decisions": sum(len(commit.decisions) for commit in self._commits),
+            "trustwatch.outbox_rows": sum(len(commit.outbox) for commit in self._commits),
+            "trustwatch.dead_letters": sum(len(commit.dead_letters) for commit in self._commits),
+            "trustwatch.refused": sum(isinstance(result, Fenced) for result in self._results),
+            "trustwatch.rows_s": seconds["rows"],
+            "trustwatch.commit_s": seconds["commit"],
+            "trustwatch.publish_s": 0.0 if self._context.publisher is None else seconds["publish"],
+        }
+
+    def give_up(self) -> None:
+        """Try no more once a service does not answer: `write` raises its error. Another thread may call this."""
+        self._given_up = True
+
+    def _wait_before_retry(self, error: Unavailable) -> None:
+        if self._given_up:
+            raise error
+        self._partitions[0].wait_before_retry(error)
+
+    def finish(self) -> dict[int, Fenced]:
+        """Tell the partitions what became of their commits; returns those that the store refused.
+
+        A refused one has lost its partition: nothing of it was written, and it is to be dropped.
+        """
+        refused: dict[int, Fenced] = {}
+        for partition, result in zip(self._partitions, self._results, strict=True):
+            if isinstance(result, Fenced):
+                refused[partition.position.partition] = result
+            else:
+                self._context.on_commit(partition.mark_committed(result, self._took_s))
+        return refused
+
+
+def write_commits(
+    commits: Sequence[Commit], store: SqlStore, wait_before_retry: Callable[[Unavailable], None]
+) -> list[CommitResult | Fenced]:
+    """Commit; where the outcome is unknown, look before trying again, so that nothing is applied twice."""
+    outcomes: dict[int, CommitResult | Fenced] = {}
+    unwritten = list(commits)
+    while unwritten:
+        try:
+            for commit, result in zip(unwritten, store.commit_all(unwritten), strict=True):
+                outcomes[commit.position.partition] = result
+            break
+        except Unavailable as error:
+            wait_before_retry(error)
+        for commit in list(unwritten):
+            position = commit.position
+            if position == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
+                continue
+            stored = retry_until_available(partial(store.partitions.position, position.partition), wait_before_retry)
+            if stored == position:
+                outcomes[position.partition] = CommitResult(0)
+                unwritten.remove(commit)
+    return [outcomes[commit.position.partition] for commit in commits]

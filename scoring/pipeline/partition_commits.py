@@ -1,0 +1,295 @@
+"""What one partition has applied and not committed: when it is to be written, and the commits that write it.
+
+Decisions are made durable at once, by themselves, while the agents' states, which cost far more, wait for the next
+commit of states. Only that one moves the position on. Who takes over from there makes the decisions of later records
+again, and the store skips those that it has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import structlog
+from msgspec.structs import replace
+
+from ...ingest.errors import Unavailable
+from ..delivery.actuators.desired_state import build_decision_action_row
+from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
+from ..records.agents import AgentEdge, RiskLevel
+from ..records.commits import Commit, EventIdRun, OutboxRow, Position
+from ..records.dead_letters import DeadLetter
+from ..records.decisions import Decision
+from ..store.sql_store import CommitResult
+from .pipeline_context import CommittedChanges, PipelineContext
+from .processor import AppliedBatch, Processor, VectorFrames
+from .risk_publication import RiskPublication
+
+_log = structlog.get_logger(__name__)
+
+MIN_COMMIT_INTERVAL_S = 0.02
+"""Least time between commits, however little they cost."""
+
+MAX_DECISION_INTERVAL_S = 1.0
+"""Longest time that decisions of a backlog wait for their commit."""
+
+DECISION_SHARE = 0.25
+"""Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
+
+EVENT_IDS_OF_A_RUN = 4_096
+"""Event ids that wait until they are worth a row: so many records the next owner reads again at most."""
+
+MAX_UNCOMMITTED_RECORDS = 200_000
+"""Records beyond the last commit behind which no further batch is applied. When a worker dies, the risk of at most two
+batches more is published."""
+
+
+class _BegunCommit(NamedTuple):
+    """A commit that was begun and is not known to be in the store."""
+
+    commit: Commit
+    has_states: bool  # False = of decisions alone: the position stays where it is
+    published: bool = False  # whether the risk in it was published before
+    vectors: VectorFrames = VectorFrames((), 0)
+
+
+class PartitionCommits:
+    """Gathers what the batches of one partition did, and makes commits of it.
+
+    Args:
+        partition: its number.
+        processor: has the agents, and what control records asked for.
+        context: what the partition shares with others.
+        risk: says what of a commit was published before.
+        wait_before_retry: called while a service does not answer; raises to give up.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        processor: Processor,
+        context: PipelineContext,
+        risk: RiskPublication,
+        wait_before_retry: Callable[[Unavailable], None],
+    ) -> None:
+        self._processor = processor
+        self._context = context
+        self._risk = risk
+        self.wait_before_retry = wait_before_retry
+        self._decisions: list[Decision] = []
+        self._dead_letters: list[DeadLetter] = []
+        self._edges: list[AgentEdge] = []
+        self._conflict_rows: dict[str, OutboxRow] = {}
+        """Alerts of identity conflicts by key, so that each is written once."""
+        self.position = Position(partition, 0, 0)
+        """Committed position."""
+        self.next_offset = 0
+        """Offset of the next record to apply."""
+        self.backlogged = False
+        """True if a batch since the last commit was full: more waits than is read at a time."""
+        self._begun: _BegunCommit | None = None
+        self._event_ids_from = 0
+        self._published = self._noted_published = 0
+        self._committed_at, self._commit_took_s = context.monotonic(), 0.0
+        self._decided_at, self._decision_commit_took_s = self._committed_at, 0.0
+
+    def take_over(self, position: Position) -> None:
+        """Go on from a stored position, in the epoch that begins."""
+        self.position, self.next_offset = position, position.offset
+
+    def resume(self, *, published: int, event_ids_from: int) -> None:
+        """Note how far what commits wrote is known to be published, and which event ids are stored.
+
+        Args:
+            published: offset before which all is.
+            event_ids_from: offset from which on no ids are stored.
+        """
+        self._published = self._noted_published = published
+        self._event_ids_from = event_ids_from
+
+    def note_applied(self, applied: AppliedBatch, next_offset: int, *, batch_full: bool) -> None:
+        """Gather what a batch did that ends before *next_offset*."""
+        self._decisions.extend(applied.decisions)
+        self._dead_letters.extend(applied.dead_letters)
+        for conflict in applied.identity_conflicts:
+            row = build_identity_conflict_row(conflict, self._context.service)
+            if row.key not in self._conflict_rows:
+                _log.warning("another agent has this agent's key", tenant=conflict.tenant, agent_id=conflict.agent_id)
+            self._conflict_rows[row.key] = row
+        self.next_offset = next_offset
+        self.backlogged = self.backlogged or batch_full
+
+    @property
+    def has_uncommitted(self) -> bool:
+        """True if something was applied that is not committed."""
+        return self.next_offset != self.position.offset
+
+    @property
+    def uncommitted_records(self) -> int:
+        """Records that were applied and are not committed."""
+        return self.next_offset - self.position.offset
+
+    @property
+    def states_due(self) -> bool:
+        """True if it is time to commit states: much waits, or something urgent, or for long enough."""
+        return self.has_uncommitted and (self.buffer_full or self._state_wait_s() <= 0.0)
+
+    @property
+    def decisions_due(self) -> bool:
+        """True if it is time to make decisions durable."""
+        return self._has_decisions and self._decision_wait_s() <= 0.0
+
+    def due_in_s(self) -> float:
+        """Seconds until something of what was applied has to be committed; infinite if everything is."""
+        states = self._state_wait_s() if self.has_uncommitted else math.inf
+        return min(states, self._decision_wait_s()) if self._has_decisions else states
+
+    @property
+    def _has_decisions(self) -> bool:
+        return bool(self._decisions or self._conflict_rows)
+
+    def _state_wait_s(self) -> float:
+        return self._committed_at + self._state_interval_s() - self._context.monotonic()
+
+    def _decision_wait_s(self) -> float:
+        return self._decided_at + self._decision_interval_s() - self._context.monotonic()
+
+    @property
+    def has_unnoted_publication(self) -> bool:
+        """True if the store does not know how much of it is published: the next owner would publish that again."""
+        return self._context.on_risk is not None and self._noted_published < self._published
+
+    @property
+    def buffer_full(self) -> bool:
+        """True if as much waits for a commit as memory has room for."""
+        if self.uncommitted_records >= MAX_UNCOMMITTED_RECORDS:
+            return True
+        engine = self._processor.engine
+        agents = int(np.count_nonzero(engine.dirty)) + len(engine.agent_states.evicted)
+        waiting = agents + len(self._dead_letters)
+        return waiting >= self._context.tuning.max_uncommitted
+
+    def _state_interval_s(self) -> float:
+        """Least time between two commits of states: the quicker they are, the less.
+
+        An agent that changes often is written once for all of it, so the longer the time, the less is written. A switch
+        of models is to be durable before decisions by the new one are, and an erasure has somebody who waits for it.
+        There is less room while batches are full: more waits than is read at a time.
+        """
+        settings = self._context.settings
+        if self._processor.model_switcher.pending_switches or self._processor.control_records.erasures:
+            return 0.0
+        if self.backlogged or settings.commit_share == 0.0:
+            return settings.commit_interval_s
+        return min(settings.commit_interval_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
+
+    def _decision_interval_s(self) -> float:
+        """Least time between two commits of decisions: none, so that an alert leaves at once.
+
+        A backlog has changes of level in most batches; then they wait as long as commits have room.
+        """
+        if not self.backlogged:
+            return 0.0
+        most_s = min(MAX_DECISION_INTERVAL_S, self._context.settings.commit_interval_s)
+        return min(most_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
+
+    def begin(self, *, with_states: bool = True) -> Commit:
+        """Begin to commit everything since the last commit; or that one again, if it was given up.
+
+        What is applied from here on is for the commit after it.
+
+        Args:
+            with_states: False = decisions alone, and what goes with them; but a switch of models never waits for
+                decisions that follow it.
+        """
+        if self._begun is None:
+            with_states = with_states or bool(self._processor.model_switcher.pending_switches)
+            self._begun = self._build_state_commit() if with_states else self._build_decision_commit()
+        return self._begun.commit
+
+    def _build_decision_commit(self) -> _BegunCommit:
+        """A commit that leaves the position where it is; written twice it is the same."""
+        decisions, outbox, edges = self._take_decisions()
+        commit = Commit(self.position, self.position, [], decisions, outbox, [], self._published, edges)
+        return _BegunCommit(commit, has_states=False)
+
+    def _take_decisions(self) -> tuple[list[Decision], list[OutboxRow], list[AgentEdge]]:
+        """Decisions since the last commit, with what acts on them and the edges that say whom it is for."""
+        if self._processor.edge_collector is not None:
+            self._edges.extend(self._processor.edge_collector.drain())
+        outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
+        taken = self._decisions, [*outbox, *self._conflict_rows.values()], self._edges
+        self._decisions, self._conflict_rows, self._edges = [], {}, []
+        self.backlogged = False
+        return taken
+
+    def _build_state_commit(self) -> _BegunCommit:
+        processor, epoch = self._processor, self.position.epoch
+        removed, rows = processor.engine.agent_states.removed_agents, processor.engine.agent_states.begin_commit()
+        switches = [replace(switch, epoch=epoch) for switch in processor.model_switcher.pending_switches]
+        processor.model_switcher.pending_switches.clear()
+        vectors = VectorFrames((), 0)
+        if processor.vector_collector is not None:
+            vectors = processor.vector_collector.drain()
+        published = self._risk.begin_commit()
+        event_ids, needed_from = self._take_event_ids()
+        erasures = processor.control_records.erasures[:]
+        processor.control_records.erasures.clear()
+        decisions, outbox, edges = self._take_decisions()
+        commit = Commit(
+            self.position,
+            Position(self.position.partition, epoch, self.next_offset),
+            rows,
+            decisions,
+            outbox,
+            self._dead_letters,
+            self._published,
+            edges,
+            processor.engine.feedback_rules.begin_commit(self.position.partition, epoch),
+            switches,
+            removed_agents=removed,
+            erasures=erasures if self._context.publisher is not None else (),
+            event_ids=event_ids,
+            event_ids_needed_from=needed_from,
+        )
+        self._dead_letters = []
+        return _BegunCommit(commit, True, published, vectors)
+
+    def _take_event_ids(self) -> tuple[EventIdRun | None, int]:
+        """Event ids that no commit has stored, once they are many, and where the window begins if that moved."""
+        start, end, window = self._event_ids_from, self.next_offset, self._processor.duplicate_window
+        run = None
+        if end - start >= EVENT_IDS_OF_A_RUN:
+            run = EventIdRun(start, window.take_recorded(start, end).astype("<u8").tobytes())
+            self._event_ids_from = end
+        before, now = window.first_offset_to_rebuild(self.position.offset), window.first_offset_to_rebuild(end)
+        return run, now if now > before else 0
+
+    def mark_committed(self, result: CommitResult, took_s: float) -> CommittedChanges:
+        """Note that the commit which was begun is in the store and published, *took_s* seconds after it was begun."""
+        begun, now = self._begun, self._context.monotonic()
+        assert begun is not None
+        commit, self._begun, self._decided_at = begun.commit, None, now
+        self._noted_published = commit.published
+        if not begun.has_states:
+            self._decision_commit_took_s = took_s
+            return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters)
+        self._processor.engine.agent_states.mark_committed()
+        self.position = commit.position
+        self._committed_at, self._commit_took_s = now, took_s
+        if begun.published:
+            self._published = commit.position.offset
+        return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, begun.vectors)
+
+    def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
+        """Outbox rows of decisions, actions before alerts: they are what stops an agent."""
+        rows = (build_decision_action_row(decision, self._context.policy.book), self._alert_row(decision))
+        return [row for row in rows if row is not None]
+
+    def _alert_row(self, decision: Decision) -> OutboxRow | None:
+        """The alert of a change of level that people act on; None for cold starts, which are no news."""
+        if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
+            return None
+        return build_alert_row(decision, self._context.policy.book.policy_members(decision), self._context.service)
