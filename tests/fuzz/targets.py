@@ -34,7 +34,7 @@ from trustwatch.api.events.event_bodies import (
 )
 from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
 from trustwatch.api.http.auth.bearer_tokens import presented_token
-from trustwatch.api.http.auth.client_certificates import certificate_thumbprint
+from trustwatch.api.http.auth.client_certificates import certificate_names, read_certificate
 from trustwatch.api.http.auth.proof_of_possession import (
     ProofRefused,
     ProofVerifier,
@@ -397,7 +397,9 @@ def dpop_proof(data: bytes) -> None:
 
 def client_certificate(data: bytes) -> None:
     """A thumbprint of 43 characters, or none."""
-    assert len(certificate_thumbprint(data)) in (0, 43)
+    shown = read_certificate(data)
+    assert len(shown.thumbprint) in (0, 43)
+    assert shown.certificate is None or certificate_names(shown.certificate) is not None
 
 
 def key_set(data: bytes) -> None:

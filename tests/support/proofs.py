@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 from cryptography import x509
@@ -54,16 +56,26 @@ class DpopClient:
         return jwt.encode(kept, self.key, "ES256", {"typ": "dpop+jwt", "jwk": self.jwk, **(header or {})})
 
 
-def make_certificate(name: str = "agent") -> x509.Certificate:
-    """A self-signed certificate."""
+def make_certificate(
+    name: str = "agent", uris: Sequence[str] = (), hosts: Sequence[str] = (), days: int = 3650, start_day: int = 0
+) -> x509.Certificate:
+    """A self-signed certificate that begins so many days after 1 January 2025."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    start = datetime(2025, 1, 1, tzinfo=UTC)
+    start = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=start_day)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(start).not_valid_after(start + timedelta(days=3650)).sign(key, hashes.SHA256())
+    names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, hosts)]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.not_valid_before(start).not_valid_after(start + timedelta(days=days)).sign(key, hashes.SHA256())
 
 
 def x5t_of(certificate: x509.Certificate) -> str:
     """`x5t#S256` of tokens bound to it."""
     return base64url(hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest())
+
+
+def escaped_pem(certificate: x509.Certificate) -> str:
+    """As NGINX tells it: `$ssl_client_escaped_cert`."""
+    return quote(certificate.public_bytes(Encoding.PEM).decode())
