@@ -213,7 +213,10 @@ class SharedSignalsTransmitter:
                 change = self._pinned_change(pending.row.payload, pins)
             case _:
                 return None
-        return change if change is None else self._with_principal(change)
+        if change is None:
+            return None
+        in_claims = self._context.writes_claims(change.tenant, change.issuer)
+        return self._with_principal(change._replace(in_claims=in_claims))
 
     def _pinned_change(self, payload: bytes, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
         """The change that a pin or its end made; None where another pin has taken its place."""

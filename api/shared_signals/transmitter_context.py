@@ -47,6 +47,7 @@ class TransmitterContext:
         self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
         self.deriver = EventDeriver(rules, {caller.name: frozenset(caller.tenants) for caller in settings.callers})
         self.names_principals = part.subject == "complex" and not settings.privacy.pseudonymise_principals
+        self._claim_hooks = [(hook.tenant, hook.issuer) for hook in settings.hooks if hook.claims]
         self.outcomes: Counter[str] = Counter()
         self.figures: StreamFigures | None = None
         self.closing = False
@@ -61,6 +62,10 @@ class TransmitterContext:
     def waiting_polls(self) -> int:
         """Number of polls that wait for SETs."""
         return len(self._waiting)
+
+    def writes_claims(self, tenant: str, issuer: str) -> bool:
+        """True if a hook writes the level into tokens of such agents; one that names no tenant is its caller's."""
+        return any(ours in (None, tenant) and theirs in (None, issuer) for ours, theirs in self._claim_hooks)
 
     def ring(self) -> None:
         """Wake every waiting poll: SETs may have been queued."""
