@@ -149,9 +149,10 @@ class Settings(SettingsPart, frozen=True):
             if webhook.signed and not self.shared_signals.enabled:
                 raise ValueError(f"needs `shared_signals.enabled`, whose keys sign - at `$.webhooks[{index}].signed`")
         callers = {caller.name for caller in self.callers}
-        for name in self.shared_signals.audiences:
-            if name not in callers:
-                raise ValueError(f"no caller is called {name!r} - at `$.shared_signals.audiences`")
+        for member in ("audiences", "encryption"):
+            for name in getattr(self.shared_signals, member):
+                if name not in callers:
+                    raise ValueError(f"no caller is called {name!r} - at `$.shared_signals.{member}`")
 
     def _apply_defaults_of_version(self) -> None:
         """Fill in or refuse members that files of version 1 may still leave out."""

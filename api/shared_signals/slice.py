@@ -81,7 +81,9 @@ def _make_transmitter(services: ServiceRegistry) -> Sequence[object]:
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
-    found = services.find(SignalReceiver), services.find(SignalPoller)
+    context = services.find(TransmitterContext)
+    encryption = None if context is None else context.encryption
+    found = encryption, services.find(SignalReceiver), services.find(SignalPoller)
     return [service for service in found if service is not None]
 
 

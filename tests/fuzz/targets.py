@@ -42,6 +42,7 @@ from trustwatch.api.http.auth.proof_of_possession import (
     ShownProof,
     TokenBinding,
 )
+from trustwatch.api.http.auth.set_encryption import CONTENT_ALGORITHM, parse_encryption_keys
 from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused, verify_security_event
 from trustwatch.api.http.auth.token_verification import (
     AuthenticationFailed,
@@ -411,6 +412,7 @@ def key_set(data: bytes) -> None:
     for alg in ("ES256", "RS256", "PS256", "EdDSA"):
         found = keys.find(None, alg)
         assert found is None or isinstance(found, jwt.PyJWK)
+    assert all(key.header["enc"] == CONTENT_ALGORITHM for key in parse_encryption_keys(data).keys)
 
 
 def model_manifest(data: bytes) -> None:
