@@ -167,7 +167,7 @@ class SignalPoller:
         self._database = database
         self._lock: LeaderLock | None = None
         self._leads = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
 
     async def start(self) -> None:
         """Begin to poll, in the background."""
