@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(700)]
 
 ISSUER = "https://trust.example"
 ANSWER: dict[str, Any] = {"agent_id": "bot", "risk_level": "high", "reasons": [{"text": "a „quoted“ ü"}]}
-KINDS: tuple[AnswerKind, ...] = ("risk", "risks", "decision", "alert")
+KINDS: tuple[AnswerKind, ...] = ("risk", "risks", "decision", "decisions", "alert")
 
 
 class Verifier:
