@@ -1,9 +1,9 @@
 """Containment time on real servers: thieves of keys at Ory Hydra, calls through Envoy, until Hydra says they are dead.
 
 240 clients with private_key_jwt work all the time; 200 of them are hijacked one after the other (other network, other
-scopes, other resources, in haste). Target: p99 of first malicious call -> confirmed revocation under 2 s, and not one
-benign client refused. Exit status 1 if missed; `--quick` runs 8 hijacks and only reports; `--write` fills
-docs/containment.md.
+scopes, other resources, in haste). Targets: p99 of first malicious call -> confirmed revocation under 2 s, p99 of the
+event that tipped it -> SET at a receiver of shared signals under 1 s, and not one benign client refused. Exit status 1
+if missed; `--quick` runs 8 hijacks and only reports; `--write` fills docs/containment.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .containment.containment_run import TARGET_P99_S, Report, run_hijacks
+from .containment.containment_run import TARGET_P99_S, TARGET_SET_P99_S, Report, run_hijacks
 from .containment.testbed import ROOT, ContainmentTestbed
 from .harness import machine
 
@@ -53,7 +53,8 @@ def kept(report: Report) -> bool:
     figures = report.figures()
     all_of = figures["hijacks"]
     return bool(
-        figures["confirmed"] == figures["refused_at_gateway"] == all_of
+        figures["confirmed"] == figures["refused_at_gateway"] == figures["told"] == all_of
+        and figures["set_s"]["p99"] < TARGET_SET_P99_S
         and figures["confirmed_s"]["p99"] < TARGET_P99_S
         and figures["benign_refused"] == 0
     )
@@ -73,6 +74,7 @@ def lines(report: Report) -> list[str]:
     rows = {
         "first malicious call → revocation confirmed by Hydra, p50 / p99 / max": span("confirmed_s"),
         "of that: event that tipped the level → confirmed": span("service_s"),
+        "that event → `session-revoked` SET at a receiver": span("set_s"),
         "first malicious call → live token refused at Envoy": span("gateway_s"),
         "malicious calls that passed before": span("calls_passed", ""),
         "confirmed / refused at Envoy / still refused later": of_all(

@@ -11,7 +11,7 @@ from ...ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
 from ...ingest.identities import IdentityHasher
 from ...ingest.spans import Spans, SpanValue
 from ...ingest.timestamps import format_rfc3339
-from ...scoring.policy.access_evaluation import AccessRequest, DecisionContext, PolicyEvaluator, Verdict
+from ...scoring.policy.access_evaluation import LEVEL_CLAIM, AccessRequest, DecisionContext, PolicyEvaluator, Verdict
 from ...scoring.records.agents import AgentName
 from ..events.audit_sink import AuditSink
 from ..http.auth.callers import OWN_SOURCE_PREFIX
@@ -30,7 +30,7 @@ class AccessDecision(NamedTuple):
 
     def risk_claims(self) -> dict[str, Any]:
         """Claims of risk for a token's resource servers, where the product lets a hook write claims."""
-        return {"risk_level": self.verdict.level.label, "policy_version": self.verdict.policy_version}
+        return {LEVEL_CLAIM: self.verdict.level.label, "policy_version": self.verdict.policy_version}
 
 
 def refusal_members(question: AccessRequest, decided: AccessDecision) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from functools import partial
 from ..events.origin_keys import open_shared_secret
 from ..events.proof_reports import ProofReports
 from ..http.agent_lookup import AgentResolver
+from ..http.auth.bearer_tokens import CallerWithoutToken
 from ..http.auth.callers import AuthenticatedCaller
+from ..http.auth.certificate_callers import CertificateCallers
 from ..http.auth.proof_of_possession import ProofRefused, ProofVerifier
 from ..http.caller_proofs import CallerProofs
 from ..http.dependencies import authenticate_request
@@ -49,6 +51,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         ProofReports(services.get(PolicyDecisionPoint).audit_sink.enqueue, runtime.now_ms),
     )
     runtime.verifier.check_proof = CallerProofs(proofs, runtime.settings.listen, partial(_report_caller, reports)).check
+    runtime.verifier.caller_without_token = _make_certificate_callers(runtime)
     if not runtime.settings.gateway.issuers:
         return containment, calls, CallAnswers(runtime, calls), hooks, reports
     issuers = GatewayIssuers(
@@ -62,6 +65,13 @@ def _make_proofs(runtime: Runtime) -> ProofVerifier:
     settings = runtime.settings.verification.proofs
     key = open_shared_secret(runtime.settings).nonce_key() if settings.nonce else secrets.token_bytes(32)
     return ProofVerifier(settings, runtime.clock, key)
+
+
+def _make_certificate_callers(runtime: Runtime) -> CallerWithoutToken[AuthenticatedCaller] | None:
+    settings = runtime.settings
+    issuers = [issuer.issuer for issuer in settings.issuers]
+    callers = CertificateCallers(settings.callers, issuers, settings.verification, runtime.clock)
+    return callers.caller_of if len(callers) else None
 
 
 def _report_caller(reports: ProofReports, caller: AuthenticatedCaller, refused: ProofRefused) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from ...scoring.records.decisions import Decision
 from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentSelector
+from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import AgentDep, ReaderDep, RuntimeDep, provided
 from ..http.names_in_paths import AGENT_PATH
 from ..http.schemas import (
@@ -34,13 +35,16 @@ from .service import DecisionService
 KEEP_ALIVE_S = 15.0
 """Silence after which a comment is sent, so that proxies keep the stream open."""
 
+_LIST_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {**AMBIGUOUS_AGENT_RESPONSES, **SIGNED_RESPONSES}
+
 router = APIRouter(tags=["decisions"], responses=COMMON_PROBLEMS)
 
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
 
 
-@router.get("/v1/decisions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List decisions")
+@router.get("/v1/decisions", response_model=PageOut[DecisionOut], responses=_LIST_RESPONSES, summary="List decisions")
 async def list_decisions(
+    request: Request,
     caller: ReaderDep,
     decisions: DecisionServiceDep,
     agent_id: Annotated[str | None, Query(max_length=2048)] = None,
@@ -48,26 +52,38 @@ async def list_decisions(
     issuer: IssuerParam = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
-) -> PageOut[DecisionOut]:
-    """Changes of level, newest first; of one agent, where `agent_id` is given. Scope `trust.score:read`."""
+) -> PageOut[DecisionOut] | Response:
+    """Changes of level, newest first; of one agent, where `agent_id` is given.
+
+    Signed with `Accept: application/jwt`. Scope `trust.score:read`.
+    """
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
-    return _page_out(await decisions.list(caller, agent, tenant, limit, cursor))
+    return _page_answer(request, caller, await decisions.list(caller, agent, tenant, limit, cursor))
 
 
-@router.get(AGENT_PATH + "/decisions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="Decisions about one agent")
+@router.get(
+    AGENT_PATH + "/decisions",
+    response_model=PageOut[DecisionOut],
+    responses=_LIST_RESPONSES,
+    summary="Decisions about one agent",
+)
 async def list_agent_decisions(
+    request: Request,
     agent: AgentDep,
     caller: ReaderDep,
     decisions: DecisionServiceDep,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
-) -> PageOut[DecisionOut]:
+) -> PageOut[DecisionOut] | Response:
     """The same as `GET /v1/decisions?agent_id=…`."""
-    return _page_out(await decisions.list(caller, agent, agent.tenant, limit, cursor))
+    return _page_answer(request, caller, await decisions.list(caller, agent, agent.tenant, limit, cursor))
 
 
-def _page_out(page: Page[Decision]) -> PageOut[DecisionOut]:
-    return PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
+def _page_answer(
+    request: Request, caller: AuthenticatedCaller, page: Page[Decision]
+) -> PageOut[DecisionOut] | Response:
+    told = PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
+    return signed_response(request, caller, "decisions", encode_model(told)) or told
 
 
 @router.get(

@@ -146,7 +146,10 @@ def presents_bearer(scope: Scope) -> bool:
 
 async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:
     """The caller of a request. Waits only for a key that is not known yet; raises AuthenticationFailed."""
-    presented = presented_token(authorization_header(scope))
+    authorization = authorization_header(scope)
+    if authorization is None and verifier.caller_without_token is not None:
+        return verifier.caller_without_token(scope)
+    presented = presented_token(authorization)
     try:
         caller = verifier.verify_now(presented.token)
     except UnknownKey:

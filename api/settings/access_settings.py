@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,8 +45,62 @@ class IssuerSettings(SettingsPart, frozen=True):
             check_url(self.jwks_uri, "`jwks_uri`", loopback_http=True)
 
 
+_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}")
+_CERTIFICATE_NAME = re.compile(r"spiffe://[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+|[a-z0-9-]+(\.[a-z0-9-]+)+")
+
+CallerScope = Literal[
+    "trust.score:read",
+    "trust.decide",
+    "trust.ingest",
+    "trust.feedback",
+    "trust.admin",
+    "trust.metrics",
+    "ssf.read",
+    "ssf.manage",
+    "ssf.manage.poll",
+]
+"""As in tokens; a test holds them to what routes ask for."""
+
+
+class CallerCertificateSettings(SettingsPart, frozen=True):
+    """Client certificates that are a caller's credential, without a token. One that fits is enough."""
+
+    scopes: Annotated[tuple[CallerScope, ...], setting("what a token's scopes would let it do", min_length=1)]
+    fingerprints: Annotated[
+        tuple[Name, ...], setting("SHA-256 of its certificates, in hex, as `openssl x509 -fingerprint -sha256`")
+    ] = ()
+    names: Annotated[
+        tuple[Name, ...],
+        setting(
+            "SPIFFE IDs, or DNS names in small letters, one of which its certificate has in its SAN. For a proxy that "
+            "verifies certificates, by authorities that you trust with these names, and tells the certificate itself "
+            "(Envoy: `Cert`, not `Hash` alone)"
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if not (self.fingerprints or self.names):
+            raise ValueError("a certificate is known by `fingerprints` or by `names`")
+        for fingerprint in self.fingerprints:
+            if not _FINGERPRINT.fullmatch(fingerprint):
+                raise ValueError(f"`fingerprints`: {fingerprint!r} is no SHA-256 in hex: 64 digits, colons at will")
+        for name in self.names:
+            if not _CERTIFICATE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"`names`: {name!r} is neither a SPIFFE ID, as spiffe://acme.example/soc, nor a DNS name in small "
+                    "letters, as soc.acme.example"
+                )
+
+    def digests(self) -> frozenset[bytes]:
+        """The fingerprints as bytes."""
+        return frozenset(bytes.fromhex(fingerprint.replace(":", "")) for fingerprint in self.fingerprints)
+
+
 class CallerSettings(EventSourceSettings, frozen=True):
-    """Claims that one client of a trusted issuer may make. A client without such an entry speaks for nobody."""
+    """Claims that one client may make, known by a trusted issuer's tokens or by its certificate.
+
+    A client without such an entry speaks for nobody.
+    """
 
     client_id: Annotated[Name | None, setting("the token's `client_id` (or `azp`, `cid`)", after="name")] = None
     subject: Annotated[
@@ -53,6 +108,10 @@ class CallerSettings(EventSourceSettings, frozen=True):
     ] = None
     authenticated_by: Annotated[
         Name | None, setting("issuer of its tokens; required where several issuers are configured", after="subject")
+    ] = None
+    certificate: Annotated[
+        CallerCertificateSettings | None,
+        setting("client certificates that it may show in place of a token", after="authenticated_by"),
     ] = None
     bytes_per_day: Annotated[
         ByteQuota | None,
@@ -63,11 +122,18 @@ class CallerSettings(EventSourceSettings, frozen=True):
     ] = None
 
     def __post_init__(self) -> None:
-        if self.client_id is None and self.subject is None:
-            raise ValueError("a caller has a `client_id` or a `subject`")
+        if not (self.has_tokens or self.certificate):
+            raise ValueError("a caller has a `client_id`, a `subject` or a `certificate`")
+        if SELF in (self.agents or ()) and self.issuers and not self.has_tokens:
+            raise ValueError("`agents` with `self` needs a `client_id` or `subject`: a certificate names no agent")
         if SELF in (self.agents or ()) and ANY_TENANT in self.tenants and self.issuers:
             raise ValueError("`agents` with `self` needs `tenants` by name: `*` is everybody's agent of that id")
         super().__post_init__()
+
+    @property
+    def has_tokens(self) -> bool:
+        """True if tokens may stand for it."""
+        return self.client_id is not None or self.subject is not None
 
 
 class RegisteredAgent(SettingsPart, frozen=True):

@@ -14,7 +14,14 @@ from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ...scoring.records.dead_letters import PIPELINE_SENDER
 from ...scoring.store.case_settings import CaseSettings
 from ...scoring.store.retention_settings import RetentionSettings
-from .access_settings import ANY_TENANT, CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .access_settings import (
+    ANY_TENANT,
+    CallerSettings,
+    IssuerSettings,
+    ProofSettings,
+    RegisteredAgent,
+    VerificationSettings,
+)
 from .console_settings import ConsoleSettings
 from .enforcement_settings import GatewaySettings, HookSettings
 from .event_source_settings import SELF
@@ -110,6 +117,7 @@ class Settings(SettingsPart, frozen=True):
         _check_unique("actuators", "name", (actuator.name for actuator in self.actuators))
         _check_targets([webhook.name for webhook in self.webhooks], [actuator.name for actuator in self.actuators])
         _check_callers(self.callers, [issuer.issuer for issuer in self.issuers])
+        _check_certificates(self.callers, self.verification.proofs)
         _check_topics(self.kafka.topics, self.callers)
         if self.console.development_login and not (is_loopback(self.listen.host) and self.listen.public_url is None):
             raise ValueError(
@@ -143,9 +151,10 @@ class Settings(SettingsPart, frozen=True):
             if webhook.signed and not self.shared_signals.enabled:
                 raise ValueError(f"needs `shared_signals.enabled`, whose keys sign - at `$.webhooks[{index}].signed`")
         callers = {caller.name for caller in self.callers}
-        for name in self.shared_signals.audiences:
-            if name not in callers:
-                raise ValueError(f"no caller is called {name!r} - at `$.shared_signals.audiences`")
+        for member in ("audiences", "encryption"):
+            for name in getattr(self.shared_signals, member):
+                if name not in callers:
+                    raise ValueError(f"no caller is called {name!r} - at `$.shared_signals.{member}`")
 
     def _apply_defaults_of_version(self) -> None:
         """Fill in or refuse members that files of version 1 may still leave out."""
@@ -235,14 +244,29 @@ def _check_callers(callers: Iterable[CallerSettings], issuers: list[str]) -> Non
             why = f"`{PIPELINE_SENDER}` stands for what the pipeline refuses, of all tenants"
             raise ValueError(f"{why}: choose another name - at `$.callers[{index}].name`")
         at = f"at `$.callers[{index}].authenticated_by`"
-        if caller.authenticated_by is None and len(issuers) > 1:
+        if caller.authenticated_by is None and caller.has_tokens and len(issuers) > 1:
             raise ValueError(f"required, since several issuers are configured; one of {', '.join(issuers)} - {at}")
         if caller.authenticated_by is not None and caller.authenticated_by not in issuers:
             raise ValueError(f"no such issuer; one of {', '.join(issuers) or '(none configured)'} - {at}")
         identity = (caller.authenticated_by, caller.client_id, caller.subject)
-        if identity in seen:
+        if identity in seen and caller.has_tokens:
             raise ValueError(f"the same client as `$.callers[{seen[identity]}]` - at `$.callers[{index}]`")
         seen[identity] = index
+
+
+def _check_certificates(callers: Iterable[CallerSettings], proofs: ProofSettings) -> None:
+    """A certificate is of one caller, and somebody has to tell it."""
+    seen: dict[bytes | str, int] = {}
+    for index, caller in enumerate(callers):
+        if caller.certificate is None:
+            continue
+        at = f"at `$.callers[{index}].certificate`"
+        if proofs.certificate_header is None:
+            raise ValueError(f"needs `verification.proofs.certificate_header`, where the proxy tells it - {at}")
+        credentials: list[bytes | str] = [*caller.certificate.digests(), *caller.certificate.names]
+        for known in credentials:
+            if seen.setdefault(known, index) != index:
+                raise ValueError(f"has a fingerprint or name of `$.callers[{seen[known]}]`, must be unique - {at}")
 
 
 def _check_topics(topics: Iterable[ForeignTopicSettings], callers: Iterable[CallerSettings]) -> None:

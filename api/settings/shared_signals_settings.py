@@ -11,9 +11,24 @@ import msgspec
 
 from ...ingest.settings import Name, SettingsPart, check_url, setting
 from ...scoring.delivery.shared_signals.subject_identifiers import SubjectFormat
+from .access_settings import IssuerSettings
 from .signal_transmitter_settings import SignalTransmitterSettings
 
 PushHost = Annotated[str, msgspec.Meta(pattern=r"^(\*\.)?[A-Za-z0-9.:_-]{1,253}\Z")]
+
+
+class EncryptionSettings(SettingsPart, frozen=True):
+    """Keys of one receiver: a JWKS that has one with `use: enc`. Without such a key nothing is sent to it."""
+
+    jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
+    jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
+
+    def __post_init__(self) -> None:
+        self.as_issuer("receiver")
+
+    def as_issuer(self, name: str) -> IssuerSettings:
+        """Where the keys are, as those of an issuer of that name."""
+        return IssuerSettings(issuer=name, audiences=(name,), jwks_uri=self.jwks_uri, jwks_file=self.jwks_file)
 
 
 class SharedSignalsSettings(SettingsPart, frozen=True):
@@ -36,6 +51,13 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
     ] = 90
     audiences: Annotated[
         Mapping[Name, Name], setting("`aud` of a receiver's tokens, by name of the caller; default is its `client_id`")
+    ] = {}
+    encryption: Annotated[
+        Mapping[Name, EncryptionSettings],
+        setting(
+            "receivers, by name of the caller, whose tokens are encrypted to a key of theirs (JWE), as across domains; "
+            "needs the extra `jwe`"
+        ),
     ] = {}
     push_hosts: Annotated[
         tuple[PushHost, ...],

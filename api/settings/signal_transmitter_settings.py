@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,7 +15,30 @@ from .event_source_settings import EventSourceSettings
 
 TransmitterName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")]
 SIGNAL_SOURCE_PREFIX = "urn:trustwatch:signals:"
+RECEIVE_PATH = "/ssf/receive/"
+"""Path of a transmitter's pushes, before its name."""
 MIN_PUSH_SECRET_LENGTH = 16
+
+
+class ManagedStreamSettings(SettingsPart, frozen=True):
+    """Our stream at the transmitter: found by its metadata, made and changed at start."""
+
+    delivery: Annotated[Literal["poll", "push"], setting("how its tokens come")] = "poll"
+    metadata_url: Annotated[
+        str | None, setting("where its metadata is, https (http only to loopback); null is its well-known place")
+    ] = None
+    receive_url: Annotated[
+        str | None, setting("`push`: where it reaches us; null is `/ssf/receive/NAME` of this service")
+    ] = None
+    events: Annotated[
+        tuple[Name, ...], setting("event types (URIs) that are asked for; empty is all that are believed of it")
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for member in ("metadata_url", "receive_url"):
+            url = getattr(self, member)
+            if url is not None:
+                check_url(url, f"`{member}`", loopback_http=True)
 
 
 class SignalTransmitterSettings(SettingsPart, frozen=True):
@@ -59,8 +82,13 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
         str | None,
         setting("endpoint of our stream there (RFC 8936): https (http only to loopback); null polls nothing"),
     ] = None
+    stream: Annotated[
+        ManagedStreamSettings | None,
+        setting("our stream there, which we make and keep ourselves; null: somebody has made it"),
+    ] = None
     auth: Annotated[
-        ActuatorAuthSettings | None, setting("how we prove ourselves where we poll; null sends no credentials")
+        ActuatorAuthSettings | None,
+        setting("how we prove ourselves where we poll and keep our stream; null sends no credentials"),
     ] = None
     poll_timeout_s: Annotated[float, setting("a poll without an answer for so long is given up, s", gt=0, le=600)] = (
         120.0
@@ -82,8 +110,14 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
     def __post_init__(self) -> None:
         self.as_issuer()
         self.as_source()
-        if self.push_secret is None and self.poll_url is None:
-            raise ValueError("a transmitter has a `push_secret`, a `poll_url` or both")
+        if self.push_secret is None and self.poll_url is None and not self.polls_own_stream:
+            raise ValueError("a transmitter has a `push_secret`, a `poll_url` or both, or a `stream` that is polled")
+        if self.stream is not None and self.stream.delivery == "push" and self.push_secret is None:
+            raise ValueError("a `stream` that is pushed needs a `push_secret`")
+        if self.poll_url is not None and self.polls_own_stream:
+            raise ValueError("`poll_url` is told by the transmitter where its `stream` is polled: leave it out")
+        if self.stream is not None:
+            check_url(self.issuer, "`issuer` of a transmitter with a `stream`", loopback_http=True)
         if self.push_secret is not None:
             secret = self.push_secret.reveal()
             if len(secret) < MIN_PUSH_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
@@ -94,6 +128,11 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
             check_url(self.poll_url, "`poll_url`", loopback_http=True)
         if self.auth is not None and self.auth.token_url is not None:
             check_url(self.auth.token_url, "`auth.token_url`", loopback_http=True)
+
+    @property
+    def polls_own_stream(self) -> bool:
+        """True if we keep a stream there that is polled."""
+        return self.stream is not None and self.stream.delivery == "poll"
 
     def as_issuer(self) -> IssuerSettings:
         """What is accepted of its signatures."""

@@ -20,9 +20,9 @@ from ..events.intake_limits import Overloaded
 from ..http.auth.set_verification import MAX_SET_BYTES, SetErrorCode, SetRefused
 from ..http.line_limit import LineLimit
 from ..http.request_body import RequestBodyTooLong, read_request_body
+from ..settings.signal_transmitter_settings import RECEIVE_PATH
 from .signal_receiver import KeysMissing, SignalReceiver, SignalTransmitter
 
-RECEIVE_PATH: Final = "/ssf/receive/"
 RETRY_AFTER_S: Final = 10.0
 """When a push that could not be judged or kept is worth another attempt."""
 

@@ -217,7 +217,9 @@ class SharedSignalsService:
 
         What is acknowledged is gone before anything else happens; what is not comes again.
 
-        Raises ProblemError: 404, no such stream, or its SETs are pushed.
+        Raises:
+            ProblemError: 404, no such stream, or its SETs are pushed.
+            Unavailable: what waits is to be encrypted, and there is no key.
         """
         stream = await self._polled_stream(caller, stream_id)
         await self._settle(stream, asked)
@@ -228,7 +230,7 @@ class SharedSignalsService:
             events = await self._read_waiting(stream, most + 1)
             left_s = ends_at - self._monotonic()
             if events or at_once or left_s <= 0 or self._context.closing:
-                return await self._poll_answer(events, most)
+                return await self._poll_answer(stream.owner, events, most)
             await self._context.wait_for_ring(min(left_s, LOOK_AGAIN_S))
             stream = await self._polled_stream(caller, stream_id)
 
@@ -251,12 +253,12 @@ class SharedSignalsService:
         with reads_of(WHOLE_DEPLOYMENT):
             return await self._executor(self._store.waiting, stream, limit)
 
-    async def _poll_answer(self, events: Sequence[SecurityEvent], most: int) -> dict[str, Any]:
-        sets = await self._executor(self._sign_all, events[:most])
+    async def _poll_answer(self, owner: str, events: Sequence[SecurityEvent], most: int) -> dict[str, Any]:
+        sets = await self._executor(self._sign_all, owner, events[:most])
         return {"sets": sets, "moreAvailable": True} if len(events) > most else {"sets": sets}
 
-    def _sign_all(self, events: Sequence[SecurityEvent]) -> dict[str, str]:
-        return {event.jti: self._context.keys.sign(msgspec.json.decode(event.claims)) for event in events}
+    def _sign_all(self, owner: str, events: Sequence[SecurityEvent]) -> dict[str, str]:
+        return {event.jti: self._context.sign(owner, msgspec.json.decode(event.claims)) for event in events}
 
     async def _own_stream(self, caller: AuthenticatedCaller, stream_id: str) -> EventStream:
         stream = await self._executor(self._store.find_stream, caller.name, stream_id) if caller.name else None

@@ -14,9 +14,11 @@ import msgspec
 import structlog
 
 from ...ingest.errors import Fenced, TrustwatchError
+from ...ingest.printable_text import printable_line
 from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
 from ...scoring.store.database import Database, LeaderLock
 from ..http.auth.set_verification import SetRefused
+from .remote_stream import RemoteStream
 from .signal_receiver import SetAnswer, SignalReceiver, SignalTransmitter
 
 JOB: Final = "signal poller"
@@ -28,6 +30,8 @@ QUICK_S: Final = 1.0
 LEAST_PAUSE_S: Final = 0.05
 """Pause after every poll, whatever a transmitter answers."""
 LOOK_FOR_LEAD_S: Final = 5.0
+KEEP_AGAIN_S: Final = 10.0
+"""Pause until a transmitter that did not do as we asked is asked again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +53,7 @@ class TransmitterPoll:
     """Polls of one transmitter, and what is to be acknowledged with the next.
 
     Args:
-        transmitter: which one; it has a `poll_url`.
+        transmitter: which one; it has a `poll_url`, or a stream that we keep.
         receiver: takes what comes.
         http: client without a time limit of its own.
         authenticator: how we prove ourselves there.
@@ -69,6 +73,8 @@ class TransmitterPoll:
         self._http = http
         self._authenticator = authenticator
         self._monotonic = monotonic
+        self.url = transmitter.settings.poll_url or ""
+        """Where is polled; "" = not known yet."""
         self._acknowledged: list[str] = []
         self._errors: dict[str, dict[str, str]] = {}
 
@@ -122,8 +128,7 @@ class TransmitterPoll:
             raise PollFailed(type(error).__name__) from None
 
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
-        url = self.transmitter.settings.poll_url or ""
-        async with self._http.stream("POST", url, content=body, headers=headers) as response:
+        async with self._http.stream("POST", self.url, content=body, headers=headers) as response:
             if response.status_code != httpx2.codes.OK:
                 if response.status_code == httpx2.codes.UNAUTHORIZED:
                     self._authenticator.invalidate()
@@ -140,27 +145,37 @@ class TransmitterPoll:
 
 
 class SignalPoller:
-    """Polls until it is closed. For one event loop.
+    """Keeps our streams, and polls, until it is closed. For one event loop.
 
     Args:
-        polls: of transmitters that have a `poll_url`.
+        polls: of transmitters that are polled.
+        streams: that we keep, by name of their transmitter.
         http: their client, closed at the end.
         database: knows which process polls.
     """
 
-    def __init__(self, polls: list[TransmitterPoll], http: httpx2.AsyncClient, database: Database) -> None:
+    def __init__(
+        self,
+        polls: list[TransmitterPoll],
+        streams: Mapping[str, RemoteStream],
+        http: httpx2.AsyncClient,
+        database: Database,
+    ) -> None:
         self._polls = polls
+        self._streams = streams
         self._http = http
         self._database = database
         self._lock: LeaderLock | None = None
         self._leads = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
 
     async def start(self) -> None:
         """Begin to poll, in the background."""
-        if self._polls:
+        if self._polls or self._streams:
             self._tasks = [asyncio.create_task(self._lead())]
             self._tasks += [asyncio.create_task(self._poll_always(poll)) for poll in self._polls]
+            pushed = self._streams.keys() - {poll.transmitter.name for poll in self._polls}
+            self._tasks += [asyncio.create_task(self._keep(name)) for name in pushed]
 
     async def close(self) -> None:
         """Stop polling; what is not acknowledged comes again."""
@@ -193,6 +208,8 @@ class SignalPoller:
 
     async def _poll_always(self, poll: TransmitterPoll) -> None:
         name, pause_s = poll.transmitter.name, poll.transmitter.settings.poll_interval_s
+        if not poll.url:
+            poll.url = await self._keep(name)
         while True:
             await self._leads.wait()
             try:
@@ -204,3 +221,18 @@ class SignalPoller:
                 _log.error("poll_failed", transmitter=name, error=type(error).__name__)
                 again = False
             await asyncio.sleep(LEAST_PAUSE_S if again else pause_s)
+
+    async def _keep(self, name: str) -> str:
+        """Have our stream as the settings say, trying until it is; where it is polled. Once for each start."""
+        while True:
+            await self._leads.wait()
+            try:
+                kept = await self._streams[name].keep()
+                stream_id = printable_line(kept.stream_id, 200)
+                _log.info("signal_stream_kept", transmitter=name, stream=stream_id, changed=kept.changed)
+                return kept.poll_url
+            except TrustwatchError as error:
+                _log.warning("signal_stream_waits", transmitter=name, error=str(error))
+            except Exception as error:  # a fault of ours must not end the polls; no text: it may hold a token
+                _log.error("signal_stream_failed", transmitter=name, error=type(error).__name__)
+            await asyncio.sleep(KEEP_AGAIN_S)

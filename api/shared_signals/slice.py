@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ...scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from ...scoring.delivery.actuators.authenticators import AssertionSigner
 from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from ..composition import service_url
 from ..events.intake import EventIntake
 from ..http.auth.signing import assertion_signer
 from ..http.prometheus_metrics import LabelledValues, MetricValues, age_s
@@ -15,6 +16,7 @@ from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
 from ..http.store_executor import StoreExecutor
 from .push_endpoint import PushEndpoint
+from .remote_stream import RemoteStream
 from .routes import SCOPE_WORDS, router, streams
 from .service import SharedSignalsService
 from .signal_poller import SignalPoller, TransmitterPoll
@@ -51,14 +53,16 @@ def _make_poller(runtime: Runtime, receiver: SignalReceiver) -> SignalPoller:
 
     http = make_webhook_client()
     factory = ActuatorFactory(http, make_signer, runtime.now_ms, runtime.monotonic)
-    polls = [
-        TransmitterPoll(
-            transmitter, receiver, http, factory.request_authenticator(transmitter.settings.auth), runtime.monotonic
-        )
-        for transmitter in receiver.transmitters.values()
-        if transmitter.settings.poll_url is not None
-    ]
-    return SignalPoller(polls, http, runtime.store.database)
+    polls: list[TransmitterPoll] = []
+    streams: dict[str, RemoteStream] = {}
+    for name, transmitter in receiver.transmitters.items():
+        settings = transmitter.settings
+        authenticator = factory.request_authenticator(settings.auth)
+        if settings.poll_url is not None or settings.polls_own_stream:
+            polls.append(TransmitterPoll(transmitter, receiver, http, authenticator, runtime.monotonic))
+        if settings.stream is not None:
+            streams[name] = RemoteStream(settings, service_url(runtime.settings), http, authenticator)
+    return SignalPoller(polls, streams, http, runtime.store.database)
 
 
 def _make_transmitter(services: ServiceRegistry) -> Sequence[object]:
@@ -81,7 +85,9 @@ def _make_transmitter(services: ServiceRegistry) -> Sequence[object]:
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
-    found = services.find(SignalReceiver), services.find(SignalPoller)
+    context = services.find(TransmitterContext)
+    encryption = None if context is None else context.encryption
+    found = encryption, services.find(SignalReceiver), services.find(SignalPoller)
     return [service for service in found if service is not None]
 
 

@@ -91,6 +91,8 @@ class SharedSignalsTransmitter:
         """Work until *stop* is set; pushes under way are ended first. The store may be unavailable meanwhile."""
         stopping = asyncio.create_task(stop.wait())
         stopping.add_done_callback(lambda _: self._wake.set())
+        if self._context.encryption is not None:
+            await self._context.encryption.start()
         try:
             while not stop.is_set():
                 self._wake.clear()
@@ -104,6 +106,8 @@ class SharedSignalsTransmitter:
         finally:
             stopping.cancel()
             await self.close()
+            if self._context.encryption is not None:
+                await self._context.encryption.close()
 
     async def step(self) -> None:
         """Do what is due now, if this process is the one that does. Raises Unavailable, ConfigError."""
@@ -213,7 +217,10 @@ class SharedSignalsTransmitter:
                 change = self._pinned_change(pending.row.payload, pins)
             case _:
                 return None
-        return change if change is None else self._with_principal(change)
+        if change is None:
+            return None
+        in_claims = self._context.writes_claims(change.tenant, change.issuer)
+        return self._with_principal(change._replace(in_claims=in_claims))
 
     def _pinned_change(self, payload: bytes, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
         """The change that a pin or its end made; None where another pin has taken its place."""
@@ -297,15 +304,18 @@ class SharedSignalsTransmitter:
         except ConfigError as error:  # a key that can not be used: the operator reads it in the log
             _log.error("push_not_signed", stream=stream.stream_id, error=str(error))
             return DeliveryResult("retry", "the transmitter's keys can not be used")
+        except Unavailable as error:  # the receiver's own key can not be had: nothing is sent in clear
+            return DeliveryResult("retry", str(error))
         except Exception as error:  # a fault of ours must not end the lane: the SET is tried again, and is seen
             # No traceback: a renderer that shows local variables would show the receiver's header.
             _log.error("push_failed", stream=stream.stream_id, error=type(error).__name__)
             return DeliveryResult("retry", f"internal error: {type(error).__name__}")
 
     def _sign(self, stream: EventStream, event: SecurityEvent) -> tuple[str, str]:
-        """The token, signed under the key of now, and the receiver's own Authorization header."""
+        """The token, signed and, for some receivers, encrypted; and the receiver's own Authorization header."""
         claims: Mapping[str, object] = msgspec.json.decode(event.claims)
-        return self._context.keys.sign(dict(claims)), self._context.keys.unseal(stream.authorization)
+        token = self._context.sign(stream.owner, dict(claims))
+        return token, self._context.keys.unseal(stream.authorization)
 
     async def _put_off(self, stream: EventStream, result: DeliveryResult) -> None:
         """Try again later; a receiver that takes nothing for too long has its stream paused, and is told once."""

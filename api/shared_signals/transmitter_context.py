@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ...ingest.extras import require_extra
 from ...scoring.delivery.shared_signals.event_deriver import EventDeriver, TransmitterRules
 from ...scoring.delivery.shared_signals.event_types import EventWording
 from ...scoring.store.security_event_store import StreamFigures
@@ -14,6 +16,9 @@ from ..composition import new_id, service_url
 from ..http.auth.security_event_keys import SecurityEventKeys
 from ..http.auth.signed_answers import AnswerSigner
 from ..settings.root import Settings
+
+if TYPE_CHECKING:
+    from ..http.auth.set_encryption import SetEncryption
 
 KEY_FOLDER = "shared-signals"
 METADATA_PATH = "/.well-known/ssf-configuration"
@@ -30,6 +35,7 @@ class TransmitterContext:
 
     Attributes:
         answers: signs answers by the same keys.
+        encryption: encrypts the tokens of some receivers; None = of none.
         outcomes: what became of SETs in this process, by outcome.
         figures: what the store said last of all streams; None = not asked yet, or not by this process.
         closing: whether the service ends, so that nobody may wait any more.
@@ -45,8 +51,10 @@ class TransmitterContext:
         wording = EventWording(part.principal, part.reason_texts)
         rules = TransmitterRules(self.issuer, part.subject, part.default_subjects == "ALL", wording)
         self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
+        self.encryption = _make_encryption(settings, now_s, monotonic)
         self.deriver = EventDeriver(rules, {caller.name: frozenset(caller.tenants) for caller in settings.callers})
         self.names_principals = part.subject == "complex" and not settings.privacy.pseudonymise_principals
+        self._claim_hooks = [(hook.tenant, hook.issuer) for hook in settings.hooks if hook.claims]
         self.outcomes: Counter[str] = Counter()
         self.figures: StreamFigures | None = None
         self.closing = False
@@ -61,6 +69,15 @@ class TransmitterContext:
     def waiting_polls(self) -> int:
         """Number of polls that wait for SETs."""
         return len(self._waiting)
+
+    def sign(self, owner: str, claims: dict[str, Any]) -> str:
+        """A SET as the owner of a stream is to get it. Raises ConfigError, Unavailable: no key of the owner."""
+        token = self.keys.sign(claims)
+        return token if self.encryption is None else self.encryption.encrypt(owner, token)
+
+    def writes_claims(self, tenant: str, issuer: str) -> bool:
+        """True if a hook writes the level into tokens of such agents; one that names no tenant is its caller's."""
+        return any(ours in (None, tenant) and theirs in (None, issuer) for ours, theirs in self._claim_hooks)
 
     def ring(self) -> None:
         """Wake every waiting poll: SETs may have been queued."""
@@ -83,3 +100,17 @@ class TransmitterContext:
         """Let nobody wait any more."""
         self.closing = True
         self.ring()
+
+
+def _make_encryption(
+    settings: Settings, now_s: Callable[[], float], monotonic: Callable[[], float]
+) -> SetEncryption | None:
+    """Encryption for the receivers of the settings. Raises ConfigError: its library is not installed."""
+    receivers = settings.shared_signals.encryption
+    if not receivers:
+        return None
+    require_extra("jwe", "`shared_signals.encryption` names receivers")
+    from ..http.auth.set_encryption import SetEncryption  # an extra of its own
+
+    issuers = [keys.as_issuer(name) for name, keys in receivers.items()]
+    return SetEncryption(issuers, settings.verification, now_s, monotonic)

@@ -19,6 +19,7 @@ EVERY_S = 150.0
 """Seconds between the sessions of a client: as in its history."""
 WITHIN_S = 20.0
 TARGET_P99_S = 2.0
+TARGET_SET_P99_S = 1.0
 
 
 @dataclass
@@ -30,6 +31,8 @@ class HijackResult:
     to_gateway_s: float  # until the gateway let nothing pass any more with the token that is out
     to_confirmed_s: float  # until the authorization server said that it is revoked
     from_caused_s: float  # the service's own figure: event that tipped it -> confirmed
+    told: bool  # a receiver of shared signals has heard of it
+    to_set_s: float  # from that event until a receiver of shared signals had the SET `session-revoked`
     introspection: bool  # inactive at our façade and at the authorization server
     token_refused: bool  # no new token
     still_refused: bool  # the live token once more, a while later
@@ -67,6 +70,8 @@ class Report:
             "refused_at_gateway": len(gateway),
             "gateway_s": quantiles(gateway),
             "service_s": quantiles([one.from_caused_s for one in self.hijacks if one.from_caused_s >= 0]),
+            "set_s": quantiles([one.to_set_s for one in self.hijacks if one.to_set_s >= 0]),
+            "told": sum(one.told for one in self.hijacks),
             "calls_passed": quantiles([float(one.calls_passed) for one in self.hijacks]),
             "inactive_at_introspection": sum(one.introspection for one in self.hijacks),
             "new_token_refused": sum(one.token_refused for one in self.hijacks),
@@ -134,26 +139,47 @@ async def _hijack(site: ContainmentTestbed, traffic: TrafficDriver, number: int)
     )
     refused = await asyncio.to_thread(_token_refused, account)
     again = await traffic.call_once(number, theft.token)
+    told = await _told(site, theft.client_id)
     return HijackResult(
         theft.client_id,
         theft.calls_passed,
         theft.refused_at_gateway - theft.began if theft.refused_at_gateway else -1.0,
         row["confirmed_s"] - theft.began if row else -1.0,
         row["confirmed_s"] - row["caused_s"] if row and row["caused_s"] else -1.0,
+        told,
+        _told_after_s(site, row),
         inactive,
         refused,
         again != 200,
     )
 
 
-def _confirmed(site: ContainmentTestbed, theft: HijackTimes) -> dict[str, float] | None:
+async def _told(site: ContainmentTestbed, client_id: str) -> bool:
+    """Whether a receiver of shared signals heard of the client's revocation."""
+    with contextlib.suppress(TimeoutError):
+        return bool(await asyncio.to_thread(site.wait, lambda: client_id in site.receiver.agents, WITHIN_S))
+    return False
+
+
+def _told_after_s(site: ContainmentTestbed, row: dict[str, Any] | None) -> float:
+    """Seconds from the event that tipped the level to its SET at the receiver; -1 = no event tipped it."""
+    if row is None or not row["caused_s"] or row["decision_id"] not in site.receiver.told_s:
+        return -1.0
+    return float(site.receiver.told_s[row["decision_id"]] - row["caused_s"])
+
+
+def _confirmed(site: ContainmentTestbed, theft: HijackTimes) -> dict[str, Any] | None:
     """When Hydra said that the client's tokens are dead, as the service has written it down."""
 
-    def look() -> dict[str, float] | None:
+    def look() -> dict[str, Any] | None:
         found = site.get("/v1/actuations", agent_id=theft.client_id, tenant=TENANT, issuer=site.hydra.issuer)["items"]
         for one in found:
             if one["status"] == "confirmed" and one["desired"]["revoke"]:
-                return {"confirmed_s": _seconds(one["confirmed_at"]), "caused_s": _seconds(one["caused_at"])}
+                return {
+                    "confirmed_s": _seconds(one["confirmed_at"]),
+                    "caused_s": _seconds(one["caused_at"]),
+                    "decision_id": one["decision_id"],
+                }
         return None
 
     with contextlib.suppress(TimeoutError):

@@ -19,11 +19,15 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import LocalSigningKey
+from trustwatch.api.shared_signals.routes import SCOPE_SSF_MANAGE
+from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED
+from trustwatch.scoring.records.security_events import PUSH_METHOD
 
 from scripts.service_stack import Envoy, Hydra
 
 from .generated_history import EventContext, generate_history
 from .population import ROLES, SimulatedClient, route_name, routes
+from .set_receiver import SetReceiver
 from .traffic import OAuthAccount
 from .upstream import Upstream
 
@@ -43,6 +47,7 @@ class ContainmentTestbed:
         self.folder = folder
         self.population = [SimulatedClient(number) for number in range(clients)]
         self.upstream = Upstream()
+        self.receiver = SetReceiver()
         self.hydra = Hydra(folder / "hydra", bound=True)
         self.envoy = Envoy(folder / "envoy", bound=True)
         self.port = _free_port()
@@ -61,6 +66,7 @@ class ContainmentTestbed:
         self._train()
         self.service = self._run(self._command("serve", "--settings", str(self._settings())), "service.log")
         self.wait(lambda: self.http.get("/readyz").status_code == 200, 90.0)
+        self._create_stream()
         self._start_gateway()
         self._forward_access_log()
 
@@ -78,6 +84,7 @@ class ContainmentTestbed:
         self.envoy.remove(keep_logs=True)
         self.hydra.remove(keep_logs=True)
         self.upstream.close()
+        self.receiver.close()
         self.http.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
@@ -123,9 +130,16 @@ class ContainmentTestbed:
     def _auth(self) -> dict[str, str]:
         if time.time() > self._token_until:
             now = time.time()
-            self._token = self._key.issue_token("all", "all", ALL_SCOPES, "trustwatch", 3600, now, secrets.token_hex(8))
+            scopes = (*ALL_SCOPES, SCOPE_SSF_MANAGE)
+            self._token = self._key.issue_token("all", "all", scopes, "trustwatch", 3600, now, secrets.token_hex(8))
             self._token_until = now + 3000
         return {"authorization": f"Bearer {self._token}"}
+
+    def _create_stream(self) -> None:
+        """Have the receiver told of what the service decides, by push."""
+        delivery = {"method": PUSH_METHOD, "endpoint_url": self.receiver.url}
+        endpoint = self.get("/.well-known/ssf-configuration")["configuration_endpoint"]
+        self.post(endpoint.removeprefix(self.url), {"delivery": delivery, "events_requested": list(EVENTS_SUPPORTED)})
 
     def _account(self, client: SimulatedClient) -> OAuthAccount:
         """Register a client with a key of its own; a lifetime of its own where its number is even."""
@@ -171,6 +185,7 @@ class ContainmentTestbed:
                 {"name": "envoy", "client_id": "envoy", "tenants": [TENANT], "issuers": [issuer], "format": "envoy"},
             ],
             "tenants": {TENANT: {"mode": "enforce"}},
+            "shared_signals": {"enabled": True, "push_hosts": ["127.0.0.1"]},
             # From high on tokens die: by default only from critical on, and calls are held for a person before that.
             "token_policy": {"version": "containment-1", "high": {"allow": False, "revoke": True}},
             "registry": [

@@ -90,6 +90,9 @@ ALL_SCOPES = "*"
 """Pattern in approvals that stands for every scope. A scope of that name is never asked for."""
 
 ALLOWED = "allowed"
+LEVEL_CLAIM = "risk_level"
+"""Claim of tokens that has the level which is acted on, where a hook writes claims."""
+
 DENIED_BY_LEVEL = "risk_level"
 REFRESH_REFUSED = "refresh_refused"
 STEP_UP = "step_up_required"

@@ -114,8 +114,13 @@ class ApiService:
                 tenant="acme", issuer=AS, agent="agent-pay*", type="PaymentProcessor", capabilities=("pay",)
             ),
         )
-        given = {"registry": registry, "tenants": {"acme": TenantSettings(mode="enforce")}, **settings}
-        self.settings = Settings(data_dir=folder, issuers=(issuer,), callers=CALLERS, **given)
+        given = {
+            "registry": registry,
+            "tenants": {"acme": TenantSettings(mode="enforce")},
+            "callers": CALLERS,
+            **settings,
+        }
+        self.settings = Settings(data_dir=folder, issuers=(issuer,), **given)
         self.event_log = EventLog(folder / "log", segment_bytes=20_000)
         self.store = open_store(sqlite_url(database))
         self.view = RiskView()

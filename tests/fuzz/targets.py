@@ -34,7 +34,7 @@ from trustwatch.api.events.event_bodies import (
 )
 from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
 from trustwatch.api.http.auth.bearer_tokens import presented_token
-from trustwatch.api.http.auth.client_certificates import certificate_thumbprint
+from trustwatch.api.http.auth.client_certificates import certificate_names, read_certificate
 from trustwatch.api.http.auth.proof_of_possession import (
     ProofRefused,
     ProofVerifier,
@@ -42,6 +42,7 @@ from trustwatch.api.http.auth.proof_of_possession import (
     ShownProof,
     TokenBinding,
 )
+from trustwatch.api.http.auth.set_encryption import CONTENT_ALGORITHM, parse_encryption_keys
 from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused, verify_security_event
 from trustwatch.api.http.auth.token_verification import (
     AuthenticationFailed,
@@ -397,7 +398,9 @@ def dpop_proof(data: bytes) -> None:
 
 def client_certificate(data: bytes) -> None:
     """A thumbprint of 43 characters, or none."""
-    assert len(certificate_thumbprint(data)) in (0, 43)
+    shown = read_certificate(data)
+    assert len(shown.thumbprint) in (0, 43)
+    assert shown.certificate is None or certificate_names(shown.certificate) is not None
 
 
 def key_set(data: bytes) -> None:
@@ -409,6 +412,7 @@ def key_set(data: bytes) -> None:
     for alg in ("ES256", "RS256", "PS256", "EdDSA"):
         found = keys.find(None, alg)
         assert found is None or isinstance(found, jwt.PyJWK)
+    assert all(key.header["enc"] == CONTENT_ALGORITHM for key in parse_encryption_keys(data).keys)
 
 
 def model_manifest(data: bytes) -> None:

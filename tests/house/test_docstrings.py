@@ -48,7 +48,7 @@ _CLASS_LIKE = re.compile(r"_?[A-Z]\w*[a-z]\w*")
 _SECTION_ENTRY = re.compile(r"    (\*{0,2}\w+(?:, \*{0,2}\w+)*):")
 _SHAPE = re.compile(r"\([\w +*]+,[\w +*, ]*\)")
 _SHAPE_CONSTANT = re.compile(r"\b[A-Z]{3,}\b")
-_STANDARDS = frozenset({"RFC", "JWS", "JSON", "DEL"})
+_STANDARDS = frozenset({"RFC", "JWE", "JWS", "JSON", "DEL"})
 
 
 class Prose(NamedTuple):

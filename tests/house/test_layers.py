@@ -30,6 +30,7 @@ IMPORTERS = {
         "api/http/auth/signing.py",
         "client/assertion.py",
     },
+    "joserfc": {"api/http/auth/set_encryption.py"},
     "fastapi": {"api/"},
     "starlette": {"api/"},
     "uvicorn": {"api/service/"},

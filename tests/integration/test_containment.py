@@ -35,6 +35,11 @@ def test_every_theft_ends_in_a_revocation_that_hydra_confirms(report: Report) ->
     assert all(one.from_caused_s < 10 for one in report.hijacks), report.hijacks
 
 
+def test_a_receiver_of_shared_signals_is_told_of_each(report: Report) -> None:
+    """By push, in seconds; how long exactly is for the benchmark."""
+    assert all(one.told and one.to_set_s < 10 for one in report.hijacks), report.hijacks
+
+
 def test_the_live_token_is_refused_at_the_gateway_and_stays_so(report: Report) -> None:
     """It is a JWT: nothing else could stop it."""
     assert all(one.to_gateway_s >= 0 and one.still_refused for one in report.hijacks), report.hijacks

@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 from trustwatch.api.http.auth.security_event_keys import SET_TYPE, SecurityEventKeys
+from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 from trustwatch.api.http.auth.signed_answers import AnswerKind, AnswerSigner
 
 from scripts.service_stack.oidc_provider import node, node_modules
 
 from ..support.checkout import ROOT
+from ..support.proofs import encryption_jwk, public_jwk
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(700)]
 
 ISSUER = "https://trust.example"
 ANSWER: dict[str, Any] = {"agent_id": "bot", "risk_level": "high", "reasons": [{"text": "a „quoted“ ü"}]}
-KINDS: tuple[AnswerKind, ...] = ("risk", "risks", "decision", "alert")
+KINDS: tuple[AnswerKind, ...] = ("risk", "risks", "decision", "decisions", "alert")
 
 
 class Verifier:
@@ -33,9 +35,12 @@ class Verifier:
         (folder / "node_modules").symlink_to(node_modules())
         (folder / "jwks.json").write_bytes(jwks)
 
-    def verify(self, token: str, typ: str, audience: str = "soc") -> Any:
-        """Claims of a token; None = it is refused."""
+    def verify(self, token: str, typ: str, audience: str = "soc", own: dict[str, Any] | None = None) -> Any:
+        """Claims of a token, which is decrypted with the private key *own*; None = it is refused."""
         command = [node(), "verify_answer.mjs", "jwks.json", ISSUER, audience, typ]
+        if own is not None:
+            (self._folder / "own.json").write_text(json.dumps(own))
+            command.append("own.json")
         done = subprocess.run(command, cwd=self._folder, input=token, capture_output=True, text=True, timeout=60)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
@@ -58,3 +63,20 @@ def test_answers_and_security_event_tokens(tmp_path: Path) -> None:
 
     claims = {"iss": ISSUER, "aud": "soc", "iat": int(time.time()), "jti": "1", "events": {"urn:x": {}}}
     assert verifier.verify(keys.sign(claims), SET_TYPE) == claims
+
+
+@pytest.mark.parametrize(("kty", "crv"), [("RSA", ""), ("EC", "P-256"), ("OKP", "X25519")], ids=["rsa", "ec", "okp"])
+def test_encrypted_security_event_tokens(tmp_path: Path, kty: str, crv: str) -> None:
+    """Signed, then encrypted to the receiver's key: jose decrypts and verifies; with another key it does neither."""
+    keys = SecurityEventKeys(tmp_path / "keys", 1e9, time.time, time.monotonic)
+    verifier = Verifier(tmp_path, keys.jwks())
+    own, other = encryption_jwk(kty, crv), encryption_jwk(kty, crv)
+    (known,) = parse_encryption_keys(json.dumps({"keys": [public_jwk(own)]}).encode()).keys
+    claims = {"iss": ISSUER, "aud": "soc", "iat": int(time.time()), "jti": "1", "events": {"urn:x": {}}}
+    signed = keys.sign(claims)
+    encrypted = encrypt_token(signed, known)
+
+    assert verifier.verify(encrypted, SET_TYPE, own=own) == claims
+    assert verifier.verify(encrypted, SET_TYPE, own=other) is None
+    assert verifier.verify(encrypted, SET_TYPE) is None
+    assert verifier.verify(signed, SET_TYPE, own=own) is None

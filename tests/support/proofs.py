@@ -1,21 +1,24 @@
-"""Clients that prove what their tokens are bound to: DPoP proofs (RFC 9449) and certificates (RFC 8705)."""
+"""What other parties have: DPoP proofs (RFC 9449), certificates (RFC 8705), and keys to encrypt to (JWE)."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from jwt.algorithms import ECAlgorithm
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 _numbers = count()
 
@@ -54,16 +57,61 @@ class DpopClient:
         return jwt.encode(kept, self.key, "ES256", {"typ": "dpop+jwt", "jwk": self.jwk, **(header or {})})
 
 
-def make_certificate(name: str = "agent") -> x509.Certificate:
-    """A self-signed certificate."""
+def make_certificate(
+    name: str = "agent", uris: Sequence[str] = (), hosts: Sequence[str] = (), days: int = 3650, start_day: int = 0
+) -> x509.Certificate:
+    """A self-signed certificate that begins so many days after 1 January 2025."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    start = datetime(2025, 1, 1, tzinfo=UTC)
+    start = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=start_day)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(start).not_valid_after(start + timedelta(days=3650)).sign(key, hashes.SHA256())
+    names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, hosts)]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.not_valid_before(start).not_valid_after(start + timedelta(days=days)).sign(key, hashes.SHA256())
 
 
 def x5t_of(certificate: x509.Certificate) -> str:
     """`x5t#S256` of tokens bound to it."""
     return base64url(hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest())
+
+
+def escaped_pem(certificate: x509.Certificate) -> str:
+    """As NGINX tells it: `$ssl_client_escaped_cert`."""
+    return quote(certificate.public_bytes(Encoding.PEM).decode())
+
+
+def encryption_jwk(kty: str = "RSA", crv: str = "", kid: str = "enc-1", bits: int = 2048) -> dict[str, Any]:
+    """A new private key of a receiver, `use: enc`."""
+    if kty == "RSA":
+        jwk = RSAAlgorithm.to_jwk(rsa.generate_private_key(65_537, bits), as_dict=True)
+    elif kty == "EC":
+        jwk = ECAlgorithm.to_jwk(ec.generate_private_key(_CURVES[crv]), as_dict=True)
+    else:
+        raw = x25519.X25519PrivateKey.generate()
+        halves = {"d": raw.private_bytes_raw(), "x": raw.public_key().public_bytes_raw()}
+        jwk = {"kty": "OKP", "crv": crv, **{name: base64url(half) for name, half in halves.items()}}
+    kept = {name: value for name, value in jwk.items() if name != "key_ops"}
+    return kept | {"use": "enc", "kid": kid, "alg": "RSA-OAEP-256" if kty == "RSA" else "ECDH-ES+A256KW"}
+
+
+_CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
+_PRIVATE = {"d", "p", "q", "dp", "dq", "qi"}
+
+
+def public_jwk(jwk: dict[str, Any]) -> dict[str, Any]:
+    """The public half."""
+    return {name: value for name, value in jwk.items() if name not in _PRIVATE}
+
+
+def decrypted(token: str, jwk: dict[str, Any]) -> str:
+    """What is encrypted to an RSA key with RSA-OAEP-256 and A256GCM, by the primitives alone (RFC 7516 section 5.2)."""
+    header, wrapped, iv, content, tag = token.split(".")
+    raw = [base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in (wrapped, iv, content, tag)]
+    said = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+    assert said == {"alg": "RSA-OAEP-256", "enc": "A256GCM", "cty": "JWT", "kid": jwk["kid"]}
+    key = RSAAlgorithm.from_jwk(jwk)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+    return AESGCM(key.decrypt(raw[0], oaep)).decrypt(raw[1], raw[2] + raw[3], header.encode()).decode()

@@ -129,6 +129,9 @@ def presented_token(authorization: bytes | None) -> PresentedToken:
 ProofCheck = Callable[[BoundCaller, PresentedToken, MutableMapping[str, Any]], None]
 """Raises ProofRefused unless a request (its ASGI scope) proves what the token of its caller is bound to."""
 
+CallerWithoutToken = Callable[[MutableMapping[str, Any]], BoundCaller]
+"""The caller of a request (its ASGI scope) that has no token; raises AuthenticationFailed."""
+
 
 class TokenVerifier(Generic[BoundCaller]):
     """Judges bearer tokens. For one event loop; `verify_now` neither waits nor calls out.
@@ -156,6 +159,8 @@ class TokenVerifier(Generic[BoundCaller]):
         self._clock = clock
         self.check_proof: ProofCheck[BoundCaller] | None = None
         """Checks the proof that a bound token comes with; None = bound tokens are refused."""
+        self.caller_without_token: CallerWithoutToken[BoundCaller] | None = None
+        """Finds callers by their client certificates; None = all have tokens."""
         self.cache: TokenCache[BoundCaller] = TokenCache(rules.cached_tokens, rules.refused_tokens, rules.refused_s)
         jwks.on_change(self.cache.forget_issuer)
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import httpx2
 import msgspec
@@ -42,12 +43,30 @@ class JwksStatus(msgspec.Struct, frozen=True):
     """Members of its key sets that could not be read, over all fetches."""
 
 
-class _IssuerKeys:
+class PublishedKeys(Protocol):
+    """What is made of one JWKS document."""
+
+    @property
+    def digest(self) -> bytes:
+        """Changes exactly when a usable key does."""
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """Members that can not be read, and why."""
+
+    def __len__(self) -> int:
+        """Number of usable keys."""
+
+
+Keys = TypeVar("Keys", bound=PublishedKeys)
+
+
+class _IssuerKeys(Generic[Keys]):
     """Keys of one issuer and the state of their fetching."""
 
     def __init__(self, settings: IssuerSettings) -> None:
         self.settings = settings
-        self.keys: KeySet | None = None
+        self.keys: Keys | None = None
         self.fetched_at = 0.0
         self.fetched: float | None = None
         self.tried: float | None = None
@@ -58,7 +77,7 @@ class _IssuerKeys:
         self.task: asyncio.Task[None] | None = None
 
 
-class JwksCache:
+class PublishedKeyCache(Generic[Keys]):
     """The keys of all configured issuers.
 
     Everything runs in one event loop; `keys` is synchronous and never waits.
@@ -67,6 +86,7 @@ class JwksCache:
         issuers: whose keys to hold.
         rules: intervals and budgets.
         clock: seconds since 1970, for what is told.
+        parse: makes the usable keys of an issuer's document; raises ValueError where it is none.
         monotonic: seconds on a clock that never goes back: ages and intervals are measured by it.
     """
 
@@ -75,9 +95,11 @@ class JwksCache:
         issuers: Iterable[IssuerSettings],
         rules: VerificationSettings,
         clock: EpochClock,
+        parse: Callable[[bytes, IssuerSettings], Keys],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._issuers = {issuer.issuer: _IssuerKeys(issuer) for issuer in issuers}
+        self._parse = parse
+        self._issuers: dict[str, _IssuerKeys[Keys]] = {issuer.issuer: _IssuerKeys(issuer) for issuer in issuers}
         self._rules = rules
         self._clock = clock
         self._monotonic = monotonic
@@ -89,14 +111,14 @@ class JwksCache:
         """Have *call* called with the issuer each time its keys change or are dropped."""
         self._on_change.append(call)
 
-    def keys(self, issuer: str) -> KeySet | None:
+    def keys(self, issuer: str) -> Keys | None:
         """Keys of *issuer* now; None where it is unknown, never answered, or has been silent for too long."""
         issuer_keys = self._issuers.get(issuer)
         if issuer_keys is None or self._age_s(issuer_keys) >= self._rules.keys_max_age_s:
             return None
         return issuer_keys.keys
 
-    def _age_s(self, issuer_keys: _IssuerKeys) -> float:
+    def _age_s(self, issuer_keys: _IssuerKeys[Keys]) -> float:
         return math.inf if issuer_keys.fetched is None else self._monotonic() - issuer_keys.fetched
 
     def is_fetched_since(self, issuer: str, since: float) -> bool:
@@ -164,12 +186,12 @@ class JwksCache:
                 if issuer_keys.last_error or self._age_s(issuer_keys) >= self._rules.refresh_s:
                     self.refresh_soon(issuer)
 
-    async def _refresh(self, issuer_keys: _IssuerKeys) -> None:
+    async def _refresh(self, issuer_keys: _IssuerKeys[Keys]) -> None:
         issuer_keys.fetches += 1
         try:
             async with asyncio.timeout(self._rules.fetch_timeout_s):
                 document = await self._fetch_document(issuer_keys.settings)
-            keys = parse_keys(document, issuer_keys.settings.algorithms)
+            keys = self._parse(document, issuer_keys.settings)
         except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             issuer_keys.last_error = f"{type(error).__name__}: {error}"[:200]
             _log.warning("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
@@ -201,6 +223,23 @@ class JwksCache:
             if response.status_code != httpx2.codes.OK:
                 raise ValueError(f"the issuer answered {response.status_code}")
             return await _read_bounded(response)
+
+
+class JwksCache(PublishedKeyCache[KeySet]):
+    """Keys that verify what their issuers signed."""
+
+    def __init__(
+        self,
+        issuers: Iterable[IssuerSettings],
+        rules: VerificationSettings,
+        clock: EpochClock,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(issuers, rules, clock, _verification_keys, monotonic)
+
+
+def _verification_keys(document: bytes, issuer: IssuerSettings) -> KeySet:
+    return parse_keys(document, issuer.algorithms)
 
 
 async def _read_bounded(response: httpx2.Response) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import math
 import re
 import struct
@@ -20,7 +19,7 @@ import jwt
 import msgspec
 
 from ...settings.access_settings import ProofSettings
-from .client_certificates import base64url, certificate_thumbprint
+from .client_certificates import ForwardedCertificates, base64url
 from .proof_window import ProofWindow
 from .token_verification import InvalidToken, usable_keys
 
@@ -169,8 +168,7 @@ class ProofVerifier:
         self._clock = clock
         self._nonces = NonceIssuer(nonce_key, settings.nonce_s) if settings.nonce else None
         self.window = ProofWindow(settings.max_age_s, settings.max_remembered, clock())
-        self._certificate_header = (settings.certificate_header or "").lower().encode()
-        self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
+        self._certificates = ForwardedCertificates(settings)
 
     def check(self, binding: TokenBinding, token: bytes, shown: ShownProof, holder: Sequence[str]) -> None:
         """Raise ProofRefused unless a request shows everything that its token is bound to.
@@ -243,16 +241,7 @@ class ProofVerifier:
             headers: of the request.
             peer: address from which the request came.
         """
-        if not self._certificate_header:
-            return ""
-        values = [value for name, value in headers if name == self._certificate_header]
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
-            return ""
-        if len(values) != 1 or not any(address in network for network in self._proxies):
-            return ""
-        return certificate_thumbprint(values[0])
+        return self._certificates.shown(headers, peer).thumbprint
 
 
 class _Proof(NamedTuple):

@@ -40,10 +40,10 @@ class SetRefused(TrustwatchError):
 
 
 class SetKeyUnknown(SetRefused):
-    """No key that is held fits: a fetch may help."""
+    """No key that is held fits: a fetch may help, also where a key has taken another's place under its `kid`."""
 
-    def __init__(self) -> None:
-        super().__init__("invalid_key", "the SET is signed with a key that its issuer does not publish")
+    def __init__(self, description: str = "the SET is signed with a key that its issuer does not publish") -> None:
+        super().__init__("invalid_key", description)
 
 
 def verify_security_event(
@@ -59,7 +59,7 @@ def verify_security_event(
         leeway_s: clock difference that is forgiven.
 
     Raises:
-        SetKeyUnknown: no key fits the header.
+        SetKeyUnknown: no key fits the header, or the one that does not the signature.
         SetRefused: anything else is wrong.
     """
     kid, alg = _check_header(token, transmitter)
@@ -81,7 +81,7 @@ def verify_security_event(
     except jwt.InvalidAudienceError:
         raise SetRefused("invalid_audience", "the SET is meant for another audience") from None
     except jwt.InvalidSignatureError:
-        raise SetRefused("invalid_key", "the signature of the SET is wrong") from None
+        raise SetKeyUnknown("the signature of the SET is wrong") from None
     except jwt.MissingRequiredClaimError as error:
         if error.claim == "aud":
             raise SetRefused("invalid_audience", "the SET names no audience") from None

@@ -14,7 +14,7 @@ from ....ingest.errors import TrustwatchError
 from .security_event_keys import SecurityEventKeys
 
 JWT_MEDIA_TYPE: Final = "application/jwt"
-AnswerKind = Literal["risk", "risks", "decision", "alert"]
+AnswerKind = Literal["risk", "risks", "decision", "decisions", "alert"]
 """Kinds of answers: each is the name of the claim that holds one, and the middle of its `typ`."""
 
 _JWT: Final = JWT_MEDIA_TYPE.encode()

@@ -151,12 +151,7 @@ def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
     Raises:
         ValueError: the document is no JWKS.
     """
-    try:
-        members = msgspec.json.decode(document)["keys"]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
-        raise ValueError("is no JWK set") from None
-    if not isinstance(members, list) or len(members) > MAX_KEYS:
-        raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
+    members = read_jwks_members(document)
     keys: dict[tuple[str, str], jwt.PyJWK] = {}
     skipped: list[str] = []
     for index, member in enumerate(members):
@@ -168,6 +163,17 @@ def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
         for alg, key in usable:
             keys.setdefault((member.get("kid", f"#{index}"), alg), key)
     return KeySet(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest(), skipped)
+
+
+def read_jwks_members(document: bytes) -> list[Any]:
+    """Members of a JWKS document, of whatever type they are. Raises ValueError: it is none."""
+    try:
+        members = msgspec.json.decode(document)["keys"]
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+        raise ValueError("is no JWK set") from None
+    if not isinstance(members, list) or len(members) > MAX_KEYS:
+        raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
+    return members
 
 
 def usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.PyJWK]]:

@@ -55,6 +55,7 @@ class AnnouncedDecision(NamedTuple):
         reasons: code and sentence of each reason, the gravest first.
         principal: for whom the agent acted last; "" = nobody is known, or nobody is to be told.
         overruled: whether a person has fixed the level, so that policy acts on that one, not on this.
+        in_claims: whether a hook writes the level into the agent's tokens.
     """
 
     decision_id: str
@@ -72,6 +73,7 @@ class AnnouncedDecision(NamedTuple):
     reasons: tuple[tuple[str, str], ...]
     principal: str = ""
     overruled: bool = False
+    in_claims: bool = False
 
     @property
     def rises(self) -> bool:

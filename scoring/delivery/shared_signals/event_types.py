@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from ...policy.access_evaluation import LEVEL_CLAIM
 from ...records.agents import RiskLevel
 from .announced_decision import PIN_CAUSE, AnnouncedDecision
 
@@ -18,6 +19,7 @@ SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
 
 RISK_LEVEL_CHANGE: Final = CAEP + "risk-level-change"
 SESSION_REVOKED: Final = CAEP + "session-revoked"
+TOKEN_CLAIMS_CHANGE: Final = CAEP + "token-claims-change"
 ANOMALOUS_BEHAVIOR: Final = WISE + "anomalous-behavior-detected"
 WORKLOAD_COMPROMISED: Final = WISE + "workload-compromised"
 VERIFICATION: Final = SSF + "verification"
@@ -70,6 +72,10 @@ def _changes_level(decision: AnnouncedDecision) -> bool:
     return changed and max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM and not decision.overruled
 
 
+def _changes_claims(decision: AnnouncedDecision) -> bool:
+    return decision.in_claims and _changes_level(decision)
+
+
 def _revokes(decision: AnnouncedDecision) -> bool:
     return decision.rises and decision.revokes and decision.enforced and not decision.overruled
 
@@ -84,6 +90,10 @@ def _risk_members(decision: AnnouncedDecision, wording: EventWording) -> dict[st
         members["previous_level"] = CAEP_LEVELS[decision.previous_level]
     reason = decision.reasons[0][0] if decision.reasons else decision.cause
     return members | {"risk_reason": reason, "trustwatch_level": decision.level.label}
+
+
+def _claims_members(decision: AnnouncedDecision, _: EventWording) -> dict[str, Any]:
+    return {"claims": {LEVEL_CLAIM: decision.level.label}}
 
 
 def _anomaly_members(decision: AnnouncedDecision, _: EventWording) -> dict[str, Any]:
@@ -111,6 +121,12 @@ EVENT_RULES: Final = (
         "a rise to a level whose policy revokes, where the policy is enforced",
         _revokes,
         _no_members,
+    ),
+    EventRule(
+        TOKEN_CLAIMS_CHANGE,
+        "the same changes as `risk-level-change`, where a hook with `claims` writes the level into the agent's tokens",
+        _changes_claims,
+        _claims_members,
     ),
     EventRule(
         ANOMALOUS_BEHAVIOR,

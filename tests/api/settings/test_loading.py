@@ -158,7 +158,7 @@ def test_default_token_policy_is_that_of_the_design() -> None:
             ["missing required field `audiences`", "mean this service"],
         ),
         ("issuers: [{issuer: i, audiences: [], jwks_uri: 'https://a.b/j'}]", ["length >= 1", "audiences"]),
-        ("callers: [{name: x}]", ["`client_id` or a `subject`", "`$.callers[0]`"]),
+        ("callers: [{name: x}]", ["`client_id`, a `subject` or a `certificate`", "`$.callers[0]`"]),
         (
             "callers: [{name: x, client_id: c, authenticated_by: nobody}]",
             ["no such issuer", "`$.callers[0].authenticated_by`"],

@@ -56,10 +56,10 @@ def transmit(new_site: Callable[..., Any]) -> Iterator[Callable[..., Transmitter
     """Makes a transmitter with further settings."""
     made: list[Transmitter] = []
 
-    def make(issuer: str | None = None, **settings: Any) -> Transmitter:
+    def make(issuer: str | None = None, hooks: Any = (), **settings: Any) -> Transmitter:
         given = {"push_hosts": ("127.0.0.1",), "poll_wait_s": 2.0, **settings}
         part = SharedSignalsSettings(enabled=True, issuer=issuer, **given)
-        made.append(Transmitter(new_site(shared_signals=part, listen=ListenSettings(public_url=PUBLIC))))
+        made.append(Transmitter(new_site(shared_signals=part, listen=ListenSettings(public_url=PUBLIC), hooks=hooks)))
         return made[-1]
 
     yield make

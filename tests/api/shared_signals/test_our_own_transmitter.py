@@ -8,15 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
-from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
+from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
+from trustwatch.api.shared_signals import slice as slice_module
 from trustwatch.api.shared_signals.signal_receiver import SignalReceiver
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings
+from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED
+from trustwatch.scoring.records.security_events import POLL_METHOD
 
-from ...support.shared_signals import announced
+from ...support.shared_signals import SetReceiver, announced
 
 ISSUER = "https://trust.example"
 SECRET = "the-secret-of-a-transmitter"
@@ -128,3 +132,55 @@ def test_by_poll(transmitter: Any, receive: Callable[..., Any], until: Until) ->
     transmitter.commit(announced(2, level=1, before=4, revokes=False))
     until(lambda: len(site.events()) == 5)
     assert site.events()[-1]["type"] == "signal.note"
+
+
+class Rerouted(httpx2.AsyncHTTPTransport):
+    """The way to `https://trust.example`, which is the transmitter's port on loopback."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        assert request.url.host == "trust.example"
+        request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=self._port)
+        return await super().handle_async_request(request)
+
+
+@pytest.fixture
+def rerouted(transmitter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver's requests reach the transmitter by its public name."""
+    port = transmitter.site.socket.getsockname()[1]
+    monkeypatch.setattr(slice_module, "make_webhook_client", lambda: httpx2.AsyncClient(transport=Rerouted(port)))
+
+
+@pytest.mark.usefixtures("rerouted")
+def test_a_stream_that_is_made_at_start_and_polled(transmitter: Any, receive: Callable[..., Any], until: Until) -> None:
+    """Found by the issuer alone, verified; what comes by it is taken."""
+    auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
+    events = tuple(EVENTS_SUPPORTED)
+    site = receive(stream=ManagedStreamSettings(events=events), auth=auth, poll_timeout_s=10.0)
+    (kept,) = until(transmitter.site.store.security_events.list_all_streams)
+    assert (kept.description, kept.method) == ("trustwatch: trust", POLL_METHOD)
+    assert set(kept.events_requested) == set(EVENTS_SUPPORTED)
+    until(lambda: outcomes(site)["stream"])
+    transmitter.site.clock.now += 1
+    transmitter.commit(announced())
+    until(lambda: not transmitter.site.store.security_events.waiting(kept, 10))
+    assert told(site) == EXPECTED
+
+
+@pytest.mark.usefixtures("rerouted")
+def test_a_stream_that_is_made_at_start_and_pushed(
+    transmitter: Any, receive: Callable[..., Any], receiver_of_pushes: SetReceiver, until: Until
+) -> None:
+    """To the address of the settings, with our secret."""
+    auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
+    stream = ManagedStreamSettings(delivery="push", receive_url=receiver_of_pushes.url)
+    receive(stream=stream, auth=auth, push_secret=Secret(SECRET))
+    until(transmitter.site.store.security_events.list_all_streams)
+    until(lambda: transmitter.context.outcomes["queued"])
+    transmitter.step()
+    ((headers, token),) = receiver_of_pushes.got
+    assert headers["authorization"] == f"Bearer {SECRET}"
+    assert token.count(".") == 2

@@ -366,6 +366,26 @@ def test_a_new_key_that_can_not_be_fetched_costs_no_set(reception: Reception, tm
     assert reception.outcomes == {"hard": 2, "invalid_key": 1}
 
 
+def test_a_key_that_is_replaced_under_its_name_costs_no_set(reception: Reception, tmp_path: Path) -> None:
+    """The keys are fetched once more where a signature fails, no more often than they may be; then it is judged."""
+    clock = reception.site.clock
+    for name in ("new", "forger"):
+        (tmp_path / name).mkdir()
+    successor = ForeignTransmitter(tmp_path / "new")
+    token, of_old = successor.sign(reception.claims()), reception.transmitter.sign(reception.claims(number=2))
+    assert reception.push(of_old).status_code == 202
+    reception.transmitter.jwks.write_bytes(successor.jwks.read_bytes())
+    clock.now += 1
+    answer = reception.push(token)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10"), "fetched a second ago: not yet again"
+    clock.now += 60
+    assert reception.push(token).status_code == 202
+    forged = ForeignTransmitter(tmp_path / "forger").sign(reception.claims(number=3))
+    clock.now += 60
+    assert refused(reception.push(forged)) == "invalid_key"
+    assert reception.outcomes == {"hard": 2, "invalid_key": 1}
+
+
 def test_a_token_that_a_signal_revokes_is_named(reception: Reception) -> None:
     """By the subject: its later use is a hard signal of the engine's. So is each token of what is said again the same
     day; but not one of a signal that is too old to count, or that revokes nothing."""

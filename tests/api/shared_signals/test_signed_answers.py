@@ -66,7 +66,7 @@ def test_signed_risk_answers(transmitter: Any) -> None:
     assert [one["agent_id"] for one in verified(transmitter, many.text, "risks")["answers"]] == ["bot", "payer"]
 
 
-def test_signed_decisions(transmitter: Any) -> None:
+def test_signed_decisions(transmitter: Any, summary: Callable[..., Any]) -> None:
     """As they are answered without; what can not be answered is the problem that it always was."""
     site = transmitter.site
     decision = decision_of(row_of("bot", "acme", 4), 1)
@@ -76,6 +76,11 @@ def test_signed_decisions(transmitter: Any) -> None:
     assert plain.status_code == 200, plain.text
     signed = site.client.get("/v1/decisions/d-1", headers=headers | SIGNED)
     assert verified(transmitter, signed.text, "decision") == plain.json()
+    site.report([summary()])
+    for path in ("/v1/decisions?limit=1", "/v1/agents/bot/decisions"):
+        listed = site.client.get(path, headers=headers)
+        assert [one["decision_id"] for one in listed.json()["items"]] == ["d-1"]
+        assert verified(transmitter, site.client.get(path, headers=headers | SIGNED).text, "decisions") == listed.json()
     missing = site.client.get("/v1/decisions/d-2", headers=headers | SIGNED)
     assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
 

@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
+from trustwatch.api.settings.enforcement_settings import HookSettings
 from trustwatch.api.shared_signals import transmitter as module
+from trustwatch.api.shared_signals.transmitter_context import TransmitterContext
 from trustwatch.ingest.errors import Fenced, Unavailable
-from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CHANGE
+from trustwatch.ingest.settings import Secret
+from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CHANGE, TOKEN_CLAIMS_CHANGE
 
 from ...support.shared_signals import SetReceiver, announced
 
@@ -113,3 +117,28 @@ def test_a_key_that_can_not_be_used_puts_pushes_off(transmit: Transmit, receiver
     transmitter.site.clock.now += 10
     transmitter.step()
     assert receiver.verified(receiver_of_pushes.tokens[0], stream)["txn"] == "d-1"
+
+
+def test_claims_are_told_where_a_hook_writes_them(transmit: Transmit) -> None:
+    """Of the tenant and issuer of a hook with `claims`; the hook of callers is of whomever they speak for."""
+    hooks = (
+        HookSettings(name="acme", kind="hydra", tenant="acme", issuer="https://as.example", secret=Secret("s" * 20)),
+        HookSettings(
+            name="quiet",
+            kind="okta",
+            tenant="globex",
+            issuer="https://as.example",
+            secret=Secret("s" * 20),
+            claims=False,
+        ),
+    )
+    transmitter = transmit(hooks=hooks)
+    receiver = transmitter.receiver("all")
+    stream = receiver.create((TOKEN_CLAIMS_CHANGE,))
+    transmitter.commit(announced(1), announced(2, tenant="globex"), announced(3, 1, 4, revokes=False))
+
+    told = [(one["txn"], one["events"][TOKEN_CLAIMS_CHANGE]["claims"]) for one in receiver.sets(stream)]
+    assert told == [("d-1", {"risk_level": "critical"}), ("d-3", {"risk_level": "low"})]
+    settings = msgspec.structs.replace(transmitter.site.settings, hooks=(HookSettings(name="pdp", kind="authzen"),))
+    context = TransmitterContext(settings, transmitter.site.clock, transmitter.site.clock)
+    assert context.writes_claims("globex", "https://other.example")

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
-from trustwatch.api.http.auth.client_certificates import certificate_thumbprint
+from trustwatch.api.http.auth.client_certificates import read_certificate
 
 from ....support.proofs import make_certificate, x5t_of
 
@@ -39,7 +39,7 @@ texts = st.lists(st.sampled_from(FORGERIES) | st.text(max_size=5), max_size=6).m
 
 
 def thumbprint(header: str) -> str:
-    return certificate_thumbprint(header.encode())
+    return read_certificate(header.encode()).thumbprint
 
 
 def quoted(text: str) -> str:
@@ -96,7 +96,7 @@ def test_headers_of_certificates() -> None:
 def test_what_can_not_be_read(header: str) -> None:
     """Is none: nor is what came over several proxies, says a thing twice, or says two things."""
     assert thumbprint(header) == ""
-    assert certificate_thumbprint(b"\xff" * 40) == ""
+    assert read_certificate(b"\xff" * 40).thumbprint == ""
 
 
 @given(texts, st.permutations(["hash", "subject", "by"]))

@@ -13,6 +13,7 @@ from trustwatch.scoring.delivery.shared_signals.event_types import (
     EVENTS_SUPPORTED,
     RISK_LEVEL_CHANGE,
     SESSION_REVOKED,
+    TOKEN_CLAIMS_CHANGE,
     WORKLOAD_COMPROMISED,
     EventWording,
     event_members,
@@ -60,6 +61,28 @@ def events_of(decided: AnnouncedDecision) -> dict[str, dict[str, Any]]:
 def test_the_table(before: int, level: int, more: dict[str, Any], expected: list[str]) -> None:
     """Every kind of change: a rise, a fall, what revokes and what does not, and shadow, which acts on nothing."""
     assert list(events_of(decision(level, before, **more))) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "level", "more", "expected"),
+    [
+        (LOW, CRITICAL, {}, "critical"),
+        (LOW, CRITICAL, {"mode": "shadow"}, "critical"),  # hooks write claims in shadow mode, too
+        (HIGH, LOW, {"revokes": False}, "low"),
+        (HIGH, UNKNOWN, {"revokes": False, "cause": "release"}, "unknown"),
+    ],
+)
+def test_claims_of_tokens(before: int, level: int, more: dict[str, Any], expected: str) -> None:
+    """The claim that hooks write, with its new value; nothing where no hook writes it, or a person's word holds."""
+    changed = decision(level, before, **more)
+    event = events_of(changed._replace(in_claims=True))[TOKEN_CLAIMS_CHANGE]
+
+    assert event["claims"] == {"risk_level": expected}
+    assert TOKEN_CLAIMS_CHANGE not in events_of(changed)
+    assert TOKEN_CLAIMS_CHANGE not in events_of(changed._replace(in_claims=True, overruled=True))
+    every = [RISK_LEVEL_CHANGE, SESSION_REVOKED, TOKEN_CLAIMS_CHANGE, ANOMALOUS_BEHAVIOR, WORKLOAD_COMPROMISED]
+    if expected == "critical" and not more:
+        assert list(events_of(changed._replace(in_claims=True))) == every
 
 
 PINNED = ("P1.set", "acme", "https://as.example", "bot")

@@ -1,0 +1,154 @@
+"""Encryption of what is signed (JWE, RFC 7516) to keys that receivers publish. Imported only where settings ask for it.
+
+A signed token is the plaintext (nested JWT, RFC 7519 section 5.2): its receiver decrypts, then verifies as ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from joserfc import jwe, jwk
+
+from ....ingest.errors import Unavailable
+from ...settings.access_settings import IssuerSettings, VerificationSettings
+from .jwks import EpochClock, PublishedKeyCache
+from .token_verification import MAX_KEY_ID_LENGTH, MIN_RSA_BITS, read_jwks_members
+
+CONTENT_ALGORITHM: Final = "A256GCM"
+MAX_RSA_BITS: Final = 4096
+"""Each SET costs one operation with the receiver's key."""
+
+_ALGORITHMS_OF_KEY: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
+    ("RSA", ""): ("RSA-OAEP-256", "RSA-OAEP"),
+    **{
+        (kty, crv): ("ECDH-ES+A256KW", "ECDH-ES+A128KW", "ECDH-ES")
+        for kty, crv in (("EC", "P-256"), ("EC", "P-384"), ("EC", "P-521"), ("OKP", "X25519"))
+    },
+}
+"""Algorithms by type and curve of a key; the first one where the key names none."""
+_ALLOWED: Final = sorted({CONTENT_ALGORITHM, *(alg for algs in _ALGORITHMS_OF_KEY.values() for alg in algs)})
+
+
+class NoEncryptionKey(Unavailable):
+    """A receiver whose tokens are to be encrypted has no key that can be had now. Nothing is sent in clear instead."""
+
+    def __init__(self, receiver: str) -> None:
+        super().__init__(f"no encryption key of the receiver {receiver} can be had (`shared_signals.encryption`)")
+
+
+class EncryptionKey(NamedTuple):
+    """A receiver's public key, and the header of what is encrypted to it."""
+
+    key: jwk.Key
+    header: Mapping[str, str]
+
+
+class EncryptionKeys:
+    """The usable encryption keys of one JWKS, in its order.
+
+    Attributes:
+        digest: changes exactly when a usable key does.
+        skipped: positions of members that can not be read, and why.
+    """
+
+    def __init__(self, keys: Sequence[EncryptionKey], digest: bytes, skipped: Sequence[str]) -> None:
+        self.keys = tuple(keys)
+        self.digest = digest
+        self.skipped = tuple(skipped)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def parse_encryption_keys(document: bytes) -> EncryptionKeys:
+    """Keys of a JWKS document with `use: enc`; private, symmetric, short and very long ones are left out.
+
+    Raises:
+        ValueError: the document is no JWKS.
+    """
+    members = read_jwks_members(document)
+    keys: list[EncryptionKey] = []
+    skipped: list[str] = []
+    for index, member in enumerate(members):
+        try:
+            key = _usable_key(member)
+        except Exception as error:  # a member of any type in any place: joserfc and cryptography expect texts
+            skipped.append(f"#{index}: {type(error).__name__}")
+            continue
+        if key is not None:
+            keys.append(key)
+    return EncryptionKeys(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest(), skipped)
+
+
+def _usable_key(member: Any) -> EncryptionKey | None:
+    """The key of one member, None where it is for something else; raises where something in it has a wrong type."""
+    if not isinstance(member, dict):
+        raise TypeError
+    if member.get("use") != "enc" or "d" in member:
+        return None
+    curve = "" if member["kty"] == "RSA" else member["crv"]
+    fitting, named = _ALGORITHMS_OF_KEY.get((member["kty"], curve), ()), member.get("alg")
+    if not fitting or named not in (None, *fitting):
+        return None
+    kid = member.get("kid", "")
+    if not isinstance(kid, str) or len(kid) > MAX_KEY_ID_LENGTH:
+        raise TypeError
+    names = ("kty", "crv", "x", "y", "n", "e", "use")
+    key = jwk.import_key({name: member[name] for name in names if name in member})
+    if isinstance(key, jwk.RSAKey) and not MIN_RSA_BITS <= key.public_key.key_size <= MAX_RSA_BITS:
+        return None
+    header = {"alg": named or fitting[0], "enc": CONTENT_ALGORITHM, "cty": "JWT"}
+    return EncryptionKey(key, header | ({"kid": kid} if kid else {}))
+
+
+def encrypt_token(token: str, key: EncryptionKey) -> str:
+    """A signed token, encrypted, in compact form."""
+    return jwe.encrypt_compact(dict(key.header), token, key.key, algorithms=_ALLOWED)
+
+
+class SetEncryption:
+    """Encrypts the tokens of those receivers whose settings ask for it. For one event loop; `encrypt` for any thread.
+
+    Args:
+        receivers: by name of the caller, where its keys are: as issuers, whose names they have.
+        rules: of fetching keys.
+        clock: seconds since 1970.
+        monotonic: seconds on a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        receivers: Iterable[IssuerSettings],
+        rules: VerificationSettings,
+        clock: EpochClock,
+        monotonic: Callable[[], float],
+    ) -> None:
+        known = tuple(receivers)
+        self._names = frozenset(receiver.issuer for receiver in known)
+        self._cache = PublishedKeyCache(
+            known, rules, clock, lambda document, _: parse_encryption_keys(document), monotonic
+        )
+        self._started = False
+
+    async def start(self) -> None:
+        """Fetch keys, and keep them fresh until `close`; again it does nothing."""
+        if not self._started:
+            self._started = True
+            await self._cache.start()
+
+    async def close(self) -> None:
+        """Stop fetching; keys that are here serve what is under way."""
+        self._started = False
+        await self._cache.close()
+
+    def encrypt(self, receiver: str, token: str) -> str:
+        """*token* as that receiver is to get it: encrypted, or as it is. Raises NoEncryptionKey."""
+        if receiver not in self._names:
+            return token
+        keys = self._cache.keys(receiver)
+        if not keys:
+            raise NoEncryptionKey(receiver)
+        return encrypt_token(token, keys.keys[0])

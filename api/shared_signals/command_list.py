@@ -1,0 +1,14 @@
+"""What help says of these commands before they are loaded."""
+
+from __future__ import annotations
+
+from ..cli.lazy_commands import CommandPanel, LazyCommand
+
+COMMANDS = (
+    LazyCommand(
+        "signals",
+        CommandPanel.SERVICE,
+        "Our streams at transmitters of shared signals: make, change and verify one, or remove it.",
+        "trustwatch.api.shared_signals.commands:signals_app",
+    ),
+)
