@@ -897,11 +897,11 @@ def test_purge(store: SqlStore) -> None:
     store.dead_letters.mark_replayed(["L0000", "L0002"], NOW)
 
     cutoffs = RetentionCutoffs(decisions_ms=NOW + 6, deliveries_ms=NOW + 6, dead_letters_ms=NOW + 6)
-    assert store.retention.purge(cutoffs, chunk=2) == (5, 2, 2, 0, 0, 0, 0)
+    assert store.retention.purge(cutoffs, chunk=2) == (5, 2, 2, 0, 0, 0, 0, 0)
     assert [one.decision_id for one in store.decisions.page().items] == ["D0006", "D0002"]
     assert states(store) == [("alert-2", "pending", 0)]
     assert [one.letter.letter_id for one in store.dead_letters.page().items] == ["L0001"]
-    assert store.retention.purge(cutoffs) == (0, 0, 0, 0, 0, 0, 0)
+    assert store.retention.purge(cutoffs) == (0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 1_000])
@@ -919,7 +919,7 @@ def test_purge_of_agents(store: SqlStore, chunk: int) -> None:
 
     assert store.retention.purge(RetentionCutoffs(), chunk).agents == 0
     cutoffs = RetentionCutoffs(decisions_ms=NOW + 2, agents_ms=NOW)
-    assert store.retention.purge(cutoffs, chunk) == (1, 0, 0, 3, 0, 0, 0)
+    assert store.retention.purge(cutoffs, chunk) == (1, 0, 0, 3, 0, 0, 0, 0)
     assert {one.name.agent_id for one in store.agents.iterate()} == {"high", "due", "seen", "evaluated"}
 
 
