@@ -381,6 +381,15 @@ class DistributedTestbed:
             self.postgres.drop_database(database)
 
 
+def _without_case(payload: bytes) -> bytes:
+    """An alert as the pipeline wrote it: to which case it belongs follows the order of routing, not the log."""
+    if b'"case":{' not in payload:
+        return payload
+    event = msgspec.json.decode(payload)
+    event["data"].pop("case", None)
+    return msgspec.json.encode(event)
+
+
 def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
     """All of a database."""
     keys = [summary.name.key for summary in store.agents.iterate()]
@@ -389,7 +398,7 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
     leaving: dict[str, dict[str, str]] = {"alert": {}, ACTION_ROW_KIND: {}}
     for line in rows.splitlines():
         kind, key, payload = line.split("|")
-        leaving[kind][key] = bytes.fromhex(payload).decode()
+        leaving[kind][key] = _without_case(bytes.fromhex(payload)).decode()
     letters, cursor = [], None
     while True:
         page = store.dead_letters.page(limit=500, cursor=cursor)
