@@ -39,6 +39,7 @@ OF_EXTRAS = {
     "crc32c",
     "google.protobuf",
     "ipykernel",
+    "joserfc",
     "jupyter_client",
     "kafka",
     "lz4",

@@ -91,8 +91,11 @@ class CertificateCallers:
 
     def _end(self, certificate: x509.Certificate) -> float:
         """Seconds since 1970 at which the certificate ends. Raises InvalidCertificate unless it counts now."""
-        start = certificate.not_valid_before_utc.timestamp() - self._leeway_s
-        end = certificate.not_valid_after_utc.timestamp() + self._leeway_s
+        try:
+            start = certificate.not_valid_before_utc.timestamp() - self._leeway_s
+            end = certificate.not_valid_after_utc.timestamp() + self._leeway_s
+        except (ValueError, OverflowError):
+            raise InvalidCertificate("the times of the client certificate can not be read") from None
         if not start <= self._clock() < end:
             raise InvalidCertificate("the client certificate is out of the time for which it is valid")
         return end

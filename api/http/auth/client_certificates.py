@@ -84,7 +84,7 @@ def read_certificate(value: bytes) -> ShownCertificate:
         if value.startswith(b"-----BEGIN"):
             return _shown(_escaped_certificate(value))
         return _forwarded_certificate(value)
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, x509.InvalidVersion):
         return NO_CERTIFICATE
 
 
@@ -94,7 +94,13 @@ def certificate_names(certificate: x509.Certificate) -> frozenset[str]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         hosts = names.get_values_for_type(x509.DNSName)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (
+        ValueError,
+        x509.InvalidVersion,
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
         return frozenset()
     return frozenset((*(uri for uri in uris if ":" in uri), *(host.lower() for host in hosts if ":" not in host)))
 

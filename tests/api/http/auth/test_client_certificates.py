@@ -112,3 +112,12 @@ def test_names_that_are_not_quoted_forge_nothing(uri: str, name: str) -> None:
     header = f"Hash={DIGEST};Subject={quoted(name)};URI={uri};DNS={name}"
     assert thumbprint(header) in ("", X5T)
     assert thumbprint(f'Cert="{ESCAPED}";URI={uri}') in ("", X5T)
+
+
+def test_a_certificate_of_a_version_that_there_is_not_is_none() -> None:
+    """The parser of certificates has an error of its own for it, which is no ValueError."""
+    der = CERTIFICATE.public_bytes(Encoding.DER)
+    version = bytes.fromhex("a003020102")
+    assert version in der
+    odd = der.replace(version, bytes.fromhex("a003020101"), 1)
+    assert read_certificate(b":" + base64.b64encode(odd) + b":").thumbprint == ""
