@@ -59,15 +59,28 @@ def build_alert_payload(decision: Decision, policy: Mapping[str, Any], source: s
 
 def build_alert_event(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The CloudEvent; `id` is the decision's, so that a receiver of a repeated alert can tell."""
+    return _cloud_event(
+        decision.decision_id,
+        ALERT_TYPE,
+        source,
+        decision.agent.agent_id,
+        decision.decided_ms,
+        _decision_data(decision, policy, source),
+    )
+
+
+def _cloud_event(
+    event_id: str, kind: str, source: str, subject: str, at_ms: int, data: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "specversion": "1.0",
-        "id": decision.decision_id,
-        "type": ALERT_TYPE,
+        "id": event_id,
+        "type": kind,
         "source": source,
-        "subject": decision.agent.agent_id,
-        "time": format_rfc3339(decision.decided_ms),
+        "subject": subject,
+        "time": format_rfc3339(at_ms),
         "datacontenttype": "application/json",
-        "data": _decision_data(decision, policy, source),
+        "data": data,
     }
 
 
@@ -102,16 +115,7 @@ def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
         "risk_level": RiskLevel.HIGH.label,
         "suppressed_before": 0,
     }
-    event = {
-        "specversion": "1.0",
-        "id": key,
-        "type": SILENCE_TYPE,
-        "source": source,
-        "subject": silence.source,
-        "time": format_rfc3339(silence.noticed_ms),
-        "datacontenttype": "application/json",
-        "data": data,
-    }
+    event = _cloud_event(key, SILENCE_TYPE, source, silence.source, silence.noticed_ms, data)
     only = silence.tenants[0] if len(silence.tenants) == 1 and "*" not in silence.tenants else ""
     return OutboxRow(
         key=key,
@@ -146,16 +150,7 @@ def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> Outb
         "risk_level": RiskLevel.HIGH.label,
         "suppressed_before": 0,
     }
-    event = {
-        "specversion": "1.0",
-        "id": key,
-        "type": IDENTITY_CONFLICT_TYPE,
-        "source": source,
-        "subject": conflict.agent_id,
-        "time": format_rfc3339(conflict.noticed_ms),
-        "datacontenttype": "application/json",
-        "data": data,
-    }
+    event = _cloud_event(key, IDENTITY_CONFLICT_TYPE, source, conflict.agent_id, conflict.noticed_ms, data)
     return OutboxRow(
         key=key,
         kind=ALERT_ROW_KIND,
@@ -190,16 +185,7 @@ def build_test_alert_row(
         "requested_at": format_rfc3339(at_ms),
         "suppressed_before": 0,
     }
-    event = {
-        "specversion": "1.0",
-        "id": key,
-        "type": TEST_TYPE,
-        "source": source,
-        "subject": target,
-        "time": format_rfc3339(at_ms),
-        "datacontenttype": "application/json",
-        "data": data,
-    }
+    event = _cloud_event(key, TEST_TYPE, source, target, at_ms, data)
     return OutboxRow(
         key=key,
         kind=ALERT_ROW_KIND,
@@ -283,16 +269,7 @@ def build_case_row(case: Case, entry: CaseEntry, agents: Sequence[CaseAgent], so
         "suppressed_before": 0,
         "links": {"case": f"{source.rstrip('/')}/v1/cases/{quote(case.case_id, safe='')}"},
     }
-    event = {
-        "specversion": "1.0",
-        "id": key,
-        "type": CASE_TYPE,
-        "source": source,
-        "subject": case.case_id,
-        "time": format_rfc3339(entry.at_ms),
-        "datacontenttype": "application/json",
-        "data": data,
-    }
+    event = _cloud_event(key, CASE_TYPE, source, case.case_id, entry.at_ms, data)
     return OutboxRow(
         key=key,
         kind=ALERT_ROW_KIND,
@@ -311,16 +288,14 @@ def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
         asked: the pending approval.
         source: URI of this service; links start with it.
     """
-    event = {
-        "specversion": "1.0",
-        "id": f"approval-{asked.intervention_id}",
-        "type": APPROVAL_TYPE,
-        "source": source,
-        "subject": asked.agent.agent_id,
-        "time": format_rfc3339(asked.asked_ms),
-        "datacontenttype": "application/json",
-        "data": _approval_data(asked, source.rstrip("/")),
-    }
+    event = _cloud_event(
+        f"approval-{asked.intervention_id}",
+        APPROVAL_TYPE,
+        source,
+        asked.agent.agent_id,
+        asked.asked_ms,
+        _approval_data(asked, source.rstrip("/")),
+    )
     return OutboxRow(
         key=f"approval-{asked.intervention_id}",
         kind=ALERT_ROW_KIND,
