@@ -40,10 +40,12 @@ from .schemas import (
     timeline_out,
 )
 from .service import CaseSearch, CaseService
+from .story import CaseStory
 
 router = APIRouter(tags=["cases"], responses=COMMON_PROBLEMS)
 
 CaseServiceDep = Annotated[CaseService, Depends(provided(CaseService))]
+CaseStoryDep = Annotated[CaseStory, Depends(provided(CaseStory))]
 CaseStatusParam = Annotated[
     Literal["open", "acknowledged", "contained", "closed", "unresolved"] | None,
     Query(description="`unresolved` is all that is not closed"),
@@ -96,13 +98,13 @@ async def get_case(case_id: str, caller: ReaderDep, cases: CaseServiceDep) -> Ca
 
 
 @router.get("/v1/cases/{case_id}/timeline", responses=UNKNOWN_CASE, summary="The story of a case")
-async def get_case_timeline(case_id: str, caller: ReaderDep, cases: CaseServiceDep) -> TimelineOut:
+async def get_case_timeline(case_id: str, caller: ReaderDep, cases: CaseServiceDep, story: CaseStoryDep) -> TimelineOut:
     """Events around each rise, decisions, tokens, approvals, actuations, what people did, in one order.
 
     Messages to people are among it with the scope `trust.admin`. Scope `trust.score:read`.
     """
     report = await cases.get(caller, case_id)
-    return timeline_out(case_id, await cases.timeline(caller, report))
+    return timeline_out(case_id, await story.timeline(caller, report))
 
 
 @router.get(
@@ -111,10 +113,12 @@ async def get_case_timeline(case_id: str, caller: ReaderDep, cases: CaseServiceD
     response_class=PlainTextResponse,
     summary="A case as a document",
 )
-async def get_case_report(case_id: str, caller: ReaderDep, cases: CaseServiceDep) -> PlainTextResponse:
+async def get_case_report(
+    case_id: str, caller: ReaderDep, cases: CaseServiceDep, story: CaseStoryDep
+) -> PlainTextResponse:
     """The case and its story as Markdown, for a ticket. Scope `trust.score:read`."""
     report = await cases.get(caller, case_id)
-    text = render_markdown(report, await cases.timeline(caller, report))
+    text = render_markdown(report, await story.timeline(caller, report))
     return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
 
 

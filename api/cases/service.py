@@ -9,7 +9,6 @@ import msgspec
 import structlog
 
 from ...ingest.errors import TrustwatchError
-from ...ingest.events import NativeEvent
 from ...ingest.record_keys import record_id
 from ...ingest.timestamps import DAY_MS, format_rfc3339
 from ...scoring.delivery.notifiers.alert_events import build_case_row
@@ -27,33 +26,24 @@ from ...scoring.records.cases import (
 from ...scoring.records.commits import OutboxRow
 from ...scoring.records.decisions import Decision
 from ...scoring.store.case_store import CaseFilters, CaseUpdate, new_case
-from ...scoring.store.database import MAX_PAGE, Page
+from ...scoring.store.database import Page
 from ..access.service import ContainmentService
-from ..agents.recent_events import DecisionMoment
 from ..agents.service import AgentService
 from ..events.audit_sink import AuditSink, order_event
 from ..feedback.drafts import FeedbackDraft
 from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
-from ..http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
+from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import check_not_own_agent, reviewer_of
 from ..http.store_executor import StoreExecutor
-from .timeline import CaseRecords, TimelineItem, build_timeline
 
 MAX_NOTE_LENGTH: Final = 2_048
 MAX_OWNER_LENGTH: Final = 256
 MIN_SNOOZE_S, MAX_SNOOZE_S = 60.0, 30 * 86_400.0
 VERDICTS: Final[tuple[CaseVerdict, ...]] = ("true", "false", "expected")
 OPEN_STATUSES: Final[tuple[CaseStatus, ...]] = ("open", "acknowledged", "contained")
-MAX_AGENTS_TOLD: Final = 50
-"""Agents whose approvals, pins, actuations and feedback a timeline has."""
-MAX_AGENTS_WITH_EVENTS: Final = 5
-"""Agents whose events a timeline has: each takes a look through the log."""
-MAX_DECISIONS_TOLD: Final = 500
-LEAD_MS: Final = 3_600_000
-"""What ended so long before the first event of a case belongs to its story."""
 TOLD_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
 """What alert targets hear of; the rest is for those who look at the case."""
 
@@ -193,54 +183,6 @@ class CaseService:
             store.cases.shared_indicators(case_id, tenants),
             store.cases.entries(case_id, tenants),
             store.decisions.get(case.lead_decision_id, tenants),
-        )
-
-    async def timeline(self, caller: AuthenticatedCaller, report: CaseReport) -> list[TimelineItem]:
-        """All that happened in a case, oldest first: events around what raised its agents included.
-
-        Of `MAX_AGENTS_TOLD` agents, those that joined first; messages to people only with the scope `trust.admin`.
-        Events that can not be read are left out. Raises Unavailable: the store does not answer.
-        """
-        records = await self._executor(
-            self._records, report, visible_tenants(caller, None), with_alerts=SCOPE_ADMIN in caller.scopes
-        )
-        events: list[NativeEvent] = []
-        peaks = {decision.decision_id: decision for decision in records.decisions}
-        for one in report.agents[:MAX_AGENTS_WITH_EVENTS]:
-            if (peak := peaks.get(one.decision_id)) is not None:
-                events += await self._events_around(caller, peak)
-        return build_timeline(records._replace(events=events))
-
-    async def _events_around(self, caller: AuthenticatedCaller, decision: Decision) -> Sequence[NativeEvent]:
-        moment = DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
-        try:
-            return (await self._agents.recent_events(caller, decision.agent, moment)).around
-        except TrustwatchError as error:
-            _log.info("case_without_events", agent=decision.agent.agent_id, error=str(error))
-            return ()
-
-    def _records(self, report: CaseReport, tenants: Collection[str] | None, *, with_alerts: bool) -> CaseRecords:
-        store, case_id = self._runtime.store, report.case.case_id
-        ids = store.cases.decision_ids(case_id, tenants, MAX_DECISIONS_TOLD)
-        decisions = list(store.decisions.get_many(ids, tenants).values())
-        names = [one.agent for one in report.agents[:MAX_AGENTS_TOLD]]
-        since_ms = min((decision.event_time_ms for decision in decisions), default=report.case.opened_ms) - LEAD_MS
-        interventions = [
-            one
-            for name in names
-            for one in store.interventions.page(tenants, agent=name).items
-            if max(one.updated_ms, one.expires_ms) >= since_ms
-        ]
-        actuations = [one for name in names for one in store.actuations.page(tenants, name).items]
-        feedback = [one for name in names for one in store.feedback.page(tenants, agent=name).items]
-        deliveries = store.outbox.page(tenants, limit=MAX_PAGE, case_id=case_id).items if with_alerts else []
-        return CaseRecords(
-            decisions,
-            report.entries,
-            interventions,
-            [one for one in actuations if one.updated_ms >= since_ms],
-            deliveries,
-            [one for one in feedback if one.created_ms >= since_ms],
         )
 
     async def case_of_decision(self, caller: AuthenticatedCaller, decision_id: str) -> str | None:

@@ -15,20 +15,21 @@ from ..http.slice import Slice
 from ..http.store_executor import StoreExecutor
 from .routes import router
 from .service import CaseService
+from .story import CaseStory
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
-    return (
-        CaseService(
-            services.get(Runtime),
-            services.get(StoreExecutor),
-            services.get(AgentService),
-            services.get(ContainmentService),
-            services.find(FeedbackService),
-            services.get(PolicyDecisionPoint).audit_sink,
-            services.get(AgentResolver),
-        ),
+    runtime, executor, agents = services.get(Runtime), services.get(StoreExecutor), services.get(AgentService)
+    cases = CaseService(
+        runtime,
+        executor,
+        agents,
+        services.get(ContainmentService),
+        services.find(FeedbackService),
+        services.get(PolicyDecisionPoint).audit_sink,
+        services.get(AgentResolver),
     )
+    return cases, CaseStory(runtime, executor, agents)
 
 
 SLICE = Slice("cases", routers=(router,), services=_make_services)

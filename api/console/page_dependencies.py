@@ -20,6 +20,7 @@ from ..access.service import ContainmentService
 from ..agents.service import AgentService
 from ..alerts.service import AlertService
 from ..cases.service import CaseService
+from ..cases.story import CaseStory
 from ..decisions.service import DecisionService
 from ..events.dead_letter_service import DeadLetterService
 from ..feedback.service import FeedbackService
@@ -174,6 +175,7 @@ PageReviewerDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_FEE
 PageAdministratorDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_ADMIN))]
 AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
 CaseServiceDep = Annotated[CaseService, Depends(provided(CaseService))]
+CaseStoryDep = Annotated[CaseStory, Depends(provided(CaseStory))]
 AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
 DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]

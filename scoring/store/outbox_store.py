@@ -161,6 +161,19 @@ class DeliverySettlement(NamedTuple):
     at_ms: int
 
 
+class _CaseChangeData(msgspec.Struct):
+    case_id: str = ""
+
+
+class _CaseChange(msgspec.Struct):
+    """What an alert says of the case that it tells of."""
+
+    data: _CaseChangeData
+
+
+_case_change_decoder = msgspec.json.Decoder(_CaseChange)
+
+
 class OutboxStore:
     """Outbox rows and their deliveries: all state of a dispatcher, which may stop at any moment."""
 
@@ -368,8 +381,10 @@ def _case_told_of(row: AnyRow) -> str:
     """The case whose change by a person a row tells of; "" = it tells of something else."""
     if not row.key.startswith(CASE_KEY_PREFIX):
         return ""
-    found = msgspec.json.decode(row.payload)["data"]["case_id"]
-    return found if isinstance(found, str) else ""
+    try:
+        return _case_change_decoder.decode(row.payload).data.case_id
+    except msgspec.DecodeError:  # of another version: it is delivered all the same, and belongs to no case
+        return ""
 
 
 def with_case(payload: bytes, case: CaseOfAlert) -> bytes:

@@ -11,6 +11,7 @@ from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.cases import Case, CaseEntry
+from trustwatch.scoring.records.commits import CASE_KEY_PREFIX, OutboxRow
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.case_settings import CaseSettings
 from trustwatch.scoring.store.case_store import CaseFilters, CaseUpdate, new_case
@@ -311,6 +312,20 @@ def test_an_agent_becomes_a_case_of_its_own(store: SqlStore) -> None:
     assert [agent.ordinal for agent in store.cases.agents(case.case_id)] == [1]
     route(store, rise(3, A, level=3, before=1, at_ms=2 * MINUTE, target="x"))
     assert store.cases.case_of_decision("D3") == "case-new"
+
+
+def test_a_message_that_can_not_be_read_holds_up_nobody(store: SqlStore) -> None:
+    """One that a later version wrote is delivered, and belongs to no case; those behind it are routed, too."""
+    keys = [f"{CASE_KEY_PREFIX}{number}" for number in range(3)]
+    payloads = (b"no JSON", b'{"data": {"case_id": 7}}', b'{"data": {"case_id": "case-D1"}}')
+    rows = [
+        OutboxRow(key, "alert", "", payload, NOW, level=3, tenant="acme")
+        for key, payload in zip(keys, payloads, strict=True)
+    ]
+    store.outbox.enqueue(rows)
+    assert store.outbox.route(ALERTS, NOW) == 3
+    assert {one.key for one in store.outbox.page().items} == set(keys)
+    assert [one.key for one in store.outbox.page(case_id="case-D1").items] == [keys[2]]
 
 
 def test_lists_are_narrowed(store: SqlStore) -> None:

@@ -25,6 +25,7 @@ from ..console_sessions import PageRequest
 from ..page_dependencies import (
     BACKGROUND_HEADER,
     CaseServiceDep,
+    CaseStoryDep,
     ConsoleContext,
     ConsoleDep,
     FormDep,
@@ -188,6 +189,7 @@ async def show_timeline(
     console: ConsoleDep,
     visit: PageReaderDep,
     cases: CaseServiceDep,
+    story: CaseStoryDep,
     kind: Text = "",
     since: TimeText = "",
     until: TimeText = "",
@@ -195,7 +197,7 @@ async def show_timeline(
     """The story of a case, which takes longest to find; narrowed to a kind, and to a time."""
     report = await cases.get(visit.caller, case_id)
     times = parse_time_range(since, until, console.runtime.now_ms())
-    items = await cases.timeline(visit.caller, report)
+    items = await story.timeline(visit.caller, report)
     shown = [item for item in items if _fits(item, kind, times)]
     return console.render_page(
         request,
@@ -235,12 +237,14 @@ def _fits(item: TimelineItem, kind: str, times: TimeRange) -> bool:
 
 
 @router.get("/cases/{case_id}/report.{form}")
-async def download_report(case_id: str, form: str, visit: PageReaderDep, cases: CaseServiceDep) -> Response:
+async def download_report(
+    case_id: str, form: str, visit: PageReaderDep, cases: CaseServiceDep, story: CaseStoryDep
+) -> Response:
     """The case as a document, `md` or `json`."""
     if form not in ("md", "json"):
         raise invalid_value_error("form", "must be md or json")
     report = await cases.get(visit.caller, case_id)
-    timeline = await cases.timeline(visit.caller, report)
+    timeline = await story.timeline(visit.caller, report)
     name = "".join(char for char in case_id if char.isalnum() or char in "-_")[:80]
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
     if form == "json":

@@ -1,0 +1,94 @@
+"""The story of a case: reads all that happened in it, for its timeline and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+import structlog
+
+from ...ingest.errors import TrustwatchError
+from ...ingest.events import NativeEvent
+from ...scoring.records.decisions import Decision
+from ...scoring.store.database import MAX_PAGE
+from ..agents.recent_events import DecisionMoment
+from ..agents.service import AgentService
+from ..http.agent_lookup import visible_tenants
+from ..http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
+from ..http.runtime import Runtime
+from ..http.store_executor import StoreExecutor
+from .service import CaseReport
+from .timeline import CaseRecords, TimelineItem, build_timeline
+
+MAX_AGENTS_TOLD: Final = 50
+"""Agents whose approvals, pins, actuations and feedback a timeline has."""
+MAX_AGENTS_WITH_EVENTS: Final = 5
+"""Agents whose events a timeline has: each takes a look through the log."""
+MAX_DECISIONS_TOLD: Final = 500
+LEAD_MS: Final = 3_600_000
+"""What ended so long before the first event of a case belongs to its story."""
+
+_log = structlog.get_logger(__name__)
+
+
+class CaseStory:
+    """Timelines of cases that a caller may see. For one event loop.
+
+    Args:
+        runtime: store.
+        executor: the way into the store.
+        agents: finds events of agents.
+    """
+
+    def __init__(self, runtime: Runtime, executor: StoreExecutor, agents: AgentService) -> None:
+        self._runtime = runtime
+        self._executor = executor
+        self._agents = agents
+
+    async def timeline(self, caller: AuthenticatedCaller, report: CaseReport) -> list[TimelineItem]:
+        """All that happened in a case, oldest first: events around what raised its agents included.
+
+        Of `MAX_AGENTS_TOLD` agents, those that joined first; messages to people only with the scope `trust.admin`.
+        Events that can not be read are left out. Raises Unavailable: the store does not answer.
+        """
+        records = await self._executor(
+            self._records, report, visible_tenants(caller, None), with_alerts=SCOPE_ADMIN in caller.scopes
+        )
+        events: list[NativeEvent] = []
+        peaks = {decision.decision_id: decision for decision in records.decisions}
+        for one in report.agents[:MAX_AGENTS_WITH_EVENTS]:
+            if (peak := peaks.get(one.decision_id)) is not None:
+                events += await self._events_around(caller, peak)
+        return build_timeline(records._replace(events=events))
+
+    async def _events_around(self, caller: AuthenticatedCaller, decision: Decision) -> Sequence[NativeEvent]:
+        moment = DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
+        try:
+            return (await self._agents.recent_events(caller, decision.agent, moment)).around
+        except TrustwatchError as error:
+            _log.info("case_without_events", agent=decision.agent.agent_id, error=str(error))
+            return ()
+
+    def _records(self, report: CaseReport, tenants: Collection[str] | None, *, with_alerts: bool) -> CaseRecords:
+        store, case_id = self._runtime.store, report.case.case_id
+        ids = store.cases.decision_ids(case_id, tenants, MAX_DECISIONS_TOLD)
+        decisions = list(store.decisions.get_many(ids, tenants).values())
+        names = [one.agent for one in report.agents[:MAX_AGENTS_TOLD]]
+        since_ms = min((decision.event_time_ms for decision in decisions), default=report.case.opened_ms) - LEAD_MS
+        interventions = [
+            one
+            for name in names
+            for one in store.interventions.page(tenants, agent=name).items
+            if max(one.updated_ms, one.expires_ms) >= since_ms
+        ]
+        actuations = [one for name in names for one in store.actuations.page(tenants, name).items]
+        feedback = [one for name in names for one in store.feedback.page(tenants, agent=name).items]
+        deliveries = store.outbox.page(tenants, limit=MAX_PAGE, case_id=case_id).items if with_alerts else []
+        return CaseRecords(
+            decisions,
+            report.entries,
+            interventions,
+            [one for one in actuations if one.updated_ms >= since_ms],
+            deliveries,
+            [one for one in feedback if one.created_ms >= since_ms],
+        )
