@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from importlib.metadata import version
 from itertools import groupby
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...ingest.archive.archive_files import read_position
+from ...ingest.archive.archive_files import read_positions
 from ...ingest.errors import CorruptLog
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
@@ -135,12 +135,12 @@ def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str
 def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[bytes]:
     """Events of the agent as they were logged, oldest first: from the archive, then from the log."""
     own = _is_event_of(subject)
-    start = 0
+    archived: dict[int, int] = {}
     if sources.archive is not None and sources.archive.is_dir():
-        start = read_position(sources.archive) or 0
-        yield from _archived_events(sources.archive, subject)
+        archived = read_positions(sources.archive) or {}  # once: the archive goes on while it is read
+        yield from _archived_events(sources.archive, subject, archived)
     if sources.log is not None:
-        yield from _logged_events(sources.log, start, own)
+        yield from _logged_events(sources.log, archived.get(0, 0), own)
 
 
 def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
@@ -149,12 +149,15 @@ def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
     return lambda raw: eraser(Record(RecordKind.EVENT, 0, 0, raw)).kind == RecordKind.ERASED
 
 
-def _archived_events(directory: Path, subject: ErasureSubject) -> Iterator[bytes]:
-    """Archived events by way of a temporary file: a slow receiver must not keep the archive from being rewritten."""
+def _archived_events(directory: Path, subject: ErasureSubject, up_to: Mapping[int, int]) -> Iterator[bytes]:
+    """Archived events before an offset of each partition.
+
+    By way of a temporary file: a slow receiver must not keep the archive from being rewritten.
+    """
     from ...ingest.archive.archive_reader import agent_lines  # needs the extra `archive`
 
     with tempfile.TemporaryFile() as file:
-        for line in agent_lines(directory, subject):
+        for line in agent_lines(directory, subject, up_to):
             file.write(line + b"\n")
         file.seek(0)
         for line in file:

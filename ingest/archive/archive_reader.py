@@ -140,24 +140,32 @@ def files_within(
 _AGENT_LINE_COLUMNS = ["offset", "tenant_name", "issuer", "agent_id", "raw"]
 
 
-def agent_lines(directory: Path, subject: ErasureSubject) -> Iterator[bytes]:
-    """Events of an agent as they were logged, one line each, in the order of the log; a row group is in memory.
+def agent_lines(directory: Path, subject: ErasureSubject, up_to: Mapping[int, int]) -> Iterator[bytes]:
+    """Events of an agent as they were logged, one line each, by partition in the order of its files; a row group is in
+    memory.
 
     Files are kept from being rewritten until the iterator ends: read on, and do not rest within.
 
+    Args:
+        directory: of the archive.
+        subject: an agent.
+        up_to: offset by partition before which it ends; who reads the log from there on has each event once, also
+            while the archive goes on. No more than what is archived.
+
     Raises:
         ConfigError: a file is damaged.
-        CorruptLog: nothing says how far the archive goes.
     """
-    positions = read_positions(directory) or {}
     with read_lock(directory):
         for file in data_files(directory, "events", tenant=subject.tenant):
-            if file.first >= positions.get(file.partition, 0):
+            end = up_to.get(file.partition, 0)
+            if file.first >= end:
                 continue
             try:
                 parquet = pq.ParquetFile(file.path)
                 for group in range(parquet.num_row_groups):
-                    yield from _agent_lines_of(parquet.read_row_group(group, columns=_AGENT_LINE_COLUMNS), subject)
+                    rows = parquet.read_row_group(group, columns=_AGENT_LINE_COLUMNS)
+                    # Of a file that was merged since, just the rows that were archived then.
+                    yield from _agent_lines_of(rows.filter(pc.less(rows["offset"], end)), subject)
             except (OSError, pa.ArrowException) as error:
                 raise ConfigError(f"{file.path}: can not be read: {error}") from error
 
