@@ -31,6 +31,9 @@ DECISION_WINDOW_S = 600.0
 """Events so long before a decision, and a tenth of it after, count as those around it."""
 
 MAX_EVENTS_AROUND = 30
+JSON_ESCAPE = b"\\u"
+"""How JSON may write any character: a record that has it is decoded, whatever name it was written to hide."""
+
 ErasureFilter = Callable[[int, bytes], bytes | None]
 """Given offset and payload of an event: the payload as it may be shown, None for one that may not."""
 
@@ -128,14 +131,14 @@ def _agent_events(
     reader: LogReader, start: int, end: int, name: AgentName, unerased: ErasureFilter
 ) -> Iterator[NativeEvent]:
     words = _WORD_PATTERN.findall(name.agent_id.encode(errors="replace"))
-    mark = max(words, key=len, default=b"")  # stands in the JSON as it is, however that was written
+    mark = max(words, key=len, default=b"")  # stands in the JSON as it is, unless it was escaped
     try:
         reader.seek(0, start)
         at = start
         while at < end and (batch := reader.poll(LOG_READ_BATCH, 0.0)) is not None:
             base, at = at, batch.next_offset
             for offset, record in enumerate(batch.records, base):
-                if record.kind == RecordKind.EVENT and mark in record.payload:
+                if record.kind == RecordKind.EVENT and (mark in record.payload or JSON_ESCAPE in record.payload):
                     event = displayable_event(offset, record.payload, name, unerased)
                     if event is not None:
                         yield event
@@ -241,14 +244,14 @@ def load_event_history(
         OSError: the log can not be read.
     """
     concerned = [erasure for erasure in erasures if erasure.subject and erasure.tenant == name.tenant]
-    unerased = _make_erasure_filter(concerned, by_offset=locations.log is not None)
+    unerased = make_erasure_filter(concerned, by_offset=locations.log is not None)
     log = None
     if locations.log is not None:
         log = read_log_excerpt(locations.log, name, MAX_LISTED_EVENTS, moment_ms=moment.at_ms, unerased=unerased)
     return _ArchiveSearch(locations, name, moment, unerased, log).run()
 
 
-def _make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
+def make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
     """Filter of events of erased subjects. In a topic all count as from before the order: offsets do not order them."""
     erasers = [(RecordEraser(erasure.erasure_subject), erasure.at_offset if by_offset else -1) for erasure in erasures]
 

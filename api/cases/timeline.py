@@ -7,7 +7,6 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
-from ...ingest.columns import network_of
 from ...ingest.events import NativeEvent
 from ...ingest.printable_text import printable_line
 from ...scoring.records.agents import RiskLevel
@@ -16,6 +15,7 @@ from ...scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import Feedback
+from ..events.event_origin import origin_of
 
 TimelineKind = Literal["event", "token", "decision", "case", "approval", "pin", "actuation", "message", "feedback"]
 TIMELINE_KINDS: Final[tuple[TimelineKind, ...]] = get_args(TimelineKind)
@@ -222,23 +222,9 @@ def _event_item(event: NativeEvent) -> TimelineItem:
         parts.append(f"(asked for {_listed(asked)}; given {_listed(given)})")
     if event.outcome != "success":
         parts.append(f"({event.outcome}{': ' + printable_line(event.error) if event.error else ''})")
-    return TimelineItem(at_ms, kind, event.agent.id, " ".join(parts), tuple(_origin(event)))
+    origin = tuple((name, value) for name, value in origin_of(event)._asdict().items() if value)
+    return TimelineItem(at_ms, kind, event.agent.id, " ".join(parts), origin)
 
 
 def _listed(scopes: Iterable[str]) -> str:
     return ", ".join(map(printable_line, scopes)) or "nothing"
-
-
-def _origin(event: NativeEvent) -> Iterable[tuple[str, str]]:
-    """What an event came with, as indicators name it."""
-    client, login = event.client, event.credential
-    if client is not None:
-        network = f"AS{client.asn}" if client.asn is not None else network_of(client.ip)
-        yield from (
-            (kind, value)
-            for kind, value in (("network", network), ("address", client.ip), ("software", client.user_agent))
-            if value
-        )
-    if login is not None:
-        yield from ((k, v) for k, v in (("credential", login.method), ("key", login.thumbprint)) if v)
-    yield from ((k, v) for k, v in (("instance", event.agent.instance), ("session", event.session)) if v)

@@ -30,6 +30,7 @@ from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..models.service import ModelService
+from ..search.service import SearchService
 from .activity import ActivitySampler
 from .console_sessions import ConsoleSessions, PageRequest, SessionCookies, session_caller
 from .openid_provider import OpenIdProvider
@@ -182,3 +183,4 @@ DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 ModelServiceDep = Annotated[ModelService, Depends(provided(ModelService))]
+SearchServiceDep = Annotated[SearchService, Depends(provided(SearchService))]

@@ -109,7 +109,12 @@ class PageRenderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[level.label for level in RiskLevel])
+        environment.globals.update(
+            asset=assets.url,
+            agent_url=agent_url,
+            search_url=search_url,
+            levels=[level.label for level in RiskLevel],
+        )
         environment.filters.update(
             when=self.time_with_age,
             level=level_badge,
@@ -259,6 +264,16 @@ def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent
         {"tenant": tenant, "id": agent_id} if issuer is None else {"tenant": tenant, "issuer": issuer, "id": agent_id}
     )
     return f"/console/{page}?{urlencode(named)}"
+
+
+def search_url(field: str, value: str) -> str:
+    """URL of the search for a value of a field, and nothing else.
+
+    >>> search_url("software", "curl 8")
+    '/console/search?q=software%3A%22curl+8%22'
+    """
+    # A query has no way to write a quotation mark within quotation marks; what it may be is said by `*`.
+    return url_with_query("/console/search", q='{}:"{}"'.format(field, value.replace('"', "*")))
 
 
 def url_with_query(path: str, **values: Any) -> str:

@@ -36,6 +36,7 @@ from .outbox_store import OutboxStore, insert_outbox_rows
 from .partition_store import PartitionStore, read_position
 from .received_signal_store import ReceivedSignalStore
 from .retention import Retention
+from .search_store import SearchStore
 from .security_event_store import SecurityEventStore
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
 from .subject_store import SubjectStore
@@ -95,6 +96,7 @@ class SqlStore:
         self.subjects = SubjectStore(self.database, self._new_salt)
         self.security_events = SecurityEventStore(self.database)
         self.received_signals = ReceivedSignalStore(self.database)
+        self.search = SearchStore(self.database)
         self.metadata = MetadataStore(self.database)
         self.retention = Retention(self.database)
 

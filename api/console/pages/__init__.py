@@ -20,6 +20,7 @@ from . import (
     feedback_page,
     models_page,
     overview_page,
+    search_page,
 )
 
 PAGE_MODULES = (
@@ -33,6 +34,7 @@ PAGE_MODULES = (
     feedback_page,
     models_page,
     dead_letters_page,
+    search_page,
 )
 """Modules of the pages, in the order of the menu."""
 

@@ -20,6 +20,7 @@ from ...agents.risk_answer_cache import shows_reasons
 from ...agents.service import AgentService
 from ...cases.service import CaseSearch, CaseService
 from ...decisions.service import DecisionService
+from ...events.event_origin import origin_of
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
@@ -39,7 +40,7 @@ from ..page_dependencies import (
 from ..rendering import agent_url
 from ..views.blast_radius_drawing import draw_blast_radius
 from ..views.feedback_display import describe_scope
-from ..views.indicator_display import display_indicators, new_names, origin_of
+from ..views.indicator_display import display_indicators, new_names
 
 MENU_ENTRY = None
 MAX_DECISIONS = 100

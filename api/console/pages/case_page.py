@@ -21,6 +21,7 @@ from ...cases.timeline import TIMELINE_KINDS, TimelineItem
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ...http.problems import ProblemError, invalid_value_error
+from ...http.time_range import CHOICES, TimeRange, parse_time_range
 from ..console_sessions import PageRequest
 from ..page_dependencies import (
     BACKGROUND_HEADER,
@@ -45,7 +46,6 @@ from ..views.case_display import (
     lead_reason,
     why_here,
 )
-from ..views.time_range import CHOICES, TimeRange, parse_time_range
 
 MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count")
 MAX_MERGE_CHOICES = 50

@@ -15,11 +15,11 @@ from ...feedback.service import FeedbackService
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
 from ...http.filtered_pages import FilteredPage
 from ...http.problems import ProblemError
+from ...http.time_range import CHOICES, parse_time_range
 from ..page_dependencies import ConsoleDep, DecisionServiceDep, PageReaderDep
 from ..rendering import MenuEntry
 from ..views.alert_display import display_alerts
 from ..views.decision_display import describe_policy, display_decision
-from ..views.time_range import CHOICES, parse_time_range
 
 MENU_ENTRY = MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ)
 

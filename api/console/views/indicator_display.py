@@ -1,12 +1,10 @@
-"""Indicators for people, and what an event came with as its table shows it."""
+"""Indicators for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ....ingest.columns import network_of
-from ....ingest.events import NativeEvent
 from ....scoring.records.indicators import NEW_STATUSES, STATUS_WORDS, Indicator, IndicatorKind
 
 
@@ -33,18 +31,6 @@ class DisplayedIndicators(NamedTuple):
     others: tuple[DisplayedIndicator, ...]
 
 
-class EventOrigin(NamedTuple):
-    """What one event came with; "" = it does not tell."""
-
-    network: str
-    address: str
-    software: str
-    credential: str
-    key: str
-    instance: str
-    session: str
-
-
 NewNames = frozenset[tuple[IndicatorKind, str]]
 """Kind and value of what is new."""
 
@@ -67,20 +53,3 @@ def _display(one: Indicator) -> DisplayedIndicator:
 def new_names(indicators: Sequence[Indicator]) -> NewNames:
     """Names that tables of events mark: not what merely came with something new, such as the agent's own software."""
     return frozenset((one.kind, one.value) for one in indicators if one.status in ("new", "not_remembered"))
-
-
-def origin_of(event: NativeEvent) -> EventOrigin:
-    """What an event came with."""
-    client, login = event.client, event.credential
-    network = ""
-    if client is not None:
-        network = f"AS{client.asn}" if client.asn is not None else network_of(client.ip)
-    return EventOrigin(
-        network,
-        (client and client.ip) or "",
-        (client and client.user_agent) or "",
-        (login and login.method) or "",
-        (login and login.thumbprint) or "",
-        event.agent.instance or "",
-        event.session or "",
-    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from trustwatch.api.console.views.indicator_display import display_indicators, new_names, origin_of
-from trustwatch.ingest.events import decode_event
+from trustwatch.api.console.views.indicator_display import display_indicators, new_names
 from trustwatch.scoring.records.indicators import Indicator
 
 ROTATED, STOLEN = "2026-11-28T00:36:31.000Z", "2026-11-28T18:03:58.000Z"
@@ -32,15 +31,3 @@ def test_a_theft_and_a_rotated_key_are_two_moments() -> None:
 def test_tables_mark_what_is_new_by_itself() -> None:
     """The agent's own address and software came with a new key, and are not new."""
     assert new_names(INDICATORS) == {("network", "AS65537"), ("credential", "private_key_jwt k-2")}
-
-
-def test_an_event_tells_what_it_has() -> None:
-    """The network is the autonomous system, else the address's network; what is missing is empty."""
-    event = (
-        b'{"time": "2026-11-28T18:03:58Z", "type": "tool.call", "action": "a", "outcome": "success", '
-        b'"agent": {"id": "x", "instance": "i-1"}%s}'
-    )
-    whole = b', "client": {"ip": "203.0.113.9", "user_agent": "curl"}, "credential": {"method": "m", "thumbprint": "t"}'
-
-    assert origin_of(decode_event(event % whole)) == ("203.0.113.0/24", "203.0.113.9", "curl", "m", "t", "i-1", "")
-    assert origin_of(decode_event(event % b', "session": "s"')) == ("", "", "", "", "", "i-1", "s")

@@ -6,8 +6,8 @@ import re
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from ....ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
-from ...http.problems import ProblemError, invalid_value_error
+from ...ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
+from .problems import ProblemError, invalid_value_error
 
 CHOICES = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "last 30 days"))
 """Relative beginnings that pages offer; a URL may have any other."""
@@ -21,6 +21,13 @@ class TimeRange(NamedTuple):
 
     since_ms: int = 0
     until_ms: int = 0
+
+    def contains(self, at_ms: int) -> bool:
+        """Check a time."""
+        return at_ms >= self.since_ms and (not self.until_ms or at_ms < self.until_ms)
+
+
+NO_TIME_RANGE = TimeRange()
 
 
 def parse_time_range(since: str, until: str, now_ms: int) -> TimeRange:

@@ -1,0 +1,72 @@
+"""Search: everything that a query fits, by kind; events come last, since they take longest to find."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from ....ingest.errors import TrustwatchError
+from ...events.event_origin import origin_of
+from ...search.query import FIELDS, FOUND_KINDS, MAX_QUERY_LENGTH, FoundKind
+from ...search.service import SearchResult
+from ..page_dependencies import ConsoleDep, PageReaderDep, SearchServiceDep
+from ..views.case_display import case_title, lead_reason
+
+MENU_ENTRY = None
+
+router = APIRouter()
+
+QueryText = Annotated[str, Query(max_length=MAX_QUERY_LENGTH)]
+_STORED_KINDS = tuple(kind for kind in FOUND_KINDS if kind != "events")
+EVENTS_ALONE: Final[tuple[FoundKind, ...]] = ("events",)
+
+
+@router.get("/search")
+async def search(
+    request: Request, console: ConsoleDep, visit: PageReaderDep, search_service: SearchServiceDep, q: QueryText = ""
+) -> Response:
+    """What fits, but for events, which the page asks for when it is shown."""
+    trouble, result = "", None
+    if q.strip():
+        try:
+            result = await search_service.search(visit.caller, q, _STORED_KINDS)
+        except TrustwatchError as error:
+            trouble = str(error)
+    return console.render_page(
+        request,
+        "search.html",
+        visit,
+        400 if trouble else 200,
+        searched=q,
+        result=result,
+        trouble=trouble,
+        nothing=result is not None and not _anything(result),
+        fields=FIELDS,
+        case_title=case_title,
+        reason_of=lead_reason,
+    )
+
+
+@router.get("/search/events")
+async def search_events(
+    request: Request, console: ConsoleDep, visit: PageReaderDep, search_service: SearchServiceDep, q: QueryText = ""
+) -> Response:
+    """Events that fit."""
+    result = await search_service.search(visit.caller, q, EVENTS_ALONE)
+    return console.render_page(
+        request,
+        "search_events.html",
+        visit,
+        searched=q,
+        found=result.events,
+        origin_of=origin_of,
+        interval_s=console.runtime.settings.archive.interval_s,
+    )
+
+
+def _anything(result: SearchResult) -> bool:
+    return any(
+        found is not None and found.items for found in (result.agents, result.people, result.cases, result.decisions)
+    )

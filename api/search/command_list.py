@@ -1,0 +1,14 @@
+"""What help says of the command before it is loaded."""
+
+from __future__ import annotations
+
+from ..cli.lazy_commands import CommandPanel, LazyCommand
+
+COMMANDS = (
+    LazyCommand(
+        "search",
+        CommandPanel.AGENTS,
+        "Find agents, people, cases, decisions and events by words, addresses, ids or fields.",
+        "trustwatch.api.search.commands:search",
+    ),
+)

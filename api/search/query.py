@@ -1,0 +1,220 @@
+"""The query language of the search: words, and `field:value`. Everything in a query has to hold.
+
+A word is looked for anywhere in the names of a thing, in whatever case. `field:value` is the whole value as it is
+written, `*` in it stands for anything, and an address may be a network (`address:203.0.113.0/24`). Values with blanks
+stand in quotation marks. `since` and `until` are `24h`, `7d` or a UTC time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple, get_args
+
+from ...scoring.records.agents import RiskLevel
+from ..http.problems import invalid_value_error
+from ..http.time_range import NO_TIME_RANGE, TimeRange, parse_time_range
+
+FoundKind = Literal["agents", "people", "cases", "decisions", "events"]
+FOUND_KINDS: Final[tuple[FoundKind, ...]] = get_args(FoundKind)
+MAX_QUERY_LENGTH = 1_024
+MAX_TERMS = 12
+MAX_REMEMBERED = 256
+"""Networks that are remembered."""
+ANY_FIELD = ""
+"""Field of a word: whichever has it."""
+
+
+class SearchField(NamedTuple):
+    """A field that queries name: what has it, and what it holds."""
+
+    kinds: frozenset[FoundKind]
+    meaning: str
+
+
+def _field(meaning: str, *kinds: FoundKind) -> SearchField:
+    return SearchField(frozenset(kinds), meaning)
+
+
+FIELDS: Final[Mapping[str, SearchField]] = {
+    "agent": _field("id of an agent", "agents", "cases", "decisions", "events"),
+    "principal": _field("id of a person or service that an agent acts for", "people", "events"),
+    "tenant": _field("name of a tenant", *FOUND_KINDS),
+    "type": _field("type of an agent", "agents", "decisions"),
+    "level": _field(
+        "unknown, low, medium, high or critical: of an agent now, of a case at its worst, after a decision",
+        "agents",
+        "cases",
+        "decisions",
+    ),
+    "case": _field("id of a case", "cases"),
+    "status": _field("open, acknowledged, contained or closed", "cases"),
+    "owner": _field("who works on a case", "cases"),
+    "decision": _field("id of a decision", "decisions"),
+    "reason": _field("code of a reason", "decisions"),
+    "event": _field("id of an event", "decisions", "events"),
+    "action": _field("what an agent did", "events"),
+    "resource": _field("id or type of what it acted on", "events"),
+    "outcome": _field("success, denied or error", "events"),
+    "target": _field("destination outside", "cases", "decisions", "events"),
+    "network": _field("`AS64500`, or the network of an address", "cases", "decisions", "events"),
+    "address": _field("IP address, or a network of them", "decisions", "events"),
+    "software": _field("user agent", "decisions", "events"),
+    "credential": _field("method of the credential", "decisions", "events"),
+    "key": _field("thumbprint of the credential's key", "cases", "decisions", "events"),
+    "instance": _field("instance of the agent", "decisions", "events"),
+    "session": _field("session", "decisions", "events"),
+}
+"""Fields by name. `since` and `until` bound the time of everything: see `SearchQuery`."""
+
+
+class SearchTerm(NamedTuple):
+    """One thing that has to hold: *field* has *value*, or, where field is `ANY_FIELD`, some name has it in it.
+
+    *aliases* are other values that mean the same: pseudonyms of a person.
+    """
+
+    field: str
+    value: str
+    aliases: frozenset[str] = frozenset()
+
+    def matches(self, text: str) -> bool:
+        """Check one text."""
+        if text in self.aliases:
+            return True
+        if self.field == ANY_FIELD:
+            return self.value.casefold() in text.casefold()
+        if self.field == "address" and "/" in self.value:
+            return _is_within(text, self.value)
+        if "*" in self.value:
+            return _has_pattern(text, self.value)
+        return text == self.value
+
+    def matches_any(self, texts: Iterable[str]) -> bool:
+        """Check several; one has to match."""
+        return any(self.matches(text) for text in texts)
+
+    @property
+    def exact(self) -> bool:
+        """Whether only one text matches."""
+        if self.field == ANY_FIELD or self.aliases or "*" in self.value:
+            return False
+        return not (self.field == "address" and "/" in self.value)
+
+    @property
+    def literal(self) -> str:
+        """The longest run of letters, digits, `.`, `_` and `-` that a text which matches must have; "" = none.
+
+        Such runs stand in JSON as they are, unless they were escaped.
+        """
+        if self.aliases or (self.field == "address" and "/" in self.value):
+            return ""
+        return max(re.findall(r"[A-Za-z0-9._-]+", self.value), key=len, default="")
+
+
+class SearchQuery(NamedTuple):
+    """A query that was read.
+
+    Attributes:
+        terms: all have to hold.
+        not_fields: beginnings of words that look like a field and are none.
+        times: bounds, UTC milliseconds: of the event, of the decision, of the last change of a case, of when an agent
+            or person was last seen.
+    """
+
+    terms: tuple[SearchTerm, ...]
+    times: TimeRange = NO_TIME_RANGE
+    not_fields: tuple[str, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[FoundKind, ...]:
+        """What may have all of the fields."""
+        having = [FIELDS[term.field].kinds for term in self.terms if term.field != ANY_FIELD]
+        return tuple(kind for kind in FOUND_KINDS if all(kind in kinds for kinds in having))
+
+    def values_of(self, field: str) -> list[SearchTerm]:
+        """Terms of a field."""
+        return [term for term in self.terms if term.field == field]
+
+    def exact_value(self, field: str) -> str | None:
+        """The one value that a field must have; None = the query does not say."""
+        return next((term.value for term in self.values_of(field) if term.exact), None)
+
+
+def parse_search_query(text: str, now_ms: int) -> SearchQuery:
+    """Read a query.
+
+    Args:
+        text: as a person typed it.
+        now_ms: UTC milliseconds that relative times count from.
+
+    Raises:
+        ProblemError: 422, it is empty, too long, or has a value that its field can not have. A word that looks like a
+            field and is none is a word: names have colons, too.
+    """
+    if len(text) > MAX_QUERY_LENGTH:
+        raise invalid_value_error("q", f"has more than {MAX_QUERY_LENGTH} characters")
+    terms: list[SearchTerm] = []
+    bounds: dict[str, str] = {}
+    not_fields: list[str] = []
+    for part in _parts(text):
+        name, colon, value = part.partition(":")
+        field = name.casefold()
+        if colon and field in ("since", "until"):
+            bounds[field] = value
+        elif colon and field in FIELDS:
+            terms.append(_checked_term(field, value))
+        else:
+            terms.append(SearchTerm(ANY_FIELD, part))
+            not_fields += [name] if colon and name.isalpha() and not value.startswith("/") else []
+    if not terms:
+        raise invalid_value_error("q", "has nothing to look for; write a name, an address, an id, or field:value")
+    if len(terms) > MAX_TERMS:
+        raise invalid_value_error("q", f"has more than {MAX_TERMS} terms")
+    times = parse_time_range(bounds.get("since", ""), bounds.get("until", ""), now_ms)
+    return SearchQuery(tuple(terms), times, tuple(not_fields))
+
+
+def _parts(text: str) -> list[str]:
+    """Words of a text; quotation marks hold one together, and no character escapes another."""
+    reader = shlex.shlex(text, posix=True)
+    reader.whitespace_split, reader.commenters, reader.quotes, reader.escape = True, "", '"', ""
+    try:
+        return [part for part in reader if part]
+    except ValueError:
+        raise invalid_value_error("q", 'has a quotation mark (") that is not closed') from None
+
+
+def _checked_term(field: str, value: str) -> SearchTerm:
+    if not value:
+        raise invalid_value_error("q", f"has {field}: without a value; write {field}:value, without a blank between")
+    if field == "level" and value.upper() not in RiskLevel.__members__:
+        raise invalid_value_error("q", "has a level that is none of unknown, low, medium, high, critical")
+    if field == "address" and "/" in value and _network(value) is None:
+        raise invalid_value_error("q", f"has {value}, which is no network; write 203.0.113.0/24")
+    return SearchTerm(field, value.casefold() if field in ("level", "status", "outcome") else value)
+
+
+def _has_pattern(text: str, value: str) -> bool:
+    """True if *text* is as *value* says, in which `*` stands for anything and nothing else has a meaning."""
+    return fnmatchcase(text, value.replace("[", "[[]").replace("?", "[?]"))  # linear, whatever is typed
+
+
+@lru_cache(MAX_REMEMBERED)
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _is_within(address: str, network: str) -> bool:
+    within = _network(network)
+    try:
+        return within is not None and ipaddress.ip_address(address) in within
+    except ValueError:
+        return False

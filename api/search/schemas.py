@@ -1,0 +1,236 @@
+"""Bodies of the search."""
+# No postponed annotations here: pydantic reads them.
+
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, Field
+
+from ...ingest.timestamps import format_rfc3339
+from ...scoring.store.search_store import SeenPrincipal
+from ..agents.schemas import AgentOut, agent_out
+from ..cases.service import ListedCase
+from ..events.event_origin import origin_of
+from ..http.schemas import IndicatorOut, Level, ReasonOut, TimeText, level_word
+from .query import SearchQuery
+from .service import EventsFound, EventWithDecision, Found, FoundDecision, SearchResult
+
+
+class SearchTermOut(BaseModel):
+    """One thing that had to hold."""
+
+    field: str | None
+    value: str
+
+
+class SearchExtentOut(BaseModel):
+    """How far was looked for one kind."""
+
+    looked_at: int | None = Field(description="how many were looked at; null = all there are")
+    complete: bool = Field(description="whether nothing else fits")
+
+
+class EventExtentOut(BaseModel):
+    """How far was looked for events."""
+
+    logged: int | None = Field(description="records of the log that were looked at; null = there is no log here")
+    archived: int | None = Field(description="rows of the archive that were looked at; null = none were")
+    complete: bool = Field(description="whether no older event fits")
+    trouble: str | None = Field(description="why the archive was not looked at, or not whole")
+
+
+class FoundPersonOut(BaseModel):
+    """A person or service that agents act for."""
+
+    principal_id: str
+    tenant: str
+    issuer: str
+    agents: int = Field(description="agents that act for it")
+    last_seen_at: TimeText = Field(description="when one did last; may be an hour old")
+
+
+class FoundCaseOut(BaseModel):
+    """A case that fits; `GET /v1/cases/{case_id}` has all of it."""
+
+    case_id: str
+    tenant: str
+    status: str
+    verdict: str | None
+    highest_level: Level
+    owner: str | None
+    agents: int = Field(description="how many")
+    opened_at: TimeText
+    updated_at: TimeText
+
+
+class FoundDecisionOut(BaseModel):
+    """A decision that fits; `GET /v1/decisions/{decision_id}` has all of it."""
+
+    decision_id: str
+    case_id: str | None
+    agent_id: str
+    tenant: str
+    issuer: str
+    decided_at: TimeText
+    event_id: str | None
+    previous_level: Level
+    level: Level
+    risk_score: float
+    reasons: list[ReasonOut]
+    indicators: list[IndicatorOut]
+
+
+class FoundEventOut(BaseModel):
+    """An event that fits."""
+
+    event_id: str | None
+    time: TimeText
+    tenant: str | None
+    issuer: str | None
+    agent_id: str
+    principal_id: str | None
+    type: str
+    action: str
+    resource: str | None
+    target: str | None
+    outcome: str
+    error: str | None
+    network: str | None
+    address: str | None
+    software: str | None
+    credential: str | None
+    key: str | None
+    instance: str | None
+    session: str | None
+    decision_id: str | None = Field(description="the decision that it brought")
+    level: Level | None = Field(description="which it brought the agent to")
+
+
+class SearchOut(BaseModel):
+    """What was found, by kind; null = that kind was not looked for, or can not have what the query asks for."""
+
+    terms: list[SearchTermOut] = Field(description="what had to hold")
+    since: TimeText | None = Field(description="from when on was looked; null = no bound")
+    until: TimeText | None = Field(description="before when; null = no bound")
+    not_fields: list[str] = Field(description="beginnings of words that look like a field and are none")
+    agents: list[AgentOut] | None
+    people: list[FoundPersonOut] | None = Field(description="last seen first")
+    cases: list[FoundCaseOut] | None = Field(description="last changed first")
+    decisions: list[FoundDecisionOut] | None = Field(description="newest first")
+    events: list[FoundEventOut] | None
+    extents: dict[str, SearchExtentOut] = Field(description="by kind; events have `event_extent`")
+    event_extent: EventExtentOut | None = Field(description="null = events were not looked for")
+
+
+def search_out(result: SearchResult) -> SearchOut:
+    """A search as its answer."""
+    kinds: dict[str, Found[Any] | None] = {
+        "agents": result.agents,
+        "people": result.people,
+        "cases": result.cases,
+        "decisions": result.decisions,
+    }
+    return SearchOut(
+        **_query_out(result.query),
+        agents=_listed(result.agents, agent_out),
+        people=_listed(result.people, _person_out),
+        cases=_listed(result.cases, _case_out),
+        decisions=_listed(result.decisions, _decision_out),
+        events=None if result.events is None else [_event_out(one) for one in result.events.items],
+        extents={
+            kind: SearchExtentOut(looked_at=found.looked_at, complete=found.complete)
+            for kind, found in kinds.items()
+            if found is not None
+        },
+        event_extent=None if result.events is None else _event_extent_out(result.events),
+    )
+
+
+def _query_out(query: SearchQuery) -> dict[str, Any]:
+    since, until = query.times
+    return {
+        "terms": [SearchTermOut(field=term.field or None, value=term.value) for term in query.terms],
+        "since": format_rfc3339(since) if since else None,
+        "until": format_rfc3339(until) if until else None,
+        "not_fields": list(query.not_fields),
+    }
+
+
+def _listed(found: Found[Any] | None, make: Any) -> list[Any] | None:
+    return None if found is None else [make(one) for one in found.items]
+
+
+def _person_out(person: SeenPrincipal) -> FoundPersonOut:
+    return FoundPersonOut(
+        principal_id=person.principal_id,
+        tenant=person.tenant,
+        issuer=person.issuer,
+        agents=person.agents,
+        last_seen_at=format_rfc3339(person.last_ms),
+    )
+
+
+def _case_out(listed: ListedCase) -> FoundCaseOut:
+    case = listed.case
+    return FoundCaseOut(
+        case_id=case.case_id,
+        tenant=case.tenant,
+        status=case.status,
+        verdict=case.verdict or None,
+        highest_level=level_word(case.level),
+        owner=case.owner or None,
+        agents=case.agents,
+        opened_at=format_rfc3339(case.opened_ms),
+        updated_at=format_rfc3339(case.updated_ms),
+    )
+
+
+def _decision_out(found: FoundDecision) -> FoundDecisionOut:
+    decision = found.decision
+    return FoundDecisionOut(
+        decision_id=decision.decision_id,
+        case_id=found.case_id or None,
+        agent_id=decision.agent.agent_id,
+        tenant=decision.agent.tenant,
+        issuer=decision.agent.issuer,
+        decided_at=format_rfc3339(decision.decided_ms),
+        event_id=decision.event_id or None,
+        previous_level=level_word(decision.previous_level),
+        level=level_word(decision.level),
+        risk_score=decision.risk_score,
+        reasons=msgspec.to_builtins(decision.reasons),
+        indicators=msgspec.to_builtins(decision.indicators),
+    )
+
+
+def _event_out(shown: EventWithDecision) -> FoundEventOut:
+    event, decision = shown.found.event, shown.decision
+    resource = event.resource
+    return FoundEventOut(
+        event_id=event.id,
+        time=format_rfc3339(int(event.time.timestamp() * 1000)),
+        tenant=event.tenant,
+        issuer=event.agent.issuer,
+        agent_id=event.agent.id,
+        principal_id=event.principal.id if event.principal else None,
+        type=event.type,
+        action=event.action,
+        resource=(resource.id or resource.type) if resource else None,
+        target=resource.target if resource else None,
+        outcome=event.outcome,
+        error=event.error,
+        decision_id=None if decision is None else decision.decision_id,
+        level=None if decision is None else level_word(decision.level),
+        **{name: value or None for name, value in origin_of(event)._asdict().items()},
+    )
+
+
+def _event_extent_out(found: EventsFound) -> EventExtentOut:
+    result = found.result
+    damaged = f"{result.damaged} files of the archive can not be read" if result.damaged else ""
+    return EventExtentOut(
+        logged=result.logged,
+        archived=result.archived,
+        complete=result.complete,
+        trouble=result.trouble or damaged or None,
+    )

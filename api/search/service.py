@@ -1,0 +1,340 @@
+"""Search: everything that a query fits, by kind. Each look is bounded and says whether it saw all there is."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from ...ingest.errors import Unavailable
+from ...scoring.policy.risk_view import RiskViewEntry
+from ...scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from ...scoring.records.cases import Case
+from ...scoring.records.decisions import Decision
+from ...scoring.records.erasures import Erasure
+from ...scoring.store.case_store import CaseFilters
+from ...scoring.store.database import Page, Tenants
+from ...scoring.store.search_store import NO_NAMES, CaseNames, SeenPrincipal
+from ...scoring.store.sql_store import SqlStore
+from ..agents.recent_events import event_locations
+from ..cases.service import ListedCase
+from ..http.agent_lookup import visible_tenants
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.filtered_pages import FilteredPage, read_filtered_page
+from ..http.runtime import Runtime
+from ..http.store_executor import StoreExecutor
+from .event_search import EventSearchResult, FoundEvent, search_stored_events
+from .query import ANY_FIELD, FOUND_KINDS, FoundKind, SearchQuery, SearchTerm, parse_search_query
+
+T = TypeVar("T")
+
+DEFAULT_FOUND = 20
+MAX_FOUND = 100
+"""Things of each kind that one search returns at most."""
+DECISION_PAGE, MAX_DECISION_PAGES = 400, 10
+CASE_PAGE, MAX_CASE_PAGES = 200, 10
+_TIED_FIELDS: Final = ("target", "key", "network")
+"""Fields of which a case knows what was new to its agents."""
+
+
+class Found(NamedTuple, Generic[T]):
+    """What was found of one kind.
+
+    Attributes:
+        looked_at: how many were looked at; None = all there are.
+        complete: whether nothing else fits.
+    """
+
+    items: Sequence[T] = ()
+    looked_at: int | None = None
+    complete: bool = True
+
+
+class FoundDecision(NamedTuple):
+    """A decision that fits, and its case; "" = it belongs to none."""
+
+    decision: Decision
+    case_id: str
+
+
+class EventWithDecision(NamedTuple):
+    """An event that fits, and the decision that it brought; None = none, or it is not stored any more."""
+
+    found: FoundEvent
+    decision: Decision | None
+
+
+class EventsFound(NamedTuple):
+    """Events that fit, and how far was looked; see `EventSearchResult`."""
+
+    items: Sequence[EventWithDecision]
+    result: EventSearchResult
+
+
+class SearchResult(NamedTuple):
+    """What was found; None = that kind was not looked for, or can not have what the query asks for."""
+
+    query: SearchQuery
+    agents: Found[AgentSummary] | None = None
+    people: Found[SeenPrincipal] | None = None
+    cases: Found[ListedCase] | None = None
+    decisions: Found[FoundDecision] | None = None
+    events: EventsFound | None = None
+
+
+class SearchService:
+    """Finds what a caller may see. For one event loop.
+
+    Args:
+        runtime: store, risk of agents and settings.
+        executor: the way into the store.
+        open_erasures: those that are asked for and not done: what they are about is not shown.
+    """
+
+    def __init__(
+        self, runtime: Runtime, executor: StoreExecutor, open_erasures: Callable[[], Awaitable[Sequence[Erasure]]]
+    ) -> None:
+        self._runtime = runtime
+        self._executor = executor
+        self._open_erasures = open_erasures
+
+    async def search(
+        self,
+        caller: AuthenticatedCaller,
+        text: str,
+        kinds: Collection[FoundKind] = FOUND_KINDS,
+        limit: int = DEFAULT_FOUND,
+    ) -> SearchResult:
+        """Everything of *kinds* that fits, at most *limit* of each.
+
+        Raises:
+            ProblemError: 422, the query can not be read.
+            Unavailable: the store does not answer, or the event log can not be read.
+        """
+        tenants = visible_tenants(caller, None)
+        query = self._with_aliases(parse_search_query(text, self._runtime.now_ms()), tenants)
+        looked_for = [kind for kind in query.kinds if kind in kinds]
+        erasures = await self._open_erasures() if "events" in looked_for else ()
+        store = self._runtime.store
+        result = SearchResult(query)
+        if "agents" in looked_for:
+            entries = self._runtime.risk_view.entries()
+            result = result._replace(agents=await self._executor(find_agents, entries, query, tenants, limit))
+        if "people" in looked_for:
+            result = result._replace(people=await self._executor(find_people, store, query, tenants, limit))
+        if "cases" in looked_for:
+            result = result._replace(cases=await self._executor(find_cases, store, query, tenants, limit))
+        if "decisions" in looked_for:
+            agents = self._agents_of(query, tenants)
+            decisions = await self._executor(find_decisions, store, query, tenants, agents, limit)
+            result = result._replace(decisions=decisions)
+        if "events" in looked_for:
+            result = result._replace(events=await self._find_events(query, tenants, erasures, limit))
+        return result
+
+    async def _find_events(
+        self, query: SearchQuery, tenants: Tenants, erasures: Sequence[Erasure], limit: int
+    ) -> EventsFound:
+        locations = event_locations(self._runtime.settings)
+        try:
+            result = await self._executor(search_stored_events, locations, query, tenants, erasures, limit)
+        except OSError as error:
+            raise Unavailable(f"the event log can not be read: {error}") from None
+        offsets: dict[int, list[int]] = {}
+        for found in result.events:
+            offsets.setdefault(found.partition, []).append(found.offset)
+        brought = await self._executor(self._runtime.store.search.decisions_at, offsets, tenants)
+        items = [
+            EventWithDecision(found, _brought_by(found, brought.get((found.partition, found.offset))))
+            for found in result.events
+        ]
+        return EventsFound(items, result)
+
+    def _agents_of(self, query: SearchQuery, tenants: Tenants) -> Sequence[AgentName] | None:
+        """Agents whose id the query has, at most `MAX_FOUND`; None = it has no whole id."""
+        agent_id = query.exact_value("agent")
+        if agent_id is None:
+            return None
+        entries = self._runtime.risk_view.find_by_id(agent_id, None, None, tenants)
+        return [entry.summary.name for entry in entries[:MAX_FOUND]]
+
+    def _with_aliases(self, query: SearchQuery, tenants: Tenants) -> SearchQuery:
+        """*query*, with the pseudonyms of the people that it names, where the tenant is known."""
+        alias, tenant = self._runtime.principal_alias, query.exact_value("tenant")
+        if alias is None:
+            return query
+        among = [tenant] if tenant is not None else sorted(tenants) if tenants is not None else []
+
+        def aliased(term: SearchTerm) -> SearchTerm:
+            if term.field != "principal" or not term.exact:
+                return term
+            return term._replace(aliases=frozenset(alias(name, term.value) for name in among))
+
+        return query._replace(terms=tuple(map(aliased, query.terms)))
+
+
+def _brought_by(found: FoundEvent, decision: Decision | None) -> Decision | None:
+    """*decision*, if it is about the event; the log before a restore had other records at its offsets."""
+    is_its = decision is not None and (not found.event.id or decision.event_id == found.event.id)
+    return decision if is_its else None
+
+
+def find_agents(
+    entries: Iterable[RiskViewEntry], query: SearchQuery, tenants: Tenants, limit: int
+) -> Found[AgentSummary]:
+    """Agents that fit, the worst first."""
+    summaries = (entry.summary for entry in entries)
+    fitting = [one for one in summaries if (tenants is None or one.name.tenant in tenants) and _agent_fits(one, query)]
+    worst = heapq.nlargest(limit, fitting, key=lambda one: (one.level, one.risk_score, one.last_seen_ms))
+    return Found(worst, None, len(fitting) <= limit)
+
+
+def _agent_fits(agent: AgentSummary, query: SearchQuery) -> bool:
+    if not query.times.contains(agent.last_seen_ms):
+        return False
+    name = agent.name
+    for term in query.terms:
+        if term.field in ("agent", ANY_FIELD):
+            fits = term.matches(name.agent_id) or (term.field == ANY_FIELD and term.matches(agent.agent_type))
+        elif term.field == "tenant":
+            fits = term.matches(name.tenant)
+        elif term.field == "type":
+            fits = term.matches(agent.agent_type)
+        else:
+            fits = term.matches(RiskLevel(agent.level).label)
+        if not fits:
+            return False
+    return True
+
+
+def find_people(store: SqlStore, query: SearchQuery, tenants: Tenants, limit: int) -> Found[SeenPrincipal]:
+    """Principals that fit, last seen first."""
+    named = [term for term in query.terms if term.field in ("principal", ANY_FIELD)]
+    wanted = _narrowed(tenants, query)
+    if wanted is not None and not wanted:
+        return Found()
+    parts = {term.literal for term in named if term.literal}
+    most = MAX_FOUND * 5
+    listed = store.search.principals(wanted, parts, *query.times, limit=most)
+    fitting = [
+        person
+        for person in listed
+        if all(term.matches(person.tenant if term.field == "tenant" else person.principal_id) for term in query.terms)
+    ]
+    return Found(fitting[:limit], None, len(fitting) <= limit and len(listed) < most)
+
+
+def _narrowed(tenants: Tenants, query: SearchQuery) -> Tenants:
+    """Tenants that may be seen and are asked for."""
+    exact = query.exact_value("tenant")
+    if exact is None:
+        return tenants
+    return [exact] if tenants is None or exact in tenants else []
+
+
+def find_cases(store: SqlStore, query: SearchQuery, tenants: Tenants, limit: int) -> Found[ListedCase]:
+    """Cases that fit, last changed first."""
+    case_id = query.exact_value("case")
+    filters = CaseFilters(since_ms=query.times.since_ms, until_ms=query.times.until_ms)
+    names: dict[str, CaseNames] = {}
+
+    def page_at(cursor: str | None) -> Page[Case]:
+        if case_id is not None:
+            one = store.cases.get(case_id, tenants)
+            page: Page[Case] = Page([] if one is None else [one], None)
+        else:
+            page = store.cases.page(tenants, filters, CASE_PAGE, cursor)
+        names.update(store.search.case_names([case.case_id for case in page.items], tenants))
+        return page
+
+    def fits(case: Case) -> bool:
+        return query.times.contains(case.updated_ms) and _case_fits(case, names.get(case.case_id, NO_NAMES), query)
+
+    found = read_filtered_page(page_at, fits, least_items=limit + 1, most_pages=MAX_CASE_PAGES)
+    complete = found.next_cursor is None and len(found.items) <= limit
+    shown = found.items[:limit]
+    agents = store.cases.first_agents([case.case_id for case in shown], tenants)
+    leads = store.decisions.get_many([case.lead_decision_id for case in shown], tenants)
+    items = [ListedCase(case, agents.get(case.case_id, ()), leads.get(case.lead_decision_id)) for case in shown]
+    return Found(items, found.looked_at, complete)
+
+
+def _case_fits(case: Case, names: CaseNames, query: SearchQuery) -> bool:
+    texts: dict[str, Iterable[str]] = {
+        "case": (case.case_id,),
+        "tenant": (case.tenant,),
+        "status": (case.status,),
+        "owner": (case.owner,),
+        "level": (RiskLevel(case.level).label,),
+        "agent": names.agents,
+        **{field: [value for kind, value in names.shared if kind == field] for field in _TIED_FIELDS},
+    }
+    everything = (case.case_id, case.owner, *names.agents, *(value for _, value in names.shared))
+    return all(term.matches_any(everything if term.field == ANY_FIELD else texts[term.field]) for term in query.terms)
+
+
+def find_decisions(
+    store: SqlStore, query: SearchQuery, tenants: Tenants, agents: Sequence[AgentName] | None, limit: int
+) -> Found[FoundDecision]:
+    """Decisions that fit, newest first. One whose id is a term is found however old it is.
+
+    Args:
+        agents: whose decisions are looked through; None = all agents'.
+    """
+    named = [term.value for term in query.terms if term.field in ("decision", ANY_FIELD)]
+    by_id = {key: one for key, one in store.decisions.get_many(named, tenants).items() if _decision_fits(one, query)}
+    pages = [] if query.exact_value("decision") is not None else [None] if agents is None else list(agents)
+    looked_at, complete, listed = 0, True, list[Decision]()
+    for agent in pages:
+        found = _read_decisions(store, query, tenants, agent, limit)
+        looked_at, complete = looked_at + found.looked_at, complete and found.next_cursor is None
+        listed += [one for one in found.items if one.decision_id not in by_id]
+    listed.sort(key=lambda one: (one.decided_ms, one.decision_id), reverse=True)
+    fitting = [*by_id.values(), *listed]
+    cases = store.search.cases_of([one.decision_id for one in fitting[:limit]], tenants)
+    items = [FoundDecision(one, cases.get(one.decision_id, "")) for one in fitting[:limit]]
+    return Found(items, looked_at if pages else None, complete and len(fitting) <= limit)
+
+
+def _read_decisions(
+    store: SqlStore, query: SearchQuery, tenants: Tenants, agent: AgentName | None, limit: int
+) -> FilteredPage[Decision]:
+    since_ms, until_ms = query.times
+
+    def page_at(cursor: str | None) -> Page[Decision]:
+        return store.decisions.page(tenants, agent, DECISION_PAGE, cursor, since_ms=since_ms, until_ms=until_ms)
+
+    def fits(decision: Decision) -> bool:
+        return _decision_fits(decision, query)
+
+    return read_filtered_page(page_at, fits, least_items=limit + 1, most_pages=MAX_DECISION_PAGES)
+
+
+def _decision_fits(decision: Decision, query: SearchQuery) -> bool:
+    if not query.times.contains(decision.decided_ms):
+        return False
+    texts = _texts_of_decision(decision)
+    return all(
+        term.matches_any(texts.get(term.field, ()) if term.field != ANY_FIELD else _all_of(texts))
+        for term in query.terms
+    )
+
+
+def _all_of(texts: Mapping[str, Collection[str]]) -> list[str]:
+    """Names that words are looked for in: not levels and tenants, which are fields of their own."""
+    return [text for field, named in texts.items() if field not in ("level", "tenant") for text in named]
+
+
+def _texts_of_decision(decision: Decision) -> dict[str, list[str]]:
+    texts = {
+        "agent": [decision.agent.agent_id],
+        "tenant": [decision.agent.tenant],
+        "type": [decision.agent_type],
+        "level": [RiskLevel(decision.level).label],
+        "decision": [decision.decision_id],
+        "reason": [reason.code for reason in decision.reasons],
+        "event": [decision.event_id] if decision.event_id else [],
+    }
+    for indicator in decision.indicators:
+        texts.setdefault(indicator.kind, []).append(indicator.value)
+    return texts

@@ -1,0 +1,109 @@
+"""Look-ups of the search that no list has: people by name, names in cases, decisions by the record that they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+
+from ..records.decisions import Decision
+from . import codec
+from .database import Database, Tenants, visible
+from .decision_store import IS_READABLE
+from .dialects.statements import MAX_IN_LIST, chunked
+from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_TIES, DECISIONS, EDGES
+
+
+class SeenPrincipal(NamedTuple):
+    """A person or service that agents act for.
+
+    Attributes:
+        agents: how many act for it.
+        last_ms: when one did last, UTC; may be an hour old.
+    """
+
+    tenant: str
+    issuer: str
+    principal_id: str
+    agents: int
+    last_ms: int
+
+
+class CaseNames(NamedTuple):
+    """Names in a case: ids of its agents, and (kind, value) of what was new to them."""
+
+    agents: frozenset[str]
+    shared: frozenset[tuple[str, str]]
+
+
+NO_NAMES = CaseNames(frozenset(), frozenset())
+
+
+class SearchStore:
+    """Names as commits and the routing of alerts wrote them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def principals(
+        self, tenants: Tenants, parts: Collection[str], since_ms: int = 0, until_ms: int = 0, limit: int = 100
+    ) -> list[SeenPrincipal]:
+        """Principals with all of *parts* in their id, in whatever case (of ASCII letters); last seen first."""
+        last = func.max(EDGES.c.last_ms)
+        grouped = (EDGES.c.tenant, EDGES.c.issuer, EDGES.c.target)
+        query = select(*grouped, func.count(), last).where(EDGES.c.kind == "acts_for")
+        for part in sorted(parts):
+            query = query.where(func.lower(EDGES.c.target).contains(part.lower(), autoescape=True))
+        query = visible(query, EDGES.c.tenant, tenants).group_by(*grouped)
+        if since_ms:
+            query = query.having(last >= since_ms)
+        if until_ms:
+            query = query.having(last < until_ms)
+        with self._database.read() as connection:
+            return [
+                SeenPrincipal(*row) for row in connection.execute(query.order_by(last.desc(), *grouped).limit(limit))
+            ]
+
+    def case_names(self, case_ids: Collection[str], tenants: Tenants = None) -> dict[str, CaseNames]:
+        """Names in cases, by id of the case."""
+        agents: dict[str, set[str]] = {}
+        shared: dict[str, set[tuple[str, str]]] = {}
+        with self._database.read() as connection:
+            for part in chunked(sorted(case_ids), MAX_IN_LIST):
+                named = select(CASE_AGENTS.c.case_id, CASE_AGENTS.c.agent_id).where(CASE_AGENTS.c.case_id.in_(part))
+                for case_id, agent_id in connection.execute(visible(named, CASE_AGENTS.c.tenant, tenants)):
+                    agents.setdefault(case_id, set()).add(agent_id)
+                ties = select(CASE_TIES.c.case_id, CASE_TIES.c.kind, CASE_TIES.c.value)
+                mine = ties.where(CASE_TIES.c.case_id.in_(part)).distinct()
+                for case_id, kind, value in connection.execute(visible(mine, CASE_TIES.c.tenant, tenants)):
+                    shared.setdefault(case_id, set()).add((kind, value))
+        return {
+            case_id: CaseNames(frozenset(agents.get(case_id, ())), frozenset(shared.get(case_id, ())))
+            for case_id in case_ids
+        }
+
+    def decisions_at(
+        self, offsets: Mapping[int, Sequence[int]], tenants: Tenants = None
+    ) -> dict[tuple[int, int], Decision]:
+        """Decisions that records brought, by partition and offset of the record; the highest level where several."""
+        found: dict[tuple[int, int], Decision] = {}
+        with self._database.read() as connection:
+            for partition, wanted in sorted(offsets.items()):
+                for part in chunked(sorted(set(wanted)), MAX_IN_LIST):
+                    mine = (DECISIONS.c.partition == partition, DECISIONS.c.offset.in_(part), IS_READABLE)
+                    query = visible(select(DECISIONS).where(*mine), DECISIONS.c.tenant, tenants)
+                    for row in connection.execute(query.order_by(DECISIONS.c.level, DECISIONS.c.decision_id)):
+                        found[partition, row.offset] = codec.to_decision(row)
+        return found
+
+    def cases_of(self, decision_ids: Collection[str], tenants: Tenants = None) -> dict[str, str]:
+        """Ids of the cases that decisions belong to, by id of the decision."""
+        found: dict[str, str] = {}
+        columns = (CASE_DECISIONS.c.decision_id, CASE_DECISIONS.c.case_id)
+        with self._database.read() as connection:
+            for part in chunked(sorted(set(decision_ids)), MAX_IN_LIST):
+                query = select(*columns).where(CASE_DECISIONS.c.decision_id.in_(part))
+                for decision_id, case_id in connection.execute(visible(query, CASE_DECISIONS.c.tenant, tenants)):
+                    found[decision_id] = case_id
+        return found
