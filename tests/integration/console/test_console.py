@@ -41,8 +41,10 @@ def pages(site: ConsoleTestbed) -> dict[str, str]:
     agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
     case = next(one for one in site.service.pages("/v1/cases") if one["highest_level"] == "critical")
     (version,) = {one["version"] for one in site.service.get("/v1/models").json()["items"]}
+    network = next(one["value"] for one in decision["indicators"] if one["kind"] == "network")
     return {
         "overview": "/console/",
+        "search": f"/console/search?{site.query({'q': f'network:{network}'})}",
         "agents": "/console/agents",
         "agent": f"/console/agent?{agent}",
         "decisions": "/console/decisions",
@@ -74,6 +76,8 @@ def test_every_page_opens_without_errors_or_barriers(site: ConsoleTestbed, look:
             page.locator("#events-body table").first.wait_for()
         if name == "case":
             page.locator("#timeline .moment").first.wait_for()
+        if name == "search":
+            page.locator("#events table").first.wait_for()
         for chart in page.locator("[data-chart]").all():
             chart.locator("canvas").first.wait_for()
         looker.save(name)
