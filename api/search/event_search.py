@@ -167,14 +167,20 @@ class _EventCheck:
         self, query: SearchQuery, tenants: Collection[str] | None, unerased: Mapping[str, ErasureFilter]
     ) -> None:
         self._query, self._tenants, self._unerased = query, tenants, unerased
-        self._parts = [part.encode().lower() for part in _literals(query.terms)]
+        fields = [term for term in query.terms if term.field != ANY_FIELD]
+        words = [term for term in query.terms if term.field == ANY_FIELD]
+        self._parts = [part.encode() for part in _literals(fields)]
+        self._lower_parts = [part.lower().encode() for part in _literals(words)]
 
     def may_fit(self, payload: bytes) -> bool:
         """False if a record can not fit, by its bytes alone."""
-        if not self._parts or JSON_ESCAPE in payload:
-            return True
-        lowered = payload.lower()
-        return all(part in lowered for part in self._parts)
+        if all(part in payload for part in self._parts):
+            if not self._lower_parts:
+                return True
+            lowered = payload.lower()
+            if all(part in lowered for part in self._lower_parts):
+                return True
+        return JSON_ESCAPE in payload
 
     def fitting_event(self, offset: int, payload: bytes) -> NativeEvent | None:
         """The event of a record, as it may be shown; None where it may not, or does not fit."""
@@ -194,8 +200,8 @@ class _EventCheck:
 
 
 def _literals(terms: Sequence[SearchTerm]) -> list[str]:
-    """What has to stand in the bytes of a record that fits. Networks are not written there."""
-    return [term.literal for term in terms if term.literal and term.field not in ("network", "level")]
+    """What has to stand in the bytes of a record that fits."""
+    return [term.literal for term in terms if term.literal and term.field != "level"]
 
 
 def _make_tenant_filters(erasures: Sequence[Erasure], *, by_offset: bool) -> dict[str, ErasureFilter]:

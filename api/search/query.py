@@ -87,7 +87,7 @@ class SearchTerm(NamedTuple):
         if text in self.aliases:
             return True
         if self.field == ANY_FIELD:
-            return self.value.casefold() in text.casefold()
+            return _lowered(self.value) in _lowered(text)
         if self.field == "address" and "/" in self.value:
             return _is_within(text, self.value)
         if "*" in self.value:
@@ -107,12 +107,17 @@ class SearchTerm(NamedTuple):
 
     @property
     def literal(self) -> str:
-        """The longest run of letters, digits, `.`, `_` and `-` that a text which matches must have; "" = none.
+        """Letters, digits, `.`, `_` and `-` in a row that stand in whatever a text comes from that matches; "" = none.
 
-        Such runs stand in JSON as they are, unless they were escaped.
+        Such runs stand in JSON as they are, unless they were escaped. A network is not written there, but the digits of
+        an autonomous system, or the beginning of its addresses, are.
         """
-        if self.aliases or (self.field == "address" and "/" in self.value):
+        if self.aliases:
             return ""
+        if self.field in ("address", "network") and "/" in self.value:
+            return _common_beginning(self.value)
+        if self.field == "network" and self.exact:
+            return self.value.removeprefix("AS")
         return max(re.findall(r"[A-Za-z0-9._-]+", self.value), key=len, default="")
 
 
@@ -199,6 +204,16 @@ def _checked_term(field: str, value: str) -> SearchTerm:
     return SearchTerm(field, value.casefold() if field in ("level", "status", "outcome") else value)
 
 
+_LETTERS_LIKE_ASCII: Final = "\u212a\u0130"
+"""Letters whose small form has an ASCII letter in it: they stay, since the bytes of a record do not have that."""
+
+
+def _lowered(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    return "".join(letter if letter in _LETTERS_LIKE_ASCII else letter.lower() for letter in text)
+
+
 def _has_pattern(text: str, value: str) -> bool:
     """True if *text* is as *value* says, in which `*` stands for anything and nothing else has a meaning."""
     return fnmatchcase(text, value.replace("[", "[[]").replace("?", "[?]"))  # linear, whatever is typed
@@ -210,6 +225,21 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
+
+
+def _common_beginning(network: str) -> str:
+    """What all addresses of a network begin with as they are written; "" of IPv6, which has many spellings.
+
+    >>> _common_beginning("203.0.113.0/24"), _common_beginning("10.9.0.0/12"), _common_beginning("2001:db8::/32")
+    ('203.0.113.', '10.', '')
+    """
+    within = _network(network)
+    if within is None or within.version != 4:
+        return ""
+    octets = within.prefixlen // 8
+    return "".join(f"{octet}." for octet in str(within.network_address).split(".")[:octets])[
+        : None if octets < 4 else -1
+    ]
 
 
 def _is_within(address: str, network: str) -> bool:

@@ -299,15 +299,23 @@ def find_decisions(
 def _read_decisions(
     store: SqlStore, query: SearchQuery, tenants: Tenants, agent: AgentName | None, limit: int
 ) -> FilteredPage[Decision]:
-    since_ms, until_ms = query.times
-
-    def page_at(cursor: str | None) -> Page[Decision]:
-        return store.decisions.page(tenants, agent, DECISION_PAGE, cursor, since_ms=since_ms, until_ms=until_ms)
-
-    def fits(decision: Decision) -> bool:
-        return _decision_fits(decision, query)
-
-    return read_filtered_page(page_at, fits, least_items=limit + 1, most_pages=MAX_DECISION_PAGES)
+    """Decisions that fit, newest first: those whose bytes may fit are decoded."""
+    (since_ms, until_ms), level = query.times, query.exact_value("level")
+    wanted = None if level is None else RiskLevel[level.upper()]
+    parts = [term.literal.lower().encode() for term in query.terms if term.field not in ("level", "tenant")]
+    items: list[Decision] = []
+    cursor, looked_at = None, 0
+    for _ in range(MAX_DECISION_PAGES):
+        page = store.search.decision_texts(
+            _narrowed(tenants, query), agent, wanted, DECISION_PAGE, cursor, since_ms=since_ms, until_ms=until_ms
+        )
+        looked_at, cursor = looked_at + len(page.items), page.next_cursor
+        may_fit = [one.decision_id for one in page.items if all(part in one.text for part in parts)]
+        decoded = store.decisions.get_many(may_fit, tenants)
+        items += [one for key in may_fit if (one := decoded.get(key)) is not None and _decision_fits(one, query)]
+        if cursor is None or len(items) > limit:
+            break
+    return FilteredPage(items, cursor, looked_at)
 
 
 def _decision_fits(decision: Decision, query: SearchQuery) -> bool:

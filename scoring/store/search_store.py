@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import func, select
 
+from ..records.agents import AgentName
 from ..records.decisions import Decision
 from . import codec
-from .database import Database, Tenants, visible
+from .database import Database, Page, Tenants, visible
 from .decision_store import IS_READABLE
 from .dialects.statements import MAX_IN_LIST, chunked
 from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_TIES, DECISIONS, EDGES
+
+if TYPE_CHECKING:
+    from .codec import AnyRow
 
 
 class SeenPrincipal(NamedTuple):
@@ -37,7 +41,26 @@ class CaseNames(NamedTuple):
     shared: frozenset[tuple[str, str]]
 
 
+class DecisionText(NamedTuple):
+    """The names in a decision as bytes in lower case (of ASCII letters): what can not fit need not be decoded."""
+
+    decision_id: str
+    text: bytes
+
+
 NO_NAMES = CaseNames(frozenset(), frozenset())
+
+
+_TEXT_COLUMNS = tuple(
+    DECISIONS.c[name]
+    for name in ("decision_id", "decided_ms", "agent_id", "agent_type", "event_id", "reasons", "evidence")
+)
+
+
+def _to_text(row: AnyRow) -> DecisionText:
+    decision_id, _, agent_id, agent_type, event_id, reasons, evidence = row
+    names = "\n".join((decision_id, agent_id, agent_type, event_id)).encode()
+    return DecisionText(decision_id, b"\n".join((names, reasons, evidence)).lower())
 
 
 class SearchStore:
@@ -82,6 +105,31 @@ class SearchStore:
             case_id: CaseNames(frozenset(agents.get(case_id, ())), frozenset(shared.get(case_id, ())))
             for case_id in case_ids
         }
+
+    def decision_texts(
+        self,
+        tenants: Tenants,
+        agent: AgentName | None = None,
+        level: int | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        *,
+        since_ms: int = 0,
+        until_ms: int = 0,
+    ) -> Page[DecisionText]:
+        """Names in decisions, newest first; arguments as of `DecisionStore.page`. Raises BadCursor."""
+        query = select(*_TEXT_COLUMNS).where(IS_READABLE)
+        query = visible(query, DECISIONS.c.tenant, tenants)
+        if agent is not None:
+            query = query.where(codec.is_about(DECISIONS, agent))
+        if level is not None:
+            query = query.where(DECISIONS.c.level == level)
+        if since_ms:
+            query = query.where(DECISIONS.c.decided_ms >= since_ms)
+        if until_ms:
+            query = query.where(DECISIONS.c.decided_ms < until_ms)
+        order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
+        return self._database.newest(query, order, limit, cursor, _to_text)
 
     def decisions_at(
         self, offsets: Mapping[int, Sequence[int]], tenants: Tenants = None

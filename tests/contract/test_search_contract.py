@@ -71,3 +71,27 @@ def test_decisions_are_found_by_the_record_they_follow(store: SqlStore) -> None:
     assert store.search.decisions_at({0: [1, 2, 9], 1: [1]}, ["acme"]) == {(0, 1): graver}
     assert store.search.decisions_at({0: [1, 2]}).keys() == {(0, 1), (0, 2)}
     assert store.search.decisions_at({}) == {}
+
+
+def test_names_in_decisions_are_bytes_in_lower_case(store: SqlStore) -> None:
+    """Newest first, page by page, narrowed by what columns know; what they say is what the decision says."""
+    shown = [{"kind": "software", "value": "Curl/8", "status": "new", "at": "2025-11-24T16:00:00Z"}]
+    made = [
+        msgspec.structs.replace(decision(1, name("Bot")), evidence={"indicators": shown}, event_id="E-9"),
+        msgspec.structs.replace(decision(2, name("b")), level=4),
+        decision(3, name("theirs", "globex")),
+    ]
+    commit(store, decisions=made)
+    read = store.search.decision_texts
+
+    first = read(["acme"], limit=1)
+    assert [one.decision_id for one in first.items] == ["D2"]
+    assert first.next_cursor is not None
+    (second,) = read(["acme"], limit=1, cursor=first.next_cursor).items
+    assert second.decision_id == "D1"
+    for part in (b"d1", b"bot", b"e-9", b"curl/8"):
+        assert part in second.text
+    assert [one.decision_id for one in read(None, level=4).items] == ["D2"]
+    assert [one.decision_id for one in read(None, agent=name("Bot")).items] == ["D1"]
+    assert [one.decision_id for one in read(None, since_ms=NOW + 3).items] == ["D3"]
+    assert [one.decision_id for one in read(None, until_ms=NOW + 2).items] == ["D1"]
