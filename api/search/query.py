@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, get_args
@@ -84,19 +84,23 @@ class SearchTerm(NamedTuple):
 
     def matches(self, text: str) -> bool:
         """Check one text."""
-        if text in self.aliases:
-            return True
+        return self.matcher()(text)
+
+    def matcher(self) -> Callable[[str], bool]:
+        """The check, for who has many texts."""
+        value, aliases = self.value, self.aliases
         if self.field == ANY_FIELD:
-            return _lowered(self.value) in _lowered(text)
-        if self.field == "address" and "/" in self.value:
-            return _is_within(text, self.value)
-        if "*" in self.value:
-            return _has_pattern(text, self.value)
-        return text == self.value
+            wanted = _lowered(value)
+            return lambda text: wanted in (text.lower() if text.isascii() else _lowered(text)) or text in aliases
+        if self.field == "address" and "/" in value:
+            return lambda text: _is_within(text, value) or text in aliases
+        if "*" in value:
+            return lambda text: _has_pattern(text, value) or text in aliases
+        return lambda text: text == value or text in aliases
 
     def matches_any(self, texts: Iterable[str]) -> bool:
         """Check several; one has to match."""
-        return any(self.matches(text) for text in texts)
+        return any(map(self.matcher(), texts))
 
     @property
     def exact(self) -> bool:

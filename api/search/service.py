@@ -118,7 +118,7 @@ class SearchService:
         store = self._runtime.store
         result = SearchResult(query)
         if "agents" in looked_for:
-            entries = self._runtime.risk_view.entries()
+            entries = self._entries_of(query, tenants)
             result = result._replace(agents=await self._executor(find_agents, entries, query, tenants, limit))
         if "people" in looked_for:
             result = result._replace(people=await self._executor(find_people, store, query, tenants, limit))
@@ -149,6 +149,12 @@ class SearchService:
             for found in result.events
         ]
         return EventsFound(items, result)
+
+    def _entries_of(self, query: SearchQuery, tenants: Tenants) -> Sequence[RiskViewEntry]:
+        """Agents in memory that may fit."""
+        agent_id = query.exact_value("agent")
+        view = self._runtime.risk_view
+        return view.entries() if agent_id is None else view.find_by_id(agent_id, None, None, tenants)
 
     def _agents_of(self, query: SearchQuery, tenants: Tenants) -> Sequence[AgentName] | None:
         """Agents whose id the query has, at most `MAX_FOUND`; None = it has no whole id."""
@@ -183,28 +189,31 @@ def find_agents(
     entries: Iterable[RiskViewEntry], query: SearchQuery, tenants: Tenants, limit: int
 ) -> Found[AgentSummary]:
     """Agents that fit, the worst first."""
-    summaries = (entry.summary for entry in entries)
-    fitting = [one for one in summaries if (tenants is None or one.name.tenant in tenants) and _agent_fits(one, query)]
+    fits = [_agent_check(term) for term in query.terms]
+    fitting = [
+        agent
+        for agent in (entry.summary for entry in entries)
+        if (tenants is None or agent.name.tenant in tenants)
+        and all(each(agent) for each in fits)
+        and query.times.contains(agent.last_seen_ms)
+    ]
     worst = heapq.nlargest(limit, fitting, key=lambda one: (one.level, one.risk_score, one.last_seen_ms))
     return Found(worst, None, len(fitting) <= limit)
 
 
-def _agent_fits(agent: AgentSummary, query: SearchQuery) -> bool:
-    if not query.times.contains(agent.last_seen_ms):
-        return False
-    name = agent.name
-    for term in query.terms:
-        if term.field in ("agent", ANY_FIELD):
-            fits = term.matches(name.agent_id) or (term.field == ANY_FIELD and term.matches(agent.agent_type))
-        elif term.field == "tenant":
-            fits = term.matches(name.tenant)
-        elif term.field == "type":
-            fits = term.matches(agent.agent_type)
-        else:
-            fits = term.matches(RiskLevel(agent.level).label)
-        if not fits:
-            return False
-    return True
+def _agent_check(term: SearchTerm) -> Callable[[AgentSummary], bool]:
+    """What a term asks of an agent; made once, since there may be a million agents."""
+    if term.field == "level":
+        level = RiskLevel[term.value.upper()]
+        return lambda agent: agent.level == level
+    matches = term.matcher()
+    if term.field == "agent":
+        return lambda agent: matches(agent.name.agent_id)
+    if term.field == "tenant":
+        return lambda agent: matches(agent.name.tenant)
+    if term.field == "type":
+        return lambda agent: matches(agent.agent_type)
+    return lambda agent: matches(agent.name.agent_id) or matches(agent.agent_type)
 
 
 def find_people(store: SqlStore, query: SearchQuery, tenants: Tenants, limit: int) -> Found[SeenPrincipal]:

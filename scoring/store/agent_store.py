@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Integer, cast, func, literal_column, select, tuple_
+from sqlalchemy import Connection, Integer, cast, func, literal, literal_column, select, tuple_
 
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.timestamps import DAY_MS
@@ -22,6 +23,9 @@ from .decision_store import IS_READABLE
 from .dialects.statements import MAX_IN_LIST, chunked, starts_with
 from .partition_store import check_owner
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
+
+if TYPE_CHECKING:
+    from .database import AnySelect
 
 _IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
 
@@ -178,19 +182,11 @@ class AgentStore:
             tenants: whose agents; None = of all.
         """
         tenants = tenants if agent is None else (agent.tenant,)
-        query = select(POSITIONS.c.epoch, DECISIONS).join_from(
-            DECISIONS,
-            POSITIONS,
-            (POSITIONS.c.partition == DECISIONS.c.partition) & (DECISIONS.c.offset >= POSITIONS.c.offset),
-        )
-        query = visible(query.where(IS_READABLE), DECISIONS.c.tenant, tenants)
-        if partition is not None:
-            query = query.where(DECISIONS.c.partition == partition)
-        if agent is not None:
-            query = query.where(codec.is_about(DECISIONS, agent))
         with self._database.read() as connection:  # of one moment: a row that is read later may be the newer one
-            rows = connection.execute(query.order_by(DECISIONS.c.partition, DECISIONS.c.offset)).all()
-            newest = {row.agent_key: row for row in rows}
+            ahead = (
+                _of_one_agent(agent, partition, tenants) if agent else _of_partitions(connection, partition, tenants)
+            )
+            newest = {row.agent_key: row for query in ahead for row in connection.execute(query)}
             summaries = _read_summaries(connection, [codec.to_unsigned(key) for key in newest], tenants)
         stored = {summary.name.key: summary for summary in summaries}
         decided = ((row.epoch, codec.to_decision(row)) for row in newest.values())
@@ -209,6 +205,27 @@ class AgentStore:
         with self._database.read() as connection:
             rows = connection.execute(visible(query, AGENTS.c.tenant, tenants)).all()
         return [AgentLifespans(*row) for row in rows]
+
+
+def _of_one_agent(agent: AgentName, partition: int | None, tenants: Tenants) -> list[AnySelect]:
+    """Decisions about an agent behind the position of their partition, oldest first, with its epoch."""
+    behind = (POSITIONS.c.partition == DECISIONS.c.partition) & (DECISIONS.c.offset >= POSITIONS.c.offset)
+    query = select(POSITIONS.c.epoch, DECISIONS).join_from(DECISIONS, POSITIONS, behind).where(IS_READABLE)
+    mine = visible(query, DECISIONS.c.tenant, tenants).where(codec.is_about(DECISIONS, agent))
+    if partition is not None:
+        mine = mine.where(DECISIONS.c.partition == partition)
+    return [mine.order_by(DECISIONS.c.partition, DECISIONS.c.offset)]
+
+
+def _of_partitions(connection: Connection, partition: int | None, tenants: Tenants) -> Iterator[AnySelect]:
+    """The same of all agents, a query for each partition: a join would look through every decision there is."""
+    positions = select(POSITIONS.c.partition, POSITIONS.c.epoch, POSITIONS.c.offset)
+    if partition is not None:
+        positions = positions.where(POSITIONS.c.partition == partition)
+    for of, epoch, offset in connection.execute(positions.order_by(POSITIONS.c.partition)).all():
+        query = select(literal(epoch).label("epoch"), DECISIONS).where(IS_READABLE)
+        mine = query.where(DECISIONS.c.partition == of, DECISIONS.c.offset >= offset)
+        yield visible(mine, DECISIONS.c.tenant, tenants).order_by(DECISIONS.c.offset)
 
 
 def _read_summaries(connection: Connection, keys: Collection[int], tenants: Tenants) -> list[AgentSummary]:

@@ -23,7 +23,7 @@ from .database import Database, translate_errors
 from .dead_letter_store import DeadLetterStore, write_dead_letters
 from .decision_chain import SALT_BYTES, link_decisions
 from .decision_store import DecisionStore
-from .dialects import open_engine, open_reading_engine
+from .dialects import dialect_of, open_engine, open_reading_engine
 from .dialects.statements import insert_or_skip
 from .erasure_store import ErasureStore, write_forget_positions
 from .event_id_store import EventIdStore, write_event_ids
@@ -238,6 +238,7 @@ def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS, *, pa
     try:
         with translate_errors():
             migrate(engine)
+            dialect_of(engine).guide_planner(engine)
     except ProgrammingError as error:
         engine.dispose()
         if getattr(error.orig, "sqlstate", "") is None:  # libpq itself refuses: no server was asked

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+import pytest
+from sqlalchemy import event
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
@@ -95,3 +99,30 @@ def test_names_in_decisions_are_bytes_in_lower_case(store: SqlStore) -> None:
     assert [one.decision_id for one in read(None, agent=name("Bot")).items] == ["D1"]
     assert [one.decision_id for one in read(None, since_ms=NOW + 3).items] == ["D3"]
     assert [one.decision_id for one in read(None, until_ms=NOW + 2).items] == ["D1"]
+
+
+def test_decisions_of_an_agent_are_read_by_its_index(store: SqlStore) -> None:
+    """Not by its tenant's, which would look through all decisions of the tenant."""
+    commit(store, decisions=[decision(1, name("a"))])
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        asked.append((statement, parameters))
+
+    engine = store.database.engine
+    event.listen(engine, "before_cursor_execute", note)
+    store.decisions.page(["acme"], name("a"))
+    store.search.decision_texts(["acme"], name("a"))
+    store.agents.list_ahead(agent=name("a"), tenants=["acme"])
+    store.agents.list_ahead(tenants=["acme"])
+    event.remove(engine, "before_cursor_execute", note)
+    if engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL chooses by statistics")
+    with engine.connect() as connection:
+        plans = [
+            " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values))
+            for sql, values in asked
+            if "FROM decisions" in sql
+        ]
+    assert ["ix_decisions_agent (agent_key=?" in plan for plan in plans] == [True, True, True, False]
+    assert "ix_decisions_offset (partition=? AND offset>?)" in plans[3]

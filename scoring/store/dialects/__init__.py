@@ -57,6 +57,9 @@ class Dialect(Protocol):
     def lock_for_migration(self, connection: Connection) -> None:
         """Keep every other migrating process out until the transaction ends."""
 
+    def guide_planner(self, engine: Engine) -> None:
+        """Tell the planner what it does not find out by itself, once the tables are there."""
+
     def try_transaction_lock(self, connection: Connection, job: str) -> bool:
         """Keep *job* from everybody else until this transaction ends; False = somebody does it now."""
 

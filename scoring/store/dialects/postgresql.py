@@ -33,6 +33,7 @@ __all__ = [
     "acquire_job_lock",
     "compact",
     "copy_to",
+    "guide_planner",
     "is_transient",
     "lock_for_migration",
     "make_engine",
@@ -131,6 +132,10 @@ def reader(engine: Engine) -> Engine:
 def writer(engine: Engine) -> Engine:
     """Transactions that write, READ COMMITTED whatever the server's default is."""
     return engine.execution_options(isolation_level="READ COMMITTED")
+
+
+def guide_planner(_engine: Engine) -> None:
+    """Do nothing: the server collects statistics by itself."""
 
 
 def lock_for_migration(connection: Connection) -> None:
