@@ -10,6 +10,7 @@ from fastapi import APIRouter
 
 from ..rendering import MenuEntry
 from . import (
+    acts_page,
     agent_list_page,
     agent_page,
     alerts_page,
@@ -33,6 +34,7 @@ PAGE_MODULES = (
     feedback_page,
     models_page,
     dead_letters_page,
+    acts_page,
 )
 """Modules of the pages, in the order of the menu."""
 
