@@ -173,6 +173,11 @@ class SqlStore:
         self.database.identities = identities
         return changed
 
+    def schema_revision(self) -> str | None:
+        """Revision of the tables; None = there are none. Raises Unavailable."""
+        with translate_errors(), self.database.engine.connect() as connection:
+            return read_revision(connection)
+
     def close(self) -> None:
         """Close every connection."""
         self.database.close()

@@ -19,6 +19,7 @@ from . import (
     dead_letters_page,
     decisions_page,
     feedback_page,
+    health_page,
     models_page,
     overview_page,
 )
@@ -35,6 +36,7 @@ PAGE_MODULES = (
     models_page,
     dead_letters_page,
     acts_page,
+    health_page,
 )
 """Modules of the pages, in the order of the menu."""
 

@@ -57,6 +57,8 @@ def pages(site: ConsoleTestbed) -> dict[str, str]:
         "model": f"/console/models/{version}",
         "dead-letters": "/console/dead-letters",
         "dead-letter-text": f"/console/dead-letters/{letters[0]['letter_id']}",
+        "acts": "/console/acts",
+        "health": "/console/health",
         "dead-letter-bytes": f"/console/dead-letters/{letters[1]['letter_id']}",
     }
 
