@@ -23,6 +23,7 @@ from ..alerts.service import AlertService
 from ..cases.service import CaseService
 from ..cases.story import CaseStory
 from ..decisions.service import DecisionService
+from ..decisions.trends import DecisionTrends
 from ..events.dead_letter_service import DeadLetterService
 from ..feedback.service import FeedbackService
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
@@ -181,6 +182,7 @@ CaseStoryDep = Annotated[CaseStory, Depends(provided(CaseStory))]
 AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
 DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
+DecisionTrendsDep = Annotated[DecisionTrends, Depends(provided(DecisionTrends))]
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 ModelServiceDep = Annotated[ModelService, Depends(provided(ModelService))]

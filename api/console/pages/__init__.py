@@ -22,6 +22,7 @@ from . import (
     health_page,
     models_page,
     overview_page,
+    trends_page,
 )
 
 PAGE_MODULES = (
@@ -34,6 +35,7 @@ PAGE_MODULES = (
     approvals_page,
     feedback_page,
     models_page,
+    trends_page,
     dead_letters_page,
     acts_page,
     health_page,

@@ -58,6 +58,7 @@ def pages(site: ConsoleTestbed) -> dict[str, str]:
         "dead-letters": "/console/dead-letters",
         "dead-letter-text": f"/console/dead-letters/{letters[0]['letter_id']}",
         "acts": "/console/acts",
+        "trends": "/console/trends",
         "health": "/console/health",
         "dead-letter-bytes": f"/console/dead-letters/{letters[1]['letter_id']}",
     }
