@@ -129,11 +129,11 @@ class ActivitySampler:
         """Sample until cancelled."""
         while True:
             self.sample()
+            self.note_components()
             await asyncio.sleep(SAMPLE_INTERVAL_S)
 
     def sample(self) -> None:
         """Take a sample now."""
-        self.note_components()
         self._samples.append(
             PipelineSample(self._now_ms(), self._status.work_counts.get("events", 0), self._status.records_behind)
         )

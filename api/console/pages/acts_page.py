@@ -19,7 +19,7 @@ from ..rendering import MenuEntry
 from ..views.act_display import KIND_WORDS, acts_as_csv, acts_as_json, display_acts
 from ..views.time_range import CHOICES, parse_time_range
 
-MENU_ENTRY = MenuEntry("Acts", "/console/acts", SCOPE_ADMIN)
+MENU_ENTRY = MenuEntry("Acts", "/console/acts", SCOPE_ADMIN, key="w")
 
 router = APIRouter()
 

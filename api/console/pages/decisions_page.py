@@ -21,7 +21,7 @@ from ..views.alert_display import display_alerts
 from ..views.decision_display import describe_policy, display_decision
 from ..views.time_range import CHOICES, parse_time_range
 
-MENU_ENTRY = MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ)
+MENU_ENTRY = MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ, key="d")
 
 router = APIRouter()
 

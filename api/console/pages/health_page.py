@@ -21,7 +21,7 @@ from ..views.health_display import (
     silence_reports,
 )
 
-MENU_ENTRY = MenuEntry("Health", "/console/health", SCOPE_ADMIN)
+MENU_ENTRY = MenuEntry("Health", "/console/health", SCOPE_ADMIN, key="h")
 
 router = APIRouter()
 

@@ -23,7 +23,7 @@ from ..rendering import MenuEntry
 from ..views.escalations import group_escalations, level_step_of
 from ..views.health_display import silence_reports
 
-MENU_ENTRY = MenuEntry("Overview", "/console/", SCOPE_SCORE_READ)
+MENU_ENTRY = MenuEntry("Overview", "/console/", SCOPE_SCORE_READ, key="o")
 MAX_SHOWN = 12
 MAX_DECISIONS_READ = 4 * MAX_SHOWN
 """Newest decisions; those of one climb are shown as one change."""

@@ -20,7 +20,7 @@ from ..rendering import MenuEntry
 from ..views.model_display import format_day_number
 from ..views.trend_display import SHOWN_LEVELS, cases_chart, changes_chart, days_of_cases, top_reasons
 
-MENU_ENTRY = MenuEntry("Trends", "/console/trends", SCOPE_SCORE_READ)
+MENU_ENTRY = MenuEntry("Trends", "/console/trends", SCOPE_SCORE_READ, key="t")
 RANGES: Final = (7, 30, 90)
 
 router = APIRouter()

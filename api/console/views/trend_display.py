@@ -15,6 +15,8 @@ from .model_display import format_day_number
 
 SHOWN_LEVELS: Final = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
 MAX_REASONS: Final = 12
+LEAST_AXIS: Final = 4
+"""Up to here at least an axis goes: its ticks are then whole numbers, as what it counts."""
 
 
 class DayOfCases(NamedTuple):
@@ -41,7 +43,9 @@ def changes_chart(days: Sequence[DayOfChanges]) -> Markup:
         ChartSeries(level.label, [(at, one.rises.get(level, 0)) for at, one in enumerate(days)], level.label)
         for level in SHOWN_LEVELS
     ]
-    return bar_chart("Rises of agents by day, by the level they came to", labels, ChartAxis("rises"), series)
+    most = max((sum(one.rises.values()) for one in days), default=0)
+    title = "Rises of agents by day, by the level they came to"
+    return bar_chart(title, labels, ChartAxis("rises", maximum=max(most, LEAST_AXIS)), series)
 
 
 def days_of_cases(
@@ -62,7 +66,8 @@ def cases_chart(days: Sequence[DayOfCases]) -> Markup:
     if accepted:
         series.append(ChartSeries("false alerts that the budget accepts", accepted, "allowed"))
     across = ChartAxis("day (UTC)", tick_format=lambda day: format_day_number(day)[5:])
-    return line_chart("Cases by day", across, ChartAxis("cases", minimum=0.0), series)
+    most = max((value for line in series for _, value in line.points), default=0.0)
+    return line_chart("Cases by day", across, ChartAxis("cases", 0.0, max(most, LEAST_AXIS)), series)
 
 
 def top_reasons(reasons: Sequence[tuple[str, int]]) -> list[ShownReason]:
