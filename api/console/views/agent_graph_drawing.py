@@ -23,6 +23,8 @@ EDGE_WORDS: Final = {"delegated": "delegated to", "called": "called"}
 
 _HEIGHT: Final = 40
 _MARGIN: Final = 6
+_ROOM_ABOVE: Final = 18
+"""For lines that lead back, over the boxes."""
 _LABEL_LENGTH: Final = {"wide": 24, "narrow": 20}
 
 
@@ -101,10 +103,10 @@ def _wide(columns: Sequence[Sequence[GraphAgent]]) -> _Layout:
     """A column for each layer."""
     box, gap_x, gap_y = 190, 80, 14
     tallest = max(len(column) for column in columns)
-    height = tallest * (_HEIGHT + gap_y) - gap_y + 2 * _MARGIN
+    height = tallest * (_HEIGHT + gap_y) - gap_y + 2 * _MARGIN + _ROOM_ABOVE
     places = {}
     for rank, column in enumerate(columns):
-        top = (height - len(column) * (_HEIGHT + gap_y) + gap_y) // 2
+        top = (height + _ROOM_ABOVE - len(column) * (_HEIGHT + gap_y) + gap_y) // 2
         for row, agent in enumerate(column):
             x, y = _MARGIN + rank * (box + gap_x), top + row * (_HEIGHT + gap_y)
             places[agent.name.agent_id] = _Place(x, y, rank)
@@ -154,17 +156,29 @@ def _draw_edge(layout: _Layout, edge: AgentEdge) -> Markup:
 
 
 def _curve(layout: _Layout, start: _Place, end: _Place) -> str:
-    """From a box to one further on by its facing sides; to one beside or before it around their right sides."""
+    """From a box to one further on by its facing sides; to one before or beside it around others."""
     box, middle = layout.box_width, _HEIGHT // 2
-    if start.rank >= end.rank:
-        x1, y1, x2, y2 = start.x + box, start.y + middle, end.x + box, end.y + middle
-        bend = max(x1, x2) + (20 if layout.name == "wide" else 14)
-        return f"M{x1} {y1}C{bend} {y1} {bend} {y2} {x2} {y2 + (6 if start.rank == end.rank else 0)}"
-    if layout.name == "wide":
-        x1, y1, x2, y2 = start.x + box, start.y + middle, end.x, end.y + middle
-        half = (x1 + x2) // 2
-        return f"M{x1} {y1}C{half} {y1} {half} {y2} {x2} {y2}"
-    x1, y1, x2, y2 = start.x + box // 2, start.y + _HEIGHT, end.x + box // 2, end.y
+    if start.rank < end.rank and layout.name == "wide":
+        return _across(start.x + box, start.y + middle, end.x, end.y + middle)
+    if start.rank < end.rank:
+        return _down(start.x + box // 2, start.y + _HEIGHT, end.x + box // 2, end.y)
+    if start.rank == end.rank and layout.name == "narrow":
+        x1, x2 = (start.x + box, end.x) if start.x < end.x else (start.x, end.x + box)
+        return f"M{x1} {start.y + middle}L{x2} {end.y + middle}"
+    if start.rank > end.rank and layout.name == "wide":
+        x1, x2, above = start.x + box // 2, end.x + box // 2, min(start.y, end.y) - _ROOM_ABOVE - 6
+        return f"M{x1} {start.y}C{x1} {above} {x2} {above} {x2} {end.y}"
+    x1, y1, x2, y2 = start.x + box, start.y + middle, end.x + box, end.y + middle
+    bend = max(x1, x2) + 22
+    return f"M{x1} {y1}C{bend} {y1} {bend} {y2} {x2} {y2}"
+
+
+def _across(x1: int, y1: int, x2: int, y2: int) -> str:
+    half = (x1 + x2) // 2
+    return f"M{x1} {y1}C{half} {y1} {half} {y2} {x2} {y2}"
+
+
+def _down(x1: int, y1: int, x2: int, y2: int) -> str:
     half = (y1 + y2) // 2
     return f"M{x1} {y1}C{x1} {half} {x2} {half} {x2} {y2}"
 
