@@ -16,7 +16,7 @@ from cachetools import TTLCache
 
 from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...scoring.records.agents import RiskLevel
-from ...scoring.store.decision_store import LevelChangeCount
+from ...scoring.store.decision_store import CountedChanges
 from ..http.agent_lookup import visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.runtime import Runtime
@@ -64,7 +64,7 @@ class DecisionTrends:
         self._runtime = runtime
         self._executor = executor
         self._lock = threading.Lock()
-        self._remembered: TTLCache[_SliceKey, Sequence[LevelChangeCount]] = TTLCache(
+        self._remembered: TTLCache[_SliceKey, Sequence[CountedChanges]] = TTLCache(
             MAX_REMEMBERED, REMEMBERED_S, runtime.monotonic
         )
 
@@ -92,11 +92,11 @@ class DecisionTrends:
             begin_ms -= SLICE_MS
         return _trends_of(counted, 0)
 
-    def _recall(self, key: _SliceKey) -> Sequence[LevelChangeCount] | None:
+    def _recall(self, key: _SliceKey) -> Sequence[CountedChanges] | None:
         with self._lock:
             return self._remembered.get(key)
 
-    def _count(self, key: _SliceKey, now_ms: int) -> Sequence[LevelChangeCount]:
+    def _count(self, key: _SliceKey, now_ms: int) -> Sequence[CountedChanges]:
         """Count a slice, and remember it once it is over; empty ones before it are found out at once."""
         tenants, begin_ms = key
         store, end_ms = self._runtime.store.decisions, begin_ms + SLICE_MS

@@ -38,7 +38,7 @@ _LINK_COLUMNS = tuple(
 )
 
 
-class LevelChangeCount(NamedTuple):
+class CountedChanges(NamedTuple):
     """Number of decisions from one level to another with the same leading reason; *code* "" = none is kept."""
 
     previous_level: int
@@ -114,14 +114,14 @@ class DecisionStore:
         counted = (DailyAlertCount(*row) for row in rows)
         return sorted(counted, key=lambda count: (count.day, count.tenant, count.agent_type))
 
-    def count_changes(self, since_ms: int, until_ms: int, tenants: Tenants = None) -> list[LevelChangeCount]:
+    def count_changes(self, since_ms: int, until_ms: int, tenants: Tenants = None) -> list[CountedChanges]:
         """Changes of level that were decided from *since_ms* on and before *until_ms*, by levels and leading reason."""
         code = func.coalesce(leading_code(DECISIONS.c.reasons), "")
         kinds = (DECISIONS.c.previous_level, DECISIONS.c.level, code)
         within = (DECISIONS.c.decided_ms >= since_ms, DECISIONS.c.decided_ms < until_ms, IS_READABLE)
         query = visible(select(*kinds, func.count()).where(*within), DECISIONS.c.tenant, tenants).group_by(*kinds)
         with self._database.read() as connection:
-            return [LevelChangeCount(*row) for row in connection.execute(query)]
+            return [CountedChanges(*row) for row in connection.execute(query)]
 
     def last_before(self, until_ms: int, tenants: Tenants = None) -> int:
         """When the newest decision before a time was made, UTC ms; 0 = there is none."""

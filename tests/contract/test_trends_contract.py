@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import insert
 from trustwatch.scoring.records.decisions import RiskReason
 from trustwatch.scoring.records.models import PeerGroupDay
-from trustwatch.scoring.store.decision_store import LevelChangeCount
+from trustwatch.scoring.store.decision_store import CountedChanges
 from trustwatch.scoring.store.sql_schema import CASES
 from trustwatch.scoring.store.sql_store import SqlStore
 
@@ -42,11 +42,11 @@ def test_changes_are_counted_by_levels_and_leading_reason(store: SqlStore) -> No
     count = store.decisions.count_changes
 
     assert sorted(count(NOW, NOW + 5, ("acme",))) == [
-        LevelChangeCount(1, 2, "new_network", 2),
-        LevelChangeCount(1, 2, "rate", 1),
-        LevelChangeCount(2, 1, "", 1),
+        CountedChanges(1, 2, "new_network", 2),
+        CountedChanges(1, 2, "rate", 1),
+        CountedChanges(2, 1, "", 1),
     ]
-    assert count(NOW + 4, NOW + 5) == [LevelChangeCount(1, 4, "rate", 1)]
+    assert count(NOW + 4, NOW + 5) == [CountedChanges(1, 4, "rate", 1)]
     assert count(NOW + 6, NOW + 60) == []
     assert store.decisions.last_before(NOW + 5) == NOW + 4
     assert store.decisions.last_before(NOW + 5, ("acme",)) == NOW + 3
