@@ -10,6 +10,7 @@ import msgspec
 
 from ...scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from ...scoring.records.containment import Actuation, Intervention
+from ...scoring.store.agent_graph import AgentGraph, find_agent_graph
 from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
 from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
@@ -221,6 +222,25 @@ class ContainmentService:
         )
         level = runtime.policy_evaluator.effective_level(name.tenant, name.issuer, name.agent_id)
         return BlastRadiusReport(name, level, runtime.live_policy.book.descendants, self._as_of_now(radius))
+
+    async def agent_graph(
+        self, caller: AuthenticatedCaller, agent: AgentSelector, since_ms: int = 0, until_ms: int = 0
+    ) -> AgentGraph:
+        """Agents that led to it and that it reached, by ties of a time; without a beginning of the last days.
+
+        Raises as `blast_radius`.
+        """
+        name = self._agents.name(caller, agent)
+        graph = await self._executor(
+            find_agent_graph,
+            self._runtime.store.edges,
+            name,
+            self._measured_level,
+            since_ms=since_ms or self._days_ago_ms(DEFAULT_DAYS),
+            until_ms=until_ms,
+        )
+        edges = [msgspec.structs.replace(one, risk=self._decayed_risk(one.risk, one.risk_ms)) for one in graph.edges]
+        return graph._replace(edges=edges)
 
     async def principal_risk(
         self,

@@ -10,6 +10,7 @@ from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ...scoring.records.agents import RiskLevel
 from ...scoring.records.commits import Delivery, OutboxRow
 from ...scoring.store.database import Page
+from ...scoring.store.outbox_store import TargetStop
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
@@ -102,8 +103,13 @@ class AlertService:
 
     async def stopped_targets(self) -> set[str]:
         """Configured targets that refused for good, and get nothing until their settings change."""
-        stopped = await self._executor(self._runtime.store.outbox.stopped_targets)
-        return {webhook.name for webhook in self._runtime.settings.webhooks if webhook.name in stopped}
+        return {stop.name for stop in await self.target_stops()}
+
+    async def target_stops(self) -> Sequence[TargetStop]:
+        """The same with when and why. Raises Unavailable."""
+        configured = {webhook.name for webhook in self._runtime.settings.webhooks}
+        stops = await self._executor(self._runtime.store.outbox.target_stops)
+        return [stop for stop in stops if stop.name in configured]
 
 
 def _is_alert(delivery: Delivery) -> bool:

@@ -159,10 +159,15 @@ class CaseService:
         """Number of cases that are not closed, by status. Raises Unavailable."""
         return await self._executor(self._runtime.store.cases.count_by_status, visible_tenants(caller, None))
 
-    async def statistics(self, caller: AuthenticatedCaller, days: int = 30) -> CaseStatistics:
+    async def statistics(self, caller: AuthenticatedCaller, days: float = 30) -> CaseStatistics:
         """How the cases of the last days went. Raises Unavailable."""
-        since_ms = self._now() - days * DAY_MS
+        since_ms = self._now() - int(days * DAY_MS)
         return await self._executor(self._runtime.store.cases.statistics, since_ms, visible_tenants(caller, None))
+
+    async def closed_by_day(self, caller: AuthenticatedCaller, days: float = 30) -> dict[int, int]:
+        """Cases that people closed in the last days, by day of UTC since 1970. Raises Unavailable."""
+        since_ms = self._now() - int(days * DAY_MS)
+        return await self._executor(self._runtime.store.cases.closed_by_day, since_ms, visible_tenants(caller, None))
 
     async def get(self, caller: AuthenticatedCaller, case_id: str) -> CaseReport:
         """One case with all that is kept of it. Raises ProblemError (404), Unavailable."""

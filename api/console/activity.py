@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.risk_view import RiskView, RiskViewEntry
 from ...scoring.records.agents import AgentSummary, RiskLevel
-from ..http.runtime import Runtime
+from ..http.runtime import Runtime, component_states
 
 MAX_SERIES = 5_000
 MAX_POINTS = 256
@@ -112,6 +112,7 @@ class ActivitySampler:
     """
 
     def __init__(self, services: Runtime) -> None:
+        self._services = services
         self._status: PipelineStatus = services.pipeline_status
         self._view: RiskView = services.risk_view
         self._now_ms = services.now_ms
@@ -120,12 +121,15 @@ class ActivitySampler:
         self._cached_counts: tuple[float, Counter[tuple[str, int]]] | None = None
         self._count_lock = asyncio.Lock()
         self.risk_series = RiskSeries()
+        self.component_changes: dict[str, tuple[bool, int]] = {}
+        """Whether each part of the service can do its work, and since when that is known here, UTC ms."""
         services.risk_view.on_update = self.risk_series.record
 
     async def run(self) -> None:
         """Sample until cancelled."""
         while True:
             self.sample()
+            self.note_components()
             await asyncio.sleep(SAMPLE_INTERVAL_S)
 
     def sample(self) -> None:
@@ -133,6 +137,14 @@ class ActivitySampler:
         self._samples.append(
             PipelineSample(self._now_ms(), self._status.work_counts.get("events", 0), self._status.records_behind)
         )
+
+    def note_components(self) -> dict[str, tuple[bool, int]]:
+        """Look at the parts of the service; those that did not change keep their time."""
+        states = component_states(self._services)
+        for name, fine in states.items():
+            if self.component_changes.get(name, (None, 0))[0] != fine:
+                self.component_changes[name] = fine, self._now_ms()
+        return {name: self.component_changes[name] for name in states}
 
     def throughput_series(self) -> list[tuple[int, float]]:
         """(UTC ms, events per second that were judged until then) of each sample but the first.

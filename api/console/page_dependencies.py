@@ -17,11 +17,13 @@ from starlette.responses import Response
 from ...ingest.errors import TrustwatchError
 from ...scoring.store.read_scope import restrict_reads
 from ..access.service import ContainmentService
+from ..acts.service import ActService
 from ..agents.service import AgentService
 from ..alerts.service import AlertService
 from ..cases.service import CaseService
 from ..cases.story import CaseStory
 from ..decisions.service import DecisionService
+from ..decisions.trends import DecisionTrends
 from ..events.dead_letter_service import DeadLetterService
 from ..feedback.service import FeedbackService
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
@@ -174,12 +176,14 @@ FormDep = Annotated[Mapping[str, str], Depends(read_form)]
 PageReaderDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_SCORE_READ))]
 PageReviewerDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_FEEDBACK))]
 PageAdministratorDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_ADMIN))]
+ActServiceDep = Annotated[ActService, Depends(provided(ActService))]
 AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
 CaseServiceDep = Annotated[CaseService, Depends(provided(CaseService))]
 CaseStoryDep = Annotated[CaseStory, Depends(provided(CaseStory))]
 AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
 DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
+DecisionTrendsDep = Annotated[DecisionTrends, Depends(provided(DecisionTrends))]
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 ModelServiceDep = Annotated[ModelService, Depends(provided(ModelService))]

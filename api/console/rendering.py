@@ -73,13 +73,14 @@ def _read_folder(folder: Traversable, prefix: str) -> list[tuple[str, StaticAsse
 class MenuEntry(NamedTuple):
     """One page. *scope* is what a person needs to see it; others do not see the entry either.
 
-    *badge* is the path of a part with how much waits there; "" = nothing is counted.
+    *badge* is the path of a part with how much waits there; "" = nothing is counted. *key* leads there after `g`.
     """
 
     title: str
     path: str
     scope: str
     badge: str = ""
+    key: str = ""
 
 
 # The templates themselves escape everything that comes from outside.

@@ -11,10 +11,12 @@ from ..http.slice import Slice
 from ..http.store_executor import StoreExecutor
 from .routes import router
 from .service import DecisionService
+from .trends import DecisionTrends
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
-    return (DecisionService(services.get(Runtime), services.get(AgentResolver), services.get(StoreExecutor)),)
+    runtime, executor = services.get(Runtime), services.get(StoreExecutor)
+    return DecisionService(runtime, services.get(AgentResolver), executor), DecisionTrends(runtime, executor)
 
 
 SLICE = Slice("decisions", routers=(router,), services=_make_services)

@@ -374,6 +374,7 @@ TAGS: Final[Mapping[str, str]] = {
     "actuations": "What was changed at authorization servers.",
     "alerts": "Deliveries of alerts, and test alerts.",
     "cases": "Rises of risk that belong together, and what people do with them.",
+    "acts": "What people did, whatever it was about.",
     "feedback": "A person says that a decision was right or wrong; previews of the rule that follows.",
     "models": "Versions, shadow, promotion, drift and the budget of alerts.",
     "search": "Agents, people, cases, decisions and events that fit a query.",

@@ -208,6 +208,16 @@ class ServiceMetrics:
         for histogram in instruments[2:]:
             histogram.observe(seconds)
 
+    def values(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """Values now of every declared metric but histograms, by name and labels in the order of their declaration."""
+        labels = {metric.name: metric.labels for metric in METRICS if not metric.kind.endswith("histogram")}
+        values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in labels}
+        for family in self.registry.collect():
+            for sample in family.samples:
+                if sample.name in labels:
+                    values[sample.name][tuple(sample.labels[label] for label in labels[sample.name])] = sample.value
+        return values
+
     def exposition(self) -> bytes:
         """Exposition format 0.0.4."""
         return generate_latest(self.registry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..access.slice import SLICE as ACCESS
+from ..acts.slice import SLICE as ACTS
 from ..agents.slice import SLICE as AGENTS
 from ..alerts.slice import SLICE as ALERTS
 from ..archive.slice import SLICE as ARCHIVE
@@ -33,5 +34,6 @@ SLICES: Final[tuple[Slice, ...]] = (
     SHARED_SIGNALS,
     CASES,
     SEARCH,
+    ACTS,
     CONSOLE,
 )

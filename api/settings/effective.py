@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,10 @@ from .root import Settings
 
 DEFAULT = "default"
 _SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SECRET_IN_URL = re.compile(
+    r"(://[^/\s:@?#]*:)[^/\s@]+(?=@)|([?&](?:\w*password|\w*secret|\w*token|\w*key)=)[^&\s#]+", re.IGNORECASE
+)
+"""A password before the host, or a secret in the query."""
 _NAME_OR_PATH = {"type": "string", "minLength": 1}
 
 
@@ -35,9 +40,31 @@ class EffectiveMember(NamedTuple):
 
 def effective_members(read: ReadSettings) -> Iterator[EffectiveMember]:
     """All of them in the order of the declarations, lists and mappings entry by entry."""
-    shown = msgspec.to_builtins(read.settings, enc_hook=str)
-    for path, value in _leaves(shown):
+    for path, value in _leaves(shown_settings(read.settings)):
         yield EffectiveMember(_path_text(path), value, _origin(path, read))
+
+
+def shown_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON: secrets are `***`, also those that somebody wrote into a URL."""
+    shown: dict[str, Any] = _without_secrets(msgspec.to_builtins(settings, enc_hook=str))
+    return shown
+
+
+def settings_yaml(settings: Settings) -> str:
+    """The settings that hold as YAML, as `shown_settings`."""
+    return msgspec.yaml.encode(shown_settings(settings)).decode()
+
+
+def _without_secrets(value: Any) -> Any:
+    """
+    >>> _without_secrets(["https://ann:hunter2@as.example/?token=abc&page=2", 3])
+    ['https://ann:***@as.example/?token=***&page=2', 3]
+    """
+    if isinstance(value, dict):
+        return {name: _without_secrets(below) for name, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(below) for below in value]
+    return _SECRET_IN_URL.sub(lambda found: f"{found[1] or found[2]}***", value) if isinstance(value, str) else value
 
 
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -112,6 +112,14 @@ class CaseStore:
             dict(by_day),
         )
 
+    def closed_by_day(self, since_ms: int, tenants: Tenants = None) -> dict[int, int]:
+        """Cases that people closed since *since_ms*, by day of UTC since 1970; merged ones are not counted."""
+        day = cast(CASES.c.closed_ms.op("/")(DAY_MS), Integer)
+        mine = (CASES.c.closed_ms >= max(since_ms, 1), CASES.c.status == "closed", CASES.c.merged_into == "")
+        query = visible(select(day, func.count()).where(*mine), CASES.c.tenant, tenants).group_by(day)
+        with self._database.read() as connection:
+            return {at: count for at, count in connection.execute(query)}
+
     def agents(self, case_id: str, tenants: Tenants = None) -> list[CaseAgent]:
         """Agents of a case in the order in which they joined."""
         query = select(CASE_AGENTS).where(CASE_AGENTS.c.case_id == case_id).order_by(CASE_AGENTS.c.ordinal)

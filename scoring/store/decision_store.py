@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Integer, cast, func, or_, select
 
@@ -14,7 +14,7 @@ from ..records.models import DailyAlertCount
 from . import codec
 from .database import Database, Page, Tenants, visible
 from .decision_chain import DIGESTED_COLUMNS, ChainHead, ChainLink
-from .dialects.statements import MAX_IN_LIST, chunked
+from .dialects.statements import MAX_IN_LIST, chunked, leading_code
 from .sql_schema import CHAINS, DECISIONS
 
 if TYPE_CHECKING:
@@ -36,6 +36,15 @@ _LINK_COLUMNS = tuple(
         "redacted",
     )
 )
+
+
+class CountedChanges(NamedTuple):
+    """Number of decisions from one level to another with the same leading reason; *code* "" = none is kept."""
+
+    previous_level: int
+    level: int
+    code: str
+    amount: int
 
 
 class DecisionStore:
@@ -104,6 +113,21 @@ class DecisionStore:
             rows = connection.execute(visible(query, DECISIONS.c.tenant, tenants)).all()
         counted = (DailyAlertCount(*row) for row in rows)
         return sorted(counted, key=lambda count: (count.day, count.tenant, count.agent_type))
+
+    def count_changes(self, since_ms: int, until_ms: int, tenants: Tenants = None) -> list[CountedChanges]:
+        """Changes of level that were decided from *since_ms* on and before *until_ms*, by levels and leading reason."""
+        code = func.coalesce(leading_code(DECISIONS.c.reasons), "")
+        kinds = (DECISIONS.c.previous_level, DECISIONS.c.level, code)
+        within = (DECISIONS.c.decided_ms >= since_ms, DECISIONS.c.decided_ms < until_ms, IS_READABLE)
+        query = visible(select(*kinds, func.count()).where(*within), DECISIONS.c.tenant, tenants).group_by(*kinds)
+        with self._database.read() as connection:
+            return [CountedChanges(*row) for row in connection.execute(query)]
+
+    def last_before(self, until_ms: int, tenants: Tenants = None) -> int:
+        """When the newest decision before a time was made, UTC ms; 0 = there is none."""
+        query = select(func.max(DECISIONS.c.decided_ms)).where(DECISIONS.c.decided_ms < until_ms)
+        with self._database.read() as connection:
+            return connection.scalar(visible(query, DECISIONS.c.tenant, tenants)) or 0
 
     def chain_heads(self) -> list[ChainHead]:
         """Ends of the chains, by partition."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from ..records.commits import OutboxRow
 from ..records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
@@ -105,6 +106,17 @@ class ModelStore:
             if days:
                 connection.execute(_UPSERT_DAY.for_connection(connection), [_model_params(day) for day in days])
             insert_outbox_rows(connection, outbox)
+
+    def agent_days(self, from_day: int, tenants: Tenants = None) -> dict[int, int]:
+        """Agents that were judged on each day since *from_day*, as far as that was counted."""
+        group = (MODEL_DAYS.c.day, MODEL_DAYS.c.tenant, MODEL_DAYS.c.agent_type)
+        most = func.max(MODEL_DAYS.c.agent_days)  # several versions may have counted the same day
+        query = visible(select(*group, most).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)
+        counted: Counter[int] = Counter()
+        with self._database.read() as connection:
+            for day, _, _, agents in connection.execute(query.group_by(*group)):
+                counted[day] += agents
+        return dict(counted)
 
     def list_days(self, from_day: int, tenants: Tenants = None, version: str | None = None) -> list[PeerGroupDay]:
         """Days of peer groups since *from_day*, by day, tenant, type and version."""

@@ -149,6 +149,14 @@ class LeasedDelivery(NamedTuple):
     suppressed_before: int
 
 
+class TargetStop(NamedTuple):
+    """A target that refused for good: since when (UTC ms), and why."""
+
+    name: str
+    stopped_ms: int
+    reason: str
+
+
 class DeliverySettlement(NamedTuple):
     """Outcome of a leased delivery. It has no effect if the lease was lost meanwhile."""
 
@@ -314,6 +322,13 @@ class OutboxStore:
         with self._database.read() as connection:
             rows = connection.execute(select(TARGET_STOPS.c.name, TARGET_STOPS.c.fingerprint))
             return {name: fingerprint for name, fingerprint in rows}
+
+    def target_stops(self) -> list[TargetStop]:
+        """Every target that was stopped, with when and why."""
+        columns = (TARGET_STOPS.c[name] for name in TargetStop._fields)
+        with self._database.read() as connection:
+            rows = connection.execute(select(*columns).order_by(TARGET_STOPS.c.name))
+            return [TargetStop(*row) for row in rows]
 
     def record_last_heard(self, source: str, at_ms: int) -> None:
         """Note that something came from *source*; of what several processes note, the latest time counts."""

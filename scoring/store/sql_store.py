@@ -16,6 +16,7 @@ from ...ingest.errors import ConfigError, Fenced
 from ...ingest.identities import IdentityHasher
 from ..records.commits import Commit
 from . import codec
+from .act_store import ActStore
 from .agent_store import AgentStore
 from .case_store import CaseStore
 from .containment_store import ActuationStore, EdgeStore, InterventionStore, write_edges
@@ -93,6 +94,7 @@ class SqlStore:
         self.feedback = FeedbackStore(self.database)
         self.models = ModelStore(self.database)
         self.erasures = ErasureStore(self.database)
+        self.acts = ActStore(self.database)
         self.subjects = SubjectStore(self.database, self._new_salt)
         self.security_events = SecurityEventStore(self.database)
         self.received_signals = ReceivedSignalStore(self.database)
@@ -172,6 +174,11 @@ class SqlStore:
         changed = adopt_identity_key(self.database, identities, renew=renew)
         self.database.identities = identities
         return changed
+
+    def schema_revision(self) -> str | None:
+        """Revision of the tables; None = there are none. Raises Unavailable."""
+        with translate_errors(), self.database.engine.connect() as connection:
+            return read_revision(connection)
 
     def close(self) -> None:
         """Close every connection."""

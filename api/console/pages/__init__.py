@@ -10,6 +10,7 @@ from fastapi import APIRouter
 
 from ..rendering import MenuEntry
 from . import (
+    acts_page,
     agent_list_page,
     agent_page,
     alerts_page,
@@ -18,9 +19,11 @@ from . import (
     dead_letters_page,
     decisions_page,
     feedback_page,
+    health_page,
     models_page,
     overview_page,
     search_page,
+    trends_page,
 )
 
 PAGE_MODULES = (
@@ -33,8 +36,11 @@ PAGE_MODULES = (
     approvals_page,
     feedback_page,
     models_page,
+    trends_page,
     dead_letters_page,
     search_page,
+    acts_page,
+    health_page,
 )
 """Modules of the pages, in the order of the menu."""
 

@@ -14,7 +14,7 @@ from ...http.auth.callers import SCOPE_SCORE_READ
 from ..page_dependencies import AgentServiceDep, ConsoleDep, DecisionServiceDep, PageReaderDep
 from ..rendering import MenuEntry
 
-MENU_ENTRY = MenuEntry("Agents", "/console/agents", SCOPE_SCORE_READ)
+MENU_ENTRY = MenuEntry("Agents", "/console/agents", SCOPE_SCORE_READ, key="a")
 LEVEL_WORDS = tuple(level.label for level in RiskLevel)
 
 router = APIRouter()

@@ -24,6 +24,7 @@ from ...events.event_origin import origin_of
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
+from ...http.time_range import CHOICES, parse_time_range
 from ..console_sessions import PageRequest
 from ..live_updates import agent_event_name
 from ..page_dependencies import (
@@ -38,7 +39,7 @@ from ..page_dependencies import (
     number_of_form,
 )
 from ..rendering import agent_url
-from ..views.blast_radius_drawing import draw_blast_radius
+from ..views.agent_graph_drawing import EDGE_WORDS, draw_agent_graph, shown_edges
 from ..views.feedback_display import describe_scope
 from ..views.indicator_display import display_indicators, new_names
 
@@ -53,6 +54,7 @@ CONFIRMATIONS = {
 router = APIRouter()
 
 IdParam = Annotated[str, Query(alias="id", max_length=2048)]
+TimeText = Annotated[str, Query(max_length=64)]
 NameParam = Annotated[str | None, Query(max_length=2048)]
 
 
@@ -72,11 +74,39 @@ async def show_agent(
     agents: AgentServiceDep,
     agent: AgentQueryDep,
     said: str = "",
+    since: TimeText = "7d",
+    until: TimeText = "",
 ) -> Response:
-    """The whole page."""
+    """The whole page; *since* and *until* bound its graph."""
     summary = await agents.get(visit.caller, agent)
-    values = await _page_values(console, visit, summary)
-    return console.render_page(request, "agent.html", visit, said=CONFIRMATIONS.get(said, ""), **values)
+    values = await _page_values(console, visit, summary) | await _graph_values(console, visit, summary, since, until)
+    named = AgentSelector(summary.name.agent_id, summary.name.tenant, summary.name.issuer)
+    radius = (await console.services.get(ContainmentService).blast_radius(visit.caller, named, depth=1)).radius
+    return console.render_page(
+        request,
+        "agent.html",
+        visit,
+        said=CONFIRMATIONS.get(said, ""),
+        principals=radius.principals,
+        choices=CHOICES,
+        **values,
+    )
+
+
+@router.get("/agent/graph")
+async def show_agent_graph(
+    request: Request,
+    console: ConsoleDep,
+    visit: PageReaderDep,
+    agents: AgentServiceDep,
+    agent: AgentQueryDep,
+    since: TimeText = "7d",
+    until: TimeText = "",
+) -> Response:
+    """The agents around it in a time."""
+    summary = await agents.get(visit.caller, agent)
+    values = await _graph_values(console, visit, summary, since, until)
+    return console.render_page(request, "agent_graph.html", visit, **values)
 
 
 @router.get("/agent/parts")
@@ -166,7 +196,6 @@ async def _page_values(console: ConsoleContext, visit: PageRequest, summary: Age
     decisions = await services.get(DecisionService).list(caller, agent, limit=MAX_DECISIONS)
     interventions = (await containment.list(caller, agent=agent)).items
     actuations = await containment.actuations(caller, agent=agent)
-    reached = (await containment.blast_radius(caller, agent)).radius
     set_by = next((decision for decision in decisions.items if decision.decision_id == summary.decision_id), None)
     return {
         "set_by": set_by,
@@ -184,15 +213,29 @@ async def _page_values(console: ConsoleContext, visit: PageRequest, summary: Age
             None,
         ),
         "actuations": actuations.items,
-        "reached": reached,
         "told_to": containment.informed_actuators(name),
         "case_id": await _open_case_id(console, caller, agent),
         "rules": await _active_rules(console, caller, summary),
         "scope": describe_scope,
-        "graph": draw_blast_radius(name.agent_id, RiskLevel(summary.level), reached.agents) if reached.agents else "",
         "half_life_ms": console.runtime.settings.risk.half_life_s * 1000,
         "event": agent_event_name(name.tenant, name.agent_id),
         "may_judge": SCOPE_FEEDBACK in caller.scopes,
+    }
+
+
+async def _graph_values(
+    console: ConsoleContext, visit: PageRequest, summary: AgentSummary, since: str, until: str
+) -> dict[str, Any]:
+    """Raises ProblemError (422) where a time can not be read."""
+    times, name = parse_time_range(since, until, console.runtime.now_ms()), summary.name
+    agent = AgentSelector(name.agent_id, name.tenant, name.issuer)
+    graph = await console.services.get(ContainmentService).agent_graph(visit.caller, agent, *times)
+    return {
+        "graph": graph,
+        "drawing": draw_agent_graph(graph),
+        "edges": shown_edges(graph),
+        "words": EDGE_WORDS,
+        "range": {"since": since, "until": until},
     }
 
 

@@ -18,7 +18,7 @@ from ..views.alert_display import alert_escalations, display_alerts
 
 STATUSES = ("pending", "delivered", "failed", "suppressed", "dead")
 
-MENU_ENTRY = MenuEntry("Alerts", "/console/alerts", SCOPE_ADMIN)
+MENU_ENTRY = MenuEntry("Alerts", "/console/alerts", SCOPE_ADMIN, key="l")
 
 router = APIRouter()
 

@@ -29,7 +29,7 @@ from ..rendering import MenuEntry, url_with_query
 PERIODS = ((900, "15 minutes"), (3_600, "1 hour"), (14_400, "4 hours"), (86_400, "1 day"), (604_800, "7 days"))
 DEFAULT_PERIOD_S = 3_600
 
-MENU_ENTRY = MenuEntry("Approvals", "/console/approvals", SCOPE_SCORE_READ)
+MENU_ENTRY = MenuEntry("Approvals", "/console/approvals", SCOPE_SCORE_READ, key="p")
 
 router = APIRouter()
 

@@ -47,7 +47,7 @@ from ..views.case_display import (
     why_here,
 )
 
-MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count")
+MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count", key="c")
 MAX_MERGE_CHOICES = 50
 DAYS_COUNTED = 30
 """Days whose cases the list counts."""

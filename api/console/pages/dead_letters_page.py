@@ -19,7 +19,7 @@ from ..views.dead_letter_display import display_bytes, filter_dead_letters, grou
 MAX_GROUPED = 500
 """Letters that are grouped; older ones are reached page by page."""
 
-MENU_ENTRY = MenuEntry("Dead letters", "/console/dead-letters", SCOPE_ADMIN)
+MENU_ENTRY = MenuEntry("Dead letters", "/console/dead-letters", SCOPE_ADMIN, key="x")
 
 router = APIRouter()
 

@@ -21,7 +21,7 @@ from ..rendering import MenuEntry
 from ..views.alert_display import display_alerts
 from ..views.decision_display import describe_policy, display_decision
 
-MENU_ENTRY = MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ)
+MENU_ENTRY = MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ, key="d")
 
 router = APIRouter()
 

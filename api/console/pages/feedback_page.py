@@ -32,7 +32,7 @@ from ..views.feedback_display import (
     named_resources,
 )
 
-MENU_ENTRY = MenuEntry("Feedback", "/console/feedback", SCOPE_SCORE_READ)
+MENU_ENTRY = MenuEntry("Feedback", "/console/feedback", SCOPE_SCORE_READ, key="f")
 OPEN_STATUSES: tuple[FeedbackState, ...] = ("adopting", "active", "revoking")
 
 router = APIRouter()

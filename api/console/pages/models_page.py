@@ -24,7 +24,7 @@ from ..page_dependencies import (
 from ..rendering import MenuEntry, url_with_query
 from ..views import model_display
 
-MENU_ENTRY = MenuEntry("Model", "/console/models", SCOPE_SCORE_READ)
+MENU_ENTRY = MenuEntry("Model", "/console/models", SCOPE_SCORE_READ, key="m")
 SHOWN_DAYS = 30
 BUDGET_LEVELS = ("medium", "high", "critical")
 

@@ -14,18 +14,16 @@ from ...access.service import ContainmentService
 from ...agents.service import AgentService
 from ...cases.service import CaseService
 from ...decisions.service import DecisionService
-from ...events.ingest_status import IngestStatus, SilenceReport
-from ...events.source_silence import SilenceDetector
 from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import ANY_NAME, SCOPE_ADMIN, SCOPE_SCORE_READ, AuthenticatedCaller
 from ...http.runtime import component_states
-from ...http.service_registry import ServiceRegistry
 from ...models.service import ModelService
 from ..page_dependencies import ConsoleContext, ConsoleDep, PageReaderDep
 from ..rendering import MenuEntry
 from ..views.escalations import group_escalations, level_step_of
+from ..views.health_display import silence_reports
 
-MENU_ENTRY = MenuEntry("Overview", "/console/", SCOPE_SCORE_READ)
+MENU_ENTRY = MenuEntry("Overview", "/console/", SCOPE_SCORE_READ, key="o")
 MAX_SHOWN = 12
 MAX_DECISIONS_READ = 4 * MAX_SHOWN
 """Newest decisions; those of one climb are shown as one change."""
@@ -110,7 +108,7 @@ async def _tenant_modes(console: ConsoleContext, caller: AuthenticatedCaller) ->
 def _service_values(console: ConsoleContext) -> dict[str, Any]:
     runtime = console.runtime
     status, now_ms = runtime.pipeline_status, runtime.now_ms()
-    sources = _silence_reports(console.services)
+    sources = silence_reports(console.services)
     return {
         "components": component_states(runtime),
         "behind": status.records_behind,
@@ -120,9 +118,3 @@ def _service_values(console: ConsoleContext) -> dict[str, Any]:
         "silent": [source for source in sources if source.silent],
         "watched": len(sources),
     }
-
-
-def _silence_reports(services: ServiceRegistry) -> list[SilenceReport]:
-    """Every source whose silence is watched: callers, and foreign topics that are read here."""
-    ingest = services.find(IngestStatus)
-    return [*services.get(SilenceDetector), *(() if ingest is None else ingest.report.silence)]

@@ -219,7 +219,7 @@
   document.addEventListener("keydown", (event) => {
     const writing = event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]");
     const search = document.querySelector("[data-search]");
-    if (event.key === "/" && search && !writing && !event.ctrlKey && !event.metaKey) { event.preventDefault(); search.focus(); }
+    if (event.key === "/" && search && !writing && document.documentElement.dataset.keys !== "off" && !event.ctrlKey && !event.metaKey) { event.preventDefault(); search.focus(); }
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 })();

@@ -129,3 +129,21 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+class leading_code(FunctionElement[str]):
+    """The code of the first reason in a column with reasons as JSON; NULL = there is none."""
+
+    inherit_cache = True
+
+
+@compiles(leading_code, "sqlite")
+def _in_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    return f"json_extract(CAST({compiler.process(element.clauses, **options)} AS TEXT), '$[0].code')"
+
+
+@compiles(leading_code, "postgresql")
+def _in_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    """By the text: JSON of PostgreSQL takes no U+0000, and names of agents may have it. The code is written first."""
+    reasons = f"convert_from({compiler.process(element.clauses, **options)}, 'UTF8')"
+    return f'substring({reasons} from \'^\\[\\{{"code":"([^"]*)"\')'

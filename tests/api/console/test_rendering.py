@@ -21,16 +21,14 @@ from trustwatch.api.console import rendering
 from trustwatch.api.console.activity import MAX_POINTS, ActivitySampler, RiskSeries
 from trustwatch.api.console.pages.overview_page import order_by_last_rise
 from trustwatch.api.console.rendering import StaticAssets
-from trustwatch.api.console.views.blast_radius_drawing import MAX_DRAWN_AGENTS, draw_blast_radius
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from trustwatch.scoring.records.agents import AgentName, AgentSummary
 from trustwatch.scoring.records.containment import Actuation
-from trustwatch.scoring.store.blast_radius import ReachedAgent
 
 from ...support.checkout import DOCS
 
@@ -167,24 +165,6 @@ def test_a_profile_says_how_much_is_known() -> None:
     assert gap.mean == pytest.approx(20.0, rel=1e-4) and gap.low < 20 < gap.high
     assert read_baseline_profile(SimpleNamespace(features=b"short")) is None  # type: ignore[arg-type]
     assert read_baseline_profile(None) is None
-
-
-def reached(agent_id: str, via: str, depth: int = 1) -> ReachedAgent:
-    name = AgentName(1, "t", "i", agent_id)
-    return ReachedAgent(name, depth, "delegated", via, 1, 2, RiskLevel.HIGH, 0.0, 0)
-
-
-def test_the_drawing_links_and_escapes() -> None:
-    """Each agent once, an edge for each step, names as text; what is too much for a drawing is left to the table."""
-    drawn = str(draw_blast_radius("<start>", RiskLevel.CRITICAL, [reached("b&c", "<start>"), reached("d", "b&c", 2)]))
-    many = str(
-        draw_blast_radius("s", RiskLevel.LOW, [reached(f"a{number}", "s") for number in range(MAX_DRAWN_AGENTS + 5)])
-    )
-
-    assert drawn.count("<path") == 2 and drawn.count("<rect") == 3
-    assert "<start>" not in drawn and "&lt;start&gt;" in drawn and "b&amp;c" in drawn
-    assert 'href="/console/agent?tenant=t&amp;issuer=i&amp;id=d"' in drawn
-    assert many.count("<rect") == MAX_DRAWN_AGENTS + 1
 
 
 def test_containment_is_told_of_what_events_led_to() -> None:

@@ -132,7 +132,16 @@ def test_every_page_shows_its_person_one_tenant_alone(browser: httpx2.Client) ->
 def test_the_walk_finds_what_is_there(browser: httpx2.Client) -> None:
     """Who owns it is shown it by the same requests."""
     shown = {page.path for page in PAGES if page.method == "GET" and mark(ACME) in ask(browser, page, ACME).text}
-    assert shown >= {"/agents", "/agent", "/decisions", "/decisions/{decision_id}", "/approvals", "/feedback", "/"}
+    assert shown >= {
+        "/agents",
+        "/agent",
+        "/decisions",
+        "/decisions/{decision_id}",
+        "/approvals",
+        "/feedback",
+        "/",
+        "/acts",
+    }
 
 
 def test_no_page_answers_without_a_session(console: Any) -> None:

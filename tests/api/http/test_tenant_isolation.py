@@ -182,6 +182,7 @@ def test_the_walk_finds_what_is_there(service: Any) -> None:
         if route.method == "GET" and secret(ACME) in texts(ask(service, ACME, call_of(route, ACME, BODIES)))
     }
     assert shown >= {
+        "/v1/acts",
         "/v1/agents/{agent_id:name}/decisions",
         "/v1/agents/{agent_id:name}/export",
         "/v1/approvals",

@@ -59,6 +59,9 @@ def pages(site: ConsoleTestbed) -> dict[str, str]:
         "model": f"/console/models/{version}",
         "dead-letters": "/console/dead-letters",
         "dead-letter-text": f"/console/dead-letters/{letters[0]['letter_id']}",
+        "acts": "/console/acts",
+        "trends": "/console/trends",
+        "health": "/console/health",
         "dead-letter-bytes": f"/console/dead-letters/{letters[1]['letter_id']}",
     }
 
@@ -360,6 +363,37 @@ def test_the_keyboard_alone_leads_to_an_agent(site: ConsoleTestbed, look: Look) 
 
     page.wait_for_url(re.compile(r"/console/agent\?"))
     assert page.locator("h1").count() == 1
+
+
+def test_keys_lead_to_pages_and_are_listed(site: ConsoleTestbed, look: Look) -> None:
+    """`?` opens the list, which holds what the menu has; none of them acts while somebody writes, or switched off."""
+    looker = look()
+    page = looker.open("/console/decisions")
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    menu = {link.get_attribute("href") for link in page.locator("nav[aria-label=Pages] a").all()}
+    assert {link.get_attribute("href") for link in page.locator("#keys a").all()} == menu
+    assert looker.barriers() == []
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("/")
+    page.keyboard.type("gc?")
+    assert page.locator("[data-search]").first.input_value() == "gc?"
+    expect(page.locator("#keys")).to_be_hidden()
+    page.locator("main").focus()
+    page.keyboard.type("gc")
+    page.wait_for_url(re.compile(r"/console/cases$"))
+
+    page.get_by_role("button", name="Keys").click()
+    page.get_by_label("Keys are on").uncheck()
+    page.get_by_role("button", name="Close").click()
+    page.locator("main").focus()
+    page.keyboard.type("?/gd")
+    expect(page.locator("#keys")).to_be_hidden()
+    assert page.url.endswith("/console/cases")
+    page = looker.open("/console/agents")
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_hidden()
 
 
 def test_pages_run_nothing_inline_and_ask_nobody_else(site: ConsoleTestbed, look: Look) -> None:

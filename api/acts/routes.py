@@ -1,0 +1,62 @@
+"""The route of acts: who did what."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from ...scoring.records.acts import ActKind
+from ..http.agent_lookup import AgentSelector
+from ..http.dependencies import AdministratorDep, provided
+from ..http.problems import invalid_value_error
+from ..http.schemas import (
+    AMBIGUOUS_AGENT_RESPONSES,
+    COMMON_PROBLEMS,
+    CursorParam,
+    IssuerParam,
+    LimitParam,
+    PageOut,
+    TenantParam,
+)
+from .schemas import ActOut, act_out
+from .service import ActSearch, ActService
+
+router = APIRouter(tags=["acts"], responses=COMMON_PROBLEMS)
+
+ActServiceDep = Annotated[ActService, Depends(provided(ActService))]
+
+
+@router.get("/v1/acts", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List what people did")
+async def list_acts(
+    caller: AdministratorDep,
+    acts: ActServiceDep,
+    by: Annotated[str | None, Query(max_length=2048, description="who did it, in full")] = None,
+    kind: ActKind | None = None,
+    agent_id: Annotated[str | None, Query(max_length=2048)] = None,
+    tenant: TenantParam = None,
+    issuer: IssuerParam = None,
+    since: Annotated[datetime | None, Query(description="at this time or later; UTC where it says no zone")] = None,
+    until: Annotated[datetime | None, Query(description="before this time; UTC where it says no zone")] = None,
+    limit: LimitParam = 50,
+    cursor: CursorParam = None,
+) -> PageOut[ActOut]:
+    """Who did what, when and why, newest first; a page may be empty and have a next one. Scope `trust.admin`.
+
+    Acts about the deployment, as those about models, are shown to callers of all tenants.
+    """
+    agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
+    times = _milliseconds("since", since), _milliseconds("until", until)
+    page = await acts.search(caller, ActSearch(by or "", kind or "", agent, tenant or "", *times), limit, cursor)
+    return PageOut(items=[act_out(one) for one in page.items], next_cursor=page.next_cursor)
+
+
+def _milliseconds(name: str, at: datetime | None) -> int:
+    """UTC milliseconds of a time; 0 = none was given. Raises ProblemError (422)."""
+    if at is None:
+        return 0
+    try:
+        return max(1, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise invalid_value_error(name, "is no time that a clock could show") from None

@@ -1,0 +1,116 @@
+"""Acts of people: who did what to which agent, case, model or erasure, when and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from ....ingest.errors import TrustwatchError
+from ....scoring.records.acts import Act
+from ....scoring.store.database import Page
+from ...acts.service import MAX_GATHERED, ActSearch
+from ...http.agent_lookup import AgentSelector
+from ...http.auth.callers import SCOPE_ADMIN
+from ...http.problems import ProblemError, invalid_value_error
+from ...http.time_range import CHOICES, parse_time_range
+from ..page_dependencies import ActServiceDep, ConsoleDep, PageAdministratorDep
+from ..rendering import MenuEntry
+from ..views.act_display import KIND_WORDS, acts_as_csv, acts_as_json, display_acts
+
+MENU_ENTRY = MenuEntry("Acts", "/console/acts", SCOPE_ADMIN, key="w")
+
+router = APIRouter()
+
+Text = Annotated[str, Query(max_length=2048)]
+Cursor = Annotated[str, Query(max_length=8192)]
+TimeText = Annotated[str, Query(max_length=64)]
+
+
+@router.get("/acts")
+async def list_acts(
+    request: Request,
+    console: ConsoleDep,
+    visit: PageAdministratorDep,
+    acts: ActServiceDep,
+    by: Text = "",
+    kind: Text = "",
+    agent: Text = "",
+    tenant: Text = "",
+    issuer: Text = "",
+    since: TimeText = "",
+    until: TimeText = "",
+    cursor: Cursor = "",
+) -> Response:
+    """Acts, newest first. Of several agents with the id that is asked for, one has to be chosen."""
+    asked = _asked(by, kind, agent, tenant, issuer, since, until)
+    trouble, page, among = "", Page[Act]([], None), []
+    try:
+        page = await acts.search(visit.caller, _search_of(asked, console.runtime.now_ms()), cursor=cursor or None)
+    except TrustwatchError as error:
+        trouble = str(error)
+        if isinstance(error, ProblemError):
+            among = [asked | name for name in error.problem.members.get("candidates", ())]
+    return console.render_page(
+        request,
+        "acts.html",
+        visit,
+        400 if trouble else 200,
+        filters=asked,
+        choices=CHOICES,
+        kinds=list(KIND_WORDS.items()),
+        acts=display_acts(page.items),
+        next_cursor=page.next_cursor,
+        first_page=not cursor,
+        trouble=trouble,
+        among=among,
+        most=MAX_GATHERED,
+    )
+
+
+@router.get("/acts/file.{form}")
+async def download_acts(
+    form: str,
+    console: ConsoleDep,
+    visit: PageAdministratorDep,
+    acts: ActServiceDep,
+    by: Text = "",
+    kind: Text = "",
+    agent: Text = "",
+    tenant: Text = "",
+    issuer: Text = "",
+    since: TimeText = "",
+    until: TimeText = "",
+) -> Response:
+    """The acts that fit as a file, `csv` or `json`; its name says where there are more."""
+    if form not in ("csv", "json"):
+        raise invalid_value_error("form", "must be csv or json")
+    search = _search_of(_asked(by, kind, agent, tenant, issuer, since, until), console.runtime.now_ms())
+    found, complete = await acts.gather(visit.caller, search)
+    name = "acts" if complete else f"acts-newest-{len(found)}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
+    if form == "json":
+        return Response(acts_as_json(found, complete=complete), media_type="application/json", headers=headers)
+    return Response(acts_as_csv(found), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _asked(by: str, kind: str, agent: str, tenant: str, issuer: str, since: str, until: str) -> dict[str, str]:
+    return {
+        "by": by.strip(),
+        "kind": kind,
+        "agent": agent.strip(),
+        "tenant": tenant.strip(),
+        "issuer": issuer,
+        "since": since.strip(),
+        "until": until.strip(),
+    }
+
+
+def _search_of(asked: dict[str, str], now_ms: int) -> ActSearch:
+    """Raises ProblemError (422) where a time can not be read."""
+    times = parse_time_range(asked["since"], asked["until"], now_ms)
+    agent = None
+    if asked["agent"]:
+        agent = AgentSelector(asked["agent"], asked["tenant"] or None, asked["issuer"] or None)
+    return ActSearch(asked["by"], asked["kind"], agent, asked["tenant"], *times)

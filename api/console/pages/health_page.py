@@ -1,0 +1,68 @@
+"""Health: whether the service can do its work, what waits or was lost, what is in force, and the settings that hold."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from ....ingest.errors import Unavailable
+from ...events.ingest_status import IngestStatus
+from ...http.auth.callers import ANY_NAME, SCOPE_ADMIN
+from ...http.prometheus_metrics import ServiceMetrics
+from ...http.store_executor import StoreExecutor
+from ...settings.effective import settings_yaml
+from ..page_dependencies import AlertServiceDep, ConsoleContext, ConsoleDep, PageAdministratorDep
+from ..rendering import MenuEntry
+from ..views.health_display import (
+    display_components,
+    display_troubles,
+    display_versions,
+    display_work,
+    silence_reports,
+)
+
+MENU_ENTRY = MenuEntry("Health", "/console/health", SCOPE_ADMIN, key="h")
+
+router = APIRouter()
+
+
+@router.get("/health")
+async def show_health(
+    request: Request, console: ConsoleDep, visit: PageAdministratorDep, alerts: AlertServiceDep
+) -> Response:
+    """The state of the process that answers; the settings name all tenants, so people of all see them."""
+    runtime, sees_all = console.runtime, ANY_NAME in visit.caller.tenants
+    schema, answers_in_s, store_trouble = await _look_at_store(console)
+    ingest = console.services.find(IngestStatus)
+    sources = silence_reports(console.services)
+    return console.render_page(
+        request,
+        "health.html",
+        visit,
+        components=display_components(console.activity.note_components()),
+        work=display_work(runtime),
+        answers_in_s=answers_in_s,
+        store_trouble=store_trouble,
+        learning=runtime.learning(),
+        policy=runtime.live_policy,
+        stops=[] if store_trouble else await alerts.target_stops(),
+        targets=[webhook.name for webhook in runtime.settings.webhooks],
+        sources=sources,
+        silent=[source for source in sources if source.silent],
+        ingest=ingest if ingest is not None and ingest.alive is not None else None,
+        troubles=display_troubles(console.services.get(ServiceMetrics)),
+        versions=display_versions(runtime, schema),
+        settings=settings_yaml(runtime.settings) if sees_all else None,
+        sees_all=sees_all,
+    )
+
+
+async def _look_at_store(console: ConsoleContext) -> tuple[str | None, float, str]:
+    """Revision of the tables, how long the answer took, and why there was none; "" = there was one."""
+    runtime, executor = console.runtime, console.services.get(StoreExecutor)
+    began = runtime.monotonic()
+    try:
+        schema = await executor(runtime.store.schema_revision)
+    except Unavailable as error:
+        return None, runtime.monotonic() - began, str(error)
+    return schema, runtime.monotonic() - began, ""

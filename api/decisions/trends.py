@@ -1,0 +1,132 @@
+"""How levels changed over days, and which reasons led: counted slice by slice, and remembered.
+
+No index has levels or reasons, so every decision of the range is read once. A look takes no longer than
+`MAX_LOOK_S`: it counts the newest slices first, and says from when on its figures are complete. Slices that are over
+are remembered, so the next look goes on where this one ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
+
+from cachetools import TTLCache
+
+from ...ingest.timestamps import DAY_MS, HOUR_MS
+from ...scoring.records.agents import RiskLevel
+from ...scoring.store.decision_store import CountedChanges
+from ..http.agent_lookup import visible_tenants
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.runtime import Runtime
+from ..http.store_executor import StoreExecutor
+
+MAX_DAYS: Final = 90
+SLICE_MS: Final = 2 * HOUR_MS
+"""Divides days, so that no slice lies in two."""
+SETTLED_MS: Final = HOUR_MS
+"""A slice that is over for so long gets no more decisions."""
+MAX_LOOK_S: Final = 0.1
+MAX_REMEMBERED, REMEMBERED_S = 20_000, 3_600.0
+"""Slices that are remembered, and for how long: retention and erasures take decisions away."""
+
+
+_SliceKey = tuple[frozenset[str] | None, int]
+"""Tenants (None = all), and where the slice begins, UTC ms."""
+
+
+class DayOfChanges(NamedTuple):
+    """Changes of level of one day of UTC since 1970: rises by the level that they came to, and falls."""
+
+    day: int
+    rises: dict[RiskLevel, int]
+    falls: int
+
+
+class LevelTrends(NamedTuple):
+    """Changes of level over days, oldest first.
+
+    Attributes:
+        reasons: code of the leading reason of rises to medium or above, most frequent first, with their number.
+        counted_from_ms: figures are complete from here on, UTC ms; 0 = all that was asked for is counted.
+    """
+
+    days: list[DayOfChanges]
+    reasons: list[tuple[str, int]]
+    counted_from_ms: int
+
+
+class DecisionTrends:
+    """Counts changes of level of the tenants that a caller may see. For one event loop."""
+
+    def __init__(self, runtime: Runtime, executor: StoreExecutor) -> None:
+        self._runtime = runtime
+        self._executor = executor
+        self._lock = threading.Lock()
+        self._remembered: TTLCache[_SliceKey, Sequence[CountedChanges]] = TTLCache(
+            MAX_REMEMBERED, REMEMBERED_S, runtime.monotonic
+        )
+
+    async def over(self, caller: AuthenticatedCaller, days: int) -> LevelTrends:
+        """The last *days* days, today included. Raises Unavailable."""
+        now_ms = self._runtime.now_ms()
+        return await self._executor(self._over, visible_tenants(caller, None), now_ms, days)
+
+    def _over(self, tenants: Collection[str] | None, now_ms: int, days: int) -> LevelTrends:
+        today = now_ms // DAY_MS
+        span = range(today - days + 1, today + 1)
+        counted: dict[int, Counter[tuple[int, int, str]]] = {day: Counter() for day in span}
+        look_until = self._runtime.monotonic() + MAX_LOOK_S
+        begin_ms, went_on = now_ms // SLICE_MS * SLICE_MS, False
+        while begin_ms >= span.start * DAY_MS:
+            key = None if tenants is None else frozenset(tenants), begin_ms
+            found = self._recall(key)
+            if found is None:
+                if went_on and self._runtime.monotonic() > look_until:
+                    return _trends_of(counted, begin_ms + SLICE_MS)
+                found = self._count(key, now_ms)
+                went_on = went_on or _is_over(begin_ms, now_ms)  # else no look would ever get further
+            for change in found:
+                counted[begin_ms // DAY_MS][change.previous_level, change.level, change.code] += change.amount
+            begin_ms -= SLICE_MS
+        return _trends_of(counted, 0)
+
+    def _recall(self, key: _SliceKey) -> Sequence[CountedChanges] | None:
+        with self._lock:
+            return self._remembered.get(key)
+
+    def _count(self, key: _SliceKey, now_ms: int) -> Sequence[CountedChanges]:
+        """Count a slice, and remember it once it is over; empty ones before it are found out at once."""
+        tenants, begin_ms = key
+        store, end_ms = self._runtime.store.decisions, begin_ms + SLICE_MS
+        last_ms = store.last_before(end_ms, tenants)
+        counts = store.count_changes(begin_ms, end_ms, tenants) if last_ms >= begin_ms else []
+        longest_ms = now_ms // DAY_MS * DAY_MS - MAX_DAYS * DAY_MS
+        empty = range(begin_ms, max(last_ms // SLICE_MS * SLICE_MS, longest_ms), -SLICE_MS) if not counts else ()
+        with self._lock:
+            for start_ms in empty or (begin_ms,):
+                if _is_over(start_ms, now_ms):
+                    self._remembered[tenants, start_ms] = counts
+        return counts
+
+
+def _is_over(begin_ms: int, now_ms: int) -> bool:
+    """True if a slice gets no more decisions."""
+    return begin_ms + SLICE_MS <= now_ms - SETTLED_MS
+
+
+def _trends_of(counted: dict[int, Counter[tuple[int, int, str]]], counted_from_ms: int) -> LevelTrends:
+    days, reasons = [], Counter[str]()
+    for day, changes in sorted(counted.items()):
+        rises: Counter[RiskLevel] = Counter()
+        falls = 0
+        for (before, level, code), amount in changes.items():
+            if level < before:
+                falls += amount
+            elif level > before and level >= RiskLevel.MEDIUM:
+                rises[RiskLevel(level)] += amount
+                reasons[code] += amount
+        days.append(DayOfChanges(day, dict(rises), falls))
+    ordered = sorted(((code, amount) for code, amount in reasons.items() if code), key=lambda one: (-one[1], one[0]))
+    return LevelTrends(days, ordered, counted_from_ms)

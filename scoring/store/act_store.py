@@ -1,0 +1,367 @@
+"""What people did, read from where it is kept anyway: one list over the tables that name who did something.
+
+There is no table of acts. Each source is a query of one table; a page takes the newest of each and merges them. The
+cursor is a place in the common order: time, name of the source, id within it. So a page begins where the one before
+ended, in every source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, select, tuple_
+
+from ..records.acts import Act, ActKind
+from ..records.agents import AgentName, RiskLevel
+from ..records.cases import BY_SERVICE
+from ..records.decisions import RiskReason
+from . import codec
+from .codec import AGENT_NAME_COLUMNS
+from .database import MAX_PAGE, Database, Page, Tenants, from_cursor, to_cursor, visible
+from .decision_store import IS_READABLE
+from .sql_schema import (
+    CASE_AGENTS,
+    CASE_ENTRIES,
+    DECISIONS,
+    ERASURES,
+    EVENT_STREAMS,
+    FEEDBACK,
+    INTERVENTIONS,
+    MODEL_HISTORY,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, ColumnElement
+
+    from .database import AnySelect
+
+MAX_DECISIONS_READ = 10_000
+"""Decisions of a page that are looked through for releases, since no index knows them; the next page goes on there."""
+MODEL_NAMES_OF_SERVICE: Final = ("keeper", "pipeline", "service")
+"""Names under which the service itself stands in the history of models."""
+
+RELEASE: Final = "release"
+_ActKey = tuple[int, str, str, int]
+"""Time, source, id, place within the id: the common order."""
+_KEY_SHAPE: Any = _ActKey
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
+_reasons_decoder = msgspec.json.Decoder(tuple[RiskReason, ...])
+_scopes_decoder = msgspec.json.Decoder(tuple[str, ...])
+_APPROVAL_ACTIONS: Final = {"rejected": "reject", "ended": "withdraw"}
+_CASE_DETAILS: Final = ("verdict", "owner", "until", "into", "from")
+"""Members of what a case keeps of an act that are shown with it, the first that is there."""
+
+
+class ActFilters(NamedTuple):
+    """Filters of a list; None = all. Times bound the act, 0 = no bound."""
+
+    by: str | None = None
+    kind: ActKind | None = None
+    agent: AgentName | None = None
+    since_ms: int = 0
+    until_ms: int = 0
+
+
+class _Source(NamedTuple):
+    """One table in which acts stand, and how.
+
+    Attributes:
+        name: in cursors.
+        at, by: columns with when and who.
+        order: columns that tell acts of the same time apart: an id, and where it has several a number.
+        service: names of the service itself, which is nobody.
+        about: condition of acts about an agent; None = they are about none.
+        tenant: column with the tenant; None = of the deployment, for readers of all tenants alone.
+    """
+
+    name: str
+    kind: ActKind
+    query: AnySelect
+    at: Column[int]
+    by: Column[str]
+    order: Sequence[Column[Any]]
+    make: Callable[[Mapping[Any, Any]], Act]
+    about: Callable[[AgentName, Tenants], ColumnElement[bool]] | None = None
+    tenant: Column[str] | None = None
+    service: Sequence[str] = (BY_SERVICE,)
+
+
+class ActStore:
+    """Acts of people, newest first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def page(
+        self, tenants: Tenants = None, filters: ActFilters | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[Act]:
+        """Acts, newest first; a page may be short, or empty, and have a next one. Raises BadCursor."""
+        given, limit = filters or ActFilters(), min(max(limit, 1), MAX_PAGE)
+        before: _ActKey | None = None if cursor is None else from_cursor(cursor, _KEY_SHAPE)
+        found: list[tuple[_ActKey, Act]] = []
+        looked_to: _ActKey | None = None
+        with self._database.read() as connection:
+            for source in _SOURCES:
+                if _speaks_of(source, given, tenants):
+                    found += _newest(connection, source, given, tenants, before, limit + 1)
+            if given.kind in (None, RELEASE):
+                releases, looked_to = _releases(connection, given, tenants, before)
+                found += releases
+        found.sort(key=lambda one: one[0], reverse=True)
+        if looked_to is not None:  # what is older may still have releases between
+            found = [one for one in found if one[0] >= looked_to]
+        if len(found) > limit:
+            return Page([act for _, act in found[:limit]], to_cursor(found[limit - 1][0]))
+        return Page([act for _, act in found], None if looked_to is None else to_cursor(looked_to))
+
+
+def _speaks_of(source: _Source, given: ActFilters, tenants: Tenants) -> bool:
+    if given.kind not in (None, source.kind):
+        return False
+    if given.agent is not None and source.about is None:
+        return False
+    return source.tenant is not None or tenants is None
+
+
+def _newest(
+    connection: Connection,
+    source: _Source,
+    given: ActFilters,
+    tenants: Tenants,
+    before: _ActKey | None,
+    limit: int,
+) -> Iterator[tuple[_ActKey, Act]]:
+    query = source.query.where(source.by.not_in(("", *source.service)))
+    if source.tenant is not None:
+        query = visible(query, source.tenant, tenants)
+    if given.by is not None:
+        query = query.where(source.by == given.by)
+    if given.agent is not None and source.about is not None:
+        query = query.where(source.about(given.agent, tenants))
+    query = _between(query, source.at, given)
+    if before is not None:
+        query = query.where(_is_before(source.name, source.at, source.order, before))
+    for row in connection.execute(query.order_by(source.at.desc(), *(one.desc() for one in source.order)).limit(limit)):
+        values = row._mapping
+        act = source.make(values)
+        number = values[source.order[1].name] if len(source.order) > 1 else 0
+        yield (act.at_ms, source.name, values[source.order[0].name], number), act
+
+
+def _between(query: AnySelect, at: Any, given: ActFilters) -> AnySelect:
+    if given.since_ms:
+        query = query.where(at >= given.since_ms)
+    return query.where(at < given.until_ms) if given.until_ms else query
+
+
+def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> ColumnElement[bool]:
+    """Condition that an act of the source *name* stands behind a place in the common order."""
+    at_ms, source, *rest = before
+    if name == source:
+        return tuple_(at, *order) < tuple_(at_ms, *rest[: len(order)])
+    condition: ColumnElement[bool] = at <= at_ms if name < source else at < at_ms
+    return condition
+
+
+# Releases are control records of the log: what is stored of them is the decision that came of each.
+
+
+def _releases(
+    connection: Connection, given: ActFilters, tenants: Tenants, before: _ActKey | None
+) -> tuple[list[tuple[_ActKey, Act]], _ActKey | None]:
+    """Releases among the newest decisions, and the last decision that was looked at; None = it was the very last."""
+    order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
+    query = _between(visible(select(*order), DECISIONS.c.tenant, tenants), DECISIONS.c.decided_ms, given)
+    if given.agent is not None:
+        query = query.where(codec.is_about(DECISIONS, given.agent))
+    if before is not None:
+        query = query.where(_is_before(RELEASE, order[0], order[1:], before))
+    query = query.order_by(*(column.desc() for column in order))
+    last = connection.execute(query.offset(MAX_DECISIONS_READ - 1).limit(1)).first()
+    columns = (DECISIONS.c[name] for name in ("agent_key", *AGENT_NAME_COLUMNS, "level", "reasons"))
+    rows = query.add_columns(*columns).where(DECISIONS.c.cause == RELEASE, IS_READABLE)
+    if last is not None:
+        rows = rows.where(tuple_(*order) >= tuple(last))
+    found = [
+        ((act.at_ms, RELEASE, act.subject_id, 0), act)
+        for row in connection.execute(rows)
+        if (act := _release_act(row._mapping)) is not None and given.by in (None, act.by)
+    ]
+    return found, None if last is None else (last.decided_ms, RELEASE, last.decision_id, 0)
+
+
+def _release_act(values: Mapping[Any, Any]) -> Act | None:
+    reasons = _reasons_decoder.decode(values["reasons"])
+    if not reasons:
+        return None
+    by = reasons[0].observed
+    why = reasons[0].text.removeprefix(f"released by {by}").removeprefix(": ")
+    agent = codec.to_agent_name(values)
+    level = f"to {RiskLevel(values['level']).label}"
+    return Act(values["decided_ms"], by, "release", RELEASE, values["decision_id"], why, level, agent.tenant, agent)
+
+
+# The other sources, one for each kind of time and name in a table.
+
+
+def _about(table: Any) -> Callable[[AgentName, Tenants], ColumnElement[bool]]:
+    return lambda agent, _: codec.is_about(table, agent)
+
+
+def _pinned(values: Mapping[Any, Any]) -> Act:
+    agent = codec.to_agent_name(values)
+    what = (values["intervention_id"], values["asked_why"], f"as {RiskLevel(values['level']).label}")
+    return Act(values["asked_ms"], values["asked_by"], "pin", "pin", *what, agent.tenant, agent)
+
+
+def _unpinned(values: Mapping[Any, Any]) -> Act:
+    agent = codec.to_agent_name(values)
+    what = (values["intervention_id"], values["why"], "")
+    return Act(values["decided_ms"], values["decided_by"], "pin", "unpin", *what, agent.tenant, agent)
+
+
+def _decided(values: Mapping[Any, Any]) -> Act:
+    agent, action = codec.to_agent_name(values), _APPROVAL_ACTIONS.get(values["status"], "approve")
+    what = (values["intervention_id"], values["why"], ", ".join(_scopes_decoder.decode(values["scopes"])))
+    return Act(values["decided_ms"], values["decided_by"], "approval", action, *what, agent.tenant, agent)
+
+
+def _done_to_case(values: Mapping[Any, Any]) -> Act:
+    kept = _object_decoder.decode(values["detail"])
+    detail = next((f"{name} {kept[name]}" for name in _CASE_DETAILS if kept.get(name)), "")
+    what = (values["action"], values["case_id"], values["note"], detail)
+    return Act(values["at_ms"], values["by"], "case", *what, values["tenant"], None)
+
+
+def _judged(values: Mapping[Any, Any]) -> Act:
+    agent, verdict = codec.to_agent_name(values), values["verdict"].replace("_", " ")
+    what = (values["feedback_id"], values["reason"], verdict)
+    return Act(values["created_ms"], values["author"], "feedback", "judge", *what, agent.tenant, agent)
+
+
+def _revoked(values: Mapping[Any, Any]) -> Act:
+    agent, verdict = codec.to_agent_name(values), values["verdict"].replace("_", " ")
+    what = (values["feedback_id"], values["revoked_why"], verdict)
+    return Act(values["revoked_ms"], values["revoked_by"], "feedback", "revoke", *what, agent.tenant, agent)
+
+
+def _asked_to_erase(values: Mapping[Any, Any]) -> Act:
+    what = (values["erasure_id"], values["reason"], "an agent" if values["kind"] == "agent" else "a principal")
+    return Act(values["asked_ms"], values["asked_by"], "erasure", "erase", *what, values["tenant"], None)
+
+
+def _ordered_of_model(values: Mapping[Any, Any]) -> Act:
+    forced = "against the figures" if _object_decoder.decode(values["detail"]).get("forced") else ""
+    what = (values["act"], values["version"], values["why"], forced)
+    return Act(values["at_ms"], values["by"], "model", *what, None, None)
+
+
+def _made_stream(values: Mapping[Any, Any]) -> Act:
+    return Act(values["created_ms"], values["owner"], "stream", "create", values["stream_id"], "", "", None, None)
+
+
+def _entries_about(agent: AgentName, tenants: Tenants) -> ColumnElement[bool]:
+    mine = select(CASE_AGENTS.c.case_id).where(codec.is_about(CASE_AGENTS, agent))
+    return CASE_ENTRIES.c.case_id.in_(visible(mine, CASE_AGENTS.c.tenant, tenants))
+
+
+_SOURCES: Final = (
+    _Source(
+        "pin",
+        "pin",
+        select(INTERVENTIONS).where(INTERVENTIONS.c.kind == "pin"),
+        INTERVENTIONS.c.asked_ms,
+        INTERVENTIONS.c.asked_by,
+        (INTERVENTIONS.c.intervention_id,),
+        _pinned,
+        _about(INTERVENTIONS),
+        INTERVENTIONS.c.tenant,
+    ),
+    _Source(  # of other pins their maker stands as who decided
+        "unpin",
+        "pin",
+        select(INTERVENTIONS).where(INTERVENTIONS.c.kind == "pin", INTERVENTIONS.c.status == "ended"),
+        INTERVENTIONS.c.decided_ms,
+        INTERVENTIONS.c.decided_by,
+        (INTERVENTIONS.c.intervention_id,),
+        _unpinned,
+        _about(INTERVENTIONS),
+        INTERVENTIONS.c.tenant,
+    ),
+    _Source(
+        "approval",
+        "approval",
+        select(INTERVENTIONS).where(INTERVENTIONS.c.kind == "approval", INTERVENTIONS.c.decided_ms > 0),
+        INTERVENTIONS.c.decided_ms,
+        INTERVENTIONS.c.decided_by,
+        (INTERVENTIONS.c.intervention_id,),
+        _decided,
+        _about(INTERVENTIONS),
+        INTERVENTIONS.c.tenant,
+    ),
+    _Source(
+        "case",
+        "case",
+        select(CASE_ENTRIES),
+        CASE_ENTRIES.c.at_ms,
+        CASE_ENTRIES.c.by,
+        (CASE_ENTRIES.c.case_id, CASE_ENTRIES.c.sequence),
+        _done_to_case,
+        _entries_about,
+        CASE_ENTRIES.c.tenant,
+    ),
+    _Source(
+        "judged",
+        "feedback",
+        select(FEEDBACK),
+        FEEDBACK.c.created_ms,
+        FEEDBACK.c.author,
+        (FEEDBACK.c.feedback_id,),
+        _judged,
+        _about(FEEDBACK),
+        FEEDBACK.c.tenant,
+    ),
+    _Source(
+        "revoked",
+        "feedback",
+        select(FEEDBACK).where(FEEDBACK.c.revoked_ms > 0),
+        FEEDBACK.c.revoked_ms,
+        FEEDBACK.c.revoked_by,
+        (FEEDBACK.c.feedback_id,),
+        _revoked,
+        _about(FEEDBACK),
+        FEEDBACK.c.tenant,
+    ),
+    _Source(
+        "erasure",
+        "erasure",
+        select(ERASURES),
+        ERASURES.c.asked_ms,
+        ERASURES.c.asked_by,
+        (ERASURES.c.erasure_id,),
+        _asked_to_erase,
+        None,
+        ERASURES.c.tenant,
+    ),
+    _Source(
+        "model",
+        "model",
+        select(MODEL_HISTORY),
+        MODEL_HISTORY.c.at_ms,
+        MODEL_HISTORY.c.by,
+        (MODEL_HISTORY.c.entry_id,),
+        _ordered_of_model,
+        service=MODEL_NAMES_OF_SERVICE,
+    ),
+    _Source(
+        "stream",
+        "stream",
+        select(EVENT_STREAMS),
+        EVENT_STREAMS.c.created_ms,
+        EVENT_STREAMS.c.owner,
+        (EVENT_STREAMS.c.stream_id,),
+        _made_stream,
+    ),
+)

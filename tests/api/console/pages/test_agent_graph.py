@@ -1,0 +1,65 @@
+"""The graph on the page of an agent: who led to it and whom it reached, in a time that the address names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.scoring.records.agents import AgentEdge
+from trustwatch.scoring.records.commits import Commit, Position
+
+from ....support.console_records import AS, NOW_MS
+
+DAY_MS = 86_400_000
+BOT = {"tenant": "acme", "issuer": AS, "id": "bot"}
+
+
+@pytest.fixture
+def site(new_site: Callable[..., Any], make_row: Callable[..., Any]) -> Any:
+    """An agent that one delegated to today, and that reached one today and one ten days ago."""
+    site = new_site()
+    site.know(make_row("bot", level=4), make_row("boss", level=2))
+    ties = (("delegated", "boss", "bot", 0), ("called", "bot", "tool", 0), ("called", "bot", "old-tool", 10))
+    edges = [
+        AgentEdge("acme", AS, kind, source, target, NOW_MS - days * DAY_MS, NOW_MS - days * DAY_MS, 0.5, NOW_MS)
+        for kind, source, target, days in ties
+    ]
+    edges.append(AgentEdge("acme", AS, "acts_for", "bot", "ann", NOW_MS, NOW_MS, 0.5, NOW_MS))
+    before = site.position
+    after = msgspec.structs.replace(before, offset=before.offset + 1)
+    site.store.commit(Commit(before, after, [], [], [], [], edges=edges))
+    site.position = Position(0, before.epoch, after.offset)
+    site.sign_in("soc")
+    return site
+
+
+def test_the_page_shows_both_directions(site: Any) -> None:
+    """As a drawing and as a table, with risk and times; on whose behalf stands below."""
+    page = site.browser.get("/console/agent", params=BOT).text
+    graph = page.partition('id="graph"')[2].partition("On behalf of")[0]
+    assert graph.count("<svg class=") == 2 and "The same as a table (2 agents)" in graph
+    assert "this agent" in graph and "delegated to" in graph and "0.50" in graph
+    assert "old-tool" not in graph
+    assert '<span class="chip">ann</span>' in page
+
+
+def test_the_time_is_in_the_address_with_and_without_a_script(site: Any) -> None:
+    """The part that a script asks for, and the page that a form leads to."""
+    for path in ("/console/agent", "/console/agent/graph"):
+        page = site.browser.get(path, params=BOT | {"since": "30d"}).text
+        assert "old-tool" in page, path
+        page = site.browser.get(path, params=BOT | {"since": "30d", "until": "2025-11-20"}).text
+        assert "old-tool" in page and ">boss<" not in page, path
+        page = site.browser.get(path, params=BOT | {"since": "1h", "until": "2025-11-24T15:59"}).text
+        assert "none delegated to it or called it" in page, path
+        assert site.browser.get(path, params=BOT | {"since": "noon"}).status_code == 422
+    assert 'name="since" value="30d"' in site.browser.get("/console/agent", params=BOT | {"since": "30d"}).text
+
+
+def test_the_graph_of_an_agent_of_others_is_not_there(site: Any, make_row: Callable[..., Any]) -> None:
+    """As the agent itself."""
+    site.know(make_row("theirs", "globex"))
+    theirs = BOT | {"tenant": "globex", "id": "theirs"}
+    assert site.browser.get("/console/agent/graph", params=theirs).status_code == 403

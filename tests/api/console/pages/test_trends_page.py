@@ -1,0 +1,121 @@
+"""Trends: days, cases and reasons on the page, and how it counts what takes long."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from trustwatch.api.decisions import trends
+from trustwatch.scoring.records.decisions import RiskReason
+
+from ....support.console_records import NOW_MS
+
+DAY_MS = 86_400_000
+TODAY, YESTERDAY, LONG_AGO = "2025-11-24", "2025-11-23", "2025-10-05"
+
+
+@pytest.fixture
+def site(new_site: Callable[..., Any], make_row: Callable[..., Any], make_decision: Callable[..., Any]) -> Any:
+    """Rises and falls of acme on three days, one rise of globex."""
+    site = new_site()
+    row, other, theirs = make_row("bot", level=3), make_row("bob", level=2), make_row("theirs", "globex", level=4)
+    calm = make_row("bot", level=1)
+    network = RiskReason("new_network", "network_surprise", "AS1", "AS2", 1.0, "first use of AS1")
+    site.know(
+        row,
+        other,
+        theirs,
+        decisions=(
+            make_decision(row, 1, decided_ms=NOW_MS),
+            make_decision(other, 2, decided_ms=NOW_MS - 5_000),
+            make_decision(calm, 3, before=3, decided_ms=NOW_MS - DAY_MS, reasons=()),
+            make_decision(row, 4, decided_ms=NOW_MS - 50 * DAY_MS, reasons=(network,)),
+            make_decision(theirs, 5, decided_ms=NOW_MS),
+        ),
+    )
+    return site
+
+
+def day_row(page: str, day: str) -> list[str]:
+    """Cells of a day in the table of changes: to medium, high, critical, fell."""
+    table = page.partition('aria-label="Changes of level by day"')[2].partition("</table>")[0]
+    row = table.partition(f">{day}</td>")[2].partition("</tr>")[0]
+    return re.findall(r">([\d,]+)</td>", row)
+
+
+def look(site: Any, **query: Any) -> str:
+    """The page."""
+    answer = site.browser.get("/console/trends", params=query)
+    assert answer.status_code == 200, answer.text
+    text: str = answer.text
+    return text
+
+
+def test_changes_are_counted_by_day(site: Any) -> None:
+    """Of the tenants of who looks, in the range of the address."""
+    site.sign_in("soc")
+    page = look(site)
+    assert day_row(page, TODAY) == ["1", "1", "0", "0"]
+    assert day_row(page, YESTERDAY) == ["0", "0", "0", "1"]
+    assert day_row(page, LONG_AGO) == []
+    assert day_row(look(site, days=90), LONG_AGO) == ["0", "1", "0", "0"]
+    site.sign_in("trust-admins")
+    assert day_row(look(site, days=7), TODAY) == ["1", "1", "1", "0"]
+
+
+def test_reasons_are_those_that_led_rises(site: Any) -> None:
+    """Most frequent first, with their share."""
+    site.sign_in("soc")
+    page = look(site, days=90).partition("Leading reasons")[2]
+    assert page.index("first_seen_resource") < page.index("new_network")
+    assert "67 %" in page and "33 %" in page
+    assert "new_network" not in look(site, days=30)
+
+
+def test_what_takes_too_long_is_counted_by_the_next_looks(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest first; the page says how far it is, asks again by itself, and without a script leads on."""
+    monkeypatch.setattr(trends, "MAX_LOOK_S", -1.0)
+    site.sign_in("soc")
+    page = look(site, days=90)
+    assert "so far; what is older is being counted" in page and 'hx-trigger="load delay:100ms"' in page
+    assert day_row(page, TODAY) == ["1", "1", "0", "0"] and day_row(page, LONG_AGO) == ["0", "0", "0", "0"]
+    looks = 1
+    while "so far" in page:
+        page, looks = look(site, days=90), looks + 1
+        assert looks < 20
+    assert day_row(page, LONG_AGO) == ["0", "1", "0", "0"]
+    assert looks > 2
+
+
+def test_a_day_that_is_over_is_remembered_for_an_hour(
+    site: Any, make_row: Callable[..., Any], make_decision: Callable[..., Any]
+) -> None:
+    """And counted anew after it: retention takes decisions away."""
+    site.sign_in("soc")
+    assert day_row(look(site), YESTERDAY) == ["0", "0", "0", "1"]
+    row = make_row("bot", level=4)
+    late = make_decision(row, 9, decided_ms=NOW_MS - DAY_MS)
+    site.know(row, decisions=(late, make_decision(row, 10, decided_ms=NOW_MS)))
+    page = look(site)
+    assert day_row(page, YESTERDAY) == ["0", "0", "0", "1"]
+    assert day_row(page, TODAY) == ["1", "1", "1", "0"]
+    site.clock.now += 3_700
+    site.sign_in("soc")
+    assert day_row(look(site), YESTERDAY) == ["0", "0", "1", "1"]
+
+
+def test_a_range_that_is_not_offered_is_refused(site: Any) -> None:
+    """It would take long, or say nothing."""
+    site.sign_in("soc")
+    for wrong in ("8", "-7", "7000", "x"):
+        assert site.browser.get("/console/trends", params={"days": wrong}).status_code == 422
+
+
+def test_nothing_is_an_empty_page(new_site: Callable[..., Any]) -> None:
+    """In words."""
+    site = new_site()
+    site.sign_in("soc")
+    page = look(site)
+    assert "No level has changed in this time." in page and "No case was opened or closed in this time." in page

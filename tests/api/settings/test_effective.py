@@ -1,0 +1,89 @@
+"""The settings that hold, as a page or a command shows them: everything but what is secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from trustwatch.api.settings.effective import settings_yaml
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.ingest.settings import Secret
+
+FILE = """\
+issuers:
+  - issuer: "https://as.example"
+    audiences: [trustwatch]
+    jwks_uri: "https://as.example/jwks?page=2&token=in-the-url"
+callers: [{name: gateway, client_id: gateway, tenants: [acme], issuers: ["https://as.example"]}]
+store: {url: "postgresql://trustwatch@db.example/trustwatch?password=in-the-url", password: hidden-store-password}
+listen: {public_url: "https://trust.example"}
+console:
+  enabled: true
+  session_key: {file: session.key}
+  oidc:
+    issuer: "https://login.example"
+    client_id: c
+    client_secret: hidden-console-secret
+    grants: [{name: a, value: b, scopes: ["trust.admin"], tenants: ["*"]}]
+webhooks:
+  - name: soc
+    url: "https://hooks.example/services/hidden-in-a-path"
+    secret: whsec_aGlkZGVuIHdlYmhvb2sgc2VjcmV0IGZvciB0ZXN0cw==
+    previous_secret: whsec_aGlkZGVuIGZvcm1lciBzZWNyZXQgZm9yIHRlc3Rz
+  - {name: pager, format: pagerduty, url: "https://events.pagerduty.com/v2/enqueue", routing_key: {env: PAGER}}
+hooks: [{name: hydra, kind: hydra, tenant: acme, issuer: "https://as.example", secret: hidden-hook-secret-long}]
+gateway:
+  clients: [{client_id: kong, secret: hidden-gateway-secret, tenants: [acme]}]
+actuators:
+  - name: kc
+    kind: keycloak
+    url: "https://k"
+    realm: r
+    issuers: ["https://as.example"]
+    auth: {client_id: tw, client_secret: hidden-actuator, token_url: "https://kc/token"}
+  - {name: hy, kind: hydra, url: "https://h", issuers: [other], auth: {bearer: hidden-bearer-token}}
+traces: {endpoint: "https://otel.example", headers: {authorization: hidden-header}}
+"""
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """Every secret below a value of the settings."""
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield from secrets_in(getattr(value, name))
+    elif isinstance(value, dict):
+        for below in value.values():
+            yield from secrets_in(below)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for below in value:
+            yield from secrets_in(below)
+
+
+def test_no_secret_of_a_settings_file_is_shown(tmp_path: Path) -> None:
+    """Whether it stands in the file, in a file beside it, in a variable, or in a URL."""
+    (tmp_path / "session.key").write_text("hidden-session-key-of-32-bytes-or-more!")
+    file = tmp_path / "settings.yaml"
+    file.write_text(FILE)
+    settings = load_settings(file, {"PAGER": "hidden-routing-key"})
+
+    shown = settings_yaml(settings)
+
+    found = set(secrets_in(settings)) - {"https://events.pagerduty.com/v2/enqueue"}
+    assert len(found) >= 12
+    assert {secret for secret in found if secret in shown} == set()
+    assert "hidden" not in shown and "in-the-url" not in shown and "whsec_" not in shown
+    assert "https://as.example/jwks?page=2&token=***" in shown
+
+
+def test_what_is_shown_is_what_holds(tmp_path: Path) -> None:
+    """Defaults and what the file says, as YAML that says the same."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("listen: {port: 4711}\n")
+
+    shown = msgspec.yaml.decode(settings_yaml(load_settings(file, {})))
+
+    assert (shown["listen"]["port"], shown["listen"]["host"]) == (4711, "127.0.0.1")
