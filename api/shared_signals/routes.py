@@ -5,6 +5,7 @@ Bodies are read here, not by FastAPI: SSF 1.0 answers 400 to one that is not as 
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,6 +18,7 @@ from ..http.auth.callers import AuthenticatedCaller, InsufficientScope
 from ..http.dependencies import authenticate_connection, declared, oauth2_scheme, services_of
 from ..http.schemas import COMMON_PROBLEMS, problem_responses
 from .service import SharedSignalsService
+from .signal_receiver import SignalReceiver
 from .stream_requests import (
     PollRequest,
     StatusRequest,
@@ -126,6 +128,21 @@ async def read_keys(transmitter: TransmitterDep) -> Response:
     """The keys that sign now, will soon, or did lately. Open to everybody."""
     headers = {"cache-control": f"max-age={JWKS_MAX_AGE_S}"}
     return Response(await transmitter.jwks(), headers=headers, media_type="application/json")
+
+
+@router.get(
+    "/ssf/receiver-jwks.json",
+    responses=problem_responses({404: "no transmitter may send encrypted tokens here"}),
+    summary="The key to encrypt security event tokens to",
+    response_class=Response,
+)
+async def read_receiver_keys(request: Request) -> Response:
+    """The key (`use: enc`) to which transmitters of the settings may encrypt what they send here. Open to everybody."""
+    receiver = services_of(request).find(SignalReceiver)
+    if receiver is None or receiver.decryption is None:
+        raise not_found_error("encryption key: no transmitter of the settings has `encrypted`")
+    headers = {"cache-control": f"max-age={JWKS_MAX_AGE_S}"}
+    return Response(await asyncio.to_thread(receiver.decryption.jwks), headers=headers, media_type="application/json")
 
 
 @streams.post(

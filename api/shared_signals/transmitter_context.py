@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -46,8 +47,7 @@ class TransmitterContext:
         self.settings = part
         self.base_url = service_url(settings)
         self.issuer = part.issuer or self.base_url
-        folder = part.key_dir or settings.data_dir / KEY_FOLDER
-        self.keys = SecurityEventKeys(folder, part.key_days * SECONDS_PER_DAY, now_s, monotonic)
+        self.keys = SecurityEventKeys(key_folder(settings), part.key_days * SECONDS_PER_DAY, now_s, monotonic)
         wording = EventWording(part.principal, part.reason_texts)
         rules = TransmitterRules(self.issuer, part.subject, part.default_subjects == "ALL", wording)
         self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
@@ -100,6 +100,11 @@ class TransmitterContext:
         """Let nobody wait any more."""
         self.closing = True
         self.ring()
+
+
+def key_folder(settings: Settings) -> Path:
+    """Where all keys of shared signals are."""
+    return settings.shared_signals.key_dir or settings.data_dir / KEY_FOLDER
 
 
 def _make_encryption(

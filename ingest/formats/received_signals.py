@@ -19,7 +19,8 @@ CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
 WISE: Final = "https://schemas.openid.net/secevent/wise/event-type/"
 SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
-STREAM_EVENTS: Final = (SSF + "verification", SSF + "stream-updated")
+VERIFICATION: Final = SSF + "verification"
+STREAM_EVENTS: Final = (VERIFICATION, SSF + "stream-updated")
 """Events about the stream itself: they are about no agent."""
 
 
@@ -115,7 +116,7 @@ SIGNAL_RULES: Final = (
     SignalRule(WISE + "issuance-policy-changed", None),
     SignalRule(WISE + "posture-evaluation-policy-changed", None),
     SignalRule(WISE + "validation-policy-changed", None),
-    SignalRule(SSF + "verification", None),
+    SignalRule(VERIFICATION, None),
     SignalRule(SSF + "stream-updated", None),
 )
 

@@ -1,4 +1,5 @@
-"""Encryption of what is signed (JWE, RFC 7516) to keys that receivers publish. Imported only where settings ask for it.
+"""Encryption of what is signed (JWE, RFC 7516) to keys that receivers publish, and decryption of what comes to a key of
+ours. Imported only where settings ask for it.
 
 A signed token is the plaintext (nested JWT, RFC 7519 section 5.2): its receiver decrypts, then verifies as ever.
 """
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc import jwe, jwk
 
 from ....ingest.errors import Unavailable
@@ -107,6 +110,32 @@ def _usable_key(member: Any) -> EncryptionKey | None:
 def encrypt_token(token: str, key: EncryptionKey) -> str:
     """A signed token, encrypted, in compact form."""
     return jwe.encrypt_compact(dict(key.header), token, key.key, algorithms=_ALLOWED)
+
+
+class NotDecrypted(Exception):
+    """A token is not encrypted to this key, or malformed, or was changed."""
+
+
+class DecryptionKey:
+    """A key of ours, to which tokens are encrypted by one algorithm.
+
+    Args:
+        key: private.
+        algorithm: `alg`.
+        content_algorithms: `enc` that may be.
+    """
+
+    def __init__(self, key: rsa.RSAPrivateKey, algorithm: str, content_algorithms: Sequence[str]) -> None:
+        self._key = jwk.RSAKey.import_key(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        algorithms = [algorithm, *content_algorithms]
+        self._registry = jwe.JWERegistry(algorithms=algorithms, strict_check_header=False)
+
+    def decrypt(self, token: str) -> bytes:
+        """What is in a JWE in compact form. Raises NotDecrypted."""
+        try:
+            return jwe.decrypt_compact(token, self._key, registry=self._registry).plaintext or b""
+        except Exception:  # joserfc lets errors through of what it reads by: base64, JSON, cryptography
+            raise NotDecrypted from None
 
 
 class SetEncryption:

@@ -19,8 +19,9 @@ SetErrorCode = Literal[
     "invalid_audience",
     "authentication_failed",
     "access_denied",
+    "invalid_state",
 ]
-"""Errors of RFC 8935, section 2.4."""
+"""Errors of RFC 8935, section 2.4, and of SSF 1.0, section 8.1.4."""
 
 MAX_SET_BYTES: Final = 64 * 1024
 MAX_JTI_LENGTH: Final = 1024
@@ -94,7 +95,7 @@ def verify_security_event(
 
 def _check_header(token: str, transmitter: IssuerSettings) -> tuple[str | None, str]:
     if token.count(".") == 4:
-        raise SetRefused("invalid_request", "encrypted SETs (JWE) are not read here; send a signed one")
+        raise SetRefused("invalid_request", "a signed SET was expected, and there is an encrypted one (JWE)")
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, RecursionError):

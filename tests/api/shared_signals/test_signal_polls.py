@@ -213,7 +213,7 @@ class Alone:
 async def poll_for(peer: Peer, settings: SignalTransmitterSettings, seconds: float) -> None:
     http = httpx2.AsyncClient(transport=httpx2.MockTransport(peer.answer))
     poll = TransmitterPoll(SignalTransmitter(settings), peer, http, StaticTokenAuthenticator("s"), time.monotonic)  # type: ignore[arg-type]
-    poller = SignalPoller([poll], {}, http, Alone())  # type: ignore[arg-type]
+    poller = SignalPoller([poll], {}, http, Alone(), peer)  # type: ignore[arg-type]
     await poller.start()
     await asyncio.sleep(seconds)
     await poller.close()
