@@ -43,8 +43,8 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
     key_dir: Annotated[
         Path | None,
         setting(
-            "all keys of this part, the same folder for all processes; null is `shared-signals` in `data_dir`, made on first "
-            "use"
+            "all keys of this part, the same folder for all processes; null is `shared-signals` in `data_dir`, made on "
+            "first use"
         ),
     ] = None
     key_days: Annotated[
