@@ -24,7 +24,7 @@ from ...ingest.formats.received_signals import (
     Treatment,
     build_signal_event,
     find_signal_rule,
-    read_signal_subject,
+    read_signal_subjects,
 )
 from ...ingest.identities import IdentityHasher
 from ...ingest.printable_text import printable_line
@@ -89,10 +89,8 @@ class SignalTransmitter:
         self.binding = SourceBinding(settings.as_source(), ours=True)
         self.remembered = 0
 
-    def subject_of(self, subject: SignalSubject | None) -> SignalSubject | None:
+    def subject_of(self, subject: SignalSubject) -> SignalSubject | None:
         """Whom a signal is about, with what the settings say where it does not; None = it may not speak for them."""
-        if subject is None:
-            return None
         tenant = subject.tenant or self.binding.default_tenant or ""
         issuer = subject.issuer or self.binding.default_issuer or ""
         if not tenant or tenant == ANY_NAME or not self.binding.may_speak_for(tenant, issuer, subject.agent_id):
@@ -304,10 +302,10 @@ class SignalReceiver:
         if rule.treatment is None:
             self._tell(transmitter, event_type, members)
             return ReceivedSet(claims, digest, "stream" if event_type in STREAM_EVENTS else "no_agent")
-        read = read_signal_subject(claims["sub_id"])
-        if read is None:
+        named = read_signal_subjects(claims["sub_id"])
+        if not named:
             return ReceivedSet(claims, digest, "no_agent")
-        subject = transmitter.subject_of(read)
+        subject = next((one for read in named if (one := transmitter.subject_of(read)) is not None), None)
         if subject is None or not transmitter.settings.may_speak_of(event_type):
             return ReceivedSet(claims, digest, "not_covered")
         now = self._clock()

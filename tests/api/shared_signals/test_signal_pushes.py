@@ -200,6 +200,17 @@ def test_nothing_is_believed_beyond_what_a_transmitter_may_speak_for(receive: Ca
     assert [event["agent"] for event in reception.site.events()] == [{"id": "bot", "issuer": "https://as.example"}]
 
 
+def test_of_aliases_the_one_that_is_covered_counts(reception: Reception) -> None:
+    """All are names of the same agent: one that the transmitter may not speak for hides none."""
+    user = {"format": "iss_sub", "iss": "https://idp.example", "sub": "user-7"}
+    bot = {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
+    reception.send(sub_id={"format": "aliases", "identifiers": [user, bot]})
+    reception.send(number=2, sub_id={"format": "complex", "application": user, "agent": bot})
+    reception.send(number=3, sub_id={"format": "aliases", "identifiers": [user]})
+    assert [event["agent"]["id"] for event in reception.site.events()] == ["bot", "bot"]
+    assert reception.outcomes == {"hard": 2, "not_covered": 1}
+
+
 def test_of_several_tenants_the_subject_names_one(receive: Callable[..., Reception]) -> None:
     """Without a name it could be anybody's agent."""
     reception = receive(tenants=("acme", "globex"))
