@@ -186,7 +186,8 @@ METRICS: Final = (
         "observed counter",
         "tokens",
         "security event tokens of streams in this process, by outcome: queued, delivered (a push was taken), "
-        "acknowledged (by a poll), failed (the receiver refuses it for good), retry (a push is put off); and streams "
+        "acknowledged (by a poll), failed (the receiver refuses it for good), retry (a push is put off), "
+        "withdrawn (a tenant was taken from the receiver); and streams "
         "that were paused (nobody took a push for too long) or disabled (too many tokens waited)",
         ("outcome",),
     ),

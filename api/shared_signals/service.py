@@ -41,6 +41,7 @@ from .stream_requests import (
 )
 from .transmitter_context import TransmitterContext
 
+MAX_LOGGED_CODES: Final = 10
 LOOK_AGAIN_S = 0.5
 """Interval at which a long poll looks for SETs that another process has queued, s."""
 PATHS: Final[Mapping[str, str]] = {
@@ -198,16 +199,16 @@ class SharedSignalsService:
     async def verify(self, caller: AuthenticatedCaller, asked: VerificationRequest) -> None:
         """Queue a verification; a disabled stream gets none.
 
-        Raises ProblemError: 404; 429, the last one was asked for a short while ago.
+        Raises ProblemError: 404; 429, the last one was asked for a short while ago, or too much waits.
         """
         stream = await self._own_stream(caller, asked.stream_id)
         if stream.status == "disabled":
             return
         event = self._context.deriver.verification(stream, secrets.token_hex(16), asked.state, self._now_ms())
-        least_s = self._context.settings.min_verification_s
-        if not await self._executor.write(self._store.add_verification, event, least_s * 1000):
-            detail = f"verifications may be {least_s} s apart (`min_verification_interval`)"
-            headers = {"Retry-After": str(least_s)}
+        least_s, most = self._context.settings.min_verification_s, self._context.settings.max_waiting
+        if not await self._executor.write(self._store.add_verification, event, least_s * 1000, most):
+            detail = f"verifications may be {least_s} s apart (`min_verification_interval`); take first what waits"
+            headers = {"Retry-After": str(max(1, least_s))}
             raise ProblemError(ProblemDetails(429, "too_many_requests", "Too many requests", detail, headers))
         self._context.outcomes["queued"] += 1
         self._context.ring()
@@ -227,7 +228,7 @@ class SharedSignalsService:
         ends_at = self._monotonic() + self._context.settings.poll_wait_s
         at_once = bool(asked.return_immediately) or most == 0 or self._is_busy()
         while True:
-            events = await self._read_waiting(stream, most + 1)
+            events = await self._read_waiting(stream, caller, most + 1)
             left_s = ends_at - self._monotonic()
             if events or at_once or left_s <= 0 or self._context.closing:
                 return await self._poll_answer(stream.owner, events, most)
@@ -242,16 +243,24 @@ class SharedSignalsService:
             taken = await self._executor.write(self._store.settle, stream.stream_id, asked.ack)
             self._context.outcomes["acknowledged"] += taken
         if asked.set_errs:
-            for jti, error in asked.set_errs.items():
-                why = printable_line(error.err, 64)
-                _log.warning("set_refused", stream=stream.stream_id, owner=stream.owner, jti=jti, error=why)
             refused = await self._executor.write(self._store.settle, stream.stream_id, tuple(asked.set_errs))
             self._context.outcomes["failed"] += refused
+            if refused:  # in one line: a receiver says what it likes, and as much of it
+                codes = sorted({printable_line(error.err, 64) for error in asked.set_errs.values()})[:MAX_LOGGED_CODES]
+                _log.warning("set_refused", stream=stream.stream_id, owner=stream.owner, sets=refused, errors=codes)
 
-    async def _read_waiting(self, stream: EventStream, limit: int) -> list[SecurityEvent]:
-        # What waits in a stream was chosen by its owner's tenants when it was queued, and the stream is the caller's.
-        with reads_of(WHOLE_DEPLOYMENT):
-            return await self._executor(self._store.waiting, stream, limit)
+    async def _read_waiting(self, stream: EventStream, caller: AuthenticatedCaller, limit: int) -> list[SecurityEvent]:
+        """What waits and may leave; what is of tenants that were taken from the caller is dropped."""
+        while True:
+            # The stream is the caller's, and what it may see of it is chosen here.
+            with reads_of(WHOLE_DEPLOYMENT):
+                events = await self._executor(self._store.waiting, stream, limit)
+            withdrawn = [one.jti for one in events if not self._context.may_hear(caller.name, one.tenant)]
+            if not withdrawn:
+                return events
+            self._context.outcomes["withdrawn"] += await self._executor.write(
+                self._store.settle, stream.stream_id, withdrawn
+            )
 
     async def _poll_answer(self, owner: str, events: Sequence[SecurityEvent], most: int) -> dict[str, Any]:
         sets = await self._executor(self._sign_all, owner, events[:most])

@@ -93,7 +93,7 @@ class PollRequest(msgspec.Struct, frozen=True, rename="camel"):
     max_events: Annotated[int, msgspec.Meta(ge=0)] | None = None
     return_immediately: bool | None = None
     ack: Annotated[tuple[Jti, ...], msgspec.Meta(max_length=5_000)] = ()
-    set_errs: Mapping[Jti, SetError] = {}
+    set_errs: Annotated[Mapping[Jti, SetError], msgspec.Meta(max_length=5_000)] = {}
 
 
 T = TypeVar("T")

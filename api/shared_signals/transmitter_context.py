@@ -14,6 +14,7 @@ from ...scoring.delivery.shared_signals.event_deriver import EventDeriver, Trans
 from ...scoring.delivery.shared_signals.event_types import EventWording
 from ...scoring.store.security_event_store import StreamFigures
 from ..composition import new_id, service_url
+from ..http.auth.callers import ANY_NAME
 from ..http.auth.security_event_keys import SecurityEventKeys
 from ..http.auth.signed_answers import AnswerSigner
 from ..settings.root import Settings
@@ -52,7 +53,8 @@ class TransmitterContext:
         rules = TransmitterRules(self.issuer, part.subject, part.default_subjects == "ALL", wording)
         self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
         self.encryption = _make_encryption(settings, now_s, monotonic)
-        self.deriver = EventDeriver(rules, {caller.name: frozenset(caller.tenants) for caller in settings.callers})
+        self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}
+        self.deriver = EventDeriver(rules, self._tenants)
         self.names_principals = part.subject == "complex" and not settings.privacy.pseudonymise_principals
         self._claim_hooks = [(hook.tenant, hook.issuer) for hook in settings.hooks if hook.claims]
         self.outcomes: Counter[str] = Counter()
@@ -74,6 +76,15 @@ class TransmitterContext:
         """A SET as the owner of a stream is to get it. Raises ConfigError, Unavailable: no key of the owner."""
         token = self.keys.sign(claims)
         return token if self.encryption is None else self.encryption.encrypt(owner, token)
+
+    def is_known(self, owner: str) -> bool:
+        """True if the owner of a stream is a caller of the settings."""
+        return owner in self._tenants
+
+    def may_hear(self, owner: str, tenant: str) -> bool:
+        """True if the owner of a stream may hear of agents of *tenant*, as the settings are now; "" is the stream."""
+        tenants = self._tenants.get(owner)
+        return tenants is not None and (not tenant or tenant in tenants or ANY_NAME in tenants)
 
     def writes_claims(self, tenant: str, issuer: str) -> bool:
         """True if a hook writes the level into tokens of such agents; one that names no tenant is its caller's."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, case, delete, exists, func, insert, or_, select, update
 
 from ..records.commits import OutboxRow
 from ..records.security_events import PUSH_METHOD, EventStream, SecurityEvent, StreamStatus, StreamSubject
@@ -45,6 +45,8 @@ class StreamFigures(NamedTuple):
     oldest_ms: int
 
 
+MAX_VERIFICATIONS = 10
+"""Verifications that wait in one stream: one would do, and none of them says anything."""
 AnnounceStop = Callable[[EventStream], SecurityEvent]
 """The SET that tells a receiver that its stream is stopped, as it is now."""
 
@@ -136,11 +138,23 @@ class SecurityEventStore:
                 subjects.setdefault(row.stream_id, []).append(said)
         return subjects
 
-    def add_verification(self, event: SecurityEvent, least_interval_ms: int) -> bool:
-        """Queue the SET that a receiver asked for; False = it asked a shorter while ago, and nothing is written."""
+    def add_verification(self, event: SecurityEvent, least_interval_ms: int, most: int) -> bool:
+        """Queue the SET that a receiver asked for.
+
+        Returns:
+            False = it asked a shorter while ago, or *most* SETs or `MAX_VERIFICATIONS` others wait, and nothing is
+            written.
+        """
         mine = EVENT_STREAMS.c.stream_id == event.stream_id
+        about_stream = case((SECURITY_EVENTS.c.tenant == "", 1), else_=0)
+        waiting = select(func.count(), func.coalesce(func.sum(about_stream), 0)).where(
+            SECURITY_EVENTS.c.stream_id == event.stream_id
+        )
         rested = EVENT_STREAMS.c.verified_ms <= event.queued_ms - least_interval_ms
         with self._database.write() as connection:
+            count, verifications = connection.execute(waiting).one()
+            if count >= most or verifications >= MAX_VERIFICATIONS:
+                return False
             asked = update(EVENT_STREAMS).where(mine, rested).values(verified_ms=event.queued_ms)
             if connection.execute(asked).rowcount == 0:
                 return False

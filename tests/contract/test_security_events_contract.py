@@ -18,7 +18,7 @@ from trustwatch.scoring.records.security_events import (
     StreamSubject,
 )
 from trustwatch.scoring.store.received_signal_store import SignalStatement, signal_digest
-from trustwatch.scoring.store.security_event_store import StreamFigures
+from trustwatch.scoring.store.security_event_store import MAX_VERIFICATIONS, StreamFigures
 from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
@@ -161,12 +161,29 @@ def test_verifications_rest(store: SqlStore, seqs: list[int]) -> None:
     """One is refused that comes too soon, or for a stream that is gone."""
     streams = store.security_events
     first = msgspec.structs.replace(event("v1"), agent_key=0, tenant="")
-    assert streams.add_verification(first, 1000)
-    assert not streams.add_verification(msgspec.structs.replace(first, jti="v2", queued_ms=NOW + 999), 1000)
-    assert streams.add_verification(msgspec.structs.replace(first, jti="v3", queued_ms=NOW + 1000), 1000)
-    assert not streams.add_verification(msgspec.structs.replace(first, stream_id="gone"), 0)
+    assert streams.add_verification(first, 1000, 100)
+    assert not streams.add_verification(msgspec.structs.replace(first, jti="v2", queued_ms=NOW + 999), 1000, 100)
+    assert streams.add_verification(msgspec.structs.replace(first, jti="v3", queued_ms=NOW + 1000), 1000, 100)
+    assert not streams.add_verification(msgspec.structs.replace(first, stream_id="gone"), 0, 100)
     assert jtis(store) == ["v1", "v3"]
     assert streams.figures() == StreamFigures({"enabled": 2}, 2, NOW)
+
+
+def test_verifications_are_bounded(store: SqlStore, seqs: list[int]) -> None:
+    """By a handful of their own, and by all that waits; what is taken makes room."""
+    streams = store.security_events
+
+    def asked(number: int, most: int = 100) -> bool:
+        return streams.add_verification(
+            msgspec.structs.replace(event(f"v{number}"), agent_key=0, tenant="", queued_ms=NOW + number), 0, most
+        )
+
+    assert [asked(number) for number in range(MAX_VERIFICATIONS + 2)] == [True] * MAX_VERIFICATIONS + [False] * 2
+    assert streams.settle("s1", ["v0"]) == 1
+    assert not asked(90, MAX_VERIFICATIONS - 1)
+    assert derive(store, {seqs[0]: [event("a")]}) == 1
+    assert asked(91)
+    assert not asked(92)
 
 
 def test_one_process_transmits(store: SqlStore) -> None:

@@ -32,6 +32,7 @@ _ALGORITHMS_OF_KEY: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     },
 }
 """Algorithms by type and curve of a key; the first one where the key names none."""
+_KEY_OPERATIONS: Final = {"encrypt", "wrapKey", "deriveKey", "deriveBits"}
 _ALLOWED: Final = sorted({CONTENT_ALGORITHM, *(alg for algs in _ALGORITHMS_OF_KEY.values() for alg in algs)})
 
 
@@ -67,7 +68,8 @@ class EncryptionKeys:
 
 
 def parse_encryption_keys(document: bytes) -> EncryptionKeys:
-    """Keys of a JWKS document with `use: enc`; private, symmetric, short and very long ones are left out.
+    """Keys of a JWKS document with `use: enc` that can encrypt; private, symmetric, short and very long ones are left
+    out.
 
     Raises:
         ValueError: the document is no JWKS.
@@ -90,7 +92,7 @@ def _usable_key(member: Any) -> EncryptionKey | None:
     """The key of one member, None where it is for something else; raises where something in it has a wrong type."""
     if not isinstance(member, dict):
         raise TypeError
-    if member.get("use") != "enc" or "d" in member:
+    if member.get("use") != "enc" or "d" in member or not _KEY_OPERATIONS & set(member.get("key_ops", _KEY_OPERATIONS)):
         return None
     curve = "" if member["kty"] == "RSA" else member["crv"]
     fitting, named = _ALGORITHMS_OF_KEY.get((member["kty"], curve), ()), member.get("alg")
@@ -104,7 +106,9 @@ def _usable_key(member: Any) -> EncryptionKey | None:
     if isinstance(key, jwk.RSAKey) and not MIN_RSA_BITS <= key.public_key.key_size <= MAX_RSA_BITS:
         return None
     header = {"alg": named or fitting[0], "enc": CONTENT_ALGORITHM, "cty": "JWT"}
-    return EncryptionKey(key, header | ({"kid": kid} if kid else {}))
+    usable = EncryptionKey(key, header | ({"kid": kid} if kid else {}))
+    encrypt_token("try", usable)  # a point of low order, an even modulus: read, and of no use
+    return usable
 
 
 def encrypt_token(token: str, key: EncryptionKey) -> str:

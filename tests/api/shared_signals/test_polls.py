@@ -217,6 +217,51 @@ def test_a_receiver_that_never_comes_is_bounded(transmit: Transmit) -> None:
     assert transmitter.context.outcomes["disabled"] == 1
 
 
+def test_verifications_fill_no_stream(transmit: Transmit) -> None:
+    """429 once a handful wait: what happens to agents finds its place."""
+    transmitter = transmit(max_waiting=12)
+    receiver = transmitter.receiver()
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    body = {"stream_id": stream["stream_id"], "state": "s"}
+    asked = [receiver.ask("POST", "verification_endpoint", body) for _ in range(12)]
+    assert [one.status_code for one in asked] == [204] * 10 + [429] * 2
+    assert asked[-1].headers["retry-after"] == "1"
+    transmitter.commit(announced())
+    assert len(receiver.sets(stream)) == 11
+
+
+def test_errors_of_sets_that_never_were_are_no_lines_of_the_log(
+    transmitter: Any, receiver: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for a poll, where anything was refused; more than 5,000 in one poll are too many."""
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    transmitter.commit(announced())
+    (claims,) = receiver.sets(stream)
+
+    def refuse(*jtis: str) -> int:
+        errors = {jti: {"err": "invalid_key", "description": "x"} for jti in jtis}
+        answer = receiver.poll(stream, setErrs=errors)
+        return sum("set_refused" in line for line in capsys.readouterr().out.splitlines()) if answer.is_success else -1
+
+    made_up = [f"made-up-{number}" for number in range(800)]
+    capsys.readouterr()
+    assert refuse(*made_up) == 0
+    assert refuse(claims["jti"], *made_up) == 1
+    assert transmitter.context.outcomes["failed"] == 1
+    assert refuse(*(f"{number}" for number in range(5_001))) == -1
+
+
+def test_a_tenant_that_was_taken_away_is_not_told_of(transmitter: Any) -> None:
+    """What waited of it is dropped when its receiver polls; the rest stays."""
+    receiver = transmitter.receiver("two")
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    transmitter.commit(announced(1, tenant="globex"), announced(2, tenant="acme"), announced(3, tenant="globex"))
+    transmitter.context._tenants["two"] = frozenset({"acme"})  # as the settings of the next start have it
+    assert [claims["txn"] for claims in receiver.sets(stream)] == ["d-2"]
+    assert transmitter.context.outcomes["withdrawn"] == 2
+    assert transmitter.site.store.security_events.figures().waiting == 1
+
+
 def test_the_principal_is_named_where_the_operator_wants_it(transmit: Transmit) -> None:
     """`complex`: the agent as application, and whom it acted for last as user."""
     transmitter = transmit(subject="complex")

@@ -15,6 +15,7 @@ import pytest
 from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.formats.received_signals import CAEP, SSF, WISE
+from trustwatch.ingest.formats.token_ids import token_id_digest
 from trustwatch.scoring.store.received_signal_store import signal_digest
 
 from ...support.shared_signals import ForeignTransmitter
@@ -341,5 +342,9 @@ def test_a_token_that_a_signal_revokes_is_named(reception: Reception) -> None:
     reception.send(CAEP + "session-established", 4, sub_id=subject("t4"))
     events = reception.site.events()
     assert [event["type"] for event in events] == ["signal.evidence", *["signal.note"] * 3]
-    assert [event.get("credential") for event in events] == [{"token_id": "t1"}, {"token_id": "t2"}, None, None]
+    assert [event.get("credential") for event in events] == [
+        *({"token_id": token_id_digest(token)} for token in ("t1", "t2")),
+        None,
+        None,
+    ]
     assert events[0]["principal"] == {"id": "ann"}

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from trustwatch.api.http.auth.callers import ALL_SCOPES, AuthenticatedCaller
 from trustwatch.api.http.auth.certificate_callers import CertificateCallers, InvalidCertificate
 from trustwatch.api.http.auth.token_verification import MissingToken
+from trustwatch.api.http.problems import ProblemError
+from trustwatch.api.http.separation_of_duties import agents_operated_by, check_not_own_agent, reviewer_of
 from trustwatch.api.settings.access_settings import (
     CallerCertificateSettings,
     CallerScope,
@@ -20,6 +22,7 @@ from trustwatch.api.settings.access_settings import (
 )
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.shared_signals.routes import SCOPE_WORDS as SSF_SCOPES
+from trustwatch.scoring.records.agents import AgentName
 
 from ....support.proofs import escaped_pem, make_certificate
 
@@ -67,6 +70,16 @@ def refusal(*headers: str, **given: Any) -> str:
     with pytest.raises((InvalidCertificate, MissingToken)) as refused:
         caller_of(*headers, **given)
     return f"{type(refused.value).__name__}: {refused.value}"
+
+
+def test_nobody_decides_about_itself_by_a_certificate() -> None:
+    """A caller goes by the names of its certificate, too: one of them may be an agent's id."""
+    caller = caller_of(escaped_pem(make_certificate("x", uris=(SPIFFE,), hosts=("soc.acme.example",))))
+    assert caller.name == "mesh"
+    assert agents_operated_by(reviewer_of(caller), ()) >= {SPIFFE, "soc.acme.example"}
+    agent = AgentName(1, "acme", AS, SPIFFE)
+    with pytest.raises(ProblemError, match="nobody decides about itself"):
+        check_not_own_agent(agent, reviewer_of(caller), ())
 
 
 def test_by_fingerprint() -> None:
