@@ -124,6 +124,8 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
         """True if `push_hosts` names the host of *url*, and it is https (http to loopback)."""
         try:
             check_url(url, "`endpoint_url`", loopback_http=True)
+            if not (url.isascii() and url.isprintable()) or " " in url or urlsplit(url).port == 0:
+                return False
             host = (urlsplit(url).hostname or "").lower()
         except ValueError:
             return False

@@ -18,7 +18,7 @@ import httpx2
 import msgspec
 import structlog
 
-from ...ingest.errors import TrustwatchError
+from ...ingest.errors import ConfigError, TrustwatchError
 from ...ingest.formats.received_signals import SIGNAL_RULES
 from ...ingest.settings import check_url
 from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
@@ -141,6 +141,8 @@ class RemoteStream:
         digest = hashlib.sha256(f"{own_url} {settings.name}".encode()).hexdigest()[:8]
         self._mark = f"trustwatch {digest}"
         """Beginning of our description: two services with one client at a transmitter do not take each other's."""
+        if not self._events():
+            raise ConfigError(f"`events` of the stream at {settings.name!r} name none that is believed of it")
         self._made = ""
         self._before: frozenset[str] | None = None
         """Streams that were there before we made ours, whose answer could not be read; None = it could."""
@@ -168,7 +170,7 @@ class RemoteStream:
         self._check(ours)
         status = await self._enabled(metadata, ours.stream_id)
         state = await self._verify_soon(metadata, ours.stream_id) if changed else ""
-        poll_url = "" if self._is_pushed else ours.delivery.endpoint_url or ""
+        poll_url = "" if self.is_pushed else ours.delivery.endpoint_url or ""
         return KeptStream(ours.stream_id, poll_url, changed, state, status)
 
     async def delete(self) -> bool:
@@ -251,7 +253,7 @@ class RemoteStream:
     def _find(self, streams: Iterable[RemoteStreamDocument]) -> RemoteStreamDocument | None:
         listed = list(streams)
         described = [one for one in listed if self._is_ours(one.description)]
-        addressed = [one for one in listed if self._is_pushed and one.delivery.endpoint_url == self._receive_url]
+        addressed = [one for one in listed if self.is_pushed and one.delivery.endpoint_url == self._receive_url]
         made = [one for one in listed if one.stream_id == self._made]
         new = [] if self._before is None else [one for one in listed if one.stream_id not in self._before]
         found = made or described or addressed or (new if len(new) == 1 else [])
@@ -270,7 +272,8 @@ class RemoteStream:
         return url
 
     @property
-    def _is_pushed(self) -> bool:
+    def is_pushed(self) -> bool:
+        """True if its SETs are pushed to us."""
         return self._stream.delivery == "push"
 
     @property
@@ -281,7 +284,7 @@ class RemoteStream:
         """What a receiver says of a stream."""
         delivery: dict[str, Any] = {"method": POLL_METHOD}
         secret = self._settings.push_secret
-        if self._is_pushed and secret is not None:
+        if self.is_pushed and secret is not None:
             header = f"Bearer {secret.reveal()}"
             delivery = {"method": PUSH_METHOD, "endpoint_url": self._receive_url, "authorization_header": header}
         return {"delivery": delivery, "events_requested": self._events(), "description": self._description}
@@ -293,7 +296,7 @@ class RemoteStream:
     def _differs(self, ours: RemoteStreamDocument) -> bool:
         """True if it has to be changed. Of a push nobody tells the header that was given, so it is given again."""
         same = ours.delivery.method == POLL_METHOD and sorted(ours.events_requested or ()) == self._events()
-        return self._is_pushed or not same
+        return self.is_pushed or not same
 
     async def _discover(self) -> _Metadata:
         metadata = await self._ask_for(_Metadata, "GET", self._metadata_url, None, (200,), with_credentials=False)
@@ -353,7 +356,7 @@ class RemoteStream:
             return await self._change(endpoint, streams[0], wanted)  # room for one, and its description is lost
         self._before = frozenset(one.stream_id for one in streams)  # from here on no other is made
         ours = _decode(content, RemoteStreamDocument)
-        if not self._is_ours(ours.description) and not self._is_pushed:
+        if not self._is_ours(ours.description) and not self.is_pushed:
             _log.error("signal_stream_without_description", transmitter=self._settings.name)
         return ours
 
@@ -374,9 +377,9 @@ class RemoteStream:
         """Raise StreamNotKept unless what comes by the stream will be taken."""
         if ours.audiences.isdisjoint(self._settings.audiences):
             raise StreamNotKept("the stream's `aud` is none of `audiences` of the settings: name it there")
-        if ours.delivery.method != (PUSH_METHOD if self._is_pushed else POLL_METHOD):
+        if ours.delivery.method != (PUSH_METHOD if self.is_pushed else POLL_METHOD):
             raise StreamNotKept(f"the transmitter does not deliver by {self._stream.delivery}")
-        if not self._is_pushed:
+        if not self.is_pushed:
             self._check_address(ours.delivery.endpoint_url or "")
 
     async def _verify_soon(self, metadata: _Metadata, stream_id: str) -> str:
@@ -414,9 +417,9 @@ class RemoteStream:
             async with asyncio.timeout(TIMEOUT_S):
                 return await self._request(method, url, content, headers, expected)
         except TimeoutError:
-            raise StreamNotKept(f"{method} {url}: no answer in time") from None
+            raise StreamNotKept(f"{method} {_shown(url)}: no answer in time") from None
         except httpx2.HTTPError as error:
-            raise StreamNotKept(f"{method} {url}: {type(error).__name__}") from None
+            raise StreamNotKept(f"{method} {_shown(url)}: {type(error).__name__}") from None
 
     async def _request(
         self, method: str, url: str, content: bytes | None, headers: Mapping[str, str], expected: tuple[int, ...]
@@ -425,12 +428,12 @@ class RemoteStream:
             if response.status_code not in expected:
                 if response.status_code == httpx2.codes.UNAUTHORIZED:
                     self._authenticator.invalidate()
-                raise StreamNotKept(f"{method} {url}: HTTP {response.status_code}", response.status_code)
+                raise StreamNotKept(f"{method} {_shown(url)}: HTTP {response.status_code}", response.status_code)
             read = bytearray()
             async for chunk in response.aiter_bytes():
                 read += chunk
                 if len(read) > MAX_ANSWER_BYTES:
-                    raise StreamNotKept(f"{method} {url}: an answer of more than {MAX_ANSWER_BYTES} bytes")
+                    raise StreamNotKept(f"{method} {_shown(url)}: an answer of more than {MAX_ANSWER_BYTES} bytes")
         return bytes(read).strip()
 
 
@@ -444,6 +447,11 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     """Scheme, host and port, as they are compared."""
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def _shown(url: str) -> str:
+    """A URL without its query, where some keep keys."""
+    return url.partition("?")[0]
 
 
 def _about(endpoint: str, stream_id: str) -> str:

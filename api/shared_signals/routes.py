@@ -87,6 +87,7 @@ _OPEN_PROBLEMS = problem_responses(
     }
 )
 _TOO_MANY = problem_responses({429: "too many, or too soon after the last one"})
+_CHANGED = problem_responses({409: "others change it at the same time"})
 _CREATED: Any = {201: {"description": "the configuration of the new stream"}}
 _NO_CONTENT: Any = {204: {"description": "done"}}
 
@@ -166,14 +167,26 @@ async def read_streams(caller: ReceiverDep, transmitter: TransmitterDep, stream_
     return _json(await transmitter.read(caller, stream_id))
 
 
-@streams.patch("/ssf/stream", openapi_extra=_body_of(StreamChange), summary="Update a stream", response_class=Response)
+@streams.patch(
+    "/ssf/stream",
+    responses=_CHANGED,
+    openapi_extra=_body_of(StreamChange),
+    summary="Update a stream",
+    response_class=Response,
+)
 async def update_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """Only what the body names changes. Scope `ssf.manage`."""
     asked = read_body(await request.body(), StreamChange)
     return _json(await transmitter.change(caller, asked, replace=False))
 
 
-@streams.put("/ssf/stream", openapi_extra=_body_of(StreamChange), summary="Replace a stream", response_class=Response)
+@streams.put(
+    "/ssf/stream",
+    responses=_CHANGED,
+    openapi_extra=_body_of(StreamChange),
+    summary="Replace a stream",
+    response_class=Response,
+)
 async def replace_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """What the body does not name is taken back. Scope `ssf.manage`."""
     asked = read_body(await request.body(), StreamChange)
@@ -253,7 +266,9 @@ async def request_verification(request: Request, caller: ManagerDep, transmitter
 async def poll_stream(stream_id: str, request: Request, caller: PollerDep, transmitter: TransmitterDep) -> Response:
     """RFC 8936: acknowledge, report errors, and get what waits or wait for it. Scope `ssf.manage` or
     `ssf.manage.poll`."""
-    return _json(await transmitter.poll(caller, stream_id, read_body(await request.body(), PollRequest)))
+    return _json(
+        await transmitter.poll(caller, stream_id, read_body(await request.body(), PollRequest), request.is_disconnected)
+    )
 
 
 def _required(stream_id: str | None) -> str:

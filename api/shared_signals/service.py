@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +41,10 @@ from .stream_requests import (
 )
 from .transmitter_context import TransmitterContext
 
+CHANGE_ATTEMPTS: Final = 5
+"""A change is made to what was read; where another one came between, it is read anew."""
+POLL_SHARE: Final = 10
+"""Part of the long polls that one receiver may have waiting: one of so many, and one for each of its streams."""
 MAX_LOGGED_CODES: Final = 10
 LOOK_AGAIN_S = 0.5
 """Interval at which a long poll looks for SETs that another process has queued, s."""
@@ -144,9 +148,18 @@ class SharedSignalsService:
     async def change(self, caller: AuthenticatedCaller, asked: StreamChange, *, replace: bool) -> dict[str, Any]:
         """Change what is said of a stream; with *replace*, what is not said is taken back.
 
-        Raises ProblemError: 400, it says what is not the receiver's to say; 404.
+        Raises ProblemError: 400, it says what is not the receiver's to say; 404; 409, others change it all the while.
         """
-        stream = await self._own_stream(caller, _named_stream(asked))
+        for _ in range(CHANGE_ATTEMPTS):
+            stream = await self._own_stream(caller, _named_stream(asked))
+            changed = await self._changed(stream, asked, replace=replace)
+            if await self._executor.write(self._store.change_configuration, changed, stream.updated_ms):
+                return self._document(changed)
+        detail = "this stream was changed by others at the same time; read it and try again"
+        raise ProblemError(ProblemDetails(409, "stream_changed", "Stream was changed", detail))
+
+    async def _changed(self, stream: EventStream, asked: StreamChange, *, replace: bool) -> EventStream:
+        """A stream as it is after a change. Raises ProblemError, 400."""
         self._check_unchanged(stream, asked)
         values: dict[str, Any] = {"updated_ms": max(self._now_ms(), stream.updated_ms + 1)}
         if asked.events_requested is not None or replace:
@@ -160,9 +173,7 @@ class SharedSignalsService:
         if not replace and changed.endpoint_url == stream.endpoint_url and not changed.authorization:
             # A receiver that sends back what it read sends no header, since none is told; it means the one it gave.
             changed = msgspec.structs.replace(changed, authorization=stream.authorization)
-        if not await self._executor.write(self._store.change_configuration, changed):
-            raise not_found_error("stream")
-        return self._document(changed)
+        return changed
 
     async def delete(self, caller: AuthenticatedCaller, stream_id: str) -> None:
         """Remove a stream and what waits in it. Raises ProblemError: 404."""
@@ -213,10 +224,15 @@ class SharedSignalsService:
         self._context.outcomes["queued"] += 1
         self._context.ring()
 
-    async def poll(self, caller: AuthenticatedCaller, stream_id: str, asked: PollRequest) -> dict[str, Any]:
+    async def poll(
+        self, caller: AuthenticatedCaller, stream_id: str, asked: PollRequest, is_gone: Callable[[], Awaitable[bool]]
+    ) -> dict[str, Any]:
         """Take acknowledgements and errors, then give what waits, or wait for it.
 
         What is acknowledged is gone before anything else happens; what is not comes again.
+
+        Args:
+            is_gone: whether the client has gone away, so that nobody waits.
 
         Raises:
             ProblemError: 404, no such stream, or its SETs are pushed.
@@ -226,17 +242,21 @@ class SharedSignalsService:
         await self._settle(stream, asked)
         most = min(DEFAULT_POLLED if asked.max_events is None else asked.max_events, MAX_POLLED)
         ends_at = self._monotonic() + self._context.settings.poll_wait_s
-        at_once = bool(asked.return_immediately) or most == 0 or self._is_busy()
+        at_once = bool(asked.return_immediately) or most == 0 or self._is_busy(stream.owner)
         while True:
             events = await self._read_waiting(stream, caller, most + 1)
             left_s = ends_at - self._monotonic()
             if events or at_once or left_s <= 0 or self._context.closing:
                 return await self._poll_answer(stream.owner, events, most)
-            await self._context.wait_for_ring(min(left_s, LOOK_AGAIN_S))
+            await self._context.wait_for_ring(min(left_s, LOOK_AGAIN_S), stream.owner)
+            if await is_gone():
+                return {"sets": {}}
             stream = await self._polled_stream(caller, stream_id)
 
-    def _is_busy(self) -> bool:
-        return self._context.waiting_polls >= self._context.settings.max_polls
+    def _is_busy(self, owner: str) -> bool:
+        part = self._context.settings
+        share = min(part.max_polls, max(part.max_streams, part.max_polls // POLL_SHARE))
+        return self._context.waiting_polls >= part.max_polls or self._context.waiting_polls_of(owner) >= share
 
     async def _settle(self, stream: EventStream, asked: PollRequest) -> None:
         if asked.ack:
@@ -335,8 +355,8 @@ def _named_stream(asked: StreamChange) -> str:
 
 
 def _comparable(value: object) -> object:
-    """Lists are sets here: the order of event types means nothing."""
-    return sorted(map(str, value)) if isinstance(value, list) else value
+    """Lists are sets here: the order of event types means nothing. One audience is a text or a list (RFC 7519)."""
+    return sorted(map(str, value if isinstance(value, list) else [value])) if value is not None else None
 
 
 def _status_document(stream_id: str, status: StreamStatus, reason: str) -> dict[str, str]:

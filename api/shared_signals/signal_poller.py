@@ -32,6 +32,7 @@ LEAST_PAUSE_S: Final = 0.05
 LOOK_FOR_LEAD_S: Final = 5.0
 KEEP_AGAIN_S: Final = 10.0
 """Pause until a transmitter that did not do as we asked is asked again."""
+_NOT_UNDERSTOOD: Final = (httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT)
 _GONE: Final = (httpx2.codes.NOT_FOUND, httpx2.codes.GONE)
 VERIFIED_WITHIN_S: Final = 60.0
 """A verification that did not come in this time is told of: the stream does not work."""
@@ -103,7 +104,12 @@ class TransmitterPoll:
             TrustwatchError: it did not work out; nothing is lost, the transmitter gives it again.
         """
         begun = self._monotonic()
-        given = await self._ask(wait=wait)
+        try:
+            given = await self._ask(wait=wait)
+        except PollFailed as failed:
+            if failed.status in _NOT_UNDERSTOOD:  # perhaps of what is settled: it may not know that any more
+                self._acknowledged, self._errors = [], {}
+            raise
         has_waited = self._monotonic() - begun >= QUICK_S
         before = {*self._acknowledged, *self._errors}
         self._acknowledged, self._errors = [], {}
@@ -188,7 +194,7 @@ class SignalPoller:
         if self._polls or self._streams:
             self._tasks = [asyncio.create_task(self._lead())]
             self._tasks += [asyncio.create_task(self._poll_always(poll)) for poll in self._polls]
-            pushed = self._streams.keys() - {poll.transmitter.name for poll in self._polls}
+            pushed = [name for name, stream in self._streams.items() if stream.is_pushed]
             self._tasks += [asyncio.create_task(self._keep(name)) for name in pushed]
 
     async def close(self) -> None:
@@ -214,6 +220,9 @@ class SignalPoller:
                     await asyncio.to_thread(lost.release)
                 if not isinstance(error, Fenced):
                     _log.warning("signal_poller_waits", error=str(error))
+            except Exception as error:  # a fault of ours must not end the look: nobody else would take over
+                self._lock = None
+                _log.error("signal_poller_failed", error=type(error).__name__)
             if self._lock is None:
                 self._leads.clear()
             else:

@@ -31,11 +31,11 @@ from ...ingest.printable_text import printable_line
 from ...ingest.timestamps import DAY_MS
 from ...scoring.store.received_signal_store import ReceivedSignalStore, SignalStatement, signal_digest
 from ..events.intake import EventIntake
-from ..events.intake_limits import Overloaded
 from ..http.auth.callers import ANY_NAME, SourceBinding
 from ..http.auth.jwks import JwksCache
 from ..http.auth.set_decryption import SetDecryption, is_encrypted
-from ..http.auth.set_verification import MAX_SET_BYTES, SetKeyUnknown, SetRefused, verify_security_event
+from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown, SetRefused, verify_security_event
+from ..http.line_limit import LineLimit
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.signal_transmitter_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
@@ -50,11 +50,36 @@ MAX_LOGGED_CHARS: Final = 200
 _log = structlog.get_logger(__name__)
 
 
-class KeysMissing(Exception):
-    """The key of a SET can not be had: it can not be judged, now."""
+class NotNow(Exception):
+    """A SET can not be judged or kept now: it comes again.
+
+    Attributes:
+        retry_after_s: when another attempt makes sense.
+        status: of HTTP, for who pushed it.
+    """
+
+    retry_after_s: float = 10.0
+    status: int = 503
 
 
-SetAnswer = SetRefused | KeysMissing | None
+class KeysMissing(NotNow):
+    """The key of a SET can not be had."""
+
+
+class FromTheFuture(NotNow):
+    """Its transmitter's clock is ahead of ours."""
+
+    retry_after_s = 60.0
+
+
+class MemoryFull(NotNow):
+    """So many of its transmitter are remembered that only hard signals find room."""
+
+    retry_after_s = FULL_RETRY_S
+    status = 429
+
+
+SetAnswer = SetRefused | NotNow | None
 """What becomes of a SET: why it is refused or can not be judged yet; None = it is taken."""
 
 
@@ -88,6 +113,12 @@ class SignalTransmitter:
         self.source = SIGNAL_SOURCE_PREFIX + settings.name
         self.binding = SourceBinding(settings.as_source(), ours=True)
         self.remembered = 0
+
+    def has_room_for(self, received: ReceivedSet) -> bool:
+        """False where a SET has to wait since so many are remembered. Nobody shuts a compromise out by noise: those of
+        a hard signal wait at twice as many alone."""
+        most = self.settings.max_remembered * (2 if received.outcome == "hard" else 1)
+        return self.remembered < most or received.event is None
 
     def subject_of(self, subject: SignalSubject) -> SignalSubject | None:
         """Whom a signal is about, with what the settings say where it does not; None = it may not speak for them."""
@@ -145,6 +176,7 @@ class SignalReceiver:
         self._states = states
         self.decryption = decryption
         self._rotated_at = float("-inf")
+        self._refusals = LineLimit(monotonic)
         self._upkeep: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -167,28 +199,33 @@ class SignalReceiver:
         Raises:
             Unavailable: log or store do not take anything now; nothing may be acknowledged.
         """
-        if transmitter.remembered >= transmitter.settings.max_remembered:
-            raise Overloaded("signals", f"more than {transmitter.settings.max_remembered} SETs", FULL_RETRY_S)
         since = self._monotonic()
         verified = [await self._verify(transmitter, token, since) for token in tokens]
         verified = await self._refuse_used_states(transmitter, verified)
         received = await self._judge(transmitter, [one for one in verified if isinstance(one, dict)])
-        await self._write(transmitter, received)
-        answers = [None if isinstance(one, dict) else one for one in verified]
+        fitting = [one for one in received if transmitter.has_room_for(one)]
+        waiting = {one.digest for one in received} - {one.digest for one in fitting}
+        await self._write(transmitter, fitting)
+        answers: list[SetAnswer] = [
+            one if not isinstance(one, dict) else MemoryFull() if signal_digest(one["jti"]) in waiting else None
+            for one in verified
+        ]
         for answer in answers:
             if isinstance(answer, SetRefused):
                 self._count(transmitter, answer.err)
-        if any(isinstance(answer, KeysMissing) for answer in answers):
-            _log.warning("signals_wait", transmitter=transmitter.name, error="keys can not be had")
+        if put_off := {type(answer).__name__ for answer in answers if isinstance(answer, NotNow)}:
+            _log.warning("signals_wait", transmitter=transmitter.name, error=", ".join(sorted(put_off)))
         return answers
 
     async def _verify(
         self, transmitter: SignalTransmitter, token: bytes, since: float
-    ) -> dict[str, Any] | SetRefused | KeysMissing:
+    ) -> dict[str, Any] | SetRefused | NotNow:
         try:
             return await self._verified(transmitter, token, since)
-        except KeysMissing as missing:
-            return missing
+        except NotNow as put_off:
+            return put_off
+        except SetEarly:
+            return FromTheFuture()
         except ConfigError as error:
             _log.error("signals_wait", transmitter=transmitter.name, error=str(error))
             return KeysMissing(transmitter.name)
@@ -196,7 +233,8 @@ class SignalReceiver:
             return self._told(transmitter, refused)
 
     def _told(self, transmitter: SignalTransmitter, refused: SetRefused) -> SetRefused:
-        _log.warning("set_refused", transmitter=transmitter.name, err=refused.err, why=refused.description)
+        why = refused.description
+        self._refusals.write(_log.warning, "set_refused", transmitter=transmitter.name, err=refused.err, why=why)
         return refused
 
     async def _verified(self, transmitter: SignalTransmitter, token: bytes, since: float) -> dict[str, Any]:
@@ -253,8 +291,8 @@ class SignalReceiver:
         return verify_security_event(text, transmitter.issuer, keys, self._clock(), self._rules.leeway_s)
 
     async def _refuse_used_states(
-        self, transmitter: SignalTransmitter, verified: list[dict[str, Any] | SetRefused | KeysMissing]
-    ) -> list[dict[str, Any] | SetRefused | KeysMissing]:
+        self, transmitter: SignalTransmitter, verified: list[dict[str, Any] | SetRefused | NotNow]
+    ) -> list[dict[str, Any] | SetRefused | NotNow]:
         """The same, but one state is the answer to one verification: that one may come again, another may not."""
         asked = [one for one in verified if isinstance(one, dict) and state_of(one)]
         if not asked:
@@ -350,7 +388,9 @@ class SignalReceiver:
             for rejection in receipt.rejections:  # a fault of ours: what it may not say was left out before
                 _log.error("signal_rejected", transmitter=transmitter.name, path=rejection.path, why=rejection.reason)
                 rejected.add(with_events[rejection.index].digest)
-        digests = [digest for one in received for digest in (one.digest, one.state) if digest]
+        # What became no event has no effect, so coming again it has none either: it takes no room of those that have.
+        kept = [one for one in received if one.event is not None or one.state]
+        digests = [digest for one in kept for digest in (one.digest, one.state) if digest]
         await self._executor.write(self._store.add, transmitter.name, digests, int(self._clock() * 1000))
         transmitter.remembered += len(digests)
         for one in received:

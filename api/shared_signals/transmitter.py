@@ -204,12 +204,15 @@ class SharedSignalsTransmitter:
         streams = self._events.list_all_streams()
         if not streams:
             return derived
-        subjects, pins = self._events.list_subjects(), self._active_pins(now_ms)
-        for pending in rows:
-            decision = self._change_of(pending, pins)
+        pins = self._active_pins(now_ms)
+        found = [(pending, self._change_of(pending, pins)) for pending in rows]
+        tenants = {decision.tenant for _, decision in found if decision is not None}
+        heard = [one for one in streams if any(self._context.may_hear(one.owner, tenant) for tenant in tenants)]
+        subjects = self._events.list_subjects([one.stream_id for one in heard if one.status != "disabled"])
+        for pending, decision in found:
             if decision is not None:
                 derived[pending.seq] = self._context.deriver.derive(
-                    decision, pending.row.agent_key, streams, subjects, now_ms
+                    decision, pending.row.agent_key, heard, subjects, now_ms
                 )
         return derived
 

@@ -60,7 +60,7 @@ class TransmitterContext:
         self.outcomes: Counter[str] = Counter()
         self.figures: StreamFigures | None = None
         self.closing = False
-        self._waiting: set[asyncio.Event] = set()
+        self._waiting: dict[asyncio.Event, str] = {}
 
     @property
     def metadata_path(self) -> str:
@@ -71,6 +71,10 @@ class TransmitterContext:
     def waiting_polls(self) -> int:
         """Number of polls that wait for SETs."""
         return len(self._waiting)
+
+    def waiting_polls_of(self, owner: str) -> int:
+        """Those of one receiver."""
+        return sum(one == owner for one in self._waiting.values())
 
     def sign(self, owner: str, claims: dict[str, Any]) -> str:
         """A SET as the owner of a stream is to get it. Raises ConfigError, Unavailable: no key of the owner."""
@@ -95,17 +99,17 @@ class TransmitterContext:
         for event in self._waiting:
             event.set()
 
-    async def wait_for_ring(self, seconds: float) -> None:
+    async def wait_for_ring(self, seconds: float, owner: str) -> None:
         """Wait until somebody rings, or *seconds* have passed."""
         event = asyncio.Event()
-        self._waiting.add(event)
+        self._waiting[event] = owner
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()
         except TimeoutError:
             return
         finally:
-            self._waiting.discard(event)
+            del self._waiting[event]
 
     def close(self) -> None:
         """Let nobody wait any more."""

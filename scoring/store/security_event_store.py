@@ -87,12 +87,12 @@ class SecurityEventStore:
         with self._database.read() as connection:
             return [_to_stream(row) for row in connection.execute(select(EVENT_STREAMS))]
 
-    def change_configuration(self, stream: EventStream) -> bool:
-        """Overwrite what a receiver may say of its stream; False = the stream is gone."""
+    def change_configuration(self, stream: EventStream, unchanged_since: int | None = None) -> bool:
+        """Overwrite what a receiver may say of its stream; False = the stream is gone, or was changed meanwhile."""
         names = ("events_requested", "method", "endpoint_url", "authorization", "description", "updated_ms")
         parameters = _stream_params(stream)
         values = {name: parameters[name] for name in names} | _NOT_FAILING
-        return self._update_stream(stream.stream_id, values)
+        return self._update_stream(stream.stream_id, values, unchanged_since)
 
     def change_status(self, stream_id: str, status: StreamStatus, reason: str, at_ms: int) -> bool:
         """Write what a receiver says of the status; a disabled stream keeps nothing. False = the stream is gone."""
@@ -128,9 +128,10 @@ class SecurityEventStore:
             )
         return True
 
-    def list_subjects(self) -> dict[str, list[StreamSubject]]:
-        """What receivers said of subjects, by stream; the last word last."""
-        query = select(STREAM_SUBJECTS).order_by(STREAM_SUBJECTS.c.changed_ms, STREAM_SUBJECTS.c.digest)
+    def list_subjects(self, stream_ids: Collection[str]) -> dict[str, list[StreamSubject]]:
+        """What receivers of these streams said of subjects, by stream; the last word last."""
+        chosen = STREAM_SUBJECTS.c.stream_id.in_(sorted(stream_ids))
+        query = select(STREAM_SUBJECTS).where(chosen).order_by(STREAM_SUBJECTS.c.changed_ms, STREAM_SUBJECTS.c.digest)
         subjects: dict[str, list[StreamSubject]] = {}
         with self._database.read() as connection:
             for row in connection.execute(query):

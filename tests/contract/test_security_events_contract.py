@@ -64,6 +64,8 @@ def test_streams_come_back_as_they_were_written(store: SqlStore, seqs: list[int]
     assert streams.change_configuration(changed)
     assert streams.get_stream("s1") == changed
     assert not streams.change_configuration(msgspec.structs.replace(STREAM, stream_id="gone"))
+    assert not streams.change_configuration(msgspec.structs.replace(changed, description="late"), NOW)
+    assert streams.get_stream("s1") == changed
     assert not streams.delete_stream("other", "s1")
     assert streams.delete_stream("gateway", "s1")
     assert streams.get_stream("s1") is None
@@ -89,7 +91,7 @@ def test_nothing_is_left_of_a_stream_that_is_deleted(store: SqlStore, seqs: list
     store.security_events.delete_stream("gateway", "s1")
 
     assert jtis(store) == []
-    assert store.security_events.list_subjects() == {}
+    assert store.security_events.list_subjects(["s1"]) == {}
 
 
 def test_a_full_stream_is_disabled_and_says_so(store: SqlStore, seqs: list[int]) -> None:
@@ -153,7 +155,7 @@ def test_what_was_said_of_a_subject_last(store: SqlStore, seqs: list[int]) -> No
     assert streams.put_subject(STREAM, StreamSubject(turned, True, NOW + 2), 2)
     assert not streams.put_subject(STREAM, StreamSubject({"format": "opaque", "id": "y"}, True, NOW), 2)
 
-    said = streams.list_subjects()["s1"]
+    said = streams.list_subjects(["s1", "p1"])["s1"]
     assert [(one.subject, one.wanted) for one in said] == [(other, True), (bot, True)]
 
 

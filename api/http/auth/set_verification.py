@@ -25,6 +25,8 @@ SetErrorCode = Literal[
 
 MAX_SET_BYTES: Final = 64 * 1024
 MAX_JTI_LENGTH: Final = 1024
+MAX_AHEAD_S: Final = 3_600.0
+"""A transmitter whose clock is so far ahead is asked to send again; its SETs say nothing wrong."""
 _MAX_TIME_S: Final = 1e12
 _REQUIRED: Final = ["iss", "iat", "jti", "aud", "events", "sub_id"]
 
@@ -47,6 +49,13 @@ class SetKeyUnknown(SetRefused):
         super().__init__("invalid_key", description)
 
 
+class SetEarly(SetRefused):
+    """Its time is a little ahead: it will be right."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid_request", "the claim iat lies in the future")
+
+
 def verify_security_event(
     token: str, transmitter: IssuerSettings, keys: KeySet, now: float, leeway_s: float
 ) -> dict[str, Any]:
@@ -61,6 +70,7 @@ def verify_security_event(
 
     Raises:
         SetKeyUnknown: no key fits the header, or the one that does not the signature.
+        SetEarly: its `iat` is ahead, by no more than `MAX_AHEAD_S`.
         SetRefused: anything else is wrong.
     """
     kid, alg = _check_header(token, transmitter)
@@ -128,6 +138,8 @@ def _check_claims(claims: Mapping[str, Any], latest: float) -> None:
         raise SetRefused("invalid_request", f"the claim jti is no text of 1 to {MAX_JTI_LENGTH} characters")
     if isinstance(iat, bool) or not isinstance(iat, int | float) or not 0 <= iat <= _MAX_TIME_S:
         raise SetRefused("invalid_request", "the claim iat is no time")
+    if latest < iat <= latest + MAX_AHEAD_S:
+        raise SetEarly
     if iat > latest:
         raise SetRefused("invalid_request", "the claim iat lies in the future")
     if not _is_object(events) or len(events) != 1 or not all(map(_is_object, events.values())):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -160,6 +162,32 @@ def test_polls_beyond_the_bound_do_not_wait(transmit: Transmit, until: Until) ->
         assert not first.done()
         transmitter.site.clock.now += 3
         assert first.result(5).status_code == 200
+
+
+def test_one_receiver_has_its_share_of_waiting_polls(transmit: Transmit, until: Until) -> None:
+    """It takes no place of others; and who has gone away keeps none."""
+    transmitter = transmit(max_polls=3, max_streams=1, poll_wait_s=20.0)
+    receiver, other = transmitter.receiver(), transmitter.receiver("trusted")
+    stream, others = receiver.create(), other.create()
+    address = urlsplit(transmitter.site.url)
+    head = f"POST /ssf/poll/{stream['stream_id']} HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-length: 2\r\n"
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(f"{head}authorization: {receiver.headers['authorization']}\r\n\r\n{{}}".encode())
+        until(lambda: transmitter.context.waiting_polls)
+        assert receiver.poll(stream, returnImmediately=False).json() == {"sets": {}}
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(other.poll, others, returnImmediately=False)
+            until(lambda: transmitter.context.waiting_polls == 2)
+            connection.close()
+            until(lambda: transmitter.context.waiting_polls == 1)
+            transmitter.site.inside(transmitter.context.close)
+            assert waiting.result(5).json() == {"sets": {}}
+
+
+def test_null_counts_as_not_said(receiver: Any) -> None:
+    """As mappers of Java and Go write what is not there."""
+    stream = receiver.create()
+    assert receiver.poll(stream, ack=None, setErrs=None, maxEvents=None).json() == {"sets": {}}
 
 
 def test_polls_that_can_not_be_read(receiver: Any) -> None:

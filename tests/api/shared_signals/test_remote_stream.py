@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx2
+import msgspec
 import pytest
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals import commands
 from trustwatch.api.shared_signals.remote_stream import KeptStream, RemoteStream, StreamNotKept, metadata_url
 from trustwatch.api.shared_signals.verification_states import VerificationStates
+from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.received_signals import CAEP, RISC, VERIFICATION, WISE
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
@@ -400,6 +402,9 @@ def test_settings_of_streams() -> None:
         settings("push", push_secret=None, poll_url="https://idp.example/poll")
     with pytest.raises(ValueError, match="leave it out"):
         settings(poll_url="https://idp.example/poll")
+    nothing = msgspec.structs.replace(settings(events=()), events=("urn:none*",))
+    with pytest.raises(ConfigError, match="name none that is believed"):
+        keep(Idp(), nothing)
     with pytest.raises(ValueError, match="`metadata_url` must be an https URL"):
         ManagedStreamSettings(metadata_url="http://idp.example")
     with pytest.raises(ValueError, match="`issuer` of a transmitter"):

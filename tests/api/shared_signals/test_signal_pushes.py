@@ -99,7 +99,7 @@ REFUSED_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"jti": 7}, "invalid_request"),
     ({"iat": "now"}, "invalid_request"),
     ({"iat": True}, "invalid_request"),
-    ({"iat": 1_764_000_600}, "invalid_request"),
+    ({"iat": 1_764_004_000}, "invalid_request"),
     ({"events": {}}, "invalid_request"),
     ({"events": {COMPROMISED: {}, REVOKED: {}}}, "invalid_request"),
     ({"events": {COMPROMISED: "x"}}, "invalid_request"),
@@ -257,16 +257,41 @@ def test_old_signals_are_on_record_alone(reception: Reception) -> None:
 
 
 def test_memory_is_bounded(receive: Callable[..., Reception]) -> None:
-    """Who has said so much has to wait (429); what is too old to count is forgotten, and there is room again."""
+    """Who has said so much has to wait (429), but for compromises; what is too old is forgotten, and there is room."""
     reception = receive(max_remembered=100, max_age_s=60.0)
     for number in range(100):
-        assert reception.send("https://other.example/x", number).status_code == 202
-    answer = reception.send(number=1000)
+        assert reception.send(CAEP + "session-established", number).status_code == 202
+    answer = reception.send(REVOKED, number=900)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "300")
+    assert reception.send(number=901).status_code == 202
+    assert reception.send("https://other.example/x", 902).status_code == 202
+    for number in range(101, 200):
+        assert reception.send(number=1_000 + number).status_code == 202
+    assert reception.send(number=2_000).status_code == 429
     reception.site.clock.now += 120
     reception.site.wait(reception.receiver.look_after_memory())
-    assert reception.send(number=1000).status_code == 202
+    assert reception.send(number=2_000).status_code == 202
     assert reception.site.store.received_signals.count_taken() == {"idp": 1}
+
+
+def test_noise_fills_no_memory(receive: Callable[..., Reception]) -> None:
+    """What is about nobody here, of no known type or not covered is not remembered: a repeat has no effect either."""
+    reception = receive(max_remembered=100)
+    email = {"format": "email", "email": "ann@acme.example"}
+    for number in range(60):
+        assert reception.send(CAEP + "session-established", number, sub_id=email).status_code == 202
+        assert reception.send("https://other.example/x", 100 + number).status_code == 202
+    assert reception.site.store.received_signals.count_taken() == {}
+    assert reception.send(REVOKED, number=900).status_code == 202
+
+
+def test_a_clock_that_is_ahead_costs_no_set(reception: Reception) -> None:
+    """503 within the hour: it comes again, and is right by then; further ahead it is refused."""
+    token = reception.transmitter.sign(reception.claims(iat=int(reception.site.clock.now) + 90))
+    assert reception.push(token).status_code == 503
+    reception.site.clock.now += 61
+    assert reception.push(token).status_code == 202
+    assert refused(reception.send(number=2, iat=int(reception.site.clock.now) + 4_000)) == "invalid_request"
 
 
 def test_keys_that_can_not_be_had(receive: Callable[..., Reception], tmp_path: Path) -> None:
