@@ -73,6 +73,7 @@ class RemoteStreamDocument(msgspec.Struct):
     """A stream as its transmitter tells it."""
 
     stream_id: str
+    iss: str | None = None
     delivery: _Delivery = msgspec.field(default_factory=_Delivery)
     aud: str | tuple[str, ...] | None = None
     events_requested: tuple[str, ...] | None = None
@@ -367,14 +368,23 @@ class RemoteStream:
     async def _change(
         self, endpoint: str, ours: RemoteStreamDocument, wanted: Mapping[str, Any], method: str = "PATCH"
     ) -> RemoteStreamDocument:
-        content = await self._ask(method, endpoint, {"stream_id": ours.stream_id, **wanted}, (200, 202, 204))
-        if content:
-            return _decode(content, RemoteStreamDocument)
+        body = {"stream_id": ours.stream_id, **wanted}
+        if not self.is_pushed and ours.delivery.method == POLL_METHOD:
+            # Its address is the transmitter's to say, and some forget it where it is not said.
+            body["delivery"] = {"method": POLL_METHOD, "endpoint_url": ours.delivery.endpoint_url}
+            if method == "PATCH":
+                del body["delivery"]
+        content = await self._ask(method, endpoint, body, (200, 202, 204))
+        changed = _decode(content, RemoteStreamDocument) if content else None
+        if changed is not None and (self.is_pushed or changed.delivery.endpoint_url):
+            return changed
         again = await self._streams(endpoint)
-        return next((one for one in again if one.stream_id == ours.stream_id), ours)
+        return next((one for one in again if one.stream_id == ours.stream_id), changed or ours)
 
     def _check(self, ours: RemoteStreamDocument) -> None:
-        """Raise StreamNotKept unless what comes by the stream will be taken."""
+        """Raise StreamNotKept unless what comes by the stream will be taken: before anything else is asked of it."""
+        if ours.iss not in (None, self._settings.issuer):
+            raise StreamNotKept("the stream's `iss` is another one than `issuer` of the settings: it is not used")
         if ours.audiences.isdisjoint(self._settings.audiences):
             raise StreamNotKept("the stream's `aud` is none of `audiences` of the settings: name it there")
         if ours.delivery.method != (PUSH_METHOD if self.is_pushed else POLL_METHOD):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -262,6 +263,39 @@ def test_a_stream_that_goes_away_is_made_again(
     until(lambda: outcomes(site)["verified"] == 2)
     (second,) = store.list_all_streams()
     assert second.stream_id != first.stream_id
+
+
+def kept_by(*sites: Any) -> bytes:
+    """All that services have in files: store, log of events, keys."""
+    return b"".join(path.read_bytes() for one in sites for path in one.settings.data_dir.rglob("*") if path.is_file())
+
+
+@pytest.mark.usefixtures("rerouted")
+@pytest.mark.parametrize("delivery", ["push", "poll"])
+def test_no_secret_of_a_stream_survives(
+    delivery: Any,
+    transmitter: Any,
+    receive: Callable[..., Any],
+    receiver_of_pushes: SetReceiver,
+    until: Until,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Neither our token, nor the secret of pushes, nor a SET stands in a store, a log or a SET, on either side."""
+    bearer = transmitter.site.token("gateway", "ssf.manage")
+    stream = ManagedStreamSettings(delivery=delivery, receive_url=receiver_of_pushes.url)
+    auth = ActuatorAuthSettings(bearer=Secret(bearer))
+    site = receive(stream=stream, auth=auth, push_secret=Secret(SECRET), poll_timeout_s=10.0)
+    until(lambda: transmitter.context.outcomes["queued"])
+    transmitter.commit(announced())
+    until(lambda: site.events() if delivery == "poll" else len(receiver_of_pushes.got) > 1)
+    managed(transmitter, site, lambda one: one.keep(replace=True))
+    everything = kept_by(transmitter.site, site) + capsys.readouterr().out.encode()
+    everything += b"".join(base64.urlsafe_b64decode(token.split(".")[1] + "==") for token in receiver_of_pushes.tokens)
+    assert b"signal_stream_kept" in everything
+    head = transmitter.context.keys.sign({}).partition(".")[0]  # that of each of its SETs
+    assert all(token.startswith(head) for token in receiver_of_pushes.tokens)
+    for secret in (bearer.rpartition(".")[2], SECRET, head):
+        assert secret.encode() not in everything
 
 
 @pytest.mark.parametrize("transmitter", ["encrypting"], indirect=True)

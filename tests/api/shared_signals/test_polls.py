@@ -190,6 +190,16 @@ def test_null_counts_as_not_said(receiver: Any) -> None:
     assert receiver.poll(stream, ack=None, setErrs=None, maxEvents=None).json() == {"sets": {}}
 
 
+def test_each_stream_has_an_address_of_its_own(transmitter: Any, receiver: Any) -> None:
+    """To poll at: nothing of one stream comes by another's, and nobody polls without a token."""
+    one, two = receiver.create((RISK_LEVEL_CHANGE,)), receiver.create(())
+    transmitter.commit(announced())
+    assert one["delivery"]["endpoint_url"] != two["delivery"]["endpoint_url"]
+    assert (len(receiver.sets(one)), receiver.sets(two)) == (1, [])
+    receiver.headers = {}
+    assert receiver.poll(one).status_code == 401
+
+
 def test_polls_that_can_not_be_read(receiver: Any) -> None:
     """400, and nothing is acknowledged."""
     stream = receiver.create()

@@ -89,7 +89,8 @@ class Idp:
 
     def _told(self, stream: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         told = stream | body
-        told["delivery"] = {name: value for name, value in body["delivery"].items() if name != "authorization_header"}
+        given = body.get("delivery", stream.get("delivery", {}))
+        told["delivery"] = {name: value for name, value in given.items() if name != "authorization_header"}
         if told["delivery"]["method"] == POLL_METHOD:
             told["delivery"]["endpoint_url"] = self.poll_url
         told["description"] = told["description"][: self.description_chars]
@@ -394,6 +395,21 @@ def test_what_others_keep_there_is_no_harm() -> None:
     idp.streams[-1]["events_requested"] = None
     idp.answers["PATCH"] = httpx2.Response(202)
     assert keep(idp).stream_id == "s3"
+
+
+def test_a_stream_of_another_issuer_is_not_used() -> None:
+    """SSF 1.0, 8.1.1.1: neither verified nor asked for its status, made now or before."""
+    idp = Idp(**EVERYTHING)
+    made = {"stream_id": "s0", "iss": "https://other.example", "aud": "us", "delivery": {"method": POLL_METHOD}}
+    idp.answers["POST"] = httpx2.Response(201, json=made | {"delivery": made["delivery"] | {"endpoint_url": BASE}})
+    assert "another one than `issuer`" in refusal(idp)
+    assert idp.methods == ["GET", "POST"]
+    right = Idp(**EVERYTHING)
+    keep(right)
+    assert right.streams[0].setdefault("iss", ISSUER) == ISSUER
+    assert keep(right).stream_id == "s0"
+    right.streams[0]["iss"] = ISSUER + "/other"
+    assert "another one than `issuer`" in refusal(right)
 
 
 def test_settings_of_streams() -> None:

@@ -164,6 +164,34 @@ def test_answers_that_are_none(peer: Peer, answer: Any) -> None:
     assert (peer.taken, len(peer.asked)) == ([], 1)
 
 
+class Expiring:
+    """Credentials that end: a new token for each that was refused."""
+
+    def __init__(self) -> None:
+        self.number = 1
+
+    async def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer token-{self.number}"}
+
+    def invalidate(self) -> None:
+        self.number += 1
+
+
+def test_a_token_that_expired_is_replaced(peer: Peer) -> None:
+    """401 to one poll: the next one comes with another token, and takes what waited."""
+    peer.answers = [httpx2.Response(401), {"sets": {"j1": "a"}}]
+
+    async def go() -> None:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(peer.answer)) as http:
+            poll = TransmitterPoll(SignalTransmitter(SETTINGS), peer, http, Expiring(), lambda: peer.now)  # type: ignore[arg-type]
+            assert "HTTP 401" in await failing(poll)
+            assert await poll.poll()
+
+    asyncio.run(go())
+    assert [headers["authorization"] for headers, _ in peer.asked] == ["Bearer token-1", "Bearer token-2"]
+    assert peer.taken == [[b"a"]]
+
+
 def test_more_sets_than_were_asked_for(peer: Peer) -> None:
     """Only so many are taken, and acknowledged; the others come again."""
     peer.answers = [{"sets": {f"j{number}": "x" for number in range(150)}}]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trustwatch.api.http.auth.sealed_secrets import BrokenSeal, SecretSealer
 from trustwatch.api.shared_signals.transmitter_context import KEY_FOLDER
 from trustwatch.api.shared_signals.verification_states import VerificationStates
 from trustwatch.ingest.formats.received_signals import VERIFICATION
@@ -34,6 +35,14 @@ def test_a_verification_that_was_asked_for(reception: Reception, states: Verific
     assert reception.site.wait(reception.receiver.has_verified("idp", state)) is True
     assert reception.outcomes == {"verified": 1, "duplicate": 1, "invalid_state": 1}
     assert reception.site.events() == []
+
+
+def test_a_verification_behind_a_queue(reception: Reception, states: VerificationStates) -> None:
+    """It may come days after it was asked for, as long as SETs count."""
+    state = states.make("idp", "stream-1")
+    reception.site.clock.now += 2 * 86_400
+    assert verify(reception, 1, state).status_code == 202
+    assert reception.outcomes == {"verified": 1}
 
 
 def test_verifications_that_nobody_asked_for(
@@ -70,8 +79,6 @@ def test_a_transmitter_may_verify_by_itself(reception: Reception) -> None:
 
 def test_what_was_sealed_for_something_else_is_no_state(reception: Reception, states: VerificationStates) -> None:
     """The same key seals receivers' secrets: each purpose by itself."""
-    from trustwatch.api.http.auth.sealed_secrets import BrokenSeal, SecretSealer
-
     folder = Path(reception.site.settings.data_dir) / KEY_FOLDER
     state = states.make("idp", "stream-1")
     with pytest.raises(BrokenSeal):
