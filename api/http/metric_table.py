@@ -186,7 +186,8 @@ METRICS: Final = (
         "observed counter",
         "tokens",
         "security event tokens of streams in this process, by outcome: queued, delivered (a push was taken), "
-        "acknowledged (by a poll), failed (the receiver refuses it for good), retry (a push is put off); and streams "
+        "acknowledged (by a poll), failed (the receiver refuses it for good), retry (a push is put off), "
+        "withdrawn (a tenant was taken from the receiver); and streams "
         "that were paused (nobody took a push for too long) or disabled (too many tokens waited)",
         ("outcome",),
     ),
@@ -213,7 +214,8 @@ METRICS: Final = (
         "tokens",
         "security event tokens of others by transmitter and outcome: believed as hard, evidence, change or note; "
         "duplicate, repeated (evidence said again within a day), stale, not_covered (more than the transmitter may "
-        "speak for), no_agent, stream, unknown_type, rejected; or refused, by the error of RFC 8935",
+        "speak for), no_agent, stream, verified (a verification that was asked for), unknown_type, rejected; "
+        "or refused, by the error of RFC 8935 and SSF 1.0 (invalid_state: a verification that was not)",
         ("transmitter", "outcome"),
     ),
     MetricDefinition(

@@ -29,7 +29,7 @@ class Attribution(NamedTuple):
 def reviewer_of(caller: AuthenticatedCaller) -> Reviewer:
     """The author that a token names."""
     tenants = None if ANY_NAME in caller.tenants else caller.tenants
-    return Reviewer(caller.recorded_name, tenants, frozenset({caller.client_id, caller.subject}) - {""})
+    return Reviewer(caller.recorded_name, tenants, caller.other_names | {caller.client_id, caller.subject} - {""})
 
 
 def agents_operated_by(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:

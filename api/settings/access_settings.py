@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -152,6 +152,9 @@ ProxyNetwork = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 CertificateHeader = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
 
 
+LOOPBACK_NETWORKS: Final = ("127.0.0.0/8", "::1/128")
+
+
 class ProofSettings(SettingsPart, frozen=True):
     """Proofs that tokens bound to a key (DPoP) or to a certificate (mTLS) are shown by their owner."""
 
@@ -176,13 +179,21 @@ class ProofSettings(SettingsPart, frozen=True):
             "RFC 9440, NGINX's `$ssl_client_escaped_cert`, or Envoy's `x-forwarded-client-cert`; null knows none"
         ),
     ] = None
-    trusted_proxies: Annotated[tuple[ProxyNetwork, ...], setting("networks from which that header counts")] = (
-        "127.0.0.0/8",
-        "::1/128",
-    )
+    trusted_proxies: Annotated[
+        tuple[ProxyNetwork, ...] | None,
+        setting(
+            "networks from which that header counts: whoever may connect from there is whom the header says. Null is "
+            "loopback; `callers[].certificate` needs it said"
+        ),
+    ] = None
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """Networks from which the header counts."""
+        return LOOPBACK_NETWORKS if self.trusted_proxies is None else self.trusted_proxies
 
     def __post_init__(self) -> None:
-        for network in self.trusted_proxies:
+        for network in self.proxies:
             try:
                 ipaddress.ip_network(network)
             except ValueError:

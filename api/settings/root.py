@@ -263,6 +263,10 @@ def _check_certificates(callers: Iterable[CallerSettings], proofs: ProofSettings
         at = f"at `$.callers[{index}].certificate`"
         if proofs.certificate_header is None:
             raise ValueError(f"needs `verification.proofs.certificate_header`, where the proxy tells it - {at}")
+        if proofs.trusted_proxies is None:
+            raise ValueError(
+                f"needs `verification.proofs.trusted_proxies`: the proxies whose word makes a caller - {at}"
+            )
         credentials: list[bytes | str] = [*caller.certificate.digests(), *caller.certificate.names]
         for known in credentials:
             if seen.setdefault(known, index) != index:

@@ -43,11 +43,12 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
     key_dir: Annotated[
         Path | None,
         setting(
-            "signing keys, the same folder for all processes; null is `shared-signals` in `data_dir`, made on first use"
+            "all keys of this part, the same folder for all processes; null is `shared-signals` in `data_dir`, made on "
+            "first use"
         ),
     ] = None
     key_days: Annotated[
-        int, setting("a signing key is replaced after so long, days; the old one stays published for a week", ge=2)
+        int, setting("a key is replaced after so long, days; the old one stays published, or is read, for a week", ge=2)
     ] = 90
     audiences: Annotated[
         Mapping[Name, Name], setting("`aud` of a receiver's tokens, by name of the caller; default is its `client_id`")
@@ -123,6 +124,8 @@ class SharedSignalsSettings(SettingsPart, frozen=True):
         """True if `push_hosts` names the host of *url*, and it is https (http to loopback)."""
         try:
             check_url(url, "`endpoint_url`", loopback_http=True)
+            if not (url.isascii() and url.isprintable()) or " " in url or urlsplit(url).port == 0:
+                return False
             host = (urlsplit(url).hostname or "").lower()
         except ValueError:
             return False

@@ -71,6 +71,13 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
         tuple[SignatureAlgorithm, ...],
         setting("signature algorithms accepted; `none` and HS* are refused", min_length=1),
     ] = ("ES256", "RS256", "PS256", "EdDSA")
+    encrypted: Annotated[
+        Literal["refuse", "accept", "require"],
+        setting(
+            "its tokens encrypted (JWE) to our key of `/ssf/receiver-jwks.json`: not taken, taken, or no others are "
+            "(`require`); needs the extra `jwe`"
+        ),
+    ] = "refuse"
     push_secret: Annotated[
         Secret | None,
         setting(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, TypeVar
+from enum import StrEnum
+from typing import Annotated, Any, Final, TypeVar
 
+import msgspec
 import typer
 
 from ...ingest.errors import ConfigError
+from ...ingest.printable_text import printable_line
 from ...scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from ...scoring.delivery.actuators.authenticators import AssertionSigner
 from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from ...scoring.delivery.shared_signals.subject_identifiers import InvalidSubject, check_subject
 from .. import clock
 from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json
 from ..composition import new_id, service_url
@@ -19,22 +23,41 @@ from ..http.auth.signing import assertion_signer
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from .remote_stream import RemoteStream
+from .transmitter_context import key_folder
+from .verification_states import VerificationStates
 
 T = TypeVar("T")
 
 signals_app = typer.Typer(
     name="signals",
     no_args_is_help=True,
-    help="Our streams at transmitters of shared signals: make, change and verify one, or remove it.",
+    help="Our streams at transmitters of shared signals: make, change, pause and verify one, or remove it.",
 )
 
+SUBJECT_EXAMPLE: Final = '{"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}'
+
+
+class StatusName(StrEnum):
+    """Statuses of SSF 1.0."""
+
+    ENABLED = "enabled"
+    PAUSED = "paused"
+    DISABLED = "disabled"
+
+
+SubjectArgument = Annotated[str, typer.Argument(help=f"subject identifier (RFC 9493) in JSON: {SUBJECT_EXAMPLE}")]
 NameArgument = Annotated[str, typer.Argument(help="transmitter of `shared_signals.transmitters` that has a `stream`")]
 
 
 @signals_app.command()
-def keep(name: NameArgument, settings: SettingsFileOption = None, json: JsonOption = False) -> None:
+def keep(
+    name: NameArgument,
+    replace: Annotated[bool, typer.Option("--replace", help="have all of it replaced, whatever it is there")] = False,
+    settings: SettingsFileOption = None,
+    json: JsonOption = False,
+) -> None:
     """Make our stream there, or change it to what the settings say, as `serve` does at start; tell its id."""
-    kept = _ask(load_process_settings(settings), name, RemoteStream.keep)
+    kept = _ask(load_process_settings(settings), name, lambda stream: stream.keep(replace=replace))
     if json:
         write_json({"stream_id": kept.stream_id, "poll_url": kept.poll_url or None, "changed": kept.changed})
         return
@@ -46,6 +69,57 @@ def delete(name: NameArgument, settings: SettingsFileOption = None) -> None:
     """Remove our stream there; take it out of the settings, too, or `serve` makes it again at its next start."""
     removed = _ask(load_process_settings(settings), name, RemoteStream.delete)
     print_message("removed" if removed else "there is no stream of ours")
+
+
+@signals_app.command()
+def status(
+    name: NameArgument,
+    wanted: Annotated[
+        StatusName | None, typer.Option("--set", help="have it so; paused keeps what waits, disabled does not")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="why, for the transmitter")] = "",
+    settings: SettingsFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Tell the status of our stream there, or set it."""
+    if reason and wanted is None:
+        raise typer.BadParameter("a reason goes with --set", param_hint="--reason")
+    ask = RemoteStream.status if wanted is None else lambda stream: stream.set_status(wanted.value, reason)
+    told = _ask(load_process_settings(settings), name, ask)
+    if json:
+        write_json({"stream_id": told.stream_id, "status": told.status, "reason": told.reason})
+        return
+    print_message(f"{told.status}" + (f": {printable_line(told.reason, 200)}" if told.reason else ""))
+
+
+@signals_app.command()
+def verify(name: NameArgument, settings: SettingsFileOption = None) -> None:
+    """Have a verification sent by our stream; the log of the running service tells `signal_stream_verified`."""
+    _ask(load_process_settings(settings), name, RemoteStream.verify)
+    print_message("asked: the log of the service has signal_stream_verified once it comes, or set_refused")
+
+
+@signals_app.command("add-subject")
+def add_subject(name: NameArgument, subject: SubjectArgument, settings: SettingsFileOption = None) -> None:
+    """Have a subject added to our stream there."""
+    named = _read_subject(subject)
+    _ask(load_process_settings(settings), name, lambda stream: stream.add_subject(named))
+    print_message("added")
+
+
+@signals_app.command("remove-subject")
+def remove_subject(name: NameArgument, subject: SubjectArgument, settings: SettingsFileOption = None) -> None:
+    """Have a subject removed from our stream there."""
+    named = _read_subject(subject)
+    _ask(load_process_settings(settings), name, lambda stream: stream.remove_subject(named))
+    print_message("removed")
+
+
+def _read_subject(text: str) -> dict[str, Any]:
+    try:
+        return check_subject(msgspec.json.decode(text))
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError, InvalidSubject) as error:
+        raise typer.BadParameter(f"{error}; expected JSON such as {SUBJECT_EXAMPLE}") from None
 
 
 def _ask(settings: Settings, name: str, ask: Callable[[RemoteStream], Coroutine[Any, Any, T]]) -> T:
@@ -60,7 +134,9 @@ def _ask(settings: Settings, name: str, ask: Callable[[RemoteStream], Coroutine[
         async with make_webhook_client() as http:
             factory = ActuatorFactory(http, _make_signer, clock.now_ms, clock.monotonic)
             entry = next(one for one in settings.shared_signals.transmitters if one.name == name)
-            stream = RemoteStream(entry, service_url(settings), http, factory.request_authenticator(entry.auth))
+            states = VerificationStates(key_folder(settings), clock.now_s)
+            authenticator = factory.request_authenticator(entry.auth)
+            stream = RemoteStream(entry, service_url(settings), http, authenticator, states)
             return await ask(stream)
 
     return asyncio.run(go())

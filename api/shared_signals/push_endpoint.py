@@ -21,7 +21,7 @@ from ..http.auth.set_verification import MAX_SET_BYTES, SetErrorCode, SetRefused
 from ..http.line_limit import LineLimit
 from ..http.request_body import RequestBodyTooLong, read_request_body
 from ..settings.signal_transmitter_settings import RECEIVE_PATH
-from .signal_receiver import KeysMissing, SignalReceiver, SignalTransmitter
+from .signal_receiver import NotNow, SignalReceiver, SignalTransmitter
 
 RETRY_AFTER_S: Final = 10.0
 """When a push that could not be judged or kept is worth another attempt."""
@@ -71,9 +71,11 @@ class PushEndpoint:
             why = refused.description
             self._refusals.write(_log.warning, "push_refused", transmitter=transmitter.name, err=refused.err, why=why)
             answer = _refusal(self._receiver.refuse(transmitter, refused))
+        except NotNow as put_off:
+            answer = _later(put_off.status, put_off.retry_after_s)
         except Overloaded as error:
             answer = _later(429, error.retry_after_s)
-        except (KeysMissing, Unavailable):
+        except Unavailable:
             answer = _later(503, RETRY_AFTER_S)
         except Exception as error:  # no local variables of ours in the log: one of them is a token
             _log.error("push_not_taken", transmitter=transmitter.name, error=type(error).__name__)
@@ -85,7 +87,7 @@ class PushEndpoint:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, transmitter: SignalTransmitter, scope: Scope, receive: Receive) -> PushAnswer | None:
-        """The answer; None where the transmitter went away before its SET was whole. Raises SetRefused, KeysMissing."""
+        """The answer; None where the transmitter went away before its SET was whole. Raises SetRefused, NotNow."""
         if scope["method"] != "POST":
             return PushAnswer(405, ((b"allow", b"POST"),))
         given = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"content-type")]
@@ -100,7 +102,7 @@ class PushEndpoint:
         if body is None:
             return None
         (answer,) = await self._receiver.take(transmitter, [body])
-        if isinstance(answer, KeysMissing):
+        if isinstance(answer, NotNow):
             raise answer
         return PushAnswer(202) if answer is None else _refusal(answer)
 

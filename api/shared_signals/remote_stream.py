@@ -1,32 +1,44 @@
 """Our stream at somebody else's transmitter (SSF 1.0): found by its metadata, made and kept as the settings say.
 
-Nothing of it is stored here: a stream is ours by its description, or as the only one of a transmitter that has room for
-one. Credentials go to the hosts of the settings alone, whatever metadata says.
+Nothing of it is stored here: a stream is ours by its description, which a transmitter may cut; where it keeps none, by
+the address that it pushes to, as the one that this process has made, or as the only one of a transmitter that has room
+for one. Credentials go to the hosts of the settings alone, whatever metadata says.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import httpx2
 import msgspec
+import structlog
 
-from ...ingest.errors import TrustwatchError
+from ...ingest.errors import ConfigError, TrustwatchError
 from ...ingest.formats.received_signals import SIGNAL_RULES
 from ...ingest.settings import check_url
 from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
-from ...scoring.records.security_events import POLL_METHOD, PUSH_METHOD
+from ...scoring.records.security_events import POLL_METHOD, PUSH_METHOD, StreamStatus
 from ..settings.signal_transmitter_settings import RECEIVE_PATH, SignalTransmitterSettings
 from .transmitter_context import METADATA_PATH
+from .verification_states import VerificationStates
 
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 256 * 1024
 
+_DONE: Final = (200, 202, 204)
+"""The specification has one of them for each request; transmitters mix them up."""
+
+ASKED_BY_US: Final = "trustwatch signals:"
+"""Beginning of the reason of a status that somebody here has set: it stays over a start."""
+
 T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
 
 
 class StreamNotKept(TrustwatchError):
@@ -46,27 +58,39 @@ class StreamNotKept(TrustwatchError):
 class _Metadata(msgspec.Struct):
     issuer: str
     configuration_endpoint: str
+    status_endpoint: str | None = None
+    add_subject_endpoint: str | None = None
+    remove_subject_endpoint: str | None = None
     verification_endpoint: str | None = None
 
 
 class _Delivery(msgspec.Struct):
-    method: str
-    endpoint_url: str = ""
+    method: str = ""
+    endpoint_url: str | None = None
 
 
 class RemoteStreamDocument(msgspec.Struct):
     """A stream as its transmitter tells it."""
 
     stream_id: str
-    delivery: _Delivery
-    aud: str | tuple[str, ...] = ()
-    events_requested: tuple[str, ...] = ()
+    iss: str | None = None
+    delivery: _Delivery = msgspec.field(default_factory=_Delivery)
+    aud: str | tuple[str, ...] | None = None
+    events_requested: tuple[str, ...] | None = None
     description: str | None = None
 
     @property
     def audiences(self) -> frozenset[str]:
         """Values of `aud`."""
-        return frozenset((self.aud,) if isinstance(self.aud, str) else self.aud)
+        return frozenset((self.aud,) if isinstance(self.aud, str) else self.aud or ())
+
+
+class RemoteStatus(msgspec.Struct, omit_defaults=True):
+    """Status of a stream as its transmitter tells it."""
+
+    stream_id: str
+    status: StreamStatus
+    reason: str | None = None
 
 
 class KeptStream(NamedTuple):
@@ -76,11 +100,15 @@ class KeptStream(NamedTuple):
         stream_id: the transmitter's.
         poll_url: where its SETs are polled; "" = they are pushed.
         changed: whether it had to be made or changed.
+        state: of the verification that was asked for; "" = none was.
+        status: what the transmitter says of it; "" = it says nothing.
     """
 
     stream_id: str
     poll_url: str
     changed: bool
+    state: str = ""
+    status: str = ""
 
 
 class RemoteStream:
@@ -91,6 +119,7 @@ class RemoteStream:
         own_url: of this service, to which it pushes unless the settings say another address.
         http: client without a time limit of its own, which follows no redirects.
         authenticator: how we prove ourselves there.
+        states: of verifications.
     """
 
     def __init__(
@@ -99,6 +128,7 @@ class RemoteStream:
         own_url: str,
         http: httpx2.AsyncClient,
         authenticator: RequestAuthenticator,
+        states: VerificationStates,
     ) -> None:
         assert settings.stream is not None
         self._settings = settings
@@ -106,53 +136,156 @@ class RemoteStream:
         self._receive_url = settings.stream.receive_url or f"{own_url}{RECEIVE_PATH}{settings.name}"
         self._http = http
         self._authenticator = authenticator
+        self._states = states
         self._metadata_url = settings.stream.metadata_url or metadata_url(settings.issuer)
-        self._hosts = {urlsplit(url).netloc for url in (settings.issuer, self._metadata_url)}
+        self._hosts = {_origin(url) for url in (settings.issuer, self._metadata_url)}
+        digest = hashlib.sha256(f"{own_url} {settings.name}".encode()).hexdigest()[:8]
+        self._mark = f"trustwatch {digest}"
+        """Beginning of our description: two services with one client at a transmitter do not take each other's."""
+        if not self._events():
+            raise ConfigError(f"`events` of the stream at {settings.name!r} name none that is believed of it")
+        self._made = ""
+        self._before: frozenset[str] | None = None
+        """Streams that were there before we made ours, whose answer could not be read; None = it could."""
 
-    async def keep(self) -> KeptStream:
+    async def keep(self, *, replace: bool = False) -> KeptStream:
         """Make the stream or change it, where it is not as the settings say, and have it verified then.
+
+        Args:
+            replace: have it replaced, whatever it is: what the settings do not say is taken back there.
 
         Raises:
             StreamNotKept: the transmitter does not answer, or not as SSF 1.0 says.
             TrustwatchError: no token of ours can be had.
         """
         metadata = await self._discover()
-        streams = await self._streams(metadata.configuration_endpoint)
-        ours = next((one for one in streams if one.description == self._description), None)
-        wanted = self._wanted()
+        endpoint, wanted = metadata.configuration_endpoint, self._wanted()
+        streams = await self._streams(endpoint)
+        ours = self._find(streams) or await self._made_here(endpoint)
         if ours is None:
-            ours = await self._create(metadata.configuration_endpoint, wanted, streams)
+            ours = await self._create(endpoint, wanted, streams)
             changed = True
-        elif changed := self._differs(ours):
-            ours = await self._change(metadata.configuration_endpoint, ours, wanted)
+        elif changed := replace or self._differs(ours):
+            ours = await self._change(endpoint, ours, wanted, "PUT" if replace else "PATCH")
+        self._made, self._before = ours.stream_id, None
         self._check(ours)
-        if changed and metadata.verification_endpoint:
-            await self._ask_for_verification(metadata.verification_endpoint, ours)
-        return KeptStream(ours.stream_id, "" if self._is_pushed else ours.delivery.endpoint_url, changed)
+        status = await self._enabled(metadata, ours.stream_id)
+        state = await self._verify_soon(metadata, ours.stream_id) if changed else ""
+        poll_url = "" if self.is_pushed else ours.delivery.endpoint_url or ""
+        return KeptStream(ours.stream_id, poll_url, changed, state, status)
 
     async def delete(self) -> bool:
         """Remove the stream at its transmitter; False = there was none of ours. Raises as `keep`."""
         endpoint = (await self._discover()).configuration_endpoint
-        streams = await self._streams(endpoint)
-        ours = next((one for one in streams if one.description == self._description), None)
+        ours = self._find(await self._streams(endpoint))
         if ours is None:
             return False
-        await self._ask("DELETE", f"{endpoint}?{urlencode({'stream_id': ours.stream_id})}", None, (200, 204))
+        self._made = ""
+        await self._ask("DELETE", _about(endpoint, ours.stream_id), None, (200, 202, 204))
         return True
 
+    async def status(self) -> RemoteStatus:
+        """What the transmitter says of our stream. Raises as `keep`, and where there is none of ours."""
+        return await self._status_of(*await self._ours())
+
+    async def _status_of(self, metadata: _Metadata, stream_id: str) -> RemoteStatus:
+        endpoint = _about(self._endpoint(metadata.status_endpoint, "status_endpoint"), stream_id)
+        return await self._ask_for(RemoteStatus, "GET", endpoint, None, (200,))
+
+    async def _enabled(self, metadata: _Metadata, stream_id: str) -> str:
+        """Status of our stream. One that the transmitter stopped by itself, as after an outage of ours, is enabled."""
+        if metadata.status_endpoint is None:
+            return ""
+        try:
+            told = await self._status_of(metadata, stream_id)
+            if told.status != "enabled" and not (told.reason or "").startswith(ASKED_BY_US):
+                _log.warning("signal_stream_stopped", transmitter=self._settings.name, status=told.status)
+                told = await self._set_status(metadata, stream_id, "enabled", "")
+        except StreamNotKept as refused:
+            _log.warning("signal_stream_status", transmitter=self._settings.name, error=str(refused))
+            return ""
+        if told.status != "enabled":
+            _log.error("signal_stream_stopped", transmitter=self._settings.name, status=told.status)
+        return told.status
+
+    async def set_status(self, status: StreamStatus, reason: str = "") -> RemoteStatus:
+        """Have our stream enabled, paused or disabled; what it is then. Raises as `status`.
+
+        The reason tells `keep` that somebody here wanted it so.
+        """
+        metadata, stream_id = await self._ours()
+        return await self._set_status(metadata, stream_id, status, f"{ASKED_BY_US} {reason}".strip())
+
+    async def _set_status(self, metadata: _Metadata, stream_id: str, status: StreamStatus, reason: str) -> RemoteStatus:
+        body = {"stream_id": stream_id, "status": status} | ({"reason": reason} if reason else {})
+        endpoint = self._endpoint(metadata.status_endpoint, "status_endpoint")
+        content = await self._ask("POST", endpoint, body, _DONE)
+        return _decode(content, RemoteStatus) if content else await self._status_of(metadata, stream_id)
+
+    async def add_subject(self, subject: Mapping[str, Any]) -> None:
+        """Have a subject added to our stream. Raises as `status`."""
+        metadata, stream_id = await self._ours()
+        endpoint = self._endpoint(metadata.add_subject_endpoint, "add_subject_endpoint")
+        await self._ask("POST", endpoint, {"stream_id": stream_id, "subject": subject}, _DONE)
+
+    async def remove_subject(self, subject: Mapping[str, Any]) -> None:
+        """Have a subject removed from our stream. Raises as `status`."""
+        metadata, stream_id = await self._ours()
+        endpoint = self._endpoint(metadata.remove_subject_endpoint, "remove_subject_endpoint")
+        await self._ask("POST", endpoint, {"stream_id": stream_id, "subject": subject}, _DONE)
+
+    async def verify(self) -> str:
+        """Ask for a verification of our stream; its state, which comes back to the service. Raises as `status`."""
+        metadata, stream_id = await self._ours()
+        endpoint = self._endpoint(metadata.verification_endpoint, "verification_endpoint")
+        return await self._ask_for_verification(endpoint, stream_id)
+
+    async def _ours(self) -> tuple[_Metadata, str]:
+        """Metadata, and the id of our stream. Raises StreamNotKept: there is none."""
+        metadata = await self._discover()
+        streams = await self._streams(metadata.configuration_endpoint)
+        ours = self._find(streams)
+        if ours is None and len(streams) == 1 and not streams[0].description:
+            ours = streams[0]  # of a transmitter that keeps no descriptions
+        if ours is None:
+            raise StreamNotKept("there is no stream of ours: `trustwatch signals keep` makes it")
+        return metadata, ours.stream_id
+
+    def _find(self, streams: Iterable[RemoteStreamDocument]) -> RemoteStreamDocument | None:
+        listed = list(streams)
+        described = [one for one in listed if self._is_ours(one.description)]
+        addressed = [one for one in listed if self.is_pushed and one.delivery.endpoint_url == self._receive_url]
+        made = [one for one in listed if one.stream_id == self._made]
+        new = [] if self._before is None else [one for one in listed if one.stream_id not in self._before]
+        found = made or described or addressed or (new if len(new) == 1 else [])
+        return found[0] if found else None
+
+    def _is_ours(self, description: str | None) -> bool:
+        """True for our description, also where the transmitter has cut it (SSF 1.0, section 8.1.1)."""
+        said = description or ""
+        return len(said) >= len(self._mark) and self._description.startswith(said)
+
+    def _endpoint(self, url: str | None, name: str) -> str:
+        """An endpoint of the metadata. Raises StreamNotKept: there is none, or our credentials may not go there."""
+        if url is None:
+            raise StreamNotKept(f"the transmitter offers nothing of the kind: its metadata has no {name}")
+        self._check_address(url)
+        return url
+
     @property
-    def _is_pushed(self) -> bool:
+    def is_pushed(self) -> bool:
+        """True if its SETs are pushed to us."""
         return self._stream.delivery == "push"
 
     @property
     def _description(self) -> str:
-        return f"trustwatch: {self._settings.name}"
+        return f"{self._mark} ({self._settings.name})"
 
     def _wanted(self) -> dict[str, Any]:
         """What a receiver says of a stream."""
         delivery: dict[str, Any] = {"method": POLL_METHOD}
         secret = self._settings.push_secret
-        if self._is_pushed and secret is not None:
+        if self.is_pushed and secret is not None:
             header = f"Bearer {secret.reveal()}"
             delivery = {"method": PUSH_METHOD, "endpoint_url": self._receive_url, "authorization_header": header}
         return {"delivery": delivery, "events_requested": self._events(), "description": self._description}
@@ -163,8 +296,8 @@ class RemoteStream:
 
     def _differs(self, ours: RemoteStreamDocument) -> bool:
         """True if it has to be changed. Of a push nobody tells the header that was given, so it is given again."""
-        same = ours.delivery.method == POLL_METHOD and sorted(ours.events_requested) == self._events()
-        return self._is_pushed or not same
+        same = ours.delivery.method == POLL_METHOD and sorted(ours.events_requested or ()) == self._events()
+        return self.is_pushed or not same
 
     async def _discover(self) -> _Metadata:
         metadata = await self._ask_for(_Metadata, "GET", self._metadata_url, None, (200,), with_credentials=False)
@@ -183,7 +316,7 @@ class RemoteStream:
             check_url(url, "an endpoint of the transmitter", loopback_http=True)
         except ValueError as error:
             raise StreamNotKept(str(error)) from None
-        if urlsplit(url).netloc not in self._hosts:
+        if _origin(url) not in self._hosts:
             raise StreamNotKept(
                 "an endpoint of the transmitter is on another host than its `issuer` and its metadata; where that is "
                 "right, make the stream by hand (`poll_url`)"
@@ -194,39 +327,87 @@ class RemoteStream:
         content = await self._ask("GET", endpoint, None, (200, 404))
         if not content.startswith((b"[", b"{")) or b'"stream_id"' not in content:
             return []
-        kind: Any = list[RemoteStreamDocument] if content.startswith(b"[") else RemoteStreamDocument
-        found = _decode(content, kind)
-        return found if isinstance(found, list) else [found]
+        told = _decode(content, list[msgspec.Raw]) if content.startswith(b"[") else [content]
+        found: list[RemoteStreamDocument] = []
+        for one in told:
+            with contextlib.suppress(StreamNotKept):  # somebody else's may be of any shape
+                found.append(_decode(one, RemoteStreamDocument))
+        return found
+
+    async def _made_here(self, endpoint: str) -> RemoteStreamDocument | None:
+        """The stream that this process has made, where the transmitter does not list it; None = it is gone."""
+        if self._made:
+            named = await self._streams(_about(endpoint, self._made))
+            ours = next((one for one in named if one.stream_id == self._made), None)
+            if ours is not None:
+                return ours
+            self._made = ""
+        if self._before is not None:
+            raise StreamNotKept("a stream was made here whose answer could not be read: look there, and restart")
+        return None
 
     async def _create(
         self, endpoint: str, wanted: Mapping[str, Any], streams: list[RemoteStreamDocument]
     ) -> RemoteStreamDocument:
         try:
-            return await self._ask_for(RemoteStreamDocument, "POST", endpoint, wanted, (200, 201))
+            content = await self._ask("POST", endpoint, wanted, (200, 201))
         except StreamNotKept as refused:
-            if refused.status != httpx2.codes.CONFLICT or len(streams) != 1 or streams[0].description:
+            if refused.status != httpx2.codes.CONFLICT or len(streams) != 1 or not self._may_be_ours(streams[0]):
                 raise
-        return await self._change(endpoint, streams[0], wanted)  # there is room for one, and its description is lost
+            return await self._change(endpoint, streams[0], wanted)  # room for one, and its description is lost
+        self._before = frozenset(one.stream_id for one in streams)  # from here on no other is made
+        ours = _decode(content, RemoteStreamDocument)
+        if not self._is_ours(ours.description) and not self.is_pushed:
+            _log.error("signal_stream_without_description", transmitter=self._settings.name)
+        return ours
+
+    def _may_be_ours(self, only: RemoteStreamDocument) -> bool:
+        """True for the only stream there where its description is lost, or cut so far that it says nothing."""
+        return self._description.startswith(only.description or "")
 
     async def _change(
-        self, endpoint: str, ours: RemoteStreamDocument, wanted: Mapping[str, Any]
+        self, endpoint: str, ours: RemoteStreamDocument, wanted: Mapping[str, Any], method: str = "PATCH"
     ) -> RemoteStreamDocument:
         body = {"stream_id": ours.stream_id, **wanted}
-        return await self._ask_for(RemoteStreamDocument, "PATCH", endpoint, body, (200, 202))
+        if not self.is_pushed and ours.delivery.method == POLL_METHOD:
+            # Its address is the transmitter's to say, and some forget it where it is not said.
+            body["delivery"] = {"method": POLL_METHOD, "endpoint_url": ours.delivery.endpoint_url}
+            if method == "PATCH":
+                del body["delivery"]
+        content = await self._ask(method, endpoint, body, (200, 202, 204))
+        changed = _decode(content, RemoteStreamDocument) if content else None
+        if changed is not None and (self.is_pushed or changed.delivery.endpoint_url):
+            return changed
+        again = await self._streams(endpoint)
+        return next((one for one in again if one.stream_id == ours.stream_id), changed or ours)
 
     def _check(self, ours: RemoteStreamDocument) -> None:
-        """Raise StreamNotKept unless what comes by the stream will be taken."""
+        """Raise StreamNotKept unless what comes by the stream will be taken: before anything else is asked of it."""
+        if ours.iss not in (None, self._settings.issuer):
+            raise StreamNotKept("the stream's `iss` is another one than `issuer` of the settings: it is not used")
         if ours.audiences.isdisjoint(self._settings.audiences):
             raise StreamNotKept("the stream's `aud` is none of `audiences` of the settings: name it there")
-        if ours.delivery.method != (PUSH_METHOD if self._is_pushed else POLL_METHOD):
+        if ours.delivery.method != (PUSH_METHOD if self.is_pushed else POLL_METHOD):
             raise StreamNotKept(f"the transmitter does not deliver by {self._stream.delivery}")
-        if not self._is_pushed:
-            self._check_address(ours.delivery.endpoint_url)
+        if not self.is_pushed:
+            self._check_address(ours.delivery.endpoint_url or "")
 
-    async def _ask_for_verification(self, endpoint: str, ours: RemoteStreamDocument) -> None:
-        """Have a SET sent that says nothing, so that a stream which does not work is seen in the transmitter's log."""
-        body = {"stream_id": ours.stream_id, "state": secrets.token_hex(8)}
-        await self._ask("POST", endpoint, body, (200, 202, 204, 429))
+    async def _verify_soon(self, metadata: _Metadata, stream_id: str) -> str:
+        """As `_ask_for_verification`; "" where the transmitter has none for us: the stream is there all the same."""
+        if metadata.verification_endpoint is None:
+            return ""
+        try:
+            endpoint = self._endpoint(metadata.verification_endpoint, "verification_endpoint")
+            return await self._ask_for_verification(endpoint, stream_id)
+        except StreamNotKept as refused:
+            _log.warning("signal_stream_unverified", transmitter=self._settings.name, error=str(refused))
+            return ""
+
+    async def _ask_for_verification(self, endpoint: str, stream_id: str) -> str:
+        """Have a SET sent that says nothing but the state, which it gives back: so is known whether a stream works."""
+        state = await asyncio.to_thread(self._states.make, self._settings.name, stream_id)
+        await self._ask("POST", endpoint, {"stream_id": stream_id, "state": state}, _DONE)
+        return state
 
     async def _ask_for(
         self, kind: type[T], method: str, url: str, body: Any, expected: tuple[int, ...], **how: bool
@@ -246,9 +427,9 @@ class RemoteStream:
             async with asyncio.timeout(TIMEOUT_S):
                 return await self._request(method, url, content, headers, expected)
         except TimeoutError:
-            raise StreamNotKept(f"{method} {url}: no answer in time") from None
+            raise StreamNotKept(f"{method} {_shown(url)}: no answer in time") from None
         except httpx2.HTTPError as error:
-            raise StreamNotKept(f"{method} {url}: {type(error).__name__}") from None
+            raise StreamNotKept(f"{method} {_shown(url)}: {type(error).__name__}") from None
 
     async def _request(
         self, method: str, url: str, content: bytes | None, headers: Mapping[str, str], expected: tuple[int, ...]
@@ -257,12 +438,12 @@ class RemoteStream:
             if response.status_code not in expected:
                 if response.status_code == httpx2.codes.UNAUTHORIZED:
                     self._authenticator.invalidate()
-                raise StreamNotKept(f"{method} {url}: HTTP {response.status_code}", response.status_code)
+                raise StreamNotKept(f"{method} {_shown(url)}: HTTP {response.status_code}", response.status_code)
             read = bytearray()
             async for chunk in response.aiter_bytes():
                 read += chunk
                 if len(read) > MAX_ANSWER_BYTES:
-                    raise StreamNotKept(f"{method} {url}: an answer of more than {MAX_ANSWER_BYTES} bytes")
+                    raise StreamNotKept(f"{method} {_shown(url)}: an answer of more than {MAX_ANSWER_BYTES} bytes")
         return bytes(read).strip()
 
 
@@ -272,7 +453,23 @@ def metadata_url(issuer: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{METADATA_PATH}{parts.path.rstrip('/')}"
 
 
-def _decode(content: bytes, kind: type[T]) -> T:
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port, as they are compared."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def _shown(url: str) -> str:
+    """A URL without its query, where some keep keys."""
+    return url.partition("?")[0]
+
+
+def _about(endpoint: str, stream_id: str) -> str:
+    """Address of one stream at an endpoint."""
+    return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode({'stream_id': stream_id})}"
+
+
+def _decode(content: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -5,6 +5,7 @@ Bodies are read here, not by FastAPI: SSF 1.0 answers 400 to one that is not as 
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,6 +18,7 @@ from ..http.auth.callers import AuthenticatedCaller, InsufficientScope
 from ..http.dependencies import authenticate_connection, declared, oauth2_scheme, services_of
 from ..http.schemas import COMMON_PROBLEMS, problem_responses
 from .service import SharedSignalsService
+from .signal_receiver import SignalReceiver
 from .stream_requests import (
     PollRequest,
     StatusRequest,
@@ -85,6 +87,7 @@ _OPEN_PROBLEMS = problem_responses(
     }
 )
 _TOO_MANY = problem_responses({429: "too many, or too soon after the last one"})
+_CHANGED = problem_responses({409: "others change it at the same time"})
 _CREATED: Any = {201: {"description": "the configuration of the new stream"}}
 _NO_CONTENT: Any = {204: {"description": "done"}}
 
@@ -128,6 +131,21 @@ async def read_keys(transmitter: TransmitterDep) -> Response:
     return Response(await transmitter.jwks(), headers=headers, media_type="application/json")
 
 
+@router.get(
+    "/ssf/receiver-jwks.json",
+    responses=problem_responses({404: "no transmitter may send encrypted tokens here"}),
+    summary="The key to encrypt security event tokens to",
+    response_class=Response,
+)
+async def read_receiver_keys(request: Request) -> Response:
+    """The key (`use: enc`) to which transmitters of the settings may encrypt what they send here. Open to everybody."""
+    receiver = services_of(request).find(SignalReceiver)
+    if receiver is None or receiver.decryption is None:
+        raise not_found_error("encryption key: no transmitter of the settings has `encrypted`")
+    headers = {"cache-control": f"max-age={JWKS_MAX_AGE_S}"}
+    return Response(await asyncio.to_thread(receiver.decryption.jwks), headers=headers, media_type="application/json")
+
+
 @streams.post(
     "/ssf/stream",
     status_code=201,
@@ -149,14 +167,26 @@ async def read_streams(caller: ReceiverDep, transmitter: TransmitterDep, stream_
     return _json(await transmitter.read(caller, stream_id))
 
 
-@streams.patch("/ssf/stream", openapi_extra=_body_of(StreamChange), summary="Update a stream", response_class=Response)
+@streams.patch(
+    "/ssf/stream",
+    responses=_CHANGED,
+    openapi_extra=_body_of(StreamChange),
+    summary="Update a stream",
+    response_class=Response,
+)
 async def update_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """Only what the body names changes. Scope `ssf.manage`."""
     asked = read_body(await request.body(), StreamChange)
     return _json(await transmitter.change(caller, asked, replace=False))
 
 
-@streams.put("/ssf/stream", openapi_extra=_body_of(StreamChange), summary="Replace a stream", response_class=Response)
+@streams.put(
+    "/ssf/stream",
+    responses=_CHANGED,
+    openapi_extra=_body_of(StreamChange),
+    summary="Replace a stream",
+    response_class=Response,
+)
 async def replace_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
     """What the body does not name is taken back. Scope `ssf.manage`."""
     asked = read_body(await request.body(), StreamChange)
@@ -236,7 +266,9 @@ async def request_verification(request: Request, caller: ManagerDep, transmitter
 async def poll_stream(stream_id: str, request: Request, caller: PollerDep, transmitter: TransmitterDep) -> Response:
     """RFC 8936: acknowledge, report errors, and get what waits or wait for it. Scope `ssf.manage` or
     `ssf.manage.poll`."""
-    return _json(await transmitter.poll(caller, stream_id, read_body(await request.body(), PollRequest)))
+    return _json(
+        await transmitter.poll(caller, stream_id, read_body(await request.body(), PollRequest), request.is_disconnected)
+    )
 
 
 def _required(stream_id: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +41,11 @@ from .stream_requests import (
 )
 from .transmitter_context import TransmitterContext
 
+CHANGE_ATTEMPTS: Final = 5
+"""A change is made to what was read; where another one came between, it is read anew."""
+POLL_SHARE: Final = 10
+"""Part of the long polls that one receiver may have waiting: one of so many, and one for each of its streams."""
+MAX_LOGGED_CODES: Final = 10
 LOOK_AGAIN_S = 0.5
 """Interval at which a long poll looks for SETs that another process has queued, s."""
 PATHS: Final[Mapping[str, str]] = {
@@ -143,9 +148,18 @@ class SharedSignalsService:
     async def change(self, caller: AuthenticatedCaller, asked: StreamChange, *, replace: bool) -> dict[str, Any]:
         """Change what is said of a stream; with *replace*, what is not said is taken back.
 
-        Raises ProblemError: 400, it says what is not the receiver's to say; 404.
+        Raises ProblemError: 400, it says what is not the receiver's to say; 404; 409, others change it all the while.
         """
-        stream = await self._own_stream(caller, _named_stream(asked))
+        for _ in range(CHANGE_ATTEMPTS):
+            stream = await self._own_stream(caller, _named_stream(asked))
+            changed = await self._changed(stream, asked, replace=replace)
+            if await self._executor.write(self._store.change_configuration, changed, stream.updated_ms):
+                return self._document(changed)
+        detail = "this stream was changed by others at the same time; read it and try again"
+        raise ProblemError(ProblemDetails(409, "stream_changed", "Stream was changed", detail))
+
+    async def _changed(self, stream: EventStream, asked: StreamChange, *, replace: bool) -> EventStream:
+        """A stream as it is after a change. Raises ProblemError, 400."""
         self._check_unchanged(stream, asked)
         values: dict[str, Any] = {"updated_ms": max(self._now_ms(), stream.updated_ms + 1)}
         if asked.events_requested is not None or replace:
@@ -159,9 +173,7 @@ class SharedSignalsService:
         if not replace and changed.endpoint_url == stream.endpoint_url and not changed.authorization:
             # A receiver that sends back what it read sends no header, since none is told; it means the one it gave.
             changed = msgspec.structs.replace(changed, authorization=stream.authorization)
-        if not await self._executor.write(self._store.change_configuration, changed):
-            raise not_found_error("stream")
-        return self._document(changed)
+        return changed
 
     async def delete(self, caller: AuthenticatedCaller, stream_id: str) -> None:
         """Remove a stream and what waits in it. Raises ProblemError: 404."""
@@ -198,24 +210,29 @@ class SharedSignalsService:
     async def verify(self, caller: AuthenticatedCaller, asked: VerificationRequest) -> None:
         """Queue a verification; a disabled stream gets none.
 
-        Raises ProblemError: 404; 429, the last one was asked for a short while ago.
+        Raises ProblemError: 404; 429, the last one was asked for a short while ago, or too much waits.
         """
         stream = await self._own_stream(caller, asked.stream_id)
         if stream.status == "disabled":
             return
         event = self._context.deriver.verification(stream, secrets.token_hex(16), asked.state, self._now_ms())
-        least_s = self._context.settings.min_verification_s
-        if not await self._executor.write(self._store.add_verification, event, least_s * 1000):
-            detail = f"verifications may be {least_s} s apart (`min_verification_interval`)"
-            headers = {"Retry-After": str(least_s)}
+        least_s, most = self._context.settings.min_verification_s, self._context.settings.max_waiting
+        if not await self._executor.write(self._store.add_verification, event, least_s * 1000, most):
+            detail = f"verifications may be {least_s} s apart (`min_verification_interval`); take first what waits"
+            headers = {"Retry-After": str(max(1, least_s))}
             raise ProblemError(ProblemDetails(429, "too_many_requests", "Too many requests", detail, headers))
         self._context.outcomes["queued"] += 1
         self._context.ring()
 
-    async def poll(self, caller: AuthenticatedCaller, stream_id: str, asked: PollRequest) -> dict[str, Any]:
+    async def poll(
+        self, caller: AuthenticatedCaller, stream_id: str, asked: PollRequest, is_gone: Callable[[], Awaitable[bool]]
+    ) -> dict[str, Any]:
         """Take acknowledgements and errors, then give what waits, or wait for it.
 
         What is acknowledged is gone before anything else happens; what is not comes again.
+
+        Args:
+            is_gone: whether the client has gone away, so that nobody waits.
 
         Raises:
             ProblemError: 404, no such stream, or its SETs are pushed.
@@ -225,33 +242,45 @@ class SharedSignalsService:
         await self._settle(stream, asked)
         most = min(DEFAULT_POLLED if asked.max_events is None else asked.max_events, MAX_POLLED)
         ends_at = self._monotonic() + self._context.settings.poll_wait_s
-        at_once = bool(asked.return_immediately) or most == 0 or self._is_busy()
+        at_once = bool(asked.return_immediately) or most == 0 or self._is_busy(stream.owner)
         while True:
-            events = await self._read_waiting(stream, most + 1)
+            events = await self._read_waiting(stream, caller, most + 1)
             left_s = ends_at - self._monotonic()
             if events or at_once or left_s <= 0 or self._context.closing:
                 return await self._poll_answer(stream.owner, events, most)
-            await self._context.wait_for_ring(min(left_s, LOOK_AGAIN_S))
+            await self._context.wait_for_ring(min(left_s, LOOK_AGAIN_S), stream.owner)
+            if await is_gone():
+                return {"sets": {}}
             stream = await self._polled_stream(caller, stream_id)
 
-    def _is_busy(self) -> bool:
-        return self._context.waiting_polls >= self._context.settings.max_polls
+    def _is_busy(self, owner: str) -> bool:
+        part = self._context.settings
+        share = min(part.max_polls, max(part.max_streams, part.max_polls // POLL_SHARE))
+        return self._context.waiting_polls >= part.max_polls or self._context.waiting_polls_of(owner) >= share
 
     async def _settle(self, stream: EventStream, asked: PollRequest) -> None:
         if asked.ack:
             taken = await self._executor.write(self._store.settle, stream.stream_id, asked.ack)
             self._context.outcomes["acknowledged"] += taken
         if asked.set_errs:
-            for jti, error in asked.set_errs.items():
-                why = printable_line(error.err, 64)
-                _log.warning("set_refused", stream=stream.stream_id, owner=stream.owner, jti=jti, error=why)
             refused = await self._executor.write(self._store.settle, stream.stream_id, tuple(asked.set_errs))
             self._context.outcomes["failed"] += refused
+            if refused:  # in one line: a receiver says what it likes, and as much of it
+                codes = sorted({printable_line(error.err, 64) for error in asked.set_errs.values()})[:MAX_LOGGED_CODES]
+                _log.warning("set_refused", stream=stream.stream_id, owner=stream.owner, sets=refused, errors=codes)
 
-    async def _read_waiting(self, stream: EventStream, limit: int) -> list[SecurityEvent]:
-        # What waits in a stream was chosen by its owner's tenants when it was queued, and the stream is the caller's.
-        with reads_of(WHOLE_DEPLOYMENT):
-            return await self._executor(self._store.waiting, stream, limit)
+    async def _read_waiting(self, stream: EventStream, caller: AuthenticatedCaller, limit: int) -> list[SecurityEvent]:
+        """What waits and may leave; what is of tenants that were taken from the caller is dropped."""
+        while True:
+            # The stream is the caller's, and what it may see of it is chosen here.
+            with reads_of(WHOLE_DEPLOYMENT):
+                events = await self._executor(self._store.waiting, stream, limit)
+            withdrawn = [one.jti for one in events if not self._context.may_hear(caller.name, one.tenant)]
+            if not withdrawn:
+                return events
+            self._context.outcomes["withdrawn"] += await self._executor.write(
+                self._store.settle, stream.stream_id, withdrawn
+            )
 
     async def _poll_answer(self, owner: str, events: Sequence[SecurityEvent], most: int) -> dict[str, Any]:
         sets = await self._executor(self._sign_all, owner, events[:most])
@@ -326,8 +355,8 @@ def _named_stream(asked: StreamChange) -> str:
 
 
 def _comparable(value: object) -> object:
-    """Lists are sets here: the order of event types means nothing."""
-    return sorted(map(str, value)) if isinstance(value, list) else value
+    """Lists are sets here: the order of event types means nothing. One audience is a text or a list (RFC 7519)."""
+    return sorted(map(str, value if isinstance(value, list) else [value])) if value is not None else None
 
 
 def _status_document(stream_id: str, status: StreamStatus, reason: str) -> dict[str, str]:

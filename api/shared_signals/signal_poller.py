@@ -32,14 +32,26 @@ LEAST_PAUSE_S: Final = 0.05
 LOOK_FOR_LEAD_S: Final = 5.0
 KEEP_AGAIN_S: Final = 10.0
 """Pause until a transmitter that did not do as we asked is asked again."""
+_NOT_UNDERSTOOD: Final = (httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT)
+_GONE: Final = (httpx2.codes.NOT_FOUND, httpx2.codes.GONE)
+VERIFIED_WITHIN_S: Final = 60.0
+"""A verification that did not come in this time is told of: the stream does not work."""
 
 _log = structlog.get_logger(__name__)
 
 
 class PollFailed(TrustwatchError):
-    """A transmitter did not answer a poll as RFC 8936 says. The message holds nothing of its answer."""
+    """A transmitter did not answer a poll as RFC 8936 says. The message holds nothing of its answer.
+
+    Attributes:
+        status: of HTTP; 0 = it is something else that is wrong.
+    """
 
     code = "poll_failed"
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class _PollAnswer(msgspec.Struct):
@@ -92,7 +104,12 @@ class TransmitterPoll:
             TrustwatchError: it did not work out; nothing is lost, the transmitter gives it again.
         """
         begun = self._monotonic()
-        given = await self._ask(wait=wait)
+        try:
+            given = await self._ask(wait=wait)
+        except PollFailed as failed:
+            if failed.status in _NOT_UNDERSTOOD:  # perhaps of what is settled: it may not know that any more
+                self._acknowledged, self._errors = [], {}
+            raise
         has_waited = self._monotonic() - begun >= QUICK_S
         before = {*self._acknowledged, *self._errors}
         self._acknowledged, self._errors = [], {}
@@ -132,7 +149,7 @@ class TransmitterPoll:
             if response.status_code != httpx2.codes.OK:
                 if response.status_code == httpx2.codes.UNAUTHORIZED:
                     self._authenticator.invalidate()
-                raise PollFailed(f"HTTP {response.status_code}")
+                raise PollFailed(f"HTTP {response.status_code}", response.status_code)
             content = bytearray()
             async for chunk in response.aiter_bytes():
                 content += chunk
@@ -152,6 +169,7 @@ class SignalPoller:
         streams: that we keep, by name of their transmitter.
         http: their client, closed at the end.
         database: knows which process polls.
+        receiver: knows which verifications have come.
     """
 
     def __init__(
@@ -160,11 +178,13 @@ class SignalPoller:
         streams: Mapping[str, RemoteStream],
         http: httpx2.AsyncClient,
         database: Database,
+        receiver: SignalReceiver,
     ) -> None:
         self._polls = polls
         self._streams = streams
         self._http = http
         self._database = database
+        self._receiver = receiver
         self._lock: LeaderLock | None = None
         self._leads = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []
@@ -174,7 +194,7 @@ class SignalPoller:
         if self._polls or self._streams:
             self._tasks = [asyncio.create_task(self._lead())]
             self._tasks += [asyncio.create_task(self._poll_always(poll)) for poll in self._polls]
-            pushed = self._streams.keys() - {poll.transmitter.name for poll in self._polls}
+            pushed = [name for name, stream in self._streams.items() if stream.is_pushed]
             self._tasks += [asyncio.create_task(self._keep(name)) for name in pushed]
 
     async def close(self) -> None:
@@ -200,6 +220,9 @@ class SignalPoller:
                     await asyncio.to_thread(lost.release)
                 if not isinstance(error, Fenced):
                     _log.warning("signal_poller_waits", error=str(error))
+            except Exception as error:  # a fault of ours must not end the look: nobody else would take over
+                self._lock = None
+                _log.error("signal_poller_failed", error=type(error).__name__)
             if self._lock is None:
                 self._leads.clear()
             else:
@@ -217,6 +240,9 @@ class SignalPoller:
             except TrustwatchError as error:
                 _log.warning("signals_wait", transmitter=name, error=str(error))
                 again = False
+                if isinstance(error, PollFailed) and error.status in _GONE and name in self._streams:
+                    await asyncio.sleep(KEEP_AGAIN_S)
+                    poll.url = await self._keep(name)
             except Exception as error:  # a fault of ours must not end the polls; no text: it may hold a token
                 _log.error("poll_failed", transmitter=name, error=type(error).__name__)
                 again = False
@@ -230,9 +256,20 @@ class SignalPoller:
                 kept = await self._streams[name].keep()
                 stream_id = printable_line(kept.stream_id, 200)
                 _log.info("signal_stream_kept", transmitter=name, stream=stream_id, changed=kept.changed)
+                if kept.state:
+                    self._tasks.append(asyncio.create_task(self._expect_verification(name, kept.state)))
                 return kept.poll_url
             except TrustwatchError as error:
                 _log.warning("signal_stream_waits", transmitter=name, error=str(error))
             except Exception as error:  # a fault of ours must not end the polls; no text: it may hold a token
                 _log.error("signal_stream_failed", transmitter=name, error=type(error).__name__)
             await asyncio.sleep(KEEP_AGAIN_S)
+
+    async def _expect_verification(self, name: str, state: str) -> None:
+        """Tell of a stream by which the verification that we asked for does not come."""
+        await asyncio.sleep(VERIFIED_WITHIN_S)
+        try:
+            if not await self._receiver.has_verified(name, state):
+                _log.warning("signal_stream_unverified", transmitter=name, waited_s=VERIFIED_WITHIN_S)
+        except TrustwatchError as error:
+            _log.warning("signal_stream_unverified", transmitter=name, error=str(error))

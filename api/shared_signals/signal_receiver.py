@@ -15,41 +15,71 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 
+from ...ingest.errors import ConfigError
 from ...ingest.formats.raw_records import RawRecord
 from ...ingest.formats.received_signals import (
     STREAM_EVENTS,
+    VERIFICATION,
     SignalSubject,
     Treatment,
     build_signal_event,
     find_signal_rule,
-    read_signal_subject,
+    read_signal_subjects,
 )
 from ...ingest.identities import IdentityHasher
 from ...ingest.printable_text import printable_line
 from ...ingest.timestamps import DAY_MS
 from ...scoring.store.received_signal_store import ReceivedSignalStore, SignalStatement, signal_digest
 from ..events.intake import EventIntake
-from ..events.intake_limits import Overloaded
 from ..http.auth.callers import ANY_NAME, SourceBinding
 from ..http.auth.jwks import JwksCache
-from ..http.auth.set_verification import MAX_SET_BYTES, SetKeyUnknown, SetRefused, verify_security_event
+from ..http.auth.set_decryption import SetDecryption, is_encrypted
+from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown, SetRefused, verify_security_event
+from ..http.line_limit import LineLimit
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.signal_transmitter_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
+from .verification_states import VerificationStates, state_digest, state_of, used_before
 
 FULL_RETRY_S: Final = 300.0
 UPKEEP_EVERY_S: Final = 60.0
 """Interval at which old identifiers are removed and counted."""
+ROTATE_EVERY_S: Final = 3_600.0
 MAX_LOGGED_CHARS: Final = 200
 
 _log = structlog.get_logger(__name__)
 
 
-class KeysMissing(Exception):
-    """The key of a SET can not be had: it can not be judged, now."""
+class NotNow(Exception):
+    """A SET can not be judged or kept now: it comes again.
+
+    Attributes:
+        retry_after_s: when another attempt makes sense.
+        status: of HTTP, for who pushed it.
+    """
+
+    retry_after_s: float = 10.0
+    status: int = 503
 
 
-SetAnswer = SetRefused | KeysMissing | None
+class KeysMissing(NotNow):
+    """The key of a SET can not be had."""
+
+
+class FromTheFuture(NotNow):
+    """Its transmitter's clock is ahead of ours."""
+
+    retry_after_s = 60.0
+
+
+class MemoryFull(NotNow):
+    """So many of its transmitter are remembered that only hard signals find room."""
+
+    retry_after_s = FULL_RETRY_S
+    status = 429
+
+
+SetAnswer = SetRefused | NotNow | None
 """What becomes of a SET: why it is refused or can not be judged yet; None = it is taken."""
 
 
@@ -62,6 +92,7 @@ class ReceivedSet(NamedTuple):
         outcome: for counts; what is believed is called by its treatment.
         event: audit event to write; None = it is acknowledged and not believed.
         statement: what it says of whom, as evidence; "" = it does not.
+        state: digest of the `state` of a verification that we asked for; "" = it is none.
     """
 
     claims: Mapping[str, Any]
@@ -69,6 +100,7 @@ class ReceivedSet(NamedTuple):
     outcome: str
     event: bytes | None = None
     statement: str = ""
+    state: str = ""
 
 
 class SignalTransmitter:
@@ -82,10 +114,14 @@ class SignalTransmitter:
         self.binding = SourceBinding(settings.as_source(), ours=True)
         self.remembered = 0
 
-    def subject_of(self, subject: SignalSubject | None) -> SignalSubject | None:
+    def has_room_for(self, received: ReceivedSet) -> bool:
+        """False where a SET has to wait since so many are remembered. Nobody shuts a compromise out by noise: those of
+        a hard signal wait at twice as many alone."""
+        most = self.settings.max_remembered * (2 if received.outcome == "hard" else 1)
+        return self.remembered < most or received.event is None
+
+    def subject_of(self, subject: SignalSubject) -> SignalSubject | None:
         """Whom a signal is about, with what the settings say where it does not; None = it may not speak for them."""
-        if subject is None:
-            return None
         tenant = subject.tenant or self.binding.default_tenant or ""
         issuer = subject.issuer or self.binding.default_issuer or ""
         if not tenant or tenant == ANY_NAME or not self.binding.may_speak_for(tenant, issuer, subject.agent_id):
@@ -105,6 +141,8 @@ class SignalReceiver:
         identities: of the deployment.
         clock: seconds since 1970.
         monotonic: seconds on a clock that never goes back.
+        states: of verifications that we ask for.
+        decryption: of what comes encrypted; None = nothing may.
 
     Attributes:
         outcomes: what became of SETs in this process, by transmitter and outcome.
@@ -121,6 +159,8 @@ class SignalReceiver:
         identities: IdentityHasher,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        states: VerificationStates,
+        decryption: SetDecryption | None = None,
     ) -> None:
         self.transmitters = {settings.name: SignalTransmitter(settings) for settings in transmitters}
         issuers = [transmitter.issuer for transmitter in self.transmitters.values()]
@@ -133,6 +173,10 @@ class SignalReceiver:
         self._identities = identities
         self._clock = clock
         self._monotonic = monotonic
+        self._states = states
+        self.decryption = decryption
+        self._rotated_at = float("-inf")
+        self._refusals = LineLimit(monotonic)
         self._upkeep: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -155,30 +199,43 @@ class SignalReceiver:
         Raises:
             Unavailable: log or store do not take anything now; nothing may be acknowledged.
         """
-        if transmitter.remembered >= transmitter.settings.max_remembered:
-            raise Overloaded("signals", f"more than {transmitter.settings.max_remembered} SETs", FULL_RETRY_S)
         since = self._monotonic()
         verified = [await self._verify(transmitter, token, since) for token in tokens]
+        verified = await self._refuse_used_states(transmitter, verified)
         received = await self._judge(transmitter, [one for one in verified if isinstance(one, dict)])
-        await self._write(transmitter, received)
-        answers = [None if isinstance(one, dict) else one for one in verified]
+        fitting = [one for one in received if transmitter.has_room_for(one)]
+        waiting = {one.digest for one in received} - {one.digest for one in fitting}
+        await self._write(transmitter, fitting)
+        answers: list[SetAnswer] = [
+            one if not isinstance(one, dict) else MemoryFull() if signal_digest(one["jti"]) in waiting else None
+            for one in verified
+        ]
         for answer in answers:
             if isinstance(answer, SetRefused):
                 self._count(transmitter, answer.err)
-        if any(isinstance(answer, KeysMissing) for answer in answers):
-            _log.warning("signals_wait", transmitter=transmitter.name, error="its keys can not be fetched")
+        if put_off := {type(answer).__name__ for answer in answers if isinstance(answer, NotNow)}:
+            _log.warning("signals_wait", transmitter=transmitter.name, error=", ".join(sorted(put_off)))
         return answers
 
     async def _verify(
         self, transmitter: SignalTransmitter, token: bytes, since: float
-    ) -> dict[str, Any] | SetRefused | KeysMissing:
+    ) -> dict[str, Any] | SetRefused | NotNow:
         try:
             return await self._verified(transmitter, token, since)
-        except KeysMissing as missing:
-            return missing
+        except NotNow as put_off:
+            return put_off
+        except SetEarly:
+            return FromTheFuture()
+        except ConfigError as error:
+            _log.error("signals_wait", transmitter=transmitter.name, error=str(error))
+            return KeysMissing(transmitter.name)
         except SetRefused as refused:
-            _log.warning("set_refused", transmitter=transmitter.name, err=refused.err, why=refused.description)
-            return refused
+            return self._told(transmitter, refused)
+
+    def _told(self, transmitter: SignalTransmitter, refused: SetRefused) -> SetRefused:
+        why = refused.description
+        self._refusals.write(_log.warning, "set_refused", transmitter=transmitter.name, err=refused.err, why=why)
+        return refused
 
     async def _verified(self, transmitter: SignalTransmitter, token: bytes, since: float) -> dict[str, Any]:
         """Claims of a SET. Its key is unknown for good only by keys that were fetched *since* it came: a new key may be
@@ -187,6 +244,7 @@ class SignalReceiver:
         Raises:
             SetRefused: it is wrong.
             KeysMissing: keys can not be fetched.
+            ConfigError: keys of ours can not be read.
         """
         if len(token) > MAX_SET_BYTES:
             raise SetRefused("invalid_request", f"a SET may have {MAX_SET_BYTES} bytes")
@@ -194,6 +252,25 @@ class SignalReceiver:
             text = token.decode("ascii").strip()
         except UnicodeDecodeError:
             raise SetRefused("invalid_request", "the body is no SET in compact form") from None
+        text = await self._opened(transmitter, text)
+        claims = await self._verified_by(transmitter, text, since)
+        if VERIFICATION in claims["events"]:
+            max_age_s = transmitter.settings.max_age_s
+            await asyncio.to_thread(self._states.check, claims, transmitter.name, max_age_s)
+        return claims
+
+    async def _opened(self, transmitter: SignalTransmitter, text: str) -> str:
+        """A SET without its encryption. Raises SetRefused, ConfigError."""
+        expected = transmitter.settings.encrypted
+        if not is_encrypted(text):
+            if expected == "require":
+                raise SetRefused("invalid_request", "SETs of this transmitter are taken encrypted (JWE) alone")
+            return text
+        if expected == "refuse" or self.decryption is None:
+            raise SetRefused("invalid_request", "encrypted SETs (JWE) are not read here; send a signed one")
+        return await asyncio.to_thread(self.decryption.decrypt, text)
+
+    async def _verified_by(self, transmitter: SignalTransmitter, text: str, since: float) -> dict[str, Any]:
         try:
             return self._verify_now(transmitter, text)
         except (SetKeyUnknown, KeysMissing):
@@ -212,6 +289,22 @@ class SignalReceiver:
         if keys is None:
             raise KeysMissing(transmitter.name)
         return verify_security_event(text, transmitter.issuer, keys, self._clock(), self._rules.leeway_s)
+
+    async def _refuse_used_states(
+        self, transmitter: SignalTransmitter, verified: list[dict[str, Any] | SetRefused | NotNow]
+    ) -> list[dict[str, Any] | SetRefused | NotNow]:
+        """The same, but one state is the answer to one verification: that one may come again, another may not."""
+        asked = [one for one in verified if isinstance(one, dict) and state_of(one)]
+        if not asked:
+            return verified
+        digests = [digest for one in asked for digest in (signal_digest(one["jti"]), state_of(one))]
+        known = await self._executor(self._store.find_taken, transmitter.name, digests)
+        return [
+            self._told(transmitter, used_before())
+            if isinstance(one, dict) and state_of(one) in known and signal_digest(one["jti"]) not in known
+            else one
+            for one in verified
+        ]
 
     async def _judge(self, transmitter: SignalTransmitter, claims: Sequence[Mapping[str, Any]]) -> list[ReceivedSet]:
         """What is believed of verified SETs, each once."""
@@ -240,13 +333,17 @@ class SignalReceiver:
         rule = find_signal_rule(event_type, members)
         if rule is None:
             return ReceivedSet(claims, digest, "unknown_type")
+        state = state_of(claims)
+        if state:
+            _log.info("signal_stream_verified", transmitter=transmitter.name)
+            return ReceivedSet(claims, digest, "verified", state=state)
         if rule.treatment is None:
             self._tell(transmitter, event_type, members)
             return ReceivedSet(claims, digest, "stream" if event_type in STREAM_EVENTS else "no_agent")
-        read = read_signal_subject(claims["sub_id"])
-        if read is None:
+        named = read_signal_subjects(claims["sub_id"])
+        if not named:
             return ReceivedSet(claims, digest, "no_agent")
-        subject = transmitter.subject_of(read)
+        subject = next((one for read in named if (one := transmitter.subject_of(read)) is not None), None)
         if subject is None or not transmitter.settings.may_speak_of(event_type):
             return ReceivedSet(claims, digest, "not_covered")
         now = self._clock()
@@ -291,7 +388,9 @@ class SignalReceiver:
             for rejection in receipt.rejections:  # a fault of ours: what it may not say was left out before
                 _log.error("signal_rejected", transmitter=transmitter.name, path=rejection.path, why=rejection.reason)
                 rejected.add(with_events[rejection.index].digest)
-        digests = [one.digest for one in received]
+        # What became no event has no effect, so coming again it has none either: it takes no room of those that have.
+        kept = [one for one in received if one.event is not None or one.state]
+        digests = [digest for one in kept for digest in (one.digest, one.state) if digest]
         await self._executor.write(self._store.add, transmitter.name, digests, int(self._clock() * 1000))
         transmitter.remembered += len(digests)
         for one in received:
@@ -311,13 +410,26 @@ class SignalReceiver:
         shown = {name: printable_line(str(members[name]), MAX_LOGGED_CHARS) for name in told}
         _log.warning("signal_about_no_agent", transmitter=transmitter.name, event_type=event_type, **shown)
 
+    async def has_verified(self, transmitter: str, state: str) -> bool:
+        """True if a verification with that state has come, to whichever process."""
+        return bool(await self._executor(self._store.find_taken, transmitter, [state_digest(state)]))
+
     async def _keep_up(self) -> None:
         while True:
             try:
+                await self._rotate_keys()
                 await self.look_after_memory()
+            except ConfigError as error:
+                _log.error("decryption_keys", error=str(error))
             except Exception as error:  # a store that is away: the next look tries again
                 _log.warning("signals_not_forgotten", error=type(error).__name__)
             await asyncio.sleep(UPKEEP_EVERY_S)
+
+    async def _rotate_keys(self) -> None:
+        now = self._monotonic()
+        if self.decryption is not None and now - self._rotated_at >= ROTATE_EVERY_S:
+            self._rotated_at = now
+            await asyncio.to_thread(self.decryption.rotate)
 
     async def look_after_memory(self) -> None:
         """Remove identifiers of SETs that would count for nothing any more, and count the others."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...ingest.timestamps import DAY_S
 from ...scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from ...scoring.delivery.actuators.authenticators import AssertionSigner
 from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 from ..composition import service_url
 from ..events.intake import EventIntake
+from ..http.auth.set_decryption import SetDecryption
 from ..http.auth.signing import assertion_signer
 from ..http.prometheus_metrics import LabelledValues, MetricValues, age_s
 from ..http.runtime import Runtime
@@ -21,7 +23,8 @@ from .routes import SCOPE_WORDS, router, streams
 from .service import SharedSignalsService
 from .signal_poller import SignalPoller, TransmitterPoll
 from .signal_receiver import SignalReceiver
-from .transmitter_context import TransmitterContext
+from .transmitter_context import TransmitterContext, key_folder
+from .verification_states import VerificationStates
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
@@ -34,6 +37,7 @@ def _make_receiver(services: ServiceRegistry) -> Sequence[object]:
     transmitters = runtime.settings.shared_signals.transmitters
     if not transmitters:
         return ()
+    states = VerificationStates(key_folder(runtime.settings), runtime.clock)
     receiver = SignalReceiver(
         transmitters,
         runtime.settings.verification,
@@ -43,11 +47,24 @@ def _make_receiver(services: ServiceRegistry) -> Sequence[object]:
         runtime.store.identities,
         runtime.clock,
         runtime.monotonic,
+        states,
+        _make_decryption(runtime),
     )
-    return receiver, PushEndpoint(receiver), _make_poller(runtime, receiver)
+    return receiver, PushEndpoint(receiver), _make_poller(runtime, receiver, states)
 
 
-def _make_poller(runtime: Runtime, receiver: SignalReceiver) -> SignalPoller:
+def _make_decryption(runtime: Runtime) -> SetDecryption | None:
+    """Decryption for the transmitters of the settings. Raises ConfigError: its library is not installed."""
+    part = runtime.settings.shared_signals
+    encrypting = [one.name for one in part.transmitters if one.encrypted != "refuse"]
+    if not encrypting:
+        return None
+    needed_by = f"`encrypted` of `shared_signals.transmitters` ({', '.join(encrypting)}) takes encrypted tokens"
+    folder, rotation_s = key_folder(runtime.settings), part.key_days * DAY_S
+    return SetDecryption(folder, rotation_s, runtime.clock, runtime.monotonic, needed_by)
+
+
+def _make_poller(runtime: Runtime, receiver: SignalReceiver, states: VerificationStates) -> SignalPoller:
     def make_signer(private_key: str, key_id: str, algorithm: str) -> AssertionSigner:
         return assertion_signer(private_key, key_id, algorithm, runtime.clock, runtime.new_id)
 
@@ -61,8 +78,8 @@ def _make_poller(runtime: Runtime, receiver: SignalReceiver) -> SignalPoller:
         if settings.poll_url is not None or settings.polls_own_stream:
             polls.append(TransmitterPoll(transmitter, receiver, http, authenticator, runtime.monotonic))
         if settings.stream is not None:
-            streams[name] = RemoteStream(settings, service_url(runtime.settings), http, authenticator)
-    return SignalPoller(polls, streams, http, runtime.store.database)
+            streams[name] = RemoteStream(settings, service_url(runtime.settings), http, authenticator, states)
+    return SignalPoller(polls, streams, http, runtime.store.database, receiver)
 
 
 def _make_transmitter(services: ServiceRegistry) -> Sequence[object]:

@@ -92,8 +92,8 @@ class PollRequest(msgspec.Struct, frozen=True, rename="camel"):
 
     max_events: Annotated[int, msgspec.Meta(ge=0)] | None = None
     return_immediately: bool | None = None
-    ack: Annotated[tuple[Jti, ...], msgspec.Meta(max_length=5_000)] = ()
-    set_errs: Mapping[Jti, SetError] = {}
+    ack: Annotated[tuple[Jti, ...], msgspec.Meta(max_length=5_000)] | None = None
+    set_errs: Annotated[Mapping[Jti, SetError], msgspec.Meta(max_length=5_000)] | None = None
 
 
 T = TypeVar("T")

@@ -38,7 +38,8 @@ CHECK_LEADERSHIP_EVERY_S = 5.0
 ROTATE_EVERY_S = 3_600.0
 DERIVE_BATCH = 100
 """Rows of the outbox in one transaction, so that the pipeline's commits get between."""
-PUSH_BATCH = 20
+WITHDRAW_BATCH = 100
+"""SETs that are dropped at a time since their stream's owner may no longer hear of their tenant."""
 PRINCIPAL_WINDOW_MS = 30 * DAY_MS
 """Age up to which somebody counts as the agent's principal."""
 
@@ -81,6 +82,7 @@ class SharedSignalsTransmitter:
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._leader_lock: LeaderLock | None = None
+        self._ending = self._knows_owners = False
         self._checked_at = self._rotated_at = float("-inf")
 
     def wake(self) -> None:
@@ -113,6 +115,9 @@ class SharedSignalsTransmitter:
         """Do what is due now, if this process is the one that does. Raises Unavailable, ConfigError."""
         if not await self._leads():
             return
+        if not self._knows_owners:
+            await asyncio.to_thread(self._stop_streams_of_nobody)
+            self._knows_owners = True
         while await asyncio.to_thread(self._derive_batch):
             self._context.ring()
         for stream in await asyncio.to_thread(self._events.list_push_due, self._now_ms()):
@@ -128,6 +133,7 @@ class SharedSignalsTransmitter:
 
     async def close(self) -> None:
         """End pushes under way, each within its time budget, and let another process go on."""
+        self._ending = True
         if self._lanes:
             await asyncio.wait(list(self._lanes.values()))
         if self._client is not None:
@@ -165,6 +171,15 @@ class SharedSignalsTransmitter:
             await asyncio.to_thread(self._context.keys.rotate)
         return self._leader_lock is not None
 
+    def _stop_streams_of_nobody(self) -> None:
+        """Disable streams whose owner is no caller of the settings: nobody may hear by them, or delete them."""
+        for stream in self._events.list_all_streams():
+            if not self._context.is_known(stream.owner) and stream.status != "disabled":
+                at = max(self._now_ms(), stream.updated_ms + 1)
+                self._events.change_status(stream.stream_id, "disabled", "its receiver is no caller any more", at)
+                self._context.outcomes["disabled"] += 1
+                _log.error("stream_of_nobody_disabled", stream=stream.stream_id, owner=stream.owner)
+
     def _derive_batch(self) -> bool:
         """Derive the SETs of a few rows of the outbox; False = there are no more."""
         rows = self._events.list_underived(DERIVE_BATCH)
@@ -189,12 +204,15 @@ class SharedSignalsTransmitter:
         streams = self._events.list_all_streams()
         if not streams:
             return derived
-        subjects, pins = self._events.list_subjects(), self._active_pins(now_ms)
-        for pending in rows:
-            decision = self._change_of(pending, pins)
+        pins = self._active_pins(now_ms)
+        found = [(pending, self._change_of(pending, pins)) for pending in rows]
+        tenants = {decision.tenant for _, decision in found if decision is not None}
+        heard = [one for one in streams if any(self._context.may_hear(one.owner, tenant) for tenant in tenants)]
+        subjects = self._events.list_subjects([one.stream_id for one in heard if one.status != "disabled"])
+        for pending, decision in found:
             if decision is not None:
                 derived[pending.seq] = self._context.deriver.derive(
-                    decision, pending.row.agent_key, streams, subjects, now_ms
+                    decision, pending.row.agent_key, heard, subjects, now_ms
                 )
         return derived
 
@@ -258,35 +276,39 @@ class SharedSignalsTransmitter:
     async def _push_waiting(self, stream_id: str) -> None:
         """Push what waits in a stream, in order, until there is no more or its receiver does not take it."""
         try:
-            while stream := await asyncio.to_thread(self._events.get_stream, stream_id):
-                if stream.method != PUSH_METHOD:
-                    return
-                events = await asyncio.to_thread(self._events.waiting, stream, PUSH_BATCH)
-                if not events or not await self._push_all(events):
+            while self._leader_lock is not None and not self._ending:
+                # Anew each time: meanwhile the receiver may have changed its stream, or taken by poll what waited.
+                stream, event = await asyncio.to_thread(self._next_push, stream_id)
+                if stream is None or event is None or not await self._push_one(stream, event):
                     return
         except TrustwatchError as error:
             _log.warning("shared_signals_wait", stream=stream_id, error=str(error))
 
-    async def _push_all(self, events: list[SecurityEvent]) -> bool:
-        """Push *events*; False = the stream has to wait, or was changed."""
-        for event in events:
-            stream = await asyncio.to_thread(self._events.get_stream, event.stream_id)
-            if stream is None or stream.method != PUSH_METHOD:
-                return False
-            if stream.status != "enabled" and not event.announces_status:
-                return False
-            result = await self._push(stream, event)
-            if result.outcome in ("retry", "gone") and stream.status == "enabled":
-                await self._put_off(stream, result)
-                return False
-            await asyncio.to_thread(self._events.settle, stream.stream_id, [event.jti])
-            self._context.outcomes[result.outcome] += 1
-            if result.outcome == "failed":
-                _log.warning(
-                    "set_refused", stream=stream.stream_id, owner=stream.owner, jti=event.jti, error=result.error
-                )
-            if stream.failures:
-                await asyncio.to_thread(self._events.record_push_success, stream.stream_id)
+    def _next_push(self, stream_id: str) -> tuple[EventStream | None, SecurityEvent | None]:
+        """A stream that is pushed, and the first that may leave by it; what its owner may not hear of is dropped."""
+        stream = self._events.get_stream(stream_id)
+        if stream is None or stream.method != PUSH_METHOD or not self._context.is_known(stream.owner):
+            return None, None
+        while first := self._events.waiting(stream, 1):
+            if self._context.may_hear(stream.owner, first[0].tenant):
+                return stream, first[0]
+            waiting = self._events.waiting(stream, WITHDRAW_BATCH)
+            withdrawn = [one.jti for one in waiting if not self._context.may_hear(stream.owner, one.tenant)]
+            self._context.outcomes["withdrawn"] += self._events.settle(stream_id, withdrawn)
+        return stream, None
+
+    async def _push_one(self, stream: EventStream, event: SecurityEvent) -> bool:
+        """Push a SET; False = the stream has to wait."""
+        result = await self._push(stream, event)
+        if result.outcome in ("retry", "gone") and stream.status == "enabled":
+            await self._put_off(stream, result)
+            return False
+        await asyncio.to_thread(self._events.settle, stream.stream_id, [event.jti])
+        self._context.outcomes[result.outcome] += 1
+        if result.outcome == "failed":
+            _log.warning("set_refused", stream=stream.stream_id, owner=stream.owner, jti=event.jti, error=result.error)
+        if stream.failures:
+            await asyncio.to_thread(self._events.record_push_success, stream.stream_id)
         return True
 
     async def _push(self, stream: EventStream, event: SecurityEvent) -> DeliveryResult:

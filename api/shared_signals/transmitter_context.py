@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from ...scoring.delivery.shared_signals.event_deriver import EventDeriver, Trans
 from ...scoring.delivery.shared_signals.event_types import EventWording
 from ...scoring.store.security_event_store import StreamFigures
 from ..composition import new_id, service_url
+from ..http.auth.callers import ANY_NAME
 from ..http.auth.security_event_keys import SecurityEventKeys
 from ..http.auth.signed_answers import AnswerSigner
 from ..settings.root import Settings
@@ -46,19 +48,19 @@ class TransmitterContext:
         self.settings = part
         self.base_url = service_url(settings)
         self.issuer = part.issuer or self.base_url
-        folder = part.key_dir or settings.data_dir / KEY_FOLDER
-        self.keys = SecurityEventKeys(folder, part.key_days * SECONDS_PER_DAY, now_s, monotonic)
+        self.keys = SecurityEventKeys(key_folder(settings), part.key_days * SECONDS_PER_DAY, now_s, monotonic)
         wording = EventWording(part.principal, part.reason_texts)
         rules = TransmitterRules(self.issuer, part.subject, part.default_subjects == "ALL", wording)
         self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
         self.encryption = _make_encryption(settings, now_s, monotonic)
-        self.deriver = EventDeriver(rules, {caller.name: frozenset(caller.tenants) for caller in settings.callers})
+        self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}
+        self.deriver = EventDeriver(rules, self._tenants)
         self.names_principals = part.subject == "complex" and not settings.privacy.pseudonymise_principals
         self._claim_hooks = [(hook.tenant, hook.issuer) for hook in settings.hooks if hook.claims]
         self.outcomes: Counter[str] = Counter()
         self.figures: StreamFigures | None = None
         self.closing = False
-        self._waiting: set[asyncio.Event] = set()
+        self._waiting: dict[asyncio.Event, str] = {}
 
     @property
     def metadata_path(self) -> str:
@@ -70,10 +72,23 @@ class TransmitterContext:
         """Number of polls that wait for SETs."""
         return len(self._waiting)
 
+    def waiting_polls_of(self, owner: str) -> int:
+        """Those of one receiver."""
+        return sum(one == owner for one in self._waiting.values())
+
     def sign(self, owner: str, claims: dict[str, Any]) -> str:
         """A SET as the owner of a stream is to get it. Raises ConfigError, Unavailable: no key of the owner."""
         token = self.keys.sign(claims)
         return token if self.encryption is None else self.encryption.encrypt(owner, token)
+
+    def is_known(self, owner: str) -> bool:
+        """True if the owner of a stream is a caller of the settings."""
+        return owner in self._tenants
+
+    def may_hear(self, owner: str, tenant: str) -> bool:
+        """True if the owner of a stream may hear of agents of *tenant*, as the settings are now; "" is the stream."""
+        tenants = self._tenants.get(owner)
+        return tenants is not None and (not tenant or tenant in tenants or ANY_NAME in tenants)
 
     def writes_claims(self, tenant: str, issuer: str) -> bool:
         """True if a hook writes the level into tokens of such agents; one that names no tenant is its caller's."""
@@ -84,22 +99,27 @@ class TransmitterContext:
         for event in self._waiting:
             event.set()
 
-    async def wait_for_ring(self, seconds: float) -> None:
+    async def wait_for_ring(self, seconds: float, owner: str) -> None:
         """Wait until somebody rings, or *seconds* have passed."""
         event = asyncio.Event()
-        self._waiting.add(event)
+        self._waiting[event] = owner
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()
         except TimeoutError:
             return
         finally:
-            self._waiting.discard(event)
+            del self._waiting[event]
 
     def close(self) -> None:
         """Let nobody wait any more."""
         self.closing = True
         self.ring()
+
+
+def key_folder(settings: Settings) -> Path:
+    """Where all keys of shared signals are."""
+    return settings.shared_signals.key_dir or settings.data_dir / KEY_FOLDER
 
 
 def _make_encryption(

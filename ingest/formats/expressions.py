@@ -16,7 +16,6 @@ All give null for null.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from typing import Any
@@ -27,6 +26,7 @@ from jmespath import exceptions, functions, visitor
 
 from ..errors import ConfigError, MalformedEvent
 from .history_decoding import outcome_of_code
+from .token_ids import text_digest
 
 _UNITS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 36e5}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|μs|ms|s|m|h)")
@@ -54,7 +54,7 @@ class _LogFunctions(functions.Functions):
 
     @functions.signature({"types": ["string", "null"]})
     def _func_sha256(self, text: str | None) -> str | None:
-        return None if not text else f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+        return text_digest(text) if text else None
 
     @functions.signature({"types": ["string", "null"]}, {"types": ["string"]})
     def _func_before(self, text: str | None, mark: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ..events import MAX_ID_LENGTH
 from ..timestamps import format_rfc3339
+from .token_ids import token_id_digest
 
 Treatment = Literal["hard", "evidence", "change", "note"]
 """A hard signal; evidence, which adds to what there is; a change-point of the agent's habits; on record alone."""
@@ -19,9 +20,14 @@ CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
 WISE: Final = "https://schemas.openid.net/secevent/wise/event-type/"
 SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
-STREAM_EVENTS: Final = (SSF + "verification", SSF + "stream-updated")
+VERIFICATION: Final = SSF + "verification"
+STREAM_EVENTS: Final = (VERIFICATION, SSF + "stream-updated")
 """Events about the stream itself: they are about no agent."""
 
+
+RISK_CLAIM: Final = "risk_level"
+"""The claim by which hooks write a level into tokens. That it changed says what others think of the agent, not that the
+agent does something else from now on."""
 
 _REVOCATIONS: Final = (
     CAEP + "session-revoked",
@@ -38,11 +44,13 @@ class SignalRule(NamedTuple):
         event_type: URI.
         treatment: what it means for the agent; None = it is about no agent, and is counted alone.
         when: a member and values of it; the first row of a type that fits counts. Empty = always.
+        claim: what it says of claims is said of this one alone. "" = of any.
     """
 
     event_type: str
     treatment: Treatment | None
     when: tuple[str, ...] = ()
+    claim: str = ""
 
     @property
     def action(self) -> str:
@@ -56,6 +64,9 @@ class SignalRule(NamedTuple):
 
     def fits(self, members: Mapping[str, Any]) -> bool:
         """True if an event with these members is one of this row."""
+        if self.claim:
+            claims = members.get("claims")
+            return isinstance(claims, dict) and set(claims) == {self.claim}
         return not self.when or members.get(self.when[0]) in self.when[1:]
 
 
@@ -64,6 +75,7 @@ SIGNAL_RULES: Final = (
     SignalRule(CAEP + "session-revoked", "evidence"),
     SignalRule(CAEP + "credential-change", "evidence", ("change_type", "revoke")),
     SignalRule(CAEP + "credential-change", "note"),
+    SignalRule(CAEP + "token-claims-change", "note", claim=RISK_CLAIM),
     SignalRule(CAEP + "token-claims-change", "change"),
     SignalRule(CAEP + "assurance-level-change", "evidence", ("change_direction", "decrease")),
     SignalRule(CAEP + "assurance-level-change", "note"),
@@ -115,7 +127,7 @@ SIGNAL_RULES: Final = (
     SignalRule(WISE + "issuance-policy-changed", None),
     SignalRule(WISE + "posture-evaluation-policy-changed", None),
     SignalRule(WISE + "validation-policy-changed", None),
-    SignalRule(SSF + "verification", None),
+    SignalRule(VERIFICATION, None),
     SignalRule(SSF + "stream-updated", None),
 )
 
@@ -132,6 +144,7 @@ class SignalSubject(NamedTuple):
         issuer, agent_id: the agent.
         principal: for whom it acts.
         session, token_id: what of it.
+        token_issuer: of the token.
         tenant: whose it is.
     """
 
@@ -141,26 +154,30 @@ class SignalSubject(NamedTuple):
     session: str = ""
     token_id: str = ""
     tenant: str = ""
+    token_issuer: str = ""
 
 
-_AGENT_MEMBERS: Final = ("application", "workload", "agent", "user")
-"""Members of a complex subject that may name the agent, in the order in which they are asked."""
+MAX_ALIASES: Final = 50
+_AGENT_MEMBERS: Final = ("application", "workload", "agent")
+"""Members of a complex subject that may name the agent, in the order in which they are asked; without any, `user`."""
 
 
-def read_signal_subject(sub_id: object) -> SignalSubject | None:
-    """The agent that a subject identifier (RFC 9493, SSF 1.0) names; None = it names none that could be one here.
+def read_signal_subjects(sub_id: object) -> list[SignalSubject]:
+    """Agents that a subject identifier (RFC 9493, SSF 1.0) may mean, those that are likelier first.
 
-    E-mail addresses, phone numbers and accounts are people's; addresses and SAML assertions name nobody.
+    Names of `aliases` are all of the same one; those with an issuer come first. E-mail addresses, phone numbers and
+    accounts are people's; addresses and SAML assertions name nobody.
     """
     if not isinstance(sub_id, dict):
-        return None
+        return []
+    if sub_id.get("format") == "complex":
+        return _complex_subjects(sub_id)
+    named = [sub_id]
     if sub_id.get("format") == "aliases":
         identifiers = sub_id.get("identifiers")
-        found = (_simple_subject(part) for part in identifiers) if isinstance(identifiers, list) else ()
-        return next((subject for subject in found if subject is not None), None)
-    if sub_id.get("format") == "complex":
-        return _complex_subject(sub_id)
-    return _simple_subject(sub_id)
+        named = identifiers[:MAX_ALIASES] if isinstance(identifiers, list) else []
+    found = [subject for one in named if (subject := _simple_subject(one)) is not None]
+    return sorted(found, key=lambda subject: not subject.issuer)
 
 
 def _simple_subject(identifier: object) -> SignalSubject | None:
@@ -181,19 +198,19 @@ def _simple_subject(identifier: object) -> SignalSubject | None:
     return SignalSubject(agent_id) if agent_id else None
 
 
-def _complex_subject(sub_id: Mapping[str, Any]) -> SignalSubject | None:
-    named = ((name, _simple_subject(sub_id.get(name))) for name in _AGENT_MEMBERS)
-    name, agent = next(((name, subject) for name, subject in named if subject is not None), ("", None))
-    if agent is None:
-        return None
+def _complex_subjects(sub_id: Mapping[str, Any]) -> list[SignalSubject]:
     user, session, tenant = (_simple_subject(sub_id.get(part)) for part in ("user", "session", "tenant"))
-    tokens = (part for part in sub_id.values() if isinstance(part, dict) and part.get("format") == "jwt_id")
-    return agent._replace(
-        principal="" if user is None or name == "user" else user.agent_id,
-        session="" if session is None else session.agent_id,
-        tenant="" if tenant is None else tenant.agent_id,
-        token_id=next((_text(part.get("jti")) for part in tokens), ""),
-    )
+    agents = [subject for name in _AGENT_MEMBERS if (subject := _simple_subject(sub_id.get(name))) is not None]
+    tokens = [part for part in sub_id.values() if isinstance(part, dict) and part.get("format") == "jwt_id"]
+    token = tokens[0] if tokens else {}
+    known = {
+        "principal": user.agent_id if user is not None and agents else "",
+        "session": "" if session is None else session.agent_id,
+        "tenant": "" if tenant is None else tenant.agent_id,
+        "token_id": _text(token.get("jti")),
+        "token_issuer": _text(token.get("iss")),
+    }
+    return [agent._replace(**known) for agent in agents or ([] if user is None else [user])]
 
 
 KEPT_MEMBERS: Final = (
@@ -271,9 +288,15 @@ def build_signal_event(
 
 
 def _revoked_token(rule: SignalRule, subject: SignalSubject, members: Mapping[str, Any]) -> str:
-    """Id of the token, as the subject or a WISE event says: identifiers there say what they are (`jti:…`)."""
+    """Digest of the token's id, as the subject or a WISE event says: identifiers there say what they are (`jti:…`).
+
+    A token of another issuer than the agent's is none of the agent's.
+    """
+    if subject.token_id and subject.token_issuer == subject.issuer:
+        return token_id_digest(subject.token_id)
     named = _text(members.get("credential_id")) if rule.event_type.startswith(WISE) else ""
-    return subject.token_id or (named.removeprefix(_JTI_PREFIX) if named.startswith(_JTI_PREFIX) else "")
+    token_id = named.removeprefix(_JTI_PREFIX)
+    return token_id_digest(token_id) if token_id and token_id != named else ""
 
 
 def _times(claims: Mapping[str, Any], members: Mapping[str, Any], now_s: float) -> dict[str, str]:
@@ -295,12 +318,18 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= MAX_ID_LENGTH else ""
 
 
+def _condition(rule: SignalRule) -> str:
+    if rule.claim:
+        return f"`claims` has `{rule.claim}` alone"
+    return f"`{rule.when[0]}` {' or '.join(f'`{value}`' for value in rule.when[1:])}" if rule.when else ""
+
+
 def signal_rows() -> Sequence[tuple[str, str, str]]:
     """The table in words, for the reference: event, condition, treatment."""
     return [
         (
             rule.event_type,
-            f"`{rule.when[0]}` {' or '.join(f'`{value}`' for value in rule.when[1:])}" if rule.when else "",
+            _condition(rule),
             rule.treatment or "about no agent",
         )
         for rule in SIGNAL_RULES

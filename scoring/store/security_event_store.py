@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, case, delete, exists, func, insert, or_, select, update
 
 from ..records.commits import OutboxRow
 from ..records.security_events import PUSH_METHOD, EventStream, SecurityEvent, StreamStatus, StreamSubject
@@ -45,6 +45,8 @@ class StreamFigures(NamedTuple):
     oldest_ms: int
 
 
+MAX_VERIFICATIONS = 10
+"""Verifications that wait in one stream: one would do, and none of them says anything."""
 AnnounceStop = Callable[[EventStream], SecurityEvent]
 """The SET that tells a receiver that its stream is stopped, as it is now."""
 
@@ -85,12 +87,12 @@ class SecurityEventStore:
         with self._database.read() as connection:
             return [_to_stream(row) for row in connection.execute(select(EVENT_STREAMS))]
 
-    def change_configuration(self, stream: EventStream) -> bool:
-        """Overwrite what a receiver may say of its stream; False = the stream is gone."""
+    def change_configuration(self, stream: EventStream, unchanged_since: int | None = None) -> bool:
+        """Overwrite what a receiver may say of its stream; False = the stream is gone, or was changed meanwhile."""
         names = ("events_requested", "method", "endpoint_url", "authorization", "description", "updated_ms")
         parameters = _stream_params(stream)
         values = {name: parameters[name] for name in names} | _NOT_FAILING
-        return self._update_stream(stream.stream_id, values)
+        return self._update_stream(stream.stream_id, values, unchanged_since)
 
     def change_status(self, stream_id: str, status: StreamStatus, reason: str, at_ms: int) -> bool:
         """Write what a receiver says of the status; a disabled stream keeps nothing. False = the stream is gone."""
@@ -126,9 +128,10 @@ class SecurityEventStore:
             )
         return True
 
-    def list_subjects(self) -> dict[str, list[StreamSubject]]:
-        """What receivers said of subjects, by stream; the last word last."""
-        query = select(STREAM_SUBJECTS).order_by(STREAM_SUBJECTS.c.changed_ms, STREAM_SUBJECTS.c.digest)
+    def list_subjects(self, stream_ids: Collection[str]) -> dict[str, list[StreamSubject]]:
+        """What receivers of these streams said of subjects, by stream; the last word last."""
+        chosen = STREAM_SUBJECTS.c.stream_id.in_(sorted(stream_ids))
+        query = select(STREAM_SUBJECTS).where(chosen).order_by(STREAM_SUBJECTS.c.changed_ms, STREAM_SUBJECTS.c.digest)
         subjects: dict[str, list[StreamSubject]] = {}
         with self._database.read() as connection:
             for row in connection.execute(query):
@@ -136,11 +139,23 @@ class SecurityEventStore:
                 subjects.setdefault(row.stream_id, []).append(said)
         return subjects
 
-    def add_verification(self, event: SecurityEvent, least_interval_ms: int) -> bool:
-        """Queue the SET that a receiver asked for; False = it asked a shorter while ago, and nothing is written."""
+    def add_verification(self, event: SecurityEvent, least_interval_ms: int, most: int) -> bool:
+        """Queue the SET that a receiver asked for.
+
+        Returns:
+            False = it asked a shorter while ago, or *most* SETs or `MAX_VERIFICATIONS` others wait, and nothing is
+            written.
+        """
         mine = EVENT_STREAMS.c.stream_id == event.stream_id
+        about_stream = case((SECURITY_EVENTS.c.tenant == "", 1), else_=0)
+        waiting = select(func.count(), func.coalesce(func.sum(about_stream), 0)).where(
+            SECURITY_EVENTS.c.stream_id == event.stream_id
+        )
         rested = EVENT_STREAMS.c.verified_ms <= event.queued_ms - least_interval_ms
         with self._database.write() as connection:
+            count, verifications = connection.execute(waiting).one()
+            if count >= most or verifications >= MAX_VERIFICATIONS:
+                return False
             asked = update(EVENT_STREAMS).where(mine, rested).values(verified_ms=event.queued_ms)
             if connection.execute(asked).rowcount == 0:
                 return False

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from .go_program import go_command
 from .postgres import Postgres
 from .server import HOST, Server, answers
-from .system import ServiceError, ServiceUnavailable, cache_folder, ensure_command, last_lines, locked, run
+from .system import ServiceError, ServiceUnavailable, cache_folder, last_lines, locked, run
 
 HYDRA_VERSION = "2.3.0"
 """The newest that the Go module proxy has under /v2."""
 
-GO = Path("/usr/local/go/bin/go")
-"""Where Go's own installation puts it, often outside PATH."""
 BUILD_S = 1800
 
 # `go install module@version` refuses modules with replace directives, which count in the main module alone: hence a
@@ -57,14 +56,8 @@ def hydra_program() -> Path:
     return program
 
 
-def _go() -> str:
-    if shutil.which("go") is None and GO.exists():
-        return str(GO)
-    return ensure_command("go", "golang-go")
-
-
 def _build(program: Path) -> None:
-    go = _go()
+    go = go_command()
     work = Path(tempfile.mkdtemp(prefix="hydra-", dir=cache_folder()))
     try:
         (work / "go.mod").write_text(GO_MOD)

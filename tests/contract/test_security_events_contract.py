@@ -18,7 +18,7 @@ from trustwatch.scoring.records.security_events import (
     StreamSubject,
 )
 from trustwatch.scoring.store.received_signal_store import SignalStatement, signal_digest
-from trustwatch.scoring.store.security_event_store import StreamFigures
+from trustwatch.scoring.store.security_event_store import MAX_VERIFICATIONS, StreamFigures
 from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
@@ -64,6 +64,8 @@ def test_streams_come_back_as_they_were_written(store: SqlStore, seqs: list[int]
     assert streams.change_configuration(changed)
     assert streams.get_stream("s1") == changed
     assert not streams.change_configuration(msgspec.structs.replace(STREAM, stream_id="gone"))
+    assert not streams.change_configuration(msgspec.structs.replace(changed, description="late"), NOW)
+    assert streams.get_stream("s1") == changed
     assert not streams.delete_stream("other", "s1")
     assert streams.delete_stream("gateway", "s1")
     assert streams.get_stream("s1") is None
@@ -89,7 +91,7 @@ def test_nothing_is_left_of_a_stream_that_is_deleted(store: SqlStore, seqs: list
     store.security_events.delete_stream("gateway", "s1")
 
     assert jtis(store) == []
-    assert store.security_events.list_subjects() == {}
+    assert store.security_events.list_subjects(["s1"]) == {}
 
 
 def test_a_full_stream_is_disabled_and_says_so(store: SqlStore, seqs: list[int]) -> None:
@@ -153,7 +155,7 @@ def test_what_was_said_of_a_subject_last(store: SqlStore, seqs: list[int]) -> No
     assert streams.put_subject(STREAM, StreamSubject(turned, True, NOW + 2), 2)
     assert not streams.put_subject(STREAM, StreamSubject({"format": "opaque", "id": "y"}, True, NOW), 2)
 
-    said = streams.list_subjects()["s1"]
+    said = streams.list_subjects(["s1", "p1"])["s1"]
     assert [(one.subject, one.wanted) for one in said] == [(other, True), (bot, True)]
 
 
@@ -161,12 +163,29 @@ def test_verifications_rest(store: SqlStore, seqs: list[int]) -> None:
     """One is refused that comes too soon, or for a stream that is gone."""
     streams = store.security_events
     first = msgspec.structs.replace(event("v1"), agent_key=0, tenant="")
-    assert streams.add_verification(first, 1000)
-    assert not streams.add_verification(msgspec.structs.replace(first, jti="v2", queued_ms=NOW + 999), 1000)
-    assert streams.add_verification(msgspec.structs.replace(first, jti="v3", queued_ms=NOW + 1000), 1000)
-    assert not streams.add_verification(msgspec.structs.replace(first, stream_id="gone"), 0)
+    assert streams.add_verification(first, 1000, 100)
+    assert not streams.add_verification(msgspec.structs.replace(first, jti="v2", queued_ms=NOW + 999), 1000, 100)
+    assert streams.add_verification(msgspec.structs.replace(first, jti="v3", queued_ms=NOW + 1000), 1000, 100)
+    assert not streams.add_verification(msgspec.structs.replace(first, stream_id="gone"), 0, 100)
     assert jtis(store) == ["v1", "v3"]
     assert streams.figures() == StreamFigures({"enabled": 2}, 2, NOW)
+
+
+def test_verifications_are_bounded(store: SqlStore, seqs: list[int]) -> None:
+    """By a handful of their own, and by all that waits; what is taken makes room."""
+    streams = store.security_events
+
+    def asked(number: int, most: int = 100) -> bool:
+        return streams.add_verification(
+            msgspec.structs.replace(event(f"v{number}"), agent_key=0, tenant="", queued_ms=NOW + number), 0, most
+        )
+
+    assert [asked(number) for number in range(MAX_VERIFICATIONS + 2)] == [True] * MAX_VERIFICATIONS + [False] * 2
+    assert streams.settle("s1", ["v0"]) == 1
+    assert not asked(90, MAX_VERIFICATIONS - 1)
+    assert derive(store, {seqs[0]: [event("a")]}) == 1
+    assert asked(91)
+    assert not asked(92)
 
 
 def test_one_process_transmits(store: SqlStore) -> None:

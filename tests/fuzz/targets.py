@@ -79,7 +79,7 @@ from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_clou
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.formats.raw_records import FormatParser, RawRecord
-from trustwatch.ingest.formats.received_signals import build_signal_event, find_signal_rule, read_signal_subject
+from trustwatch.ingest.formats.received_signals import build_signal_event, find_signal_rule, read_signal_subjects
 from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter
 from trustwatch.ingest.history.time_order import in_time_order
 from trustwatch.ingest.log.log_frames import (
@@ -372,9 +372,10 @@ def received_set(data: bytes) -> None:
             assert refused.err in get_args(SetErrorCode)
             continue
         ((event_type, members),) = claims["events"].items()
-        rule, subject = find_signal_rule(event_type, members), read_signal_subject(claims["sub_id"])
-        if rule is None or rule.treatment is None or subject is None:
+        rule, subjects = find_signal_rule(event_type, members), read_signal_subjects(claims["sub_id"])
+        if rule is None or rule.treatment is None or not subjects:
             continue
+        subject = subjects[0]
         event = build_signal_event(claims, rule, subject, rule.treatment, "urn:s", NOW)
         with suppress(UnicodeEncodeError):
             assert decode_event(msgspec.json.encode(event)).type.startswith("signal.")

@@ -1,4 +1,4 @@
-"""What we sign, verified by a library of another language: `jose` of Node.js, by examples/client/verify_answer.mjs."""
+"""What we sign, verified by libraries of other languages: `jose` of Node.js and go-jose, by examples/client."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from trustwatch.api.http.auth.security_event_keys import SET_TYPE, SecurityEvent
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 from trustwatch.api.http.auth.signed_answers import AnswerKind, AnswerSigner
 
+from scripts.service_stack.go_program import go_program
 from scripts.service_stack.oidc_provider import node, node_modules
 
 from ..support.checkout import ROOT
@@ -26,18 +27,27 @@ ANSWER: dict[str, Any] = {"agent_id": "bot", "risk_level": "high", "reasons": [{
 KINDS: tuple[AnswerKind, ...] = ("risk", "risks", "decision", "decisions", "alert")
 
 
-class Verifier:
-    """The program, beside the library that it needs."""
+PROGRAMS = ("node", "go")
+GO_JOSE = ("github.com/go-jose/go-jose/v4", "v4.1.9")
 
-    def __init__(self, folder: Path, jwks: bytes) -> None:
+
+class Verifier:
+    """A program, beside the library that it needs."""
+
+    def __init__(self, program: str, folder: Path, jwks: bytes) -> None:
         self._folder = folder
-        shutil.copy(ROOT / "examples" / "client" / "verify_answer.mjs", folder)
-        (folder / "node_modules").symlink_to(node_modules())
+        examples = ROOT / "examples" / "client"
+        if program == "go":
+            self._command = [str(go_program(examples / "verify_answer.go", *GO_JOSE))]
+        else:
+            shutil.copy(examples / "verify_answer.mjs", folder)
+            (folder / "node_modules").symlink_to(node_modules())
+            self._command = [node(), "verify_answer.mjs"]
         (folder / "jwks.json").write_bytes(jwks)
 
     def verify(self, token: str, typ: str, audience: str = "soc", own: dict[str, Any] | None = None) -> Any:
         """Claims of a token, which is decrypted with the private key *own*; None = it is refused."""
-        command = [node(), "verify_answer.mjs", "jwks.json", ISSUER, audience, typ]
+        command = [*self._command, "jwks.json", ISSUER, audience, typ]
         if own is not None:
             (self._folder / "own.json").write_text(json.dumps(own))
             command.append("own.json")
@@ -45,12 +55,13 @@ class Verifier:
         return json.loads(done.stdout) if done.returncode == 0 else None
 
 
-def test_answers_and_security_event_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_answers_and_security_event_tokens(program: str, tmp_path: Path) -> None:
     """Each by its own type alone, for its audience, until it ends; a changed one is refused."""
     keys = SecurityEventKeys(tmp_path / "keys", 1e9, time.time, time.monotonic)
     signer = AnswerSigner(keys, ISSUER, 60, time.time, lambda: "1")
     expired = AnswerSigner(keys, ISSUER, 60, lambda: time.time() - 120, lambda: "1")
-    verifier = Verifier(tmp_path, keys.jwks())
+    verifier = Verifier(program, tmp_path, keys.jwks())
     body = json.dumps(ANSWER).encode()
     for kind in KINDS:
         token = signer.sign(kind, "soc", body).decode()
@@ -65,11 +76,15 @@ def test_answers_and_security_event_tokens(tmp_path: Path) -> None:
     assert verifier.verify(keys.sign(claims), SET_TYPE) == claims
 
 
-@pytest.mark.parametrize(("kty", "crv"), [("RSA", ""), ("EC", "P-256"), ("OKP", "X25519")], ids=["rsa", "ec", "okp"])
-def test_encrypted_security_event_tokens(tmp_path: Path, kty: str, crv: str) -> None:
-    """Signed, then encrypted to the receiver's key: jose decrypts and verifies; with another key it does neither."""
+@pytest.mark.parametrize(
+    ("program", "kty", "crv"),
+    [("node", "RSA", ""), ("node", "EC", "P-256"), ("node", "OKP", "X25519"), ("go", "RSA", ""), ("go", "EC", "P-256")],
+    ids=["node-rsa", "node-ec", "node-okp", "go-rsa", "go-ec"],
+)
+def test_encrypted_security_event_tokens(program: str, tmp_path: Path, kty: str, crv: str) -> None:
+    """Signed, then encrypted to the receiver's key: it is decrypted and verified; with another key it is neither."""
     keys = SecurityEventKeys(tmp_path / "keys", 1e9, time.time, time.monotonic)
-    verifier = Verifier(tmp_path, keys.jwks())
+    verifier = Verifier(program, tmp_path, keys.jwks())
     own, other = encryption_jwk(kty, crv), encryption_jwk(kty, crv)
     (known,) = parse_encryption_keys(json.dumps({"keys": [public_jwk(own)]}).encode()).keys
     claims = {"iss": ISSUER, "aud": "soc", "iat": int(time.time()), "jti": "1", "events": {"urn:x": {}}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not is_nightly(), reason="starts a Keycloak built for it: in .ci/nightly"),
 ]
 
+EVENTS = (CAEP + "session-revoked", CAEP + "credential-change")
 REALM, CLIENT, SECRET, ROLE = "agents", "trustwatch", "the-secret-of-the-receiver", "emit"
 SETTINGS = """\
 shared_signals:
@@ -29,7 +32,7 @@ shared_signals:
       audiences: [{audience}]
       tenants: [acme-corp]
       jwks_uri: {jwks}
-      poll_url: {poll}
+      stream: {{events: [{events}], metadata_url: {metadata}}}
       poll_interval_s: 0.5
       auth: {{client_id: {client}, client_secret: {secret}, token_url: {token}, scope: "ssf.manage ssf.read"}}
 """
@@ -86,7 +89,7 @@ class SsfRealm:
     def create_stream(self) -> dict[str, Any]:
         body = {
             "delivery": {"method": "urn:ietf:rfc:8936"},
-            "events_requested": [CAEP + "session-revoked", CAEP + "credential-change"],
+            "events_requested": list(EVENTS),
         }
         stream: dict[str, Any] = self.ask("POST", f"{self.transmitter}/streams", self.receiver, json=body)
         return stream
@@ -115,20 +118,27 @@ def realm(keycloak: Keycloak) -> Iterator[SsfRealm]:
         yield SsfRealm(keycloak, http)
 
 
+def command(service: Service, name: str, *arguments: str) -> str:
+    """What `trustwatch signals` says to people and programs."""
+    asked = service.command("signals", name, "keycloak", *arguments, "--settings", str(service.settings))
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + ("" if "--json" in arguments else done.stderr)
+
+
 def test_signals_of_keycloak(realm: SsfRealm, make_service: Callable[..., Service]) -> None:
-    """A verification and two events through a stream of Keycloak's: verified, acknowledged, and in our event log."""
+    """A stream of Keycloak's that we take over: verified by our state alone; its events are acknowledged and in our
+    log; its status and subjects are managed by our commands."""
     keycloak = realm.keycloak
     stream = realm.create_stream()
     subject = realm.add_agent(stream, "bot-7")
-    body = {"stream_id": stream["stream_id"], "state": "abc"}
-    realm.ask("POST", f"{realm.transmitter}/verify", realm.receiver, json=body)
-    realm.emit("CaepSessionRevoked", subject, initiating_entity="policy", reason_admin={"en": "x"})
     service = make_service(
         SETTINGS.format(
             issuer=keycloak.issuer(REALM),
             audience=stream["aud"][0],
             jwks=keycloak.jwks_url(REALM),
-            poll=stream["delivery"]["endpoint_url"],
+            events=", ".join(EVENTS),
+            metadata=f"{keycloak.issuer(REALM)}/.well-known/ssf-configuration",
             client=CLIENT,
             secret=SECRET,
             token=keycloak.token_url(REALM),
@@ -141,14 +151,21 @@ def test_signals_of_keycloak(realm: SsfRealm, make_service: Callable[..., Servic
         lines = service.client.get("/metrics").text.splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), 0.0)
 
+    service.wait(lambda: counted("verified") == 1.0, 60.0)
+    realm.emit("CaepSessionRevoked", subject, initiating_entity="policy", reason_admin={"en": "x"})
     service.wait(lambda: counted("evidence") == 1.0, 60.0)
-    assert counted("stream") == 1.0
     realm.emit("CaepSessionRevoked", subject, initiating_entity="user", reason_admin={"en": "x"})
     service.wait(lambda: counted("note") == 1.0, 60.0)
     poll = {"maxEvents": 10, "returnImmediately": True}
     service.wait(
         lambda: realm.ask("POST", stream["delivery"]["endpoint_url"], realm.receiver, json=poll)["sets"] == {}, 30.0
     )
+    assert json.loads(command(service, "status", "--json"))["status"] == "enabled"
+    assert "paused" in command(service, "status", "--set", "paused", "--reason", "moving")
+    assert "paused" in command(service, "status")
+    assert "enabled" in command(service, "status", "--set", "enabled")
+    assert "removed" in command(service, "remove-subject", json.dumps(subject))
+    assert "added" in command(service, "add-subject", json.dumps(subject))
     service.settle()
     agents = [row["agent_id"] for row in service.pages("/v1/agents", tenant="acme-corp")]
     assert agents == [subject["sub"]]

@@ -222,6 +222,8 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
     binding: SourceBinding
     bound_to: TokenBinding = UNBOUND
     """The key or certificate that each request has to prove."""
+    other_names: frozenset[str] = frozenset()
+    """Further names that it is known to have: those of its client certificate."""
 
     @property
     def name(self) -> str:

@@ -87,7 +87,8 @@ class CertificateCallers:
         if any(name in BROWSER_HEADERS for name, _ in headers):
             raise InvalidCertificate("a client certificate is taken from programs, not from browsers: bring a token")
         until = math.inf if shown.certificate is None else self._end(shown.certificate)
-        return _caller(self._entry(shown), until)
+        names = frozenset[str]() if shown.certificate is None else certificate_names(shown.certificate)
+        return _caller(self._entry(shown, names), until, names)
 
     def _end(self, certificate: x509.Certificate) -> float:
         """Seconds since 1970 at which the certificate ends. Raises InvalidCertificate unless it counts now."""
@@ -100,12 +101,11 @@ class CertificateCallers:
             raise InvalidCertificate("the client certificate is out of the time for which it is valid")
         return end
 
-    def _entry(self, shown: ShownCertificate) -> _Entry:
+    def _entry(self, shown: ShownCertificate, names: frozenset[str]) -> _Entry:
         """What the settings say of a certificate: by itself, else by the names that it has."""
         by_itself = self._by_thumbprint.get(shown.thumbprint)
         if by_itself is not None:
             return by_itself
-        names = frozenset[str]() if shown.certificate is None else certificate_names(shown.certificate)
         named = {id(entry): entry for name in names if (entry := self._by_name.get(name)) is not None}
         if len(named) > 1:
             raise InvalidCertificate("the client certificate has the names of several callers of the settings")
@@ -114,8 +114,8 @@ class CertificateCallers:
         return named.popitem()[1]
 
 
-def _caller(entry: _Entry, until: float) -> AuthenticatedCaller:
-    """As by a token of the same client, where the settings know one."""
+def _caller(entry: _Entry, until: float, names: frozenset[str]) -> AuthenticatedCaller:
+    """As by a token of the same client, where the settings know one; its names may be those of agents."""
     client = entry.caller.client_id or ""
     return AuthenticatedCaller(
         issuer=entry.issuer,
@@ -124,4 +124,5 @@ def _caller(entry: _Entry, until: float) -> AuthenticatedCaller:
         scopes=frozenset(entry.certificate.scopes),
         exp=until,
         binding=entry.binding,
+        other_names=names,
     )

@@ -49,7 +49,7 @@ class ForwardedCertificates:
 
     def __init__(self, settings: ProofSettings) -> None:
         self._header = (settings.certificate_header or "").lower().encode()
-        self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
+        self._proxies = [ipaddress.ip_network(network) for network in settings.proxies]
 
     def shown(self, headers: list[tuple[bytes, bytes]], peer: str) -> ShownCertificate:
         """The client's certificate, as the proxy in front of us tells it; none where that can not be trusted.

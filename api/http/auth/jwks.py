@@ -70,7 +70,9 @@ class _IssuerKeys(Generic[Keys]):
         self.fetched_at = 0.0
         self.fetched: float | None = None
         self.tried: float | None = None
-        """Both as the monotonic clock has it: wall clocks are set back, and nothing is fetched until they catch up."""
+        self.asked: float | None = None
+        """When the last fetch that went well ended, the last one began, and the last one that went well began. As the
+        monotonic clock has it: wall clocks are set back, and nothing is fetched until they catch up."""
         self.fetches = 0
         self.skipped_keys = 0
         self.last_error = ""
@@ -122,9 +124,12 @@ class PublishedKeyCache(Generic[Keys]):
         return math.inf if issuer_keys.fetched is None else self._monotonic() - issuer_keys.fetched
 
     def is_fetched_since(self, issuer: str, since: float) -> bool:
-        """True if a fetch of the keys of *issuer* went well at *since* or later, on the monotonic clock."""
-        fetched = self._issuers[issuer].fetched
-        return fetched is not None and fetched >= since
+        """True if a fetch of the keys of *issuer* went well that began at *since* or later, on the monotonic clock.
+
+        One that was under way may have the keys of before.
+        """
+        asked = self._issuers[issuer].asked
+        return asked is not None and asked >= since
 
     def usable_until(self, issuer: str) -> float:
         """Time until which the stored keys of *issuer* are trusted, unless they are fetched again."""
@@ -188,6 +193,7 @@ class PublishedKeyCache(Generic[Keys]):
 
     async def _refresh(self, issuer_keys: _IssuerKeys[Keys]) -> None:
         issuer_keys.fetches += 1
+        begun = self._monotonic()
         try:
             async with asyncio.timeout(self._rules.fetch_timeout_s):
                 document = await self._fetch_document(issuer_keys.settings)
@@ -202,7 +208,7 @@ class PublishedKeyCache(Generic[Keys]):
             return
         changed = issuer_keys.keys is None or issuer_keys.keys.digest != keys.digest
         issuer_keys.keys, issuer_keys.fetched_at, issuer_keys.last_error = keys, self._clock(), ""
-        issuer_keys.fetched = self._monotonic()
+        issuer_keys.fetched, issuer_keys.asked = self._monotonic(), begun
         issuer_keys.skipped_keys += len(keys.skipped)
         if changed and keys.skipped:
             _log.warning("jwks_keys_skipped", issuer=issuer_keys.settings.issuer, keys=list(keys.skipped))

@@ -39,7 +39,8 @@ class ProofWindow:
 
     def remembers(self, holder: bytes, iat: float) -> bool:
         """True if it would be known of a proof of *holder* with that `iat` whether it was shown before."""
-        return int(iat) > max(self._floor, self._floors.get(holder, self._floor))
+        floor = max(self._floor, self._floors.get(holder, self._floor))
+        return int(iat) > floor and int(iat) >= self._forgotten  # what is forgotten stays so where a clock is set back
 
     def add(self, holder: bytes, digest: bytes, iat: float, now: float) -> bool:
         """Remember a proof; False = it was shown before, or is as old as some that were forgotten."""

@@ -1,4 +1,5 @@
-"""Encryption of what is signed (JWE, RFC 7516) to keys that receivers publish. Imported only where settings ask for it.
+"""Encryption of what is signed (JWE, RFC 7516) to keys that receivers publish, and decryption of what comes to a key of
+ours. Imported only where settings ask for it.
 
 A signed token is the plaintext (nested JWT, RFC 7519 section 5.2): its receiver decrypts, then verifies as ever.
 """
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc import jwe, jwk
 
 from ....ingest.errors import Unavailable
@@ -29,6 +32,7 @@ _ALGORITHMS_OF_KEY: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     },
 }
 """Algorithms by type and curve of a key; the first one where the key names none."""
+_KEY_OPERATIONS: Final = {"encrypt", "wrapKey", "deriveKey", "deriveBits"}
 _ALLOWED: Final = sorted({CONTENT_ALGORITHM, *(alg for algs in _ALGORITHMS_OF_KEY.values() for alg in algs)})
 
 
@@ -64,7 +68,8 @@ class EncryptionKeys:
 
 
 def parse_encryption_keys(document: bytes) -> EncryptionKeys:
-    """Keys of a JWKS document with `use: enc`; private, symmetric, short and very long ones are left out.
+    """Keys of a JWKS document with `use: enc` that can encrypt; private, symmetric, short and very long ones are left
+    out.
 
     Raises:
         ValueError: the document is no JWKS.
@@ -87,7 +92,7 @@ def _usable_key(member: Any) -> EncryptionKey | None:
     """The key of one member, None where it is for something else; raises where something in it has a wrong type."""
     if not isinstance(member, dict):
         raise TypeError
-    if member.get("use") != "enc" or "d" in member:
+    if member.get("use") != "enc" or "d" in member or not _KEY_OPERATIONS & set(member.get("key_ops", _KEY_OPERATIONS)):
         return None
     curve = "" if member["kty"] == "RSA" else member["crv"]
     fitting, named = _ALGORITHMS_OF_KEY.get((member["kty"], curve), ()), member.get("alg")
@@ -101,12 +106,40 @@ def _usable_key(member: Any) -> EncryptionKey | None:
     if isinstance(key, jwk.RSAKey) and not MIN_RSA_BITS <= key.public_key.key_size <= MAX_RSA_BITS:
         return None
     header = {"alg": named or fitting[0], "enc": CONTENT_ALGORITHM, "cty": "JWT"}
-    return EncryptionKey(key, header | ({"kid": kid} if kid else {}))
+    usable = EncryptionKey(key, header | ({"kid": kid} if kid else {}))
+    encrypt_token("try", usable)  # a point of low order, an even modulus: read, and of no use
+    return usable
 
 
 def encrypt_token(token: str, key: EncryptionKey) -> str:
     """A signed token, encrypted, in compact form."""
     return jwe.encrypt_compact(dict(key.header), token, key.key, algorithms=_ALLOWED)
+
+
+class NotDecrypted(Exception):
+    """A token is not encrypted to this key, or malformed, or was changed."""
+
+
+class DecryptionKey:
+    """A key of ours, to which tokens are encrypted by one algorithm.
+
+    Args:
+        key: private.
+        algorithm: `alg`.
+        content_algorithms: `enc` that may be.
+    """
+
+    def __init__(self, key: rsa.RSAPrivateKey, algorithm: str, content_algorithms: Sequence[str]) -> None:
+        self._key = jwk.RSAKey.import_key(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        algorithms = [algorithm, *content_algorithms]
+        self._registry = jwe.JWERegistry(algorithms=algorithms, strict_check_header=False)
+
+    def decrypt(self, token: str) -> bytes:
+        """What is in a JWE in compact form. Raises NotDecrypted."""
+        try:
+            return jwe.decrypt_compact(token, self._key, registry=self._registry).plaintext or b""
+        except Exception:  # joserfc lets errors through of what it reads by: base64, JSON, cryptography
+            raise NotDecrypted from None
 
 
 class SetEncryption:

@@ -19,11 +19,14 @@ SetErrorCode = Literal[
     "invalid_audience",
     "authentication_failed",
     "access_denied",
+    "invalid_state",
 ]
-"""Errors of RFC 8935, section 2.4."""
+"""Errors of RFC 8935, section 2.4, and of SSF 1.0, section 8.1.4."""
 
 MAX_SET_BYTES: Final = 64 * 1024
 MAX_JTI_LENGTH: Final = 1024
+MAX_AHEAD_S: Final = 3_600.0
+"""A transmitter whose clock is so far ahead is asked to send again; its SETs say nothing wrong."""
 _MAX_TIME_S: Final = 1e12
 _REQUIRED: Final = ["iss", "iat", "jti", "aud", "events", "sub_id"]
 
@@ -46,6 +49,13 @@ class SetKeyUnknown(SetRefused):
         super().__init__("invalid_key", description)
 
 
+class SetEarly(SetRefused):
+    """Its time is a little ahead: it will be right."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid_request", "the claim iat lies in the future")
+
+
 def verify_security_event(
     token: str, transmitter: IssuerSettings, keys: KeySet, now: float, leeway_s: float
 ) -> dict[str, Any]:
@@ -60,6 +70,7 @@ def verify_security_event(
 
     Raises:
         SetKeyUnknown: no key fits the header, or the one that does not the signature.
+        SetEarly: its `iat` is ahead, by no more than `MAX_AHEAD_S`.
         SetRefused: anything else is wrong.
     """
     kid, alg = _check_header(token, transmitter)
@@ -94,7 +105,7 @@ def verify_security_event(
 
 def _check_header(token: str, transmitter: IssuerSettings) -> tuple[str | None, str]:
     if token.count(".") == 4:
-        raise SetRefused("invalid_request", "encrypted SETs (JWE) are not read here; send a signed one")
+        raise SetRefused("invalid_request", "a signed SET was expected, and there is an encrypted one (JWE)")
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, RecursionError):
@@ -127,6 +138,8 @@ def _check_claims(claims: Mapping[str, Any], latest: float) -> None:
         raise SetRefused("invalid_request", f"the claim jti is no text of 1 to {MAX_JTI_LENGTH} characters")
     if isinstance(iat, bool) or not isinstance(iat, int | float) or not 0 <= iat <= _MAX_TIME_S:
         raise SetRefused("invalid_request", "the claim iat is no time")
+    if latest < iat <= latest + MAX_AHEAD_S:
+        raise SetEarly
     if iat > latest:
         raise SetRefused("invalid_request", "the claim iat lies in the future")
     if not _is_object(events) or len(events) != 1 or not all(map(_is_object, events.values())):

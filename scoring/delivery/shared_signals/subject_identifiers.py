@@ -25,6 +25,9 @@ _MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "saml_assertion_id": ("issuer", "assertion_id"),
 }
 MAX_MEMBERS = 20
+MAX_TEXT_CHARS: Final = 2_048
+MAX_SUBJECT_CHARS: Final = 8_192
+"""Characters of all texts of one subject: all subjects of a stream are read for each change."""
 
 
 class InvalidSubject(ValueError):
@@ -32,49 +35,68 @@ class InvalidSubject(ValueError):
 
 
 def check_subject(subject: object, path: str = "$.subject") -> dict[str, Any]:
-    """*subject* as it is, if it is a subject identifier. Raises InvalidSubject."""
+    """*subject*, if it is a subject identifier, with what its format has alone. Raises InvalidSubject."""
+    checked = _checked(subject, path)
+    if _chars(checked) > MAX_SUBJECT_CHARS:
+        raise InvalidSubject(f"{path}: more than {MAX_SUBJECT_CHARS} characters")
+    return checked
+
+
+def _checked(subject: object, path: str) -> dict[str, Any]:
     if not isinstance(subject, dict) or not isinstance(subject.get("format"), str):
         raise InvalidSubject(f"{path}: expected an object with a member `format`")
     if len(subject) > MAX_MEMBERS:
         raise InvalidSubject(f"{path}: more than {MAX_MEMBERS} members")
     match subject["format"]:
         case "complex":
-            _check_complex(subject, path)
+            return {"format": "complex", **_checked_members(subject, path)}
         case "aliases":
-            _check_list(subject.get("identifiers"), f"{path}.identifiers")
+            return {
+                "format": "aliases",
+                "identifiers": _checked_list(subject.get("identifiers"), f"{path}.identifiers"),
+            }
         case "ip-addresses":
-            if not _is_list_of_texts(subject.get("ip-addresses")):
+            addresses = subject.get("ip-addresses")
+            if not isinstance(addresses, list) or not addresses or not all(map(_is_text, addresses)):
                 raise InvalidSubject(f"{path}.ip-addresses: expected a list of texts")
+            return {"format": "ip-addresses", "ip-addresses": addresses}
         case name if name in _MEMBERS:
             for member in _MEMBERS[name]:
-                if not isinstance(subject.get(member), str) or not subject[member]:
-                    raise InvalidSubject(f"{path}.{member}: expected a text, as the format `{name}` has it")
+                if not _is_text(subject.get(member)):
+                    expected = f"expected a text of 1 to {MAX_TEXT_CHARS} characters, as the format `{name}` has it"
+                    raise InvalidSubject(f"{path}.{member}: {expected}")
+            return {"format": name, **{member: subject[member] for member in _MEMBERS[name]}}
         case _:
             raise InvalidSubject(f"{path}.format: expected one of {', '.join(sorted({*_MEMBERS, 'complex'}))}")
-    return subject
 
 
-def _check_complex(subject: Mapping[str, Any], path: str) -> None:
+def _checked_members(subject: Mapping[str, Any], path: str) -> dict[str, Any]:
     members = {name: part for name, part in subject.items() if name != "format"}
     if not members:
         raise InvalidSubject(f"{path}: a complex subject has at least one member beside `format`")
     for name, part in members.items():
         if isinstance(part, dict) and part.get("format") in ("complex", "aliases"):
             raise InvalidSubject(f"{path}.{name}: a member of a complex subject is a simple one")
-        check_subject(part, f"{path}.{name}")
+    return {name: _checked(part, f"{path}.{name}") for name, part in members.items()}
 
 
-def _check_list(identifiers: object, path: str) -> None:
+def _checked_list(identifiers: object, path: str) -> list[dict[str, Any]]:
     if not isinstance(identifiers, list) or not identifiers or len(identifiers) > MAX_MEMBERS:
         raise InvalidSubject(f"{path}: expected a list of 1 to {MAX_MEMBERS} identifiers")
     for number, part in enumerate(identifiers):
         if isinstance(part, dict) and part.get("format") in ("complex", "aliases"):
             raise InvalidSubject(f"{path}[{number}]: expected a simple identifier")
-        check_subject(part, f"{path}[{number}]")
+    return [_checked(part, f"{path}[{number}]") for number, part in enumerate(identifiers)]
 
 
-def _is_list_of_texts(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT_CHARS
+
+
+def _chars(part: object) -> int:
+    if isinstance(part, dict):
+        return sum(len(name) + _chars(member) for name, member in part.items())
+    return sum(map(_chars, part)) if isinstance(part, list) else len(str(part))
 
 
 def agent_subject(decision: AnnouncedDecision, subject_format: SubjectFormat, *, workload: bool) -> dict[str, Any]:

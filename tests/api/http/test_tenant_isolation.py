@@ -47,6 +47,7 @@ PUBLIC = {
     "/openapi.json",
     "/v1/schema/audit-event",
     "/ssf/jwks.json",
+    "/ssf/receiver-jwks.json",
     "/.well-known/ssf-configuration",
     "/.well-known/ssf-configuration/{issuer_path:path}",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from trustwatch.api.shared_signals.transmitter_context import TransmitterContext
 from trustwatch.scoring.records.commits import OutboxRow
 
 from ...support.shared_signals import Receiver, SetReceiver
+from ...support.signal_reception import Reception
 
 PUBLIC = "https://trust.example"
 
@@ -87,3 +89,14 @@ def until() -> Callable[[Callable[[], Any]], Any]:
         return found
 
     return wait
+
+
+@pytest.fixture
+def receive(new_site: Callable[..., Any], tmp_path: Path) -> Callable[..., Reception]:
+    """Makes a reception with further settings of the transmitter."""
+    return lambda **settings: Reception(new_site, tmp_path, **settings)
+
+
+@pytest.fixture
+def reception(receive: Callable[..., Reception]) -> Reception:
+    return receive()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,20 +12,27 @@ from typing import Any
 
 import httpx2
 import pytest
-from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
+from trustwatch.api.composition import service_url
+from trustwatch.api.settings.shared_signals_settings import EncryptionSettings, SharedSignalsSettings
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
+from trustwatch.api.shared_signals import signal_poller
 from trustwatch.api.shared_signals import slice as slice_module
+from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.signal_receiver import SignalReceiver
+from trustwatch.api.shared_signals.transmitter_context import key_folder
+from trustwatch.api.shared_signals.verification_states import VerificationStates
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings
-from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED
+from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
+from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, WORKLOAD_COMPROMISED
 from trustwatch.scoring.records.security_events import POLL_METHOD
 
 from ...support.shared_signals import SetReceiver, announced
 
 ISSUER = "https://trust.example"
 SECRET = "the-secret-of-a-transmitter"
+BOT = {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
 Until = Callable[[Callable[[], Any]], Any]
 EXPECTED = {
     "risk-level-change": "signal.evidence",
@@ -35,8 +44,10 @@ EXPECTED = {
 
 
 @pytest.fixture
-def transmitter(transmit: Callable[..., Any]) -> Any:
-    return transmit(poll_wait_s=1.0)
+def transmitter(request: pytest.FixtureRequest, transmit: Callable[..., Any], tmp_path: Path) -> Any:
+    """One that encrypts for `gateway`, by a JWKS that is not there yet, where a test asks for it."""
+    keys = EncryptionSettings(jwks_file=tmp_path / "receiver-jwks.json")
+    return transmit(poll_wait_s=1.0, encryption={"gateway": keys} if hasattr(request, "param") else {})
 
 
 @pytest.fixture
@@ -161,9 +172,10 @@ def test_a_stream_that_is_made_at_start_and_polled(transmitter: Any, receive: Ca
     events = tuple(EVENTS_SUPPORTED)
     site = receive(stream=ManagedStreamSettings(events=events), auth=auth, poll_timeout_s=10.0)
     (kept,) = until(transmitter.site.store.security_events.list_all_streams)
-    assert (kept.description, kept.method) == ("trustwatch: trust", POLL_METHOD)
+    assert (kept.description[:11] + kept.description[19:], kept.method) == ("trustwatch  (trust)", POLL_METHOD)
     assert set(kept.events_requested) == set(EVENTS_SUPPORTED)
-    until(lambda: outcomes(site)["stream"])
+    until(lambda: outcomes(site)["verified"])
+    assert outcomes(site)["invalid_state"] == 0
     transmitter.site.clock.now += 1
     transmitter.commit(announced())
     until(lambda: not transmitter.site.store.security_events.waiting(kept, 10))
@@ -172,9 +184,15 @@ def test_a_stream_that_is_made_at_start_and_polled(transmitter: Any, receive: Ca
 
 @pytest.mark.usefixtures("rerouted")
 def test_a_stream_that_is_made_at_start_and_pushed(
-    transmitter: Any, receive: Callable[..., Any], receiver_of_pushes: SetReceiver, until: Until
+    transmitter: Any,
+    receive: Callable[..., Any],
+    receiver_of_pushes: SetReceiver,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """To the address of the settings, with our secret."""
+    """To the address of the settings, with our secret; a verification that does not come back here is told of."""
+    monkeypatch.setattr(signal_poller, "VERIFIED_WITHIN_S", 0.05)
     auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
     stream = ManagedStreamSettings(delivery="push", receive_url=receiver_of_pushes.url)
     receive(stream=stream, auth=auth, push_secret=Secret(SECRET))
@@ -184,3 +202,126 @@ def test_a_stream_that_is_made_at_start_and_pushed(
     ((headers, token),) = receiver_of_pushes.got
     assert headers["authorization"] == f"Bearer {SECRET}"
     assert token.count(".") == 2
+    said: list[str] = []
+    until(lambda: said.append(capsys.readouterr().out) or "signal_stream_unverified" in "".join(said))
+
+
+def managed(transmitter: Any, site: Any, ask: Callable[[RemoteStream], Any]) -> Any:
+    """What comes of one request for the receiver's stream, as by `trustwatch signals`, over the wire."""
+    settings = site.settings
+
+    async def go() -> Any:
+        port = transmitter.site.socket.getsockname()[1]
+        async with httpx2.AsyncClient(transport=Rerouted(port)) as http:
+            (entry,) = settings.shared_signals.transmitters
+            bearer = StaticTokenAuthenticator(transmitter.site.token("gateway", "ssf.manage"))
+            states = VerificationStates(key_folder(settings), site.clock)
+            return await ask(RemoteStream(entry, service_url(settings), http, bearer, states))
+
+    return asyncio.run(go())
+
+
+@pytest.mark.usefixtures("rerouted")
+def test_a_stream_is_managed_from_afar(transmitter: Any, receive: Callable[..., Any], until: Until) -> None:
+    """Verified again, paused, without one agent and with it, replaced: each does there what it says."""
+    auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
+    stream = ManagedStreamSettings(events=(WORKLOAD_COMPROMISED,))
+    site = receive(stream=stream, auth=auth, poll_timeout_s=10.0)
+    until(lambda: outcomes(site)["verified"])
+    managed(transmitter, site, lambda one: one.verify())
+    until(lambda: outcomes(site)["verified"] == 2)
+
+    assert managed(transmitter, site, lambda one: one.set_status("paused", "moving")).status == "paused"
+    (kept,) = transmitter.site.store.security_events.list_all_streams()
+    assert (kept.status, kept.status_reason) == ("paused", "trustwatch signals: moving")
+    assert managed(transmitter, site, lambda one: one.keep()).status == "paused"
+    managed(transmitter, site, lambda one: one.remove_subject(BOT))
+    assert managed(transmitter, site, lambda one: one.set_status("enabled")).status == "enabled"
+    transmitter.site.clock.now += 1
+    transmitter.commit(announced(1))
+    managed(transmitter, site, lambda one: one.add_subject(BOT))
+    transmitter.commit(announced(2))
+    until(site.events)
+    assert [event["txn"] for event in site.events()] == ["d-2"]
+    assert managed(transmitter, site, lambda one: one.keep(replace=True)).changed
+    assert managed(transmitter, site, lambda one: one.delete())
+    assert transmitter.site.store.security_events.list_all_streams() == []
+
+
+@pytest.mark.usefixtures("rerouted")
+def test_a_stream_that_goes_away_is_made_again(
+    transmitter: Any, receive: Callable[..., Any], until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted by somebody there while it is polled: 404, and it is kept as at start."""
+    monkeypatch.setattr(signal_poller, "KEEP_AGAIN_S", 0.05)
+    auth = ActuatorAuthSettings(bearer=Secret(transmitter.site.token("gateway", "ssf.manage")))
+    site = receive(stream=ManagedStreamSettings(events=(WORKLOAD_COMPROMISED,)), auth=auth, poll_timeout_s=10.0)
+    until(lambda: outcomes(site)["verified"])
+    store = transmitter.site.store.security_events
+    (first,) = store.list_all_streams()
+    assert store.delete_stream("gateway", first.stream_id)
+    until(lambda: outcomes(site)["verified"] == 2)
+    (second,) = store.list_all_streams()
+    assert second.stream_id != first.stream_id
+
+
+def kept_by(*sites: Any) -> bytes:
+    """All that services have in files: store, log of events, keys."""
+    return b"".join(path.read_bytes() for one in sites for path in one.settings.data_dir.rglob("*") if path.is_file())
+
+
+@pytest.mark.usefixtures("rerouted")
+@pytest.mark.parametrize("delivery", ["push", "poll"])
+def test_no_secret_of_a_stream_survives(
+    delivery: Any,
+    transmitter: Any,
+    receive: Callable[..., Any],
+    receiver_of_pushes: SetReceiver,
+    until: Until,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Neither our token, nor the secret of pushes, nor a SET stands in a store, a log or a SET, on either side."""
+    bearer = transmitter.site.token("gateway", "ssf.manage")
+    stream = ManagedStreamSettings(delivery=delivery, receive_url=receiver_of_pushes.url)
+    auth = ActuatorAuthSettings(bearer=Secret(bearer))
+    site = receive(stream=stream, auth=auth, push_secret=Secret(SECRET), poll_timeout_s=10.0)
+    until(lambda: transmitter.context.outcomes["queued"])
+    transmitter.commit(announced())
+    until(lambda: site.events() if delivery == "poll" else len(receiver_of_pushes.got) > 1)
+    managed(transmitter, site, lambda one: one.keep(replace=True))
+    everything = kept_by(transmitter.site, site) + capsys.readouterr().out.encode()
+    everything += b"".join(base64.urlsafe_b64decode(token.split(".")[1] + "==") for token in receiver_of_pushes.tokens)
+    assert b"signal_stream_kept" in everything
+    head = transmitter.context.keys.sign({}).partition(".")[0]  # that of each of its SETs
+    assert all(token.startswith(head) for token in receiver_of_pushes.tokens)
+    for secret in (bearer.rpartition(".")[2], SECRET, head):
+        assert secret.encode() not in everything
+
+
+@pytest.mark.parametrize("transmitter", ["encrypting"], indirect=True)
+@pytest.mark.parametrize("delivery", ["push", "poll"])
+def test_encrypted_to_the_key_that_the_other_side_publishes(
+    delivery: str, transmitter: Any, receive: Callable[..., Any], until: Until
+) -> None:
+    """Our encrypting side to our decrypting side, by what that one publishes; what is in clear would not be taken."""
+    receiver = transmitter.receiver()
+    given: dict[str, Any] = {"push_secret": Secret(SECRET)}
+    if delivery == "poll":
+        path = receiver.create()["delivery"]["endpoint_url"].removeprefix(ISSUER)
+        bearer = Secret(transmitter.site.token("gateway", "ssf.manage.poll"))
+        given = {"poll_url": f"{transmitter.site.url}{path}", "auth": ActuatorAuthSettings(bearer=bearer)}
+    site = receive(encrypted="require", poll_timeout_s=10.0, **given)
+    if delivery == "push":
+        receiver.create_push(f"{site.url}/ssf/receive/trust", f"Bearer {SECRET}")
+    transmitter.commit(announced())
+    assert site.events() == []  # its key is not known there yet: nothing leaves
+    published = site.client.get("/ssf/receiver-jwks.json")
+    encryption = transmitter.context.encryption
+    keys = encryption._cache._issuers["gateway"]
+    keys.settings.jwks_file.write_bytes(published.content)
+    transmitter.site.wait(encryption._cache._refresh(keys))
+    transmitter.site.clock.now += 600
+    transmitter.step()
+
+    until(lambda: outcomes(site) == {"evidence": 3, "hard": 1})  # counted once they are durable
+    assert told(site) == EXPECTED

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -162,6 +164,42 @@ def test_polls_beyond_the_bound_do_not_wait(transmit: Transmit, until: Until) ->
         assert first.result(5).status_code == 200
 
 
+def test_one_receiver_has_its_share_of_waiting_polls(transmit: Transmit, until: Until) -> None:
+    """It takes no place of others; and who has gone away keeps none."""
+    transmitter = transmit(max_polls=3, max_streams=1, poll_wait_s=20.0)
+    receiver, other = transmitter.receiver(), transmitter.receiver("trusted")
+    stream, others = receiver.create(), other.create()
+    address = urlsplit(transmitter.site.url)
+    head = f"POST /ssf/poll/{stream['stream_id']} HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-length: 2\r\n"
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(f"{head}authorization: {receiver.headers['authorization']}\r\n\r\n{{}}".encode())
+        until(lambda: transmitter.context.waiting_polls)
+        assert receiver.poll(stream, returnImmediately=False).json() == {"sets": {}}
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(other.poll, others, returnImmediately=False)
+            until(lambda: transmitter.context.waiting_polls == 2)
+            connection.close()
+            until(lambda: transmitter.context.waiting_polls == 1)
+            transmitter.site.inside(transmitter.context.close)
+            assert waiting.result(5).json() == {"sets": {}}
+
+
+def test_null_counts_as_not_said(receiver: Any) -> None:
+    """As mappers of Java and Go write what is not there."""
+    stream = receiver.create()
+    assert receiver.poll(stream, ack=None, setErrs=None, maxEvents=None).json() == {"sets": {}}
+
+
+def test_each_stream_has_an_address_of_its_own(transmitter: Any, receiver: Any) -> None:
+    """To poll at: nothing of one stream comes by another's, and nobody polls without a token."""
+    one, two = receiver.create((RISK_LEVEL_CHANGE,)), receiver.create(())
+    transmitter.commit(announced())
+    assert one["delivery"]["endpoint_url"] != two["delivery"]["endpoint_url"]
+    assert (len(receiver.sets(one)), receiver.sets(two)) == (1, [])
+    receiver.headers = {}
+    assert receiver.poll(one).status_code == 401
+
+
 def test_polls_that_can_not_be_read(receiver: Any) -> None:
     """400, and nothing is acknowledged."""
     stream = receiver.create()
@@ -215,6 +253,51 @@ def test_a_receiver_that_never_comes_is_bounded(transmit: Transmit) -> None:
     assert (status["status"], "10 SETs" in status["reason"]) == ("disabled", True)
     assert transmitter.context.outcomes["acknowledged"] == 12
     assert transmitter.context.outcomes["disabled"] == 1
+
+
+def test_verifications_fill_no_stream(transmit: Transmit) -> None:
+    """429 once a handful wait: what happens to agents finds its place."""
+    transmitter = transmit(max_waiting=12)
+    receiver = transmitter.receiver()
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    body = {"stream_id": stream["stream_id"], "state": "s"}
+    asked = [receiver.ask("POST", "verification_endpoint", body) for _ in range(12)]
+    assert [one.status_code for one in asked] == [204] * 10 + [429] * 2
+    assert asked[-1].headers["retry-after"] == "1"
+    transmitter.commit(announced())
+    assert len(receiver.sets(stream)) == 11
+
+
+def test_errors_of_sets_that_never_were_are_no_lines_of_the_log(
+    transmitter: Any, receiver: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for a poll, where anything was refused; more than 5,000 in one poll are too many."""
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    transmitter.commit(announced())
+    (claims,) = receiver.sets(stream)
+
+    def refuse(*jtis: str) -> int:
+        errors = {jti: {"err": "invalid_key", "description": "x"} for jti in jtis}
+        answer = receiver.poll(stream, setErrs=errors)
+        return sum("set_refused" in line for line in capsys.readouterr().out.splitlines()) if answer.is_success else -1
+
+    made_up = [f"made-up-{number}" for number in range(800)]
+    capsys.readouterr()
+    assert refuse(*made_up) == 0
+    assert refuse(claims["jti"], *made_up) == 1
+    assert transmitter.context.outcomes["failed"] == 1
+    assert refuse(*(f"{number}" for number in range(5_001))) == -1
+
+
+def test_a_tenant_that_was_taken_away_is_not_told_of(transmitter: Any) -> None:
+    """What waited of it is dropped when its receiver polls; the rest stays."""
+    receiver = transmitter.receiver("two")
+    stream = receiver.create((RISK_LEVEL_CHANGE,))
+    transmitter.commit(announced(1, tenant="globex"), announced(2, tenant="acme"), announced(3, tenant="globex"))
+    transmitter.context._tenants["two"] = frozenset({"acme"})  # as the settings of the next start have it
+    assert [claims["txn"] for claims in receiver.sets(stream)] == ["d-2"]
+    assert transmitter.context.outcomes["withdrawn"] == 2
+    assert transmitter.site.store.security_events.figures().waiting == 1
 
 
 def test_the_principal_is_named_where_the_operator_wants_it(transmit: Transmit) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jwt
 import pytest
 from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CHANGE, STREAM_UPDATED, VERIFICATION
+from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
 
 from ...support.shared_signals import SetReceiver, announced
 
@@ -81,6 +85,79 @@ def test_a_receiver_that_is_down_gets_all_of_it_later(
     assert transmitter.context.outcomes["retry"] == 3
     (kept,) = transmitter.site.store.security_events.list_all_streams()
     assert (kept.failures, kept.failing_since_ms, kept.next_push_ms) == (0, 0, 0)
+
+
+def slowly(transmitter: Any, taken: SetReceiver, meanwhile: Callable[[], object], *numbers: int) -> list[str]:
+    """Have *meanwhile* done while the first push is under way; `txn` of what was pushed."""
+    taken.got.clear()
+    taken.go.clear()
+    begun = threading.Thread(target=lambda: transmitter.commit(*map(announced, numbers)))
+    begun.start()
+    while transmitter.site.store.security_events.figures().waiting < len(numbers) or not transmitter.work._lanes:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    meanwhile()
+    taken.go.set()
+    begun.join()
+    return [jwt.decode(token, options={"verify_signature": False})["txn"] for token in taken.tokens]
+
+
+def test_what_was_polled_or_dropped_meanwhile_is_not_pushed(
+    transmitter: Any, receiver: Any, receiver_of_pushes: SetReceiver
+) -> None:
+    """While a push is slow its receiver polls and acknowledges the others, or disables the stream: those are over."""
+    stream = receiver.create_push(receiver_of_pushes.url, events=(RISK_LEVEL_CHANGE,))
+    named = {"stream_id": stream["stream_id"]}
+    push = {"method": PUSH_METHOD, "endpoint_url": receiver_of_pushes.url}
+
+    def poll_them() -> None:
+        polled = receiver.ask("PATCH", "configuration_endpoint", named | {"delivery": {"method": POLL_METHOD}}).json()
+        receiver.poll(polled, ack=[claims["jti"] for claims in receiver.sets(polled)], maxEvents=0)
+        receiver.ask("PATCH", "configuration_endpoint", named | {"delivery": push})
+
+    def disable() -> None:
+        for status in ("disabled", "enabled"):
+            receiver.ask("POST", "status_endpoint", named | {"status": status})
+
+    assert slowly(transmitter, receiver_of_pushes, poll_them, 1, 2, 3) == ["d-1"]
+    assert slowly(transmitter, receiver_of_pushes, disable, 4, 5, 6) == ["d-4"]
+
+
+def test_who_does_not_lead_any_more_pushes_nothing(
+    transmitter: Any, receiver: Any, receiver_of_pushes: SetReceiver
+) -> None:
+    """The push under way ends; the rest is its successor's."""
+    receiver.create_push(receiver_of_pushes.url, events=(RISK_LEVEL_CHANGE,))
+    work = transmitter.work
+
+    def lose() -> None:
+        lost, work._leader_lock = work._leader_lock, None
+        lost.release()
+
+    assert slowly(transmitter, receiver_of_pushes, lose, 1, 2, 3) == ["d-1"]
+    transmitter.step()
+    assert len(receiver_of_pushes.got) == 3
+
+
+def test_who_may_no_longer_hear_gets_nothing(transmitter: Any, receiver_of_pushes: SetReceiver) -> None:
+    """Of a tenant that was taken from it, or of anybody once it is no caller: its streams are disabled then."""
+    receiver = transmitter.receiver("two")
+    receiver.create_push(receiver_of_pushes.url, "Bearer x", events=(RISK_LEVEL_CHANGE,))
+    receiver_of_pushes.answers += [(503, b""), (202, b""), (503, b"")]
+    transmitter.commit(announced(1, tenant="acme"), announced(2, tenant="globex"), announced(3, tenant="acme"))
+    transmitter.context._tenants["two"] = frozenset({"acme"})  # as the settings of the next start have it
+    transmitter.site.clock.now += 10
+    transmitter.step()
+    assert len(receiver_of_pushes.got) == 3
+    assert transmitter.context.outcomes["withdrawn"] == 1
+    del transmitter.context._tenants["two"]
+    transmitter.site.clock.now += 100
+    transmitter.step()
+    assert len(receiver_of_pushes.got) == 3
+    transmitter.work._knows_owners = False  # as after a start
+    transmitter.step()
+    (stream,) = transmitter.site.store.security_events.list_all_streams()
+    assert (stream.status, transmitter.site.store.security_events.figures().waiting) == ("disabled", 0)
 
 
 def test_what_a_receiver_refuses_does_not_come_again(

@@ -15,6 +15,8 @@ import msgspec
 import pytest
 from trustwatch.api.http.auth.set_verification import SetRefused
 from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
+from trustwatch.api.shared_signals import signal_poller
+from trustwatch.api.shared_signals.remote_stream import KeptStream
 from trustwatch.api.shared_signals.signal_poller import PollFailed, SignalPoller, TransmitterPoll
 from trustwatch.api.shared_signals.signal_receiver import KeysMissing, SetAnswer, SignalTransmitter
 from trustwatch.ingest.errors import Unavailable
@@ -127,6 +129,13 @@ def test_what_could_not_be_judged_is_not_acknowledged(peer: Peer) -> None:
     ]
 
 
+def test_an_acknowledgement_that_is_refused_is_not_said_for_ever(peer: Peer) -> None:
+    """400: the transmitter knows that SET no more, or no errors; what it gives again is known by its `jti`."""
+    peer.answers = [{"sets": {"j1": "a"}}, httpx2.Response(400), {"sets": {"j1": "a"}}]
+    peer.run(once, failing, once)
+    assert [body.get("ack") for _, body in peer.asked] == [None, ["j1"], None]
+
+
 def test_acknowledgements_that_did_not_arrive_are_said_again(peer: Peer) -> None:
     """Until a poll is answered, whatever comes between."""
     peer.answers = [{"sets": {"j1": "a"}}, httpx2.Response(503), httpx2.ReadError("gone"), {"sets": {}}, {"sets": {}}]
@@ -153,6 +162,34 @@ def test_answers_that_are_none(peer: Peer, answer: Any) -> None:
     peer.answers = [answer]
     assert peer.run(failing)[0].startswith("PollFailed: ")
     assert (peer.taken, len(peer.asked)) == ([], 1)
+
+
+class Expiring:
+    """Credentials that end: a new token for each that was refused."""
+
+    def __init__(self) -> None:
+        self.number = 1
+
+    async def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer token-{self.number}"}
+
+    def invalidate(self) -> None:
+        self.number += 1
+
+
+def test_a_token_that_expired_is_replaced(peer: Peer) -> None:
+    """401 to one poll: the next one comes with another token, and takes what waited."""
+    peer.answers = [httpx2.Response(401), {"sets": {"j1": "a"}}]
+
+    async def go() -> None:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(peer.answer)) as http:
+            poll = TransmitterPoll(SignalTransmitter(SETTINGS), peer, http, Expiring(), lambda: peer.now)  # type: ignore[arg-type]
+            assert "HTTP 401" in await failing(poll)
+            assert await poll.poll()
+
+    asyncio.run(go())
+    assert [headers["authorization"] for headers, _ in peer.asked] == ["Bearer token-1", "Bearer token-2"]
+    assert peer.taken == [[b"a"]]
 
 
 def test_more_sets_than_were_asked_for(peer: Peer) -> None:
@@ -210,10 +247,44 @@ class Alone:
         """To nobody."""
 
 
-async def poll_for(peer: Peer, settings: SignalTransmitterSettings, seconds: float) -> None:
+class Kept:
+    """A stream that we keep, and how often that was asked for."""
+
+    def __init__(self, *, is_pushed: bool) -> None:
+        self.is_pushed = is_pushed
+        self.asked = 0
+
+    async def keep(self) -> KeptStream:
+        self.asked += 1
+        return KeptStream("s1", "", False)
+
+
+def test_a_pushed_stream_is_kept_beside_a_poll(peer: Peer) -> None:
+    """One transmitter may push by the stream that we make, and be polled by one that somebody else has made."""
+    kept = Kept(is_pushed=True)
+    asyncio.run(poll_for(peer, SETTINGS, 0.1, {"idp": kept}))
+    assert (kept.asked, len(peer.asked) > 0) == (1, True)
+
+
+def test_a_fault_does_not_end_the_look_for_the_lead(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the lock raises: the next look tries again, and nobody polls meanwhile."""
+    monkeypatch.setattr(signal_poller, "LOOK_FOR_LEAD_S", 0.01)
+    faults = [RuntimeError("a driver's"), RuntimeError("again")]
+
+    def acquire(self: Alone, _: str) -> Alone:
+        if faults:
+            raise faults.pop()
+        return self
+
+    monkeypatch.setattr(Alone, "acquire_leader_lock", acquire)
+    asyncio.run(poll_for(peer, SETTINGS, 0.3))
+    assert (faults, len(peer.asked) > 0) == ([], True)
+
+
+async def poll_for(peer: Peer, settings: SignalTransmitterSettings, seconds: float, streams: Any = None) -> None:
     http = httpx2.AsyncClient(transport=httpx2.MockTransport(peer.answer))
     poll = TransmitterPoll(SignalTransmitter(settings), peer, http, StaticTokenAuthenticator("s"), time.monotonic)  # type: ignore[arg-type]
-    poller = SignalPoller([poll], {}, http, Alone())  # type: ignore[arg-type]
+    poller = SignalPoller([poll], streams or {}, http, Alone(), peer)  # type: ignore[arg-type]
     await poller.start()
     await asyncio.sleep(seconds)
     await poller.close()

@@ -11,91 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from trustwatch.api.http.line_limit import LINES_PER_S
-from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
-from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
-from trustwatch.api.shared_signals.signal_receiver import SignalReceiver
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.formats.received_signals import CAEP, SSF, WISE
-from trustwatch.ingest.settings import Secret
+from trustwatch.ingest.formats.token_ids import token_id_digest
 from trustwatch.scoring.store.received_signal_store import signal_digest
 
 from ...support.shared_signals import ForeignTransmitter
+from ...support.signal_reception import COMPROMISED, SECRET, Reception, refused
 
-SECRET = "the-secret-of-a-transmitter"
-COMPROMISED = WISE + "workload-compromised"
 REVOKED = CAEP + "session-revoked"
 DAY_S = 86_400
-
-
-class Reception:
-    """A service that receives, and the transmitter whose SETs it takes."""
-
-    def __init__(self, new_site: Callable[..., Any], folder: Path, **settings: Any) -> None:
-        self.transmitter = ForeignTransmitter(folder)
-        given = {
-            "name": "idp",
-            "issuer": self.transmitter.issuer,
-            "audiences": ("trustwatch-signals",),
-            "tenants": ("acme",),
-            "issuers": ("https://as.example",),
-            "jwks_file": self.transmitter.jwks,
-            "push_secret": Secret(SECRET),
-            **settings,
-        }
-        part = SharedSignalsSettings(transmitters=(SignalTransmitterSettings(**given),))
-        self.site = new_site(shared_signals=part)
-
-    @property
-    def receiver(self) -> SignalReceiver:
-        receiver: SignalReceiver = self.site.app.app.state.services.get(SignalReceiver)
-        return receiver
-
-    @property
-    def outcomes(self) -> Counter[str]:
-        return Counter({outcome: count for (_, outcome), count in self.receiver.outcomes.items() if count})
-
-    def claims(self, event_type: str = COMPROMISED, number: int = 1, **more: Any) -> dict[str, Any]:
-        return self.transmitter.claims(event_type, number, self.site.clock.now, **more)
-
-    def push(self, token: str | bytes, secret: str = SECRET, **headers: str) -> httpx2.Response:
-        """One push, as RFC 8935 has it; underscores in header names are hyphens."""
-        given = {"content-type": "application/secevent+jwt", "accept": "application/json"}
-        given |= {"authorization": f"Bearer {secret}"} if secret else {}
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        content = token.encode() if isinstance(token, str) else token
-        answer: httpx2.Response = self.site.client.post("/ssf/receive/idp", content=content, headers=given)
-        return answer
-
-    def send(self, event_type: str = COMPROMISED, number: int = 1, **more: Any) -> httpx2.Response:
-        """Push a SET with such claims."""
-        return self.push(self.transmitter.sign(self.claims(event_type, number, **more)))
-
-    def types(self) -> list[str]:
-        return [event["type"] for event in self.site.events()]
-
-
-@pytest.fixture
-def receive(new_site: Callable[..., Any], tmp_path: Path) -> Callable[..., Reception]:
-    """Makes a reception with further settings of the transmitter."""
-    return lambda **settings: Reception(new_site, tmp_path, **settings)
-
-
-@pytest.fixture
-def reception(receive: Callable[..., Reception]) -> Reception:
-    return receive()
-
-
-def refused(answer: httpx2.Response) -> str:
-    """The error of a refusal that is as RFC 8935 has it."""
-    assert answer.status_code == 400, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["content-language"] == "en"
-    body = answer.json()
-    assert set(body) == {"err", "description"}
-    return str(body["err"])
 
 
 def test_a_push_becomes_an_audit_event(reception: Reception) -> None:
@@ -172,7 +99,7 @@ REFUSED_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"jti": 7}, "invalid_request"),
     ({"iat": "now"}, "invalid_request"),
     ({"iat": True}, "invalid_request"),
-    ({"iat": 1_764_000_600}, "invalid_request"),
+    ({"iat": 1_764_004_000}, "invalid_request"),
     ({"events": {}}, "invalid_request"),
     ({"events": {COMPROMISED: {}, REVOKED: {}}}, "invalid_request"),
     ({"events": {COMPROMISED: "x"}}, "invalid_request"),
@@ -274,6 +201,17 @@ def test_nothing_is_believed_beyond_what_a_transmitter_may_speak_for(receive: Ca
     assert [event["agent"] for event in reception.site.events()] == [{"id": "bot", "issuer": "https://as.example"}]
 
 
+def test_of_aliases_the_one_that_is_covered_counts(reception: Reception) -> None:
+    """All are names of the same agent: one that the transmitter may not speak for hides none."""
+    user = {"format": "iss_sub", "iss": "https://idp.example", "sub": "user-7"}
+    bot = {"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}
+    reception.send(sub_id={"format": "aliases", "identifiers": [user, bot]})
+    reception.send(number=2, sub_id={"format": "complex", "application": user, "agent": bot})
+    reception.send(number=3, sub_id={"format": "aliases", "identifiers": [user]})
+    assert [event["agent"]["id"] for event in reception.site.events()] == ["bot", "bot"]
+    assert reception.outcomes == {"hard": 2, "not_covered": 1}
+
+
 def test_of_several_tenants_the_subject_names_one(receive: Callable[..., Reception]) -> None:
     """Without a name it could be anybody's agent."""
     reception = receive(tenants=("acme", "globex"))
@@ -319,16 +257,41 @@ def test_old_signals_are_on_record_alone(reception: Reception) -> None:
 
 
 def test_memory_is_bounded(receive: Callable[..., Reception]) -> None:
-    """Who has said so much has to wait (429); what is too old to count is forgotten, and there is room again."""
+    """Who has said so much has to wait (429), but for compromises; what is too old is forgotten, and there is room."""
     reception = receive(max_remembered=100, max_age_s=60.0)
     for number in range(100):
-        assert reception.send("https://other.example/x", number).status_code == 202
-    answer = reception.send(number=1000)
+        assert reception.send(CAEP + "session-established", number).status_code == 202
+    answer = reception.send(REVOKED, number=900)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "300")
+    assert reception.send(number=901).status_code == 202
+    assert reception.send("https://other.example/x", 902).status_code == 202
+    for number in range(101, 200):
+        assert reception.send(number=1_000 + number).status_code == 202
+    assert reception.send(number=2_000).status_code == 429
     reception.site.clock.now += 120
     reception.site.wait(reception.receiver.look_after_memory())
-    assert reception.send(number=1000).status_code == 202
+    assert reception.send(number=2_000).status_code == 202
     assert reception.site.store.received_signals.count_taken() == {"idp": 1}
+
+
+def test_noise_fills_no_memory(receive: Callable[..., Reception]) -> None:
+    """What is about nobody here, of no known type or not covered is not remembered: a repeat has no effect either."""
+    reception = receive(max_remembered=100)
+    email = {"format": "email", "email": "ann@acme.example"}
+    for number in range(60):
+        assert reception.send(CAEP + "session-established", number, sub_id=email).status_code == 202
+        assert reception.send("https://other.example/x", 100 + number).status_code == 202
+    assert reception.site.store.received_signals.count_taken() == {}
+    assert reception.send(REVOKED, number=900).status_code == 202
+
+
+def test_a_clock_that_is_ahead_costs_no_set(reception: Reception) -> None:
+    """503 within the hour: it comes again, and is right by then; further ahead it is refused."""
+    token = reception.transmitter.sign(reception.claims(iat=int(reception.site.clock.now) + 90))
+    assert reception.push(token).status_code == 503
+    reception.site.clock.now += 61
+    assert reception.push(token).status_code == 202
+    assert refused(reception.send(number=2, iat=int(reception.site.clock.now) + 4_000)) == "invalid_request"
 
 
 def test_keys_that_can_not_be_had(receive: Callable[..., Reception], tmp_path: Path) -> None:
@@ -404,5 +367,9 @@ def test_a_token_that_a_signal_revokes_is_named(reception: Reception) -> None:
     reception.send(CAEP + "session-established", 4, sub_id=subject("t4"))
     events = reception.site.events()
     assert [event["type"] for event in events] == ["signal.evidence", *["signal.note"] * 3]
-    assert [event.get("credential") for event in events] == [{"token_id": "t1"}, {"token_id": "t2"}, None, None]
+    assert [event.get("credential") for event in events] == [
+        *({"token_id": token_id_digest(token)} for token in ("t1", "t2")),
+        None,
+        None,
+    ]
     assert events[0]["principal"] == {"id": "ann"}

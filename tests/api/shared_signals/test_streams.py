@@ -152,6 +152,8 @@ IMPOSSIBLE_BODIES: list[tuple[str, dict[str, Any]]] = [
             }
         },
     ),
+    ("configuration_endpoint", {"delivery": {"method": PUSH_METHOD, "endpoint_url": "http://127.0.0.1:99999/"}}),
+    ("configuration_endpoint", {"delivery": {"method": PUSH_METHOD, "endpoint_url": "http://127.0.0.1/\0"}}),
     ("configuration_endpoint", {"events_requested": "one"}),
     ("status_endpoint", {"status": "enabled"}),
     ("status_endpoint", {"stream_id": "{id}", "status": "asleep"}),
@@ -185,7 +187,32 @@ def test_what_is_the_transmitters_to_say(receiver: Any) -> None:
         ):
             assert receiver.ask(method, "configuration_endpoint", stream | said).status_code == 400, said
         assert receiver.ask(method, "configuration_endpoint", stream).json() == stream
+        assert receiver.ask(method, "configuration_endpoint", stream | {"aud": [stream["aud"]]}).json() == stream
         assert receiver.ask(method, "configuration_endpoint", {"description": "which?"}).status_code == 400
+
+
+def test_changes_at_the_same_time_undo_nothing(
+    transmitter: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that says nothing of the delivery leaves it as the other one made it, whichever read first."""
+    stream = receiver.create()
+    named, store = {"stream_id": stream["stream_id"]}, transmitter.site.store.security_events
+    push = {"method": PUSH_METHOD, "endpoint_url": "http://127.0.0.1:1/new", "authorization_header": "Bearer new"}
+    change, others = store.change_configuration, [True]
+
+    def change_late(*arguments: Any) -> bool:
+        if others:
+            others.clear()
+            assert receiver.ask("PATCH", "configuration_endpoint", named | {"delivery": push}).status_code == 200
+        return bool(change(*arguments))
+
+    monkeypatch.setattr(store, "change_configuration", change_late)
+    answer = receiver.ask("PATCH", "configuration_endpoint", named | {"description": "mine"})
+    assert (answer.status_code, answer.json()["delivery"]["endpoint_url"]) == (200, push["endpoint_url"])
+    (kept,) = store.list_streams("gateway")
+    assert (kept.description, transmitter.context.keys.unseal(kept.authorization)) == ("mine", "Bearer new")
+    monkeypatch.setattr(store, "change_configuration", lambda *_: False)
+    assert receiver.ask("PATCH", "configuration_endpoint", named | {"description": "x"}).status_code == 409
 
 
 def requests_for(stream_id: str) -> list[tuple[str, str, Any, dict[str, str]]]:

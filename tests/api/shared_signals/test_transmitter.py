@@ -108,12 +108,12 @@ def test_a_key_that_can_not_be_used_puts_pushes_off(transmit: Transmit, receiver
     sealing_key = transmitter.site.settings.data_dir / "shared-signals" / "sealing-key"
     good = sealing_key.read_bytes()
     sealing_key.write_bytes(bytes(32))
-    transmitter.context.keys._sealing = None
+    transmitter.context.keys._sealer._key = None
     transmitter.commit(announced())
     assert receiver_of_pushes.got == []
     assert transmitter.context.outcomes["retry"] == 1
     sealing_key.write_bytes(good)
-    transmitter.context.keys._sealing = None
+    transmitter.context.keys._sealer._key = None
     transmitter.site.clock.now += 10
     transmitter.step()
     assert receiver.verified(receiver_of_pushes.tokens[0], stream)["txn"] == "d-1"

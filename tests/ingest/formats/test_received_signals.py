@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.received_signals import (
     CAEP,
     RISC,
+    RISK_CLAIM,
     SIGNAL_RULES,
     SSF,
     WISE,
@@ -17,11 +19,13 @@ from trustwatch.ingest.formats.received_signals import (
     SignalSubject,
     build_signal_event,
     find_signal_rule,
-    read_signal_subject,
+    read_signal_subjects,
     signal_rows,
 )
+from trustwatch.scoring.policy.access_evaluation import LEVEL_CLAIM
 
 from ...support.checkout import ROOT
+from ...support.format_samples import LOGIN, one
 
 AS = "https://as.example"
 NOW_S = 1_764_000_000.0
@@ -32,7 +36,8 @@ CASES: list[tuple[str, dict[str, Any], str | None]] = [
     (CAEP + "session-revoked", {"initiating_entity": "policy"}, "evidence"),
     (CAEP + "credential-change", {"change_type": "revoke", "credential_type": "x509"}, "evidence"),
     (CAEP + "credential-change", {"change_type": "create", "credential_type": "x509"}, "note"),
-    (CAEP + "token-claims-change", {"claims": {"role": "admin"}}, "change"),
+    (CAEP + "token-claims-change", {"claims": {RISK_CLAIM: "high"}}, "note"),
+    (CAEP + "token-claims-change", {"claims": {"role": "admin", RISK_CLAIM: "high"}}, "change"),
     (CAEP + "assurance-level-change", {"change_direction": "decrease"}, "evidence"),
     (CAEP + "assurance-level-change", {"change_direction": "increase"}, "note"),
     (CAEP + "device-compliance-change", {"current_status": "not-compliant"}, "evidence"),
@@ -115,8 +120,7 @@ def test_what_is_not_in_the_table_means_nothing() -> None:
 
 
 def event_of(rule: SignalRule, members: dict[str, Any], sub_id: Any = AGENT, **claims: Any) -> dict[str, Any]:
-    subject = read_signal_subject(sub_id)
-    assert subject is not None
+    subject = read_signal_subjects(sub_id)[0]
     assert rule.treatment is not None
     given = {"iss": AS, "iat": NOW_S - 5, "jti": "j1", "sub_id": sub_id, "events": {rule.event_type: members}, **claims}
     made = build_signal_event(given, rule, subject._replace(tenant="acme"), rule.treatment, "urn:s", NOW_S)
@@ -209,7 +213,7 @@ def test_when_it_was_told(iat: float, told_at: str | None) -> None:
                 "tenant": {"format": "opaque", "id": "acme"},
                 "token": {"format": "jwt_id", "iss": AS, "jti": "t1"},
             },
-            SignalSubject("bot", "", "ann", "s1", "t1", "acme"),
+            SignalSubject("bot", "", "ann", "s1", "t1", "acme", AS),
         ),
         (
             {"format": "complex", "user": AGENT, "session": {"format": "opaque", "id": "s1"}},
@@ -228,7 +232,20 @@ def test_when_it_was_told(iat: float, told_at: str | None) -> None:
 )
 def test_whom_a_subject_names(sub_id: Any, expected: SignalSubject | None) -> None:
     """Formats that can name an agent, alone or with whom it acts for; people's addresses name none."""
-    assert read_signal_subject(sub_id) == expected
+    assert next(iter(read_signal_subjects(sub_id)), None) == expected
+
+
+def test_aliases_are_names_of_one() -> None:
+    """All of them are asked, those with an issuer first; of a complex subject each member that can be an agent."""
+    uri = {"format": "uri", "uri": "spiffe://acme/bot"}
+    user = {"format": "iss_sub", "iss": AS, "sub": "ann"}
+    assert read_signal_subjects({"format": "aliases", "identifiers": [uri, 7, user]}) == [
+        SignalSubject("ann", AS),
+        SignalSubject("spiffe://acme/bot"),
+    ]
+    complex_one = {"format": "complex", "application": AGENT, "agent": uri, "user": user}
+    assert [one.agent_id for one in read_signal_subjects(complex_one)] == ["bot", "spiffe://acme/bot"]
+    assert {one.principal for one in read_signal_subjects(complex_one)} == {"ann"}
 
 
 TOKEN = {"format": "complex", "application": AGENT, "token": {"format": "jwt_id", "iss": AS, "jti": "t1"}}
@@ -239,6 +256,10 @@ REVOKING = {
     (WISE + "credential-revoked", "evidence"),
     (WISE + "credential-compromise", "hard"),
 }
+
+
+def digest(token_id: str) -> str:
+    return f"sha256:{hashlib.sha256(token_id.encode()).hexdigest()}"
 
 
 def test_only_what_revokes_names_a_token() -> None:
@@ -253,9 +274,32 @@ def test_only_what_revokes_names_a_token() -> None:
 
 def test_a_revoked_token_is_named() -> None:
     """By the subject, or by a WISE credential that says it is a token; any other credential is no token."""
-    assert event_of(SIGNAL_RULES[1], {}, TOKEN)["credential"] == {"token_id": "t1"}
+    assert event_of(SIGNAL_RULES[1], {}, TOKEN)["credential"] == {"token_id": digest("t1")}
     revoked = find_signal_rule(WISE + "credential-revoked", {"reason": "compromise"})
     assert revoked is not None
-    assert event_of(revoked, {"credential_id": "jti:t2"})["credential"] == {"token_id": "t2"}
-    assert event_of(revoked, {"credential_id": "jti:t2"}, TOKEN)["credential"] == {"token_id": "t1"}
-    assert "credential" not in event_of(revoked, {"credential_id": "serial:ABC"})
+    assert event_of(revoked, {"credential_id": "jti:t2"})["credential"] == {"token_id": digest("t2")}
+    assert event_of(revoked, {"credential_id": f"jti:{digest('t2')}"})["credential"] == {"token_id": digest("t2")}
+    assert event_of(revoked, {"credential_id": "jti:t2"}, TOKEN)["credential"] == {"token_id": digest("t1")}
+    for other in ("serial:ABC", "jti:", "t2"):
+        assert "credential" not in event_of(revoked, {"credential_id": other})
+
+
+def test_a_token_of_another_issuer_is_not_the_agents() -> None:
+    """A transmitter that may speak for one issuer says nothing of another's tokens."""
+    other = TOKEN | {"token": {"format": "jwt_id", "iss": "https://other.example", "jti": "t1"}}
+    assert "credential" not in event_of(SIGNAL_RULES[1], {}, other)
+
+
+def test_a_token_is_named_as_every_format_names_it() -> None:
+    """The rule compares what a signal says with what gateways and servers write of the same token."""
+    gateway = {"start_time": "2025-11-24T15:59:00Z", "method": "GET", "response_code": 200, "route_name": "pay"}
+    ids = [
+        one("envoy", gateway | {"jwt.client_id": "bot", "jwt.jti": "t1"})["credential"]["token_id"],
+        one("keycloak", LOGIN | {"details": LOGIN["details"] | {"token_id": "t1"}})["credential"]["token_id"],
+        event_of(SIGNAL_RULES[1], {}, TOKEN)["credential"]["token_id"],
+    ]
+    assert set(ids) == {digest("t1")}
+
+
+def test_the_claim_of_levels_is_the_one_that_hooks_write() -> None:
+    assert RISK_CLAIM == LEVEL_CLAIM

@@ -7,8 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
+from trustwatch.ingest.formats.received_signals import (
+    CAEP,
+    build_signal_event,
+    find_signal_rule,
+    read_signal_subjects,
+)
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.records.agents import RiskLevel
+
+from ...support.format_samples import one
 
 DAY_MS = 86_400_000
 Story = list[dict[str, Any]]
@@ -83,6 +91,24 @@ def test_a_change_point_halves_what_was_learned_once_a_day(scored: Any) -> None:
     assert once.builder.state.numbers[0, layout.N_SEEN] == known / 2
     assert (once.builder.state.numbers == twice.builder.state.numbers).all()
     assert asserted.builder.state.numbers[0, layout.N_SEEN] == known
+
+
+def test_the_use_of_a_token_that_a_session_revoked_names(scored: Any) -> None:
+    """From the SET to the rule, as the gateway's own line tells the use: both name the token in the same way."""
+    url, issuer = CAEP + "session-revoked", "https://as.example"
+    bot = {"format": "iss_sub", "iss": issuer, "sub": "bot"}
+    sub_id = {"format": "complex", "application": bot, "token": {"format": "jwt_id", "iss": issuer, "jti": "t1"}}
+    claims = {"iss": issuer, "iat": 1, "jti": "j1", "sub_id": sub_id, "events": {url: {}}}
+    rule = find_signal_rule(url, {})
+    assert rule is not None
+    (subject,) = read_signal_subjects(sub_id)
+    told = build_signal_event(claims, rule, subject, "evidence", "urn:s", 2.0)
+    line = {"start_time": "2025-11-24T15:59:00Z", "method": "GET", "response_code": 200, "jwt.client_id": "bot"}
+    uses = [one("envoy", line | {"jwt.jti": name})["credential"] for name in ("t1", "t2")]
+    for credential, fires in zip(uses, (True, False), strict=True):
+        use = {"credential": {"method": "private_key_jwt", "thumbprint": "key-agent-2", **credential}}
+        _, batch = scored([*CALM, use, signal("note", credential=told["credential"]), use])
+        assert (batch.signals[-1] >= 20.0) == fires
 
 
 def test_a_token_that_a_signal_names_is_revoked(scored: Any) -> None:

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from trustwatch.api.http.auth.callers import ALL_SCOPES, AuthenticatedCaller
 from trustwatch.api.http.auth.certificate_callers import CertificateCallers, InvalidCertificate
 from trustwatch.api.http.auth.token_verification import MissingToken
+from trustwatch.api.http.problems import ProblemError
+from trustwatch.api.http.separation_of_duties import agents_operated_by, check_not_own_agent, reviewer_of
 from trustwatch.api.settings.access_settings import (
     CallerCertificateSettings,
     CallerScope,
@@ -20,14 +22,16 @@ from trustwatch.api.settings.access_settings import (
 )
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.shared_signals.routes import SCOPE_WORDS as SSF_SCOPES
+from trustwatch.scoring.records.agents import AgentName
 
-from ....support.proofs import escaped_pem, make_certificate
+from ....support.proofs import escaped_pem, make_certificate, x5t_of
 
 HEADER = "x-client-cert"
 NOW = 1_764_000_000.0
 AS = "https://as.example"
 SPIFFE = "spiffe://acme.example/ns/prod/sa/soc"
-VERIFICATION = VerificationSettings(proofs=ProofSettings(certificate_header=HEADER))
+UNSAID = VerificationSettings(proofs=ProofSettings(certificate_header=HEADER))
+VERIFICATION = VerificationSettings(proofs=ProofSettings(certificate_header=HEADER, trusted_proxies=("127.0.0.0/8",)))
 SOC, GATEWAY = make_certificate("soc"), make_certificate("gateway")
 
 
@@ -67,6 +71,16 @@ def refusal(*headers: str, **given: Any) -> str:
     with pytest.raises((InvalidCertificate, MissingToken)) as refused:
         caller_of(*headers, **given)
     return f"{type(refused.value).__name__}: {refused.value}"
+
+
+def test_nobody_decides_about_itself_by_a_certificate() -> None:
+    """A caller goes by the names of its certificate, too: one of them may be an agent's id."""
+    caller = caller_of(escaped_pem(make_certificate("x", uris=(SPIFFE,), hosts=("soc.acme.example",))))
+    assert caller.name == "mesh"
+    assert agents_operated_by(reviewer_of(caller), ()) >= {SPIFFE, "soc.acme.example"}
+    agent = AgentName(1, "acme", AS, SPIFFE)
+    with pytest.raises(ProblemError, match="nobody decides about itself"):
+        check_not_own_agent(agent, reviewer_of(caller), ())
 
 
 def test_by_fingerprint() -> None:
@@ -160,23 +174,21 @@ def test_every_scope_may_be_named() -> None:
     assert set(get_args(CallerScope)) == {*ALL_SCOPES, *SSF_SCOPES}
 
 
-PROOFS = VerificationSettings(proofs=ProofSettings(certificate_header=HEADER))
-
-
 @pytest.mark.parametrize(
     ("callers", "verification", "why"),
     [
         ([{"certificate": known(SOC)}], VerificationSettings(), "certificate_header"),
-        ([{"certificate": known(SOC)}, {"certificate": known(GATEWAY, SOC)}], PROOFS, r"callers\[0\]"),
+        ([{"certificate": known(SOC)}], UNSAID, "trusted_proxies"),
+        ([{"certificate": known(SOC)}, {"certificate": known(GATEWAY, SOC)}], VERIFICATION, r"callers\[0\]"),
         (
             [{"certificate": known(names=(SPIFFE,))}, {"certificate": known(SOC, names=(SPIFFE,))}],
-            PROOFS,
+            VERIFICATION,
             r"callers\[0\]",
         ),
-        ([{}], PROOFS, "or a `certificate`"),
-        ([{"certificate": known(SOC), "agents": ("self",), "issuers": (AS,)}], PROOFS, "names no agent"),
+        ([{}], VERIFICATION, "or a `certificate`"),
+        ([{"certificate": known(SOC), "agents": ("self",), "issuers": (AS,)}], VERIFICATION, "names no agent"),
     ],
-    ids=["no-header", "same-fingerprint", "same-name", "nothing", "self"],
+    ids=["no-header", "no-proxies", "same-fingerprint", "same-name", "nothing", "self"],
 )
 def test_settings_that_can_not_be(callers: list[dict[str, Any]], verification: VerificationSettings, why: str) -> None:
     """They say what is wrong, and where."""
@@ -190,7 +202,7 @@ def test_settings_that_can_not_be(callers: list[dict[str, Any]], verification: V
 def test_callers_with_certificates_alone_need_no_issuer() -> None:
     """Several of them are several callers."""
     callers = tuple(CallerSettings(name=name, certificate=known(cert)) for name, cert in (("a", SOC), ("b", GATEWAY)))
-    assert len(Settings(callers=callers, verification=PROOFS).callers) == 2
+    assert len(Settings(callers=callers, verification=VERIFICATION).callers) == 2
 
 
 @pytest.mark.parametrize(
@@ -211,7 +223,12 @@ def test_certificates_that_name_nobody(given: dict[str, Any], why: str) -> None:
         CallerCertificateSettings(scopes=("trust.admin",), **given)
 
 
-def test_over_http(new_site: Callable[..., Any], summary: Callable[..., Any], event: Callable[..., Any]) -> None:
+def test_over_http(
+    new_site: Callable[..., Any],
+    summary: Callable[..., Any],
+    event: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Reads and events of its tenants, by its scopes; a token beside a certificate is judged alone."""
     sender = CallerSettings(
         name="sender", tenants=("acme",), issuers=(AS,), certificate=known(GATEWAY, scopes=("trust.ingest",))
@@ -240,3 +257,7 @@ def test_over_http(new_site: Callable[..., Any], summary: Callable[..., Any], ev
     assert (sent.status_code, site.events()[0]["agent"]["id"]) == (202, "bot")
     assert site.client.post("/v1/events", json=[event(1)], headers=soc).status_code == 403
     assert "CERTIFICATE" not in str(site.events())
+    kept = b"".join(path.read_bytes() for path in site.settings.data_dir.rglob("*") if path.is_file())
+    kept += capsys.readouterr().out.encode()
+    shown = [escaped_pem(SOC), escaped_pem(GATEWAY), fingerprint(SOC), x5t_of(SOC), x5t_of(GATEWAY)]
+    assert [text for text in shown if text[-90:].encode() in kept] == []

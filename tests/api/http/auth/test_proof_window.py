@@ -24,6 +24,16 @@ def test_the_window_is_bounded() -> None:
     assert len(window) == 1
 
 
+def test_a_clock_that_is_set_back_brings_nothing_back() -> None:
+    """What was forgotten as too old is refused, though it would not be too old by the new time."""
+    window = ProofWindow(60.0, 20, 0.0)
+    assert window.add(BOT, b"x", 941, 1000.9)
+    assert window.add(BOT, b"y", 1003, 1003.0)
+    assert not window.remembers(BOT, 941)
+    assert not window.add(BOT, b"x", 941, 1000.5)
+    assert window.add(BOT, b"z", 950, 1000.5)
+
+
 def test_one_second_is_bounded() -> None:
     """Where all proofs are of one second, that second is over, and nothing is kept of it."""
     window = ProofWindow(60.0, 20, 0.0)

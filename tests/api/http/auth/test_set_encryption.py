@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 
-from ....support.proofs import decrypted, encryption_jwk, public_jwk
+from ....support.proofs import base64url, decrypted, encryption_jwk, public_jwk
 
 OWN = encryption_jwk()
 PUBLIC = public_jwk(OWN)
@@ -52,6 +52,10 @@ def test_kinds_of_keys(kty: str, crv: str, alg: str) -> None:
 @pytest.mark.parametrize(
     "member",
     [
+        {"kty": "OKP", "crv": "X25519", "x": "A" * 43, "use": "enc"},
+        PUBLIC | {"n": base64url((2**2047).to_bytes(256, "big"))},
+        PUBLIC | {"key_ops": ["verify"]},
+        PUBLIC | {"key_ops": 7},
         PUBLIC | {"use": "sig"},
         {name: value for name, value in PUBLIC.items() if name != "use"},
         OWN,
@@ -68,7 +72,7 @@ def test_kinds_of_keys(kty: str, crv: str, alg: str) -> None:
         [],
         None,
     ],
-    ids=range(15),
+    ids=range(19),
 )
 def test_keys_that_are_left_out(member: Any) -> None:
     """Of another use, private, symmetric, short, off the curve or no key at all; the others keep their place."""

@@ -46,6 +46,25 @@ def test_names_of_agents(subject_format: Any, agent_id: str, workload: bool, exp
     assert agent_subject(decision(agent_id, "ann"), subject_format, workload=workload) == expected
 
 
+def test_a_subject_has_what_its_format_has() -> None:
+    """Other members are left out, at every depth; texts and the whole are bounded."""
+    noisy = BOT | {"more": {"deep": ["x" * 60_000]}}
+    assert check_subject(noisy) == BOT
+    assert check_subject({"format": "complex", "application": noisy}) == {"format": "complex", "application": BOT}
+    assert check_subject({"format": "aliases", "identifiers": [noisy], "x": 1}) == {
+        "format": "aliases",
+        "identifiers": [BOT],
+    }
+    for huge in (
+        BOT | {"sub": "x" * 2_049},
+        {"format": "ip-addresses", "ip-addresses": ["x" * 2_049]},
+        {"format": "ip-addresses", "ip-addresses": ["10.0.0.1"] * 2_000},
+        {"format": "complex", **{f"m{number}": BOT | {"sub": "x" * 2_000} for number in range(5)}},
+    ):
+        with pytest.raises(InvalidSubject, match=r"characters|texts"):
+            check_subject(huge)
+
+
 def test_nobody_is_named_where_nobody_is_known() -> None:
     """A complex subject without a principal has no user; without an issuer the id stands for itself."""
     assert agent_subject(decision(), "complex", workload=False) == {"format": "complex", "application": BOT}

@@ -1,0 +1,54 @@
+"""Programs in Go, built where they are not in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .system import ServiceUnavailable, cache_folder, ensure_command, last_lines, locked, run
+
+GO = Path("/usr/local/go/bin/go")
+"""Where Go's own installation puts it, often outside PATH."""
+BUILD_S = 600
+
+
+def go_command() -> str:
+    """Go's own command. Raises Unavailable: there is none."""
+    if shutil.which("go") is None and GO.exists():
+        return str(GO)
+    return ensure_command("go", "golang-go")
+
+
+def go_program(source: Path, module: str, version: str) -> Path:
+    """Path of the program of one file, which needs one module.
+
+    Raises:
+        Unavailable: no Go, or it can not be fetched or built.
+    """
+    digest = hashlib.sha256(source.read_bytes() + version.encode()).hexdigest()[:16]
+    program = cache_folder() / f"{source.stem}-{digest}" / source.stem
+    if not program.exists():
+        with locked(program.parent.with_name(program.parent.name + ".lock")):
+            if not program.exists():
+                _build(source, f"module example\n\ngo 1.22\n\nrequire {module} {version}\n", program)
+    return program
+
+
+def _build(source: Path, go_mod: str, program: Path) -> None:
+    work = Path(tempfile.mkdtemp(prefix="go-", dir=cache_folder()))
+    try:
+        (work / "go.mod").write_text(go_mod)
+        shutil.copy(source, work / "main.go")
+        command: list[str | Path] = ["nice", go_command(), "build", "-mod=mod", "-p", "1", "-trimpath", "-o"]
+        made = work / "out" / program.name
+        done = run([*command, made, "."], folder=work, environment={"CGO_ENABLED": "0"}, timeout_s=BUILD_S)
+        if done.returncode != 0:
+            raise ServiceUnavailable(f"Go can not fetch or build {source.name}:\n{last_lines(done.stdout)}")
+        made.parent.rename(program.parent)
+    except subprocess.TimeoutExpired:
+        raise ServiceUnavailable(f"Go did not build {source.name} within {BUILD_S} s") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
