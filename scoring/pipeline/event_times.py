@@ -7,7 +7,7 @@ together, they say little, and who looks at them has to know. Nothing here chang
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,23 +25,55 @@ OLD_MS = DAY_MS
 HASTY_DAYS = 2.0
 """Usual days of an agent's events within an hour from which it is in haste."""
 
-LEAST_EVENTS, LEAST_AGENTS, MAX_WATCHED_AGENTS = 20, 5, 10_000
-"""Events of an agent, and agents, from which on haste is judged; most agents that are looked at in an hour."""
+LEAST_EVENTS, LEAST_AGENTS, MAX_WATCHED = 20, 5, 50_000
+"""Events of an agent, and agents, from which on haste is judged; most agents that are looked at together."""
 
 _TOLD_EVERY_MS = HOUR_MS
 _log = structlog.get_logger(__name__)
 
 
-class _AgentHour(NamedTuple):
-    """Events of an agent in the hour that is looked at; *usual_day* of one of its days before, 0 = unknown."""
+class AgentHour:
+    """Events of an agent in one hour of event time; *usual_day* of one of its days before, 0 = unknown."""
 
-    events: int
-    usual_day: float
+    __slots__ = ("events", "hour", "usual_day")
+
+    def __init__(self, hour: int, usual_day: float) -> None:
+        self.hour, self.usual_day, self.events = hour, usual_day, 1
 
     @property
-    def days(self) -> float:
-        """Usual days of events that came within the hour."""
+    def usual_days(self) -> float:
+        """Usual days of events that came within the hour; 0 = unknown, or too few to tell."""
         return self.events / self.usual_day if self.usual_day and self.events >= LEAST_EVENTS else 0.0
+
+
+class AgentPaces:
+    """Counts events of each agent in its newest hour. What it says of an agent depends on that agent's events alone.
+
+    Attributes:
+        hours: by agent key.
+        hasty: keys of agents that once were in haste.
+    """
+
+    def __init__(self) -> None:
+        self.hours: dict[int, AgentHour] = {}
+        self.hasty: set[int] = set()
+
+    def note(self, scored: ScoredBatch) -> None:
+        """Count a batch; what is older than its agent's newest hour was looked at."""
+        hours = (scored.columns.time_ms // HOUR_MS).tolist()
+        for row, (key, hour) in enumerate(zip(scored.columns.names[:, AGENT].tolist(), hours, strict=True)):
+            known = self.hours.get(key)
+            if known is None or hour > known.hour:
+                self.hours[key] = AgentHour(hour, _usual_day(scored.agent_numbers[row]))
+            elif hour == known.hour:
+                known.events += 1
+                if known.events >= LEAST_EVENTS and known.usual_days >= HASTY_DAYS:
+                    self.hasty.add(key)
+
+
+def is_haste(hasty: int, agents: int) -> bool:
+    """Whether so many of so many agents in haste are no finding about one, but a matter of the times that were sent."""
+    return agents >= LEAST_AGENTS and 2 * hasty > agents
 
 
 class EventTimes:
@@ -57,7 +89,7 @@ class EventTimes:
         self._partition = partition
         self._counts = counts
         self._hour = 0
-        self._agents: dict[int, _AgentHour] = {}
+        self._paces = AgentPaces()
         self._told_ms: dict[str, int] = {}
 
     def note(self, scored: ScoredBatch, model: TrainedModel) -> None:
@@ -87,29 +119,24 @@ class EventTimes:
             )
 
     def _note_pace(self, scored: ScoredBatch, now_ms: int) -> None:
-        """Count events by agent in the newest hour of event time; older ones are of hours that were looked at."""
-        hours = scored.columns.time_ms // HOUR_MS
-        if (newest := int(hours.max())) > self._hour:
-            self._hour, self._agents = newest, {}
-        rows = np.flatnonzero(hours == self._hour)
-        keys, first, numbers = np.unique(scored.columns.names[rows, AGENT], return_index=True, return_counts=True)
-        for key, row, number in zip(keys.tolist(), rows[first].tolist(), numbers.tolist(), strict=True):
-            known = self._agents.get(key)
-            if known is None and len(self._agents) >= MAX_WATCHED_AGENTS:
-                continue
-            known = known or _AgentHour(0, _usual_day(scored.agent_numbers[row]))
-            self._agents[key] = known._replace(events=known.events + number)
-        hasty = [agent.days for agent in self._agents.values() if agent.days >= HASTY_DAYS]
-        if len(self._agents) >= LEAST_AGENTS and 2 * len(hasty) > len(self._agents):
-            self._counts["hasty_events"] += len(rows)
-            self._tell_haste(hasty, now_ms)
+        """Look at the newest hour of event time."""
+        if (newest := int(scored.columns.time_ms.max()) // HOUR_MS) > self._hour or len(
+            self._paces.hours
+        ) > MAX_WATCHED:
+            self._hour, self._paces = max(newest, self._hour), AgentPaces()
+        self._paces.note(scored)
+        agents = [agent for agent in self._paces.hours.values() if agent.hour == self._hour]
+        hasty = [days for agent in agents if (days := agent.usual_days) >= HASTY_DAYS]
+        if is_haste(len(hasty), len(agents)):
+            self._counts["hasty_events"] += len(scored.columns)
+            self._tell_haste(hasty, len(agents), now_ms)
 
-    def _tell_haste(self, hasty: list[float], now_ms: int) -> None:
+    def _tell_haste(self, hasty: list[float], agents: int, now_ms: int) -> None:
         if self._is_due("haste", now_ms):
             _log.warning(
                 "most agents send days of their work within an hour: were event times pressed together?",
                 partition=self._partition,
-                agents=len(self._agents),
+                agents=agents,
                 in_haste=len(hasty),
                 usual_days_in_an_hour=round(float(np.median(hasty)), 1),
                 advice="levels are of a haste that may never have been; send events with the times at which they "
