@@ -94,6 +94,7 @@ class EmbeddedPipelineWorker:
             on_risk=self._send_risk,
             service=service_url(settings),
             spans=child.spans,
+            acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 
     def run(self) -> None:

@@ -109,6 +109,7 @@ class GroupPipelineWorker:
             self.publisher.publish_risk,
             service_url(settings),
             spans=spans,
+            acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
         self.pipeline = ConsumerGroupPipeline(self.source, context, self._make_processor)
 
