@@ -24,6 +24,19 @@ METRICS: Final = (
         ("version", "python"),
     ),
     MetricDefinition(
+        "trustwatch_settings_reloads_total",
+        "observed counter",
+        "reloads",
+        "times that the settings were read again (SIGHUP), by outcome: applied, or wrong (nothing changed)",
+        ("outcome",),
+    ),
+    MetricDefinition(
+        "trustwatch_settings_restart_needed",
+        "observed gauge",
+        "members",
+        "members of the settings that differ from those in force since the latest reload, and need a restart",
+    ),
+    MetricDefinition(
         "trustwatch_http_requests_total", "counter", "requests", "answers by route and status", ("route", "status")
     ),
     MetricDefinition(
