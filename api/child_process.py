@@ -25,6 +25,7 @@ from ..scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, PipelineUpdate
 from . import clock
 from .file_access import restrict_new_files
 from .settings.loading import load_process_settings
+from .settings.reloading import SettingsChange, change_of_settings
 from .settings.root import Settings
 from .structured_logs import configure_structured_logs
 from .traces import open_spans
@@ -56,10 +57,29 @@ class ChildRuntime:
         self.sender = PipelineUpdateSender(connection)
         self._connection = connection
         self._stop_requested = False
+        self.on_reload: Callable[[SettingsChange], None] = lambda _: None
+        """Takes over what of other settings may change while the process runs; logs are taken over anyway."""
+        self._settings_file: Path | None = None
 
     def handle_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
         """End after the work at hand."""
         self._stop_requested = True
+
+    def read_again_from(self, settings_file: Path | None) -> None:
+        """Take SIGHUP for the order to read that file again; None: the variables of the environment alone."""
+        self._settings_file = settings_file
+        signal.signal(signal.SIGHUP, self.handle_reload_signal)
+
+    def handle_reload_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """Read the settings again; the service has found them right before it sent the signal."""
+        try:
+            change = change_of_settings(self.settings, load_process_settings(self._settings_file))
+            configure_structured_logs(change.settings.logs.level, change.settings.logs.format)
+            self.on_reload(change)
+        except Exception as error:  # the file changed again: what is in force stays
+            _log.error("settings were not reloaded; those in force stay", error=str(error))
+        else:
+            self.settings = change.settings
 
     @property
     def should_stop(self) -> bool:
@@ -101,6 +121,7 @@ def run_child(work: Callable[[ChildRuntime], None], role: str = "") -> int:
     parser.add_argument("--socket", type=int, required=True)
     arguments = parser.parse_args()
     configure_structured_logs()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the settings are read
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service tells us when to stop
     child: ChildRuntime | None = None
     spans: RecordedSpans | None = None
@@ -110,6 +131,7 @@ def run_child(work: Callable[[ChildRuntime], None], role: str = "") -> int:
         configure_structured_logs(settings.logs.level, settings.logs.format)
         spans = open_spans(settings.traces, role) if role else None
         child = ChildRuntime(settings, socket.socket(fileno=arguments.socket), spans or UNTRACED)
+        child.read_again_from(arguments.settings)
         signal.signal(signal.SIGTERM, child.handle_stop_signal)
         work(child)
     except (BrokenPipeError, ConnectionResetError, StopRequested):
@@ -209,6 +231,11 @@ class SupervisedProcess:
     def _handle_frame(self, frame: bytes) -> None:
         """One report; processes that say something else than updates override this."""
         self._apply(decode_update(frame))
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, where it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
 
     async def stop(self) -> None:
         """Let the process commit what it has applied and end."""

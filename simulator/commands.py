@@ -87,9 +87,9 @@ def require_finite(value: float | None) -> float | None:
     return value
 
 
-def require_positive(value: float | None) -> float | None:
+def require_positive(value: float) -> float:
     """Require a finite number above zero."""
-    if value is not None and not (math.isfinite(value) and value > 0):
+    if not (math.isfinite(value) and value > 0):
         raise typer.BadParameter(f"must be a finite number above 0, is {value}")
     return value
 
@@ -98,9 +98,7 @@ def simulate_command(
     out: Annotated[
         Path | None, typer.Option(help="file that events go to, one a line; packed where it ends in .gz; - is stdout")
     ] = None,
-    kafka: Annotated[
-        str, typer.Option(help="brokers, HOST:PORT,…: events go to the events topic instead, as of now")
-    ] = "",
+    kafka: Annotated[str, typer.Option(help="brokers, HOST:PORT,…: events go to the events topic instead")] = "",
     rate: Annotated[
         float,
         typer.Option(help="with --kafka: events per second; 0 is as fast as it takes them", callback=require_finite),
@@ -113,19 +111,21 @@ def simulate_command(
     hours: Annotated[
         float, typer.Option(help="duration in simulated hours", max=87_840, callback=require_finite)
     ] = 168.0,
-    start: Annotated[datetime | None, typer.Option(help="begin, UTC; default: 2026-01-05, with --kafka now")] = None,
+    start: Annotated[
+        datetime | None, typer.Option(help="begin, UTC; default: 2026-01-05, with --kafka --hours before now")
+    ] = None,
     events_per_day: Annotated[float, typer.Option(help="mean events of an agent a day")] = 400.0,
     attack: Annotated[
         list[str] | None, typer.Option(help=f"lay an attack over it: {', '.join(SCENARIOS)}; again for more")
     ] = None,
     attacks_per_day: Annotated[float, typer.Option(help="further attacks drawn at this rate")] = 0.0,
     compress: Annotated[
-        float | None,
+        float,
         typer.Option(
-            help="make time run this many times faster; default: 1, with --rate as that needs",
+            help="divide the time between events by this: a load that means nothing to a model of true times",
             callback=require_positive,
         ),
-    ] = None,
+    ] = 1.0,
     json: JsonOption = False,
 ) -> None:
     """Make the events of a seeded enterprise of agents, with labelled attacks."""
@@ -133,7 +133,8 @@ def simulate_command(
         raise typer.BadParameter("name one place for the events: --out FILE or --kafka BROKERS")
     if out is not None and out == labels:
         raise typer.BadParameter("events and labels need a file each", param_hint="--labels")
-    first = DEFAULT_START if out is not None else clock.utc_now()
+    # What is sent faster than it happened has happened before: events of the future would be put back to now.
+    first = DEFAULT_START if out is not None else clock.utc_now() - timedelta(hours=hours)
     began = first if start is None else start.replace(tzinfo=UTC)
     try:
         events = simulate(
@@ -149,9 +150,8 @@ def simulate_command(
         )
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
-    factor = compress or (rate * 86_400 / (agents * events_per_day) if kafka and rate else 1.0)
-    if factor != 1.0:
-        events = retime(events, factor=factor, start=began)
+    if compress != 1.0:
+        events = retime(events, factor=compress, start=began)
     events = islice(events, count)
     if out is None:
         _send_to_kafka(events, kafka, rate, settings, json)

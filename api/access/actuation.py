@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection
+from functools import partial
 
 import structlog
 
@@ -69,7 +70,10 @@ class ActuationService:
     ) -> None:
         self._spans = spans
         self.counts = ActuationMetrics()
-        self.desired_state_resolver = DesiredStateResolver(store, verdicts, clock.now_ms, new_id)
+        every_level = any(actuator.every_level for actuator in settings.actuators)
+        self.desired_state_resolver = DesiredStateResolver(
+            store, verdicts, clock.now_ms, new_id, every_level=every_level
+        )
         self._store = store
         self._on_rows_waiting = changed
         self._http = make_webhook_client()
@@ -82,7 +86,7 @@ class ActuationService:
         notifier = ActuatorNotifier(
             actuator,
             self._store.actuations,
-            self.desired_state_resolver.resolve,
+            partial(self.desired_state_resolver.resolve, every_level=settings.every_level),
             clock.now_ms,
             self.counts.record,
             self._spans,

@@ -108,10 +108,12 @@ def explain(
         write_line(f"  would be {answer['counterfactual']}")
     policy = answer["token_policy"]
     demands = "".join(f", {text}" for text in ("step-up", "revoke") if policy[text.replace("-", "_")])
-    write_line(
-        f"tokens: {'allowed' if policy['allow'] else 'denied'}, at most {policy['max_token_lifetime_s']} s"
-        f"{demands} ({answer['mode']})"
-    )
+    wanted = f"at most {policy['max_token_lifetime_s']} s" if policy["allow"] else "none"
+    write_line(f"policy: new tokens {wanted}{demands} ({answer['mode']})")
+    for point in answer.get("holds_at", ()):
+        write_line(f"  {point['by']} {point['name']} ({point['kind']}): {point['text']}")
+    if not answer.get("holds_at"):
+        write_line("  no hook, gateway or actuator serves its issuer: no server keeps to this")
     for decision in history:
         write_line(
             f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "

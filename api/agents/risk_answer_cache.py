@@ -20,6 +20,7 @@ from ...scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
 from ...scoring.policy.risk_view import RiskView, RiskViewEntry
 from ...scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from ...scoring.records.containment import Intervention
+from ..enforcement_points import EnforcementPoint, EnforcementPoints
 from ..http.agent_lookup import find_agent_entry
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.runtime import Runtime
@@ -54,6 +55,7 @@ class RiskAnswerHead(msgspec.Struct, frozen=True):
     pin: RiskAnswerPin | None
     critical_ancestor: str | None
     token_policy: LevelTokenPolicy
+    holds_at: list[EnforcementPoint]
     decision_id: str | None
     policy_version: str
     mode: str
@@ -79,6 +81,7 @@ class RiskAnswerCache:
         self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
         self._policy_evaluator = services.policy_evaluator
         self._interventions = services.policy_evaluator.interventions
+        self._enforcement_points = EnforcementPoints(services.settings)
         self._tails: dict[int, tuple[int, bool, str, bytes]] = {}
 
     def answer(self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
@@ -126,6 +129,8 @@ class RiskAnswerCache:
             name.tenant, name.issuer, name.agent_id, summary.agent_type, summary.concern
         )
         ancestor = self._critical_ancestor(name.tenant, name.issuer, name.agent_id, book)
+        level = _effective_level(RiskLevel(summary.level), pin, ancestor, book)
+        policy = effective_policy.table[level]
         head = RiskAnswerHead(
             agent_id=name.agent_id,
             tenant=name.tenant or None,
@@ -140,7 +145,10 @@ class RiskAnswerCache:
             counterfactual=summary.counterfactual or None,
             pin=_pin_member(pin),
             critical_ancestor=ancestor or None,
-            token_policy=effective_policy.table[_effective_level(RiskLevel(summary.level), pin, ancestor, book)],
+            token_policy=policy,
+            holds_at=self._enforcement_points.of_agent(
+                name.tenant, name.issuer, level, policy, enforced=effective_policy.enforced
+            ),
             decision_id=summary.decision_id or None,
             policy_version=book.version,
             mode=effective_policy.mode,
@@ -163,6 +171,8 @@ class RiskAnswerCache:
         effective_policy = book.effective_policy(tenant or "", issuer or "", agent_id, "")
         pin = self._interventions.active_pin((tenant or "", issuer or "", agent_id), now_ms)
         ancestor = self._critical_ancestor(tenant or "", issuer or "", agent_id, book)
+        level = _effective_level(RiskLevel.UNKNOWN, pin, ancestor, book)
+        policy = effective_policy.table[level]
         head = RiskAnswerHead(
             agent_id=agent_id,
             tenant=tenant or None,
@@ -177,7 +187,10 @@ class RiskAnswerCache:
             counterfactual=None,
             pin=_pin_member(pin),
             critical_ancestor=ancestor or None,
-            token_policy=effective_policy.table[_effective_level(RiskLevel.UNKNOWN, pin, ancestor, book)],
+            token_policy=policy,
+            holds_at=self._enforcement_points.of_agent(
+                tenant or "", issuer or "", level, policy, enforced=effective_policy.enforced
+            ),
             decision_id=None,
             policy_version=book.version,
             mode=effective_policy.mode,

@@ -68,6 +68,22 @@ RISK_EXAMPLE: dict[str, Any] = {
         "revoke": False,
         "step_up_scopes": ["*"],
     },
+    "holds_at": [
+        {
+            "by": "hook",
+            "name": "hydra",
+            "kind": "hydra",
+            "max_token_lifetime_s": None,
+            "text": "cannot shorten: new tokens live as long as Ory Hydra gives them",
+        },
+        {
+            "by": "actuator",
+            "name": "hydra-eu",
+            "kind": "hydra",
+            "max_token_lifetime_s": 60,
+            "text": "shortens new tokens of the client to at most 60 s, unless they were shorter",
+        },
+    ],
     "decision_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
     "model_version": "2026-11-24.1",
     "policy_version": "3",
@@ -84,6 +100,18 @@ class PinOut(BaseModel):
     by: str
     why: str
     expires_at: TimeText
+
+
+class EnforcementPointOut(BaseModel):
+    """One server of the agent, and what it really does with new tokens at the level that policy acts on."""
+
+    by: Literal["hook", "actuator", "gateway"] = Field(description="it asks us (hook, gateway) or is told (actuator)")
+    name: str = Field(description="of the hook or actuator in the settings; of a gateway the issuer")
+    kind: str = Field(description="the product")
+    max_token_lifetime_s: int | None = Field(
+        description="what it holds new tokens to, s; null: they live as long as the server gives them"
+    )
+    text: str = Field(description="the same in words")
 
 
 class RiskOut(BaseModel):
@@ -107,6 +135,9 @@ class RiskOut(BaseModel):
         description="a `critical` agent that delegated to this one, where the policy minds"
     )
     token_policy: TokenPolicyOut
+    holds_at: list[EnforcementPointOut] = Field(
+        description="servers at which the policy of the agent is brought about, as far as each can; empty: none is told"
+    )
     decision_id: str | None
     model_version: str
     policy_version: str

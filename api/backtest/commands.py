@@ -15,15 +15,20 @@ import typer
 
 from ...ingest.errors import ConfigError
 from ...ingest.file_source import FileSource
+from ...ingest.history.conversion import HistoryConverter
 from ...models.model_directory import read_manifest
 from ...models.model_persistence import load_trained_model
+from ...models.trained_model import TrainedModel
 from ...scoring.backtest.challenge_report import CallChallengeReport
+from ...scoring.backtest.counts import BacktestCounter
 from ...scoring.backtest.known_history import first_applied, history_end, overlap_warning
 from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
 from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ...scoring.backtest.runner import run_backtest, total_bytes
+from ...scoring.engine.engine import EngineSettings
 from ...scoring.engine.settings import AlertBudget
 from ...scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, is_part_kept
+from ...scoring.pipeline.processor import AppliedBatch
 from ...scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from ...scoring.policy.book import PolicyBook
 from ...scoring.policy.policy_file import read_policy_book
@@ -34,6 +39,7 @@ from ..cli.history_input import (
     FormatOption,
     HistoriesArgument,
     MappingOption,
+    TimeWindow,
     WarmUpOption,
     WindowedSource,
     as_utc,
@@ -203,8 +209,7 @@ def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
     for count in ("malformed", "mended", "duplicates", "late"):
         if number := getattr(side, count):
             print_message(f"{count}: {number:,}")
-    for row in side.alerts:
-        print_message(f"{row.level}: {row.alerts:,} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
+    _print_budget(side)
     about = ", ".join(
         f"{sum(concern_rises.rises.values())} {concern_rises.concern}"
         for concern_rises in side.concerns
@@ -214,6 +219,17 @@ def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
     _print_policy(side)
     _print_calls(side.calls)
     _print_evaluation(side)
+
+
+def _print_budget(side: BacktestSide) -> None:
+    if words := side.haste_words:
+        print_message(words)
+    for row in side.alerts:
+        print_message(f"{row.level}: {row.alerts:,} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
+    for excess in side.over_budget:
+        print_message(f"over budget at {excess.level}:")
+        for words in excess.words:
+            print_message(f"  {words}")
 
 
 def _print_policy(side: BacktestSide) -> None:
@@ -304,6 +320,7 @@ def replay_command(
     learn: Annotated[
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
     ] = True,
+    report: Annotated[Path | None, typer.Option(help="write the report of a back-test as well, one HTML file")] = None,
     settings: SettingsFileOption = None,
     agents: Annotated[int, typer.Option(help="agents held in memory at once", min=1)] = 50_000,
     json: JsonOption = False,
@@ -312,8 +329,10 @@ def replay_command(
     started = clock.monotonic()
     configured = load_process_settings(settings)
     trained = load_trained_model(model)
-    replayed = HistoryReplay(trained, engine_settings(configured, learn=learn, capacity=agents), configured.domains())
+    engine = engine_settings(configured, learn=learn, capacity=agents)
+    replayed = HistoryReplay(trained, engine, configured.domains())
     first, window = as_utc(since), time_window(as_utc(since), as_utc(before), warm_up)
+    reported = None if report is None else _ReplayReport(configured, model, trained, replayed, engine, first, window)
     converter = history_converter(record_format, mapping)
     with ExitStack() as stack:
         inputs = stack.enter_context(open_histories(events, configured, window, converter))
@@ -322,10 +341,12 @@ def replay_command(
         applied = window._replace(after=first_applied(trained.window_ms[1], first, window.after))
         source = WindowedSource(FileSource(inputs, progress=progress), applied)
         _announce_compilation("replay")
-        counts, written_from = _write_replayed(replayed, source, first, target)
+        counts, written_from = _write_replayed(replayed, source, first, target, reported)
     if warning := overlap_warning(trained.version, trained.window_ms[1], written_from):
         print_message(warning)
     summary = replayed.summary()._asdict()
+    if reported is not None and report is not None:
+        reported.write(report, events, converter)
     summary["decisions"] = len(summary["decisions"])
     summary["malformed"] += converter.malformed
     summary |= {
@@ -343,8 +364,54 @@ def replay_command(
         raise fail("no record of it is an audit event: JSON lines of native events are expected")
 
 
+class _ReplayReport:
+    """The report of a back-test, counted while a history is replayed."""
+
+    def __init__(
+        self,
+        configured: Settings,
+        model: Path,
+        trained: TrainedModel,
+        replayed: HistoryReplay,
+        engine: EngineSettings,
+        first: datetime | None,
+        window: TimeWindow,
+    ) -> None:
+        self._plan = BacktestPlan(
+            [],
+            [model],
+            engine,
+            _policy_books(configured, None, None),
+            default_budgets(engine.risk.alert_budget),
+            configured.domains(),
+            first,
+            window.before,
+        )
+        self._replayed = replayed
+        self._counter = BacktestCounter(self._plan, trained)
+
+    def count(self, applied: AppliedBatch) -> None:
+        """Count a batch that was just applied."""
+        self._counter.count_batch(applied, self._replayed.engine.agents, self._replayed.ticked_ms)
+
+    def write(self, report: Path, events: list[str], converter: HistoryConverter) -> None:
+        """Write the report of all that was counted, and print what it says of the budget."""
+        summary = self._replayed.summary()
+        malformed = summary.malformed + converter.malformed
+        counts = self._counter.counts(summary.events, summary.duplicates, malformed, summary.mended, summary.late)
+        outcome = msgspec.structs.replace(build_result(self._plan, [counts], [], None), files=events)
+        report.write_text(render_report(outcome, clock.utc_now()), encoding="utf-8")
+        for side in outcome.sides:
+            _print_budget(side)
+        print_message(f"report: {report}")
+
+
 def _write_replayed(
-    replayed: HistoryReplay, source: WindowedSource, first: datetime | None, target: BinaryIO
+    replayed: HistoryReplay,
+    source: WindowedSource,
+    first: datetime | None,
+    target: BinaryIO,
+    reported: _ReplayReport | None,
 ) -> tuple[Counter[str], datetime | None]:
     """Write what is said of each event from *first* on, and report what is no event.
 
@@ -360,7 +427,8 @@ def _write_replayed(
         report_malformed(problems, offset, path, reason)
 
     encoder = msgspec.json.Encoder()
-    for line in replayed.replayed_events(source, malformed):
+    count = (lambda _: None) if reported is None else reported.count
+    for line in replayed.replayed_events(source, malformed, count):
         at = datetime.fromisoformat(line.time)
         if first is not None and at < first:
             continue

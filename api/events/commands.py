@@ -45,7 +45,7 @@ from ..cli.terminal import (
 )
 from ..settings.loading import load_process_settings
 from .mapping_trials import describe_trial, mapping_trials, trial_as_json
-from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingRecords
+from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingRecords, history_advice
 
 INGEST_ATTEMPTS = 30
 DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
@@ -83,6 +83,8 @@ def ingest(
     with ExitStack() as stack:
         sent = 0
         for batch in outgoing.batches(files, stack):
+            if sent == 0 and (advice := history_advice(batch, clock.utc_now())):
+                print_message(advice)
             body = b"\n".join(batch.lines)
             _add_counts(counts, _send_batch(service, body, batch.record_format), sent)
             sent += len(batch.lines)

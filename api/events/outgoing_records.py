@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ...ingest.errors import MalformedEvent
+from ...ingest.events import NativeEvent
 from ...ingest.file_source import FileSource
-from ...ingest.formats.format_registry import parse_native
+from ...ingest.formats.format_registry import create_parser, parse_native
+from ...ingest.formats.history_decoding import decode_history_event
 from ...ingest.history.conversion import (
     MAPPING,
     NATIVE,
@@ -34,12 +37,43 @@ INGEST_BATCH_RECORDS = 500
 INGEST_BATCH_BYTES = 8 * 1024 * 1024
 """Bytes of one request, unless one record alone has more."""
 
+HISTORY_AGE = timedelta(days=1)
+"""Age of a first event from which a file is a history: what gateways write reaches us within hours."""
+
+MAX_LOOKED_AT = 20
+"""Records of the first batch that are looked at for a time."""
+
 
 class OutgoingBatch(NamedTuple):
     """Records of one request: lines, and the format in which the service is to take them; None: as the caller's."""
 
     lines: list[bytes]
     record_format: str | None
+
+
+def history_advice(batch: OutgoingBatch, now: datetime) -> str | None:
+    """Advice where a service is about to get a history: its first event is of days ago; None where it is not."""
+    at = next((event.time for event in _parsed_events(batch)), None)
+    if at is None or (age := now - at) < HISTORY_AGE:
+        return None
+    return (
+        f"events begin {age.days} {'day' if age.days == 1 else 'days'} ago ({at:%Y-%m-%d %H:%M} UTC): levels will be "
+        "of then, and what the model has learned from must not come again. A service without a model learns from a "
+        "history; otherwise `trustwatch train` does, and `trustwatch replay` and `backtest` judge it"
+    )
+
+
+def _parsed_events(batch: OutgoingBatch) -> Iterator[NativeEvent]:
+    """Events of a batch as far as this side can tell: what the caller's settings map stays unread."""
+    if batch.record_format == MAPPING:
+        return
+    parse = create_parser(batch.record_format or NATIVE)
+    for line in batch.lines[:MAX_LOOKED_AT]:
+        try:
+            for record in parse(line, {}).records:
+                yield decode_history_event(record.raw if record.to_native is None else record.to_native())[0]
+        except MalformedEvent:
+            continue  # the service says what is wrong with it
 
 
 class OutgoingRecords:

@@ -24,6 +24,19 @@ METRICS: Final = (
         ("version", "python"),
     ),
     MetricDefinition(
+        "trustwatch_settings_reloads_total",
+        "observed counter",
+        "reloads",
+        "times that the settings were read again (SIGHUP), by outcome: applied, or wrong (nothing changed)",
+        ("outcome",),
+    ),
+    MetricDefinition(
+        "trustwatch_settings_restart_needed",
+        "observed gauge",
+        "members",
+        "members of the settings that differ from those in force since the latest reload, and need a restart",
+    ),
+    MetricDefinition(
         "trustwatch_http_requests_total", "counter", "requests", "answers by route and status", ("route", "status")
     ),
     MetricDefinition(
@@ -154,9 +167,11 @@ METRICS: Final = (
         "trustwatch_pipeline_records_total",
         "observed counter",
         "records",
-        "what the pipeline did since its start, by what: events, duplicates, dead_letters, late_events, decisions, "
-        "identity_conflicts; where vectors are archived, "
-        "vectors_dropped; with Kafka also published and unchanged agents, fenced partitions, ticks_not_sent, "
+        "what the pipeline did since its start, by what: events, duplicates, dead_letters, late_events, "
+        "old_events (a day old at their arrival), known_events (old, and not newer than the model's history), "
+        "hasty_events (while most agents send days of their work within an hour), decisions, identity_conflicts; "
+        "where vectors are archived, vectors_dropped; "
+        "with Kafka also published and unchanged agents, fenced partitions, ticks_not_sent, "
         "heartbeats_not_sent and producers_replaced",
         ("what",),
     ),

@@ -68,6 +68,11 @@ class RuntimeCollector(Collector):
 def _process_values(services: Runtime) -> dict[str, LabelledValues]:
     return {
         "trustwatch_build_info": {(version("trustwatch"), platform.python_version()): 1.0},
+        "trustwatch_settings_reloads_total": {
+            ("applied",): services.settings_reloads.reloads,
+            ("wrong",): services.settings_reloads.errors,
+        },
+        "trustwatch_settings_restart_needed": {(): len(services.settings_reloads.restart_needed)},
         "trustwatch_spans_dropped_total": {} if services.spans is None else {(): services.spans.dropped},
         "trustwatch_log_waiting_bytes": {(): services.event_log.waiting_bytes},
         "trustwatch_log_next_offset": {(): services.event_log.log.next_offset},

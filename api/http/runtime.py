@@ -17,6 +17,7 @@ from ...scoring.policy.risk_view import RiskView
 from ...scoring.store.sql_store import SqlStore
 from .. import clock as machine
 from ..composition import new_id
+from ..settings.reloading import ReloadStatus
 from ..settings.root import Settings
 from .auth.bearer_tokens import TokenVerifier
 from .auth.callers import AuthenticatedCaller
@@ -25,9 +26,9 @@ from .auth.jwks import JwksStatus
 LifespanHook = Callable[[], Awaitable[object]]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Runtime:
-    """Everything the application uses.
+    """Everything the application uses. Nothing but `settings` is replaced, by those of a reload.
 
     Attributes:
         settings: of the service.
@@ -53,6 +54,7 @@ class Runtime:
         actuation_statistics: how actuators fared in this process.
         services: services of slices that the composition root makes, since more than the application uses them.
         principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
+        settings_reloads: how reloads of the settings fared.
         spans: of requests; None = nothing is traced.
         compiled_elsewhere: whether what can do without compiled kernels waits until another process has compiled them.
         on_startup: awaited in order before the first request.
@@ -83,6 +85,7 @@ class Runtime:
     services: tuple[object, ...] = ()
     principal_alias: Callable[[str, str], str] | None = None
     compiled_elsewhere: bool = False
+    settings_reloads: ReloadStatus = field(default_factory=ReloadStatus)
     spans: RecordedSpans | None = None
     on_startup: tuple[LifespanHook, ...] = ()
     on_shutdown: tuple[LifespanHook, ...] = ()

@@ -35,8 +35,10 @@ from ..composition import (
     open_model_registry,
     open_service_store,
     open_spool,
+    policy_book,
     service_url,
 )
+from ..settings.reloading import SettingsChange
 from .decision_log import log_decisions
 from .kernel_compiler import compile_to_score
 
@@ -67,6 +69,7 @@ class EmbeddedPipelineWorker:
         model = models.load(chosen.version, chosen.digest)
         identities = self.store.identities
         encoder, self._policy = ColumnEncoder(model.salt, settings.domains(), identities), live_policy(settings)
+        child.on_reload = self._use_policy
         compile_to_score(model, encoder, self._policy)
         engine = Engine(model, engine_settings(settings), self.store.agents, identities=identities)
         engine.agent_states.erased_agents = load_forgotten_agents(settings, self.store)
@@ -94,7 +97,12 @@ class EmbeddedPipelineWorker:
             on_risk=self._send_risk,
             service=service_url(settings),
             spans=child.spans,
+            acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
+
+    def _use_policy(self, change: SettingsChange) -> None:
+        if change.changes_policy:
+            self._policy.use(policy_book(change.settings))
 
     def run(self) -> None:
         """Work until told to stop or nobody listens."""

@@ -41,8 +41,10 @@ from ..composition import (
     open_model_registry,
     open_service_store,
     open_spool,
+    policy_book,
     service_url,
 )
+from ..settings.reloading import SettingsChange
 from ..settings.root import Settings
 from .decision_log import log_decisions
 from .kernel_compiler import compile_to_score
@@ -109,8 +111,14 @@ class GroupPipelineWorker:
             self.publisher.publish_risk,
             service_url(settings),
             spans=spans,
+            acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
         self.pipeline = ConsumerGroupPipeline(self.source, context, self._make_processor)
+
+    def use_policy(self, change: SettingsChange) -> None:
+        """Go on with the token policy of other settings, where it differs."""
+        if change.changes_policy:
+            self._policy.use(policy_book(change.settings))
 
     def _make_processor(self, partition: int) -> Processor:
         settings = self._settings
@@ -226,6 +234,7 @@ def run_group_worker(child: ChildRuntime) -> None:
     """Run a worker until it is told to stop."""
     _log.info("a worker starts; it loads model and kernels first")
     worker = GroupPipelineWorker(child.settings, child.sleep, spans=child.spans)
+    child.on_reload = worker.use_policy
     beat_at = tick_at = clock.monotonic()
     try:
         _log.info(

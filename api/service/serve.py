@@ -25,11 +25,12 @@ from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
 from .. import clock
-from ..composition import console_url, require_whole_data, service_url, webhook_targets
+from ..composition import console_url, policy_book, require_whole_data, service_url, webhook_targets
 from ..data_at_rest import close_existing_data
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
 from ..models.first_training import begin_learning
+from ..settings.reloading import SettingsChange
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
 from ..structured_logs import configure_structured_logs
@@ -45,7 +46,8 @@ from .backends import BackendObservers, EventBackend, ServiceRoles, check_servic
 from .http_server import listening_socket, make_server
 from .kernel_compilation import COMPILING, compile_beside_service, is_scoring_kept, parts_beside_service
 from .required_extras import check_extras
-from .service_parts import make_runtime, make_service_parts
+from .service_parts import caller_directory, make_runtime, make_service_parts
+from .settings_reload import SettingsReload
 from .slices import SLICES
 from .upkeep import apply_retention, watch_topic_silence, write_ticks
 
@@ -73,6 +75,7 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that could take other settings
     await asyncio.to_thread(close_existing_data, settings)
     await asyncio.to_thread(make_local_key, settings)
     await asyncio.to_thread(begin_learning, settings)
@@ -141,6 +144,9 @@ class RunningService:
             view, status, self._wake_dispatcher, parts.ingest, parts.archive, self._promote_challenger
         )
         self._processes = backend.processes(observers)
+        self._reload = SettingsReload(
+            settings, backend.settings_file, self._use_settings, self._processes, self._runtime.settings_reloads
+        )
 
     def _wake_dispatcher(self) -> None:
         """Wake the dispatcher and the transmitter: new rows may be waiting."""
@@ -167,6 +173,17 @@ class RunningService:
         self._parts.actuation.request_full_reconciliation()
         self._wake_dispatcher()
 
+    def _use_settings(self, change: SettingsChange) -> None:
+        """Bring reloadable members into force."""
+        parts, settings = self._parts, change.settings
+        self._runtime.settings = settings
+        if "callers" in change.applied:
+            parts.verifier.use(caller_directory(settings).resolve)
+        if change.changes_policy and parts.policy.use(policy_book(settings)):
+            self._policy_changed()
+        if self._dispatcher is not None:
+            self._dispatcher.use(self._channels(self._webhooks, settings), _dispatch_policy(settings))
+
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
         parts = self._parts
@@ -183,10 +200,13 @@ class RunningService:
         gc.set_threshold(*GC_THRESHOLD)
         quiet, answered = asyncio.Event(), asyncio.Event()
         async with make_webhook_client() as client:
-            self._dispatcher = self._make_dispatcher(client)
+            self._webhooks = self._make_webhook_notifier(client)
+            self._dispatcher = self._make_dispatcher()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.request)
             async with asyncio.TaskGroup() as group:
                 processes = [group.create_task(process.run()) for process in self._processes]
                 helpers = [group.create_task(helper) for helper in self._background_tasks(self._dispatcher, quiet)]
+                helpers.append(group.create_task(self._reload.run(quiet)))
                 guarding = group.create_task(
                     run_decision_point(parts.decision_point, parts.policy, self._policy_changed, answered)
                 )
@@ -239,12 +259,16 @@ class RunningService:
         store = self._parts.backend.store
         return SharedSignalsTransmitter(context, store, self._parts.policy, clock.now_ms, clock.monotonic, jitter)
 
-    def _make_dispatcher(self, client: httpx2.AsyncClient) -> Dispatcher:
+    def _make_webhook_notifier(self, client: httpx2.AsyncClient) -> WebhookNotifier:
+        return WebhookNotifier(client, clock.now_ms, self._alert_signer(), console_url(self._parts.settings))
+
+    def _channels(self, webhooks: WebhookNotifier, settings: Settings) -> list[DeliveryChannel[Any]]:
+        alerts = [DeliveryChannel(ALERT_ROW_KIND, target, webhooks) for target in webhook_targets(settings)]
+        return [*self._parts.actuation.channels, *alerts]
+
+    def _make_dispatcher(self) -> Dispatcher:
         settings = self._parts.settings
-        notifier = WebhookNotifier(client, clock.now_ms, self._alert_signer(), console_url(settings))
-        alerts = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(settings)]
-        channels: list[DeliveryChannel[Any]] = [*self._parts.actuation.channels, *alerts]
-        policy = DispatchPolicy(cooldown_s=settings.risk.cool_down_s)
+        channels, policy = self._channels(self._webhooks, settings), _dispatch_policy(settings)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
         outbox = self._parts.backend.store.outbox
         spans = self._parts.spans or UNTRACED
@@ -257,3 +281,7 @@ class RunningService:
 
     def _count_delivery(self, target: str, outcome: str) -> None:
         self._runtime.delivery_counts[target, outcome] += 1
+
+
+def _dispatch_policy(settings: Settings) -> DispatchPolicy:
+    return DispatchPolicy(cooldown_s=settings.risk.cool_down_s)

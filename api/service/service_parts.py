@@ -160,8 +160,13 @@ def _make_call_scorer(settings: Settings, roles: ServiceRoles) -> LiveCallScorer
     )
 
 
+def caller_directory(settings: Settings) -> CallerDirectory:
+    """The callers of the settings, by their tokens."""
+    return CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
+
+
 def _make_verifier(settings: Settings, jwks: JwksCache) -> TokenVerifier[AuthenticatedCaller]:
-    directory = CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
+    directory = caller_directory(settings)
     return TokenVerifier(settings.issuers, jwks, directory.resolve, settings.verification, clock.now_s)
 
 

@@ -16,6 +16,7 @@ from ...ingest.settings_reading import (
     without_annotation,
     without_none,
 )
+from .reloading import RELOADABLE
 from .root import Settings
 
 _TYPE_NAMES = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path", Secret: "secret"}
@@ -24,8 +25,20 @@ _TEXT_MAPPING = "mapping of text"
 
 def settings_table(root: type = Settings) -> str:
     """Markdown table of every member of *root*: path, type, default, meaning."""
-    rows = [f"| `{path}` | {kind} | {default} | {text} |" for path, kind, default, text in table_rows(root)]
+    rows = [
+        f"| `{path}` | {kind} | {default} | {text}{_reload_mark(path) if root is Settings else ''} |"
+        for path, kind, default, text in table_rows(root)
+    ]
     return "\n".join(["| member | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
+
+
+RELOAD_MARK = " **[reload]**"
+"""Stands behind members that come into force without a restart."""
+
+
+def _reload_mark(path: str) -> str:
+    plain = path.replace("[]", "")
+    return RELOAD_MARK if any(plain == name or plain.startswith(f"{name}.") for name in RELOADABLE) else ""
 
 
 def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tuple[str, str, str, str]]:

@@ -12,15 +12,16 @@ import numpy.typing as npt
 
 from ...ingest import columns
 from ...ingest.timestamps import DAY_MS, HOUR_MS
-from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
+from ..pipeline.event_times import AgentPaces
 from ..pipeline.processor import AppliedBatch
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from ..records.decisions import Decision
 from .agent_shards import ShardSource, utc_ms
+from .alert_list import BacktestAlert, find_alerts
 from .budget_sweep import BudgetSweep
 from .challenge_counts import ChallengeCounter, ChallengeCounts
 from .plan import BacktestPlan, EventLabels
@@ -57,6 +58,8 @@ class BacktestCounts(msgspec.Struct):
         rises_by_hour: rises by (hour, level reached).
         rises_by_concern: rises by (concern, level reached).
         peaks: highest level of agents that reached medium or more.
+        alerts: rises of a level, one by one.
+        hasty_agents: agents that did days of their work within an hour, see `AgentPaces`.
         policed: by policy of the plan.
         challenges: calls that a person would have been asked about.
         rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
@@ -77,6 +80,8 @@ class BacktestCounts(msgspec.Struct):
     rises_by_hour: Counter[tuple[int, int]]
     rises_by_concern: Counter[tuple[str, int]]
     peaks: dict[AgentIdentity, int]
+    alerts: list[BacktestAlert]
+    hasty_agents: int
     policed: list[PolicySimulationResult]
     challenges: ChallengeCounts
     rows: Any
@@ -84,10 +89,14 @@ class BacktestCounts(msgspec.Struct):
 
 
 class BacktestCounter:
-    """Counts one share while it is replayed."""
+    """Counts one share while it is replayed. *source* knows the ids of events, which labels go by."""
 
     def __init__(
-        self, plan: BacktestPlan, model: TrainedModel, source: ShardSource, labels: EventLabels | None
+        self,
+        plan: BacktestPlan,
+        model: TrainedModel,
+        source: ShardSource | None = None,
+        labels: EventLabels | None = None,
     ) -> None:
         self._since_ms = 0 if plan.since is None else utc_ms(plan.since)
         self._policing = [PolicySimulation(book, self._since_ms) for book in plan.books]
@@ -106,6 +115,8 @@ class BacktestCounter:
         self._rises_by_hour: Counter[tuple[int, int]] = Counter()
         self._rises_by_concern: Counter[tuple[str, int]] = Counter()
         self._peaks: dict[AgentIdentity, int] = {}
+        self._alerts: list[BacktestAlert] = []
+        self._paces = AgentPaces()
 
     def count_batch(self, applied: AppliedBatch, agents: ResidentAgents, ticked_ms: int) -> None:
         """Count one batch right after it was applied; *ticked_ms* is the time to which all then moved, 0 = none."""
@@ -115,6 +126,7 @@ class BacktestCounter:
             policing.apply_decisions(applied.decisions)
         for scored, offsets in applied.scored:
             self._count_rows(scored, offsets, agents)
+            self._paces.note(scored)
         if ticked_ms:
             self._sweep.advance_time(ticked_ms)
 
@@ -136,7 +148,7 @@ class BacktestCounter:
         hours, numbers = np.unique(time_ms[counted] // HOUR_MS, return_counts=True)
         self._hours.update(dict(zip(hours.tolist(), numbers.tolist(), strict=True)))
         self._rises += risk.count_rises(scored.risk[counted, risk.LEVEL_BEFORE], scored.levels[counted, 1])
-        self._count_rises(scored, counted)
+        self._count_alerts(find_alerts(scored, agents, counted))
         self._sweep.apply_batch(scored, agents, counted)
         for policing in self._policing:
             policing.simulate_batch(scored, agents, counted)
@@ -147,7 +159,7 @@ class BacktestCounter:
 
     def _label_positions(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Position of each row's label, (n,); -1 = none."""
-        if self._labels is None:
+        if self._labels is None or self._source is None:
             return np.full(len(offsets), -1)
         ids, base, find = self._source.ids, self._source.base, self._labels.rows.get
         return np.array([find(ids[offset - base], -1) for offset in offsets.tolist()], np.int64)
@@ -160,12 +172,11 @@ class BacktestCounter:
         good = [at >= 0 and not (labels[at].session_label or labels[at].event_label) for at in positions.tolist()]
         return np.array(good, np.bool_)
 
-    def _count_rises(self, scored: ScoredBatch, counted: npt.NDArray[np.bool_]) -> None:
-        after = scored.levels[:, 1]
-        risen = counted & (after >= RiskLevel.MEDIUM) & (after > scored.risk[:, risk.LEVEL_BEFORE])
-        for row in np.flatnonzero(risen).tolist():
-            self._rises_by_hour[int(scored.columns.time_ms[row]) // HOUR_MS, int(after[row])] += 1
-            self._rises_by_concern[CONCERNS[int(scored.risk[row, risk.CONCERN])], int(after[row])] += 1
+    def _count_alerts(self, alerts: list[BacktestAlert]) -> None:
+        self._alerts += alerts
+        for alert in alerts:
+            self._rises_by_hour[alert.at_ms // HOUR_MS, alert.level] += 1
+            self._rises_by_concern[alert.concern, alert.level] += 1
 
     def _event_rows(
         self,
@@ -200,6 +211,8 @@ class BacktestCounter:
             self._rises_by_hour,
             self._rises_by_concern,
             self._peaks,
+            self._alerts,
+            len(self._paces.hasty),
             [policing.result for policing in self._policing],
             self._challenges.counts(),
             rows,
@@ -207,15 +220,29 @@ class BacktestCounter:
         )
 
 
+_SUMS = ("events", "counted", "duplicates", "malformed", "mended", "late", "agents", "agent_days", "hasty_agents")
+
+
 def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
     """Sum of the counts of all shares of one model; at least one share."""
     total, *others = shares
     for share in others:
-        for name in ("events", "counted", "duplicates", "malformed", "mended", "late", "agents", "agent_days"):
+        for name in (
+            "events",
+            "counted",
+            "duplicates",
+            "malformed",
+            "mended",
+            "late",
+            "agents",
+            "agent_days",
+            "hasty_agents",
+        ):
             setattr(total, name, getattr(total, name) + getattr(share, name))
         total.rises, total.sweep = total.rises + share.rises, total.sweep + share.sweep
         for name in ("changes", "hours", "rises_by_hour", "rises_by_concern", "peaks"):
             getattr(total, name).update(getattr(share, name))
+        total.alerts.extend(share.alerts)
         for ours, theirs in zip(total.policed, share.policed, strict=True):
             ours.counts.update(theirs.counts)
             ours.enforced += theirs.enforced
@@ -224,6 +251,7 @@ def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
         total.challenges.add(share.challenges)
         total.rows = np.concatenate([total.rows, share.rows])
     total.rows = total.rows[np.argsort(total.rows["offset"], kind="stable")]
+    total.alerts.sort()
     for policed in total.policed:
         policed.revoked.sort(key=lambda entry: (entry.at_ms, entry.event_id, entry.agent.key))
     return total

@@ -13,8 +13,11 @@ from ...ingest.timestamps import HOUR_MS, format_rfc3339_seconds
 from ...models.call_challenges import EVERY_EFFECT
 from ...models.concerns import CONCERNS
 from ..engine.settings import AlertBudget
+from ..pipeline.event_times import is_haste
 from ..policy.book import PolicyBook
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
+from .alert_list import BacktestAlert
+from .budget_advice import BudgetExcess, budget_excesses
 from .challenge_report import CallChallengeReport, challenge_report
 from .counts import BacktestCounts
 from .label_evaluation import LabelEvaluation, evaluate_labels
@@ -99,6 +102,23 @@ class RevocationReport(msgspec.Struct, frozen=True):
     later_events: int
 
 
+class AlertReport(msgspec.Struct, frozen=True):
+    """One alert; see `alert_list.BacktestAlert`."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    agent_type: str
+    at: str
+    event_id: str
+    before: str
+    level: str
+    concern: str
+    risk_score: float
+    p_value: float
+    newcomer: bool
+
+
 class PolicyOutcome(msgspec.Struct, frozen=True):
     """Outcomes under one policy. *totals* are requests by outcome; lists are cut at `MAX_LISTED_AGENTS`."""
 
@@ -113,7 +133,10 @@ class PolicyOutcome(msgspec.Struct, frozen=True):
 
 
 class BacktestSide(msgspec.Struct, frozen=True):
-    """One model under one policy."""
+    """One model under one policy. *alert_list* is cut at `MAX_LISTED_AGENTS`, those of the highest levels first.
+
+    *hasty_agents* did days of their usual work within an hour of event time.
+    """
 
     name: str
     model: str
@@ -124,17 +147,30 @@ class BacktestSide(msgspec.Struct, frozen=True):
     malformed: int
     mended: int
     late: int
+    hasty_agents: int
     agents: int
     agent_days: int
     peaks: dict[str, int]
     changes: list[LevelChangeCount]
     alerts: list[LevelAlerts]
+    alert_list: list[AlertReport]
+    over_budget: list[BudgetExcess]
     concerns: list[ConcernRises]
     sweep: list[list[LevelAlerts]]
     bins: list[TimeBin]
     policy: PolicyOutcome | None
     calls: CallChallengeReport
     evaluation: LabelEvaluation | None
+
+    @property
+    def haste_words(self) -> str:
+        """Advice where most agents were in haste: their times may have been pressed together; else nothing."""
+        if not is_haste(self.hasty_agents, self.agents):
+            return ""
+        return (
+            f"{self.hasty_agents:,} of {self.agents:,} agents did days of their usual work within an hour: were event "
+            "times pressed together? Levels are of a haste that may never have been"
+        )
 
 
 class FigureDifference(msgspec.Struct, frozen=True):
@@ -206,6 +242,8 @@ def _build_side(
         _level_alerts(budget, rises, days) for budget, rises in zip(plan.budgets, counts.sweep.tolist(), strict=True)
     ]
     peaks = Counter(counts.peaks.values())
+    budget, tried = plan.settings.risk.alert_budget, list(zip(plan.budgets, counts.sweep.tolist(), strict=True))
+    worst = sorted(counts.alerts, key=lambda alert: (-alert.level, alert))[:MAX_LISTED_AGENTS]
     return BacktestSide(
         name,
         str(plan.models[model]),
@@ -216,6 +254,7 @@ def _build_side(
         counts.malformed,
         counts.mended,
         counts.late,
+        counts.hasty_agents,
         counts.agents,
         counts.agent_days,
         {level.label: peaks[level] for level in ALERTING_LEVELS},
@@ -223,7 +262,9 @@ def _build_side(
             LevelChangeCount(RiskLevel(before).label, RiskLevel(after).label, cause, times)
             for (before, after, cause), times in sorted(counts.changes.items())
         ],
-        _level_alerts(plan.settings.risk.alert_budget, counts.rises.tolist(), days),
+        _level_alerts(budget, counts.rises.tolist(), days),
+        [_alert_report(alert) for alert in worst],
+        budget_excesses(budget, counts.rises.tolist(), counts.agent_days, counts.alerts, tried),
         [
             ConcernRises(concern, {level.label: counts.rises_by_concern[concern, level] for level in ALERTING_LEVELS})
             for concern in CONCERNS
@@ -307,6 +348,21 @@ def _revocation_report(entry: SimulatedRevocation) -> RevocationReport:
         entry.reasons,
         entry.enforced,
         entry.later_events,
+    )
+
+
+def _alert_report(alert: BacktestAlert) -> AlertReport:
+    return AlertReport(
+        *alert.agent,
+        alert.agent_type,
+        format_rfc3339_seconds(alert.at_ms),
+        alert.event_id,
+        RiskLevel(alert.before).label,
+        RiskLevel(alert.level).label,
+        alert.concern,
+        alert.risk_score,
+        alert.p_value,
+        alert.newcomer,
     )
 
 

@@ -73,11 +73,36 @@ class Dispatcher:
         self._cases = cases
         self._clock = clock
         self._observe = observe
+        self._random = random_source
+        self._spans = spans
+        self._start: Callable[[_TargetWorker], object] = lambda _: None
         self._routes = [_make_route(channel, policy) for channel in channels]
-        self._target_workers = [
-            _TargetWorker(outbox, channel, policy, clock, random_source, observe, spans) for channel in channels
-        ]
+        self._target_workers = [self._worker_of(channel) for channel in channels]
         self._wake = asyncio.Event()
+
+    def _worker_of(self, channel: DeliveryChannel[Any]) -> _TargetWorker:
+        return _TargetWorker(self._outbox, channel, self._policy, self._clock, self._random, self._observe, self._spans)
+
+    def use(self, channels: Sequence[DeliveryChannel[Any]], policy: DispatchPolicy) -> None:
+        """Deliver to these targets from now on. Attempts at others are ended; what waits for those that are gone waits.
+
+        Call it in the dispatcher's loop.
+        """
+        self._policy = policy
+        self._routes = [_make_route(channel, policy) for channel in channels]
+        kept = {worker.channel.target.name: worker for worker in self._target_workers}
+        workers = []
+        for channel in channels:
+            worker = kept.get(channel.target.name)
+            if worker is None or worker.channel.target != channel.target:
+                worker = self._worker_of(channel)
+                self._start(worker)
+            workers.append(worker)
+        for worker in self._target_workers:
+            if worker not in workers:
+                worker.retire()
+        self._target_workers = workers
+        self._wake.set()
 
     def wake(self) -> None:
         """Look for new rows now. Call it in the dispatcher's loop (elsewhere: `loop.call_soon_threadsafe`)."""
@@ -92,8 +117,9 @@ class Dispatcher:
         """Deliver until *stop* is set; attempts under way are ended first. The store may be unavailable meanwhile."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._route_until(stop))
+            self._start = lambda lane: group.create_task(lane.run(stop))
             for lane in self._target_workers:
-                group.create_task(lane.run(stop))
+                self._start(lane)
 
     async def _route_until(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -130,6 +156,8 @@ class _TargetWorker:
     ) -> None:
         self._spans = spans
         self.wake = asyncio.Event()
+        self.channel = channel
+        self._retired = False
         self._outbox = outbox
         self._target = channel.target
         self._notifier = channel.notifier
@@ -139,8 +167,13 @@ class _TargetWorker:
         self._observe = observe
         self._paused_until_ms = 0  # the target asked for a pause (Retry-After): it holds for every row
 
+    def retire(self) -> None:
+        """End after the attempts at hand."""
+        self._retired = True
+        self.wake.set()
+
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
+        while not (stop.is_set() or self._retired):
             try:
                 if await self._deliver_batch():
                     continue

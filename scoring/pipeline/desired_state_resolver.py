@@ -37,21 +37,32 @@ class DesiredStateResolver:
         verdicts: policy and pins.
         now_ms: UTC milliseconds.
         new_id: text that never repeats, for keys of rows.
+        every_level: whether some actuator acts at `low` and `unknown`, too, so that every agent is looked at.
     """
 
     def __init__(
-        self, store: SqlStore, verdicts: PolicyEvaluator, now_ms: Callable[[], int], new_id: Callable[[], str]
+        self,
+        store: SqlStore,
+        verdicts: PolicyEvaluator,
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
+        *,
+        every_level: bool = False,
     ) -> None:
+        self._looked_at = tuple(map(int, RiskLevel)) if every_level else _ELEVATED
         self._store = store
         self._verdicts = verdicts
         self._now_ms = now_ms
         self._new_id = new_id
 
-    async def resolve(self, asked: DesiredState) -> DesiredState:
-        """Compute the state that holds now for the agent of *asked*. Raises Unavailable."""
+    async def resolve(self, asked: DesiredState, *, every_level: bool = False) -> DesiredState:
+        """Compute the state that holds now for the agent of *asked*. Raises Unavailable.
+
+        *every_level*: whether the actuator acts at `low` and `unknown`, too.
+        """
         name = asked.name
         row = await asyncio.to_thread(self._store.agents.find_newest, name)
-        desired = self._desired_state_of(name, row, asked)
+        desired = self._desired_state_of(name, row, asked, every_level=every_level)
         if not desired.revoke:
             return desired
         principals = await asyncio.to_thread(self._recent_principals, name)
@@ -63,9 +74,12 @@ class DesiredStateResolver:
             caused_ms=desired.caused_ms,
             decided_ms=desired.decided_ms,
             principals=principals,
+            every_level=every_level,
         )
 
-    def _desired_state_of(self, name: AgentName, row: AgentSummary | None, asked: DesiredState) -> DesiredState:
+    def _desired_state_of(
+        self, name: AgentName, row: AgentSummary | None, asked: DesiredState, *, every_level: bool
+    ) -> DesiredState:
         agent_type = asked.agent_type if row is None else row.agent_type
         pin = self._verdicts.interventions.active_pin(name.identity, self._now_ms())
         decided = asked.decision_id if row is None else row.decision_id or asked.decision_id
@@ -76,6 +90,7 @@ class DesiredStateResolver:
             decided if pin is None else pin.intervention_id,
             caused_ms=asked.caused_ms if pin is None else 0,
             decided_ms=asked.decided_ms,
+            every_level=every_level,
         )
 
     def _evaluate_policy(self, name: AgentName, row: AgentSummary | None, asked: DesiredState) -> Verdict:
@@ -100,8 +115,9 @@ class DesiredStateResolver:
     async def enqueue_full_reconciliation(self, target: str = "", tenants: Tenants = None) -> int:
         """Enqueue a look at every agent for which something is, or may have to be, lowered. Raises Unavailable.
 
-        These are the agents at `medium` and above, those that are pinned or that a critical agent delegated to, and
-        those of which the store knows that something is lowered or was not brought about, whatever their level is now.
+        These are the agents at `medium` and above (all where an actuator acts at every level), those that are pinned or
+        that a critical agent delegated to, and those of which the store knows that something is lowered or was not
+        brought about, whatever their level is now.
         """
         in_memory = self._verdicts.interventions.pinned_agents(self._now_ms())
         in_memory += [self._store.edges.agent_name(*full) for full in self._verdicts.critical_ancestors]
@@ -111,7 +127,7 @@ class DesiredStateResolver:
         return await self.enqueue_reconciliation(names.values(), target)
 
     def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:
-        agents = self._store.agents.iterate_newest(_ELEVATED, tenants)
+        agents = self._store.agents.iterate_newest(self._looked_at, tenants)
         actuations = iterate_pages(
             lambda cursor: self._store.actuations.page(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
         )

@@ -26,6 +26,7 @@ from ..engine.agent_state_cache import AgentStateCache
 from ..records.commits import Position
 from ..records.models import ModelSwitch
 from .commit_round import CommitRound
+from .event_times import EventTimes
 from .partition_commits import MAX_UNCOMMITTED_RECORDS, PartitionCommits
 from .pipeline_context import PipelineContext
 from .processor import AppliedBatch, Processor
@@ -58,6 +59,7 @@ class PartitionPipeline:
         """Publishes the risk of the partition's agents."""
         self.commits = PartitionCommits(partition, processor, context, self.risk, self.wait_before_retry)
         """What was applied and is not committed."""
+        self._event_times = EventTimes(partition, context.stages.counts)
 
     @property
     def agent_states(self) -> AgentStateCache:
@@ -167,6 +169,8 @@ class PartitionPipeline:
             batch.next_offset, batch.records[-1].received_ms, batch_full=full, level_changed=bool(applied.decisions)
         )
         self._context.stages.count_batch(applied)
+        for scored, _ in applied.scored:
+            self._event_times.note(scored, self._processor.engine.model)
 
     def finish(self) -> None:
         """Commit what was applied, one that was given up before included. Raises Fenced."""

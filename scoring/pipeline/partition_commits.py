@@ -285,7 +285,8 @@ class PartitionCommits:
 
     def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
         """Outbox rows of decisions, actions before alerts: they are what stops an agent."""
-        rows = (build_decision_action_row(decision, self._context.policy.book), self._alert_row(decision))
+        book, every_level = self._context.policy.book, self._context.acts_at_every_level
+        rows = (build_decision_action_row(decision, book, every_level=every_level), self._alert_row(decision))
         return [row for row in rows if row is not None]
 
     def _alert_row(self, decision: Decision) -> OutboxRow | None:

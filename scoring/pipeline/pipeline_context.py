@@ -78,3 +78,4 @@ class PipelineContext(NamedTuple):
     service: str = "https://trustwatch.invalid"  # `source` of alerts
     tuning: PipelineTuning = DEFAULT_TUNING
     spans: Spans = UNTRACED
+    acts_at_every_level: bool = False  # whether an actuator hears of changes between `unknown` and `low`, too

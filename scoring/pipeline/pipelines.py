@@ -49,6 +49,7 @@ class SinglePartitionPipeline:
         service: URI of this service, the `source` of alerts.
         tuning: what no operator sets.
         spans: of batches and commits.
+        acts_at_every_level: whether an actuator hears of changes between `unknown` and `low`, too.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SinglePartitionPipeline:
         service: str = "https://trustwatch.invalid",
         tuning: PipelineTuning = DEFAULT_TUNING,
         spans: Spans = UNTRACED,
+        acts_at_every_level: bool = False,
     ) -> None:
         self._source = source
         self._batch_size, self._poll_s = settings.batch_size, tuning.poll_s
@@ -83,6 +85,7 @@ class SinglePartitionPipeline:
             service=service,
             tuning=tuning,
             spans=spans,
+            acts_at_every_level=acts_at_every_level,
         )
         self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
         self._commits = CommitThread(context)

@@ -266,6 +266,15 @@ class LivePolicy:
         self._load = load
         self._last_stamp = self._stamp()
 
+    def use(self, book: PolicyBook) -> bool:
+        """Put another book into force; returns whether it is. Where a file is watched, that file alone is followed."""
+        if self._path is not None:
+            return False
+        _log.info("token policy reloaded", version=book.version, before=self.book.version)
+        self.reloads += 1
+        self.book = book
+        return True
+
     def refresh(self) -> bool:
         """Read the file if it changed; returns whether another book is in force. Blocks on the file system."""
         if self._path is None or self._load is None:

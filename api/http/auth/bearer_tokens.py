@@ -89,6 +89,11 @@ class TokenCache(Generic[CachedCaller]):
             return
         self._refused[digest] = (error.reason, now + self._refused_s)
 
+    def clear(self) -> None:
+        """Drop every judgement."""
+        self._verified.clear()
+        self._refused.clear()
+
     def forget_issuer(self, issuer: str) -> None:
         """Drop what was judged with keys of *issuer* that are no longer current, and every refusal."""
         stale = [digest for digest, (_, _, by) in self._verified.items() if by == issuer]
@@ -163,6 +168,11 @@ class TokenVerifier(Generic[BoundCaller]):
         """Finds callers by their client certificates; None = all have tokens."""
         self.cache: TokenCache[BoundCaller] = TokenCache(rules.cached_tokens, rules.refused_tokens, rules.refused_s)
         jwks.on_change(self.cache.forget_issuer)
+
+    def use(self, bind: Callable[[TokenClaims], BoundCaller]) -> None:
+        """Bind tokens anew from now on: nothing that was judged before counts."""
+        self._bind = bind
+        self.cache.clear()
 
     def verify_now(self, token: bytes) -> BoundCaller:
         """The caller that *token* (compact JWS, as received) stands for, by the keys that are in memory now.

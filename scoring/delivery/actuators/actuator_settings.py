@@ -71,6 +71,13 @@ class ActuatorSettings(SettingsPart, frozen=True):
             "null is the server's usual: 3600 of `hydra`, 300 of `keycloak`"
         ),
     ] = None
+    every_level: Annotated[
+        bool,
+        setting(
+            "bring about what `low` and `unknown` mean, too, and not only from `medium` on: then the client of every "
+            "agent is changed, and looked at every hour"
+        ),
+    ] = False
     timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=MAX_TIMEOUT_S)] = 10.0
     allow_http: Annotated[bool, setting("accept http URLs; only to loopback")] = False
 
@@ -131,6 +138,10 @@ class ActuatorSettings(SettingsPart, frozen=True):
     def serves(self, tenant: str, issuer: str) -> bool:
         """Tell whether the actuator may touch agents of that tenant and issuer."""
         return _covers(self.tenants, tenant) and _covers(self.issuers, issuer)
+
+    def acts_at(self, level: int) -> bool:
+        """Tell whether what the policy says of that level is brought about; else the server is as it was."""
+        return self.every_level or level >= RiskLevel.MEDIUM
 
     def client_of(self, agent_id: str) -> str:
         """The client that stands for an agent."""

@@ -89,13 +89,15 @@ def derive_desired_state(
     caused_ms: int,
     decided_ms: int,
     principals: tuple[str, ...] = (),
+    every_level: bool = False,
 ) -> DesiredState:
     """Desired state of an agent's client, from a verdict about the agent that asks for nothing.
 
-    Nothing is lowered at `low` and `unknown`, and in shadow mode. A person's approval that is missing (step-up) lowers
-    nothing either: what waits for a person is refused where it is asked for, by hooks and gateways.
+    Nothing is lowered in shadow mode, and at `low` and `unknown` only with *every_level*. A person's approval that is
+    missing (step-up) lowers nothing either: what waits for a person is refused where it is asked for, by hooks and
+    gateways.
     """
-    lowered = verdict.enforced and verdict.level >= RiskLevel.MEDIUM
+    lowered = verdict.enforced and (every_level or verdict.level >= RiskLevel.MEDIUM)
     revoke = lowered and verdict.revoke
     return DesiredState(
         name.tenant,
@@ -115,7 +117,7 @@ def derive_desired_state(
     )
 
 
-def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow | None:
+def build_decision_action_row(decision: Decision, book: PolicyBook, *, every_level: bool = False) -> OutboxRow | None:
     """The row by which a change of level reaches every actuator; None where nothing is acted on.
 
     The row counts as a call to look: what is done is what holds when it is delivered (`DesiredStateResolver`).
@@ -123,7 +125,8 @@ def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow
     agent = decision.agent
     full = agent.identity
     effective_policy = book.effective_policy(*full, decision.agent_type, decision.concern)
-    if not effective_policy.enforced or max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
+    acted_on = every_level or max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM
+    if not effective_policy.enforced or not acted_on:
         return None
     verdict = evaluate_policy(AccessRequest(*full), effective_policy, RiskLevel(decision.level), book.version)
     desired = derive_desired_state(

@@ -55,6 +55,7 @@ def test_an_answer_has_the_members_of_the_design(site: Any, summary: Any) -> Non
             "revoke": False,
             "step_up_scopes": ["*"],
         },
+        "holds_at": [],
         "decision_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
         "model_version": "2026-11-24.1",
         "policy_version": "3",

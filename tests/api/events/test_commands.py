@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,27 @@ def test_a_pause_is_kept_and_the_batch_sent_again(
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {"accepted": 2, "duplicate": 0, "rejected": 0, "skipped": 0}
     assert pauses == [pause_s]
+
+
+def _event_at(time: str) -> str:
+    agent = {"id": "reader", "issuer": "https://as.example"}
+    made = {"time": time, "type": "tool.call", "agent": agent, "action": "read", "outcome": "success"}
+    return json.dumps(made) + "\n"
+
+
+@pytest.mark.parametrize(("time", "said"), [("2025-11-20T12:00:00Z", "events begin 4 days ago"), (None, "")])
+def test_who_sends_a_history_to_a_running_service_is_told_what_to_do_instead(
+    service: EventTaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str | None, said: str
+) -> None:
+    """Whatever the first record is: an event of days ago makes it a history. What is of today is sent in silence."""
+    monkeypatch.setattr(commands.clock, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(commands.clock, "utc_now", lambda: datetime.fromtimestamp(NOW_MS / 1000, UTC))
+    events = tmp_path / "events.jsonl"
+    events.write_text('{"id": "no event"}\n' + _event_at(time or "2025-11-24T10:00:00Z"))
+
+    result = CliRunner().invoke(make_app(), ["ingest", str(events), "--url", service.url])
+
+    assert result.exit_code == 0, result.output
+    assert ("days ago" in result.output) == bool(said)
+    assert said in result.output
+    assert ("trustwatch train" in result.output) == bool(said)

@@ -616,3 +616,37 @@ def test_names_are_unique(store: SqlStore, clock: Clock) -> None:
 
     with pytest.raises(ConfigError, match="unique"):
         Dispatcher(store.outbox, [channel, channel], DispatchPolicy(), clock, random.Random(1))
+
+
+def test_targets_are_replaced_while_it_runs(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
+    """From then on alerts go to the new targets alone, under their secrets; one that stays keeps its worker."""
+    stays, goes = target(receiver, "stays"), target(receiver, "goes")
+    changed = msgspec.structs.replace(target(other, "goes"))
+
+    async def go() -> None:
+        async with make_webhook_client() as client:
+
+            def channels(*targets: WebhookTarget) -> list[DeliveryChannel[Any]]:
+                return [DeliveryChannel("alert", one, WebhookNotifier(client, clock)) for one in targets]
+
+            policy = DispatchPolicy(poll_s=0.02, cooldown_s=0.0)
+            dispatcher = Dispatcher(store.outbox, channels(stays, goes), policy, clock, random.Random(3))
+            stop = asyncio.Event()
+            running = asyncio.create_task(dispatcher.run(stop))
+            put(store, alert(1, clock))
+            await until(lambda: len(receiver.got) == 2)
+            dispatcher.use(channels(stays, changed), policy)
+            put(store, alert(2, clock))
+            await until(lambda: len(receiver.got) == 3 and len(other.got) == 1)
+            dispatcher.use(channels(changed), policy)
+            put(store, alert(3, clock))
+            await until(lambda: len(other.got) == 2)
+            stop.set()
+            await running
+
+    async def until(is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(go(), 20))
+    assert len(receiver.got) == 3

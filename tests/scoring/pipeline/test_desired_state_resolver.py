@@ -289,6 +289,9 @@ def test_a_decision_is_acted_on_where_policy_is_enforced() -> None:
     assert decode_desired_state(down.payload).caused_ms == 0
     assert build_decision_action_row(decision(RiskLevel.LOW, RiskLevel.UNKNOWN), ENFORCED) is None
     assert build_decision_action_row(decision(RiskLevel.HIGH, RiskLevel.LOW), PolicyBook()) is None
+    assert build_decision_action_row(decision(RiskLevel.LOW, RiskLevel.UNKNOWN), PolicyBook(), every_level=True) is None
+    row = build_decision_action_row(decision(RiskLevel.LOW, RiskLevel.UNKNOWN), ENFORCED, every_level=True)
+    assert row is not None and decode_desired_state(row.payload).level == "low"
 
 
 def test_the_operators_policy_is_what_counts() -> None:

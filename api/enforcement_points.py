@@ -1,0 +1,108 @@
+"""What really holds for an agent's new tokens: at each server that asks us or is told, as its product can do it.
+
+The policy says what a level means; a product may be unable to bring it about. Said is what that server does, so that
+nobody trusts a lifetime that no token has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from ..scoring.delivery.actuators.actuator_settings import ActuatorSettings
+from ..scoring.policy.book import LevelTokenPolicy
+from ..scoring.records.agents import RiskLevel
+from .settings.enforcement_settings import HookSettings
+from .settings.root import Settings
+
+OKTA_SHORTEST_S = 300
+"""Shortest lifetime that Okta gives a token, s."""
+
+_PRODUCTS = {"hydra": "Ory Hydra", "okta": "Okta", "wso2": "WSO2", "zitadel": "ZITADEL", "keycloak": "Keycloak"}
+
+
+class EnforcementPoint(msgspec.Struct, frozen=True):
+    """One server. *max_token_lifetime_s* is what it holds new tokens to; None: nothing but its own lifetime."""
+
+    by: Literal["hook", "actuator", "gateway"]
+    name: str
+    kind: str
+    max_token_lifetime_s: int | None
+    text: str
+
+
+class EnforcementPoints:
+    """Tells where the policy of an agent holds. For any number of threads.
+
+    Args:
+        settings: with hooks, actuators and gateways.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def of_agent(
+        self, tenant: str, issuer: str, level: RiskLevel, policy: LevelTokenPolicy, *, enforced: bool
+    ) -> list[EnforcementPoint]:
+        """Servers of an agent, and what each does at *level*, the one that policy acts on; in shadow none acts."""
+        points = [
+            *(_hook_point(hook, policy) for hook in self._settings.hooks if _asks_for(hook, tenant, issuer)),
+            *(_actuator_point(one, level, policy) for one in self._settings.actuators if one.serves(tenant, issuer)),
+            *self._gateway_points(tenant, issuer, policy),
+        ]
+        if enforced:
+            return points
+        text = "shadow: decided and recorded, nothing is refused, shortened or revoked"
+        return [msgspec.structs.replace(point, max_token_lifetime_s=None, text=text) for point in points]
+
+    def _gateway_points(self, tenant: str, issuer: str, policy: LevelTokenPolicy) -> Iterator[EnforcementPoint]:
+        for one in self._settings.gateway.issuers:
+            if (one.agent_issuer or one.issuer) == issuer and (one.tenant is None or one.tenant == tenant):
+                does = "lets calls pass" if policy.allow else "refuses calls, also with tokens that are out"
+                yield EnforcementPoint(
+                    "gateway", one.issuer, "gateway", None, f"{does} where a gateway asks; lifetimes stay as issued"
+                )
+
+
+def _asks_for(hook: HookSettings, tenant: str, issuer: str) -> bool:
+    return hook.tenant in (None, tenant) and hook.issuer in (None, issuer)
+
+
+def _hook_point(hook: HookSettings, policy: LevelTokenPolicy) -> EnforcementPoint:
+    lifetime, text = _hook_effect(hook, policy)
+    return EnforcementPoint("hook", hook.name, hook.kind, lifetime, text)
+
+
+def _hook_effect(hook: HookSettings, policy: LevelTokenPolicy) -> tuple[int | None, str]:
+    if not policy.allow:
+        return None, "refuses new tokens"
+    ceiling, product = policy.max_token_lifetime_s, _PRODUCTS.get(hook.kind, hook.kind)
+    if hook.kind in ("hydra", "zitadel"):
+        return None, f"cannot shorten: new tokens live as long as {product} gives them"
+    if hook.kind == "okta" and ceiling < OKTA_SHORTEST_S:
+        if hook.too_short == "deny":
+            return None, f"refuses new tokens: {product} gives none of less than {OKTA_SHORTEST_S} s"
+        return OKTA_SHORTEST_S, f"shortens new tokens to {OKTA_SHORTEST_S} s, the least that {product} gives"
+    if hook.kind == "authzen":
+        return ceiling, f"tells who asks: at most {ceiling:,} s; to keep it is theirs"
+    return ceiling, f"shortens new tokens to at most {ceiling:,} s"
+
+
+def _actuator_point(actuator: ActuatorSettings, level: RiskLevel, policy: LevelTokenPolicy) -> EnforcementPoint:
+    lifetime, text = _actuator_effect(actuator, level, policy)
+    return EnforcementPoint("actuator", actuator.name, actuator.kind, lifetime, text)
+
+
+def _actuator_effect(actuator: ActuatorSettings, level: RiskLevel, policy: LevelTokenPolicy) -> tuple[int | None, str]:
+    ceiling, product = policy.max_token_lifetime_s, _PRODUCTS.get(actuator.kind, "the receiver")
+    if not actuator.acts_at(level):
+        return None, f"does nothing at {level.label}: new tokens live as long as {product} gives them"
+    if actuator.kind == "webhook":
+        asked = f"at most {ceiling:,} s" if policy.allow else "no new tokens"
+        known = "it says whether that holds" if actuator.confirm_url is not None else "whether that holds is not known"
+        return None, f"is asked for {asked}; {known}"
+    if not policy.allow:
+        return None, "takes new tokens from the client" + (", and those that are out" if policy.revoke else "")
+    return ceiling, f"shortens new tokens of the client to at most {ceiling:,} s, unless they were shorter"

@@ -1,0 +1,110 @@
+"""Which members of the settings come into force while the service runs, and which need a restart.
+
+A member is reloadable where what is built of it is looked at anew or replaced as a whole. All others stay as they were
+at the start, and are named, so that a file and what holds never differ in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ..settings.access_settings import CallerSettings
+from .root import Settings
+from .service_settings import TenantSettings
+
+RELOADABLE: Final = frozenset(
+    {
+        "logs",
+        "callers",
+        "tenants.NAME.mode",
+        "webhooks",
+        "risk.cool_down_s",
+        "token_policy",
+    }
+)
+"""Members that are reloadable, with all below them; reference/settings.md marks them. `callers` with a condition."""
+
+
+class ReloadStatus:
+    """How reloads of one process fared.
+
+    Attributes:
+        reloads: times that the settings were read again and found right.
+        errors: times that they were wrong, and nothing changed.
+        restart_needed: members of the file that differ from what holds, and need a restart.
+    """
+
+    def __init__(self) -> None:
+        self.reloads = self.errors = 0
+        self.restart_needed: tuple[str, ...] = ()
+
+
+class SettingsChange(NamedTuple):
+    """What another file means for a running service.
+
+    Attributes:
+        settings: that are to hold now: those before, with what is reloadable of the new ones.
+        applied: members that come into force.
+        restart: members that differ, and need a restart.
+    """
+
+    settings: Settings
+    applied: tuple[str, ...]
+    restart: tuple[str, ...]
+
+    @property
+    def changes_policy(self) -> bool:
+        """Whether tokens may get something else than before."""
+        return any(member.split(".")[0] in ("token_policy", "tenants") for member in self.applied)
+
+
+def change_of_settings(before: Settings, after: Settings) -> SettingsChange:
+    """Split the difference between the settings in force and those of the file."""
+    taken: dict[str, Any] = {name: getattr(after, name) for name in ("logs", "webhooks", "token_policy")}
+    taken["risk"] = msgspec.structs.replace(before.risk, cool_down_s=after.risk.cool_down_s)
+    taken["tenants"] = _tenants_with_modes(before.tenants, after.tenants)
+    if _are_callers_reloadable(before, after):
+        taken["callers"] = after.callers
+    settings = msgspec.structs.replace(before, **taken)
+    return SettingsChange(settings, tuple(_differing(before, settings)), tuple(_differing(settings, after)))
+
+
+def _tenants_with_modes(
+    before: Mapping[str, TenantSettings], after: Mapping[str, TenantSettings]
+) -> dict[str, TenantSettings]:
+    """Tenants as the new file names them, with the domains that were there before: features are made of those."""
+    return {
+        name: msgspec.structs.replace(tenant, domains=before[name].domains if name in before else ())
+        for name, tenant in after.items()
+    }
+
+
+def _are_callers_reloadable(before: Settings, after: Settings) -> bool:
+    """Whether only tokens are bound to what changed: certificates, silence, streams of tokens are bound at start."""
+    if before.shared_signals.enabled and before.callers != after.callers:
+        return False
+    kept = [caller for caller in before.callers if caller in after.callers]
+    changed = [caller for caller in (*before.callers, *after.callers) if caller not in kept]
+    issuers = {issuer.issuer for issuer in before.issuers}
+    return all(_is_bound_by_token(caller) and caller.authenticated_by in {None, *issuers} for caller in changed)
+
+
+def _is_bound_by_token(caller: CallerSettings) -> bool:
+    return caller.certificate is None and caller.silence_s is None
+
+
+def _differing(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Paths of the members that differ; lists and mappings as a whole, down to parts of the settings alone."""
+    names: tuple[str, ...] = one.__struct_fields__
+    value_of: Callable[[Any, str], Any] = getattr
+    for name in names:
+        ours, theirs = value_of(one, name), value_of(other, name)
+        if ours == theirs:
+            continue
+        if isinstance(ours, msgspec.Struct) and type(ours) is type(theirs):
+            yield from _differing(ours, theirs, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"

@@ -1,0 +1,157 @@
+"""Whether events come as they happen: their times against their arrival, the model's history and agents' habits.
+
+Levels speak of event times. Of a history that is sent to a running service, and of a stream whose times were pressed
+together, they say little, and who looks at them has to know. Nothing here changes a score.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from ...ingest.columns import AGENT
+from ...ingest.features import layout
+from ...ingest.timestamps import DAY_MS, HOUR_MS, format_rfc3339_seconds
+from ...models.trained_model import TrainedModel
+from ..engine.scored_batch import ScoredBatch
+
+OLD_MS = DAY_MS
+"""Age at its arrival from which an event is old: a day, since exports of logs are late by hours."""
+
+HASTY_DAYS = 2.0
+"""Usual days of an agent's events within an hour from which it is in haste."""
+
+LEAST_EVENTS, LEAST_AGENTS, MAX_WATCHED = 20, 5, 50_000
+"""Events of an agent, and agents, from which on haste is judged; most agents that are looked at together."""
+
+_TOLD_EVERY_MS = HOUR_MS
+_log = structlog.get_logger(__name__)
+
+
+class AgentHour:
+    """Events of an agent in one hour of event time; *usual_day* of one of its days before, 0 = unknown."""
+
+    __slots__ = ("events", "hour", "usual_day")
+
+    def __init__(self, hour: int, usual_day: float) -> None:
+        self.hour, self.usual_day, self.events = hour, usual_day, 1
+
+    @property
+    def usual_days(self) -> float:
+        """Usual days of events that came within the hour; 0 = unknown, or too few to tell."""
+        return self.events / self.usual_day if self.usual_day and self.events >= LEAST_EVENTS else 0.0
+
+
+class AgentPaces:
+    """Counts events of each agent in its newest hour. What it says of an agent depends on that agent's events alone.
+
+    Attributes:
+        hours: by agent key.
+        hasty: keys of agents that once were in haste.
+    """
+
+    def __init__(self) -> None:
+        self.hours: dict[int, AgentHour] = {}
+        self.hasty: set[int] = set()
+
+    def note(self, scored: ScoredBatch) -> None:
+        """Count a batch; what is older than its agent's newest hour was looked at."""
+        hours = (scored.columns.time_ms // HOUR_MS).tolist()
+        for row, (key, hour) in enumerate(zip(scored.columns.names[:, AGENT].tolist(), hours, strict=True)):
+            known = self.hours.get(key)
+            if known is None or hour > known.hour:
+                self.hours[key] = AgentHour(hour, _usual_day(scored.agent_numbers[row]))
+            elif hour == known.hour:
+                known.events += 1
+                if known.events >= LEAST_EVENTS and known.usual_days >= HASTY_DAYS:
+                    self.hasty.add(key)
+
+
+def is_haste(hasty: int, agents: int) -> bool:
+    """Whether so many of so many agents in haste are no finding about one, but a matter of the times that were sent."""
+    return agents >= LEAST_AGENTS and 2 * hasty > agents
+
+
+class EventTimes:
+    """Looks at the events of one partition, and says so where they do not come as they happen.
+
+    Args:
+        partition: of the log.
+        counts: gets `old_events` (a day old at their arrival), `known_events` (not newer than the model's history)
+            and `hasty_events` (while most agents are in haste).
+    """
+
+    def __init__(self, partition: int, counts: Counter[str]) -> None:
+        self._partition = partition
+        self._counts = counts
+        self._hour = 0
+        self._paces = AgentPaces()
+        self._told_ms: dict[str, int] = {}
+
+    def note(self, scored: ScoredBatch, model: TrainedModel) -> None:
+        """Look at events that were scored by *model*."""
+        if model.learns or not len(scored.columns):
+            return  # a history is welcome, and nobody has habits yet
+        times, now_ms = scored.columns.time_ms, int(scored.at_ms[-1])
+        if old := int((scored.at_ms - times > OLD_MS).sum()):
+            self._counts["old_events"] += old
+            self._note_old(times, now_ms, model)
+        self._note_pace(scored, now_ms)
+
+    def _note_old(self, times: npt.NDArray[np.int64], now_ms: int, model: TrainedModel) -> None:
+        end_ms = model.window_ms[1]
+        known = int((times <= end_ms).sum())
+        self._counts["known_events"] += known
+        advice = "`trustwatch train` learns from a history, `trustwatch replay` and `backtest` judge one"
+        if known:
+            advice += "; events that the model has learned from count twice here, and raise agents by haste"
+        if self._is_due("known" if known else "old", now_ms):
+            _log.warning(
+                "old events arrive: levels are of then, not of now",
+                partition=self._partition,
+                oldest=format_rfc3339_seconds(int(times.min())),
+                model_learned_until=format_rfc3339_seconds(end_ms),
+                advice=advice,
+            )
+
+    def _note_pace(self, scored: ScoredBatch, now_ms: int) -> None:
+        """Look at the newest hour of event time."""
+        if (newest := int(scored.columns.time_ms.max()) // HOUR_MS) > self._hour or len(
+            self._paces.hours
+        ) > MAX_WATCHED:
+            self._hour, self._paces = max(newest, self._hour), AgentPaces()
+        self._paces.note(scored)
+        agents = [agent for agent in self._paces.hours.values() if agent.hour == self._hour]
+        hasty = [days for agent in agents if (days := agent.usual_days) >= HASTY_DAYS]
+        if is_haste(len(hasty), len(agents)):
+            self._counts["hasty_events"] += len(scored.columns)
+            self._tell_haste(hasty, len(agents), now_ms)
+
+    def _tell_haste(self, hasty: list[float], agents: int, now_ms: int) -> None:
+        if self._is_due("haste", now_ms):
+            _log.warning(
+                "most agents send days of their work within an hour: were event times pressed together?",
+                partition=self._partition,
+                agents=agents,
+                in_haste=len(hasty),
+                usual_days_in_an_hour=round(float(np.median(hasty)), 1),
+                advice="levels are of a haste that may never have been; send events with the times at which they "
+                "happened, or look at a history by `trustwatch replay`",
+            )
+
+    def _is_due(self, what: str, now_ms: int) -> bool:
+        """Whether *what* is told now: once an hour."""
+        if now_ms < self._told_ms.get(what, 0) + _TOLD_EVERY_MS:
+            return False
+        self._told_ms[what] = now_ms
+        return True
+
+
+def _usual_day(numbers: npt.NDArray[Any]) -> float:
+    """Events a day of an agent whose learned numbers these are; 0 = it is known for less than a day."""
+    days = float(numbers[layout.N_REF_AGE])
+    return float(numbers[layout.N_EVENTS]) / days if days >= 1.0 else 0.0

@@ -1,0 +1,78 @@
+"""SIGHUP to a running service: other policy, targets and callers hold at once; a wrong file changes nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook
+from trustwatch.api.cli.main import make_app
+from typer.testing import CliRunner
+
+from ..support.alert_receiver import SECRET, Receiver
+
+pytestmark = pytest.mark.integration
+
+TARGET = 'webhooks: [{{name: soc, url: "{url}", secret: {{file: key}}, allow_http: true}}]\n'
+OTHER = SECRET[:-4] + "AAA="
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+def test_what_is_safe_comes_into_force_without_a_restart(make_service: Any, receiver: Receiver) -> None:
+    service = make_service(TARGET.format(url=receiver.url))
+    (service.folder / "key").write_text(SECRET)
+    service.start()
+    whole = service.settings.read_text()
+
+    def metric(name: str) -> float:
+        text = service.client.get("/metrics", headers=service.auth()).text
+        return float(next(line for line in text.splitlines() if line.startswith(name)).split()[-1])
+
+    def reload(text: str, outcome: str = "applied") -> None:
+        name = f'trustwatch_settings_reloads_total{{outcome="{outcome}"}}'
+        before = metric(name)
+        service.settings.write_text(text)
+        service.process.send_signal(signal.SIGHUP)
+        service.wait(lambda: metric(name) > before, 20.0)
+
+    def lifetime() -> int:
+        answer = service.client.get("/v1/agents/nobody/risk", params={"tenant": "acme-corp"}, headers=service.auth())
+        return int(answer.json()["token_policy"]["max_token_lifetime_s"])
+
+    def received_under(secret: str) -> None:
+        where = ["--url", service.url, "--token", service.token("all")]
+        sent = CliRunner().invoke(make_app(), ["alerts", "test", *where, "--json"])
+        assert sent.exit_code == 0, sent.output
+        headers, body = receiver.got[-1]
+        assert Webhook(secret).verify(body, headers)
+
+    assert lifetime() == 300
+    received_under(SECRET)
+
+    (service.folder / "key").write_text(OTHER)
+    changed = whole + "token_policy: {unknown: {max_token_lifetime_s: 77}}\ndead_letters: {max_rows: 77}\n"
+    reload(changed)
+    assert lifetime() == 77
+    received_under(OTHER)
+    assert metric("trustwatch_settings_restart_needed") == 1
+
+    reload(changed + "risk: {cool_down_s: never}\n", "wrong")
+    assert lifetime() == 77
+    log = [json.loads(line) for line in service.log().splitlines() if line.startswith("{")]
+    assert any("cool_down_s" in line.get("error", "") for line in log)
+    assert any(line.get("members") == ["dead_letters.max_rows"] for line in log)
+
+    reload(whole.replace("callers:", "callers:\n  - {name: fresh, client_id: fresh, tenants: [acme-corp]}", 1))
+    seen = service.client.get("/v1/agents", params={"tenant": "acme-corp"}, headers=service.auth("fresh"))
+    assert seen.status_code == 200, seen.text
+    assert lifetime() == 300
+    assert service.process.poll() is None
