@@ -56,14 +56,14 @@ def search(
         return
     for name in found["not_fields"]:
         print_message(f"{name} is no field; it was looked for as a part of a name")
-    shown = {of: found[of] for of in _COLUMNS if found[of]}
-    if not shown:
-        write_line("nothing fits")
-    for of, items in shown.items():
+    for of in (kind for kind in _COLUMNS if found[kind]):
         write_line(of)
-        write_table(items, _COLUMNS[of])
-        if not _extent(found, of)["complete"]:
-            write_line("there may be more: narrow the query, or give since: and until:")
+        write_table(found[of], _COLUMNS[of])
+    if not any(found[of] for of in _COLUMNS):
+        write_line("nothing was found")
+    for of in _COLUMNS:
+        if found[of] is not None and not _extent(found, of)["complete"]:
+            print_message(f"more {of} may fit: narrow the query, or give since: and until:")
     trouble = (found["event_extent"] or {}).get("trouble")
     if trouble:
         print_message(trouble)

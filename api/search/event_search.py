@@ -5,15 +5,14 @@ Events of a subject are not shown from the moment its erasure is asked for.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
 from ...ingest.events import NativeEvent, decode_event
-from ...ingest.features.event_words import credential_of, target_of
+from ...ingest.features.event_words import credential_of
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.source import RecordKind
@@ -46,6 +45,10 @@ _COLUMNS: Final[Mapping[str, str]] = {
 """Columns of the archive that hold just what a field does."""
 
 
+LOG_WINDOW = 4_000
+"""Records of the log that are looked at in one go, from its end on."""
+
+
 class FoundEvent(NamedTuple):
     """An event that fits, and the record that holds it."""
 
@@ -75,10 +78,11 @@ class EventSearchResult(NamedTuple):
 
 
 def texts_of_event(event: NativeEvent) -> dict[str, tuple[str, ...]]:
-    """What an event has of each field."""
-    origin, resource = origin_of(event), event.resource
+    """What an event has of each field, by its names alone: each stands in the record, but for a network."""
+    origin, resource, login = origin_of(event), event.resource, event.credential
     principal = event.principal and event.principal.id
-    credential = (origin.credential, credential_of(event)) if event.credential is not None else ()
+    pair = (credential_of(event),) if login is not None and login.method and login.thumbprint else ()
+    target = (resource.target or (resource.id if resource.external else None)) if resource else None
     return {
         "agent": (event.agent.id,),
         "principal": (principal,) if principal else (),
@@ -87,11 +91,11 @@ def texts_of_event(event: NativeEvent) -> dict[str, tuple[str, ...]]:
         "action": (event.action,),
         "resource": tuple(name for name in (resource.id, resource.type) if name) if resource else (),
         "outcome": (event.outcome,),
-        "target": (target_of(event),) if resource and (resource.external or resource.target) else (),
+        "target": (target,) if target else (),
         "network": (origin.network,),
         "address": (origin.address,),
         "software": (origin.software,),
-        "credential": credential,
+        "credential": (origin.credential, *pair),
         "key": (origin.key,),
         "instance": (origin.instance,),
         "session": (origin.session,),
@@ -104,8 +108,14 @@ def event_fits(event: NativeEvent, query: SearchQuery) -> bool:
         return False
     texts = texts_of_event(event)
     others = (event.error or "", event.peer or "", event.task or "", *(event.delegation or ()))
-    everything = [*(text for named in texts.values() for text in named), *others]
-    return all(term.matches_any(everything if term.field == ANY_FIELD else texts[term.field]) for term in query.terms)
+    written = [*(text for field, named in texts.items() if field != "network" for text in named), *others]
+
+    def fits(term: SearchTerm) -> bool:
+        if term.field != ANY_FIELD:
+            return term.matches_any(texts[term.field])
+        return term.matches_any(written) or bool(term.network and term.network in texts["network"])
+
+    return all(map(fits, query.terms))
 
 
 def search_stored_events(
@@ -114,6 +124,7 @@ def search_stored_events(
     tenants: Collection[str] | None,
     erasures: Sequence[Erasure],
     limit: int,
+    expired: Callable[[], bool],
 ) -> EventSearchResult:
     """Events that fit, of both places. Blocks.
 
@@ -123,35 +134,49 @@ def search_stored_events(
         tenants: whose events may be seen; None = everybody's.
         erasures: those that are asked for and not done.
         limit: events that are returned.
+        expired: tells when the look has to end.
 
     Raises:
         OSError: the log can not be read.
     """
     concerned = [one for one in erasures if one.subject and (tenants is None or one.tenant in tenants)]
     check = _EventCheck(query, tenants, _make_tenant_filters(concerned, by_offset=locations.log is not None))
-    start, found, looked_at, whole = 0, deque[FoundEvent](maxlen=limit + 1), None, False
-    if locations.log is not None and (bases := segment_bases(locations.log) if locations.log.is_dir() else []):
-        with LogReader(locations.log) as reader:
-            end = reader.end_offset(0)
-            start = max(bases[0], end - MAX_RECORDS_READ)
-            found.extend(_logged_events(reader, start, end, check))
-        looked_at, whole = end - start, start == 0
+    logged = None if locations.log is None else _search_log(locations.log, check, limit, expired)
+    found = [] if logged is None else logged.events
     newest = sorted(found, key=lambda one: (one.event.time, one.offset), reverse=True)[:limit]
-    if len(found) > limit:
-        return EventSearchResult(newest, looked_at, None, complete=False)
-    if locations.archive is None:
-        trouble = "" if locations.log is not None else _NO_PLACE
+    looked_at = None if logged is None else logged.end - logged.start
+    if locations.archive is None or (logged is not None and (logged.start == 0 or len(found) > limit)):
+        whole = logged is not None and logged.start <= logged.first and len(found) <= limit
+        trouble = _NO_PLACE if locations.archive is None and locations.log is None else ""
         return EventSearchResult(newest, looked_at, None, complete=whole, trouble=trouble)
-    before = {0: start} if locations.log is not None else {}
-    older = _archived_events(locations.archive, locations.topic, query, tenants, check, before, limit - len(newest))
-    return EventSearchResult(
-        [*newest, *older.events],
-        looked_at,
-        older.archived,
-        older.complete or whole,
-        older.damaged,
-        "" if whole else older.trouble,
-    )
+    before = {} if logged is None else {0: logged.start}
+    asked = _archive_search(query, tenants, before, limit - len(newest))
+    older = _search_archive(locations.archive, locations.topic, asked, check, expired)
+    return older._replace(events=[*newest, *older.events], logged=looked_at)
+
+
+class _LogMatches(NamedTuple):
+    """Events of the log that fit, oldest first, of the records from *start* up to *end*; the log begins at *first*."""
+
+    events: list[FoundEvent]
+    first: int
+    start: int
+    end: int
+
+
+def _search_log(directory: Path, check: _EventCheck, limit: int, expired: Callable[[], bool]) -> _LogMatches | None:
+    """Look back from the end, some records at a time, until more than *limit* fit or a bound is reached."""
+    bases = segment_bases(directory) if directory.is_dir() else []
+    if not bases:
+        return None
+    found: list[FoundEvent] = []
+    with LogReader(directory) as reader:
+        end = start = reader.end_offset(0)
+        floor = max(bases[0], end - MAX_RECORDS_READ)
+        while start > floor and len(found) <= limit and not (start < end and expired()):
+            before, start = start, max(floor, start - LOG_WINDOW)
+            found = [*_logged_events(reader, start, before, check), *found]
+    return _LogMatches(found, bases[0], start, end)
 
 
 _NO_PLACE: Final = (
@@ -169,17 +194,13 @@ class _EventCheck:
         self._query, self._tenants, self._unerased = query, tenants, unerased
         fields = [term for term in query.terms if term.field != ANY_FIELD]
         words = [term for term in query.terms if term.field == ANY_FIELD]
-        self._parts = [part.encode() for part in _literals(fields)]
-        self._lower_parts = [part.lower().encode() for part in _literals(words)]
+        self._parts = [tuple(part.encode() for part in parts) for parts in _literals(fields)]
+        self._lower_parts = [tuple(part.lower().encode() for part in parts) for parts in _literals(words)]
 
     def may_fit(self, payload: bytes) -> bool:
         """False if a record can not fit, by its bytes alone."""
-        if all(part in payload for part in self._parts):
-            if not self._lower_parts:
-                return True
-            lowered = payload.lower()
-            if all(part in lowered for part in self._lower_parts):
-                return True
+        if _has_each(payload, self._parts) and (not self._lower_parts or _has_each(payload.lower(), self._lower_parts)):
+            return True
         return JSON_ESCAPE in payload
 
     def fitting_event(self, offset: int, payload: bytes) -> NativeEvent | None:
@@ -199,9 +220,14 @@ class _EventCheck:
             return None
 
 
-def _literals(terms: Sequence[SearchTerm]) -> list[str]:
-    """What has to stand in the bytes of a record that fits."""
-    return [term.literal for term in terms if term.literal and term.field != "level"]
+def _literals(terms: Sequence[SearchTerm]) -> list[tuple[str, ...]]:
+    """Of each term what has to stand in the bytes of a record that fits, one of several."""
+    return [term.literals for term in terms if term.literals and term.field != "level"]
+
+
+def _has_each(payload: bytes, parts: Sequence[tuple[bytes, ...]]) -> bool:
+    """True if of each tuple one text is there."""
+    return all(any(part in payload for part in either) for either in parts)
 
 
 def _make_tenant_filters(erasures: Sequence[Erasure], *, by_offset: bool) -> dict[str, ErasureFilter]:
@@ -213,13 +239,15 @@ def _make_tenant_filters(erasures: Sequence[Erasure], *, by_offset: bool) -> dic
 
 
 def _logged_events(reader: LogReader, start: int, end: int, check: _EventCheck) -> Iterator[FoundEvent]:
-    """Events of the log that fit, oldest first."""
+    """Events of the log that fit, from *start* on and before *end*, oldest first."""
     try:
         reader.seek(0, start)
         at = start
         while at < end and (batch := reader.poll(LOG_READ_BATCH, 0.0)) is not None:
             base, at = at, batch.next_offset
             for offset, record in enumerate(batch.records, base):
+                if offset >= end:  # batches are those of the log
+                    return
                 if record.kind == RecordKind.EVENT and check.may_fit(record.payload):
                     event = check.fitting_event(offset, record.payload)
                     if event is not None:
@@ -228,22 +256,15 @@ def _logged_events(reader: LogReader, start: int, end: int, check: _EventCheck) 
         return  # segments are removed while we read; what was found is true
 
 
-def _archived_events(
-    directory: Path,
-    topic: str,
-    query: SearchQuery,
-    tenants: Collection[str] | None,
-    check: _EventCheck,
-    before: Mapping[int, int],
-    limit: int,
+def _search_archive(
+    directory: Path, topic: str, asked: ArchiveSearch | None, check: _EventCheck, expired: Callable[[], bool]
 ) -> EventSearchResult:
     nothing = EventSearchResult((), None, None, complete=False)
-    try:
-        from ...ingest.archive.event_search import search_events  # needs the extra `archive`
-    except ImportError:
-        return nothing._replace(
-            trouble="The archive can not be read here: the extra “archive” (pyarrow) is not installed."
-        )
+    if asked is None:
+        trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
+        return nothing._replace(trouble=trouble)
+    from ...ingest.archive.event_search import search_events
+
     fitting: dict[tuple[int, int], NativeEvent] = {}
 
     def accepts(row: LoggedEvent) -> bool:
@@ -253,7 +274,7 @@ def _archived_events(
         return event is not None
 
     try:
-        found = search_events(directory, topic, _archive_search(query, tenants, before, limit), accepts)
+        found = search_events(directory, topic, asked, accepts, expired)
     except BlockingIOError:
         return nothing._replace(trouble="Files of the archive are being rewritten at this moment; search again.")
     except (TrustwatchError, OSError) as error:
@@ -261,16 +282,18 @@ def _archived_events(
     if found is None:
         return nothing._replace(trouble=f"Nothing is archived in {directory} so far, or it is on another machine.")
     events = [FoundEvent(fitting[row.partition, row.offset], row.partition, row.offset) for row in found.rows]
-    return EventSearchResult(
-        events, None, found.rows_examined, found.complete and not found.damaged_files, found.damaged_files
-    )
+    complete = found.complete and not found.damaged_files
+    return EventSearchResult(events, None, found.rows_examined, complete, found.damaged_files)
 
 
 def _archive_search(
     query: SearchQuery, tenants: Collection[str] | None, before: Mapping[int, int], limit: int
-) -> ArchiveSearch:
-    from ...ingest.archive.event_search import ArchiveSearch
-
+) -> ArchiveSearch | None:
+    """The question to the archive; None = what reads it is not installed."""
+    try:
+        from ...ingest.archive.event_search import ArchiveSearch  # needs the extra `archive`
+    except ImportError:
+        return None
     equal = {_COLUMNS[term.field]: term.value for term in query.terms if term.exact and term.field in _COLUMNS}
     others = [term for term in query.terms if not (term.exact and term.field in _COLUMNS)]
     since, until = query.times

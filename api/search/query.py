@@ -23,6 +23,8 @@ FoundKind = Literal["agents", "people", "cases", "decisions", "events"]
 FOUND_KINDS: Final[tuple[FoundKind, ...]] = get_args(FoundKind)
 MAX_QUERY_LENGTH = 1_024
 MAX_TERMS = 12
+MAX_STARS = 4
+"""Stars in one value."""
 MAX_REMEMBERED = 256
 """Networks that are remembered."""
 ANY_FIELD = ""
@@ -110,19 +112,31 @@ class SearchTerm(NamedTuple):
         return not (self.field == "address" and "/" in self.value)
 
     @property
-    def literal(self) -> str:
-        """Letters, digits, `.`, `_` and `-` in a row that stand in whatever a text comes from that matches; "" = none.
-
-        Such runs stand in JSON as they are, unless they were escaped. A network is not written there, but the digits of
-        an autonomous system, or the beginning of its addresses, are.
-        """
-        if self.aliases:
+    def network(self) -> str:
+        """The network that a word names; "" = it names none. Events do not have it as it is written: it is derived."""
+        if self.field != ANY_FIELD:
             return ""
-        if self.field in ("address", "network") and "/" in self.value:
-            return _common_beginning(self.value)
-        if self.field == "network" and self.exact:
-            return self.value.removeprefix("AS")
-        return max(re.findall(r"[A-Za-z0-9._-]+", self.value), key=len, default="")
+        if re.fullmatch(r"AS\d+", self.value, re.IGNORECASE):
+            return self.value.upper()
+        return str(_network(self.value) or "") if "/" in self.value else ""
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Runs of letters, digits, `.`, `_` and `-`, one of which stands in whatever row has a text that matches.
+
+        () = a row may have any. Such runs stand in JSON as they are, unless they were escaped. A network is not written
+        there, but the digits of an autonomous system, or the beginning of its addresses, are.
+        """
+        found = (self._own_literal(), *map(_longest_run, sorted(self.aliases)))
+        return found if all(found) else ()
+
+    def _own_literal(self) -> str:
+        network = self.network or (self.value if self.field in ("address", "network") else "")
+        if "/" in network:
+            return _common_beginning(network)
+        if self.field == "network" or self.network:
+            return network.removeprefix("AS") if re.fullmatch(r"AS\d+", network) else ""
+        return _longest_run(self.value)
 
 
 class SearchQuery(NamedTuple):
@@ -205,6 +219,8 @@ def _checked_term(field: str, value: str) -> SearchTerm:
         raise invalid_value_error("q", "has a level that is none of unknown, low, medium, high, critical")
     if field == "address" and "/" in value and _network(value) is None:
         raise invalid_value_error("q", f"has {value}, which is no network; write 203.0.113.0/24")
+    if value.count("*") > MAX_STARS:
+        raise invalid_value_error("q", f"has a value with more than {MAX_STARS} `*`")
     return SearchTerm(field, value.casefold() if field in ("level", "status", "outcome") else value)
 
 
@@ -229,6 +245,10 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
+
+
+def _longest_run(text: str) -> str:
+    return max(re.findall(r"[A-Za-z0-9._-]+", text), key=len, default="")
 
 
 def _common_beginning(network: str) -> str:

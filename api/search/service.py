@@ -29,6 +29,12 @@ from .query import ANY_FIELD, FOUND_KINDS, FoundKind, SearchQuery, SearchTerm, p
 T = TypeVar("T")
 
 DEFAULT_FOUND = 20
+MAX_AGENTS_READ = 100
+"""Agents of one id whose decisions are looked through."""
+MAX_ALIASED_TENANTS = 200
+"""Tenants in which a person is looked for by pseudonym, where the query names no tenant."""
+SEARCH_S = 2.0
+"""Seconds after which a search looks at no more: what it has found by then is the answer."""
 MAX_FOUND = 100
 """Things of each kind that one search returns at most."""
 DECISION_PAGE, MAX_DECISION_PAGES = 400, 10
@@ -114,6 +120,11 @@ class SearchService:
         tenants = visible_tenants(caller, None)
         query = self._with_aliases(parse_search_query(text, self._runtime.now_ms()), tenants)
         looked_for = [kind for kind in query.kinds if kind in kinds]
+        end, monotonic = self._runtime.monotonic() + SEARCH_S, self._runtime.monotonic
+
+        def expired() -> bool:
+            return monotonic() > end
+
         erasures = await self._open_erasures() if "events" in looked_for else ()
         store = self._runtime.store
         result = SearchResult(query)
@@ -125,19 +136,24 @@ class SearchService:
         if "cases" in looked_for:
             result = result._replace(cases=await self._executor(find_cases, store, query, tenants, limit))
         if "decisions" in looked_for:
-            agents = self._agents_of(query, tenants)
-            decisions = await self._executor(find_decisions, store, query, tenants, agents, limit)
+            known = self._agents_of(query, tenants)
+            decisions = await self._executor(find_decisions, store, query, tenants, known, limit, expired)
             result = result._replace(decisions=decisions)
         if "events" in looked_for:
-            result = result._replace(events=await self._find_events(query, tenants, erasures, limit))
+            result = result._replace(events=await self._find_events(query, tenants, erasures, limit, expired))
         return result
 
     async def _find_events(
-        self, query: SearchQuery, tenants: Tenants, erasures: Sequence[Erasure], limit: int
+        self,
+        query: SearchQuery,
+        tenants: Tenants,
+        erasures: Sequence[Erasure],
+        limit: int,
+        expired: Callable[[], bool],
     ) -> EventsFound:
         locations = event_locations(self._runtime.settings)
         try:
-            result = await self._executor(search_stored_events, locations, query, tenants, erasures, limit)
+            result = await self._executor(search_stored_events, locations, query, tenants, erasures, limit, expired)
         except OSError as error:
             raise Unavailable(f"the event log can not be read: {error}") from None
         offsets: dict[int, list[int]] = {}
@@ -156,27 +172,30 @@ class SearchService:
         view = self._runtime.risk_view
         return view.entries() if agent_id is None else view.find_by_id(agent_id, None, None, tenants)
 
-    def _agents_of(self, query: SearchQuery, tenants: Tenants) -> Sequence[AgentName] | None:
-        """Agents whose id the query has, at most `MAX_FOUND`; None = it has no whole id."""
-        agent_id = query.exact_value("agent")
+    def _agents_of(self, query: SearchQuery, tenants: Tenants) -> Sequence[AgentName]:
+        """Agents in memory whose id the query has."""
+        agent_id, tenant = query.exact_value("agent"), query.exact_value("tenant")
         if agent_id is None:
-            return None
-        entries = self._runtime.risk_view.find_by_id(agent_id, None, None, tenants)
-        return [entry.summary.name for entry in entries[:MAX_FOUND]]
+            return ()
+        return [entry.summary.name for entry in self._runtime.risk_view.find_by_id(agent_id, tenant, None, tenants)]
 
     def _with_aliases(self, query: SearchQuery, tenants: Tenants) -> SearchQuery:
-        """*query*, with the pseudonyms of the people that it names, where the tenant is known."""
+        """*query*, with the pseudonyms that people whom it names have in each tenant."""
         alias, tenant = self._runtime.principal_alias, query.exact_value("tenant")
         if alias is None:
             return query
-        among = [tenant] if tenant is not None else sorted(tenants) if tenants is not None else []
+        among = self._known_tenants() if tenants is None else tenants
+        named = [tenant] if tenant is not None else sorted(among)[:MAX_ALIASED_TENANTS]
 
         def aliased(term: SearchTerm) -> SearchTerm:
-            if term.field != "principal" or not term.exact:
+            if term.field not in ("principal", ANY_FIELD) or "*" in term.value:
                 return term
-            return term._replace(aliases=frozenset(alias(name, term.value) for name in among))
+            return term._replace(aliases=frozenset(alias(name, term.value) for name in named))
 
         return query._replace(terms=tuple(map(aliased, query.terms)))
+
+    def _known_tenants(self) -> set[str]:
+        return {entry.summary.name.tenant for entry in self._runtime.risk_view.entries()}
 
 
 def _brought_by(found: FoundEvent, decision: Decision | None) -> Decision | None:
@@ -222,7 +241,7 @@ def find_people(store: SqlStore, query: SearchQuery, tenants: Tenants, limit: in
     wanted = _narrowed(tenants, query)
     if wanted is not None and not wanted:
         return Found()
-    parts = {term.literal for term in named if term.literal}
+    parts = [term.literals for term in named if term.literals]
     most = MAX_FOUND * 5
     listed = store.search.principals(wanted, parts, *query.times, limit=most)
     fitting = [
@@ -283,19 +302,25 @@ def _case_fits(case: Case, names: CaseNames, query: SearchQuery) -> bool:
 
 
 def find_decisions(
-    store: SqlStore, query: SearchQuery, tenants: Tenants, agents: Sequence[AgentName] | None, limit: int
+    store: SqlStore,
+    query: SearchQuery,
+    tenants: Tenants,
+    known: Sequence[AgentName],
+    limit: int,
+    expired: Callable[[], bool],
 ) -> Found[FoundDecision]:
     """Decisions that fit, newest first. One whose id is a term is found however old it is.
 
     Args:
-        agents: whose decisions are looked through; None = all agents'.
+        known: agents in memory that have the id that the query names, if it does.
     """
     named = [term.value for term in query.terms if term.field in ("decision", ANY_FIELD)]
     by_id = {key: one for key, one in store.decisions.get_many(named, tenants).items() if _decision_fits(one, query)}
-    pages = [] if query.exact_value("decision") is not None else [None] if agents is None else list(agents)
-    looked_at, complete, listed = 0, True, list[Decision]()
+    agents = _agents_to_read(store, query, tenants, known)
+    pages = [] if query.exact_value("decision") is not None else agents[:MAX_AGENTS_READ]
+    looked_at, complete, listed = 0, len(pages) == len(agents) or not pages, list[Decision]()
     for agent in pages:
-        found = _read_decisions(store, query, tenants, agent, limit)
+        found = _read_decisions(store, query, tenants, agent, limit, expired)
         looked_at, complete = looked_at + found.looked_at, complete and found.next_cursor is None
         listed += [one for one in found.items if one.decision_id not in by_id]
     listed.sort(key=lambda one: (one.decided_ms, one.decision_id), reverse=True)
@@ -305,13 +330,30 @@ def find_decisions(
     return Found(items, looked_at if pages else None, complete and len(fitting) <= limit)
 
 
+def _agents_to_read(
+    store: SqlStore, query: SearchQuery, tenants: Tenants, known: Sequence[AgentName]
+) -> Sequence[AgentName | None]:
+    """Agents whose decisions are looked through; None = everybody's, also where the agent is kept nowhere any more."""
+    agent_id = query.exact_value("agent")
+    if agent_id is None:
+        return [None]
+    stored = store.agents.find(agent_id, _narrowed(tenants, query), MAX_AGENTS_READ + 1)
+    return list({name.identity: name for name in (*known, *(agent.name for agent in stored))}.values()) or [None]
+
+
 def _read_decisions(
-    store: SqlStore, query: SearchQuery, tenants: Tenants, agent: AgentName | None, limit: int
+    store: SqlStore,
+    query: SearchQuery,
+    tenants: Tenants,
+    agent: AgentName | None,
+    limit: int,
+    expired: Callable[[], bool],
 ) -> FilteredPage[Decision]:
     """Decisions that fit, newest first: those whose bytes may fit are decoded."""
     (since_ms, until_ms), level = query.times, query.exact_value("level")
     wanted = None if level is None else RiskLevel[level.upper()]
-    parts = [term.literal.lower().encode() for term in query.terms if term.field not in ("level", "tenant")]
+    needed = [term.literals for term in query.terms if term.literals and term.field not in ("level", "tenant")]
+    parts = [tuple(part.lower().encode() for part in either) for either in needed]
     items: list[Decision] = []
     cursor, looked_at = None, 0
     for _ in range(MAX_DECISION_PAGES):
@@ -319,12 +361,16 @@ def _read_decisions(
             _narrowed(tenants, query), agent, wanted, DECISION_PAGE, cursor, since_ms=since_ms, until_ms=until_ms
         )
         looked_at, cursor = looked_at + len(page.items), page.next_cursor
-        may_fit = [one.decision_id for one in page.items if all(part in one.text for part in parts)]
+        may_fit = [one.decision_id for one in page.items if _has_each(one.text, parts)]
         decoded = store.decisions.get_many(may_fit, tenants)
         items += [one for key in may_fit if (one := decoded.get(key)) is not None and _decision_fits(one, query)]
-        if cursor is None or len(items) > limit:
+        if cursor is None or len(items) > limit or expired():
             break
     return FilteredPage(items, cursor, looked_at)
+
+
+def _has_each(text: bytes, parts: Sequence[tuple[bytes, ...]]) -> bool:
+    return all(any(part in text for part in either) for either in parts)
 
 
 def _decision_fits(decision: Decision, query: SearchQuery) -> bool:

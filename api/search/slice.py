@@ -13,11 +13,15 @@ from ..privacy.service import ErasureService
 from .routes import router
 from .service import SearchService
 
+SEARCH_THREADS = 2
+"""Searches that go on at once; others wait."""
+
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
     erasures = services.find(ErasureService)
     open_erasures = _nothing_is_erased if erasures is None else erasures.open_erasures
-    return (SearchService(services.get(Runtime), services.get(StoreExecutor), open_erasures),)
+    # Threads of its own: whoever searches holds up nobody's lists.
+    return (SearchService(services.get(Runtime), StoreExecutor(SEARCH_THREADS), open_erasures),)
 
 
 async def _nothing_is_erased() -> Sequence[Erasure]:

@@ -31,7 +31,7 @@ class ArchiveSearch(NamedTuple):
     Attributes:
         tenants: whose events; None = everybody's.
         equal: value that a text column must have, by its name.
-        parts: texts that must stand in the record, in whatever case (of ASCII letters).
+        parts: of each, one text must stand in the record, in whatever case (of ASCII letters).
         since, until: event time, from the first on and before the second; None = no bound.
         before: offset by partition before which they lie; partitions that are not named have no bound.
         limit: events that are found until the look ends.
@@ -39,7 +39,7 @@ class ArchiveSearch(NamedTuple):
 
     tenants: Collection[str] | None = None
     equal: Mapping[str, str] = MappingProxyType({})
-    parts: tuple[str, ...] = ()
+    parts: tuple[tuple[str, ...], ...] = ()
     since: datetime | None = None
     until: datetime | None = None
     before: Mapping[int, int] = MappingProxyType({})
@@ -66,6 +66,7 @@ def search_events(
     topic: str,
     asked: ArchiveSearch,
     accepts: Callable[[LoggedEvent], bool],
+    expired: Callable[[], bool],
     bounds: LookupLimits = SEARCH_LIMITS,
 ) -> FoundEvents | None:
     """The newest archived events that fit; None where nothing is archived yet. Blocks.
@@ -77,6 +78,7 @@ def search_events(
         topic: whose records it holds; "" = the embedded log.
         asked: what columns and bytes can tell.
         accepts: decides on a record that may fit.
+        expired: tells when the look has to end.
         bounds: of the look-up.
 
     Raises:
@@ -94,7 +96,7 @@ def search_events(
         in_dates = files_within(directory, "events", asked.since, asked.until, tenant)
         files = [file for file in in_dates if file.first < ends.get(file.partition, 0)]
         files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
-        return _EventSearch(asked, ends, accepts, bounds).run(files)
+        return _EventSearch(asked, ends, accepts, expired, bounds).run(files)
 
 
 class _EventSearch:
@@ -105,9 +107,11 @@ class _EventSearch:
         asked: ArchiveSearch,
         ends: Mapping[int, int],
         accepts: Callable[[LoggedEvent], bool],
+        expired: Callable[[], bool],
         bounds: LookupLimits,
     ) -> None:
         self._asked, self._ends, self._accepts, self._bounds = asked, ends, accepts, bounds
+        self._expired = expired
         self._columns = [*_SELECTED_COLUMNS, *(name for name in asked.equal if name not in _SELECTED_COLUMNS)]
         self._rows: list[LoggedEvent] = []
         self._rows_read = self._raw_bytes = self._damaged = 0
@@ -137,7 +141,7 @@ class _EventSearch:
                 self._search_row_group(file, parquet, group)
 
     def _bound_reached(self) -> bool:
-        return self._rows_read >= self._bounds.rows or self._raw_bytes >= self._bounds.raw_bytes
+        return self._rows_read >= self._bounds.rows or self._raw_bytes >= self._bounds.raw_bytes or self._expired()
 
     def _search_row_group(self, file: DataFile, parquet: pq.ParquetFile, group: int) -> None:
         head = parquet.read_row_group(group, columns=self._columns, use_threads=False)
@@ -148,10 +152,11 @@ class _EventSearch:
         raw = parquet.read_row_group(group, columns=["raw"], use_threads=False)
         self._raw_bytes += raw.nbytes
         for event in _newest_first(file.partition, head.take(may_fit), raw["raw"].take(may_fit), self._asked.parts):
-            if self._accepts(event):
-                if len(self._rows) >= self._asked.limit:
-                    self._cut_short = True
-                    return
+            accepted = self._accepts(event)
+            if self._expired() or (accepted and len(self._rows) >= self._asked.limit):
+                self._cut_short = True
+                return
+            if accepted:
                 self._rows.append(event)
 
 
@@ -170,11 +175,12 @@ def _mask(head: pa.Table, asked: ArchiveSearch, end: int) -> Any:
 
 
 def _newest_first(
-    partition: int, head: pa.Table, raw: pa.ChunkedArray, parts: tuple[str, ...]
+    partition: int, head: pa.Table, raw: pa.ChunkedArray, parts: tuple[tuple[str, ...], ...]
 ) -> Iterator[LoggedEvent]:
     """Records that have all of *parts*, or escapes that may hide them, from the last one on."""
-    for part in parts:
-        fits = pc.or_(pc.match_substring(raw, part, ignore_case=True), pc.match_substring(raw, ESCAPE))
+    for either in parts:
+        there = [pc.match_substring(raw, part, ignore_case=True) for part in either]
+        fits = reduce(pc.or_, [*there, pc.match_substring(raw, ESCAPE)])
         head, raw = head.filter(fits), raw.filter(fits)
     rows = zip(head["time"].to_pylist(), head["offset"].to_pylist(), raw.to_pylist(), strict=True)
     for at, offset, record in reversed(list(rows)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from ..records.agents import AgentName
 from ..records.decisions import Decision
@@ -70,14 +70,22 @@ class SearchStore:
         self._database = database
 
     def principals(
-        self, tenants: Tenants, parts: Collection[str], since_ms: int = 0, until_ms: int = 0, limit: int = 100
+        self,
+        tenants: Tenants,
+        parts: Collection[tuple[str, ...]],
+        since_ms: int = 0,
+        until_ms: int = 0,
+        limit: int = 100,
     ) -> list[SeenPrincipal]:
-        """Principals with all of *parts* in their id, in whatever case (of ASCII letters); last seen first."""
+        """Principals with one text of each of *parts* in their id, in whatever case (of ASCII letters); last seen
+        first.
+        """
         last = func.max(EDGES.c.last_ms)
         grouped = (EDGES.c.tenant, EDGES.c.issuer, EDGES.c.target)
         query = select(*grouped, func.count(), last).where(EDGES.c.kind == "acts_for")
-        for part in sorted(parts):
-            query = query.where(func.lower(EDGES.c.target).contains(part.lower(), autoescape=True))
+        name = func.lower(EDGES.c.target)
+        for either in parts:
+            query = query.where(or_(*(name.contains(part.lower(), autoescape=True) for part in either)))
         query = visible(query, EDGES.c.tenant, tenants).group_by(*grouped)
         if since_ms:
             query = query.having(last >= since_ms)

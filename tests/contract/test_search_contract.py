@@ -34,11 +34,11 @@ def test_principals_are_found_by_parts_of_their_name(store: SqlStore) -> None:
     commit(store, edges=[*people, *others])
     find = store.search.principals
 
-    assert find(["acme"], ["ann"]) == [SeenPrincipal("acme", AS, "Ann@acme.example", 2, NOW + 5)]
+    assert find(["acme"], [("ann",)]) == [SeenPrincipal("acme", AS, "Ann@acme.example", 2, NOW + 5)]
     assert [one.principal_id for one in find(["acme"], [])] == ["Ann@acme.example", "bob_1@acme.example"]
-    assert [one.principal_id for one in find(None, ["b_1", "ACME"])] == ["bob_1@acme.example"]
-    assert find(["acme"], ["ann", "bob"]) == find(["acme"], ["%"]) == find([], ["ann"]) == []
-    assert len(find(None, ["ann"])) == 2
+    assert [one.principal_id for one in find(None, [("b_1",), ("none", "ACME")])] == ["bob_1@acme.example"]
+    assert find(["acme"], [("ann",), ("bob",)]) == find(["acme"], [("%",)]) == find([], [("ann",)]) == []
+    assert len(find(None, [("ann",)])) == 2
     assert [one.principal_id for one in find(None, [], NOW + 1)] == ["Ann@acme.example"]
     assert "Ann@acme.example" not in [one.principal_id for one in find(None, [], 0, NOW + 1)]
     assert len(find(None, [], limit=1)) == 1

@@ -13,6 +13,8 @@ from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import SCOPE_SCORE_READ
 from ..page_dependencies import AgentServiceDep, ConsoleDep, DecisionServiceDep, PageReaderDep
 from ..rendering import MenuEntry
+from ..views.list_rows import agent_row
+from ..views.table_file import check_form, gather_rows, table_file
 
 MENU_ENTRY = MenuEntry("Agents", "/console/agents", SCOPE_SCORE_READ, key="a")
 LEVEL_WORDS = tuple(level.label for level in RiskLevel)
@@ -56,3 +58,21 @@ async def list_agents(
         counts=counts,
         deciding=await decisions.behind_levels(visit.caller, page.items),
     )
+
+
+@router.get("/agents/file.{form}")
+async def download_agents(
+    form: str,
+    visit: PageReaderDep,
+    agents: AgentServiceDep,
+    level: Annotated[list[str] | None, Query(max_length=8)] = None,
+    tenant: Annotated[str, Query(max_length=2048)] = "",
+    agent_type: Annotated[str, Query(alias="type", max_length=2048)] = "",
+    text: Annotated[str, Query(max_length=2048)] = "",
+) -> Response:
+    """Agents that fit as a file."""
+    check_form(form)
+    levels = [word for word in level or () if word in LEVEL_WORDS]
+    filters = AgentFilters(tenant or None, levels or None, agent_type or None)
+    found, complete = await gather_rows(lambda cursor: agents.search(visit.caller, filters, text, cursor))
+    return table_file(form, "agents", list(map(agent_row, found)), complete=complete)

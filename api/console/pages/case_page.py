@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....ingest.errors import TrustwatchError
 from ....scoring.records.agents import AgentName
 from ....scoring.records.cases import Case
-from ....scoring.store.database import Page
+from ....scoring.store.database import MAX_PAGE, Page
 from ...access.service import ContainmentService
 from ...cases.report import render_json, render_markdown
 from ...cases.service import OPEN_STATUSES, CaseReport, CaseSearch, CaseService, ListedCase
@@ -46,6 +46,8 @@ from ..views.case_display import (
     lead_reason,
     why_here,
 )
+from ..views.list_rows import case_row
+from ..views.table_file import check_form, gather_rows, table_file
 
 MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count", key="c")
 MAX_MERGE_CHOICES = 50
@@ -70,12 +72,7 @@ CONFIRMATIONS = {
 }
 
 
-@router.get("/cases")
-async def list_cases(
-    request: Request,
-    console: ConsoleDep,
-    visit: PageReaderDep,
-    cases: CaseServiceDep,
+def asked_cases(
     status: Text = "unresolved",
     owner: Text = "",
     level: Text = "",
@@ -83,10 +80,9 @@ async def list_cases(
     tenant: Text = "",
     since: TimeText = "",
     until: TimeText = "",
-    cursor: Cursor = "",
-) -> Response:
-    """Cases, last changed first; those that are not closed, unless something else is asked for."""
-    asked = {
+) -> dict[str, str]:
+    """Filters of the list as the address says them; those that are not closed, unless something else is asked for."""
+    return {
         "status": status,
         "owner": owner.strip(),
         "level": level,
@@ -95,6 +91,28 @@ async def list_cases(
         "since": since.strip(),
         "until": until.strip(),
     }
+
+
+AskedDep = Annotated[dict[str, str], Depends(asked_cases)]
+
+
+def _search_of(asked: dict[str, str], now_ms: int) -> CaseSearch:
+    """Raises ProblemError (422) where a time can not be read."""
+    times = parse_time_range(asked["since"], asked["until"], now_ms)
+    agent = AgentSelector(asked["agent"], asked["tenant"] or None) if asked["agent"] else None
+    return CaseSearch(asked["status"], asked["owner"], asked["level"], agent, asked["tenant"], *times)
+
+
+@router.get("/cases")
+async def list_cases(
+    request: Request,
+    console: ConsoleDep,
+    visit: PageReaderDep,
+    cases: CaseServiceDep,
+    asked: AskedDep,
+    cursor: Cursor = "",
+) -> Response:
+    """Cases, last changed first."""
     return await _list_page(request, console, visit, cases, asked, cursor)
 
 
@@ -111,9 +129,7 @@ async def _list_page(
 ) -> Response:
     page = Page[ListedCase]([], None)
     try:
-        times = parse_time_range(asked["since"], asked["until"], console.runtime.now_ms())
-        wanted = AgentSelector(asked["agent"], asked["tenant"] or None) if asked["agent"] else None
-        search = CaseSearch(asked["status"], asked["owner"], asked["level"], wanted, asked["tenant"], *times)
+        search = _search_of(asked, console.runtime.now_ms())
         page = await cases.search(visit.caller, search, cursor=cursor or None)
     except TrustwatchError as error:
         trouble = str(error)
@@ -136,6 +152,17 @@ async def _list_page(
         title_of=case_title,
         reason_of=lead_reason,
     )
+
+
+@router.get("/cases/file.{form}")
+async def download_cases(
+    form: str, console: ConsoleDep, visit: PageReaderDep, cases: CaseServiceDep, asked: AskedDep
+) -> Response:
+    """Cases that fit as a file."""
+    check_form(form)
+    search = _search_of(asked, console.runtime.now_ms())
+    found, complete = await gather_rows(lambda cursor: cases.search(visit.caller, search, MAX_PAGE, cursor))
+    return table_file(form, "cases", list(map(case_row, found)), complete=complete)
 
 
 @router.get("/cases/count")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from ....ingest.errors import TrustwatchError
@@ -20,6 +20,8 @@ from ..page_dependencies import ConsoleDep, DecisionServiceDep, PageReaderDep
 from ..rendering import MenuEntry
 from ..views.alert_display import display_alerts
 from ..views.decision_display import describe_policy, display_decision
+from ..views.list_rows import decision_row
+from ..views.table_file import check_form, gather_rows, table_file
 
 MENU_ENTRY = MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ, key="d")
 
@@ -30,23 +32,17 @@ Cursor = Annotated[str, Query(max_length=8192)]
 TimeText = Annotated[str, Query(max_length=64)]
 
 
-@router.get("/decisions")
-async def list_decisions(
-    request: Request,
-    console: ConsoleDep,
-    visit: PageReaderDep,
-    decisions: DecisionServiceDep,
+def asked_decisions(
     tenant: Text = "",
     agent: Text = "",
     level: Text = "",
     change: Text = "",
-    cursor: Cursor = "",
     issuer: Text = "",
     since: TimeText = "",
     until: TimeText = "",
-) -> Response:
-    """Changes of level, newest first. Of several agents with the id that is asked for, one has to be chosen."""
-    asked = {
+) -> dict[str, str]:
+    """Filters of the list as the address says them."""
+    return {
         "tenant": tenant.strip(),
         "agent": agent.strip(),
         "level": level,
@@ -55,10 +51,30 @@ async def list_decisions(
         "since": since.strip(),
         "until": until.strip(),
     }
+
+
+AskedDep = Annotated[dict[str, str], Depends(asked_decisions)]
+
+
+def _filters_of(asked: dict[str, str], now_ms: int) -> DecisionFilters:
+    """Raises ProblemError (422) where a time can not be read."""
+    times = parse_time_range(asked["since"], asked["until"], now_ms)
+    return DecisionFilters(asked["tenant"], asked["agent"], asked["level"], asked["change"], asked["issuer"], *times)
+
+
+@router.get("/decisions")
+async def list_decisions(
+    request: Request,
+    console: ConsoleDep,
+    visit: PageReaderDep,
+    decisions: DecisionServiceDep,
+    asked: AskedDep,
+    cursor: Cursor = "",
+) -> Response:
+    """Changes of level, newest first. Of several agents with the id that is asked for, one has to be chosen."""
     trouble, page, among = "", FilteredPage[Decision]([], None, 0), []
     try:
-        times = parse_time_range(since, until, console.runtime.now_ms())
-        filters = DecisionFilters(asked["tenant"], asked["agent"], level, change, issuer, *times)
+        filters = _filters_of(asked, console.runtime.now_ms())
         page = await decisions.search(visit.caller, filters, cursor or None)
     except TrustwatchError as error:
         trouble = str(error)
@@ -76,6 +92,17 @@ async def list_decisions(
         among=among,
         first_page=not cursor,
     )
+
+
+@router.get("/decisions/file.{form}")
+async def download_decisions(
+    form: str, console: ConsoleDep, visit: PageReaderDep, decisions: DecisionServiceDep, asked: AskedDep
+) -> Response:
+    """Changes of level that fit as a file."""
+    check_form(form)
+    filters = _filters_of(asked, console.runtime.now_ms())
+    found, complete = await gather_rows(lambda cursor: decisions.search(visit.caller, filters, cursor))
+    return table_file(form, "decisions", list(map(decision_row, found)), complete=complete)
 
 
 @router.get("/decisions/{decision_id}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from ....ingest.errors import TrustwatchError
 from ...events.event_origin import origin_of
 from ...search.query import FIELDS, FOUND_KINDS, MAX_QUERY_LENGTH, FoundKind
-from ...search.service import SearchResult
+from ...search.service import Found, SearchResult
 from ..page_dependencies import ConsoleDep, PageReaderDep, SearchServiceDep
 from ..views.case_display import case_title, lead_reason
 
@@ -42,7 +42,11 @@ async def search(
         searched=q,
         result=result,
         trouble=trouble,
-        nothing=result is not None and not _anything(result),
+        nothing=result is not None and bool(_found(result)) and not any(found.items for _, found in _found(result)),
+        looked_for=[] if result is None else [_SINGULAR[kind] for kind, _ in _found(result)],
+        missed=[]
+        if result is None
+        else [(k, found) for k, found in _found(result) if not (found.items or found.complete)],
         fields=FIELDS,
         case_title=case_title,
         reason_of=lead_reason,
@@ -66,7 +70,15 @@ async def search_events(
     )
 
 
-def _anything(result: SearchResult) -> bool:
-    return any(
-        found is not None and found.items for found in (result.agents, result.people, result.cases, result.decisions)
-    )
+def _found(result: SearchResult) -> list[tuple[str, Found[Any]]]:
+    """What was looked for, by kind."""
+    kinds = {
+        "cases": result.cases,
+        "agents": result.agents,
+        "people": result.people,
+        "decisions": result.decisions,
+    }
+    return [(kind, found) for kind, found in kinds.items() if found is not None]
+
+
+_SINGULAR: Final = {"cases": "case", "agents": "agent", "people": "person", "decisions": "decision"}

@@ -43,13 +43,13 @@ def test_arguments_with_blanks_are_values(busy: Any) -> None:
     """One argument is a whole query; of several, each is a term."""
     assert "D0001" in run(busy, 'software:"curl 8" agent:bot').stdout
     assert "D0001" in run(busy, "software:curl 8", "agent:bot").stdout
-    assert run(busy, "software:curl 9", "agent:bot").stdout == "nothing fits\n"
+    assert run(busy, "software:curl 9", "agent:bot").stdout == "nothing was found\n"
 
 
 def test_what_is_no_field_or_no_query_is_told(busy: Any) -> None:
     """On standard error, so that output stays what was found."""
     told = run(busy, "adress:1.2.3.4")
-    assert (told.stdout, told.exit_code) == ("nothing fits\n", 0)
+    assert (told.stdout, told.exit_code) == ("nothing was found\n", 0)
     assert "adress is no field" in told.stderr
     wrong = run(busy, "level:hihg")
     assert wrong.exit_code != 0

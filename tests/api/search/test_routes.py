@@ -164,7 +164,7 @@ def test_a_person_is_found_by_name_where_events_have_a_pseudonym(new_site: Any, 
     site = new_site(privacy=PrivacySettings(pseudonymise_principals=True))
     site.send([event(1, principal={"id": "ann@acme.example", "type": "user"}), event(2)])
 
-    for q in ("principal:ann@acme.example tenant:acme", "principal:ann@acme.example"):
+    for q in ("principal:ann@acme.example tenant:acme", "principal:ann@acme.example", "ann@acme.example"):
         (one,) = site.get("/v1/search", q=q, kind="events").json()["events"]
         assert one["principal_id"].startswith("p~")
 
@@ -189,3 +189,23 @@ def test_the_archive_has_what_the_log_no_longer_looks_at(
     some = site.get("/v1/search", q="address:203.0.113.7", kind="events", limit=4).json()
     assert [one["event_id"] for one in some["events"]] == ["evt-19", "evt-17", "evt-15", "evt-13"]
     assert some["event_extent"]["complete"] is False
+
+
+def test_decisions_of_an_agent_that_is_kept_nowhere_are_found(found: Callable[..., Any]) -> None:
+    """Decisions stay longer than agents; one that is in the store alone is read by its index."""
+    site = found.site  # type: ignore[attr-defined]
+    site.view.remove("acme", AS, "planner")
+    body = found("agent:planner", kind="decisions")
+    assert [one["decision_id"] for one in body["decisions"]] == ["D0002"]
+    assert body["extents"]["decisions"] == {"looked_at": 2, "complete": True}
+    assert found("agent:bot tenant:globex", kind="decisions")["decisions"] == []
+
+
+def test_what_was_not_looked_at_is_told(found: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing found is not nothing there."""
+    from trustwatch.api.search import service
+
+    monkeypatch.setattr(service, "DECISION_PAGE", 1)
+    monkeypatch.setattr(service, "MAX_DECISION_PAGES", 1)
+    body = found("D000x", kind="decisions")
+    assert (body["decisions"], body["extents"]["decisions"]) == ([], {"looked_at": 1, "complete": False})

@@ -52,15 +52,22 @@ def everything(_: LoggedEvent) -> bool:
     return True
 
 
+def never() -> bool:
+    return False
+
+
 @pytest.fixture
 def ask(directory: Path) -> Callable[..., tuple[list[int], FoundEvents]]:
     """Numbers of the events that are found, and all that is said of it."""
 
     def find(
-        accepts: Callable[[LoggedEvent], bool] = everything, bounds: LookupLimits | None = None, **asked: object
+        accepts: Callable[[LoggedEvent], bool] = everything,
+        bounds: LookupLimits | None = None,
+        expired: Callable[[], bool] = never,
+        **asked: object,
     ) -> tuple[list[int], FoundEvents]:
         given = ArchiveSearch(**{"limit": EVENTS, **asked})  # type: ignore[arg-type]
-        found = search_events(directory, "", given, accepts, *(() if bounds is None else (bounds,)))
+        found = search_events(directory, "", given, accepts, expired, *(() if bounds is None else (bounds,)))
         assert found is not None
         return [row.offset for row in found.rows], found
 
@@ -72,7 +79,9 @@ def test_columns_and_bytes_narrow(ask: Callable[..., tuple[list[int], FoundEvent
     offsets, found = ask(equal={"action": "write"}, tenants=["acme"])
     assert offsets == list(range(190, -1, -10))
     assert (found.rows_examined, found.complete, found.damaged_files) == (EVENTS // 2, True, 0)
-    assert ask(parts=("CURL/3", "agent-1"))[0] == [n for n in range(EVENTS - 1, -1, -1) if n % 5 == 3 and n % 7 == 1]
+    assert ask(parts=(("CURL", "none"), ("/3",), ("agent-1",)))[0] == [
+        n for n in range(EVENTS - 1, -1, -1) if n % 5 == 3 and n % 7 == 1
+    ]
     assert ask(tenants=[])[0] == []
     assert ask(lambda row: row.offset % 50 == 0)[0] == [150, 100, 50, 0]
     assert ask(before={0: 30}, equal={"action": "write"})[0] == [20, 10, 0]
@@ -94,6 +103,7 @@ def test_a_look_that_is_cut_short_says_so(ask: Callable[..., tuple[list[int], Fo
         offsets, found = ask(bounds=bounds)
         assert 0 < len(offsets) < EVENTS
         assert not found.complete
+    assert ask(expired=iter([False, False, True, True]).__next__)[1].complete is False
     offsets, found = ask(limit=EVENTS)
     assert (len(offsets), found.complete) == (EVENTS, True)
     assert not ask(limit=EVENTS - 1)[1].complete
@@ -112,5 +122,5 @@ def test_a_damaged_file_is_counted_and_the_others_are_read(
 def test_it_waits_for_nobody(directory: Path) -> None:
     """While files are rewritten the caller is told; without an archive there is nothing."""
     with rewrite_lock(directory), pytest.raises(BlockingIOError):
-        search_events(directory, "", ArchiveSearch(), everything)
-    assert search_events(directory.parent / "none", "", ArchiveSearch(), everything) is None
+        search_events(directory, "", ArchiveSearch(), everything, never)
+    assert search_events(directory.parent / "none", "", ArchiveSearch(), everything, never) is None

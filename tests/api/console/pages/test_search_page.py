@@ -40,7 +40,10 @@ def test_what_fits_is_shown_and_nothing_of_others(desk: Any) -> None:
     assert "<img" not in shown.text
     assert 'hx-get="/console/search/events?q=network%3AAS65537"' in shown.text
     assert "No event fits" in desk.browser.get("/console/search/events", params={"q": "network:AS65537"}).text
-    assert "No agent, person, case or decision fits" in desk.browser.get("/console/search", params={"q": "theirs"}).text
+    assert (
+        "No case, no agent, no person, no decision fits"
+        in desk.browser.get("/console/search", params={"q": "theirs"}).text
+    )
 
 
 def test_a_query_that_can_not_be_read_says_why(desk: Any) -> None:

@@ -1,0 +1,91 @@
+"""What a list shows as a file, CSV or JSON: the newest rows that fit, and whether these are all."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from ...http.problems import invalid_value_error
+
+MAX_ROWS, MAX_PAGES_READ = 10_000, 400
+"""Rows of one file, and pages that are read for it."""
+FORMS: Final = ("csv", "json")
+_FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class ListPage(Protocol[T_co]):
+    """A page of a list."""
+
+    @property
+    def items(self) -> Sequence[T_co]:
+        """What is on it."""
+
+    @property
+    def next_cursor(self) -> str | None:
+        """Where the next one is; None = this is the last."""
+
+
+async def gather_rows(page_at: Callable[[str | None], Awaitable[ListPage[T]]]) -> tuple[list[T], bool]:
+    """The first `MAX_ROWS` items of a list, and whether these are all of them. Raises what *page_at* raises."""
+    items: list[T] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES_READ):
+        page = await page_at(cursor)
+        items += page.items
+        cursor = page.next_cursor
+        if cursor is None or len(items) >= MAX_ROWS:
+            break
+    return items[:MAX_ROWS], cursor is None and len(items) <= MAX_ROWS
+
+
+def check_form(form: str) -> None:
+    """Raise ProblemError (422) for a form that files do not have."""
+    if form not in FORMS:
+        raise invalid_value_error("form", "must be csv or json")
+
+
+def table_file(form: str, name: str, rows: Sequence[Mapping[str, Any]], *, complete: bool) -> Response:
+    """A file of *rows*, which have the same members, for a browser to keep; its name says where there are more.
+
+    Args:
+        form: one of `FORMS`.
+        name: of the file, and of the member with the rows.
+        rows: newest first.
+        complete: whether there are no others.
+    """
+    shown = name if complete else f"{name}-first-{len(rows)}"
+    headers = {"Content-Disposition": f'attachment; filename="{shown}.{form}"'}
+    if form == "json":
+        body = msgspec.json.encode({"complete": complete, name: rows})
+        return Response(body, media_type="application/json", headers=headers)
+    return Response(rows_as_csv(rows), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\r\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _as_cell(value) for name, value in row.items()})
+    return out.getvalue()
+
+
+def _as_cell(value: Any) -> Any:
+    """
+    >>> _as_cell("=1+1"), _as_cell("INC-77"), _as_cell(None), _as_cell(-0.5), _as_cell(["a", "b"])
+    ("'=1+1", 'INC-77', '', -0.5, 'a; b')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        value = "; ".join(value)
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_SIGNS) else value
