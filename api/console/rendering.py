@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse
 from ...ingest.printable_text import shown_controls
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
+from ..search.query import MAX_STARS
 from .console_sessions import PageRequest
 
 STATIC_URL_PREFIX = "/console/static/"
@@ -267,14 +268,22 @@ def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent
     return f"/console/{page}?{urlencode(named)}"
 
 
+MAX_SEARCHED_LENGTH: Final = 900
+"""Characters of a value that a link to the search has."""
+
+
 def search_url(field: str, value: str) -> str:
     """URL of the search for a value of a field, and nothing else.
 
     >>> search_url("software", "curl 8")
     '/console/search?q=software%3A%22curl+8%22'
+    >>> search_url("software", 'a"b\u2026')
+    '/console/search?q=software%3A%22a%2Ab%2A%22'
     """
-    # A query has no way to write a quotation mark within quotation marks; what it may be is said by `*`.
-    return url_with_query("/console/search", q='{}:"{}"'.format(field, value.replace('"', "*")))
+    # What a query can not write, or what was cut from the value, is said by `*`; of those a value may have a few.
+    parts = re.split('["\u2026\ufffd]', value[:MAX_SEARCHED_LENGTH])
+    kept = "*".join(parts[:MAX_STARS]) + ("*" if len(parts) > MAX_STARS or len(value) > MAX_SEARCHED_LENGTH else "")
+    return url_with_query("/console/search", q=f'{field}:"{kept}"')
 
 
 def url_with_query(path: str, **values: Any) -> str:

@@ -146,7 +146,7 @@ def search_stored_events(
     newest = sorted(found, key=lambda one: (one.event.time, one.offset), reverse=True)[:limit]
     looked_at = None if logged is None else logged.end - logged.start
     if locations.archive is None or (logged is not None and (logged.start == 0 or len(found) > limit)):
-        whole = logged is not None and logged.start <= logged.first and len(found) <= limit
+        whole = logged is not None and logged.whole and len(found) <= limit
         trouble = _NO_PLACE if locations.archive is None and locations.log is None else ""
         return EventSearchResult(newest, looked_at, None, complete=whole, trouble=trouble)
     before = {} if logged is None else {0: logged.start}
@@ -156,10 +156,13 @@ def search_stored_events(
 
 
 class _LogMatches(NamedTuple):
-    """Events of the log that fit, oldest first, of the records from *start* up to *end*; the log begins at *first*."""
+    """Events of the log that fit, oldest first, of the records from *start* up to *end*.
+
+    *whole*: the log begins there.
+    """
 
     events: list[FoundEvent]
-    first: int
+    whole: bool
     start: int
     end: int
 
@@ -173,10 +176,14 @@ def _search_log(directory: Path, check: _EventCheck, limit: int, expired: Callab
     with LogReader(directory) as reader:
         end = start = reader.end_offset(0)
         floor = max(bases[0], end - MAX_RECORDS_READ)
-        while start > floor and len(found) <= limit and not (start < end and expired()):
-            before, start = start, max(floor, start - LOG_WINDOW)
-            found = [*_logged_events(reader, start, before, check), *found]
-    return _LogMatches(found, bases[0], start, end)
+        try:
+            while start > floor and len(found) <= limit and not (start < end and expired()):
+                first = max(floor, start - LOG_WINDOW)
+                found = [*_logged_events(reader, first, start, check), *found]
+                start = first
+        except CorruptLog:  # segments are removed while we read; what was found is true
+            return _LogMatches(found, False, start, end)
+    return _LogMatches(found, start <= bases[0], start, end)
 
 
 _NO_PLACE: Final = (
@@ -239,21 +246,18 @@ def _make_tenant_filters(erasures: Sequence[Erasure], *, by_offset: bool) -> dic
 
 
 def _logged_events(reader: LogReader, start: int, end: int, check: _EventCheck) -> Iterator[FoundEvent]:
-    """Events of the log that fit, from *start* on and before *end*, oldest first."""
-    try:
-        reader.seek(0, start)
-        at = start
-        while at < end and (batch := reader.poll(LOG_READ_BATCH, 0.0)) is not None:
-            base, at = at, batch.next_offset
-            for offset, record in enumerate(batch.records, base):
-                if offset >= end:  # batches are those of the log
-                    return
-                if record.kind == RecordKind.EVENT and check.may_fit(record.payload):
-                    event = check.fitting_event(offset, record.payload)
-                    if event is not None:
-                        yield FoundEvent(event, 0, offset)
-    except CorruptLog:
-        return  # segments are removed while we read; what was found is true
+    """Events of the log that fit, from *start* on and before *end*, oldest first. Raises CorruptLog."""
+    reader.seek(0, start)
+    at = start
+    while at < end and (batch := reader.poll(LOG_READ_BATCH, 0.0)) is not None:
+        base, at = at, batch.next_offset
+        for offset, record in enumerate(batch.records, base):
+            if offset >= end:  # batches are those of the log
+                return
+            if record.kind == RecordKind.EVENT and check.may_fit(record.payload):
+                event = check.fitting_event(offset, record.payload)
+                if event is not None:
+                    yield FoundEvent(event, 0, offset)
 
 
 def _search_archive(

@@ -1,7 +1,7 @@
 """The query language of the search: words, and `field:value`. Everything in a query has to hold.
 
 A word is looked for anywhere in the names of a thing, in whatever case. `field:value` is the whole value as it is
-written, `*` in it stands for anything, and an address may be a network (`address:203.0.113.0/24`). Values with blanks
+written. `*` stands for anything, and an address may be a network (`address:203.0.113.0/24`). Values with blanks
 stand in quotation marks. `since` and `until` are `24h`, `7d` or a UTC time.
 """
 
@@ -10,11 +10,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, get_args
 
+from ...ingest.events import OUTCOMES
 from ...scoring.records.agents import RiskLevel
 from ..http.problems import invalid_value_error
 from ..http.time_range import NO_TIME_RANGE, TimeRange, parse_time_range
@@ -92,10 +93,10 @@ class SearchTerm(NamedTuple):
         """The check, for who has many texts."""
         value, aliases = self.value, self.aliases
         if self.field == ANY_FIELD:
-            wanted = _lowered(value)
-            return lambda text: wanted in (text.lower() if text.isascii() else _lowered(text)) or text in aliases
-        if self.field == "address" and "/" in value:
-            return lambda text: _is_within(text, value) or text in aliases
+            return _word_matcher(value, aliases)
+        if self.field == "address" and "*" not in value:
+            within = _network(value)
+            return lambda text: text == value or (within is not None and _is_within(text, within))
         if "*" in value:
             return lambda text: _has_pattern(text, value) or text in aliases
         return lambda text: text == value or text in aliases
@@ -109,7 +110,7 @@ class SearchTerm(NamedTuple):
         """Whether only one text matches."""
         if self.field == ANY_FIELD or self.aliases or "*" in self.value:
             return False
-        return not (self.field == "address" and "/" in self.value)
+        return not (self.field == "address" and ("/" in self.value or ":" in self.value))  # IPv6 has many spellings
 
     @property
     def network(self) -> str:
@@ -134,6 +135,8 @@ class SearchTerm(NamedTuple):
         network = self.network or (self.value if self.field in ("address", "network") else "")
         if "/" in network:
             return _common_beginning(network)
+        if self.field == "address" and ":" in self.value:
+            return ""
         if self.field == "network" or self.network:
             return network.removeprefix("AS") if re.fullmatch(r"AS\d+", network) else ""
         return _longest_run(self.value)
@@ -192,7 +195,7 @@ def parse_search_query(text: str, now_ms: int) -> SearchQuery:
         elif colon and field in FIELDS:
             terms.append(_checked_term(field, value))
         else:
-            terms.append(SearchTerm(ANY_FIELD, part))
+            terms.append(_checked_term(ANY_FIELD, part))
             not_fields += [name] if colon and name.isalpha() and not value.startswith("/") else []
     if not terms:
         raise invalid_value_error("q", "has nothing to look for; write a name, an address, an id, or field:value")
@@ -212,13 +215,22 @@ def _parts(text: str) -> list[str]:
         raise invalid_value_error("q", 'has a quotation mark (") that is not closed') from None
 
 
+_VALUES: Final[Mapping[str, Sequence[str]]] = {
+    "level": [level.label for level in RiskLevel],
+    "status": ("open", "acknowledged", "contained", "closed"),
+    "outcome": OUTCOMES,
+}
+"""Values that a field can have, of those that have few."""
+
+
 def _checked_term(field: str, value: str) -> SearchTerm:
     if not value:
         raise invalid_value_error("q", f"has {field}: without a value; write {field}:value, without a blank between")
-    if field == "level" and value.upper() not in RiskLevel.__members__:
-        raise invalid_value_error("q", "has a level that is none of unknown, low, medium, high, critical")
     if field == "address" and "/" in value and _network(value) is None:
         raise invalid_value_error("q", f"has {value}, which is no network; write 203.0.113.0/24")
+    among = _VALUES.get(field)
+    if among is not None and "*" not in value and value.casefold() not in among:
+        raise invalid_value_error("q", f"has {field}:{value[:40]}; there are {', '.join(among)}")
     if value.count("*") > MAX_STARS:
         raise invalid_value_error("q", f"has a value with more than {MAX_STARS} `*`")
     return SearchTerm(field, value.casefold() if field in ("level", "status", "outcome") else value)
@@ -232,6 +244,13 @@ def _lowered(text: str) -> str:
     if text.isascii():
         return text.lower()
     return "".join(letter if letter in _LETTERS_LIKE_ASCII else letter.lower() for letter in text)
+
+
+def _word_matcher(value: str, aliases: frozenset[str]) -> Callable[[str], bool]:
+    wanted = _lowered(value)
+    if "*" in wanted:
+        return lambda text: _has_pattern(_lowered(text), f"*{wanted}*") or text in aliases
+    return lambda text: wanted in (text.lower() if text.isascii() else _lowered(text)) or text in aliases
 
 
 def _has_pattern(text: str, value: str) -> bool:
@@ -266,9 +285,8 @@ def _common_beginning(network: str) -> str:
     ]
 
 
-def _is_within(address: str, network: str) -> bool:
-    within = _network(network)
+def _is_within(address: str, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
     try:
-        return within is not None and ipaddress.ip_address(address) in within
+        return ipaddress.ip_address(address) in network
     except ValueError:
         return False

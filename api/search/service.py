@@ -94,7 +94,7 @@ class SearchService:
     Args:
         runtime: store, risk of agents and settings.
         executor: the way into the store.
-        open_erasures: those that are asked for and not done: what they are about is not shown.
+        open_erasures: those that are asked for and not done: events of whom they are about are not shown.
     """
 
     def __init__(

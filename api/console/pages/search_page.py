@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from ....ingest.errors import TrustwatchError
 from ...events.event_origin import origin_of
+from ...http.problems import ProblemError
 from ...search.query import FIELDS, FOUND_KINDS, MAX_QUERY_LENGTH, FoundKind
 from ...search.service import Found, SearchResult
 from ..page_dependencies import ConsoleDep, PageReaderDep, SearchServiceDep
@@ -32,8 +32,8 @@ async def search(
     if q.strip():
         try:
             result = await search_service.search(visit.caller, q, _STORED_KINDS)
-        except TrustwatchError as error:
-            trouble = str(error)
+        except ProblemError as error:
+            trouble = f"The query {str(error).removeprefix('q: ')}."
     return console.render_page(
         request,
         "search.html",
@@ -65,6 +65,7 @@ async def search_events(
         visit,
         searched=q,
         found=result.events,
+        query=result.query,
         origin_of=origin_of,
         interval_s=console.runtime.settings.archive.interval_s,
     )

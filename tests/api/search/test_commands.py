@@ -53,4 +53,4 @@ def test_what_is_no_field_or_no_query_is_told(busy: Any) -> None:
     assert "adress is no field" in told.stderr
     wrong = run(busy, "level:hihg")
     assert wrong.exit_code != 0
-    assert "unknown, low, medium" in wrong.stderr
+    assert "there are unknown, low, medium" in wrong.stderr

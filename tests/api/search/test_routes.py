@@ -139,7 +139,7 @@ def test_what_can_not_be_read_is_a_problem(found: Callable[..., Any]) -> None:
     """With the words of the query language."""
     answer = found.site.get("/v1/search", q="level:hihg")  # type: ignore[attr-defined]
     assert answer.status_code == 422
-    assert "unknown, low, medium" in answer.json()["detail"]
+    assert "there are unknown, low, medium" in answer.json()["detail"]
 
 
 def test_events_of_somebody_who_is_being_erased_are_not_found(found: Callable[..., Any]) -> None:

@@ -51,8 +51,9 @@ def test_a_query_that_can_not_be_read_says_why(desk: Any) -> None:
     desk.sign_in("soc")
     wrong = desk.browser.get("/console/search", params={"q": "level:<img src=x>"})
     assert wrong.status_code == 400
-    assert "none of unknown, low, medium" in wrong.text
+    assert "The query has level:&lt;img; there are unknown, low, medium" in wrong.text
     assert "<img" not in wrong.text
+    assert "Nothing has all of these fields" in desk.browser.get("/console/search?q=owner:a+action:b").text
     told = desk.browser.get("/console/search", params={"q": "adress:1"}).text
     assert "is no field" in told
 
@@ -70,3 +71,29 @@ def test_what_an_agent_came_with_leads_to_the_search(desk: Any) -> None:
     """Each indicator is a link."""
     desk.sign_in("soc")
     assert 'href="/console/search?q=network%3A%22AS65537%22"' in desk.browser.get("/console/decisions/d-1").text
+
+
+def test_events_are_a_page_of_their_own_without_scripts(desk: Any) -> None:
+    """And a part of the page for the page."""
+    desk.sign_in("soc")
+    path, asked = "/console/search/events", {"q": "bot"}
+    assert "<h1>Events that fit</h1>" in desk.browser.get(path, params=asked).text
+    part = desk.browser.get(path, params=asked, headers={"HX-Request": "true"}).text
+    assert "<html" not in part
+    assert "No event fits" in part
+
+
+def test_lists_are_kept_as_files(desk: Any) -> None:
+    """What fits and may be seen, as a table or as JSON; a name that a spreadsheet would calculate is text."""
+    desk.sign_in("soc")
+    for name, has in (("decisions", "d-1"), ("cases", "case-d-1"), ("agents", "<script>")):
+        table = desk.browser.get(f"/console/{name}/file.csv")
+        assert table.headers["content-type"].startswith("text/csv")
+        assert f'filename="{name}.csv"' in table.headers["content-disposition"]
+        assert has in table.text
+        assert "theirs" not in table.text
+        body = desk.browser.get(f"/console/{name}/file.json").json()
+        assert body["complete"] is True
+        assert len(body[name]) == 1
+        assert f"/console/{name}/file.csv" in desk.browser.get(f"/console/{name}").text
+        assert desk.browser.get(f"/console/{name}/file.xls").status_code == 422
