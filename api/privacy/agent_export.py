@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from importlib.metadata import version
 from itertools import groupby
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...ingest.archive.archive_files import read_positions
-from ...ingest.errors import CorruptLog
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_erasure import ErasureSubject, RecordEraser
@@ -56,6 +55,9 @@ def export_agent(
         dead_letters_of: callers whose dead letters may be seen; None = all.
         now_ms: UTC milliseconds.
         by: who asked, for the manifest.
+
+    Raises:
+        CorruptLog: the log let go of records while they were read: what was sent so far is no whole ZIP; ask again.
     """
     sink = _ZipBuffer()
     entries: dict[str, dict[str, Any]] = {}
@@ -134,13 +136,22 @@ def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str
 
 def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[bytes]:
     """Events of the agent as they were logged, oldest first: from the archive, then from the log."""
-    own = _is_event_of(subject)
     archived: dict[int, int] = {}
     if sources.archive is not None and sources.archive.is_dir():
-        archived = read_positions(sources.archive) or {}  # once: the archive goes on while it is read
         yield from _archived_events(sources.archive, subject, archived)
+        while sources.log is not None and _first_logged(sources.log) > archived.get(0, 0):
+            # The log has let go meanwhile of what the archive has taken over: read on in the archive.
+            before = archived.get(0, 0)
+            yield from _archived_events(sources.archive, subject, archived)
+            if archived.get(0, 0) == before:
+                break  # neither has it: the archive began later than the log lets go
     if sources.log is not None:
-        yield from _logged_events(sources.log, archived.get(0, 0), own)
+        yield from _logged_events(sources.log, archived.get(0, 0), _is_event_of(subject))
+
+
+def _first_logged(directory: Path) -> int:
+    """Offset of the first record that the log has."""
+    return min(segment_bases(directory), default=0)
 
 
 def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
@@ -149,16 +160,18 @@ def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
     return lambda raw: eraser(Record(RecordKind.EVENT, 0, 0, raw)).kind == RecordKind.ERASED
 
 
-def _archived_events(directory: Path, subject: ErasureSubject, up_to: Mapping[int, int]) -> Iterator[bytes]:
-    """Archived events before an offset of each partition.
+def _archived_events(directory: Path, subject: ErasureSubject, archived: dict[int, int]) -> Iterator[bytes]:
+    """Events that were archived since *archived*, offsets by partition, which are moved on to where it ends.
 
     By way of a temporary file: a slow receiver must not keep the archive from being rewritten.
     """
     from ...ingest.archive.archive_reader import agent_lines  # needs the extra `archive`
 
+    positions = read_positions(directory) or {}  # once: the archive goes on while it is read
     with tempfile.TemporaryFile() as file:
-        for line in agent_lines(directory, subject, up_to):
+        for line in agent_lines(directory, subject, positions, dict(archived)):
             file.write(line + b"\n")
+        archived.update(positions)
         file.seek(0)
         for line in file:
             yield line.rstrip(b"\n")
@@ -166,11 +179,8 @@ def _archived_events(directory: Path, subject: ErasureSubject, up_to: Mapping[in
 
 def _logged_events(directory: Path, start: int, own: Callable[[bytes], bool]) -> Iterator[bytes]:
     with closing(LogReader(directory)) as reader:
-        first = min(segment_bases(directory), default=0)
-        try:
-            reader.seek(0, max(start, first))
-        except CorruptLog:  # retention was faster
-            return
+        first = _first_logged(directory)
+        reader.seek(0, max(start, first))
         while (batch := reader.poll(POLL_RECORDS, 0.0)) is not None:
             for record in batch.records:
                 if record.kind == RecordKind.EVENT and own(record.payload):

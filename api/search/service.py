@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from ...ingest.errors import Unavailable
+from ...ingest.timestamps import HOUR_MS
 from ...scoring.policy.risk_view import RiskViewEntry
 from ...scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from ...scoring.records.cases import Case
@@ -153,7 +154,8 @@ class SearchService:
     ) -> EventsFound:
         locations = event_locations(self._runtime.settings)
         try:
-            result = await self._executor(search_stored_events, locations, query, tenants, erasures, limit, expired)
+            seen = _narrowed(tenants, query)
+            result = await self._executor(search_stored_events, locations, query, seen, erasures, limit, expired)
         except OSError as error:
             raise Unavailable(f"the event log can not be read: {error}") from None
         offsets: dict[int, list[int]] = {}
@@ -243,7 +245,8 @@ def find_people(store: SqlStore, query: SearchQuery, tenants: Tenants, limit: in
         return Found()
     parts = [term.literals for term in named if term.literals]
     most = MAX_FOUND * 5
-    listed = store.search.principals(wanted, parts, *query.times, limit=most)
+    since_ms = max(0, query.times.since_ms - HOUR_MS) if query.times.since_ms else 0  # edges are that late
+    listed = store.search.principals(wanted, parts, since_ms, query.times.until_ms, limit=most)
     fitting = [
         person
         for person in listed
@@ -358,10 +361,14 @@ def _read_decisions(
     cursor, looked_at = None, 0
     for _ in range(MAX_DECISION_PAGES):
         page = store.search.decision_texts(
-            _narrowed(tenants, query), agent, wanted, DECISION_PAGE, cursor, since_ms=since_ms, until_ms=until_ms
+            _narrowed(tenants, query), agent, DECISION_PAGE, cursor, since_ms=since_ms, until_ms=until_ms
         )
         looked_at, cursor = looked_at + len(page.items), page.next_cursor
-        may_fit = [one.decision_id for one in page.items if _has_each(one.text, parts)]
+        may_fit = [
+            one.decision_id
+            for one in page.items
+            if (wanted is None or one.level == wanted) and _has_each(one.text, parts)
+        ]
         decoded = store.decisions.get_many(may_fit, tenants)
         items += [one for key in may_fit if (one := decoded.get(key)) is not None and _decision_fits(one, query)]
         if cursor is None or len(items) > limit or expired():

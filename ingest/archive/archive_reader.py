@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -140,7 +141,9 @@ def files_within(
 _AGENT_LINE_COLUMNS = ["offset", "tenant_name", "issuer", "agent_id", "raw"]
 
 
-def agent_lines(directory: Path, subject: ErasureSubject, up_to: Mapping[int, int]) -> Iterator[bytes]:
+def agent_lines(
+    directory: Path, subject: ErasureSubject, up_to: Mapping[int, int], since: Mapping[int, int] = MappingProxyType({})
+) -> Iterator[bytes]:
     """Events of an agent as they were logged, one line each, by partition in the order of its files; a row group is in
     memory.
 
@@ -151,21 +154,23 @@ def agent_lines(directory: Path, subject: ErasureSubject, up_to: Mapping[int, in
         subject: an agent.
         up_to: offset by partition before which it ends; who reads the log from there on has each event once, also
             while the archive goes on. No more than what is archived.
+        since: offset by partition from which on it begins; partitions that are not named begin with the first.
 
     Raises:
         ConfigError: a file is damaged.
     """
     with read_lock(directory):
         for file in data_files(directory, "events", tenant=subject.tenant):
-            end = up_to.get(file.partition, 0)
-            if file.first >= end:
+            start, end = since.get(file.partition, 0), up_to.get(file.partition, 0)
+            if file.first >= end or file.end <= start:
                 continue
             try:
                 parquet = pq.ParquetFile(file.path)
                 for group in range(parquet.num_row_groups):
                     rows = parquet.read_row_group(group, columns=_AGENT_LINE_COLUMNS)
-                    # Of a file that was merged since, just the rows that were archived then.
-                    yield from _agent_lines_of(rows.filter(pc.less(rows["offset"], end)), subject)
+                    # A file that was merged since has other rows, too.
+                    wanted = pc.and_(pc.less(rows["offset"], end), pc.greater_equal(rows["offset"], start))
+                    yield from _agent_lines_of(rows.filter(wanted), subject)
             except (OSError, pa.ArrowException) as error:
                 raise ConfigError(f"{file.path}: can not be read: {error}") from error
 

@@ -8,10 +8,11 @@ ended, in every source.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, literal_column, select, tuple_
 
 from ..records.acts import Act, ActKind
 from ..records.agents import AgentName, RiskLevel
@@ -37,12 +38,13 @@ if TYPE_CHECKING:
 
     from .database import AnySelect
 
-MAX_DECISIONS_READ = 10_000
-"""Decisions of a page that are looked through for releases, since no index knows them; the next page goes on there."""
+RELEASES_READ = 200
+"""Releases that are read in one go."""
 MODEL_NAMES_OF_SERVICE: Final = ("keeper", "pipeline", "service")
 """Names under which the service itself stands in the history of models."""
 
 RELEASE: Final = "release"
+_IS_RELEASE = DECISIONS.c.cause == literal_column("'release'")  # spelt as in the partial index
 _ActKey = tuple[int, str, str, int]
 """Time, source, id, place within the id: the common order."""
 _KEY_SHAPE: Any = _ActKey
@@ -97,24 +99,19 @@ class ActStore:
     def page(
         self, tenants: Tenants = None, filters: ActFilters | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Act]:
-        """Acts, newest first; a page may be short, or empty, and have a next one. Raises BadCursor."""
+        """Acts, newest first; see `ActFilters`. Raises BadCursor."""
         given, limit = filters or ActFilters(), min(max(limit, 1), MAX_PAGE)
         before: _ActKey | None = None if cursor is None else from_cursor(cursor, _KEY_SHAPE)
         found: list[tuple[_ActKey, Act]] = []
-        looked_to: _ActKey | None = None
         with self._database.read() as connection:
             for source in _SOURCES:
                 if _speaks_of(source, given, tenants):
                     found += _newest(connection, source, given, tenants, before, limit + 1)
             if given.kind in (None, RELEASE):
-                releases, looked_to = _releases(connection, given, tenants, before)
-                found += releases
+                found += islice(_releases(connection, given, tenants, before), limit + 1)
         found.sort(key=lambda one: one[0], reverse=True)
-        if looked_to is not None:  # what is older may still have releases between
-            found = [one for one in found if one[0] >= looked_to]
-        if len(found) > limit:
-            return Page([act for _, act in found[:limit]], to_cursor(found[limit - 1][0]))
-        return Page([act for _, act in found], None if looked_to is None else to_cursor(looked_to))
+        more = len(found) > limit
+        return Page([act for _, act in found[:limit]], to_cursor(found[limit - 1][0]) if more else None)
 
 
 def _speaks_of(source: _Source, given: ActFilters, tenants: Tenants) -> bool:
@@ -170,26 +167,25 @@ def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> Col
 
 def _releases(
     connection: Connection, given: ActFilters, tenants: Tenants, before: _ActKey | None
-) -> tuple[list[tuple[_ActKey, Act]], _ActKey | None]:
-    """Releases among the newest decisions, and the last decision that was looked at; None = it was the very last."""
+) -> Iterator[tuple[_ActKey, Act]]:
+    """Releases, newest first. Who released stands in the reason, so those of others are passed over here."""
     order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
-    query = _between(visible(select(*order), DECISIONS.c.tenant, tenants), DECISIONS.c.decided_ms, given)
+    columns = (DECISIONS.c[name] for name in ("agent_key", *AGENT_NAME_COLUMNS, "level", "reasons"))
+    query = visible(select(*order, *columns).where(_IS_RELEASE, IS_READABLE), DECISIONS.c.tenant, tenants)
+    query = _between(query, DECISIONS.c.decided_ms, given)
     if given.agent is not None:
         query = query.where(codec.is_about(DECISIONS, given.agent))
-    if before is not None:
-        query = query.where(_is_before(RELEASE, order[0], order[1:], before))
-    query = query.order_by(*(column.desc() for column in order))
-    last = connection.execute(query.offset(MAX_DECISIONS_READ - 1).limit(1)).first()
-    columns = (DECISIONS.c[name] for name in ("agent_key", *AGENT_NAME_COLUMNS, "level", "reasons"))
-    rows = query.add_columns(*columns).where(DECISIONS.c.cause == RELEASE, IS_READABLE)
-    if last is not None:
-        rows = rows.where(tuple_(*order) >= tuple(last))
-    found = [
-        ((act.at_ms, RELEASE, act.subject_id, 0), act)
-        for row in connection.execute(rows)
-        if (act := _release_act(row._mapping)) is not None and given.by in (None, act.by)
-    ]
-    return found, None if last is None else (last.decided_ms, RELEASE, last.decision_id, 0)
+    query = query.order_by(*(column.desc() for column in order)).limit(RELEASES_READ)
+    while True:
+        page = query if before is None else query.where(_is_before(RELEASE, order[0], order[1:], before))
+        rows = connection.execute(page).all()
+        for row in rows:
+            before = (row.decided_ms, RELEASE, row.decision_id, 0)
+            act = _release_act(row._mapping)
+            if act is not None and given.by in (None, act.by):
+                yield before, act
+        if len(rows) < RELEASES_READ:
+            return
 
 
 def _release_act(values: Mapping[Any, Any]) -> Act | None:

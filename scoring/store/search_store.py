@@ -45,6 +45,7 @@ class DecisionText(NamedTuple):
     """The names in a decision as bytes in lower case (of ASCII letters): what can not fit need not be decoded."""
 
     decision_id: str
+    level: int
     text: bytes
 
 
@@ -53,14 +54,14 @@ NO_NAMES = CaseNames(frozenset(), frozenset())
 
 _TEXT_COLUMNS = tuple(
     DECISIONS.c[name]
-    for name in ("decision_id", "decided_ms", "agent_id", "agent_type", "event_id", "reasons", "evidence")
+    for name in ("decision_id", "decided_ms", "level", "agent_id", "agent_type", "event_id", "reasons", "evidence")
 )
 
 
 def _to_text(row: AnyRow) -> DecisionText:
-    decision_id, _, agent_id, agent_type, event_id, reasons, evidence = row
+    decision_id, _, level, agent_id, agent_type, event_id, reasons, evidence = row
     names = "\n".join((decision_id, agent_id, agent_type, event_id)).encode()
-    return DecisionText(decision_id, b"\n".join((names, reasons, evidence)).lower())
+    return DecisionText(decision_id, level, b"\n".join((names, reasons, evidence)).lower())
 
 
 class SearchStore:
@@ -118,7 +119,6 @@ class SearchStore:
         self,
         tenants: Tenants,
         agent: AgentName | None = None,
-        level: int | None = None,
         limit: int = 50,
         cursor: str | None = None,
         *,
@@ -130,8 +130,6 @@ class SearchStore:
         query = visible(query, DECISIONS.c.tenant, tenants)
         if agent is not None:
             query = query.where(codec.is_about(DECISIONS, agent))
-        if level is not None:
-            query = query.where(DECISIONS.c.level == level)
         if since_ms:
             query = query.where(DECISIONS.c.decided_ms >= since_ms)
         if until_ms:

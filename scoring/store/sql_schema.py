@@ -220,6 +220,14 @@ DECISIONS = Table(
     Index("ix_decisions_tenant", "tenant", "decided_ms", "decision_id"),
     Index("ix_decisions_time", "decided_ms", "decision_id"),
     Index("ix_decisions_offset", "partition", "offset", "decision_id"),
+    # Decisions that came of an act of a person: few among many.
+    Index(
+        "ix_decisions_release",
+        "decided_ms",
+        "decision_id",
+        sqlite_where=text("cause = 'release'"),
+        postgresql_where=text("cause = 'release'"),
+    ),
 )
 
 CHAINS = Table(

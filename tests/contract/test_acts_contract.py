@@ -134,14 +134,14 @@ def walk(store: SqlStore, limit: int, filters: ActFilters | None = None, tenants
 
 
 def test_every_act_is_met_once_whatever_the_pages(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Newest first, over all tables, also where many are of the same millisecond and decisions are read in parts."""
+    """Newest first, over all tables, also where many are of the same millisecond and releases are read in parts."""
     fill(store)
     whole = walk(store, 500)
     assert sorted(told(whole)) == sorted(ALL)
     assert [act.at_ms for act in whole] == sorted((act.at_ms for act in whole), reverse=True)
 
     for read_at_once in (1, 2, 3, 10_000):
-        monkeypatch.setattr(act_store, "MAX_DECISIONS_READ", read_at_once)
+        monkeypatch.setattr(act_store, "RELEASES_READ", read_at_once)
         for limit in (1, 2, 3, 7, 500):
             assert walk(store, limit) == whole, (read_at_once, limit)
 

@@ -95,7 +95,7 @@ def test_names_in_decisions_are_bytes_in_lower_case(store: SqlStore) -> None:
     assert second.decision_id == "D1"
     for part in (b"d1", b"bot", b"e-9", b"curl/8"):
         assert part in second.text
-    assert [one.decision_id for one in read(None, level=4).items] == ["D2"]
+    assert [(one.decision_id, one.level) for one in read(None).items] == [("D3", 3), ("D2", 4), ("D1", 3)]
     assert [one.decision_id for one in read(None, agent=name("Bot")).items] == ["D1"]
     assert [one.decision_id for one in read(None, since_ms=NOW + 3).items] == ["D3"]
     assert [one.decision_id for one in read(None, until_ms=NOW + 2).items] == ["D1"]
@@ -115,6 +115,8 @@ def test_decisions_of_an_agent_are_read_by_its_index(store: SqlStore) -> None:
     store.search.decision_texts(["acme"], name("a"))
     store.agents.list_ahead(agent=name("a"), tenants=["acme"])
     store.agents.list_ahead(tenants=["acme"])
+    store.decisions.page(["acme", "globex"])
+    store.acts.page(["acme", "globex"])
     event.remove(engine, "before_cursor_execute", note)
     if engine.dialect.name != "sqlite":
         pytest.skip("PostgreSQL chooses by statistics")
@@ -124,5 +126,7 @@ def test_decisions_of_an_agent_are_read_by_its_index(store: SqlStore) -> None:
             for sql, values in asked
             if "FROM decisions" in sql
         ]
-    assert ["ix_decisions_agent (agent_key=?" in plan for plan in plans] == [True, True, True, False]
+    assert ["ix_decisions_agent (agent_key=?" in plan for plan in plans] == [True, True, True, False, False, False]
     assert "ix_decisions_offset (partition=? AND offset>?)" in plans[3]
+    assert "ix_decisions_tenant (tenant=?" in plans[4]
+    assert "ix_decisions_release" in plans[5]

@@ -134,10 +134,12 @@ def guide_planner(engine: Engine) -> None:
 
 _DECISION_STATISTICS = {
     "ix_decisions_agent": "1000000 100 1 1",
-    "ix_decisions_tenant": "1000000 100000 1 1",
+    # Few enough that those of several tenants are merged, rather than everybody's read by time.
+    "ix_decisions_tenant": "1000000 1000 1 1",
     "ix_decisions_time": "1000000 1 1",
-    "ix_decisions_chain": "1000000 100000 1",
-    "ix_decisions_offset": "1000000 100000 1 1",
+    "ix_decisions_chain": "1000000 400 1",
+    "ix_decisions_offset": "1000000 400 1 1",
+    "ix_decisions_release": "100 1 1",
 }
 """Of each index: rows, then rows that have the same first column, the same first two, and so on."""
 

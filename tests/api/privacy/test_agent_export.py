@@ -73,3 +73,27 @@ def test_an_archive_that_goes_on_meanwhile_doubles_no_event(
     archive.close()
 
     assert found == (OF_BOT if log_is_here else OF_BOT[:10])
+
+
+def test_what_the_log_lets_go_of_meanwhile_comes_from_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive that catches up, and a log that removes what it has taken over, while the export is made."""
+    archive = EventArchive(tmp_path / "archive")
+    archive.start()
+    archive_range(archive, 0, 20)
+    first_logged = iter([40, 40, 40])
+
+    def read_then_archive(directory: Path, *arguments: Any) -> dict[int, int] | None:
+        positions = read_positions(directory, *arguments)
+        if positions == {0: 20}:
+            archive_range(archive, 20, 40)
+        return positions
+
+    monkeypatch.setattr(agent_export, "read_positions", read_then_archive)
+    monkeypatch.setattr(agent_export, "_first_logged", lambda _: next(first_logged))
+    with closing(open_store(sqlite_url(tmp_path / "store.db"))) as store:
+        found = exported_ids(ExportSources(store, logged(tmp_path), tmp_path / "archive", lambda row: row))
+    archive.close()
+
+    assert found == OF_BOT
