@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,6 +63,13 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
         ),
     ] = ()
     agents: Annotated[tuple[Name, ...], setting("glob patterns of the agent ids that it may speak for")] = ("*",)
+    subjects: Annotated[
+        Mapping[Name, Name],
+        setting(
+            "ids of agents by the ids under which it names them, such as those of the service accounts of Keycloak's "
+            "clients; others stay as they are"
+        ),
+    ] = {}
     events: Annotated[tuple[Name, ...], setting("glob patterns of the event types (URIs) that are believed of it")] = (
         "*",
     )

@@ -56,6 +56,8 @@ PATHS: Final[Mapping[str, str]] = {
     "remove_subject_endpoint": "/ssf/subjects:remove",
     "verification_endpoint": "/ssf/verify",
 }
+OAUTH: Final = "urn:ietf:rfc:6749"
+MTLS: Final = "urn:ietf:rfc:8705"
 POLL_PATH: Final = "/ssf/poll/"
 
 _log = structlog.get_logger(__name__)
@@ -100,7 +102,9 @@ class SharedSignalsService:
             "issuer": context.issuer,
             **{name: context.base_url + at for name, at in PATHS.items()},
             "delivery_methods_supported": methods,
-            "authorization_schemes": [{"spec_urn": "urn:ietf:rfc:6749"}],
+            "authorization_schemes": [
+                {"spec_urn": urn} for urn in (OAUTH, *([MTLS] if context.takes_certificates else ()))
+            ],
             "default_subjects": context.settings.default_subjects,
         }
 

@@ -124,9 +124,10 @@ class SignalTransmitter:
         """Whom a signal is about, with what the settings say where it does not; None = it may not speak for them."""
         tenant = subject.tenant or self.binding.default_tenant or ""
         issuer = subject.issuer or self.binding.default_issuer or ""
-        if not tenant or tenant == ANY_NAME or not self.binding.may_speak_for(tenant, issuer, subject.agent_id):
+        agent_id = self.settings.subjects.get(subject.agent_id, subject.agent_id)
+        if not tenant or tenant == ANY_NAME or not self.binding.may_speak_for(tenant, issuer, agent_id):
             return None
-        return subject._replace(tenant=tenant, issuer=issuer)
+        return subject._replace(tenant=tenant, issuer=issuer, agent_id=agent_id)
 
 
 class SignalReceiver:

@@ -37,6 +37,7 @@ class TransmitterContext:
 
     Attributes:
         answers: signs answers by the same keys.
+        takes_certificates: whether a receiver may show a client certificate in place of a token.
         encryption: encrypts the tokens of some receivers; None = of none.
         outcomes: what became of SETs in this process, by outcome.
         figures: what the store said last of all streams; None = not asked yet, or not by this process.
@@ -56,6 +57,7 @@ class TransmitterContext:
         self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}
         self.deriver = EventDeriver(rules, self._tenants)
         self.names_principals = part.subject == "complex" and not settings.privacy.pseudonymise_principals
+        self.takes_certificates = any(caller.certificate is not None for caller in settings.callers)
         self._claim_hooks = [(hook.tenant, hook.issuer) for hook in settings.hooks if hook.claims]
         self.outcomes: Counter[str] = Counter()
         self.figures: StreamFigures | None = None
@@ -92,7 +94,11 @@ class TransmitterContext:
 
     def writes_claims(self, tenant: str, issuer: str) -> bool:
         """True if a hook writes the level into tokens of such agents; one that names no tenant is its caller's."""
-        return any(ours in (None, tenant) and theirs in (None, issuer) for ours, theirs in self._claim_hooks)
+        called = any(self.may_hear(caller, tenant) for caller in self._tenants)
+        return any(
+            (ours == tenant or (ours is None and called)) and theirs in (None, issuer)
+            for ours, theirs in self._claim_hooks
+        )
 
     def ring(self) -> None:
         """Wake every waiting poll: SETs may have been queued."""

@@ -31,11 +31,12 @@ from .sql_schema import (
     INTERVENTIONS,
     MODEL_DAYS,
     OUTBOX,
+    SECURITY_EVENTS,
 )
 
 
 class PurgeCounts(NamedTuple):
-    """Rows removed by `purge`."""
+    """Rows removed by `purge`; `outbox` counts SETs that waited, too."""
 
     decisions: int
     outbox: int
@@ -63,7 +64,7 @@ class Retention:
             weeks = self._database.dialect.purge_weeks(self._database.writing_engine, cutoffs.decisions_ms)
         return PurgeCounts(
             weeks + self._purge_decisions(cutoffs.decisions_ms, chunk),
-            self._purge_outbox(cutoffs.deliveries_ms, chunk),
+            self._purge_outbox(cutoffs.deliveries_ms, chunk) + self._purge_security_events(cutoffs.decisions_ms),
             self._purge_replayed_dead_letters(cutoffs.dead_letters_ms, chunk)
             + self._purge_waiting_dead_letters(cutoffs.waiting_dead_letters_ms, chunk),
             agents,
@@ -72,6 +73,11 @@ class Retention:
             self._purge_labels(cutoffs.labels_ms),
             self._purge_cases(cutoffs.cases_ms),
         )
+
+    def _purge_security_events(self, before_ms: int) -> int:
+        """Remove what waits for receivers that never come: it would outlive the decision that it tells of."""
+        with self._database.write() as connection:
+            return connection.execute(delete(SECURITY_EVENTS).where(SECURITY_EVENTS.c.queued_ms < before_ms)).rowcount
 
     def _purge_containment(self, cutoffs: RetentionCutoffs) -> int:
         """Remove interventions, actuations and edges; what is lowered at a server stays."""

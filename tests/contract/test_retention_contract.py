@@ -14,6 +14,7 @@ from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
+from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs, RetentionSettings
 from trustwatch.scoring.store.sql_store import SqlStore
@@ -40,6 +41,17 @@ def test_outbox_and_dead_letters_have_their_own_times(store: SqlStore) -> None:
     assert (gone.outbox, gone.dead_letters) == (1, 1)
     assert store.retention.purge(RetentionCutoffs(dead_letters_ms=LATE)).dead_letters == 0
     assert store.retention.purge(RetentionCutoffs(waiting_dead_letters_ms=LATE)).dead_letters == 1
+
+
+def test_what_waits_for_a_receiver_goes_with_decisions(store: SqlStore) -> None:
+    """One that never comes keeps nothing for ever; its stream stays."""
+    stream = EventStream("s1", "gateway", "aud", NOW, NOW, (), POLL_METHOD, "", "", "")
+    assert store.security_events.add_stream(stream, 10)
+    assert store.security_events.add_verification(SecurityEvent("s1", "j1", b"{}", NOW), 0, 100)
+    assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW, deliveries_ms=LATE)).outbox == 0
+    assert store.retention.purge(RetentionCutoffs(decisions_ms=LATE)).outbox == 1
+    assert store.security_events.waiting(stream, 10) == []
+    assert store.security_events.list_all_streams() != []
 
 
 def test_containment_has_its_own_times(store: SqlStore) -> None:

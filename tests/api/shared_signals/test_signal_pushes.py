@@ -212,6 +212,16 @@ def test_of_aliases_the_one_that_is_covered_counts(reception: Reception) -> None
     assert reception.outcomes == {"hard": 2, "not_covered": 1}
 
 
+def test_agents_that_a_transmitter_names_otherwise(receive: Callable[..., Reception]) -> None:
+    """As Keycloak its service accounts: the settings say who they are, and `agents` that nobody else is taken."""
+    uuid = "77bfe22c-6a5e-4c1c-9d3c-0d5f0f6a2b11"
+    reception = receive(subjects={uuid: "bot"}, agents=("bot",))
+    reception.send(sub_id={"format": "iss_sub", "iss": "https://as.example", "sub": uuid})
+    reception.send(number=2, sub_id={"format": "iss_sub", "iss": "https://as.example", "sub": "a-person"})
+    assert [event["agent"]["id"] for event in reception.site.events()] == ["bot"]
+    assert reception.outcomes == {"hard": 1, "not_covered": 1}
+
+
 def test_of_several_tenants_the_subject_names_one(receive: Callable[..., Reception]) -> None:
     """Without a name it could be anybody's agent."""
     reception = receive(tenants=("acme", "globex"))

@@ -142,3 +142,9 @@ def test_claims_are_told_where_a_hook_writes_them(transmit: Transmit) -> None:
     settings = msgspec.structs.replace(transmitter.site.settings, hooks=(HookSettings(name="pdp", kind="authzen"),))
     context = TransmitterContext(settings, transmitter.site.clock, transmitter.site.clock)
     assert context.writes_claims("globex", "https://other.example")
+    few = tuple(caller for caller in settings.callers if caller.name == "gateway")
+    context = TransmitterContext(
+        msgspec.structs.replace(settings, callers=few), transmitter.site.clock, transmitter.site.clock
+    )
+    assert context.writes_claims("acme", "https://other.example")
+    assert not context.writes_claims("globex", "https://other.example")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from joserfc import jwe, jwk
 from trustwatch.api.http.auth.set_decryption import SetDecryption, is_encrypted
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
-from trustwatch.api.http.auth.set_verification import SetRefused
+from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused
 from trustwatch.ingest import extras
 from trustwatch.ingest.errors import ConfigError
 
@@ -113,6 +115,27 @@ def test_what_is_no_jwe(process: Process) -> None:
         (encrypt(ours, token="a.b.\xe4"), "invalid_request: what is encrypted is no SET"),
     ):
         assert process.refusal(wrong).startswith(why), wrong[:80]
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Process:
+    """One process for many texts."""
+    return Process(tmp_path_factory.mktemp("keys"))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_whatever_comes_is_decrypted_or_refused(steady: Process, data: st.DataObject) -> None:
+    """Damaged anywhere, with any header, or any text with four dots: never another error."""
+    parts = encrypt(steady.published()).split(".")
+    header = base64.urlsafe_b64encode(data.draw(st.binary(max_size=60))).rstrip(b"=").decode()
+    text = st.text(st.characters(codec="ascii"), max_size=40).filter(lambda part: "." not in part)
+    changed = data.draw(st.dictionaries(st.integers(0, 4), st.just(header) | text, max_size=3))
+    token = ".".join(changed.get(at, part) for at, part in enumerate(parts))
+    try:
+        assert steady.decryption.decrypt(token) == TOKEN
+    except SetRefused as refused:
+        assert refused.err in get_args(SetErrorCode)
 
 
 def test_a_key_of_another_process_counts_at_once(tmp_path: Path) -> None:
