@@ -6,14 +6,16 @@
   if (!dialog) return;
   const offKey = "trustwatch-keys", waitMs = 1500;
   const kept = () => { try { return localStorage.getItem(offKey); } catch { return null; } };
-  const choice = dialog.querySelector("[data-keys-on]");
-  const apply = (on) => { document.documentElement.dataset.keys = on ? "on" : "off"; };
+  const choice = dialog.querySelector("[data-keys-switch]");
   const isOn = () => document.documentElement.dataset.keys !== "off";
+  const apply = (on) => {
+    document.documentElement.dataset.keys = on ? "on" : "off";
+    choice.textContent = on ? "Switch the keys off" : "Switch the keys on";
+  };
   apply(kept() !== "off");
-  choice.checked = isOn();
-  choice.addEventListener("change", () => {
-    apply(choice.checked);
-    try { localStorage.setItem(offKey, choice.checked ? "on" : "off"); } catch { /* then it lasts as long as the page */ }
+  choice.addEventListener("click", () => {
+    apply(!isOn());
+    try { localStorage.setItem(offKey, isOn() ? "on" : "off"); } catch { /* then it lasts as long as the page */ }
   });
 
   const opener = document.querySelector("[data-keys-open]");

@@ -385,7 +385,8 @@ def test_keys_lead_to_pages_and_are_listed(site: ConsoleTestbed, look: Look) -> 
     page.wait_for_url(re.compile(r"/console/cases$"))
 
     page.get_by_role("button", name="Keys").click()
-    page.get_by_label("Keys are on").uncheck()
+    page.get_by_role("button", name="Switch the keys off").click()
+    expect(page.get_by_role("button", name="Switch the keys on")).to_be_visible()
     page.get_by_role("button", name="Close").click()
     page.locator("main").focus()
     page.keyboard.type("?/gd")
