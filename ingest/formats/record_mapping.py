@@ -123,7 +123,7 @@ def _to_flag(value: Any) -> bool | None:
 
 
 def _to_names(value: Any) -> list[str] | None:
-    """A list of texts, or one text with spaces (as OAuth writes scopes) or commas (as GitHub does) between its names."""
+    """A list of texts, or one text with spaces (as OAuth writes scopes) or commas (as GitHub does) between names."""
     if isinstance(value, str):
         return None if value in ABSENT_TEXTS else _split_names(value)
     if value is False:
