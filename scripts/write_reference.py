@@ -107,13 +107,13 @@ def settings_page() -> str:
 {WRITTEN} How the file works: [settings](../docs/settings.md).
 
 Members marked **[reload]**, with all below them, come into force by SIGHUP to `trustwatch serve`; all others need a
-restart. It reads the file, secrets in files included, and hands the signal on to the processes beside it. A file that is
-wrong changes nothing: the log says what is wrong, and `trustwatch_settings_reloads_total{{outcome="wrong"}}` counts it.
+restart. It reads the file, secrets in files included, and hands the signal on to the processes beside it. A file that
+is wrong changes nothing: the log says what is wrong, `trustwatch_settings_reloads_total{{outcome="wrong"}}` counts it.
 Members that differ and need a restart are named in the log and counted by `trustwatch_settings_restart_needed`.
 
 - Variables of the environment stay those of the start.
 - `callers`: tokens are bound anew. Where one that changed has a `certificate` or `silence_s`, or `shared_signals` is
-  enabled, all callers wait for a restart. Who is signed in to the console, or reads a stream, keeps what the caller had.
+  enabled, all callers wait for a restart. Who is signed in to the console, or reads a stream, keeps what it had.
 - `tenants`: modes. Tenants that are new have no `domains` before a restart.
 - `webhooks`: attempts at hand end under the old settings. What waits for a target that is gone waits until it is back.
 - `token_policy_file` is read by itself whenever it changes.

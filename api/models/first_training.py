@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -15,6 +16,7 @@ from ...ingest.timestamps import HOUR_MS
 from ...models.learning_model import save_learning_model
 from ...models.model_directory import is_model
 from ...models.model_registry import ModelRegistry, RegisteredModel
+from ...scoring.engine.settings import AlertBudget
 from ...scoring.learning.learning_progress import LearningProgress, learning_progress
 from ...scoring.records.models import ModelVersion
 from ...scoring.store.sql_store import SqlStore
@@ -46,13 +48,22 @@ _log = structlog.get_logger(__name__)
 def begin_learning(settings: Settings) -> None:
     """Put the model that knows nothing into `model_dir` where there is none, and nothing was judged by another yet.
 
+    With brokers nothing is put there: machines would each make a salt of their own, and know agents under other keys.
+
     Raises:
-        ModelError: a model was there before, whose states of agents a new one could not read; or none can be written.
+        ModelError: with brokers, there is none; or a model was there before, whose states of agents a new one could
+            not read; or none can be written.
         LogInUse: another service runs on `data_dir`.
     """
     folder, log = settings.model_dir, settings.data_dir / "log"
-    if settings.distributed or is_model(folder) or (folder.exists() and not _is_empty(folder)):
+    if is_model(folder) or (folder.exists() and not _is_empty(folder)):
         return  # loading it says what is wrong
+    if settings.distributed:
+        raise ModelError(
+            f"{folder} holds no model, and with Kafka all machines need the same one. Train it once: `trustwatch train "
+            f"kafka: --model {folder}` from what the events topic keeps, or `trustwatch train FILES --model {folder}` "
+            "from files in any format; then give every machine that folder"
+        )
     log.mkdir(parents=True, exist_ok=True)
     with lock_log(log):
         if is_model(folder):
@@ -84,12 +95,18 @@ def is_learning(installed: RegisteredModel, store: SqlStore) -> bool:
     return installed.manifest.learns and (newest is None or newest.version == installed.version)
 
 
-def measure_progress(store: SqlStore, lifecycle: LifecycleSettings) -> LearningProgress:
+def is_judged_by(trained: Mapping[str, Any], budget: AlertBudget) -> bool:
+    """Whether a training was judged by the alert budget in force: thresholds, and so its alerts, follow from that."""
+    judged = {row["level"]: row["budget"] for row in (trained.get("promise") or {}).get("levels", ())}
+    return not judged or judged == budget.by_level()
+
+
+def measure_progress(store: SqlStore, lifecycle: LifecycleSettings, budget: AlertBudget) -> LearningProgress:
     """How much history there is, from what the store knows of agents. Raises Unavailable."""
     waiting = [
         challenger.version
         for challenger in store.models.page("challenger").items
-        if challenger.trained.get("over_budget")
+        if challenger.trained.get("over_budget") and is_judged_by(challenger.trained, budget)
     ]
     return learning_progress(
         store.agents.history_extent(),
@@ -114,6 +131,7 @@ class FirstTraining:
         registry: where versions lie.
         now_ms: UTC milliseconds.
         monotonic: seconds on a clock that never goes back.
+        budget: of alerts, in force.
     """
 
     def __init__(
@@ -123,7 +141,11 @@ class FirstTraining:
         registry: ModelRegistry,
         now_ms: Callable[[], int] = clock.now_ms,
         monotonic: Callable[[], float] = clock.monotonic,
+        *,
+        budget: AlertBudget = AlertBudget(),  # noqa: B008
     ) -> None:
+        self._budget = budget
+        self._tried_for_budget = False
         self._settings = settings
         self._store = store
         self._registry = registry
@@ -154,9 +176,17 @@ class FirstTraining:
         return True
 
     def _may_try(self, events: int, now_ms: int) -> bool:
+        if not self._tried_for_budget and self._was_judged_by_another_budget():
+            self._tried_for_budget = True  # once a start, and the budget changes with one: a failure is no loop
+            return True
         last_ms = int(self._store.metadata.get(LAST_TRAINING_KEY) or 0)
         tried = int(self._store.metadata.get(TRIED_EVENTS_KEY) or 0)
         return not last_ms or (events >= TRY_AGAIN_GROWTH * tried and now_ms >= last_ms + TRY_AGAIN_MS)
+
+    def _was_judged_by_another_budget(self) -> bool:
+        """Whether the budget was changed since the newest training: its verdict says nothing then."""
+        newest = next(iter(self._store.models.page("challenger").items), None)
+        return newest is not None and not is_judged_by(newest.trained, self._budget)
 
     def _log_progress(self, progress: LearningProgress) -> None:
         if self._monotonic() - self._logged_at >= LOG_EVERY_S:
@@ -172,7 +202,9 @@ class FirstTraining:
             return None
         for challenger in self._store.models.page("challenger").items:
             kept = challenger.trained.get("over_budget") == []  # said by our own training alone
-            if kept and self._asked[challenger.version] < MOST_ASKS and self._lies_there(challenger):
+            if not (kept and is_judged_by(challenger.trained, self._budget)):
+                continue
+            if self._asked[challenger.version] < MOST_ASKS and self._lies_there(challenger):
                 return challenger.version
         return None
 

@@ -31,7 +31,7 @@ from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
-from .first_training import measure_progress
+from .first_training import is_judged_by, measure_progress
 from .training_state import TRAINING_REQUEST_KEY
 from .version_figures import MAX_DAYS, VersionFigures
 from .version_records import ORDER_ACTS, VersionRecords
@@ -298,6 +298,8 @@ class ModelService:
             against = (
                 [f"on its own history it alerts more often than `risk.alert_budget` allows: {over}"] if over else []
             )
+            if not is_judged_by(model.trained, self._settings.risk.alert_budget):
+                against = ["`risk.alert_budget` was changed since it was judged by it: wait for the next training"]
             return PromotionAssessment(["there is no trained model yet"], against)
         figures = comparison_from_dict(model.figures)
         if figures is None:
@@ -360,7 +362,7 @@ class ModelService:
             self.learning = None
         elif self.learning is None or self._now_ms() - self._measured_ms >= MEASURE_EVERY_MS:
             self._measured_ms = self._now_ms()
-            self.learning = measure_progress(self._store, self._settings.lifecycle)
+            self.learning = measure_progress(self._store, self._settings.lifecycle, self._settings.risk.alert_budget)
 
     def _version_view(self, version: str, tenants: Tenants) -> ModelVersionView:
         model = self._require_version(version)

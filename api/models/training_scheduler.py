@@ -82,7 +82,7 @@ class TrainingScheduler:
         self._registry = registry
         self._training_data = training_data
         self._check = check
-        self.first_training = FirstTraining(settings.lifecycle, store, registry)
+        self.first_training = FirstTraining(settings.lifecycle, store, registry, budget=settings.risk.alert_budget)
         """Says when a service that learns has enough."""
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:

@@ -37,6 +37,13 @@ class IssuerSettings(SettingsPart, frozen=True):
     token_types: Annotated[
         tuple[TokenType, ...], setting("header `typ` accepted; `[at+jwt]` is RFC 9068 to the letter", min_length=1)
     ] = ("at+jwt", "JWT")
+    scopes: Annotated[
+        Literal["spaces", "commas"],
+        setting(
+            "between the scopes of its tokens and introspection answers, where they are one text: `spaces` (RFC 6749), "
+            "`commas` as GitHub and Slack write them; a scope may hold a comma, so it is not guessed"
+        ),
+    ] = "spaces"
 
     def __post_init__(self) -> None:
         if (self.jwks_uri is None) == (self.jwks_file is None):

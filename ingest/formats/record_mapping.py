@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingType
 from datetime import UTC, datetime, timedelta
@@ -109,6 +110,9 @@ def _to_integer(value: Any) -> int | None:
     return int(number)
 
 
+_BLANK_ALONE = re.compile(r"[^,\s]\s")
+
+
 def _to_flag(value: Any) -> bool | None:
     if isinstance(value, bool):
         return value
@@ -119,14 +123,21 @@ def _to_flag(value: Any) -> bool | None:
 
 
 def _to_names(value: Any) -> list[str] | None:
-    """A list of texts, or one text with spaces between its names, as OAuth writes scopes."""
+    """A list of texts, or one text with spaces (as OAuth writes scopes) or commas (as GitHub does) between names."""
     if isinstance(value, str):
-        return None if value in ABSENT_TEXTS else value.split()
+        return None if value in ABSENT_TEXTS else _split_names(value)
     if value is False:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise MalformedEvent(f"must be a list of texts, is {_json_type_name(value)}")
     return value
+
+
+def _split_names(text: str) -> list[str]:
+    """Names of one text: where each blank stands behind a comma, commas are what separates them."""
+    if "," not in text or _BLANK_ALONE.search(text.strip()) is not None:
+        return text.split()
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 def _to_arguments(value: Any) -> list[Any] | None:

@@ -23,7 +23,7 @@ from ...http.auth.bearer_tokens import TokenCache, TokenVerifier
 from ...http.auth.jwks import EpochClock, JwksCache
 from ...http.auth.proof_of_possession import TokenBinding, read_binding
 from ...http.auth.signing import assertion_signer
-from ...http.auth.token_verification import MAX_CLAIM_NAME_LENGTH, InvalidToken, TokenClaims
+from ...http.auth.token_verification import MAX_CLAIM_NAME_LENGTH, InvalidToken, TokenClaims, split_scopes
 from ...settings.access_settings import VerificationSettings
 from ...settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings, IntrospectionServerSettings
 from ..decision_point import MAX_SCOPES, RequestLimitExceeded, earlier_actors
@@ -72,9 +72,9 @@ class TokenHolderFactory:
     def from_introspection(self, issuer: str, members: Mapping[str, Any]) -> TokenHolder:
         """The holder of a token that its issuer says is active. Raises InvalidToken where no agent is named."""
         named = next((members[name] for name in CLIENT_CLAIMS if members.get(name) is not None), members.get("sub"))
-        given = members.get("scope")
-        scopes = frozenset(given.split()) if isinstance(given, str) else frozenset()
-        return self._make(self._issuers[issuer], _check_name(named), scopes, members)
+        settings, given = self._issuers[issuer], members.get("scope")
+        scopes = frozenset(split_scopes(given, settings)) if isinstance(given, str) else frozenset()
+        return self._make(settings, _check_name(named), scopes, members)
 
     def _make(
         self, settings: GatewayIssuerSettings, client: str, scopes: frozenset[str], members: Mapping[str, Any]
@@ -95,7 +95,18 @@ class TokenHolderFactory:
             False,
             ancestors,
         )
-        return TokenHolder(question, read_binding(members), settings.issuer, _encode_claims(members))
+        return TokenHolder(
+            question, read_binding(members), settings.issuer, _encode_claims(_with_spaces(members, settings))
+        )
+
+
+def _with_spaces(members: Mapping[str, Any], settings: GatewayIssuerSettings) -> Mapping[str, Any]:
+    """Members whose scopes have spaces between them, as RFC 7662 wants them in our answers."""
+    if settings.scopes == "spaces":
+        return members
+    written = {name: members.get(name) for name in ("scope", "scp")}
+    texts = {name: " ".join(split_scopes(text, settings)) for name, text in written.items() if isinstance(text, str)}
+    return {**members, **texts}
 
 
 def _encode_claims(members: Mapping[str, Any]) -> bytes:

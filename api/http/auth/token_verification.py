@@ -224,7 +224,7 @@ def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, l
     """
     claims = signed_claims(token, issuer, keys)
     exp = check_times(claims, now, leeway_s)
-    return _token_claims(claims, exp)
+    return _token_claims(claims, exp, issuer)
 
 
 def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def _numeric_date(value: Any, claim: str) -> float:
     return float(value)
 
 
-def _token_claims(claims: Mapping[str, Any], exp: float) -> TokenClaims:
+def _token_claims(claims: Mapping[str, Any], exp: float, issuer: IssuerSettings) -> TokenClaims:
     if claims.get("typ") in _OTHER_TOKEN_TYPES:
         raise InvalidToken("the token is no access token (claim typ)")
     named = next((claims[name] for name in ("client_id", "azp", "cid") if claims.get(name) is not None), "")
@@ -304,16 +304,23 @@ def _token_claims(claims: Mapping[str, Any], exp: float) -> TokenClaims:
             raise InvalidToken("the subject or client of the token is no name")
     if not claims["sub"]:
         raise InvalidToken("the token has an empty subject")
-    scopes = frozenset(_scope_names(claims.get("scope")) + _scope_names(claims.get("scp")))
+    scopes = frozenset(_scope_names(claims.get("scope"), issuer) + _scope_names(claims.get("scp"), issuer))
     return TokenClaims(
         issuer=claims["iss"], subject=claims["sub"], client_id=named, scopes=scopes, exp=exp, members=claims
     )
 
 
-def _scope_names(value: Any) -> list[str]:
+def split_scopes(text: str, issuer: IssuerSettings) -> list[str]:
+    """Scopes of one text, as that issuer writes them."""
+    if issuer.scopes == "spaces":
+        return text.split()
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def _scope_names(value: Any, issuer: IssuerSettings) -> list[str]:
     """`scope` is text with blanks (RFC 9068), `scp` a list (Okta, Hydra) or text (Entra); both are read as either."""
     if isinstance(value, str):
-        return value.split()
+        return split_scopes(value, issuer)
     if isinstance(value, list) and all(isinstance(scope, str) for scope in value):
         return value
     if value is None:

@@ -21,6 +21,7 @@ from trustwatch.api.models.first_training import (
     is_learning,
 )
 from trustwatch.api.models.training_state import LAST_TRAINING_KEY
+from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.learning_settings import LifecycleSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ModelError
@@ -28,6 +29,7 @@ from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.models.learning_model import save_learning_model
 from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
@@ -71,15 +73,18 @@ class Site:
         """Look until the history counts as whole."""
         return any([self.look(after_s + LOOK_EVERY_S), *(self.look() for _ in range(QUIET_LOOKS))])
 
-    def restart(self) -> None:
-        """Another keeper goes on."""
-        self.training = FirstTraining(
-            self.training._settings, self.store, self.training._registry, lambda: self.now_ms, lambda: self.monotonic
-        )
+    def restart(self, budget: AlertBudget = AlertBudget()) -> None:  # noqa: B008
+        """Another keeper goes on, perhaps under another alert budget."""
+        settings, registry = self.training._settings, self.training._registry
+        clocks = (lambda: self.now_ms), (lambda: self.monotonic)
+        self.training = FirstTraining(settings, self.store, registry, *clocks, budget=budget)
 
-    def challenger(self, *, over: bool = False, ours: bool = True) -> None:
-        """The training has brought a version; or somebody put one there."""
+    def challenger(self, *, over: bool = False, ours: bool = True, budget: AlertBudget | None = None) -> None:
+        """The training has brought a version, judged by a budget; or somebody put one there."""
         trained: dict[str, Any] = {"over_budget": ["high"] if over else []} if ours else {}
+        if budget is not None:
+            levels = [{"level": level, "budget": accepted} for level, accepted in budget.by_level().items()]
+            trained["promise"] = {"levels": levels}
         made = ModelVersion("first", "challenger", "d", NOW, NOW, NOW, 0, NOW, 0, trained)
         self.store.models.add(made, ModelHistoryEntry("h1", NOW, "first", "trained", "schedule", ""))
         self.store.metadata.put(LAST_TRAINING_KEY, str(self.now_ms))
@@ -135,6 +140,21 @@ def test_a_version_over_budget_does_not_come_into_force(site: Site) -> None:
     assert site.watch()
 
 
+@pytest.mark.parametrize("over", [True, False])
+def test_a_version_is_judged_by_the_budget_in_force(site: Site, over: bool) -> None:
+    """One that was judged by another says nothing: the next training comes without more history, once a start."""
+    site.shows("a", 2_000, NOW - 3 * DAY_MS, NOW)
+    assert site.watch()
+    site.challenger(over=over, budget=AlertBudget())
+    assert site.training.ready_version() == (None if over else "first")
+    site.restart(AlertBudget(40.0, 10.0, 2.0))
+    assert site.training.ready_version() is None
+    assert site.watch()
+    assert not site.watch()
+    site.restart()
+    assert site.training.ready_version() == (None if over else "first")
+
+
 def test_a_version_within_budget_is_brought_into_force_and_no_other_trained(site: Site) -> None:
     """After it was, nothing happens by itself: who goes back to learning has a reason."""
     site.shows("a", 2_000, NOW - 3 * DAY_MS, NOW)
@@ -182,6 +202,16 @@ def test_a_service_without_a_model_begins_to_learn(tmp_path: Path) -> None:
     shutil.rmtree(settings.model_dir)
     with pytest.raises(ModelError, match="agents were judged by 'first' before: put it back"):
         begin_learning(settings)
+
+
+def test_with_brokers_it_is_said_how_the_first_model_is_trained(tmp_path: Path) -> None:
+    """Machines share one model; none of them makes its own."""
+    settings = Settings(
+        data_dir=tmp_path / "data", model_dir=tmp_path / "model", kafka=KafkaSettings(bootstrap_servers=("h:9",))
+    )
+    with pytest.raises(ModelError, match=r"Train it once: `trustwatch train kafka: --model .*/model` from what"):
+        begin_learning(settings)
+    assert not settings.model_dir.exists()
 
 
 def test_a_model_that_is_half_replaced_is_no_missing_one(tmp_path: Path) -> None:

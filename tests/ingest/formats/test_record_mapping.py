@@ -72,6 +72,21 @@ def test_times_come_as_text_or_as_numbers_since_1970(time_format: Any, value: ob
     assert mapped({**RECORD, "at": value}, time_format=time_format)["time"] == expected
 
 
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        ("repo read:org", ["repo", "read:org"]),
+        ("repo,read:org", ["repo", "read:org"]),
+        ("repo, read:org,", ["repo", "read:org"]),
+        ("a,b c", ["a,b", "c"]),
+        ("repo", ["repo"]),
+    ],
+)
+def test_names_of_one_text_have_spaces_or_commas_between_them(written: str, names: list[str]) -> None:
+    """OAuth writes scopes with spaces, GitHub with commas; where blanks separate, a comma is part of a name."""
+    assert mapped({**RECORD, "scopes": written}, {"scopes.granted": "scopes"})["scopes"] == {"granted": names}
+
+
 def test_values_take_the_type_of_their_member() -> None:
     """Gateways write numbers as text and text as numbers."""
     record = {**RECORD, "n": "12", "ms": "1.5s", "id": 7, "scopes": "a b", "no": "-", "flag": "true", "ip": "[::1]:99"}

@@ -227,6 +227,18 @@ def test_only_post(desk: Any) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
+def test_scopes_with_commas_come_back_with_spaces(
+    new_desk: Callable[..., Any], issuer: Any, server: OpaqueServer
+) -> None:
+    """As RFC 7662 wants them, whatever the issuer writes; each is judged by itself."""
+    desk = new_desk(msgspec.structs.replace(issuer.settings(**asked(server)), scopes="commas"))
+    server.tokens["opaque-1"] = {"client_id": "bot", "scope": "tools:read,tools:write", "sub": "bot", "exp": 9e9}
+
+    assert desk.introspect("opaque-1").json()["scope"].split() == ["tools:read", "tools:write"]
+    desk.agent("bot", RiskLevel.MEDIUM)
+    assert desk.introspect("opaque-1").json()["scope"] == "tools:read"
+
+
 def test_opaque_tokens_are_asked_about(new_desk: Callable[..., Any], issuer: Any, server: OpaqueServer) -> None:
     """At their own server, by our credentials; its members come back, but not for an agent that is denied."""
     desk = new_desk(issuer.settings(**asked(server)), risk_claims=True)

@@ -242,6 +242,24 @@ def test_reads_the_dialects_of_authorization_servers(
     assert (read.client_id, read.scopes) == (client, frozenset(scopes))
 
 
+@pytest.mark.parametrize(
+    ("separator", "written", "scopes"),
+    [
+        ("commas", {"scope": "a,b, c"}, {"a", "b", "c"}),
+        ("commas", {"scope": None, "scp": "a,b"}, {"a", "b"}),
+        ("commas", {"scope": "a b"}, {"a b"}),
+        ("spaces", {"scope": "a,trust.admin"}, {"a,trust.admin"}),
+    ],
+)
+def test_commas_separate_scopes_where_the_issuer_is_said_to_write_them(
+    separator: Any, written: dict[str, Any], scopes: set[str], es: Any, issuer: IssuerSettings, keys: KeySet
+) -> None:
+    """RFC 6749 lets a scope hold a comma: guessed at, one name would become two rights."""
+    read = check(es.token(**written), msgspec.structs.replace(issuer, scopes=separator), keys)
+
+    assert read.scopes == frozenset(scopes)
+
+
 def test_without_kid_only_a_single_fitting_key_is_used(es: Any, new_key: Any, issuer: IssuerSettings) -> None:
     """Two candidate keys and no kid is refused: guessing is not verifying."""
     token = es.token({"kid": None})
