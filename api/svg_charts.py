@@ -35,7 +35,7 @@ class ChartAxis(NamedTuple):
     minimum: float | None = None
     maximum: float | None = None
     log: bool = False
-    tick_format: TickFormat = "{:.3g}".format
+    tick_format: TickFormat = lambda value: f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
 class _AxisScale(NamedTuple):

@@ -94,6 +94,9 @@ class SearchTerm(NamedTuple):
         value, aliases = self.value, self.aliases
         if self.field == ANY_FIELD:
             return _word_matcher(value, aliases)
+        if self.field == "network" and "/" in value:
+            around = _network(value)
+            return lambda text: text == value or (around is not None and _is_part(text, around))
         if self.field == "address" and "*" not in value:
             within = _network(value)
             return lambda text: text == value or (within is not None and _is_within(text, within))
@@ -229,7 +232,7 @@ def _checked_term(field: str, value: str) -> SearchTerm:
     if field == "address" and "/" in value and _network(value) is None:
         raise invalid_value_error("q", f"has {value}, which is no network; write 203.0.113.0/24")
     among = _VALUES.get(field)
-    if among is not None and "*" not in value and value.casefold() not in among:
+    if among is not None and value.casefold() not in among:
         raise invalid_value_error("q", f"has {field}:{value[:40]}; there are {', '.join(among)}")
     if value.count("*") > MAX_STARS:
         raise invalid_value_error("q", f"has a value with more than {MAX_STARS} `*`")
@@ -283,6 +286,13 @@ def _common_beginning(network: str) -> str:
     return "".join(f"{octet}." for octet in str(within.network_address).split(".")[:octets])[
         : None if octets < 4 else -1
     ]
+
+
+def _is_part(network: str, of: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    inner = _network(network) if "/" in network else None
+    if isinstance(inner, ipaddress.IPv4Network) and isinstance(of, ipaddress.IPv4Network):
+        return inner.subnet_of(of)
+    return isinstance(inner, ipaddress.IPv6Network) and isinstance(of, ipaddress.IPv6Network) and inner.subnet_of(of)
 
 
 def _is_within(address: str, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from ...ingest.errors import Unavailable
@@ -34,6 +35,7 @@ MAX_AGENTS_READ = 100
 """Agents of one id whose decisions are looked through."""
 MAX_ALIASED_TENANTS = 200
 """Tenants in which a person is looked for by pseudonym, where the query names no tenant."""
+AGENTS_AT_ONCE = 10_000
 SEARCH_S = 2.0
 """Seconds after which a search looks at no more: what it has found by then is the answer."""
 MAX_FOUND = 100
@@ -119,7 +121,9 @@ class SearchService:
             Unavailable: the store does not answer, or the event log can not be read.
         """
         tenants = visible_tenants(caller, None)
-        query = self._with_aliases(parse_search_query(text, self._runtime.now_ms()), tenants)
+        query = parse_search_query(text, self._runtime.now_ms())
+        if self._runtime.principal_alias is not None:
+            query = await self._executor(self._with_aliases, query, tenants)
         looked_for = [kind for kind in query.kinds if kind in kinds]
         end, monotonic = self._runtime.monotonic() + SEARCH_S, self._runtime.monotonic
 
@@ -131,7 +135,7 @@ class SearchService:
         result = SearchResult(query)
         if "agents" in looked_for:
             entries = self._entries_of(query, tenants)
-            result = result._replace(agents=await self._executor(find_agents, entries, query, tenants, limit))
+            result = result._replace(agents=await self._executor(find_agents, entries, query, tenants, limit, expired))
         if "people" in looked_for:
             result = result._replace(people=await self._executor(find_people, store, query, tenants, limit))
         if "cases" in looked_for:
@@ -207,19 +211,26 @@ def _brought_by(found: FoundEvent, decision: Decision | None) -> Decision | None
 
 
 def find_agents(
-    entries: Iterable[RiskViewEntry], query: SearchQuery, tenants: Tenants, limit: int
+    entries: Iterable[RiskViewEntry], query: SearchQuery, tenants: Tenants, limit: int, expired: Callable[[], bool]
 ) -> Found[AgentSummary]:
     """Agents that fit, the worst first."""
     fits = [_agent_check(term) for term in query.terms]
-    fitting = [
-        agent
-        for agent in (entry.summary for entry in entries)
-        if (tenants is None or agent.name.tenant in tenants)
-        and all(each(agent) for each in fits)
-        and query.times.contains(agent.last_seen_ms)
-    ]
+    fitting: list[AgentSummary] = []
+    looked_at, rest = 0, iter(entries)
+    while part := [entry.summary for entry in islice(rest, AGENTS_AT_ONCE)]:
+        looked_at += len(part)
+        fitting += [
+            agent
+            for agent in part
+            if (tenants is None or agent.name.tenant in tenants)
+            and all(each(agent) for each in fits)
+            and query.times.contains(agent.last_seen_ms)
+        ]
+        if expired():
+            break
+    whole = next(rest, None) is None
     worst = heapq.nlargest(limit, fitting, key=lambda one: (one.level, one.risk_score, one.last_seen_ms))
-    return Found(worst, None, len(fitting) <= limit)
+    return Found(worst, None if whole else looked_at, whole and len(fitting) <= limit)
 
 
 def _agent_check(term: SearchTerm) -> Callable[[AgentSummary], bool]:

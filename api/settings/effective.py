@@ -17,10 +17,8 @@ from .root import Settings
 
 DEFAULT = "default"
 _SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_SECRET_IN_URL = re.compile(
-    r"(://[^/\s:@?#]*:)[^/\s@]+(?=@)|([?&](?:\w*password|\w*secret|\w*token|\w*key)=)[^&\s#]+", re.IGNORECASE
-)
-"""A password before the host, or a secret in the query."""
+_SECRET_IN_URL = re.compile(r"(://)[^/\s?#]*(?=@)|([?&#][^=&#\s]*=)[^&#\s]+")
+"""What stands before the host, and the values of the query and the fragment: any of them may be a secret."""
 _NAME_OR_PATH = {"type": "string", "minLength": 1}
 
 
@@ -57,8 +55,8 @@ def settings_yaml(settings: Settings) -> str:
 
 def _without_secrets(value: Any) -> Any:
     """
-    >>> _without_secrets(["https://ann:hunter2@as.example/?token=abc&page=2", 3])
-    ['https://ann:***@as.example/?token=***&page=2', 3]
+    >>> _without_secrets(["https://ann:hunter2@as.example/?sig=abc&page=2", "https://TOKEN@as.example/a", 3])
+    ['https://***@as.example/?sig=***&page=***', 'https://***@as.example/a', 3]
     """
     if isinstance(value, dict):
         return {name: _without_secrets(below) for name, below in value.items()}

@@ -51,7 +51,8 @@ class FoundEvents(NamedTuple):
 
     Attributes:
         rows_examined: rows that were looked at.
-        complete: whether no older event (of the dates asked for) is left.
+        complete: whether no older event (of the dates asked for) is left, and the archive goes up to where it was asked
+            to.
         damaged_files: files that can not be read.
     """
 
@@ -96,7 +97,9 @@ def search_events(
         in_dates = files_within(directory, "events", asked.since, asked.until, tenant)
         files = [file for file in in_dates if file.first < ends.get(file.partition, 0)]
         files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
-        return _EventSearch(asked, ends, accepts, expired, bounds).run(files)
+        found = _EventSearch(asked, ends, accepts, expired, bounds).run(files)
+    behind = any(positions.get(partition, 0) < wanted for partition, wanted in asked.before.items())
+    return found._replace(complete=found.complete and not behind)
 
 
 class _EventSearch:

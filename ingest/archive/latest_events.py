@@ -69,7 +69,8 @@ class LatestEvents(NamedTuple):
         rows: newest first.
         match_count: events of the agent among the rows looked at.
         rows_examined: rows looked at.
-        complete: true if no older event (of the dates asked for) is left.
+        complete: true if no older event (of the dates asked for) is left, and the archive goes up to where it was asked
+            to.
         damaged_files: files that can not be read.
         actions, resources: number of events with each.
         hours: number of events by hour of day, UTC.
@@ -110,7 +111,9 @@ def latest_events(
         in_dates = files_within(directory, "events", asked.since, asked.until, asked.tenant)
         files = [file for file in in_dates if file.first < _query_end(asked, positions, file.partition)]
         files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
-        return _AgentEventScan(asked, bounds).scan(files)
+        found = _AgentEventScan(asked, bounds).scan(files)
+    behind = any(positions.get(partition, 0) < wanted for partition, wanted in asked.before.items())
+    return found._replace(complete=found.complete and not behind)
 
 
 def _query_end(asked: AgentEventQuery, positions: dict[int, int], partition: int) -> int:

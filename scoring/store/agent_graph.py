@@ -56,10 +56,15 @@ class _Walk:
         nodes = [(self._start.tenant, self._start.issuer, agent_id) for agent_id in self._frontier]
         room = MAX_GRAPH_AGENTS - self._found
         edges = self._edge_store.find(
-            nodes, outgoing=self._downstream, kinds=self._kinds, since_ms=since_ms, limit=room + 1
+            nodes,
+            outgoing=self._downstream,
+            kinds=self._kinds,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            limit=room + 1,
         )
         self.complete = len(edges) <= room
-        edges = [edge for edge in edges[:room] if not until_ms or edge.first_ms < until_ms]
+        edges = edges[:room]
         ends = dict.fromkeys(edge.target if self._downstream else edge.source for edge in edges)
         self._frontier = [agent_id for agent_id in ends if agent_id not in layers]
         self._found += len(self._frontier)

@@ -197,6 +197,7 @@ class EdgeStore:
         outgoing: bool,
         kinds: Collection[str],
         since_ms: int = 0,
+        until_ms: int = 0,
         limit: int = 1_000,
         principals: bool = False,
     ) -> list[AgentEdge]:
@@ -204,6 +205,7 @@ class EdgeStore:
 
         Args:
             nodes: agents, or *principals*.
+            since_ms, until_ms: that were seen since, and first before; 0 = no bound.
         """
         column = EDGES.c.source_key if outgoing else EDGES.c.target_key
         identities = self._database.known_identities()
@@ -216,6 +218,8 @@ class EdgeStore:
                 query = select(EDGES).where(column.in_([codec.to_signed(key) for key in part]))
                 query = query.where(EDGES.c.tenant.in_(tenants))
                 query = query.where(EDGES.c.kind.in_(sorted(kinds)), EDGES.c.last_ms >= since_ms)
+                if until_ms:
+                    query = query.where(EDGES.c.first_ms < until_ms)
                 rows = connection.execute(query.order_by(EDGES.c.last_ms.desc()).limit(limit - len(edges)))
                 edges += map(codec.to_edge, rows)
                 if len(edges) >= limit:

@@ -69,6 +69,17 @@ def test_the_graph_is_of_a_time(store: SqlStore) -> None:
     assert layers(around(store, "nobody")) == {"nobody": 0}
 
 
+def test_newer_ties_do_not_hide_those_of_the_time(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked about is found, however much has happened since."""
+    monkeypatch.setattr(agent_graph, "MAX_GRAPH_AGENTS", 3)
+    commit(store, edges=[tie("called", "hub", f"new-{number}") for number in range(9)])
+    commit(store, edges=[tie("called", "hub", "old-1", first=NOW - 9 * HOUR_MS, last=NOW - 8 * HOUR_MS)])
+
+    graph = around(store, "hub", until_ms=NOW - HOUR_MS)
+    assert layers(graph) == {"hub": 0, "old-1": 1}
+    assert graph.complete
+
+
 def test_bounds_are_told(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many layers, so many agents: what is left out is said to be."""
     assert not around(store, layers=1).complete

@@ -63,6 +63,7 @@ async def list_agents(
 @router.get("/agents/file.{form}")
 async def download_agents(
     form: str,
+    console: ConsoleDep,
     visit: PageReaderDep,
     agents: AgentServiceDep,
     level: Annotated[list[str] | None, Query(max_length=8)] = None,
@@ -74,5 +75,7 @@ async def download_agents(
     check_form(form)
     levels = [word for word in level or () if word in LEVEL_WORDS]
     filters = AgentFilters(tenant or None, levels or None, agent_type or None)
-    found, complete = await gather_rows(lambda cursor: agents.search(visit.caller, filters, text, cursor))
-    return table_file(form, "agents", list(map(agent_row, found)), complete=complete)
+    rows, complete = await gather_rows(
+        lambda cursor: agents.search(visit.caller, filters, text, cursor), agent_row, console.runtime.monotonic
+    )
+    return await table_file(form, "agents", rows, complete=complete)

@@ -161,8 +161,10 @@ async def download_cases(
     """Cases that fit as a file."""
     check_form(form)
     search = _search_of(asked, console.runtime.now_ms())
-    found, complete = await gather_rows(lambda cursor: cases.search(visit.caller, search, MAX_PAGE, cursor))
-    return table_file(form, "cases", list(map(case_row, found)), complete=complete)
+    rows, complete = await gather_rows(
+        lambda cursor: cases.search(visit.caller, search, MAX_PAGE, cursor), case_row, console.runtime.monotonic
+    )
+    return await table_file(form, "cases", rows, complete=complete)
 
 
 @router.get("/cases/count")

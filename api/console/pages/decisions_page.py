@@ -101,8 +101,10 @@ async def download_decisions(
     """Changes of level that fit as a file."""
     check_form(form)
     filters = _filters_of(asked, console.runtime.now_ms())
-    found, complete = await gather_rows(lambda cursor: decisions.search(visit.caller, filters, cursor))
-    return table_file(form, "decisions", list(map(decision_row, found)), complete=complete)
+    rows, complete = await gather_rows(
+        lambda cursor: decisions.search(visit.caller, filters, cursor), decision_row, console.runtime.monotonic
+    )
+    return await table_file(form, "decisions", rows, complete=complete)
 
 
 @router.get("/decisions/{decision_id}")

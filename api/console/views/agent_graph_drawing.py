@@ -137,7 +137,7 @@ def _draw(layout: _Layout, agents: Sequence[GraphAgent], edges: Sequence[AgentEd
     ).format(layout.name)
     lines = Markup("").join(_draw_edge(layout, edge) for edge in edges)
     boxes = Markup("").join(_draw_agent(layout, agent) for agent in agents)
-    title = f"{len(agents) - 1} agents around this one; the table below has the same in words"
+    title = f"The nearest {len(agents) - 1} agents around this one; the table below has all of them in words"
     return Markup(
         '<svg class="graph {}" width="{}" height="{}" viewBox="0 0 {} {}" role="group" aria-label="{}">{}{}{}</svg>'
     ).format(layout.name, layout.width, layout.height, layout.width, layout.height, title, arrow, lines, boxes)

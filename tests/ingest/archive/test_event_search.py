@@ -85,6 +85,8 @@ def test_columns_and_bytes_narrow(ask: Callable[..., tuple[list[int], FoundEvent
     assert ask(tenants=[])[0] == []
     assert ask(lambda row: row.offset % 50 == 0)[0] == [150, 100, 50, 0]
     assert ask(before={0: 30}, equal={"action": "write"})[0] == [20, 10, 0]
+    assert ask(before={0: EVENTS})[1].complete is True
+    assert ask(before={0: EVENTS + 1})[1].complete is False, "who reads the log from there on misses a record"
 
 
 def test_times_bound_it(ask: Callable[..., tuple[list[int], FoundEvents]]) -> None:

@@ -39,7 +39,7 @@ def test_the_page_shows_both_directions(site: Any) -> None:
     """As a drawing and as a table, with risk and times; on whose behalf stands below."""
     page = site.browser.get("/console/agent", params=BOT).text
     graph = page.partition('id="graph"')[2].partition("On behalf of")[0]
-    assert graph.count("<svg class=") == 2 and "The same as a table (2 agents)" in graph
+    assert graph.count("<svg class=") == 2 and "All of them as a table (2 agents)" in graph
     assert "this agent" in graph and "delegated to" in graph and "0.50" in graph
     assert "old-tool" not in graph
     assert '<span class="chip">ann</span>' in page
