@@ -76,7 +76,7 @@ def test_no_secret_of_a_settings_file_is_shown(tmp_path: Path) -> None:
     assert len(found) >= 12
     assert {secret for secret in found if secret in shown} == set()
     assert "hidden" not in shown and "in-the-url" not in shown and "whsec_" not in shown
-    assert "https://as.example/jwks?page=2&token=***" in shown
+    assert "https://as.example/jwks?page=***&token=***" in shown
 
 
 def test_what_is_shown_is_what_holds(tmp_path: Path) -> None:

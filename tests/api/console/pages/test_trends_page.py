@@ -79,7 +79,7 @@ def test_what_takes_too_long_is_counted_by_the_next_looks(site: Any, monkeypatch
     monkeypatch.setattr(trends, "MAX_LOOK_S", -1.0)
     site.sign_in("soc")
     page = look(site, days=90)
-    assert "so far; what is older is being counted" in page and 'hx-trigger="load delay:100ms"' in page
+    assert "so far; what is older is being counted" in page and 'hx-trigger="load delay:500ms"' in page
     assert day_row(page, TODAY) == ["1", "1", "0", "0"] and day_row(page, LONG_AGO) == ["0", "0", "0", "0"]
     looks = 1
     while "so far" in page:
