@@ -70,13 +70,6 @@ RISK_EXAMPLE: dict[str, Any] = {
     },
     "holds_at": [
         {
-            "by": "hook",
-            "name": "hydra",
-            "kind": "hydra",
-            "max_token_lifetime_s": None,
-            "text": "cannot shorten: new tokens live as long as Ory Hydra gives them",
-        },
-        {
             "by": "actuator",
             "name": "hydra-eu",
             "kind": "hydra",
@@ -105,7 +98,7 @@ class PinOut(BaseModel):
 class EnforcementPointOut(BaseModel):
     """One server of the agent, and what it really does with new tokens at the level that policy acts on."""
 
-    by: Literal["hook", "actuator", "gateway"] = Field(description="it asks us (hook, gateway) or is told (actuator)")
+    by: Literal["hook", "actuator", "gateway"]
     name: str = Field(description="of the hook or actuator in the settings; of a gateway the issuer")
     kind: str = Field(description="the product")
     max_token_lifetime_s: int | None = Field(

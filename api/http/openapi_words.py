@@ -115,6 +115,7 @@ MEMBERS: Final[Mapping[str, MemberWords]] = {
     "TimelineItemOut.kind": _W("what it is", "decision"),
     "TimelineItemOut.text": _W("a sentence", "Risk went from low to high: new network 203.0.113.0/24"),
     "TimelineItemOut.indicators": _W("kind and value of what it came with", [["network", "203.0.113.0/24"]]),
+    "EnforcementPointOut.by": _W("it asks us (hook, gateway) or is told (actuator)", "actuator"),
     # The search
     "FoundPersonOut.last_seen_at": _W("when an agent did last; may be an hour old", _AT),
     "FoundCaseOut.status": _W("open, acknowledged, contained or closed", "open"),
