@@ -7,15 +7,12 @@ from typing import NamedTuple
 from ...ingest.printable_text import printable_line
 from ...scoring.records.acts import ACT_KINDS, Act, ActKind
 from ...scoring.store.act_store import ActFilters
-from ...scoring.store.database import MAX_PAGE, Page
+from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import invalid_value_error
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
-
-MAX_GATHERED, MAX_PAGES_READ = 10_000, 200
-"""Acts of one file, and pages that are read for it."""
 
 
 class ActSearch(NamedTuple):
@@ -59,18 +56,6 @@ class ActService:
                 return Page([], None)
         filters = ActFilters(given.by or None, kind, name, given.since_ms, given.until_ms)
         return await self._executor(self._runtime.store.acts.page, tenants, filters, limit, cursor)
-
-    async def gather(self, caller: AuthenticatedCaller, search: ActSearch | None = None) -> tuple[list[Act], bool]:
-        """The newest `MAX_GATHERED` acts, and whether these are all of them. Raises as `search`."""
-        acts: list[Act] = []
-        cursor: str | None = None
-        for _ in range(MAX_PAGES_READ):
-            page = await self.search(caller, search, min(MAX_PAGE, MAX_GATHERED - len(acts)), cursor)
-            acts += page.items
-            cursor = page.next_cursor
-            if cursor is None or len(acts) >= MAX_GATHERED:
-                break
-        return acts, cursor is None
 
 
 def _kind_of(word: str) -> ActKind | None:

@@ -9,15 +9,16 @@ from starlette.responses import Response
 
 from ....ingest.errors import TrustwatchError
 from ....scoring.records.acts import Act
-from ....scoring.store.database import Page
-from ...acts.service import MAX_GATHERED, ActSearch
+from ....scoring.store.database import MAX_PAGE, Page
+from ...acts.service import ActSearch
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN
-from ...http.problems import ProblemError, invalid_value_error
+from ...http.problems import ProblemError
 from ...http.time_range import CHOICES, parse_time_range
 from ..page_dependencies import ActServiceDep, ConsoleDep, PageAdministratorDep
 from ..rendering import MenuEntry
-from ..views.act_display import KIND_WORDS, acts_as_csv, acts_as_json, display_acts
+from ..views.act_display import KIND_WORDS, act_row, display_acts
+from ..views.table_file import MAX_ROWS, check_form, gather_rows, table_file
 
 MENU_ENTRY = MenuEntry("Acts", "/console/acts", SCOPE_ADMIN, key="w")
 
@@ -65,7 +66,7 @@ async def list_acts(
         first_page=not cursor,
         trouble=trouble,
         among=among,
-        most=MAX_GATHERED,
+        most=MAX_ROWS,
     )
 
 
@@ -83,16 +84,13 @@ async def download_acts(
     since: TimeText = "",
     until: TimeText = "",
 ) -> Response:
-    """The acts that fit as a file, `csv` or `json`; its name says where there are more."""
-    if form not in ("csv", "json"):
-        raise invalid_value_error("form", "must be csv or json")
+    """The acts that fit as a file."""
+    check_form(form)
     search = _search_of(_asked(by, kind, agent, tenant, issuer, since, until), console.runtime.now_ms())
-    found, complete = await acts.gather(visit.caller, search)
-    name = "acts" if complete else f"acts-newest-{len(found)}"
-    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
-    if form == "json":
-        return Response(acts_as_json(found, complete=complete), media_type="application/json", headers=headers)
-    return Response(acts_as_csv(found), media_type="text/csv; charset=utf-8", headers=headers)
+    rows, complete = await gather_rows(
+        lambda cursor: acts.search(visit.caller, search, MAX_PAGE, cursor), act_row, console.runtime.monotonic
+    )
+    return await table_file(form, "acts", rows, complete=complete)
 
 
 def _asked(by: str, kind: str, agent: str, tenant: str, issuer: str, since: str, until: str) -> dict[str, str]:

@@ -1,14 +1,10 @@
-"""Acts of people in words, with a link to what each was about, and as a file."""
+"""Acts of people in words, with a link to what each was about, and as rows of a file."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
-
-import msgspec
 
 from ....ingest.timestamps import format_rfc3339
 from ....scoring.records.acts import Act, ActKind
@@ -51,7 +47,6 @@ _WORDS: Final[Mapping[tuple[str, str], str]] = {
     ("model", "failed"): "asked for a training, which failed",
     ("stream", "create"): "created a stream",
 }
-_FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 class ShownAct(NamedTuple):
@@ -84,23 +79,8 @@ def _url_of(act: Act) -> str:
     return agent_url(act.agent.tenant, act.agent.issuer, act.agent.agent_id)
 
 
-def acts_as_json(acts: Sequence[Act], *, complete: bool) -> bytes:
-    """A file of acts; *complete*: there are no older ones that fit."""
-    return msgspec.json.encode({"complete": complete, "acts": [_row_of(act) for act in acts]})
-
-
-def acts_as_csv(acts: Sequence[Act]) -> str:
-    """A table of acts. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    out = io.StringIO()
-    names = ("at", "by", "kind", "action", "subject_id", "detail", "why", "tenant", "issuer", "agent_id")
-    writer = csv.DictWriter(out, names, lineterminator="\r\n")
-    writer.writeheader()
-    for act in acts:
-        writer.writerow({name: _as_cell(value) for name, value in _row_of(act).items()})
-    return out.getvalue()
-
-
-def _row_of(act: Act) -> dict[str, Any]:
+def act_row(act: Act) -> dict[str, Any]:
+    """An act as files have it."""
     return {
         "at": format_rfc3339(act.at_ms),
         "by": act.by,
@@ -113,13 +93,3 @@ def _row_of(act: Act) -> dict[str, Any]:
         "issuer": None if act.agent is None else act.agent.issuer,
         "agent_id": None if act.agent is None else act.agent.agent_id,
     }
-
-
-def _as_cell(value: str | None) -> str:
-    """
-    >>> _as_cell("=1+1"), _as_cell("INC-77"), _as_cell(None)
-    ("'=1+1", 'INC-77', '')
-    """
-    if value is None:
-        return ""
-    return f"'{value}" if value.startswith(_FORMULA_SIGNS) else value

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.acts import service
+from trustwatch.api.console.views import table_file
 from trustwatch.scoring.records.containment import Intervention
 
 from ....support.console_records import NOW_MS, row_of
@@ -72,9 +72,9 @@ def test_files_hold_what_the_page_shows(site: Any) -> None:
 
 def test_a_file_of_some_says_so(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its name, and as JSON within."""
-    monkeypatch.setattr(service, "MAX_GATHERED", 2)
+    monkeypatch.setattr(table_file, "MAX_ROWS", 2)
     answer = site.browser.get("/console/acts/file.json")
-    assert answer.headers["content-disposition"] == 'attachment; filename="acts-newest-2.json"'
+    assert answer.headers["content-disposition"] == 'attachment; filename="acts-first-2.json"'
     assert answer.json()["complete"] is False and len(answer.json()["acts"]) == 2
 
 
