@@ -9,4 +9,7 @@ from __future__ import annotations
 from ..ingest.kafka import open_admin, open_group_source, open_reader, open_writer
 from ..ingest.kafka.settings import KafkaClientSettings as BrokerSettings
 
-__all__ = ["BrokerSettings", "open_admin", "open_group_source", "open_reader", "open_writer"]
+TOPIC_PREFIX = "kafka:"
+"""Beginning of a history that is read from a topic, on the command line."""
+
+__all__ = ["TOPIC_PREFIX", "BrokerSettings", "open_admin", "open_group_source", "open_reader", "open_writer"]

@@ -34,12 +34,11 @@ from ...ingest.log.log_segments import segment_bases
 from ...ingest.source import Record, RecordBatch, RecordKind, Source
 from ...ingest.topics.protocols import TopicReader
 from ...ingest.topics.topic_history import as_one_line, topic_event_lines
-from ..brokers import BrokerSettings, open_reader
+from ..brokers import TOPIC_PREFIX, BrokerSettings, open_reader
 from ..composition import load_erased_filter
 from ..settings.root import Settings
 from .terminal import byte_progress, print_message
 
-KAFKA_PREFIX = "kafka:"
 STDIN_NAME = "standard input"
 _POLL_RECORDS = 5_000
 _CLOCK_TOLERANCE = timedelta(hours=1)
@@ -131,7 +130,7 @@ class _HistoryFiles:
 
     def _own_lines(self, named: str, path: Path) -> Iterable[bytes] | None:
         """Events of an archive, an event log or a topic; None: it is none of these."""
-        if named.startswith(KAFKA_PREFIX):
+        if named.startswith(TOPIC_PREFIX):
             return _topic_lines(named, self._settings, self._window)
         if (path / POSITION_FILE).exists():
             return _archive_lines(path, self._window)

@@ -21,6 +21,7 @@ from ...scoring.learning.learning_progress import LearningProgress, learning_pro
 from ...scoring.records.models import ModelVersion
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
+from ..brokers import TOPIC_PREFIX
 from ..composition import open_service_store
 from ..settings.learning_settings import LifecycleSettings
 from ..settings.root import Settings
@@ -59,9 +60,10 @@ def begin_learning(settings: Settings) -> None:
     if is_model(folder) or (folder.exists() and not _is_empty(folder)):
         return  # loading it says what is wrong
     if settings.distributed:
+        train = f"trustwatch train {{}} --model {folder}"
         raise ModelError(
-            f"{folder} holds no model, and with Kafka all machines need the same one. Train it once: `trustwatch train "
-            f"kafka: --model {folder}` from what the events topic keeps, or `trustwatch train FILES --model {folder}` "
+            f"{folder} holds no model, and with brokers all machines need the same one. Train it once: "
+            f"`{train.format(TOPIC_PREFIX)}` from what the events topic keeps, or `{train.format('FILES')}` "
             "from files in any format; then give every machine that folder"
         )
     log.mkdir(parents=True, exist_ok=True)

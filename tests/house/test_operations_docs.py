@@ -19,7 +19,6 @@ from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicN
 from typer.main import get_command
 
 from ..support.checkout import ROOT
-from ..support.quick_starts import QuickStart
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 RUNBOOKS = (ROOT / "reference" / "runbooks.md").read_text(encoding="utf-8")
@@ -27,8 +26,18 @@ INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 WALK = (ROOT / "examples" / "distributed" / "README.md").read_text(encoding="utf-8")
 SETTINGS = [
     *re.findall(r"<!-- settings -->\n```yaml\n(.*?)```", PAGE, re.DOTALL),
-    QuickStart("distributed").files["var/distributed/trustwatch.yaml"],
+    first_settings(
+        FirstAnswers(
+            "distributed",
+            tenant="acme-corp",
+            brokers=("127.0.0.1:9092",),
+            database="postgresql://trustwatch@127.0.0.1:5432/trustwatch",
+        )
+    ),
 ]
+"""Examples of the pages, and last what the walk through has `init` write."""
+
+SECRETS = {"KAFKA_CLIENT_SECRET": "secret", "TRUSTWATCH_DB_PASSWORD": "secret"}
 CALLS = re.findall(r"(?:^|`|PORT=\d+ )trustwatch ((?:topics )?[a-z]+)([^`\n]*)", PAGE + INSTALL + WALK, re.MULTILINE)
 
 
@@ -46,7 +55,7 @@ def test_examples_of_settings_load(example: str, tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(example)
 
-    settings = load_settings(path, {"KAFKA_CLIENT_SECRET": "secret"})
+    settings = load_settings(path, SECRETS)
 
     assert settings.kafka.bootstrap_servers or settings.store.url
 
@@ -72,7 +81,7 @@ def test_the_settings_of_the_first_start_run_every_role(tmp_path: Path) -> None:
     path.write_text(SETTINGS[-1])
 
     for roles in (ServiceRoles(), ServiceRoles(api=False), ServiceRoles(workers=False)):
-        check_service_roles(roles, load_settings(path, {}))
+        check_service_roles(roles, load_settings(path, SECRETS))
 
 
 def test_settings_that_are_named_exist() -> None:
