@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from ....ingest.errors import TrustwatchError
@@ -29,12 +29,7 @@ Cursor = Annotated[str, Query(max_length=8192)]
 TimeText = Annotated[str, Query(max_length=64)]
 
 
-@router.get("/acts")
-async def list_acts(
-    request: Request,
-    console: ConsoleDep,
-    visit: PageAdministratorDep,
-    acts: ActServiceDep,
+def asked_acts(
     by: Text = "",
     kind: Text = "",
     agent: Text = "",
@@ -42,10 +37,41 @@ async def list_acts(
     issuer: Text = "",
     since: TimeText = "",
     until: TimeText = "",
+) -> dict[str, str]:
+    """Filters of the list as the address says them."""
+    return {
+        "by": by.strip(),
+        "kind": kind,
+        "agent": agent.strip(),
+        "tenant": tenant.strip(),
+        "issuer": issuer,
+        "since": since.strip(),
+        "until": until.strip(),
+    }
+
+
+AskedDep = Annotated[dict[str, str], Depends(asked_acts)]
+
+
+def _search_of(asked: dict[str, str], now_ms: int) -> ActSearch:
+    """Raises ProblemError (422) where a time can not be read."""
+    times = parse_time_range(asked["since"], asked["until"], now_ms)
+    agent = None
+    if asked["agent"]:
+        agent = AgentSelector(asked["agent"], asked["tenant"] or None, asked["issuer"] or None)
+    return ActSearch(asked["by"], asked["kind"], agent, asked["tenant"], *times)
+
+
+@router.get("/acts")
+async def list_acts(
+    request: Request,
+    console: ConsoleDep,
+    visit: PageAdministratorDep,
+    acts: ActServiceDep,
+    asked: AskedDep,
     cursor: Cursor = "",
 ) -> Response:
     """Acts, newest first. Of several agents with the id that is asked for, one has to be chosen."""
-    asked = _asked(by, kind, agent, tenant, issuer, since, until)
     trouble, page, among = "", Page[Act]([], None), []
     try:
         page = await acts.search(visit.caller, _search_of(asked, console.runtime.now_ms()), cursor=cursor or None)
@@ -72,43 +98,12 @@ async def list_acts(
 
 @router.get("/acts/file.{form}")
 async def download_acts(
-    form: str,
-    console: ConsoleDep,
-    visit: PageAdministratorDep,
-    acts: ActServiceDep,
-    by: Text = "",
-    kind: Text = "",
-    agent: Text = "",
-    tenant: Text = "",
-    issuer: Text = "",
-    since: TimeText = "",
-    until: TimeText = "",
+    form: str, console: ConsoleDep, visit: PageAdministratorDep, acts: ActServiceDep, asked: AskedDep
 ) -> Response:
     """The acts that fit as a file."""
     check_form(form)
-    search = _search_of(_asked(by, kind, agent, tenant, issuer, since, until), console.runtime.now_ms())
+    search = _search_of(asked, console.runtime.now_ms())
     rows, complete = await gather_rows(
         lambda cursor: acts.search(visit.caller, search, MAX_PAGE, cursor), act_row, console.runtime.monotonic
     )
     return await table_file(form, "acts", rows, complete=complete)
-
-
-def _asked(by: str, kind: str, agent: str, tenant: str, issuer: str, since: str, until: str) -> dict[str, str]:
-    return {
-        "by": by.strip(),
-        "kind": kind,
-        "agent": agent.strip(),
-        "tenant": tenant.strip(),
-        "issuer": issuer,
-        "since": since.strip(),
-        "until": until.strip(),
-    }
-
-
-def _search_of(asked: dict[str, str], now_ms: int) -> ActSearch:
-    """Raises ProblemError (422) where a time can not be read."""
-    times = parse_time_range(asked["since"], asked["until"], now_ms)
-    agent = None
-    if asked["agent"]:
-        agent = AgentSelector(asked["agent"], asked["tenant"] or None, asked["issuer"] or None)
-    return ActSearch(asked["by"], asked["kind"], agent, asked["tenant"], *times)
