@@ -69,17 +69,20 @@ class PartitionStore:
         """Read *partition* on from *offset*; for an administrator.
 
         Its owner is fenced. The new epoch is above that of every partition, so that agents which move here get versions
-        above those they had, and above *above*. What is not published yet stays so.
+        above those they had, and above *above*. What is not published yet stays so, and so do decisions that were
+        committed before the states that belong to them, where it goes on from where it was.
         """
         with self._database.write() as connection:
             # Rows are locked in the order of their numbers, for two that do this at a time.
             epochs = connection.execute(select(POSITIONS.c.epoch).order_by(POSITIONS.c.partition).with_for_update())
             epoch = max([above, *epochs.scalars()]) + 1
             _insert_partition(connection, partition)
+            before = read_position(connection, partition).offset
             published = case((POSITIONS.c.published > offset, offset), else_=POSITIONS.c.published)
             values = {"epoch": epoch, "offset": offset, "published": published}
             connection.execute(update(POSITIONS).where(POSITIONS.c.partition == partition).values(values))
-            _forget_later_offsets(connection, partition, offset)
+            if offset < before or not before:
+                _forget_later_offsets(connection, partition, offset)
             forget_event_ids(connection, partition)
         return Position(partition, epoch, offset)
 

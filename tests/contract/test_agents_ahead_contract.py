@@ -69,3 +69,14 @@ def test_states_catch_up(store: SqlStore, ahead: Position) -> None:
     store.commit(Commit(ahead, Position(0, ahead.epoch, 16), rows, [], [], []))
     assert store.agents.list_ahead() == []
     assert names(store.agents.iterate_newest(CRITICAL)) == {"rising"}
+
+
+def test_going_on_from_the_same_place_keeps_what_is_ahead(store: SqlStore, ahead: Position) -> None:
+    """A database that was put back goes on where it was, and its decisions keep the records that brought them."""
+    store.partitions.set_position(0, ahead.offset, above=90)
+
+    assert sorted(one.offset for one in store.decisions.iterate_unpublished(0, 0)) == [12, 13, 14, 15]
+    assert names(one.agent for one in store.agents.list_ahead()) == {"rising", "calmed", "others"}
+
+    store.partitions.set_position(0, 9)
+    assert list(store.decisions.iterate_unpublished(0, 0)) == [] == store.agents.list_ahead()

@@ -452,9 +452,9 @@ def test_without_its_tool_it_says_what_is_missing(tmp_path: Path, name: str, mis
 
 def test_hydra_without_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same; Go is looked for beside PATH too."""
-    from scripts.service_stack import ServiceUnavailable, hydra
+    from scripts.service_stack import ServiceUnavailable, go_program, hydra
 
-    monkeypatch.setattr(hydra, "GO", tmp_path / "go")
+    monkeypatch.setattr(go_program, "GO", tmp_path / "go")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TRUSTWATCH_CACHE", str(tmp_path / "cache"))
 

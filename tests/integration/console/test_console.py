@@ -41,10 +41,9 @@ def pages(site: ConsoleTestbed) -> dict[str, str]:
     agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
     case = next(one for one in site.service.pages("/v1/cases") if one["highest_level"] == "critical")
     (version,) = {one["version"] for one in site.service.get("/v1/models").json()["items"]}
-    network = next(one["value"] for one in decision["indicators"] if one["kind"] == "network")
     return {
         "overview": "/console/",
-        "search": f"/console/search?{site.query({'q': f'network:{network}'})}",
+        "search": f"/console/search?{site.query({'q': 'agent:' + decision['agent_id']})}",
         "agents": "/console/agents",
         "agent": f"/console/agent?{agent}",
         "decisions": "/console/decisions",
