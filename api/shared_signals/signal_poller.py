@@ -202,9 +202,14 @@ class SignalPoller:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._lock is not None:
-            await asyncio.to_thread(self._lock.release)
+        await self._give_up_lead()
         await self._http.aclose()
+
+    async def _give_up_lead(self) -> None:
+        """Let another process have it: a connection that went back to the pool would keep the lock."""
+        lost, self._lock = self._lock, None
+        if lost is not None:
+            await asyncio.to_thread(lost.release)
 
     async def _lead(self) -> None:
         """Find out, now and then, whether this process is the one that polls."""
@@ -215,14 +220,12 @@ class SignalPoller:
                 else:
                     await asyncio.to_thread(self._lock.ensure_held)
             except TrustwatchError as error:
-                lost, self._lock = self._lock, None
-                if lost is not None:
-                    await asyncio.to_thread(lost.release)
                 if not isinstance(error, Fenced):
                     _log.warning("signal_poller_waits", error=str(error))
+                await self._give_up_lead()
             except Exception as error:  # a fault of ours must not end the look: nobody else would take over
-                self._lock = None
                 _log.error("signal_poller_failed", error=type(error).__name__)
+                await self._give_up_lead()
             if self._lock is None:
                 self._leads.clear()
             else:

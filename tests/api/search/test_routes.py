@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.search import event_search
+from trustwatch.api.search import event_search, service
 from trustwatch.api.settings.storage_settings import ArchiveSettings, PrivacySettings
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
@@ -21,9 +21,22 @@ THEIRS = {"ip": "203.0.113.7", "asn": 65537, "user_agent": "curl/8.9.1"}
 OFFICE = {"ip": "10.0.0.12"}
 
 
+class Searcher:
+    """Somebody who searches at a service."""
+
+    def __init__(self, site: Any) -> None:
+        self.site = site
+
+    def __call__(self, q: str, client: str = "gateway", **params: Any) -> Any:
+        """Body of a search."""
+        answer = self.site.get("/v1/search", client, q=q, **params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
 @pytest.fixture
-def found(site: Any, event: Callable[..., Any], summary: Callable[..., Any]) -> Callable[..., Any]:
-    """Body of a search at a service with two agents, a person, a case, decisions and events of two tenants."""
+def found(site: Any, event: Callable[..., Any], summary: Callable[..., Any]) -> Searcher:
+    """A service with two agents, a person, a case, decisions and events of two tenants."""
     person = {"principal": {"id": "ann@acme.example", "type": "user"}}
     site.send(
         [
@@ -44,13 +57,7 @@ def found(site: Any, event: Callable[..., Any], summary: Callable[..., Any]) -> 
         [summary("bot", level=3), summary("planner", agent_type="Planner", level=1), summary("bot", tenant="globex")]
     )
 
-    def search(q: str, client: str = "gateway", **params: Any) -> Any:
-        answer = site.get("/v1/search", client, q=q, **params)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    search.site = site  # type: ignore[attr-defined]
-    return search
+    return Searcher(site)
 
 
 def _with_edges(site: Any, edges: list[AgentEdge]) -> Any:
@@ -59,7 +66,7 @@ def _with_edges(site: Any, edges: list[AgentEdge]) -> Any:
     return Commit(at, after, agents=[], decisions=[], outbox=[], dead_letters=[], edges=edges)
 
 
-def test_an_address_finds_what_came_from_it(found: Callable[..., Any]) -> None:
+def test_an_address_finds_what_came_from_it(found: Searcher) -> None:
     """Decisions by their indicators with the case they belong to, events with what they led to."""
     body = found("address:203.0.113.0/24")
 
@@ -76,7 +83,7 @@ def test_an_address_finds_what_came_from_it(found: Callable[..., Any]) -> None:
     assert body["event_extent"]["logged"] == 4
 
 
-def test_a_word_finds_it_wherever_it_stands(found: Callable[..., Any]) -> None:
+def test_a_word_finds_it_wherever_it_stands(found: Searcher) -> None:
     """In whatever case; each kind says how far it was looked for."""
     body = found("PLAN")
 
@@ -113,20 +120,20 @@ def test_a_word_finds_it_wherever_it_stands(found: Callable[..., Any]) -> None:
         ("tenant:globex", "agents", []),
     ],
 )
-def test_fields_narrow(found: Callable[..., Any], q: str, kind: str, expected: list[str]) -> None:
+def test_fields_narrow(found: Searcher, q: str, kind: str, expected: list[str]) -> None:
     """Each field is looked for where it is, and all of them have to hold."""
     name = {"agents": "agent_id", "cases": "case_id", "decisions": "decision_id", "events": "event_id"}[kind]
     assert [one[name] for one in found(q, kind=kind)[kind]] == expected
 
 
-def test_times_bound_what_is_found(found: Callable[..., Any]) -> None:
+def test_times_bound_what_is_found(found: Searcher) -> None:
     """Events of before are not of the last minute."""
     assert found("bot until:2025-11-24T15:59", kind="events")["events"] == []
     assert len(found("bot since:2025-11-24T15:59", kind="events")["events"]) == 2
     assert found("bot until:2025-11-24T00:00", kind="decisions")["decisions"] == []
 
 
-def test_nothing_of_others_is_found(found: Callable[..., Any]) -> None:
+def test_nothing_of_others_is_found(found: Searcher) -> None:
     """Another tenant's agents, decisions and events are as if there were none."""
     assert [one["event_id"] for one in found("address:203.0.113.7", "globex")["events"]] == ["evt-4"]
     theirs = found("bot", "globex")
@@ -135,16 +142,16 @@ def test_nothing_of_others_is_found(found: Callable[..., Any]) -> None:
     assert found("tenant:acme", "globex", kind="people")["people"] == []
 
 
-def test_what_can_not_be_read_is_a_problem(found: Callable[..., Any]) -> None:
+def test_what_can_not_be_read_is_a_problem(found: Searcher) -> None:
     """With the words of the query language."""
-    answer = found.site.get("/v1/search", q="level:hihg")  # type: ignore[attr-defined]
+    answer = found.site.get("/v1/search", q="level:hihg")
     assert answer.status_code == 422
     assert "there are unknown, low, medium" in answer.json()["detail"]
 
 
-def test_events_of_somebody_who_is_being_erased_are_not_found(found: Callable[..., Any]) -> None:
+def test_events_of_somebody_who_is_being_erased_are_not_found(found: Searcher) -> None:
     """From the moment that it is asked for."""
-    site = found.site  # type: ignore[attr-defined]
+    site = found.site
     wish = {"agent": "planner", "tenant": "acme", "issuer": AS, "reason": "retired"}
     assert site.client.post("/v1/privacy/erasures", json=wish, headers=site.auth("all")).status_code == 202
 
@@ -152,10 +159,10 @@ def test_events_of_somebody_who_is_being_erased_are_not_found(found: Callable[..
     assert len(found("agent:bot", kind="events")["events"]) == 2
 
 
-def test_a_name_that_is_escaped_does_not_hide(found: Callable[..., Any], event: Callable[..., Any]) -> None:
+def test_a_name_that_is_escaped_does_not_hide(found: Searcher, event: Callable[..., Any]) -> None:
     """JSON may write any letter by its number."""
     raw = msgspec.json.encode([event(7, action="wipe_disk")]).replace(b"wipe", b"\\u0077ipe")
-    assert found.site.send(raw).status_code == 202  # type: ignore[attr-defined]
+    assert found.site.send(raw).status_code == 202
     assert [one["event_id"] for one in found("action:wipe_disk", kind="events")["events"]] == ["evt-7"]
 
 
@@ -191,9 +198,9 @@ def test_the_archive_has_what_the_log_no_longer_looks_at(
     assert some["event_extent"]["complete"] is False
 
 
-def test_decisions_of_an_agent_that_is_kept_nowhere_are_found(found: Callable[..., Any]) -> None:
+def test_decisions_of_an_agent_that_is_kept_nowhere_are_found(found: Searcher) -> None:
     """Decisions stay longer than agents; one that is in the store alone is read by its index."""
-    site = found.site  # type: ignore[attr-defined]
+    site = found.site
     site.view.remove("acme", AS, "planner")
     body = found("agent:planner", kind="decisions")
     assert [one["decision_id"] for one in body["decisions"]] == ["D0002"]
@@ -201,10 +208,8 @@ def test_decisions_of_an_agent_that_is_kept_nowhere_are_found(found: Callable[..
     assert found("agent:bot tenant:globex", kind="decisions")["decisions"] == []
 
 
-def test_what_was_not_looked_at_is_told(found: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_not_looked_at_is_told(found: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing found is not nothing there."""
-    from trustwatch.api.search import service
-
     monkeypatch.setattr(service, "DECISION_PAGE", 1)
     monkeypatch.setattr(service, "MAX_DECISION_PAGES", 1)
     body = found("D000x", kind="decisions")

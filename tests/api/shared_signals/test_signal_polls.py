@@ -281,6 +281,25 @@ def test_a_fault_does_not_end_the_look_for_the_lead(peer: Peer, monkeypatch: pyt
     assert (faults, len(peer.asked) > 0) == ([], True)
 
 
+def test_who_can_not_tell_whether_it_leads_lets_others(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is given back: a connection that went to the pool with it would keep it from everybody."""
+    monkeypatch.setattr(signal_poller, "LOOK_FOR_LEAD_S", 0.01)
+    faults: list[Exception] = [RuntimeError("a driver's"), Unavailable("away")]
+    given_back: list[Alone] = []
+
+    def release(self: Alone) -> None:
+        given_back.append(self)
+
+    def ensure_held(_: Alone) -> None:
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(Alone, "ensure_held", ensure_held)
+    monkeypatch.setattr(Alone, "release", release)
+    asyncio.run(poll_for(peer, SETTINGS, 0.3))
+    assert (faults, len(given_back)) == ([], 3), "twice for a fault, once at the end"
+
+
 async def poll_for(peer: Peer, settings: SignalTransmitterSettings, seconds: float, streams: Any = None) -> None:
     http = httpx2.AsyncClient(transport=httpx2.MockTransport(peer.answer))
     poll = TransmitterPoll(SignalTransmitter(settings), peer, http, StaticTokenAuthenticator("s"), time.monotonic)  # type: ignore[arg-type]
