@@ -37,8 +37,8 @@ class AgentHour:
 
     __slots__ = ("events", "hour", "usual_day")
 
-    def __init__(self, hour: int, usual_day: float) -> None:
-        self.hour, self.usual_day, self.events = hour, usual_day, 1
+    def __init__(self, hour: int, usual_day: float, events: int) -> None:
+        self.hour, self.usual_day, self.events = hour, usual_day, events
 
     @property
     def usual_days(self) -> float:
@@ -58,17 +58,26 @@ class AgentPaces:
         self.hours: dict[int, AgentHour] = {}
         self.hasty: set[int] = set()
 
-    def note(self, scored: ScoredBatch) -> None:
-        """Count a batch; what is older than its agent's newest hour was looked at."""
-        hours = (scored.columns.time_ms // HOUR_MS).tolist()
-        for row, (key, hour) in enumerate(zip(scored.columns.names[:, AGENT].tolist(), hours, strict=True)):
+    def note(self, scored: ScoredBatch) -> list[int]:
+        """Count a batch; what is older than its agent's newest hour was looked at. Returns the keys of its agents."""
+        hours = scored.columns.time_ms // HOUR_MS
+        keys, agents = np.unique(scored.columns.names[:, AGENT], return_inverse=True)
+        newest = np.full(len(keys), np.iinfo(np.int64).min)
+        np.maximum.at(newest, agents, hours)
+        rows = np.flatnonzero(hours == newest[agents])
+        first = np.empty(len(keys), np.int64)
+        first[agents[rows[::-1]]] = rows[::-1]  # of several the last one that is written stays
+        counts = np.bincount(agents[rows], minlength=len(keys))
+        touched: list[int] = keys.tolist()
+        for key, hour, events, row in zip(touched, newest.tolist(), counts.tolist(), first.tolist(), strict=True):
             known = self.hours.get(key)
             if known is None or hour > known.hour:
-                self.hours[key] = AgentHour(hour, _usual_day(scored.agent_numbers[row]))
+                known = self.hours[key] = AgentHour(hour, _usual_day(scored.agent_numbers[row]), events)
             elif hour == known.hour:
-                known.events += 1
-                if known.events >= LEAST_EVENTS and known.usual_days >= HASTY_DAYS:
-                    self.hasty.add(key)
+                known.events += events
+            if known.usual_days >= HASTY_DAYS:
+                self.hasty.add(key)
+        return touched
 
 
 def is_haste(hasty: int, agents: int) -> bool:
@@ -90,6 +99,8 @@ class EventTimes:
         self._counts = counts
         self._hour = 0
         self._paces = AgentPaces()
+        self._present: set[int] = set()
+        self._hasty: dict[int, float] = {}
         self._told_ms: dict[str, int] = {}
 
     def note(self, scored: ScoredBatch, model: TrainedModel) -> None:
@@ -120,16 +131,19 @@ class EventTimes:
 
     def _note_pace(self, scored: ScoredBatch, now_ms: int) -> None:
         """Look at the newest hour of event time."""
-        if (newest := int(scored.columns.time_ms.max()) // HOUR_MS) > self._hour or len(
-            self._paces.hours
-        ) > MAX_WATCHED:
+        newest = int(scored.columns.time_ms.max()) // HOUR_MS
+        if newest > self._hour or len(self._paces.hours) > MAX_WATCHED:
             self._hour, self._paces = max(newest, self._hour), AgentPaces()
-        self._paces.note(scored)
-        agents = [agent for agent in self._paces.hours.values() if agent.hour == self._hour]
-        hasty = [days for agent in agents if (days := agent.usual_days) >= HASTY_DAYS]
-        if is_haste(len(hasty), len(agents)):
+            self._present, self._hasty = set(), {}
+        for key in self._paces.note(scored):  # those of the batch alone: there may be 50,000
+            agent = self._paces.hours[key]
+            if agent.hour == self._hour:
+                self._present.add(key)
+                if (days := agent.usual_days) >= HASTY_DAYS:
+                    self._hasty[key] = days
+        if is_haste(len(self._hasty), len(self._present)):
             self._counts["hasty_events"] += len(scored.columns)
-            self._tell_haste(hasty, len(agents), now_ms)
+            self._tell_haste(list(self._hasty.values()), len(self._present), now_ms)
 
     def _tell_haste(self, hasty: list[float], agents: int, now_ms: int) -> None:
         if self._is_due("haste", now_ms):
