@@ -359,7 +359,8 @@ def test_arguments_are_traced_through_a_real_conversation(mode: str) -> None:
         ),
     }
     sent = msgspec.json.encode(world.told.events).lower()
-    for content in (b"mallory", b"de89", b"merger", b"4711", b"inbox"):
+    # None of these can turn up within a digest by chance, as four hexadecimal digits would once in a few hundred runs.
+    for content in (b"mallory", b"de89370400440532013000", b"merger", b"4711.5", b"inbox"):
         assert content not in sent
 
 
