@@ -18,7 +18,7 @@ from .file_access import CLOSED_BITS, FILE_ACCESS, closed_bits
 from .settings.root import Settings
 
 _OWN_NAMES: Final = ("trustwatch.db*", "log", "models", "model", "vectors-spool", "console-links")
-"""What we keep in `data_dir`; keys are looked at where they are read, and refused."""
+"""Names in `data_dir` that are ours; keys are looked at where they are read, and refused."""
 
 _log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""What really holds for an agent's new tokens: at each server that asks us or is told, as its product can do it.
+"""Limits that really hold for an agent's new tokens, at each server that asks us or is told, as its product can do it.
 
 The policy says what a level means; a product may be unable to bring it about. Said is what that server does, so that
 nobody trusts a lifetime that no token has.

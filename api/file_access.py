@@ -1,4 +1,4 @@
-"""Who may read what we write: one variable of the environment says it, for every process and command."""
+"""Access to the files that we write: a variable of the environment says who may read, for every process and command."""
 
 from __future__ import annotations
 

@@ -169,10 +169,10 @@ class SpanDelivery(SpanExporter):
         self.dropped = 0
         """Spans that no collector got."""
         self.processor = _BoundedProcessor(self)
-        """What the SDK hands spans to."""
+        """Processor that the SDK hands spans to."""
 
     def take(self) -> bool:
-        """Whether there is room for one span more; counts it."""
+        """Take room for one span more; False = there is none."""
         with self._lock:
             room = self._waiting < MAX_WAITING_SPANS
             self._waiting += room

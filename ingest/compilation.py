@@ -97,7 +97,7 @@ def _has_code(file: Any, processor: Any) -> bool:
 
 
 class KernelGate:
-    """Whether kernels are to be called, by whoever can do without them for as long as they are not compiled.
+    """Says when kernels may be called, for callers that can do without them until they are compiled.
 
     Args:
         kernels: of one kind of work.

@@ -29,7 +29,7 @@ ByConcern = tuple[T, T, T]
 """One value for each of `CONCERNS`, in their order."""
 
 COMPROMISE_NORM, OVERREACH_NORM = 4, 1
-"""How much the largest evidence outweighs the others, from 1, all add up (see `DetectorSettings.norm`)."""
+"""Norms by concern: at 1 all evidence adds up, above it the largest outweighs the rest (`DetectorSettings.norm`)."""
 
 PROBE_P_VALUE = 0.1
 """p-value that a call which did not happen counts as towards compromise, at the least."""

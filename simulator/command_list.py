@@ -1,4 +1,4 @@
-"""What help says of these commands before they are loaded."""
+"""Names, panels and summaries of these commands, as help shows them before they are loaded."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class AccessDecision(NamedTuple):
 
 
 def refusal_members(question: AccessRequest, decided: AccessDecision) -> dict[str, Any]:
-    """What a line of the log says of a refusal: whose agent, at which level, why. Neither principal nor scopes."""
+    """Members of a log line about a refusal: whose agent, at which level, why. Neither principal nor scopes."""
     return {
         "tenant": question.tenant,
         "issuer": question.issuer,
@@ -168,7 +168,7 @@ class PolicyDecisionPoint:
 
 
 def _decision_attributes(verdict: Verdict, via: str) -> dict[str, SpanValue]:
-    """What the span of a question says of its answer; neither whose nor by which rule."""
+    """Attributes of a question's span about its answer; neither whose nor by which rule."""
     return {
         "trustwatch.via": via,
         "trustwatch.risk_level": verdict.level.label,

@@ -390,4 +390,4 @@ DESCRIBED_PATHS: Final = DescribedPaths(
     {**_SCHEMAS, **CALL_QUESTION_SCHEMAS},
     _SECURITY_SCHEMES,
 )
-"""What `hooks/` and `gateways/` answer."""
+"""Paths that `hooks/` and `gateways/` answer."""

@@ -1,1 +1,1 @@
-"""What people did."""
+"""Acts: what people did."""

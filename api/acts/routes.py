@@ -42,7 +42,7 @@ async def list_acts(
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[ActOut]:
-    """Who did what, when and why, newest first; a page may be empty and have a next one. Scope `trust.admin`.
+    """Acts of people, with when and why, newest first; a page may be empty and have a next one. Scope `trust.admin`.
 
     Acts about the deployment, as those about models, are shown to callers of all tenants.
     """

@@ -1,4 +1,4 @@
-"""What people did, whatever it was about: one list for API and console."""
+"""Acts of people, whatever they were about: one list for API and console."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _NO_STORE = (b"cache-control", b"no-store")
 
 
 class _AnsweredLevel(msgspec.Struct):
-    """What a trace keeps of an answer, which is bytes by then."""
+    """Members of an answer that its trace keeps; the answer is bytes by then."""
 
     risk_level: str
 

@@ -32,7 +32,7 @@ DECISION_WINDOW_S = 600.0
 
 MAX_EVENTS_AROUND = 30
 JSON_ESCAPE = b"\\u"
-"""How JSON may write any character: a record that has it is decoded, whatever name it was written to hide."""
+"""Escape by which JSON may write any character: a record that has it is decoded, whatever name it may hide."""
 
 ErasureFilter = Callable[[int, bytes], bytes | None]
 """Given offset and payload of an event: the payload as it may be shown, None for one that may not."""

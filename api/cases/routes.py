@@ -87,7 +87,7 @@ async def get_case_statistics(
     cases: CaseServiceDep,
     days: Annotated[int, Query(ge=1, le=366, description="opened in the last so many days")] = 30,
 ) -> CaseStatisticsOut:
-    """How many were opened, what they turned out to be, and how soon people looked. Scope `trust.score:read`."""
+    """Cases that were opened, by what they turned out to be, and how soon people looked. Scope `trust.score:read`."""
     return case_statistics_out(days, await cases.statistics(caller, days))
 
 

@@ -44,7 +44,7 @@ class CaseAcknowledgementIn(_CaseAct):
 
 
 class CaseAssignmentIn(_CaseAct):
-    """Who is to work on a case."""
+    """The person who is to work on a case."""
 
     owner: Annotated[str, Field(max_length=MAX_OWNER_LENGTH)] = Field(description="a person; empty takes it from all")
     note: NoteText = Field("", description="kept with the case")
@@ -73,7 +73,7 @@ class CaseContainmentIn(_CaseAct):
 
 
 class CaseClosureIn(_CaseAct):
-    """What a case was."""
+    """Verdict on a case, as a person closes it."""
 
     verdict: Verdict = Field(description="`true`: trouble; `false`: none; `expected`: something that was planned")
     note: NoteText = Field(description="why; kept with the case")
@@ -198,7 +198,7 @@ class CaseDayOut(BaseModel):
 
 
 class CaseStatisticsOut(BaseModel):
-    """How the cases of some days went."""
+    """Outcomes of the cases of some days."""
 
     days: int = Field(description="days that were looked at")
     opened: int = Field(description="cases that were opened; merged ones are not counted")

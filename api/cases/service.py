@@ -45,7 +45,7 @@ MIN_SNOOZE_S, MAX_SNOOZE_S = 60.0, 30 * 86_400.0
 VERDICTS: Final[tuple[CaseVerdict, ...]] = ("true", "false", "expected")
 OPEN_STATUSES: Final[tuple[CaseStatus, ...]] = ("open", "acknowledged", "contained")
 TOLD_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
-"""What alert targets hear of; the rest is for those who look at the case."""
+"""Acts that alert targets hear of; the rest is for those who look at the case."""
 
 _log = structlog.get_logger(__name__)
 
@@ -160,7 +160,7 @@ class CaseService:
         return await self._executor(self._runtime.store.cases.count_by_status, visible_tenants(caller, None))
 
     async def statistics(self, caller: AuthenticatedCaller, days: float = 30) -> CaseStatistics:
-        """How the cases of the last days went. Raises Unavailable."""
+        """Outcomes of the cases of the last days. Raises Unavailable."""
         since_ms = self._now() - int(days * DAY_MS)
         return await self._executor(self._runtime.store.cases.statistics, since_ms, visible_tenants(caller, None))
 
@@ -507,7 +507,7 @@ def _entry(
 
 
 def _after_merge(source: Case, target: Case) -> dict[str, Any]:
-    """What becomes of a case that takes another: it waits for a person again where it grows."""
+    """Values of a case that takes another: it waits for a person again where it grows."""
     values: dict[str, Any] = {}
     if target.status == "contained":
         status: CaseStatus = "acknowledged" if target.owner else "open"

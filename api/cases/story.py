@@ -26,7 +26,7 @@ MAX_AGENTS_WITH_EVENTS: Final = 5
 """Agents whose events a timeline has: each takes a look through the log."""
 MAX_DECISIONS_TOLD: Final = 500
 LEAD_MS: Final = 3_600_000
-"""What ended so long before the first event of a case belongs to its story."""
+"""Time before the first event of a case: what ended within it belongs to the story."""
 
 _log = structlog.get_logger(__name__)
 

@@ -64,7 +64,7 @@ class TimelineItem(NamedTuple):
 
 
 class CaseRecords(NamedTuple):
-    """What a timeline is made of."""
+    """Records that a timeline is made of."""
 
     decisions: Sequence[Decision] = ()
     entries: Sequence[CaseEntry] = ()
@@ -124,7 +124,7 @@ def _entry_item(entry: CaseEntry) -> TimelineItem:
 
 
 def _entry_detail(detail: Mapping[str, Any]) -> str:
-    """What an entry adds to its action, in words.
+    """Words that an entry adds to its action.
 
     >>> _entry_detail({"tie": "network", "tied_by": "203.0.113.0/24"}), _entry_detail({"verdict": "false"})
     (' (the same new network 203.0.113.0/24)', ' as false')
@@ -180,7 +180,7 @@ def _actuation_items(one: Actuation) -> list[TimelineItem]:
 
 
 def _wanted_words(desired: bytes) -> str:
-    """What an authorization server is to do, in words; what is unreadable is said to be."""
+    """Words for what an authorization server is to do; an unreadable order is said to be one."""
     try:
         state = msgspec.json.decode(desired)
         level, revoke, allow = str(state["level"]), bool(state["revoke"]), bool(state["allow"])

@@ -23,7 +23,7 @@ _SUMMARY_LENGTH = 500
 
 
 class CommandPanel(StrEnum):
-    """What commands are for, in the order of the help."""
+    """Panels of the help, in its order: what commands are for."""
 
     AGENTS = "Agents and their risk (of a running service)"
     PEOPLE = "Decisions of people (of a running service)"
@@ -34,7 +34,7 @@ class CommandPanel(StrEnum):
 
 
 class LazyCommand(TyperCommand):
-    """What help and completion say of a command, or of several below one name.
+    """A command, or several below one name, as help and completion show it before it is loaded.
 
     Args:
         name: as it is typed.

@@ -122,7 +122,7 @@ class ActivitySampler:
         self._count_lock = asyncio.Lock()
         self.risk_series = RiskSeries()
         self.component_changes: dict[str, tuple[bool, int]] = {}
-        """Whether each part of the service can do its work, and since when that is known here, UTC ms."""
+        """Parts of the service: whether each can do its work, and since when that is known here, UTC ms."""
         services.risk_view.on_update = self.risk_series.record
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""How levels changed over days, and which reasons led: counted slice by slice, and remembered.
+"""Trends: how levels changed over days, and which reasons led; counted slice by slice, and remembered.
 
 No index has levels or reasons, so every decision of the range is read once. A look takes no longer than
 `MAX_LOOK_S`: it counts the newest slices first, and says from when on its figures are complete. Slices that are over

@@ -1,4 +1,4 @@
-"""What one event came with, as tables, stories of cases and the search show it."""
+"""Origin of an event: what it came with, as tables, stories of cases and the search show it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...ingest.events import NativeEvent
 
 
 class EventOrigin(NamedTuple):
-    """What one event came with; "" = it does not tell."""
+    """Network, key and the like that one event came with; "" = it does not tell."""
 
     network: str
     address: str
@@ -21,7 +21,7 @@ class EventOrigin(NamedTuple):
 
 
 def origin_of(event: NativeEvent) -> EventOrigin:
-    """What an event came with."""
+    """Read what an event came with."""
     client, login = event.client, event.credential
     network = ""
     if client is not None:

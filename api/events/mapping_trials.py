@@ -1,4 +1,4 @@
-"""What a mapping makes of records, in words for whoever writes it."""
+"""Trials of a mapping, in words for whoever writes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SHOWN_VALUE, MAX_SHOWN_EXPRESSION = 60, 70
 
 
 def mapping_trials(formatted: FormattedFile) -> Iterator[RecordTrial]:
-    """What becomes of each record of a file. Raises ConfigError: its format has no mapping."""
+    """Try the mapping of a file's format on each of its records. Raises ConfigError: its format has no mapping."""
     parser = formatted.parser
     if not isinstance(parser, RecordMapping | MultiKindParser):
         raise ConfigError(f"{formatted.file.name}: records of the format `{formatted.format_name}` need no mapping")

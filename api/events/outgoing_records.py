@@ -86,7 +86,7 @@ class OutgoingRecords:
     def __init__(self, converter: HistoryConverter) -> None:
         self.converter = converter
         self.unknown: UnknownFormat | None = None
-        """Why the format of some file is not known."""
+        """Error of a file whose format is not known; None = there is none."""
 
     def batches(self, files: list[Path], stack: ExitStack) -> Iterator[OutgoingBatch]:
         """All records of files or folders, in order; `-` alone is standard input. *stack* removes temporary files."""
@@ -159,7 +159,7 @@ class OutgoingRecords:
 
 
 def _polled(source: FileSource, record_format: str | None) -> Iterator[OutgoingBatch]:
-    """What a source has now, as soon as it has it."""
+    """Batches of a source, as soon as it has them."""
     while (batch := source.poll(INGEST_BATCH_RECORDS, 0.0)) is not None:
         for lines in _bounded([record.payload for record in batch.records]):
             yield OutgoingBatch(lines, record_format)

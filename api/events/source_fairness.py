@@ -14,7 +14,7 @@ PACE_S = 10.0
 """Paces are means over about this time: of sources, and of the pipeline."""
 
 LEAST_PACE_S = 1.5
-"""Nobody is slowed before the pipeline's pace was seen for so long."""
+"""Least time for which the pipeline's pace is watched before a source is slowed."""
 
 STANDSTILL_S = 4.0
 """A pipeline that reports no progress for so long stands still."""

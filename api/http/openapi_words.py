@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 
 class MemberWords(NamedTuple):
-    """What a member says, and a value that it may have; None where its schema gives one by itself."""
+    """Description of a member, and a value that it may have; None where its schema gives one by itself."""
 
     text: str
     example: Any = None
@@ -382,4 +382,4 @@ TAGS: Final[Mapping[str, str]] = {
     "privacy": "Erasures with signed proofs, exports, the chain of decisions.",
     "shared signals": "Transmitter of security event tokens (OpenID SSF 1.0).",
 }
-"""What each group of operations is about."""
+"""Descriptions of the groups of operations."""

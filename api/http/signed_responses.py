@@ -17,7 +17,7 @@ SIGNED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {JWT_MEDIA_TYPE: {"schema": {"type": "string"}}}},
     **problem_responses({406: "only a signed answer is accepted, and the service signs none"}),
 }
-"""What a route that signs on request answers besides."""
+"""Answers that a route which signs on request has besides."""
 
 
 def signed_response(request: Request, caller: AuthenticatedCaller, kind: AnswerKind, body: bytes) -> Response | None:

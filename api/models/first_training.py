@@ -98,13 +98,13 @@ def is_learning(installed: RegisteredModel, store: SqlStore) -> bool:
 
 
 def is_judged_by(trained: Mapping[str, Any], budget: AlertBudget) -> bool:
-    """Whether a training was judged by the alert budget in force: thresholds, and so its alerts, follow from that."""
+    """Tell whether a training was judged by the alert budget in force: thresholds and alerts follow from that."""
     judged = {row["level"]: row["budget"] for row in (trained.get("promise") or {}).get("levels", ())}
     return not judged or judged == budget.by_level()
 
 
 def measure_progress(store: SqlStore, lifecycle: LifecycleSettings, budget: AlertBudget) -> LearningProgress:
-    """How much history there is, from what the store knows of agents. Raises Unavailable."""
+    """Measure how much history there is, from what the store knows of agents. Raises Unavailable."""
     waiting = [
         challenger.version
         for challenger in store.models.page("challenger").items
@@ -125,7 +125,7 @@ def had_a_model(store: SqlStore) -> bool:
 
 
 class FirstTraining:
-    """When to train the first model, and which one to bring into force.
+    """Decides when to train the first model, and which one to bring into force.
 
     Args:
         settings: of retraining.
@@ -186,7 +186,7 @@ class FirstTraining:
         return not last_ms or (events >= TRY_AGAIN_GROWTH * tried and now_ms >= last_ms + TRY_AGAIN_MS)
 
     def _was_judged_by_another_budget(self) -> bool:
-        """Whether the budget was changed since the newest training: its verdict says nothing then."""
+        """Tell whether the budget was changed since the newest training: its verdict says nothing then."""
         newest = next(iter(self._store.models.page("challenger").items), None)
         return newest is not None and not is_judged_by(newest.trained, self._budget)
 

@@ -42,7 +42,7 @@ MODEL_WORKER_NAME = "keeper"
 ORDER_UNDER_WAY_MS = 600_000
 """An order is met within this time, or it was lost on its way to the log."""
 MEASURE_EVERY_MS = 10_000
-"""How much history there is to learn from is measured so often, while there is no trained model."""
+"""Time between two measurements of the history to learn from, while there is no trained model."""
 
 
 class UnknownModelVersion(ProblemError):
@@ -160,7 +160,7 @@ class ModelService:
     # What is looked at.
 
     def learning_for(self, caller: AuthenticatedCaller) -> str | None:
-        """How much history there is while no trained model is in force; figures for callers of all tenants alone."""
+        """Sentence about the history, while no trained model is in force; figures for callers of all tenants alone."""
         if self.learning is None:
             return None
         return self.learning.describe() if sees_all_tenants(caller) else "Every agent is unknown until one was trained."

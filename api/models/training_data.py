@@ -132,7 +132,7 @@ class TopicTrainingData:
 
 
 def _unread_ranges(offsets: Mapping[int, PartitionOffsets], archived: Mapping[int, int]) -> dict[int, tuple[int, int]]:
-    """What is kept, recent and not in the archive: by partition, from the first offset up to the second."""
+    """Records that are kept, recent and not in the archive: by partition, from the first offset up to the second."""
     return {
         partition: (min(at.end, max(at.first, at.since, archived.get(partition, 0))), at.end)
         for partition, at in sorted(offsets.items())

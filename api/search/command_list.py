@@ -1,4 +1,4 @@
-"""What help says of the command before it is loaded."""
+"""Name, panel and summary of the command, as help shows it before it is loaded."""
 
 from __future__ import annotations
 

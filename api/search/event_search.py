@@ -78,7 +78,7 @@ class EventSearchResult(NamedTuple):
 
 
 def texts_of_event(event: NativeEvent) -> dict[str, tuple[str, ...]]:
-    """What an event has of each field, by its names alone: each stands in the record, but for a network."""
+    """Texts of an event by field, of its names alone: each stands in the record, but for a network."""
     origin, resource, login = origin_of(event), event.resource, event.credential
     principal = event.principal and event.principal.id
     pair = (credential_of(event),) if login is not None and login.method and login.thumbprint else ()

@@ -110,7 +110,7 @@ class SearchTerm(NamedTuple):
 
     @property
     def exact(self) -> bool:
-        """Whether only one text matches."""
+        """True if only one text matches."""
         if self.field == ANY_FIELD or self.aliases or "*" in self.value:
             return False
         return not (self.field == "address" and ("/" in self.value or ":" in self.value))  # IPv6 has many spellings
@@ -161,7 +161,7 @@ class SearchQuery(NamedTuple):
 
     @property
     def kinds(self) -> tuple[FoundKind, ...]:
-        """What may have all of the fields."""
+        """Kinds that may have all of the fields."""
         having = [FIELDS[term.field].kinds for term in self.terms if term.field != ANY_FIELD]
         return tuple(kind for kind in FOUND_KINDS if all(kind in kinds for kinds in having))
 
@@ -274,7 +274,7 @@ def _longest_run(text: str) -> str:
 
 
 def _common_beginning(network: str) -> str:
-    """What all addresses of a network begin with as they are written; "" of IPv6, which has many spellings.
+    """Beginning that all addresses of a network have as they are written; "" of IPv6, which has many spellings.
 
     >>> _common_beginning("203.0.113.0/24"), _common_beginning("10.9.0.0/12"), _common_beginning("2001:db8::/32")
     ('203.0.113.', '10.', '')

@@ -35,7 +35,7 @@ async def search_everything(
     kind: Annotated[list[FoundKind] | None, Query(description="what to look for; none = everything")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_FOUND, description="most of each kind")] = DEFAULT_FOUND,
 ) -> SearchOut:
-    """What fits a query, by kind; each look is bounded and says whether it saw all. Scope `trust.score:read`.
+    """Find what fits a query, by kind; each look is bounded and says whether it saw all. Scope `trust.score:read`.
 
     A word is looked for in every name, in whatever case. A field has the whole value as it is written.
     """

@@ -24,14 +24,14 @@ class SearchTermOut(BaseModel):
 
 
 class SearchExtentOut(BaseModel):
-    """How far was looked for one kind."""
+    """Extent of the look for one kind."""
 
     looked_at: int | None = Field(description="how many were looked at; null = all there are")
     complete: bool = Field(description="whether nothing else fits")
 
 
 class EventExtentOut(BaseModel):
-    """How far was looked for events."""
+    """Extent of the look for events."""
 
     logged: int | None = Field(description="records of the log that were looked at; null = there is no log here")
     archived: int | None = Field(description="rows of the archive that were looked at; null = none were")
@@ -107,7 +107,7 @@ class FoundEventOut(BaseModel):
 
 
 class SearchOut(BaseModel):
-    """What was found, by kind; null = that kind was not looked for, or can not have what the query asks for."""
+    """Results by kind; null = that kind was not looked for, or can not have what the query asks for."""
 
     terms: list[SearchTermOut] = Field(description="what had to hold")
     since: TimeText | None = Field(description="from when on was looked; null = no bound")

@@ -47,7 +47,7 @@ _TIED_FIELDS: Final = ("target", "key", "network")
 
 
 class Found(NamedTuple, Generic[T]):
-    """What was found of one kind.
+    """Results of one kind.
 
     Attributes:
         looked_at: how many were looked at; None = all there are.
@@ -81,7 +81,7 @@ class EventsFound(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """What was found; None = that kind was not looked for, or can not have what the query asks for."""
+    """Results by kind; None = that kind was not looked for, or can not have what the query asks for."""
 
     query: SearchQuery
     agents: Found[AgentSummary] | None = None
@@ -234,7 +234,7 @@ def find_agents(
 
 
 def _agent_check(term: SearchTerm) -> Callable[[AgentSummary], bool]:
-    """What a term asks of an agent; made once, since there may be a million agents."""
+    """Check that a term makes on an agent; built once, since there may be a million agents."""
     if term.field == "level":
         level = RiskLevel[term.value.upper()]
         return lambda agent: agent.level == level

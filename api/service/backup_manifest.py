@@ -47,7 +47,7 @@ class BackupFile(msgspec.Struct, frozen=True):
 
 
 class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a back-up holds.
+    """Contents of a back-up.
 
     Attributes:
         trustwatch: version of the program that wrote it.

@@ -150,7 +150,7 @@ def _write(file: Path, answers: FirstAnswers) -> list[Path]:
 
 
 def _next_steps(file: Path, answers: FirstAnswers) -> list[str]:
-    """What a person does now, one line each."""
+    """Next steps of a person, one line each."""
     steps = [f"export TRUSTWATCH_SETTINGS={shlex.quote(str(file.absolute()))}"]
     variables = [name for name in _SECRETS if name in first_settings(answers).replace("# ", "")]
     steps += [f"export {name}=...    # its value is a secret" for name in variables]

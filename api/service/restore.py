@@ -42,7 +42,7 @@ _FIRST: Final = (DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER)
 
 
 class RestoredBackup(NamedTuple):
-    """What was restored. `missing_key` is where the identity key has to be put before a start; None = it is there."""
+    """A restored back-up. `missing_key` is where the identity key has to be put before a start; None = it is there."""
 
     manifest: BackupManifest
     missing_key: Path | None

@@ -18,7 +18,7 @@ from .root import Settings
 DEFAULT = "default"
 _SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECRET_IN_URL = re.compile(r"(://)[^/\s?#]*(?=@)|([?&#][^=&#\s]*=)[^&#\s]+")
-"""What stands before the host, and the values of the query and the fragment: any of them may be a secret."""
+"""Parts of a URL that may be a secret: what stands before the host, and the values of query and fragment."""
 _NAME_OR_PATH = {"type": "string", "minLength": 1}
 
 
@@ -103,7 +103,7 @@ _ABSENT = object()
 
 
 def _at(value: Any, path: Iterable[str | int]) -> Any:
-    """What a file or a variable holds at a place; `_ABSENT` where it holds nothing."""
+    """Value that a file or a variable holds at a place; `_ABSENT` where it holds nothing."""
     for step in path:
         if isinstance(step, int):
             value = value[step] if isinstance(value, list) and step < len(value) else _ABSENT
@@ -113,7 +113,7 @@ def _at(value: Any, path: Iterable[str | int]) -> Any:
 
 
 def _kept_in(given: Any) -> str:
-    """Where a secret is kept, if it is given by reference."""
+    """Place where a secret is kept, if it is given by reference."""
     if isinstance(given, dict) and len(given) == 1 and {*given} <= {"env", "file"}:
         ((kind, name),) = given.items()
         return f" ({kind} {name})"

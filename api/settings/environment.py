@@ -118,7 +118,7 @@ def _read(name: str, kind: Any, text: str) -> Any:
 
 
 def _text_reader(kind: Any) -> Callable[[str], str] | None:
-    """How a value of this type is read as a text; None: it is none."""
+    """Reader of values of this type from a text; None: it is none."""
     if get_origin(kind) is Literal and all(isinstance(word, str) for word in get_args(kind)):
         return str
     return _TEXTS.get(kind)

@@ -13,7 +13,7 @@ Form = Literal["embedded", "distributed"]
 """One machine with its own log and database, or Kafka and PostgreSQL."""
 
 AuthorizationServer = Literal["none", "hydra", "keycloak", "other"]
-"""Who issues the agents' tokens; none: a key of this machine, to try it."""
+"""Issuer of the agents' tokens; none: a key of this machine, to try it."""
 
 HOOK_KEY_FILE = "hydra-hook.key"
 """Beside the settings file: what Hydra proves itself with at its token hook."""
@@ -27,7 +27,7 @@ _BROKERS = next(
 
 
 class FirstAnswers(NamedTuple):
-    """What a settings file is made of.
+    """Answers that a settings file is made of.
 
     Attributes:
         form: of the deployment.

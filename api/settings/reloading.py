@@ -1,4 +1,4 @@
-"""Which members of the settings come into force while the service runs, and which need a restart.
+"""Reloading: the members of the settings that come into force while the service runs, and those that need a restart.
 
 A member is reloadable where what is built of it is looked at anew or replaced as a whole. All others stay as they were
 at the start, and are named, so that a file and what holds never differ in silence.
@@ -29,7 +29,7 @@ RELOADABLE: Final = frozenset(
 
 
 class ReloadStatus:
-    """How reloads of one process fared.
+    """Outcomes of one process's reloads.
 
     Attributes:
         reloads: times that the settings were read again and found right.
@@ -43,7 +43,7 @@ class ReloadStatus:
 
 
 class SettingsChange(NamedTuple):
-    """What another file means for a running service.
+    """Meaning of another file for a running service.
 
     Attributes:
         settings: that are to hold now: those before, with what is reloadable of the new ones.
@@ -57,7 +57,7 @@ class SettingsChange(NamedTuple):
 
     @property
     def changes_policy(self) -> bool:
-        """Whether tokens may get something else than before."""
+        """True if tokens may get something else than before."""
         return any(member.split(".")[0] in ("token_policy", "tenants") for member in self.applied)
 
 
@@ -83,7 +83,7 @@ def _tenants_with_modes(
 
 
 def _are_callers_reloadable(before: Settings, after: Settings) -> bool:
-    """Whether only tokens are bound to what changed: certificates, silence, streams of tokens are bound at start."""
+    """Tell whether only tokens are bound to what changed: certificates, silence and streams are bound at start."""
     if before.shared_signals.enabled and before.callers != after.callers:
         return False
     kept = [caller for caller in before.callers if caller in after.callers]

@@ -136,7 +136,7 @@ class Settings(SettingsPart, frozen=True):
         self._check_shared_signals()
 
     def _check_shared_signals(self) -> None:
-        """What keys sign, whom we hear, and who hears us."""
+        """Check which keys sign, whom we hear, and who hears us."""
         if self.shared_signals.enabled and self.distributed and self.shared_signals.key_dir is None:
             raise ValueError(
                 "required where several machines serve: all of them sign with the same keys - at "

@@ -64,7 +64,7 @@ class LogSettings(SettingsPart, frozen=True):
 
 
 TRACES_PATH: Final = "/v1/traces"
-"""Where OTLP/HTTP takes traces, below the URL of a collector."""
+"""Path at which OTLP/HTTP takes traces, below the URL of a collector."""
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
@@ -108,7 +108,7 @@ class TraceSettings(SettingsPart, frozen=True):
                 )
 
     def traces_url(self) -> str:
-        """Where spans are sent. The endpoint is set."""
+        """URL to which spans are sent. The endpoint is set."""
         assert self.endpoint is not None
         has_path = urlsplit(self.endpoint).path not in ("", "/")
         return self.endpoint if has_path else self.endpoint.rstrip("/") + TRACES_PATH

@@ -27,7 +27,7 @@ class EncryptionSettings(SettingsPart, frozen=True):
         self.as_issuer("receiver")
 
     def as_issuer(self, name: str) -> IssuerSettings:
-        """Where the keys are, as those of an issuer of that name."""
+        """Keys of the transmitter, as those of an issuer of that name."""
         return IssuerSettings(issuer=name, audiences=(name,), jwks_uri=self.jwks_uri, jwks_file=self.jwks_file)
 
 

@@ -150,7 +150,7 @@ class SignalTransmitterSettings(SettingsPart, frozen=True):
         return self.stream is not None and self.stream.delivery == "poll"
 
     def as_issuer(self) -> IssuerSettings:
-        """What is accepted of its signatures."""
+        """The transmitter as an issuer: its keys, and the signatures of it that are accepted."""
         return IssuerSettings(
             issuer=self.issuer,
             audiences=self.audiences,

@@ -123,7 +123,7 @@ def _read_subject(text: str) -> dict[str, Any]:
 
 
 def _ask(settings: Settings, name: str, ask: Callable[[RemoteStream], Coroutine[Any, Any, T]]) -> T:
-    """What comes of one call. Raises ConfigError: the settings have no such stream."""
+    """Make one call about a stream. Raises ConfigError: the settings have no such stream."""
     known = [one.name for one in settings.shared_signals.transmitters if one.stream is not None]
     if name not in known:
         raise ConfigError(

@@ -24,7 +24,7 @@ from ..settings.signal_transmitter_settings import RECEIVE_PATH
 from .signal_receiver import NotNow, SignalReceiver, SignalTransmitter
 
 RETRY_AFTER_S: Final = 10.0
-"""When a push that could not be judged or kept is worth another attempt."""
+"""Seconds after which a push that could not be judged or kept is worth another attempt."""
 
 _BEARER: Final = b"bearer "
 _NO_STORE: Final = (b"cache-control", b"no-store")

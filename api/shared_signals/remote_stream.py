@@ -185,7 +185,7 @@ class RemoteStream:
         return True
 
     async def status(self) -> RemoteStatus:
-        """What the transmitter says of our stream. Raises as `keep`, and where there is none of ours."""
+        """Status of our stream, as the transmitter says. Raises as `keep`, and where there is none of ours."""
         return await self._status_of(*await self._ours())
 
     async def _status_of(self, metadata: _Metadata, stream_id: str) -> RemoteStatus:
@@ -282,7 +282,7 @@ class RemoteStream:
         return f"{self._mark} ({self._settings.name})"
 
     def _wanted(self) -> dict[str, Any]:
-        """What a receiver says of a stream."""
+        """Members of a stream that are the receiver's to say."""
         delivery: dict[str, Any] = {"method": POLL_METHOD}
         secret = self._settings.push_secret
         if self.is_pushed and secret is not None:
@@ -448,7 +448,7 @@ class RemoteStream:
 
 
 def metadata_url(issuer: str) -> str:
-    """Where a transmitter's metadata is: its path stands behind the well-known part (SSF 1.0, section 7.2)."""
+    """URL of a transmitter's metadata: its path stands behind the well-known part (SSF 1.0, section 7.2)."""
     parts = urlsplit(issuer)
     return f"{parts.scheme}://{parts.netloc}{METADATA_PATH}{parts.path.rstrip('/')}"
 

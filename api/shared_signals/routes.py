@@ -120,7 +120,7 @@ def _json(document: Any, status: int = 200) -> Response:
     response_class=Response,
 )
 async def read_metadata(request: Request, transmitter: TransmitterDep) -> Response:
-    """Where everything is, as SSF 1.0 has it. Open to everybody."""
+    """Places of everything, as SSF 1.0 has them. Open to everybody."""
     return Response(msgspec.json.encode(transmitter.metadata(request.url.path)), media_type="application/json")
 
 
@@ -188,7 +188,7 @@ async def update_stream(request: Request, caller: ManagerDep, transmitter: Trans
     response_class=Response,
 )
 async def replace_stream(request: Request, caller: ManagerDep, transmitter: TransmitterDep) -> Response:
-    """What the body does not name is taken back. Scope `ssf.manage`."""
+    """Replace a stream: what the body does not name is taken back. Scope `ssf.manage`."""
     asked = read_body(await request.body(), StreamChange)
     return _json(await transmitter.change(caller, asked, replace=True))
 

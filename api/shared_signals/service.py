@@ -274,7 +274,7 @@ class SharedSignalsService:
                 _log.warning("set_refused", stream=stream.stream_id, owner=stream.owner, sets=refused, errors=codes)
 
     async def _read_waiting(self, stream: EventStream, caller: AuthenticatedCaller, limit: int) -> list[SecurityEvent]:
-        """What waits and may leave; what is of tenants that were taken from the caller is dropped."""
+        """Events that wait and may leave; those of tenants that were taken from the caller are dropped."""
         while True:
             # The stream is the caller's, and what it may see of it is chosen here.
             with reads_of(WHOLE_DEPLOYMENT):

@@ -86,7 +86,7 @@ class TransmitterPoll:
         self._authenticator = authenticator
         self._monotonic = monotonic
         self.url = transmitter.settings.poll_url or ""
-        """Where is polled; "" = not known yet."""
+        """URL that is polled; "" = not known yet."""
         self._acknowledged: list[str] = []
         self._errors: dict[str, dict[str, str]] = {}
 

@@ -80,7 +80,7 @@ class MemoryFull(NotNow):
 
 
 SetAnswer = SetRefused | NotNow | None
-"""What becomes of a SET: why it is refused or can not be judged yet; None = it is taken."""
+"""Outcome of a SET: why it is refused or can not be judged yet; None = it is taken."""
 
 
 class ReceivedSet(NamedTuple):
@@ -308,7 +308,7 @@ class SignalReceiver:
         ]
 
     async def _judge(self, transmitter: SignalTransmitter, claims: Sequence[Mapping[str, Any]]) -> list[ReceivedSet]:
-        """What is believed of verified SETs, each once."""
+        """Judge what of verified SETs is believed, each once."""
         by_digest = {signal_digest(one["jti"]): one for one in claims}
         if not by_digest:
             return []
@@ -325,7 +325,7 @@ class SignalReceiver:
         claims: Mapping[str, Any],
         believed: Treatment | None = None,
     ) -> ReceivedSet:
-        """What one SET says, as far as its transmitter may say so.
+        """Judge one SET: what it says, as far as its transmitter may say so.
 
         Args:
             believed: as which it is believed; None = as the table says.

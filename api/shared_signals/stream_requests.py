@@ -29,7 +29,7 @@ def bad_request(detail: str) -> ProblemError:
 
 
 class DeliveryRequest(msgspec.Struct, frozen=True):
-    """How a receiver wants its SETs."""
+    """Delivery as a receiver wants it."""
 
     method: str
     endpoint_url: Annotated[str, msgspec.Meta(max_length=2048)] = ""
@@ -38,7 +38,7 @@ class DeliveryRequest(msgspec.Struct, frozen=True):
 
 
 class StreamRequest(msgspec.Struct, frozen=True):
-    """What a receiver says of its stream; null counts as not said."""
+    """Members of a stream as its receiver sends them; null counts as not said."""
 
     events_requested: EventTypes | None = None
     delivery: DeliveryRequest | None = None
@@ -81,7 +81,7 @@ class VerificationRequest(msgspec.Struct, frozen=True):
 
 
 class SetError(msgspec.Struct, frozen=True):
-    """Why a receiver does not take a SET."""
+    """Reason for which a receiver does not take a SET."""
 
     err: str
     description: str = ""

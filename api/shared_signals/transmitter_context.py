@@ -1,4 +1,4 @@
-"""What the routes and the background work of the transmitter share in one process."""
+"""Context of the transmitter: what its routes and its background work share in one process."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class TransmitterContext:
 
 
 def key_folder(settings: Settings) -> Path:
-    """Where all keys of shared signals are."""
+    """Folder of all keys of shared signals."""
     return settings.shared_signals.key_dir or settings.data_dir / KEY_FOLDER
 
 

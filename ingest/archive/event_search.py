@@ -19,7 +19,7 @@ from .archive_reader import files_within
 from .latest_events import LoggedEvent, LookupLimits
 
 ESCAPE = "\\u"
-"""How JSON may write any character: what has it is looked at whatever stands in it."""
+"""Escape by which JSON may write any character: a record that has it is decoded, whatever stands in it."""
 SEARCH_LIMITS = LookupLimits(files=300, rows=500_000, raw_bytes=128 * 2**20)
 _SELECTED_COLUMNS = ("offset", "time", "tenant_name")
 _log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""What others packed or wrote with Arrow's formats: rows of a Parquet file, and streams of zstd."""
+"""Reads what others packed or wrote with Arrow's formats: rows of a Parquet file, and streams of zstd."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _READ = EFFECTS.index("read")
 SENSITIVE_TYPES = np.uint64(0x5E2517173)
 """Scope under which a baseline keeps the types of resources that are sensitive, by their names' hashes."""
 ANY_TYPE = np.uint64(0)
-"""What it keeps there where any is; no name has this hash."""
+"""Mark of a table that takes every type; no name has this hash."""
 
 
 @inlined

@@ -16,7 +16,7 @@ from . import layout
 
 BITS, Z, SHARE, FLAG, RANK = "bits", "z", "share", "flag", "rank"
 UNIT_WORDS = {BITS: "surprise", Z: "distance from the usual", SHARE: "share", FLAG: "yes or no", RANK: "rank"}
-"""What people are shown of a unit."""
+"""Units in words, as people are shown them."""
 _HIGH = {BITS: 64.0, Z: 50.0, SHARE: 1.0, FLAG: 1.0, RANK: 5.0}
 
 EACH_TIME, ONCE, BY_LEVEL = "each time", "once", "by level"

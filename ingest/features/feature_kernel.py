@@ -290,7 +290,7 @@ def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Basel
 
 @allocation_free
 def _pass_over(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int) -> None:
-    """What an event that is no behaviour leaves behind: our own denial, or what others say of the agent."""
+    """Keep what an event that is no behaviour leaves behind: our own denial, or what others say of the agent."""
     agent_numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
     now_ms = max(at_ms, times[layout.T_LAST])
     if codes[columns.TYPE] >= columns.FIRST_SIGNAL and codes[columns.SELF_ASSERTED] == 0:

@@ -1,4 +1,4 @@
-"""What a mapping makes of records, member by member, for people who write one."""
+"""Trials of a mapping: the event that it makes of each record, member by member, for people who write one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .record_mapping import REQUIRED_MEMBERS, MappedMember, MultiKindParser, Rec
 
 
 class MemberReading(NamedTuple):
-    """What a mapping makes of one member.
+    """One member of an event, as a mapping reads it.
 
     Attributes:
         name: of the member.
@@ -26,7 +26,7 @@ class MemberReading(NamedTuple):
 
 
 class RecordTrial(NamedTuple):
-    """What a mapping makes of one record.
+    """One record, as a mapping reads it.
 
     Attributes:
         record: as expressions see it; None where it can not be read.
@@ -44,7 +44,7 @@ class RecordTrial(NamedTuple):
 
 
 def try_records(parser: RecordMapping | MultiKindParser, value: bytes) -> Iterator[RecordTrial]:
-    """What becomes of each record of a value. Raises MalformedEvent as the parser."""
+    """Try a mapping on each record of a value. Raises MalformedEvent as the parser."""
     return _try_kinds(parser, value) if isinstance(parser, MultiKindParser) else _try_mapping(parser, value)
 
 

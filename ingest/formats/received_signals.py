@@ -59,7 +59,7 @@ class SignalRule(NamedTuple):
 
     @property
     def revokes(self) -> bool:
-        """Whether a token that its event names may not be used any more: a note moves nothing."""
+        """True if a token that its event names may not be used any more: a note moves nothing."""
         return self.event_type in _REVOCATIONS and self.treatment != "note"
 
     def fits(self, members: Mapping[str, Any]) -> bool:
@@ -300,7 +300,7 @@ def _revoked_token(rule: SignalRule, subject: SignalSubject, members: Mapping[st
 
 
 def _times(claims: Mapping[str, Any], members: Mapping[str, Any], now_s: float) -> dict[str, str]:
-    """When the SET was made, and when it happened as its event says, else its `toe`; neither later than now."""
+    """Times of a SET: when it was made, and when its event (else its `toe`) happened; neither later than now."""
     said = [("happened_at", members.get("event_timestamp")), ("happened_at", claims.get("toe"))]
     told: dict[str, str] = {}
     for name, at_s in (("told_at", claims["iat"]), *said):

@@ -344,7 +344,7 @@ class RecordMapping:
         return native
 
     def reason_to_skip(self, record: Any) -> str | None:
-        """Why a record is no audit event by design; None = it may be one. Raises MalformedEvent."""
+        """Reason for which a record is no audit event by design; None = it may be one. Raises MalformedEvent."""
         if self._when is not None and self._when(record) in (None, False, "", [], {}):
             return f"`when` gives nothing: {self._when.text}"
         if self._skip_anonymous and self._agent.read(record) is None:

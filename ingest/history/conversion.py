@@ -27,7 +27,7 @@ FORMATS_WITHOUT_MAPPING = (NATIVE, "ndjson", "cloudevents")
 
 
 class FormatChoice(NamedTuple):
-    """What the operator says of the records.
+    """The operator's word on the records.
 
     Attributes:
         name: of a format; None = told by the records.
@@ -82,7 +82,7 @@ class FormattedFile(NamedTuple):
 
 
 def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
-    """Which format a file has. An empty one counts as native.
+    """Choose the format of a file. An empty one counts as native.
 
     Raises:
         UnknownFormat: the records show none.

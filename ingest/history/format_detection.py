@@ -55,7 +55,7 @@ SIGNS: Mapping[str, Callable[[Record], bool]] = {
     "caddy": _is_caddy,
     "agentgateway": _has("src.addr", "http.method"),
 }
-"""What shows the format of a JSON record; the first that holds. `native`, `cloudevents` come first: they are ours."""
+"""Signs of each format in a JSON record; the first that holds counts. Ours (`native`, `cloudevents`) come first."""
 
 _SIGNS_OF_LINES = {"keycloak": f"[{KEYCLOAK_LOGGER}]", "agentgateway": " src.addr="}
 

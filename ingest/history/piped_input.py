@@ -9,7 +9,7 @@ from .record_files import HEAD_BYTES
 
 
 def peek_line(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
-    """What has come of a stream up to the end of its first line or 64 KiB, and the whole stream, from its start."""
+    """Read a stream up to the end of its first line or 64 KiB; returns that, and the whole stream from its start."""
     head = b""
     while b"\n" not in head.lstrip() and len(head) < HEAD_BYTES:
         block = _read_now(stream, HEAD_BYTES)
@@ -20,14 +20,14 @@ def peek_line(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
 
 
 def _read_now(stream: BinaryIO, size: int) -> bytes:
-    """What is there now, at most *size* bytes; empty at the end."""
+    """Read what is there now, at most *size* bytes; empty at the end."""
     read = getattr(stream, "read1", stream.read)
     block: bytes = read(size)
     return block
 
 
 class _HeadAndRest(io.RawIOBase):
-    """What was read already, then the stream, which stays open."""
+    """Bytes that were read already, then the stream, which stays open."""
 
     def __init__(self, head: bytes, stream: BinaryIO) -> None:
         super().__init__()

@@ -236,7 +236,7 @@ def _lines(stream: Any, name: str) -> Iterator[bytes]:
 
 
 class _RawStream(io.RawIOBase):
-    """What the standard library's readers of text want."""
+    """A stream as the standard library's readers of text want it."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ class BacktestAlert(NamedTuple):
     newcomer: bool
 
     def counts_at(self, level: int) -> bool:
-        """Whether it is one of the alerts of *level*."""
+        """True if it is one of the alerts of *level*."""
         return self.before < level <= self.level
 
 

@@ -16,7 +16,7 @@ _NUMBERED_CALLS = 1024
 
 
 class _SessionAnswers(msgspec.Struct, gc=False):
-    """Which answers of a session others may have written.
+    """Answers of a session that others may have written.
 
     Attributes:
         calls: traced so far.

@@ -1,4 +1,4 @@
-"""What to do where more alerts came than their budget allows: whose they are, and which number would keep it.
+"""Advice where more alerts came than their budget allows: whose they are, and which number would keep it.
 
 Every word rests on figures of the run: the alerts one by one, and the same history at other budgets.
 """

@@ -1,4 +1,4 @@
-"""What is stored and published of agents: made of their slots, and put back into them."""
+"""Rows of agents, stored and published: made of their slots, and put back into them."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class AgentRows:
         ]
 
     def summaries(self, slots: SlotIndices) -> list[AgentSummary]:
-        """What is published of the agents in these slots."""
+        """Summaries of the agents in these slots, as they are published."""
         names, types, explanations = self._agents.names, self._agents.types, self.explanations
         risks, times = self._agents.risk[slots], self._builder.state.times[slots]
         columns = zip(

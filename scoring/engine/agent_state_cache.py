@@ -88,7 +88,7 @@ class AgentStateCache:
         An agent's move must not be left half done: it would go on without its history.
         """
         self.owner: Position | None = None
-        """Who owns the partition. Rows that another one may have written are refused: they may be of a time that this
+        """Owner of the partition. Rows that another one may have written are refused: they may be of a time that this
         one has not come to."""
 
     @property
@@ -313,7 +313,7 @@ class AgentStateCache:
         return self._rows.build(slots)
 
     def take_moved(self) -> list[AgentSummary]:
-        """What is to be published of agents that changed since the last call, moved out meanwhile or not."""
+        """Take the summaries of agents that changed since the last call, moved out meanwhile or not."""
         slots = np.flatnonzero(self._agents.moved).astype(np.int32)
         self._agents.moved[:] = False
         moved, unpublished = self._rows.summaries(slots), self._unsaved.take_unpublished()

@@ -39,7 +39,7 @@ class RecordMoment(NamedTuple):
 
 
 class _EventDetails(NamedTuple):
-    """What a decision says of its event."""
+    """Members of a decision that only an event brings."""
 
     reasons: tuple[RiskReason, ...]
     counterfactual: str

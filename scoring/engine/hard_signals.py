@@ -47,7 +47,7 @@ class HardSignal(NamedTuple):
     observed: Callable[[NativeEvent], str] = _action_of
     """The value seen, as its reason names it."""
     of_signal_events: bool = False
-    """Whether it is about what others say of the agent: such events are no behaviour, and no other rule looks at them.
+    """True for rules about what others say of an agent: such events are no behaviour, and no other rule looks at them.
     """
 
 

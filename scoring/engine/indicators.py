@@ -91,7 +91,7 @@ def _bounded(listed: list[Indicator]) -> tuple[Indicator, ...]:
 def _learned_names(
     scored: ScoredBatch, row: int, event: NativeEvent
 ) -> Iterator[tuple[IndicatorKind, str, IndicatorStatus]]:
-    """What the event has of the names that an agent learns, and whether it knows them."""
+    """Names of the event that an agent learns, each with whether it knows it."""
     client, login = event.client, event.credential
     if client is not None and (client.asn is not None or client.ip):
         name = f"AS{client.asn}" if client.asn is not None else event_columns.network_of(client.ip)
@@ -106,7 +106,7 @@ def _learned_names(
 
 
 def _other_names(event: NativeEvent) -> list[tuple[IndicatorKind, str]]:
-    """What the event has that nobody learns."""
+    """Names of the event that nobody learns."""
     client = event.client
     given: list[tuple[IndicatorKind, str | None]] = [
         ("address", None if client is None else client.ip),
@@ -118,7 +118,7 @@ def _other_names(event: NativeEvent) -> list[tuple[IndicatorKind, str]]:
 
 
 def _status(scored: ScoredBatch, row: int, kind: int) -> IndicatorStatus:
-    """Whether the agent knew the row's item of a kind when the row was measured."""
+    """Status of the row's item of a kind: whether the agent knew it when the row was measured."""
     if not scored.agent_numbers[row, layout.N_SEEN + kind]:
         return "not_tracked"
     if not (int(scored.observations.new_kinds[row]) >> kind) & 1:

@@ -22,7 +22,7 @@ full of odd days must not put levels out of reach: `scoring.learning.budget_chec
 kept."""
 
 OVERREACH_STRETCH = (1.0, np.inf)
-"""What overreach builds up over days goes on behind the few days of a rehearsal: in a fleet of a thousand, .7 times let
+"""Overreach builds up over days, and goes on behind the few days of a rehearsal: in a fleet of a thousand, .7 times let
 five times its share through. Slow changes may need much."""
 
 HOURS_A_DAY = 24.0

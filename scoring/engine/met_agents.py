@@ -1,4 +1,4 @@
-"""Which agents a partition has met since it was taken over, and from that, whom the store can have."""
+"""Agents that a partition has met since it was taken over, and from that, whom the store can have."""
 
 from __future__ import annotations
 

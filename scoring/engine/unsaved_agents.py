@@ -19,7 +19,7 @@ class RedactText(Protocol):
 
 
 class UnsavedAgents:
-    """What is known of agents that are not in memory while the store may still say something older.
+    """Agents that are not in memory, and of which the store may still say something older.
 
     A commit is written beside the work that goes on. So there are two generations: what waits for the next commit, and
     what the present one is writing.

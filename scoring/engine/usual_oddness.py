@@ -25,7 +25,7 @@ ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
 """p-values at which it is counted how often an agent was as odd, falling: a fair p-value falls to them so often."""
 
 USUAL, NO_HABIT, NEVER_USUAL = 0, 1, 2
-"""How habits of oddness treat an event: counted, and its p-value made larger; made larger alone; neither."""
+"""Treatments of an event by habits of oddness: counted, and its p-value made larger; made larger alone; neither."""
 
 COUNTED_CONCERNS = ODD_SHAPE[0]
 """Compromise and malfunction. Overreach lasts for days by nature, and bets once an hour instead."""

@@ -1,4 +1,4 @@
-"""How much history a service without a model has, and how much it needs before the first training."""
+"""Progress towards the first training: how much history a service without a model has, and how much it needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..records.agents import HistoryExtent
 
 
 class LearningProgress(NamedTuple):
-    """What there is and what is needed.
+    """History that there is, and that is needed.
 
     Attributes:
         events: that counted for agents, ever.

@@ -69,7 +69,7 @@ class CommitRound:
         self._took_s = self._context.monotonic() - self._started
 
     def _attributes(self) -> dict[str, SpanValue]:
-        """What the span of this round says: numbers alone."""
+        """Attributes of this round's span: numbers alone."""
         seconds = self._context.stages.last
         return {
             "trustwatch.partitions": [commit.position.partition for commit in self._commits],

@@ -1,4 +1,4 @@
-"""Whether events come as they happen: their times against their arrival, the model's history and agents' habits.
+"""A check that events come as they happen: their times against arrival, the model's history and agents' habits.
 
 Levels speak of event times. Of a history that is sent to a running service, and of a stream whose times were pressed
 together, they say little, and who looks at them has to know. Nothing here changes a score.
@@ -81,7 +81,7 @@ class AgentPaces:
 
 
 def is_haste(hasty: int, agents: int) -> bool:
-    """Whether so many of so many agents in haste are no finding about one, but a matter of the times that were sent."""
+    """Tell whether so many of so many agents in haste are no finding about one, but a matter of the times sent."""
     return agents >= LEAST_AGENTS and 2 * hasty > agents
 
 
@@ -158,7 +158,7 @@ class EventTimes:
             )
 
     def _is_due(self, what: str, now_ms: int) -> bool:
-        """Whether *what* is told now: once an hour."""
+        """Tell whether *what* is to be logged now: once an hour."""
         if now_ms < self._told_ms.get(what, 0) + _TOLD_EVERY_MS:
             return False
         self._told_ms[what] = now_ms

@@ -58,7 +58,7 @@ class PartitionPipeline:
         self.risk = RiskPublication(processor, context, self.wait_before_retry)
         """Publishes the risk of the partition's agents."""
         self.commits = PartitionCommits(partition, processor, context, self.risk, self.wait_before_retry)
-        """What was applied and is not committed."""
+        """Changes that were applied and are not committed."""
         self._event_times = EventTimes(partition, context.stages.counts)
 
     @property
@@ -217,7 +217,7 @@ class PartitionPipeline:
 
 
 def _batch_attributes(batch: RecordBatch, applied: AppliedBatch, seconds: Mapping[str, float]) -> dict[str, SpanValue]:
-    """What the span of a batch says: numbers alone."""
+    """Attributes of a batch's span: numbers alone."""
     return {
         "trustwatch.partition": batch.partition,
         "trustwatch.offset.first": batch.base_offset,

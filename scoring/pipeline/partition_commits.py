@@ -1,4 +1,4 @@
-"""What one partition has applied and not committed: when it is to be written, and the commits that write it.
+"""Commits of one partition: what it has applied and not written, when that is due, and what it then is.
 
 Decisions are made durable at once, by themselves, while the agents' states, which cost far more, wait for the next
 commit of states. Only that one moves the position on. Who takes over from there makes the decisions of later records

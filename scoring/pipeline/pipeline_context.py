@@ -1,4 +1,4 @@
-"""What the partitions of one worker share, and what they tell the rest of it."""
+"""Things that the partitions of one worker share, and what they tell the rest of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
 
 class CommittedChanges(NamedTuple):
-    """What became durable with a commit of a partition."""
+    """Changes that became durable with a commit of a partition."""
 
     decisions: Sequence[Decision]
     position: Position

@@ -239,7 +239,7 @@ class VectorCollector:
         self._events += len(offsets)
 
     def drain(self) -> VectorFrames:
-        """What was collected since the last call; it is forgotten here."""
+        """Take what was collected since the last call; it is forgotten here."""
         taken, self._frames, self._events = VectorFrames(self._frames, self._events), [], 0
         return taken
 

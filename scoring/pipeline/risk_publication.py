@@ -56,7 +56,7 @@ class RiskPublication:
         self._unpublished_above: int | None = None
         """Offset above which the store has risk that nobody is known to have published; None = it has none."""
         self._published_erasures = 0
-        """How many of the erasures since the last commit was begun are published."""
+        """Number of erasures since the last commit was begun that are published."""
         self._unpublished_erasures: list[PartitionErasure] = []
         """Erasures of earlier commits that are not."""
         self._must_confirm, self._confirm_at = False, 0.0

@@ -84,7 +84,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
 
 
 class _SentRisk(NamedTuple):
-    """What was sent last of one agent: its risk as of a position, or that it was erased."""
+    """The last record that was sent about one agent: its risk as of a position, or its erasure."""
 
     position: Position
     agent: AgentSummary | ErasureSubject

@@ -1,4 +1,4 @@
-"""What people did, whatever it was about. Times are UTC milliseconds."""
+"""Acts: what people did, whatever it was about. Times are UTC milliseconds."""
 
 from __future__ import annotations
 

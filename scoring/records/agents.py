@@ -10,7 +10,7 @@ import msgspec
 from .indicators import NO_INDICATORS
 
 ConcernName = Literal["compromise", "malfunction", "overreach"]
-"""What an agent's level is about, in the words of settings and answers: `models.concerns.CONCERNS`."""
+"""Concern that an agent's level is about, in the words of settings and answers: `models.concerns.CONCERNS`."""
 
 LevelName = Literal["unknown", "low", "medium", "high", "critical"]
 """Levels of risk in the words of settings and answers."""

@@ -10,9 +10,9 @@ from .agents import AgentName
 
 CaseStatus = Literal["open", "acknowledged", "contained", "closed"]
 CaseVerdict = Literal["true", "false", "expected"]
-"""What a case turned out to be: trouble, none, or something that was planned."""
+"""Verdict on a case: it was trouble, none, or something that was planned."""
 CaseTie = Literal["first", "delegation", "target", "key", "network", "merge", "split"]
-"""What put an agent into a case: it is the first; it delegated to, or was delegated by, one that is in it; it had the
+"""Tie of an agent to a case: it is the first; it delegated to, or was delegated by, one that is in it; it had the
 same new target, key or network; or a person put it there."""
 CaseAction = Literal[
     "opened",
@@ -30,7 +30,7 @@ CaseAction = Literal[
 ]
 
 BY_SERVICE = "trustwatch"
-"""Who did what no person did."""
+"""Author of entries that no person made."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -138,7 +138,7 @@ class CaseStatistics(msgspec.Struct, frozen=True):
 
 
 class CaseOfAlert(msgspec.Struct, frozen=True):
-    """What an alert says of the case that it belongs to, as of when it was put there.
+    """The case that an alert belongs to, as of when it was put there.
 
     Attributes:
         is_new: the alert opened it.

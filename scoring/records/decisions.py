@@ -63,5 +63,5 @@ class Decision(msgspec.Struct, frozen=True):
 
     @property
     def indicators(self) -> tuple[Indicator, ...]:
-        """What the events came with that raised the agent; none where it did not rise."""
+        """Indicators of the events that raised the agent; none where it did not rise."""
         return indicators_of_plain(self.evidence.get("indicators"))

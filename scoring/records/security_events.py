@@ -49,7 +49,7 @@ class EventStream(msgspec.Struct, frozen=True):
 
 
 class StreamSubject(NamedTuple):
-    """What a receiver said last of a subject: whether it wants SETs about it."""
+    """A subject as its receiver spoke of it last: whether it wants SETs about it."""
 
     subject: dict[str, Any]
     wanted: bool

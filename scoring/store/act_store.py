@@ -1,4 +1,4 @@
-"""What people did, read from where it is kept anyway: one list over the tables that name who did something.
+"""Acts of people, read from where they are kept anyway: one list over the tables that name who did something.
 
 There is no table of acts. Each source is a query of one table; a page takes the newest of each and merges them. The
 cursor is a place in the common order: time, name of the source, id within it. So a page begins where the one before

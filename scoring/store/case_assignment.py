@@ -54,7 +54,7 @@ _UPDATE_CASE = (
 
 
 class _AlertData(msgspec.Struct):
-    """What an alert says of a change of level."""
+    """Members of an alert that tell of a change of level."""
 
     decision_id: str
     tenant: str
@@ -129,7 +129,7 @@ def assign_cases(connection: Connection, rows: Sequence[AnyRow], rule: CaseSetti
 
 
 def _level_change(row: AnyRow) -> _LevelChange | None:
-    """What an outbox row says of an agent's level; None where it is about something else."""
+    """Read a change of level from an outbox row; None where it is about something else."""
     if not row.key.startswith(ALERT_KEY_PREFIX):
         return None
     try:
@@ -468,7 +468,7 @@ def last_entries(connection: Connection, case_ids: Sequence[str]) -> dict[str, i
 
 
 def tie_words(tie: CaseTie, tied_by: str) -> str:
-    """What put an agent into a case, in words; "" for the first.
+    """Words for what put an agent into a case; "" for the first.
 
     >>> tie_words("target", "https://evil.example"), tie_words("first", "")
     ('the same new target https://evil.example', '')

@@ -8,7 +8,7 @@ from ...ingest.settings import SettingsPart, setting
 
 
 class CaseSettings(SettingsPart, frozen=True):
-    """Which rises belong to one case."""
+    """Settings that say which rises belong to one case."""
 
     window_s: Annotated[
         int,

@@ -86,7 +86,7 @@ class CaseStore:
             return {status: count for status, count in connection.execute(visible(query, CASES.c.tenant, tenants))}
 
     def statistics(self, since_ms: int, tenants: Tenants = None) -> CaseStatistics:
-        """How the cases went that were opened since *since_ms*; times are of the newest `MAX_TIMED` of each kind."""
+        """Outcomes of the cases that were opened since *since_ms*; times are of the newest `MAX_TIMED` of each kind."""
         mine = (CASES.c.opened_ms >= since_ms, CASES.c.merged_into == "")
         day = cast(CASES.c.opened_ms.op("/")(DAY_MS), Integer)  # of whole numbers: it rounds down
         kinds = (day, CASES.c.verdict)
@@ -161,7 +161,7 @@ class CaseStore:
             return connection.scalar(visible(query, CASE_DECISIONS.c.tenant, tenants))
 
     def entries(self, case_id: str, tenants: Tenants = None) -> list[CaseEntry]:
-        """What was done to a case, in order."""
+        """Entries of a case: what was done to it, in order."""
         query = select(CASE_ENTRIES).where(CASE_ENTRIES.c.case_id == case_id).order_by(CASE_ENTRIES.c.sequence)
         with self._database.read() as connection:
             return [_to_entry(row) for row in connection.execute(visible(query, CASE_ENTRIES.c.tenant, tenants))]
@@ -220,7 +220,7 @@ class CaseStore:
 
 
 def _times_taken(column: Column[int], conditions: Sequence[Any], tenants: Tenants) -> Any:
-    """When cases were acknowledged, or contained, and when each was opened; the newest first."""
+    """Query for the times at which cases were acknowledged, or contained, and opened; the newest first."""
     query = visible(select(column, CASES.c.opened_ms).where(*conditions, column > 0), CASES.c.tenant, tenants)
     return query.order_by(CASES.c.opened_ms.desc()).limit(MAX_TIMED)
 

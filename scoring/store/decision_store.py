@@ -124,7 +124,7 @@ class DecisionStore:
             return [CountedChanges(*row) for row in connection.execute(query)]
 
     def last_before(self, until_ms: int, tenants: Tenants = None) -> int:
-        """When the newest decision before a time was made, UTC ms; 0 = there is none."""
+        """Time of the newest decision before another time, UTC ms; 0 = there is none."""
         query = select(func.max(DECISIONS.c.decided_ms)).where(DECISIONS.c.decided_ms < until_ms)
         with self._database.read() as connection:
             return connection.scalar(visible(query, DECISIONS.c.tenant, tenants)) or 0

@@ -47,7 +47,7 @@ _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq)
 
 
 class _CooldownQueries(NamedTuple):
-    """What a target was told before of the same subject and reason."""
+    """Queries for what a target was told before of the same subject and reason."""
 
     last_sent: Any
     suppressed_since: Any
@@ -99,7 +99,7 @@ _EARLIER_OF_CASE = (
     )
     .exists()
 )
-"""Something of the same case was to be told before, and is not yet."""
+"""Condition: an alert of the same case was queued before, and is not delivered yet."""
 _LATER_DELIVERY = DELIVERIES.alias("later")
 _SELECT_SUPERSEDED = select(DELIVERIES.c.seq).where(
     DELIVERIES.c.target == bindparam("t"),
@@ -174,7 +174,7 @@ class _CaseChangeData(msgspec.Struct):
 
 
 class _CaseChange(msgspec.Struct):
-    """What an alert says of the case that it tells of."""
+    """Members of an alert about the case that it tells of."""
 
     data: _CaseChangeData
 
@@ -423,7 +423,7 @@ def _route_matches(route: DeliveryRoute, row: AnyRow) -> bool:
 
 
 class _Fate(NamedTuple):
-    """What becomes of a new delivery: its status, how many before it were suppressed, and why it is."""
+    """First status of a new delivery, with how many before it were suppressed, and why it is."""
 
     status: str
     suppressed_before: int = 0

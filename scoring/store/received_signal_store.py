@@ -1,4 +1,4 @@
-"""Which security event tokens (SETs) of other transmitters were taken: each counts once, over restarts too.
+"""Security event tokens (SETs) that were taken from other transmitters: each counts once, over restarts too.
 
 Nothing of a SET is kept but digests: of its identifier, and of what it said of whom. Times are UTC milliseconds.
 """
@@ -21,7 +21,7 @@ _CLAIM = insert_or_succeed(SIGNAL_STATEMENTS, ("transmitter", "statement"), "sai
 
 
 class SignalStatement(NamedTuple):
-    """What a SET says of whom, as evidence.
+    """A statement of a SET about somebody, as evidence.
 
     Attributes:
         digest: of the SET's `jti`, see `signal_digest`.

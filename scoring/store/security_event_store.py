@@ -129,7 +129,7 @@ class SecurityEventStore:
         return True
 
     def list_subjects(self, stream_ids: Collection[str]) -> dict[str, list[StreamSubject]]:
-        """What receivers of these streams said of subjects, by stream; the last word last."""
+        """Statements of receivers about subjects, by stream; the last word last."""
         chosen = STREAM_SUBJECTS.c.stream_id.in_(sorted(stream_ids))
         query = select(STREAM_SUBJECTS).where(chosen).order_by(STREAM_SUBJECTS.c.changed_ms, STREAM_SUBJECTS.c.digest)
         subjects: dict[str, list[StreamSubject]] = {}
@@ -241,7 +241,7 @@ class SecurityEventStore:
         return self._update_stream(stream.stream_id, values, unchanged_since=stream.updated_ms)
 
     def figures(self) -> StreamFigures:
-        """What metrics tell of all streams."""
+        """Figures of all streams, for metrics."""
         by_status = select(EVENT_STREAMS.c.status, func.count()).group_by(EVENT_STREAMS.c.status)
         waiting = select(func.count(), func.min(SECURITY_EVENTS.c.queued_ms)).select_from(SECURITY_EVENTS)
         with self._database.read() as connection:

@@ -1,5 +1,7 @@
 """Docstrings and comments name what there is: parameters, attributes, identifiers, and examples that hold.
 
+A docstring begins with what it is about, or what it does: never with a question word.
+
 A rename by script leaves prose behind; each rule below is proved on a text with such a leftover.
 """
 
@@ -48,6 +50,7 @@ _CLASS_LIKE = re.compile(r"_?[A-Z]\w*[a-z]\w*")
 _SECTION_ENTRY = re.compile(r"    (\*{0,2}\w+(?:, \*{0,2}\w+)*):")
 _SHAPE = re.compile(r"\([\w +*]+,[\w +*, ]*\)")
 _SHAPE_CONSTANT = re.compile(r"\b[A-Z]{3,}\b")
+_QUESTION = re.compile(r"(?:What|Whether|How|Where|Who|Why|When|Which|Nobody|Something)\b")
 _STANDARDS = frozenset({"RFC", "JWE", "JWS", "JSON", "DEL"})
 
 
@@ -64,6 +67,8 @@ class Module(NamedTuple):
     path: str
     tree: ast.Module
     prose: list[Prose]
+    docstrings: list[Prose]
+    """Those of `prose` that are no comments."""
     names: set[str]
     """Every name and single-word text in the code: what prose can speak of."""
     members: set[str]
@@ -92,18 +97,19 @@ def read_module(path: str, source: str) -> Module:
         for node in ast.walk(tree)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     ]
-    prose = [Prose(text.lineno, str(text.value)) for text in texts]
+    docstrings = [Prose(text.lineno, str(text.value)) for text in texts]
+    prose = docstrings[:]
     names: set[str] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.NAME:
             names.add(token.string)
         elif token.type == tokenize.COMMENT:
             prose.append(Prose(token.start[0], token.string))
-    docstrings = set(map(id, texts))
+    constants_in_docstrings = set(map(id, texts))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in constants_in_docstrings:
             names.update(_words(node.value))
-    return Module(path, tree, prose, names, set(_members(tree)))
+    return Module(path, tree, prose, docstrings, names, set(_members(tree)))
 
 
 def _words(text: str) -> list[str]:
@@ -257,6 +263,34 @@ def test_examples_hold(name: str) -> None:
     results = doctest.testmod(importlib.import_module(name))
     assert results.attempted > 0
     assert results.failed == 0
+
+
+def questions(module: Module) -> Iterator[str]:
+    """Docstrings that begin with a question word, so that a reader must know the answer to understand them."""
+    for line, text in module.docstrings:
+        if _QUESTION.match(text.strip()):
+            yield f"{module.path}:{line} {text.strip().splitlines()[0]}"
+
+
+def test_docstrings_say_what_it_is() -> None:
+    """Modules, classes, functions and attributes: a noun phrase, or an imperative."""
+    assert [hit for module in product() for hit in questions(module)] == []
+
+
+def test_questions_are_found() -> None:
+    """Of a module, a function and an attribute; not of a comment, or of a word that only begins like one."""
+    module = read_module(
+        "scoring/questions.py",
+        '"""What it does."""\n\n# How it does it.\nLIMIT = 1\n"""Where it ends."""\n\n\n'
+        'def sum_up() -> None:\n    """Whether it fits.\n\n    More.\n    """\n\n\n'
+        'def read() -> None:\n    """Whole lines alone."""\n',
+    )
+
+    assert list(questions(module)) == [
+        "scoring/questions.py:1 What it does.",
+        "scoring/questions.py:5 Where it ends.",
+        "scoring/questions.py:9 Whether it fits.",
+    ]
 
 
 LEFTOVERS = '''

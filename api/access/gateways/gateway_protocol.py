@@ -86,7 +86,7 @@ def forwarded_method(scope: Scope) -> str:
 
 
 def shown_proof(way: str, scope: Scope, *, dpop: bool) -> ShownProof:
-    """What a call shows beside its token; the certificate is yet to be looked for.
+    """Read what a call shows beside its token; the certificate is yet to be looked for.
 
     Where two headers of gateways differ the URL is not known, and no proof fits it. A gateway that does not say its
     scheme is taken to be called by https.

@@ -171,7 +171,7 @@ async def download_cases(
 async def count_open_cases(
     request: Request, console: ConsoleDep, visit: PageReaderDep, cases: CaseServiceDep
 ) -> Response:
-    """How many wait for somebody: the badge in the menu."""
+    """Number of cases that wait for somebody: the badge in the menu."""
     counts = await cases.count_open(visit.caller)
     return console.render_page(request, "case_count.html", visit, open=counts.get("open", 0))
 
@@ -330,7 +330,7 @@ async def _act(cases: CaseService, visit: PageRequest, case_id: str, action: str
 
 
 def _revision(form: Mapping[str, str]) -> int | None:
-    """What the person saw of the case when the page was made; None = the form does not say."""
+    """Revision of the case that the person saw when the page was made; None = the form does not say."""
     given = form.get("revision", "")
     return int(given) if given.isdecimal() else None
 

@@ -27,7 +27,7 @@ EVENTS_ALONE: Final[tuple[FoundKind, ...]] = ("events",)
 async def search(
     request: Request, console: ConsoleDep, visit: PageReaderDep, search_service: SearchServiceDep, q: QueryText = ""
 ) -> Response:
-    """What fits, but for events, which the page asks for when it is shown."""
+    """Find what fits, but for events, which the page asks for when it is shown."""
     trouble, result = "", None
     if q.strip():
         try:
@@ -72,7 +72,7 @@ async def search_events(
 
 
 def _found(result: SearchResult) -> list[tuple[str, Found[Any]]]:
-    """What was looked for, by kind."""
+    """Results of the kinds that were looked for."""
     kinds = {
         "cases": result.cases,
         "agents": result.agents,

@@ -57,7 +57,7 @@ async def show_trends(
 
 
 async def _case_values(console: ConsoleContext, visit: PageRequest, counted: LevelTrends) -> dict[str, Any]:
-    """What the page says of cases; the days are those of the levels."""
+    """Figures of cases for the page; the days are those of the levels."""
     days, runtime = [one.day for one in counted.days], console.runtime
     cases = console.services.find(CaseService)
     # From the beginning of the first day on, as the levels are.

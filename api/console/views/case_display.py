@@ -30,7 +30,7 @@ PIN_CHOICES = ((3_600, "1 hour"), (14_400, "4 hours"), (86_400, "1 day"), (604_8
 
 
 class ContainmentEffect(NamedTuple):
-    """What acting on an agent as critical does to it, in words."""
+    """Effect of acting on an agent as critical, in words."""
 
     agent: CaseAgent
     words: str
@@ -48,7 +48,7 @@ class LikeMoments(NamedTuple):
 
     @property
     def last_ms(self) -> int:
-        """When the last of them was."""
+        """Time of the last of them."""
         return self.moments[-1][1].at_ms
 
 
@@ -63,7 +63,7 @@ def group_alike(moments: Sequence[tuple[str, TimelineItem]]) -> list[LikeMoments
 
 
 def case_title(case: Case, agents: Sequence[CaseAgent]) -> str:
-    """What a case is called: its first agents, and how many more."""
+    """Title of a case: its first agents, and how many more."""
     named = [one.agent.agent_id for one in agents[:2]]
     more = case.agents - len(named)
     return (", ".join(named) or "no agent") + (f" and {more} more" if more > 0 else "")
@@ -78,14 +78,14 @@ def lead_reason(lead: Decision | None) -> str:
 
 
 def why_here(agent: CaseAgent) -> str:
-    """What put an agent into its case."""
+    """Words for what put an agent into its case."""
     return tie_words(agent.tie, agent.tied_by) or "it rose first"
 
 
 def containment_effects(
     agents: Sequence[CaseAgent], book: PolicyBook, told_to: Callable[[AgentName], Sequence[str]]
 ) -> list[ContainmentEffect]:
-    """What acting on each agent as critical will do, at that agent's server.
+    """Effects of acting on each agent as critical, at that agent's server.
 
     Args:
         agents: of a case.

@@ -15,7 +15,7 @@ from ...http.service_registry import ServiceRegistry
 
 
 class ComponentWords(NamedTuple):
-    """What a part of the service means for people while it works, and while it does not."""
+    """Words for what a part of the service means for people, while it works and while it does not."""
 
     fine: str
     broken: str
@@ -111,7 +111,7 @@ def display_troubles(metrics: ServiceMetrics) -> list[ShownTrouble]:
 
 
 def display_versions(runtime: Runtime, schema: str | None) -> list[tuple[str, str]]:
-    """What is in force: name and version."""
+    """Names and versions of what is in force."""
     return [
         ("Trustwatch", version("trustwatch")),
         ("Python", platform.python_version()),
@@ -122,7 +122,7 @@ def display_versions(runtime: Runtime, schema: str | None) -> list[tuple[str, st
 
 
 def display_work(runtime: Runtime) -> dict[str, Any]:
-    """What is logged, judged, and waits."""
+    """Figures of what is logged, judged, and waits."""
     status, log, now_ms = runtime.pipeline_status, runtime.event_log, runtime.now_ms()
     return {
         "log_kind": "topics of brokers" if runtime.settings.distributed else "files on this machine",

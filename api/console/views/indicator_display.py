@@ -18,7 +18,7 @@ class DisplayedIndicator(NamedTuple):
 
 
 class IndicatorMoment(NamedTuple):
-    """What came together that was new, or with something new: one event, RFC 3339."""
+    """Indicators of one event that were new, or came with something new; its time as RFC 3339."""
 
     at: str
     indicators: tuple[DisplayedIndicator, ...]

@@ -1,4 +1,4 @@
-"""What a list shows as a file, CSV or JSON: the newest rows that fit, and whether these are all."""
+"""Lists as files, CSV or JSON: the newest rows that fit, and whether these are all."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ListPage(Protocol[T_co]):
 
     @property
     def items(self) -> Sequence[T_co]:
-        """What is on it."""
+        """Items of the page."""
 
     @property
     def next_cursor(self) -> str | None:
-        """Where the next one is; None = this is the last."""
+        """Cursor of the next page; None = this is the last."""
 
 
 async def gather_rows(

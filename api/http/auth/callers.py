@@ -36,7 +36,7 @@ SCOPE_WORDS: Final[Mapping[str, str]] = {
     SCOPE_ADMIN: "models, erasures, exports, dead letters, actuators",
     SCOPE_METRICS: "read metrics and nothing else",
 }
-"""What each scope lets a token do. A scope includes no other."""
+"""Scopes, with what each lets a token do. A scope includes no other."""
 ALL_SCOPES: Final = tuple(SCOPE_WORDS)
 
 ANY_NAME: Final = "*"

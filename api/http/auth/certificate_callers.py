@@ -102,7 +102,7 @@ class CertificateCallers:
         return end
 
     def _entry(self, shown: ShownCertificate, names: frozenset[str]) -> _Entry:
-        """What the settings say of a certificate: by itself, else by the names that it has."""
+        """Entry of the settings for a certificate: by itself, else by the names that it has."""
         by_itself = self._by_thumbprint.get(shown.thumbprint)
         if by_itself is not None:
             return by_itself

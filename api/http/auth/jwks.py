@@ -44,7 +44,7 @@ class JwksStatus(msgspec.Struct, frozen=True):
 
 
 class PublishedKeys(Protocol):
-    """What is made of one JWKS document."""
+    """Keys of one JWKS document, in the form that a verifier wants."""
 
     @property
     def digest(self) -> bytes:
@@ -71,8 +71,8 @@ class _IssuerKeys(Generic[Keys]):
         self.fetched: float | None = None
         self.tried: float | None = None
         self.asked: float | None = None
-        """When the last fetch that went well ended, the last one began, and the last one that went well began. As the
-        monotonic clock has it: wall clocks are set back, and nothing is fetched until they catch up."""
+        """Times when the last fetch that went well ended, when the last one began, and when the last that went well
+        began. As the monotonic clock has it: wall clocks are set back, and nothing is fetched until they catch up."""
         self.fetches = 0
         self.skipped_keys = 0
         self.last_error = ""

@@ -36,13 +36,13 @@ FUTURE_S: Final = 5.0
 """Lead of a client's clock that is forgiven, s."""
 
 Report = Literal["", "evidence", "proof"]
-"""What a failure says of the agent: nothing (a clock, a nonce), a sign, or that somebody else has its token."""
+"""Meaning of a failure for the agent: nothing (a clock, a nonce), a sign, or that somebody else has its token."""
 
 _REQUIRED: Final = ["jti", "htm", "htu", "iat", "ath"]
 
 
 class TokenBinding(NamedTuple):
-    """What a token is bound to (`cnf`, RFC 7800); "" = not so.
+    """Key or certificate that a token is bound to (`cnf`, RFC 7800); "" = not so.
 
     Attributes:
         jkt: thumbprint of a key (RFC 7638).
@@ -57,7 +57,7 @@ UNBOUND: Final = TokenBinding()
 
 
 def read_binding(members: Mapping[str, Any]) -> TokenBinding:
-    """What a token with these claims is bound to. Raises InvalidToken where that can not be read."""
+    """Read what a token with these claims is bound to. Raises InvalidToken where that can not be read."""
     confirmation = members.get("cnf")
     if confirmation is None:
         return UNBOUND
@@ -106,7 +106,7 @@ class NonceRequired(ProofRefused):
 
 
 class ShownProof(NamedTuple):
-    """What a request shows beside its token.
+    """Proofs that a request shows beside its token.
 
     Attributes:
         is_dpop: whether the token came under the scheme `DPoP`.
@@ -214,7 +214,7 @@ class ProofVerifier:
         self._check_first_use(proof, holder)
 
     def _check_call(self, proof: _Proof, shown: ShownProof) -> None:
-        """What costs nothing is checked before the signature."""
+        """Check what costs nothing, before the signature."""
         claims, now, iat = proof.claims, self._clock(), proof.claims["iat"]
         url = normal_url(shown.url)  # "" is no URL, and fits none
         if claims["htm"] != shown.method or not url or normal_url(claims["htu"]) != url:
@@ -309,7 +309,7 @@ def _malformed(sentence: str = "the proof is malformed") -> ProofRefused:
 
 
 def _stolen(proof: _Proof, jkt: str, token: bytes) -> ProofRefused | None:
-    """Why a proof, if it is signed, tells that the token is in other hands; None = it does not."""
+    """Refusal of a proof which, if it is signed, tells that the token is in other hands; None = it does not."""
     if not hmac.compare_digest(proof.thumbprint.encode(), jkt.encode(errors="replace")):
         return ProofRefused("proof-of-another-key", "proof", "the proof is made with another key", proof.thumbprint)
     ath, expected = proof.claims["ath"], base64url(hashlib.sha256(token).digest())

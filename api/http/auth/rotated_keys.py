@@ -141,7 +141,7 @@ def create_key_file(path: Path, content: bytes) -> None:
 
 
 def read_key_file(path: Path) -> bytes:
-    """What a file of a key holds. Raises ConfigError: others may read it, too, or we may not."""
+    """Read the file of a key. Raises ConfigError: others may read it, too, or we may not."""
     try:
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"{path}: others may read the key; its mode must be 0600")

@@ -135,7 +135,7 @@ class DecryptionKey:
         self._registry = jwe.JWERegistry(algorithms=algorithms, strict_check_header=False)
 
     def decrypt(self, token: str) -> bytes:
-        """What is in a JWE in compact form. Raises NotDecrypted."""
+        """Decrypt a JWE in compact form. Raises NotDecrypted."""
         try:
             return jwe.decrypt_compact(token, self._key, registry=self._registry).plaintext or b""
         except Exception:  # joserfc lets errors through of what it reads by: base64, JSON, cryptography

@@ -147,7 +147,7 @@ class AlertContent:
 
     @property
     def case(self) -> Mapping[str, Any]:
-        """What it says of the case that it is about or belongs to; empty where there is none."""
+        """Members about the case that it is about or belongs to; empty where there is none."""
         within = self.data if self.kind == "case" else self.data.get("case")
         return within if isinstance(within, Mapping) else {}
 
@@ -266,7 +266,7 @@ def _case_title(data: Mapping[str, Any]) -> str:
 
 
 def _case_text(case: Any) -> str:
-    """What an alert's case adds to it; "" where the alert is all there is of the case."""
+    """Words that an alert's case adds to it; "" where the alert is all there is of the case."""
     if not isinstance(case, Mapping) or not isinstance(case.get("agents"), int):
         return ""
     tie, agents = display_text(case.get("tie")), case["agents"]

@@ -18,7 +18,7 @@ PIN_ROW_KIND: Final = "pin"
 
 
 class AnnouncedPin(msgspec.Struct, frozen=True):
-    """What was pinned, and whether the pin holds from here on or does no more."""
+    """A pin that begins to hold, or that does no more."""
 
     intervention_id: str
     tenant: str

@@ -22,7 +22,7 @@ from .subject_identifiers import SubjectFormat, agent_subject, is_wanted
 
 
 class TransmitterRules(NamedTuple):
-    """What holds for all streams.
+    """Rules that hold for all streams.
 
     Attributes:
         issuer: `iss` of every SET.

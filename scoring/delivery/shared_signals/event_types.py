@@ -40,7 +40,7 @@ _CAUSES_OF_PEOPLE: Final = frozenset({"release", "feedback", PIN_CAUSE})
 
 
 class EventWording(NamedTuple):
-    """What an operator lets events say.
+    """Limits that an operator sets to what events say.
 
     Attributes:
         principal: the kind of entity that `risk-level-change` speaks of.

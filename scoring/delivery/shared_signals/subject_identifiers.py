@@ -9,7 +9,7 @@ from ...records.security_events import StreamSubject
 from .announced_decision import AnnouncedDecision
 
 SubjectFormat = Literal["iss_sub", "uri", "complex"]
-"""How agents are named in CAEP events."""
+"""Format in which CAEP events name agents."""
 
 _URI_PREFIXES: Final = ("spiffe://", "wimse://", "https://")
 _MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
