@@ -49,7 +49,11 @@ class EnforcementPoints:
         """Servers of an agent, and what each does at *level*, the one that policy acts on; in shadow none acts."""
         points = [
             *(_hook_point(hook, policy) for hook in self._settings.hooks if _asks_for(hook, tenant, issuer)),
-            *(_actuator_point(one, level, policy) for one in self._settings.actuators if one.serves(tenant, issuer)),
+            *(
+                _actuator_point(actuator, level, policy)
+                for actuator in self._settings.actuators
+                if actuator.serves(tenant, issuer)
+            ),
             *self._gateway_points(tenant, issuer, policy),
         ]
         if enforced:
@@ -58,11 +62,15 @@ class EnforcementPoints:
         return [msgspec.structs.replace(point, max_token_lifetime_s=None, text=text) for point in points]
 
     def _gateway_points(self, tenant: str, issuer: str, policy: LevelTokenPolicy) -> Iterator[EnforcementPoint]:
-        for one in self._settings.gateway.issuers:
-            if (one.agent_issuer or one.issuer) == issuer and (one.tenant is None or one.tenant == tenant):
+        for entry in self._settings.gateway.issuers:
+            if (entry.agent_issuer or entry.issuer) == issuer and (entry.tenant is None or entry.tenant == tenant):
                 does = "lets calls pass" if policy.allow else "refuses calls, also with tokens that are out"
                 yield EnforcementPoint(
-                    "gateway", one.issuer, "gateway", None, f"{does} where a gateway asks; lifetimes stay as issued"
+                    "gateway",
+                    entry.issuer,
+                    "gateway",
+                    None,
+                    f"{does} where a gateway asks; lifetimes stay as issued",
                 )
 
 
@@ -101,8 +109,10 @@ def _actuator_effect(actuator: ActuatorSettings, level: RiskLevel, policy: Level
         return None, f"does nothing at {level.label}: new tokens live as long as {product} gives them"
     if actuator.kind == "webhook":
         asked = f"at most {ceiling:,} s" if policy.allow else "no new tokens"
-        known = "it says whether that holds" if actuator.confirm_url is not None else "whether that holds is not known"
-        return None, f"is asked for {asked}; {known}"
+        confirmation = (
+            "it says whether that holds" if actuator.confirm_url is not None else "whether that holds is not known"
+        )
+        return None, f"is asked for {asked}; {confirmation}"
     if not policy.allow:
         return None, "takes new tokens from the client" + (", and those that are out" if policy.revoke else "")
     return ceiling, f"shortens new tokens of the client to at most {ceiling:,} s, unless they were shorter"

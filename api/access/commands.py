@@ -49,11 +49,11 @@ def list_approvals(
 ) -> None:
     """List approvals, newest first; by default those that wait for a person."""
     with closing(ServiceClient(url, token)) as service:
-        found = paged_items(service, "/v1/approvals", limit, status=status, tenant=tenant)
+        approvals = paged_items(service, "/v1/approvals", limit, status=status, tenant=tenant)
         if json:
-            write_json_lines(found)
+            write_json_lines(approvals)
             return
-        rows = list(found)
+        rows = list(approvals)
     shown = [{**row, "scopes": " ".join(row["scopes"])} for row in rows]
     write_table(
         shown,

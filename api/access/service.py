@@ -239,7 +239,9 @@ class ContainmentService:
             since_ms=since_ms or self._days_ago_ms(DEFAULT_DAYS),
             until_ms=until_ms,
         )
-        edges = [msgspec.structs.replace(one, risk=self._decayed_risk(one.risk, one.risk_ms)) for one in graph.edges]
+        edges = [
+            msgspec.structs.replace(edge, risk=self._decayed_risk(edge.risk, edge.risk_ms)) for edge in graph.edges
+        ]
         return graph._replace(edges=edges)
 
     async def principal_risk(

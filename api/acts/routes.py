@@ -49,7 +49,7 @@ async def list_acts(
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     times = _milliseconds("since", since), _milliseconds("until", until)
     page = await acts.search(caller, ActSearch(by or "", kind or "", agent, tenant or "", *times), limit, cursor)
-    return PageOut(items=[act_out(one) for one in page.items], next_cursor=page.next_cursor)
+    return PageOut(items=[act_out(act) for act in page.items], next_cursor=page.next_cursor)
 
 
 def _milliseconds(name: str, at: datetime | None) -> int:

@@ -45,11 +45,11 @@ def agents(
 ) -> None:
     """List agents, the riskiest first."""
     with closing(ServiceClient(url, token)) as service:
-        found = _riskiest_agents(service, [level] if level else RISK_LEVELS, limit, tenant=tenant, prefix=prefix)
+        listed = _riskiest_agents(service, [level] if level else RISK_LEVELS, limit, tenant=tenant, prefix=prefix)
         if json:
-            write_json_lines(found)
+            write_json_lines(listed)
             return
-        rows = list(found)
+        rows = list(listed)
     write_table(
         rows,
         {
@@ -108,8 +108,8 @@ def explain(
         write_line(f"  would be {answer['counterfactual']}")
     policy = answer["token_policy"]
     demands = "".join(f", {text}" for text in ("step-up", "revoke") if policy[text.replace("-", "_")])
-    wanted = f"at most {policy['max_token_lifetime_s']} s" if policy["allow"] else "none"
-    write_line(f"policy: new tokens {wanted}{demands} ({answer['mode']})")
+    lifetime = f"at most {policy['max_token_lifetime_s']} s" if policy["allow"] else "none"
+    write_line(f"policy: new tokens {lifetime}{demands} ({answer['mode']})")
     for point in answer.get("holds_at", ()):
         write_line(f"  {point['by']} {point['name']} ({point['kind']}): {point['text']}")
     if not answer.get("holds_at"):

@@ -189,8 +189,8 @@ def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None,
 
 def _overlap_warnings(outcome: BacktestResult) -> list[str]:
     """Models that are judged by events of their own history."""
-    found = {side.model: _overlap_warning(side) for side in outcome.sides}
-    return [warning for warning in found.values() if warning is not None]
+    warnings = {side.model: _overlap_warning(side) for side in outcome.sides}
+    return [warning for warning in warnings.values() if warning is not None]
 
 
 def _overlap_warning(side: BacktestSide) -> str | None:

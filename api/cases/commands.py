@@ -55,14 +55,21 @@ def list_cases(
     json: JsonLinesOption = False,
 ) -> None:
     """List cases, last changed first."""
-    wanted = None if status == "all" else status
-    given = {"status": wanted, "owner": owner, "level": level, "agent_id": agent, "tenant": tenant, "issuer": issuer}
+    asked_status = None if status == "all" else status
+    filters = {
+        "status": asked_status,
+        "owner": owner,
+        "level": level,
+        "agent_id": agent,
+        "tenant": tenant,
+        "issuer": issuer,
+    }
     with closing(ServiceClient(url, token)) as service:
-        found = paged_items(service, "/v1/cases", limit, **given)
+        cases = paged_items(service, "/v1/cases", limit, **filters)
         if json:
-            write_json_lines(found)
+            write_json_lines(cases)
             return
-        rows = [_table_row(case) for case in found]
+        rows = [_table_row(case) for case in cases]
     write_table(
         rows,
         {
@@ -225,7 +232,7 @@ def split(
     json: JsonOption = False,
 ) -> None:
     """Make a case of its own of some agents (scope trust.feedback)."""
-    body = {"agents": [{"agent_id": one} for one in agent], "note": note}
+    body = {"agents": [{"agent_id": agent_id} for agent_id in agent], "note": note}
     _act(case, "split", body, url, token, json=json)
 
 

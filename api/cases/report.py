@@ -9,7 +9,7 @@ import msgspec
 from ...ingest.printable_text import printable_line
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
-from ...scoring.records.cases import CaseAgent
+from ...scoring.records.cases import CaseAgent, SharedIndicator
 from ...scoring.store.case_assignment import tie_words
 from .service import CaseReport
 from .timeline import TimelineItem
@@ -45,21 +45,27 @@ def render_markdown(report: CaseReport, timeline: Sequence[TimelineItem]) -> str
     lines += _lead_lines(report)
     lines += ["", "## Agents", ""]
     lines += ["| agent | type | now | highest | joined | why it is here |", "| --- | --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {_plain(one.agent.agent_id)} | {_plain(one.agent_type)} | {RiskLevel(one.level).label} "
-        f"| {RiskLevel(one.peak).label} | {format_rfc3339(one.joined_ms)} "
-        f"| {_plain(tie_words(one.tie, one.tied_by)) or 'it is the first'} |"
-        for one in report.agents
-    ]
+    lines += [_agent_line(case_agent) for case_agent in report.agents]
     if report.shared:
         lines += ["", "## What was new to them", ""]
-        lines += [
-            f"- {one.kind} {_plain(one.value)}: {one.agents} agent{'' if one.agents == 1 else 's'}"
-            for one in report.shared
-        ]
+        lines += [_indicator_line(indicator) for indicator in report.shared]
     lines += ["", "## What happened", ""]
     lines += [_timeline_line(item) for item in timeline]
     return "\n".join(lines) + "\n"
+
+
+def _agent_line(case_agent: CaseAgent) -> str:
+    why_here = _plain(tie_words(case_agent.tie, case_agent.tied_by)) or "it is the first"
+    agent_id, level, peak = case_agent.agent.agent_id, RiskLevel(case_agent.level), RiskLevel(case_agent.peak)
+    return (
+        f"| {_plain(agent_id)} | {_plain(case_agent.agent_type)} | {level.label} "
+        f"| {peak.label} | {format_rfc3339(case_agent.joined_ms)} | {why_here} |"
+    )
+
+
+def _indicator_line(indicator: SharedIndicator) -> str:
+    plural = "" if indicator.agents == 1 else "s"
+    return f"- {indicator.kind} {_plain(indicator.value)}: {indicator.agents} agent{plural}"
 
 
 def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
@@ -72,10 +78,15 @@ def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
             f"{name}_at": format_rfc3339(at_ms) if (at_ms := getattr(case, f"{name}_ms")) else None
             for name in ("opened", "updated", "risen", "acknowledged", "contained", "closed")
         },
-        "agents": [_agent_values(one) for one in report.agents],
+        "agents": [_agent_values(case_agent) for case_agent in report.agents],
         "shared": [
-            {"kind": one.kind, "value": one.value, "agents": one.agents, "last_seen_at": format_rfc3339(one.last_ms)}
-            for one in report.shared
+            {
+                "kind": indicator.kind,
+                "value": indicator.value,
+                "agents": indicator.agents,
+                "last_seen_at": format_rfc3339(indicator.last_ms),
+            }
+            for indicator in report.shared
         ],
         "reasons": [] if report.lead is None else msgspec.to_builtins(report.lead.reasons),
         "timeline": [item._asdict() | {"at": format_rfc3339(item.at_ms)} for item in timeline],
@@ -83,18 +94,18 @@ def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 
-def _agent_values(one: CaseAgent) -> dict[str, object]:
+def _agent_values(case_agent: CaseAgent) -> dict[str, object]:
     return {
-        "agent_id": one.agent.agent_id,
-        "issuer": one.agent.issuer,
-        "tenant": one.agent.tenant,
-        "agent_type": one.agent_type,
-        "level": RiskLevel(one.level).label,
-        "highest_level": RiskLevel(one.peak).label,
-        "joined_at": format_rfc3339(one.joined_ms),
-        "decision_id": one.decision_id,
-        "tie": one.tie,
-        "tied_by": one.tied_by,
+        "agent_id": case_agent.agent.agent_id,
+        "issuer": case_agent.agent.issuer,
+        "tenant": case_agent.agent.tenant,
+        "agent_type": case_agent.agent_type,
+        "level": RiskLevel(case_agent.level).label,
+        "highest_level": RiskLevel(case_agent.peak).label,
+        "joined_at": format_rfc3339(case_agent.joined_ms),
+        "decision_id": case_agent.decision_id,
+        "tie": case_agent.tie,
+        "tied_by": case_agent.tied_by,
     }
 
 

@@ -78,7 +78,7 @@ async def list_cases(
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     search = CaseSearch(status or "", owner or "", level or "", agent, tenant or "")
     page = await cases.search(caller, search, limit, cursor)
-    return PageOut(items=[case_summary_out(one) for one in page.items], next_cursor=page.next_cursor)
+    return PageOut(items=[case_summary_out(listed) for listed in page.items], next_cursor=page.next_cursor)
 
 
 @router.get("/v1/cases/statistics", summary="How cases went")

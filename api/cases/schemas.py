@@ -227,19 +227,19 @@ def case_statistics_out(days: int, counted: CaseStatistics) -> CaseStatisticsOut
     )
 
 
-def case_agent_out(one: CaseAgent) -> CaseAgentOut:
+def case_agent_out(case_agent: CaseAgent) -> CaseAgentOut:
     """An agent of a case as it is answered."""
     return CaseAgentOut(
-        agent_id=one.agent.agent_id,
-        issuer=one.agent.issuer,
-        agent_type=one.agent_type,
-        level=level_word(one.level),
-        highest_level=level_word(one.peak),
-        joined_at=format_rfc3339(one.joined_ms),
-        last_risen_at=format_rfc3339(one.last_ms),
-        decision_id=one.decision_id,
-        tie=one.tie,
-        tied_by=one.tied_by,
+        agent_id=case_agent.agent.agent_id,
+        issuer=case_agent.agent.issuer,
+        agent_type=case_agent.agent_type,
+        level=level_word(case_agent.level),
+        highest_level=level_word(case_agent.peak),
+        joined_at=format_rfc3339(case_agent.joined_ms),
+        last_risen_at=format_rfc3339(case_agent.last_ms),
+        decision_id=case_agent.decision_id,
+        tie=case_agent.tie,
+        tied_by=case_agent.tied_by,
     )
 
 
@@ -254,8 +254,8 @@ def case_out(report: CaseReport) -> CaseOut:
     return CaseOut(
         **_summary_values(ListedCase(report.case, report.agents, report.lead)),
         reasons=reasons,
-        shared=[_shared_out(one) for one in report.shared],
-        entries=[_entry_out(one) for one in report.entries],
+        shared=[_shared_out(indicator) for indicator in report.shared],
+        entries=[_entry_out(entry) for entry in report.entries],
     )
 
 
@@ -279,7 +279,7 @@ def timeline_out(case_id: str, items: list[TimelineItem]) -> TimelineOut:
 
 def selectors(agents: list[CaseAgentIn]) -> list[AgentSelector]:
     """Agents that a body names."""
-    return [AgentSelector(one.agent_id, None, one.issuer) for one in agents]
+    return [AgentSelector(agent.agent_id, None, agent.issuer) for agent in agents]
 
 
 def _summary_values(listed: ListedCase) -> dict[str, Any]:
@@ -298,7 +298,7 @@ def _summary_values(listed: ListedCase) -> dict[str, Any]:
         "revision": case.revision,
         "decision_id": case.lead_decision_id,
         "reason": lead.reasons[0].text if lead is not None and lead.reasons else None,
-        "agents": [case_agent_out(one) for one in listed.agents],
+        "agents": [case_agent_out(case_agent) for case_agent in listed.agents],
     }
 
 
@@ -315,17 +315,20 @@ def _times(case: Case) -> dict[str, str | None]:
     }
 
 
-def _shared_out(one: SharedIndicator) -> SharedIndicatorOut:
+def _shared_out(indicator: SharedIndicator) -> SharedIndicatorOut:
     return SharedIndicatorOut(
-        kind=one.kind, value=one.value, agents_count=one.agents, last_seen_at=format_rfc3339(one.last_ms)
+        kind=indicator.kind,
+        value=indicator.value,
+        agents_count=indicator.agents,
+        last_seen_at=format_rfc3339(indicator.last_ms),
     )
 
 
-def _entry_out(one: CaseEntry) -> CaseEntryOut:
+def _entry_out(entry: CaseEntry) -> CaseEntryOut:
     return CaseEntryOut(
-        at=format_rfc3339(one.at_ms),
-        by=one.by,
-        action=one.action,
-        note=one.note or None,
-        detail=msgspec.json.decode(one.detail),
+        at=format_rfc3339(entry.at_ms),
+        by=entry.by,
+        action=entry.action,
+        note=entry.note or None,
+        detail=msgspec.json.decode(entry.detail),
     )

@@ -56,8 +56,8 @@ class CaseStory:
         )
         events: list[NativeEvent] = []
         peaks = {decision.decision_id: decision for decision in records.decisions}
-        for one in report.agents[:MAX_AGENTS_WITH_EVENTS]:
-            if (peak := peaks.get(one.decision_id)) is not None:
+        for case_agent in report.agents[:MAX_AGENTS_WITH_EVENTS]:
+            if (peak := peaks.get(case_agent.decision_id)) is not None:
                 events += await self._events_around(caller, peak)
         return build_timeline(records._replace(events=events))
 
@@ -73,22 +73,22 @@ class CaseStory:
         store, case_id = self._runtime.store, report.case.case_id
         ids = store.cases.decision_ids(case_id, tenants, MAX_DECISIONS_TOLD)
         decisions = list(store.decisions.get_many(ids, tenants).values())
-        names = [one.agent for one in report.agents[:MAX_AGENTS_TOLD]]
+        names = [case_agent.agent for case_agent in report.agents[:MAX_AGENTS_TOLD]]
         since_ms = min((decision.event_time_ms for decision in decisions), default=report.case.opened_ms) - LEAD_MS
         interventions = [
-            one
+            intervention
             for name in names
-            for one in store.interventions.page(tenants, agent=name).items
-            if max(one.updated_ms, one.expires_ms) >= since_ms
+            for intervention in store.interventions.page(tenants, agent=name).items
+            if max(intervention.updated_ms, intervention.expires_ms) >= since_ms
         ]
-        actuations = [one for name in names for one in store.actuations.page(tenants, name).items]
-        feedback = [one for name in names for one in store.feedback.page(tenants, agent=name).items]
+        actuations = [actuation for name in names for actuation in store.actuations.page(tenants, name).items]
+        feedback = [feedback_item for name in names for feedback_item in store.feedback.page(tenants, agent=name).items]
         deliveries = store.outbox.page(tenants, limit=MAX_PAGE, case_id=case_id).items if with_alerts else []
         return CaseRecords(
             decisions,
             report.entries,
             interventions,
-            [one for one in actuations if one.updated_ms >= since_ms],
+            [actuation for actuation in actuations if actuation.updated_ms >= since_ms],
             deliveries,
-            [one for one in feedback if one.created_ms >= since_ms],
+            [feedback_item for feedback_item in feedback if feedback_item.created_ms >= since_ms],
         )

@@ -77,15 +77,15 @@ class CaseRecords(NamedTuple):
 
 def build_timeline(records: CaseRecords) -> list[TimelineItem]:
     """Everything in *records*, oldest first."""
-    items = [_decision_item(one) for one in records.decisions]
-    items += [_entry_item(one) for one in records.entries]
+    items = [_decision_item(decision) for decision in records.decisions]
+    items += [_entry_item(entry) for entry in records.entries]
     for intervention in records.interventions:
         items += _intervention_items(intervention)
     for actuation in records.actuations:
         items += _actuation_items(actuation)
-    items += [_delivery_item(one) for one in records.deliveries]
-    items += [_feedback_item(one) for one in records.feedback]
-    items += [_event_item(one) for one in records.events]
+    items += [_delivery_item(delivery) for delivery in records.deliveries]
+    items += [_feedback_item(feedback) for feedback in records.feedback]
+    items += [_event_item(event) for event in records.events]
     return sorted(items, key=lambda item: (item.at_ms, TIMELINE_KINDS.index(item.kind)))
 
 
@@ -100,7 +100,7 @@ def _decision_item(decision: Decision) -> TimelineItem:
         else {"tick": "time passed without new evidence"}.get(decision.cause, f"cause: {decision.cause}")
     )
     text = f"Risk went from {_word(decision.previous_level)} to {_word(decision.level)}: {reason}"
-    shown = tuple((one.kind, one.value) for one in decision.indicators)
+    shown = tuple((indicator.kind, indicator.value) for indicator in decision.indicators)
     return TimelineItem(
         decision.event_time_ms or decision.decided_ms,
         "decision",
@@ -149,33 +149,36 @@ def _entry_detail(detail: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
-def _intervention_items(one: Intervention) -> list[TimelineItem]:
-    agent = one.agent.agent_id
-    if one.kind == "pin":
-        text = f"{printable_line(one.asked_by)} fixed the level at {_word(one.level)}: {printable_line(one.asked_why)}"
-        items = [TimelineItem(one.asked_ms, "pin", agent, text)]
-        ended = f"{printable_line(one.decided_by)} ended the fixed level: {printable_line(one.why)}"
+def _intervention_items(intervention: Intervention) -> list[TimelineItem]:
+    agent = intervention.agent.agent_id
+    if intervention.kind == "pin":
+        asked_by, why = printable_line(intervention.asked_by), printable_line(intervention.asked_why)
+        text = f"{asked_by} fixed the level at {_word(intervention.level)}: {why}"
+        items = [TimelineItem(intervention.asked_ms, "pin", agent, text)]
+        ended = f"{printable_line(intervention.decided_by)} ended the fixed level: {printable_line(intervention.why)}"
     else:
-        scopes = ", ".join(map(printable_line, one.scopes)) or "none named"
-        text = f"An approval was asked for by {printable_line(one.asked_by)}; scopes: {scopes}"
-        items = [TimelineItem(one.asked_ms, "approval", agent, text)]
-        ended = f"{printable_line(one.decided_by)} said {one.status}: {printable_line(one.why)}"
-    if one.decided_ms:
-        items.append(TimelineItem(one.decided_ms, one.kind, agent, ended))
-    elif one.status == "expired":
-        items.append(TimelineItem(one.expires_ms, one.kind, agent, "It expired"))
+        scopes = ", ".join(map(printable_line, intervention.scopes)) or "none named"
+        text = f"An approval was asked for by {printable_line(intervention.asked_by)}; scopes: {scopes}"
+        items = [TimelineItem(intervention.asked_ms, "approval", agent, text)]
+        ended = (
+            f"{printable_line(intervention.decided_by)} said {intervention.status}: {printable_line(intervention.why)}"
+        )
+    if intervention.decided_ms:
+        items.append(TimelineItem(intervention.decided_ms, intervention.kind, agent, ended))
+    elif intervention.status == "expired":
+        items.append(TimelineItem(intervention.expires_ms, intervention.kind, agent, "It expired"))
     return items
 
 
-def _actuation_items(one: Actuation) -> list[TimelineItem]:
-    wanted = _wanted_words(one.desired)
-    where, agent = printable_line(one.target), one.agent.agent_id
-    items = [TimelineItem(one.wanted_ms, "actuation", agent, f"{where} is to {wanted}")]
-    if one.confirmed_ms:
-        items.append(TimelineItem(one.confirmed_ms, "actuation", agent, f"{where} confirmed: {wanted}"))
-    elif one.status == "failed":
-        failed = f"{where} could not {wanted}: {printable_line(one.error)}"
-        items.append(TimelineItem(one.updated_ms, "actuation", agent, failed))
+def _actuation_items(actuation: Actuation) -> list[TimelineItem]:
+    order = _wanted_words(actuation.desired)
+    where, agent = printable_line(actuation.target), actuation.agent.agent_id
+    items = [TimelineItem(actuation.wanted_ms, "actuation", agent, f"{where} is to {order}")]
+    if actuation.confirmed_ms:
+        items.append(TimelineItem(actuation.confirmed_ms, "actuation", agent, f"{where} confirmed: {order}"))
+    elif actuation.status == "failed":
+        failed = f"{where} could not {order}: {printable_line(actuation.error)}"
+        items.append(TimelineItem(actuation.updated_ms, "actuation", agent, failed))
     return items
 
 
@@ -196,19 +199,19 @@ def _wanted_words(desired: bytes) -> str:
     return f"treat the agent as before (level {level})"
 
 
-def _delivery_item(one: Delivery) -> TimelineItem:
-    words = _DELIVERY_WORDS.get(one.status, one.status)
-    why = f": {printable_line(one.last_error)}" if one.last_error and one.status != "delivered" else ""
-    what = "An alert" if one.key.startswith(ALERT_KEY_PREFIX) else "A message about the case"
-    text = f"{what} to {printable_line(one.target)} {words}{why}"
-    decision_id = one.key.removeprefix(ALERT_KEY_PREFIX) if one.key.startswith(ALERT_KEY_PREFIX) else ""
-    return TimelineItem(one.delivered_ms or one.created_ms, "message", "", text, (), decision_id)
+def _delivery_item(delivery: Delivery) -> TimelineItem:
+    words = _DELIVERY_WORDS.get(delivery.status, delivery.status)
+    why = f": {printable_line(delivery.last_error)}" if delivery.last_error and delivery.status != "delivered" else ""
+    what = "An alert" if delivery.key.startswith(ALERT_KEY_PREFIX) else "A message about the case"
+    text = f"{what} to {printable_line(delivery.target)} {words}{why}"
+    decision_id = delivery.key.removeprefix(ALERT_KEY_PREFIX) if delivery.key.startswith(ALERT_KEY_PREFIX) else ""
+    return TimelineItem(delivery.delivered_ms or delivery.created_ms, "message", "", text, (), decision_id)
 
 
-def _feedback_item(one: Feedback) -> TimelineItem:
-    verdict = one.verdict.replace("_", " ")
-    text = f"{printable_line(one.author)} judged a decision as {verdict}: {printable_line(one.reason)}"
-    return TimelineItem(one.created_ms, "feedback", one.agent.agent_id, text, (), one.decision_id)
+def _feedback_item(feedback: Feedback) -> TimelineItem:
+    verdict = feedback.verdict.replace("_", " ")
+    text = f"{printable_line(feedback.author)} judged a decision as {verdict}: {printable_line(feedback.reason)}"
+    return TimelineItem(feedback.created_ms, "feedback", feedback.agent.agent_id, text, (), feedback.decision_id)
 
 
 def _event_item(event: NativeEvent) -> TimelineItem:
@@ -218,8 +221,8 @@ def _event_item(event: NativeEvent) -> TimelineItem:
     if event.resource is not None and (event.resource.target or event.resource.id):
         parts.append(f"on {printable_line(event.resource.target or event.resource.id or '')}")
     if kind == "token" and event.scopes is not None:
-        asked, given = event.scopes.requested or [], event.scopes.granted or []
-        parts.append(f"(asked for {_listed(asked)}; given {_listed(given)})")
+        requested, granted = event.scopes.requested or [], event.scopes.granted or []
+        parts.append(f"(asked for {_listed(requested)}; given {_listed(granted)})")
     if event.outcome != "success":
         parts.append(f"({event.outcome}{': ' + printable_line(event.error) if event.error else ''})")
     origin = tuple((name, value) for name, value in origin_of(event)._asdict().items() if value)

@@ -50,12 +50,12 @@ class LazyCommand(TyperCommand):
 
     def load(self, rich_markup_mode: MarkupMode = None) -> Any:
         """The command itself, as typer makes it; its help is plain text, or marked up. Raises ImportError."""
-        found = pkgutil.resolve_name(self.place)
+        loaded = pkgutil.resolve_name(self.place)
         app = typer.Typer(rich_markup_mode=rich_markup_mode)
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=self.name, rich_help_panel=self.panel)
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=self.name, rich_help_panel=self.panel)
         else:
-            app.command(self.name, rich_help_panel=self.panel)(found)
+            app.command(self.name, rich_help_panel=self.panel)(loaded)
         return get_group(app).commands[str(self.name)]
 
 
@@ -94,14 +94,14 @@ class LazyGroup(TyperGroup):
 
 def installed_commands() -> list[LazyCommand]:
     """All that are installed, by panel. A list that can not be read is left out; stderr says which and why."""
-    found: list[LazyCommand] = []
+    commands_found: list[LazyCommand] = []
     for entry in sorted(entry_points(group=COMMANDS_GROUP), key=lambda entry: entry.name):
         try:
             commands: Iterable[LazyCommand] = entry.load()
         except (ImportError, AttributeError) as error:  # what was installed before is of another version
             print_message(f"commands of `{entry.name}` are not available: {error}")
             continue
-        found += commands
+        commands_found += commands
     panels: list[str] = list(CommandPanel)
-    panels += (command.panel for command in found)  # of other packages: behind ours
-    return sorted(found, key=lambda command: (panels.index(command.panel), command.name))
+    panels += (command.panel for command in commands_found)  # of other packages: behind ours
+    return sorted(commands_found, key=lambda command: (panels.index(command.panel), command.name))

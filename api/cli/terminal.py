@@ -126,7 +126,7 @@ def readable(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(readable, value))
     if isinstance(value, dict):
-        return ", ".join(f"{name} {readable(held)}" for name, held in value.items())
+        return ", ".join(f"{name} {readable(part)}" for name, part in value.items())
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float):

@@ -82,8 +82,8 @@ async def list_agent_decisions(
 def _page_answer(
     request: Request, caller: AuthenticatedCaller, page: Page[Decision]
 ) -> PageOut[DecisionOut] | Response:
-    told = PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
-    return signed_response(request, caller, "decisions", encode_model(told)) or told
+    answer = PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
+    return signed_response(request, caller, "decisions", encode_model(answer)) or answer
 
 
 @router.get(

@@ -81,13 +81,13 @@ class DecisionTrends:
         begin_ms, went_on = now_ms // SLICE_MS * SLICE_MS, False
         while begin_ms >= span.start * DAY_MS:
             key = None if tenants is None else frozenset(tenants), begin_ms
-            found = self._recall(key)
-            if found is None:
+            changes = self._recall(key)
+            if changes is None:
                 if went_on and self._runtime.monotonic() > look_until:
                     return _trends_of(counted, begin_ms + SLICE_MS)
-                found = self._count(key, now_ms)
+                changes = self._count(key, now_ms)
                 went_on = went_on or _is_over(begin_ms, now_ms)  # else no look would ever get further
-            for change in found:
+            for change in changes:
                 counted[begin_ms // DAY_MS][change.previous_level, change.level, change.code] += change.amount
             begin_ms -= SLICE_MS
         return _trends_of(counted, 0)
@@ -128,5 +128,8 @@ def _trends_of(counted: dict[int, Counter[tuple[int, int, str]]], counted_from_m
                 rises[RiskLevel(level)] += amount
                 reasons[code] += amount
         days.append(DayOfChanges(day, dict(rises), falls))
-    ordered = sorted(((code, amount) for code, amount in reasons.items() if code), key=lambda one: (-one[1], one[0]))
+    ordered = sorted(
+        ((code, amount) for code, amount in reasons.items() if code),
+        key=lambda pair: (-pair[1], pair[0]),
+    )
     return LevelTrends(days, ordered, counted_from_ms)

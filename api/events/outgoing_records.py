@@ -98,11 +98,11 @@ class OutgoingRecords:
             named = [(copied_to_file(pipe, stack), STDIN_NAME)]
         else:
             named = [(path, str(path)) for path in files]
-        found = [formatted for path, name in named for formatted in self._find(path, name)]
-        self.converter.tell_formats([formatted for formatted in found if formatted.format_name != NATIVE])
-        here = [formatted for formatted in found if self._is_mapped_here(formatted)]
+        formatted_files = [formatted for path, name in named for formatted in self._find(path, name)]
+        self.converter.tell_formats([formatted for formatted in formatted_files if formatted.format_name != NATIVE])
+        here = [formatted for formatted in formatted_files if self._is_mapped_here(formatted)]
         yield from _batched(in_time_order(self.converter.convert(here)) if here else (), NATIVE)
-        for formatted in found:
+        for formatted in formatted_files:
             if not self._is_mapped_here(formatted):
                 yield from self._batches_of(formatted)
 

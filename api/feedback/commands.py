@@ -122,11 +122,11 @@ def list_feedback(
     """List feedback, newest first, with the events that each rule matched."""
     with closing(ServiceClient(url, token)) as service:
         given = {"status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
-        found = paged_items(service, "/v1/feedback", limit, **given)
+        feedback = paged_items(service, "/v1/feedback", limit, **given)
         if json:
-            write_json_lines(found)
+            write_json_lines(feedback)
             return
-        rows = list(found)
+        rows = list(feedback)
     write_table(
         [_table_row(row) for row in rows],
         {

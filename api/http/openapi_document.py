@@ -62,8 +62,8 @@ def complete_document(document: Document, described: Sequence[DescribedPaths], s
         _describe_members(name, schema)
         if name.endswith(_PAGE_SUFFIX):
             schema.setdefault("description", "A page of items, and where the next ones are.")
-    for name, held in (("paths", document), ("schemas", components)):
-        held[name] = _with_members_in_place(held[name], document)
+    for name, section in (("paths", document), ("schemas", components)):
+        section[name] = _with_members_in_place(section[name], document)
     for operation in operations_of(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
             _describe_members(content["schema"].get("title", ""), content["schema"])
@@ -182,7 +182,7 @@ def _example_of_type(schema: Document, document: Document) -> Any:
 
 
 def _resolved(reference: str, document: Document) -> Document:
-    found: Any = document
+    node: Any = document
     for step in reference.removeprefix("#/").split("/"):
-        found = found[step]
-    return dict(found)
+        node = node[step]
+    return dict(node)

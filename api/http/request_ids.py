@@ -28,8 +28,8 @@ def given_request_id(scope: Scope) -> bytes:
 
 def request_id_of(scope: Scope, new_id: Callable[[], str]) -> str:
     """The id of a request; a new one where nothing has given it one."""
-    known: str | None = scope.get(REQUEST_ID_KEY)
-    return known or given_request_id(scope).decode() or new_id()
+    stored_id: str | None = scope.get(REQUEST_ID_KEY)
+    return stored_id or given_request_id(scope).decode() or new_id()
 
 
 def identify_request(scope: Scope, send: Send, new_id: Callable[[], str]) -> Send:

@@ -36,10 +36,10 @@ def parse_time_range(since: str, until: str, now_ms: int) -> TimeRange:
     Raises:
         ProblemError: 422, one can not be read, or the range ends before it begins.
     """
-    found = TimeRange(_moment("since", since, now_ms), _moment("until", until, now_ms))
-    if found.until_ms and found.since_ms >= found.until_ms:
+    time_range = TimeRange(_moment("since", since, now_ms), _moment("until", until, now_ms))
+    if time_range.until_ms and time_range.since_ms >= time_range.until_ms:
         raise invalid_value_error("until", "is not after since")
-    return found
+    return time_range
 
 
 def _moment(name: str, text: str, now_ms: int) -> int:

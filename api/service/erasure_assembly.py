@@ -114,10 +114,10 @@ async def forget_in_memory(
     """
     full = (subject.tenant, subject.issuer, subject.name)
     if subject.kind == "agent":
-        row, known = await asyncio.to_thread(store.agents.get, *full), view.get(*full)
-        if row is not None and (known is None or known.summary.evaluated_ms <= row.evaluated_ms):
+        row, in_view = await asyncio.to_thread(store.agents.get, *full), view.get(*full)
+        if row is not None and (in_view is None or in_view.summary.evaluated_ms <= row.evaluated_ms):
             view.apply([agent_summary(row)])
-        elif row is None and known is not None and known.summary.first_seen_ms < ordered_ms:
+        elif row is None and in_view is not None and in_view.summary.first_seen_ms < ordered_ms:
             view.remove(*full)
         decision_point.approval_workflow.active_interventions.remove_agent(full)
     await decision_point.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store

@@ -100,7 +100,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         guarded = self.guarded
         guarded.unanswered -= 1
-        known, guarded.admitted = guarded.admitted, False
+        was_admitted, guarded.admitted = guarded.admitted, False
         if guarded.held_bytes:
             self.guard.release(guarded)
         phase = guarded.phase
@@ -109,7 +109,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 guarded.enter(IDLE, self.guard.monotonic())
         elif phase is BODY:
             if guarded.unanswered == 0:
-                guarded.linger_bytes = MAX_KNOWN_LINGER_BYTES if known else MAX_LINGER_BYTES
+                guarded.linger_bytes = MAX_KNOWN_LINGER_BYTES if was_admitted else MAX_LINGER_BYTES
                 phase = LINGERING
             guarded.enter(phase, self.guard.monotonic())  # a body behind this request was not read meanwhile
         HttpToolsProtocol.on_response_complete(self)

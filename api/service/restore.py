@@ -80,10 +80,10 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
 def _require_empty(data_dir: Path, besides: str = "") -> None:
     if (data_dir / LOG_FOLDER).is_dir():
         lock_log(data_dir / LOG_FOLDER).close()  # refused while a service runs
-    found = sorted(path.name for path in data_dir.iterdir() if path.name != besides) if data_dir.exists() else []
-    if found:
+    names = sorted(path.name for path in data_dir.iterdir() if path.name != besides) if data_dir.exists() else []
+    if names:
         raise ConfigError(
-            f"data_dir: {data_dir} is not empty ({', '.join(found[:5])}{', …' if len(found) > 5 else ''}): "
+            f"data_dir: {data_dir} is not empty ({', '.join(names[:5])}{', …' if len(names) > 5 else ''}): "
             "move what is there away, or restore with settings that name another folder"
         )
 
@@ -146,11 +146,11 @@ def _copy_checked(source: Path, name: str, expected: BackupFile, staging: Path) 
             write_file_atomically(target, partial(shutil.copyfileobj, original), mode=mode)
     except FileNotFoundError:
         raise BadBackup(f"{path}: is missing; the back-up is damaged: take another one") from None
-    found = describe_file(target)
-    if found != expected:
+    copied = describe_file(target)
+    if copied != expected:
         raise BadBackup(
-            f"{path}: expected {expected.bytes} bytes with SHA-256 {expected.sha256[:12]}…, found {found.bytes} with "
-            f"{found.sha256[:12]}…; the back-up is damaged: take another one"
+            f"{path}: expected {expected.bytes} bytes with SHA-256 {expected.sha256[:12]}…, found {copied.bytes} with "
+            f"{copied.sha256[:12]}…; the back-up is damaged: take another one"
         )
 
 

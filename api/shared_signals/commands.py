@@ -85,11 +85,11 @@ def status(
     if reason and wanted is None:
         raise typer.BadParameter("a reason goes with --set", param_hint="--reason")
     ask = RemoteStream.status if wanted is None else lambda stream: stream.set_status(wanted.value, reason)
-    told = _ask(load_process_settings(settings), name, ask)
+    answer = _ask(load_process_settings(settings), name, ask)
     if json:
-        write_json({"stream_id": told.stream_id, "status": told.status, "reason": told.reason})
+        write_json({"stream_id": answer.stream_id, "status": answer.status, "reason": answer.reason})
         return
-    print_message(f"{told.status}" + (f": {printable_line(told.reason, 200)}" if told.reason else ""))
+    print_message(f"{answer.status}" + (f": {printable_line(answer.reason, 200)}" if answer.reason else ""))
 
 
 @signals_app.command()
@@ -124,16 +124,18 @@ def _read_subject(text: str) -> dict[str, Any]:
 
 def _ask(settings: Settings, name: str, ask: Callable[[RemoteStream], Coroutine[Any, Any, T]]) -> T:
     """Make one call about a stream. Raises ConfigError: the settings have no such stream."""
-    known = [one.name for one in settings.shared_signals.transmitters if one.stream is not None]
-    if name not in known:
+    names = [transmitter.name for transmitter in settings.shared_signals.transmitters if transmitter.stream is not None]
+    if name not in names:
         raise ConfigError(
-            f"`shared_signals.transmitters` have no {name!r} with a `stream`: {', '.join(known) or 'none'}"
+            f"`shared_signals.transmitters` have no {name!r} with a `stream`: {', '.join(names) or 'none'}"
         )
 
     async def go() -> T:
         async with make_webhook_client() as http:
             factory = ActuatorFactory(http, _make_signer, clock.now_ms, clock.monotonic)
-            entry = next(one for one in settings.shared_signals.transmitters if one.name == name)
+            entry = next(
+                transmitter for transmitter in settings.shared_signals.transmitters if transmitter.name == name
+            )
             states = VerificationStates(key_folder(settings), clock.now_s)
             authenticator = factory.request_authenticator(entry.auth)
             stream = RemoteStream(entry, service_url(settings), http, authenticator, states)

@@ -159,14 +159,14 @@ class RemoteStream:
             TrustwatchError: no token of ours can be had.
         """
         metadata = await self._discover()
-        endpoint, wanted = metadata.configuration_endpoint, self._wanted()
+        endpoint, members = metadata.configuration_endpoint, self._wanted()
         streams = await self._streams(endpoint)
         ours = self._find(streams) or await self._made_here(endpoint)
         if ours is None:
-            ours = await self._create(endpoint, wanted, streams)
+            ours = await self._create(endpoint, members, streams)
             changed = True
         elif changed := replace or self._differs(ours):
-            ours = await self._change(endpoint, ours, wanted, "PUT" if replace else "PATCH")
+            ours = await self._change(endpoint, ours, members, "PUT" if replace else "PATCH")
         self._made, self._before = ours.stream_id, None
         self._check(ours)
         status = await self._enabled(metadata, ours.stream_id)
@@ -197,16 +197,16 @@ class RemoteStream:
         if metadata.status_endpoint is None:
             return ""
         try:
-            told = await self._status_of(metadata, stream_id)
-            if told.status != "enabled" and not (told.reason or "").startswith(ASKED_BY_US):
-                _log.warning("signal_stream_stopped", transmitter=self._settings.name, status=told.status)
-                told = await self._set_status(metadata, stream_id, "enabled", "")
+            answer = await self._status_of(metadata, stream_id)
+            if answer.status != "enabled" and not (answer.reason or "").startswith(ASKED_BY_US):
+                _log.warning("signal_stream_stopped", transmitter=self._settings.name, status=answer.status)
+                answer = await self._set_status(metadata, stream_id, "enabled", "")
         except StreamNotKept as refused:
             _log.warning("signal_stream_status", transmitter=self._settings.name, error=str(refused))
             return ""
-        if told.status != "enabled":
-            _log.error("signal_stream_stopped", transmitter=self._settings.name, status=told.status)
-        return told.status
+        if answer.status != "enabled":
+            _log.error("signal_stream_stopped", transmitter=self._settings.name, status=answer.status)
+        return answer.status
 
     async def set_status(self, status: StreamStatus, reason: str = "") -> RemoteStatus:
         """Have our stream enabled, paused or disabled; what it is then. Raises as `status`.
@@ -253,12 +253,14 @@ class RemoteStream:
 
     def _find(self, streams: Iterable[RemoteStreamDocument]) -> RemoteStreamDocument | None:
         listed = list(streams)
-        described = [one for one in listed if self._is_ours(one.description)]
-        addressed = [one for one in listed if self.is_pushed and one.delivery.endpoint_url == self._receive_url]
-        made = [one for one in listed if one.stream_id == self._made]
-        new = [] if self._before is None else [one for one in listed if one.stream_id not in self._before]
-        found = made or described or addressed or (new if len(new) == 1 else [])
-        return found[0] if found else None
+        described = [stream for stream in listed if self._is_ours(stream.description)]
+        addressed = [
+            stream for stream in listed if self.is_pushed and stream.delivery.endpoint_url == self._receive_url
+        ]
+        created = [stream for stream in listed if stream.stream_id == self._made]
+        new = [] if self._before is None else [stream for stream in listed if stream.stream_id not in self._before]
+        ours = created or described or addressed or (new if len(new) == 1 else [])
+        return ours[0] if ours else None
 
     def _is_ours(self, description: str | None) -> bool:
         """True for our description, also where the transmitter has cut it (SSF 1.0, section 8.1.1)."""
@@ -327,18 +329,18 @@ class RemoteStream:
         content = await self._ask("GET", endpoint, None, (200, 404))
         if not content.startswith((b"[", b"{")) or b'"stream_id"' not in content:
             return []
-        told = _decode(content, list[msgspec.Raw]) if content.startswith(b"[") else [content]
-        found: list[RemoteStreamDocument] = []
-        for one in told:
+        documents = _decode(content, list[msgspec.Raw]) if content.startswith(b"[") else [content]
+        streams: list[RemoteStreamDocument] = []
+        for document in documents:
             with contextlib.suppress(StreamNotKept):  # somebody else's may be of any shape
-                found.append(_decode(one, RemoteStreamDocument))
-        return found
+                streams.append(_decode(document, RemoteStreamDocument))
+        return streams
 
     async def _made_here(self, endpoint: str) -> RemoteStreamDocument | None:
         """The stream that this process has made, where the transmitter does not list it; None = it is gone."""
         if self._made:
             named = await self._streams(_about(endpoint, self._made))
-            ours = next((one for one in named if one.stream_id == self._made), None)
+            ours = next((stream for stream in named if stream.stream_id == self._made), None)
             if ours is not None:
                 return ours
             self._made = ""
@@ -347,15 +349,15 @@ class RemoteStream:
         return None
 
     async def _create(
-        self, endpoint: str, wanted: Mapping[str, Any], streams: list[RemoteStreamDocument]
+        self, endpoint: str, members: Mapping[str, Any], streams: list[RemoteStreamDocument]
     ) -> RemoteStreamDocument:
         try:
-            content = await self._ask("POST", endpoint, wanted, (200, 201))
+            content = await self._ask("POST", endpoint, members, (200, 201))
         except StreamNotKept as refused:
             if refused.status != httpx2.codes.CONFLICT or len(streams) != 1 or not self._may_be_ours(streams[0]):
                 raise
-            return await self._change(endpoint, streams[0], wanted)  # room for one, and its description is lost
-        self._before = frozenset(one.stream_id for one in streams)  # from here on no other is made
+            return await self._change(endpoint, streams[0], members)  # room for one, and its description is lost
+        self._before = frozenset(stream.stream_id for stream in streams)  # from here on no other is made
         ours = _decode(content, RemoteStreamDocument)
         if not self._is_ours(ours.description) and not self.is_pushed:
             _log.error("signal_stream_without_description", transmitter=self._settings.name)
@@ -366,9 +368,9 @@ class RemoteStream:
         return self._description.startswith(only.description or "")
 
     async def _change(
-        self, endpoint: str, ours: RemoteStreamDocument, wanted: Mapping[str, Any], method: str = "PATCH"
+        self, endpoint: str, ours: RemoteStreamDocument, members: Mapping[str, Any], method: str = "PATCH"
     ) -> RemoteStreamDocument:
-        body = {"stream_id": ours.stream_id, **wanted}
+        body = {"stream_id": ours.stream_id, **members}
         if not self.is_pushed and ours.delivery.method == POLL_METHOD:
             # Its address is the transmitter's to say, and some forget it where it is not said.
             body["delivery"] = {"method": POLL_METHOD, "endpoint_url": ours.delivery.endpoint_url}
@@ -379,7 +381,7 @@ class RemoteStream:
         if changed is not None and (self.is_pushed or changed.delivery.endpoint_url):
             return changed
         again = await self._streams(endpoint)
-        return next((one for one in again if one.stream_id == ours.stream_id), changed or ours)
+        return next((stream for stream in again if stream.stream_id == ours.stream_id), changed or ours)
 
     def _check(self, ours: RemoteStreamDocument) -> None:
         """Raise StreamNotKept unless what comes by the stream will be taken: before anything else is asked of it."""

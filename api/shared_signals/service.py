@@ -279,7 +279,7 @@ class SharedSignalsService:
             # The stream is the caller's, and what it may see of it is chosen here.
             with reads_of(WHOLE_DEPLOYMENT):
                 events = await self._executor(self._store.waiting, stream, limit)
-            withdrawn = [one.jti for one in events if not self._context.may_hear(caller.name, one.tenant)]
+            withdrawn = [event.jti for event in events if not self._context.may_hear(caller.name, event.tenant)]
             if not withdrawn:
                 return events
             self._context.outcomes["withdrawn"] += await self._executor.write(

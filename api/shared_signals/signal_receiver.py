@@ -203,13 +203,17 @@ class SignalReceiver:
         since = self._monotonic()
         verified = [await self._verify(transmitter, token, since) for token in tokens]
         verified = await self._refuse_used_states(transmitter, verified)
-        received = await self._judge(transmitter, [one for one in verified if isinstance(one, dict)])
-        fitting = [one for one in received if transmitter.has_room_for(one)]
-        waiting = {one.digest for one in received} - {one.digest for one in fitting}
+        received = await self._judge(transmitter, [claims for claims in verified if isinstance(claims, dict)])
+        fitting = [received_set for received_set in received if transmitter.has_room_for(received_set)]
+        waiting = {received_set.digest for received_set in received} - {received_set.digest for received_set in fitting}
         await self._write(transmitter, fitting)
         answers: list[SetAnswer] = [
-            one if not isinstance(one, dict) else MemoryFull() if signal_digest(one["jti"]) in waiting else None
-            for one in verified
+            outcome
+            if not isinstance(outcome, dict)
+            else MemoryFull()
+            if signal_digest(outcome["jti"]) in waiting
+            else None
+            for outcome in verified
         ]
         for answer in answers:
             if isinstance(answer, SetRefused):
@@ -295,27 +299,27 @@ class SignalReceiver:
         self, transmitter: SignalTransmitter, verified: list[dict[str, Any] | SetRefused | NotNow]
     ) -> list[dict[str, Any] | SetRefused | NotNow]:
         """The same, but one state is the answer to one verification: that one may come again, another may not."""
-        asked = [one for one in verified if isinstance(one, dict) and state_of(one)]
-        if not asked:
+        with_states = [outcome for outcome in verified if isinstance(outcome, dict) and state_of(outcome)]
+        if not with_states:
             return verified
-        digests = [digest for one in asked for digest in (signal_digest(one["jti"]), state_of(one))]
-        known = await self._executor(self._store.find_taken, transmitter.name, digests)
+        digests = [digest for outcome in with_states for digest in (signal_digest(outcome["jti"]), state_of(outcome))]
+        taken = await self._executor(self._store.find_taken, transmitter.name, digests)
         return [
             self._told(transmitter, used_before())
-            if isinstance(one, dict) and state_of(one) in known and signal_digest(one["jti"]) not in known
-            else one
-            for one in verified
+            if isinstance(outcome, dict) and state_of(outcome) in taken and signal_digest(outcome["jti"]) not in taken
+            else outcome
+            for outcome in verified
         ]
 
     async def _judge(self, transmitter: SignalTransmitter, claims: Sequence[Mapping[str, Any]]) -> list[ReceivedSet]:
         """Judge what of verified SETs is believed, each once."""
-        by_digest = {signal_digest(one["jti"]): one for one in claims}
+        by_digest = {signal_digest(set_claims["jti"]): set_claims for set_claims in claims}
         if not by_digest:
             return []
-        known = await self._executor(self._store.find_taken, transmitter.name, list(by_digest))
-        self.outcomes[transmitter.name, "duplicate"] += len(claims) - len(by_digest.keys() - known)
-        new = {digest: one for digest, one in by_digest.items() if digest not in known}
-        received = [self._judge_one(transmitter, digest, one) for digest, one in new.items()]
+        taken = await self._executor(self._store.find_taken, transmitter.name, list(by_digest))
+        self.outcomes[transmitter.name, "duplicate"] += len(claims) - len(by_digest.keys() - taken)
+        new = {digest: set_claims for digest, set_claims in by_digest.items() if digest not in taken}
+        received = [self._judge_one(transmitter, digest, set_claims) for digest, set_claims in new.items()]
         return await self._as_said_once(transmitter, received)
 
     def _judge_one(
@@ -344,7 +348,7 @@ class SignalReceiver:
         named = read_signal_subjects(claims["sub_id"])
         if not named:
             return ReceivedSet(claims, digest, "no_agent")
-        subject = next((one for read in named if (one := transmitter.subject_of(read)) is not None), None)
+        subject = next((resolved for read in named if (resolved := transmitter.subject_of(read)) is not None), None)
         if subject is None or not transmitter.settings.may_speak_of(event_type):
             return ReceivedSet(claims, digest, "not_covered")
         now = self._clock()
@@ -367,35 +371,39 @@ class SignalReceiver:
 
         It is claimed before it is written, so that of two that come at the same time one counts.
         """
-        statements = [SignalStatement(one.digest, one.statement) for one in received if one.statement]
+        statements = [
+            SignalStatement(received_set.digest, received_set.statement)
+            for received_set in received
+            if received_set.statement
+        ]
         if not statements:
             return list(received)
         now_ms = int(self._clock() * 1000)
         counting = await self._executor.write(self._store.claim, transmitter.name, statements, now_ms)
         return [
-            self._judge_one(transmitter, one.digest, one.claims, "note")._replace(outcome="repeated")
-            if one.statement and one.digest not in counting
-            else one
-            for one in received
+            self._judge_one(transmitter, received_set.digest, received_set.claims, "note")._replace(outcome="repeated")
+            if received_set.statement and received_set.digest not in counting
+            else received_set
+            for received_set in received
         ]
 
     async def _write(self, transmitter: SignalTransmitter, received: Sequence[ReceivedSet]) -> None:
         """Make events durable, then remember the SETs, and only then count them."""
-        with_events = [one for one in received if one.event is not None]
+        with_events = [received_set for received_set in received if received_set.event is not None]
         rejected: set[str] = set()
         if with_events:
-            records = [RawRecord(one.event or b"") for one in with_events]
+            records = [RawRecord(received_set.event or b"") for received_set in with_events]
             receipt = await self._intake.receive(records, transmitter.binding, keep_refused=False)
             for rejection in receipt.rejections:  # a fault of ours: what it may not say was left out before
                 _log.error("signal_rejected", transmitter=transmitter.name, path=rejection.path, why=rejection.reason)
                 rejected.add(with_events[rejection.index].digest)
         # What became no event has no effect, so coming again it has none either: it takes no room of those that have.
-        kept = [one for one in received if one.event is not None or one.state]
-        digests = [digest for one in kept for digest in (one.digest, one.state) if digest]
+        kept = [received_set for received_set in received if received_set.event is not None or received_set.state]
+        digests = [digest for received_set in kept for digest in (received_set.digest, received_set.state) if digest]
         await self._executor.write(self._store.add, transmitter.name, digests, int(self._clock() * 1000))
         transmitter.remembered += len(digests)
-        for one in received:
-            self._count(transmitter, "rejected" if one.digest in rejected else one.outcome)
+        for received_set in received:
+            self._count(transmitter, "rejected" if received_set.digest in rejected else received_set.outcome)
 
     def refuse(self, transmitter: SignalTransmitter, refused: SetRefused) -> SetRefused:
         """Count a refusal that was found before any SET was read."""
@@ -407,8 +415,8 @@ class SignalReceiver:
 
     def _tell(self, transmitter: SignalTransmitter, event_type: str, members: Mapping[str, Any]) -> None:
         """Log an event that is about no agent: a stream that stopped, or trust that changed, is for people."""
-        told = (name for name in ("status", "trust_domain", "reason") if name in members)
-        shown = {name: printable_line(str(members[name]), MAX_LOGGED_CHARS) for name in told}
+        names = (name for name in ("status", "trust_domain", "reason") if name in members)
+        shown = {name: printable_line(str(members[name]), MAX_LOGGED_CHARS) for name in names}
         _log.warning("signal_about_no_agent", transmitter=transmitter.name, event_type=event_type, **shown)
 
     async def has_verified(self, transmitter: str, state: str) -> bool:
@@ -434,7 +442,7 @@ class SignalReceiver:
 
     async def look_after_memory(self) -> None:
         """Remove identifiers of SETs that would count for nothing any more, and count the others."""
-        longest_s = max((one.settings.max_age_s for one in self.transmitters.values()), default=0.0)
+        longest_s = max((transmitter.settings.max_age_s for transmitter in self.transmitters.values()), default=0.0)
         now_s = self._clock()
         before_ms = int((now_s - longest_s - self._rules.leeway_s) * 1000)
         await self._executor.write(self._store.forget, before_ms, int(now_s * 1000) - DAY_MS)

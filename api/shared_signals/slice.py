@@ -56,7 +56,7 @@ def _make_receiver(services: ServiceRegistry) -> Sequence[object]:
 def _make_decryption(runtime: Runtime) -> SetDecryption | None:
     """Decryption for the transmitters of the settings. Raises ConfigError: its library is not installed."""
     part = runtime.settings.shared_signals
-    encrypting = [one.name for one in part.transmitters if one.encrypted != "refuse"]
+    encrypting = [transmitter.name for transmitter in part.transmitters if transmitter.encrypted != "refuse"]
     if not encrypting:
         return None
     needed_by = f"`encrypted` of `shared_signals.transmitters` ({', '.join(encrypting)}) takes encrypted tokens"
@@ -88,8 +88,8 @@ def _make_transmitter(services: ServiceRegistry) -> Sequence[object]:
     settings = runtime.settings
     if not settings.shared_signals.enabled:
         return ()
-    known = services.find(TransmitterContext)
-    context = known or TransmitterContext(settings, runtime.clock, runtime.monotonic)
+    existing = services.find(TransmitterContext)
+    context = existing or TransmitterContext(settings, runtime.clock, runtime.monotonic)
     service = SharedSignalsService(
         context,
         runtime.store.security_events,
@@ -98,14 +98,14 @@ def _make_transmitter(services: ServiceRegistry) -> Sequence[object]:
         runtime.now_ms,
         runtime.monotonic,
     )
-    return (context.answers, service) if known is not None else (context, context.answers, service)
+    return (context.answers, service) if existing is not None else (context, context.answers, service)
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
     context = services.find(TransmitterContext)
     encryption = None if context is None else context.encryption
-    found = encryption, services.find(SignalReceiver), services.find(SignalPoller)
-    return [service for service in found if service is not None]
+    parts = encryption, services.find(SignalReceiver), services.find(SignalPoller)
+    return [service for service in parts if service is not None]
 
 
 def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:

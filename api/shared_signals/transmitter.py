@@ -205,11 +205,13 @@ class SharedSignalsTransmitter:
         if not streams:
             return derived
         pins = self._active_pins(now_ms)
-        found = [(pending, self._change_of(pending, pins)) for pending in rows]
-        tenants = {decision.tenant for _, decision in found if decision is not None}
-        heard = [one for one in streams if any(self._context.may_hear(one.owner, tenant) for tenant in tenants)]
-        subjects = self._events.list_subjects([one.stream_id for one in heard if one.status != "disabled"])
-        for pending, decision in found:
+        changes = [(pending, self._change_of(pending, pins)) for pending in rows]
+        tenants = {decision.tenant for _, decision in changes if decision is not None}
+        heard = [
+            stream for stream in streams if any(self._context.may_hear(stream.owner, tenant) for tenant in tenants)
+        ]
+        subjects = self._events.list_subjects([stream.stream_id for stream in heard if stream.status != "disabled"])
+        for pending, decision in changes:
             if decision is not None:
                 derived[pending.seq] = self._context.deriver.derive(
                     decision, pending.row.agent_key, heard, subjects, now_ms
@@ -219,9 +221,9 @@ class SharedSignalsTransmitter:
     def _active_pins(self, now_ms: int) -> dict[AgentIdentity, str]:
         """Id of the pin by which a person has fixed an agent's level, by agent."""
         return {
-            one.agent.identity: one.intervention_id
-            for one in self._store.interventions.list_open()
-            if one.kind == "pin" and one.status == "active" and one.expires_ms > now_ms
+            pin.agent.identity: pin.intervention_id
+            for pin in self._store.interventions.list_open()
+            if pin.kind == "pin" and pin.status == "active" and pin.expires_ms > now_ms
         }
 
     def _change_of(self, pending: PendingOutboxRow, pins: Mapping[AgentIdentity, str]) -> AnnouncedDecision | None:
@@ -293,7 +295,7 @@ class SharedSignalsTransmitter:
             if self._context.may_hear(stream.owner, first[0].tenant):
                 return stream, first[0]
             waiting = self._events.waiting(stream, WITHDRAW_BATCH)
-            withdrawn = [one.jti for one in waiting if not self._context.may_hear(stream.owner, one.tenant)]
+            withdrawn = [event.jti for event in waiting if not self._context.may_hear(stream.owner, event.tenant)]
             self._context.outcomes["withdrawn"] += self._events.settle(stream_id, withdrawn)
         return stream, None
 

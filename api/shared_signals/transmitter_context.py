@@ -76,7 +76,7 @@ class TransmitterContext:
 
     def waiting_polls_of(self, owner: str) -> int:
         """Those of one receiver."""
-        return sum(one == owner for one in self._waiting.values())
+        return sum(waiting_owner == owner for waiting_owner in self._waiting.values())
 
     def sign(self, owner: str, claims: dict[str, Any]) -> str:
         """A SET as the owner of a stream is to get it. Raises ConfigError, Unavailable: no key of the owner."""

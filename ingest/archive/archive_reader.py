@@ -169,8 +169,8 @@ def agent_lines(
                 for group in range(parquet.num_row_groups):
                     rows = parquet.read_row_group(group, columns=_AGENT_LINE_COLUMNS)
                     # A file that was merged since has other rows, too.
-                    wanted = pc.and_(pc.less(rows["offset"], end), pc.greater_equal(rows["offset"], start))
-                    yield from _agent_lines_of(rows.filter(wanted), subject)
+                    in_range = pc.and_(pc.less(rows["offset"], end), pc.greater_equal(rows["offset"], start))
+                    yield from _agent_lines_of(rows.filter(in_range), subject)
             except (OSError, pa.ArrowException) as error:
                 raise ConfigError(f"{file.path}: can not be read: {error}") from error
 

@@ -51,7 +51,7 @@ class RowSelection(NamedTuple):
 ALL_ROWS = RowSelection()
 
 
-def event_batches(directory: Path, wanted: RowSelection = ALL_ROWS) -> Iterator[pa.RecordBatch]:
+def event_batches(directory: Path, selection: RowSelection = ALL_ROWS) -> Iterator[pa.RecordBatch]:
     """Archived events, at most `BATCH_ROWS` in a batch, file by file; docs/archive.md lists the columns.
 
     Raises:
@@ -59,34 +59,37 @@ def event_batches(directory: Path, wanted: RowSelection = ALL_ROWS) -> Iterator[
     """
     with read_lock(directory):
         yield from _scan_files(
-            _files_of_tenants(wanted, lambda of: committed_files(directory, wanted.since, wanted.until, of)), wanted
+            _files_of_tenants(selection, lambda of: committed_files(directory, selection.since, selection.until, of)),
+            selection,
         )
 
 
-def vector_batches(directory: Path, wanted: RowSelection = ALL_ROWS) -> Iterator[pa.RecordBatch]:
+def vector_batches(directory: Path, selection: RowSelection = ALL_ROWS) -> Iterator[pa.RecordBatch]:
     """Feature vectors, as `event_batches` gives events; *directory* is that of the vectors (`archive.vectors`)."""
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such folder; `archive.vectors` of the settings names that of the vectors")
     with read_lock(directory):
         yield from _scan_files(
-            _files_of_tenants(wanted, lambda of: files_within(directory, "vectors", wanted.since, wanted.until, of)),
-            wanted,
+            _files_of_tenants(
+                selection, lambda of: files_within(directory, "vectors", selection.since, selection.until, of)
+            ),
+            selection,
         )
 
 
-def read_events(directory: Path, wanted: RowSelection = ALL_ROWS, most_rows: int = MAX_ROWS) -> pa.Table:
+def read_events(directory: Path, selection: RowSelection = ALL_ROWS, most_rows: int = MAX_ROWS) -> pa.Table:
     """Archived events as one table, by file, in the order of the log within each.
 
     Raises:
         TooMany: there are more than *most_rows*.
         ConfigError: as `event_batches`.
     """
-    return _collect_table(event_batches(directory, wanted), EVENT_SCHEMA, wanted, most_rows)
+    return _collect_table(event_batches(directory, selection), EVENT_SCHEMA, selection, most_rows)
 
 
-def read_vectors(directory: Path, wanted: RowSelection = ALL_ROWS, most_rows: int = MAX_ROWS) -> pa.Table:
+def read_vectors(directory: Path, selection: RowSelection = ALL_ROWS, most_rows: int = MAX_ROWS) -> pa.Table:
     """Feature vectors as one table; where files differ in their features, null where one has none. Raises as above."""
-    return _collect_table(vector_batches(directory, wanted), VECTOR_SCHEMA_HEAD, wanted, most_rows)
+    return _collect_table(vector_batches(directory, selection), VECTOR_SCHEMA_HEAD, selection, most_rows)
 
 
 def _collect_table(

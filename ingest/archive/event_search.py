@@ -65,7 +65,7 @@ class FoundEvents(NamedTuple):
 def search_events(
     directory: Path,
     topic: str,
-    asked: ArchiveSearch,
+    search: ArchiveSearch,
     accepts: Callable[[LoggedEvent], bool],
     expired: Callable[[], bool],
     bounds: LookupLimits = SEARCH_LIMITS,
@@ -90,16 +90,17 @@ def search_events(
     if positions is None:
         return None
     with read_lock(directory, wait=False):
-        tenant = next(iter(asked.tenants)) if asked.tenants is not None and len(asked.tenants) == 1 else None
+        tenant = next(iter(search.tenants)) if search.tenants is not None and len(search.tenants) == 1 else None
         ends = {
-            partition: min(archived, asked.before.get(partition, archived)) for partition, archived in positions.items()
+            partition: min(archived, search.before.get(partition, archived))
+            for partition, archived in positions.items()
         }
-        in_dates = files_within(directory, "events", asked.since, asked.until, tenant)
+        in_dates = files_within(directory, "events", search.since, search.until, tenant)
         files = [file for file in in_dates if file.first < ends.get(file.partition, 0)]
         files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
-        found = _EventSearch(asked, ends, accepts, expired, bounds).run(files)
-    behind = any(positions.get(partition, 0) < wanted for partition, wanted in asked.before.items())
-    return found._replace(complete=found.complete and not behind)
+        result = _EventSearch(search, ends, accepts, expired, bounds).run(files)
+    behind = any(positions.get(partition, 0) < end for partition, end in search.before.items())
+    return result._replace(complete=result.complete and not behind)
 
 
 class _EventSearch:
@@ -163,17 +164,17 @@ class _EventSearch:
                 self._rows.append(event)
 
 
-def _mask(head: pa.Table, asked: ArchiveSearch, end: int) -> Any:
+def _mask(head: pa.Table, search: ArchiveSearch, end: int) -> Any:
     """Mask of the rows that columns do not rule out."""
     kind = head.schema.field("time").type
     masks = [pc.less(head["offset"], end)]
-    masks += [pc.fill_null(pc.equal(head[name], value), False) for name, value in asked.equal.items()]
-    if asked.tenants is not None:
-        masks.append(pc.is_in(head["tenant_name"], value_set=pa.array(sorted(asked.tenants), pa.string())))
-    if asked.since is not None:
-        masks.append(pc.greater_equal(head["time"], pa.scalar(asked.since, kind)))
-    if asked.until is not None:
-        masks.append(pc.less(head["time"], pa.scalar(asked.until, kind)))
+    masks += [pc.fill_null(pc.equal(head[name], value), False) for name, value in search.equal.items()]
+    if search.tenants is not None:
+        masks.append(pc.is_in(head["tenant_name"], value_set=pa.array(sorted(search.tenants), pa.string())))
+    if search.since is not None:
+        masks.append(pc.greater_equal(head["time"], pa.scalar(search.since, kind)))
+    if search.until is not None:
+        masks.append(pc.less(head["time"], pa.scalar(search.until, kind)))
     return reduce(pc.and_, masks)
 
 

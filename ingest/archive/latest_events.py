@@ -87,7 +87,7 @@ class LatestEvents(NamedTuple):
 
 
 def latest_events(
-    directory: Path, topic: str, asked: AgentEventQuery, bounds: LookupLimits = DEFAULT_LOOKUP_LIMITS
+    directory: Path, topic: str, query: AgentEventQuery, bounds: LookupLimits = DEFAULT_LOOKUP_LIMITS
 ) -> LatestEvents | None:
     """The newest archived events of an agent; None where nothing is archived yet. Blocks.
 
@@ -108,17 +108,17 @@ def latest_events(
     if positions is None:
         return None
     with read_lock(directory, wait=False):
-        in_dates = files_within(directory, "events", asked.since, asked.until, asked.tenant)
-        files = [file for file in in_dates if file.first < _query_end(asked, positions, file.partition)]
+        in_dates = files_within(directory, "events", query.since, query.until, query.tenant)
+        files = [file for file in in_dates if file.first < _query_end(query, positions, file.partition)]
         files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
-        found = _AgentEventScan(asked, bounds).scan(files)
-    behind = any(positions.get(partition, 0) < wanted for partition, wanted in asked.before.items())
-    return found._replace(complete=found.complete and not behind)
+        result = _AgentEventScan(query, bounds).scan(files)
+    behind = any(positions.get(partition, 0) < end for partition, end in query.before.items())
+    return result._replace(complete=result.complete and not behind)
 
 
-def _query_end(asked: AgentEventQuery, positions: dict[int, int], partition: int) -> int:
+def _query_end(query: AgentEventQuery, positions: dict[int, int], partition: int) -> int:
     archived = positions.get(partition, 0)
-    return min(archived, asked.before.get(partition, archived))
+    return min(archived, query.before.get(partition, archived))
 
 
 class _AgentEventScan:
@@ -195,14 +195,14 @@ class _AgentEventScan:
             self._hours[at.hour] += 1
 
 
-def _matching_rows(head: pa.Table, asked: AgentEventQuery, before: int | None) -> Any:
+def _matching_rows(head: pa.Table, query: AgentEventQuery, before: int | None) -> Any:
     """Mask of the rows that are the agent's and fit the query."""
-    own = pc.and_(pc.equal(head["agent_id"], asked.agent_id), pc.equal(head["tenant_name"], asked.tenant))
-    own = pc.and_(pc.fill_null(own, False), pc.equal(pc.fill_null(head["issuer"], ""), asked.issuer))
+    own = pc.and_(pc.equal(head["agent_id"], query.agent_id), pc.equal(head["tenant_name"], query.tenant))
+    own = pc.and_(pc.fill_null(own, False), pc.equal(pc.fill_null(head["issuer"], ""), query.issuer))
     kind = head.schema.field("time").type
     bounds: tuple[tuple[str, Callable[..., Any], Any], ...] = (
-        ("time", pc.greater_equal, None if asked.since is None else pa.scalar(asked.since, kind)),
-        ("time", pc.less, None if asked.until is None else pa.scalar(asked.until, kind)),
+        ("time", pc.greater_equal, None if query.since is None else pa.scalar(query.since, kind)),
+        ("time", pc.less, None if query.until is None else pa.scalar(query.until, kind)),
         ("offset", pc.less, before),
     )
     for column, compare, bound in bounds:

@@ -56,25 +56,25 @@ def write_values(
     first, end = observations.arguments.start[row], observations.arguments.start[row + 1]
     foreign = ACTED_ON if acts(codes) else LOOKED_UP
     learned = 0
-    for place in range(first, end):
-        given = observations.arguments.values[place]
+    for argument in range(first, end):
+        given = observations.arguments.values[argument]
         value = value_item(given) if given != 0 else np.uint64(0)
-        by_others = _may_be_foreign(untrusted, session, np.int64(observations.arguments.sources[place]))
-        observations.values[place] = value
-        observations.is_foreign[place] = foreign if by_others else NO_FOREIGN
-        observations.own_values[place] = np.uint64(0)
+        by_others = _may_be_foreign(untrusted, session, np.int64(observations.arguments.sources[argument]))
+        observations.values[argument] = value
+        observations.is_foreign[argument] = foreign if by_others else NO_FOREIGN
+        observations.own_values[argument] = np.uint64(0)
         if value != 0 and by_others and foreign == ACTED_ON and learned < layout.LEARNED_VALUES:
-            observations.own_values[place] = hash_pair(names[columns.TASK], value)
+            observations.own_values[argument] = hash_pair(names[columns.TASK], value)
             learned += 1
-    found = learned > 0
+    learns_foreign = learned > 0
     # What is only looked up is not learned: else whoever wrote the mail would have its value looked up first.
-    for place in range(first, end):
-        if observations.values[place] == 0:
+    for argument in range(first, end):
+        if observations.values[argument] == 0:
             continue
-        if learned < layout.LEARNED_VALUES and observations.is_foreign[place] == NO_FOREIGN:
-            observations.own_values[place] = hash_pair(names[columns.TASK], observations.values[place])
+        if learned < layout.LEARNED_VALUES and observations.is_foreign[argument] == NO_FOREIGN:
+            observations.own_values[argument] = hash_pair(names[columns.TASK], observations.values[argument])
             learned += 1
-    return found
+    return learns_foreign
 
 
 @inlined
@@ -103,15 +103,15 @@ def argument_origin(
             return NOTHING_KNOWN
     if not acts_on_foreign:
         return KNOWN_VALUES
-    found = np.uint64(0)
-    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        if observations.is_foreign[place] != ACTED_ON or observations.values[place] == 0:
+    item = np.uint64(0)
+    for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+        if observations.is_foreign[argument] != ACTED_ON or observations.values[argument] == 0:
             continue
-        own = own_count(table, layout.K_ARGUMENT, hash_pair(names[columns.TASK], observations.values[place]))
-        if own == 0.0 and shared_count(baseline, scope, observations.values[place]) == 0.0:
-            found = hash_pair(found, observations.values[place])  # of all of them: one that has counted hides no other
-    observations.items[row, layout.K_ARGUMENT] = found
-    return new if found != 0 else KNOWN_VALUES
+        own = own_count(table, layout.K_ARGUMENT, hash_pair(names[columns.TASK], observations.values[argument]))
+        if own == 0.0 and shared_count(baseline, scope, observations.values[argument]) == 0.0:
+            item = hash_pair(item, observations.values[argument])  # of all of them: one that has counted hides no other
+    observations.items[row, layout.K_ARGUMENT] = item
+    return new if item != 0 else KNOWN_VALUES
 
 
 @inlined

@@ -64,19 +64,21 @@ def write_routes(
     """Write the routes of an event whose values are items already, and those that its agent learns."""
     arguments, learned = observations.arguments, 0
     does_act, sends = acts(codes), _sends(codes)
-    for place in range(arguments.start[row], arguments.start[row + 1]):
-        observations.routes[place, :] = np.uint64(0)
-        observations.own_routes[place, :] = np.uint64(0)
-        if arguments.routes[place] == 0:
+    for argument in range(arguments.start[row], arguments.start[row + 1]):
+        observations.routes[argument, :] = np.uint64(0)
+        observations.own_routes[argument, :] = np.uint64(0)
+        if arguments.routes[argument] == 0:
             continue
-        route = hash_pair(names[columns.ACTION], arguments.routes[place])
-        if arguments.values[place] == 0 and does_act:
-            observations.routes[place, UNHASHED] = route_item(route, UNHASHED)
-        if sends and _was_sensitive(sensitive, session, np.int64(arguments.calls[place])):
-            observations.routes[place, SENSITIVE] = route_item(route, SENSITIVE)
+        route = hash_pair(names[columns.ACTION], arguments.routes[argument])
+        if arguments.values[argument] == 0 and does_act:
+            observations.routes[argument, UNHASHED] = route_item(route, UNHASHED)
+        if sends and _was_sensitive(sensitive, session, np.int64(arguments.calls[argument])):
+            observations.routes[argument, SENSITIVE] = route_item(route, SENSITIVE)
         for rule in (UNHASHED, SENSITIVE):
-            if observations.routes[place, rule] != 0 and learned < layout.LEARNED_VALUES:
-                observations.own_routes[place, rule] = hash_pair(names[columns.TASK], observations.routes[place, rule])
+            if observations.routes[argument, rule] != 0 and learned < layout.LEARNED_VALUES:
+                observations.own_routes[argument, rule] = hash_pair(
+                    names[columns.TASK], observations.routes[argument, rule]
+                )
                 learned += 1
 
 
@@ -108,22 +110,22 @@ def _route_novelty(
             return NOTHING_KNOWN
         level, new = layout.PEERS, NEW_TO_PEERS
     novelty = KNOWN_VALUES
-    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        route = observations.routes[place, rule]
+    for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+        route = observations.routes[argument, rule]
         if route == 0 or shared_count(baseline, scopes[level], route) != 0.0:
             continue
         if own_count(table, layout.K_ARGUMENT, hash_pair(names[columns.TASK], route)) == 0.0:
-            found = observations.items[row, layout.K_ARGUMENT]
-            observations.items[row, layout.K_ARGUMENT] = hash_pair(found, route)
-            by_others = rule == SENSITIVE or observations.is_foreign[place] == ACTED_ON
+            item = observations.items[row, layout.K_ARGUMENT]
+            observations.items[row, layout.K_ARGUMENT] = hash_pair(item, route)
+            by_others = rule == SENSITIVE or observations.is_foreign[argument] == ACTED_ON
             novelty = max(novelty, new if by_others else NEW_TO_PEERS)
     return novelty
 
 
 @inlined
 def _lacks_a_hash(observations: RowObservations, row: int) -> bool:
-    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        if observations.arguments.values[place] == 0:
+    for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+        if observations.arguments.values[argument] == 0:
             return True
     return False
 

@@ -98,7 +98,7 @@ def fit_baseline(
     distinct = np.unique(scopes[rows])
     distinct = distinct[distinct != 0]
     traced = rows[columns.codes[rows, UNTRUSTED_RESULT] != UNTRACED]
-    known = _known_values(columns, observations)
+    counting = _known_values(columns, observations)
     items = 1 << 16
     while True:
         baseline = _allocate_baseline(items, len(distinct))
@@ -108,7 +108,9 @@ def fit_baseline(
         times = columns.time_ms
         with_values = -1
         if used >= 0:
-            with_values = _count_values(baseline, traced, scopes, times, observations, known, used, items, MAX_VALUES)
+            with_values = _count_values(
+                baseline, traced, scopes, times, observations, counting, used, items, MAX_VALUES
+            )
         if with_values >= 0:
             agents = columns.names[:, AGENT_DRAW]
             counted = count_own_items(baseline, rows, agents, observations.items, with_values, items)
@@ -174,22 +176,22 @@ def _known_values(columns: EventColumns, observations: RowObservations) -> Array
     peer group looked up is.
     """
     arguments = observations.arguments
-    known = (observations.is_foreign != LOOKED_UP) | (observations.values == 0)
-    places = np.flatnonzero(~known)
+    counting = (observations.is_foreign != LOOKED_UP) | (observations.values == 0)
+    places = np.flatnonzero(~counting)
     rows = np.repeat(np.arange(len(columns)), np.diff(arguments.start))[places]
     values = mix_pairs(columns.names[rows, GROUP], observations.values[places])
     _, first = np.unique(mix_pairs(values, columns.names[rows, AGENT]), return_index=True)
     value_of, agents = np.unique(values[first], return_counts=True)
-    known[places] = np.isin(values, value_of[agents >= LEAST_AGENTS])
-    return np.asarray(known)
+    counting[places] = np.isin(values, value_of[agents >= LEAST_AGENTS])
+    return np.asarray(counting)
 
 
 @inlined
-def _count_routes(baseline: Baseline, observations: RowObservations, scope: np.uint64, place: int) -> int:
+def _count_routes(baseline: Baseline, observations: RowObservations, scope: np.uint64, argument: int) -> int:
     """Count the routes of an argument that are asked about; returns how many are new."""
     new = 0
     for rule in (UNHASHED, SENSITIVE):
-        route = observations.routes[place, rule]
+        route = observations.routes[argument, rule]
         if route != 0:
             new += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, route)))
     return new
@@ -202,10 +204,10 @@ def _count_values(
     scopes: Array,
     time_ms: Array,
     observations: RowObservations,
-    known: Array,
+    counting: Array,
     used: int,
     room: int,
-    left: int,
+    most: int,
 ) -> int:
     """Count the values of arguments, how many of each period there are, and the routes that are asked about, for the
     task and the peer group; returns the places used, *used* included, -1 when there is no room left. Of more than
@@ -216,19 +218,19 @@ def _count_values(
             if scope == 0:
                 continue
             position = scope_row(baseline, scope)
-            for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-                if not known[place] or left <= 0:
+            for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+                if not counting[argument] or most <= 0:
                     continue
                 baseline.totals[position, layout.K_ARGUMENT, 0] += np.float32(1.0)
-                routes = _count_routes(baseline, observations, scope, place)
-                used, left = used + routes, left - routes
-                if observations.values[place] == 0:
+                routes = _count_routes(baseline, observations, scope, argument)
+                used, most = used + routes, most - routes
+                if observations.values[argument] == 0:
                     continue
                 used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, period_item(time_ms[row]))))
-                if count_key(baseline.keys, baseline.counts, hash_pair(scope, observations.values[place])):
+                if count_key(baseline.keys, baseline.counts, hash_pair(scope, observations.values[argument])):
                     baseline.totals[position, layout.K_ARGUMENT, 1] += np.float32(1.0)
                     used += 1
-                    left -= 1
+                    most -= 1
         if used > room - 8 * MAX_ARGUMENTS:
             return -1
     return used

@@ -442,12 +442,12 @@ def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
 @inlined
 def _learn_values(table: Array, agent_numbers: Array, known: Array, observations: RowObservations, row: int) -> None:
     """Remember the values of an event's arguments, and the routes that are asked about."""
-    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        if observations.own_values[place] != 0:
-            own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_values[place])
+    for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+        if observations.own_values[argument] != 0:
+            own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_values[argument])
         for rule in (UNHASHED, SENSITIVE):
-            if observations.own_routes[place, rule] != 0:
-                own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_routes[place, rule])
+            if observations.own_routes[argument, rule] != 0:
+                own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_routes[argument, rule])
 
 
 @allocation_free

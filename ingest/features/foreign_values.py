@@ -74,7 +74,7 @@ def _write_foreign_values(
             scope = scopes[layout.PEERS]
         elif shared_count(baseline, scope, period_item(time_ms[row])) < layout.LEAST_VALUES:
             scope, new = scopes[layout.PEERS], NEW_TO_PEERS
-        for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-            looked_up = observations.is_foreign[place] != NO_FOREIGN and observations.values[place] != 0
-            if looked_up and shared_count(baseline, scope, observations.values[place]) == 0.0:
+        for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+            looked_up = observations.is_foreign[argument] != NO_FOREIGN and observations.values[argument] != 0
+            if looked_up and shared_count(baseline, scope, observations.values[argument]) == 0.0:
                 out[row] = new

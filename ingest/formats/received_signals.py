@@ -176,8 +176,8 @@ def read_signal_subjects(sub_id: object) -> list[SignalSubject]:
     if sub_id.get("format") == "aliases":
         identifiers = sub_id.get("identifiers")
         named = identifiers[:MAX_ALIASES] if isinstance(identifiers, list) else []
-    found = [subject for one in named if (subject := _simple_subject(one)) is not None]
-    return sorted(found, key=lambda subject: not subject.issuer)
+    subjects = [subject for identifier in named if (subject := _simple_subject(identifier)) is not None]
+    return sorted(subjects, key=lambda subject: not subject.issuer)
 
 
 def _simple_subject(identifier: object) -> SignalSubject | None:
@@ -203,14 +203,14 @@ def _complex_subjects(sub_id: Mapping[str, Any]) -> list[SignalSubject]:
     agents = [subject for name in _AGENT_MEMBERS if (subject := _simple_subject(sub_id.get(name))) is not None]
     tokens = [part for part in sub_id.values() if isinstance(part, dict) and part.get("format") == "jwt_id"]
     token = tokens[0] if tokens else {}
-    known = {
+    shared = {
         "principal": user.agent_id if user is not None and agents else "",
         "session": "" if session is None else session.agent_id,
         "tenant": "" if tenant is None else tenant.agent_id,
         "token_id": _text(token.get("jti")),
         "token_issuer": _text(token.get("iss")),
     }
-    return [agent._replace(**known) for agent in agents or ([] if user is None else [user])]
+    return [agent._replace(**shared) for agent in agents or ([] if user is None else [user])]
 
 
 KEPT_MEMBERS: Final = (
@@ -302,11 +302,11 @@ def _revoked_token(rule: SignalRule, subject: SignalSubject, members: Mapping[st
 def _times(claims: Mapping[str, Any], members: Mapping[str, Any], now_s: float) -> dict[str, str]:
     """Times of a SET: when it was made, and when its event (else its `toe`) happened; neither later than now."""
     said = [("happened_at", members.get("event_timestamp")), ("happened_at", claims.get("toe"))]
-    told: dict[str, str] = {}
+    times: dict[str, str] = {}
     for name, at_s in (("told_at", claims["iat"]), *said):
         if isinstance(at_s, int | float) and not isinstance(at_s, bool) and _EARLIEST_S < at_s < _LATEST_S:
-            told.setdefault(name, format_rfc3339(int(min(at_s, now_s) * 1000)))
-    return told
+            times.setdefault(name, format_rfc3339(int(min(at_s, now_s) * 1000)))
+    return times
 
 
 def _kept_members(members: Mapping[str, Any]) -> dict[str, str]:

@@ -189,24 +189,24 @@ class HistoryConverter:
         """
         if not path.is_dir():
             return [self._find_file(path, name)]
-        found, left_out = [], []
+        formatted_files, left_out = [], []
         for inner in require_files(path):
             try:
-                found.append(self._find_file(inner, None))
+                formatted_files.append(self._find_file(inner, None))
             except UnknownFormat as error:
                 left_out.append(error)
-        if not found:
+        if not formatted_files:
             raise left_out[0]
         for unknown in left_out[:MAX_SHOWN_PROBLEMS]:
             self._tell(f"left out: {unknown.seen}")
         if left_out:
-            self._tell(f"{path}: {len(left_out)} of {len(found) + len(left_out)} files are left out")
-        return found
+            self._tell(f"{path}: {len(left_out)} of {len(formatted_files) + len(left_out)} files are left out")
+        return formatted_files
 
     def _find_file(self, path: Path, name: str | None) -> FormattedFile:
-        found = choose_format(recognise_file(path, name), self.choice)
+        formatted = choose_format(recognise_file(path, name), self.choice)
         self.paths.append(path)
-        return found
+        return formatted
 
     def tell_formats(self, files: Sequence[FormattedFile]) -> None:
         """Say which formats were recognised."""

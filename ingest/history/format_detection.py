@@ -86,8 +86,8 @@ def _line_format(line: str) -> str | None:
 
 def most_common_format(records: Iterable[bytes]) -> str | None:
     """The format that most records show; None where none shows any."""
-    found = Counter(name for name in map(record_format, records) if name is not None)
-    return found.most_common(1)[0][0] if found else None
+    counts = Counter(name for name in map(record_format, records) if name is not None)
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def describe_record(raw: bytes) -> str:

@@ -67,7 +67,7 @@ class JsonCutter:
     def _large_wrapper(self) -> Iterator[bytes]:
         """Records of an object that is too large to be one."""
         self._at += 1
-        found = False
+        has_records = False
         while (sign := self._sign_within()) != b"}":
             if sign == b",":
                 self._at += 1
@@ -77,12 +77,12 @@ class JsonCutter:
                 raise self._broken("a member has no `:`")
             self._at += 1
             if name in WRAPPER_MEMBERS and self._sign_within() == b"[":
-                found = True
+                has_records = True
                 yield from self._elements()
             else:
                 self._skip_value()
         self._at += 1
-        if not found:
+        if not has_records:
             raise self._broken(
                 f"it has more than {MAX_RECORD_BYTES} bytes, and none of the members that hold records:"
                 f" {', '.join(WRAPPER_MEMBERS)}"
@@ -128,8 +128,8 @@ class JsonCutter:
     def _take(self, end: int) -> bytes | None:
         if end - self._at > MAX_RECORD_BYTES:
             return None
-        found, self._at = self._text[self._at : end], end
-        return found
+        taken, self._at = self._text[self._at : end], end
+        return taken
 
     def _string(self) -> str:
         while True:

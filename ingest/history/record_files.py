@@ -128,12 +128,12 @@ def log_files(folder: Path) -> list[Path]:
 
     Hidden ones are not among them, nor what an archive or an event log of ours holds: these are named by themselves.
     """
-    found = [path for path in folder.rglob("*") if _LOG_NAME.fullmatch(path.name) and path.is_file()]
+    paths = [path for path in folder.rglob("*") if _LOG_NAME.fullmatch(path.name) and path.is_file()]
     archives = {mark.parent for mark in folder.rglob(POSITION_FILE)}
-    event_logs = {parent for parent in {path.parent for path in found} if segment_bases(parent)}
+    event_logs = {parent for parent in {path.parent for path in paths} if segment_bases(parent)}
     return sorted(
         path
-        for path in found
+        for path in paths
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not (archives | event_logs) & {*path.parents}
     )
@@ -277,11 +277,11 @@ def require_files(folder: Path) -> list[Path]:
     """`log_files`, of which there must be some. Raises ConfigError."""
     if (folder / POSITION_FILE).exists():
         raise ConfigError(f"{folder}: is an archive, not a folder of logs: `trustwatch convert {folder} --out …` first")
-    found = log_files(folder)
-    if not found:
+    paths = log_files(folder)
+    if not paths:
         raise ConfigError(
             f"{folder}: neither an archive (it has a `{POSITION_FILE}`), nor an event log (`log` in the service's"
             " data_dir), nor logs: nothing in it is called *.json, *.jsonl, *.ndjson, *.log, *.txt, *.csv, *.tsv,"
             " *.parquet, *.gz or *.zst"
         )
-    return found
+    return paths

@@ -248,14 +248,14 @@ def write_arguments(
         out.attributes[row, 1] = spans.lengths[_ATTRIBUTES]
     count = as_int(max(spans.lengths[_ARGUMENTS], 0))
     out.argument_counts[row] = count
-    for place in range(count):
-        at = total + place
-        out.arguments.values[at] = spans.arguments.values[place]
+    for argument in range(count):
+        at = total + argument
+        out.arguments.values[at] = spans.arguments.values[argument]
         out.arguments.sources[at], out.arguments.calls[at] = (
-            spans.arguments.sources[place],
-            spans.arguments.calls[place],
+            spans.arguments.sources[argument],
+            spans.arguments.calls[argument],
         )
-        out.arguments.routes[at] = _route(data, spans.route_texts[place], tools)
+        out.arguments.routes[at] = _route(data, spans.route_texts[argument], tools)
     return as_int(total + count)
 
 

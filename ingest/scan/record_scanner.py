@@ -270,13 +270,13 @@ def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: M
 
 
 @inlined
-def _keep_argument(data: Bytes, spans: MemberSpans, place: int) -> None:
+def _keep_argument(data: Bytes, spans: MemberSpans, argument: int) -> None:
     """Keep value, source and texts of the route of the argument that was read last."""
     value, begin = np.uint64(0), spans.begins[_HASH]
     for at in range(begin, begin + min(spans.lengths[_HASH], VALUE_DIGITS)):
         digit = data[at] - _DIGIT_0 if is_digit(data[at]) else data[at] - _LETTER_A + 10
         value = (value << np.uint64(4)) | np.uint64(digit)
-    spans.arguments.values[place] = np.uint64(1) if value == 0 and spans.lengths[_HASH] != ABSENT else value
+    spans.arguments.values[argument] = np.uint64(1) if value == 0 and spans.lengths[_HASH] != ABSENT else value
     call, from_tool = NO_CALL, spans.begins[_ORIGIN] == _TOOL
     if from_tool and spans.lengths[_FROM] != ABSENT:
         call = 0
@@ -285,8 +285,8 @@ def _keep_argument(data: Bytes, spans: MemberSpans, place: int) -> None:
     source = call
     if from_tool and spans.lengths[_UNTRUSTED] != ABSENT:
         source = UNTRUSTED_CALL if spans.begins[_UNTRUSTED] == 1 else NO_CALL
-    spans.arguments.sources[place], spans.arguments.calls[place] = source, call
-    texts = spans.route_texts[place]
+    spans.arguments.sources[argument], spans.arguments.calls[argument] = source, call
+    texts = spans.route_texts[argument]
     texts[0], texts[1] = spans.begins[_FROM_ACTION], spans.lengths[_FROM_ACTION] if from_tool else ABSENT
     texts[2], texts[3] = spans.begins[_NAME], spans.lengths[_NAME]
 

@@ -103,16 +103,16 @@ def _causes(alerts: Sequence[BacktestAlert]) -> list[str]:
 
 def _by_type(alerts: Sequence[BacktestAlert]) -> str:
     types = Counter(alert.agent_type for alert in alerts).most_common()
-    told = []
+    sentences = []
     for kind, number in types[:_MOST_TYPES]:
         of_kind = [alert for alert in alerts if alert.agent_type == kind]
         agents = len({alert.agent for alert in of_kind})
         concern = Counter(alert.concern for alert in of_kind).most_common(1)[0][0]
-        told.append(
+        sentences.append(
             f"{number} by {agents} {'agent' if agents == 1 else 'agents'} of type {kind or '(none)'}, mostly {concern}"
         )
     more = len(types) - _MOST_TYPES
-    return f"caused by: {'; '.join(told)}" + (f"; and {more} more types" if more > 0 else "")
+    return f"caused by: {'; '.join(sentences)}" + (f"; and {more} more types" if more > 0 else "")
 
 
 def _remedy(
@@ -126,7 +126,10 @@ def _remedy(
 
     A whole budget is named: its levels have to fall from one to the next.
     """
-    smaller = sorted((one for one in tried if one[0].high < budget.high), key=lambda one: -one[0].high)
+    smaller = sorted(
+        (trial for trial in tried if trial[0].high < budget.high),
+        key=lambda trial: -trial[0].high,
+    )
     for other, numbers in smaller:
         if numbers[position] <= expected:
             return (

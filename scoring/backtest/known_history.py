@@ -26,8 +26,8 @@ def first_applied(last_ms: int, since: datetime | None, after: datetime | None) 
     """
     if since is None:
         return after
-    known = min(history_end(last_ms), since)
-    return known if after is None else max(after, known)
+    model_end = min(history_end(last_ms), since)
+    return model_end if after is None else max(after, model_end)
 
 
 def overlap_warning(version: str, last_ms: int, first: datetime | None) -> str | None:

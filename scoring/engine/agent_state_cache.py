@@ -223,15 +223,15 @@ class AgentStateCache:
         """Bring back what is known of agents: waiting for the store, in the store, or from the model's history."""
         unsaved = {key: row for key in keys.tolist() if (row := self._unsaved.get(key)) is not None}
         missing = [key for key in keys.tolist() if key not in unsaved]
-        known = self._preloaded or {**self._load_stored(missing), **unsaved}
+        stored_rows = self._preloaded or {**self._load_stored(missing), **unsaved}
         self._met.note(keys.tolist())
-        history = self._seeded.find(keys, known, self.erased_agents)
-        resumed = np.array([key in known and self._rows.fits(known[key]) for key in keys.tolist()])
+        history = self._seeded.find(keys, stored_rows, self.erased_agents)
+        resumed = np.array([key in stored_rows and self._rows.fits(stored_rows[key]) for key in keys.tolist()])
         fresh = (history >= 0) & ~resumed
         self._seeded.admit(slots[fresh], history[fresh])
-        stored = [place for place, key in enumerate(keys.tolist()) if key in known]
+        stored = [place for place, key in enumerate(keys.tolist()) if key in stored_rows]
         converted = np.zeros(len(keys), np.bool_)
-        converted[stored] = ~self._restore([known[key] for key in keys[stored].tolist()], slots[stored])
+        converted[stored] = ~self._restore([stored_rows[key] for key in keys[stored].tolist()], slots[stored])
         for key, slot in zip(keys[stored].tolist(), slots[stored].tolist(), strict=True):
             self._agents.dirty[slot] = self._unsaved.waiting.pop(key, None) is not None
         self._seeded.seed_habits(slots[converted], history[converted])

@@ -59,8 +59,8 @@ def replaceable_features(
     """
     named = [reason for reason in reasons if reason.feature in FEATURE_INDEX]
     ranked = sorted(named, key=lambda reason: -reason.contribution)
-    found = [_thing_of(FEATURES[FEATURE_INDEX[reason.feature]], surprise) for reason in ranked]
-    fit = [feature for feature in dict.fromkeys(found) if feature in _OF_EVENT]
+    features = [_thing_of(FEATURES[FEATURE_INDEX[reason.feature]], surprise) for reason in ranked]
+    fit = [feature for feature in dict.fromkeys(features) if feature in _OF_EVENT]
     return [feature for feature in fit if vector[feature] >= _LEAST_ODD[FEATURES[feature].unit]]
 
 

@@ -172,14 +172,16 @@ class Engine:
         rule_matches: RuleCoverage | None,
     ) -> None:
         """Score what was observed, and move the risk of its agents."""
-        columns, slots, found = out.columns, out.slots, out.observations
+        columns, slots, observations = out.columns, out.slots, out.observations
         out.agent_numbers[rows] = self.builder.state.numbers[slots[rows]]
         out.known_items[rows] = self.builder.state.known[slots[rows]]
         self.signal_rules.write_evidence(
-            columns, rows, out.vectors, found, out.signals
+            columns, rows, out.vectors, observations, out.signals
         )  # before feedback, which silences none
         if rule_matches is not None:
-            self.feedback_rules.neutralise(rule_matches, rows, slots, columns, out.vectors, found, self.builder.state)
+            self.feedback_rules.neutralise(
+                rule_matches, rows, slots, columns, out.vectors, observations, self.builder.state
+            )
         feature_evidence = self._measure(out, rows, groups)
         asserted, least_p_values = columns.codes[:, event_columns.SELF_ASSERTED], self._least_p_values(out)
         asked = self.model.detector.asked_by_compromise
@@ -204,7 +206,7 @@ class Engine:
             self.thresholds,
             out.threshold_rows,
             columns.codes[:, event_columns.SELF_ASSERTED],
-            found.flags == IGNORED_EVENT,
+            observations.flags == IGNORED_EVENT,
             out.habits,
             self.risk_parameters,
             out.levels,
@@ -212,7 +214,16 @@ class Engine:
             out.concern_risk,
         )
         evidence_dedup.record_counted(
-            rows, slots, self.risk, found, out.vectors, out.at_ms, least_p_values, asserted, feature_evidence, asked
+            rows,
+            slots,
+            self.risk,
+            observations,
+            out.vectors,
+            out.at_ms,
+            least_p_values,
+            asserted,
+            feature_evidence,
+            asked,
         )
 
     def _measure(self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any) -> npt.NDArray[np.float64]:

@@ -221,8 +221,8 @@ class ReasonWriter:
         return self._named(seen, feature, item, item.singular_noun, _in_call(seen.event), value)
 
     def _of_peers(self, seen: Row, feature: Feature, explanation: PeersKnow, _: float) -> ReasonParts:
-        known = [kind for kind in explanation.kinds if self._count_among_peers(seen, kind)[0]]
-        kinds = known or explanation.kinds[:1]
+        known_kinds = [kind for kind in explanation.kinds if self._count_among_peers(seen, kind)[0]]
+        kinds = known_kinds or explanation.kinds[:1]
         item = ITEMS[max(kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
         name, usual_text = sanitize_text(item.name(seen.event)), self._among_peers(seen, item)
         text = f"more like its peer group than like this agent's own past: {item.singular_noun} {name}; {usual_text}"

@@ -104,8 +104,8 @@ class SeededAgents:
         if self._arriving is None or not keys:
             return {}
         acting, first = np.unique(self._arriving.names[:, event_columns.AGENT], return_index=True)
-        wanted = np.isin(acting, np.array(sorted(keys), np.uint64))
-        return dict(zip(acting[wanted].tolist(), first[wanted].tolist(), strict=True))
+        is_asked_for = np.isin(acting, np.array(sorted(keys), np.uint64))
+        return dict(zip(acting[is_asked_for].tolist(), first[is_asked_for].tolist(), strict=True))
 
     def _hash_arriving(self, row: int) -> AgentHash:
         """Identity of a row's agent under the model's salt."""

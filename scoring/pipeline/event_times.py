@@ -70,12 +70,12 @@ class AgentPaces:
         counts = np.bincount(agents[rows], minlength=len(keys))
         touched: list[int] = keys.tolist()
         for key, hour, events, row in zip(touched, newest.tolist(), counts.tolist(), first.tolist(), strict=True):
-            known = self.hours.get(key)
-            if known is None or hour > known.hour:
-                known = self.hours[key] = AgentHour(hour, _usual_day(scored.agent_numbers[row]), events)
-            elif hour == known.hour:
-                known.events += events
-            if known.usual_days >= HASTY_DAYS:
+            agent_hour = self.hours.get(key)
+            if agent_hour is None or hour > agent_hour.hour:
+                agent_hour = self.hours[key] = AgentHour(hour, _usual_day(scored.agent_numbers[row]), events)
+            elif hour == agent_hour.hour:
+                agent_hour.events += events
+            if agent_hour.usual_days >= HASTY_DAYS:
                 self.hasty.add(key)
         return touched
 
@@ -115,12 +115,12 @@ class EventTimes:
 
     def _note_old(self, times: npt.NDArray[np.int64], now_ms: int, model: TrainedModel) -> None:
         end_ms = model.window_ms[1]
-        known = int((times <= end_ms).sum())
-        self._counts["known_events"] += known
+        known_events = int((times <= end_ms).sum())
+        self._counts["known_events"] += known_events
         advice = "`trustwatch train` learns from a history, `trustwatch replay` and `backtest` judge one"
-        if known:
+        if known_events:
             advice += "; events that the model has learned from count twice here, and raise agents by haste"
-        if self._is_due("known" if known else "old", now_ms):
+        if self._is_due("known" if known_events else "old", now_ms):
             _log.warning(
                 "old events arrive: levels are of then, not of now",
                 partition=self._partition,

@@ -57,10 +57,10 @@ def decode_indicators(kept: bytes) -> tuple[Indicator, ...]:
 def indicators_of_plain(given: Any) -> tuple[Indicator, ...]:
     """Indicators out of plain values; what a later version wrote in another shape is left out."""
     listed = given if isinstance(given, list | tuple) else ()
-    found = []
+    indicators = []
     for members in listed:
         try:
-            found.append(msgspec.convert(members, Indicator))
+            indicators.append(msgspec.convert(members, Indicator))
         except msgspec.ValidationError:
             continue
-    return tuple(found)
+    return tuple(indicators)

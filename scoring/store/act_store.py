@@ -102,22 +102,22 @@ class ActStore:
         """Acts, newest first; see `ActFilters`. Raises BadCursor."""
         given, limit = filters or ActFilters(), min(max(limit, 1), MAX_PAGE)
         before: _ActKey | None = None if cursor is None else from_cursor(cursor, _KEY_SHAPE)
-        found: list[tuple[_ActKey, Act]] = []
+        keyed_acts: list[tuple[_ActKey, Act]] = []
         with self._database.read() as connection:
             for source in _SOURCES:
                 if _speaks_of(source, given, tenants):
-                    found += _newest(connection, source, given, tenants, before, limit + 1)
+                    keyed_acts += _newest(connection, source, given, tenants, before, limit + 1)
             if given.kind in (None, RELEASE):
-                found += islice(_releases(connection, given, tenants, before), limit + 1)
-        found.sort(key=lambda one: one[0], reverse=True)
-        more = len(found) > limit
-        return Page([act for _, act in found[:limit]], to_cursor(found[limit - 1][0]) if more else None)
+                keyed_acts += islice(_releases(connection, given, tenants, before), limit + 1)
+        keyed_acts.sort(key=lambda keyed: keyed[0], reverse=True)
+        more = len(keyed_acts) > limit
+        return Page([act for _, act in keyed_acts[:limit]], to_cursor(keyed_acts[limit - 1][0]) if more else None)
 
 
-def _speaks_of(source: _Source, given: ActFilters, tenants: Tenants) -> bool:
-    if given.kind not in (None, source.kind):
+def _speaks_of(source: _Source, filters: ActFilters, tenants: Tenants) -> bool:
+    if filters.kind not in (None, source.kind):
         return False
-    if given.agent is not None and source.about is None:
+    if filters.agent is not None and source.about is None:
         return False
     return source.tenant is not None or tenants is None
 
@@ -125,7 +125,7 @@ def _speaks_of(source: _Source, given: ActFilters, tenants: Tenants) -> bool:
 def _newest(
     connection: Connection,
     source: _Source,
-    given: ActFilters,
+    filters: ActFilters,
     tenants: Tenants,
     before: _ActKey | None,
     limit: int,
@@ -133,24 +133,26 @@ def _newest(
     query = source.query.where(source.by.not_in(("", *source.service)))
     if source.tenant is not None:
         query = visible(query, source.tenant, tenants)
-    if given.by is not None:
-        query = query.where(source.by == given.by)
-    if given.agent is not None and source.about is not None:
-        query = query.where(source.about(given.agent, tenants))
-    query = _between(query, source.at, given)
+    if filters.by is not None:
+        query = query.where(source.by == filters.by)
+    if filters.agent is not None and source.about is not None:
+        query = query.where(source.about(filters.agent, tenants))
+    query = _between(query, source.at, filters)
     if before is not None:
         query = query.where(_is_before(source.name, source.at, source.order, before))
-    for row in connection.execute(query.order_by(source.at.desc(), *(one.desc() for one in source.order)).limit(limit)):
+    for row in connection.execute(
+        query.order_by(source.at.desc(), *(column.desc() for column in source.order)).limit(limit)
+    ):
         values = row._mapping
         act = source.make(values)
         number = values[source.order[1].name] if len(source.order) > 1 else 0
         yield (act.at_ms, source.name, values[source.order[0].name], number), act
 
 
-def _between(query: AnySelect, at: Any, given: ActFilters) -> AnySelect:
-    if given.since_ms:
-        query = query.where(at >= given.since_ms)
-    return query.where(at < given.until_ms) if given.until_ms else query
+def _between(query: AnySelect, at: Any, filters: ActFilters) -> AnySelect:
+    if filters.since_ms:
+        query = query.where(at >= filters.since_ms)
+    return query.where(at < filters.until_ms) if filters.until_ms else query
 
 
 def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> ColumnElement[bool]:
@@ -166,15 +168,15 @@ def _is_before(name: str, at: Any, order: Sequence[Any], before: _ActKey) -> Col
 
 
 def _releases(
-    connection: Connection, given: ActFilters, tenants: Tenants, before: _ActKey | None
+    connection: Connection, filters: ActFilters, tenants: Tenants, before: _ActKey | None
 ) -> Iterator[tuple[_ActKey, Act]]:
     """Releases, newest first. Who released stands in the reason, so those of others are passed over here."""
     order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
     columns = (DECISIONS.c[name] for name in ("agent_key", *AGENT_NAME_COLUMNS, "level", "reasons"))
     query = visible(select(*order, *columns).where(_IS_RELEASE, IS_READABLE), DECISIONS.c.tenant, tenants)
-    query = _between(query, DECISIONS.c.decided_ms, given)
-    if given.agent is not None:
-        query = query.where(codec.is_about(DECISIONS, given.agent))
+    query = _between(query, DECISIONS.c.decided_ms, filters)
+    if filters.agent is not None:
+        query = query.where(codec.is_about(DECISIONS, filters.agent))
     query = query.order_by(*(column.desc() for column in order)).limit(RELEASES_READ)
     while True:
         page = query if before is None else query.where(_is_before(RELEASE, order[0], order[1:], before))
@@ -182,7 +184,7 @@ def _releases(
         for row in rows:
             before = (row.decided_ms, RELEASE, row.decision_id, 0)
             act = _release_act(row._mapping)
-            if act is not None and given.by in (None, act.by):
+            if act is not None and filters.by in (None, act.by):
                 yield before, act
         if len(rows) < RELEASES_READ:
             return

@@ -93,14 +93,14 @@ def find_agent_graph(
     """
     layer_of = {start.agent_id: 0}
     walks = [_Walk(edge_store, start, kinds, downstream=downstream) for downstream in (True, False)]
-    found: dict[tuple[str, str, str], AgentEdge] = {}
+    edges_by_ends: dict[tuple[str, str, str], AgentEdge] = {}
     for layer in range(1, layers + 1):
         for walk in walks:
             for edge in walk.step(layer_of, layer, since_ms, until_ms):
-                found[edge.kind, edge.source, edge.target] = edge
+                edges_by_ends[edge.kind, edge.source, edge.target] = edge
     agents = [_graph_agent(edge_store, start, agent_id, layer, level_of) for agent_id, layer in layer_of.items()]
-    ordered = sorted(agents, key=lambda one: (one.layer, -(one.level or 0), one.name.agent_id))
-    edges = sorted(found.values(), key=lambda edge: (-edge.last_ms, edge.source, edge.target, edge.kind))
+    ordered = sorted(agents, key=lambda agent: (agent.layer, -(agent.level or 0), agent.name.agent_id))
+    edges = sorted(edges_by_ends.values(), key=lambda edge: (-edge.last_ms, edge.source, edge.target, edge.kind))
     return AgentGraph(ordered, edges, all(walk.complete and not walk.goes_on for walk in walks))
 
 
@@ -118,6 +118,6 @@ def _graph_agent(
 def layers_of(agents: Collection[GraphAgent]) -> dict[int, list[GraphAgent]]:
     """Agents by layer, those that led to it first."""
     layers: dict[int, list[GraphAgent]] = {}
-    for agent in sorted(agents, key=lambda one: one.layer):
+    for agent in sorted(agents, key=lambda agent: agent.layer):
         layers.setdefault(agent.layer, []).append(agent)
     return layers

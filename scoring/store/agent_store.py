@@ -229,11 +229,11 @@ def _of_partitions(connection: Connection, partition: int | None, tenants: Tenan
 
 
 def _read_summaries(connection: Connection, keys: Collection[int], tenants: Tenants) -> list[AgentSummary]:
-    found: list[AgentSummary] = []
+    summaries: list[AgentSummary] = []
     for part in chunked([codec.to_signed(key) for key in keys], MAX_IN_LIST):
         query = visible(select(*codec.SUMMARY_COLUMNS).where(AGENTS.c.key.in_(part)), AGENTS.c.tenant, tenants)
-        found += map(codec.to_summary, connection.execute(query))
-    return found
+        summaries += map(codec.to_summary, connection.execute(query))
+    return summaries
 
 
 def _after_decision(decision: Decision, row: AgentSummary | None) -> AgentSummary:

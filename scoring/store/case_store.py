@@ -128,14 +128,14 @@ class CaseStore:
 
     def first_agents(self, case_ids: Collection[str], tenants: Tenants = None) -> dict[str, list[CaseAgent]]:
         """The first agents of each case, at most `MAX_LISTED_AGENTS`."""
-        found: dict[str, list[CaseAgent]] = {}
+        agents_by_case: dict[str, list[CaseAgent]] = {}
         with self._database.read() as connection:
             for part in chunked(sorted(case_ids), MAX_IN_LIST):
                 mine = and_(CASE_AGENTS.c.case_id.in_(part), CASE_AGENTS.c.ordinal <= MAX_LISTED_AGENTS)
                 query = visible(select(CASE_AGENTS).where(mine), CASE_AGENTS.c.tenant, tenants)
                 for row in connection.execute(query.order_by(CASE_AGENTS.c.case_id, CASE_AGENTS.c.ordinal)):
-                    found.setdefault(row.case_id, []).append(to_case_agent(row))
-        return found
+                    agents_by_case.setdefault(row.case_id, []).append(to_case_agent(row))
+        return agents_by_case
 
     def shared_indicators(self, case_id: str, tenants: Tenants = None) -> list[SharedIndicator]:
         """New targets, keys and networks that agents of a case had, those of most agents first."""
@@ -151,8 +151,8 @@ class CaseStore:
         query = select(CASE_DECISIONS.c.decision_id).where(CASE_DECISIONS.c.case_id == case_id)
         order = (CASE_DECISIONS.c.decided_ms.desc(), CASE_DECISIONS.c.decision_id.desc())
         with self._database.read() as connection:
-            found = connection.scalars(visible(query, CASE_DECISIONS.c.tenant, tenants).order_by(*order).limit(limit))
-            return list(found)
+            ids = connection.scalars(visible(query, CASE_DECISIONS.c.tenant, tenants).order_by(*order).limit(limit))
+            return list(ids)
 
     def case_of_decision(self, decision_id: str, tenants: Tenants = None) -> str | None:
         """Id of the case that a decision belongs to."""
@@ -205,7 +205,7 @@ class CaseStore:
         with self._database.write() as connection:
             if not _are_current(connection, (remaining.case,)):
                 return False
-            moved = [one for one in _agents_of(connection, source) if one.agent.key in keys]
+            moved = [case_agent for case_agent in _agents_of(connection, source) if case_agent.agent.key in keys]
             if len(moved) != len(keys):
                 return False
             _update_case(connection, remaining.case)
@@ -227,8 +227,8 @@ def _times_taken(column: Column[int], conditions: Sequence[Any], tenants: Tenant
 
 def _renew_levels(connection: Connection, case_id: str) -> None:
     """Give the agents of a case that was closed the levels that they are at: falls were not kept meanwhile."""
-    for one in _agents_of(connection, case_id):
-        name = one.agent
+    for case_agent in _agents_of(connection, case_id):
+        name = case_agent.agent
         now = select(AGENTS.c.level).where(
             AGENTS.c.key == codec.to_signed(name.key),
             *(AGENTS.c[column] == getattr(name, column) for column in codec.AGENT_NAME_COLUMNS),
@@ -269,8 +269,8 @@ def _move_agents(
 ) -> None:
     """Move agents with their ties, decisions and deliveries; one that is in both cases becomes one."""
     # In the order in which a dispatcher settles them, so that neither waits for the other in a circle.
-    told = select(DELIVERIES.c.seq).where(DELIVERIES.c.case_id == source)
-    connection.execute(told.order_by(DELIVERIES.c.seq, DELIVERIES.c.target).with_for_update()).all()
+    deliveries = select(DELIVERIES.c.seq).where(DELIVERIES.c.case_id == source)
+    connection.execute(deliveries.order_by(DELIVERIES.c.seq, DELIVERIES.c.target).with_for_update()).all()
     there = {agent.agent.key: agent for agent in _agents_of(connection, target)}
     ordinal = max((agent.ordinal for agent in there.values()), default=0)
     for agent in agents:
@@ -294,15 +294,15 @@ def _move_agents(
             connection.execute(update(table).where(mine).values(case_id=target))
 
 
-def _combined(one: CaseAgent, other: CaseAgent) -> dict[str, Any]:
+def _combined(first: CaseAgent, other: CaseAgent) -> dict[str, Any]:
     """One agent of two cases: what is higher, earlier, later of the two."""
-    higher = one if one.peak >= other.peak else other
-    later = one if one.last_ms >= other.last_ms else other
+    higher = first if first.peak >= other.peak else other
+    later = first if first.last_ms >= other.last_ms else other
     return {
         "level": later.level,
         "peak": higher.peak,
         "decision_id": higher.decision_id,
-        "joined_ms": min(one.joined_ms, other.joined_ms),
+        "joined_ms": min(first.joined_ms, other.joined_ms),
         "last_ms": later.last_ms,
     }
 
@@ -310,8 +310,8 @@ def _combined(one: CaseAgent, other: CaseAgent) -> dict[str, Any]:
 def _move_ties(connection: Connection, source: str, target: str, agent_key: int) -> None:
     mine = and_(CASE_TIES.c.case_id == source, CASE_TIES.c.agent_key == agent_key)
     there = select(CASE_TIES.c.digest).where(CASE_TIES.c.case_id == target, CASE_TIES.c.agent_key == agent_key)
-    known = list(connection.scalars(there))
-    connection.execute(CASE_TIES.delete().where(mine, CASE_TIES.c.digest.in_(known)))
+    digests = list(connection.scalars(there))
+    connection.execute(CASE_TIES.delete().where(mine, CASE_TIES.c.digest.in_(digests)))
     connection.execute(update(CASE_TIES).where(mine).values(case_id=target))
 
 

@@ -60,13 +60,13 @@ class DecisionStore:
 
     def get_many(self, decision_ids: Collection[str], tenants: Tenants = None) -> dict[str, Decision]:
         """Decisions by id; those that are not there, or may not be seen, are left out."""
-        found: dict[str, Decision] = {}
+        decisions: dict[str, Decision] = {}
         with self._database.read() as connection:
             for part in chunked(sorted(set(decision_ids)), MAX_IN_LIST):
                 query = select(DECISIONS).where(DECISIONS.c.decision_id.in_(part), IS_READABLE)
                 for row in connection.execute(visible(query, DECISIONS.c.tenant, tenants)):
-                    found[row.decision_id] = codec.to_decision(row)
-        return found
+                    decisions[row.decision_id] = codec.to_decision(row)
+        return decisions
 
     def page(
         self,

@@ -204,14 +204,16 @@ class OutboxStore:
             if not self._database.dialect.try_transaction_lock(connection, "route"):
                 return 0
             rows = connection.execute(_UNROUTED, {"most": limit}).all()
-            found = assign_cases(connection, rows, cases)
+            case_of_row = assign_cases(connection, rows, cases)
             payloads = [
-                {"s": row.seq, "of_case": with_case(row.payload, found[row.seq])} for row in rows if row.seq in found
+                {"s": row.seq, "of_case": with_case(row.payload, case_of_row[row.seq])}
+                for row in rows
+                if row.seq in case_of_row
             ]
             if payloads:
                 connection.execute(_SET_PAYLOAD, payloads)
             for row in rows:
-                _route_row(connection, row, routes, now_ms, found.get(row.seq))
+                _route_row(connection, row, routes, now_ms, case_of_row.get(row.seq))
             done = OUTBOX.c.seq.in_([row.seq for row in rows])
             connection.execute(update(OUTBOX).where(done).values(routed_ms=now_ms))
         return len(rows)

@@ -56,13 +56,13 @@ class ReceivedSignalStore:
         for again, after a crash, keeps it.
         """
         # In one order, so that no two processes wait for each other; of equal ones the first to come stays first.
-        asked = sorted(statements, key=lambda one: one.statement)
-        rows = [{"transmitter": transmitter, "said_ms": at_ms, **one._asdict()} for one in asked]
-        said = SIGNAL_STATEMENTS.c.statement.in_({one.statement for one in asked})
+        ordered = sorted(statements, key=lambda statement: statement.statement)
+        rows = [{"transmitter": transmitter, "said_ms": at_ms, **statement._asdict()} for statement in ordered]
+        said = SIGNAL_STATEMENTS.c.statement.in_({statement.statement for statement in ordered})
         digests = select(SIGNAL_STATEMENTS.c.digest).where(SIGNAL_STATEMENTS.c.transmitter == transmitter, said)
         with self._database.write() as connection:
             connection.execute(_CLAIM.for_connection(connection), rows)
-            return {one.digest for one in asked} & set(connection.scalars(digests))
+            return {statement.digest for statement in ordered} & set(connection.scalars(digests))
 
     def add(self, transmitter: str, digests: Collection[str], at_ms: int) -> None:
         """Write that SETs were taken; those that another process took meanwhile stay as they are."""

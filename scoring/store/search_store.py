@@ -141,23 +141,23 @@ class SearchStore:
         self, offsets: Mapping[int, Sequence[int]], tenants: Tenants = None
     ) -> dict[tuple[int, int], Decision]:
         """Decisions that records brought, by partition and offset of the record; the highest level where several."""
-        found: dict[tuple[int, int], Decision] = {}
+        decisions: dict[tuple[int, int], Decision] = {}
         with self._database.read() as connection:
-            for partition, wanted in sorted(offsets.items()):
-                for part in chunked(sorted(set(wanted)), MAX_IN_LIST):
+            for partition, asked_offsets in sorted(offsets.items()):
+                for part in chunked(sorted(set(asked_offsets)), MAX_IN_LIST):
                     mine = (DECISIONS.c.partition == partition, DECISIONS.c.offset.in_(part), IS_READABLE)
                     query = visible(select(DECISIONS).where(*mine), DECISIONS.c.tenant, tenants)
                     for row in connection.execute(query.order_by(DECISIONS.c.level, DECISIONS.c.decision_id)):
-                        found[partition, row.offset] = codec.to_decision(row)
-        return found
+                        decisions[partition, row.offset] = codec.to_decision(row)
+        return decisions
 
     def cases_of(self, decision_ids: Collection[str], tenants: Tenants = None) -> dict[str, str]:
         """Ids of the cases that decisions belong to, by id of the decision."""
-        found: dict[str, str] = {}
+        case_ids: dict[str, str] = {}
         columns = (CASE_DECISIONS.c.decision_id, CASE_DECISIONS.c.case_id)
         with self._database.read() as connection:
             for part in chunked(sorted(set(decision_ids)), MAX_IN_LIST):
                 query = select(*columns).where(CASE_DECISIONS.c.decision_id.in_(part))
                 for decision_id, case_id in connection.execute(visible(query, CASE_DECISIONS.c.tenant, tenants)):
-                    found[decision_id] = case_id
-        return found
+                    case_ids[decision_id] = case_id
+        return case_ids

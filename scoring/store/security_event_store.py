@@ -100,10 +100,10 @@ class SecurityEventStore:
             said: dict[str, Any] = {"status": status, "status_reason": reason, "updated_ms": at_ms}
             values = said | _NOT_FAILING
             mine = EVENT_STREAMS.c.stream_id == stream_id
-            found = connection.execute(update(EVENT_STREAMS).where(mine).values(values)).rowcount > 0
+            was_changed = connection.execute(update(EVENT_STREAMS).where(mine).values(values)).rowcount > 0
             if status == "disabled":
                 connection.execute(delete(SECURITY_EVENTS).where(SECURITY_EVENTS.c.stream_id == stream_id))
-        return found
+        return was_changed
 
     def delete_stream(self, owner: str, stream_id: str) -> bool:
         """Remove a stream with all that waits in it; False = *owner* has none of that id."""

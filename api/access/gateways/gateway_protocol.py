@@ -101,8 +101,8 @@ def shown_proof(way: str, scope: Scope, *, dpop: bool) -> ShownProof:
     else:
         method = forwarded_method(scope)
         host, path = agreed_header(scope, *HOST_HEADERS), agreed_header(scope, *URI_HEADERS)
-    known = host is not None and path is not None and _HOST_PATTERN.match(host) is not None
-    url = b"%s://%s%s" % (scheme, host, path) if known else b""
+    is_known = host is not None and path is not None and _HOST_PATTERN.match(host) is not None
+    url = b"%s://%s%s" % (scheme, host, path) if is_known else b""
     return ShownProof(
         dpop, tuple(value for name, value in scope["headers"] if name == DPOP_NAME), method, url.decode("latin-1")
     )

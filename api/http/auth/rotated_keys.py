@@ -100,10 +100,10 @@ class RotatedKeys:
         self._read_at = float("-inf")
 
     def _read_keys(self) -> tuple[RotatedKey, ...]:
-        known = {key.path: key for key in self._keys}
+        keys_by_path = {key.path: key for key in self._keys}
         try:
             paths = sorted(self._folder.glob(f"{self._prefix}-*.pem"), key=self._time_of_name)
-            return tuple(known.get(path) or self._load_key(path) for path in paths)
+            return tuple(keys_by_path.get(path) or self._load_key(path) for path in paths)
         except OSError as error:
             raise ConfigError(f"{self._folder}: keys can not be read: {error.strerror}") from None
 
@@ -113,10 +113,10 @@ class RotatedKeys:
         create_key_file(self._folder / f"{self._prefix}-{made_s}.pem", pem)
 
     def _time_of_name(self, path: Path) -> int:
-        made = path.stem.removeprefix(f"{self._prefix}-")
-        if not made.isdigit():
+        time_text = path.stem.removeprefix(f"{self._prefix}-")
+        if not time_text.isdigit():
             raise ConfigError(f"{path}: keys are called {self._prefix}-SECONDS.pem, by when they were made")
-        return int(made)
+        return int(time_text)
 
     def _load_key(self, path: Path) -> RotatedKey:
         try:

@@ -44,5 +44,5 @@ def _page(event: dict[str, Any], data: dict[str, Any]) -> str:
 def _case_id(event: dict[str, Any], data: dict[str, Any]) -> str:
     """The case that an alert is about or belongs to; "" = none."""
     within = data if event.get("type") == CASE_TYPE else data.get("case")
-    found = within.get("case_id") if isinstance(within, dict) else None
-    return found if isinstance(found, str) else ""
+    case_id = within.get("case_id") if isinstance(within, dict) else None
+    return case_id if isinstance(case_id, str) else ""

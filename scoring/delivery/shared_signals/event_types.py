@@ -164,7 +164,7 @@ def event_members(rule: EventRule, decision: AnnouncedDecision, wording: EventWo
 
 
 def _reason_sentence(decision: AnnouncedDecision, wording: EventWording) -> str:
-    told = [text if wording.with_texts and text else code for code, text in decision.reasons]
-    because = f": {'; '.join(told)}" if told else ""
+    reasons = [text if wording.with_texts and text else code for code, text in decision.reasons]
+    because = f": {'; '.join(reasons)}" if reasons else ""
     about = f" ({decision.concern})" if decision.concern else ""
     return f"risk {decision.level.label}{about}, was {decision.previous_level.label}, by {decision.cause}{because}"

@@ -142,8 +142,8 @@ def is_wanted(decision: AnnouncedDecision, said: Sequence[StreamSubject], *, by_
         said: what it said of subjects, the last word last.
         by_default: where it said nothing.
     """
-    known = _known_members(decision)
-    matching = [part.wanted for part in said if _matches(part.subject, known)]
+    members = _known_members(decision)
+    matching = [part.wanted for part in said if _matches(part.subject, members)]
     return matching[-1] if matching else by_default
 
 
@@ -151,10 +151,10 @@ def _known_members(decision: AnnouncedDecision) -> dict[str, list[dict[str, Any]
     """Every identifier by which the agent, its principal and its tenant may be meant."""
     uri = _uri_subject(decision.agent_id)
     agent = [_plain_subject(decision), {"format": "opaque", "id": decision.agent_id}, *([] if uri is None else [uri])]
-    known = {"application": agent, "tenant": [{"format": "opaque", "id": decision.tenant}]}
+    members = {"application": agent, "tenant": [{"format": "opaque", "id": decision.tenant}]}
     if decision.principal:
-        known["user"] = [_principal_subject(decision), {"format": "opaque", "id": decision.principal}]
-    return known
+        members["user"] = [_principal_subject(decision), {"format": "opaque", "id": decision.principal}]
+    return members
 
 
 def _matches(subject: Mapping[str, Any], known: Mapping[str, list[dict[str, Any]]]) -> bool:

@@ -206,7 +206,7 @@ def copy_to(engine: Engine, target: Path) -> str | None:
         original: Any = connection.driver_connection
         original.backup(copy)
         copy.execute("PRAGMA journal_mode=DELETE").close()
-        found: str = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+        result: str = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF in _TRANSIENT:  # a full disk, too
             raise Unavailable(f"{target}: the database can not be copied: {error}") from error
@@ -214,7 +214,7 @@ def copy_to(engine: Engine, target: Path) -> str | None:
     finally:
         copy.close()
         connection.close()
-    return None if found == "ok" else found
+    return None if result == "ok" else result
 
 
 def is_transient(error: DBAPIError) -> bool:
