@@ -1,7 +1,7 @@
 """Bodies of cases."""
 # No postponed annotations here: pydantic reads them.
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,18 +13,19 @@ from ...scoring.records.cases import (
     CaseAgent,
     CaseEntry,
     CaseStatistics,
+    CaseStatus,
     CaseTie,
+    CaseVerdict,
     SharedIndicator,
 )
 from ..http.agent_lookup import AgentSelector
 from ..http.schemas import AgentId, Level, NameText, ReasonOut, TimeText, format_rfc3339_or_none, level_word
-from .service import MAX_NOTE_LENGTH, MAX_OWNER_LENGTH, CaseReport, ListedCase
+from .case_requests import MAX_NOTE_LENGTH, MAX_OWNER_LENGTH, MAX_SNOOZE_S
+from .service import CaseReport, ListedCase
 from .timeline import TimelineItem, TimelineKind
 
 NoteText = Annotated[str, Field(max_length=MAX_NOTE_LENGTH)]
 CaseId = Annotated[str, Field(min_length=1, max_length=100)]
-Verdict = Literal["true", "false", "expected"]
-Status = Literal["open", "acknowledged", "contained", "closed"]
 
 
 class _CaseAct(BaseModel):
@@ -59,7 +60,7 @@ class CaseNoteIn(_CaseAct):
 class CaseSnoozeIn(_CaseAct):
     """For how long nobody is told of a case."""
 
-    for_s: float = Field(description="from 60 s to 30 days; 0 ends it", ge=0, le=30 * 86_400)
+    for_s: float = Field(description="from 60 s to 30 days; 0 ends it", ge=0, le=MAX_SNOOZE_S)
     note: NoteText = Field(description="why; kept with the case")
 
 
@@ -68,14 +69,14 @@ class CaseContainmentIn(_CaseAct):
 
     note: NoteText = Field(description="why; kept with the case and with each pin")
     pin: bool = Field(True, description="act on every agent of it as critical")
-    valid_s: float = Field(3_600, description="how long the pins hold, s", ge=60, le=30 * 86_400)
+    valid_s: float = Field(3_600, description="how long the pins hold, s", ge=60, le=MAX_SNOOZE_S)
     revision: RevisionSeen = None
 
 
 class CaseClosureIn(_CaseAct):
     """Verdict on a case, as a person closes it."""
 
-    verdict: Verdict = Field(description="`true`: trouble; `false`: none; `expected`: something that was planned")
+    verdict: CaseVerdict = Field(description="`true`: trouble; `false`: none; `expected`: something that was planned")
     note: NoteText = Field(description="why; kept with the case")
     release: bool = Field(False, description="drop the evidence against its agents and end fixed levels")
     revision: RevisionSeen = None
@@ -124,8 +125,8 @@ class CaseSummaryOut(BaseModel):
 
     case_id: str
     tenant: str
-    status: Status
-    verdict: Verdict | None
+    status: CaseStatus
+    verdict: CaseVerdict | None
     highest_level: Level
     owner: str | None
     opened_at: TimeText

@@ -6,13 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import structlog
 
-from ...ingest.errors import TrustwatchError
 from ...ingest.record_keys import record_id
 from ...ingest.timestamps import DAY_MS, format_rfc3339
 from ...scoring.delivery.notifiers.alert_events import build_case_row
-from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.cases import (
     Case,
     CaseAction,
@@ -20,34 +17,36 @@ from ...scoring.records.cases import (
     CaseEntry,
     CaseStatistics,
     CaseStatus,
-    CaseVerdict,
     SharedIndicator,
 )
 from ...scoring.records.commits import OutboxRow
 from ...scoring.records.decisions import Decision
 from ...scoring.store.case_store import CaseFilters, CaseUpdate, new_case
 from ...scoring.store.database import Page
-from ..access.service import ContainmentService
-from ..agents.service import AgentService
 from ..events.audit_sink import AuditSink, order_event
-from ..feedback.drafts import FeedbackDraft
-from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
-from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
+from ..http.problems import invalid_value_error
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import check_not_own_agent, reviewer_of
 from ..http.store_executor import StoreExecutor
+from .agent_acts import CaseAgentActs
+from .case_requests import (
+    MAX_NOTE_LENGTH,
+    MAX_OWNER_LENGTH,
+    MAX_SNOOZE_S,
+    MIN_SNOOZE_S,
+    VERDICTS,
+    changed_error,
+    check_note,
+    chosen_agents,
+    conflict_error,
+    least_level,
+    statuses,
+)
 
-MAX_NOTE_LENGTH: Final = 2_048
-MAX_OWNER_LENGTH: Final = 256
-MIN_SNOOZE_S, MAX_SNOOZE_S = 60.0, 30 * 86_400.0
-VERDICTS: Final[tuple[CaseVerdict, ...]] = ("true", "false", "expected")
-OPEN_STATUSES: Final[tuple[CaseStatus, ...]] = ("open", "acknowledged", "contained")
-TOLD_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
+ALERTED_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
 """Acts that alert targets hear of; the rest is for those who look at the case."""
-
-_log = structlog.get_logger(__name__)
 
 
 class CaseSearch(NamedTuple):
@@ -91,9 +90,7 @@ class CaseService:
     Args:
         runtime: store, settings and clock.
         executor: the way into the store.
-        agents: releases agents.
-        containment: pins agents.
-        feedback: takes labels; None = this process takes none.
+        agent_acts: what is done to the agents of a case.
         audit: where every act is noted as an event.
         resolver: finds the agent that a request means.
     """
@@ -102,17 +99,13 @@ class CaseService:
         self,
         runtime: Runtime,
         executor: StoreExecutor,
-        agents: AgentService,
-        containment: ContainmentService,
-        feedback: FeedbackService | None,
+        agent_acts: CaseAgentActs,
         audit: AuditSink,
         resolver: AgentResolver,
     ) -> None:
         self._runtime = runtime
         self._executor = executor
-        self._agents = agents
-        self._containment = containment
-        self._feedback = feedback
+        self._agent_acts = agent_acts
         self._audit_sink = audit
         self._resolver = resolver
 
@@ -132,19 +125,19 @@ class CaseService:
             ProblemError: 400, the cursor is none of ours; 409, several agents are meant; 422, no such status or level.
             Unavailable: the store does not answer.
         """
-        given = search or CaseSearch()
-        tenants, name = visible_tenants(caller, given.tenant or None), None
-        if given.agent is not None:
-            name = await self._resolver.find_name(caller, given.agent)
+        search = search or CaseSearch()
+        tenants, name = visible_tenants(caller, search.tenant or None), None
+        if search.agent is not None:
+            name = await self._resolver.find_name(caller, search.agent)
             if name is None:
                 return Page([], None)
         filters = CaseFilters(
-            _statuses(given.status),
-            given.owner or None,
-            _least_level(given.level),
+            statuses(search.status),
+            search.owner or None,
+            least_level(search.level),
             name,
-            given.since_ms,
-            given.until_ms,
+            search.since_ms,
+            search.until_ms,
         )
         page = await self._executor(self._runtime.store.cases.page, tenants, filters, limit, cursor)
         return Page(await self._executor(self._listed, page.items, tenants), page.next_cursor)
@@ -209,7 +202,7 @@ class CaseService:
             report,
             "acknowledged",
             note,
-            told=status != case.status,
+            alert=status != case.status,
             status=status,
             owner=case.owner or caller.recorded_name,
             acknowledged_ms=case.acknowledged_ms or self._now(),
@@ -224,7 +217,7 @@ class CaseService:
 
     async def note(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:
         """Words of a person, kept with it; also with one that is closed."""
-        _check_note(note, required=True)
+        check_note(note, required=True)
         return await self._change(caller, await self.get(caller, case_id), "noted", note)
 
     async def snooze(self, caller: AuthenticatedCaller, case_id: str, for_s: float, note: str) -> Case:
@@ -259,36 +252,16 @@ class CaseService:
             report,
             "contained",
             note,
-            {"pinned": [one.agent.agent_id for one in report.agents] if pin else []},
+            {"pinned": [case_agent.agent.agent_id for case_agent in report.agents] if pin else []},
             status="contained",
             contained_ms=report.case.contained_ms or now_ms,
             held_until_ms=max(held_until_ms, report.case.held_until_ms) if pin else 0,
         )
-        if pin:
-            await self._pin_agents(caller, report, note, valid_s)
-        return contained
-
-    async def _pin_agents(self, caller: AuthenticatedCaller, report: CaseReport, note: str, valid_s: float) -> None:
-        failed = []
-        for one in report.agents:
-            try:
-                if not await self._is_held(caller, one.agent, valid_s):
-                    await self._containment.pin(caller, _selector(one.agent), RiskLevel.CRITICAL.label, note, valid_s)
-            except TrustwatchError as error:
-                failed.append(f"{one.agent.agent_id}: {error}")
-        if failed:
+        if pin and (failed := await self._agent_acts.pin(caller, report.agents, note, valid_s)):
             words = f"the level could not be fixed of {'; '.join(failed)}"[:MAX_NOTE_LENGTH]
-            again = await self.get(caller, report.case.case_id)
-            await self._change(caller, again, "noted", words)
-            raise _conflict_error(
-                "case_partly_contained", f"case {report.case.case_id} is marked as contained, but {words}"
-            )
-
-    async def _is_held(self, caller: AuthenticatedCaller, agent: AgentName, valid_s: float) -> bool:
-        """True if a person fixed the level at critical for longer already: that is not made shorter."""
-        held = (await self._containment.list(caller, "pin", "active", _selector(agent))).items
-        until_ms = self._now() + int(valid_s * 1000)
-        return any(pin.level == RiskLevel.CRITICAL and pin.expires_ms >= until_ms for pin in held)
+            await self._change(caller, await self.get(caller, case_id), "noted", words)
+            raise conflict_error("case_partly_contained", f"case {case_id} is marked as contained, but {words}")
+        return contained
 
     async def close(
         self,
@@ -320,20 +293,20 @@ class CaseService:
             held_until_ms=0,
         )
         if verdict == "true":
-            await self._label(caller, report, note)
+            await self._agent_acts.label(caller, case_id, report.agents, note)
         if release:
-            await self._release(caller, report, note)
+            await self._agent_acts.release(caller, case_id, report.agents, note)
         return closed
 
     async def reopen(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:
         """Look at a closed case again. One that was merged stays where it is: in the other."""
-        _check_note(note, required=True)
+        check_note(note, required=True)
         report = await self.get(caller, case_id)
         self._check_not_own(caller, report.agents)
         if report.case.status != "closed":
-            raise _conflict_error("case_open", f"case {case_id} is {report.case.status}: there is nothing to reopen")
+            raise conflict_error("case_open", f"case {case_id} is {report.case.status}: there is nothing to reopen")
         if report.case.merged_into:
-            raise _conflict_error(
+            raise conflict_error(
                 "case_merged", f"case {case_id} was merged into {report.case.merged_into}: go on there"
             )
         status: CaseStatus = "acknowledged" if report.case.owner else "open"
@@ -362,17 +335,17 @@ class CaseService:
         merged = self._update(
             caller, source, "merged", note, {"into": into}, status="closed", merged_into=into, closed_ms=self._now()
         )
-        taken = self._update(
-            caller, target, "merged", note, {"from": case_id}, told=False, **_after_merge(source.case, target.case)
+        grown = self._update(
+            caller, target, "merged", note, {"from": case_id}, alert=False, **_after_merge(source.case, target.case)
         )
-        if not await self._executor.write(self._runtime.store.cases.merge, merged, taken):
-            raise _changed_error(case_id)
+        if not await self._executor.write(self._runtime.store.cases.merge, merged, grown):
+            raise changed_error(case_id)
         self._note_in_audit_trail(caller, target, "merged", note, {"from": case_id})
         return (await self.get(caller, into)).case
 
     def _check_room(self, source: CaseReport, target: CaseReport) -> None:
         room = self._runtime.settings.cases.max_agents
-        together = {one.agent.key for one in (*source.agents, *target.agents)}
+        together = {case_agent.agent.key for case_agent in (*source.agents, *target.agents)}
         if len(together) > room:
             raise invalid_value_error(
                 "into", f"would have {len(together)} agents, and may have {room} (`cases.max_agents`)"
@@ -389,19 +362,19 @@ class CaseService:
     ) -> Case:
         """Make a case of its own of some agents; returns the new one."""
         report = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
-        chosen = _chosen_agents(report, agents)
-        now_ms, names, source = self._now(), [one.agent_id for one in chosen], self._runtime.settings.listen.url()
+        chosen = chosen_agents(report.agents, agents)
+        now_ms, names, source = self._now(), [name.agent_id for name in chosen], self._runtime.settings.listen.url()
         fresh_id = "case-" + record_id(now_ms, "case", case_id, *sorted(names))
-        leaving = [one for one in report.agents if one.agent in chosen]
-        staying = report._replace(agents=[one for one in report.agents if one.agent not in chosen])
+        leaving = [case_agent for case_agent in report.agents if case_agent.agent in chosen]
+        staying = report._replace(agents=[case_agent for case_agent in report.agents if case_agent.agent not in chosen])
         remaining = self._update(caller, staying, "split", note, {"into": fresh_id, "agents": names})
-        level = max(one.peak for one in leaving)
+        level = max(case_agent.peak for case_agent in leaving)
         fresh = msgspec.structs.replace(new_case(fresh_id, report.case, now_ms), level=level)
         entry = _entry(fresh_id, caller, "split", note, now_ms, {"from": case_id, "agents": names})
-        told = build_case_row(fresh, msgspec.structs.replace(entry, action="opened"), leaving, source)
-        opened = CaseUpdate(fresh, entry, (told,))
+        alert = build_case_row(fresh, msgspec.structs.replace(entry, action="opened"), leaving, source)
+        opened = CaseUpdate(fresh, entry, (alert,))
         if not await self._executor.write(self._runtime.store.cases.split, remaining, opened, chosen):
-            raise _changed_error(case_id)
+            raise changed_error(case_id)
         self._note_in_audit_trail(caller, report, "split", note, {"into": fresh_id})
         return (await self.get(caller, fresh_id)).case
 
@@ -415,19 +388,19 @@ class CaseService:
         revision: int | None = None,
     ) -> CaseReport:
         """A case that the caller may change; *revision* is the one that it saw, None = whatever it is."""
-        _check_note(note, required=note_required)
+        check_note(note, required=note_required)
         report = await self.get(caller, case_id)
         self._check_not_own(caller, report.agents)
         if report.case.status == "closed":
-            raise _conflict_error("case_closed", f"case {case_id} is closed: reopen it first")
+            raise conflict_error("case_closed", f"case {case_id} is closed: reopen it first")
         if revision is not None and revision != report.case.revision:
-            raise _changed_error(case_id)
+            raise changed_error(case_id)
         return report
 
     def _check_not_own(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent]) -> None:
         reviewer = reviewer_of(caller)
-        for one in agents:
-            check_not_own_agent(one.agent, reviewer, self._runtime.settings.actuators)
+        for case_agent in agents:
+            check_not_own_agent(case_agent.agent, reviewer, self._runtime.settings.actuators)
 
     async def _change(
         self,
@@ -437,12 +410,12 @@ class CaseService:
         note: str,
         detail: dict[str, Any] | None = None,
         *,
-        told: bool = True,
+        alert: bool = True,
         **values: Any,
     ) -> Case:
-        update = self._update(caller, report, action, note, detail, told=told, **values)
+        update = self._update(caller, report, action, note, detail, alert=alert, **values)
         if not await self._executor.write(self._runtime.store.cases.update, update):
-            raise _changed_error(report.case.case_id)
+            raise changed_error(report.case.case_id)
         self._note_in_audit_trail(caller, report, action, note, detail)
         return msgspec.structs.replace(update.case, revision=update.case.revision + 1)
 
@@ -454,14 +427,14 @@ class CaseService:
         note: str,
         detail: dict[str, Any] | None = None,
         *,
-        told: bool = True,
+        alert: bool = True,
         **values: Any,
     ) -> CaseUpdate:
         case, now_ms = report.case, self._now()
         changed = msgspec.structs.replace(case, updated_ms=max(now_ms, case.updated_ms + 1), **values)
         entry = _entry(case.case_id, caller, action, note, now_ms, detail)
         outbox: tuple[OutboxRow, ...] = ()
-        if told and action in TOLD_ACTIONS:
+        if alert and action in ALERTED_ACTIONS:
             outbox = (build_case_row(changed, entry, report.agents, self._runtime.settings.listen.url()),)
         return CaseUpdate(changed, entry, outbox)
 
@@ -469,32 +442,12 @@ class CaseService:
         self, caller: AuthenticatedCaller, report: CaseReport, action: str, note: str, detail: dict[str, Any] | None
     ) -> None:
         """An event about the worst agent of the case: durable, in order, and no behaviour of the agent."""
-        worst = max(report.agents, key=lambda one: (one.peak, one.last_ms), default=None)
+        worst = max(report.agents, key=lambda case_agent: (case_agent.peak, case_agent.last_ms), default=None)
         if worst is None:
             return
         attributes = {"case": report.case.case_id, "why": note, **(detail or {})}
         event = order_event("case", worst.agent, f"case.{action}", caller.recorded_name, self._now(), attributes)
         self._audit_sink.enqueue(event)
-
-    async def _label(self, caller: AuthenticatedCaller, report: CaseReport, note: str) -> None:
-        """Feedback that the decision which brought each agent highest was right; what is said already stays."""
-        if self._feedback is None:
-            return
-        draft = FeedbackDraft("true_positive", reason=note)
-        for one in report.agents:
-            try:
-                await self._feedback.adopt(caller, one.decision_id, draft)
-            except ProblemError as error:
-                _log.info("case_not_labelled", case=report.case.case_id, decision=one.decision_id, error=str(error))
-
-    async def _release(self, caller: AuthenticatedCaller, report: CaseReport, note: str) -> None:
-        for one in report.agents:
-            try:
-                if (await self._containment.list(caller, "pin", "active", _selector(one.agent))).items:
-                    await self._containment.unpin(caller, _selector(one.agent), note)
-                await self._agents.release(caller, _selector(one.agent), note, note_required=True)
-            except ProblemError as error:
-                _log.info("case_agent_not_released", case=report.case.case_id, error=str(error))
 
     def _now(self) -> int:
         return self._runtime.now_ms()
@@ -515,60 +468,3 @@ def _after_merge(source: Case, target: Case) -> dict[str, Any]:
     if source.level > target.level:
         values["snoozed_until_ms"] = 0
     return values
-
-
-def _selector(name: AgentName) -> AgentSelector:
-    return AgentSelector(name.agent_id, name.tenant, name.issuer)
-
-
-def _statuses(word: str) -> tuple[CaseStatus, ...]:
-    if word == "unresolved":
-        return OPEN_STATUSES
-    known: tuple[CaseStatus, ...] = (*OPEN_STATUSES, "closed")
-    if word and word not in known:
-        raise invalid_value_error("status", f"must be unresolved, {', '.join(known)}")
-    return tuple(status for status in known if status == word)
-
-
-def _least_level(word: str) -> int:
-    if not word:
-        return 0
-    level = RiskLevel.__members__.get(word.upper())
-    if level is None or level < RiskLevel.MEDIUM:
-        raise invalid_value_error("level", "must be medium, high or critical: nothing lower opens a case")
-    return int(level)
-
-
-def _chosen_agents(report: CaseReport, agents: Sequence[AgentSelector]) -> list[AgentName]:
-    """Agents of a case that are to leave it. Raises ProblemError (422): not in it, or all of it."""
-    chosen: dict[int, AgentName] = {}
-    for wanted in agents:
-        fitting = [
-            one.agent
-            for one in report.agents
-            if one.agent.agent_id == wanted.agent_id and wanted.issuer in (None, one.agent.issuer)
-        ]
-        if len(fitting) != 1:
-            count = "no agent" if not fitting else "several agents, name the issuer,"
-            raise invalid_value_error("agents", f"{count} of the case with the id {wanted.agent_id!r}")
-        chosen[fitting[0].key] = fitting[0]
-    if not chosen:
-        raise invalid_value_error("agents", "is empty: name who is to leave the case")
-    if len(chosen) == len(report.agents):
-        raise invalid_value_error("agents", "are all agents of the case: nothing would be left of it")
-    return list(chosen.values())
-
-
-def _check_note(note: str, *, required: bool) -> None:
-    if required and not note.strip():
-        raise invalid_value_error("note", "is empty; say why: it is kept with the case")
-    if len(note) > MAX_NOTE_LENGTH:
-        raise invalid_value_error("note", f"has more than {MAX_NOTE_LENGTH} characters")
-
-
-def _conflict_error(code: str, detail: str) -> ProblemError:
-    return ProblemError(ProblemDetails(409, code, "Not possible now", detail))
-
-
-def _changed_error(case_id: str) -> ProblemError:
-    return _conflict_error("case_changed", f"case {case_id} was changed meanwhile: look at it again, nothing was done")

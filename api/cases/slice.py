@@ -13,6 +13,7 @@ from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import Slice
 from ..http.store_executor import StoreExecutor
+from .agent_acts import CaseAgentActs
 from .routes import router
 from .service import CaseService
 from .story import CaseStory
@@ -23,9 +24,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     cases = CaseService(
         runtime,
         executor,
-        agents,
-        services.get(ContainmentService),
-        services.find(FeedbackService),
+        CaseAgentActs(agents, services.get(ContainmentService), services.find(FeedbackService), runtime.now_ms),
         services.get(PolicyDecisionPoint).audit_sink,
         services.get(AgentResolver),
     )

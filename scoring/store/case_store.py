@@ -15,9 +15,9 @@ from ..records.agents import AgentName, RiskLevel
 from ..records.cases import Case, CaseAgent, CaseEntry, CaseStatistics, CaseStatus, CaseTie, SharedIndicator
 from ..records.commits import OutboxRow
 from . import codec
-from .case_assignment import case_agent_params, last_entries, to_case_agent
 from .database import Database, Page, Tenants, visible
 from .dialects.statements import MAX_IN_LIST, chunked
+from .open_cases import case_agent_params, last_entries, to_case_agent
 from .outbox_store import insert_outbox_rows
 from .sql_schema import AGENTS, CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, DELIVERIES
 

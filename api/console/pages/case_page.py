@@ -15,8 +15,9 @@ from ....scoring.records.agents import AgentName
 from ....scoring.records.cases import Case
 from ....scoring.store.database import MAX_PAGE, Page
 from ...access.service import ContainmentService
+from ...cases.case_requests import OPEN_STATUSES
 from ...cases.report import render_json, render_markdown
-from ...cases.service import OPEN_STATUSES, CaseReport, CaseSearch, CaseService, ListedCase
+from ...cases.service import CaseReport, CaseSearch, CaseService, ListedCase
 from ...cases.timeline import TIMELINE_KINDS, TimelineItem
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
