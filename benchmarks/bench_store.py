@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 from trustwatch.ingest.features.layout import STATE_ROW
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine import risk_levels
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store import codec
@@ -75,7 +75,7 @@ def agent(number: int, turn: int) -> AgentRow:
         b"[]",
         "",
         features,
-        NOISE[: risk.ROW.itemsize],
+        NOISE[: risk_levels.ROW.itemsize],
         "abcdefabcdef:abcdefabcdef",
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..scoring.engine.risk import LEVEL_UP
+from ..scoring.engine.risk_levels import LEVEL_UP
 from ..scoring.records.agents import RiskLevel
 from .chart_canvas import (
     BLUE,

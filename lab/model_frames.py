@@ -15,7 +15,7 @@ from ..ingest.columns import ColumnEncoder
 from ..ingest.features.feature_table import FEATURES
 from ..ingest.formats.history_decoding import decode_history_event
 from ..models.detector import DetectorSettings
-from ..scoring.engine import level_thresholds, risk
+from ..scoring.engine import level_thresholds, risk_levels
 from ..scoring.learning.training import train_and_save
 from .event_frames import raw_events
 from .frame_builder import build_frame, build_frame_from_columns
@@ -52,7 +52,7 @@ def groups(model: LabModel) -> pd.DataFrame:
     """
     trained = model.trained
     limits_by_concern = level_thresholds.model_thresholds(trained, model.settings.risk.alert_budget)
-    thresholds = limits_by_concern[:, risk.signalled_concern(limits_by_concern[0])]
+    thresholds = limits_by_concern[:, risk_levels.signalled_concern(limits_by_concern[0])]
     return build_frame(
         "groups",
         [

@@ -27,14 +27,14 @@ def run_vector_archive(child: ChildRuntime) -> None:
     archive = VectorArchive(directory, spool, [level.label for level in RiskLevel], named=settings.distributed)
     archive.start()
     upkeep = ArchiveMaintenance(directory, "vectors", settings.archive)
-    told_at = float("-inf")
+    reported_at = float("-inf")
     gc.freeze()
     while not child.should_stop:
         busy = archive.archive_next_file()
         if not busy or upkeep.overdue:
             busy = upkeep.step() or busy
-        if clock.monotonic() - told_at >= REPORT_EVERY_S:
-            told_at = clock.monotonic()
+        if clock.monotonic() - reported_at >= REPORT_EVERY_S:
+            reported_at = clock.monotonic()
             report = ArchiveWorkerReport(
                 rows=archive.rows_written,
                 files=archive.files_written,

@@ -219,14 +219,14 @@ def _range_attributes(archiver: PartitionArchiver, files: int) -> dict[str, Span
 def run_event_archive(child: ChildRuntime) -> None:
     """Archive until told to end; then what was read is in the archive."""
     archiver = EventArchiver(child.settings, child.spans)
-    told_at = float("-inf")
+    reported_at = float("-inf")
     try:
         archiver.start()
         gc.freeze()
         while not child.should_stop:
             archiver.step()
-            if clock.monotonic() - told_at >= REPORT_EVERY_S:
-                told_at = clock.monotonic()
+            if clock.monotonic() - reported_at >= REPORT_EVERY_S:
+                reported_at = clock.monotonic()
                 child.send(encode_archive_report(archiver.report()))
                 archiver.note_position()
         archiver.flush()

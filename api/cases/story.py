@@ -20,11 +20,11 @@ from ..http.store_executor import StoreExecutor
 from .service import CaseReport
 from .timeline import CaseRecords, TimelineItem, build_timeline
 
-MAX_AGENTS_TOLD: Final = 50
+MAX_AGENTS_IN_STORY: Final = 50
 """Agents whose approvals, pins, actuations and feedback a timeline has."""
 MAX_AGENTS_WITH_EVENTS: Final = 5
 """Agents whose events a timeline has: each takes a look through the log."""
-MAX_DECISIONS_TOLD: Final = 500
+MAX_DECISIONS_IN_STORY: Final = 500
 LEAD_MS: Final = 3_600_000
 """Time before the first event of a case: what ended within it belongs to the story."""
 
@@ -48,7 +48,7 @@ class CaseStory:
     async def timeline(self, caller: AuthenticatedCaller, report: CaseReport) -> list[TimelineItem]:
         """All that happened in a case, oldest first: events around what raised its agents included.
 
-        Of `MAX_AGENTS_TOLD` agents, those that joined first; messages to people only with the scope `trust.admin`.
+        Of `MAX_AGENTS_IN_STORY` agents, those that joined first; messages to people only with the scope `trust.admin`.
         Events that can not be read are left out. Raises Unavailable: the store does not answer.
         """
         records = await self._executor(
@@ -71,9 +71,9 @@ class CaseStory:
 
     def _records(self, report: CaseReport, tenants: Collection[str] | None, *, with_alerts: bool) -> CaseRecords:
         store, case_id = self._runtime.store, report.case.case_id
-        ids = store.cases.decision_ids(case_id, tenants, MAX_DECISIONS_TOLD)
+        ids = store.cases.decision_ids(case_id, tenants, MAX_DECISIONS_IN_STORY)
         decisions = list(store.decisions.get_many(ids, tenants).values())
-        names = [case_agent.agent for case_agent in report.agents[:MAX_AGENTS_TOLD]]
+        names = [case_agent.agent for case_agent in report.agents[:MAX_AGENTS_IN_STORY]]
         since_ms = min((decision.event_time_ms for decision in decisions), default=report.case.opened_ms) - LEAD_MS
         interventions = [
             intervention

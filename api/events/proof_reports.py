@@ -37,7 +37,7 @@ class ProofReports:
         self.counts: Counter[tuple[str, str]] = Counter()
         self._enqueue = enqueue
         self._now_ms = now_ms
-        self._told: FIFOCache[tuple[str, ...], int] = FIFOCache(MAX_REMEMBERED)
+        self._reported_at: FIFOCache[tuple[str, ...], int] = FIFOCache(MAX_REMEMBERED)
 
     def report(self, via: str, tenant: str, issuer: str, agent_id: str, refused: ProofRefused) -> None:
         """Count a failure, and write what it says of the agent; "" as *tenant* = whose agent it is is not known.
@@ -49,9 +49,9 @@ class ProofReports:
         if not refused.report or not tenant:
             return
         key, now = (tenant, issuer, agent_id, refused.action), self._now_ms()
-        if now - self._told.get(key, -DAY_MS) < QUIET_MS[refused.report]:
+        if now - self._reported_at.get(key, -DAY_MS) < QUIET_MS[refused.report]:
             return
-        self._told[key] = now
+        self._reported_at[key] = now
         event: dict[str, Any] = {
             "time": format_rfc3339(now),
             "source": OWN_SOURCE_PREFIX + via,

@@ -213,12 +213,12 @@ class PreviewRunner:
             await self._queue.acquire(row.tenant)
         finally:
             beating.cancel()
-        told_at = float("-inf")
+        reported_at = float("-inf")
 
         async def tell(progress: float) -> None:
-            nonlocal told_at
-            if loop.time() - told_at >= _PROGRESS_INTERVAL_S:
-                told_at = loop.time()
+            nonlocal reported_at
+            if loop.time() - reported_at >= _PROGRESS_INTERVAL_S:
+                reported_at = loop.time()
                 with contextlib.suppress(Unavailable):
                     await self._store_row(self._updated(row, status="running", progress=min(max(progress, 0.0), 1.0)))
 

@@ -236,7 +236,7 @@ def _compare_parts(
     job: PreviewJob, around: PreviewContext, labels: list[FeedbackLabel], sieve: RecordFilter, history: PreviewHistory
 ) -> list[RuleComparison]:
     parts: dict[int, RuleComparison] = {}
-    told_at = clock.monotonic()
+    reported_at = clock.monotonic()
     for part in history.parts:
         records = [record for record in part.records if sieve.keeps(record)]
         if records:
@@ -244,8 +244,8 @@ def _compare_parts(
             if comparison is None:
                 comparison = parts[part.partition] = RuleComparison(job, around, labels)
             comparison.apply_records(records)
-        if clock.monotonic() - told_at >= _PROGRESS_INTERVAL_S:
-            told_at = clock.monotonic()
+        if clock.monotonic() - reported_at >= _PROGRESS_INTERVAL_S:
+            reported_at = clock.monotonic()
             _write_line({"progress": round(part.progress, 4)})
     for comparison in parts.values():
         comparison.finish()

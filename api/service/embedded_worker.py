@@ -16,6 +16,7 @@ from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.log.log_reader import LogReader
 from ...ingest.retry import retry_until_available
+from ...models.trained_model import TrainedModel
 from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.model_switch import ActiveModels
@@ -67,27 +68,11 @@ class EmbeddedPipelineWorker:
         models = ActiveModels(open_model_registry(settings), clock.now_ms)
         chosen = models.choose(self.store.models.current_switch(ONLY_PARTITION))
         model = models.load(chosen.version, chosen.digest)
-        identities = self.store.identities
-        encoder, self._policy = ColumnEncoder(model.salt, settings.domains(), identities), live_policy(settings)
+        self._policy = live_policy(settings)
         child.on_reload = self._use_policy
-        compile_to_score(model, encoder, self._policy)
-        engine = Engine(model, engine_settings(settings), self.store.agents, identities=identities)
-        engine.agent_states.erased_agents = load_forgotten_agents(settings, self.store)
-        open_erasures = self.store.erasures.list_open()
-        engine.agent_states.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
-        processor = Processor(
-            engine,
-            encoder,
-            DuplicateWindow(),
-            self._policy,
-            edges=EdgeCollector(),
-            models=models,
-            vectors=None if self._spool is None else VectorCollector(),
-            compiled_elsewhere=True,
-        )
         self.pipeline = SinglePartitionPipeline(
             self.source,
-            processor,
+            self._make_processor(models, model),
             self.store,
             self._policy,
             settings.pipeline,
@@ -98,6 +83,25 @@ class EmbeddedPipelineWorker:
             service=service_url(settings),
             spans=child.spans,
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
+        )
+
+    def _make_processor(self, models: ActiveModels, model: TrainedModel) -> Processor:
+        settings, identities = self._child.settings, self.store.identities
+        encoder = ColumnEncoder(model.salt, settings.domains(), identities)
+        compile_to_score(model, encoder, self._policy)
+        engine = Engine(model, engine_settings(settings), self.store.agents, identities=identities)
+        engine.agent_states.erased_agents = load_forgotten_agents(settings, self.store)
+        open_erasures = self.store.erasures.list_open()
+        engine.agent_states.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
+        return Processor(
+            engine,
+            encoder,
+            DuplicateWindow(),
+            self._policy,
+            edges=EdgeCollector(),
+            models=models,
+            vectors=None if self._spool is None else VectorCollector(),
+            compiled_elsewhere=True,
         )
 
     def _use_policy(self, change: SettingsChange) -> None:

@@ -51,7 +51,7 @@ from .kernel_compiler import compile_to_score
 from .partition_migration import check_partitions
 
 HEARTBEAT_EVERY_S = 0.5
-BACKLOG_TOLD_EVERY_S = 10.0
+BACKLOG_LOGGED_EVERY_S = 10.0
 MIN_RESIDENT_AGENTS = 1_000
 
 _log = structlog.get_logger(__name__)
@@ -96,9 +96,13 @@ class GroupPipelineWorker:
             console_url(settings),
         )
         self._dropped_dead_letters = 0
-        self._backlog_told_at = -BACKLOG_TOLD_EVERY_S
+        self._backlog_logged_at = -BACKLOG_LOGGED_EVERY_S
         self._spool = open_spool(settings)
-        context = PipelineContext(
+        self.pipeline = ConsumerGroupPipeline(self.source, self._make_context(sleep, spans), self._make_processor)
+
+    def _make_context(self, sleep: Callable[[float], None], spans: Spans) -> PipelineContext:
+        settings = self._settings
+        return PipelineContext(
             self.source,
             self.store,
             self._policy,
@@ -113,7 +117,6 @@ class GroupPipelineWorker:
             spans=spans,
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
-        self.pipeline = ConsumerGroupPipeline(self.source, context, self._make_processor)
 
     def use_policy(self, change: SettingsChange) -> None:
         """Go on with the token policy of other settings, where it differs."""
@@ -201,8 +204,8 @@ class GroupPipelineWorker:
     def _tell_backlog(self, behind: int) -> None:
         """Say now and then how much waits, while it is more than the next batch takes."""
         now = clock.monotonic()
-        if behind > self._settings.pipeline.batch_size and now - self._backlog_told_at >= BACKLOG_TOLD_EVERY_S:
-            self._backlog_told_at = now
+        if behind > self._settings.pipeline.batch_size and now - self._backlog_logged_at >= BACKLOG_LOGGED_EVERY_S:
+            self._backlog_logged_at = now
             _log.info("records wait to be applied", records=behind)
 
     def _after_commit(self, done: CommittedChanges) -> None:

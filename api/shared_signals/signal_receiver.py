@@ -235,9 +235,9 @@ class SignalReceiver:
             _log.error("signals_wait", transmitter=transmitter.name, error=str(error))
             return KeysMissing(transmitter.name)
         except SetRefused as refused:
-            return self._told(transmitter, refused)
+            return self._log_refusal(transmitter, refused)
 
-    def _told(self, transmitter: SignalTransmitter, refused: SetRefused) -> SetRefused:
+    def _log_refusal(self, transmitter: SignalTransmitter, refused: SetRefused) -> SetRefused:
         why = refused.description
         self._refusals.write(_log.warning, "set_refused", transmitter=transmitter.name, err=refused.err, why=why)
         return refused
@@ -305,7 +305,7 @@ class SignalReceiver:
         digests = [digest for outcome in with_states for digest in (signal_digest(outcome["jti"]), state_of(outcome))]
         taken = await self._executor(self._store.find_taken, transmitter.name, digests)
         return [
-            self._told(transmitter, used_before())
+            self._log_refusal(transmitter, used_before())
             if isinstance(outcome, dict) and state_of(outcome) in taken and signal_digest(outcome["jti"]) not in taken
             else outcome
             for outcome in verified

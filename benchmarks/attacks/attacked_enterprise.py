@@ -17,7 +17,7 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.learning.walkforward import train_walk_forward
@@ -81,7 +81,7 @@ class AttackedEnterprise:
     @property
     def level_rises(self) -> NDArray[np.bool_]:
         """Rows at which an agent's level rose to medium or more."""
-        return np.asarray((self.trail["after"] >= risk.MEDIUM) & (self.trail["after"] > self.trail["before"]))
+        return np.asarray((self.trail["after"] >= risk_levels.MEDIUM) & (self.trail["after"] > self.trail["before"]))
 
     def agent_days(self, rows: NDArray[np.bool_]) -> int:
         """Days on which agents were active, summed over agents."""

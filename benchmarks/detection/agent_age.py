@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine import risk_levels
 
 from ..attacks.attacked_enterprise import AttackedEnterprise, rename_agents, replay_scores
 from .report import FigureTable
@@ -58,7 +58,7 @@ def ages(agent: NDArray[np.int64]) -> NDArray[np.int64]:
 def _row(
     name: str, world: AttackedEnterprise, trail: dict[str, NDArray[Any]], rows: NDArray[np.bool_]
 ) -> tuple[Any, ...]:
-    raised = (trail["after"] >= risk.MEDIUM) & (trail["after"] > trail["before"])
+    raised = (trail["after"] >= risk_levels.MEDIUM) & (trail["after"] > trail["before"])
     calm = world.unattacked_rows & rows
     p, number = trail["p"][calm], max(1, int(calm.sum()))
     found = list(_attacks(world, trail, raised, rows))

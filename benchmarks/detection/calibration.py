@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, kstest
-from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine import risk_levels
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 
@@ -88,7 +88,7 @@ def _chart(world: AttackedEnterprise, budget: float) -> tuple[Any, ...]:
     rows = np.flatnonzero(world.unattacked_rows)
     settings = EngineSettings(RiskEvaluationSettings(alert_budget=AlertBudget(budget, budget / 4, budget / 20)))
     trail = replay_scores(world.model, [world.events[at] for at in rows], settings)
-    raised = (trail["after"] >= risk.MEDIUM) & (trail["after"] > trail["before"])
+    raised = (trail["after"] >= risk_levels.MEDIUM) & (trail["after"] > trail["before"])
     alerts, days = int(raised.sum()), world.agent_days(world.unattacked_rows)
     low, high = chi2.ppf(0.025, 2 * alerts) / 2 if alerts else 0.0, chi2.ppf(0.975, 2 * alerts + 2) / 2
     agents = len(np.unique(world.agent[rows][raised]))

@@ -15,7 +15,7 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.concerns import CONCERNS
-from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.engine.settings import AlertBudget
@@ -113,7 +113,7 @@ def live_one_week(size: FleetSize, seed: int) -> FleetWeek:
         ]
     )
     days = np.unique(np.stack([agent, time_ms // DAY_MS]), axis=1)
-    above = np.unique(np.stack([agent, time_ms // DAY_MS])[:, after >= risk.MEDIUM], axis=1)
+    above = np.unique(np.stack([agent, time_ms // DAY_MS])[:, after >= risk_levels.MEDIUM], axis=1)
     stuck = int((np.unique(above[0], return_counts=True)[1] > MOST_DAYS).sum())
     return FleetWeek(rises, days.shape[1], stuck, len(np.unique(days[0])), len(report.broken_levels))
 

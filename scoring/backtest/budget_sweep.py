@@ -17,7 +17,7 @@ from ...ingest.features.row_observations import IGNORED_EVENT
 from ...ingest.identities import IdentityHasher
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from ..engine import level_thresholds, risk, usual_oddness
+from ..engine import level_thresholds, risk, risk_levels, usual_oddness
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
@@ -34,9 +34,9 @@ class BudgetSweep:
 
     def __init__(self, model: TrainedModel, settings: RiskEvaluationSettings, budgets: Sequence[AlertBudget]) -> None:
         self._model = model
-        self._parameters = risk.kernel_parameters(settings)
+        self._parameters = risk_levels.kernel_parameters(settings)
         self._thresholds = [level_thresholds.model_thresholds(model, budget) for budget in budgets]
-        self._states = [risk.allocate(0) for _ in budgets]
+        self._states = [risk_levels.allocate(0) for _ in budgets]
         self._agent_rows: dict[int, int] = {}
         self._threshold_rows = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
         self.rises = np.zeros((len(budgets), len(ALERTING_LEVELS)), np.int64)
@@ -71,14 +71,16 @@ class BudgetSweep:
                 out,
                 by_concern,
             )
-            self.rises[at] += risk.count_rises(out[counted, risk.LEVEL_BEFORE], levels[counted, 1])
+            self.rises[at] += risk_levels.count_rises(out[counted, risk.LEVEL_BEFORE], levels[counted, 1])
 
     def advance_time(self, now_ms: int) -> None:
         """Let time pass, as in the run, behind the batch that was seen last."""
         for bounds, state in zip(self._thresholds, self._states, strict=True):
             due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
             levels = np.zeros((len(due), 2), np.int8)
-            risk.advance(due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._parameters, levels)
+            risk_levels.advance(
+                due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._parameters, levels
+            )
 
     def _rows_of_agents(self, columns: EventColumns) -> npt.NDArray[np.int32]:
         """Row of each agent in the states; agents that are new here begin as the model's history left them."""
@@ -101,10 +103,10 @@ class BudgetSweep:
             self._threshold_rows = np.resize(self._threshold_rows, 2 * (first + len(names)))
         for position, state in enumerate(self._states):
             if len(state) < first + len(names):
-                grown = risk.allocate(2 * (first + len(names)))
+                grown = risk_levels.allocate(2 * (first + len(names)))
                 grown[:first] = state[:first]
                 self._states[position] = state = grown
-            risk.seed(state, places, seeds.events[at[at >= 0]], self._parameters)
+            risk_levels.seed(state, places, seeds.events[at[at >= 0]], self._parameters)
             usual_oddness.seed(
                 state, places, seeds.odd[at[at >= 0]], seeds.rehearsed[at[at >= 0]], self._model.window_ms[1]
             )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ...ingest import columns
 from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.trained_model import TrainedModel
-from ..engine import risk
+from ..engine import risk, risk_levels
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
 from ..pipeline.event_times import AgentPaces
@@ -147,7 +147,7 @@ class BacktestCounter:
         self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
         hours, numbers = np.unique(time_ms[counted] // HOUR_MS, return_counts=True)
         self._hours.update(dict(zip(hours.tolist(), numbers.tolist(), strict=True)))
-        self._rises += risk.count_rises(scored.risk[counted, risk.LEVEL_BEFORE], scored.levels[counted, 1])
+        self._rises += risk_levels.count_rises(scored.risk[counted, risk.LEVEL_BEFORE], scored.levels[counted, 1])
         self._count_alerts(find_alerts(scored, agents, counted))
         self._sweep.apply_batch(scored, agents, counted)
         for policing in self._policing:

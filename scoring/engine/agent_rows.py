@@ -19,7 +19,7 @@ from ...models.trained_model import TrainedModel
 from ..records.agents import AgentRow, AgentSummary, RiskLevel
 from ..records.decisions import RiskReason
 from ..records.indicators import NO_INDICATORS
-from . import risk
+from . import risk_levels
 from .resident_agents import ResidentAgents
 from .state_version import features_version, present_layout, state_version
 
@@ -107,10 +107,12 @@ class AgentRows:
                 self._builder.unpack(slots[places], states)
 
     def _restore_risk(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
-        present, size = self.state_version.split(":")[-1], risk.ROW.itemsize
+        present, size = self.state_version.split(":")[-1], risk_levels.ROW.itemsize
         kept = [row.state_version.split(":")[-1] == present and len(row.risk) == size for row in rows]
         as_stored = np.array(kept, np.bool_)
-        states = np.frombuffer(b"".join(row.risk for row, same in zip(rows, kept, strict=True) if same), risk.ROW)
+        states = np.frombuffer(
+            b"".join(row.risk for row, same in zip(rows, kept, strict=True) if same), risk_levels.ROW
+        )
         self._agents.risk[slots[as_stored]] = states
         for place in np.flatnonzero(~as_stored).tolist():
             self._agents.risk[slots[place]] = self._risk_from_columns(rows[place])
@@ -125,13 +127,13 @@ class AgentRows:
 
     def _risk_from_columns(self, row: AgentRow) -> Any:
         """Risk of an agent whose stored state has another layout, from its plain columns: an upgrade frees nobody."""
-        state = np.zeros((), risk.ROW)
+        state = np.zeros((), risk_levels.ROW)
         for column, field in zip(_ROW_COLUMNS, _RISK_COLUMNS, strict=True):
             state[field] = getattr(row, column)
         state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
         if row.level >= RiskLevel.MEDIUM:
             limits = self._thresholds[self._model.group_row(self._group_hash(row))]
-            concern = risk.signalled_concern(limits)
+            concern = risk_levels.signalled_concern(limits)
             state["concern"] = CONCERNS.index(row.concern) if row.concern in CONCERNS else concern  # 0.1 knew none
             state["statistic"][concern] = state["suspicion"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]
         return state
@@ -140,7 +142,7 @@ class AgentRows:
         """Everything that is stored of the agents in these slots."""
         named = slots[[self._agents.names[slot] is not None for slot in slots.tolist()]]
         features, risks = self._builder.pack(named).tobytes(), self._agents.risk[named].tobytes()
-        wide, narrow = layout.STATE_ROW.itemsize, risk.ROW.itemsize
+        wide, narrow = layout.STATE_ROW.itemsize, risk_levels.ROW.itemsize
         return [
             AgentRow(
                 summary.name,

@@ -20,7 +20,7 @@ from ...ingest.retry import give_up, retry_until_available
 from ...models.trained_model import TrainedModel
 from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent
 from ..records.commits import Position
-from . import risk
+from . import risk_levels
 from .agent_rows import AgentExplanation, AgentRows, explanation_of
 from .forgetting import ErasedAgents, NameErasers
 from .met_agents import MetAgents
@@ -63,7 +63,7 @@ class AgentStateCache:
         agents: ResidentAgents,
         model: TrainedModel,
         thresholds: npt.NDArray[np.float64],
-        risk_parameters: risk.RiskParameters,
+        risk_parameters: risk_levels.RiskParameters,
         store: AgentLoader | None,
         partition: int,
         identities: IdentityHasher,
@@ -268,7 +268,7 @@ class AgentStateCache:
         return retry_until_available(lambda: store.find_unkeyed(key), self.on_unavailable)
 
     def use_model(
-        self, model: TrainedModel, thresholds: npt.NDArray[np.float64], risk_parameters: risk.RiskParameters
+        self, model: TrainedModel, thresholds: npt.NDArray[np.float64], risk_parameters: risk_levels.RiskParameters
     ) -> None:
         """Use another model of the same salt; nobody is in memory."""
         self.builder.baseline = model.baseline

@@ -117,7 +117,7 @@ class CallScorer:
         )
         slots, rows = self._slots[:n], self._rows[:n]
         with self._lock:
-            are_known = self._recall_agents(calls)
+            known = self._recall_agents(calls)
             vectors, observations = np.zeros((n, FEATURE_COUNT)), allocate_observations(n, columns.arguments)
             self._builder.observe(columns, slots, rows, vectors, observations)
             numbers, items = self._builder.state.numbers[:n].copy(), self._builder.state.known[:n].copy()
@@ -126,17 +126,15 @@ class CallScorer:
         anomalies, asked, foreign = score_asked(self._detector, rates, baseline, columns, vectors, observations)
         asked[:, F_ARGUMENT] = foreign
         scores = []
-        for row, (anomaly, code, is_known) in enumerate(
-            zip(anomalies.tolist(), codes.tolist(), are_known, strict=True)
-        ):
+        for row, (anomaly, code, is_known) in enumerate(zip(anomalies.tolist(), codes.tolist(), known, strict=True)):
             effect = EFFECTS[code]
-            score = CallScore(
+            found = CallScore(
                 anomaly, challenges.p_value(effect, anomaly), effect, self.thresholds[effect], is_known, ()
             )
-            if score.exceeds:
+            if found.exceeds:
                 agent = numbers[row], items[row]
-                score = score._replace(reasons=self._reasons(columns, row, asked, observations, agent))
-            scores.append(score)
+                found = found._replace(reasons=self._reasons(columns, row, asked, observations, agent))
+            scores.append(found)
         return scores
 
     def _reasons(

@@ -23,7 +23,7 @@ from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, le
 from ...models.concerns import CONCERNS, ConcernScores
 from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
-from . import evidence_dedup, level_thresholds, risk
+from . import evidence_dedup, level_thresholds, risk, risk_levels
 from .agent_state_cache import AgentLoader, AgentStateCache
 from .explainer import Explainer
 from .feedback_rules import FeedbackRules, RuleCoverage
@@ -175,27 +175,53 @@ class Engine:
         columns, slots, observations = out.columns, out.slots, out.observations
         out.agent_numbers[rows] = self.builder.state.numbers[slots[rows]]
         out.known_items[rows] = self.builder.state.known[slots[rows]]
-        self.signal_rules.write_evidence(
-            columns, rows, out.vectors, observations, out.signals
-        )  # before feedback, which silences none
+        # Before feedback, which silences no signal.
+        self.signal_rules.write_evidence(columns, rows, out.vectors, observations, out.signals)
         if rule_matches is not None:
             self.feedback_rules.neutralise(
                 rule_matches, rows, slots, columns, out.vectors, observations, self.builder.state
             )
         feature_evidence = self._measure(out, rows, groups)
-        asserted, least_p_values = columns.codes[:, event_columns.SELF_ASSERTED], self._least_p_values(out)
-        asked = self.model.detector.asked_by_compromise
-        least = evidence_dedup.carrying_evidence(feature_evidence, asked)
+        least_p_values = self._least_p_values(out)
+        self._mark_habits(out, rows, feature_evidence, least_p_values)
+        self._move_risk(out, rows, group_coverage)
+        evidence_dedup.record_counted(
+            rows,
+            slots,
+            self.risk,
+            observations,
+            out.vectors,
+            out.at_ms,
+            least_p_values,
+            columns.codes[:, event_columns.SELF_ASSERTED],
+            feature_evidence,
+            self.model.detector.asked_by_compromise,
+        )
+
+    def _mark_habits(
+        self,
+        out: ScoredBatch,
+        rows: npt.NDArray[np.int64],
+        feature_evidence: npt.NDArray[np.float64],
+        least_p_values: npt.NDArray[np.float64],
+    ) -> None:
+        """Mark events that never become usual, and those by which the caller of an agent changed."""
+        asserted = out.columns.codes[:, event_columns.SELF_ASSERTED]
+        least = evidence_dedup.carrying_evidence(feature_evidence, self.model.detector.asked_by_compromise)
         out.caller_changed[rows] = evidence_dedup.find_changed_callers(
             rows, least_p_values, asserted, feature_evidence, least
         )
-        newcomer = self.risk["events"][slots[rows]] < NEWCOMER_EVENTS
+        newcomer = self.risk["events"][out.slots[rows]] < NEWCOMER_EVENTS
         out.habits[rows[newcomer]] = USUAL
         never_usual = evidence_dedup.find_never_usual(feature_evidence, least, newcomer)
         out.habits[rows[never_usual]] = NEVER_USUAL
+
+    def _move_risk(self, out: ScoredBatch, rows: npt.NDArray[np.int64], group_coverage: Any) -> None:
+        """Move risk and levels of a round's agents by what was measured."""
+        columns = out.columns
         risk.update(
             rows,
-            slots,
+            out.slots,
             self.risk,
             columns.time_ms,
             out.concern_p_values,
@@ -206,30 +232,18 @@ class Engine:
             self.thresholds,
             out.threshold_rows,
             columns.codes[:, event_columns.SELF_ASSERTED],
-            observations.flags == IGNORED_EVENT,
+            out.observations.flags == IGNORED_EVENT,
             out.habits,
             self.risk_parameters,
             out.levels,
             out.risk,
             out.concern_risk,
         )
-        evidence_dedup.record_counted(
-            rows,
-            slots,
-            self.risk,
-            observations,
-            out.vectors,
-            out.at_ms,
-            least_p_values,
-            asserted,
-            feature_evidence,
-            asked,
-        )
 
     def _measure(self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any) -> npt.NDArray[np.float64]:
         """Anomaly scores and p-values of a round; returns the evidence of each feature, (m, F).
 
-        What has counted is left aside for evidence alone: an odd event is learned as rarely as ever.
+        What has counted is suppressed for evidence alone: an odd event is learned as rarely as ever.
         """
         detector, familiar = self.model.detector, out.agent_numbers[rows, layout.N_SHARED] >= FAMILIAR_EVENTS
         failed = out.columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
@@ -254,14 +268,16 @@ class Engine:
             vectors = evidence_dedup.suppress_counted(
                 out.vectors[again], masks, out.observations.new_kinds[again], out.columns.codes[again]
             )
-            rest, others = detector.assess(vectors, groups[again], failed[again], familiar[places])
+            suppressed, suppressed_concerns = detector.assess(vectors, groups[again], failed[again], familiar[places])
             # Less that is odd is never odder, whatever the forest makes of the rare combination that is left.
-            out.effective_anomaly[again] = np.minimum(rest.anomaly_score, out.anomaly[again])
-            out.p_values[again] = np.maximum(rest.p_value, out.raw_p_values[again])
-            out.effective_concerns[again] = np.minimum(others.anomaly_score, concerns.anomaly_score[places])
-            out.concern_p_values[again] = np.maximum(others.p_value, concerns.p_value[places])
+            out.effective_anomaly[again] = np.minimum(suppressed.anomaly_score, out.anomaly[again])
+            out.p_values[again] = np.maximum(suppressed.p_value, out.raw_p_values[again])
+            out.effective_concerns[again] = np.minimum(
+                suppressed_concerns.anomaly_score, concerns.anomaly_score[places]
+            )
+            out.concern_p_values[again] = np.maximum(suppressed_concerns.p_value, concerns.p_value[places])
             out.effective_rows.update(zip(again.tolist(), vectors, strict=True))
-            scores.feature_evidence[places] = rest.feature_evidence
+            scores.feature_evidence[places] = suppressed.feature_evidence
         return scores.feature_evidence
 
     def _least_p_values(self, out: ScoredBatch) -> npt.NDArray[np.float64]:
@@ -273,7 +289,7 @@ class Engine:
         """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
         suspicion = out.concern_risk[rows, :, risk.SUSPICION]
         suspicious = suspicion >= SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
-        calm = (out.levels[rows, 1] < risk.MEDIUM) & ~suspicious.any(axis=1)
+        calm = (out.levels[rows, 1] < risk_levels.MEDIUM) & ~suspicious.any(axis=1)
         vouched = out.columns.codes[rows, event_columns.SELF_ASSERTED] == 0
         habit = learnable_parts(out.columns, rows, out.raw_p_values, out.agent_numbers[rows, layout.N_EVENTS])
         least = announced_credentials(out.columns, rows)
@@ -285,10 +301,10 @@ class Engine:
         Returns the types of those slots: that before the batch (row -1), and each later one with its row.
         """
         groups, types = columns.names[:, event_columns.GROUP], self.agents.types
-        taken: dict[int, list[tuple[int, str]]] = {}
+        types_by_slot: dict[int, list[tuple[int, str]]] = {}
         differing = self.agents.groups[slots] != groups
         if not differing.any():
-            return taken
+            return types_by_slot
         # All events of these agents, in order: one may change its group and change it back.
         for row in np.flatnonzero(np.isin(slots, slots[differing])).tolist():
             slot = int(slots[row])
@@ -296,12 +312,12 @@ class Engine:
                 continue
             before = types[slot]
             if self.agents.register(slot, int(columns.names[row, event_columns.AGENT]), columns.events[row]):
-                taken.setdefault(slot, [(-1, before)]).append((row, types[slot]))
+                types_by_slot.setdefault(slot, [(-1, before)]).append((row, types[slot]))
                 self.agents.groups[slot] = groups[row]
                 self.agents.threshold_rows[slot] = self.model.group_row(groups[row])
             elif not columns.events[row].agent.type:
                 groups[row] = self.agents.groups[slot]  # it is judged among the peers that the agent is known to have
-        return taken
+        return types_by_slot
 
     def use_model(self, model: TrainedModel) -> None:
         """Go on with another model of the same salt. Agents move out, and come back to be measured against it."""
@@ -313,9 +329,9 @@ class Engine:
         self.agent_states.use_model(model, self.thresholds, self.risk_parameters)
         self.explainer = self._new_explainer()
 
-    def _risk_parameters(self) -> risk.RiskParameters:
+    def _risk_parameters(self) -> risk_levels.RiskParameters:
         """Parameters of the risk kernel; by a model that has learned nothing nobody is known."""
-        parameters = risk.kernel_parameters(self.settings.risk)
+        parameters = risk_levels.kernel_parameters(self.settings.risk)
         return parameters._replace(confidence_minimum=NEVER_KNOWN) if self.model.learns else parameters
 
     def _new_explainer(self) -> Explainer:
@@ -329,7 +345,7 @@ class Engine:
     def advance_time(self, slots: SlotIndices, now_ms: int) -> npt.NDArray[np.int8]:
         """Let time pass for the given agents; returns their levels before and after, shape (m, 2)."""
         levels = np.zeros((len(slots), 2), np.int8)
-        risk.advance(
+        risk_levels.advance(
             slots, self.risk, self.thresholds, self.agents.threshold_rows, now_ms, self.risk_parameters, levels
         )
         self.agents.mark_changed(slots)

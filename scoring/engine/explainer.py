@@ -14,7 +14,7 @@ from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.decisions import RiskReason
-from . import risk
+from . import risk, risk_levels
 from .counterfactuals import replaceable_features, thing_words, with_usual
 from .explanations import ReasonWriter
 from .hard_signals import HardSignalRules
@@ -36,7 +36,7 @@ class Explainer:
         self,
         model: TrainedModel,
         thresholds: npt.NDArray[np.float64],
-        parameters: risk.RiskParameters,
+        parameters: risk_levels.RiskParameters,
         agents: ResidentAgents,
         signal_rules: HardSignalRules,
     ) -> None:
@@ -75,7 +75,7 @@ class Explainer:
     def is_compromise(scored: ScoredBatch, row: int, *, alone: bool = False) -> bool:
         """Tell whether a row is about as odd as compromise as in any other way."""
         p_values = (scored.concerns.p_value if alone else scored.concern_p_values)[row]
-        return bool(p_values[risk.COMPROMISE] <= risk.SAME_ODDNESS * p_values.min())
+        return bool(p_values[risk_levels.COMPROMISE] <= risk.SAME_ODDNESS * p_values.min())
 
     def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
         """Change that would have kept the level lower, of a thing that another event could have had; "" = none would.
@@ -111,9 +111,9 @@ class Explainer:
                 )
             ]
         )
-        gains[risk.signalled_concern(limits)] += scored.signals[row]
+        gains[risk_levels.signalled_concern(limits)] += scored.signals[row]
         without = np.where(gains > 0.0, np.maximum(before[:, risk.STATISTIC_BEFORE], 0.0) + gains, 0.0)
-        reached = int(risk.level_for_score(risk.risk_of(without, limits)[0]))
+        reached = int(risk_levels.level_for_score(risk_levels.risk_of(without, limits)[0]))
         rested = int(scored.risk[row, risk.LEVEL_BEFORE])
         if reached >= RiskLevel.MEDIUM:
             return max(reached, rested)
@@ -126,12 +126,12 @@ class Explainer:
         state = self._agents.risk[slot]
         if scored is None:
             limits = self._thresholds[self._agents.threshold_rows[slot]]
-            gravest = int(risk.risk_of(state["statistic"], limits)[1])
+            gravest = int(risk_levels.risk_of(state["statistic"], limits)[1])
             kept: dict[str, Any] = {"statistic": float(state["statistic"][gravest]), "events": int(state["events"])}
         else:
             limits = self._thresholds[scored.threshold_rows[row]]
             after = scored.risk[row]
-            gravest = int(risk.risk_of(scored.concern_risk[row, :, risk.CONCERN_STATISTIC], limits)[1])
+            gravest = int(risk_levels.risk_of(scored.concern_risk[row, :, risk.CONCERN_STATISTIC], limits)[1])
             kept = {
                 "statistic": float(after[risk.STATISTIC]),
                 "events": int(after[risk.EVENTS]),

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from ...models.betting import AlarmTail
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from .risk import OVERREACH
+from .risk_levels import OVERREACH
 from .settings import AlertBudget
 
 RESERVE = 3.0

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from ...ingest.events import NativeEvent
 from ...ingest.features.feature_builder import SlotIndices
 from ..records.agents import AgentName
-from . import risk
+from . import risk_levels
 
 
 class ResidentAgents:
@@ -26,7 +26,7 @@ class ResidentAgents:
         self.groups = np.zeros(capacity, np.uint64)
         self.threshold_rows = np.zeros(capacity, np.int64)
         """Row of the thresholds that hold for the slot's peer group."""
-        self.risk = risk.allocate(capacity)
+        self.risk = risk_levels.allocate(capacity)
         self.dirty = np.zeros(capacity, np.bool_)
         """True for agents that changed since the last commit was begun."""
         self.moved = np.zeros(capacity, np.bool_)
@@ -67,7 +67,7 @@ class ResidentAgents:
 
     def clear(self, slots: SlotIndices) -> None:
         """Forget who lived in the slots and what their risk was (their agents have left)."""
-        self.risk[slots] = np.zeros((), risk.ROW)
+        self.risk[slots] = np.zeros((), risk_levels.ROW)
         self.dirty[slots] = False
         self.moved[slots] = False
         self.checks[slots] = 0

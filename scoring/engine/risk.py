@@ -14,24 +14,35 @@ depend on each other (a weighted Bonferroni correction). The score and level of 
 concern. Overreach lasts, so that its events tell the same thing again and again: it takes one bet an hour, the mean of
 those of the hour's events, which is fair however they depend on each other.
 
-States are struct-of-arrays by slot, moved by one compiled kernel, one event after the other.
+One compiled kernel moves the states of agents, one event after the other; `risk_levels` says what they are, and what
+time and people change of them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...ingest.compilation import compiled
 from ...ingest.timestamps import HOUR_MS
-from ...models.betting import damped_bet, decayed_streak, extended_streak, log_bet
+from ...models.betting import damped_bet, extended_streak, log_bet
 from ...models.concerns import CONCERNS
-from ..records.agents import ALERTING_LEVELS, RiskLevel
-from . import usual_oddness
-from .settings import RiskEvaluationSettings
+from .risk_levels import (
+    COMPROMISE,
+    MALFUNCTION,
+    MEDIUM,
+    OVERREACH,
+    OWN_EVENTS,
+    RiskParameters,
+    displayed_score,
+    level_for_score,
+    raise_level,
+    relax,
+    risk_of,
+    signalled_concern,
+)
 from .usual_oddness import (
     NEVER_USUAL,
     NEWCOMER_EVENTS,
@@ -43,16 +54,6 @@ from .usual_oddness import (
     unusual_p_value,
     write_factors,
 )
-
-COMPROMISE, MALFUNCTION, OVERREACH = (CONCERNS.index(name) for name in ("compromise", "malfunction", "overreach"))
-
-UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = (np.int8(level) for level in RiskLevel)
-
-LEVEL_UP = (0.0, 0.0, 0.4, 0.7, 0.9)
-"""Risk score at which a level begins."""
-
-LEVEL_DOWN = (0.0, 0.0, 0.3, 0.55, 0.75)
-"""Risk score below which a level may be left: hysteresis, so that a score on the edge does not flicker."""
 
 _MAX_ABOVE_CRITICAL = 4.0
 """Most that the statistic may rise above the critical threshold: bounds the clean events that recovery takes."""
@@ -74,169 +75,8 @@ before it; suspicion after it; how usual each level of oddness is for the agent 
 SAME_ODDNESS = 2.0
 """Factor between two p-values up to which an event is about as odd to both questions."""
 
-RESTART_SHARE = 0.5
-"""Part of the medium threshold that evidence may still be when time has cleared an alert: the head start of a CUSUM
-that begins anew after an alarm (Lucas and Crosier 1982). With all of it the next odd event would alert again, day after
-day, and nothing of the agent would ever be learned."""
-
-DWELL_MS = 600_000.0
-"""A level lasts at least this long before the next step down."""
-OWN_EVENTS = 20.0
-"""Events at which an agent's own history is half of what can be known."""
 PEER_SHARE = 0.6
 """Most confidence that a well-known peer group alone can give."""
-
-
-class RiskParameters(NamedTuple):
-    """`RiskEvaluationSettings` as the kernel takes them. Times in milliseconds."""
-
-    half_life_ms: float
-    hold_ms: float  # critical ends by release or after this
-    confidence_minimum: float  # below it, and without evidence, the level is unknown
-
-
-def kernel_parameters(settings: RiskEvaluationSettings) -> RiskParameters:
-    """*settings* for the functions below."""
-    return RiskParameters(settings.half_life_s * 1000.0, settings.hold_s * 1000.0, settings.confidence_minimum)
-
-
-MAX_COUNTED_NAMES = 32
-"""Names that are remembered as having counted; the one that counted first gives way."""
-
-ROW = np.dtype(
-    [
-        ("statistic", np.float64, (len(CONCERNS),)),
-        (
-            "suspicion",
-            np.float64,
-            (len(CONCERNS),),
-        ),  # statistic if nothing were usual and no alert were cleared by time
-        ("streak", np.float64, (len(CONCERNS),)),  # odd events of late, as of `at_ms`
-        ("peak", np.float64, (len(CONCERNS),)),  # largest bet of the streak, as of `at_ms`
-        ("score", np.float64),  # displayed risk as of `at_ms`
-        ("at_ms", np.int64),
-        ("since_ms", np.int64),  # since when the level holds
-        ("due_ms", np.int64),  # when time alone changes the level; 0 = never
-        ("events", np.int64),
-        ("anomaly", np.float64),  # of the last event
-        ("p_value", np.float64),
-        ("confidence", np.float64),
-        ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
-        ("told_ms", np.int64),  # and when it happened
-        *usual_oddness.FIELDS,
-        ("block_ms", np.int64),  # hour of overreach that is going on: when it began
-        ("block_before", np.float64),  # the statistic before it
-        ("block_sum", np.float64),  # sum of its bets, not of their logarithms
-        ("block_events", np.int64),
-        ("level", np.int8),
-        ("concern", np.int8),  # that the risk is about, see `_concern_of`
-        ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names that have counted of late (see `evidence_dedup`)
-        ("counted_min", np.int32, (MAX_COUNTED_NAMES,)),  # and when, in minutes of UTC
-    ]
-)
-"""One agent's risk state, as kept in memory and as stored."""
-
-
-def allocate(slots: int) -> npt.NDArray[Any]:
-    """Risk state of *slots* agents that nobody has seen."""
-    return np.zeros(slots, ROW)
-
-
-@compiled
-def displayed_score(statistic: float, bounds: Any) -> float:
-    """Risk score in [0, 1] that a statistic stands for: piecewise linear between the levels' thresholds."""
-    medium, high, critical = float(bounds[0]), float(bounds[1]), float(bounds[2])
-    if statistic < medium:
-        return LEVEL_UP[2] * max(statistic, 0.0) / medium
-    if statistic < high:
-        return LEVEL_UP[2] + (LEVEL_UP[3] - LEVEL_UP[2]) * (statistic - medium) / (high - medium)
-    if statistic < critical:
-        return LEVEL_UP[3] + (LEVEL_UP[4] - LEVEL_UP[3]) * (statistic - high) / (critical - high)
-    return LEVEL_UP[4] + (1.0 - LEVEL_UP[4]) * (1.0 - math.exp(critical - statistic))
-
-
-@compiled
-def signalled_concern(limits: Any) -> int:
-    """Concern that hard signals tell of, under its thresholds (3, 3)."""
-    return 0 if limits[0, 0] < np.inf else 1
-
-
-@compiled
-def risk_of(statistics: Any, bounds: Any) -> tuple[float, int]:
-    """Risk score of the gravest concern, and which it is, for statistics (3,) under thresholds (3, 3)."""
-    highest, gravest = 0.0, signalled_concern(bounds)
-    for concern in range(len(statistics)):
-        score = displayed_score(statistics[concern], bounds[concern])
-        if score > highest:
-            highest, gravest = score, concern
-    return highest, gravest
-
-
-@compiled
-def level_for_score(score: float) -> Any:
-    """Level that a risk score begins."""
-    if score >= LEVEL_UP[4]:
-        return CRITICAL
-    if score >= LEVEL_UP[3]:
-        return HIGH
-    return MEDIUM if score >= LEVEL_UP[2] else LOW
-
-
-@compiled
-def _due_ms(row: Any, settings: RiskParameters) -> Any:
-    """Time at which the level of a silent agent next steps down; 0 = never."""
-    if row.level < MEDIUM:
-        return 0
-    if row.level == CRITICAL:
-        return row.since_ms + np.int64(settings.hold_ms)
-    limit = LEVEL_DOWN[row.level]
-    wait = settings.half_life_ms * math.log2(row.score / limit) if row.score > limit else 0.0
-    return max(row.at_ms + np.int64(math.ceil(wait)) + 1, row.since_ms + np.int64(DWELL_MS))
-
-
-@compiled
-def _level_without_evidence(row: Any, settings: RiskParameters) -> Any:
-    """Level of an agent without evidence: low if enough is known of it."""
-    return UNKNOWN if row.confidence < settings.confidence_minimum else LOW
-
-
-@compiled
-def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
-    """Let time pass until *now_ms*: the displayed risk decays and every step down that has come due is taken."""
-    while row.due_ms != 0 and row.due_ms <= now_ms:
-        at_ms = row.due_ms
-        _pass_time(row, at_ms, settings)
-        if row.level == CRITICAL:
-            # A contained agent emits no behaviour that could lower the statistic, so the hold's end does.
-            for concern in range(len(CONCERNS)):
-                halfway = 0.5 * (bounds[concern, 0] + bounds[concern, 1])
-                row.statistic[concern] = min(row.statistic[concern], halfway)
-                row.suspicion[concern] = min(row.suspicion[concern], halfway)
-            row.block_ms = 0
-            row.score = min(row.score, LEVEL_UP[4] - 0.01)
-            row.level = HIGH
-        elif row.level == HIGH:
-            row.level = MEDIUM
-        else:
-            row.level = _level_without_evidence(row, settings)
-            for concern in range(len(CONCERNS)):
-                row.statistic[concern] = min(row.statistic[concern], RESTART_SHARE * bounds[concern, 0])
-            row.block_ms = 0
-        row.since_ms = at_ms
-        row.due_ms = _due_ms(row, settings)
-    _pass_time(row, now_ms, settings)
-
-
-@compiled
-def _pass_time(row: Any, now_ms: int, settings: RiskParameters) -> None:
-    """Bring what decays forward to *now_ms*; never backwards."""
-    elapsed = now_ms - row.at_ms
-    if elapsed > 0:
-        row.score *= 0.5 ** (elapsed / settings.half_life_ms)
-        for concern in range(len(CONCERNS)):
-            row.streak[concern] = decayed_streak(row.streak[concern], elapsed)
-            row.peak[concern] = decayed_streak(row.peak[concern], elapsed)
-        row.at_ms = now_ms
 
 
 @compiled
@@ -312,12 +152,10 @@ def update(
                 _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, habits[r], by_concern[r])
             else:
                 _apply_unvouched_event(row, p_values[r], signals[r], limits, habits[r], by_concern[r])
-            _raise_level(row, settings)
-            row.due_ms = _due_ms(row, settings)
+            raise_level(row, settings)
         elif signals[r] > 0.0:
             _apply_signals(row, signals[r], limits, by_concern[r])
-            _raise_level(row, settings)
-            row.due_ms = _due_ms(row, settings)
+            raise_level(row, settings)
         out_level[r, 1] = row.level
         gravest = risk_of(row.statistic, limits)[1]
         for concern in range(len(CONCERNS)):
@@ -450,91 +288,3 @@ def _apply_signals(row: Any, signals: float, limits: Any, by_concern: Any) -> No
     row.statistic[concern] = max(before, min(max(before, 0.0) + signals, bounds[2] + _MAX_ABOVE_CRITICAL))
     row.suspicion[concern] = max(row.suspicion[concern], row.statistic[concern])
     row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
-
-
-@compiled
-def _raise_level(row: Any, settings: RiskParameters) -> None:
-    """Raise the level at once; between low and unknown the confidence decides."""
-    reached = level_for_score(row.score)
-    if reached > row.level and reached >= MEDIUM:
-        row.level = reached
-        row.since_ms = row.at_ms
-    elif row.level < MEDIUM:
-        calm = _level_without_evidence(row, settings)
-        if calm != row.level:
-            row.level = calm
-            row.since_ms = row.at_ms
-
-
-@compiled
-def advance(
-    slots: Any, state: Any, bounds: Any, bound_of_slot: Any, now_ms: int, settings: RiskParameters, out_level: Any
-) -> None:
-    """Let time pass for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
-    for position in range(len(slots)):
-        row = state[slots[position]]
-        out_level[position, 0] = row.level
-        relax(row, bounds[bound_of_slot[slots[position]]], max(now_ms, row.at_ms), settings)
-        out_level[position, 1] = row.level
-
-
-def seed(
-    state: npt.NDArray[Any], slots: npt.NDArray[Any], events: npt.NDArray[np.int64], settings: RiskParameters
-) -> None:
-    """Let agents begin with what the model's history showed of them: those that it knows well are not unknown."""
-    own = events / (events + OWN_EVENTS)
-    state["events"][slots] = events
-    state["confidence"][slots] = own
-    state["level"][slots] = np.where(own < settings.confidence_minimum, UNKNOWN, LOW)
-
-
-def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
-    """Drop the evidence so far, since a person vouches for the agent; the level is what is known without it."""
-    row["statistic"] = row["suspicion"] = row["streak"] = row["peak"] = 0.0
-    row["score"] = 0.0
-    row["block_ms"] = 0
-    row["at_ms"] = max(int(row["at_ms"]), now_ms)
-    row["since_ms"] = row["at_ms"]
-    row["due_ms"] = 0
-    row["told"] = 0.0
-    usual_oddness.forget_habits(row)
-    row["counted"] = row["counted_min"] = 0  # what is odd after this counts anew
-    row["level"] = UNKNOWN if row["confidence"] < settings.confidence_minimum else LOW
-
-
-@compiled
-def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskParameters) -> None:
-    """A person says that so much of an agent's evidence was none: what else there is stays, and the level follows.
-
-    Unlike after `release`, evidence that came later, or that no feedback takes back, still counts. Time has passed
-    (`advance`) up to the moment when it is said.
-
-    Args:
-        amount: natural log; what brought a decision about. An event that is none for one concern is none for the
-            others, so each gives back as much, as far as it has it.
-        bounds: float64 (3, 3), thresholds of the agent's peer group.
-    """
-    row = state[slot]
-    for concern in range(len(CONCERNS)):
-        row.statistic[concern] = max(row.statistic[concern] - amount, min(row.statistic[concern], 0.0))
-        row.suspicion[concern] = max(row.suspicion[concern] - amount, min(row.suspicion[concern], 0.0))
-        row.streak[concern] = row.peak[concern] = 0.0
-    row.told, row.block_ms = 0.0, 0
-    row.counted[:], row.counted_min[:] = 0, 0
-    row.score = min(row.score, risk_of(row.statistic, bounds)[0])
-    level = level_for_score(row.score)
-    if level < MEDIUM:
-        level = _level_without_evidence(row, settings)
-    if level < row.level:
-        row.level = level
-        row.since_ms = row.at_ms
-    row.due_ms = _due_ms(row, settings)
-
-
-def count_rises(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Number of rises from below each alerting level to it or above, int64 (3,).
-
-    Args:
-        before, after: levels (n,) of each event.
-    """
-    return np.array([np.count_nonzero((before < level) & (after >= level)) for level in ALERTING_LEVELS], np.int64)

@@ -15,7 +15,7 @@ from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIn
 from ...ingest.identities import AgentHash, IdentityHasher
 from ...models.trained_model import TrainedModel
 from ..records.agents import AgentIdentity, AgentRow
-from . import risk, usual_oddness
+from . import risk_levels, usual_oddness
 from .forgetting import ErasedAgents
 from .resident_agents import ResidentAgents
 
@@ -36,7 +36,7 @@ class SeededAgents:
         agents: ResidentAgents,
         builder: FeatureBuilder,
         model: TrainedModel,
-        risk_parameters: risk.RiskParameters,
+        risk_parameters: risk_levels.RiskParameters,
         identities: IdentityHasher,
     ) -> None:
         self._agents = agents
@@ -49,7 +49,7 @@ class SeededAgents:
         self.asked_for: dict[int, AgentIdentity] = {}
         """Full names of agents that are asked for by name, by key."""
 
-    def use_model(self, model: TrainedModel, risk_parameters: risk.RiskParameters) -> None:
+    def use_model(self, model: TrainedModel, risk_parameters: risk_levels.RiskParameters) -> None:
         """Use another model of the same salt."""
         self._model = model
         self._risk_parameters = risk_parameters
@@ -67,7 +67,7 @@ class SeededAgents:
         """Let agents begin in these slots as the history at *at* left them."""
         seeds = self._model.seeds
         self._builder.unpack(slots, seeds.rows[at])
-        risk.seed(self._agents.risk, slots, seeds.events[at], self._risk_parameters)
+        risk_levels.seed(self._agents.risk, slots, seeds.events[at], self._risk_parameters)
         self.seed_habits(slots, at)
 
     def seed_habits(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:

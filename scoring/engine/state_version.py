@@ -6,7 +6,7 @@ import hashlib
 
 from ...ingest.features import layout
 from ...ingest.features.earlier_layout import StateLayout
-from . import risk
+from . import risk_levels
 
 
 def present_layout() -> StateLayout:
@@ -16,7 +16,9 @@ def present_layout() -> StateLayout:
 
 def state_version(salt: bytes) -> str:
     """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
-    return f"{features_version(salt, present_layout())}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
+    return (
+        f"{features_version(salt, present_layout())}:{hashlib.sha256(str(risk_levels.ROW).encode()).hexdigest()[:12]}"
+    )
 
 
 def features_version(salt: bytes, stored: StateLayout) -> str:

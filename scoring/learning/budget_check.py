@@ -21,7 +21,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.timestamps import DAY_MS
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from ..engine import level_thresholds, risk
+from ..engine import level_thresholds, risk, risk_levels
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..engine.usual_oddness import USUAL
 from ..records.agents import ALERTING_LEVELS, RiskLevel
@@ -111,7 +111,7 @@ def check_budget(
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, event_columns.GROUP]
     levels, outputs = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
-    state = risk.allocate(len(keys))
+    state = risk_levels.allocate(len(keys))
     state["events"] = _events_before(model, keys, np.bincount(slots, minlength=len(keys)))
     risk.update(
         np.arange(n),
@@ -128,14 +128,14 @@ def check_budget(
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
         np.full(n, USUAL, np.int8) if habits is None else habits,
-        risk.kernel_parameters(settings),
+        risk_levels.kernel_parameters(settings),
         levels,
         outputs,
         np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS)),
     )
     days = len(np.unique(np.stack([slots, columns.time_ms // DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
-    rises = risk.count_rises(levels[:, 0], levels[:, 1])
+    rises = risk_levels.count_rises(levels[:, 0], levels[:, 1])
     budget = settings.alert_budget
     reports = [
         _check_level(level, int(alerts), days, budget) for level, alerts in zip(ALERTING_LEVELS, rises, strict=True)

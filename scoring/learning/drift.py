@@ -26,7 +26,7 @@ from ...ingest.timestamps import DAY_MS, HOUR_MS, format_day, format_rfc3339
 from ...models.calibration import FLEET_GROUP
 from ...models.trained_model import TrainedModel
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND, DRIFT_ALERT_TYPE
-from ..engine import risk
+from ..engine import risk_levels
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
 from ..records.agents import ALERTING_LEVELS, RiskLevel
@@ -250,7 +250,7 @@ class PeerGroupMonitor:
         counts.events += len(rows)
         counts.agents.update(scored.columns.names[rows, event_columns.AGENT].tolist())
         before, after = scored.levels[rows, 0], scored.levels[rows, 1]
-        for level, rises in zip(ALERTING_LEVELS, risk.count_rises(before, after), strict=True):
+        for level, rises in zip(ALERTING_LEVELS, risk_levels.count_rises(before, after), strict=True):
             counts.alerts[level.label] += int(rises)
         p_values = scored.p_values[taught_rows]
         counts.p_values += np.bincount(np.searchsorted(P_VALUE_EDGES, p_values - 1e-12), minlength=len(P_VALUE_EDGES))[

@@ -12,7 +12,7 @@ import numpy as np
 from ...ingest.errors import MalformedEvent
 from ...ingest.record_keys import partition_of
 from ...ingest.source import Record, RecordKind
-from ..engine import risk
+from ..engine import risk_levels
 from ..engine.composites import reset_decaying_state, reset_session_strangeness
 from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
@@ -98,7 +98,7 @@ class ControlRecords:
             return []
         state = engine.risk[slot]
         previous = int(state["level"])
-        risk.release(state, moment.at_ms, engine.risk_parameters)
+        risk_levels.release(state, moment.at_ms, engine.risk_parameters)
         reset_decaying_state(engine.builder.state, slot)
         engine.agents.mark_changed(slot)
         engine.builder.pinned[slot] = False
@@ -118,7 +118,7 @@ class ControlRecords:
         decisions = self._decider.decide_time_passed(np.array([slot], np.int32), moment)
         previous = int(engine.risk["level"][slot])
         limits = engine.thresholds[engine.agents.threshold_rows[slot]]
-        risk.withdraw(engine.risk, slot, command.withdraw, limits, engine.risk_parameters)
+        risk_levels.withdraw(engine.risk, slot, command.withdraw, limits, engine.risk_parameters)
         reset_session_strangeness(engine.builder.state, slot)
         engine.agents.mark_changed(slot)
         engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0

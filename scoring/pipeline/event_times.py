@@ -28,7 +28,7 @@ HASTY_DAYS = 2.0
 LEAST_EVENTS, LEAST_AGENTS, MAX_WATCHED = 20, 5, 50_000
 """Events of an agent, and agents, from which on haste is judged; most agents that are looked at together."""
 
-_TOLD_EVERY_MS = HOUR_MS
+_LOG_EVERY_MS = HOUR_MS
 _log = structlog.get_logger(__name__)
 
 
@@ -101,7 +101,7 @@ class EventTimes:
         self._paces = AgentPaces()
         self._present: set[int] = set()
         self._hasty: dict[int, float] = {}
-        self._told_ms: dict[str, int] = {}
+        self._logged_ms: dict[str, int] = {}
 
     def note(self, scored: ScoredBatch, model: TrainedModel) -> None:
         """Look at events that were scored by *model*."""
@@ -159,9 +159,9 @@ class EventTimes:
 
     def _is_due(self, what: str, now_ms: int) -> bool:
         """Tell whether *what* is to be logged now: once an hour."""
-        if now_ms < self._told_ms.get(what, 0) + _TOLD_EVERY_MS:
+        if now_ms < self._logged_ms.get(what, 0) + _LOG_EVERY_MS:
             return False
-        self._told_ms[what] = now_ms
+        self._logged_ms[what] = now_ms
         return True
 
 

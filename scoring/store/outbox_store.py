@@ -387,15 +387,15 @@ def _route_row(
             status=status,
             suppressed_before=suppressed,
             last_error=error,
-            case_id=_case_told_of(row) if case is None else case.case_id,
+            case_id=_case_of_update(row) if case is None else case.case_id,
         )
     if row.target and row.target not in [route.target for route in routes]:
         error = "the target is not configured"
         _insert_delivery(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
 
 
-def _case_told_of(row: AnyRow) -> str:
-    """The case whose change by a person a row tells of; "" = it tells of something else."""
+def _case_of_update(row: AnyRow) -> str:
+    """Id of the case whose change by a person a row tells of; "" = it tells of something else."""
     if not row.key.startswith(CASE_KEY_PREFIX):
         return ""
     try:

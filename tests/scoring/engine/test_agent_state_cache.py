@@ -15,7 +15,7 @@ from trustwatch.ingest.features import feature_table, layout
 from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.model_training import train_model
-from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine import risk_levels
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.engine.state_version import features_version, state_version
 from trustwatch.scoring.records.agents import AgentRow
@@ -61,7 +61,7 @@ def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> N
     keys = np.array(list(shelf), np.uint64)
     slots = engine.builder.admit(keys)
     for key, slot in zip(shelf, slots.tolist(), strict=True):
-        stored = np.frombuffer(shelf[key].risk, risk.ROW)[0]
+        stored = np.frombuffer(shelf[key].risk, risk_levels.ROW)[0]
         assert engine.risk[slot] == stored
         assert engine.agents.names[slot] == shelf[key].name
     identities = IdentityHasher(salt)
@@ -99,7 +99,7 @@ def test_another_risk_layout_begins_with_the_habits_of_the_history(kit: Any, mak
     known = seeds.find(hashes) >= 0
     assert known.any()
     expected = np.where(known, 90.0, 0.0)
-    expected[1::2] = [np.frombuffer(shelf[key].risk, risk.ROW)["events_before"][0] for key in keys[1::2]]
+    expected[1::2] = [np.frombuffer(shelf[key].risk, risk_levels.ROW)["events_before"][0] for key in keys[1::2]]
     assert engine.risk["events_before"][slots].tolist() == expected.tolist()
 
 

@@ -9,7 +9,7 @@ import pytest
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
 from trustwatch.models.baseline_learning import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
-from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.engine import SUSPICION_SHARE, Engine, EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 
@@ -84,7 +84,7 @@ def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
         slot = engine.builder.admit(columns.names[:, AGENT])[0]
         before = learned(engine, slot)
         scored = engine.score(columns)
-        if not is_calm(engine, scored)[0] or scored.levels[0, 1] >= risk.MEDIUM:
+        if not is_calm(engine, scored)[0] or scored.levels[0, 1] >= risk_levels.MEDIUM:
             continue
         odd = scored.p_values[0] <= ODD_P_VALUE
         drawn = learnable_parts(columns, np.array([0]), np.array([ODD_P_VALUE]), np.array([before]))[0]
@@ -150,7 +150,7 @@ def suspect(engine: Engine, slot: int, kit: Any, make: Any) -> int:
             ]
         )
     )
-    assert engine.risk[slot]["level"] >= risk.MEDIUM
+    assert engine.risk[slot]["level"] >= risk_levels.MEDIUM
     return start
 
 
@@ -183,7 +183,7 @@ def test_a_key_announced_under_suspicion_is_registered_all_the_same(kit: Any, ma
             ]
         )
     )
-    assert scored.levels[1, 1] >= risk.MEDIUM
+    assert scored.levels[1, 1] >= risk_levels.MEDIUM
     assert scored.signals.tolist() == [0.0, 0.0, 0.0, 4.0]
     assert learned(engine, slot) == before
 
@@ -206,7 +206,7 @@ def test_a_group_without_history_is_judged_by_the_fleet(kit: Any, make: Any) -> 
     scored = engine.score(kit.columns(calm(make, 3, agent_type="Nobody")))
     assert (scored.threshold_rows == 0).all()
     assert np.isfinite(scored.risk).all()
-    assert engine.risk[scored.slots[0]]["level"] == risk.UNKNOWN
+    assert engine.risk[scored.slots[0]]["level"] == risk_levels.UNKNOWN
 
 
 def test_slots_are_clean_after_their_agent_left(kit: Any, make: Any) -> None:

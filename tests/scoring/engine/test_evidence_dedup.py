@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import COMPROMISE_FEATURES, FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
-from trustwatch.scoring.engine import evidence_dedup, risk, usual_oddness
+from trustwatch.scoring.engine import evidence_dedup, risk_levels, usual_oddness
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 
@@ -61,7 +61,7 @@ def test_a_name_carries_the_evidence_of_a_concern_that_leaves_others_aside(one: 
     evidence[0, FEATURE_INDEX["bytes_in"]], evidence[0, FEATURE_INDEX["target_surprise"]] = 6.0, 1.5
 
     def kept(asked: np.ndarray) -> bool:
-        state, rows = risk.allocate(1), np.zeros(1, np.int64)
+        state, rows = risk_levels.allocate(1), np.zeros(1, np.int64)
         evidence_dedup.record_counted(
             rows,
             np.zeros(1, np.int32),
@@ -192,7 +192,7 @@ def test_a_release_forgets_what_has_counted(one: Callable[..., ScoredBatch]) -> 
     first = one(0, **STRANGER)
     slot = int(first.slots[0])
     engine: Engine = one.engine  # type: ignore[attr-defined]
-    risk.release(engine.risk[slot], int(first.columns.time_ms[0]), engine.risk_parameters)
+    risk_levels.release(engine.risk[slot], int(first.columns.time_ms[0]), engine.risk_parameters)
     assert one(1, **STRANGER).p_values[0] <= ODD
 
 
@@ -205,16 +205,16 @@ def test_forged_events_mark_nothing(one: Callable[..., ScoredBatch]) -> None:
 def test_what_counted_first_gives_way(one: Callable[..., ScoredBatch]) -> None:
     """The memory of an agent is bounded: a flood of names makes old ones count again, and each name of it counts."""
     one(0, **STRANGER)
-    for number in range(1, risk.MAX_COUNTED_NAMES + 1):
+    for number in range(1, risk_levels.MAX_COUNTED_NAMES + 1):
         one(number, resource={"target": f"stranger-{number}.example", "external": True})
-    assert one(risk.MAX_COUNTED_NAMES + 2, **STRANGER).p_values[0] <= ODD
+    assert one(risk_levels.MAX_COUNTED_NAMES + 2, **STRANGER).p_values[0] <= ODD
 
 
 def test_within_one_minute_the_latest_are_remembered_all_the_same(one: Callable[..., ScoredBatch]) -> None:
     """A backlog of a day arrives in a minute: order says which name counted first."""
     strangers = [
         {"resource": {"target": f"stranger-{number}.example", "external": True}}
-        for number in range(risk.MAX_COUNTED_NAMES + 4)
+        for number in range(risk_levels.MAX_COUNTED_NAMES + 4)
     ]
     day = 24 * 60
     for number, stranger in enumerate(strangers):

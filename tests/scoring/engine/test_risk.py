@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.models.concerns import CONCERNS
-from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.level_thresholds import thresholds
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 
@@ -18,14 +18,14 @@ from ...support.one_question import QUESTION, concern_outputs, for_each_concern,
 T0 = 1_764_000_000_000
 HOUR, MINUTE = 3_600_000, 60_000
 BOUNDS = np.array([[4.0, 6.0, 8.0]])
-SETTINGS = risk.kernel_parameters(RiskEvaluationSettings())
+SETTINGS = risk_levels.kernel_parameters(RiskEvaluationSettings())
 
 
 class One:
     """One agent; each call is one event."""
 
-    def __init__(self, bounds: Any = BOUNDS, settings: risk.RiskParameters = SETTINGS) -> None:
-        self.state, self.bounds, self.settings = risk.allocate(1), bounds, settings
+    def __init__(self, bounds: Any = BOUNDS, settings: risk_levels.RiskParameters = SETTINGS) -> None:
+        self.state, self.bounds, self.settings = risk_levels.allocate(1), bounds, settings
         self.levels, self.out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
 
     def event(
@@ -62,7 +62,7 @@ class One:
 
     def tick(self, at_ms: int) -> tuple[int, int]:
         zero = np.zeros(1, np.int32)
-        risk.advance(
+        risk_levels.advance(
             zero, self.state, one_question(self.bounds), np.zeros(1, np.int64), at_ms, self.settings, self.levels
         )
         return int(self.levels[0, 0]), int(self.levels[0, 1])
@@ -104,7 +104,7 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
     """Normal agents with uniform p-values reach each level on no more agent-days than the budget accepts."""
     agents, days, budget = 400, 200 if per_day < 48 else 50, AlertBudget()
     dice = np.random.default_rng(per_day)
-    bounds, state = thresholds(np.array([float(per_day)]), budget), risk.allocate(agents)
+    bounds, state = thresholds(np.array([float(per_day)]), budget), risk_levels.allocate(agents)
     rows, slots = np.arange(agents), np.arange(agents, dtype=np.int32)
     levels, out, none = np.zeros((agents, 2), np.int8), np.zeros((agents, risk.OUTPUTS)), np.zeros(agents)
     raised = np.zeros((agents, days, 5), np.bool_)
@@ -153,7 +153,7 @@ def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
             3 * 3_600_000 + np.arange(200) * 6_000,
         ]
     )
-    n, state = len(p_values), risk.allocate(1)
+    n, state = len(p_values), risk_levels.allocate(1)
     levels, none = np.zeros((n, 2), np.int8), np.zeros(n)
     risk.update(
         np.arange(n),
@@ -202,11 +202,11 @@ def test_impossible_budget_is_refused(wrong: float) -> None:
 def test_displayed_score_meets_levels_at_their_thresholds() -> None:
     """The displayed score is monotone, continuous in [0, 1], and begins each level exactly at its threshold."""
     limits = BOUNDS[0]
-    scores = [risk.displayed_score(x, limits) for x in np.linspace(-3, 12, 2_000)]
+    scores = [risk_levels.displayed_score(x, limits) for x in np.linspace(-3, 12, 2_000)]
     assert all(0.0 <= a <= b <= 1.0 and b - a < 0.01 for a, b in itertools.pairwise(scores))
     for level, threshold in zip((2, 3, 4), limits, strict=True):
-        assert risk.level_for_score(risk.displayed_score(threshold, limits)) == level
-        assert risk.level_for_score(risk.displayed_score(threshold - 1e-6, limits)) < level
+        assert risk_levels.level_for_score(risk_levels.displayed_score(threshold, limits)) == level
+        assert risk_levels.level_for_score(risk_levels.displayed_score(threshold - 1e-6, limits)) < level
 
 
 def test_score_halves_each_half_life_and_the_statistic_stays() -> None:
@@ -225,13 +225,13 @@ def test_high_steps_down_one_level_at_a_time_and_dwells() -> None:
     agent = One()
     agent.event(T0, p=0.9, signal=7.0)
     assert agent["level"] == 3
-    assert agent["due_ms"] >= T0 + risk.DWELL_MS
+    assert agent["due_ms"] >= T0 + risk_levels.DWELL_MS
     due = agent["due_ms"]
     assert agent.tick(due - 1) == (3, 3)
     assert agent.tick(due) == (3, 2)
-    assert agent["score"] <= risk.LEVEL_DOWN[3]
+    assert agent["score"] <= risk_levels.LEVEL_DOWN[3]
     again = agent["due_ms"]
-    assert again >= due + risk.DWELL_MS
+    assert again >= due + risk_levels.DWELL_MS
     assert agent.tick(again - 1) == (2, 2)
     assert agent.tick(again)[1] in (0, 1)
     assert agent["due_ms"] == 0
@@ -244,7 +244,7 @@ def test_hysteresis_holds_a_level_on_the_edge() -> None:
     assert agent["level"] == 2
     for second in range(1, 12):
         assert agent.event(T0 + second * 1000, p=0.9) == (2, 2)
-    assert agent["score"] < risk.LEVEL_UP[2]
+    assert agent["score"] < risk_levels.LEVEL_UP[2]
 
 
 @pytest.mark.parametrize("late", [0, HOUR, 400 * 24 * HOUR])
@@ -271,7 +271,7 @@ def test_critical_holds_until_its_end() -> None:
     assert agent.tick(end - 1) == (4, 4)
     assert agent.tick(end) == (4, 3)
     assert agent["statistic"] <= 0.5 * (BOUNDS[0, 0] + BOUNDS[0, 1])
-    assert agent["score"] < risk.LEVEL_UP[4]
+    assert agent["score"] < risk_levels.LEVEL_UP[4]
 
 
 @pytest.mark.parametrize("signal", [4.5, 6.5, 20.0])
@@ -282,7 +282,7 @@ def test_an_alert_that_time_has_cleared_counts_half(signal: float) -> None:
     assert agent["level"] >= 2
     agent.tick(T0 + 40 * HOUR)
     assert agent["level"] < 2
-    assert agent["statistic"] == risk.RESTART_SHARE * BOUNDS[0, 0]
+    assert agent["statistic"] == risk_levels.RESTART_SHARE * BOUNDS[0, 0]
     assert agent.event(T0 + 41 * HOUR, p=0.01)[1] < 2
     assert agent.event(T0 + 41 * HOUR, signal=2.0)[1] == 2
 
@@ -293,13 +293,13 @@ def test_waiting_below_medium_wins_nothing() -> None:
     agent.event(T0, signal=3.5)
     before = agent["statistic"]
     agent.tick(T0 + 400 * HOUR)
-    assert agent["statistic"] == before > risk.RESTART_SHARE * BOUNDS[0, 0]
+    assert agent["statistic"] == before > risk_levels.RESTART_SHARE * BOUNDS[0, 0]
 
 
 def test_release_ends_critical_at_once() -> None:
     """A person's release drops the evidence and the level; time does not go back."""
     agent = critical()
-    risk.release(agent.state[0], T0 - HOUR, SETTINGS)
+    risk_levels.release(agent.state[0], T0 - HOUR, SETTINGS)
     assert (agent["statistic"], agent["score"], agent["due_ms"], agent["at_ms"]) == (0.0, 0.0, 0, T0)
     assert agent["level"] in (0, 1)
 
@@ -346,7 +346,7 @@ def test_signals_count_where_there_is_no_behaviour() -> None:
     before = agent.state[0].copy()
     agent.event(T0, p=1e-6, signal=3.0, skip=True)
     assert agent.out[0, risk.GAIN] == 3.0
-    told = risk.MALFUNCTION  # where compromise has no share of the budget
+    told = risk_levels.MALFUNCTION  # where compromise has no share of the budget
     assert agent.state[0]["statistic"][told] == max(before["statistic"][told], 0.0) + 3.0
     assert (agent["confidence"], agent["events"]) == (before["confidence"], before["events"])
     agent.event(T0, signal=1_000.0, skip=True)
@@ -364,7 +364,7 @@ def test_confidence_decides_between_unknown_and_low() -> None:
         lone.event(T0 + seen, coverage=0.0)
         seen += 1
     assert lone["confidence"] >= SETTINGS.confidence_minimum
-    assert seen == math.ceil(0.3 * risk.OWN_EVENTS / 0.7)
+    assert seen == math.ceil(0.3 * risk_levels.OWN_EVENTS / 0.7)
 
 
 def test_recovery_is_bounded() -> None:
@@ -404,7 +404,7 @@ def test_extreme_times_stay_finite(at: int) -> None:
 def test_all_concerns_together_keep_the_budget(dependent: bool) -> None:
     """With thresholds for shares of the budget, however the p-values of concerns depend on each other."""
     agents, days, per_day, budget, shares = 400, 60, 24, AlertBudget(), (0.5, 0.4, 0.1)
-    dice, state = np.random.default_rng(7), risk.allocate(agents)
+    dice, state = np.random.default_rng(7), risk_levels.allocate(agents)
     parts = [AlertBudget(share * budget.medium, share * budget.high, share * budget.critical) for share in shares]
     bounds = np.stack([thresholds(np.array([float(per_day)]), part)[0] for part in parts])[None]
     rows, none = np.arange(agents), np.zeros(agents)
@@ -432,7 +432,7 @@ def test_all_concerns_together_keep_the_budget(dependent: bool) -> None:
             out,
             concern_outputs(agents),
         )
-        rises += risk.count_rises(levels[:, 0], levels[:, 1])
+        rises += risk_levels.count_rises(levels[:, 0], levels[:, 1])
     assert (rises / (agents * days) * 1000.0 <= [budget.medium, budget.high, budget.critical]).all()
     assert rises[0] > 0
 
@@ -492,12 +492,12 @@ def test_noise_does_not_change_what_a_hijack_is_about(noise: tuple[float, float,
     agent = ByConcern()
     for minute in range(8):
         assert agent.judge(T0 + minute * MINUTE, (1e-9, 0.5, 0.5)) == "compromise"
-    assert int(agent.levels[0, 1]) == risk.CRITICAL
+    assert int(agent.levels[0, 1]) == risk_levels.CRITICAL
     for minute in range(8, 40):
         assert agent.judge(T0 + minute * MINUTE, noise) == "compromise"
     assert agent.state["statistic"][0].argmax() != 0, "the noise is louder by far"
 
-    risk.release(agent.state[0], T0 + 40 * MINUTE, SETTINGS)
+    risk_levels.release(agent.state[0], T0 + 40 * MINUTE, SETTINGS)
     for minute in range(41, 45):
         named = agent.judge(T0 + minute * MINUTE, noise)
     assert named == CONCERNS[int(np.argmin(noise))]
@@ -547,6 +547,6 @@ def test_overreach_takes_one_bet_an_hour() -> None:
     often.state["events"] = 0
     often.judge(T0 + HOUR, (0.9, 0.9, 1e-3))
     assert float(often.state["statistic"][0, 2]) == pytest.approx(2 * first)
-    risk.release(often.state[0], T0 + HOUR, SETTINGS)
+    risk_levels.release(often.state[0], T0 + HOUR, SETTINGS)
     often.judge(T0 + HOUR + 1, (0.9, 0.9, 0.9))
     assert float(often.state["statistic"][0, 2]) < 0.0  # what was released does not come back with the hour

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.trained_model import ODD_SHAPE
-from trustwatch.scoring.engine import risk, usual_oddness
+from trustwatch.scoring.engine import risk, risk_levels, usual_oddness
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.engine.usual_oddness import (
     HALF_LIFE_DAYS,
@@ -26,14 +26,14 @@ from ...support.one_question import QUESTION, one_question
 DAY, MIDNIGHT = 86_400_000, 1_764_028_800_000
 BOUNDS = one_question(np.array([[40.0, 60.0, 80.0]]))
 """Far away: evidence is looked at, and no level."""
-SETTINGS = risk.kernel_parameters(RiskEvaluationSettings())
+SETTINGS = risk_levels.kernel_parameters(RiskEvaluationSettings())
 
 
 class History:
     """Events of one agent, in one batch after the other."""
 
     def __init__(self, events: int = NEWCOMER_EVENTS) -> None:
-        self.state = risk.allocate(1)
+        self.state = risk_levels.allocate(1)
         self.state["events"] = events
 
     def add(
@@ -203,7 +203,7 @@ def test_an_odder_event_is_never_worth_less() -> None:
 def test_a_release_ends_all_habits() -> None:
     """Nobody knows whether the days before it were an attack: what is odd afterwards counts in full."""
     history = often_odd()
-    risk.release(history.state[0], MIDNIGHT + 7 * DAY, SETTINGS)
+    risk_levels.release(history.state[0], MIDNIGHT + 7 * DAY, SETTINGS)
     assert (history.add([MIDNIGHT + 9 * DAY], alike(0.5))[0, :, risk.USUAL_ODDNESS :] == 1.0).all()
 
 
