@@ -33,6 +33,8 @@ from .traces import open_spans
 _log = structlog.get_logger(__name__)
 
 FENCED_EXIT_STATUS = 3
+LOWEST_PRIORITY = 19
+"""Niceness of processes for which neither answers nor the pipeline wait."""
 
 
 class StopRequested(Exception):

@@ -12,7 +12,7 @@ WEEK_MS = 7 * DAY_MS
 HOUR_S = 3_600
 DAY_S = 24 * HOUR_S
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def format_rfc3339(at_ms: int) -> str:
@@ -44,4 +44,4 @@ def format_day(day: int) -> str:
 
 def _seconds_text(at_ms: int) -> str:
     # Integers all the way: a float of seconds would be off by a millisecond in far years.
-    return (_EPOCH + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%dT%H:%M:%S")
+    return (EPOCH + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%dT%H:%M:%S")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from ...scoring.records.containment import InterventionStatus
 from ...scoring.store.blast_radius import MAX_DEPTH
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AdministratorDep, AgentDep, ReaderDep, ReviewerDep, provided
@@ -47,7 +48,6 @@ router = APIRouter(tags=["containment"], responses=COMMON_PROBLEMS)
 
 CallAnswersDep = Annotated[CallAnswers, Depends(provided(CallAnswers))]
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
-InterventionStatusParam = Literal["active", "pending", "approved", "rejected", "ended", "expired"]
 DaysParam = Annotated[float, Query(ge=0.04, le=3650, description="edges seen in the last so many days")]
 
 
@@ -56,7 +56,7 @@ async def list_interventions(
     caller: ReaderDep,
     containment: ContainmentServiceDep,
     kind: Literal["pin", "approval"] | None = None,
-    status: InterventionStatusParam | None = None,
+    status: InterventionStatus | None = None,
     agent_id: Annotated[str | None, Query(max_length=2048)] = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
@@ -72,7 +72,7 @@ async def list_interventions(
 async def list_approvals(
     caller: ReaderDep,
     containment: ContainmentServiceDep,
-    status: InterventionStatusParam | None = None,
+    status: InterventionStatus | None = None,
     tenant: TenantParam = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,

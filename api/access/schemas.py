@@ -12,8 +12,9 @@ from ...scoring.delivery.actuators.desired_state import DesiredState, Unreadable
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.store.blast_radius import ReachedAgent
 from ...scoring.store.database import Page
+from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import Level, PageOut, ReasonOut, TimeText, UnitInterval, format_rfc3339_or_none, level_word
-from .service import DEFAULT_VALID_S, MAX_REASON_LENGTH, MAX_VALID_S, MIN_VALID_S, ActingAgent, BlastRadiusReport
+from .service import DEFAULT_VALID_S, MAX_VALID_S, MIN_VALID_S, ActingAgent, BlastRadiusReport
 
 ReasonText = Annotated[
     str, Field(min_length=1, max_length=MAX_REASON_LENGTH, description="why; kept, and part of the audit event")

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from ...scoring.records.agents import AgentEdge, AgentName, RiskLevel
-from ...scoring.records.containment import Actuation, Intervention
+from ...scoring.records.containment import Actuation, Intervention, InterventionKind
 from ...scoring.store.agent_graph import AgentGraph, find_agent_graph
 from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
 from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.problems import invalid_value_error
+from ..http.reasons import check_reason
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import Attribution, attribute_to_caller
 from ..http.store_executor import StoreExecutor
 from .approval_workflow import ApprovalWorkflow
 
 DAY_S, DAY_MS = 86_400, 86_400_000
-MAX_REASON_LENGTH = 2_048
 MIN_VALID_S, MAX_VALID_S = 60, 30 * DAY_S
 """The shortest and the longest time for which a pin or an approval holds."""
 DEFAULT_VALID_S = 3_600.0
@@ -32,8 +32,6 @@ MAX_ACTUATIONS_READ = 500
 """Newest actuations from which containment times are computed."""
 
 PINNABLE_LEVELS = {level.label: level for level in RiskLevel if level > RiskLevel.UNKNOWN}
-
-InterventionKind = Literal["pin", "approval"]
 
 
 class BlastRadiusReport(NamedTuple):
@@ -158,7 +156,7 @@ class ContainmentService:
     async def _decidable_approval(
         self, caller: AuthenticatedCaller, approval_id: str, why: str
     ) -> tuple[Intervention, Attribution]:
-        _check_reason(why)
+        check_reason("why", why)
         approval = await self.get(caller, approval_id)
         return approval, self._attribute(caller, approval.agent, why)
 
@@ -180,7 +178,7 @@ class ContainmentService:
         """
         if level not in PINNABLE_LEVELS:
             raise invalid_value_error("level", f"must be one of {', '.join(PINNABLE_LEVELS)}")
-        _check_reason(why)
+        check_reason("why", why)
         _check_validity(valid_s)
         name = self._agents.name(caller, agent)
         person = self._attribute(caller, name, why)
@@ -188,7 +186,7 @@ class ContainmentService:
 
     async def unpin(self, caller: AuthenticatedCaller, agent: AgentSelector, why: str) -> Intervention:
         """End the pin of an agent: the measured level is acted on again. Raises as `pin`; 404 also where none holds."""
-        _check_reason(why)
+        check_reason("why", why)
         name = self._agents.name(caller, agent)
         pin = await self._approvals.unpin(name, self._attribute(caller, name, why))
         if pin is None:
@@ -370,13 +368,6 @@ def containment_times(actuations: Sequence[Actuation]) -> ContainmentTimes:
 
 def _quantile(times: Sequence[float], share: float) -> float:
     return times[max(0, math.ceil(len(times) * share) - 1)] if times else math.nan
-
-
-def _check_reason(why: str) -> None:
-    if not why:
-        raise invalid_value_error("why", "is empty; say why: it is kept with the decision")
-    if len(why) > MAX_REASON_LENGTH:
-        raise invalid_value_error("why", f"has more than {MAX_REASON_LENGTH} characters")
 
 
 def _check_validity(valid_s: float) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...scoring.records.agents import AgentSummary, ConcernName
+from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import (
     AgentId,
     IndicatorOut,
@@ -23,7 +24,6 @@ from ..http.schemas import (
     level_word,
 )
 from .risk_answer_cache import shows_reasons
-from .service import MAX_NOTE_LENGTH
 
 MAX_QUESTIONS = 1000
 
@@ -202,7 +202,7 @@ class ReleaseIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"note": "new accounts were announced"}})
 
-    note: str = Field("", max_length=MAX_NOTE_LENGTH, description="why; kept with the decision")
+    note: str = Field("", max_length=MAX_REASON_LENGTH, description="why; kept with the decision")
 
 
 class ReleaseOut(BaseModel):

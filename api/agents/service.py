@@ -19,7 +19,8 @@ from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
-from ..http.problems import ProblemDetails, invalid_value_error, problem_of
+from ..http.problems import ProblemDetails, problem_of
+from ..http.reasons import check_reason
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import attribute_to_caller
 from ..http.store_executor import StoreExecutor
@@ -30,7 +31,6 @@ from .risk_answer_cache import RiskAnswerCache
 ANSWERS_PER_TURN = 100
 """Questions answered in one go; then other requests get their turn."""
 
-MAX_NOTE_LENGTH = 2_048
 SEARCH_PAGE_SIZE = 500
 """Agents that are read in one go where a text is looked for: most of them are not shown."""
 
@@ -163,7 +163,7 @@ class AgentService:
                 422, the note is too long, or there is none.
             Overloaded, LogFailed: nothing was done.
         """
-        _check_note(note, required=note_required)
+        check_reason("note", note, required=note_required)
         entry = self._agents.entry(caller, agent)
         if entry is None:
             raise not_found_error("agent")
@@ -205,10 +205,3 @@ def _agent_query(caller: AuthenticatedCaller, filters: AgentFilters) -> AgentQue
 
 def _contains_text(text: str, agent: AgentSummary) -> bool:
     return not text or any(text in part.casefold() for part in (agent.name.agent_id, agent.agent_type))
-
-
-def _check_note(note: str, *, required: bool) -> None:
-    if required and not note:
-        raise invalid_value_error("note", "is empty; say why: it is kept with the decision")
-    if len(note) > MAX_NOTE_LENGTH:
-        raise invalid_value_error("note", f"has more than {MAX_NOTE_LENGTH} characters")

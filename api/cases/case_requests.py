@@ -9,8 +9,8 @@ from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.cases import CaseAgent, CaseStatus, CaseVerdict
 from ..http.agent_lookup import AgentSelector
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
+from ..http.reasons import check_reason
 
-MAX_NOTE_LENGTH: Final = 2_048
 MAX_OWNER_LENGTH: Final = 256
 MIN_SNOOZE_S, MAX_SNOOZE_S = 60.0, 30 * 86_400.0
 VERDICTS: Final[tuple[CaseVerdict, ...]] = get_args(CaseVerdict)
@@ -59,10 +59,7 @@ def chosen_agents(case_agents: Sequence[CaseAgent], selectors: Sequence[AgentSel
 
 def check_note(note: str, *, required: bool) -> None:
     """Raise ProblemError (422) for a note that is too long, or missing where one is required."""
-    if required and not note.strip():
-        raise invalid_value_error("note", "is empty; say why: it is kept with the case")
-    if len(note) > MAX_NOTE_LENGTH:
-        raise invalid_value_error("note", f"has more than {MAX_NOTE_LENGTH} characters")
+    check_reason("note", note, required=required, kept_with="the case")
 
 
 def conflict_error(code: str, detail: str) -> ProblemError:

@@ -19,12 +19,13 @@ from ...scoring.records.cases import (
     SharedIndicator,
 )
 from ..http.agent_lookup import AgentSelector
+from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import AgentId, Level, NameText, ReasonOut, TimeText, format_rfc3339_or_none, level_word
-from .case_requests import MAX_NOTE_LENGTH, MAX_OWNER_LENGTH, MAX_SNOOZE_S
+from .case_requests import MAX_OWNER_LENGTH, MAX_SNOOZE_S
 from .service import CaseReport, ListedCase
 from .timeline import TimelineItem, TimelineKind
 
-NoteText = Annotated[str, Field(max_length=MAX_NOTE_LENGTH)]
+NoteText = Annotated[str, Field(max_length=MAX_REASON_LENGTH)]
 CaseId = Annotated[str, Field(min_length=1, max_length=100)]
 
 

@@ -27,12 +27,12 @@ from ..events.audit_sink import AuditSink, order_event
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import invalid_value_error
+from ..http.reasons import MAX_REASON_LENGTH
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import check_not_own_agent, reviewer_of
 from ..http.store_executor import StoreExecutor
 from .agent_acts import CaseAgentActs
 from .case_requests import (
-    MAX_NOTE_LENGTH,
     MAX_OWNER_LENGTH,
     MAX_SNOOZE_S,
     MIN_SNOOZE_S,
@@ -258,7 +258,7 @@ class CaseService:
             held_until_ms=max(held_until_ms, report.case.held_until_ms) if pin else 0,
         )
         if pin and (failed := await self._agent_acts.pin(caller, report.agents, note, valid_s)):
-            words = f"the level could not be fixed of {'; '.join(failed)}"[:MAX_NOTE_LENGTH]
+            words = f"the level could not be fixed of {'; '.join(failed)}"[:MAX_REASON_LENGTH]
             await self._change(caller, await self.get(caller, case_id), "noted", words)
             raise conflict_error("case_partly_contained", f"case {case_id} is marked as contained, but {words}")
         return contained

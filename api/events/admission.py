@@ -6,7 +6,7 @@ import base64
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from ...ingest.formats.raw_records import RawRecord
 from ...ingest.identities import IdentityHasher
 from ...ingest.record_keys import agent_partition_key
 from ...ingest.source import Record, RecordKind
+from ...ingest.timestamps import EPOCH
 from ...scoring.records.dead_letters import RefusedInput
 from ..http.auth.callers import SourceBinding
 from ..settings.access_settings import RegisteredAgent
@@ -73,7 +74,6 @@ CLAIMED_ERROR_PREFIX = "claimed:"
 PrincipalAlias = Callable[[str, str], str]
 
 _member_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Admission:
@@ -216,7 +216,7 @@ def is_text(raw: bytes) -> bool:
 
 
 def _check_time(time: datetime, now_ms: int) -> None:
-    if time > _EPOCH + timedelta(milliseconds=now_ms, seconds=MAX_CLOCK_AHEAD_S):
+    if time > EPOCH + timedelta(milliseconds=now_ms, seconds=MAX_CLOCK_AHEAD_S):
         raise MalformedEvent(f"time is more than {MAX_CLOCK_AHEAD_S} s ahead of the clock of the service", "$.time")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
+from ...scoring.records.feedback import FeedbackState, FeedbackVerdict
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
 from ..http.schemas import (
@@ -32,8 +33,6 @@ from .service import FeedbackService
 router = APIRouter(tags=["feedback"], responses=COMMON_PROBLEMS)
 
 FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
-FeedbackStatusParam = Literal["adopting", "active", "noted", "revoking", "revoked", "expired"]
-FeedbackVerdictParam = Literal["false_positive", "true_positive"]
 ADOPTION_RESPONSES = problem_responses(
     {404: "no such decision", 409: "no finished preview of this draft, or too many rules"}
 )
@@ -79,8 +78,8 @@ async def get_feedback_preview(preview_id: str, caller: ReaderDep, feedback: Fee
 async def list_feedback(
     caller: ReaderDep,
     feedback: FeedbackServiceDep,
-    status: FeedbackStatusParam | None = None,
-    verdict: FeedbackVerdictParam | None = None,
+    status: FeedbackState | None = None,
+    verdict: FeedbackVerdict | None = None,
     agent_id: Annotated[str | None, Query(max_length=2048)] = None,
     decision_id: Annotated[str | None, Query(max_length=100)] = None,
     tenant: TenantParam = None,

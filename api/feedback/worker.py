@@ -39,6 +39,7 @@ from ...scoring.store.database import iterate_pages
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..brokers import open_reader
+from ..child_process import LOWEST_PRIORITY
 from ..composition import (
     engine_settings,
     load_active_model,
@@ -169,7 +170,6 @@ def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
 # the end `{"result": …}` or `{"error": …}`. It has the lowest priority, so that answers and the
 # pipeline do not wait for it.
 
-LOWEST_PRIORITY = 19
 MAX_PREVIEW_AGENTS = 100_000
 MAX_RESIDENT_AGENTS = 5_000
 MAX_LABELS = 500

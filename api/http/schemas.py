@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.policy.book import PolicyBook
-from ...scoring.records.agents import RiskLevel
+from ...scoring.records.agents import LevelName, RiskLevel
 from ...scoring.records.indicators import IndicatorKind, IndicatorStatus
 from ...scoring.store.database import MAX_PAGE
 
@@ -22,7 +22,7 @@ def format_rfc3339_or_none(at_ms: int) -> str | None:
 
 T = TypeVar("T")
 
-Level = Literal["unknown", "low", "medium", "high", "critical"]
+Level = LevelName
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 TimeText = Annotated[str, Field(description="RFC 3339, UTC, milliseconds", examples=["2026-11-24T22:23:14.130Z"])]
 AgentId = Annotated[str, Field(min_length=1, max_length=2048)]

@@ -7,11 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...ingest.timestamps import format_day, format_rfc3339
 from ...scoring.learning.budget_chart import BudgetDay
 from ...scoring.learning.calibration_curve import CalibrationCurve
-from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
+from ...scoring.records.models import ModelHistoryEntry, ModelStatus, ModelSwitch, ModelVersion, PeerGroupDay
 from ..http.schemas import TimeText, format_rfc3339_or_none
 from .service import ModelVersionView
 
-ModelStatusWord = Literal["champion", "challenger", "retired", "rejected"]
 DayText = Annotated[str, Field(description="day of UTC", examples=["2026-11-24"])]
 
 
@@ -30,7 +29,7 @@ class ModelOut(_ModelSchema):
     """One version."""
 
     version: str
-    status: ModelStatusWord
+    status: ModelStatus
     in_force: bool = Field(description="whether events are judged by it now")
     digest: str = Field(description="SHA-256 of its manifest, which holds that of every file")
     window: TrainingWindowOut

@@ -19,7 +19,7 @@ from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.store.database import LeaderLock
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
-from ..child_process import ChildRuntime, run_child
+from ..child_process import LOWEST_PRIORITY, ChildRuntime, run_child
 from ..composition import open_model_registry, open_service_store
 from .record_streams import open_record_stream
 from .shadow_scoring import ShadowScorer
@@ -32,7 +32,6 @@ WRITE_FIGURES_EVERY_S = 5.0
 PURGE_EVERY_S = 3_600.0
 ASK_AGAIN_S = 60.0
 IDLE_S = 0.2
-LOWEST_PRIORITY = 19
 
 _log = structlog.get_logger(__name__)
 

@@ -19,13 +19,13 @@ from ...ingest.errors import ConfigError
 from ...ingest.formats.raw_records import RawRecord
 from ...ingest.formats.received_signals import (
     STREAM_EVENTS,
-    VERIFICATION,
     SignalSubject,
     Treatment,
     build_signal_event,
     find_signal_rule,
     read_signal_subjects,
 )
+from ...ingest.formats.security_event_types import VERIFICATION
 from ...ingest.identities import IdentityHasher
 from ...ingest.printable_text import printable_line
 from ...ingest.timestamps import DAY_MS

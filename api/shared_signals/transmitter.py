@@ -16,7 +16,6 @@ import msgspec
 import structlog
 
 from ...ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
-from ...ingest.timestamps import DAY_MS
 from ...scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
 from ...scoring.delivery.notifiers import alert_events
 from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
@@ -24,6 +23,7 @@ from ...scoring.delivery.shared_signals import announced_pin
 from ...scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
 from ...scoring.delivery.shared_signals.announced_pin import pin_as_decision, read_announced_pin
 from ...scoring.delivery.shared_signals.set_push import push_set
+from ...scoring.pipeline.desired_state_resolver import PRINCIPAL_WINDOW_MS
 from ...scoring.policy.book import LivePolicy
 from ...scoring.records.agents import AgentIdentity, RiskLevel
 from ...scoring.records.security_events import PUSH_METHOD, EventStream, SecurityEvent
@@ -40,8 +40,6 @@ DERIVE_BATCH = 100
 """Rows of the outbox in one transaction, so that the pipeline's commits get between."""
 WITHDRAW_BATCH = 100
 """SETs that are dropped at a time since their stream's owner may no longer hear of their tenant."""
-PRINCIPAL_WINDOW_MS = 30 * DAY_MS
-"""Age up to which somebody counts as the agent's principal."""
 
 _log = structlog.get_logger(__name__)
 

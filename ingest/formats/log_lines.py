@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from ..errors import MalformedEvent
 from ..events import decode_json
+from ..timestamps import EPOCH
 from .raw_records import split_array, split_ndjson
 
 _LOGFMT_PAIR = re.compile(r'(?:^|\s)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|.*?)(?=\s[A-Za-z_][\w.-]*=|$)')
@@ -54,7 +55,6 @@ TEXT_MEMBERS = ("message", "log", "msg", "MESSAGE", "line", "_raw")
 TIME_MEMBERS = ("timestamp", "@timestamp", "time", "ts", "date")
 """Members in which they put the time."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = msgspec.json.Decoder().decode
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?")
 
@@ -115,5 +115,5 @@ def parse_timestamp_ms(text: str) -> int | None:
         moment = datetime.fromisoformat(f"{day}T{time}{'+00:00' if offset in (None, 'Z') else offset}")
     except ValueError:
         return None
-    seconds = (moment - _EPOCH) // timedelta(seconds=1)
+    seconds = (moment - EPOCH) // timedelta(seconds=1)
     return seconds * 1000 + int((fraction or "0").ljust(3, "0")[:3])

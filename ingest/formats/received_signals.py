@@ -1,7 +1,7 @@
 """Signals of other products (CAEP, RISC, WISE) as audit events: what each is believed to be, and whom it is about.
 
 `SIGNAL_RULES` is the one table. A verified SET is turned into an event of a type `signal.…`, which is no behaviour of
-the agent. WISE (Workload Identity Security Events) is a draft; its names stand here and nowhere else.
+the agent.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ..events import MAX_ID_LENGTH
 from ..timestamps import format_rfc3339
+from .security_event_types import CAEP, RISC, STREAM_UPDATED, VERIFICATION, WISE
 from .token_ids import token_id_digest
 
 Treatment = Literal["hard", "evidence", "change", "note"]
 """A hard signal; evidence, which adds to what there is; a change-point of the agent's habits; on record alone."""
 
-CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
-RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
-WISE: Final = "https://schemas.openid.net/secevent/wise/event-type/"
-SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
-VERIFICATION: Final = SSF + "verification"
-STREAM_EVENTS: Final = (VERIFICATION, SSF + "stream-updated")
+STREAM_EVENTS: Final = (VERIFICATION, STREAM_UPDATED)
 """Events about the stream itself: they are about no agent."""
 
 
@@ -128,7 +124,7 @@ SIGNAL_RULES: Final = (
     SignalRule(WISE + "posture-evaluation-policy-changed", None),
     SignalRule(WISE + "validation-policy-changed", None),
     SignalRule(VERIFICATION, None),
-    SignalRule(SSF + "stream-updated", None),
+    SignalRule(STREAM_UPDATED, None),
 )
 
 

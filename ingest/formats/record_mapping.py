@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingType
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from ..errors import ConfigError, MalformedEvent
 from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, decode_event, decode_json
 from ..record_keys import raw_record_digest
 from ..settings import Name, SettingsPart, setting
+from ..timestamps import EPOCH
 from .expressions import JmesPathExpression
 from .log_lines import decode_logfmt
 from .raw_records import ParsedRecords, RawRecord, rejected_record, split_array
@@ -29,7 +30,6 @@ UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 ABSENT_TEXTS = ("", "-")
 """Texts with which gateways say that there is nothing."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KIND_OF_TYPE: dict[type, MemberKind] = {
     inspect.StrType: "text",
     inspect.LiteralType: "text",
@@ -157,7 +157,7 @@ def _to_rfc3339(value: Any, per_second: int) -> str | None:
         return None
     microseconds = number * 1_000_000 // per_second if isinstance(number, int) else number * (1e6 / per_second)
     try:
-        time = _EPOCH + timedelta(microseconds=round(microseconds))
+        time = EPOCH + timedelta(microseconds=round(microseconds))
     except OverflowError:
         raise MalformedEvent(f"time is out of range: {number}") from None
     return time.isoformat().replace("+00:00", "Z")

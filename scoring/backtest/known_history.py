@@ -6,14 +6,14 @@ agent look twice as busy and twice as well known.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from ...ingest.timestamps import EPOCH
 
 
 def history_end(last_ms: int) -> datetime:
     """The first time of which a model knows nothing, whose last event was at *last_ms*."""
-    return _EPOCH + timedelta(milliseconds=last_ms + 1)
+    return EPOCH + timedelta(milliseconds=last_ms + 1)
 
 
 def first_applied(last_ms: int, since: datetime | None, after: datetime | None) -> datetime | None:

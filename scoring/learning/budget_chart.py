@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
-from ..records.models import AgentLifespans, DailyAlertCount, PeerGroupDay
+from ..records.models import FLEET_PEER_GROUP, AgentLifespans, DailyAlertCount, PeerGroup, PeerGroupDay
 
 LIMIT_PROBABILITY = 0.00135
 """Probability of three sigma on one side."""
@@ -24,10 +24,6 @@ BREACH_PROBABILITY = 0.01
 RUN_DAYS = 7
 MAX_CHARTED_GROUPS = 50
 """Groups that are charted one by one, those with the most alerts first; the others are charted together."""
-
-PeerGroup = tuple[str, str]
-"""Tenant and agent type."""
-OTHER_GROUPS: PeerGroup = ("*", "*")
 
 
 class AlertVerdictCounts(NamedTuple):
@@ -101,7 +97,7 @@ def budget_chart(
     }
     active: dict[tuple[int, str, str], int] = {}
     for day in counted:
-        if day.tenant == OTHER_GROUPS[0]:  # the fleet, which its groups add up to
+        if day.tenant == FLEET_PEER_GROUP[0]:  # the fleet, which its groups add up to
             continue
         group_day = (day.day, day.tenant, day.agent_type)
         active[group_day] = max(active.get(group_day, 0), day.agent_days)
@@ -137,7 +133,7 @@ def _charted_names(groups: set[PeerGroup], observed: Mapping[tuple[int, str, str
     for (_, tenant, agent_type), count in observed.items():
         total[tenant, agent_type] += count
     ranked = sorted(groups, key=lambda group: (-total[group], group))
-    return {group: group if at < MAX_CHARTED_GROUPS else OTHER_GROUPS for at, group in enumerate(ranked)}
+    return {group: group if at < MAX_CHARTED_GROUPS else FLEET_PEER_GROUP for at, group in enumerate(ranked)}
 
 
 def _group_rows(days: range, group: PeerGroup, cells: Sequence[Sequence[int]], budget: float) -> list[BudgetDay]:

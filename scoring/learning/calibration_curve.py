@@ -8,14 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ...models.calibration import FLEET_GROUP, Calibration, group_index
-from ..records.models import P_VALUE_EDGES, PeerGroupDay
+from ..records.models import FLEET_PEER_GROUP, P_VALUE_EDGES, PeerGroup, PeerGroupDay
 
 CURVE_POINTS = 40
 """Points of one curve, evenly spaced in the logarithm of the p-value."""
-
-PeerGroup = tuple[str, str]
-"""Tenant and agent type; ("*", "*") is the fleet."""
-FLEET_PEER_GROUP: PeerGroup = ("*", "*")
 
 
 class CalibrationPoint(NamedTuple):

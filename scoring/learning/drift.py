@@ -31,7 +31,7 @@ from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.commits import OutboxRow
-from ..records.models import P_VALUE_EDGES, PeerGroupDay
+from ..records.models import FLEET_PEER_GROUP, P_VALUE_EDGES, PeerGroup, PeerGroupDay
 from .settings import DriftSettings
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
@@ -174,9 +174,6 @@ MAX_GROUPS_PER_DAY = 200
 DAY_CLOSES_AFTER_MS = HOUR_MS
 """A day is over when events of so much later have come: those that were late are in it."""
 
-PeerGroup = tuple[str, str]
-FLEET_PEER_GROUP: PeerGroup = ("*", "*")
-"""The fleet: also where its groups are too small to be measured each."""
 OTHER_GROUPS: PeerGroup = ("*", "(other)")
 
 

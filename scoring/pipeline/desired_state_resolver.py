@@ -20,7 +20,7 @@ from ..store.database import MAX_PAGE, Tenants, iterate_pages
 from ..store.sql_store import SqlStore
 
 PRINCIPAL_WINDOW_MS = 30 * DAY_MS
-"""Age up to which consents of principals that the agent acted for die with its tokens."""
+"""Age up to which somebody counts as an agent's principal: consents of principals die with the agent's tokens."""
 
 MAX_PRINCIPALS = 200
 ENQUEUE_BATCH = 500

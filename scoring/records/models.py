@@ -6,6 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
+PeerGroup = tuple[str, str]
+"""Tenant and agent type."""
+FLEET_PEER_GROUP: PeerGroup = ("*", "*")
+"""The fleet: also where its groups are too small, or too many, to be measured each."""
 ModelStatus = Literal["champion", "challenger", "retired", "rejected"]
 ModelAction = Literal["installed", "trained", "promoted", "rolled_back", "rejected", "switched", "failed"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from trustwatch.ingest.formats.received_signals import CAEP
+from trustwatch.ingest.formats.security_event_types import CAEP
 
 from scripts.service_stack import Keycloak
 

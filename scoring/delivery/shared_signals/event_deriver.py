@@ -8,16 +8,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ....ingest.formats.security_event_types import STREAM_UPDATED, VERIFICATION
 from ...records.security_events import EventStream, SecurityEvent, StreamSubject
 from .announced_decision import AnnouncedDecision
-from .event_types import (
-    EVENT_RULES,
-    STREAM_UPDATED,
-    VERIFICATION,
-    EventRule,
-    EventWording,
-    event_members,
-)
+from .event_types import EVENT_RULES, EventRule, EventWording, event_members
 from .subject_identifiers import SubjectFormat, agent_subject, is_wanted
 
 

@@ -1,7 +1,6 @@
 """The one table of security events: which one follows from which change of level, and what it says.
 
-Types, members and meanings are those of CAEP 1.0 and of the WISE profile (draft 03), a draft whose names stand nowhere
-else.
+Types, members and meanings are those of CAEP 1.0 and of the WISE profile (draft 03).
 """
 
 from __future__ import annotations
@@ -9,21 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from ....ingest.formats.security_event_types import CAEP, WISE
 from ...policy.access_evaluation import LEVEL_CLAIM
 from ...records.agents import RiskLevel
 from .announced_decision import PIN_CAUSE, AnnouncedDecision
-
-CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
-WISE: Final = "https://schemas.openid.net/secevent/wise/event-type/"
-SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
 
 RISK_LEVEL_CHANGE: Final = CAEP + "risk-level-change"
 SESSION_REVOKED: Final = CAEP + "session-revoked"
 TOKEN_CLAIMS_CHANGE: Final = CAEP + "token-claims-change"
 ANOMALOUS_BEHAVIOR: Final = WISE + "anomalous-behavior-detected"
 WORKLOAD_COMPROMISED: Final = WISE + "workload-compromised"
-VERIFICATION: Final = SSF + "verification"
-STREAM_UPDATED: Final = SSF + "stream-updated"
 
 CAEP_LEVELS: Final[Mapping[RiskLevel, str]] = {
     RiskLevel.UNKNOWN: "LOW",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.formats.received_signals import CAEP, SSF, WISE
+from trustwatch.ingest.formats.security_event_types import CAEP, SSF, WISE
 from trustwatch.ingest.formats.token_ids import token_id_digest
 from trustwatch.scoring.store.received_signal_store import signal_digest
 
