@@ -38,6 +38,7 @@ from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import check_not_own_agent, reviewer_of
 from ..http.store_executor import StoreExecutor
+from .figures import CaseFigures
 
 MAX_NOTE_LENGTH: Final = 2_048
 MAX_OWNER_LENGTH: Final = 256
@@ -96,6 +97,7 @@ class CaseService:
         feedback: takes labels; None = this process takes none.
         audit: where every act is noted as an event.
         resolver: finds the agent that a request means.
+        figures: take how soon people act.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class CaseService:
         feedback: FeedbackService | None,
         audit: AuditSink,
         resolver: AgentResolver,
+        figures: CaseFigures,
     ) -> None:
         self._runtime = runtime
         self._executor = executor
@@ -115,6 +118,7 @@ class CaseService:
         self._feedback = feedback
         self._audit_sink = audit
         self._resolver = resolver
+        self._figures = figures
 
     # Lists and look-ups.
 
@@ -443,6 +447,7 @@ class CaseService:
         update = self._update(caller, report, action, note, detail, told=told, **values)
         if not await self._executor.write(self._runtime.store.cases.update, update):
             raise _changed_error(report.case.case_id)
+        self._figures.note_act(report.case, update.case)
         self._note_in_audit_trail(caller, report, action, note, detail)
         return msgspec.structs.replace(update.case, revision=update.case.revision + 1)
 
