@@ -245,7 +245,11 @@
   document.addEventListener("keydown", (event) => {
     const writing = event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]");
     const search = document.querySelector("[data-search]");
-    if (event.key === "/" && search && !writing && document.documentElement.dataset.keys !== "off" && !event.ctrlKey && !event.metaKey) { event.preventDefault(); search.focus(); }
+    if (event.key === "/" && search && !writing && document.documentElement.dataset.keys !== "off" && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      document.querySelector("dialog[open]")?.close();  // behind the list of keys nothing takes the focus
+      search.focus();
+    }
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 })();

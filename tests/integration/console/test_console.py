@@ -415,6 +415,11 @@ def test_keys_lead_to_pages_and_are_listed(site: ConsoleTestbed, look: Look) -> 
     assert looker.barriers() == []
     page.keyboard.press("Escape")
     expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("?")
+    page.keyboard.press("/")  # also from the list itself
+    expect(page.locator("#keys")).to_be_hidden()
+    expect(page.locator("[data-search]").first).to_be_focused()
+    page.locator("main").focus()
     page.keyboard.press("/")
     page.keyboard.type("gc?")
     assert page.locator("[data-search]").first.input_value() == "gc?"
