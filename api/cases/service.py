@@ -44,6 +44,7 @@ from .case_requests import (
     least_level,
     statuses,
 )
+from .figures import CaseFigures
 
 ALERTED_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
 """Acts that alert targets hear of; the rest is for those who look at the case."""
@@ -93,6 +94,7 @@ class CaseService:
         agent_acts: what is done to the agents of a case.
         audit: where every act is noted as an event.
         resolver: finds the agent that a request means.
+        figures: take how soon people act.
     """
 
     def __init__(
@@ -102,12 +104,14 @@ class CaseService:
         agent_acts: CaseAgentActs,
         audit: AuditSink,
         resolver: AgentResolver,
+        figures: CaseFigures,
     ) -> None:
         self._runtime = runtime
         self._executor = executor
         self._agent_acts = agent_acts
         self._audit_sink = audit
         self._resolver = resolver
+        self._figures = figures
 
     # Lists and look-ups.
 
@@ -416,6 +420,7 @@ class CaseService:
         update = self._update(caller, report, action, note, detail, alert=alert, **values)
         if not await self._executor.write(self._runtime.store.cases.update, update):
             raise changed_error(report.case.case_id)
+        self._figures.note_act(report.case, update.case)
         self._note_in_audit_trail(caller, report, action, note, detail)
         return msgspec.structs.replace(update.case, revision=update.case.revision + 1)
 

@@ -280,10 +280,26 @@ def search_url(field: str, value: str) -> str:
     >>> search_url("software", 'a"b\u2026')
     '/console/search?q=software%3A%22a%2Ab%2A%22'
     """
+    return url_with_query("/console/search", q=_search_term(field, value, MAX_SEARCHED_LENGTH))
+
+
+def _search_term(field: str, value: str, most: int) -> str:
+    """A term of a query that finds a value, of which it has *most* characters."""
     # What a query can not write, or what was cut from the value, is said by `*`; of those a value may have a few.
-    parts = re.split('["\u2026\ufffd]', value[:MAX_SEARCHED_LENGTH])
-    kept = "*".join(parts[:MAX_STARS]) + ("*" if len(parts) > MAX_STARS or len(value) > MAX_SEARCHED_LENGTH else "")
-    return url_with_query("/console/search", q=f'{field}:"{kept}"')
+    parts = re.split('["\u2026\ufffd]', value[:most])
+    kept = "*".join(parts[:MAX_STARS]) + ("*" if len(parts) > MAX_STARS or len(value) > most else "")
+    return f'{field}:"{kept}"'
+
+
+def tie_search_url(tenant: str, source: str, target: str, since: str = "", until: str = "") -> str:
+    """URL of the search for events in which two agents of a tenant took part, in a range of time.
+
+    >>> tie_search_url("acme", "boss", "bot", "7d")
+    '/console/search?q=party%3A%22boss%22+party%3A%22bot%22+tenant%3A%22acme%22+since%3A%227d%22'
+    """
+    most = MAX_SEARCHED_LENGTH // 3  # of each: a query has room for all
+    named = (("party", source), ("party", target), ("tenant", tenant), ("since", since), ("until", until))
+    return url_with_query("/console/search", q=" ".join(_search_term(*one, most) for one in named if one[1]))
 
 
 def url_with_query(path: str, **values: Any) -> str:

@@ -29,8 +29,10 @@ SETTLED_MS: Final = HOUR_MS
 """A slice that is over for so long gets no more decisions."""
 MAX_LOOK_S: Final = 0.1
 MAX_REMEMBERED, REMEMBERED_S = 20_000, 3_600.0
-"""Slices that are remembered, and for how long: retention and erasures take decisions away."""
+"""Slices, and whole days, that are remembered, and for how long: retention and erasures take decisions away. Days of 90
+for 222 sets of tenants: readers of many do not push each other's out, so each gets to the end."""
 
+_Changes = Counter[tuple[int, int, str]]
 
 _SliceKey = tuple[frozenset[str] | None, int]
 """Tenants (None = all), and where the slice begins, UTC ms."""
@@ -67,6 +69,7 @@ class DecisionTrends:
         self._remembered: TTLCache[_SliceKey, Sequence[CountedChanges]] = TTLCache(
             MAX_REMEMBERED, REMEMBERED_S, runtime.monotonic
         )
+        self._days: TTLCache[_SliceKey, _Changes] = TTLCache(MAX_REMEMBERED, REMEMBERED_S, runtime.monotonic)
 
     async def over(self, caller: AuthenticatedCaller, days: int) -> LevelTrends:
         """The last *days* days, today included. Raises Unavailable."""
@@ -76,11 +79,16 @@ class DecisionTrends:
     def _over(self, tenants: Collection[str] | None, now_ms: int, days: int) -> LevelTrends:
         today = now_ms // DAY_MS
         span = range(today - days + 1, today + 1)
-        counted: dict[int, Counter[tuple[int, int, str]]] = {day: Counter() for day in span}
+        counted: dict[int, _Changes] = {day: Counter() for day in span}
         look_until = self._runtime.monotonic() + MAX_LOOK_S
         begin_ms, went_on = now_ms // SLICE_MS * SLICE_MS, False
         while begin_ms >= span.start * DAY_MS:
             key = None if tenants is None else frozenset(tenants), begin_ms
+            whole_day = self._recall_day(key)
+            if whole_day is not None:
+                counted[begin_ms // DAY_MS] = whole_day
+                begin_ms -= DAY_MS
+                continue
             changes = self._recall(key)
             if changes is None:
                 if went_on and self._runtime.monotonic() > look_until:
@@ -89,12 +97,29 @@ class DecisionTrends:
                 went_on = went_on or _is_over(begin_ms, now_ms)  # else no look would ever get further
             for change in changes:
                 counted[begin_ms // DAY_MS][change.previous_level, change.level, change.code] += change.amount
+            self._remember_day(key, counted[begin_ms // DAY_MS], now_ms)
             begin_ms -= SLICE_MS
         return _trends_of(counted, 0)
 
     def _recall(self, key: _SliceKey) -> Sequence[CountedChanges] | None:
         with self._lock:
             return self._remembered.get(key)
+
+    def _recall_day(self, key: _SliceKey) -> _Changes | None:
+        """The day that ends with a slice, where all of it is remembered."""
+        tenants, begin_ms = key
+        with self._lock:
+            return self._days.get((tenants, begin_ms // DAY_MS)) if (begin_ms + SLICE_MS) % DAY_MS == 0 else None
+
+    def _remember_day(self, key: _SliceKey, changes: _Changes, now_ms: int) -> None:
+        """Remember the day that begins with a slice, once it is over, instead of its slices."""
+        tenants, begin_ms = key
+        if begin_ms % DAY_MS or not _is_over(begin_ms + DAY_MS - SLICE_MS, now_ms):
+            return
+        with self._lock:
+            self._days[tenants, begin_ms // DAY_MS] = changes
+            for start_ms in range(begin_ms, begin_ms + DAY_MS, SLICE_MS):
+                self._remembered.pop((tenants, start_ms), None)
 
     def _count(self, key: _SliceKey, now_ms: int) -> Sequence[CountedChanges]:
         """Count a slice, and remember it once it is over; empty ones before it are found out at once."""
@@ -116,7 +141,7 @@ def _is_over(begin_ms: int, now_ms: int) -> bool:
     return begin_ms + SLICE_MS <= now_ms - SETTLED_MS
 
 
-def _trends_of(counted: dict[int, Counter[tuple[int, int, str]]], counted_from_ms: int) -> LevelTrends:
+def _trends_of(counted: dict[int, _Changes], counted_from_ms: int) -> LevelTrends:
     days, reasons = [], Counter[str]()
     for day, changes in sorted(counted.items()):
         rises: Counter[RiskLevel] = Counter()

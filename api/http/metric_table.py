@@ -13,6 +13,7 @@ class MetricDefinition(NamedTuple):
     unit: str
     meaning: str
     labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()  # of a histogram; none = those of all durations
 
 
 METRICS: Final = (
@@ -214,6 +215,30 @@ METRICS: Final = (
         "observed gauge",
         "s",
         "age of the oldest token that waits; 0 where none does",
+    ),
+    MetricDefinition(
+        "trustwatch_cases",
+        "observed gauge",
+        "cases",
+        "cases that are not closed, by status (open, acknowledged, contained) and highest level; read from the "
+        "database every 15 s, so the same in every process that answers",
+        ("status", "level"),
+    ),
+    MetricDefinition(
+        "trustwatch_case_oldest_seconds",
+        "observed gauge",
+        "s",
+        "time since the oldest case of a status was opened; absent where none has it",
+        ("status",),
+    ),
+    MetricDefinition(
+        "trustwatch_case_response_seconds",
+        "histogram",
+        "s",
+        "time from the opening of a case until a person first acknowledged or contained it, by what was done "
+        "(acknowledge, contain)",
+        ("act",),
+        (60, 300, 900, 1_800, 3_600, 14_400, 43_200, 86_400, 259_200, 604_800),
     ),
     MetricDefinition(
         "trustwatch_event_streams",

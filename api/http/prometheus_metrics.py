@@ -179,7 +179,11 @@ class ServiceMetrics:
                 self._counters[metric.name] = Counter(metric.name, metric.meaning, metric.labels, registry=registry)
             elif metric.kind == "histogram":
                 self._histograms[metric.name] = Histogram(
-                    metric.name, metric.meaning, metric.labels, buckets=DURATION_BUCKETS, registry=registry
+                    metric.name,
+                    metric.meaning,
+                    metric.labels,
+                    buckets=metric.buckets or DURATION_BUCKETS,
+                    registry=registry,
                 )
         self._gateway_instruments: dict[tuple[str, int, str], tuple[Counter, Counter, Histogram, Histogram]] = {}
         registry.register(RuntimeCollector(services, slice_values))

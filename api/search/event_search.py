@@ -83,8 +83,10 @@ def texts_of_event(event: NativeEvent) -> dict[str, tuple[str, ...]]:
     principal = event.principal and event.principal.id
     pair = (credential_of(event),) if login is not None and login.method and login.thumbprint else ()
     target = (resource.target or (resource.id if resource.external else None)) if resource else None
+    parties = tuple(dict.fromkeys((event.agent.id, *filter(None, (event.peer, *(event.delegation or ()))))))
     return {
         "agent": (event.agent.id,),
+        "party": parties,
         "principal": (principal,) if principal else (),
         "tenant": (event.tenant or "",),
         "event": (event.id or "",),

@@ -45,6 +45,7 @@ def _field(meaning: str, *kinds: FoundKind) -> SearchField:
 
 FIELDS: Final[Mapping[str, SearchField]] = {
     "agent": _field("id of an agent", "agents", "cases", "decisions", "events"),
+    "party": _field("id of an agent that took part: it acted, was called, or stands in the delegation", "events"),
     "principal": _field("id of a person or service that an agent acts for", "people", "events"),
     "tenant": _field("name of a tenant", *FOUND_KINDS),
     "type": _field("type of an agent", "agents", "decisions"),

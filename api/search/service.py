@@ -122,8 +122,9 @@ class SearchService:
         """
         tenants = visible_tenants(caller, None)
         query = parse_search_query(text, self._runtime.now_ms())
-        if self._runtime.principal_alias is not None:
-            query = await self._executor(self._with_aliases, query, tenants)
+        all_aliased = True
+        if self._runtime.principal_alias is not None and any(map(_may_be_alias, query.terms)):
+            query, all_aliased = await self._executor(self._with_aliases, query, tenants)
         looked_for = [kind for kind in query.kinds if kind in kinds]
         end, monotonic = self._runtime.monotonic() + SEARCH_S, self._runtime.monotonic
 
@@ -137,7 +138,8 @@ class SearchService:
             entries = self._entries_of(query, tenants)
             result = result._replace(agents=await self._executor(find_agents, entries, query, tenants, limit, expired))
         if "people" in looked_for:
-            result = result._replace(people=await self._executor(find_people, store, query, tenants, limit))
+            people = await self._executor(find_people, store, query, tenants, limit)
+            result = result._replace(people=people._replace(complete=people.complete and all_aliased))
         if "cases" in looked_for:
             result = result._replace(cases=await self._executor(find_cases, store, query, tenants, limit))
         if "decisions" in looked_for:
@@ -145,7 +147,9 @@ class SearchService:
             decisions = await self._executor(find_decisions, store, query, tenants, known, limit, expired)
             result = result._replace(decisions=decisions)
         if "events" in looked_for:
-            result = result._replace(events=await self._find_events(query, tenants, erasures, limit, expired))
+            events = await self._find_events(query, tenants, erasures, limit, expired)
+            extent = events.result._replace(complete=events.result.complete and all_aliased)
+            result = result._replace(events=events._replace(result=extent))
         return result
 
     async def _find_events(
@@ -185,23 +189,28 @@ class SearchService:
             return ()
         return [entry.summary.name for entry in self._runtime.risk_view.find_by_id(agent_id, tenant, None, tenants)]
 
-    def _with_aliases(self, query: SearchQuery, tenants: Tenants) -> SearchQuery:
-        """*query*, with the pseudonyms that people whom it names have in each tenant."""
+    def _with_aliases(self, query: SearchQuery, tenants: Tenants) -> tuple[SearchQuery, bool]:
+        """*query*, with the pseudonyms that people whom it names have in each tenant, and whether these are all."""
         alias, tenant = self._runtime.principal_alias, query.exact_value("tenant")
         if alias is None:
-            return query
-        among = self._known_tenants() if tenants is None else tenants
-        named = [tenant] if tenant is not None else sorted(among)[:MAX_ALIASED_TENANTS]
+            return query, True
+        among = [tenant] if tenant is not None else sorted(self._known_tenants() if tenants is None else tenants)
+        named = among[:MAX_ALIASED_TENANTS]
 
         def aliased(term: SearchTerm) -> SearchTerm:
-            if term.field not in ("principal", ANY_FIELD) or "*" in term.value:
+            if not _may_be_alias(term):
                 return term
             return term._replace(aliases=frozenset(alias(name, term.value) for name in named))
 
-        return query._replace(terms=tuple(map(aliased, query.terms)))
+        return query._replace(terms=tuple(map(aliased, query.terms))), len(named) == len(among)
 
     def _known_tenants(self) -> set[str]:
         return {entry.summary.name.tenant for entry in self._runtime.risk_view.entries()}
+
+
+def _may_be_alias(term: SearchTerm) -> bool:
+    """True if a term may name a person, who may stand under a pseudonym."""
+    return term.field in ("principal", ANY_FIELD) and "*" not in term.value
 
 
 def _brought_by(found: FoundEvent, decision: Decision | None) -> Decision | None:

@@ -137,6 +137,15 @@ class CaseStatistics(msgspec.Struct, frozen=True):
     by_day: dict[int, int]
 
 
+class WaitingCases(msgspec.Struct, frozen=True):
+    """Cases that are not closed, of one status and highest level; *oldest_ms* is when the first of them was opened."""
+
+    status: CaseStatus
+    level: int
+    count: int
+    oldest_ms: int
+
+
 class CaseOfAlert(msgspec.Struct, frozen=True):
     """The case that an alert belongs to, as of when it was put there.
 

@@ -12,7 +12,16 @@ from sqlalchemy import Column, Connection, Integer, and_, cast, func, insert, se
 
 from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentName, RiskLevel
-from ..records.cases import Case, CaseAgent, CaseEntry, CaseStatistics, CaseStatus, CaseTie, SharedIndicator
+from ..records.cases import (
+    Case,
+    CaseAgent,
+    CaseEntry,
+    CaseStatistics,
+    CaseStatus,
+    CaseTie,
+    SharedIndicator,
+    WaitingCases,
+)
 from ..records.commits import OutboxRow
 from . import codec
 from .database import Database, Page, Tenants, visible
@@ -84,6 +93,14 @@ class CaseStore:
         query = select(CASES.c.status, func.count()).where(CASES.c.status != "closed").group_by(CASES.c.status)
         with self._database.read() as connection:
             return {status: count for status, count in connection.execute(visible(query, CASES.c.tenant, tenants))}
+
+    def waiting(self, tenants: Tenants = None) -> list[WaitingCases]:
+        """Cases that are not closed, by status and level."""
+        kinds = (CASES.c.status, CASES.c.level)
+        query = select(*kinds, func.count(), func.min(CASES.c.opened_ms)).where(CASES.c.status != "closed")
+        grouped = visible(query, CASES.c.tenant, tenants).group_by(*kinds).order_by(*kinds)
+        with self._database.read() as connection:
+            return [WaitingCases(*row) for row in connection.execute(grouped)]
 
     def statistics(self, since_ms: int, tenants: Tenants = None) -> CaseStatistics:
         """Outcomes of the cases that were opened since *since_ms*; times are of the newest `MAX_TIMED` of each kind."""

@@ -35,6 +35,7 @@ from .sql_schema import (
     OUTBOX,
     POSITIONS,
     RECEIVED_SIGNALS,
+    SAVED_VIEWS,
     SIGNAL_STATEMENTS,
     STREAM_SUBJECTS,
     TARGET_STOPS,
@@ -65,7 +66,12 @@ PART_OF: Final[Mapping[Table, Table]] = {
     DELIVERIES: OUTBOX,
 }
 """Tables whose rows belong to whom the row of another table belongs to."""
-OF_CALLER: Final[Mapping[Table, str]] = {DEAD_LETTERS: "source", EVENT_STREAMS: "owner", STREAM_SUBJECTS: "owner"}
+OF_CALLER: Final[Mapping[Table, str]] = {
+    DEAD_LETTERS: "source",
+    EVENT_STREAMS: "owner",
+    STREAM_SUBJECTS: "owner",
+    SAVED_VIEWS: "owner",
+}
 """Tables whose rows belong to one caller, and the column with its name."""
 OF_DEPLOYMENT: Final = frozenset(
     {

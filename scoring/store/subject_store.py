@@ -59,6 +59,7 @@ from .sql_schema import (
     METADATA,
     OUTBOX,
     POSITIONS,
+    SAVED_VIEWS,
     TEXT,
 )
 
@@ -103,6 +104,7 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
         "verdict",
         "tie",
         "action",
+        "page",
     }
 )
 """Columns with words of ours, or with the agent that a row is about, which is not the erased one."""
@@ -336,6 +338,8 @@ class _SubjectErasure:
             return False
         if table is CASE_TIES:  # its key is a digest of the name
             return self._names.is_in_text(row.value) and self._remove(connection, table, row)
+        if table is SAVED_VIEWS and self._names.is_in_text(row.owner):  # nobody is left who could look at it
+            return self._remove(connection, table, row)
         in_json = self._names.erase_in_command if table is FEEDBACK_HOLDINGS else self._names.erase_in_json
         for column in columns:
             old = row._mapping[column.name]

@@ -50,6 +50,19 @@ def route(store: SqlStore, *decisions: Decision, rule: CaseSettings | None = Non
     store.outbox.route(ALERTS, now_ms, cases=rule or CaseSettings())
 
 
+def test_cases_that_wait_are_counted(store: SqlStore) -> None:
+    """By status and level, with the first opening of each; of those tenants that may be seen."""
+    theirs = name("theirs", "globex")
+    route(store, rise(1, A), rise(2, B, at_ms=MINUTE), rise(3, C, level=4))
+    route(store, rise(4, theirs))
+    first = min(case.opened_ms for case in open_cases(store))
+    counted = [(one.status, one.level, one.count) for one in store.cases.waiting()]
+    assert counted == [("open", 3, 3), ("open", 4, 1)]
+    assert store.cases.waiting()[0].oldest_ms == first
+    assert [one.count for one in store.cases.waiting(("globex",))] == [1]
+    assert store.cases.waiting(()) == []
+
+
 def open_cases(store: SqlStore) -> list[Case]:
     """Cases that are not closed, the first opened first."""
     page = store.cases.page(filters=CaseFilters(statuses=("open", "acknowledged", "contained")))

@@ -22,6 +22,7 @@ from . import (
     health_page,
     models_page,
     overview_page,
+    saved_views_page,
     search_page,
     trends_page,
 )
@@ -41,6 +42,7 @@ PAGE_MODULES = (
     search_page,
     acts_page,
     health_page,
+    saved_views_page,
 )
 """Modules of the pages, in the order of the menu."""
 

@@ -17,6 +17,8 @@ from ...http.problems import ProblemError
 from ...http.time_range import CHOICES, parse_time_range
 from ..page_dependencies import ActServiceDep, ConsoleDep, PageAdministratorDep
 from ..rendering import MenuEntry
+from ..saved_views import display_list
+from ..views import list_shapes
 from ..views.act_display import KIND_WORDS, act_row, display_acts
 from ..views.table_file import MAX_ROWS, check_form, gather_rows, table_file
 
@@ -84,6 +86,7 @@ async def list_acts(
         "acts.html",
         visit,
         400 if trouble else 200,
+        listing=await display_list(console, visit, request, list_shapes.ACTS),
         filters=asked,
         choices=CHOICES,
         kinds=list(KIND_WORDS.items()),

@@ -13,6 +13,8 @@ from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import SCOPE_SCORE_READ
 from ..page_dependencies import AgentServiceDep, ConsoleDep, DecisionServiceDep, PageReaderDep
 from ..rendering import MenuEntry
+from ..saved_views import display_list
+from ..views import list_shapes
 from ..views.list_rows import agent_row
 from ..views.table_file import check_form, gather_rows, table_file
 
@@ -49,6 +51,7 @@ async def list_agents(
         request,
         template,
         visit,
+        listing=await display_list(console, visit, request, list_shapes.AGENTS),
         all_shown=all_shown,
         filters={"level": levels, "tenant": tenant, "type": agent_type, "text": text},
         page=page,

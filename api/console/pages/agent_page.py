@@ -39,7 +39,7 @@ from ..page_dependencies import (
     number_of_form,
 )
 from ..rendering import agent_url
-from ..views.agent_graph_drawing import EDGE_WORDS, draw_agent_graph, shown_edges
+from ..views.agent_graph_drawing import EDGE_WORDS, AskedRange, draw_agent_graph, shown_edges
 from ..views.feedback_display import describe_scope
 from ..views.indicator_display import display_indicators, new_names
 
@@ -227,15 +227,19 @@ async def _graph_values(
     console: ConsoleContext, visit: PageRequest, summary: AgentSummary, since: str, until: str
 ) -> dict[str, Any]:
     """Raises ProblemError (422) where a time can not be read."""
-    times, name = parse_time_range(since, until, console.runtime.now_ms()), summary.name
+    times, name, asked = (
+        parse_time_range(since, until, console.runtime.now_ms()),
+        summary.name,
+        AskedRange(since, until),
+    )
     agent = AgentSelector(name.agent_id, name.tenant, name.issuer)
     graph = await console.services.get(ContainmentService).agent_graph(visit.caller, agent, *times)
     return {
         "graph": graph,
-        "drawing": draw_agent_graph(graph),
-        "edges": shown_edges(graph),
+        "drawing": draw_agent_graph(graph, asked),
+        "edges": shown_edges(graph, asked),
         "words": EDGE_WORDS,
-        "range": {"since": since, "until": until},
+        "range": asked,
     }
 
 

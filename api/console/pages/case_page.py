@@ -36,6 +36,8 @@ from ..page_dependencies import (
     number_of_form,
 )
 from ..rendering import MenuEntry, url_with_query
+from ..saved_views import display_list
+from ..views import list_shapes
 from ..views.case_display import (
     PIN_CHOICES,
     SNOOZE_CHOICES,
@@ -53,6 +55,8 @@ from ..views.table_file import check_form, gather_rows, table_file
 MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count", key="c")
 MAX_MERGE_CHOICES = 50
 DAYS_COUNTED = 30
+ANY_STATUS = "any"
+"""Status of cases whatever theirs is, in addresses: links leave out what is empty, and then the open ones are meant."""
 """Days whose cases the list counts."""
 
 router = APIRouter()
@@ -84,7 +88,7 @@ def asked_cases(
 ) -> dict[str, str]:
     """Filters of the list as the address says them; those that are not closed, unless something else is asked for."""
     return {
-        "status": status,
+        "status": "" if status == ANY_STATUS else status,
         "owner": owner.strip(),
         "level": level,
         "agent": agent.strip(),
@@ -139,6 +143,7 @@ async def _list_page(
         "cases.html",
         visit,
         400 if trouble else 200,
+        listing=await display_list(console, visit, request, list_shapes.CASES),
         filters=asked,
         choices=CHOICES,
         statuses=STATUS_CHOICES,

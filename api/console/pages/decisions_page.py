@@ -18,6 +18,8 @@ from ...http.problems import ProblemError
 from ...http.time_range import CHOICES, parse_time_range
 from ..page_dependencies import ConsoleDep, DecisionServiceDep, PageReaderDep
 from ..rendering import MenuEntry
+from ..saved_views import display_list
+from ..views import list_shapes
 from ..views.alert_display import display_alerts
 from ..views.decision_display import describe_policy, display_decision
 from ..views.list_rows import decision_row
@@ -85,6 +87,7 @@ async def list_decisions(
         "decisions.html",
         visit,
         400 if trouble else 200,
+        listing=await display_list(console, visit, request, list_shapes.DECISIONS),
         filters=asked,
         choices=CHOICES,
         page=page,

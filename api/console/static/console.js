@@ -76,30 +76,56 @@
       if (at === column) cell.setAttribute("aria-sort", descending ? "descending" : "ascending"); else cell.removeAttribute("aria-sort");
     });
   };
+  const askedOrder = () => new URLSearchParams(location.search).get("sort") || "";
+  // The order stands in the address, too, for tables whose columns have names: there saved views find it.
+  const rememberOrder = (cell, descending) => {
+    if (!cell.dataset.column) return;
+    const order = `${descending ? "-" : ""}${cell.dataset.column}`;
+    const ordered = (href) => { const url = new URL(href, location.href); url.searchParams.set("sort", order); return url; };
+    history.replaceState(history.state, "", ordered(location.href));
+    for (const link of document.querySelectorAll(".pager a")) link.href = ordered(link.href);
+    for (const input of document.querySelectorAll("[data-sort]")) { input.value = order; input.disabled = false; }
+  };
+  const chosenOrder = (table, head) => {
+    const before = nameOf(table) && sorted.get(nameOf(table));
+    if (before) return before;
+    const order = askedOrder(), name = order.replace(/^-/, "");
+    const column = name ? [...head.cells].findIndex((cell) => cell.dataset.column === name) : -1;
+    return column < 0 ? null : [column, order.startsWith("-")];
+  };
+  const addSortButtons = (table, head) => {
+    if (innerWidth <= 640 || head.querySelector("button")) return;  // there the heads of tables are not to be seen
+    [...head.cells].forEach((cell, column) => {
+      const text = cell.textContent.trim();
+      if (!text) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.textContent = text;
+      button.title = "sort the rows that are shown";
+      button.addEventListener("click", () => {
+        const descending = cell.getAttribute("aria-sort") === "ascending";
+        sorted.set(nameOf(table), [column, descending]);
+        sortRows(table, column, descending);
+        rememberOrder(cell, descending);
+      });
+      cell.replaceChildren(button);
+    });
+  };
   const sortable = () => {
-    if (innerWidth <= 640) return;  // there the heads of tables are not to be seen
     for (const table of document.querySelectorAll("table.cards")) {
       const head = table.tHead && table.tHead.rows[0], rows = table.tBodies[0] ? [...table.tBodies[0].rows] : [];
-      if (!head || rows.length < 2 || rows.some((row) => row.cells.length !== head.cells.length) || head.querySelector("button")) continue;
-      [...head.cells].forEach((cell, column) => {
-        const text = cell.textContent.trim();
-        if (!text) return;
-        const button = document.createElement("button");
-        button.type = "button";
-        button.className = "sort";
-        button.textContent = text;
-        button.title = "sort the rows that are shown";
-        button.addEventListener("click", () => {
-          const descending = cell.getAttribute("aria-sort") === "ascending";
-          sorted.set(nameOf(table), [column, descending]);
-          sortRows(table, column, descending);
-        });
-        cell.replaceChildren(button);
-      });
-      const chosen = nameOf(table) && sorted.get(nameOf(table));
+      if (!head || rows.length < 2 || rows.some((row) => row.cells.length !== head.cells.length)) continue;
+      addSortButtons(table, head);
+      const chosen = "ordered" in table.dataset ? null : chosenOrder(table, head);
+      table.dataset.ordered = "";
       if (chosen) sortRows(table, ...chosen);
     }
   };
+  // What a view keeps is what the address says now: filters change it without loading the page again.
+  document.addEventListener("submit", (event) => {
+    if (event.target instanceof Element && event.target.matches("[data-save-view]")) event.target.elements.query.value = location.search;
+  });
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const charts = new Map();
@@ -219,7 +245,11 @@
   document.addEventListener("keydown", (event) => {
     const writing = event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]");
     const search = document.querySelector("[data-search]");
-    if (event.key === "/" && search && !writing && document.documentElement.dataset.keys !== "off" && !event.ctrlKey && !event.metaKey) { event.preventDefault(); search.focus(); }
+    if (event.key === "/" && search && !writing && document.documentElement.dataset.keys !== "off" && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      document.querySelector("dialog[open]")?.close();  // behind the list of keys nothing takes the focus
+      search.focus();
+    }
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 })();

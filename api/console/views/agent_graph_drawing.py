@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
+from urllib.parse import urlencode
 
 from markupsafe import Markup
 
 from ....ingest.timestamps import format_rfc3339
 from ....scoring.records.agents import AgentEdge, RiskLevel
 from ....scoring.store.agent_graph import AgentGraph, GraphAgent, layers_of
-from ..rendering import LEVEL_SYMBOLS, agent_url, format_share
+from ..rendering import LEVEL_SYMBOLS, agent_url, format_share, tie_search_url
 
 MAX_DRAWN_AGENTS: Final = 40
 """Agents in the drawing, the nearest and riskiest; the table beside it has all."""
@@ -28,12 +29,23 @@ _ROOM_ABOVE: Final = 18
 _LABEL_LENGTH: Final = {"wide": 24, "narrow": 20}
 
 
+class AskedRange(NamedTuple):
+    """Range of time of a graph as its address says it; what it leads to has the same."""
+
+    since: str = ""
+    until: str = ""
+
+
+WHOLE_TIME: Final = AskedRange()
+
+
 class ShownEdge(NamedTuple):
-    """An edge in the table, with both agents."""
+    """An edge in the table, with both agents; *url* leads to the events in which both took part."""
 
     source: GraphAgent
     target: GraphAgent
     edge: AgentEdge
+    url: str
 
 
 class _Place(NamedTuple):
@@ -52,14 +64,18 @@ class _Layout(NamedTuple):
     height: int
 
 
-def shown_edges(graph: AgentGraph) -> list[ShownEdge]:
+def shown_edges(graph: AgentGraph, asked: AskedRange = WHOLE_TIME) -> list[ShownEdge]:
     """Edges of the table: those of the nearest agents first, and of these the riskiest."""
     agents = {agent.name.agent_id: agent for agent in graph.agents}
-    rows = [ShownEdge(agents[edge.source], agents[edge.target], edge) for edge in graph.edges]
+    rows = [ShownEdge(agents[edge.source], agents[edge.target], edge, _events_url(edge, asked)) for edge in graph.edges]
     return sorted(rows, key=lambda row: (max(abs(row.source.layer), abs(row.target.layer)), -row.edge.risk))
 
 
-def draw_agent_graph(graph: AgentGraph) -> Markup:
+def _events_url(edge: AgentEdge, asked: AskedRange) -> str:
+    return tie_search_url(edge.tenant, edge.source, edge.target, asked.since, asked.until)
+
+
+def draw_agent_graph(graph: AgentGraph, asked: AskedRange = WHOLE_TIME) -> Markup:
     """Two SVGs of the agent and those around it, of which the style sheet shows one; "" = there is nobody."""
     if len(graph.agents) < 2:
         return Markup("")
@@ -68,7 +84,7 @@ def draw_agent_graph(graph: AgentGraph) -> Markup:
     names = {agent.name.agent_id for agent in drawn}
     edges = [edge for edge in graph.edges if {edge.source, edge.target} <= names and edge.source != edge.target]
     columns = _ordered_layers(drawn, edges)
-    return Markup("").join(_draw(layout, drawn, edges) for layout in (_wide(columns), _narrow(columns)))
+    return Markup("").join(_draw(layout, drawn, edges, asked) for layout in (_wide(columns), _narrow(columns)))
 
 
 def shorten_agent_id(agent_id: str, most: int = _LABEL_LENGTH["wide"]) -> str:
@@ -130,29 +146,32 @@ def _narrow(columns: Sequence[Sequence[GraphAgent]]) -> _Layout:
     return _Layout("narrow", places, box, width, y - gap_layer + _MARGIN)
 
 
-def _draw(layout: _Layout, agents: Sequence[GraphAgent], edges: Sequence[AgentEdge]) -> Markup:
+def _draw(layout: _Layout, agents: Sequence[GraphAgent], edges: Sequence[AgentEdge], asked: AskedRange) -> Markup:
     arrow = Markup(
         '<defs><marker id="arrow-{}" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8" '
         'orient="auto" markerUnits="userSpaceOnUse"><path d="M0 0L8 4L0 8z"/></marker></defs>'
     ).format(layout.name)
-    lines = Markup("").join(_draw_edge(layout, edge) for edge in edges)
-    boxes = Markup("").join(_draw_agent(layout, agent) for agent in agents)
+    lines = Markup("").join(_draw_edge(layout, edge, asked) for edge in edges)
+    boxes = Markup("").join(_draw_agent(layout, agent, asked) for agent in agents)
     title = f"The nearest {len(agents) - 1} agents around this one; the table below has all of them in words"
     return Markup(
         '<svg class="graph {}" width="{}" height="{}" viewBox="0 0 {} {}" role="group" aria-label="{}">{}{}{}</svg>'
     ).format(layout.name, layout.width, layout.height, layout.width, layout.height, title, arrow, lines, boxes)
 
 
-def _draw_edge(layout: _Layout, edge: AgentEdge) -> Markup:
+def _draw_edge(layout: _Layout, edge: AgentEdge, asked: AskedRange) -> Markup:
+    """A line that leads to its events. No stop of the Tab key: there may be hundreds, and the table has the links."""
     start, end = layout.places[edge.source], layout.places[edge.target]
     words = (
         f"{edge.source} {EDGE_WORDS.get(edge.kind, edge.kind)} {edge.target}; risk {format_share(edge.risk)}; "
         f"first {format_rfc3339(edge.first_ms)[:16]}, last {format_rfc3339(edge.last_ms)[:16]}"
     )
     thickness = 1 + sum(edge.risk >= step for step in RISK_STEPS)
-    return Markup('<path class="edge {} risk-{}" d="{}" marker-end="url(#arrow-{})"><title>{}</title></path>').format(
-        edge.kind, thickness, _curve(layout, start, end), layout.name, words
-    )
+    curve = _curve(layout, start, end)
+    return Markup(
+        '<a href="{}" tabindex="-1"><title>{}</title><path class="hit" d="{}"/>'
+        '<path class="edge {} risk-{}" d="{}" marker-end="url(#arrow-{})"/></a>'
+    ).format(_events_url(edge, asked), words, curve, edge.kind, thickness, curve, layout.name)
 
 
 def _curve(layout: _Layout, start: _Place, end: _Place) -> str:
@@ -183,7 +202,8 @@ def _down(x1: int, y1: int, x2: int, y2: int) -> str:
     return f"M{x1} {y1}C{x1} {half} {x2} {half} {x2} {y2}"
 
 
-def _draw_agent(layout: _Layout, agent: GraphAgent) -> Markup:
+def _draw_agent(layout: _Layout, agent: GraphAgent, asked: AskedRange) -> Markup:
+    """A box that leads to the graph around its agent, of the same time."""
     place, agent_id = layout.places[agent.name.agent_id], agent.name.agent_id
     word = "never seen" if agent.level is None else RiskLevel(agent.level).label
     body = Markup(
@@ -198,4 +218,7 @@ def _draw_agent(layout: _Layout, agent: GraphAgent) -> Markup:
         *(place.x + 8, place.y + 32, LEVEL_SYMBOLS.get(word, "–"), word),
     )
     url = agent_url(agent.name.tenant, agent.name.issuer, agent_id)
-    return Markup('<a href="{}">{}</a>').format(url, body) if agent.layer else body
+    times = urlencode({name: value for name, value in asked._asdict().items() if value})
+    return (
+        Markup('<a href="{}{}#reach">{}</a>').format(url, f"&{times}" if times else "", body) if agent.layer else body
+    )

@@ -51,6 +51,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "/cases": {"action": "acknowledge", "case-1": "{case_id}"},
     "/cases/{case_id}/{action}": {"note": "a reason"},
     "/dead-letters/{letter_id}/replay": {},
+    "/views": {"page": "agents", "name": "a view", "query": "tenant={tenant}", "share": "tenant:{tenant}"},
+    "/views/{view_id}": {"action": "rename", "name": "another name"},
     "/sign-out": {},
 }
 

@@ -63,6 +63,22 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("asked", "ids"),
+    [
+        ("party:helper", ["evt-7"]),
+        ("party:root party:bot agent:bot", ["evt-7"]),
+        ("party:pl*7", ["evt-6"]),
+        ("party:root party:helper", ["evt-7"]),
+        ("agent:helper", []),
+        ("party:ann@acme.example", []),
+    ],
+)
+def test_an_agent_takes_part_in_what_it_is_named_in(log: Path, asked: str, ids: list[str]) -> None:
+    """It acted, was called, or stands in the delegation; on whose behalf is somebody else."""
+    assert found(log, parse_search_query(asked, NOW)) == ids
+
+
 def found(log: Path, query: SearchQuery) -> list[str | None]:
     result = search_stored_events(EventLocations(log, None), query, None, (), 50, lambda: False)
     assert result.complete

@@ -176,6 +176,19 @@ def test_a_person_is_found_by_name_where_events_have_a_pseudonym(new_site: Any, 
         assert one["principal_id"].startswith("p~")
 
 
+def test_people_of_tenants_whose_pseudonyms_were_not_made_may_be_there(
+    new_site: Any, event: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said where a term may name a person; of other terms nothing was left out."""
+    site = new_site(privacy=PrivacySettings(pseudonymise_principals=True))
+    site.send([event(1, principal={"id": "ann@acme.example", "type": "user"})])
+    for most, complete in ((200, True), (0, False)):
+        monkeypatch.setattr(service, "MAX_ALIASED_TENANTS", most)
+        body = site.get("/v1/search", q="principal:nobody").json()
+        assert (body["extents"]["people"]["complete"], body["event_extent"]["complete"]) == (complete, complete)
+    assert site.get("/v1/search", q="action:none", kind="events").json()["event_extent"]["complete"] is True
+
+
 def test_the_archive_has_what_the_log_no_longer_looks_at(
     new_site: Any, event: Callable[..., Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

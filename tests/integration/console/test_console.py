@@ -179,6 +179,46 @@ def test_a_person_chooses_local_time_and_the_order_of_rows(site: ConsoleTestbed,
     assert looker.barriers() == []
 
 
+def test_what_a_person_looks_at_is_saved_and_found_again(site: ConsoleTestbed, look: Look) -> None:
+    """Columns, order and filters, by keys alone; at both widths, and shared by an administrator."""
+    looker = look()
+    page = looker.open("/console/agents?type=&text=")
+    page.locator("#text").fill("agent")
+    page.wait_for_url(re.compile("text=agent"))
+    page.locator(".columns > summary").press("Enter")
+    for column in ("Confidence", "Events"):
+        page.get_by_role("checkbox", name=column).press("Space")
+    expect(page.get_by_role("columnheader", name="Events")).to_have_count(0)
+    page.get_by_role("button", name="Risk", exact=True).press("Enter")
+    expect(page.locator("th[aria-sort=ascending]")).to_have_text("Risk")
+    page.locator(".views > summary").press("Enter")
+    page.get_by_label("Save what is shown as").fill("agents by risk")
+    page.get_by_label("For").select_option(label="readers of acme-corp")
+    page.get_by_label("Save what is shown as").press("Enter")
+    expect(page.locator(".views > summary")).to_have_text("Saved views: agents by risk")
+    expect(page.locator("th[aria-sort=ascending]")).to_have_text("Risk")
+    expect(page.get_by_role("columnheader", name="Events")).to_have_count(0)
+    expect(page.locator("#text")).to_have_value("agent")
+    page.locator(".views > summary").press("Enter")
+    looker.save("saved-views")
+    assert looker.barriers() == []
+
+    for scheme in ("light", "dark"):
+        narrow = look(width=NARROW, scheme=scheme)
+        page = narrow.open("/console/agents")
+        page.locator(".views > summary").click()
+        page.get_by_role("link", name="agents by risk").click()
+        page.locator(".views > summary").click()
+        page.locator(".columns > summary").click()
+        risks = [cell.inner_text() for cell in page.locator("td[data-name=Risk]").all()]
+        assert [float(risk.split()[-1]) for risk in risks] == sorted(float(risk.split()[-1]) for risk in risks)
+        narrow.save("saved-views")
+        assert [*narrow.barriers(), *narrow.overflow()] == []
+    page.get_by_text("Rename or remove").click()
+    page.get_by_role("button", name="Remove it").click()
+    expect(page.locator(".views > summary")).to_have_text("Saved views")
+
+
 def test_everything_in_the_menu_is_a_page_of_this_test(site: ConsoleTestbed, look: Look) -> None:
     """A page that is added is looked at, too."""
     page = look().open("/console/")
@@ -375,6 +415,11 @@ def test_keys_lead_to_pages_and_are_listed(site: ConsoleTestbed, look: Look) -> 
     assert looker.barriers() == []
     page.keyboard.press("Escape")
     expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("?")
+    page.keyboard.press("/")  # also from the list itself
+    expect(page.locator("#keys")).to_be_hidden()
+    expect(page.locator("[data-search]").first).to_be_focused()
+    page.locator("main").focus()
     page.keyboard.press("/")
     page.keyboard.type("gc?")
     assert page.locator("[data-search]").first.input_value() == "gc?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from trustwatch.api.console.views.agent_graph_drawing import MAX_DRAWN_AGENTS, draw_agent_graph, shown_edges
+from trustwatch.api.console.views.agent_graph_drawing import MAX_DRAWN_AGENTS, AskedRange, draw_agent_graph, shown_edges
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from trustwatch.scoring.store.agent_graph import AgentGraph, GraphAgent
 
@@ -47,10 +47,20 @@ def test_names_are_text_and_lead_to_their_pages() -> None:
     for drawing in drawn(SMALL):
         assert drawing.count("<rect") == 5 and drawing.count('<path class="edge') == 5
         assert "<bot>" not in drawing and "&lt;bot&gt;" in drawing and "a&amp;b" in drawing
-        assert 'href="/console/agent?tenant=t&amp;issuer=i&amp;id=d"' in drawing
-        assert drawing.count("<a ") == 4
+        assert 'href="/console/agent?tenant=t&amp;issuer=i&amp;id=d#reach"' in drawing
+        assert drawing.count("<a ") == 4 + 5
         assert "risk 0.70; first 2025-11-24T16:00, last 2025-11-24T16:00" in drawing
         assert 'class="edge called risk-4"' in drawing and 'class="edge delegated risk-1"' in drawing
+
+
+def test_lines_lead_to_the_events_of_both_and_agents_to_their_graphs() -> None:
+    """Of the same time; in the table the same links."""
+    asked = AskedRange("30d", "2026-11-28")
+    url = "/console/search?q=party%3A%22boss%22+party%3A%22%3Cbot%3E%22+tenant%3A%22t%22+since%3A%2230d%22"
+    for drawing in str(draw_agent_graph(SMALL, asked)).split("</svg>")[:2]:
+        assert f'<a href="{url}+until%3A%222026-11-28%22" tabindex="-1"><title>boss delegated to' in drawing
+        assert 'id=d&amp;since=30d&amp;until=2026-11-28#reach"' in drawing
+    assert {row.url.startswith(url) for row in shown_edges(SMALL, asked) if row.source.layer < 0} == {True}
 
 
 def test_layers_stand_beside_or_below_each_other_and_no_boxes_overlap() -> None:
