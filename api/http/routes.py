@@ -34,7 +34,8 @@ async def get_health() -> LivenessOut:
     "/readyz", response_model=ReadinessOut, responses={503: {"model": ReadinessOut}}, summary="Can it do its work"
 )
 async def get_readiness(runtime: RuntimeDep) -> Response:
-    """Component names, why a start takes long, and whether there is no model yet; open to everybody.
+    """Component names, and what is not as it should be: a start that takes long, no model yet, a worker without work,
+    settings that need a restart. Open to everybody.
 
     503 unless all components are `ok`.
     """
@@ -45,6 +46,8 @@ async def get_readiness(runtime: RuntimeDep) -> Response:
         components={name: "ok" if fine else "not ok" for name, fine in states.items()},
         reason=None if ready else runtime.pipeline_status.starting,
         learning=runtime.learning() or None,
+        waiting_for=runtime.pipeline_status.waiting_for,
+        restart_needed=list(runtime.settings_reloads.restart_needed) or None,
     )
     return JSONResponse(body.model_dump(exclude_none=True), 200 if ready else 503, {"Cache-Control": "no-store"})
 

@@ -118,6 +118,12 @@ class ReadinessOut(BaseModel):
     learning: bool | None = Field(
         None, description="true while no trained model is in force, and every agent is unknown; else left out"
     )
+    waiting_for: str | None = Field(None, description="what a worker that is ready has not got yet; else left out")
+    restart_needed: list[str] | None = Field(
+        None,
+        description="members of the settings that were changed and reloaded, and hold after a restart alone; else "
+        "left out",
+    )
 
 
 class PageOut(BaseModel, Generic[T]):

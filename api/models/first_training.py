@@ -1,30 +1,22 @@
-"""Learning mode: a service without a model knows nobody, and trains its first model once it has enough history."""
+"""The first model of a service that learns: when there is enough history for it, and which one comes into force."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from ...ingest.errors import ModelError
-from ...ingest.log.log_segments import lock_log
 from ...ingest.timestamps import HOUR_MS
-from ...models.learning_model import save_learning_model
-from ...models.model_directory import is_model
 from ...models.model_registry import ModelRegistry, RegisteredModel
 from ...scoring.engine.settings import AlertBudget
 from ...scoring.learning.learning_progress import LearningProgress, learning_progress
 from ...scoring.records.models import ModelVersion
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
-from ..brokers import TOPIC_PREFIX
-from ..composition import open_service_store
 from ..settings.learning_settings import LifecycleSettings
-from ..settings.root import Settings
 from .training_state import LAST_TRAINING_KEY
 
 LOOK_EVERY_S = 10.0
@@ -44,51 +36,6 @@ MOST_ASKS = 5
 """Times that a version is asked for; one that does not come into force then can not."""
 
 _log = structlog.get_logger(__name__)
-
-
-def begin_learning(settings: Settings) -> None:
-    """Put the model that knows nothing into `model_dir` where there is none, and nothing was judged by another yet.
-
-    With brokers nothing is put there: machines would each make a salt of their own, and know agents under other keys.
-
-    Raises:
-        ModelError: with brokers, there is none; or a model was there before, whose states of agents a new one could
-            not read; or none can be written.
-        LogInUse: another service runs on `data_dir`.
-    """
-    folder, log = settings.model_dir, settings.data_dir / "log"
-    if is_model(folder) or (folder.exists() and not _is_empty(folder)):
-        return  # loading it says what is wrong
-    if settings.distributed:
-        train = f"trustwatch train {{}} --model {folder}"
-        raise ModelError(
-            f"{folder} holds no model, and with brokers all machines need the same one. Train it once: "
-            f"`{train.format(TOPIC_PREFIX)}` from what the events topic keeps, or `{train.format('FILES')}` "
-            "from files in any format; then give every machine that folder"
-        )
-    log.mkdir(parents=True, exist_ok=True)
-    with lock_log(log):
-        if is_model(folder):
-            return  # of a service that began at the same time
-        with closing(open_service_store(settings)) as store:
-            before = store.models.list_switches(1)
-        if before:
-            raise ModelError(
-                f"{folder} holds no model, but agents were judged by {before[0].version!r} before: put it back "
-                f"(it may be below {settings.data_dir / 'models'}), or restore a back-up"
-            )
-        try:
-            save_learning_model(folder, clock.now_ms())
-        except OSError as error:
-            raise ModelError(
-                f"{folder} holds no model, and none can be put there ({error.strerror}): train one, or name a "
-                "`model_dir` in a folder that the service may write to"
-            ) from None
-    _log.warning("no model in model_dir: the service learns, and knows no agent until then", model_dir=str(folder))
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
 
 
 def is_learning(installed: RegisteredModel, store: SqlStore) -> bool:

@@ -33,6 +33,12 @@ from ..models.first_training import is_learning
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
 
+NO_PARTITION = (
+    "a partition: its group has given it none yet; where there are more workers than partitions, it stands by for one "
+    "that ends"
+)
+"""What a worker waits for that has nothing to work on."""
+
 
 class ServiceRoles(NamedTuple):
     """The parts that run here."""
@@ -135,6 +141,15 @@ class EventBackend:
         """Remove what no restart needs any more, where nobody else does."""
 
 
+def apply_worker_report(status: PipelineStatus, update: PipelineUpdate, *, answers: bool) -> None:
+    """Take over what a worker beside this process says; where it *answers*, how fresh that is says its follower."""
+    status.waiting_for = None if update.fresh else NO_PARTITION
+    if answers:
+        status.apply_worker_report(update)
+    else:
+        status.apply_report(update, clock.now_ms())
+
+
 class EmbeddedBackend(EventBackend):
     """The log below the data directory; one pipeline process, which reports what it commits."""
 
@@ -233,10 +248,7 @@ class DistributedBackend(EventBackend):
                 status.apply_report(update, clock.now_ms())
 
         def worked(update: PipelineUpdate) -> None:
-            if self._roles.api:
-                status.apply_worker_report(update)
-            else:
-                status.apply_report(update, clock.now_ms())
+            apply_worker_report(status, update, answers=self._roles.api)
             observers.on_change()
 
         if self._roles.api:

@@ -29,7 +29,7 @@ from ..composition import console_url, policy_book, require_whole_data, service_
 from ..data_at_rest import close_existing_data
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
-from ..models.first_training import begin_learning
+from ..models.learning_start import begin_learning
 from ..settings.reloading import SettingsChange
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter

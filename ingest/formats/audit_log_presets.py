@@ -176,6 +176,15 @@ _ENTRA_UNPROVEN = ("7000215", "7000216", "7000222", "700027", "700024", "7002181
 _ENTRA_REFUSALS = ("50105", "50126", "50079", "50076", "53000", "53001", "53002", "53003", "53004", "65001", "70043")
 """Errors by which the directory refuses: not assigned, no consent, conditional access, a revoked grant."""
 
+_ENTRA_OUTCOMES = {"0": "success", **dict.fromkeys((*_ENTRA_UNPROVEN, *_ENTRA_REFUSALS), "denied"), "*": "error"}
+_ENTRA_METHODS = {
+    "clientSecret": "client_secret_post",
+    "certificate": "private_key_jwt",
+    "clientAssertion": "private_key_jwt",
+    "federatedIdentityCredential": "private_key_jwt",
+    "managedIdentity": "managed_identity",
+}
+
 ENTRA_SIGN_IN = MappingSpec(
     anonymous="skip",
     when=f"createdDateTime && ({_ENTRA_APP_ALONE} || isInteractive == `false` || isInteractive == 'false')",
@@ -203,18 +212,70 @@ ENTRA_SIGN_IN = MappingSpec(
         "attributes.app": "appDisplayName || servicePrincipalName",
         "attributes.conditional_access": "conditionalAccessStatus",
     },
-    values={
-        "outcome": {"0": "success", **dict.fromkeys((*_ENTRA_UNPROVEN, *_ENTRA_REFUSALS), "denied"), "*": "error"},
-        "credential.method": {
-            "clientSecret": "client_secret_post",
-            "certificate": "private_key_jwt",
-            "clientAssertion": "private_key_jwt",
-            "federatedIdentityCredential": "private_key_jwt",
-            "managedIdentity": "managed_identity",
-        },
-    },
+    values={"outcome": _ENTRA_OUTCOMES, "credential.method": _ENTRA_METHODS},
 )
 """Microsoft Entra sign-ins of service principals, managed identities and apps for users: of Graph or Azure Monitor."""
+
+_TABLE_APP_ALONE = "ServicePrincipalId && !UserPrincipalName && !UserId"
+_TABLE_MANAGED = "(Type == 'AADManagedIdentitySignInLogs' || Category == 'ManagedIdentitySignInLogs')"
+_TABLE_NOT_INTERACTIVE = (
+    "(Type == 'AADNonInteractiveUserSignInLogs' || Category == 'NonInteractiveUserSignInLogs'"
+    " || contains(['false', 'False'], to_string(IsInteractive)))"
+)
+
+ENTRA_SIGN_IN_TABLE = MappingSpec(
+    anonymous="skip",
+    when=f"TimeGenerated && AppId && ({_TABLE_APP_ALONE} || {_TABLE_NOT_INTERACTIVE})",
+    members={
+        "id": "Id",
+        "time": "CreatedDateTime || TimeGenerated",
+        "agent.id": "AppId",
+        "agent.type": f"{_TABLE_MANAGED} && 'managed-identity'"
+        f" || {_TABLE_APP_ALONE} && 'service-principal' || 'delegated-app'",
+        "agent.self_asserted": f"contains(`{json.dumps(_ENTRA_UNPROVEN)}`, to_string(ResultType)) || null",
+        "principal.id": f"!({_TABLE_APP_ALONE}) && (UserPrincipalName || UserId) || null",
+        "type": "IncomingTokenType == 'refreshToken' && 'token.refresh' || 'token.request'",
+        "action": "IncomingTokenType == 'refreshToken' && 'token.refresh' || 'token.request'",
+        "resource.target": "ResourceDisplayName",
+        "resource.audience": "ResourceIdentity",
+        "outcome": "to_string(ResultType)",
+        "error": "to_string(ResultType) != '0' && to_string(ResultType) || null",
+        "client.ip": "IPAddress",
+        "client.user_agent": "UserAgent",
+        "credential.method": "ClientCredentialType",
+        "credential.thumbprint": "ServicePrincipalCredentialThumbprint",
+        "credential.token_id": "sha256(UniqueTokenIdentifier)",
+        "attributes.app": "AppDisplayName || ServicePrincipalName",
+        "attributes.conditional_access": "ConditionalAccessStatus",
+    },
+    values={"outcome": _ENTRA_OUTCOMES, "credential.method": _ENTRA_METHODS},
+)
+"""Rows of the tables that Log Analytics keeps of Entra sign-ins: `SigninLogs`, `AADNonInteractiveUserSignInLogs`,
+`AADServicePrincipalSignInLogs` and `AADManagedIdentitySignInLogs`, with the columns of Azure Monitor's reference."""
+
+_ENTRA_APP = "(initiatedBy.app || InitiatedBy.app)"
+
+ENTRA_AUDIT = MappingSpec(
+    anonymous="skip",
+    when=f"(activityDateTime || ActivityDateTime || TimeGenerated) && {_ENTRA_APP}",
+    members={
+        "id": "id || Id",
+        "time": "activityDateTime || ActivityDateTime || TimeGenerated",
+        # The id by which sign-ins name it, where it is there.
+        "agent.id": f"{_ENTRA_APP}.appId || {_ENTRA_APP}.servicePrincipalId",
+        "agent.type": "'service-principal'",
+        "type": "'admin'",
+        "action": "activityDisplayName || ActivityDisplayName || OperationName",
+        "resource.target": "loggedByService || LoggedByService",
+        "resource.type": "(targetResources || TargetResources)[0].type",
+        "resource.id": "(targetResources || TargetResources)[0].id",
+        "outcome": "result || Result",
+        "attributes.app": f"{_ENTRA_APP}.displayName",
+        "attributes.category": "category || Category",
+    },
+    values={"outcome": {"success": "success", "*": "error"}},
+)
+"""Microsoft Entra audit log: what applications change in the directory, of Graph, Azure Monitor or Log Analytics."""
 
 _GITHUB_APP = "(actor_is_bot || actor_is_agent || ends_with(actor || '', '[bot]'))"
 _GITHUB_OAUTH = "oauth_application_id && join(':', ['oauth-app', to_string(oauth_application_id)])"
@@ -325,6 +386,8 @@ AUDIT_LOG_PRESETS: Mapping[str, MappingSpec] = {
     "aws-cloudtrail": AWS_CLOUDTRAIL,
     "okta": OKTA,
     "entra-signin": ENTRA_SIGN_IN,
+    "entra-signin-table": ENTRA_SIGN_IN_TABLE,
+    "entra-audit": ENTRA_AUDIT,
     "github-audit": GITHUB_AUDIT,
     "kubernetes-audit": KUBERNETES_AUDIT,
 }

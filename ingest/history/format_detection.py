@@ -38,6 +38,12 @@ def _is_caddy(record: Record) -> bool:
     return str(record.get("logger", "")).startswith("http.log.access") and "request" in record
 
 
+def _is_entra_audit(record: Record) -> bool:
+    return any(
+        names <= record.keys() for names in ({"initiatedBy", "targetResources"}, {"InitiatedBy", "TargetResources"})
+    )
+
+
 SIGNS: Mapping[str, Callable[[Record], bool]] = {
     "native": _is_native,
     "cloudevents": _has("specversion", "type", "source"),
@@ -45,6 +51,8 @@ SIGNS: Mapping[str, Callable[[Record], bool]] = {
     "aws-cloudtrail": _has("eventSource", "eventName", "eventTime"),
     "okta": _has("uuid", "published", "eventType", "actor"),
     "entra-signin": _has("createdDateTime", "appId", "status", "conditionalAccessStatus"),
+    "entra-signin-table": _has("TimeGenerated", "AppId", "ResultType", "ConditionalAccessStatus"),
+    "entra-audit": _is_entra_audit,
     "github-audit": _has("@timestamp", "action", "_document_id"),
     "kubernetes-audit": _has("auditID", "stage", "verb", "user"),
     "keycloak": _is_keycloak,

@@ -27,6 +27,7 @@ class PipelineStatus:
     Attributes:
         alive: whether its process runs.
         starting: why its first report takes long; None once it has reported, or where nothing is known.
+        waiting_for: what a worker beside it has not got yet, so that it has nothing to do; None = it has all.
         last_report_ms: last report, UTC milliseconds on our clock; 0 = never.
         fresh_ms: everything that was logged before is part of the answers; 0 = nothing is known. Stays behind both when
             the pipeline is dead and when it is slow.
@@ -43,6 +44,7 @@ class PipelineStatus:
     def __init__(self) -> None:
         self.alive = False
         self.starting: str | None = None
+        self.waiting_for: str | None = None
         self.last_report_ms = 0
         self.fresh_ms = 0
         self.offset = self.risk_offset = 0

@@ -37,6 +37,7 @@ from trustwatch.api.service.erasure_assembly import make_erasure_service
 from trustwatch.api.service.guarded_protocol import guarded_protocol
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
+from trustwatch.api.settings.reloading import ReloadStatus
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ServicePipelineSettings, TenantSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
@@ -127,6 +128,7 @@ class ApiService:
         self.status = PipelineStatus()
         self.ingest = IngestStatus()
         self.actuations = ActuationMetrics()
+        self.reloads = ReloadStatus()
         self.desk: ModelService | None = None
         self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), ChallengeBudget())
         self.pause = 0.0
@@ -207,6 +209,7 @@ class ApiService:
                 self.store, self.guard.policy_evaluator, lambda: int(self.clock() * 1000), services_id
             ),
             actuation_statistics=self.actuations,
+            settings_reloads=self.reloads,
             risk_view=self.view,
             live_policy=policy,
             model_version="2026-11-24.1",

@@ -64,6 +64,7 @@ def test_what_is_safe_comes_into_force_without_a_restart(make_service: Any, rece
     assert lifetime() == 77
     received_under(OTHER)
     assert metric("trustwatch_settings_restart_needed") == 1
+    assert service.client.get("/readyz").json()["restart_needed"] == ["dead_letters.max_rows"]
 
     reload(changed + "risk: {cool_down_s: never}\n", "wrong")
     assert lifetime() == 77

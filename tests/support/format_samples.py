@@ -19,6 +19,8 @@ AUDIT_LOG_SAMPLES = {
     "aws-cloudtrail": ("aws_cloudtrail.json", "Records"),
     "okta": ("okta.json", "events"),
     "entra-signin": ("entra_signin.json", "value"),
+    "entra-signin-table": ("entra_signin_table.json", "records"),
+    "entra-audit": ("entra_audit.json", "value"),
     "github-audit": ("github_audit.json", "records"),
     "kubernetes-audit": ("kubernetes_audit.json", "items"),
 }

@@ -45,6 +45,7 @@ async def show_health(
         answers_in_s=answers_in_s,
         store_trouble=store_trouble,
         learning=runtime.learning(),
+        restart_needed=runtime.settings_reloads.restart_needed if sees_all else (),
         policy=runtime.live_policy,
         stops=[] if store_trouble else await alerts.target_stops(),
         targets=len(runtime.settings.webhooks),

@@ -135,6 +135,7 @@ def display_work(runtime: Runtime) -> dict[str, Any]:
         "reported_ms": status.last_report_ms,
         "stale": bool(status.fresh_ms) and now_ms - status.fresh_ms >= runtime.settings.risk.staleness_s * 1000,
         "starting": status.starting,
+        "waiting_for": status.waiting_for,
         "store_kind": "SQLite" if runtime.settings.store.url is None else "PostgreSQL",
         "agents": len(runtime.risk_view),
     }

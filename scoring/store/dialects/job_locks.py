@@ -14,7 +14,8 @@ JOB_LOCK_KEYS = {
     "keeper": 0x7457_0004,
     "erasures": 0x7457_0005,
     "transmitter": 0x7457_0006,
-    "signal poller": 0x7457_0007,
+    "learning": 0x7457_0008,
+    "signal poller": 0x7457_0009,
 }
 """Keys beside those of transactions (postgresql.py, weekly_tables.py)."""
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")

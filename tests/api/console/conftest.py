@@ -33,6 +33,7 @@ from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
+from trustwatch.api.settings.reloading import ReloadStatus
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ListenSettings, TenantSettings
 from trustwatch.ingest.log.event_log import EventLog
@@ -189,7 +190,7 @@ class ConsoleService:
         )
         self.event_log = EventLog(folder / "log")
         self.store = open_store(sqlite_url(database))
-        self.view, self.status = RiskView(), PipelineStatus()
+        self.view, self.status, self.reloads = RiskView(), PipelineStatus(), ReloadStatus()
         self.ids = iter(range(10**9))
         self.position = self.store.partitions.claim(0)
         self.app = create_app(self._services(), SLICES)
@@ -223,6 +224,7 @@ class ConsoleService:
             verifier=TokenVerifier((), jwks, callers.resolve, self.settings.verification, self.clock),
             model_version="m1",
             pipeline_status=self.status,
+            settings_reloads=self.reloads,
             clock=self.clock,
             monotonic=self.clock,
             new_id=lambda: str(next(self.ids)),

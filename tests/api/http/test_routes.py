@@ -383,6 +383,17 @@ def test_health_is_open_and_readiness_names_components_only(site: Any) -> None:
     assert silent.json()["components"] == {"log": "ok", "pipeline": "not ok"}
 
 
+def test_readiness_tells_what_is_not_as_it_should_be(site: Any) -> None:
+    """A worker without work, and a file of settings that does not hold yet, are ready; whoever looks is told."""
+    site.report()
+    site.status.waiting_for = "a partition"
+    site.reloads.restart_needed = ("listen.port",)
+    told = site.client.get("/readyz")
+
+    assert told.status_code == 200
+    assert (told.json()["waiting_for"], told.json()["restart_needed"]) == ("a partition", ["listen.port"])
+
+
 @pytest.mark.parametrize(
     ("headers", "client", "scope", "status"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,24 +10,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.composition import open_model_registry, open_service_store
 from trustwatch.api.models.first_training import (
     LOOK_EVERY_S,
     MOST_ASKS,
     QUIET_LOOKS,
     FirstTraining,
-    begin_learning,
-    is_learning,
 )
 from trustwatch.api.models.training_state import LAST_TRAINING_KEY
-from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.learning_settings import LifecycleSettings
-from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
-from trustwatch.models.learning_model import save_learning_model
-from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
@@ -183,60 +175,3 @@ def test_a_version_that_can_not_be_used_stands_in_nobodys_way(site: Site, why: s
     assert site.training.ready_version() is None
     site.shows("a", 2_500, NOW - 3 * DAY_MS, NOW + 2 * HOUR_MS)
     assert site.watch(2 * 3600)
-
-
-def test_a_service_without_a_model_begins_to_learn(tmp_path: Path) -> None:
-    """Once: a model that is there stays, and one that was lost is not replaced in silence."""
-    settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "model")
-    begin_learning(settings)
-    salt = load_trained_model(settings.model_dir).salt
-    begin_learning(settings)
-    assert load_trained_model(settings.model_dir).salt == salt
-    with closing(open_service_store(settings)) as store:
-        installed = open_model_registry(settings).installed_model()
-        assert is_learning(installed, store)
-        at = store.partitions.claim(0)
-        switch = ModelSwitch(0, at.epoch, 0, "first", "d", installed.digest, NOW)
-        store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [], [], switches=[switch]))
-        assert not is_learning(installed, store)
-    shutil.rmtree(settings.model_dir)
-    with pytest.raises(ModelError, match="agents were judged by 'first' before: put it back"):
-        begin_learning(settings)
-
-
-def test_with_brokers_it_is_said_how_the_first_model_is_trained(tmp_path: Path) -> None:
-    """Machines share one model; none of them makes its own."""
-    settings = Settings(
-        data_dir=tmp_path / "data", model_dir=tmp_path / "model", kafka=KafkaSettings(bootstrap_servers=("h:9",))
-    )
-    with pytest.raises(ModelError, match=r"Train it once: `trustwatch train kafka: --model .*/model` from what"):
-        begin_learning(settings)
-    assert not settings.model_dir.exists()
-
-
-def test_a_model_that_is_half_replaced_is_no_missing_one(tmp_path: Path) -> None:
-    """`trustwatch train` was killed between two steps: the model of before is read, and stays."""
-    settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "model")
-    save_learning_model(settings.model_dir, NOW)
-    salt = load_trained_model(settings.model_dir).salt
-    settings.model_dir.rename(tmp_path / ".model.previous")
-    begin_learning(settings)
-    assert load_trained_model(settings.model_dir).salt == salt
-
-
-def test_where_no_model_can_be_written_it_says_so(tmp_path: Path) -> None:
-    """As on a disk that is read only."""
-    settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "file" / "model")
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(ModelError, match="holds no model, and none can be put there"):
-        begin_learning(settings)
-
-
-def test_other_files_are_no_place_for_a_model(tmp_path: Path) -> None:
-    """Loading says what is wrong with them."""
-    settings = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "model")
-    settings.model_dir.mkdir()
-    (settings.model_dir / "notes.txt").write_text("mine")
-    begin_learning(settings)
-    with pytest.raises(ModelError):
-        load_trained_model(settings.model_dir)

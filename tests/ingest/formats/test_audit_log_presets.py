@@ -4,7 +4,9 @@ The records in `lines/` were written by hand in the shape that each vendor docum
 
 - CloudTrail: docs.aws.amazon.com/awscloudtrail, "CloudTrail record contents" and "userIdentity element"
 - Okta: developer.okta.com, "System Log API", LogEvent
-- Entra: learn.microsoft.com/graph, "signIn resource type" (beta)
+- Entra: learn.microsoft.com/graph, "signIn resource type" (beta), "directoryAudit resource type"; of Log Analytics:
+  learn.microsoft.com/azure/azure-monitor/reference/tables, "SigninLogs", "AADNonInteractiveUserSignInLogs",
+  "AADServicePrincipalSignInLogs", "AADManagedIdentitySignInLogs", "AuditLogs"
 - GitHub: docs.github.com, "Audit log events for your enterprise", "Identifying audit log events performed by an access
   token"
 - Kubernetes: kubernetes.io, "Auditing" and "kube-apiserver Audit Configuration (v1)"
@@ -197,6 +199,51 @@ def test_entra_of_azure_monitor() -> None:
     inner = {**record, "status": {**record["status"], "errorCode": "7000215"}}
     monitored = {"time": "x", "operationName": "Sign-in activity", "category": "c", "properties": inner}
     assert one("entra-signin", {"records": [monitored]}) == one("entra-signin", record)
+
+
+def test_entra_of_log_analytics() -> None:
+    """Rows of its tables: the same agents as in Graph's records; who signs in at a page is none."""
+    found = taken("entra-signin-table", sample("entra-signin-table"))
+    app, other, third = (f"11111111-aaaa-4bbb-8ccc-00000000000{number}" for number in (1, 2, 3))
+    request, refresh, ann = "token.request", "token.refresh", "ann@example.com"
+
+    assert rows(found) == [
+        (app, "service-principal", None, request, request, None, "success"),
+        (app, "service-principal", None, request, request, None, "denied"),
+        (app, "service-principal", None, request, request, None, "error"),
+        (other, "managed-identity", None, request, request, None, "success"),
+        (third, "delegated-app", ann, refresh, refresh, None, "success"),
+        (third, "delegated-app", ann, request, request, None, "denied"),
+    ]
+    assert found.skipped == 1
+    assert [event["agent"].get("self_asserted") for event in found.events] == [None, True, *[None] * 4]
+    assert [event.get("error") for event in found.events] == [None, "7000215", "90033", None, None, "53003"]
+    assert found.events[0]["time"].startswith("2026-03-02T08:01:01.123456")
+    assert (found.events[0]["credential"]["method"], found.events[0]["resource"]["target"]) == (
+        "private_key_jwt",
+        "Microsoft Graph",
+    )
+
+
+def test_entra_audit() -> None:
+    """What applications change, of Graph and of Log Analytics; what people do is skipped."""
+    found = taken("entra-audit", sample("entra-audit"))
+    app, principal = "11111111-aaaa-4bbb-8ccc-000000000001", "22222222-aaaa-4bbb-8ccc-000000000001"
+    kind, added, member = "service-principal", "Add service principal credentials", "Add member to role"
+
+    assert [(row[0], row[1], row[3], row[4], row[6]) for row in rows(found)] == [
+        (app, kind, "admin", added, "success"),
+        (principal, kind, "admin", added, "success"),
+        (app, kind, "admin", added, "error"),
+        (app, kind, "admin", member, "success"),
+        (app, kind, "admin", added, "success"),
+    ]
+    assert found.skipped == 1
+    assert found.events[0]["resource"] == {
+        "type": "ServicePrincipal",
+        "id": "33333333-aaaa-4bbb-8ccc-000000000001",
+        "target": "Core Directory",
+    }
 
 
 def test_what_has_a_list_of_the_name_of_a_wrapper_is_no_wrapper() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.scoring.store import dialects
-from trustwatch.scoring.store.dialects import weekly_tables
+from trustwatch.scoring.store.dialects import job_locks, postgresql, weekly_tables
 from trustwatch.scoring.store.sql_schema import escape_nul, unescape_nul
 from trustwatch.scoring.store.sql_store import open_store
 
@@ -35,6 +35,17 @@ def test_weeks_fit_together(at_ms: int) -> None:
     )
     assert weekly_tables.week_of(week.start_ms - 1).end_ms == week.start_ms
     assert weekly_tables.week_from_name(week.name) == week
+
+
+def test_no_two_jobs_share_a_lock() -> None:
+    """Locks of sessions and of transactions are of one kind: who has the one keeps the other from everybody."""
+    keys = [
+        *job_locks.JOB_LOCK_KEYS.values(),
+        *postgresql._TRANSACTION_LOCK_KEYS.values(),
+        postgresql._MIGRATION_LOCK,
+        weekly_tables._WEEKS_LOCK_KEY,
+    ]
+    assert len(set(keys)) == len(keys)
 
 
 class _FromServer(Exception):

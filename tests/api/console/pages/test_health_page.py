@@ -39,6 +39,14 @@ def test_each_part_is_told_in_words(site: Any, make_row: Callable[..., Any]) -> 
     assert "2025-11-24 16:01:00 UTC" in text.partition("does not report")[2].partition("</tr>")[0]
 
 
+def test_what_does_not_hold_or_work_yet_is_told(site: Any) -> None:
+    """Settings are for people of all tenants."""
+    site.status.waiting_for, site.reloads.restart_needed = "a partition: none yet", ("hooks", "listen.port")
+    assert "The worker beside waits for a partition: none yet." in health(site)
+    assert "hold after a restart alone: hooks, listen.port." in health(site)
+    assert "listen.port" not in health(site, "blind")
+
+
 def test_what_was_lost_is_counted_and_what_was_not_is_left_out(site: Any) -> None:
     """Counters that are 0 say nothing."""
     assert "Nothing since this process started." in health(site)
