@@ -21,10 +21,12 @@ from .record_keys import EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE, event_id_bytes, u
 
 IDENTITY_KEY_FILE = "identity-key"
 IDENTITY_KEY_BYTES = 32
+CALL_DIGEST_DIGITS = 32
 MAX_KEY_BYTES = 64
 """Bytes of a BLAKE2b key that count."""
 
 _AGENT_PURPOSE, _PRINCIPAL_PURPOSE, _UNKEYED_AGENT_PURPOSE = b"tw-agent-id", b"tw-principal-id", b"tw-agent"
+_CALL_PURPOSE = b"trustwatch call\0"
 _two_words = struct.Struct("<2Q").unpack
 
 
@@ -90,6 +92,11 @@ class IdentityHasher:
         person = EVENT_ID_PURPOSE if event_id else RAW_RECORD_PURPOSE
         digest = hashlib.blake2b(data, digest_size=8, key=self._key, person=person).digest()
         return int.from_bytes(digest, "little") or 1
+
+    def call_digest(self, tenant: str, issuer: str, agent_id: str, call: bytes) -> str:
+        """Digest of one call of an agent, 32 hexadecimal digits. Whoever finds one can not try what the call said."""
+        data = _CALL_PURPOSE + _joined(tenant, issuer, agent_id) + b"\0" + call
+        return hmac.new(self._key, data, hashlib.sha256).hexdigest()[:CALL_DIGEST_DIGITS]
 
     def event_states(self) -> tuple[BlakeWords, BlakeWords]:
         """Begun hashes of event ids and of records without one, for compiled code that does as `event_id_hash`."""

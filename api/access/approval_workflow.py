@@ -7,12 +7,14 @@ that needs a person never waits for one: it is refused, and may be made again on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 import structlog
 
 from ...ingest.errors import Unavailable
+from ...ingest.identities import CALL_DIGEST_DIGITS
 from ...ingest.record_keys import record_id
 from ...scoring.delivery.notifiers.alert_events import build_approval_row
 from ...scoring.delivery.shared_signals.announced_pin import build_pin_row
@@ -30,14 +32,29 @@ from ..http.store_executor import StoreExecutor
 PENDING_TIMEOUT_S = 3600.0
 """An approval that nobody gives or refuses is over then; the next request asks anew."""
 
+CALL_SCOPE_PREFIX = "call:"
+"""Begins the scope of an approval that holds for one call; what follows is the keyed digest of the call."""
+
 MAX_PENDING_PER_AGENT = 5
 """Approvals that may wait for persons about one agent, those included that are being written. A further request finds
 the newest of those that wait, or none while some are being written."""
+
+MAX_PENDING_PER_CALLER = 200
+"""Approvals that one caller of ours may have waiting in a process, over all agents that it may speak for."""
 
 MAX_REQUESTS_IN_FLIGHT = 1_000
 """Requests for approval that may wait for the store at a time."""
 
 _log = structlog.get_logger(__name__)
+
+
+_CALL_SCOPE = re.compile(CALL_SCOPE_PREFIX + f"[0-9a-f]{{{CALL_DIGEST_DIGITS}}}")
+
+
+def without_call_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """*scopes* but those that stand for a call: else who asks for a token with one had a call approved that no person
+    was told of."""
+    return tuple(scope for scope in scopes if not _CALL_SCOPE.fullmatch(scope))
 
 
 class InterventionNotOpen(ProblemError):
@@ -83,11 +100,25 @@ class ApprovalWorkflow:
         self._executor = executor
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids_in_flight: dict[int, dict[tuple[str, ...], str]] = {}
+        self._asked_by_caller: dict[str, dict[str, int]] = {}
+        """Ids of approvals that callers asked for in this process, and when they end."""
         self.failed_requests = 0
         """Approvals that could not be asked for: the store did not take them, or too many waited."""
 
-    def request_approval(self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str) -> str:
-        """Ask for an approval unless one already waits; returns its id. Never waits for the store."""
+    def request_approval(
+        self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str, caller: str = ""
+    ) -> str:
+        """Ask for an approval unless one already waits; returns its id, "" where too many do. Never waits for the
+        store.
+
+        Args:
+            agent: who needs it.
+            scopes: that it is to let pass; none = all.
+            level: that it is to hold at.
+            why: what the person is told.
+            via: the way that the question came.
+            caller: who asks, of the settings' `callers`; "" = a hook or gateway check.
+        """
         requested = tuple(sorted(set(scopes) - {ALL_SCOPES}))
         if not requested and scopes:
             return ""
@@ -102,7 +133,7 @@ class ApprovalWorkflow:
             return in_flight_id
         if self.active_interventions.pending_count(full, now_ms) + len(in_flight) >= MAX_PENDING_PER_AGENT:
             return ""
-        if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
+        if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT or self._waiting_of(caller, now_ms) >= MAX_PENDING_PER_CALLER:
             self.failed_requests += 1
             return ""
         approval = Intervention(
@@ -122,10 +153,24 @@ class ApprovalWorkflow:
             now_ms,
         )
         self._ids_in_flight.setdefault(agent.key, {})[requested] = approval.intervention_id
+        if caller:
+            self._asked_by_caller.setdefault(caller, {})[approval.intervention_id] = approval.expires_ms
         task = asyncio.get_running_loop().create_task(self._write_request(approval, requested))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return approval.intervention_id
+
+    def _waiting_of(self, caller: str, now_ms: int) -> int:
+        """Approvals that a caller asked for here and that nobody has decided about."""
+        asked = self._asked_by_caller.get(caller)
+        if asked is None or len(asked) < MAX_PENDING_PER_CALLER:
+            return 0 if asked is None else len(asked)
+        in_flight = {one for ids in self._ids_in_flight.values() for one in ids.values()}
+        for intervention_id, expires_ms in list(asked.items()):
+            pending = intervention_id in in_flight or self.active_interventions.is_pending(intervention_id)
+            if expires_ms <= now_ms or not pending:
+                del asked[intervention_id]
+        return len(asked)
 
     async def _write_request(self, approval: Intervention, requested: tuple[str, ...]) -> None:
         try:

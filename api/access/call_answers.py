@@ -89,7 +89,9 @@ class CallAnswers:
         ancestors = tuple(name for name in (call.delegation or ())[:MAX_ACTORS] if name and name != agent_id)
         # Who may not speak for an agent asks no person in its name: it would use up the agent's own approvals.
         approvable = caller.binding.may_speak_for(tenant, issuer, agent_id)
-        access = AccessRequest(tenant or "", issuer or "", agent_id, ancestors=ancestors, approvable=approvable)
+        access = AccessRequest(
+            tenant or "", issuer or "", agent_id, ancestors=ancestors, approvable=approvable, caller=caller.name
+        )
         return _encode(self._member_values(access, self._evaluator.evaluate(access, call, VIA_API)))
 
     def _member_values(self, access: AccessRequest, evaluation: CallEvaluation) -> CallAnswer:

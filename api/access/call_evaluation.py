@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple
 
@@ -31,7 +31,7 @@ from ...ingest.events import (
     Scopes,
     Text,
 )
-from ...ingest.identities import IdentityHasher
+from ...ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
 from ...ingest.spans import Spans
 from ...scoring.engine.call_scorer import CallScore
 from ...scoring.policy.access_evaluation import (
@@ -44,11 +44,9 @@ from ...scoring.policy.access_evaluation import (
 )
 from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.decisions import RiskReason
-from .approval_workflow import MAX_PENDING_PER_AGENT, ApprovalWorkflow
+from .approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDING_PER_AGENT, ApprovalWorkflow
 from .live_call_scorer import LiveCallScorer
 
-CALL_SCOPE_PREFIX = "call:"
-"""Begins the scope of an approval that holds for one call; what follows is the digest of the call."""
 BY_MODEL, BY_LEVEL = "model", "level"
 FAILED = "the model could not be asked for a fault of ours"
 
@@ -86,8 +84,8 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if any(argument.hash is None for argument in self.arguments or ()):
             raise ValueError("each of `arguments` needs its `hash` in a question: an approval is bound to it")
 
-    def digest(self) -> str:
-        """Digest of what an approval is bound to: kind, action, effect, task, peer, principal, resource, arguments."""
+    def bound_members(self) -> bytes:
+        """What an approval is bound to: kind, action, effect, task, peer, principal, resource, arguments."""
         resource, principal = self.resource or Resource(), self.principal or Principal()
         bound = (
             self.type,
@@ -102,7 +100,7 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             else sorted((argument.name, str(argument.hash)) for argument in self.arguments),
             self.arguments_hash,
         )
-        return hashlib.sha256(msgspec.json.encode(bound)).hexdigest()[:32]
+        return msgspec.json.encode(bound)
 
 
 class CallEvaluation(NamedTuple):
@@ -117,7 +115,7 @@ class CallEvaluation(NamedTuple):
         basis: `model`, or `level`.
         detail: why the verdict rests on the level alone; "" = it does not, or that was enough.
         approval_id: the approval that waits for a person; "" = none does.
-        call: digest of the call.
+        call: keyed digest of the call.
     """
 
     decision: CallDecision
@@ -176,8 +174,9 @@ class CallEvaluator:
     def evaluate(self, access: AccessRequest, call: CallQuestion, via: str) -> CallEvaluation:
         """The verdict on a call of an agent that came by *via*. Never waits."""
         by_level, context = self._policy_evaluator.evaluate(access)
-        digest = call.digest()
-        approved = self._is_approved(access, digest, by_level.level)
+        bound = call.bound_members()
+        digest = self._identities.call_digest(*access.identity, bound)
+        approved = self._is_approved(access, (digest, _unkeyed_digest(bound)), by_level.level)
         decision, reason = _decision_of_level(by_level, call, approved=approved)
         score, basis, detail = None, BY_LEVEL, ""
         if decision == "allow":
@@ -205,10 +204,10 @@ class CallEvaluator:
             )
         return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest)
 
-    def _is_approved(self, access: AccessRequest, digest: str, level: RiskLevel) -> bool:
+    def _is_approved(self, access: AccessRequest, digests: Iterable[str], level: RiskLevel) -> bool:
         interventions = self._policy_evaluator.interventions
         scopes = interventions.approved_scopes(access.identity, self._now_ms(), int(level))
-        return CALL_SCOPE_PREFIX + digest in scopes
+        return any(CALL_SCOPE_PREFIX + digest in scopes for digest in digests)
 
     def _score(self, access: AccessRequest, call: CallQuestion, agent_type: str | None) -> tuple[CallScore | None, str]:
         """The score of a call, or why there is none."""
@@ -266,7 +265,13 @@ class CallEvaluator:
         name = AgentName(self._identities.agent_key(*access.identity), *access.identity)
         # An agent that becomes known meanwhile is not riskier than before.
         at_least = max(level, RiskLevel.LOW)
-        return self._approvals.request_approval(name, (scope,), at_least, _request_text(call, reason, score), via)
+        text = _request_text(call, reason, score)
+        return self._approvals.request_approval(name, (scope,), at_least, text, via, access.caller)
+
+
+def _unkeyed_digest(bound: bytes) -> str:
+    """Digest under which approvals lie that persons gave before digests were keyed; none is stored any more."""
+    return hashlib.sha256(bound).hexdigest()[:CALL_DIGEST_DIGITS]
 
 
 def _decision_of_level(by_level: Verdict, call: CallQuestion, *, approved: bool) -> tuple[CallDecision, str]:

@@ -15,7 +15,7 @@ from ...scoring.policy.access_evaluation import LEVEL_CLAIM, AccessRequest, Deci
 from ...scoring.records.agents import AgentName
 from ..events.audit_sink import AuditSink
 from ..http.auth.callers import OWN_SOURCE_PREFIX
-from .approval_workflow import ApprovalWorkflow
+from .approval_workflow import ApprovalWorkflow, without_call_scopes
 
 OWN_DENIAL_ERROR = "revoked_by_trustwatch"
 """`error` of the audit event of what we denied: the feature builder leaves it out (`ingest.columns.OWN_DENIALS`)."""
@@ -93,14 +93,20 @@ class PolicyDecisionPoint:
         self.verdict_counts[via, verdict.level.label, verdict.reason, mode] += 1
         approval_id = ""
         if verdict.enforced and verdict.step_up and question.approvable and (verdict.held_scopes or not verdict.allow):
-            full = question.tenant, question.issuer, question.agent_id
-            name = AgentName(self._identities.agent_key(*full), *full)
-            approval_id = self.approval_workflow.request_approval(
-                name, verdict.held_scopes, verdict.level, verdict.reason, via
-            )
+            approval_id = self._request_approval(question, verdict, via)
         if self._spans is not None:
             self._spans.note(_decision_attributes(verdict, via))
         return AccessDecision(verdict, context, approval_id)
+
+    def _request_approval(self, question: AccessRequest, verdict: Verdict, via: str) -> str:
+        """Ask a person for the scopes that a verdict holds; "" where nobody is asked."""
+        scopes = without_call_scopes(verdict.held_scopes)
+        if verdict.held_scopes and not scopes:
+            return ""
+        name = AgentName(self._identities.agent_key(*question.identity), *question.identity)
+        return self.approval_workflow.request_approval(
+            name, scopes, verdict.level, verdict.reason, via, question.caller
+        )
 
     def count_failure(self, via: str, *, fails_open: bool) -> None:
         """Count a question that could not be decided, and how it was answered for that reason."""

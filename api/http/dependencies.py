@@ -79,12 +79,16 @@ class RequireScopeUnlessLocal:
         self._require_scope = RequireScope(*scopes)
         self.scopes = self._require_scope.scopes
 
-    async def __call__(self, request: Request, credentials: Annotated[Any, Security(oauth2_scheme)]) -> None:
+    async def __call__(
+        self, request: Request, credentials: Annotated[Any, Security(oauth2_scheme)]
+    ) -> AuthenticatedCaller | None:
+        """The caller; None = this machine itself."""
         try:
-            await self._require_scope(request, credentials)
+            return await self._require_scope(request, credentials)
         except MissingToken:
             if not _is_local(request):
                 raise
+            return None
 
 
 class DeclaresScopes(Protocol):

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from ...ingest.events import event_json_schema
 from .agent_lookup import visible_tenants
-from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS
+from .auth.callers import ANY_NAME, SCOPE_ADMIN, SCOPE_METRICS, AuthenticatedCaller, TenantNotAllowed
 from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, provided
 from .prometheus_metrics import ServiceMetrics
 from .runtime import component_states
@@ -52,12 +52,18 @@ async def get_readiness(runtime: RuntimeDep) -> Response:
 @router.get(
     "/metrics",
     response_class=Response,
-    dependencies=[declared(RequireScopeUnlessLocal(SCOPE_METRICS, SCOPE_ADMIN))],
     responses=BODILESS_PROBLEMS,
     summary="Prometheus metrics",
 )
-async def get_metrics(metrics: MetricsDep) -> Response:
-    """Metrics for Prometheus; from this machine, or with scope `trust.metrics` or `trust.admin`."""
+async def get_metrics(
+    metrics: MetricsDep,
+    caller: Annotated[AuthenticatedCaller | None, declared(RequireScopeUnlessLocal(SCOPE_METRICS, SCOPE_ADMIN))],
+) -> Response:
+    """Metrics for Prometheus; from this machine, with scope `trust.metrics`, or `trust.admin` for all tenants."""
+    if caller is not None and SCOPE_METRICS not in caller.scopes and ANY_NAME not in caller.tenants:
+        raise TenantNotAllowed(
+            "metrics name callers and targets of all tenants: for a caller of all, or `trust.metrics`"
+        )
     return Response(metrics.exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

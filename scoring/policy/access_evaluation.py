@@ -27,6 +27,7 @@ class AccessRequest(NamedTuple):
         refresh: a refresh token is used.
         ancestors: the earlier actors of the delegation chain, nearest first.
         approvable: whether a person's approval may be asked for by this way.
+        caller: name of the caller that asks; "" = a hook or gateway check, which has none.
     """
 
     tenant: str
@@ -36,6 +37,7 @@ class AccessRequest(NamedTuple):
     refresh: bool = False
     ancestors: tuple[str, ...] = ()
     approvable: bool = True
+    caller: str = ""
 
     @property
     def identity(self) -> AgentIdentity:

@@ -117,6 +117,11 @@ class ActiveInterventions:
             else None
         )
 
+    def is_pending(self, intervention_id: str) -> bool:
+        """True if an approval waits for a person."""
+        intervention = self._by_id.get(intervention_id)
+        return intervention is not None and intervention.status == "pending"
+
     def pending_count(self, full: AgentIdentity, now_ms: int) -> int:
         """Number of approvals of an agent that wait for a person."""
         return len(self._waiting(full, now_ms))

@@ -311,9 +311,9 @@ def call_question(data: bytes) -> None:
     written = _EVENT_ENCODER.encode(question)
     json.loads(written.decode())
     again = msgspec.json.decode(written, type=CallQuestion)
-    assert again.digest() == question.digest()
+    assert again.bound_members() == question.bound_members()
     changed = msgspec.structs.replace(question, arguments_hash="0" * 64, action=question.action)
-    assert (changed.digest() == question.digest()) is (question.arguments_hash == "0" * 64)
+    assert (changed.bound_members() == question.bound_members()) is (question.arguments_hash == "0" * 64)
 
 
 def exact_arguments(data: bytes) -> None:

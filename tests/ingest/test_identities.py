@@ -87,3 +87,16 @@ def test_what_is_no_key_is_refused(tmp_path: Path, content: str | None, mode: in
 
     assert str(path) in str(refused.value)
     assert not content or content not in str(refused.value)
+
+
+def test_a_digest_of_a_call_is_of_one_key_and_one_agent() -> None:
+    """So nobody who reads it tries what the call may have said, by way of no other agent either."""
+    keyed = IdentityHasher(b"k" * 32).call_digest
+    digest = keyed("acme", "https://as.example", "bot", b"[]")
+    others = [
+        IdentityHasher(b"l" * 32).call_digest("acme", "https://as.example", "bot", b"[]"),
+        keyed("globex", "https://as.example", "bot", b"[]"),
+        keyed("acme", "https://as.example", "bo", b"t[]"),
+        keyed("acme", "https://as.example", "bot", b"[1]"),
+    ]
+    assert len({digest, *others}) == 5 and len(digest) == 32

@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, AccessRequest, Verdict
-from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
+from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller, SourceBinding
 from ...http.problems import problem_of
 from ..call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
 from ..decision_point import (
@@ -57,6 +57,33 @@ class EvaluationRequester(NamedTuple):
     agent: str
     principal: str
     ancestors: tuple[str, ...]
+
+
+class EvaluationAsker(NamedTuple):
+    """Who asks, and the tenant and issuer of the agents that it asks about."""
+
+    binding: SourceBinding
+    tenant: str
+    issuer: str
+
+    def speaks_for(self, agent: str) -> bool:
+        """True if its events of that agent would be taken."""
+        return self.binding.may_speak_for(self.tenant, self.issuer, agent)
+
+    def access_request(
+        self, requester: EvaluationRequester, scopes: tuple[str, ...], *, refresh: bool = False
+    ) -> AccessRequest:
+        """A question about an agent. Who may not speak for it has no person asked in its name."""
+        return AccessRequest(
+            self.tenant,
+            self.issuer,
+            requester.agent,
+            scopes,
+            refresh,
+            requester.ancestors,
+            self.speaks_for(requester.agent),
+            self.binding.name,
+        )
 
 
 class EvaluationItem(NamedTuple):
@@ -158,26 +185,23 @@ def _read_call(whole: dict[str, Any]) -> CallQuestion:
 
 
 def group_by_requester(
-    items: list[EvaluationItem], tenant: str, issuer: str
+    items: list[EvaluationItem], asker: EvaluationAsker
 ) -> dict[EvaluationRequester, ParsedHookRequest]:
     """One question for all that somebody asks for at once."""
     by_requester: dict[EvaluationRequester, list[EvaluationItem]] = {}
     for item in items:
         if not item.error:
             by_requester.setdefault(item.requester, []).append(item)
-    return {
-        requester: _parsed_request_of(requester, requested, tenant, issuer)
-        for requester, requested in by_requester.items()
-    }
+    return {requester: _parsed_request_of(requester, requested, asker) for requester, requested in by_requester.items()}
 
 
 def _parsed_request_of(
-    requester: EvaluationRequester, items: list[EvaluationItem], tenant: str, issuer: str
+    requester: EvaluationRequester, items: list[EvaluationItem], asker: EvaluationAsker
 ) -> ParsedHookRequest:
     gates = [item for item in items if item.grant]
     scopes = tuple(dict.fromkeys(item.action for item in items if not item.grant))
     refresh = any(gate.grant == REFRESH_GRANT for gate in gates)
-    question = AccessRequest(tenant, issuer, requester.agent, scopes, refresh, requester.ancestors)
+    question = asker.access_request(requester, scopes, refresh=refresh)
     kind, name = items[0].resource
     if gates:
         more = without_empty_members(
@@ -226,35 +250,43 @@ class AuthZenEndpoint:
         try:
             caller = await self._identify(scope)
             caller.require(SCOPE_DECIDE)
-            tenant, issuer = self._tenant_and_issuer(caller)
+            asker = EvaluationAsker(caller.binding, *self._tenant_and_issuer(caller))
         except TrustwatchError as error:
             problem = problem_of(error)
             headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
             return _text_response(problem.status, problem.detail, *headers)
-        return partial(self.answer, tenant, issuer)
+        return partial(self.answer, asker)
 
-    def answer(self, tenant: str, issuer: str, request: HookRequest) -> HookResponse:
-        """The answer to a whole request about agents of a tenant and issuer."""
+    def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
+        """The answer to a whole request."""
         try:
             batch = read_evaluations(decode_json_object(request.body), several=self._is_batch)
         except (UnreadableHookRequest, ClientInducedFailure) as error:
             return _text_response(400, str(error))
-        questions = group_by_requester(batch.items, tenant, issuer)
+        questions = group_by_requester(batch.items, asker)
         decided = {requester: self._decider.decide(parsed, _unconstrained) for requester, parsed in questions.items()}
         try:
-            content = self._render(batch, decided, tenant, issuer)
+            content = self._render(batch, decided, asker)
         except Exception as error:
             decided = {
                 requester: self._decider.undecided_decision(error, parsed.access_request)
                 for requester, parsed in questions.items()
             }
-            content = self._render(batch, decided, tenant, issuer)
+            content = self._render(batch, decided, asker)
         for requester, parsed in questions.items():
-            verdict = decided[requester].verdict
-            self._decider.record(
-                parsed, decided[requester], None if parsed.own_event_type else verdict.max_token_lifetime_s
-            )
+            self._record(asker, parsed, decided[requester])
         return json_hook_response(200, content)
+
+    def _record(self, asker: EvaluationAsker, parsed: ParsedHookRequest, decided: AccessDecision) -> None:
+        """Make an audit event of a question, as far as the caller's own events about that agent would be believed."""
+        agent_id = parsed.access_request.agent_id
+        if not asker.speaks_for(agent_id):
+            return
+        if not asker.binding.vouches:
+            agent = {"id": agent_id, "issuer": asker.issuer or None, "self_asserted": True}
+            parsed = parsed._replace(event_extras={**parsed.event_extras, "agent": agent})
+        lifetime_s = None if parsed.own_event_type else decided.verdict.max_token_lifetime_s
+        self._decider.record(parsed, decided, lifetime_s)
 
     def too_large(self, most: int) -> HookResponse:
         """The answer to a body of more than *most* bytes."""
@@ -272,18 +304,14 @@ class AuthZenEndpoint:
         return tenant, issuer
 
     def _render(
-        self,
-        batch: EvaluationBatch,
-        decided: dict[EvaluationRequester, AccessDecision],
-        tenant: str,
-        issuer: str,
+        self, batch: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision], asker: EvaluationAsker
     ) -> dict[str, Any]:
         answers = []
         shaped: set[EvaluationRequester] = set()
         for item in batch.items:
             answers.append(self._render_item(item, decided.get(item.requester), shaped))
             if item.call is not None and answers[-1]["decision"]:
-                answers[-1] = self._judge_call(item.call, item.requester, tenant, issuer)
+                answers[-1] = self._judge_call(item.call, item.requester, asker)
             permit = answers[-1]["decision"]
             if (batch.semantic == DENY_ON_FIRST_DENY and not permit) or (
                 batch.semantic == PERMIT_ON_FIRST_PERMIT and permit
@@ -291,11 +319,9 @@ class AuthZenEndpoint:
                 break
         return {"evaluations": answers} if batch.is_batch else answers[0]
 
-    def _judge_call(
-        self, call: CallQuestion, requester: EvaluationRequester, tenant: str, issuer: str
-    ) -> dict[str, Any]:
+    def _judge_call(self, call: CallQuestion, requester: EvaluationRequester, asker: EvaluationAsker) -> dict[str, Any]:
         """One decision on a call that the level lets pass; in shadow mode with what would have been denied."""
-        access = AccessRequest(tenant, issuer, requester.agent, (call.action,), ancestors=requester.ancestors)
+        access = asker.access_request(requester, (call.action,))
         return _rendered_call(self._calls.evaluate(access, call, self._decider.channel))
 
     def _render_item(

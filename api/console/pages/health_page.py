@@ -19,6 +19,7 @@ from ..views.health_display import (
     display_versions,
     display_work,
     silence_reports,
+    topic_reports,
 )
 
 MENU_ENTRY = MenuEntry("Health", "/console/health", SCOPE_ADMIN, key="h")
@@ -30,11 +31,11 @@ router = APIRouter()
 async def show_health(
     request: Request, console: ConsoleDep, visit: PageAdministratorDep, alerts: AlertServiceDep
 ) -> Response:
-    """The state of the process that answers; the settings name all tenants, so people of all see them."""
+    """The state of the process that answers. What names or counts other tenants is for people of all."""
     runtime, sees_all = console.runtime, ANY_NAME in visit.caller.tenants
     schema, answers_in_s, store_trouble = await _look_at_store(console)
     ingest = console.services.find(IngestStatus)
-    sources = silence_reports(console.services)
+    sources, topics = silence_reports(console.services, visit.caller), topic_reports(console.services, visit.caller)
     return console.render_page(
         request,
         "health.html",
@@ -46,11 +47,12 @@ async def show_health(
         learning=runtime.learning(),
         policy=runtime.live_policy,
         stops=[] if store_trouble else await alerts.target_stops(),
-        targets=[webhook.name for webhook in runtime.settings.webhooks],
+        targets=len(runtime.settings.webhooks),
         sources=sources,
         silent=[source for source in sources if source.silent],
-        ingest=ingest if ingest is not None and ingest.alive is not None else None,
-        troubles=display_troubles(console.services.get(ServiceMetrics)),
+        topics=topics,
+        topics_are_read=ingest is not None and ingest.alive,
+        troubles=display_troubles(console.services.get(ServiceMetrics)) if sees_all else None,
         versions=display_versions(runtime, schema),
         settings=settings_yaml(runtime.settings) if sees_all else None,
         sees_all=sees_all,

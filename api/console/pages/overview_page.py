@@ -66,7 +66,7 @@ async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller)
         "actuators": [actuator.name for actuator in runtime.settings.actuators],
         "modes": await _tenant_modes(console, caller),
         "policy": runtime.live_policy,
-        "service": _service_values(console) if may_see_service(caller) else None,
+        "service": _service_values(console, caller) if may_see_service(caller) else None,
         "rate": console.activity.throughput(),
         "rates": {"x": [at_ms / 1000 for at_ms, _ in rates], "y": [rate for _, rate in rates], "label": "events/s"},
         "model_version": runtime.model_version,
@@ -105,10 +105,10 @@ async def _tenant_modes(console: ConsoleContext, caller: AuthenticatedCaller) ->
     ]
 
 
-def _service_values(console: ConsoleContext) -> dict[str, Any]:
+def _service_values(console: ConsoleContext, caller: AuthenticatedCaller) -> dict[str, Any]:
     runtime = console.runtime
     status, now_ms = runtime.pipeline_status, runtime.now_ms()
-    sources = silence_reports(console.services)
+    sources = silence_reports(console.services, caller)
     return {
         "components": component_states(runtime),
         "behind": status.records_behind,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
-from ...events.ingest_status import IngestStatus, SilenceReport
+from ...events.ingest_status import ForeignTopicReport, IngestStatus, SilenceReport
 from ...events.source_silence import SilenceDetector
+from ...http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ...http.prometheus_metrics import ServiceMetrics
 from ...http.runtime import Runtime
 from ...http.service_registry import ServiceRegistry
+from ...settings.event_source_settings import EventSourceSettings
 
 
 class ComponentWords(NamedTuple):
@@ -138,7 +140,29 @@ def display_work(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def silence_reports(services: ServiceRegistry) -> list[SilenceReport]:
-    """Every source whose silence is watched: callers, and foreign topics that are read here."""
+def silence_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[SilenceReport]:
+    """Sources whose silence is watched, as far as *caller* may know of them: callers, and foreign topics read here."""
+    ingest, settings = services.find(IngestStatus), services.get(Runtime).settings
+    callers = _known_sources(settings.callers, caller)
+    topics = _known_sources(settings.brokers.topics, caller)
+    return [
+        *(report for report in services.get(SilenceDetector) if report.name in callers),
+        *(report for report in (() if ingest is None else ingest.report.silence) if report.name in topics),
+    ]
+
+
+def topic_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[ForeignTopicReport] | None:
+    """Foreign topics, as far as *caller* may know of them; None where none is to be read here, or none is its own."""
     ingest = services.find(IngestStatus)
-    return [*services.get(SilenceDetector), *(() if ingest is None else ingest.report.silence)]
+    known = _known_sources(services.get(Runtime).settings.brokers.topics, caller)
+    if ingest is None or ingest.alive is None or not (known or ANY_NAME in caller.tenants):
+        return None
+    return [report for report in ingest.report.sources if report.name in known]
+
+
+def _known_sources(sources: Iterable[EventSourceSettings], caller: AuthenticatedCaller) -> frozenset[str]:
+    """Names of the sources that speak for a tenant of *caller*. One for `*` belongs to no tenant: it is for people of
+    all."""
+    if ANY_NAME in caller.tenants:
+        return frozenset(source.name for source in sources)
+    return frozenset(source.name for source in sources if caller.tenants & set(source.tenants))

@@ -9,6 +9,7 @@ import pytest
 from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.client import ArgumentOrigins, Caller, OriginTracker
 from trustwatch.client.argument_origins import exact_hash, keyed_fingerprint
+from trustwatch.ingest.identities import IdentityHasher
 
 from ...support.client_doubles import FixedKeys
 
@@ -38,7 +39,8 @@ def digest_of(arguments: Any) -> str:
     tracker = OriginTracker(FixedKeys())
     call = tracker.conversation("conv-1").start_call("pay", arguments)
     told = {"action": "pay", "arguments": call.arguments, "arguments_hash": tracker.hash_arguments(BOT, arguments)}
-    return msgspec.json.decode(msgspec.json.encode(told), type=CallQuestion).digest()
+    call = msgspec.json.decode(msgspec.json.encode(told), type=CallQuestion)
+    return IdentityHasher(b"k" * 32).call_digest("acme", "https://as.example", "bot", call.bound_members())
 
 
 @pytest.mark.parametrize("pair", ALTERED.values(), ids=ALTERED)

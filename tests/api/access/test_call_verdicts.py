@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from trustwatch.api.access.approval_workflow import MAX_PENDING_PER_AGENT
+from trustwatch.api.access import approval_workflow
+from trustwatch.api.access.approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDING_PER_AGENT
+from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.ingest import compilation
 from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
+from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 
 from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, call, call_model
@@ -95,6 +101,84 @@ def test_a_yes_holds_for_the_very_call_until_it_expires(judged: Any, summary: An
     judged.clock.now += 601
     assert ask(judged, **call(NEW_VALUE))["decision"] == "step_up"
     settled(judged)
+
+
+def unkeyed_scope(**question: Any) -> str:
+    """Scope of an approval of a call as it was stored before digests were keyed."""
+    asked = msgspec.convert(question, CallQuestion)
+    return CALL_SCOPE_PREFIX + hashlib.sha256(asked.bound_members()).hexdigest()[:32]
+
+
+def test_the_digest_of_a_call_tells_nobody_what_it_said(judged: Any, summary: Any) -> None:
+    """All that it is made of can be guessed, so it is keyed: neither answer nor store hold one that can be tried."""
+    judged.report([summary(level=LOW, agent_type="Clerk")])
+    asked = ask(judged, **call(NEW_VALUE))
+    settled(judged)
+
+    stored = judged.store.interventions.list_open()
+    assert [one.scopes for one in stored] == [(CALL_SCOPE_PREFIX + asked["call"],)]
+    assert unkeyed_scope(**call(NEW_VALUE)) != CALL_SCOPE_PREFIX + asked["call"]
+    other_key = IdentityHasher(b"k" * 32).call_digest(
+        "acme", ISSUER, "bot", msgspec.convert(call(NEW_VALUE), CallQuestion).bound_members()
+    )
+    assert asked["call"] != other_key
+
+
+def test_a_yes_of_before_digests_were_keyed_still_holds(judged: Any, summary: Any) -> None:
+    judged.report([summary(level=LOW, agent_type="Clerk")])
+    asked = ask(judged, **call(NEW_VALUE))
+    settled(judged)
+    (pending,) = judged.store.interventions.list_open()
+    now_ms = int(judged.clock() * 1000)
+    given = msgspec.structs.replace(
+        pending,
+        intervention_id="01OLD",
+        status="approved",
+        scopes=(unkeyed_scope(**call(NEW_VALUE)),),
+        expires_ms=now_ms + 60_000,
+    )
+    judged.store.interventions.add(given, [])
+    judged.wait(judged.guard.approval_workflow.load_open())
+
+    assert asked["decision"] == "step_up"
+    assert ask(judged, **call(NEW_VALUE))["decision"] == "allow"
+    assert ask(judged, **call("e" * 12))["decision"] == "step_up"
+    settled(judged)
+
+
+def test_a_scope_of_a_token_approves_no_call(judged: Any, summary: Any) -> None:
+    """Whoever asks for a token with the scope of a call would have it approved by a person who was told of no call."""
+    judged.report([summary(level=LOW, agent_type="Clerk")])
+    scope = CALL_SCOPE_PREFIX + ask(judged, **call(NEW_VALUE))["call"]
+    settled(judged)
+    judged.report([summary(level=HIGH, agent_type="Clerk")])
+
+    for scopes in ((scope,), (scope, "pay:write")):
+        question = AccessRequest("acme", ISSUER, "bot", scopes)
+        judged.inside(lambda question=question: judged.guard.decide(question, "hydra"))
+    settled(judged)
+
+    asked = [(one.asked_by, one.scopes) for one in judged.store.interventions.list_open()]
+    assert sorted(asked) == [("calls", (scope,)), ("hydra", ("pay:write",))]
+
+
+def test_one_caller_may_have_so_many_persons_asked(site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all its agents; those that were decided about make room, and other callers are not held up."""
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_CALLER", 3)
+    site.report([summary(f"bot-{number}", level=HIGH, agent_type="Clerk") for number in range(5)])
+
+    paths = [f"/v1/agents/bot-{number}/calls/evaluate" for number in range(5)]
+    ids = [ask(site, path=path, **call(KNOWN_VALUE))["approval_id"] for path in paths]
+    settled(site)
+    failed = site.guard.approval_workflow.failed_requests
+    assert [bool(one) for one in ids] == [True] * 3 + [False] * 2
+
+    assert ask(site, "trusted", path=paths[3], **call(KNOWN_VALUE))["approval_id"]
+    rejected = site.client.post(f"/v1/approvals/{ids[0]}/reject", json={"why": "no"}, headers=site.auth("two"))
+    assert rejected.status_code == 200, rejected.text
+    assert ask(site, path=paths[4], **call(KNOWN_VALUE))["approval_id"]
+    assert site.guard.approval_workflow.failed_requests == failed
+    settled(site)
 
 
 def approvals_of(site: Any) -> list[str]:

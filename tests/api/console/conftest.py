@@ -178,7 +178,7 @@ class ConsoleService:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        more = {name: console.pop(name) for name in ("archive", "kafka", "webhooks") if name in console}
+        more = {name: console.pop(name) for name in ("archive", "kafka", "webhooks", "callers") if name in console}
         given = {"enabled": True, "oidc": provider.settings(), **console}
         self.settings = Settings(
             data_dir=folder,

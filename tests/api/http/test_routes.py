@@ -384,20 +384,22 @@ def test_health_is_open_and_readiness_names_components_only(site: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "scope", "status"),
+    ("headers", "client", "scope", "status"),
     [
-        ({}, None, 200),  # from this machine
-        ({"x-forwarded-for": "203.0.113.9"}, None, 401),  # a proxy on this machine speaks for somebody else
-        ({"x-forwarded-for": "203.0.113.9"}, "trust.score:read", 403),
-        ({"x-forwarded-for": "203.0.113.9"}, "trust.admin", 200),
-        ({"x-forwarded-for": "203.0.113.9"}, "trust.metrics", 200),
+        ({}, "", "", 200),  # from this machine
+        ({"x-forwarded-for": "203.0.113.9"}, "", "", 401),  # a proxy on this machine speaks for somebody else
+        ({"x-forwarded-for": "203.0.113.9"}, "gateway", "trust.score:read", 403),
+        ({"x-forwarded-for": "203.0.113.9"}, "gateway", "trust.admin", 403),  # of one tenant
+        ({}, "gateway", "trust.admin", 403),
+        ({"x-forwarded-for": "203.0.113.9"}, "all", "trust.admin", 200),
+        ({"x-forwarded-for": "203.0.113.9"}, "gateway", "trust.metrics", 200),
     ],
 )
 def test_metrics_are_for_this_machine_for_prometheus_and_for_admins(
-    shared: Any, headers: dict[str, str], scope: str | None, status: int
+    shared: Any, headers: dict[str, str], client: str, scope: str, status: int
 ) -> None:
-    """They tell names of callers, so they are not open."""
-    token = shared.auth("gateway", scope) if scope else {}
+    """They tell names of callers of all tenants, so they are not open."""
+    token = shared.auth(client, scope) if client else {}
 
     assert shared.client.get("/metrics", headers={**headers, **token}).status_code == status
 

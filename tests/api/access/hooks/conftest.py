@@ -61,12 +61,19 @@ def hook(kind: str, **given: Any) -> HookSettings:
 class HookTestbed:
     """The application, and what it stands on."""
 
-    def __init__(self, folder: Path, database: Path, hooks: tuple[HookSettings, ...], book: PolicyBook) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database: Path,
+        hooks: tuple[HookSettings, ...],
+        book: PolicyBook,
+        callers: tuple[CallerSettings, ...] = (),
+    ) -> None:
         self.now = NOW
         self.runner = asyncio.Runner()
         self.key = LocalSigningKey.open(folder)
         issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
-        self.settings = Settings(data_dir=folder, issuers=(issuer,), callers=CALLERS, hooks=hooks)
+        self.settings = Settings(data_dir=folder, issuers=(issuer,), callers=(*CALLERS, *callers), hooks=hooks)
         self.event_log = EventLog(folder / "log")
         self.store = open_store(sqlite_url(database))
         self.view, self.status, self.policy = RiskView(), PipelineStatus(), LivePolicy(book)
@@ -199,17 +206,23 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_desk(tmp_path: Path, empty_database: Path) -> Iterator[Callable[..., HookTestbed]]:
-    """Makes applications: with hooks (a kind, or settings), a mode, and policies by level."""
+    """Makes applications: with hooks (a kind, or settings), a mode, policies by level, and further callers."""
     made: list[HookTestbed] = []
 
-    def make(*hooks: HookSettings | str, mode: str = "enforce", policies: Any = None, book: Any = None) -> HookTestbed:
+    def make(
+        *hooks: HookSettings | str,
+        mode: str = "enforce",
+        policies: Any = None,
+        book: Any = None,
+        callers: tuple[CallerSettings, ...] = (),
+    ) -> HookTestbed:
         folder = tmp_path / str(len(made))
         folder.mkdir()
         database = folder / "trustwatch.db"
         shutil.copyfile(empty_database, database)
         settings = tuple(hook(one) if isinstance(one, str) else one for one in hooks)
         book = book or PolicyBook(PolicyTable(policies, "3"), modes={"acme": mode})
-        made.append(HookTestbed(folder, database, settings, book))
+        made.append(HookTestbed(folder, database, settings, book, callers))
         return made[-1]
 
     yield make

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 
 from ....support.call_history import KNOWN_VALUE, NEW_VALUE, call, call_model
 
+AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
 
 
@@ -88,3 +90,41 @@ def test_an_approval_is_of_arguments_to_the_letter(desk: Any) -> None:
     """Their normal forms may be the same."""
     asked = [ask(desk, NEW_VALUE, arguments_hash=told * 36)["context"]["approval_id"] for told in "aab"]
     assert asked[0] == asked[1] != asked[2]
+
+
+def own_agents(make_desk: Any) -> Any:
+    """The decision point, asked by callers that are bound to agents: one to itself, one to a pattern."""
+    bound = {"tenants": ("acme",), "issuers": (AS,)}
+    callers = (
+        CallerSettings(name="itself", client_id="itself", agents=("self",), **bound),
+        CallerSettings(name="fleet", client_id="fleet", agents=("fleet-*",), **bound),
+    )
+    return make_desk("authzen", callers=callers)
+
+
+@pytest.mark.parametrize("client", ["itself", "fleet"])
+def test_nobody_asks_about_a_neighbour_with_any_effect(make_desk: Any, client: str) -> None:
+    """The verdict is the same; no person is asked, and no event of the neighbour comes about."""
+    desk = own_agents(make_desk)
+    desk.level("high", agent_type="Clerk")
+    for number in range(6):
+        asked = evaluation(NEW_VALUE, arguments_hash="a" * 36)
+        asked["action"]["name"] = f"please-approve-{number}"
+        held = desk.evaluate(asked, several=False, client=client).json()
+        plain = {**evaluation(None), "action": {"name": f"pay:write-{number}"}}
+        denied = desk.evaluate(plain, several=False, client=client).json()
+        assert (held["decision"], denied["decision"]) == (False, False)
+    assert desk.asked() == [] and desk.events() == []
+
+
+def test_a_caller_asks_about_its_own_agents(make_desk: Any) -> None:
+    """Persons are asked; what an agent says of itself is self-asserted, as if it had sent the event."""
+    desk = own_agents(make_desk)
+    for client, agent in (("itself", "itself"), ("fleet", "fleet-7")):
+        desk.level("high", agent=agent, agent_type="Clerk")
+        asked = {**evaluation(None), "subject": {"type": "client", "id": agent}, "action": {"name": "pay:write"}}
+        assert desk.evaluate(asked, several=False, client=client).json()["decision"] is False
+    assert sorted(one.agent.agent_id for one in desk.asked()) == ["fleet-7", "itself"]
+    requests = [event for event in desk.events() if event["source"] == "urn:trustwatch:authzen"]
+    told = {event["agent"]["id"]: event["agent"].get("self_asserted", False) for event in requests}
+    assert told == {"itself": True, "fleet-7": False}

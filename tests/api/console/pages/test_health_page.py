@@ -6,6 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from trustwatch.api.events.ingest_status import ForeignTopicReport, IngestReport, IngestStatus, SilenceReport
+from trustwatch.api.events.source_silence import SilenceDetector
+from trustwatch.api.settings.access_settings import CallerSettings
+from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.topic_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
@@ -82,3 +87,43 @@ def test_a_target_that_was_stopped_says_since_when_and_why(new_site: Callable[..
     text = health(site)
     assert "2025-11-24 15:59:00 UTC" in text and "410 Gone" in text and "404 Not Found" not in text
     assert "soc.example" not in text
+
+
+def test_names_of_other_tenants_are_for_people_of_all(new_site: Callable[..., Any]) -> None:
+    """Callers and topics show to whose tenants they belong; targets, counts and sources of all belong to none."""
+    bound = {"issuers": ("https://as.example",), "silence_s": 60.0}
+    callers = tuple(
+        CallerSettings(name=f"caller-{name}", client_id=name, tenants=tenants, **bound)
+        for name, tenants in {
+            "acme": ("acme",),
+            "both": ("acme", "globex"),
+            "globex": ("globex",),
+            "any": ("*",),
+        }.items()
+    )
+    topics = tuple(
+        ForeignTopicSettings(topic=name, name=f"topic-{name}", format="native", tenants=(name,), issuers=("*",))
+        for name in ("acme", "globex")
+    )
+    target = WebhookTarget("target-soc", Secret("https://soc.example/in"), "slack")
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1", topics=topics)
+    site = new_site(webhooks=(target,), callers=callers, kafka=kafka)
+    site.store.outbox.stop_target("target-soc", "f", NOW_MS, "410 Gone")
+    site.status.work_counts = {"vectors_dropped": 3}
+    services, ingest = site.app.app.state.services, IngestStatus()
+    reports = [SilenceReport(topic.name, True, 0) for topic in topics]
+    ingest.note(IngestReport([ForeignTopicReport(topic.name) for topic in topics], reports))
+    services.add(ingest)
+    site.clock.now += 61
+    site.inside(lambda: services.get(SilenceDetector).check(site.clock()))
+
+    everything, narrow = health(site), health(site, "blind")
+    overview = site.browser.get("/console/").text
+
+    own = {"caller-acme", "caller-both", "topic-acme"}
+    foreign = {"caller-globex", "caller-any", "topic-globex", "target-soc"}
+    assert {name for name in own | foreign if f"<strong>{name}</strong>" not in everything} == set()
+    assert {name for name in own if f"<strong>{name}</strong>" not in narrow} == set()
+    assert {name for name in foreign if name in narrow + overview} == set()
+    assert "vectors_dropped" in everything and "vectors_dropped" not in narrow
+    assert "1 of 1: people of all tenants see which" in narrow
