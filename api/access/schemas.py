@@ -130,6 +130,11 @@ class ApprovalIn(BaseModel):
 
     why: ReasonText
     valid_s: ValidityPeriod = DEFAULT_VALID_S
+    trust_credential: bool = Field(
+        False,
+        description="of an unusual call with a scope `credential:…`: its network and credential count as known for as "
+        "long, also in other calls of the agent",
+    )
 
 
 class JustificationIn(BaseModel):

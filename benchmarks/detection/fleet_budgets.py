@@ -81,8 +81,8 @@ class _LevelReplay(HistoryReplay):
         yield scored.columns.time_ms, scored.slots.copy(), concern, before, scored.levels[:, 1].copy()
 
 
-def live_one_week(size: FleetSize, seed: int) -> FleetWeek:
-    """Learn the first days of a fleet, and judge the week behind them."""
+def split_fleet(size: FleetSize, seed: int) -> tuple[list[bytes], list[bytes]]:
+    """Events of the days of a fleet that are learned, and of the week behind them."""
     settings = SimulationSettings(
         START,
         timedelta(days=size.learned_days + JUDGED_DAYS),
@@ -96,6 +96,12 @@ def live_one_week(size: FleetSize, seed: int) -> FleetWeek:
     judged: list[bytes] = []
     for one in simulate(settings):
         (history if one.at_ms < cut else judged).append(one.event)
+    return history, judged
+
+
+def live_one_week(size: FleetSize, seed: int) -> FleetWeek:
+    """Learn the first days of a fleet, and judge the week behind them."""
+    history, judged = split_fleet(size, seed)
     columns = ColumnEncoder(SALT, domains()).encode([decode_history_event(event)[0] for event in history])
     engine = EngineSettings(capacity=4 * size.agents)
     trained = train_walk_forward(columns, SALT, "fleet")

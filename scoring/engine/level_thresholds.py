@@ -23,7 +23,7 @@ kept."""
 
 MEDIUM_SHARE = 0.8
 """Part of its threshold at which *medium* begins, where a rehearsal shows what the fleet's days reach. Honest fleets
-used a fifth of the budget of that level, and attacks of a few calls end between .8 and once (decision 0050). Levels
+used a fifth of the budget of that level, and attacks of a few calls end between .8 and once (decision 0038). Levels
 that cost an agent its tokens keep all of theirs."""
 
 OVERREACH_STRETCH = (1.0, np.inf)
