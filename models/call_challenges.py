@@ -58,8 +58,9 @@ _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
 _HABITS = FEATURE_INDEX["habits_of_others"]
-_CREDENTIALS = np.array([feature.caller and feature.compromise for feature in FEATURES])
-"""Flags (F,) of what is odd about the network and credential of a call."""
+_PATH = np.array([feature.caller and feature.compromise for feature in FEATURES])
+_PATH[[FEATURE_INDEX["chain_surprise"], FEATURE_INDEX["chain_depth"]]] = True
+"""Flags (F,) of what is odd about the access path of a call: network, credential, delegation chain."""
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
 """Features of another value in a question: what sessions remember, and what is composed of it."""
@@ -253,10 +254,10 @@ def as_asked(
     vectors: NDArray[np.float64], codes: NDArray[np.int8], trusted: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
     """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember, and without
-    what is odd about the network and credential of *trusted* (n,) calls."""
+    what is odd about the access path of *trusted* (n,) calls."""
     asked = vectors.copy()
     if trusted is not None:
-        asked[np.ix_(trusted, _CREDENTIALS)] = 0.0
+        asked[np.ix_(trusted, _PATH)] = 0.0
     asked[:, F_TRANSITION] = asked[:, _HABITS] = 0.0
     asked[:, _ROUTES] = 0.0
     compose_rows(asked, codes)
@@ -312,7 +313,7 @@ def score_asked(
         detector, rates, baseline: of the model that is asked.
         columns: n calls.
         vectors, observations: of them, against the baseline.
-        trusted: (n,), calls whose network and credential a person trusts; None = none.
+        trusted: (n,), calls whose access path a person trusts; None = none.
     """
     asked = as_asked(vectors, columns.codes, trusted)
     foreign = foreign_values(columns, np.arange(len(columns)), baseline, observations, vectors)

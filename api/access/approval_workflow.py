@@ -35,9 +35,9 @@ PENDING_TIMEOUT_S = 3600.0
 CALL_SCOPE_PREFIX = "call:"
 """Begins the scope of an approval that holds for one call; what follows is the keyed digest of the call."""
 
-CREDENTIAL_SCOPE_PREFIX = "credential:"
-"""Begins the scope of an approval by which a person trusts a network and credential of an agent: calls that come with
-both are judged as if they were known. What follows is their keyed digest."""
+PATH_SCOPE_PREFIX = "path:"
+"""Begins the scope of an approval by which a person trusts an access path of an agent (network, credential and
+delegation chain): calls by it are judged as if it were known. What follows is its keyed digest."""
 
 MAX_PENDING_PER_AGENT = 5
 """Approvals that may wait for persons about one agent, those included that are being written. A further request finds
@@ -52,19 +52,19 @@ MAX_REQUESTS_IN_FLIGHT = 1_000
 _log = structlog.get_logger(__name__)
 
 
-_CREDENTIAL_SCOPE = re.compile(f"{CREDENTIAL_SCOPE_PREFIX}[0-9a-f]{{{CALL_DIGEST_DIGITS}}}")
-_CALL_SCOPE = re.compile(f"{CALL_SCOPE_PREFIX}[0-9a-f]{{{CALL_DIGEST_DIGITS}}}|{_CREDENTIAL_SCOPE.pattern}")
+_PATH_SCOPE = re.compile(f"{PATH_SCOPE_PREFIX}[0-9a-f]{{{CALL_DIGEST_DIGITS}}}")
+_CALL_SCOPE = re.compile(f"{CALL_SCOPE_PREFIX}[0-9a-f]{{{CALL_DIGEST_DIGITS}}}|{_PATH_SCOPE.pattern}")
 
 
 def without_call_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """*scopes* but those that stand for a call or a credential: else who asks for a token with one had something
+    """*scopes* but those that stand for a call or an access path: else who asks for a token with one had something
     approved that no person was told of."""
     return tuple(scope for scope in scopes if not _CALL_SCOPE.fullmatch(scope))
 
 
-def without_credential_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """*scopes* but those by which a network and credential would be trusted."""
-    return tuple(scope for scope in scopes if not _CREDENTIAL_SCOPE.fullmatch(scope))
+def without_path_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """*scopes* but those by which an access path would be trusted."""
+    return tuple(scope for scope in scopes if not _PATH_SCOPE.fullmatch(scope))
 
 
 class InterventionNotOpen(ProblemError):
@@ -209,11 +209,11 @@ class ApprovalWorkflow:
         *,
         approve: bool,
         valid_s: float,
-        trust_credential: bool = False,
+        trust_path: bool = False,
     ) -> Intervention:
         """Approve (for *valid_s* seconds from now) or reject. Raises InterventionNotOpen, Unavailable.
 
-        Only with *trust_credential* the network and credential of a call are approved with it.
+        Only with *trust_path* the access path of a call is approved with it.
         """
         now_ms = self._now_ms()
         if approval.status != "pending" or approval.expires_ms <= now_ms:
@@ -221,7 +221,7 @@ class ApprovalWorkflow:
         decided = msgspec.structs.replace(
             approval,
             status="approved" if approve else "rejected",
-            scopes=approval.scopes if trust_credential or not approve else without_credential_scopes(approval.scopes),
+            scopes=approval.scopes if trust_path or not approve else without_path_scopes(approval.scopes),
             decided_by=person.name,
             decided_ms=now_ms,
             why=person.why,

@@ -2,7 +2,7 @@
 
 The level decides first, as for tokens. Where it lets the call pass, the model says whether this call is odd enough for
 a person to look at it. A person's yes holds for the very call: its action, resource and the hashes of its arguments.
-Where a new network or credential alone is why, the person may trust them with it: else every call would wait.
+Where a new access path alone is why, the person may trust it with the call: else every call by it would wait.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.decisions import RiskReason
 from .approval_workflow import (
     CALL_SCOPE_PREFIX,
-    CREDENTIAL_SCOPE_PREFIX,
     MAX_PENDING_PER_AGENT,
+    PATH_SCOPE_PREFIX,
     ApprovalWorkflow,
 )
 from .live_call_scorer import LiveCallScorer
@@ -190,13 +190,13 @@ class CallEvaluator:
         if decision == "allow":
             known_type = "" if context.entry is None else context.entry.summary.agent_type
             asked = self._as_event(access, call, known_type or call.agent_type)
-            of_credential = self._credential_scope(access, asked)
-            score, detail = self._score(asked, trusted=of_credential in scopes)
+            of_path = self._path_scope(access, asked)
+            score, detail = self._score(asked, trusted=of_path in scopes)
             basis = BY_LEVEL if score is None else BY_MODEL
             if score is not None and score.exceeds and not approved:
                 decision, reason = "step_up", UNUSUAL_CALL
-                if of_credential and not self._exceeds_trusted(asked):
-                    approvable.append(of_credential)
+                if of_path and not self._exceeds_trusted(asked):
+                    approvable.append(of_path)
         approval_id = ""
         if decision == "step_up" and by_level.enforced and access.approvable:
             text = _request_text(call, reason, score)
@@ -219,15 +219,15 @@ class CallEvaluator:
     def _approved_scopes(self, access: AccessRequest, level: RiskLevel) -> frozenset[str]:
         return self._policy_evaluator.interventions.approved_scopes(access.identity, self._now_ms(), int(level))
 
-    def _credential_scope(self, access: AccessRequest, asked: NativeEvent) -> str:
-        """Scope of an approval that trusts the network and credential of a call; "" = it comes with neither."""
-        if asked.client is None and asked.credential is None:
+    def _path_scope(self, access: AccessRequest, asked: NativeEvent) -> str:
+        """Scope of an approval that trusts the access path of a call; "" = the call tells nothing of it."""
+        if asked.client is None and asked.credential is None and asked.delegation is None:
             return ""
-        named = network_of(asked), credential_of(asked)
-        return CREDENTIAL_SCOPE_PREFIX + self._identities.credential_digest(*access.identity, *named)
+        path = msgspec.json.encode((network_of(asked), credential_of(asked), asked.delegation or ()))
+        return PATH_SCOPE_PREFIX + self._identities.access_path_digest(*access.identity, path)
 
     def _exceeds_trusted(self, asked: NativeEvent) -> bool:
-        """Tell whether a call would wait for a person even if its network and credential were known."""
+        """Tell whether a call would wait for a person even if its access path were known."""
         score, _ = self._score(asked, trusted=True)
         return score is None or score.exceeds
 

@@ -96,7 +96,7 @@ async def approve_request(
     """The scopes pass from now on, for this agent alone and until `valid_s` is over. Scope `trust.feedback`."""
     return intervention_out(
         await containment.approve(
-            caller, intervention_id, approval.why, approval.valid_s, trust_credential=approval.trust_credential
+            caller, intervention_id, approval.why, approval.valid_s, trust_path=approval.trust_path
         )
     )
 

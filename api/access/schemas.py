@@ -130,10 +130,10 @@ class ApprovalIn(BaseModel):
 
     why: ReasonText
     valid_s: ValidityPeriod = DEFAULT_VALID_S
-    trust_credential: bool = Field(
+    trust_path: bool = Field(
         False,
-        description="of an unusual call with a scope `credential:…`: its network and credential count as known for as "
-        "long, also in other calls of the agent",
+        description="of an unusual call with a scope `path:…`: its access path (network, credential, delegation "
+        "chain) counts as known for as long, also in other calls of the agent",
     )
 
 

@@ -106,7 +106,7 @@ class AskedWeek(NamedTuple):
     Attributes:
         calls: asked about.
         challenged: of them, where nobody answers.
-        with_trust: of them, where a person trusts the network and credential as soon as they alone are why.
+        with_trust: of them, where a person trusts an access path as soon as it alone is why.
     """
 
     calls: int
@@ -121,13 +121,14 @@ def ask_about_fleet(size: FleetSize, seed: int) -> AskedWeek:
     scorer = CallScorer(train_walk_forward(columns, SALT, "fleet").model, ChallengeBudget(), domains(), CALLS_AT_ONCE)
     calls = [question for question in as_questions(judged) if question.type in CALL_TYPES]
     odd = [call for call, score in zip(calls, scorer.score_many(calls), strict=True) if score.exceeds]
-    without_caller = scorer.score_many(odd, [True] * len(odd))
+    without_path = scorer.score_many(odd, [True] * len(odd))
     waiting, trusted = 0, set()
-    for call, score in zip(odd, without_caller, strict=True):
-        caller = call.tenant, call.agent.issuer, call.agent.id, network_of(call), credential_of(call)
-        waiting += score.exceeds or caller not in trusted
+    for call, score in zip(odd, without_path, strict=True):
+        agent = call.tenant, call.agent.issuer, call.agent.id
+        path = agent, network_of(call), credential_of(call), tuple(call.delegation or ())
+        waiting += score.exceeds or path not in trusted
         if not score.exceeds:
-            trusted.add(caller)
+            trusted.add(path)
     return AskedWeek(len(calls), len(odd), waiting)
 
 
@@ -138,7 +139,7 @@ def main() -> None:
             week = ask_about_fleet(ASKED_FLEET, seed)
             print(
                 f"fleet {seed}: of {week.calls} calls {1000.0 * week.challenged / week.calls:.1f} of 1,000 wait, "
-                f"{1000.0 * week.with_trust / week.calls:.1f} where a person trusts new networks and credentials",
+                f"{1000.0 * week.with_trust / week.calls:.1f} where a person trusts new access paths",
                 flush=True,
             )
         return

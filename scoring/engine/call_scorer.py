@@ -105,7 +105,7 @@ class CallScorer:
         """Score *call* as if it were made now. Its outcome and session are not looked at.
 
         Args:
-            trusted: a person trusts the network and credential that the call comes with, so they are not odd.
+            trusted: a person trusts the access path by which the call comes, so it is not odd.
         """
         return self.score_many((call,), (trusted,))[0]
 

@@ -136,10 +136,10 @@ def test_a_person_who_trusts_a_new_key_is_not_asked_about_each_of_its_calls(keye
     assert asked["reasons"][0]["code"] == "first_seen_credential"
     settled(keyed)
 
-    told = approve(keyed, asked["approval_id"], trust_credential=True)
+    told = approve(keyed, asked["approval_id"], trust_path=True)
 
     of_call, of_key = told["scopes"]
-    assert of_call == "call:" + asked["call"] and of_key.startswith("credential:")
+    assert of_call == "call:" + asked["call"] and of_key.startswith("path:")
     assert ask(keyed, path=OF_AGENT_1, **call(f"{2:012x}", **NEW_KEY))["decision"] == "allow"
     assert ask(keyed, path=OF_AGENT_1, **call(NEW_VALUE, **NEW_KEY))["reasons"][0]["code"] == "argument_origin"
     for other in (from_key("other"), from_key("nobody", 64501)):
@@ -165,9 +165,9 @@ def test_a_call_that_is_odd_by_itself_offers_no_key_to_trust(keyed: Any) -> None
     asked = ask(keyed, path=OF_AGENT_1, **call(NEW_VALUE, **NEW_KEY))
     settled(keyed)
 
-    told = approve(keyed, asked["approval_id"], status=422, trust_credential=True)
+    told = approve(keyed, asked["approval_id"], status=422, trust_path=True)
 
-    assert "trust_credential" in told["detail"]
+    assert "trust_path" in told["detail"]
     (pending,) = keyed.store.interventions.list_open()
     assert pending.scopes == ("call:" + asked["call"],) and pending.status == "pending"
 
@@ -219,7 +219,7 @@ def test_a_scope_of_a_token_approves_no_call(judged: Any, summary: Any) -> None:
     """Whoever asks for a token with the scope of a call would have it approved by a person who was told of no call."""
     judged.report([summary(level=LOW, agent_type="Clerk")])
     scope = CALL_SCOPE_PREFIX + ask(judged, **call(NEW_VALUE))["call"]
-    of_key = f"credential:{'a' * 32}"
+    of_key = f"path:{'a' * 32}"
     settled(judged)
     judged.report([summary(level=HIGH, agent_type="Clerk")])
 
