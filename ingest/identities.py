@@ -26,7 +26,7 @@ MAX_KEY_BYTES = 64
 """Bytes of a BLAKE2b key that count."""
 
 _AGENT_PURPOSE, _PRINCIPAL_PURPOSE, _UNKEYED_AGENT_PURPOSE = b"tw-agent-id", b"tw-principal-id", b"tw-agent"
-_CALL_PURPOSE = b"trustwatch call\0"
+_CALL_PURPOSE, _PATH_PURPOSE = b"trustwatch call\0", b"trustwatch access path\0"
 _two_words = struct.Struct("<2Q").unpack
 
 
@@ -95,7 +95,13 @@ class IdentityHasher:
 
     def call_digest(self, tenant: str, issuer: str, agent_id: str, call: bytes) -> str:
         """Digest of one call of an agent, 32 hexadecimal digits. Whoever finds one can not try what the call said."""
-        data = _CALL_PURPOSE + _joined(tenant, issuer, agent_id) + b"\0" + call
+        return self._digest(_CALL_PURPOSE + _joined(tenant, issuer, agent_id) + b"\0" + call)
+
+    def access_path_digest(self, tenant: str, issuer: str, agent_id: str, path: bytes) -> str:
+        """Digest of the access path by which an agent calls, as `call_digest`."""
+        return self._digest(_PATH_PURPOSE + _joined(tenant, issuer, agent_id) + b"\0" + path)
+
+    def _digest(self, data: bytes) -> str:
         return hmac.new(self._key, data, hashlib.sha256).hexdigest()[:CALL_DIGEST_DIGITS]
 
     def event_states(self) -> tuple[BlakeWords, BlakeWords]:

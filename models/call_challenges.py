@@ -21,7 +21,7 @@ from ..ingest.columns import EventColumns
 from ..ingest.errors import ModelError
 from ..ingest.events import EFFECTS, EVENT_TYPES
 from ..ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK
-from ..ingest.features.feature_table import FEATURE_INDEX
+from ..ingest.features.feature_table import FEATURE_INDEX, FEATURES
 from ..ingest.features.feature_vector import (
     F_ARGUMENT_ROUTE,
     F_SENSITIVE_ROUTE,
@@ -58,6 +58,9 @@ _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
 _HABITS = FEATURE_INDEX["habits_of_others"]
+_PATH = np.array([feature.caller and feature.compromise for feature in FEATURES])
+_PATH[[FEATURE_INDEX["chain_surprise"], FEATURE_INDEX["chain_depth"]]] = True
+"""Flags (F,) of what is odd about the access path of a call: network, credential, delegation chain."""
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
 """Features of another value in a question: what sessions remember, and what is composed of it."""
@@ -247,9 +250,14 @@ class CallChallenges(msgspec.Struct, frozen=True):
         return challenges
 
 
-def as_asked(vectors: NDArray[np.float64], codes: NDArray[np.int8]) -> NDArray[np.float64]:
-    """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember."""
+def as_asked(
+    vectors: NDArray[np.float64], codes: NDArray[np.int8], trusted: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember, and without
+    what is odd about the access path of *trusted* (n,) calls."""
     asked = vectors.copy()
+    if trusted is not None:
+        asked[np.ix_(trusted, _PATH)] = 0.0
     asked[:, F_TRANSITION] = asked[:, _HABITS] = 0.0
     asked[:, _ROUTES] = 0.0
     compose_rows(asked, codes)
@@ -297,6 +305,7 @@ def score_asked(
     columns: EventColumns,
     vectors: NDArray[np.float64],
     observations: RowObservations,
+    trusted: NDArray[np.bool_] | None = None,
 ) -> AskedCallScores:
     """Scores of calls as questions, from what was observed of them.
 
@@ -304,8 +313,9 @@ def score_asked(
         detector, rates, baseline: of the model that is asked.
         columns: n calls.
         vectors, observations: of them, against the baseline.
+        trusted: (n,), calls whose access path a person trusts; None = none.
     """
-    asked = as_asked(vectors, columns.codes)
+    asked = as_asked(vectors, columns.codes, trusted)
     foreign = foreign_values(columns, np.arange(len(columns)), baseline, observations, vectors)
     of_others = rates.evidence(action_keys(columns), columns.codes[:, event_columns.EFFECT], foreign)
     evidence = weighted_evidence(detector.parts.tails, detector.parts.importance, asked)

@@ -35,6 +35,10 @@ PENDING_TIMEOUT_S = 3600.0
 CALL_SCOPE_PREFIX = "call:"
 """Begins the scope of an approval that holds for one call; what follows is the keyed digest of the call."""
 
+PATH_SCOPE_PREFIX = "path:"
+"""Begins the scope of an approval by which a person trusts an access path of an agent (network, credential and
+delegation chain): calls by it are judged as if it were known. What follows is its keyed digest."""
+
 MAX_PENDING_PER_AGENT = 5
 """Approvals that may wait for persons about one agent, those included that are being written. A further request finds
 the newest of those that wait, or none while some are being written."""
@@ -48,13 +52,19 @@ MAX_REQUESTS_IN_FLIGHT = 1_000
 _log = structlog.get_logger(__name__)
 
 
-_CALL_SCOPE = re.compile(CALL_SCOPE_PREFIX + f"[0-9a-f]{{{CALL_DIGEST_DIGITS}}}")
+_PATH_SCOPE = re.compile(f"{PATH_SCOPE_PREFIX}[0-9a-f]{{{CALL_DIGEST_DIGITS}}}")
+_CALL_SCOPE = re.compile(f"{CALL_SCOPE_PREFIX}[0-9a-f]{{{CALL_DIGEST_DIGITS}}}|{_PATH_SCOPE.pattern}")
 
 
 def without_call_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """*scopes* but those that stand for a call: else who asks for a token with one had a call approved that no person
-    was told of."""
+    """*scopes* but those that stand for a call or an access path: else who asks for a token with one had something
+    approved that no person was told of."""
     return tuple(scope for scope in scopes if not _CALL_SCOPE.fullmatch(scope))
+
+
+def without_path_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """*scopes* but those by which an access path would be trusted."""
+    return tuple(scope for scope in scopes if not _PATH_SCOPE.fullmatch(scope))
 
 
 class InterventionNotOpen(ProblemError):
@@ -193,15 +203,25 @@ class ApprovalWorkflow:
             del self._ids_in_flight[key]
 
     async def decide(
-        self, approval: Intervention, person: Attribution, *, approve: bool, valid_s: float
+        self,
+        approval: Intervention,
+        person: Attribution,
+        *,
+        approve: bool,
+        valid_s: float,
+        trust_path: bool = False,
     ) -> Intervention:
-        """Approve (for *valid_s* seconds from now) or reject. Raises InterventionNotOpen, Unavailable."""
+        """Approve (for *valid_s* seconds from now) or reject. Raises InterventionNotOpen, Unavailable.
+
+        Only with *trust_path* the access path of a call is approved with it.
+        """
         now_ms = self._now_ms()
         if approval.status != "pending" or approval.expires_ms <= now_ms:
             raise InterventionNotOpen(f"approval {approval.intervention_id} is {_status_word(approval, now_ms)}")
         decided = msgspec.structs.replace(
             approval,
             status="approved" if approve else "rejected",
+            scopes=approval.scopes if trust_path or not approve else without_path_scopes(approval.scopes),
             decided_by=person.name,
             decided_ms=now_ms,
             why=person.why,

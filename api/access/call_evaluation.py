@@ -2,6 +2,7 @@
 
 The level decides first, as for tokens. Where it lets the call pass, the model says whether this call is odd enough for
 a person to look at it. A person's yes holds for the very call: its action, resource and the hashes of its arguments.
+Where a new access path alone is why, the person may trust it with the call: else every call by it would wait.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple
 
@@ -31,6 +32,7 @@ from ...ingest.events import (
     Scopes,
     Text,
 )
+from ...ingest.features.event_words import credential_of, network_of
 from ...ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
 from ...ingest.spans import Spans
 from ...scoring.engine.call_scorer import CallScore
@@ -44,7 +46,12 @@ from ...scoring.policy.access_evaluation import (
 )
 from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.decisions import RiskReason
-from .approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDING_PER_AGENT, ApprovalWorkflow
+from .approval_workflow import (
+    CALL_SCOPE_PREFIX,
+    MAX_PENDING_PER_AGENT,
+    PATH_SCOPE_PREFIX,
+    ApprovalWorkflow,
+)
 from .live_call_scorer import LiveCallScorer
 
 BY_MODEL, BY_LEVEL = "model", "level"
@@ -176,19 +183,24 @@ class CallEvaluator:
         by_level, context = self._policy_evaluator.evaluate(access)
         bound = call.bound_members()
         digest = self._identities.call_digest(*access.identity, bound)
-        approved = self._is_approved(access, (digest, _unkeyed_digest(bound)), by_level.level)
+        scopes = self._approved_scopes(access, by_level.level)
+        approved = any(CALL_SCOPE_PREFIX + of_call in scopes for of_call in (digest, _unkeyed_digest(bound)))
         decision, reason = _decision_of_level(by_level, call, approved=approved)
-        score, basis, detail = None, BY_LEVEL, ""
+        score, basis, detail, approvable = None, BY_LEVEL, "", [CALL_SCOPE_PREFIX + digest]
         if decision == "allow":
             known_type = "" if context.entry is None else context.entry.summary.agent_type
-            agent_type = known_type or call.agent_type
-            score, detail = self._score(access, call, agent_type)
+            asked = self._as_event(access, call, known_type or call.agent_type)
+            of_path = self._path_scope(access, asked)
+            score, detail = self._score(asked, trusted=of_path in scopes)
             basis = BY_LEVEL if score is None else BY_MODEL
             if score is not None and score.exceeds and not approved:
                 decision, reason = "step_up", UNUSUAL_CALL
+                if of_path and not self._exceeds_trusted(asked):
+                    approvable.append(of_path)
         approval_id = ""
         if decision == "step_up" and by_level.enforced and access.approvable:
-            approval_id = self._request_approval(access, call, digest, by_level.level, reason, score, via)
+            text = _request_text(call, reason, score)
+            approval_id = self._request_approval(access, approvable, by_level.level, text, via)
         self.counts[via, call.effect or "unknown", decision, basis] += 1
         allow = decision == "allow" or not by_level.enforced
         if self._spans is not None:
@@ -204,12 +216,22 @@ class CallEvaluator:
             )
         return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest)
 
-    def _is_approved(self, access: AccessRequest, digests: Iterable[str], level: RiskLevel) -> bool:
-        interventions = self._policy_evaluator.interventions
-        scopes = interventions.approved_scopes(access.identity, self._now_ms(), int(level))
-        return any(CALL_SCOPE_PREFIX + digest in scopes for digest in digests)
+    def _approved_scopes(self, access: AccessRequest, level: RiskLevel) -> frozenset[str]:
+        return self._policy_evaluator.interventions.approved_scopes(access.identity, self._now_ms(), int(level))
 
-    def _score(self, access: AccessRequest, call: CallQuestion, agent_type: str | None) -> tuple[CallScore | None, str]:
+    def _path_scope(self, access: AccessRequest, asked: NativeEvent) -> str:
+        """Scope of an approval that trusts the access path of a call; "" = the call tells nothing of it."""
+        if asked.client is None and asked.credential is None and asked.delegation is None:
+            return ""
+        path = msgspec.json.encode((network_of(asked), credential_of(asked), asked.delegation or ()))
+        return PATH_SCOPE_PREFIX + self._identities.access_path_digest(*access.identity, path)
+
+    def _exceeds_trusted(self, asked: NativeEvent) -> bool:
+        """Tell whether a call would wait for a person even if its access path were known."""
+        score, _ = self._score(asked, trusted=True)
+        return score is None or score.exceeds
+
+    def _score(self, asked: NativeEvent, *, trusted: bool) -> tuple[CallScore | None, str]:
         """The score of a call, or why there is none."""
         live = self._live_scorer
         if live is None:
@@ -217,7 +239,7 @@ class CallEvaluator:
         if live.scorer is None:
             return None, live.missing_because
         try:
-            return live.scorer.score(self._as_event(access, call, agent_type)), ""
+            return live.scorer.score(asked, trusted=trusted), ""
         except Exception as error:
             trace = "".join(traceback.format_exception(error))  # no local variables: they hold requests
             _log.error("call_not_scored", error=type(error).__name__, traceback=trace)
@@ -248,15 +270,17 @@ class CallEvaluator:
     def _request_approval(
         self,
         access: AccessRequest,
-        call: CallQuestion,
-        digest: str,
+        scopes: Sequence[str],
         level: RiskLevel,
-        reason: str,
-        score: CallScore | None,
+        text: str,
         via: str,
     ) -> str:
-        """Ask a person about the call, once; returns the id of the approval that waits, "" where too many do."""
-        scope = CALL_SCOPE_PREFIX + digest
+        """Ask a person about a call, once; returns the id of the approval that waits, "" where too many do.
+
+        Args:
+            scopes: of the call, the first, and of what else can be approved with it.
+        """
+        scope = scopes[0]
         waiting = self._policy_evaluator.interventions.pending_approval(
             access.identity, (scope,), self._now_ms(), MAX_PENDING_PER_AGENT
         )
@@ -265,8 +289,7 @@ class CallEvaluator:
         name = AgentName(self._identities.agent_key(*access.identity), *access.identity)
         # An agent that becomes known meanwhile is not riskier than before.
         at_least = max(level, RiskLevel.LOW)
-        text = _request_text(call, reason, score)
-        return self._approvals.request_approval(name, (scope,), at_least, text, via, access.caller)
+        return self._approvals.request_approval(name, scopes, at_least, text, via, access.caller)
 
 
 def _unkeyed_digest(bound: bytes) -> str:

@@ -77,12 +77,18 @@ def approve(
     approval: ApprovalArgument,
     why: WhyOption,
     hours: HoursOption = 1.0,
+    trust_path: Annotated[
+        bool,
+        typer.Option(
+            help="let its network, credential and delegation chain count as known in the agent's other calls, too"
+        ),
+    ] = False,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     json: JsonOption = False,
 ) -> None:
     """Let the scopes pass for a while, for this agent alone (scope trust.feedback)."""
-    body = {"why": why, "valid_s": hours * 3600}
+    body = {"why": why, "valid_s": hours * 3600, "trust_path": trust_path}
     _send_intervention(ServiceClient(url, token), f"/v1/approvals/{quote(approval, safe='')}/approve", body, json=json)
 
 

@@ -94,7 +94,11 @@ async def approve_request(
     intervention_id: str, caller: ReviewerDep, containment: ContainmentServiceDep, approval: ApprovalIn
 ) -> InterventionOut:
     """The scopes pass from now on, for this agent alone and until `valid_s` is over. Scope `trust.feedback`."""
-    return intervention_out(await containment.approve(caller, intervention_id, approval.why, approval.valid_s))
+    return intervention_out(
+        await containment.approve(
+            caller, intervention_id, approval.why, approval.valid_s, trust_path=approval.trust_path
+        )
+    )
 
 
 @router.post("/v1/approvals/{intervention_id}/reject", responses=ENDED_RESPONSES, summary="Reject")

@@ -131,6 +131,11 @@ class ApprovalIn(BaseModel):
 
     why: ReasonText
     valid_s: ValidityPeriod = DEFAULT_VALID_S
+    trust_path: bool = Field(
+        False,
+        description="of an unusual call with a scope `path:…`: its access path (network, credential, delegation "
+        "chain) counts as known for as long, also in other calls of the agent",
+    )
 
 
 class JustificationIn(BaseModel):

@@ -20,7 +20,7 @@ from ..http.reasons import check_reason
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import Attribution, attribute_to_caller
 from ..http.store_executor import StoreExecutor
-from .approval_workflow import ApprovalWorkflow
+from .approval_workflow import ApprovalWorkflow, without_path_scopes
 
 DAY_S, DAY_MS = 86_400, 86_400_000
 MIN_VALID_S, MAX_VALID_S = 60, 30 * DAY_S
@@ -130,18 +130,30 @@ class ContainmentService:
         )
 
     async def approve(
-        self, caller: AuthenticatedCaller, approval_id: str, why: str, valid_s: float = DEFAULT_VALID_S
+        self,
+        caller: AuthenticatedCaller,
+        approval_id: str,
+        why: str,
+        valid_s: float = DEFAULT_VALID_S,
+        *,
+        trust_path: bool = False,
     ) -> Intervention:
         """Let the scopes pass from now on, for the agent alone and for *valid_s* seconds.
 
+        Args:
+            trust_path: let other calls by the access path of this one be judged as if it were known, for as long.
+
         Raises:
             ProblemError: 403, nobody decides about itself; 404, there is no such approval; 409, somebody decided
-                already, or its time is over; 422, the reason or the time is out of bounds.
+                already, or its time is over; 422, the reason or the time is out of bounds, or the approval names no
+                access path to trust.
             Unavailable: the store does not answer.
         """
         _check_validity(valid_s)
         approval, person = await self._decidable_approval(caller, approval_id, why)
-        return await self._approvals.decide(approval, person, approve=True, valid_s=valid_s)
+        if trust_path and without_path_scopes(approval.scopes) == approval.scopes:
+            raise invalid_value_error("trust_path", "must be false: a new access path is not why this waits")
+        return await self._approvals.decide(approval, person, approve=True, valid_s=valid_s, trust_path=trust_path)
 
     async def reject(self, caller: AuthenticatedCaller, approval_id: str, why: str) -> Intervention:
         """Refuse; the next request that needs a person asks anew. Raises as `approve`."""

@@ -49,10 +49,10 @@ FLEETS = (
     *(FleetSize(200, 120.0) for _ in range(3)),
     FleetSize(1000, 40.0),
 )
-FIRST_SEED = 321
+FIRST_SEED = 421
 """Seeds from here on chose nothing; smaller ones were looked at while rules were made."""
 SHORT_HISTORIES = tuple(FleetSize(40, 120.0, days) for days in (3, 7, 14) for _ in range(3))
-FIRST_SHORT_SEED = 361
+FIRST_SHORT_SEED = 461
 
 
 class FleetWeek(NamedTuple):
@@ -81,8 +81,8 @@ class _LevelReplay(HistoryReplay):
         yield scored.columns.time_ms, scored.slots.copy(), concern, before, scored.levels[:, 1].copy()
 
 
-def live_one_week(size: FleetSize, seed: int) -> FleetWeek:
-    """Learn the first days of a fleet, and judge the week behind them."""
+def split_fleet(size: FleetSize, seed: int) -> tuple[list[bytes], list[bytes]]:
+    """Events of the days of a fleet that are learned, and of the week behind them."""
     settings = SimulationSettings(
         START,
         timedelta(days=size.learned_days + JUDGED_DAYS),
@@ -96,6 +96,12 @@ def live_one_week(size: FleetSize, seed: int) -> FleetWeek:
     judged: list[bytes] = []
     for one in simulate(settings):
         (history if one.at_ms < cut else judged).append(one.event)
+    return history, judged
+
+
+def live_one_week(size: FleetSize, seed: int) -> FleetWeek:
+    """Learn the first days of a fleet, and judge the week behind them."""
+    history, judged = split_fleet(size, seed)
     columns = ColumnEncoder(SALT, domains()).encode([decode_history_event(event)[0] for event in history])
     engine = EngineSettings(capacity=4 * size.agents)
     trained = train_walk_forward(columns, SALT, "fleet")

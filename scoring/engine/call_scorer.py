@@ -101,16 +101,24 @@ class CallScorer:
         self._slots, self._rows = np.arange(slots, dtype=np.int32), np.arange(slots)
         self._lock = threading.Lock()
 
-    def score(self, call: NativeEvent) -> CallScore:
-        """Score *call* as if it were made now. Its outcome and session are not looked at."""
-        return self.score_many((call,))[0]
+    def score(self, call: NativeEvent, *, trusted: bool = False) -> CallScore:
+        """Score *call* as if it were made now. Its outcome and session are not looked at.
 
-    def score_many(self, calls: Sequence[NativeEvent]) -> list[CallScore]:
+        Args:
+            trusted: a person trusts the access path by which the call comes, so it is not odd.
+        """
+        return self.score_many((call,), (trusted,))[0]
+
+    def score_many(self, calls: Sequence[NativeEvent], trusted: Sequence[bool] | None = None) -> list[CallScore]:
         """Scores of calls, each as `score` gives it: none knows of another; quick where the scorer has many slots."""
-        size = len(self._slots)
-        return [score for at in range(0, len(calls), size) for score in self._score_batch(calls[at : at + size])]
+        size, flags = len(self._slots), [False] * len(calls) if trusted is None else list(trusted)
+        return [
+            score
+            for at in range(0, len(calls), size)
+            for score in self._score_batch(calls[at : at + size], np.array(flags[at : at + size], np.bool_))
+        ]
 
-    def _score_batch(self, calls: Sequence[NativeEvent]) -> list[CallScore]:
+    def _score_batch(self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_]) -> list[CallScore]:
         n = len(calls)
         columns = self._encoder.encode(
             [msgspec.structs.replace(call, outcome="success", session=None) for call in calls]
@@ -123,7 +131,9 @@ class CallScorer:
             numbers, items = self._builder.state.numbers[:n].copy(), self._builder.state.known[:n].copy()
         challenges, codes = self._challenges, columns.codes[:, event_columns.EFFECT]
         baseline, rates = self._model.baseline, challenges.foreign
-        anomalies, asked, foreign = score_asked(self._detector, rates, baseline, columns, vectors, observations)
+        anomalies, asked, foreign = score_asked(
+            self._detector, rates, baseline, columns, vectors, observations, trusted
+        )
         asked[:, F_ARGUMENT] = foreign
         scores = []
         for row, (anomaly, code, is_known) in enumerate(zip(anomalies.tolist(), codes.tolist(), known, strict=True)):

@@ -21,6 +21,11 @@ level of the first; the less of a budget its days could show, the nearer the lea
 full of odd days must not put levels out of reach: `scoring.learning.budget_check` then reports that the budget is not
 kept."""
 
+MEDIUM_SHARE = 0.8
+"""Part of its threshold at which *medium* begins, where a rehearsal shows what the fleet's days reach. Honest fleets
+used a fifth of the budget of that level, and attacks of a few calls end between .8 and once (decision 0038). Levels
+that cost an agent its tokens keep all of theirs."""
+
 OVERREACH_STRETCH = (1.0, np.inf)
 """Overreach builds up over days, and goes on behind the few days of a rehearsal: in a fleet of a thousand, .7 times let
 five times its share through. Slow changes may need much."""
@@ -49,7 +54,8 @@ def model_thresholds(model: TrainedModel, budget: AlertBudget) -> npt.NDArray[np
             if concern != OVERREACH:
                 bounds[:, concern] = thresholds(model.group_rates, part, exponent, alarms)
             elif alarms.usable:
-                limits = thresholds(np.full(len(bounds), HOURS_A_DAY), part, 1.0, alarms, OVERREACH_STRETCH)
+                rates = np.full(len(bounds), HOURS_A_DAY)
+                limits = thresholds(rates, part, 1.0, alarms, OVERREACH_STRETCH, medium_share=1.0)
                 allowed = np.array([part.medium, part.high, part.critical]) / 1000.0
                 bounds[:, concern] = np.where(allowed * alarms.days >= MIN_EXPECTED_ALERTS, limits, np.inf)
     return bounds
@@ -61,6 +67,7 @@ def thresholds(
     exponent: float = 1.0,
     alarms: AlarmTail | None = None,
     stretch: tuple[float, float] = (LEAST_STRETCH, MAX_STRETCH),
+    medium_share: float = MEDIUM_SHARE,
 ) -> npt.NDArray[np.float64]:
     """Evidence at which each level begins, so that normal events stay within the budget.
 
@@ -70,13 +77,14 @@ def thresholds(
             *alarms* have too little history to say more.
         alarms: how high evidence climbs on agents of the history.
         stretch: least and most times what independent events would need; the least is once without a rehearsal.
+        medium_share: part of its threshold at which medium begins behind a rehearsal.
 
     Returns:
         Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
         a threshold is what the accepted share of the history's agent-days reached, within
         *stretch*. Rehearsed ones are read at one in `RESERVE` of that share, higher for peer groups that are busier
-        than the fleet, and the least of *stretch* holds with enough days.
+        than the fleet, the least of *stretch* holds with enough days, and medium begins at *medium_share*.
     """
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
@@ -87,6 +95,7 @@ def thresholds(
         independent = np.log(rates / allowed)
         least = _least_stretch(alarms, allowed, stretch[0]) * independent
         evidence = np.clip(reached + busier, least, stretch[1] * independent)
+        evidence[:, 0] *= medium_share if alarms.rehearsed else 1.0
     else:
         evidence = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.

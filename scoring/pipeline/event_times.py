@@ -1,4 +1,4 @@
-"""A check that events come as they happen: their times against arrival, the model's history and agents' habits.
+"""Whether events come as they happen: their times against their arrival, the model's history and agents' habits.
 
 Levels speak of event times. Of a history that is sent to a running service, and of a stream whose times were pressed
 together, they say little, and who looks at them has to know. Nothing here changes a score.
@@ -15,6 +15,7 @@ import structlog
 
 from ...ingest.columns import AGENT
 from ...ingest.features import layout
+from ...ingest.features.feature_builder import SlotIndices
 from ...ingest.timestamps import DAY_MS, HOUR_MS, format_rfc3339_seconds
 from ...models.trained_model import TrainedModel
 from ..engine.scored_batch import ScoredBatch
@@ -25,63 +26,91 @@ OLD_MS = DAY_MS
 HASTY_DAYS = 2.0
 """Usual days of an agent's events within an hour from which it is in haste."""
 
-LEAST_EVENTS, LEAST_AGENTS, MAX_WATCHED = 20, 5, 50_000
-"""Events of an agent, and agents, from which on haste is judged; most agents that are looked at together."""
+LEAST_EVENTS, LEAST_AGENTS = 20, 5
+"""Events of an agent, and agents, from which on haste is judged."""
 
-_LOG_EVERY_MS = HOUR_MS
+_TOLD_EVERY_MS = HOUR_MS
 _log = structlog.get_logger(__name__)
-
-
-class AgentHour:
-    """Events of an agent in one hour of event time; *usual_day* of one of its days before, 0 = unknown."""
-
-    __slots__ = ("events", "hour", "usual_day")
-
-    def __init__(self, hour: int, usual_day: float, events: int) -> None:
-        self.hour, self.usual_day, self.events = hour, usual_day, events
-
-    @property
-    def usual_days(self) -> float:
-        """Usual days of events that came within the hour; 0 = unknown, or too few to tell."""
-        return self.events / self.usual_day if self.usual_day and self.events >= LEAST_EVENTS else 0.0
 
 
 class AgentPaces:
     """Counts events of each agent in its newest hour. What it says of an agent depends on that agent's events alone.
 
     Attributes:
-        hours: by agent key.
         hasty: keys of agents that once were in haste.
     """
 
     def __init__(self) -> None:
-        self.hours: dict[int, AgentHour] = {}
+        self._key = np.zeros(0, np.uint64)
+        self._hour, self._events = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._usual_day = np.zeros(0)  # events of one of its days before that hour; 0 = unknown
         self.hasty: set[int] = set()
 
-    def note(self, scored: ScoredBatch) -> list[int]:
-        """Count a batch; what is older than its agent's newest hour was looked at. Returns the keys of its agents."""
+    def note(self, scored: ScoredBatch) -> SlotIndices:
+        """Count a batch; what is older than its agent's newest hour was looked at. Returns the slots of its agents."""
         hours = scored.columns.time_ms // HOUR_MS
-        keys, agents = np.unique(scored.columns.names[:, AGENT], return_inverse=True)
-        newest = np.full(len(keys), np.iinfo(np.int64).min)
+        slots, agents = np.unique(scored.slots, return_inverse=True)
+        newest = np.full(len(slots), np.iinfo(np.int64).min)
         np.maximum.at(newest, agents, hours)
         rows = np.flatnonzero(hours == newest[agents])
-        first = np.empty(len(keys), np.int64)
+        first = np.empty(len(slots), np.int64)
         first[agents[rows[::-1]]] = rows[::-1]  # of several the last one that is written stays
-        counts = np.bincount(agents[rows], minlength=len(keys))
-        touched: list[int] = keys.tolist()
-        for key, hour, events, row in zip(touched, newest.tolist(), counts.tolist(), first.tolist(), strict=True):
-            agent_hour = self.hours.get(key)
-            if agent_hour is None or hour > agent_hour.hour:
-                agent_hour = self.hours[key] = AgentHour(hour, _usual_day(scored.agent_numbers[row]), events)
-            elif hour == agent_hour.hour:
-                agent_hour.events += events
-            if agent_hour.usual_days >= HASTY_DAYS:
-                self.hasty.add(key)
-        return touched
+        events, keys = np.bincount(agents[rows], minlength=len(slots)), scored.columns.names[first, AGENT]
+        self._make_room(int(slots[-1]) + 1)
+        known = self._key[slots] == keys  # else the slot was given to another agent
+        later = ~known | (newest > self._hour[slots])
+        same = known & (newest == self._hour[slots])
+        counted = self._events[slots]
+        self._events[slots] = np.where(later, events, counted + np.where(same, events, 0))
+        self._usual_day[slots[later]] = _usual_days(scored.agent_numbers[first[later]])
+        self._hour[slots] = np.where(later, newest, self._hour[slots])
+        self._key[slots] = keys
+        self.hasty.update(keys[self.usual_days(slots) >= HASTY_DAYS].tolist())
+        return slots
+
+    def _make_room(self, slots: int) -> None:
+        if (more := slots - len(self._key)) > 0:
+            more = max(more, len(self._key))
+            for name in ("_key", "_hour", "_events", "_usual_day"):
+                array = getattr(self, name)
+                setattr(self, name, np.concatenate([array, np.zeros(more, array.dtype)]))
+
+    def hours(self, slots: SlotIndices) -> npt.NDArray[np.int64]:
+        """Newest hour of each slot's agent."""
+        return np.asarray(self._hour[slots])
+
+    def usual_days(self, slots: SlotIndices) -> npt.NDArray[np.float64]:
+        """Usual days of events that came within the newest hour, by slot; 0 = unknown, or too few to tell."""
+        events, usual = self._events[slots], self._usual_day[slots]
+        return np.where(events >= LEAST_EVENTS, events / np.where(usual > 0.0, usual, np.inf), 0.0)
+
+
+class SlotSet:
+    """Slots, as flags: what is added costs the batch its own, however many there are."""
+
+    def __init__(self) -> None:
+        self._flags, self._number = np.zeros(0, np.bool_), 0
+
+    def add(self, slots: SlotIndices) -> None:
+        """Add distinct *slots*."""
+        if not len(slots):
+            return
+        if (more := int(slots.max()) + 1 - len(self._flags)) > 0:
+            self._flags = np.concatenate([self._flags, np.zeros(max(more, len(self._flags)), np.bool_)])
+        self._number += int((~self._flags[slots]).sum())
+        self._flags[slots] = True
+
+    def __len__(self) -> int:
+        return self._number
+
+    @property
+    def slots(self) -> SlotIndices:
+        """All of them, ascending."""
+        return np.flatnonzero(self._flags).astype(np.int32)
 
 
 def is_haste(hasty: int, agents: int) -> bool:
-    """Tell whether so many of so many agents in haste are no finding about one, but a matter of the times sent."""
+    """Whether so many of so many agents in haste are no finding about one, but a matter of the times that were sent."""
     return agents >= LEAST_AGENTS and 2 * hasty > agents
 
 
@@ -99,9 +128,8 @@ class EventTimes:
         self._counts = counts
         self._hour = 0
         self._paces = AgentPaces()
-        self._present: set[int] = set()
-        self._hasty: dict[int, float] = {}
-        self._logged_ms: dict[str, int] = {}
+        self._present, self._hasty = SlotSet(), SlotSet()
+        self._told_ms: dict[str, int] = {}
 
     def note(self, scored: ScoredBatch, model: TrainedModel) -> None:
         """Look at events that were scored by *model*."""
@@ -115,12 +143,12 @@ class EventTimes:
 
     def _note_old(self, times: npt.NDArray[np.int64], now_ms: int, model: TrainedModel) -> None:
         end_ms = model.window_ms[1]
-        known_events = int((times <= end_ms).sum())
-        self._counts["known_events"] += known_events
+        known = int((times <= end_ms).sum())
+        self._counts["known_events"] += known
         advice = "`trustwatch train` learns from a history, `trustwatch replay` and `backtest` judge one"
-        if known_events:
+        if known:
             advice += "; events that the model has learned from count twice here, and raise agents by haste"
-        if self._is_due("known" if known_events else "old", now_ms):
+        if self._is_due("known" if known else "old", now_ms):
             _log.warning(
                 "old events arrive: levels are of then, not of now",
                 partition=self._partition,
@@ -132,20 +160,18 @@ class EventTimes:
     def _note_pace(self, scored: ScoredBatch, now_ms: int) -> None:
         """Look at the newest hour of event time."""
         newest = int(scored.columns.time_ms.max()) // HOUR_MS
-        if newest > self._hour or len(self._paces.hours) > MAX_WATCHED:
-            self._hour, self._paces = max(newest, self._hour), AgentPaces()
-            self._present, self._hasty = set(), {}
-        for key in self._paces.note(scored):  # those of the batch alone: there may be 50,000
-            agent = self._paces.hours[key]
-            if agent.hour == self._hour:
-                self._present.add(key)
-                if (days := agent.usual_days) >= HASTY_DAYS:
-                    self._hasty[key] = days
+        if newest > self._hour:
+            self._hour, self._paces = newest, AgentPaces()
+            self._present, self._hasty = SlotSet(), SlotSet()
+        touched = self._paces.note(scored)
+        now = touched[self._paces.hours(touched) == self._hour]
+        self._present.add(now)
+        self._hasty.add(now[self._paces.usual_days(now) >= HASTY_DAYS])
         if is_haste(len(self._hasty), len(self._present)):
             self._counts["hasty_events"] += len(scored.columns)
-            self._tell_haste(list(self._hasty.values()), len(self._present), now_ms)
+            self._tell_haste(self._paces.usual_days(self._hasty.slots), len(self._present), now_ms)
 
-    def _tell_haste(self, hasty: list[float], agents: int, now_ms: int) -> None:
+    def _tell_haste(self, hasty: npt.NDArray[np.float64], agents: int, now_ms: int) -> None:
         if self._is_due("haste", now_ms):
             _log.warning(
                 "most agents send days of their work within an hour: were event times pressed together?",
@@ -158,14 +184,14 @@ class EventTimes:
             )
 
     def _is_due(self, what: str, now_ms: int) -> bool:
-        """Tell whether *what* is to be logged now: once an hour."""
-        if now_ms < self._logged_ms.get(what, 0) + _LOG_EVERY_MS:
+        """Whether *what* is told now: once an hour."""
+        if now_ms < self._told_ms.get(what, 0) + _TOLD_EVERY_MS:
             return False
-        self._logged_ms[what] = now_ms
+        self._told_ms[what] = now_ms
         return True
 
 
-def _usual_day(numbers: npt.NDArray[Any]) -> float:
-    """Events a day of an agent whose learned numbers these are; 0 = it is known for less than a day."""
-    days = float(numbers[layout.N_REF_AGE])
-    return float(numbers[layout.N_EVENTS]) / days if days >= 1.0 else 0.0
+def _usual_days(numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Events a day of agents whose learned numbers (m, NUMBERS) these are; 0 = known for less than a day."""
+    days = numbers[:, layout.N_REF_AGE].astype(np.float64)
+    return np.where(days >= 1.0, numbers[:, layout.N_EVENTS] / np.maximum(days, 1.0), 0.0)

@@ -14,7 +14,7 @@ from trustwatch.models.betting import (
     damped_bets,
     fit_alarm_tail,
 )
-from trustwatch.scoring.engine.level_thresholds import LEAST_STRETCH, MAX_STRETCH, RESERVE, thresholds
+from trustwatch.scoring.engine.level_thresholds import LEAST_STRETCH, MAX_STRETCH, MEDIUM_SHARE, RESERVE, thresholds
 from trustwatch.scoring.engine.settings import AlertBudget
 
 DAY_MS = 86_400_000
@@ -72,12 +72,15 @@ def test_what_reaches_further_asks_for_more() -> None:
     held_out = AlarmTail(1.0, 0.1, TAIL_SHARE, 3_000)
     assert np.array_equal(thresholds(rates, budget, 0.2, held_out), free)
     calm, usual = held_out._replace(rehearsed=True), AlarmTail(4.0, 1.0, TAIL_SHARE, 3_000, True)
-    assert thresholds(rates, budget, 0.2, calm)[0, ::2] == pytest.approx(LEAST_STRETCH * free[0, ::2])
-    seldom = thresholds(rates, budget, 0.2, calm._replace(days=MIN_AGENT_DAYS))[0] / free[0]
+    of_level = np.array([MEDIUM_SHARE, 1.0, 1.0])
+    assert thresholds(rates, budget, 0.2, calm)[0, ::2] == pytest.approx((of_level * LEAST_STRETCH * free[0])[::2])
+    seldom = thresholds(rates, budget, 0.2, calm._replace(days=MIN_AGENT_DAYS))[0] / free[0] / of_level
     assert (seldom > LEAST_STRETCH).all() and (np.diff(seldom) > 0.0).all() and (seldom < 1.0).all()
-    assert thresholds(rates, budget, 0.2, usual)[0, 0] == pytest.approx(usual.level_for_share(0.02 / RESERVE))
+    reached = usual.level_for_share(0.02 / RESERVE)
+    assert thresholds(rates, budget, 0.2, usual)[0, 0] == pytest.approx(MEDIUM_SHARE * reached)
+    assert thresholds(rates, budget, 0.2, usual, medium_share=1.0)[0, 0] == pytest.approx(reached)
     fleet, busy, quiet = thresholds(np.array([100.0, 300.0, 10.0]), budget, 0.2, usual)
-    assert np.allclose(busy, fleet + math.log(3.0)) and np.array_equal(quiet, fleet)
+    assert np.allclose(busy, fleet + of_level * math.log(3.0)) and np.array_equal(quiet, fleet)
     unusable = AlarmTail(10.0, 4.0, TAIL_SHARE, MIN_AGENT_DAYS - 1)
     assert np.array_equal(thresholds(rates, budget, 0.2, unusable), thresholds(rates, budget, 0.2))
 

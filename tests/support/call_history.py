@@ -20,8 +20,11 @@ NEW_VALUE, KNOWN_VALUE = "f" * 12, f"{1:012x}"
 CALL_SETTINGS = DetectorSettings(trees=10, folds=3)
 
 
-def call_history(start_ms: int, pairs: int = 700, agents: int = 16) -> list[dict[str, Any]]:
-    """Events: an agent reads a mail, then sends something to an address out of it; addresses recur."""
+def call_history(start_ms: int, pairs: int = 700, agents: int = 16, *, keys: bool = False) -> list[dict[str, Any]]:
+    """Events: an agent reads a mail, then sends something to an address out of it; addresses recur.
+
+    With *keys* each agent has a key of its own, and all are in one network.
+    """
     dice, events = random.Random(7), []
     for pair in range(pairs):
         agent, at_ms = dice.randrange(agents), start_ms + pair * 300_000
@@ -30,8 +33,14 @@ def call_history(start_ms: int, pairs: int = 700, agents: int = 16) -> list[dict
         value = {"arguments": [{**argument, "hash": f"{dice.randrange(1, 40):012x}"}], "untrusted_result": False}
         mail = {"action": "read_mail", "effect": "read", "arguments": [], "untrusted_result": True}
         send = {"action": "send", "effect": "write", "resource": {"target": f"host-{dice.randrange(5)}"}, **value}
+        session |= {"credential": agent_key(agent), "client": {"asn": 64496}} if keys else {}
         events += [_event(agent, at_ms, session | mail), _event(agent, at_ms + 5_000, session | send)]
     return events
+
+
+def agent_key(agent: int | str) -> dict[str, str]:
+    """The credential of an agent, by its number; of another name it is one that nobody knows."""
+    return {"method": "private_key_jwt", "thumbprint": f"key-of-{agent}"}
 
 
 def _event(agent: int, at_ms: int, members: dict[str, Any]) -> dict[str, Any]:
@@ -46,9 +55,9 @@ def _event(agent: int, at_ms: int, members: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def call_model(before_ms: int) -> TrainedModel:
+def call_model(before_ms: int, *, keys: bool = False) -> TrainedModel:
     """The model of a history that ends before a time, UTC milliseconds."""
-    events = call_history(before_ms - 3 * 86_400_000)
+    events = call_history(before_ms - 3 * 86_400_000, keys=keys)
     columns = ColumnEncoder(SALT).encode([decode_event(json.dumps(event).encode()) for event in events])
     return train_model(columns, SALT, "calls", CALL_SETTINGS)
 

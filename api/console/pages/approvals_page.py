@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from ....scoring.records.containment import Intervention
 from ....scoring.store.database import Page
+from ...access.approval_workflow import without_path_scopes
 from ...access.service import ContainmentService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
@@ -85,6 +86,7 @@ async def _approvals_page(
         usual_s=DEFAULT_PERIOD_S,
         may_decide=SCOPE_FEEDBACK in visit.caller.scopes,
         shown=shown,
+        scopes_without_path=without_path_scopes,
     )
 
 
@@ -126,9 +128,9 @@ async def _decide(
     why = form.get("why", "")
     match form.get("action", ""):
         case "approve":
-            return await containment.approve(
-                caller, intervention_id, why, number_of_form(form, "valid_s", str(DEFAULT_PERIOD_S))
-            )
+            valid_s = number_of_form(form, "valid_s", str(DEFAULT_PERIOD_S))
+            trusts = form.get("trust_path") == "yes"
+            return await containment.approve(caller, intervention_id, why, valid_s, trust_path=trusts)
         case "reject":
             return await containment.reject(caller, intervention_id, why)
         case "withdraw":

@@ -24,11 +24,12 @@ from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 
-from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, call, call_model
+from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, agent_key, call, call_model
 
 NOW_MS = 1_764_000_000_000
 LOW, MEDIUM, HIGH, CRITICAL = 1, 2, 3, 4
 EVALUATE = "/v1/agents/bot/calls/evaluate"
+OF_AGENT_1 = EVALUATE.replace("bot", "agent-1")
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def judged(site: Any) -> Iterator[Any]:
     site.calls.scorer = None
 
 
-def ask(site: Any, client: str = "gateway", status: int = 200, path: str = EVALUATE, **question: Any) -> dict[str, Any]:
-    answer = site.client.post(path, json=question, headers=site.auth(client))
+def ask(site: Any, caller: str = "gateway", status: int = 200, path: str = EVALUATE, **question: Any) -> dict[str, Any]:
+    answer = site.client.post(path, json=question, headers=site.auth(caller))
     assert answer.status_code == status, answer.text
     body: dict[str, Any] = answer.json()
     return body
@@ -103,6 +104,74 @@ def test_a_yes_holds_for_the_very_call_until_it_expires(judged: Any, summary: An
     settled(judged)
 
 
+def from_key(agent: int | str, asn: int = 64496) -> dict[str, Any]:
+    """Members of a call with the key of an agent, from a network."""
+    return {"credential": agent_key(agent), "client": {"asn": asn}}
+
+
+NEW_KEY = from_key("nobody")
+
+
+@pytest.fixture
+def keyed(judged: Any, summary: Any) -> Any:
+    """The service with a model of agents that have keys; agent 1 is calm."""
+    judged.calls.scorer = CallScorer(call_model(NOW_MS, keys=True), ChallengeBudget())
+    judged.report([summary("agent-1", level=LOW, agent_type="Clerk")])
+    return judged
+
+
+def approve(site: Any, approval_id: str, status: int = 200, **body: Any) -> dict[str, Any]:
+    path = f"/v1/approvals/{approval_id}/approve"
+    answer = site.client.post(path, json={"why": "the key was changed", **body}, headers=site.auth("gateway"))
+    assert answer.status_code == status, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def test_a_person_who_trusts_a_new_key_is_not_asked_about_each_of_its_calls(keyed: Any) -> None:
+    """Its other calls pass, another key and network do not, and what is odd without the key waits as before."""
+    assert ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **from_key(1)))["decision"] == "allow"
+    asked = ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **NEW_KEY))
+    assert (asked["decision"], asked["reason"]) == ("step_up", "unusual_call")
+    assert asked["reasons"][0]["code"] == "first_seen_credential"
+    settled(keyed)
+
+    told = approve(keyed, asked["approval_id"], trust_path=True)
+
+    of_call, of_key = told["scopes"]
+    assert of_call == "call:" + asked["call"] and of_key.startswith("path:")
+    assert ask(keyed, path=OF_AGENT_1, **call(f"{2:012x}", **NEW_KEY))["decision"] == "allow"
+    assert ask(keyed, path=OF_AGENT_1, **call(NEW_VALUE, **NEW_KEY))["reasons"][0]["code"] == "argument_origin"
+    for other in (from_key("other"), from_key("nobody", 64501)):
+        assert ask(keyed, path=OF_AGENT_1, **call(f"{3:012x}", **other))["decision"] == "step_up"
+    settled(keyed)
+    keyed.clock.now += 3601
+    assert ask(keyed, path=OF_AGENT_1, **call(f"{2:012x}", **NEW_KEY))["decision"] == "step_up"
+    settled(keyed)
+
+
+def test_a_yes_to_a_call_trusts_no_key_unless_the_person_says_so(keyed: Any) -> None:
+    asked = ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **NEW_KEY))
+    settled(keyed)
+
+    assert approve(keyed, asked["approval_id"])["scopes"] == ["call:" + asked["call"]]
+    assert ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **NEW_KEY))["decision"] == "allow"
+    assert ask(keyed, path=OF_AGENT_1, **call(f"{2:012x}", **NEW_KEY))["decision"] == "step_up"
+    settled(keyed)
+
+
+def test_a_call_that_is_odd_by_itself_offers_no_key_to_trust(keyed: Any) -> None:
+    """Who takes over an agent must not get its key trusted along with a call that is odd anyway."""
+    asked = ask(keyed, path=OF_AGENT_1, **call(NEW_VALUE, **NEW_KEY))
+    settled(keyed)
+
+    told = approve(keyed, asked["approval_id"], status=422, trust_path=True)
+
+    assert "trust_path" in told["detail"]
+    (pending,) = keyed.store.interventions.list_open()
+    assert pending.scopes == ("call:" + asked["call"],) and pending.status == "pending"
+
+
 def unkeyed_scope(**question: Any) -> str:
     """Scope of an approval of a call as it was stored before digests were keyed."""
     asked = msgspec.convert(question, CallQuestion)
@@ -150,10 +219,11 @@ def test_a_scope_of_a_token_approves_no_call(judged: Any, summary: Any) -> None:
     """Whoever asks for a token with the scope of a call would have it approved by a person who was told of no call."""
     judged.report([summary(level=LOW, agent_type="Clerk")])
     scope = CALL_SCOPE_PREFIX + ask(judged, **call(NEW_VALUE))["call"]
+    of_key = f"path:{'a' * 32}"
     settled(judged)
     judged.report([summary(level=HIGH, agent_type="Clerk")])
 
-    for scopes in ((scope,), (scope, "pay:write")):
+    for scopes in ((scope,), (of_key,), (scope, of_key, "pay:write")):
         question = AccessRequest("acme", ISSUER, "bot", scopes)
         judged.inside(lambda question=question: judged.guard.decide(question, "hydra"))
     settled(judged)
