@@ -241,6 +241,27 @@ def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
     assert "Nothing was done" in again.text
 
 
+def test_an_access_path_is_trusted_where_its_box_is_ticked(site: Any) -> None:
+    """Nothing is ticked beforehand, and a call that is odd by itself has no box."""
+    of_call, of_path = f"call:{'a' * 32}", f"path:{'b' * 32}"
+    for number, scopes in ((751, (of_call, of_path)), (752, (of_call, of_path)), (753, (of_call,))):
+        waits(site, asked(number, f"by-another-key-{number}", scopes=scopes))
+    site.sign_in("soc", name="Ada")
+    page = site.browser.get("/console/approvals").text
+    site.post("/console/approvals/i-751", action="approve", why="CHG-2", valid_s="604800", trust_path="yes")
+    site.post("/console/approvals/i-752", action="approve", why="once")
+    refused = site.post("/console/approvals/i-753", action="approve", why="x", trust_path="yes")
+
+    assert page.count('name="trust_path"') == 2 and "checked" not in page
+    assert [site.store.interventions.get(f"i-{number}").scopes for number in (751, 752)] == [
+        (of_call, of_path),
+        (of_call,),
+    ]
+    assert refused.status_code == 422 and "trust_path" in refused.text
+    assert site.store.interventions.get("i-753").status == "pending"
+    site.post("/console/approvals/i-753", action="reject", why="end of the test")
+
+
 @pytest.mark.parametrize(
     ("form", "status", "words"),
     [
