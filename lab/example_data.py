@@ -31,9 +31,10 @@ from ..models.model_persistence import load_trained_model
 from ..scoring.engine.delegation import EdgeCollector
 from ..scoring.engine.engine import Engine
 from ..scoring.learning.training import train_and_save
-from ..scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
+from ..scoring.pipeline.pipelines import SinglePartitionPipeline
 from ..scoring.pipeline.processor import Processor
 from ..scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from ..scoring.records.commits import ONLY_PARTITION
 from ..simulator.demo_enterprise import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
 from ..simulator.labelled_events import SimulatedEvent, encode_label
 from .session import SETTINGS_FILE_NAMES, LabError, open_read_only_store

@@ -32,7 +32,7 @@ from ...scoring.learning.feedback_preview import (
     feedback_labels,
     preview_result,
 )
-from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...scoring.records.commits import ONLY_PARTITION
 from ...scoring.records.feedback import FeedbackRule
 from ...scoring.store.agent_store import AgentQuery
 from ...scoring.store.database import iterate_pages

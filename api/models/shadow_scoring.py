@@ -13,8 +13,7 @@ from ...scoring.learning.drift import PeerGroupMonitor, drift_alert_row, with_dr
 from ...scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
 from ...scoring.learning.shadow import ChampionChallengerRun, ShadowRun
 from ...scoring.pipeline.model_switch import ActiveModels, ModelChoice
-from ...scoring.pipeline.pipelines import ONLY_PARTITION
-from ...scoring.records.commits import OutboxRow
+from ...scoring.records.commits import ONLY_PARTITION, OutboxRow
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import ModelSwitch, ModelVersion, PeerGroupDay
 from ...scoring.store.database import MAX_PAGE

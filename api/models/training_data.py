@@ -17,7 +17,7 @@ from ...ingest.source import PartitionOffsets, Record, RecordKind
 from ...ingest.topics.protocols import partition_offsets
 from ...ingest.topics.topic_history import topic_event_lines
 from ...scoring.learning.training import TrainingHistory
-from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...scoring.records.commits import ONLY_PARTITION
 from ...scoring.records.models import ModelVersion
 from ..brokers import open_reader
 from ..composition import load_erased_filter

@@ -20,8 +20,8 @@ from ...ingest.timestamps import DAY_MS
 from ...ingest.topics.topic_commit_log import DOOR_TIMEOUT_S, TopicCommitLog
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
-from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.policy.risk_view import RiskView
+from ...scoring.records.commits import ONLY_PARTITION
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset

@@ -24,7 +24,7 @@ from ...ingest.pseudonyms import PRIVACY_KEY_FILE
 from ...models.model_directory import copy_model
 from ...models.model_directory import read_manifest as read_model_manifest
 from ...models.model_registry import RegisteredModel
-from ...scoring.records.commits import Position
+from ...scoring.records.commits import ONLY_PARTITION, Position
 from ...scoring.store.sql_store import open_reading_store, sqlite_url
 from ..composition import open_model_registry, store_address
 from ..http.auth.signing import LOCAL_JWKS_FILE, LOCAL_KEY_FILE
@@ -45,7 +45,6 @@ LOG_FOLDER: Final = "log"
 MODELS_FOLDER: Final = "models"
 KEY_FILES: Final = (IDENTITY_KEY_FILE, PRIVACY_KEY_FILE, LOCAL_KEY_FILE, LOCAL_JWKS_FILE)
 """Keys below `data_dir` without which the database, or what was signed, can not be read; `KEY_FOLDER` besides."""
-ONLY_PARTITION: Final = 0
 
 
 class FinishedBackup(NamedTuple):

@@ -21,11 +21,11 @@ from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.pipeline_context import CommittedChanges
-from ...scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
+from ...scoring.pipeline.pipelines import SinglePartitionPipeline
 from ...scoring.pipeline.processor import Processor, VectorCollector
 from ...scoring.pipeline.settings import DEFAULT_TUNING
 from ...scoring.records.agents import AgentSummary
-from ...scoring.records.commits import Position
+from ...scoring.records.commits import ONLY_PARTITION, Position
 from ...scoring.records.erasures import PartitionErasure
 from .. import clock
 from ..child_process import ChildRuntime, run_child

@@ -23,10 +23,11 @@ from ...ingest.log.log_copy import log_extent
 from ...ingest.log.log_segments import lock_log
 from ...models.model_directory import copy_model, is_model
 from ...models.model_directory import read_manifest as read_model_manifest
+from ...scoring.records.commits import ONLY_PARTITION
 from ...scoring.store.sql_store import open_store, sqlite_url
 from ..composition import RESTORING_FOLDER, identity_key_path
 from ..settings.root import Settings
-from .backup import DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER, ONLY_PARTITION, is_secret, require_embedded
+from .backup import DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER, is_secret, require_embedded
 from .backup_manifest import (
     DATA_FOLDER,
     MODEL_FOLDER,

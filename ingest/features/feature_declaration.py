@@ -159,6 +159,20 @@ def check(features: Sequence[Feature]) -> None:
     _check_once("quantity", quantities, range(layout.QUANTITIES))
 
 
+def check_kinds(regions: Sequence[int], arguments: int) -> None:
+    """Check the kinds of items that `layout` numbers. Raises BadFeature.
+
+    Args:
+        regions: of each kind; -1 = it stands in none.
+        arguments: the kind of arguments, which are counted apart from all below it.
+    """
+    homeless = next((kind for kind, region in enumerate(regions) if region < 0), None)
+    if homeless is not None:
+        raise BadFeature(f"layout.py: kind {homeless} has no region: name it in `_KINDS_OF_REGION`")
+    if arguments != len(regions) - 1:
+        raise BadFeature("layout.py: K_ARGUMENT has to be the last kind: those behind it would not be counted")
+
+
 def label_of(feature: Feature) -> str:
     """Short name for lists of features."""
     return feature.label or feature.noun

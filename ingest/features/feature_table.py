@@ -46,6 +46,7 @@ from .feature_declaration import (
     Strongest,
     Z,
     check,
+    check_kinds,
 )
 from .layout import LAYOUT_GENERATION
 
@@ -670,6 +671,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
 )
 
+check_kinds(layout.REGION.tolist(), layout.K_ARGUMENT)
 check(FEATURES)
 
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)

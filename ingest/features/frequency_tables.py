@@ -11,7 +11,18 @@ from __future__ import annotations
 import numpy as np
 
 from ..compilation import allocation_free, inlined, inlined_and_callable
-from .layout import K_ARGUMENT, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, UNCOUNTED, VALUE_PERIOD_MS, Array, Baseline
+from .layout import (
+    N_DISTINCT,
+    N_SEEN,
+    REGION,
+    REGION_SIZE,
+    ROUTE_NUMBER,
+    UNCOUNTED,
+    VALUE_NUMBER,
+    VALUE_PERIOD_MS,
+    Array,
+    Baseline,
+)
 
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -63,19 +74,19 @@ def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
 @inlined
 def value_item(value: np.uint64) -> np.uint64:
     """Identity of an argument's value."""
-    return item_hash(K_ARGUMENT, value)
+    return item_hash(VALUE_NUMBER, value)
 
 
 @inlined
 def route_item(route: np.uint64, rule: int) -> np.uint64:
     """Identity of the route of an argument under one of the rules about routes."""
-    return item_hash(K_ARGUMENT + 1 + rule, route)
+    return item_hash(ROUTE_NUMBER + rule, route)
 
 
 @inlined
 def period_item(at_ms: int) -> np.uint64:
     """Key under which a shared baseline keeps that it has values of a time's period: clients change their keys then."""
-    return distinct_hash(K_ARGUMENT, np.uint64(at_ms // VALUE_PERIOD_MS))
+    return distinct_hash(VALUE_NUMBER, np.uint64(at_ms // VALUE_PERIOD_MS))
 
 
 @inlined

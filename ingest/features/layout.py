@@ -41,6 +41,9 @@ KINDS = 21
 SINGLE_KINDS = K_ARGUMENT
 """Kinds below this one have at most one item in an event. Of arguments there are many, which are counted apart; their
 place among the items holds the one that stood out."""
+VALUE_NUMBER, ROUTE_NUMBER = 20, 21
+"""Numbers of a kind, in hashes, of arguments' values, and of their routes by the first rule; the next rule has the next
+number. They are no kinds, so that another kind leaves what agents have learned of values as it is."""
 NAMING = tuple(range(K_CHAIN + 1))
 """Kinds that name things: a first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
 
@@ -57,7 +60,7 @@ _KINDS_OF_REGION = {
     VALUES: (K_ARGUMENT,),
 }
 _REGION_OF_KIND = {kind: region for region, kinds in _KINDS_OF_REGION.items() for kind in kinds}
-REGION = np.array([_REGION_OF_KIND[kind] for kind in range(KINDS)], dtype=np.int64)
+REGION = np.array([_REGION_OF_KIND.get(kind, -1) for kind in range(KINDS)], dtype=np.int64)
 TASK_KINDS = np.ones(KINDS, dtype=np.bool_)
 TASK_KINDS[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
 """True for kinds whose usual items follow from the declared task. A task says what is done, and to what; who does it,

@@ -15,7 +15,7 @@ from ...ingest.errors import Fenced
 from ...ingest.source import DurableSource, GroupSource
 from ...ingest.spans import UNTRACED, Spans
 from ..policy.book import LivePolicy
-from ..records.commits import Position
+from ..records.commits import ONLY_PARTITION, Position
 from ..store.sql_store import SqlStore
 from .commit_round import CommitRound
 from .commit_thread import CommitThread
@@ -25,8 +25,6 @@ from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
 from .preloading import AgentPreloader
 from .processor import Processor, StageMetrics
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
-
-ONLY_PARTITION = 0
 
 BESIDE_POLL_S = 0.005
 """Longest wait for records while a commit is being written, so that what it makes durable is told soon after, or while

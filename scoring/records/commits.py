@@ -13,6 +13,8 @@ from .erasures import PartitionErasure
 from .feedback import PartitionRule
 from .models import ModelSwitch
 
+ONLY_PARTITION = 0
+"""Number of the partition of a log that has one."""
 ALERT_KEY_PREFIX = "alert-"
 """Prefix of the key of the outbox row that announces a decision; the decision's id follows."""
 

@@ -20,6 +20,7 @@ from trustwatch.ingest.features.feature_declaration import (
     Quantity,
     Strongest,
     check,
+    check_kinds,
 )
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
 from trustwatch.ingest.features.feature_vector import compose_rows
@@ -76,6 +77,15 @@ def test_features_declared_wrongly_are_refused(name: str, changed: dict[str, Any
     with pytest.raises(BadFeature, match=r"^feature table: ") as caught:
         check(with_one(name, changed))
     assert refusal in str(caught.value)
+
+
+def test_kinds_of_items_are_complete() -> None:
+    """Each has a region, and arguments come last; the message says where and what to do."""
+    check_kinds(layout.REGION.tolist(), layout.K_ARGUMENT)
+    with pytest.raises(BadFeature, match=r"^layout\.py: kind 1 has no region: name it in `_KINDS_OF_REGION`$"):
+        check_kinds([0, -1, 2], 2)
+    with pytest.raises(BadFeature, match=r"^layout\.py: K_ARGUMENT has to be the last kind"):
+        check_kinds([0, 1, 2], 1)
 
 
 def test_features_declared_are_all_there() -> None:
