@@ -347,7 +347,7 @@ def test_streams_end_with_their_token(site: Any) -> None:
 
 
 def test_streams_end_where_callers_are_reloaded(site: Any) -> None:
-    """The caller may be gone, or see other tenants: the next change ends the stream, and whoever still may comes again."""
+    """The caller may be gone, or see other tenants: the next change ends the stream. Who still may comes again."""
 
     def reload() -> None:
         site.inside(lambda: site.runtime.verifier.use(CallerDirectory((), [LOCAL_ISSUER]).resolve))
