@@ -97,10 +97,15 @@ async def stream_decisions(
 ) -> StreamingResponse:
     """Server-sent events `decision`, one per change of level from now on. Scope `trust.score:read`.
 
-    A reader that does not keep up is cut off, and so is one whose token has expired; `GET /v1/decisions` has what it
-    missed. A caller may have `listen.streams_per_caller` of them open.
+    A reader that does not keep up is cut off, and so is one whose token has expired, and everybody where `callers` are
+    reloaded; `GET /v1/decisions` has what it missed. A caller may have `listen.streams_per_caller` of them open.
     """
-    lines = _decision_events(decisions.subscribe(caller, tenant), lambda: runtime.clock() >= caller.exp)
+    bindings = runtime.verifier.bindings
+
+    def expired() -> bool:
+        return runtime.clock() >= caller.exp or runtime.verifier.bindings != bindings
+
+    lines = _decision_events(decisions.subscribe(caller, tenant), expired)
     with ExitStack() as counted:
         counted.enter_context(decisions.counted_stream(caller))
         return CountedEventStream(lines, {"Cache-Control": "no-store"}, counted.pop_all())

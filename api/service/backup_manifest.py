@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, BinaryIO, Final, Literal
 
 import msgspec
 
@@ -110,6 +112,20 @@ def describe_files(folder: Path) -> dict[str, BackupFile]:
     return described
 
 
+def open_regular_file(path: Path) -> BinaryIO:
+    """Open a file of a back-up. A pipe would be waited for, a device read without an end.
+
+    Raises:
+        BadBackup: it is neither a file nor a link to one.
+        OSError: it can not be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadBackup(f"{path}: is no regular file; the back-up is damaged: take another one")
+    return os.fdopen(descriptor, "rb")
+
+
 def write_manifest(folder: Path, manifest: BackupManifest) -> str:
     """Finish a back-up; returns the digest of its manifest."""
     content: dict[str, Any] = msgspec.to_builtins(manifest)
@@ -123,7 +139,7 @@ def read_manifest(folder: Path) -> BackupManifest:
     """The manifest of a back-up, itself checked. Raises BadBackup."""
     path = folder / MANIFEST_FILE
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             raw = file.read(MAX_MANIFEST_BYTES)
         content = json.loads(raw)
     except OSError as error:

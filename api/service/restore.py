@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from ...ingest.archive.archive_files import data_files
 from ...ingest.archive.archive_files import read_position as read_archive_position
@@ -35,9 +35,11 @@ from .backup_manifest import (
     BackupManifest,
     BadBackup,
     describe_file,
+    open_regular_file,
     read_manifest,
 )
 
+_BLOCK_BYTES: Final = 1 << 20
 _FIRST: Final = (DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER)
 """Put in place in this order, and all else behind them."""
 
@@ -143,8 +145,8 @@ def _copy_checked(source: Path, name: str, expected: BackupFile, staging: Path) 
     path, target = source / name, staging / name
     mode = 0o600 if is_secret(name) else NEW_FILE_MODE
     try:
-        with path.open("rb") as original:
-            write_file_atomically(target, partial(shutil.copyfileobj, original), mode=mode)
+        with open_regular_file(path) as original:
+            write_file_atomically(target, partial(_copy_at_most, original, expected.bytes + 1), mode=mode)
     except FileNotFoundError:
         raise BadBackup(f"{path}: is missing; the back-up is damaged: take another one") from None
     copied = describe_file(target)
@@ -153,6 +155,12 @@ def _copy_checked(source: Path, name: str, expected: BackupFile, staging: Path) 
             f"{path}: expected {expected.bytes} bytes with SHA-256 {expected.sha256[:12]}…, found {copied.bytes} with "
             f"{copied.sha256[:12]}…; the back-up is damaged: take another one"
         )
+
+
+def _copy_at_most(original: BinaryIO, most: int, target: BinaryIO) -> None:
+    while most > 0 and (block := original.read(min(most, _BLOCK_BYTES))):
+        target.write(block)
+        most -= len(block)
 
 
 def _check_restored(settings: Settings, staging: Path, manifest: BackupManifest) -> Path | None:

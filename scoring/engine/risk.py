@@ -187,7 +187,12 @@ def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_v
     reached = level_for_score(displayed_score(row.statistic[COMPROMISE], bounds[COMPROMISE]))
     if brought or reached >= max(MEDIUM, row.level):
         return COMPROMISE
-    return _concern_of(gravest, p_values) if is_graver else int(row.concern)
+    if not is_graver:
+        return int(row.concern)
+    about = _concern_of(gravest, p_values)
+    if about == COMPROMISE and gravest != COMPROMISE and reached < MEDIUM and bounds[COMPROMISE, 0] < np.inf:
+        return MALFUNCTION  # one event that was about as odd so: it would stay named while the level lasts
+    return about
 
 
 @compiled

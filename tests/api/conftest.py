@@ -234,7 +234,8 @@ class ApiService:
 
     def _start(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.app = create_app(self._services(), SLICES)
+        self.runtime = self._services()
+        self.app = create_app(self.runtime, SLICES)
         config = uvicorn.Config(
             self.app,
             http=guarded_protocol(self.connections),

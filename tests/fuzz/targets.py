@@ -52,6 +52,7 @@ from trustwatch.api.http.auth.token_verification import (
     verify_token,
 )
 from trustwatch.api.http.problems import ProblemError
+from trustwatch.api.search.query import parse_search_query
 from trustwatch.api.settings.access_settings import IssuerSettings, ProofSettings
 from trustwatch.api.shared_signals.stream_requests import (
     PollRequest,
@@ -553,6 +554,22 @@ def page_cursor(data: bytes) -> None:
             continue
 
 
+def search_query(data: bytes) -> None:
+    """What somebody types into the search, and a text that it may find: a query or 422; and no row that has a text
+    which a term matches is passed over for lack of the letters that it is looked for by."""
+    typed, _, stored = data.partition(b"\n")
+    text = stored.decode(errors="replace")
+    try:
+        query = parse_search_query(typed.decode(errors="replace"), 1_764_000_000_000)
+    except ProblemError as error:
+        assert error.problem.status == 422
+        return
+    assert query.terms
+    for term in query.terms:
+        if term.matches(text) and term.literals:
+            assert any(literal.lower() in text.lower() for literal in term.literals)
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     target.__name__: target
     for target in (
@@ -580,5 +597,6 @@ TARGETS: Final[Mapping[str, Target]] = {
         risk_topic,
         stream_request,
         page_cursor,
+        search_query,
     )
 }

@@ -138,6 +138,23 @@ def test_images_are_pinned() -> None:
     assert {service["image"] for service in OURS.values()} == {f"trustwatch:{version}"}
 
 
+def test_images_have_digests_or_the_page_says_how_to_get_them() -> None:
+    """All of them or none; the command of CONTRIBUTING.md finds each image of a registry, and no other."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    foreign = set(re.findall(r"^FROM (\S+:\S+)", DOCKERFILE, re.MULTILINE))
+    foreign |= {service["image"] for service in SERVICES.values() if not service["image"].startswith("trustwatch:")}
+    with_digest = {image for image in foreign if "@sha256:" in image}
+
+    (listing,) = re.findall(r"^for image in (.+); do$", page, re.MULTILINE)
+    listed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {listing}"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+
+    assert len(foreign) >= 5 and set(listed.stdout.split()) == foreign
+    assert with_digest in (set(), foreign)
+    assert ("The repository has none" in page) is (not with_digest)
+
+
 def test_constraints_pin_what_is_required() -> None:
     """Every requirement has one version, and that version is one that it allows."""
     lines = (ROOT / "deploy" / "constraints.txt").read_text().splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -18,7 +19,7 @@ MAX_ROWS, MAX_PAGES_READ = 10_000, 400
 GATHERING_S = 5.0
 """Seconds after which no more pages are read for a file."""
 FORMS: Final = ("csv", "json")
-_FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_SIGNS: Final = frozenset("=+-@")
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -99,4 +100,10 @@ def _as_cell(value: Any) -> Any:
         return ""
     if isinstance(value, list | tuple):
         value = "; ".join(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_SIGNS) else value
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def _is_formula(text: str) -> bool:
+    """True if a spreadsheet might calculate *text*: some trim what is blank or not seen first, or read wide signs."""
+    first = next((sign for sign in text if unicodedata.category(sign)[0] not in "CZ"), "")
+    return text.startswith(("\t", "\r", "\n")) or unicodedata.normalize("NFKC", first)[:1] in _FORMULA_SIGNS

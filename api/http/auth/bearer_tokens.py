@@ -160,6 +160,8 @@ class TokenVerifier(Generic[BoundCaller]):
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._jwks = jwks
         self._bind = bind
+        self.bindings = 0
+        """How often tokens were bound anew: what lasts longer than a request ends where this is another number."""
         self._rules = rules
         self._clock = clock
         self.check_proof: ProofCheck[BoundCaller] | None = None
@@ -172,6 +174,7 @@ class TokenVerifier(Generic[BoundCaller]):
     def use(self, bind: Callable[[TokenClaims], BoundCaller]) -> None:
         """Bind tokens anew from now on: nothing that was judged before counts."""
         self._bind = bind
+        self.bindings += 1
         self.cache.clear()
 
     def verify_now(self, token: bytes) -> BoundCaller:

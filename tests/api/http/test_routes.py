@@ -14,6 +14,8 @@ import httpx2
 import jsonschema
 import msgspec
 import pytest
+from trustwatch.api.http.auth.callers import CallerDirectory
+from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import RecordKind
@@ -341,6 +343,17 @@ def test_streams_end_with_their_token(site: Any) -> None:
         site.report(changes=[changed(1)])
 
     assert following(site, "gateway", expire, 99) == []
+    assert site.status.subscribers == set()
+
+
+def test_streams_end_where_callers_are_reloaded(site: Any) -> None:
+    """The caller may be gone, or see other tenants: the next change ends the stream. Who still may comes again."""
+
+    def reload() -> None:
+        site.inside(lambda: site.runtime.verifier.use(CallerDirectory((), [LOCAL_ISSUER]).resolve))
+        site.report(changes=[changed(1)])
+
+    assert following(site, "gateway", reload, 99) == []
     assert site.status.subscribers == set()
 
 

@@ -27,9 +27,11 @@ from trustwatch.api.composition import (
 )
 from trustwatch.api.file_access import restrict_new_files
 from trustwatch.api.http.auth.signing import LocalSigningKey
+from trustwatch.api.service import restore
 from trustwatch.api.service.backup import FinishedBackup, take_backup
 from trustwatch.api.service.backup_manifest import (
     MANIFEST_FILE,
+    BackupFile,
     BackupManifest,
     BadBackup,
     describe_file,
@@ -264,6 +266,37 @@ def test_a_damaged_file_is_named_and_nothing_is_restored(elsewhere: Settings, ba
         restore_backup(elsewhere, backup)
     assert not list(elsewhere.data_dir.iterdir())
     assert not elsewhere.model_dir.exists()
+
+
+def test_what_is_no_file_or_longer_than_it_says_is_refused(
+    elsewhere: Settings, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe is not waited for, a device not read; of a file that grew no more is copied than would show it."""
+    path = backup / "data" / "trustwatch.db"
+    size = path.stat().st_size
+    written: list[int] = []
+
+    def describe(copy: Path) -> BackupFile:
+        written.append(copy.stat().st_size)
+        return describe_file(copy)
+
+    monkeypatch.setattr(restore, "describe_file", describe)
+    with path.open("ab") as grown:
+        grown.truncate(size + (1 << 26))
+    with pytest.raises(BadBackup, match=rf"expected {size} bytes .* found {size + 1} with"):
+        restore_backup(elsewhere, backup)
+    assert written[-1] == size + 1
+
+    for place in (path, backup / "manifest.json"):
+        place.unlink()
+        os.mkfifo(place)
+        with pytest.raises(BadBackup, match="is no regular file"):
+            restore_backup(elsewhere, backup)
+        place.unlink()
+        place.symlink_to("/dev/zero")
+        with pytest.raises(BadBackup, match="is no regular file"):
+            restore_backup(elsewhere, backup)
+    assert not list(elsewhere.data_dir.iterdir())
 
 
 KILLED_RESTORES = """

@@ -527,6 +527,25 @@ def test_a_hijack_behind_usual_noise_is_named_as_soon_as_it_gives_the_level() ->
     assert louder
 
 
+@pytest.mark.parametrize(
+    ("errors", "coincidence", "raised"),
+    [((0.001,), (0.0004, 0.0003, 0.5), True), ((1e-5, 1e-5), (0.002, 0.001, 0.5), False)],
+    ids=["raises the level", "follows it"],
+)
+def test_one_coincidence_does_not_name_compromise(
+    errors: tuple[float, ...], coincidence: tuple[float, float, float], raised: bool
+) -> None:
+    """One of many errors is about as odd to that question by chance, and its name would stay while the level lasts."""
+    agent = ByConcern()
+    for second, p_value in enumerate(errors):
+        assert agent.judge(T0 + second * 1000, (0.5, p_value, 0.5)) == "malfunction"
+    before = int(agent.levels[0, 1])
+    assert agent.judge(T0 + 10_000, coincidence) == "malfunction"
+    after = int(agent.levels[0, 1])
+    assert after >= risk.MEDIUM and (after > before) is raised
+    assert agent.judge(T0 + 11_000, (0.5, 0.001, 0.5)) == "malfunction"
+
+
 def test_hard_signals_tell_of_compromise() -> None:
     """Where it has no share of the budget, they count for malfunction (`One` has such thresholds)."""
     agent = ByConcern()

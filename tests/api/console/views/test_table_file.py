@@ -1,0 +1,49 @@
+"""Files of lists: no name of an agent becomes a formula in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from trustwatch.api.console.views.table_file import rows_as_csv
+
+
+def cell(value: object) -> str:
+    """A value as a spreadsheet reads it from the file."""
+    (row,) = csv.DictReader(io.StringIO(rows_as_csv([{"name": value}]), newline=""))
+    return row["name"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "=1",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        " =1",
+        "\u200b=1",
+        "\u3000=1",
+        "\uff1d1",
+        "\ufe661",
+        "\n",
+        "\x00@",
+    ],
+    ids=ascii,
+)
+def test_what_a_spreadsheet_might_calculate_is_text(name: str) -> None:
+    """Some trim what is blank or not seen, and read wide signs as the narrow ones."""
+    assert cell(name).startswith("'")
+
+
+@pytest.mark.parametrize("name", ["bot-7", " a", "a=b", "INC-77", "", "\u00e9=1", "7", '"=1"'], ids=ascii)
+def test_other_names_stay_as_they_are(name: str) -> None:
+    assert cell(name) == name
+
+
+def test_numbers_stay_numbers() -> None:
+    assert (cell(-0.5), cell(None), cell(["-a", "b"])) == ("-0.5", "", "'-a; b")
