@@ -86,16 +86,19 @@ class ShadowScorer:
         self._judged_days: dict[tuple[str, str], PeerGroupDay] = {}
         self._requested_at = float("-inf")
 
-    def refresh_versions(self) -> ModelChoice:
-        """Begin anew where another champion or challenger is to be followed; returns what is in force."""
-        chosen = self._models.choose(self._newest_switch())
+    def champion_version(self) -> ModelChoice:
+        """The version that is in force."""
+        return self._models.choose(self._newest_switch())
+
+    def refresh_versions(self) -> None:
+        """Begin anew where another champion or challenger is to be followed."""
+        chosen = self.champion_version()
         challenger = self._newest_challenger(chosen)
         digests = (chosen.digest, "" if challenger is None else challenger.digest)
         if digests != self._followed_digests:
             self.write_figures()
             self._restart(chosen, challenger)
             self._followed_digests = digests
-        return chosen
 
     def _newest_switch(self) -> ModelSwitch | None:
         """Newest switch of any partition: all meet the same commands in the same order."""

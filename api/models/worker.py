@@ -68,7 +68,7 @@ class ModelWorker:
         if now - self._versions_checked_at >= CHECK_VERSIONS_EVERY_S:
             self._versions_checked_at = now
             self._check_versions()
-        if now - self._figures_written_at >= WRITE_FIGURES_EVERY_S:
+        if self._follows and now - self._figures_written_at >= WRITE_FIGURES_EVERY_S:
             self._figures_written_at = now
             self._shadow_scorer.write_figures()
         if now - self._purged_at >= PURGE_EVERY_S:
@@ -83,20 +83,27 @@ class ModelWorker:
 
     def _check_versions(self) -> None:
         self._leader_lock.ensure_held()
-        champion = self._shadow_scorer.refresh_versions()
+        champion = self._shadow_scorer.champion_version()
+        learns = self._registry.learns(champion.version, champion.digest)
+        # Nothing is compared with a model that knows nothing; who wanted no keeper has one for the first model alone. A
+        # member of a group that never polls would wait for brokers, so it does not join either.
+        self._follows = self._settings.lifecycle.enabled and not learns
+        self._refresh_shadow()
         work = self._training.next_training(champion)
         if work is not None:
-            self._shadow_scorer.write_figures()
+            if self._follows:
+                self._shadow_scorer.write_figures()
             with self._child.spans.span("keeper.training") as span:
                 span.note({"trustwatch.model_version": work.version})
                 self._training.run_training(work, self._models.load(champion.version, champion.digest))
-            self._shadow_scorer.refresh_versions()
+            self._refresh_shadow()
             self._versions_checked_at = clock.monotonic()
-        learns = self._registry.learns(champion.version, champion.digest)
-        # Nothing is compared with a model that knows nothing; who wanted no keeper has one for the first model alone.
-        self._follows = self._settings.lifecycle.enabled and not learns
         if learns and work is None:
             self._ask_for_first_model()
+
+    def _refresh_shadow(self) -> None:
+        if self._follows:
+            self._shadow_scorer.refresh_versions()
 
     def _ask_for_first_model(self) -> None:
         """Ask for the first trained model until it is in force: nothing can be lost by it."""
@@ -119,7 +126,8 @@ class ModelWorker:
 
     def finish(self) -> None:
         """Store the figures counted so far."""
-        self._shadow_scorer.write_figures()
+        if self._follows:
+            self._shadow_scorer.write_figures()
 
     def close(self) -> None:
         """Release the log or the topic."""

@@ -30,6 +30,8 @@ class FirstOptions(NamedTuple):
     tenant: str | None
     brokers: str | None
     database: str | None
+    local_key: bool
+    gateway: str
 
 
 def init(
@@ -53,6 +55,12 @@ def init(
     database: Annotated[
         str | None, typer.Option(help="postgresql:// URL without a password", show_default=False)
     ] = None,
+    local_key: Annotated[
+        bool, typer.Option("--local-key", help="callers sign in by a key of this machine, to try it with a server")
+    ] = False,
+    gateway: Annotated[
+        str, typer.Option(help="client id of a gateway or MCP server that tells of calls, and asks before each")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -60,7 +68,8 @@ def init(
     if file.exists() and not force:
         raise fail(ConfigError(f"{file} is there already: name another file, or replace it with --force"))
     questions = _Questions(at_terminal=_at_terminal() and not json)
-    answers = _answers(questions, FirstOptions(form, server, issuer, admin_url, tenant, brokers, database))
+    given = FirstOptions(form, server, issuer, admin_url, tenant, brokers, database, local_key, gateway)
+    answers = _answers(questions, given)
     written = _write(file, answers)
     if json:
         write_json({"written": [str(path) for path in written], **answers._asdict()})
@@ -108,7 +117,7 @@ def _answers(questions: _Questions, given: FirstOptions) -> FirstAnswers:
     """Everything that the file is made of, as given or as asked for."""
     form = questions.choice(given.form, "--form", "Form of the deployment", get_args(Form))
     server = questions.choice(given.server, "--server", "Who issues the agents' tokens", get_args(AuthorizationServer))
-    answers = FirstAnswers(form, server)
+    answers = FirstAnswers(form, server, local_key=given.local_key, gateway=given.gateway)
     if server != "none":
         answers = answers._replace(issuer=questions.text(given.issuer, "--issuer", "Issuer, the `iss` of its tokens"))
     if server in ("hydra", "keycloak"):
@@ -155,12 +164,9 @@ def _next_steps(file: Path, answers: FirstAnswers) -> list[str]:
     variables = [name for name in _SECRETS if name in first_settings(answers).replace("# ", "")]
     steps += [f"export {name}=...    # its value is a secret" for name in variables]
     if answers.form == "distributed":
-        steps += [
-            "trustwatch topics create",
-            "trustwatch train HISTORY --model var/model    # beside the file; a model has to be there",
-        ]
+        steps.append("trustwatch topics create")
     steps.append("trustwatch settings check")
     steps.append("trustwatch serve")
-    if answers.server == "none":
+    if answers.has_local_key:
         steps.append("trustwatch token    # signs in programs; trustwatch console-link signs you in")
     return ["next:", *(f"  {step}" for step in steps)]

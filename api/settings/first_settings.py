@@ -15,6 +15,9 @@ Form = Literal["embedded", "distributed"]
 AuthorizationServer = Literal["none", "hydra", "keycloak", "other"]
 """Issuer of the agents' tokens; none: a key of this machine, to try it."""
 
+LOCAL_ISSUER = "urn:trustwatch:local"
+"""`iss` of tokens that the key of this machine signs (`api/http/auth/signing.py`)."""
+
 HOOK_KEY_FILE = "hydra-hook.key"
 """Beside the settings file: what Hydra proves itself with at its token hook."""
 
@@ -37,6 +40,8 @@ class FirstAnswers(NamedTuple):
         tenant: whose agents these are.
         brokers: of Kafka, where *form* is distributed.
         database: URL of PostgreSQL without a password, likewise.
+        local_key: callers of the API sign in by a key of this machine, whoever issues the agents' tokens.
+        gateway: client that tells of calls and asks before each, a gateway or an MCP server; "" = none yet.
     """
 
     form: Form = "embedded"
@@ -46,6 +51,18 @@ class FirstAnswers(NamedTuple):
     tenant: str = "acme-corp"
     brokers: tuple[str, ...] = ()
     database: str = ""
+    local_key: bool = False
+    gateway: str = ""
+
+    @property
+    def has_local_key(self) -> bool:
+        """True if a key of this machine signs the tokens of callers."""
+        return self.local_key or self.server == "none"
+
+    @property
+    def agents_issuer(self) -> str:
+        """`iss` of the agents' tokens."""
+        return LOCAL_ISSUER if self.server == "none" else self.issuer
 
     @property
     def needs_hook_secret(self) -> bool:
@@ -101,12 +118,12 @@ identity:
 
 def _issuers(answers: FirstAnswers) -> str:
     head = "# Whose tokens this API accepts from callers."
-    if answers.server == "none":
+    if answers.has_local_key:
         shared = "" if answers.form == "embedded" else "\n# Copy local-key.pem and local-jwks.json to every machine."
         return f"""
 {head} A key of this machine, to try it: `trustwatch token` signs with it.{shared}
 issuers:
-  - {{issuer: "urn:trustwatch:local", jwks_file: var/data/local-jwks.json, audiences: [trustwatch]}}
+  - {{issuer: "{LOCAL_ISSUER}", jwks_file: var/data/local-jwks.json, audiences: [trustwatch]}}
 """
     keys = {
         "hydra": "/.well-known/jwks.json",
@@ -124,27 +141,62 @@ issuers:
 
 
 def _callers(answers: FirstAnswers) -> str:
-    if answers.server == "none":
+    if answers.server == "none" and not answers.gateway:
         return """
 # Which clients may ask and send, and for whom. This one may do everything: for a trial alone.
 callers:
   - {name: demo, client_id: demo, tenants: ["*"], issuers: ["*"], agents: ["*"], sources: ["*"], trusted: true}
 """
-    issuer, tenant = _quoted(answers.issuer), _quoted(answers.tenant)
-    return f"""
-# Which clients may ask and send, and for whom. Register each at your authorization server.
-callers:
-  - name: gateway             # sends audit events; its word on agents counts
-    client_id: trustwatch-gateway
-    tenants: [{tenant}]
-    issuers: [{issuer}]       # of the agents that it speaks of
-    agents: ["*"]
-    sources: ["*"]
-    trusted: true
-  - name: reader              # asks for risk, sends nothing
-    client_id: trustwatch-reader
-    tenants: [{tenant}]
-"""
+    register = "" if answers.has_local_key else " Register each at your authorization server."
+    lines = [f"# Which clients may ask and send, and for whom.{register}", "callers:", *_gateway_caller(answers)]
+    if answers.server == "keycloak":
+        lines += _keycloak_log_caller(answers)
+    lines += [
+        "  - name: reader              # asks for risk, sends nothing",
+        "    client_id: trustwatch-reader",
+        f"    tenants: [{_quoted(answers.tenant)}]",
+    ]
+    if answers.has_local_key:
+        lines += [
+            "  - name: operator            # you: `trustwatch token --client-id operator`",
+            "    client_id: operator",
+            *_spoken_for(answers),
+        ]
+    return "\n".join(lines)
+
+
+def _spoken_for(answers: FirstAnswers) -> list[str]:
+    return [
+        f"    tenants: [{_quoted(answers.tenant)}]",
+        f"    issuers: [{_quoted(answers.agents_issuer)}]       # of the agents that it speaks of",
+        '    agents: ["*"]',
+    ]
+
+
+def _gateway_caller(answers: FirstAnswers) -> list[str]:
+    named = _quoted(answers.gateway or "trustwatch-gateway")
+    asks = "    enforces: true            # it asks before each call: its refusals are ours, no behaviour of the agent"
+    return [
+        "  - name: gateway             # sends audit events; its word on agents counts",
+        f"    client_id: {named}",
+        *_spoken_for(answers),
+        '    sources: ["*"]',
+        "    trusted: true",
+        *([asks] if answers.gateway else ()),
+    ]
+
+
+def _keycloak_log_caller(answers: FirstAnswers) -> list[str]:
+    realm = _realm(answers).replace("'", "\\'")
+    what = f"realmName == '{realm}' && type && !starts_with(type, 'INTROSPECT') && clientId != 'trustwatch'"
+    return [
+        "  - name: keycloak-logs       # whoever sends Keycloak's log: see reference/sources.md",
+        "    client_id: keycloak-logs",
+        *_spoken_for(answers),
+        "    format: keycloak",
+        "    mapping:                  # no administrators, no questions of the API, not Trustwatch itself",
+        f"      when: {_quoted(what)}",
+    ]
 
 
 def _tenants(answers: FirstAnswers) -> str:
@@ -194,6 +246,7 @@ def _hydra_actuator(answers: FirstAnswers) -> list[str]:
         f"    url: {_quoted(answers.admin_url or 'https://hydra-admin.internal')}    # for you alone",
         f"    issuers: [{_quoted(answers.issuer)}]",
         f"    tenants: [{_quoted(answers.tenant)}]",
+        "    default_lifetime_s: 3600    # Hydra's ttl.access_token: say yours, or tokens may not be shortened",
         *_plain_http(answers.admin_url),
     ]
 
@@ -202,16 +255,21 @@ def _plain_http(url: str) -> list[str]:
     return ["    allow_http: true    # on this machine alone"] if url.startswith("http://") else []
 
 
+def _realm(answers: FirstAnswers) -> str:
+    """Realm of Keycloak: the last part of its issuer."""
+    return answers.issuer.rstrip("/").rpartition("/")[2]
+
+
 def _keycloak_actuator(answers: FirstAnswers) -> list[str]:
-    realm = answers.issuer.rstrip("/").rpartition("/")[2]
     return [
         "actuators:",
         "  - name: keycloak",
         "    kind: keycloak",
         f"    url: {_quoted(answers.admin_url or 'https://keycloak.example')}",
-        f"    realm: {_quoted(realm)}",
+        f"    realm: {_quoted(_realm(answers))}",
         f"    issuers: [{_quoted(answers.issuer)}]",
         f"    tenants: [{_quoted(answers.tenant)}]",
+        "    default_lifetime_s: 300    # the realm's Access Token Lifespan: say yours, or tokens may not be shortened",
         *_plain_http(answers.admin_url),
         "    auth:    # a service account with manage-clients, view-clients, view-users, manage-users",
         "      client_id: trustwatch",
@@ -221,7 +279,7 @@ def _keycloak_actuator(answers: FirstAnswers) -> list[str]:
 
 
 def _console(answers: FirstAnswers) -> str:
-    if answers.server == "none" and answers.form == "embedded":
+    if answers.has_local_key and answers.form == "embedded":
         return """
 # Pages for people; `trustwatch console-link` prints a link that signs in, on this machine alone.
 console: {enabled: true, development_login: true}

@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 from trustwatch.api.cli.main import make_app
+from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.service import init_command
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
+from trustwatch.scoring.delivery.actuators.hydra_actuator import HYDRA_DEFAULT_LIFETIME_S
+from trustwatch.scoring.delivery.actuators.keycloak_actuator import KEYCLOAK_DEFAULT_LIFETIME_S
 from typer.testing import CliRunner
+
+from ...support.format_samples import taken
 
 RUN = CliRunner()
 SECRETS = {"TRUSTWATCH_DB_PASSWORD": "p" * 16, "TRUSTWATCH_KEYCLOAK_SECRET": "k" * 16}
@@ -61,8 +66,50 @@ def test_every_file_is_right(tmp_path: Path, form: str, server: str, admin: bool
     assert [hook.kind for hook in settings.hooks] == (["hydra"] if server == "hydra" else [])
     kinds = [actuator.kind for actuator in settings.actuators]
     assert kinds == ([server] if admin and server in ("hydra", "keycloak") else [])
+    server_gives = {"hydra": HYDRA_DEFAULT_LIFETIME_S, "keycloak": KEYCLOAK_DEFAULT_LIFETIME_S}
+    assert all(actuator.default_lifetime_s == server_gives[server] for actuator in settings.actuators)
     assert settings.console.enabled == (form == "embedded" and server == "none")
     assert settings.upgrade_warnings() == []
+
+
+@pytest.mark.parametrize("server", ["none", "hydra", "keycloak", "other"])
+@pytest.mark.parametrize("form", ["embedded", "distributed"])
+def test_a_trial_with_a_server_has_a_key_of_its_own(tmp_path: Path, form: str, server: str) -> None:
+    """Callers sign in by it, speak for agents of the server, and one of them is the gateway that asks before calls."""
+    options = ["--form", form, "--server", server, "--local-key", "--gateway", "ledger"]
+    if server != "none":
+        options += ["--issuer", ISSUER[server]]
+    if form == "distributed":
+        options += ["--brokers", "a:9092", "--database", "postgresql://tw@db.example/tw"]
+    settings = written(tmp_path, *options)
+
+    agents_issuer = ISSUER.get(server, LOCAL_ISSUER)
+    assert [one.issuer for one in settings.issuers] == [LOCAL_ISSUER]
+    callers = {caller.name: caller for caller in settings.callers}
+    logs = {"keycloak-logs"} if server == "keycloak" else set()
+    assert callers.keys() == {"gateway", "reader", "operator"} | logs
+    assert (callers["gateway"].client_id, callers["gateway"].enforces) == ("ledger", True)
+    assert not callers["operator"].sources
+    for name in callers.keys() - {"reader"}:
+        assert (callers[name].tenants, callers[name].issuers) == (("acme-corp",), (agents_issuer,))
+    assert [hook.issuer for hook in settings.hooks] == ([agents_issuer] if server == "hydra" else [])
+    assert settings.console.development_login == (form == "embedded")
+
+
+def test_the_log_of_keycloak_is_that_of_agents(tmp_path: Path) -> None:
+    """Of this realm, whatever it is called; without administrators, questions of APIs and what Trustwatch does."""
+    settings = written(tmp_path, "--server", "keycloak", "--issuer", "https://kc.example/realms/o'neil")
+    logs = next(caller for caller in settings.callers if caller.name == "keycloak-logs")
+    login = {
+        "realmName": "o'neil",
+        "type": "CLIENT_LOGIN",
+        "clientId": "clerk-7",
+        "time": 1_764_000_000_000,
+        "id": "e1",
+    }
+    others = [{"realmName": "other"}, {"type": None}, {"type": "INTROSPECT_TOKEN"}, {"clientId": "trustwatch"}]
+    assert len(taken("keycloak", login, logs.mapping).events) == 1
+    assert [taken("keycloak", login | other, logs.mapping).events for other in others] == [[]] * 4
 
 
 def test_hydra_gets_a_secret_of_its_own(tmp_path: Path) -> None:
