@@ -265,6 +265,11 @@ def _print_calls(calls: CallChallengeReport) -> None:
         f"challenged: {calls.sessions_challenged:,} of {calls.sessions:,} sessions, {calls.agents_challenged:,} of "
         f"{_agents(calls.agents)}"
     )
+    if calls.effects:
+        print_message(
+            f"  {calls.left_with_trust:,} of the {calls.effects[-1].challenged:,} calls are left where a person trusts "
+            "each new access path with its first call (`approvals approve --trust-path`)"
+        )
     for kind in calls.kinds[:_MAX_SHOWN_KINDS]:
         why = ", ".join(f"{code} {times}" for code, times in list(kind.reasons.items())[:3])
         who = " ".join(part for part in (kind.tenant, kind.agent_type) if part)

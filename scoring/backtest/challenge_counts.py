@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.events import EFFECTS, NativeEvent
+from ...ingest.features.event_words import credential_of, network_of
 from ...ingest.timestamps import DAY_MS
 from ...models.call_challenges import CALL_TYPES, ChallengeThreshold
 from ...models.trained_model import TrainedModel
@@ -29,6 +30,7 @@ UNIT_ROW = np.dtype(
         ("unit", np.uint64),  # session; of events without one, the day
         ("asked", np.int32, (len(EFFECTS),)),
         ("challenged", np.int32, (len(EFFECTS),)),
+        ("left", np.int32),  # of the challenged, where each new access path is trusted with its first call
     ]
 )
 """Calls of one session by effect: calls of one session depend on each other."""
@@ -108,6 +110,7 @@ class ChallengeCounter:
             except NoCallVerdicts as error:
                 self._missing_because = str(error)
         self._calls = AskedCalls()
+        self._trusted_paths: set[tuple[int, str, str, tuple[str, ...]]] = set()
         self._batches: list[npt.NDArray[Any]] = []
         self._kinds: dict[ChallengedKind, ChallengedCalls] = {}
 
@@ -132,7 +135,8 @@ class ChallengeCounter:
         scores = self._scorer.score_many(questions)
         effects[rows] = columns.codes[rows, event_columns.EFFECT]
         challenged[rows] = [score.exceeds for score in scores]
-        self._add_units(columns, effects, challenged, honest)
+        left = self._left_with_trust(columns, rows, questions, challenged)
+        self._add_units(columns, effects, challenged, left, honest)
         for row, question, score in zip(rows, questions, scores, strict=True):
             if score.exceeds:
                 self._add_kind(columns, row, question, score)
@@ -147,8 +151,25 @@ class ChallengeCounter:
             self._calls.remember(event)
         return rows, questions
 
+    def _left_with_trust(
+        self, columns: EventColumns, rows: Sequence[int], questions: Sequence[NativeEvent], challenged: _Flags
+    ) -> _Flags:
+        """Flags (n,) of the *challenged* rows that would wait if a person trusted each access path with its first call
+        that waits for the path alone."""
+        assert self._scorer is not None
+        odd = [(row, question) for row, question in zip(rows, questions, strict=True) if challenged[row]]
+        without_path = self._scorer.score_many([question for _, question in odd], [True] * len(odd))
+        left = np.zeros(len(columns), np.bool_)
+        for (row, question), score in zip(odd, without_path, strict=True):
+            agent = int(columns.names[row, event_columns.AGENT])
+            path = agent, network_of(question), credential_of(question), tuple(question.delegation or ())
+            left[row] = score.exceeds or path not in self._trusted_paths
+            if not score.exceeds:
+                self._trusted_paths.add(path)
+        return left
+
     def _add_units(
-        self, columns: EventColumns, effects: npt.NDArray[np.int8], challenged: _Flags, honest: _Flags
+        self, columns: EventColumns, effects: npt.NDArray[np.int8], challenged: _Flags, left: _Flags, honest: _Flags
     ) -> None:
         rows = np.flatnonzero((effects != NOT_ASKED) & honest)
         session, day = columns.names[rows, event_columns.SESSION], columns.time_ms[rows] // DAY_MS
@@ -157,6 +178,7 @@ class ChallengeCounter:
         calls["unit"] = np.where(session != 0, session, day.astype(np.uint64))
         calls["asked"][np.arange(len(rows)), effects[rows]] = 1
         calls["challenged"][np.arange(len(rows)), effects[rows]] = challenged[rows]
+        calls["left"] = left[rows]
         self._batches.append(calls)
         if len(self._batches) >= _BATCHES_KEPT:
             self._batches = [sum_units(self._batches)]
@@ -182,6 +204,6 @@ def sum_units(batches: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     units, unit_of = np.unique(keys, axis=0, return_inverse=True)
     out = np.zeros(len(units), UNIT_ROW)
     out["agent"], out["unit"] = units[:, 0], units[:, 1]
-    for name in ("asked", "challenged"):
+    for name in ("asked", "challenged", "left"):
         np.add.at(out[name], unit_of.reshape(-1), rows[name])
     return out

@@ -77,6 +77,8 @@ class CallChallengeReport(msgspec.Struct, frozen=True):
         effects: those that occur, and `all` at the end.
         sessions, sessions_challenged: events without a session count as one by agent and day.
         agents, agents_challenged: who asked, and who was challenged at least once.
+        left_with_trust: of the challenged calls, those that would have waited if a person had trusted each new access
+            path with its first call.
         kinds: the most frequent first, cut at `MAX_LISTED_KINDS`.
         kinds_challenged: how many there are.
     """
@@ -88,6 +90,7 @@ class CallChallengeReport(msgspec.Struct, frozen=True):
     sessions_challenged: int
     agents: int
     agents_challenged: int
+    left_with_trust: int
     kinds: list[ChallengedCallKind]
     kinds_challenged: int
 
@@ -113,6 +116,7 @@ def challenge_report(counts: ChallengeCounts, budget: ChallengeBudget, *, honest
         int(waits.sum()),
         len(np.unique(units["agent"])),
         len(np.unique(units["agent"][waits])),
+        int(units["left"].sum()),
         kinds[:MAX_LISTED_KINDS],
         len(kinds),
     )

@@ -21,7 +21,7 @@ from trustwatch.scoring.backtest.runner import run_backtest
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 
-from ...support.call_history import CALL_SETTINGS, NEW_VALUE, call_history, call_model
+from ...support.call_history import CALL_SETTINGS, NEW_VALUE, agent_key, call_history, call_model
 
 START_MS = 1_767_600_000_000
 DAY_MS = 86_400_000
@@ -92,6 +92,24 @@ def test_it_is_what_the_service_would_have_answered(history: Path, day: Sequence
     assert rows["write"].within is not None and rows["write"].within[0] > 10.0 and rows["write"].budget_kept is False
     assert calls.sessions == 200 and calls.agents == 16
     assert calls.sessions_challenged == len(sessions)
+
+
+def test_calls_of_an_agent_with_a_new_key_are_counted_with_its_path_trusted_too(tmp_path: Path) -> None:
+    """Each of them waits where nobody answers, the first of each network where somebody trusts the path with it."""
+    events = call_history(START_MS, pairs=200, keys=True)
+    of_agent = [event for event in events if event["agent"]["id"] == "agent-3"]
+    for at, event in enumerate(of_agent):
+        event["credential"] = agent_key("nobody")
+        event["client"] = {"asn": 64496 + at % 2}
+    (tmp_path / "day.jsonl").write_text("\n".join(json.dumps(event) for event in events) + "\n")
+    save_trained_model(tmp_path / "model", call_model(START_MS, keys=True), CALL_SETTINGS, 1, 0)
+
+    calls, shared = (told(tmp_path, jobs=jobs).sides[0].calls for jobs in (1, 3))
+
+    assert len(of_agent) >= 20 and calls.effects[-1].challenged >= len(of_agent)
+    others = calls.effects[-1].challenged - len(of_agent)
+    assert 2 <= calls.left_with_trust <= 2 + others
+    assert shared.left_with_trust == calls.left_with_trust
 
 
 def test_the_calls_most_often_challenged_have_their_reasons(history: Path) -> None:
