@@ -81,13 +81,13 @@ class DecisionTrends:
         begin_ms, went_on = now_ms // SLICE_MS * SLICE_MS, False
         while begin_ms >= span.start * DAY_MS:
             key = None if tenants is None else frozenset(tenants), begin_ms
-            changes = self._recall(key)
-            if changes is None:
+            found = self._recall(key)
+            if found is None:
                 if went_on and self._runtime.monotonic() > look_until:
                     return _trends_of(counted, begin_ms + SLICE_MS)
-                changes = self._count(key, now_ms)
+                found = self._count(key, now_ms)
                 went_on = went_on or _is_over(begin_ms, now_ms)  # else no look would ever get further
-            for change in changes:
+            for change in found:
                 counted[begin_ms // DAY_MS][change.previous_level, change.level, change.code] += change.amount
             begin_ms -= SLICE_MS
         return _trends_of(counted, 0)

@@ -70,12 +70,12 @@ class AgentPaces:
         counts = np.bincount(agents[rows], minlength=len(keys))
         touched: list[int] = keys.tolist()
         for key, hour, events, row in zip(touched, newest.tolist(), counts.tolist(), first.tolist(), strict=True):
-            agent_hour = self.hours.get(key)
-            if agent_hour is None or hour > agent_hour.hour:
-                agent_hour = self.hours[key] = AgentHour(hour, _usual_day(scored.agent_numbers[row]), events)
-            elif hour == agent_hour.hour:
-                agent_hour.events += events
-            if agent_hour.usual_days >= HASTY_DAYS:
+            known = self.hours.get(key)
+            if known is None or hour > known.hour:
+                known = self.hours[key] = AgentHour(hour, _usual_day(scored.agent_numbers[row]), events)
+            elif hour == known.hour:
+                known.events += events
+            if known.usual_days >= HASTY_DAYS:
                 self.hasty.add(key)
         return touched
 
