@@ -77,7 +77,7 @@ def search_events(
     Args:
         directory: of the archive.
         topic: whose records it holds; "" = the embedded log.
-        asked: what columns and bytes can tell.
+        search: what columns and bytes can tell.
         accepts: decides on a record that may fit.
         expired: tells when the look has to end.
         bounds: of the look-up.

@@ -97,7 +97,7 @@ def latest_events(
     Args:
         directory: of the archive.
         topic: whose records it holds; "" = the embedded log.
-        asked: the agent, the bounds in time, and the number of events to return.
+        query: the agent, the bounds in time, and the number of events to return.
         bounds: of the look-up.
 
     Raises:

@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from ..records.agents import RiskLevel
 from ..records.cases import CaseAgent, CaseOfAlert, CaseStatus, CaseTie
 from .case_settings import CaseSettings
-from .level_changes import LevelChange, read_level_change
+from .level_changes import AlertedLevelChange, read_level_change
 from .open_cases import OpenCase, OpenCases, tie_digest
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Assignment:
         self._cases = cases
         self._rule = rule
 
-    def assign(self, change: LevelChange) -> CaseOfAlert | None:
+    def assign(self, change: AlertedLevelChange) -> CaseOfAlert | None:
         """The case of one change, with the change in it; None for a fall of an agent without one."""
         case, tie, tied_by = self._find(change)
         if case is None:
@@ -78,7 +78,7 @@ class _Assignment:
             case.wakes,
         )
 
-    def _find(self, change: LevelChange) -> tuple[OpenCase | None, CaseTie, str]:
+    def _find(self, change: AlertedLevelChange) -> tuple[OpenCase | None, CaseTie, str]:
         """The case that a change belongs to, and what ties its agent to it; None = none that is open."""
         agent, cases, room = change.agent, self._cases, self._rule.max_agents
         own = cases.of_agent(agent)
@@ -98,7 +98,7 @@ class _Assignment:
                 return sharing, kind, value
         return None, "first", ""
 
-    def _add(self, case: OpenCase, change: LevelChange, tie: CaseTie, tied_by: str) -> None:
+    def _add(self, case: OpenCase, change: AlertedLevelChange, tie: CaseTie, tied_by: str) -> None:
         """Write a change into its case."""
         case_agent = case.agents.get(change.agent.key)
         if case_agent is None:
@@ -115,7 +115,7 @@ class _Assignment:
         row |= {"agents": len(case.agents), "decisions": row["decisions"] + 1}
         self._cases.add_decision(case, change)
 
-    def _join(self, case: OpenCase, change: LevelChange, tie: CaseTie, tied_by: str) -> None:
+    def _join(self, case: OpenCase, change: AlertedLevelChange, tie: CaseTie, tied_by: str) -> None:
         case_agent = CaseAgent(
             case.case_id,
             change.agent,
@@ -135,7 +135,7 @@ class _Assignment:
             case.add_entry(change.at_ms, "joined", detail | _wake(case))
 
 
-def _move(case: OpenCase, change: LevelChange, case_agent: CaseAgent) -> None:
+def _move(case: OpenCase, change: AlertedLevelChange, case_agent: CaseAgent) -> None:
     """Write the change of an agent that is in the case already."""
     last_ms = max(case_agent.last_ms, change.at_ms) if change.rises else case_agent.last_ms
     moved: dict[str, Any] = {"level": change.level, "last_ms": last_ms}

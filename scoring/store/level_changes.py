@@ -44,7 +44,7 @@ _payload_decoder = msgspec.json.Decoder(_AlertPayload)
 _LEVELS = {level.label: level for level in RiskLevel}
 
 
-class LevelChange(NamedTuple):
+class AlertedLevelChange(NamedTuple):
     """A change of an agent's level.
 
     Attributes:
@@ -68,7 +68,7 @@ class LevelChange(NamedTuple):
         return self.level > self.before and self.level >= RiskLevel.MEDIUM
 
 
-def read_level_change(row: AnyRow) -> LevelChange | None:
+def read_level_change(row: AnyRow) -> AlertedLevelChange | None:
     """Read a change of level from an outbox row; None where it is about something else."""
     if not row.key.startswith(ALERT_KEY_PREFIX):
         return None
@@ -81,7 +81,7 @@ def read_level_change(row: AnyRow) -> LevelChange | None:
     if before is None or level is None:
         return None
     ties = tuple(dict.fromkeys(_ties(data.indicators)))[:MAX_TIES_OF_RISE]
-    return LevelChange(row.seq, row.created_ms, agent, data.agent_type, data.decision_id, before, level, ties)
+    return AlertedLevelChange(row.seq, row.created_ms, agent, data.agent_type, data.decision_id, before, level, ties)
 
 
 def _ties(indicators: Iterable[dict[str, Any]]) -> Iterable[tuple[CaseTie, str]]:

@@ -18,7 +18,7 @@ from ..records.agents import AgentName
 from ..records.cases import BY_SERVICE, CaseAction, CaseAgent
 from . import codec
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
-from .level_changes import LevelChange
+from .level_changes import AlertedLevelChange
 from .sql_schema import CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, EDGES
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class OpenCases:
         window_s: for so long after a rise its agents and names tie others to its case.
     """
 
-    def __init__(self, connection: Connection, changes: Sequence[LevelChange], window_s: float) -> None:
+    def __init__(self, connection: Connection, changes: Sequence[AlertedLevelChange], window_s: float) -> None:
         self._connection = connection
         self._since_ms = min(change.at_ms for change in changes) - window_s * 1000
         self._neighbours = self._find_neighbours(changes)
@@ -136,7 +136,7 @@ class OpenCases:
 
     # Changes.
 
-    def open(self, change: LevelChange) -> OpenCase:
+    def open(self, change: AlertedLevelChange) -> OpenCase:
         """Open a case for a rise, as yet without its agent."""
         row: dict[str, Any] = {column.name: 0 for column in CASES.columns}
         row |= {
@@ -159,7 +159,7 @@ class OpenCases:
         case.put_agent(agent)
         self._cases_of_agent.setdefault(agent.agent.key, []).append(case)
 
-    def add_ties(self, case: OpenCase, change: LevelChange) -> None:
+    def add_ties(self, case: OpenCase, change: AlertedLevelChange) -> None:
         """Remember the new names of a rise, which tie others to its case."""
         for kind, value in change.ties:
             digest = tie_digest(change.agent.tenant, kind, value)
@@ -175,7 +175,7 @@ class OpenCases:
                 "last_ms": times[case.case_id],
             }
 
-    def add_decision(self, case: OpenCase, change: LevelChange) -> None:
+    def add_decision(self, case: OpenCase, change: AlertedLevelChange) -> None:
         """Note that the decision of a change belongs to a case."""
         case.is_changed = True
         self._new_decisions.append(
@@ -203,7 +203,7 @@ class OpenCases:
 
     # Reading.
 
-    def _find_neighbours(self, changes: Sequence[LevelChange]) -> dict[int, list[int]]:
+    def _find_neighbours(self, changes: Sequence[AlertedLevelChange]) -> dict[int, list[int]]:
         """Keys of agents that each rising agent delegated to or was delegated by lately."""
         rising = {codec.to_signed(change.agent.key): change.agent for change in changes if change.rises}
         neighbours: dict[int, list[int]] = {}
@@ -218,7 +218,7 @@ class OpenCases:
                         neighbours.setdefault(codec.to_unsigned(mine), []).append(codec.to_unsigned(other))
         return neighbours
 
-    def _load(self, changes: Sequence[LevelChange]) -> None:
+    def _load(self, changes: Sequence[AlertedLevelChange]) -> None:
         """Every open case that a change may belong to, with all of its agents.
 
         Looked for again once they are locked: a person may have merged one of them into another meanwhile.
@@ -228,7 +228,7 @@ class OpenCases:
             for part in chunked(missing, MAX_IN_LIST):
                 self._load_cases(part)
 
-    def _candidates(self, changes: Sequence[LevelChange]) -> set[str]:
+    def _candidates(self, changes: Sequence[AlertedLevelChange]) -> set[str]:
         """Ids of the cases that agents of *changes* are in, or may join."""
         own = {change.agent.key for change in changes}
         near = {key for neighbours in self._neighbours.values() for key in neighbours} - own
