@@ -37,7 +37,7 @@ listen: {{port: {port}}}
 issuers:                              # Trustwatch's own callers
   - {{issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}}
 callers:
-  - {{name: as, client_id: as, tenants: [{tenant}], issuers: ["{issuer}"]}}
+  - {{name: as, client_id: as, tenants: [{tenant}], issuers: ["{issuer}"], agents: ["*"]}}   # it asks about all
   - name: agents
     client_id: agents
     tenants: [{tenant}]
