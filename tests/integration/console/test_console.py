@@ -219,6 +219,38 @@ def test_what_a_person_looks_at_is_saved_and_found_again(site: ConsoleTestbed, l
     expect(page.locator(".views > summary")).to_have_text("Saved views")
 
 
+@pytest.mark.parametrize(("width", "drawing"), [(WIDE, "wide"), (NARROW, "narrow")], ids=["wide", "narrow"])
+def test_a_line_of_the_graph_leads_to_the_events_of_both(
+    site: ConsoleTestbed, look: Look, width: int, drawing: str
+) -> None:
+    """By a click on it, and by keys from the table; an agent leads to the graph around it, on a wide page here."""
+    decision, looker = critical(site), look(width=width)
+    agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
+    page = looker.open(f"/console/agent?{agent}&since=30d")
+    line = page.locator(f"svg.graph.{drawing} .hit").first
+    line.scroll_into_view_if_needed()
+    x, y = line.evaluate(
+        "p => { const on = p.getPointAtLength(p.getTotalLength() / 2).matrixTransform(p.getScreenCTM());"
+        " return [on.x, on.y]; }"
+    )
+    page.mouse.click(x, y)
+    page.wait_for_url(re.compile(r"/console/search\?q=party"))
+    page.locator("#events table").first.wait_for()
+    asked = page.locator("input[name=q]").first.input_value()
+    assert asked.count("party:") == 2 and 'since:"30d"' in asked and decision["agent_id"] in asked
+    page.go_back()
+
+    page.get_by_text("All of them as a table").press("Enter")
+    page.locator("#graph td[data-name=How] a").first.press("Enter")
+    page.wait_for_url(re.compile(r"/console/search\?q=party"))
+    page.go_back()
+    if width == WIDE:
+        page.locator(f"svg.graph.{drawing} a:has(.node)").first.press("Enter")
+        page.wait_for_url(re.compile(r"/console/agent\?.*since=30d#reach$"))
+        expect(page.locator("#reach")).to_be_in_viewport()
+        assert looker.barriers() == []
+
+
 def test_everything_in_the_menu_is_a_page_of_this_test(site: ConsoleTestbed, look: Look) -> None:
     """A page that is added is looked at, too."""
     page = look().open("/console/")
