@@ -31,7 +31,7 @@ def history() -> list[bytes]:
 
 def test_it_learns_until_it_has_enough(make_service: Callable[..., Any], tmp_path: Path, history: list[bytes]) -> None:
     """Unknown and `learning` until then; afterwards each agent goes on with all that it has shown, counted once."""
-    model_dir = tmp_path / "none" / "model"
+    model_dir = tmp_path / "model"
     service = make_service(MORE, model=model_dir)
     service.start()
     third = len(history) // 3

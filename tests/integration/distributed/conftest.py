@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def make_rig(tmp_path: Path, postgres: Postgres, world: ModelAndDay) -> Iterator[Callable[..., DistributedTestbed]]:
-    """Makes rigs on a cluster; closed at the end."""
+def make_rig(
+    tmp_path: Path, postgres: Postgres, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., DistributedTestbed]]:
+    """Makes rigs on a cluster, under *model* or that of the world; closed at the end."""
     made: list[DistributedTestbed] = []
 
-    def make(kafka: KafkaCluster, **members: Any) -> DistributedTestbed:
+    def make(kafka: KafkaCluster, model: Path | None = None, **members: Any) -> DistributedTestbed:
         folder = tmp_path / f"rig-{len(made)}"
         folder.mkdir()
-        made.append(DistributedTestbed(folder, kafka, postgres, world.model, **members))
+        installed = model or request.getfixturevalue("world").model
+        made.append(DistributedTestbed(folder, kafka, postgres, installed, **members))
         return made[-1]
 
     yield make
