@@ -1,4 +1,4 @@
-"""Whether events come as they happen: their times against their arrival, the model's history and agents' habits.
+"""A check that events come as they happen: their times against arrival, the model's history and agents' habits.
 
 Levels speak of event times. Of a history that is sent to a running service, and of a stream whose times were pressed
 together, they say little, and who looks at them has to know. Nothing here changes a score.
@@ -29,7 +29,7 @@ HASTY_DAYS = 2.0
 LEAST_EVENTS, LEAST_AGENTS = 20, 5
 """Events of an agent, and agents, from which on haste is judged."""
 
-_TOLD_EVERY_MS = HOUR_MS
+_LOG_EVERY_MS = HOUR_MS
 _log = structlog.get_logger(__name__)
 
 
@@ -110,7 +110,7 @@ class SlotSet:
 
 
 def is_haste(hasty: int, agents: int) -> bool:
-    """Whether so many of so many agents in haste are no finding about one, but a matter of the times that were sent."""
+    """Tell whether so many of so many agents in haste are no finding about one, but a matter of the times sent."""
     return agents >= LEAST_AGENTS and 2 * hasty > agents
 
 
@@ -129,7 +129,7 @@ class EventTimes:
         self._hour = 0
         self._paces = AgentPaces()
         self._present, self._hasty = SlotSet(), SlotSet()
-        self._told_ms: dict[str, int] = {}
+        self._logged_ms: dict[str, int] = {}
 
     def note(self, scored: ScoredBatch, model: TrainedModel) -> None:
         """Look at events that were scored by *model*."""
@@ -184,10 +184,10 @@ class EventTimes:
             )
 
     def _is_due(self, what: str, now_ms: int) -> bool:
-        """Whether *what* is told now: once an hour."""
-        if now_ms < self._told_ms.get(what, 0) + _TOLD_EVERY_MS:
+        """Tell whether *what* is logged now: once an hour."""
+        if now_ms < self._logged_ms.get(what, 0) + _LOG_EVERY_MS:
             return False
-        self._told_ms[what] = now_ms
+        self._logged_ms[what] = now_ms
         return True
 
 
