@@ -92,7 +92,7 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError("each of `arguments` needs its `hash` in a question: an approval is bound to it")
 
     def bound_members(self) -> bytes:
-        """What an approval is bound to: kind, action, effect, task, peer, principal, resource, arguments."""
+        """Members that an approval is bound to: kind, action, effect, task, peer, principal, resource, arguments."""
         resource, principal = self.resource or Resource(), self.principal or Principal()
         bound = (
             self.type,

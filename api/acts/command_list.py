@@ -1,4 +1,4 @@
-"""What help says of the command before it is loaded."""
+"""Help of the command before it is loaded."""
 
 from __future__ import annotations
 

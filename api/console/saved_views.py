@@ -1,4 +1,4 @@
-"""How a person looks at a list: the columns and the order of now, and the views that were saved of it."""
+"""The look of a list: its columns and order of now, and the views that were saved of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ListedView(NamedTuple):
 
 
 class ListDisplay(NamedTuple):
-    """What a page shows of its list, beside the rows.
+    """All that a page shows of its list beside the rows.
 
     Attributes:
         shown: names of the columns that are shown.
@@ -62,7 +62,7 @@ class ListDisplay(NamedTuple):
 
 
 async def display_list(console: ConsoleContext, visit: PageRequest, request: Request, shape: ListShape) -> ListDisplay:
-    """How *request* asks for the list. A page that is only brought up to date has no menu, and none is read."""
+    """The look that *request* asks for. A page that is only brought up to date has no menu, and none is read."""
     query = shape.clean_query(request.query_params.multi_items())
     kept = {name: query[name] for name in (COLUMN, SORT) if name in query}
     views: Sequence[ListedView] = ()

@@ -267,7 +267,7 @@ def _may_fit(agents: list[AgentSummary], term: SearchTerm) -> list[AgentSummary]
 
 
 def _places_of(literal: str, text: str) -> Iterator[int]:
-    """Which of the names in *text* have *literal* in them, counted from 0."""
+    """Positions of the names in *text* that have *literal* in them, counted from 0."""
     place = begin = 0
     while (found := text.find(literal, begin)) >= 0:
         place += text.count(_SEPARATOR, begin, found)

@@ -37,7 +37,7 @@ NO_PARTITION = (
     "a partition: its group has given it none yet; where there are more workers than partitions, it stands by for one "
     "that ends"
 )
-"""What a worker waits for that has nothing to work on."""
+"""Cause for which a worker that has nothing to work on waits."""
 
 
 class ServiceRoles(NamedTuple):

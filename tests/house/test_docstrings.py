@@ -27,6 +27,10 @@ PRODUCT = ("ingest", "models", "scoring", "api", "client", "lab", "simulator", "
 
 FOREIGN_NAMES = frozenset(
     {
+        "AADManagedIdentitySignInLogs",  # tables of Azure's Log Analytics
+        "AADNonInteractiveUserSignInLogs",
+        "AADServicePrincipalSignInLogs",
+        "SigninLogs",
         "AdminEvent",  # Keycloak
         "AnyValue",  # OpenTelemetry
         "BaseCoordinator.join_group_async",  # kafka-python

@@ -18,7 +18,6 @@ from ..support.checkout import ROOT
 from ..support.quick_starts import QuickStart, missing_lines
 
 CALL = re.compile(r"(?:^\s*|[=$(]\S* ?)trustwatch ((?:topics )?[a-z]+)((?:[^\n\\]|\\\n)*)", re.MULTILINE)
-SECRET = "a secret of thirty-two characters"
 
 
 @pytest.mark.parametrize("name", QUICK_STARTS)
@@ -26,7 +25,7 @@ def test_its_commands_and_options_exist(name: str) -> None:
     """Of each line that calls `trustwatch`."""
     calls = [call for step in QuickStart(name).steps for call in CALL.findall(step.commands)]
 
-    assert {"train"} <= {command for command, _ in calls}
+    assert {"train", "init"} & {command for command, _ in calls}
     for words, rest in calls:
         command: Any = get_command(make_app())
         for word in words.split():
@@ -37,26 +36,31 @@ def test_its_commands_and_options_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in QUICK_STARTS if name not in ("cloudtrail", "distributed")])
 def test_its_settings_load(name: str, tmp_path: Path) -> None:
-    """As they stand, with the secrets that they name."""
-    text = QuickStart(name).files[f"var/{name}/trustwatch.yaml"]
-    for file in re.findall(r"{file: ([\w-]+)}", text):
-        (tmp_path / file).write_text(SECRET)
-    (tmp_path / "trustwatch.yaml").write_text(text)
+    """As the page's own command writes them; there is no model yet, so the service learns."""
+    file = write_settings(name, tmp_path)
 
-    settings = load_settings(tmp_path / "trustwatch.yaml", {})
+    settings = load_settings(file, {"TRUSTWATCH_KEYCLOAK_SECRET": "only for this trial"})
 
     assert settings.listen.port == 8420
-    assert settings.data_dir == tmp_path
+    assert settings.data_dir.is_relative_to(tmp_path)
+    assert "train" not in {words for step in QuickStart(name).steps for words, _ in CALL.findall(step.commands)}
+
+
+def write_settings(name: str, folder: Path) -> Path:
+    """The file that `init` writes below *folder* by the command of a page."""
+    text = "\n".join(step.commands for step in QuickStart(name).steps)
+    (words,) = re.findall(r"trustwatch (init (?:.*\\\n)*.*)\n", text)
+    arguments = [word.replace("var/", f"{folder}/var/", 1) for word in words.replace("\\\n", "").split()]
+    (folder / "var" / name).mkdir(parents=True)
+    done = CliRunner().invoke(make_app(), arguments)
+    assert done.exit_code == 0, done.output
+    return folder / "var" / name / "trustwatch.yaml"
 
 
 def test_init_writes_the_settings_of_the_distributed_form(tmp_path: Path) -> None:
     """By the page's own command, with the variables that it sets; the model is trained where they look for it."""
     text = "\n".join(step.commands for step in QuickStart("distributed").steps)
-    (words,) = re.findall(r"trustwatch (init (?:.*\\\n)*.*)\n", text)
-    file = tmp_path / "var" / "distributed" / "trustwatch.yaml"
-    file.parent.mkdir(parents=True)
-    arguments = [word.replace("var/", f"{tmp_path}/var/", 1) for word in words.replace("\\\n", "").split()]
-    assert CliRunner().invoke(make_app(), arguments).exit_code == 0
+    file = write_settings("distributed", tmp_path)
     variables = dict(re.findall(r"(TRUSTWATCH__\w+)=(\S+)", text))
 
     settings = load_settings(file, {**variables, "TRUSTWATCH_DB_PASSWORD": "secret"})

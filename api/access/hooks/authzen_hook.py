@@ -60,7 +60,7 @@ class EvaluationRequester(NamedTuple):
 
 
 class EvaluationAsker(NamedTuple):
-    """Who asks, and the tenant and issuer of the agents that it asks about."""
+    """A caller that asks, and the tenant and issuer of the agents that it asks about."""
 
     binding: SourceBinding
     tenant: str

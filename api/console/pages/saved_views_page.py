@@ -20,7 +20,7 @@ SHARE_PREFIX: Final = "tenant:"
 router = APIRouter()
 
 AnybodyDep = Annotated[PageRequest, Depends(require_console_scope(""))]
-"""Who is signed in: which scope it takes depends on the list."""
+"""The person who is signed in: which scope it takes depends on the list."""
 
 
 @router.post("/views")

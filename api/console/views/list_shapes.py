@@ -1,4 +1,4 @@
-"""What a list of the console can be asked for: filters, columns and order, as the address of its page says them."""
+"""Shapes that a list of the console can be asked for: filters, columns and order, as its address says them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ListShape(NamedTuple):
         return asked if asked.removeprefix("-") in self.columns else ""
 
     def clean_query(self, pairs: Iterable[tuple[str, str]]) -> ListQuery:
-        """What of an address makes a view: its filters, columns that are not all, an order that there is."""
+        """Parts of an address that make a view: its filters, columns that are not all, an order that there is."""
         given: ListQuery = {}
         for name, value in pairs:
             given.setdefault(name, []).append(value)
@@ -66,7 +66,7 @@ class ListShape(NamedTuple):
         return query
 
     def read_query(self, text: str) -> ListQuery:
-        """What of the query of an address makes a view. Raises ProblemError (422): it is too long."""
+        """Parts of the query of an address that make a view. Raises ProblemError (422): it is too long."""
         if len(text) > MAX_QUERY_LENGTH:
             raise invalid_value_error("query", f"a view may have {MAX_QUERY_LENGTH} characters: ask for less")
         try:

@@ -161,7 +161,7 @@ class TokenVerifier(Generic[BoundCaller]):
         self._jwks = jwks
         self._bind = bind
         self.bindings = 0
-        """How often tokens were bound anew: what lasts longer than a request ends where this is another number."""
+        """Number of times that tokens were bound anew. What lasts longer than a request ends where it is another."""
         self._rules = rules
         self._clock = clock
         self.check_proof: ProofCheck[BoundCaller] | None = None
