@@ -21,7 +21,7 @@ from ..ingest.columns import EventColumns
 from ..ingest.errors import ModelError
 from ..ingest.events import EFFECTS, EVENT_TYPES
 from ..ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK
-from ..ingest.features.feature_table import FEATURE_INDEX, FEATURES
+from ..ingest.features.feature_table import FEATURE_INDEX
 from ..ingest.features.feature_vector import (
     F_ARGUMENT_ROUTE,
     F_SENSITIVE_ROUTE,
@@ -58,9 +58,8 @@ _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
 _HABITS = FEATURE_INDEX["habits_of_others"]
-_PATH = np.array([feature.caller and feature.compromise for feature in FEATURES])
-_PATH[[FEATURE_INDEX["chain_surprise"], FEATURE_INDEX["chain_depth"]]] = True
-"""Flags (F,) of what is odd about the access path of a call: network, credential, delegation chain."""
+_PATH = [FEATURE_INDEX[name] for name in ("network_surprise", "credential_surprise", "chain_surprise", "chain_depth")]
+"""What is odd about the access path of a call. A weaker method than before stays odd by whatever path it comes."""
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
 """Features of another value in a question: what sessions remember, and what is composed of it."""

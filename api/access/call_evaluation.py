@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 import structlog
 
+from ...ingest.access_path import AccessPath
 from ...ingest.events import (
     Agent,
     Arguments,
@@ -32,7 +33,6 @@ from ...ingest.events import (
     Scopes,
     Text,
 )
-from ...ingest.features.event_words import credential_of, network_of
 from ...ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
 from ...ingest.spans import Spans
 from ...scoring.engine.call_scorer import CallScore
@@ -186,20 +186,21 @@ class CallEvaluator:
         scopes = self._approved_scopes(access, by_level.level)
         approved = any(CALL_SCOPE_PREFIX + of_call in scopes for of_call in (digest, _unkeyed_digest(bound)))
         decision, reason = _decision_of_level(by_level, call, approved=approved)
-        score, basis, detail, approvable = None, BY_LEVEL, "", [CALL_SCOPE_PREFIX + digest]
+        score, basis, detail, new_path = None, BY_LEVEL, "", None
         if decision == "allow":
             known_type = "" if context.entry is None else context.entry.summary.agent_type
             asked = self._as_event(access, call, known_type or call.agent_type)
-            of_path = self._path_scope(access, asked)
-            score, detail = self._score(asked, trusted=of_path in scopes)
+            path = AccessPath.of_event(asked)
+            score, detail = self._score(asked, trusted=path.is_told and self._path_scope(access, path) in scopes)
             basis = BY_LEVEL if score is None else BY_MODEL
             if score is not None and score.exceeds and not approved:
                 decision, reason = "step_up", UNUSUAL_CALL
-                if of_path and not self._exceeds_trusted(asked):
-                    approvable.append(of_path)
+                new_path = path if path.is_told and not self._exceeds_trusted(asked) else None
         approval_id = ""
         if decision == "step_up" and by_level.enforced and access.approvable:
-            text = _request_text(call, reason, score)
+            text = _request_text(call, reason, score, new_path)
+            path_scopes = () if new_path is None else (self._path_scope(access, new_path),)
+            approvable = (CALL_SCOPE_PREFIX + digest, *path_scopes)
             approval_id = self._request_approval(access, approvable, by_level.level, text, via)
         self.counts[via, call.effect or "unknown", decision, basis] += 1
         allow = decision == "allow" or not by_level.enforced
@@ -219,12 +220,9 @@ class CallEvaluator:
     def _approved_scopes(self, access: AccessRequest, level: RiskLevel) -> frozenset[str]:
         return self._policy_evaluator.interventions.approved_scopes(access.identity, self._now_ms(), int(level))
 
-    def _path_scope(self, access: AccessRequest, asked: NativeEvent) -> str:
-        """Scope of an approval that trusts the access path of a call; "" = the call tells nothing of it."""
-        if asked.client is None and asked.credential is None and asked.delegation is None:
-            return ""
-        path = msgspec.json.encode((network_of(asked), credential_of(asked), asked.delegation or ()))
-        return PATH_SCOPE_PREFIX + self._identities.access_path_digest(*access.identity, path)
+    def _path_scope(self, access: AccessRequest, path: AccessPath) -> str:
+        """Scope of an approval that trusts an access path of the agent."""
+        return PATH_SCOPE_PREFIX + self._identities.access_path_digest(*access.identity, path.encoded())
 
     def _exceeds_trusted(self, asked: NativeEvent) -> bool:
         """Tell whether a call would wait for a person even if its access path were known."""
@@ -278,14 +276,14 @@ class CallEvaluator:
         """Ask a person about a call, once; returns the id of the approval that waits, "" where too many do.
 
         Args:
-            scopes: of the call, the first, and of what else can be approved with it.
+            scopes: of the call, and of its access path where that may be trusted with it. The same call by another path
+                is asked about anew: else a person who expects one path would trust that of whoever asked first.
         """
-        scope = scopes[0]
         waiting = self._policy_evaluator.interventions.pending_approval(
-            access.identity, (scope,), self._now_ms(), MAX_PENDING_PER_AGENT
+            access.identity, scopes, self._now_ms(), MAX_PENDING_PER_AGENT
         )
         if waiting is not None:
-            return waiting.intervention_id if scope in waiting.scopes else ""
+            return waiting.intervention_id if set(scopes) <= set(waiting.scopes) else ""
         name = AgentName(self._identities.agent_key(*access.identity), *access.identity)
         # An agent that becomes known meanwhile is not riskier than before.
         at_least = max(level, RiskLevel.LOW)
@@ -307,7 +305,8 @@ def _decision_of_level(by_level: Verdict, call: CallQuestion, *, approved: bool)
     return "allow", ALLOWED
 
 
-def _request_text(call: CallQuestion, reason: str, score: CallScore | None) -> str:
-    """Words for the person who is asked. Neither targets nor arguments: no erasure looks for a name in here."""
+def _request_text(call: CallQuestion, reason: str, score: CallScore | None, new_path: AccessPath | None) -> str:
+    """Words for the person who is asked. Neither targets nor arguments nor others: no erasure looks for names here."""
     codes = () if score is None else dict.fromkeys(model_reason.code for model_reason in score.reasons)
-    return f"{reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")
+    why = f"{reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")
+    return why if new_path is None else f"{why}; its access path is new: {new_path.describe()}"

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from trustwatch.ingest.access_path import AccessPath
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import NativeEvent
-from trustwatch.ingest.features.event_words import credential_of, network_of
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.models.call_challenges import CALL_TYPES
 from trustwatch.models.trained_model import TrainedModel
@@ -125,7 +125,7 @@ def ask_about_fleet(size: FleetSize, seed: int) -> AskedWeek:
     waiting, trusted = 0, set()
     for call, score in zip(odd, without_path, strict=True):
         agent = call.tenant, call.agent.issuer, call.agent.id
-        path = agent, network_of(call), credential_of(call), tuple(call.delegation or ())
+        path = agent, AccessPath.of_event(call)
         waiting += score.exceeds or path not in trusted
         if not score.exceeds:
             trusted.add(path)

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest import columns as event_columns
+from ...ingest.access_path import AccessPath
 from ...ingest.columns import EventColumns
 from ...ingest.events import EFFECTS, NativeEvent
-from ...ingest.features.event_words import credential_of, network_of
 from ...ingest.timestamps import DAY_MS
 from ...models.call_challenges import CALL_TYPES, ChallengeThreshold
 from ...models.trained_model import TrainedModel
@@ -110,7 +110,7 @@ class ChallengeCounter:
             except NoCallVerdicts as error:
                 self._missing_because = str(error)
         self._calls = AskedCalls()
-        self._trusted_paths: set[tuple[int, str, str, tuple[str, ...]]] = set()
+        self._trusted_paths: set[tuple[int, AccessPath]] = set()
         self._batches: list[npt.NDArray[Any]] = []
         self._kinds: dict[ChallengedKind, ChallengedCalls] = {}
 
@@ -161,11 +161,10 @@ class ChallengeCounter:
         without_path = self._scorer.score_many([question for _, question in odd], [True] * len(odd))
         left = np.zeros(len(columns), np.bool_)
         for (row, question), score in zip(odd, without_path, strict=True):
-            agent = int(columns.names[row, event_columns.AGENT])
-            path = agent, network_of(question), credential_of(question), tuple(question.delegation or ())
-            left[row] = score.exceeds or path not in self._trusted_paths
-            if not score.exceeds:
-                self._trusted_paths.add(path)
+            of_agent = int(columns.names[row, event_columns.AGENT]), AccessPath.of_event(question)
+            left[row] = score.exceeds or of_agent not in self._trusted_paths
+            if not score.exceeds and of_agent[1].is_told:
+                self._trusted_paths.add(of_agent)
         return left
 
     def _add_units(

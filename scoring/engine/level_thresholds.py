@@ -36,6 +36,7 @@ HOURS_A_DAY = 24.0
 MIN_EXPECTED_ALERTS = 3.0
 """Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
 
+_LEAST_EVIDENCE = (3.0, 5.0, 7.0)
 _MIN_LEVEL_DISTANCE = 1.0
 """Least distance of two levels' thresholds, natural log."""
 
@@ -95,13 +96,15 @@ def thresholds(
         independent = np.log(rates / allowed)
         least = _least_stretch(alarms, allowed, stretch[0]) * independent
         evidence = np.clip(reached + busier, least, stretch[1] * independent)
-        evidence[:, 0] *= medium_share if alarms.rehearsed else 1.0
     else:
         evidence = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
-    evidence = np.maximum(evidence, np.array([3.0, 5.0, 7.0]))
+    evidence = np.maximum(evidence, np.array(_LEAST_EVIDENCE))
     steps = _MIN_LEVEL_DISTANCE * np.arange(3)
-    return np.asarray(np.maximum.accumulate(evidence - steps, axis=1) + steps)
+    evidence = np.maximum.accumulate(evidence - steps, axis=1) + steps
+    if alarms is not None and alarms.usable and alarms.rehearsed:  # last, so that the other levels stay where they are
+        evidence[:, 0] = np.maximum(medium_share * evidence[:, 0], _LEAST_EVIDENCE[0])
+    return np.asarray(evidence)
 
 
 def _least_stretch(

@@ -76,6 +76,10 @@ def test_what_reaches_further_asks_for_more() -> None:
     assert thresholds(rates, budget, 0.2, calm)[0, ::2] == pytest.approx((of_level * LEAST_STRETCH * free[0])[::2])
     seldom = thresholds(rates, budget, 0.2, calm._replace(days=MIN_AGENT_DAYS))[0] / free[0] / of_level
     assert (seldom > LEAST_STRETCH).all() and (np.diff(seldom) > 0.0).all() and (seldom < 1.0).all()
+    for tail in (calm, usual, usual._replace(scale=0.4), AlarmTail(5.0, 0.5, TAIL_SHARE, 3_000, True)):
+        for near in (budget, AlertBudget(20.0, 20.0, 20.0), AlertBudget(10.0, 8.0, 5.0)):
+            shared, once = thresholds(rates, near, 0.2, tail), thresholds(rates, near, 0.2, tail, medium_share=1.0)
+            assert np.array_equal(shared[:, 1:], once[:, 1:]) and (shared[:, 0] < once[:, 0]).all()
     reached = usual.level_for_share(0.02 / RESERVE)
     assert thresholds(rates, budget, 0.2, usual)[0, 0] == pytest.approx(MEDIUM_SHARE * reached)
     assert thresholds(rates, budget, 0.2, usual, medium_share=1.0)[0, 0] == pytest.approx(reached)

@@ -84,7 +84,8 @@ async def table_file(form: str, name: str, rows: Sequence[Mapping[str, Any]], *,
 def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\r\n")
+    # All in quotes: a spreadsheet may cut at semicolons, and would take what follows one for a cell.
+    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\r\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _as_cell(value) for name, value in row.items()})
@@ -99,7 +100,7 @@ def _as_cell(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        value = "; ".join(value)
+        value = "; ".join(str(_as_cell(element)) for element in value)
     return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
 
 

@@ -150,6 +150,32 @@ def test_a_person_who_trusts_a_new_key_is_not_asked_about_each_of_its_calls(keye
     settled(keyed)
 
 
+def test_the_same_call_by_another_path_is_another_question(keyed: Any) -> None:
+    """A thief who asks first must not have its path trusted by a person who expects the agent's new key."""
+    of_thief = ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **from_key("thief", 64501)))
+    of_agent = ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **NEW_KEY))
+    settled(keyed)
+
+    assert of_thief["call"] == of_agent["call"] and of_thief["approval_id"] != of_agent["approval_id"]
+    words = {one.intervention_id: one.asked_why for one in keyed.store.interventions.list_open()}
+    assert "AS64501, private_key_jwt key-of-thief" in words[of_thief["approval_id"]]
+    assert "AS64496, private_key_jwt key-of-nobod…" in words[of_agent["approval_id"]]
+    approve(keyed, of_agent["approval_id"], trust_path=True)
+    assert ask(keyed, path=OF_AGENT_1, **call(f"{2:012x}", **NEW_KEY))["decision"] == "allow"
+    other = ask(keyed, path=OF_AGENT_1, **call(f"{2:012x}", **from_key("thief", 64501)))
+    assert other["decision"] == "step_up"
+    settled(keyed)
+
+
+@pytest.mark.parametrize("told", [{"client": {"user_agent": "curl"}}, {"delegation": []}, {}])
+def test_a_call_that_tells_no_path_offers_none(keyed: Any, told: dict[str, Any]) -> None:
+    asked = ask(keyed, path=OF_AGENT_1, **call(NEW_VALUE, **told))
+    settled(keyed)
+
+    stored = keyed.store.interventions.get(asked["approval_id"])
+    assert stored.scopes == ("call:" + asked["call"],)
+
+
 def test_a_yes_to_a_call_trusts_no_key_unless_the_person_says_so(keyed: Any) -> None:
     asked = ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **NEW_KEY))
     settled(keyed)

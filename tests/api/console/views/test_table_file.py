@@ -47,3 +47,10 @@ def test_other_names_stay_as_they_are(name: str) -> None:
 
 def test_numbers_stay_numbers() -> None:
     assert (cell(-0.5), cell(None), cell(["-a", "b"])) == ("-0.5", "", "'-a; b")
+    assert rows_as_csv([{"share": -0.5}]) == '"share"\r\n-0.5\r\n'
+
+
+def test_no_formula_begins_behind_a_semicolon() -> None:
+    """Where that parts cells, a name with one is in quotes, and each name of a list is looked at."""
+    assert '"x;=1+1"' in rows_as_csv([{"name": "x;=1+1"}])
+    assert cell(["a", "=1+1"]) == "a; '=1+1"
