@@ -25,6 +25,7 @@ from starlette.requests import Request
 
 from ...ingest.durable_files import create_secret_file
 from ...ingest.errors import ConfigError
+from ...scoring.store.saved_view_store import CONSOLE_NAME_PREFIX
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller, SourceBinding
 from ..settings.console_settings import ConsoleGrantSettings, ConsoleSettings
 from ..settings.event_source_settings import EventSourceSettings
@@ -182,9 +183,6 @@ def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
 # Sessions become the same `AuthenticatedCaller` that a token makes, so that pages and the API check the same rights.
 
 DEVELOPMENT_SUBJECT: Final = "development login"
-CONSOLE_NAME_PREFIX: Final = "console:"
-"""Prefix of persons' names in records: no person can be taken for a client of the settings, nor for a source."""
-
 MAX_NAME_LENGTH = 200
 
 

@@ -21,7 +21,11 @@ from ..composition import open_model_registry, open_service_store
 from ..settings.root import Settings
 
 LEARNING_DIGEST_KEY: Final = "learning.digest"
-"""Key of the store's meta table: digest of the model that all machines began with. Written once, by the first."""
+"""Key of the store's meta table: digest of the model that all machines began with. Written by the first."""
+LEARNING_MADE_KEY: Final = "learning.made_ms"
+"""Likewise: when that model was made."""
+BEGIN_AGAIN_MS = 600_000
+"""Age from which that model, where it is lost and judged nobody, is made anew."""
 JOB: Final = "learning"
 LOCK_TRIES, LOCK_EVERY_S = 150, 0.2
 """Another machine has the lock for as long as it takes to write a small model."""
@@ -101,12 +105,31 @@ def _begin_with_others(settings: Settings) -> None:
         try:
             if is_model(settings.model_dir):
                 return  # another machine shares the folder, and was quicker
-            digest = store.metadata.get(LEARNING_DIGEST_KEY) or _make_shared_model(settings, store, registry)
+            digest = store.metadata.get(LEARNING_DIGEST_KEY) or ""
+            if not digest or _is_lost_unused(registry, store):
+                digest = _make_shared_model(settings, store, registry)
             _refuse_lost_model(settings, [one for one in store.models.list_switches(1) if one.installed != digest])
             copy_model(_shared_model(registry, digest), settings.model_dir)
         finally:
             lock.release()
     _tell(settings)
+
+
+def _is_lost_unused(registry: ModelRegistry, store: SqlStore) -> bool:
+    """True if the model that all began with is gone here, and neither judged anybody nor has a successor.
+
+    A volume that was not mounted takes it along. Nothing is lost with it, so the deployment begins again, but only
+    after a while: a machine that starts beside the first and does not share its versions finds none either.
+    """
+    made_ms = int(store.metadata.get(LEARNING_MADE_KEY) or 0)
+    if is_model(registry.directory_of(LEARNING_VERSION)) or clock.now_ms() - made_ms < BEGIN_AGAIN_MS:
+        return False
+    return not store.models.list_switches(1) and not _other_versions(store)
+
+
+def _other_versions(store: SqlStore) -> list[str]:
+    """Versions that are known but the one that learns; two at the most."""
+    return [model.version for model in store.models.page(limit=2).items if model.version != LEARNING_VERSION]
 
 
 def _take_lock(store: SqlStore) -> LeaderLock:
@@ -120,14 +143,15 @@ def _take_lock(store: SqlStore) -> LeaderLock:
 def _make_shared_model(settings: Settings, store: SqlStore, registry: ModelRegistry) -> str:
     """Make the model that all machines begin with; returns its digest."""
     _refuse_lost_model(settings, store.models.list_switches(1))
-    if others := store.models.page(limit=1).items:
+    if others := _other_versions(store):
         raise ModelError(
-            f"{settings.model_dir} holds no model, and another machine has {others[0].version!r}: all machines need "
+            f"{settings.model_dir} holds no model, and another machine has {others[0]!r}: all machines need "
             "the same one, so copy its `model_dir` to this one"
         )
     directory = registry.directory_of(LEARNING_VERSION)
     save_learning_model(directory, clock.now_ms())
     digest = read_manifest(directory)[1]
+    store.metadata.put(LEARNING_MADE_KEY, str(clock.now_ms()))
     store.metadata.put(LEARNING_DIGEST_KEY, digest)
     return digest
 

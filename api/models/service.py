@@ -41,8 +41,9 @@ MODEL_WORKER_NAME = "keeper"
 """Name in the history for promotions by figures alone."""
 ORDER_UNDER_WAY_MS = 600_000
 """An order is met within this time, or it was lost on its way to the log."""
-MEASURE_EVERY_MS = 10_000
-"""Time between two measurements of the history to learn from, while there is no trained model."""
+MEASURE_EVERY_MS, MEASURE_PAUSE_SHARE = 10_000, 100
+"""Least time between two looks at how much there is to learn from, and how many times as long as a look took: it reads
+all agents, in every process."""
 
 
 class UnknownModelVersion(ProblemError):
@@ -150,7 +151,7 @@ class ModelService:
         self.version = registry.installed_model().version
         self.challengers: dict[str, int] = {}
         self.learning: LearningProgress | None = None
-        self._measured_ms = 0
+        self._measure_at_ms = 0
 
     @property
     def trains_models(self) -> bool:
@@ -360,9 +361,11 @@ class ModelService:
         """Measure how much there is to learn from, now and then."""
         if self.version != installed.version or not installed.manifest.learns:
             self.learning = None
-        elif self.learning is None or self._now_ms() - self._measured_ms >= MEASURE_EVERY_MS:
-            self._measured_ms = self._now_ms()
+        elif self.learning is None or self._now_ms() >= self._measure_at_ms:
+            began_ms = self._now_ms()
             self.learning = measure_progress(self._store, self._settings.lifecycle, self._settings.risk.alert_budget)
+            took_ms = self._now_ms() - began_ms
+            self._measure_at_ms = began_ms + max(MEASURE_PAUSE_SHARE * took_ms, MEASURE_EVERY_MS)
 
     def _version_view(self, version: str, tenants: Tenants) -> ModelVersionView:
         model = self._require_version(version)

@@ -13,6 +13,9 @@ from .sql_schema import SAVED_VIEWS, SHARED_VIEWS
 if TYPE_CHECKING:
     from .codec import AnyRow
 
+CONSOLE_NAME_PREFIX: Final = "console:"
+"""Prefix of persons' names in records: no person can be taken for a client of the settings, nor for a source."""
+
 MAX_VIEWS: Final = 50
 """Views of one person, and of one tenant, over all pages."""
 MAX_LISTED: Final = 200

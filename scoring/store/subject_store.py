@@ -42,6 +42,7 @@ from .containment_store import INSERT_EDGE, edge_params
 from .database import Database
 from .decision_chain import content_digest
 from .dialects.statements import chunked, contains
+from .saved_view_store import CONSOLE_NAME_PREFIX
 from .sql_schema import (
     AGENTS,
     CASE_TIES,
@@ -60,6 +61,7 @@ from .sql_schema import (
     OUTBOX,
     POSITIONS,
     SAVED_VIEWS,
+    SHARED_VIEWS,
     TEXT,
 )
 
@@ -338,13 +340,11 @@ class _SubjectErasure:
             return False
         if table is CASE_TIES:  # its key is a digest of the name
             return self._names.is_in_text(row.value) and self._remove(connection, table, row)
-        if table is SAVED_VIEWS and self._names.is_in_text(row.owner):  # nobody is left who could look at it
+        if table is SAVED_VIEWS and self._is_own_view(row):  # nobody is left who could look at it
             return self._remove(connection, table, row)
-        in_json = self._names.erase_in_command if table is FEEDBACK_HOLDINGS else self._names.erase_in_json
         for column in columns:
             old = row._mapping[column.name]
-            new = in_json(old) if isinstance(old, bytes) else self._names.erase_in_text(old)
-            if new != old:
+            if (new := self._without_name(column, old)) != old:
                 values[column.name] = new
         if not values:
             return False
@@ -353,6 +353,21 @@ class _SubjectErasure:
                 values |= self._redaction(row, values)
             connection.execute(update(table).where(_primary_key_equals(table, row)).values(values))
         return True
+
+    def _without_name(self, column: Any, value: Any) -> Any:
+        """The value of a column, with the stand-in for the name."""
+        if column is SAVED_VIEWS.c.owner:
+            return value  # another person's: the view must stay its own
+        if not isinstance(value, bytes):
+            return self._names.erase_in_text(value)
+        if column.table is FEEDBACK_HOLDINGS:
+            return self._names.erase_in_command(value)
+        is_view = column.table is SAVED_VIEWS or column.table is SHARED_VIEWS
+        return self._names.erase_in_view(value) if is_view else self._names.erase_in_json(value)
+
+    def _is_own_view(self, row: Any) -> bool:
+        """True if a view is of the very person who is erased. An agent of that name saves none."""
+        return self._subject.kind == "principal" and row.owner == CONSOLE_NAME_PREFIX + self._subject.name
 
     def _redaction(self, row: Any, values: dict[str, Any]) -> dict[str, Any]:
         """Columns of a redacted decision: a mark, and the digest of its new content; the chain keeps the old one."""

@@ -277,6 +277,18 @@ def test_views_of_a_person_who_is_erased_go(store: SqlStore) -> None:
     assert own.query == shared.query == {"agent": [CANARY], "by": [erasure_pseudonym(ERASURE)], "column": ["page"]}
 
 
+@pytest.mark.parametrize("agent", ["console", "by", "zoe", "agent"])
+def test_an_agent_that_is_erased_takes_no_view_and_no_filter_along(store: SqlStore, agent: str) -> None:
+    """Whatever word of a view it is called: the prefix of all owners, a parameter, or a person."""
+    subject = ErasureSubject("agent", "globex", "https://as", agent, erasure_pseudonym(ERASURE))
+    store.subjects.erase(ErasureScope(ERASURE, subject, AT, NOW + 50))
+
+    for owner in ("console:zoe", f"console:{PERSON}"):
+        views = store.saved_views.list_views("acts", owner, ("acme",))
+        assert [set(view.query) for view in views] == [{"agent", "by", "column"}] * len(views)
+        assert owner in {view.owner for view in views}
+
+
 def test_tombstones_are_not_listed(store: SqlStore) -> None:
     """Who reads decisions never meets one; changed ones stay readable."""
     store.subjects.erase(scope("agent"))

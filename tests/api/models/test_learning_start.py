@@ -114,6 +114,28 @@ def test_machines_that_do_not_share_versions_do_not_begin(tmp_path: Path, shares
         begin_learning(settings)
 
 
+def test_a_lost_model_that_judged_nobody_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume was not mounted at the first start. Once agents were judged, or so soon that another machine may have
+    it, the start says what is wrong instead."""
+    settings = machine(tmp_path)
+    begin_learning(settings)
+    first, later = read_manifest(settings.model_dir)[1], clock.now_ms() + learning_start.BEGIN_AGAIN_MS
+    shutil.rmtree(settings.data_dir / "models")
+    shutil.rmtree(settings.model_dir)
+    with pytest.raises(ModelError, match="Let all machines share that folder"):
+        begin_learning(settings)
+    monkeypatch.setattr(clock, "now_ms", lambda: later)
+    begin_learning(settings)
+    second = read_manifest(settings.model_dir)[1]
+    assert second != first
+    judged_by(settings, "first", second)
+    shutil.rmtree(settings.data_dir / "models")
+    shutil.rmtree(settings.model_dir)
+    monkeypatch.setattr(clock, "now_ms", lambda: later + learning_start.BEGIN_AGAIN_MS)
+    with pytest.raises(ModelError, match="Let all machines share that folder"):
+        begin_learning(settings)
+
+
 def test_with_brokers_no_model_of_another_machine_is_passed_over(tmp_path: Path) -> None:
     """One that somebody trained and installed there, or that judged agents before."""
     settings = machine(tmp_path)
