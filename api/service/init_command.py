@@ -165,6 +165,7 @@ def _next_steps(file: Path, answers: FirstAnswers) -> list[str]:
     steps += [f"export {name}=...    # its value is a secret" for name in variables]
     if answers.form == "distributed":
         steps.append("trustwatch topics create")
+        steps.append("# a second machine: the same files, and share data_dir/models (or copy a trained model to each)")
     steps.append("trustwatch settings check")
     steps.append("trustwatch serve")
     if answers.has_local_key:
