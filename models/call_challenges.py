@@ -58,7 +58,8 @@ _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
 _HABITS = FEATURE_INDEX["habits_of_others"]
-_PATH = [FEATURE_INDEX[name] for name in ("network_surprise", "credential_surprise", "chain_surprise", "chain_depth")]
+_PATH_FEATURES = "network_surprise", "credential_surprise", "chain_surprise", "chain_depth"
+_PATH = np.array([FEATURE_INDEX[name] for name in _PATH_FEATURES])
 """What is odd about the access path of a call. A weaker method than before stays odd by whatever path it comes."""
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
