@@ -60,7 +60,7 @@ _PRIOR_CALLS = 10
 _HABITS = FEATURE_INDEX["habits_of_others"]
 _PATH_FEATURES = "network_surprise", "credential_surprise", "chain_surprise", "chain_depth"
 _PATH = np.array([FEATURE_INDEX[name] for name in _PATH_FEATURES])
-"""What is odd about the access path of a call. A weaker method than before stays odd by whatever path it comes."""
+"""Features that are odd by the access path of a call. A weaker method than before stays odd by whatever path."""
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
 """Features of another value in a question: what sessions remember, and what is composed of it."""

@@ -41,9 +41,9 @@ MODEL_WORKER_NAME = "keeper"
 """Name in the history for promotions by figures alone."""
 ORDER_UNDER_WAY_MS = 600_000
 """An order is met within this time, or it was lost on its way to the log."""
-MEASURE_EVERY_MS, MEASURE_PAUSE_SHARE = 10_000, 100
-"""Least time between two looks at how much there is to learn from, and how many times as long as a look took: it reads
-all agents, in every process."""
+MEASURE_EVERY_MS, MEASURE_PAUSE_SHARE, MAX_MEASURE_PAUSE_MS = 10_000, 20, 60_000
+"""Least time between two looks at how much there is to learn from; how many times as long as a look took, since it
+reads all agents, in every process; and the most that this makes."""
 
 
 class UnknownModelVersion(ProblemError):
@@ -365,7 +365,9 @@ class ModelService:
             began_ms = self._now_ms()
             self.learning = measure_progress(self._store, self._settings.lifecycle, self._settings.risk.alert_budget)
             took_ms = self._now_ms() - began_ms
-            self._measure_at_ms = began_ms + max(MEASURE_PAUSE_SHARE * took_ms, MEASURE_EVERY_MS)
+            self._measure_at_ms = began_ms + max(
+                min(MEASURE_PAUSE_SHARE * took_ms, MAX_MEASURE_PAUSE_MS), MEASURE_EVERY_MS
+            )
 
     def _version_view(self, version: str, tenants: Tenants) -> ModelVersionView:
         model = self._require_version(version)

@@ -92,7 +92,7 @@ def test_port_that_is_taken_is_named(running: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace("model_dir: ", "model_dir: /proc/nowhere/"), ("/proc/nowhere/", "train")),
+        (lambda text: text.replace("model_dir: ", "model_dir: /proc/nowhere/"), ("/proc/nowhere/", "mkdir -p")),
         (lambda text: text.replace("listen:", "lisen:"), ("settings.yaml", "lisen", "`listen`")),
         (lambda text: text.replace("{port:", "{port: x"), ("settings.yaml", "listen.port")),
         (lambda text: text.replace("client_id: all", "client_id: [all"), ("settings.yaml", "line")),

@@ -229,9 +229,10 @@ def test_a_line_of_the_graph_leads_to_the_events_of_both(
     page = looker.open(f"/console/agent?{agent}&since=30d")
     line = page.locator(f"svg.graph.{drawing} .hit").first
     line.scroll_into_view_if_needed()
-    x, y = line.evaluate(
-        "p => { const on = p.getPointAtLength(p.getTotalLength() / 2).matrixTransform(p.getScreenCTM());"
-        " return [on.x, on.y]; }"
+    x, y = line.evaluate(  # a point of the line on which no agent stands
+        "p => { for (let at = 0.05; at < 1; at += 0.05) {"
+        " const on = p.getPointAtLength(p.getTotalLength() * at).matrixTransform(p.getScreenCTM());"
+        " if (document.elementFromPoint(on.x, on.y) === p) return [on.x, on.y]; } return null; }"
     )
     page.mouse.click(x, y)
     page.wait_for_url(re.compile(r"/console/search\?q=party"))

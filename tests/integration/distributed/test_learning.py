@@ -43,17 +43,17 @@ def test_a_deployment_without_a_model_trains_its_first(
     replica, one = serve(rig, "--api-only"), serve(rig, "--workers-only")
     two = serve(rig, "--workers-only", model=json.dumps(str(there)))
     for service in (replica, one, two):
-        wait(service.is_ready, 60.0, "ready")
+        wait(service.is_ready, 120.0, "ready")
     models = Models(replica)
     post_lines(replica, history[:-LAST])
     rig.settle()
     (digest,) = {read_manifest(folder)[1] for folder in (here, there)}
-    said = wait(lambda: (text := models.get()["learning"]) and "has 0" not in text and text, 30.0, "progress")
+    said = wait(lambda: (text := models.get()["learning"]) and "has 0" not in text and text, 60.0, "progress")
     assert "of 1,500 events" in said and "of 2 days" in said
     assert {row["risk_level"] for row in replica.pages("/v1/agents")} == {"unknown"}
     assert replica.client.get("/readyz").json()["learning"] is True and models.in_force("learning")
 
-    wait(lambda: "learning" not in replica.client.get("/readyz").json(), 90.0, "a first model")
+    wait(lambda: "learning" not in replica.client.get("/readyz").json(), 200.0, "a first model")
     first = models.get()["in_force"]
     wait(lambda: {s.partition for s in switches_to(rig, first)} == set(range(PARTITIONS)), 30.0, "all switch")
     trained = models.get(f"/{first}")["trained"]
