@@ -219,6 +219,18 @@ def test_what_a_person_looks_at_is_saved_and_found_again(site: ConsoleTestbed, l
     expect(page.locator(".views > summary")).to_have_text("Saved views")
 
 
+FREE_POINT = """selector => {
+  for (const line of document.querySelectorAll(selector)) {
+    line.scrollIntoView({block: "center", behavior: "instant"});
+    for (let at = 0.05; at < 1; at += 0.05) {
+      const on = line.getPointAtLength(line.getTotalLength() * at).matrixTransform(line.getScreenCTM());
+      if (document.elementFromPoint(on.x, on.y) === line) return [on.x, on.y];
+    }
+  }
+}"""
+"""A point of a line of the graph that neither an agent nor another line covers."""
+
+
 @pytest.mark.parametrize(("width", "drawing"), [(WIDE, "wide"), (NARROW, "narrow")], ids=["wide", "narrow"])
 def test_a_line_of_the_graph_leads_to_the_events_of_both(
     site: ConsoleTestbed, look: Look, width: int, drawing: str
@@ -227,13 +239,7 @@ def test_a_line_of_the_graph_leads_to_the_events_of_both(
     decision, looker = critical(site), look(width=width)
     agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
     page = looker.open(f"/console/agent?{agent}&since=30d")
-    line = page.locator(f"svg.graph.{drawing} .hit").first
-    line.scroll_into_view_if_needed()
-    x, y = line.evaluate(  # a point of the line on which no agent stands
-        "p => { for (let at = 0.05; at < 1; at += 0.05) {"
-        " const on = p.getPointAtLength(p.getTotalLength() * at).matrixTransform(p.getScreenCTM());"
-        " if (document.elementFromPoint(on.x, on.y) === p) return [on.x, on.y]; } return null; }"
-    )
+    x, y = page.evaluate(FREE_POINT, f"svg.graph.{drawing} .hit")
     page.mouse.click(x, y)
     page.wait_for_url(re.compile(r"/console/search\?q=party"))
     page.locator("#events table").first.wait_for()
