@@ -186,7 +186,7 @@ class CallEvaluator:
         scopes = self._approved_scopes(access, by_level.level)
         approved = any(CALL_SCOPE_PREFIX + of_call in scopes for of_call in (digest, _unkeyed_digest(bound)))
         decision, reason = _decision_of_level(by_level, call, approved=approved)
-        score, basis, detail, new_path = None, BY_LEVEL, "", None
+        score, asked, basis, detail = None, None, BY_LEVEL, ""
         if decision == "allow":
             known_type = "" if context.entry is None else context.entry.summary.agent_type
             asked = self._as_event(access, call, known_type or call.agent_type)
@@ -195,9 +195,9 @@ class CallEvaluator:
             basis = BY_LEVEL if score is None else BY_MODEL
             if score is not None and score.exceeds and not approved:
                 decision, reason = "step_up", UNUSUAL_CALL
-                new_path = path if path.is_told and not self._exceeds_trusted(asked) else None
         approval_id = ""
         if decision == "step_up" and by_level.enforced and access.approvable:
+            new_path = self._new_path(asked) if asked is not None else None
             text = _request_text(call, reason, score, new_path)
             path_scopes = () if new_path is None else (self._path_scope(access, new_path),)
             approvable = (CALL_SCOPE_PREFIX + digest, *path_scopes)
@@ -224,10 +224,13 @@ class CallEvaluator:
         """Scope of an approval that trusts an access path of the agent."""
         return PATH_SCOPE_PREFIX + self._identities.access_path_digest(*access.identity, path.encoded())
 
-    def _exceeds_trusted(self, asked: NativeEvent) -> bool:
-        """Tell whether a call would wait for a person even if its access path were known."""
+    def _new_path(self, asked: NativeEvent) -> AccessPath | None:
+        """Access path of an unusual call, where that alone makes it wait for a person."""
+        path = AccessPath.of_event(asked)
+        if not path.is_told:
+            return None
         score, _ = self._score(asked, trusted=True)
-        return score is None or score.exceeds
+        return None if score is None or score.exceeds else path
 
     def _score(self, asked: NativeEvent, *, trusted: bool) -> tuple[CallScore | None, str]:
         """The score of a call, or why there is none."""
