@@ -52,8 +52,8 @@ def begin_learning(settings: Settings) -> None:
         return
     if folder.exists() and not _is_empty(folder):
         return  # loading it says what is wrong
-    _require_meant(folder, settings.data_dir)
     try:
+        _require_meant(folder, settings.data_dir)
         (_begin_with_others if settings.distributed else _begin_alone)(settings)
     except OSError as error:
         raise ModelError(
