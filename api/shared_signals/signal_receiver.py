@@ -46,6 +46,9 @@ UPKEEP_EVERY_S: Final = 60.0
 """Interval at which old identifiers are removed and counted."""
 ROTATE_EVERY_S: Final = 3_600.0
 MAX_LOGGED_CHARS: Final = 200
+KEYS_AGAIN_S: Final = 1.0
+"""Least time between two fetches of the keys of a transmitter for its SETs. It has proved who it is, so it asks itself:
+one wrong SET must not have the next one put off for as long as strangers are."""
 
 _log = structlog.get_logger(__name__)
 
@@ -282,7 +285,7 @@ class SignalReceiver:
             issuer = transmitter.issuer.issuer
             if self.jwks.is_fetched_since(issuer, since):
                 raise
-            fetch = self.jwks.refresh_soon(issuer)
+            fetch = self.jwks.refresh_soon(issuer, KEYS_AGAIN_S)
             if fetch is not None:
                 await asyncio.wait([fetch], timeout=self._rules.fetch_timeout_s)
             if not self.jwks.is_fetched_since(issuer, since):

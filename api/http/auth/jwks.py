@@ -167,8 +167,12 @@ class PublishedKeyCache(Generic[Keys]):
             await self._client.aclose()
         self._client = self._refresh_task = None
 
-    def refresh_soon(self, issuer: str) -> asyncio.Task[None] | None:
+    def refresh_soon(self, issuer: str, again_after_s: float | None = None) -> asyncio.Task[None] | None:
         """Start a fetch of the keys of *issuer*, or join the one that runs.
+
+        Args:
+            again_after_s: least time since the last fetch began, where it is the issuer itself that asks; None = as
+                the rules say, since anybody can send a token.
 
         Returns:
             The fetch, which never raises; None where the last one is too recent. Must be called in the event loop.
@@ -177,7 +181,8 @@ class PublishedKeyCache(Generic[Keys]):
         if issuer_keys.task is not None and not issuer_keys.task.done():
             return issuer_keys.task
         now = self._monotonic()
-        if issuer_keys.tried is not None and now - issuer_keys.tried < self._rules.refresh_min_s:
+        least_s = self._rules.refresh_min_s if again_after_s is None else min(again_after_s, self._rules.refresh_min_s)
+        if issuer_keys.tried is not None and now - issuer_keys.tried < least_s:
             return None
         issuer_keys.tried = now
         issuer_keys.task = asyncio.get_running_loop().create_task(self._refresh(issuer_keys))
