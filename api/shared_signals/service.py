@@ -20,7 +20,7 @@ from ...scoring.records.security_events import (
     StreamSubject,
 )
 from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
-from ...scoring.store.security_event_store import SecurityEventStore
+from ...scoring.store.security_event_store import MAX_COMPOUND_SUBJECTS, SecurityEventStore
 from ..http.agent_lookup import not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError
@@ -46,6 +46,15 @@ CHANGE_ATTEMPTS: Final = 5
 POLL_SHARE: Final = 10
 """Part of the long polls that one receiver may have waiting: one of so many, and one for each of its streams."""
 MAX_LOGGED_CODES: Final = 10
+TRANSMITTER_MEMBERS: Final = (
+    "iss",
+    "aud",
+    "events_supported",
+    "events_delivered",
+    "min_verification_interval",
+    "inactivity_timeout",
+)
+"""Members of a stream that are ours to say; `inactivity_timeout` we never do."""
 LOOK_AGAIN_S = 0.5
 """Interval at which a long poll looks for SETs that another process has queued, s."""
 PATHS: Final[Mapping[str, str]] = {
@@ -208,7 +217,10 @@ class SharedSignalsService:
         stream = await self._own_stream(caller, asked.stream_id)
         said, most = StreamSubject(subject, wanted, self._now_ms()), self._context.settings.max_subjects
         if not await self._executor.write(self._store.put_subject, stream, said, most):
-            detail = f"this stream names {most} subjects already (`shared_signals.max_subjects`)"
+            detail = (
+                f"this stream names {most} subjects already (`shared_signals.max_subjects`), or "
+                f"{MAX_COMPOUND_SUBJECTS} that are `complex` or `aliases`; remove some, or make another stream"
+            )
             raise ProblemError(ProblemDetails(429, "too_many_subjects", "Too many subjects", detail))
 
     async def verify(self, caller: AuthenticatedCaller, asked: VerificationRequest) -> None:
@@ -327,7 +339,7 @@ class SharedSignalsService:
     def _check_unchanged(self, stream: EventStream, asked: StreamChange) -> None:
         """Raise 400 where a receiver says of what is ours to say something else than we do."""
         ours = self._document(stream)
-        for name in ("iss", "aud", "events_supported", "events_delivered", "min_verification_interval"):
+        for name in TRANSMITTER_MEMBERS:
             said = getattr(asked, name)
             if said is not msgspec.UNSET and said is not None and _comparable(said) != _comparable(ours.get(name)):
                 raise bad_request(f"$.{name}: is the transmitter's to say; leave it out, or send it as it is")

@@ -23,6 +23,7 @@ from ...scoring.delivery.shared_signals import announced_pin
 from ...scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
 from ...scoring.delivery.shared_signals.announced_pin import pin_as_decision, read_announced_pin
 from ...scoring.delivery.shared_signals.set_push import push_set
+from ...scoring.delivery.shared_signals.subject_identifiers import simple_subjects
 from ...scoring.pipeline.desired_state_resolver import PRINCIPAL_WINDOW_MS
 from ...scoring.policy.book import LivePolicy
 from ...scoring.records.agents import AgentIdentity, RiskLevel
@@ -208,7 +209,9 @@ class SharedSignalsTransmitter:
         heard = [
             stream for stream in streams if any(self._context.may_hear(stream.owner, tenant) for tenant in tenants)
         ]
-        subjects = self._events.list_subjects([stream.stream_id for stream in heard if stream.status != "disabled"])
+        named = [subject for _, decision in changes if decision is not None for subject in simple_subjects(decision)]
+        live = [stream.stream_id for stream in heard if stream.status != "disabled"]
+        subjects = self._events.list_subjects(live, named)
         for pending, decision in changes:
             if decision is not None:
                 derived[pending.seq] = self._context.deriver.derive(

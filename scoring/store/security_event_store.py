@@ -47,6 +47,9 @@ class StreamFigures(NamedTuple):
 
 MAX_VERIFICATIONS = 10
 """Verifications that wait in one stream: one would do, and none of them says anything."""
+MAX_COMPOUND_SUBJECTS = 1_000
+"""Subjects of one stream that are complex or aliases: those are read for each change, whoever it is about."""
+_COMPOUND_FORMATS = ("complex", "aliases")
 AnnounceStop = Callable[[EventStream], SecurityEvent]
 """The SET that tells a receiver that its stream is stopped, as it is now."""
 
@@ -112,31 +115,41 @@ class SecurityEventStore:
             return connection.execute(delete(EVENT_STREAMS).where(*mine)).rowcount > 0
 
     def put_subject(self, stream: EventStream, said: StreamSubject, most: int) -> bool:
-        """Write what a receiver says of a subject; False = it named *most* others already, and nothing is written."""
-        encoded = msgspec.json.encode(said.subject, order="deterministic")
-        digest = hashlib.sha256(encoded).hexdigest()
-        row = {"stream_id": stream.stream_id, "digest": digest, "owner": stream.owner, "wanted": int(said.wanted)}
-        others = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest != digest
+        """Write what a receiver says of a subject, as its last word.
+
+        Returns:
+            False = it named *most* others already, or `MAX_COMPOUND_SUBJECTS` others where this one is compound, and
+            nothing is written.
+        """
+        row = _subject_params(stream, said)
+        others = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest != row["digest"]
+        compounds = func.coalesce(func.sum(STREAM_SUBJECTS.c.compound), 0)
+        last_ms = func.coalesce(func.max(STREAM_SUBJECTS.c.changed_ms), 0)
         with self._database.write() as connection:
-            if (
-                connection.execute(select(func.count()).select_from(STREAM_SUBJECTS).where(*others)).scalar_one()
-                >= most
-            ):
+            count, compound, said_ms = connection.execute(select(func.count(), compounds, last_ms).where(*others)).one()
+            if count >= most or (row["compound"] and compound >= MAX_COMPOUND_SUBJECTS):
                 return False
-            connection.execute(
-                _UPSERT_SUBJECT.for_connection(connection), row | {"changed_ms": said.changed_ms, "subject": encoded}
-            )
+            row["changed_ms"] = max(said.changed_ms, said_ms + 1)  # of two words in one millisecond one is the last
+            connection.execute(_UPSERT_SUBJECT.for_connection(connection), row)
         return True
 
-    def list_subjects(self, stream_ids: Collection[str]) -> dict[str, list[StreamSubject]]:
-        """Statements of receivers about subjects, by stream; the last word last."""
-        chosen = STREAM_SUBJECTS.c.stream_id.in_(sorted(stream_ids))
-        query = select(STREAM_SUBJECTS).where(chosen).order_by(STREAM_SUBJECTS.c.changed_ms, STREAM_SUBJECTS.c.digest)
+    def list_subjects(
+        self, stream_ids: Collection[str], identifiers: Sequence[Mapping[str, Any]]
+    ) -> dict[str, list[StreamSubject]]:
+        """What receivers said of subjects that may mean one of *identifiers*, by stream; the last word last.
+
+        A receiver may name as many as it likes: of simple ones those are read that are the same, and no others.
+        """
+        mine = STREAM_SUBJECTS.c.stream_id.in_(sorted(stream_ids))
+        same = STREAM_SUBJECTS.c.digest.in_(sorted({_subject_digest(_encode(part)) for part in identifiers}))
+        simple = select(STREAM_SUBJECTS).where(mine, same, STREAM_SUBJECTS.c.compound == 0)
+        compound = select(STREAM_SUBJECTS).where(mine, STREAM_SUBJECTS.c.compound == 1)
         subjects: dict[str, list[StreamSubject]] = {}
         with self._database.read() as connection:
-            for row in connection.execute(query):
-                said = StreamSubject(_subject_decoder.decode(row.subject), bool(row.wanted), row.changed_ms)
-                subjects.setdefault(row.stream_id, []).append(said)
+            rows = [*connection.execute(simple), *connection.execute(compound)]
+        for row in sorted(rows, key=lambda row: (row.changed_ms, row.digest)):
+            said = StreamSubject(_subject_decoder.decode(row.subject), bool(row.wanted), row.changed_ms)
+            subjects.setdefault(row.stream_id, []).append(said)
         return subjects
 
     def add_verification(self, event: SecurityEvent, least_interval_ms: int, most: int) -> bool:
@@ -284,6 +297,27 @@ def _disable_full(connection: Connection, row: AnyRow, at_ms: int, most: int, an
     stream = msgspec.structs.replace(_to_stream(row), status="disabled", status_reason=reason, updated_ms=at_ms)
     _insert_events(connection, [announce(stream)])
     return stream
+
+
+def _subject_params(stream: EventStream, said: StreamSubject) -> dict[str, Any]:
+    encoded = _encode(said.subject)
+    return {
+        "stream_id": stream.stream_id,
+        "digest": _subject_digest(encoded),
+        "owner": stream.owner,
+        "wanted": int(said.wanted),
+        "changed_ms": said.changed_ms,
+        "subject": encoded,
+        "compound": int(said.subject["format"] in _COMPOUND_FORMATS),
+    }
+
+
+def _encode(subject: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(subject, order="deterministic")
+
+
+def _subject_digest(encoded: bytes) -> str:
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def _stream_params(stream: EventStream) -> dict[str, Any]:

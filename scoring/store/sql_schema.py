@@ -695,6 +695,9 @@ STREAM_SUBJECTS = Table(
     Column("wanted", SmallInteger, nullable=False),
     integer_column("changed_ms"),
     Column("subject", LargeBinary, nullable=False),
+    # 1: it can match under another digest than its own, so it is read for each change.
+    Column("compound", SmallInteger, nullable=False, server_default="1"),
+    Index("ix_stream_subjects_compound", "stream_id", "compound"),
 )
 
 SECURITY_EVENTS = Table(

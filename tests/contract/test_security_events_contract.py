@@ -17,6 +17,7 @@ from trustwatch.scoring.records.security_events import (
     SecurityEvent,
     StreamSubject,
 )
+from trustwatch.scoring.store import security_event_store
 from trustwatch.scoring.store.received_signal_store import SignalStatement, signal_digest
 from trustwatch.scoring.store.security_event_store import MAX_VERIFICATIONS, StreamFigures
 from trustwatch.scoring.store.sql_store import SqlStore
@@ -91,7 +92,7 @@ def test_nothing_is_left_of_a_stream_that_is_deleted(store: SqlStore, seqs: list
     store.security_events.delete_stream("gateway", "s1")
 
     assert jtis(store) == []
-    assert store.security_events.list_subjects(["s1"]) == {}
+    assert store.security_events.list_subjects(["s1"], []) == {}
 
 
 def test_a_full_stream_is_disabled_and_says_so(store: SqlStore, seqs: list[int]) -> None:
@@ -155,8 +156,37 @@ def test_what_was_said_of_a_subject_last(store: SqlStore, seqs: list[int]) -> No
     assert streams.put_subject(STREAM, StreamSubject(turned, True, NOW + 2), 2)
     assert not streams.put_subject(STREAM, StreamSubject({"format": "opaque", "id": "y"}, True, NOW), 2)
 
-    said = streams.list_subjects(["s1", "p1"])["s1"]
+    said = streams.list_subjects(["s1", "p1"], [other, turned])["s1"]
     assert [(one.subject, one.wanted) for one in said] == [(other, True), (bot, True)]
+
+
+def test_words_of_one_millisecond_keep_their_order(store: SqlStore, seqs: list[int]) -> None:
+    """The last word counts, whatever the clock says of it."""
+    streams = store.security_events
+    said = [{"format": "opaque", "id": f"x{number}"} for number in range(10)]
+    for subject in said:
+        assert streams.put_subject(STREAM, StreamSubject(subject, True, NOW), 100)
+
+    assert [one.subject for one in streams.list_subjects(["s1"], said)["s1"]] == said
+
+
+def test_of_many_subjects_few_are_read(store: SqlStore, seqs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simple ones where they are asked for; complex ones and aliases always, so those are bounded."""
+    monkeypatch.setattr(security_event_store, "MAX_COMPOUND_SUBJECTS", 2)
+    streams = store.security_events
+    bots = [{"format": "opaque", "id": f"bot-{number}"} for number in range(20)]
+    alias, whole, further = (
+        {"format": "aliases", "identifiers": bots[:1]},
+        {"format": "complex", "application": bots[0]},
+        {"format": "complex", "application": bots[1]},
+    )
+    for subject in (*bots, alias, whole):
+        assert streams.put_subject(STREAM, StreamSubject(subject, True, NOW), 100)
+    assert not streams.put_subject(STREAM, StreamSubject(further, True, NOW), 100)
+    assert streams.put_subject(STREAM, StreamSubject(whole, False, NOW), 100)
+
+    said = streams.list_subjects(["s1"], [bots[7], {"format": "opaque", "id": "nobody"}])["s1"]
+    assert [one.subject for one in said] == [bots[7], alias, whole]
 
 
 def test_verifications_rest(store: SqlStore, seqs: list[int]) -> None:

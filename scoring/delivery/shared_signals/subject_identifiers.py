@@ -147,6 +147,11 @@ def is_wanted(decision: AnnouncedDecision, said: Sequence[StreamSubject], *, by_
     return matching[-1] if matching else by_default
 
 
+def simple_subjects(decision: AnnouncedDecision) -> list[dict[str, Any]]:
+    """Every simple subject identifier that means the agent of *decision*."""
+    return _known_members(decision)["application"]
+
+
 def _known_members(decision: AnnouncedDecision) -> dict[str, list[dict[str, Any]]]:
     """Every identifier by which the agent, its principal and its tenant may be meant."""
     uri = _uri_subject(decision.agent_id)

@@ -179,6 +179,7 @@ def test_what_is_the_transmitters_to_say(receiver: Any) -> None:
             {"iss": "https://other.example"},
             {"aud": ["somebody"]},
             {"events_delivered": [VERIFICATION]},
+            {"inactivity_timeout": 60},
             {"delivery": {"method": POLL_METHOD, "endpoint_url": "https://other.example/"}},
         ):
             assert receiver.ask(method, "configuration_endpoint", stream | said).status_code == 400, said
