@@ -14,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from ocsf_emitter import InvalidFindingError, models, validate
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
+from pydantic import ValidationError
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.notifiers.alert_events import DRIFT_ALERT_TYPE, build_case_row
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, render_alert
@@ -301,6 +303,24 @@ def test_the_validator_bites() -> None:
     finding = body(ALERTS["rise"], "ocsf")
     for wrong in ({"finding_info": {}}, {"new": 1}, {"severity_id": "high"}, {"observables": [{"value": "x"}]}):
         assert faults(finding | wrong)
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_ocsf_is_valid_to_another_validator(name: str) -> None:
+    """HackerOne's: its own types, and rules that a schema does not say. It keeps the agent where it stands."""
+    finding = body(ALERTS[name], "ocsf", 1)
+    read = validate(models.DetectionFinding.model_validate(finding))
+
+    kept = read.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert kept["unmapped"].get("ai_agent") == finding["unmapped"].get("ai_agent")
+
+
+def test_the_other_validator_bites() -> None:
+    """It refuses another class, a type that is not that of the activity, and what the schema refuses."""
+    finding = body(ALERTS["rise"], "ocsf")
+    for wrong in ({"class_name": "Finding"}, {"type_uid": 200499}, {"finding_info": {}}, {"severity_id": 7}):
+        with pytest.raises((InvalidFindingError, ValidationError)):
+            validate(models.DetectionFinding.model_validate(finding | wrong))
 
 
 @given(names)
