@@ -118,11 +118,12 @@ def argument_origin(
             return 0.0
     assert scope is not None
     acted_on = {one.value for one in values if one.whose == ACTED_ON and one.value is not None}
-    return (
-        new
-        if any(value not in known[scope].values and not own.get(("argument", task, value)) for value in acted_on)
-        else 1.0
-    )
+    unknown = {
+        value for value in acted_on if value not in known[scope].values and not own.get(("argument", task, value))
+    }
+    if not unknown:
+        return 1.0
+    return 3.0 if scope == of_task and unknown - set(known[of_peers].values) else new
 
 
 def route_novelty(

@@ -20,7 +20,7 @@ from ..ingest import columns as event_columns
 from ..ingest.columns import EventColumns
 from ..ingest.errors import ModelError
 from ..ingest.events import EFFECTS, EVENT_TYPES
-from ..ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK
+from ..ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_ALL, NEW_TO_PEERS, NEW_TO_TASK
 from ..ingest.features.feature_table import FEATURE_INDEX
 from ..ingest.features.feature_vector import (
     F_ARGUMENT_ROUTE,
@@ -129,18 +129,23 @@ class ForeignValueRates(msgspec.Struct, frozen=True):
         acting: of calls that do more than read.
         reading: of the others.
         by_action: by `action_keys`, hexadecimal, for actions that the history shows.
+        acting_new_to_all: of the acting calls the share whose value no other task of the peer group used either; 1 in
+            models of before.
+        reading_new_to_all: the same of the others.
     """
 
     acting: _Share
     reading: _Share
     by_action: dict[str, _Share]
+    acting_new_to_all: _Share = 1.0
+    reading_new_to_all: _Share = 1.0
 
     def evidence(
         self, keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Evidence (n,) of compromise of calls, decades: half of it where a value is new to the peer group alone.
 
-        At most that of acting calls together: of no single action so much is known.
+        By task, at most that of acting calls together: of no single action so much is known.
 
         Args:
             keys: of `action_keys`.
@@ -149,8 +154,11 @@ class ForeignValueRates(msgspec.Struct, frozen=True):
         """
         out = np.zeros(len(keys))
         for row in np.flatnonzero(foreign >= NEW_TO_PEERS).tolist():
-            together = self.reading if effects[row] == _READ else self.acting
+            reads = effects[row] == _READ
+            together = self.reading if reads else self.acting
             rate = max(self.by_action.get(f"{int(keys[row]):016x}", together), self.acting)
+            if foreign[row] >= NEW_TO_ALL:
+                rate *= self.reading_new_to_all if reads else self.acting_new_to_all
             out[row] = -np.log10(rate) * (1.0 if foreign[row] >= NEW_TO_TASK else 0.5)
         return out
 
@@ -169,7 +177,11 @@ def fit_foreign_rates(
     read = np.bincount(action_of, reads[tells_values], len(actions)) > counts / 2
     rates = (news + _PRIOR_CALLS * np.where(read, reading, acting)) / (counts + _PRIOR_CALLS)
     kept = np.argsort(-counts, kind="stable")[:_ACTIONS_KEPT].tolist()
-    return ForeignValueRates(acting, reading, {f"{int(actions[at]):016x}": float(rates[at]) for at in kept})
+    by_action = {f"{int(actions[at]):016x}": float(rates[at]) for at in kept}
+    to_all = foreign >= NEW_TO_ALL
+    return ForeignValueRates(
+        acting, reading, by_action, *(_rate(to_all[new & kind], 1.0, 1.0) for kind in (~reads, reads))
+    )
 
 
 def _rate(flags: NDArray[np.bool_], more: float, of: float) -> float:

@@ -100,15 +100,19 @@ def fit_tails(
 
 
 def set_rate_tail(tables: TailTables, feature: int, values: NDArray[np.float64], rate_between: float) -> None:
-    """Make the tail of a feature of ranks that of a rate: among values (n,) from 1 on, how often 2 is reached.
+    """Make the tail of a feature of ranks that of a rate: among values (n,) from 1 on, how often 2, or 3, is reached.
 
-    Evidence is `-log10((1 + #{values >= 2}) / (1 + #{values >= 1}))` from 2 on: none where no row could show it. From
-    1.5 on it is that of *rate_between* in (0, 1], which is counted elsewhere, and at most the same; below 0.
+    Evidence is `-log10((1 + #{values >= 2}) / (1 + #{values >= 1}))` from 2 on, and likewise from 3 on: none where no
+    row could show it. From 1.5 on it is that of *rate_between* in (0, 1], which is counted elsewhere, and at most that
+    of 2; below 0.
     """
-    evidence = min(-np.log10((1.0 + (values >= 2.0).sum()) / (1.0 + (values >= 1.0).sum())), EVIDENCE_CAP)
-    tables.x[feature], tables.u[feature], tables.rate[feature] = np.inf, evidence, 0.0
-    tables.x[feature, :3] = 0.0, 1.5, 2.0
-    tables.u[feature, :2] = 0.0, min(-np.log10(rate_between), evidence)
+    of_2, of_3 = (
+        min(-np.log10((1.0 + (values >= rank).sum()) / (1.0 + (values >= 1.0).sum())), EVIDENCE_CAP)
+        for rank in (2.0, 3.0)
+    )
+    tables.x[feature], tables.u[feature], tables.rate[feature] = np.inf, of_3, 0.0
+    tables.x[feature, :4] = 0.0, 1.5, 2.0, 3.0
+    tables.u[feature, :3] = 0.0, min(-np.log10(rate_between), of_2), of_2
 
 
 def set_excess_tail(tables: TailTables, feature: int, values: NDArray[np.float64]) -> None:

@@ -17,9 +17,10 @@ from .layout import AgentState, Array, Baseline
 from .row_observations import ACTED_ON, LOOKED_UP, NO_FOREIGN, RowObservations
 
 _READ = EFFECTS.index("read")
-NOTHING_KNOWN, KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK = 0.0, 1.0, 1.5, 2.0
+NOTHING_KNOWN, KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK, NEW_TO_ALL = 0.0, 1.0, 1.5, 2.0, 3.0
 """Values of the feature: no origins are told or no values are remembered; nothing stands out; a value of others that is
-new to the peer group, where nothing is remembered of the task; one that is new for the task."""
+new to the peer group, where nothing is remembered of the task; one that is new for the declared task (for the peer
+group, where none is declared); one that is new for the declared task and for all other tasks of the peer group."""
 
 
 @inlined
@@ -84,6 +85,12 @@ def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
 
 
 @inlined
+def novelty_to_peers(baseline: Baseline, scope: np.uint64, peers: np.uint64, value: np.uint64, new: float) -> float:
+    """Novelty of a value that a scope does not remember: *new*, or more where the peers of its task do not either."""
+    return NEW_TO_ALL if scope != peers and shared_count(baseline, peers, value) == 0.0 else new
+
+
+@inlined
 def argument_origin(
     observations: RowObservations,
     row: int,
@@ -96,22 +103,24 @@ def argument_origin(
 ) -> float:
     """Value of the feature of an event that tells origins, whose values are items already."""
     declared = scopes[layout.TASK] != 0
-    scope, new = scopes[layout.TASK] if declared else scopes[layout.PEERS], NEW_TO_TASK
+    scope, peers, new = scopes[layout.TASK] if declared else scopes[layout.PEERS], scopes[layout.PEERS], NEW_TO_TASK
     if not _remembers(baseline, scope, now_ms):
-        scope, new = scopes[layout.PEERS], NEW_TO_PEERS
+        scope, new = peers, NEW_TO_PEERS
         if not declared or not _remembers(baseline, scope, now_ms):
             return NOTHING_KNOWN
     if not acts_on_foreign:
         return KNOWN_VALUES
-    item = np.uint64(0)
+    item, novelty = np.uint64(0), new
     for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        if observations.is_foreign[argument] != ACTED_ON or observations.values[argument] == 0:
+        value = observations.values[argument]
+        if observations.is_foreign[argument] != ACTED_ON or value == 0:
             continue
-        own = own_count(table, layout.K_ARGUMENT, hash_pair(names[columns.TASK], observations.values[argument]))
-        if own == 0.0 and shared_count(baseline, scope, observations.values[argument]) == 0.0:
-            item = hash_pair(item, observations.values[argument])  # of all of them: one that has counted hides no other
+        own = own_count(table, layout.K_ARGUMENT, hash_pair(names[columns.TASK], value))
+        if own == 0.0 and shared_count(baseline, scope, value) == 0.0:
+            item = hash_pair(item, value)  # of all of them: one that has counted hides no other
+            novelty = max(novelty, novelty_to_peers(baseline, scope, peers, value, new))
     observations.items[row, layout.K_ARGUMENT] = item
-    return new if item != 0 else KNOWN_VALUES
+    return novelty if item != 0 else KNOWN_VALUES
 
 
 @inlined

@@ -612,8 +612,9 @@ FEATURES: tuple[Feature, ...] = (
         1.0,
         "origin of arguments",
         "2 where a call that may change something takes a value that is new for the task out of an answer that others "
-        "may have written; 1.5 where nothing is remembered of the task and the value is new to the peer group; 1 where "
-        "values are remembered and none is like that",
+        "may have written; 3 where it is new for all other tasks of the peer group, too; 1.5 where nothing is "
+        "remembered of the task and the value is new to the peer group; 1 where values are remembered and none is like "
+        "that",
         Sentence(
             "{foreign_arguments}",
             "values that are known of the task",

@@ -14,7 +14,7 @@ from .. import columns
 from ..columns import EventColumns
 from ..compilation import allocation_free
 from . import layout
-from .argument_origin import KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK
+from .argument_origin import KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK, novelty_to_peers
 from .feature_kernel import scope_keys
 from .feature_vector import F_ARGUMENT
 from .frequency_tables import period_item, shared_count
@@ -76,5 +76,6 @@ def _write_foreign_values(
             scope, new = scopes[layout.PEERS], NEW_TO_PEERS
         for argument in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
             looked_up = observations.is_foreign[argument] != NO_FOREIGN and observations.values[argument] != 0
-            if looked_up and shared_count(baseline, scope, observations.values[argument]) == 0.0:
-                out[row] = new
+            value = observations.values[argument]
+            if looked_up and shared_count(baseline, scope, value) == 0.0:
+                out[row] = max(out[row], novelty_to_peers(baseline, scope, scopes[layout.PEERS], value, new))

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.events import EFFECTS
+from trustwatch.ingest.features.argument_origin import NEW_TO_ALL, NEW_TO_TASK
 from trustwatch.models.call_challenges import (
     SCORE_RESOLUTION,
     CallChallenges,
@@ -91,6 +93,22 @@ def test_a_threshold_holds_for_held_out_and_rehearsed_calls() -> None:
     assert rare.threshold("write", 0.0) is None
     assert CallChallenges(rates, {"all": low}, {"all": few}).threshold("all", 10.0) is None
     assert CallChallenges(rates, {"write": low, "all": low}).threshold("write", 10.0) is not None
+
+
+def test_a_value_that_no_task_used_says_more() -> None:
+    """Calls that act and calls that read have a share of their own; models of before know none."""
+    keys, foreign = np.arange(100, dtype=np.uint64), np.ones(100)
+    effects = np.repeat(np.array([EFFECTS.index("write"), EFFECTS.index("read")], np.int8), 50)
+    foreign[:10], foreign[:4], foreign[50:90] = NEW_TO_TASK, NEW_TO_ALL, NEW_TO_ALL
+
+    rates = fit_foreign_rates(keys, effects, foreign)
+    new = np.array([NEW_TO_TASK, NEW_TO_ALL])
+    acting, reading = (rates.evidence(keys[:2], np.repeat(effects[at], 2), new) for at in (0, -1))
+
+    assert rates.acting_new_to_all == pytest.approx(5 / 11) and rates.reading_new_to_all == 1.0
+    assert acting[1] - acting[0] == pytest.approx(-np.log10(5 / 11)) and reading[0] == reading[1]
+    before = ForeignValueRates(0.1, 0.2, {}).evidence(keys[:2], effects[:2], new)
+    assert before.tolist() == pytest.approx([1.0, 1.0])
 
 
 def test_a_wrong_manifest_is_refused() -> None:

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.models.feature_tails import EVIDENCE_CAP, SURPRISE_CAP, TRAINING_RANGE_CAP, fit_tails, tail_evidence
+from trustwatch.models.feature_tails import (
+    EVIDENCE_CAP,
+    SURPRISE_CAP,
+    TRAINING_RANGE_CAP,
+    fit_tails,
+    set_rate_tail,
+    tail_evidence,
+)
 from trustwatch.models.input_checks import NotFinite, WrongShape
 
 
@@ -171,3 +178,16 @@ def test_other_widths_are_refused():
     """Rows with another number of features never reach compiled code."""
     with pytest.raises(WrongShape, match="3 features"):
         tail_evidence(fit_tails(np.zeros((5, 3))), np.zeros((5, 2)))
+
+
+def test_a_rate_is_counted_for_each_rank():
+    """Among rows that tell origins; a rank that training never showed is as rare as the next lower one, or rarer."""
+    values = np.repeat([0.0, 1.0, 2.0, 3.0], [500, 90, 7, 2])
+    tables = fit_tails(values[:, None])
+
+    set_rate_tail(tables, 0, values, 0.5)
+    u = tail_evidence(tables, np.array([[0.0], [1.0], [1.5], [2.0], [2.9], [3.0], [5.0]]))[:, 0]
+
+    assert u == pytest.approx([0.0, 0.0, -np.log10(0.5), 1.0, 1.0, -np.log10(0.03), -np.log10(0.03)])
+    set_rate_tail(tables, 0, np.minimum(values, 1.0), 0.5)
+    assert tail_evidence(tables, np.array([[2.0], [3.0]]))[:, 0] == pytest.approx([2.0, 2.0])

@@ -20,8 +20,9 @@ from trustwatch.ingest.hashing import NameHasher
 
 from ...support.feature_histories import SingleEventBuilder, columns, event
 
-NOTHING, KNOWN, NEW_TO_PEERS, FOREIGN = 0.0, 1.0, 1.5, 2.0
+NOTHING, KNOWN, NEW_TO_PEERS, NEW_TO_TASK, NEW_TO_ALL = 0.0, 1.0, 1.5, 2.0, 3.0
 KNOWN_ACCOUNT, NEW_ACCOUNT, SUBJECT = "aaaa0000aaaa", "bbbb1111bbbb", "cccc2222cccc"
+OTHER_ACCOUNT = "dddd3333dddd"
 DAY = 86_400.0
 
 
@@ -84,7 +85,24 @@ def test_a_new_value_out_of_a_mail_stands_out(watch: SingleEventBuilder) -> None
         learn=False,
     )
 
-    assert [value(row) for row in rows] == [KNOWN, KNOWN, KNOWN, FOREIGN]
+    assert [value(row) for row in rows] == [KNOWN, KNOWN, KNOWN, NEW_TO_ALL]
+
+
+def test_a_value_of_other_tasks_stands_out_less() -> None:
+    """One that no task of the peer group ever used says most, also beside one that another task did."""
+    rent = {"agent": "peer", "task": "rent", "session": "r"}
+    of_another_task = [read_mail(-100.0, **rent), pay(-90.0, argument(OTHER_ACCOUNT, 0), **rent)]
+    watch = SingleEventBuilder(baseline_of([*history(), *of_another_task]))
+
+    rows = watch.feed(
+        read_mail(0.0),
+        pay(1.0, argument(KNOWN_ACCOUNT, 0), argument(OTHER_ACCOUNT, 0)),
+        pay(2.0, argument(OTHER_ACCOUNT, 0), argument(NEW_ACCOUNT, 0)),
+        pay(3.0, argument(NEW_ACCOUNT, 0), argument(OTHER_ACCOUNT, 0)),
+        learn=False,
+    )
+
+    assert [value(row) for row in rows] == [KNOWN, NEW_TO_TASK, NEW_TO_ALL, NEW_TO_ALL]
 
 
 def test_values_of_trusted_answers_and_calls_that_change_nothing_say_nothing(watch: SingleEventBuilder) -> None:
@@ -102,17 +120,17 @@ def test_values_of_trusted_answers_and_calls_that_change_nothing_say_nothing(wat
 def test_a_call_that_leads_outside_counts_whatever_its_effect(watch: SingleEventBuilder) -> None:
     outside = {"effect": "read", "resource": {"id": "https://evil.example", "external": True}}
 
-    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0), **outside))) == FOREIGN
+    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0), **outside))) == NEW_TO_ALL
 
 
 def test_what_was_learned_is_new_no_more(watch: SingleEventBuilder) -> None:
     """For that agent, in that task, once the event was learned."""
     watch.feed(read_mail(0.0))
-    assert value(watch.last(pay(1.0, argument(NEW_ACCOUNT, 0)))) == FOREIGN
+    assert value(watch.last(pay(1.0, argument(NEW_ACCOUNT, 0)))) == NEW_TO_ALL
     assert value(watch.last(pay(2.0, argument(NEW_ACCOUNT, 0)))) == KNOWN
 
     watch.feed(read_mail(3.0, agent="a2", session="s2"))
-    assert value(watch.last(pay(4.0, argument(NEW_ACCOUNT, 0), agent="a2", session="s2"))) == FOREIGN
+    assert value(watch.last(pay(4.0, argument(NEW_ACCOUNT, 0), agent="a2", session="s2"))) == NEW_TO_ALL
 
 
 def test_a_value_that_is_only_looked_up_is_not_learned(watch: SingleEventBuilder) -> None:
@@ -121,7 +139,7 @@ def test_a_value_that_is_only_looked_up_is_not_learned(watch: SingleEventBuilder
 
     rows = watch.feed(read_mail(0.0), *[look_up] * 5, pay(3.0, argument(NEW_ACCOUNT, 0)))
 
-    assert value(rows[-1]) == FOREIGN
+    assert value(rows[-1]) == NEW_TO_ALL
 
 
 @pytest.mark.parametrize("members", [{"role": "never seen"}, {"task": None, "role": "never seen"}])
@@ -154,7 +172,7 @@ def test_without_a_declared_task_peers_remember() -> None:
         pay(2.0, argument(NEW_ACCOUNT, 0), task=None),
     )
 
-    assert [value(row) for row in rows] == [KNOWN, KNOWN, FOREIGN]
+    assert [value(row) for row in rows] == [KNOWN, KNOWN, NEW_TO_TASK]
 
 
 def test_a_memory_of_another_key_says_nothing(watch: SingleEventBuilder) -> None:
@@ -186,7 +204,7 @@ def test_calls_are_numbered_as_their_sender_numbers_them(watch: SingleEventBuild
         learn=False,
     )
 
-    assert [value(row) for row in rows[-2:]] == [KNOWN, FOREIGN]
+    assert [value(row) for row in rows[-2:]] == [KNOWN, NEW_TO_ALL]
 
 
 @pytest.mark.parametrize("trusted", [1, layout.REMEMBERED_CALLS - 1, layout.REMEMBERED_CALLS, 200])
@@ -194,7 +212,7 @@ def test_a_flood_of_calls_hides_no_mail(watch: SingleEventBuilder, trusted: int)
     """Of calls that are too old any untrusted answer of the session counts; without one, none does."""
     flood = [read_mail(1.0 + at, untrusted=False) for at in range(trusted)]
     rows = watch.feed(read_mail(0.0), *flood, pay(900.0, argument(NEW_ACCOUNT, 0)), learn=False)
-    assert value(rows[-1]) == FOREIGN
+    assert value(rows[-1]) == NEW_TO_ALL
 
     clean = {"session": "clean"}
     calm = [read_mail(1000.0 + at, untrusted=False, **clean) for at in range(trusted + 1)]
@@ -205,12 +223,12 @@ def test_a_flood_of_calls_hides_no_mail(watch: SingleEventBuilder, trusted: int)
 def test_a_call_that_was_never_seen_counts_as_untrusted(watch: SingleEventBuilder) -> None:
     """Neither a number of nobody's hides a mail, nor four other sessions that take the place of one."""
     rows = watch.feed(read_mail(0.0, untrusted=False), pay(1.0, argument(NEW_ACCOUNT, 999)), learn=False)
-    assert value(rows[-1]) == FOREIGN
+    assert value(rows[-1]) == NEW_TO_ALL
 
     watch.feed(read_mail(2.0, session="s3"), learn=False)
     for number in range(layout.SESSIONS):
         watch.feed(event(3.0 + number, session=f"other-{number}", self_asserted=True), learn=False)
-    assert value(watch.feed(pay(9.0, argument(NEW_ACCOUNT, 0), session="s3"), learn=False)[-1]) == FOREIGN
+    assert value(watch.feed(pay(9.0, argument(NEW_ACCOUNT, 0), session="s3"), learn=False)[-1]) == NEW_TO_ALL
 
 
 def test_a_session_knows_its_own_mails_alone(watch: SingleEventBuilder) -> None:
@@ -237,7 +255,7 @@ def test_forged_calls_move_no_number(watch: SingleEventBuilder, untrusted: bool)
         learn=False,
     )
 
-    assert [value(row) for row in rows[-2:]] == [FOREIGN, KNOWN]
+    assert [value(row) for row in rows[-2:]] == [NEW_TO_ALL, KNOWN]
 
 
 def test_a_refused_first_call_has_a_number(watch: SingleEventBuilder) -> None:
@@ -245,17 +263,17 @@ def test_a_refused_first_call_has_a_number(watch: SingleEventBuilder) -> None:
 
     rows = watch.feed(refused, read_mail(1.0), pay(2.0, argument(NEW_ACCOUNT, 1)), learn=False)
 
-    assert value(rows[-1]) == FOREIGN
+    assert value(rows[-1]) == NEW_TO_ALL
 
 
 def test_of_a_call_whose_effect_is_not_known_it_is_taken_that_it_acts(watch: SingleEventBuilder) -> None:
     """The middlewares send no effect unless they are told."""
-    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0), effect="unknown"))) == FOREIGN
+    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0), effect="unknown"))) == NEW_TO_ALL
 
 
 def test_a_date_in_another_period_hides_nothing(watch: SingleEventBuilder) -> None:
     """A late event happens at its agent's latest time."""
-    assert value(watch.last(read_mail(0.0), pay(-90 * DAY, argument(NEW_ACCOUNT, 0)))) == FOREIGN
+    assert value(watch.last(read_mail(0.0), pay(-90 * DAY, argument(NEW_ACCOUNT, 0)))) == NEW_TO_ALL
 
 
 def test_a_few_values_are_no_memory() -> None:
@@ -267,7 +285,7 @@ def test_a_few_values_are_no_memory() -> None:
         assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))) == NOTHING
 
 
-@pytest.mark.parametrize(("agents", "expected"), [(1, FOREIGN), (2, KNOWN)])
+@pytest.mark.parametrize(("agents", "expected"), [(1, NEW_TO_ALL), (2, KNOWN)])
 def test_what_one_peer_looked_up_is_not_known(agents: int, expected: float) -> None:
     """Else a mail to one of them would make its value known to all after the next training."""
     look_ups = []
@@ -288,7 +306,7 @@ def test_of_too_many_values_the_newest_are_known(monkeypatch: pytest.MonkeyPatch
 
     rows = watch.feed(read_mail(0.0), *(pay(1.0, argument(f"{at:012x}", 0)) for at in (0, 99)), learn=False)
 
-    assert [value(row) for row in rows] == [KNOWN, FOREIGN, KNOWN]
+    assert [value(row) for row in rows] == [KNOWN, NEW_TO_ALL, KNOWN]
 
 
 def test_one_event_flushes_no_memory(watch: SingleEventBuilder) -> None:
@@ -312,7 +330,7 @@ def test_batches_of_any_size_give_the_same(watch: SingleEventBuilder) -> None:
     halves = FeatureBuilder(watch.builder.baseline, 16)
     parts = [halves.observe_and_learn(batch.take(np.arange(*cut)))[0] for cut in ((0, 4), (4, 10))]
 
-    assert FOREIGN in whole
+    assert NEW_TO_ALL in whole
     assert single == whole == np.concatenate(parts)[:, FEATURE_INDEX["argument_origin"]].tolist()
 
 

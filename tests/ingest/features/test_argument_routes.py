@@ -112,7 +112,7 @@ def test_values_with_a_hash_have_a_rule_of_their_own(watch: SingleEventBuilder) 
     rows = watch.feed(read_mail(0.0), pay(1.0, argument(0, "cc", value="aaaaaaaa")), learn=False)
 
     assert routes(rows) == [NOTHING, NOTHING]
-    assert rows[1]["argument_origin"] == 2.0
+    assert rows[1]["argument_origin"] == 3.0
 
 
 def test_what_has_no_route_says_nothing(watch: SingleEventBuilder) -> None:
