@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from ..support.authorization_servers import DEFAULT_S, AuthorizationServer, HydraServer, KeycloakServer
+from ..support.nightly import nightly
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -112,6 +113,7 @@ def test_a_pin_revokes_and_its_end_restores(
     assert 'trustwatch_actuations_total{outcome="confirmed",target="as"}' in metrics
 
 
+@pytest.mark.parametrize("server", ["hydra", pytest.param("keycloak", marks=nightly)], indirect=True)
 def test_a_server_that_was_down_is_caught_up_with(
     make_service: Callable[..., Any], server: AuthorizationServer, tmp_path: Path
 ) -> None:

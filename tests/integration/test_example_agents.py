@@ -15,12 +15,9 @@ from typing import Any
 import pytest
 
 from ..support.checkout import ROOT
-from ..support.nightly import is_nightly
+from ..support.nightly import nightly
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
-
-nightly = pytest.mark.skipif(not is_nightly(), reason="NOT RUN BY DAY: about a minute; TRUSTWATCH_NIGHTLY=1 runs it")
-"""For the second of two ends: `test_services.py` shows each push that servers end with whoever started them."""
 
 RUN = [sys.executable, "-m", "examples.agents.run", "--exit"]
 UNAVAILABLE = 3
@@ -147,9 +144,13 @@ def test_an_interrupt_that_python_forgets_ends_it_all_the_same() -> None:
     assert ran.returncode == -signal.SIGINT
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=nightly)])
+@nightly
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_everything_ends_with_it(tmp_path: Path, number: int) -> None:
-    """On Ctrl-C in good order, and on kill -9 its processes all the same."""
+    """On Ctrl-C in good order, and on kill -9 its processes all the same.
+
+    By day `test_services.py` shows that servers end with whoever started them.
+    """
     process = subprocess.Popen(
         RUN,
         cwd=ROOT,

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from ..support.nightly import is_nightly
+from ..support.nightly import nightly
 from ..support.quick_starts import QuickStart, consecutive_ports, free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-nightly = pytest.mark.skipif(not is_nightly(), reason="NOT RUN BY DAY: about a minute; TRUSTWATCH_NIGHTLY=1 runs it")
 
 
 def fetched(program: Callable[[], Any]) -> None:

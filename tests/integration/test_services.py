@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..support.checkout import ROOT
+from ..support.nightly import nightly
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
@@ -45,6 +46,7 @@ def test_tls_is_verified(kafka: KafkaCluster) -> None:
         ssl.create_default_context().wrap_socket(plain, server_hostname=host)
 
 
+@nightly
 def test_one_of_three_may_die(kafka_cluster3: KafkaCluster) -> None:
     """The others notice it within seconds, and it comes back into the cluster."""
     kafka_cluster3.kill_node(1)
@@ -58,6 +60,7 @@ def test_one_of_three_may_die(kafka_cluster3: KafkaCluster) -> None:
     assert kafka_cluster3.metadata().brokers == {1, 2, 3}
 
 
+@nightly
 def test_what_a_test_killed_runs_again(kafka_cluster3: KafkaCluster) -> None:
     """Healing by the fixture is this call."""
     kafka_cluster3.kill_node(2)

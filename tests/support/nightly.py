@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 from typing import Final
 
+import pytest
+
 VARIABLE: Final = "TRUSTWATCH_NIGHTLY"
+NOT_BY_DAY: Final = f"NOT RUN BY DAY: a minute and more; {VARIABLE}=1 runs it"
 
 
 def is_nightly() -> bool:
     """True for the nightly run, which alone has time for some tests."""
     return os.environ.get(VARIABLE) == "1"
+
+
+nightly = pytest.mark.skipif(not is_nightly(), reason=NOT_BY_DAY)
+"""Mark of tests that only the nightly run has time for: what they show is shown in small by others."""
 
 
 def size(*, each_push: int, nightly: int) -> int:
