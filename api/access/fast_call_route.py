@@ -12,6 +12,7 @@ from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from ..http.dependencies import authenticate_request
 from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
 from ..http.prometheus_metrics import ServiceMetrics
+from ..http.refused_callers import RefusedCallers
 from ..http.request_body import RequestBodyTooLong, read_request_body
 from .call_answers import CallAnswers
 
@@ -33,6 +34,7 @@ class FastCallRoute:
         metrics: counts every answer.
         monotonic: seconds, for durations.
         new_id: text that never repeats, for ids of errors.
+        refused_callers: told of those that reach beyond their entry of the settings.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class FastCallRoute:
         metrics: ServiceMetrics,
         monotonic: Callable[[], float],
         new_id: Callable[[], str],
+        refused_callers: RefusedCallers,
     ) -> None:
         self._answers = answers
         self._verifier = verifier
         self._metrics = metrics
         self._monotonic = monotonic
         self._new_id = new_id
+        self._refused_callers = refused_callers
         self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", CALL_ROUTE).observe
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
@@ -65,7 +69,7 @@ class FastCallRoute:
         try:
             body = await self._answer(scope, receive)
         except Exception as error:
-            problem = problem_of_failure(error, CALL_ROUTE, self._new_id)
+            problem = problem_of_failure(error, CALL_ROUTE, self._new_id, scope, self._refused_callers)
             status = problem.status
             await send_problem(problem, send, with_body=scope["method"] != "HEAD")
         else:

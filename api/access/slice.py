@@ -16,6 +16,7 @@ from ..http.auth.proof_of_possession import ProofRefused, ProofVerifier
 from ..http.caller_proofs import CallerProofs
 from ..http.dependencies import authenticate_request
 from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
+from ..http.refused_callers import RefusedCallers
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
@@ -93,6 +94,7 @@ def _make_hook_server(services: ServiceRegistry, calls: CallEvaluator) -> HookSe
         services.get(ServiceMetrics).count_hook_answer,
         runtime.new_id,
         calls,
+        services.get(RefusedCallers),
     )
     return HookServer(runtime.settings.hooks, dependencies)
 
@@ -112,6 +114,7 @@ def _make_gateway_server(
         runtime.new_id,
         proofs,
         reports,
+        services.get(RefusedCallers),
     )
     return GatewayServer(runtime.settings.gateway, dependencies)
 
@@ -130,6 +133,7 @@ def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
         services.get(ServiceMetrics),
         runtime.monotonic,
         runtime.new_id,
+        services.get(RefusedCallers),
     )
     return (calls, hooks) if gateway is None else (gateway, calls, hooks)
 

@@ -16,6 +16,7 @@ from ..http.auth.signed_answers import AnswerSigner, wants_signed
 from ..http.dependencies import authenticate_request
 from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
 from ..http.prometheus_metrics import ServiceMetrics
+from ..http.refused_callers import RefusedCallers
 from .risk_answer_cache import RiskAnswerCache
 
 RISK_PATH_PREFIX = b"/v1/agents/"
@@ -46,6 +47,7 @@ class FastRiskRoute:
         metrics: counts every answer.
         monotonic: seconds, for durations.
         new_id: text that never repeats, for ids of errors.
+        refused_callers: told of those that reach beyond their entry of the settings.
         signer: signs answers to those who want that; None = there are no keys.
         spans: of the requests that ask; None = nothing is traced.
     """
@@ -57,6 +59,7 @@ class FastRiskRoute:
         metrics: ServiceMetrics,
         monotonic: Callable[[], float],
         new_id: Callable[[], str],
+        refused_callers: RefusedCallers,
         signer: AnswerSigner | None,
         spans: Spans | None = None,
     ) -> None:
@@ -66,6 +69,7 @@ class FastRiskRoute:
         self._metrics = metrics
         self._monotonic = monotonic
         self._new_id = new_id
+        self._refused_callers = refused_callers
         self._signer = signer
         self._count_answer = metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, "200").inc
         self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", RISK_ROUTE).observe
@@ -87,7 +91,7 @@ class FastRiskRoute:
             signer = self._signer if wants_signed(scope["headers"], can_sign=self._signer is not None) else None
             body = await self._risk_body(scope, signer)
         except Exception as error:
-            problem = problem_of_failure(error, RISK_ROUTE, self._new_id)
+            problem = problem_of_failure(error, RISK_ROUTE, self._new_id, scope, self._refused_callers)
             self._metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, str(problem.status)).inc()
             await send_problem(problem, send, with_body=scope["method"] != "HEAD")
         else:

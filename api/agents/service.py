@@ -21,6 +21,7 @@ from ..http.auth.callers import AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
 from ..http.problems import ProblemDetails, problem_of
 from ..http.reasons import check_reason
+from ..http.refused_callers import BEYOND_CALLER, RefusedCallers
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import attribute_to_caller
 from ..http.store_executor import StoreExecutor
@@ -61,6 +62,7 @@ class AgentService:
         executor: the way into the store.
         intake: where a release becomes durable.
         open_erasures: those that are asked for and not done: what they are about is not shown.
+        refused_callers: told of those that reach beyond their entry of the settings.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class AgentService:
         executor: StoreExecutor,
         intake: EventIntake,
         open_erasures: Callable[[], Awaitable[Sequence[Erasure]]],
+        refused_callers: RefusedCallers,
     ) -> None:
         self._runtime = runtime
         self._answers = answers
@@ -78,6 +81,7 @@ class AgentService:
         self._executor = executor
         self._intake = intake
         self._open_erasures = open_erasures
+        self._refused_callers = refused_callers
 
     def answer(self, caller: AuthenticatedCaller, agent: AgentSelector) -> bytes:
         """The risk of an agent as JSON, from memory.
@@ -106,6 +110,9 @@ class AgentService:
             problem = problem_of(error)
             if problem.status >= 500:
                 raise
+            if problem.code in BEYOND_CALLER:
+                told = {"why": problem.detail, "tenant": question.tenant, "agent_id": question.agent_id}
+                self._refused_callers.tell(caller, problem.code, **told)
             return problem
 
     async def list(

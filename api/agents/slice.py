@@ -9,6 +9,7 @@ from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver
 from ..http.auth.signed_answers import AnswerSigner
 from ..http.prometheus_metrics import ServiceMetrics
+from ..http.refused_callers import RefusedCallers
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, Slice
@@ -34,6 +35,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         services.get(StoreExecutor),
         services.get(EventIntake),
         _nothing_is_erased if erasures is None else erasures.open_erasures,
+        services.get(RefusedCallers),
     )
     return answers, agents
 
@@ -46,7 +48,7 @@ def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
     runtime, answers = services.get(Runtime), services.get(RiskAnswerCache)
     signer = services.find(AnswerSigner)
     metrics = services.get(ServiceMetrics)
-    timing = runtime.monotonic, runtime.new_id
+    timing = runtime.monotonic, runtime.new_id, services.get(RefusedCallers)
     return (FastRiskRoute(answers, runtime.verifier, metrics, *timing, signer, runtime.spans),)
 
 

@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from ...ingest.errors import TrustwatchError
 from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
+from ..http.refused_callers import RefusedCallers
 from .console_sessions import PageRequest
 from .openid_provider import ProviderUnavailable, SignInRefused
 from .page_dependencies import ConsoleContext, SignInNeeded, page_request_of
@@ -55,6 +56,7 @@ async def _provider_unavailable(console: ConsoleContext, request: Request, error
 async def _known_error(console: ConsoleContext, request: Request, error: Exception) -> Response:
     assert isinstance(error, TrustwatchError)
     problem = console.services.get(ProblemTable).problem_of(error)
+    console.services.get(RefusedCallers).tell_of(request.scope, problem.code, problem.detail)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return await _unexpected(console, request, error)
     return _problem_page(console, request, problem)

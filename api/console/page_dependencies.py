@@ -29,6 +29,7 @@ from ..feedback.service import FeedbackService
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ..http.dependencies import provided
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
+from ..http.refused_callers import CALLER_OF_REQUEST
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..models.service import ModelService
@@ -138,6 +139,7 @@ def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
             session = renewed
     visit = PageRequest(session, caller, console.sessions.form_token(session))
     request.state.visit = visit
+    request.scope[CALLER_OF_REQUEST] = caller
     restrict_reads(caller.read_scope)
     return visit
 

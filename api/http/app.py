@@ -23,6 +23,7 @@ from .fastapi_telemetry import FASTAPI_TELEMETRY_OFF
 from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import MetricValues, ServiceMetrics
+from .refused_callers import RefusedCallers
 from .runtime import Runtime
 from .service_registry import ServiceRegistry
 from .slice import LifespanService, MountedApplication, Slice
@@ -100,10 +101,13 @@ def create_app(
     observed: list[Callable[[], MetricValues]] = [partial(part.metrics, services) for part in slices]
     if guard is not None:
         observed.append(guard.metric_values)
+    refused_callers = RefusedCallers(runtime.monotonic)
+    observed.append(refused_callers.metric_values)
     metrics = ServiceMetrics(runtime, registry or CollectorRegistry(), observed)
     problems = ProblemTable({kind: maker for part in slices for kind, maker in part.problems.items()})
     services.add(metrics)
     services.add(problems)
+    services.add(refused_callers)
     _add_store_access(services)
     answering = () if only_service else slices
     for part in answering:
@@ -138,7 +142,7 @@ def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequen
         lifespans.insert(0, guard)
     app = DocumentedApp(slices, _lifespan(runtime, [*lifespans, *mounts]))
     app.state.services = services
-    install_problem_handlers(app, services.get(ProblemTable), runtime.new_id)
+    install_problem_handlers(app, services.get(ProblemTable), runtime.new_id, services.get(RefusedCallers))
     for mounted in mounts:
         app.mount(mounted.path, mounted.app)
         app.add_api_route(mounted.path, _redirection(f"{mounted.path}/"), include_in_schema=False)

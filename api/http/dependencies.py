@@ -17,6 +17,7 @@ from .auth.proof_of_possession import UNBOUND
 from .auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from .connection_guard import ConnectionGuard
 from .openapi_document import OAUTH_SCHEME
+from .refused_callers import CALLER_OF_REQUEST
 from .runtime import Runtime
 from .schemas import IssuerParam, TenantParam
 from .service_registry import ServiceRegistry
@@ -86,7 +87,7 @@ class RequireScopeUnlessLocal:
         try:
             return await self._require_scope(request, credentials)
         except MissingToken:
-            if not _is_local(request):
+            if not is_local(request):
                 raise
             return None
 
@@ -105,7 +106,8 @@ def declared(required: DeclaresScopes) -> Any:
     return Security(required, scopes=required.scopes)
 
 
-def _is_local(request: Request) -> bool:
+def is_local(request: Request) -> bool:
+    """True if *request* comes from this machine itself, not through a proxy on it."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
     try:
@@ -152,7 +154,8 @@ async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], sco
     """The caller of a request. Waits only for a key that is not known yet; raises AuthenticationFailed."""
     authorization = authorization_header(scope)
     if authorization is None and verifier.caller_without_token is not None:
-        return verifier.caller_without_token(scope)
+        scope[CALLER_OF_REQUEST] = caller = verifier.caller_without_token(scope)
+        return caller
     presented = presented_token(authorization)
     try:
         caller = verifier.verify_now(presented.token)
@@ -162,6 +165,7 @@ async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], sco
         if verifier.check_proof is None:
             raise InvalidToken("the token is bound to a key, and no proofs are checked here", lasting=False)
         verifier.check_proof(caller, presented, scope)
+    scope[CALLER_OF_REQUEST] = caller
     return caller
 
 

@@ -280,6 +280,16 @@ METRICS: Final = (
         ("issuer",),
     ),
     MetricDefinition(
+        "trustwatch_callers_refused_total",
+        "observed counter",
+        "requests",
+        "requests of known callers that reach beyond their entry of the settings, by caller ("
+        "persons: console) and code: "
+        "insufficient_scope, tenant_not_allowed, source_not_allowed, own_decision (nobody decides about itself), "
+        "agent_not_allowed (AuthZEN denied a question about an agent that the caller may not speak for)",
+        ("caller", "code"),
+    ),
+    MetricDefinition(
         "trustwatch_proofs_refused_total",
         "observed counter",
         "requests",

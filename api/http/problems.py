@@ -20,13 +20,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from ...ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, TrustwatchError, Unavailable
 from .auth.callers import InsufficientScope, TenantNotAllowed
 from .auth.proof_of_possession import DPOP_ALGORITHMS, ProofRefused
 from .auth.signed_answers import SignedAnswersMissing
 from .auth.token_verification import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken
+from .refused_callers import RefusedCallers
 from .service_registry import MissingService
 
 CONTENT_TYPE = "application/problem+json"
@@ -176,9 +177,12 @@ def internal_problem(error_id: str = "") -> ProblemDetails:
     return ProblemDetails(500, TrustwatchError.code, "Internal error", detail, members=members)
 
 
-def problem_of_failure(error: Exception, route: str, new_error_id: Callable[[], str]) -> ProblemDetails:
+def problem_of_failure(
+    error: Exception, route: str, new_error_id: Callable[[], str], scope: Scope, refused_callers: RefusedCallers
+) -> ProblemDetails:
     """The answer to whatever *route* raised; a fault of ours is logged under an id, which is all that is told of it."""
     problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
+    refused_callers.tell_of(scope, problem.code, problem.detail)
     if problem.status != HTTPStatus.INTERNAL_SERVER_ERROR:
         return problem
     error_id = new_error_id()
@@ -215,13 +219,16 @@ def encode_http_problem(problem: ProblemDetails) -> bytes:
     return head.encode("latin-1") + body
 
 
-def install_problem_handlers(app: Starlette, problems: ProblemTable, new_error_id: Callable[[], str]) -> None:
+def install_problem_handlers(
+    app: Starlette, problems: ProblemTable, new_error_id: Callable[[], str], refused_callers: RefusedCallers
+) -> None:
     """Have every failure of *app* answered with a problem document.
 
     Args:
         app: a FastAPI or Starlette application.
         problems: the answers to our own errors.
         new_error_id: an id for each unexpected failure, written to the log and to the answer.
+        refused_callers: told of those that reach beyond their entry of the settings.
     """
 
     def failed(error: Exception) -> ProblemDetails:
@@ -231,9 +238,10 @@ def install_problem_handlers(app: Starlette, problems: ProblemTable, new_error_i
         _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
         return internal_problem(error_id)
 
-    async def ours(_: Request, error: Exception) -> Response:
+    async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, TrustwatchError)
         problem = problems.problem_of(error)
+        refused_callers.tell_of(request.scope, problem.code, problem.detail)
         return problem_response(failed(error) if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR else problem)
 
     async def invalid(_: Request, error: Exception) -> Response:

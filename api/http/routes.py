@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from ...ingest.events import event_json_schema
 from .agent_lookup import visible_tenants
 from .auth.callers import ANY_NAME, SCOPE_ADMIN, SCOPE_METRICS, AuthenticatedCaller, TenantNotAllowed
-from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, provided
+from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, is_local, provided
 from .prometheus_metrics import ServiceMetrics
 from .runtime import component_states
 from .schemas import COMMON_PROBLEMS, LivenessOut, ReadinessOut, TokenPoliciesOut, token_policies_out
@@ -33,21 +33,24 @@ async def get_health() -> LivenessOut:
 @router.get(
     "/readyz", response_model=ReadinessOut, responses={503: {"model": ReadinessOut}}, summary="Can it do its work"
 )
-async def get_readiness(runtime: RuntimeDep) -> Response:
-    """Component names, and what is not as it should be: a start that takes long, no model yet, a worker without work,
-    settings that need a restart. Open to everybody.
+async def get_readiness(request: Request, runtime: RuntimeDep) -> Response:
+    """Component names, and why a start takes long. Open to everybody. Requests of this machine itself are told, too,
+    what is not as it should be: no model yet, a worker without work, settings that need a restart.
 
     503 unless all components are `ok`.
     """
     states = component_states(runtime)
-    ready = all(states.values())
+    ready, told = (
+        all(states.values()),
+        is_local(request),
+    )  # others would know when nobody is judged, or what still holds
     body = ReadinessOut(
         ready=ready,
         components={name: "ok" if fine else "not ok" for name, fine in states.items()},
         reason=None if ready else runtime.pipeline_status.starting,
-        learning=runtime.learning() or None,
-        waiting_for=runtime.pipeline_status.waiting_for,
-        restart_needed=list(runtime.settings_reloads.restart_needed) or None,
+        learning=(told and runtime.learning()) or None,
+        waiting_for=runtime.pipeline_status.waiting_for if told else None,
+        restart_needed=list(runtime.settings_reloads.restart_needed if told else ()) or None,
     )
     return JSONResponse(body.model_dump(exclude_none=True), 200 if ready else 503, {"Cache-Control": "no-store"})
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 
-from ...ingest.durable_files import create_secret_file
+from ...ingest.durable_files import create_secret_file, write_file_atomically
 from ...ingest.errors import ConfigError
 from ..cli.terminal import JsonOption, fail, print_message, write_json
 from ..settings.first_settings import HOOK_KEY_FILE, AuthorizationServer, FirstAnswers, Form, first_settings
@@ -137,6 +137,10 @@ def _parts_of(brokers: str) -> tuple[str, ...]:
 
 def _write(file: Path, answers: FirstAnswers) -> list[Path]:
     """Write the file, and a secret that it names, once it is known to be right; returns what was written."""
+    try:
+        content = first_settings(answers).encode()
+    except UnicodeEncodeError:  # of bytes on the command line that are no text
+        raise fail(ConfigError("an answer is no UTF-8 text; nothing was written")) from None
     secret = file.absolute().parent / HOOK_KEY_FILE
     written = []
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -144,8 +148,8 @@ def _write(file: Path, answers: FirstAnswers) -> list[Path]:
         create_secret_file(secret, secrets.token_urlsafe(32).encode())
         written.append(secret)
     beside = file.with_name(f".{file.name}.new")
-    beside.write_text(first_settings(answers), encoding="utf-8")
     try:
+        write_file_atomically(beside, content, mode=0o600)  # no link that somebody laid there is followed
         load_settings(beside, {**environment_with(None), **dict.fromkeys(_SECRETS, "checked later")})
     except ConfigError as error:
         for path in written:

@@ -14,6 +14,7 @@ from ..compilation import allocation_free, inlined, inlined_and_callable
 from .layout import (
     N_DISTINCT,
     N_SEEN,
+    NUMBER_OF_KIND,
     REGION,
     REGION_SIZE,
     ROUTE_NUMBER,
@@ -33,6 +34,8 @@ _NAMED = np.uint32(0xFFFFFFFF ^ 1023)
 """Bits of an entry that hold its fingerprint."""
 _FINGERPRINT_MASK = np.uint64((1 << 22) - 1)
 _DECAY_BASE = 1.3
+_CONTEXTS = 100
+"""Added to the number of a kind where what followed a context is counted, not an item."""
 _VOUCHED_COUNT = np.uint32(8)
 """Least count of an item that was vouched for into a full region: one newcomer in eight then takes one off it."""
 
@@ -60,33 +63,38 @@ def mix_pairs(left: Array, right: Array) -> Array:
 
 
 @inlined
+def _numbered_hash(number: int, item: np.uint64) -> np.uint64:
+    return mix_bits(item + np.uint64(number + 1) * _GOLDEN_RATIO)
+
+
+@inlined
 def item_hash(kind: int, item: np.uint64) -> np.uint64:
     """Identity of an item of a kind."""
-    return mix_bits(item + np.uint64(kind + 1) * _GOLDEN_RATIO)
+    return _numbered_hash(NUMBER_OF_KIND[kind], item)
 
 
 @inlined_and_callable
 def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
     """Key under which a shared baseline counts the different items of a kind that followed a context."""
-    return mix_bits(context + np.uint64(kind + 101) * _GOLDEN_RATIO)
+    return _numbered_hash(NUMBER_OF_KIND[kind] + _CONTEXTS, context)
 
 
 @inlined
 def value_item(value: np.uint64) -> np.uint64:
     """Identity of an argument's value."""
-    return item_hash(VALUE_NUMBER, value)
+    return _numbered_hash(VALUE_NUMBER, value)
 
 
 @inlined
 def route_item(route: np.uint64, rule: int) -> np.uint64:
     """Identity of the route of an argument under one of the rules about routes."""
-    return item_hash(ROUTE_NUMBER + rule, route)
+    return _numbered_hash(ROUTE_NUMBER + rule, route)
 
 
 @inlined
 def period_item(at_ms: int) -> np.uint64:
     """Key under which a shared baseline keeps that it has values of a time's period: clients change their keys then."""
-    return distinct_hash(VALUE_NUMBER, np.uint64(at_ms // VALUE_PERIOD_MS))
+    return _numbered_hash(VALUE_NUMBER + _CONTEXTS, np.uint64(at_ms // VALUE_PERIOD_MS))
 
 
 @inlined

@@ -41,9 +41,26 @@ KINDS = 21
 SINGLE_KINDS = K_ARGUMENT
 """Kinds below this one have at most one item in an event. Of arguments there are many, which are counted apart; their
 place among the items holds the one that stood out."""
-VALUE_NUMBER, ROUTE_NUMBER = 20, 21
-"""Numbers of a kind, in hashes, of arguments' values, and of their routes by the first rule; the next rule has the next
-number. They are no kinds, so that another kind leaves what agents have learned of values as it is."""
+VALUE_NUMBER, ROUTE_NUMBER, NEXT_NUMBER = 20, 21, 32
+"""Numbers in hashes of arguments' values, and of their routes by the first rule; the next rule has the next number.
+They are no kinds, so that another kind leaves what agents have learned of values as it is, and up to `NEXT_NUMBER` no
+kind has one of them."""
+
+
+def numbers_of_kinds(kinds: int) -> Array:
+    """Number of each kind in hashes: its own, but that the one of arguments, the last, is that of values for ever, and
+    others pass over what is reserved.
+
+    >>> numbers_of_kinds(23).tolist()[18:]
+    [18, 19, 32, 33, 20]
+    """
+    numbers = np.arange(kinds, dtype=np.int64)
+    numbers[VALUE_NUMBER:] += NEXT_NUMBER - VALUE_NUMBER
+    numbers[kinds - 1] = VALUE_NUMBER
+    return numbers
+
+
+NUMBER_OF_KIND = numbers_of_kinds(KINDS)
 NAMING = tuple(range(K_CHAIN + 1))
 """Kinds that name things: a first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
 

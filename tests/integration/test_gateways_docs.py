@@ -1,7 +1,8 @@
-"""The configurations of docs/gateways.md work as they stand, but for their ports."""
+"""The configurations of docs/gateways.md and reference/gateways.md work as they stand, but for ports and files."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+import jwt
 import pytest
+from cryptography import x509
 
-from ..support.checkout import DOCS
-from ..support.oauth_peers import RESOURCE, Endpoint, oidc_client, upstream
+from ..support.checkout import DOCS, ROOT
+from ..support.mutual_tls import CertificateAuthority, TlsClient, request
+from ..support.oauth_peers import RESOURCE, Endpoint, new_key, oidc_client, public_keys, upstream
+from ..support.proofs import escaped_pem, x5t_of
 from ..support.service_reviewer import SETTINGS, ServiceReviewer, bearer
 
 if TYPE_CHECKING:
@@ -24,14 +29,49 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-PAGE = (DOCS / "gateways.md").read_text()
+PAGES = (DOCS / "gateways.md").read_text() + (ROOT / "reference" / "gateways.md").read_text()
 DOWN = {"envoy": 403, "caddy": 502, "nginx": 500}
 SLOW = {"envoy": 403, "caddy": 504, "nginx": 500}
+BOUND = """\
+    - issuer: https://bound.example
+      jwks_file: "{keys}"
+      audiences: [https://api.example]
+      tenant: acme-corp
+  mtls: verify
+  tell_approval: true
+verification:
+  proofs: {{certificate_header: X-Client-Cert, trusted_proxies: [127.0.0.1/32]}}
+"""
+"""Behind the issuers of `SETTINGS`: tokens that are bound to certificates."""
+SOC = """\
+  - name: soc
+    tenants: [acme-corp]
+    certificate: {names: [soc.acme.example], scopes: ["trust.score:read"]}
+"""
+SPELLINGS = (
+    b"X-Client-Cert",
+    b"x-client-cert",
+    b"X_Client_Cert",
+    b"X-Client-Cert ",
+    b"X-Client-Cert\t",
+    b"X-Client-Cert\0",
+)
+"""Of a header that a client sends itself, to pass for the proxy's."""
+SMUGGLED = (
+    b"Content-Length: 4\r\nTransfer-Encoding: chunked",
+    b"Content-Length: 5\r\nTransfer-Encoding : chunked",
+    b"Content-Length: 5\r\nTransfer-Encoding: xchunked",
+    b"Content-Length: 5\r\nTransfer_Encoding: chunked",
+    b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
+    b"Content-Length: 5\r\nContent-Length: 200",
+    b"Transfer-Encoding: chunked",
+)
+"""Lengths of a body, which one of two servers might take for another request."""
 
 
 def documented(name: str) -> str:
     """The only block of the docs that is marked as *name*'s configuration."""
-    (found,) = re.findall(rf"^```\w+ {name}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (found,) = re.findall(rf"^```\w+ {name}\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
@@ -51,16 +91,16 @@ def program(name: str) -> Path:
 
 def command(name: str, folder: Path, text: str) -> list[str | Path]:
     """Starts *name* with a configuration."""
-    file = folder / {"envoy": "envoy.yaml", "caddy": "Caddyfile", "nginx": "nginx.conf"}[name]
-    if name == "nginx":  # where it may write, which is no business of the docs
+    file = folder / {"envoy": "envoy.yaml", "caddy": "Caddyfile"}.get(name, f"{name}.conf")
+    if name.startswith("nginx"):  # where it may write, which is no business of the docs
         kept = "".join(
             f"{kind}_temp_path {folder}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
-        text = f"daemon off; master_process off; pid {folder}/pid;\n" + text.replace(
+        text = f"daemon off; master_process off; pid {folder}/{name}.pid;\n" + text.replace(
             "http {", f"http {{ access_log off; {kept}", 1
         )
     file.write_text(text)
-    started = program(name)
+    started = program(name.partition("-")[0])
     if name == "envoy":
         return [started, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
     if name == "caddy":
@@ -69,24 +109,23 @@ def command(name: str, folder: Path, text: str) -> list[str | Path]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[str, str, str], str]]:
-    """Starts a documented gateway in front of an API; returns its URL."""
+def start(tmp_path: Path) -> Iterator[Callable[[str, str, str], list[int]]]:
+    """Starts a documented gateway in front of an API; returns the ports of loopback that it listens on."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def started(name: str, api: str, check: str) -> str:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = str(free.getsockname()[1])
-        text = documented(name)
-        for documented_port, real in (("10000", port), ("8080", api), ("8420", check)):
+    def started(name: str, api: str, check: str) -> list[int]:
+        text = documented(name).replace("/etc/nginx/", f"{tmp_path}/")
+        ports = [free_port() for documented_port in ("10000", "10001") if documented_port in text]
+        for documented_port, real in zip(("8080", "8420", "10000", "10001"), (api, check, *ports), strict=False):
             assert documented_port in text
-            text = text.replace(documented_port, real)
+            text = text.replace(documented_port, str(real))
         environment = os.environ | {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
         running.append(subprocess.Popen(command(name, tmp_path, text), env=environment))
         deadline = time.monotonic() + 90
         while True:
             try:
-                socket.create_connection(("127.0.0.1", int(port)), timeout=1).close()
-                return f"http://127.0.0.1:{port}"
+                socket.create_connection(("127.0.0.1", ports[-1]), timeout=1).close()
+                return ports
             except OSError:
                 assert running[-1].poll() is None
                 assert time.monotonic() < deadline
@@ -98,21 +137,32 @@ def start(tmp_path: Path) -> Iterator[Callable[[str, str, str], str]]:
         process.wait(20)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 @pytest.mark.parametrize("name", DOWN)
 def test_a_documented_configuration_works(
-    name: str, start: Callable[[str, str, str], str], make_service: Callable[..., Any], oidc_provider: OidcProvider
+    name: str,
+    start: Callable[[str, str, str], list[int]],
+    make_service: Callable[..., Any],
+    oidc_provider: OidcProvider,
+    tmp_path: Path,
 ) -> None:
     """Allowed with the level for the upstream, whatever the agent says of itself; stepped up, denied; closed while we
-    are down, and within seconds while we hang."""
+    are down, and within seconds while we hang. NGINX tells client certificates, and nobody tells them for it."""
+    issuer = BoundIssuer(tmp_path)
     more = SETTINGS.format(issuer=oidc_provider.issuer, keys=oidc_provider.jwks_url, audience=RESOURCE)
-    service = make_service(more + "  tell_approval: true\n")
+    service = make_service(more + BOUND.format(keys=issuer.file))
+    service.settings.write_text(service.settings.read_text().replace("callers:\n", f"callers:\n{SOC}", 1))
     service.start()
     site = ServiceReviewer(service, oidc_provider.issuer)
     agent = oidc_client(oidc_provider)
     token = agent.token(scope="tools:read tools:write")
     with Endpoint(upstream) as api:
-        gateway = start(name, api.url.rpartition(":")[2], str(service.port))
-        http = httpx2.Client(base_url=gateway, timeout=30)
+        (port,) = start(name, api.url.rpartition(":")[2], str(service.port))
+        http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
         lying = bearer(token) | {"x-risk-level": "low", "x-forwarded-method": "GET", "x-original-method": "GET"}
         assert http.post("/mcp", headers=lying).text == "upstream"
         assert api.seen[-1][2]["x-risk-level"] == "unknown"
@@ -128,6 +178,8 @@ def test_a_documented_configuration_works(
         site.agent(agent.client_id, "unpin", why="for this test")
         assert http.get("/mcp", headers=bearer(token)).status_code == 200
 
+        if name == "nginx":
+            check_client_certificates(tmp_path, start, issuer, api, service.port)
         passed = len(api.seen)
         service.process.send_signal(signal.SIGSTOP)
         try:
@@ -140,3 +192,89 @@ def test_a_documented_configuration_works(
         assert http.get("/mcp", headers=bearer(token)).status_code == DOWN[name]
         assert len(api.seen) == passed
         http.close()
+
+
+class BoundIssuer:
+    """An authorization server that binds tokens to certificates (RFC 8705); its key set is a file in *folder*."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "bound-jwks.json"
+        self._key = new_key()
+        self.file.write_text(json.dumps(public_keys(self._key)))
+
+    def token(self, certificate: x509.Certificate) -> str:
+        now = int(time.time())
+        claims = {"iss": "https://bound.example", "sub": "bot", "client_id": "bot", "aud": "https://api.example"}
+        claims |= {"iat": now, "exp": now + 600, "jti": "t", "scope": "read", "cnf": {"x5t#S256": x5t_of(certificate)}}
+        return jwt.encode(claims, self._key, "RS256", {"typ": "at+jwt", "kid": "key-1"})
+
+
+def check_client_certificates(
+    folder: Path, start: Callable[[str, str, str], list[int]], issuer: BoundIssuer, api: Endpoint, trustwatch: int
+) -> None:
+    """The documented NGINX with mTLS in front of the service, and an attacker who has every certificate but no key."""
+    authority = CertificateAuthority(folder)
+    for name in ("server", "agent", "other"):
+        authority.issue(name)
+    authority.issue("soc", hosts=("soc.acme.example",))
+    authority.issue("own", hosts=("soc.acme.example",), own=True)
+    authority.issue("expired", hosts=("soc.acme.example",), begun_days_ago=5)
+    agents, callers = start("nginx-mtls", api.url.rpartition(":")[2], str(trustwatch))
+    check_bound_tokens(authority, agents, issuer, api)
+    check_callers_with_certificates(authority, callers, trustwatch)
+
+
+def check_bound_tokens(authority: CertificateAuthority, port: int, issuer: BoundIssuer, api: Endpoint) -> None:
+    """A token passes with the certificate that it is bound to, on its own connection alone."""
+    token, others = (issuer.token(authority.certificate(name)) for name in ("agent", "other"))
+    passed = len(api.seen)
+    right, stranger, nobody = (TlsClient(authority, port, name) for name in ("agent", "other", None))
+    forgery = b": " + escaped_pem(authority.certificate("agent")).encode()
+    kept = [request("/mcp", token=which, close=False) for which in (token, others, token)]
+    lying = (b"X-Client-Cert" + forgery, b"X-Risk-Level: low")
+    assert right.statuses(*kept, request("/mcp", *lying, token=token)) == [200, 401, 200, 200]
+    assert api.seen[-1][2]["x-risk-level"] == "unknown"
+    assert len(api.seen) == passed + 3
+    assert not any("x-client-cert" in headers for _, _, headers, _ in api.seen[passed:])
+    for client in (stranger, nobody):
+        assert client.statuses(request("/mcp", token=token)) == [401]
+        for spelling in SPELLINGS:
+            assert client.statuses(request("/mcp", spelling + forgery, token=token)) in ([401], [400]), spelling
+        assert client.statuses(request("/mcp", *2 * [b"X-Client-Cert" + forgery], token=token)) == [401]
+        folded = (b"X-Other: a", b" X-Client-Cert" + forgery)
+        assert client.statuses(request("/mcp", *folded, token=token)) in ([401], [400])
+        for lengths in SMUGGLED:
+            hidden = b"0\r\n\r\n" + request("/mcp", b"X-Client-Cert" + forgery, token=token)
+            smuggling = request("/mcp", lengths, method="POST", token=token, close=False) + hidden
+            assert 200 not in client.statuses(smuggling), lengths
+    for path in ("/_trustwatch", "/%5ftrustwatch", "/x/../_trustwatch"):
+        assert nobody.statuses(request(path, b"X-Client-Cert" + forgery, token=token)) == [404]
+    for name in ("own", "expired"):
+        bound = issuer.token(authority.certificate(name))
+        assert TlsClient(authority, port, name).statuses(request("/mcp", token=bound)) == [400]
+    assert len(api.seen) == passed + 3
+
+
+def check_callers_with_certificates(authority: CertificateAuthority, port: int, trustwatch: int) -> None:
+    """A program is whom its certificate names: issued, in its time, told by the proxy and by no other address."""
+    asked = "/v1/decisions?tenant=acme-corp"
+    soc = TlsClient(authority, port, "soc")
+    forgery = b": " + escaped_pem(authority.certificate("soc")).encode()
+    assert soc.statuses(request(asked, close=False), request(asked, b"X-Client-Cert: x")) == [200, 200]
+    for more in (b"Origin: https://evil.example", b"Sec-Fetch-Site: none", b"Authorization: Bearer x"):
+        assert soc.statuses(request(asked, more)) == [401], more
+    assert soc.statuses(request(asked).replace(b"Host: localhost", b"Host: evil.example")) == [421]
+    for name in ("own", "expired"):
+        assert TlsClient(authority, port, name).statuses(request(asked)) == [400]
+    for name in ("other", None):
+        client = TlsClient(authority, port, name)
+        for spelling in SPELLINGS:
+            assert client.statuses(request(asked, spelling + forgery)) in ([401], [400]), spelling
+        for lengths in SMUGGLED:
+            hidden = b"0\r\n\r\n" + request(asked, b"X-Client-Cert" + forgery)
+            assert 200 not in client.statuses(request(asked, lengths, method="POST", close=False) + hidden), lengths
+    for address, status in (("127.0.0.1", 200), ("127.0.0.9", 401)):  # the proxy's own, and one that is no proxy's
+        transport = httpx2.HTTPTransport(local_address=address)
+        with httpx2.Client(transport=transport, base_url=f"http://127.0.0.1:{trustwatch}") as direct:
+            headers = {"x-client-cert": forgery[2:].decode(), "x-forwarded-for": "127.0.0.1"}
+            assert direct.get(asked, headers=headers).status_code == status

@@ -20,6 +20,7 @@ from ....scoring.policy.book import LivePolicy
 from ...events.proof_reports import ProofReports
 from ...http.auth.proof_of_possession import UNBOUND, ProofRefused, ProofVerifier, TokenBinding
 from ...http.auth.token_verification import AuthenticationFailed, InvalidToken, MissingToken, UnknownKey
+from ...http.refused_callers import RefusedCallers
 from ...http.request_ids import request_id_of
 from ...settings.enforcement_settings import GatewaySettings
 from ..decision_point import AccessDecision, PolicyDecisionPoint
@@ -61,6 +62,7 @@ class GatewayServerDependencies(NamedTuple):
         new_id: text that never repeats.
         proofs: judges proofs of possession, where the settings want that here.
         proof_reports: told of those that fail.
+        refused_callers: told of those that reach beyond their entry of the settings.
     """
 
     issuers: GatewayIssuers
@@ -73,6 +75,7 @@ class GatewayServerDependencies(NamedTuple):
     new_id: Callable[[], str]
     proofs: ProofVerifier
     proof_reports: ProofReports
+    refused_callers: RefusedCallers
 
 
 class GatewayServer:
@@ -102,6 +105,7 @@ class GatewayServer:
             dependencies.identify,
             dependencies.proofs,
             dependencies.proof_reports,
+            dependencies.refused_callers,
         )
 
     def route_of(self, path: bytes) -> str:

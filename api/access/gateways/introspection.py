@@ -25,7 +25,8 @@ from ...http.auth.callers import ANY_NAME, SCOPE_DECIDE, AuthenticatedCaller
 from ...http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof, TokenBinding
 from ...http.auth.token_verification import MAX_TOKEN_BYTES, InvalidToken, UnknownKey, unverified_issuer
 from ...http.line_limit import LineLimit
-from ...http.problems import problem_of
+from ...http.problems import ProblemDetails, problem_of
+from ...http.refused_callers import RefusedCallers
 from ...http.request_body import RequestBodyTooLong, read_request_body
 from ...settings.enforcement_settings import GatewayClientSettings, GatewaySettings
 from .gateway_decider import GatewayDecider, narrow_scope_claims
@@ -77,6 +78,7 @@ class IntrospectionEndpoint:
         identify: the caller of a request by its access token; raises AuthenticationFailed.
         proofs: judges proofs that are asked about together with their token.
         proof_reports: told of those that fail.
+        refused_callers: told of those that reach beyond their entry of the settings.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class IntrospectionEndpoint:
         identify: IdentifyIntrospectionCaller,
         proofs: ProofVerifier,
         proof_reports: ProofReports,
+        refused_callers: RefusedCallers,
     ) -> None:
         self._settings = settings
         self._issuers = issuers
@@ -94,6 +97,7 @@ class IntrospectionEndpoint:
         self._identify = identify
         self._proofs = proofs
         self._proof_reports = proof_reports
+        self._refused_callers = refused_callers
         self._tenant_of = {
             issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers
         }
@@ -122,7 +126,9 @@ class IntrospectionEndpoint:
         except IntrospectionUnreachable:
             return self._unreachable_response()
         except TrustwatchError as error:
-            return _problem_gateway_response(error)
+            problem = problem_of(error)
+            self._refused_callers.tell_of(scope, problem.code, problem.detail)
+            return _problem_gateway_response(problem)
 
     async def _client_tenants(self, scope: Scope) -> Collection[str]:
         """Tenants whose tokens the client may ask about. Raises IntrospectionClientRefused."""
@@ -275,8 +281,7 @@ def _json_gateway_response(status: int, content: dict[str, Any], kind: str, *mor
     )
 
 
-def _problem_gateway_response(error: TrustwatchError) -> GatewayResponse:
-    problem = problem_of(error)
+def _problem_gateway_response(problem: ProblemDetails) -> GatewayResponse:
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
     return _json_gateway_response(problem.status, {"error": problem.code}, "unauthorized", *headers)
 

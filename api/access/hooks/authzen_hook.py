@@ -19,6 +19,7 @@ from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, AccessRequest, Verdict
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller, SourceBinding
 from ...http.problems import problem_of
+from ...http.refused_callers import AGENT_NOT_ALLOWED, RefusedCallers
 from ..call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
 from ..decision_point import (
     MAX_SCOPES,
@@ -27,6 +28,7 @@ from ..decision_point import (
     RequestLimitExceeded,
     check_name_length,
     earlier_actors,
+    refusal_members,
     text_or_empty,
 )
 from .hook_adapter import (
@@ -62,9 +64,14 @@ class EvaluationRequester(NamedTuple):
 class EvaluationAsker(NamedTuple):
     """A caller that asks, and the tenant and issuer of the agents that it asks about."""
 
-    binding: SourceBinding
+    caller: AuthenticatedCaller
     tenant: str
     issuer: str
+
+    @property
+    def binding(self) -> SourceBinding:
+        """Claims that its events may make."""
+        return self.caller.binding
 
     def speaks_for(self, agent: str) -> bool:
         """True if its events of that agent would be taken."""
@@ -234,15 +241,23 @@ class AuthZenEndpoint:
         decider: asks the decision point.
         identify: the caller of a request; raises AuthenticationFailed.
         calls: judges calls whose arguments are told.
+        refused_callers: told of those that reach beyond their entry of the settings.
         several: whether this is the endpoint for many evaluations.
     """
 
     def __init__(
-        self, decider: HookDecider, identify: IdentifyHookCaller, calls: CallEvaluator, *, several: bool
+        self,
+        decider: HookDecider,
+        identify: IdentifyHookCaller,
+        calls: CallEvaluator,
+        refused_callers: RefusedCallers,
+        *,
+        several: bool,
     ) -> None:
         self._decider = decider
         self._identify = identify
         self._calls = calls
+        self._refused_callers = refused_callers
         self._is_batch = several
 
     async def admit(self, _: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
@@ -250,9 +265,10 @@ class AuthZenEndpoint:
         try:
             caller = await self._identify(scope)
             caller.require(SCOPE_DECIDE)
-            asker = EvaluationAsker(caller.binding, *self._tenant_and_issuer(caller))
+            asker = EvaluationAsker(caller, *self._tenant_and_issuer(caller))
         except TrustwatchError as error:
             problem = problem_of(error)
+            self._refused_callers.tell_of(scope, problem.code, problem.detail)
             headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
             return _text_response(problem.status, problem.detail, *headers)
         return partial(self.answer, asker)
@@ -281,6 +297,9 @@ class AuthZenEndpoint:
         """Make an audit event of a question, as far as the caller's own events about that agent would be believed."""
         agent_id = parsed.access_request.agent_id
         if not asker.speaks_for(agent_id):
+            if not decided.verdict.allow or decided.verdict.held_scopes:
+                members = refusal_members(parsed.access_request, decided)
+                self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, **members)
             return
         if not asker.binding.vouches:
             agent = {"id": agent_id, "issuer": asker.issuer or None, "self_asserted": True}
@@ -322,7 +341,11 @@ class AuthZenEndpoint:
     def _judge_call(self, call: CallQuestion, requester: EvaluationRequester, asker: EvaluationAsker) -> dict[str, Any]:
         """One decision on a call that the level lets pass; in shadow mode with what would have been denied."""
         access = asker.access_request(requester, (call.action,))
-        return _rendered_call(self._calls.evaluate(access, call, self._decider.channel))
+        evaluation = self._calls.evaluate(access, call, self._decider.channel)
+        if not evaluation.allow and not asker.speaks_for(requester.agent):
+            members = {"tenant": asker.tenant, "issuer": asker.issuer, "agent_id": requester.agent}
+            self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, reason=evaluation.reason, **members)
+        return _rendered_call(evaluation)
 
     def _render_item(
         self, item: EvaluationItem, decided: AccessDecision | None, shaped: set[EvaluationRequester]

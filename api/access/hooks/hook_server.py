@@ -18,6 +18,7 @@ from ....scoring.policy.book import LivePolicy
 from ... import clock
 from ...http.line_limit import LineLimit
 from ...http.problems import CONTENT_TYPE, internal_problem
+from ...http.refused_callers import RefusedCallers
 from ...http.request_body import RequestBodyTooLong, read_request_body
 from ...settings.enforcement_settings import HookSettings
 from ..call_evaluation import CallEvaluator
@@ -215,6 +216,7 @@ class HookServerDependencies(NamedTuple):
         meter: counts every answer.
         new_id: text that never repeats.
         calls: judges calls whose arguments are told.
+        refused_callers: told of those that reach beyond their entry of the settings.
     """
 
     decision_point: PolicyDecisionPoint
@@ -226,6 +228,7 @@ class HookServerDependencies(NamedTuple):
     meter: HookMeter
     new_id: Callable[[], str]
     calls: CallEvaluator
+    refused_callers: RefusedCallers
 
 
 class HookRoute(NamedTuple):
@@ -306,7 +309,10 @@ def _routes_of_hook(settings: HookSettings, dependencies: HookServerDependencies
         )
         return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
     single, many = (
-        AuthZenEndpoint(asking, dependencies.identify, dependencies.calls, several=several) for several in (False, True)
+        AuthZenEndpoint(
+            asking, dependencies.identify, dependencies.calls, dependencies.refused_callers, several=several
+        )
+        for several in (False, True)
     )
     metadata = AuthZenMetadataEndpoint(dependencies.url)
     return [

@@ -19,7 +19,10 @@ MAX_ROWS, MAX_PAGES_READ = 10_000, 400
 GATHERING_S = 5.0
 """Seconds after which no more pages are read for a file."""
 FORMS: Final = ("csv", "json")
-_FORMULA_SIGNS: Final = frozenset("=+-@")
+_FORMULA_SIGNS: Final = frozenset("=+-@\u2212")
+"""Those that begin a formula, and the minus sign of the locales that write one."""
+_UNSEEN_LETTERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Fillers of Hangul and the empty pattern of Braille: letters and symbols by their category, and blank to the eye."""
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -106,5 +109,11 @@ def _as_cell(value: Any) -> Any:
 
 def _is_formula(text: str) -> bool:
     """True if a spreadsheet might calculate *text*: some trim what is blank or not seen first, or read wide signs."""
-    first = next((sign for sign in text if unicodedata.category(sign)[0] not in "CZ"), "")
-    return text.startswith(("\t", "\r", "\n")) or unicodedata.normalize("NFKC", first)[:1] in _FORMULA_SIGNS
+    begin = next((at for at, sign in enumerate(text) if not _is_unseen(sign)), len(text))
+    first = unicodedata.normalize("NFKC", text[begin : begin + 1])
+    return first[:1] in _FORMULA_SIGNS or not {"\t", "\r", "\n"}.isdisjoint(text[:begin])
+
+
+def _is_unseen(sign: str) -> bool:
+    """True for what shows nothing of its own: blanks, controls, marks of direction, joiners, variation selectors."""
+    return unicodedata.category(sign)[0] in "CMZ" or sign in _UNSEEN_LETTERS

@@ -22,6 +22,7 @@ from trustwatch.api.http.problems import (
     problem_body,
     problem_of,
 )
+from trustwatch.api.http.refused_callers import RefusedCallers
 from trustwatch.ingest.errors import (
     ConfigError,
     CorruptLog,
@@ -53,7 +54,7 @@ ERRORS: dict[str, Exception] = {
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     app = FastAPI()
-    install_problem_handlers(app, ProblemTable(), lambda: "err-1")
+    install_problem_handlers(app, ProblemTable(), lambda: "err-1", RefusedCallers(lambda: 0.0))
 
     @app.get("/raise/{name}")
     async def fail(name: str) -> None:

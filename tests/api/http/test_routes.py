@@ -407,6 +407,16 @@ def test_readiness_tells_what_is_not_as_it_should_be(site: Any) -> None:
     assert (told.json()["waiting_for"], told.json()["restart_needed"]) == ("a partition", ["listen.port"])
 
 
+@pytest.mark.parametrize("header", ["forwarded", "x-forwarded-for", "x-real-ip", "via"])
+def test_strangers_are_not_told_what_does_not_hold_yet(site: Any, header: str) -> None:
+    """Nor that nobody is judged: who attacks would wait for that. What a proxy hands on is a stranger's."""
+    site.report()
+    site.status.waiting_for, site.reloads.restart_needed = "a partition", ("gateway.issuers",)
+    told = site.client.get("/readyz", headers={header: "1.2.3.4"})
+
+    assert told.json() == {"ready": True, "components": {"log": "ok", "pipeline": "ok"}}
+
+
 @pytest.mark.parametrize(
     ("headers", "client", "scope", "status"),
     [

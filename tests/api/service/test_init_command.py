@@ -42,6 +42,24 @@ def written(folder: Path, *options: str) -> Settings:
     return load_settings(file, SECRETS)
 
 
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    """Neither one in the place of the file nor one where it is written first: in a shared folder others lay them."""
+    victim, file = tmp_path / "victim", tmp_path / "trustwatch.yaml"
+    victim.write_text("precious")
+    file.with_name(".trustwatch.yaml.new").symlink_to(victim)
+    assert run(file, "--form", "embedded", "--server", "none", "--tenant", "acme").exit_code == 0
+    assert victim.read_text() == "precious"
+    assert not file.is_symlink() and stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert run(file, "--form", "embedded", "--server", "none", "--tenant", "acme", "--force").exit_code == 0
+
+
+def test_an_answer_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Bytes of a command line may be anything."""
+    done = run(tmp_path / "trustwatch.yaml", "--form", "embedded", "--server", "none", "--tenant", "a\udcff")
+    assert done.exit_code == 1 and "an answer is no UTF-8 text" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("form", "server", "admin"),
     list(itertools.product(("embedded", "distributed"), ("none", "hydra", "keycloak", "other"), (False, True))),

@@ -24,6 +24,7 @@ from trustwatch.ingest.features.feature_declaration import (
 )
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
 from trustwatch.ingest.features.feature_vector import compose_rows
+from trustwatch.ingest.features.row_observations import SENSITIVE
 
 
 def with_one(which: str, changed: dict[str, Any]) -> list[Feature]:
@@ -86,6 +87,22 @@ def test_kinds_of_items_are_complete() -> None:
         check_kinds([0, -1, 2], 2)
     with pytest.raises(BadFeature, match=r"^layout\.py: K_ARGUMENT has to be the last kind"):
         check_kinds([0, 1, 2], 1)
+
+
+@pytest.mark.parametrize("kinds", range(layout.KINDS, layout.KINDS + 20))
+def test_a_new_kind_has_no_number_of_values_or_routes(kinds: int) -> None:
+    """Kinds of before keep theirs, arguments that of values; none meets the numbers of contexts, which are behind."""
+    numbers = layout.numbers_of_kinds(kinds).tolist()
+    reserved = range(layout.VALUE_NUMBER, layout.NEXT_NUMBER)
+    assert len(set(numbers)) == kinds
+    assert numbers[:20] == list(range(20)) and numbers[-1] == layout.VALUE_NUMBER
+    assert not set(numbers[:-1]) & set(reserved) and max(numbers) < 100
+    assert layout.ROUTE_NUMBER + SENSITIVE in reserved
+
+
+def test_the_kinds_of_0_2_keep_their_numbers() -> None:
+    """What agents have learned lies under them."""
+    assert layout.numbers_of_kinds(21).tolist() == list(range(21))
 
 
 def test_features_declared_are_all_there() -> None:

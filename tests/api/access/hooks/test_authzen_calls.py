@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
@@ -128,3 +130,56 @@ def test_a_caller_asks_about_its_own_agents(make_desk: Any) -> None:
     requests = [event for event in desk.events() if event["source"] == "urn:trustwatch:authzen"]
     told = {event["agent"]["id"]: event["agent"].get("self_asserted", False) for event in requests}
     assert told == {"itself": True, "fleet-7": False}
+
+
+def test_a_denial_about_a_neighbour_is_told_of_its_asker(make_desk: Any) -> None:
+    """It makes no event of the neighbour, so log and metrics are where somebody sees who tries."""
+    desk = own_agents(make_desk)
+    desk.level("critical", agent_type="Clerk")
+    with capture_logs() as lines:
+        assert desk.evaluate(evaluation(None), several=False, client="fleet").json()["decision"] is False
+    (told,) = [line for line in lines if line["event"] == "a caller reaches beyond its entry"]
+    assert (told["caller"], told["code"], told["agent_id"]) == ("fleet", "agent_not_allowed", "bot")
+    assert (told["level"], told["reason"]) == ("critical", "risk_level")
+    assert desk.metric('trustwatch_callers_refused_total{caller="fleet",code="agent_not_allowed"}') == 1
+    desk.level("critical", agent="fleet-1", agent_type="Clerk")
+    own = {**evaluation(None), "subject": {"type": "client", "id": "fleet-1"}}
+    assert desk.evaluate(own, several=False, client="fleet").json()["decision"] is False
+    assert desk.metric('trustwatch_callers_refused_total{caller="fleet",code="agent_not_allowed"}') == 1
+    assert [event["agent"]["id"] for event in desk.events()] == ["fleet-1"]
+
+
+def test_a_denied_call_of_a_neighbour_is_told_of_its_asker(make_desk: Any) -> None:
+    """The level lets the agent pass, the model holds the call."""
+    desk = own_agents(make_desk)
+    desk.calls.scorer = CallScorer(call_model(NOW_MS), ChallengeBudget())
+    desk.level("low", agent_type="Clerk")
+    with capture_logs() as lines:
+        assert desk.evaluate(evaluation(NEW_VALUE), several=False, client="fleet").json()["decision"] is False
+    (told,) = [line for line in lines if line["event"] == "a caller reaches beyond its entry"]
+    assert (told["caller"], told["agent_id"], told["reason"]) == ("fleet", "bot", "unusual_call")
+    assert desk.events() == []
+
+
+def test_every_way_in_tells_who_reaches_beyond_its_entry(make_desk: Any) -> None:
+    """Fast routes, FastAPI's, the direct one, AuthZEN and batches: each refusal is counted once, by its code."""
+    desk = make_desk("authzen")
+    question = {"agents": [{"agent_id": "bot", "tenant": "globex"}]}
+    for number, (method, path, body) in enumerate(
+        (
+            ("GET", "/v1/agents/bot/risk?tenant=globex", None),
+            ("POST", "/v1/agents/bot/calls/evaluate?tenant=globex", {"action": "pay"}),
+            ("GET", "/v1/decisions?tenant=globex", None),
+            ("POST", "/v1/risk/query", question),
+        ),
+        1,
+    ):
+        content = b"" if body is None else json.dumps(body).encode()
+        answer = desk.send(method, path, content, content_type="application/json", **desk.auth("as"))
+        assert "tenant_not_allowed" in answer.text, path
+        assert desk.metric('trustwatch_callers_refused_total{caller="as",code="tenant_not_allowed"}') == number, path
+    nothing = desk.auth("as", "trust.metrics")
+    ways = (("GET", "/v1/agents/bot/risk"), ("POST", "/v1/events"), ("POST", "/access/v1/evaluation"))
+    for number, (method, path) in enumerate((*ways, ("GET", "/v1/acts")), 1):
+        assert desk.send(method, path, b"{}" if method == "POST" else b"", **nothing).status_code == 403
+        assert desk.metric('trustwatch_callers_refused_total{caller="as",code="insufficient_scope"}') == number, path

@@ -32,12 +32,29 @@ def cell(value: object) -> str:
         "\ufe661",
         "\n",
         "\x00@",
+        " \tname",
+        "\u22121",
     ],
     ids=ascii,
 )
 def test_what_a_spreadsheet_might_calculate_is_text(name: str) -> None:
     """Some trim what is blank or not seen, and read wide signs as the narrow ones."""
     assert cell(name).startswith("'")
+
+
+UNSEEN = (
+    "\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u180e\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202a\u202d\u202e"
+    "\u2060\u2063\u2066\u2069\u206a\u2800\u3164\ufe0f\ufeff\uffa0\ufff9\U0001bca0\U0001d173\U000e0001\U000e0020\U000e0100"
+)
+
+
+@pytest.mark.parametrize("sign", UNSEEN, ids=ascii)
+def test_what_shows_nothing_hides_no_formula(sign: str) -> None:
+    """Signs that nobody sees are passed over as blanks are, one or many, before each sign that begins a formula."""
+    for begin in ("=1", "+1", "-1", "@SUM(1)", "\tname", "\rname", "\uff1d1"):
+        for hidden in (sign, sign + " ", sign * 3 + "\u200b"):
+            assert cell(hidden + begin) == f"'{hidden}{begin}"
+    assert cell(sign + "bot-7") == sign + "bot-7"
 
 
 @pytest.mark.parametrize("name", ["bot-7", " a", "a=b", "INC-77", "", "\u00e9=1", "7", '"=1"'], ids=ascii)

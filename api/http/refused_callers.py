@@ -1,0 +1,107 @@
+"""Known callers that reach beyond their entry of the settings: counted, and told in the log.
+
+A stolen token and a curious administrator look the same here: somebody who is known asks for what is not theirs. Lines
+are bounded for each caller by itself, so that no caller hides another one behind its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs, unquote_to_bytes
+
+import structlog
+from starlette.types import Scope
+
+from ...scoring.store.saved_view_store import CONSOLE_NAME_PREFIX
+from .line_limit import LineLimit
+
+CALLER_OF_REQUEST: Final = "trustwatch.caller"
+"""Member of an ASGI scope: the caller, once it is known."""
+BEYOND_CALLER: Final = frozenset({"insufficient_scope", "tenant_not_allowed", "source_not_allowed", "own_decision"})
+"""Codes of problems that say: somebody else may, this caller may not."""
+AGENT_NOT_ALLOWED: Final = "agent_not_allowed"
+"""A question about an agent that the caller may not speak for was answered with a denial."""
+LINES_PER_CALLER_S: Final = 5
+MAX_ASKED_LENGTH: Final = 256
+MAX_LIMITS: Final = 1_000
+_UNLISTED, _CONSOLE = "(no entry)", "console"
+_AGENTS_PREFIX: Final = b"/v1/agents/"
+
+_log = structlog.get_logger(__name__)
+
+
+class KnownCaller(Protocol):
+    """What is told of a caller."""
+
+    @property
+    def name(self) -> str:
+        """Name in the settings; "" = it has no entry there."""
+
+    @property
+    def client_id(self) -> str:
+        """Client of its token."""
+
+    @property
+    def subject(self) -> str:
+        """Subject of its token."""
+
+
+class RefusedCallers:
+    """Counts and tells of them. For one event loop.
+
+    Args:
+        monotonic: seconds on a clock that never goes back.
+
+    Attributes:
+        counts: refusals by (name of the caller, code); all persons of the console are one caller here.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self.counts: dict[tuple[str, str], int] = {}
+        self._monotonic = monotonic
+        self._limits: dict[str, LineLimit] = {}
+
+    def tell_of(self, scope: Scope, code: str, detail: str) -> None:
+        """Tell of a request that is refused with a problem, where its caller is known and reached beyond its entry.
+
+        Args:
+            scope: of the request.
+            code: of the problem.
+            detail: of the problem.
+        """
+        caller: KnownCaller | None = scope.get(CALLER_OF_REQUEST)
+        if caller is not None and code in BEYOND_CALLER:
+            tenant = parse_qs(scope["query_string"][:4096].decode("latin-1")).get("tenant", [None])[0]
+            self.tell(caller, code, why=detail, method=scope["method"], tenant=tenant, agent_id=_agent_of(scope))
+
+    def tell(self, caller: KnownCaller, code: str, **members: Any) -> None:
+        """Tell of a caller that asked for what it may not have."""
+        name = caller.name or _UNLISTED
+        counted = _CONSOLE if name.startswith(CONSOLE_NAME_PREFIX) else name
+        self.counts[counted, code] = self.counts.get((counted, code), 0) + 1
+        who = {"caller": name, "client_id": caller.client_id or None, "subject": caller.subject}
+        told = {key: value[:MAX_ASKED_LENGTH] if isinstance(value, str) else value for key, value in members.items()}
+        self._limit_of(name).write(_log.warning, "a caller reaches beyond its entry", code=code, **who, **told)
+
+    def _limit_of(self, name: str) -> LineLimit:
+        limit = self._limits.get(name)
+        if limit is None:
+            if len(self._limits) >= MAX_LIMITS:
+                self._limits.clear()
+            limit = self._limits[name] = LineLimit(self._monotonic, LINES_PER_CALLER_S)
+        return limit
+
+    def metric_values(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """Values of the observed metrics."""
+        return {"trustwatch_callers_refused_total": {labels: float(count) for labels, count in self.counts.items()}}
+
+
+def _agent_of(scope: Scope) -> str | None:
+    """The agent that a path names; names of principals are nobody's business in a log."""
+    path: bytes = scope.get("raw_path") or b""
+    if not path.startswith(_AGENTS_PREFIX):
+        return None
+    return unquote_to_bytes(path[len(_AGENTS_PREFIX) :].partition(b"/")[0][: 4 * MAX_ASKED_LENGTH]).decode(
+        "utf-8", "replace"
+    )

@@ -1,0 +1,92 @@
+"""Known callers that reach beyond their entry of the settings: counted and told, and no flood hides another one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
+
+from structlog.testing import capture_logs
+from trustwatch.api.http.refused_callers import CALLER_OF_REQUEST, LINES_PER_CALLER_S, MAX_LIMITS, RefusedCallers
+
+EVENT = "a caller reaches beyond its entry"
+
+
+def caller(name: str) -> Any:
+    return SimpleNamespace(name=name, client_id=f"{name}-client", subject="subject")
+
+
+def scope(known: Any, path: str = "/v1/decisions", query: str = "") -> dict[str, Any]:
+    more = {} if known is None else {CALLER_OF_REQUEST: known}
+    return {"method": "GET", "raw_path": path.encode(), "query_string": query.encode(), **more}
+
+
+def test_who_asked_for_what_is_told() -> None:
+    """The caller, tenant and agent of the request; no name of a principal, which stands in paths, too."""
+    refused = RefusedCallers(lambda: 0.0)
+    path = f"/v1/agents/{quote('spiffe://x/a', safe='')}/pin"
+    with capture_logs() as lines:
+        refused.tell_of(scope(caller("soc"), path, "tenant=globex&x=1"), "tenant_not_allowed", "not bound")
+        refused.tell_of(scope(caller("soc"), "/v1/principals/jo@x/export"), "insufficient_scope", "lacks")
+    assert lines[0] == {
+        "event": EVENT,
+        "log_level": "warning",
+        "code": "tenant_not_allowed",
+        "caller": "soc",
+        "client_id": "soc-client",
+        "subject": "subject",
+        "why": "not bound",
+        "method": "GET",
+        "tenant": "globex",
+        "agent_id": "spiffe://x/a",
+    }
+    assert lines[1]["agent_id"] is None and "jo@x" not in str(lines)
+    assert refused.counts == {("soc", "tenant_not_allowed"): 1, ("soc", "insufficient_scope"): 1}
+
+
+def test_a_flood_hides_no_other_caller() -> None:
+    """Lines are bounded for each caller, and say how many were left out; the counters have all."""
+    second = 0.0
+    refused = RefusedCallers(lambda: second)
+    with capture_logs() as lines:
+        for _ in range(1000):
+            refused.tell_of(scope(caller("noisy")), "insufficient_scope", "x" * 10_000)
+        refused.tell_of(scope(caller("quiet")), "own_decision", "nobody decides about itself")
+        second = 1.0
+        refused.tell_of(scope(caller("noisy")), "insufficient_scope", "x")
+    by_caller = [line["caller"] for line in lines]
+    assert by_caller == ["noisy"] * LINES_PER_CALLER_S + ["quiet", "noisy"]
+    assert lines[-1]["left_out"] == 1000 - LINES_PER_CALLER_S
+    assert refused.counts["noisy", "insufficient_scope"] == 1001
+    assert max(len(str(line)) for line in lines) < 1000
+
+
+def test_clients_without_an_entry_share_their_lines() -> None:
+    """An issuer may have any number of them: neither labels nor limits grow with it."""
+    refused = RefusedCallers(lambda: 0.0)
+    with capture_logs() as lines:
+        for number in range(100):
+            stranger = SimpleNamespace(name="", client_id=f"client-{number}", subject="s")
+            refused.tell_of(scope(stranger), "tenant_not_allowed", "bound to no tenant")
+    assert refused.counts == {("(no entry)", "tenant_not_allowed"): 100}
+    assert len(lines) == LINES_PER_CALLER_S
+
+
+def test_persons_are_named_in_the_log_alone() -> None:
+    """Metrics are read by many, and a label for each person would have no bound."""
+    refused = RefusedCallers(lambda: 0.0)
+    with capture_logs() as lines:
+        for number in range(2 * MAX_LIMITS):
+            refused.tell_of(scope(caller(f"console:{number}")), "own_decision", "nobody decides about itself")
+    assert refused.counts == {("console", "own_decision"): 2 * MAX_LIMITS}
+    assert [line["caller"] for line in lines[:2]] == ["console:0", "console:1"]
+    assert len(refused._limits) <= MAX_LIMITS
+
+
+def test_other_problems_and_unknown_callers_are_no_reach() -> None:
+    """A wrong body, a lost page, a request without a token."""
+    refused = RefusedCallers(lambda: 0.0)
+    refused.tell_of(scope(caller("soc")), "invalid_request", "wrong")
+    refused.tell_of(scope(caller("soc")), "not_found", "gone")
+    refused.tell_of(scope(None), "insufficient_scope", "lacks")
+    assert refused.counts == {}
