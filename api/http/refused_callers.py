@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class KnownCaller(Protocol):
-    """What is told of a caller."""
+    """A caller, as far as a log line names it."""
 
     @property
     def name(self) -> str:

@@ -136,7 +136,7 @@ class SecurityEventStore:
     def list_subjects(
         self, stream_ids: Collection[str], identifiers: Sequence[Mapping[str, Any]]
     ) -> dict[str, list[StreamSubject]]:
-        """What receivers said of subjects that may mean one of *identifiers*, by stream; the last word last.
+        """Statements of receivers about subjects that may mean one of *identifiers*, by stream; the last word last.
 
         A receiver may name as many as it likes: of simple ones those are read that are the same, and no others.
         """
