@@ -37,6 +37,8 @@ class RenderedAlert(NamedTuple):
 
     body: bytes
     content_type: str
+    needs_attention: bool = False
+    """It tells of trouble, and not of an end, or of what people did."""
 
 
 def render_alert(
@@ -60,13 +62,10 @@ def render_alert(
         data["suppressed_before"] = suppressed_before
     alert = parse_alert(event)
     body = _render_body(event, alert, alert_format, routing_key)
-    return (
-        None
-        if body is None
-        else RenderedAlert(
-            _encode(body), CLOUDEVENTS_CONTENT_TYPE if alert_format == "cloudevents" else JSON_CONTENT_TYPE
-        )
-    )
+    if body is None:
+        return None
+    content_type = CLOUDEVENTS_CONTENT_TYPE if alert_format == "cloudevents" else JSON_CONTENT_TYPE
+    return RenderedAlert(_encode(body), content_type, alert.needs_attention)
 
 
 def _render_body(
