@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlencode
 
 from trustwatch.ingest.settings import Secret
-from trustwatch.scoring.delivery.notifiers.slack_app_settings import SlackAppSettings
+from trustwatch.scoring.delivery.notifiers.slack_app_settings import (
+    SlackAppSettings,
+    SlackInteractionSettings,
+    SlackPersonSettings,
+)
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.records.agents import LevelName
 
@@ -107,3 +114,59 @@ def slack_target(url: str, name: str = "chat", channel: str = CHANNEL, **values:
     app = SlackAppSettings(bot_token=Secret(BOT_TOKEN), channel=channel)
     given = {"slack_app": app, "levels": LEVELS, "allow_http": True, **values}
     return WebhookTarget(name=name, url=Secret(url), format="slack", **given)
+
+
+# Clicks, as Slack sends them.
+
+SIGNING_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"  # of Slack's page about signatures: it signs nothing of anybody
+TEAM = "T0000000001"
+USER = "U0000000001"
+RESPONSE_URL = "https://hooks.slack.com/actions/T0000000001/1/abc"
+
+
+def interactions(*tenants: str, secret: str = SIGNING_SECRET, user: str = USER) -> SlackInteractionSettings:
+    """Buttons on cases of *tenants*, and Ann, who may press them."""
+    people = (SlackPersonSettings(user=user, name="ann"),)
+    return SlackInteractionSettings(signing_secret=Secret(secret), team=TEAM, tenants=tenants, people=people)
+
+
+def target_with_buttons(*tenants: str, name: str = "chat", **values: Any) -> WebhookTarget:
+    """A target whose messages have buttons."""
+    app = SlackAppSettings(bot_token=Secret(BOT_TOKEN), channel=CHANNEL, interactions=interactions(*tenants, **values))
+    return slack_target("https://slack.com/api/chat.postMessage", name, slack_app=app)
+
+
+def click_body(action: str, value: str, **changes: Any) -> bytes:
+    """The form that tells of a pressed button, in the shape of Slack's page about `block_actions`."""
+    payload = {
+        "type": "block_actions",
+        "user": {"id": USER, "username": "ann.at.slack", "team_id": TEAM},
+        "api_app_id": "A0000000001",
+        "container": {"type": "message", "message_ts": "1503435956.000247", "channel_id": CHANNEL},
+        "trigger_id": "12466734323.1395872398",
+        "team": {"id": TEAM, "domain": "example"},
+        "channel": {"id": CHANNEL, "name": "alerts"},
+        "response_url": RESPONSE_URL,
+        "actions": [
+            {
+                "type": "button",
+                "block_id": "b1",
+                "action_id": action,
+                "text": {"type": "plain_text", "text": "a label"},
+                "value": value,
+                "action_ts": "1503435999.000100",
+            }
+        ],
+        **changes,
+    }
+    return urlencode({"payload": json.dumps(payload)}).encode()
+
+
+def signed_headers(body: bytes, at: int, secret: str = SIGNING_SECRET) -> dict[str, str]:
+    """Headers of a request of Slack's."""
+    signature = hmac.new(secret.encode(), b"v0:%d:%s" % (at, body), hashlib.sha256).hexdigest()
+    return {
+        "content-type": "application/x-www-form-urlencoded",
+        "x-slack-request-timestamp": str(at),
+        "x-slack-signature": f"v0={signature}",
+    }

@@ -93,7 +93,9 @@ class WebhookNotifier:
         What a format has nothing to say about is skipped.
         """
         routing_key = reveal(target.routing_key)
-        rendered = render_alert(row.row.payload, target.format, row.suppressed_before, routing_key, self._console)
+        rendered = render_alert(
+            row.row.payload, target.format, row.suppressed_before, routing_key, self._console, target.buttons
+        )
         if rendered is None:
             why = f"nothing to {target.format}: somebody of the case stays at medium or above"
             return DeliveryResult("skipped", why + ", or a person did what it has no word for")

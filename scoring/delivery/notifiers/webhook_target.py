@@ -14,7 +14,8 @@ from ....ingest.settings import Name, Secret, SettingsPart, check_url, reveal, s
 from ...records.agents import LevelName, RiskLevel
 from ..delivery_target import MAX_NAME_LENGTH, MAX_TIMEOUT_S
 from .alert_formats import SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat
-from .slack_app_settings import SlackAppSettings
+from .slack_app_settings import SlackAppSettings, SlackInteractionSettings
+from .slack_buttons import ButtonsOfTarget
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not one
 
@@ -91,6 +92,16 @@ class WebhookTarget(SettingsPart, frozen=True):
     def secrets(self) -> tuple[str, ...]:
         """Secrets that sign, the present one first."""
         return tuple(secret.reveal() for secret in (self.secret, self.previous_secret) if secret is not None)
+
+    @property
+    def interactions(self) -> SlackInteractionSettings | None:
+        """Settings of the buttons that its messages have; None = they have none."""
+        return None if self.slack_app is None else self.slack_app.interactions
+
+    @property
+    def buttons(self) -> ButtonsOfTarget | None:
+        """Buttons of its messages; None = they have none."""
+        return None if self.interactions is None else ButtonsOfTarget(self.name, self.interactions)
 
     @property
     def levels_taken(self) -> frozenset[RiskLevel]:
