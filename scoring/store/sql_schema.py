@@ -764,7 +764,7 @@ def _saved_view(name: str, holder: str, *more: Column[Any]) -> Table:
         *more,
         integer_column("changed_ms"),
         Column("query", LargeBinary, nullable=False),
-        Index(f"ix_{name}_{holder}", holder, "page"),
+        Index(f"ix_{name}_{holder}", holder, "page", "name", unique=True),
     )
 
 
