@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Done(NamedTuple):
-    """What came of a click: the message for whoever pressed, and the word for the metric."""
+    """Result of a click: the message for whoever pressed, and the word for the metric."""
 
     message: dict[str, Any]
     outcome: str

@@ -55,7 +55,9 @@ def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:
     figures, slack = services.find(CaseFigures), services.find(SlackEndpoint)
+    budget = services.get(Runtime).settings.risk.alert_budget
     values: dict[str, LabelledValues] = {} if figures is None else dict(figures.values())
+    values["trustwatch_alert_budget"] = {(level,): getattr(budget, level) for level in ("medium", "high", "critical")}
     if slack is not None:
         values["trustwatch_slack_interactions_total"] = {(what,): count for what, count in slack.outcomes.items()}
     return values
