@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, func, select
 
@@ -13,7 +13,6 @@ from .sql_schema import CASE_THREADS, DELIVERIES, OUTBOX
 
 if TYPE_CHECKING:
     from .codec import AnyRow
-    from .outbox_store import DeliverySettlement
 
 OF_DELIVERY = and_(CASE_THREADS.c.target == DELIVERIES.c.target, CASE_THREADS.c.case_id == DELIVERIES.c.case_id)
 """Condition of the thread that a delivery belongs to."""
@@ -45,12 +44,21 @@ def thread_of(row: AnyRow) -> MessageThread | None:
     return MessageThread(row.thread_channel, row.thread_ts, row.thread_level)
 
 
-def write_threads(connection: Connection, settlements: Iterable[DeliverySettlement]) -> None:
+class LeasedThread(NamedTuple):
+    """A thread that a leased delivery began or went on with; None = it has none."""
+
+    seq: int
+    target: str
+    attempt: int
+    thread: MessageThread | None
+
+
+def write_threads(connection: Connection, leased: Iterable[LeasedThread]) -> None:
     """Keep the threads that deliveries began or went on with, while their leases hold.
 
     In the transaction that writes that they were delivered, so that neither is known without the other.
     """
-    for item in settlements:
+    for item in leased:
         if item.thread is None:
             continue
         lease = {"seq": item.seq, "target": item.target, "attempt": item.attempt}

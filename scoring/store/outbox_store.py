@@ -19,6 +19,7 @@ from ..records.commits import CASE_KEY_PREFIX, Delivery, MessageThread, OutboxRo
 from . import case_threads, codec
 from .case_assignment import assign_cases
 from .case_settings import CaseSettings
+from .case_threads import LeasedThread
 from .database import Database, Page, Tenants, visible
 from .dialects.statements import INSERT_COUNTER, insert_or_skip, upsert
 from .sql_schema import CASE_THREADS, COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
@@ -70,13 +71,8 @@ def _cooldown_queries(subject: Column[Any]) -> _CooldownQueries:
 _OF_AGENT, _OF_CASE = _cooldown_queries(DELIVERIES.c.agent_key), _cooldown_queries(DELIVERIES.c.case_id)
 _SET_PAYLOAD = update(OUTBOX).where(OUTBOX.c.seq == bindparam("s")).values(payload=bindparam("of_case"))
 _SELECT_DUE = (
-    select(
-        OUTBOX,
-        DELIVERIES.c.attempts,
-        DELIVERIES.c.queued_ms,
-        DELIVERIES.c.suppressed_before,
-        *case_threads.COLUMNS,
-    )
+    select(OUTBOX, *(DELIVERIES.c[name] for name in ("attempts", "queued_ms", "suppressed_before")))
+    .add_columns(*case_threads.COLUMNS)
     .join_from(DELIVERIES, OUTBOX)
     .join(CASE_THREADS, case_threads.OF_DELIVERY, isouter=True)
     .where(
@@ -262,7 +258,8 @@ class OutboxStore:
             return
         with self._database.write() as connection:
             in_order = sorted(settlements, key=lambda item: (item.seq, item.target))
-            case_threads.write_threads(connection, in_order)
+            threads = (LeasedThread(item.seq, item.target, item.attempt, item.thread) for item in in_order)
+            case_threads.write_threads(connection, threads)
             connection.execute(_SETTLE, [_settlement_params(item) for item in in_order])
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
