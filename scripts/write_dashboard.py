@@ -145,6 +145,39 @@ ROWS: Final[dict[str, tuple[PanelPlan, ...]]] = {
             "From the event to the confirmed revocation.",
         ),
     ),
+    "Cases": (
+        PanelPlan(
+            "Cases that wait",
+            "short",
+            {"{{status}} {{level}}": "max by (status, level) (trustwatch_cases)"},
+            "Open: nobody has looked at it.",
+        ),
+        PanelPlan(
+            "Oldest case",
+            "s",
+            {"{{status}}": "max by (status) (trustwatch_case_oldest_seconds)"},
+            "Open above an hour: people do not see what calls them.",
+        ),
+        PanelPlan(
+            "Time until people act, half of the cases",
+            "s",
+            {
+                "{{act}}": "histogram_quantile(0.5, sum by (act, le) "
+                "(increase(trustwatch_case_response_seconds_bucket[1d])))"
+            },
+            "From the opening of a case, of those of a day.",
+        ),
+        PanelPlan(
+            "Pages a day, against the budget",
+            "short",
+            {
+                "{{level}}": "max by (level) (job:trustwatch_decisions_total:increase1d"
+                '{level=~"medium|high|critical"})',
+                "budget, {{level}}": "max by (level) (trustwatch_alert_budget) * scalar(max(trustwatch_agents)) / 1000",
+            },
+            "Changes to a level, falls to it among them. The budget is of false ones.",
+        ),
+    ),
     "Acting and telling": (
         PanelPlan(
             "Actuations",

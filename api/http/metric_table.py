@@ -241,6 +241,22 @@ METRICS: Final = (
         (60, 300, 900, 1_800, 3_600, 14_400, 43_200, 86_400, 259_200, 604_800),
     ),
     MetricDefinition(
+        "trustwatch_alert_budget",
+        "observed gauge",
+        "alerts",
+        "false alerts that are accepted per 1,000 agent-days, by level: risk.alert_budget",
+        ("level",),
+    ),
+    MetricDefinition(
+        "trustwatch_slack_interactions_total",
+        "observed counter",
+        "clicks",
+        "buttons that people pressed in Slack, by outcome: done, asked (what it will do was said), changed (the case "
+        "had changed), refused, unknown_person, failed; ignored (nothing of ours), busy; or not of Slack: unsigned, "
+        "stale, forged, replayed, malformed",
+        ("outcome",),
+    ),
+    MetricDefinition(
         "trustwatch_event_streams",
         "observed gauge",
         "streams",

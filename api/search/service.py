@@ -392,12 +392,20 @@ def find_decisions(
 def _agents_to_read(
     store: SqlStore, query: SearchQuery, tenants: Tenants, known: Sequence[AgentName]
 ) -> Sequence[AgentName | None]:
-    """Agents whose decisions are looked through; None = everybody's, also where the agent is kept nowhere any more."""
+    """Agents whose decisions are looked through; None = everybody's, where nobody of that id is known.
+
+    An agent may be known in one tenant and forgotten in another, where its decisions stay: it is looked for at every
+    issuer at which its tenants have agents.
+    """
     agent_id = query.exact_value("agent")
     if agent_id is None:
         return [None]
-    stored = store.agents.find(agent_id, _narrowed(tenants, query), MAX_AGENTS_READ + 1)
-    return list({name.identity: name for name in (*known, *(agent.name for agent in stored))}.values()) or [None]
+    seen = _narrowed(tenants, query)
+    stored = store.agents.find(agent_id, seen, MAX_AGENTS_READ + 1)
+    names = {name.identity: name for name in (*known, *(agent.name for agent in stored))}
+    elsewhere = [pair for pair in store.agents.issuers(seen) if (*pair, agent_id) not in names]
+    forgotten = [store.edges.agent_name(tenant, issuer, agent_id) for tenant, issuer in elsewhere]
+    return [*names.values(), *store.search.agents_with_decisions(forgotten, seen)] or [None]
 
 
 def _read_decisions(

@@ -56,6 +56,19 @@ class Delivery(msgspec.Struct, frozen=True):
     payload: bytes = b""  # of the outbox row
 
 
+class MessageThread(msgspec.Struct, frozen=True):
+    """The first message about a case at a target, which further ones follow.
+
+    Attributes:
+        channel, ts: by which the target knows the message.
+        level: the highest level that the channel was told of.
+    """
+
+    channel: str
+    ts: str
+    level: int
+
+
 class Position(msgspec.Struct, frozen=True):
     """Progress of a partition: `offset` is the next record to read."""
 

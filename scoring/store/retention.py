@@ -19,6 +19,7 @@ from .sql_schema import (
     CASE_AGENTS,
     CASE_DECISIONS,
     CASE_ENTRIES,
+    CASE_THREADS,
     CASE_TIES,
     CASES,
     DEAD_LETTERS,
@@ -120,7 +121,7 @@ class Retention:
         """Remove cases that changed last before, also those that nobody closed: their decisions are gone, too."""
         old = select(CASES.c.case_id).where(CASES.c.updated_ms < before_ms)
         with self._database.write() as connection:
-            for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES):
+            for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES, CASE_THREADS):
                 connection.execute(delete(table).where(table.c.case_id.in_(old)))
             return connection.execute(delete(CASES).where(CASES.c.case_id.in_(old))).rowcount
 

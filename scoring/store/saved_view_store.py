@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, delete, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from .database import Database, Tenants, visible
+from .dialects.statements import upsert
 from .sql_schema import SAVED_VIEWS, SHARED_VIEWS
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ class SavedView(msgspec.Struct, frozen=True):
     changed_ms: int
 
 
+_UPSERTS: Final = {
+    SAVED_VIEWS: upsert(SAVED_VIEWS, ("owner", "page", "name")),
+    SHARED_VIEWS: upsert(SHARED_VIEWS, ("tenant", "page", "name")),
+}
 _query_decoder = msgspec.json.Decoder(dict[str, list[str]])
 
 
@@ -80,19 +86,19 @@ class SavedViewStore:
         with self._database.write() as connection:
             if (connection.scalar(select(func.count()).select_from(table).where(others)) or 0) >= MAX_VIEWS:
                 return False
-            connection.execute(delete(table).where(_is_namesake(view)))
-            connection.execute(insert(table).values(_params(view)))
+            # One that another process saves at this moment is overwritten, too.
+            connection.execute(_UPSERTS[table].for_connection(connection), _params(view))
         return True
 
     def rename(self, view: SavedView, name: str, now_ms: int) -> bool:
         """Give a view another name; False = its holder has one of that name there, and nothing is written."""
         table, _ = _place_of(view)
-        renamed = msgspec.structs.replace(view, name=name)
-        with self._database.write() as connection:
-            if connection.execute(select(table.c.view_id).where(_is_namesake(renamed))).first() is not None:
-                return False
-            mine = update(table).where(table.c.view_id == view.view_id)
-            connection.execute(mine.values(name=name, changed_ms=now_ms))
+        mine = update(table).where(table.c.view_id == view.view_id)
+        try:
+            with self._database.write() as connection:
+                connection.execute(mine.values(name=name, changed_ms=now_ms))
+        except IntegrityError:  # the index holds each name once
+            return False
         return True
 
     def delete(self, view: SavedView) -> None:
@@ -107,12 +113,6 @@ def _place_of(view: SavedView) -> tuple[Table, ColumnElement[bool]]:
     if view.tenant is None:
         return SAVED_VIEWS, SAVED_VIEWS.c.owner == view.owner
     return SHARED_VIEWS, SHARED_VIEWS.c.tenant == view.tenant
-
-
-def _is_namesake(view: SavedView) -> ColumnElement[bool]:
-    """Condition of another view that its holder has under the name of *view* on its page."""
-    table, holder = _place_of(view)
-    return and_(holder, table.c.page == view.page, table.c.name == view.name, table.c.view_id != view.view_id)
 
 
 def _params(view: SavedView) -> dict[str, object]:

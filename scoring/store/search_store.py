@@ -137,6 +137,16 @@ class SearchStore:
         order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
         return self._database.newest(query, order, limit, cursor, _to_text)
 
+    def agents_with_decisions(self, names: Sequence[AgentName], tenants: Tenants = None) -> list[AgentName]:
+        """Those of *names* about which decisions are kept, in their order."""
+        by_key = {codec.to_signed(name.key): name for name in names}
+        kept: set[int] = set()
+        with self._database.read() as connection:
+            for part in chunked(sorted(by_key), MAX_IN_LIST):
+                query = select(DECISIONS.c.agent_key).where(DECISIONS.c.agent_key.in_(part)).distinct()
+                kept.update(connection.scalars(visible(query, DECISIONS.c.tenant, tenants)))
+        return [name for key, name in by_key.items() if key in kept]
+
     def decisions_at(
         self, offsets: Mapping[int, Sequence[int]], tenants: Tenants = None
     ) -> dict[tuple[int, int], Decision]:

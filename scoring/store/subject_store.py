@@ -99,6 +99,8 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
         "erasure_id",
         "redacted",
         "fingerprint",
+        "channel",
+        "ts",
         "version",
         "digest",
         "installed",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 import pytest
+from sqlalchemy import insert, text
+from sqlalchemy.exc import IntegrityError
 from trustwatch.scoring.store import saved_view_store
+from trustwatch.scoring.store.migrate import migrate
 from trustwatch.scoring.store.read_scope import ReadScope, UnscopedRead, reads_of
 from trustwatch.scoring.store.saved_view_store import SavedView
+from trustwatch.scoring.store.sql_schema import SAVED_VIEWS, SHARED_VIEWS
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..support.stored_rows import NOW
@@ -82,3 +88,36 @@ def test_a_caller_reads_no_others(store: SqlStore) -> None:
         for owner, tenants in ((BOB, ("acme",)), (ANN, ("globex",)), (ANN, None)):
             with pytest.raises(UnscopedRead):
                 store.saved_views.list_views("agents", owner, tenants)
+
+
+def test_two_that_save_one_name_at_once_leave_one(store: SqlStore) -> None:
+    """The database holds a name once, whoever is first; a name that somebody takes meanwhile is not given."""
+    with ThreadPoolExecutor(8) as threads:
+        saved = list(threads.map(lambda number: store.saved_views.save(view(f"{number}", "night")), range(16)))
+    assert all(saved)
+    assert [one.name for one in store.saved_views.list_views("agents", ANN, ())] == ["night"]
+    with store.database.write() as connection, pytest.raises(IntegrityError):
+        connection.execute(text("INSERT INTO saved_views SELECT 'x', owner, page, name, 0, query FROM saved_views"))
+
+
+def test_a_store_from_before_keeps_the_last_of_one_name(store: SqlStore) -> None:
+    """Views that a race doubled in an older store: the one that was changed last stays, others are not touched."""
+    engine, rows = store.database.writing_engine, []
+    with engine.begin() as connection:
+        for table, holder in (("saved_views", "owner"), ("shared_views", "tenant")):
+            connection.execute(text(f"DROP INDEX ix_{table}_{holder}"))
+            connection.execute(text(f"CREATE INDEX ix_{table}_{holder} ON {table} ({holder}, page)"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0017'"))
+        for number, (name, at_ms) in enumerate([("night", 5), ("night", 9), ("night", 9), ("day", 1)]):
+            common = {"page": "agents", "name": name, "changed_ms": at_ms, "query": b"{}"}
+            rows.append(common | {"view_id": f"v{number}", "owner": ANN})
+            connection.execute(insert(SAVED_VIEWS), rows[-1])
+            shared = common | {"view_id": f"s{number}", "tenant": "acme", "shared_by": BOB}
+            connection.execute(insert(SHARED_VIEWS), shared)
+        connection.execute(insert(SAVED_VIEWS), rows[0] | {"view_id": "other", "owner": BOB})
+
+    migrate(engine)
+
+    assert [one.view_id for one in store.saved_views.list_views("agents", ANN, ("acme",))] == ["v3", "v2", "s3", "s2"]
+    assert [one.view_id for one in store.saved_views.list_views("agents", BOB, ())] == ["other"]
+    assert not store.saved_views.rename(view("v2", "night"), "day", NOW)

@@ -26,6 +26,7 @@ BY_HAND = (
     "promises.md",
     "runbooks.md",
     "simulator.md",
+    "slack.md",
     "sources.md",
     "standards.md",
     "threats.md",

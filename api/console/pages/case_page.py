@@ -16,6 +16,7 @@ from ....scoring.records.cases import Case
 from ....scoring.store.database import MAX_PAGE, Page
 from ...access.service import ContainmentService
 from ...cases.case_requests import OPEN_STATUSES
+from ...cases.consequences import VERDICT_CHOICES, case_title, containment_effects
 from ...cases.report import render_json, render_markdown
 from ...cases.service import CaseReport, CaseSearch, CaseService, ListedCase
 from ...cases.timeline import TIMELINE_KINDS, TimelineItem
@@ -42,9 +43,6 @@ from ..views.case_display import (
     PIN_CHOICES,
     SNOOZE_CHOICES,
     STATUS_CHOICES,
-    VERDICT_CHOICES,
-    case_title,
-    containment_effects,
     group_alike,
     lead_reason,
     why_here,

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from ...cases.consequences import case_title
 from ...events.event_origin import origin_of
 from ...http.problems import ProblemError
 from ...search.query import FIELDS, FOUND_KINDS, MAX_QUERY_LENGTH, FoundKind
 from ...search.service import Found, SearchResult
 from ..page_dependencies import ConsoleDep, PageReaderDep, SearchServiceDep
-from ..views.case_display import case_title, lead_reason
+from ..views.case_display import lead_reason
 
 MENU_ENTRY = None
 

@@ -16,6 +16,7 @@ from .alert_links import with_console_link
 from .ocsf import render_ocsf
 from .pagerduty import render_pagerduty
 from .slack import render_slack
+from .slack_buttons import ButtonsOfTarget
 
 AlertFormat = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
 ALERT_FORMATS: tuple[AlertFormat, ...] = get_args(AlertFormat)
@@ -37,10 +38,17 @@ class RenderedAlert(NamedTuple):
 
     body: bytes
     content_type: str
+    needs_attention: bool = False
+    """It tells of trouble, and not of an end, or of what people did."""
 
 
 def render_alert(
-    payload: bytes, alert_format: AlertFormat, suppressed_before: int = 0, routing_key: str = "", console: str = ""
+    payload: bytes,
+    alert_format: AlertFormat,
+    suppressed_before: int = 0,
+    routing_key: str = "",
+    console: str = "",
+    buttons: ButtonsOfTarget | None = None,
 ) -> RenderedAlert | None:
     """*payload* (a CloudEvent as JSON) as *alert_format*; None where that kind of target has nothing to do.
 
@@ -50,6 +58,7 @@ def render_alert(
         suppressed_before: alerts that cool-down kept back since the previous one.
         routing_key: of PagerDuty.
         console: URL of the console, which the alert then links to; "" = there is none.
+        buttons: of an app of Slack; None = it has none.
 
     Raises:
         msgspec.DecodeError: the payload is no JSON object. Nothing else makes it fail.
@@ -59,21 +68,22 @@ def render_alert(
     if isinstance(data, dict):
         data["suppressed_before"] = suppressed_before
     alert = parse_alert(event)
-    body = _render_body(event, alert, alert_format, routing_key)
-    return (
-        None
-        if body is None
-        else RenderedAlert(
-            _encode(body), CLOUDEVENTS_CONTENT_TYPE if alert_format == "cloudevents" else JSON_CONTENT_TYPE
-        )
-    )
+    body = _render_body(event, alert, alert_format, routing_key, buttons)
+    if body is None:
+        return None
+    content_type = CLOUDEVENTS_CONTENT_TYPE if alert_format == "cloudevents" else JSON_CONTENT_TYPE
+    return RenderedAlert(_encode(body), content_type, alert.needs_attention)
 
 
 def _render_body(
-    event: dict[str, Any], alert: AlertContent, alert_format: AlertFormat, routing_key: str
+    event: dict[str, Any],
+    alert: AlertContent,
+    alert_format: AlertFormat,
+    routing_key: str,
+    buttons: ButtonsOfTarget | None,
 ) -> Mapping[str, Any] | None:
     if alert_format == "slack":
-        return render_slack(alert)
+        return render_slack(alert, buttons)
     if alert_format == "pagerduty":
         return render_pagerduty(alert, routing_key)
     if alert_format == "ocsf":

@@ -16,6 +16,7 @@ from trustwatch.scoring.records.commits import Commit, Position
 
 from ...support.case_triage import Triage, agent, rise
 from ...support.feedback_person import AS, NOW_MS
+from ...support.stored_rows import agent as row_of_agent
 
 THEIRS = {"ip": "203.0.113.7", "asn": 65537, "user_agent": "curl/8.9.1"}
 OFFICE = {"ip": "10.0.0.12"}
@@ -219,6 +220,25 @@ def test_decisions_of_an_agent_that_is_kept_nowhere_are_found(found: Searcher) -
     assert [one["decision_id"] for one in body["decisions"]] == ["D0002"]
     assert body["extents"]["decisions"] == {"looked_at": 2, "complete": True}
     assert found("agent:bot tenant:globex", kind="decisions")["decisions"] == []
+
+
+def test_an_agent_is_found_where_another_tenant_has_forgotten_it(found: Searcher) -> None:
+    """One of the same id that is known elsewhere hides no decision of the one that is not; nobody sees another's."""
+    site, theirs = found.site, agent("bot", "globex")
+    Triage(site).raise_agents(rise(7, theirs))
+    other = msgspec.structs.replace(row_of_agent(agent("clerk", "globex"), 1), agent_type="Clerk")
+    at = site.store.partitions.position(0)
+    site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [other], [], [], []))
+    site.view.remove("globex", AS, "bot")
+
+    def decisions(client: str, q: str = "agent:bot") -> list[str]:
+        body = found(q, client, kind="decisions")
+        assert body["extents"]["decisions"]["complete"]
+        return sorted(one["decision_id"] for one in body["decisions"])
+
+    assert decisions("two") == decisions("all") == ["D0001", "D0007"]
+    assert decisions("two", "agent:bot tenant:globex") == decisions("globex") == ["D0007"]
+    assert decisions("gateway") == ["D0001"]
 
 
 def test_what_was_not_looked_at_is_told(found: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,174 @@
+"""Acts on cases by buttons in Slack: by people of the settings, through the service that console and API use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from ...ingest.errors import TrustwatchError
+from ...scoring.delivery.notifiers.slack_app_settings import SlackInteractionSettings, SlackPersonSettings
+from ...scoring.delivery.notifiers.slack_buttons import ButtonValue, ConfirmingButton, button, row_of
+from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.cases import Case
+from ...scoring.store.read_scope import restrict_reads
+from ...scoring.store.saved_view_store import CONSOLE_NAME_PREFIX
+from ..access.service import ContainmentService
+from ..http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller, SourceBinding
+from ..http.runtime import Runtime
+from ..settings.event_source_settings import EventSourceSettings
+from .consequences import VERDICT_CHOICES, case_title, containment_effects
+from .service import CaseReport, CaseService
+from .slack_replies import SlackReplies, reply
+from .slack_requests import SlackClick
+
+CONTAINED_FOR_S: Final = 3_600.0
+"""Seconds for which the button contains: the console's first choice."""
+MAX_EFFECTS: Final = 12
+"""Agents whose effects are told one by one."""
+RELEASED: Final = "Releasing drops the evidence against its agents, and ends fixed levels."
+
+_log = structlog.get_logger(__name__)
+
+
+class _Done(NamedTuple):
+    """Result of a click: the message for whoever pressed, and the word for the metric."""
+
+    message: dict[str, Any]
+    outcome: str
+
+
+class SlackActs:
+    """Does what buttons say, and answers whoever pressed them.
+
+    Args:
+        runtime: settings and policies in force.
+        cases: acts on cases.
+        containment: knows which servers are told.
+        replies: the way back.
+    """
+
+    def __init__(
+        self, runtime: Runtime, cases: CaseService, containment: ContainmentService, replies: SlackReplies
+    ) -> None:
+        self._runtime = runtime
+        self._cases = cases
+        self._containment = containment
+        self._replies = replies
+        self.outcomes: Counter[str] = Counter()
+
+    async def run(self, click: SlackClick, signed_for: list[WebhookTarget]) -> None:
+        """Do it, and answer; nothing is raised. *signed_for* are the targets whose app signed the click."""
+        try:
+            done = await self._run(click, signed_for)
+        except TrustwatchError as error:
+            done = _Done(reply(f"Nothing was done: {error}"), "refused")
+        except Exception as error:  # the person has to hear of it, and no value of ours may be in the log
+            _log.error("slack_click_failed", error=type(error).__name__)
+            done = _Done(reply("Nothing is known of whether it was done: look at the case in the console."), "failed")
+        self.outcomes[done.outcome] += 1
+        asked_here = not (click.action == "acknowledge" or click.action.startswith("ask-"))
+        await self._replies.send(click.response_url, done.message, replaces=asked_here)
+
+    async def close(self) -> None:
+        """Close the way back."""
+        await self._replies.close()
+
+    async def _run(self, click: SlackClick, signed_for: list[WebhookTarget]) -> _Done:
+        target = next((one for one in signed_for if one.name == click.value.target), None)
+        settings = None if target is None else target.interactions
+        if target is None or settings is None or target.slack_app is None:
+            return _Done(
+                reply("Nothing was done: this button is of a target that the settings do not name."), "refused"
+            )
+        if (click.team, click.channel) != (settings.team, target.slack_app.channel):
+            return _Done(reply("Nothing was done: the button is of another workspace or channel."), "refused")
+        person = next((one for one in settings.people if one.user == click.user), None)
+        if person is None:
+            words = (
+                f"Nothing was done: user {click.user} is nobody of ours. Whoever runs Trustwatch adds people to "
+                f"`slack_app.interactions.people` of the target {target.name}."
+            )
+            return _Done(reply(words), "unknown_person")
+        caller = _caller(person, settings, self._runtime.clock() + 60.0)
+        restrict_reads(caller.read_scope)
+        return await self._act(caller, click)
+
+    async def _act(self, caller: AuthenticatedCaller, click: SlackClick) -> _Done:
+        value = click.value
+        if click.action == "acknowledge":
+            case = await self._cases.acknowledge(caller, value.case_id)
+            return _Done(reply(f"You are on it, and others see that: {case.case_id}."), "done")
+        report = await self._cases.get(caller, value.case_id)
+        if click.action.startswith("ask-"):
+            return self._ask(report, click.action.removeprefix("ask-"), value)
+        if value.revision is None or value.revision != report.case.revision:
+            asked = self._ask(report, click.action.removesuffix("-release"), value, "The case has changed. ")
+            return asked._replace(outcome="changed")
+        await self._do(caller, click)
+        return _Done(reply(_CONFIRMATIONS[click.action].format(case=value.case_id)), "done")
+
+    async def _do(self, caller: AuthenticatedCaller, click: SlackClick) -> Case:
+        value, action = click.value, click.action
+        note = f"by a button in Slack ({value.target})"
+        if action == "contain":
+            return await self._cases.contain(
+                caller, value.case_id, note, valid_s=CONTAINED_FOR_S, revision=value.revision
+            )
+        verdict, release = action.removeprefix("close-").removesuffix("-release"), action.endswith("-release")
+        return await self._cases.close(caller, value.case_id, verdict, note, release=release, revision=value.revision)
+
+    def _ask(self, report: CaseReport, act: str, value: ButtonValue, before: str = "") -> _Done:
+        """Say what *act* will do to the case as it is now, with a button that does it."""
+        case, seen = report.case, ButtonValue(value.target, value.case_id, report.case.revision)
+        agents = f"{case.agents} agent{'' if case.agents == 1 else 's'}"
+        head = f"{before}{case_title(case, report.agents)}: {case.status}, {agents}, highest {_level(case)}."
+        if case.status == "closed":
+            return _Done(reply(f"Nothing was done: the case is closed. {head}"), "refused")
+        if act == "contain":
+            told_to, book = self._containment.informed_actuators, self._runtime.live_policy.book
+            effects = containment_effects(report.agents, book, told_to)
+            lines = [f"{one.agent.agent.agent_id} {one.words}" for one in effects[:MAX_EFFECTS]]
+            lines += [f"and {len(effects) - MAX_EFFECTS} more, each by its own policy"] * (len(effects) > MAX_EFFECTS)
+            said = f"{head} Containing it acts on each of its agents as critical, for an hour:"
+            return _Done(
+                reply(said, lines, [row_of([button("contain", f"Contain {agents}", seen, "danger")])]), "asked"
+            )
+        _, words, more = next(choice for choice in VERDICT_CHOICES if f"close-{choice[0]}" == act)
+        buttons = [button(_CLOSING[act], "Close the case", seen, "primary")]
+        if f"{act}-release" in _CLOSING:
+            buttons.append(button(_CLOSING[f"{act}-release"], "Close, and release its agents", seen))
+            more += f" {RELEASED}"
+        return _Done(
+            reply(f"{head} Closing it as {words[0].lower()}{words[1:]}. {more}", (), [row_of(buttons)]), "asked"
+        )
+
+
+def _caller(person: SlackPersonSettings, settings: SlackInteractionSettings, until_s: float) -> AuthenticatedCaller:
+    """The person, as the console knows it: nobody decides twice by having two names."""
+    binding = SourceBinding(EventSourceSettings(name=f"{CONSOLE_NAME_PREFIX}{person.name}", tenants=settings.tenants))
+    scopes = frozenset((SCOPE_SCORE_READ, SCOPE_FEEDBACK))
+    return AuthenticatedCaller(f"urn:trustwatch:slack:{settings.team}", person.name, "", scopes, until_s, binding)
+
+
+def _level(case: Case) -> str:
+    return RiskLevel(case.level).label
+
+
+_CLOSING: Final[dict[str, ConfirmingButton]] = {
+    "close-true": "close-true",
+    "close-false": "close-false",
+    "close-expected": "close-expected",
+    "close-false-release": "close-false-release",
+    "close-expected-release": "close-expected-release",
+}
+_CONFIRMATIONS: Final = {
+    "contain": "The case is contained: {case}. What came of it stands in its story.",
+    "close-true": "The case is closed as true: {case}.",
+    "close-false": "The case is closed as false: {case}.",
+    "close-expected": "The case is closed as expected: {case}.",
+    "close-false-release": "The case is closed as false, and its agents are released: {case}.",
+    "close-expected-release": "The case is closed as expected, and its agents are released: {case}.",
+}

@@ -1,0 +1,62 @@
+"""The app of a Slack workspace, as an operator configures it: the part of a target's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from ....ingest.settings import Name, Secret, SettingsPart, setting
+
+SlackChannelId = Annotated[str, msgspec.Meta(pattern=r"^[CGD][A-Z0-9]{6,40}\Z")]
+SlackTeamId = Annotated[str, msgspec.Meta(pattern=r"^T[A-Z0-9]{6,40}\Z")]
+SlackUserId = Annotated[str, msgspec.Meta(pattern=r"^[UW][A-Z0-9]{6,40}\Z")]
+
+ANY_TENANT = "*"
+
+
+class SlackPersonSettings(SettingsPart, frozen=True):
+    """A person of ours, known by a user of the workspace."""
+
+    user: Annotated[SlackUserId, setting("id of the user, as `U0123456789`: names may change, and be given again")]
+    name: Annotated[
+        Name, setting("name in records, as the console's `name_claim` has it, so that a person has one name in both")
+    ]
+
+
+class SlackInteractionSettings(SettingsPart, frozen=True):
+    """Buttons in messages about cases, and who may press them."""
+
+    signing_secret: Annotated[
+        Secret, setting("signing secret of the app, which signs its requests: `{env: NAME}` or `{file: PATH}`")
+    ]
+    team: Annotated[SlackTeamId, setting("id of the workspace, as `T0123456789`; clicks of others are refused")]
+    tenants: Annotated[
+        tuple[Name, ...], setting("tenants whose cases have buttons here, and are acted on; `*` is all", min_length=1)
+    ]
+    people: Annotated[
+        tuple[SlackPersonSettings, ...],
+        setting("who may press them, as with the scopes `trust.score:read` and `trust.feedback`", min_length=1),
+    ]
+
+    def __post_init__(self) -> None:
+        users = [person.user for person in self.people]
+        if len(set(users)) < len(users):
+            raise ValueError("`people` names a user twice")
+
+    def covers(self, tenant: str) -> bool:
+        """True if cases of *tenant* may be acted on."""
+        return tenant in self.tenants or ANY_TENANT in self.tenants
+
+
+class SlackAppSettings(SettingsPart, frozen=True):
+    """An app whose bot posts alerts, so that those about one case stand in one thread."""
+
+    bot_token: Annotated[
+        Secret, setting("token of the bot, `xoxb-…`, with the scope `chat:write`: `{env: NAME}` or `{file: PATH}`")
+    ]
+    channel: Annotated[SlackChannelId, setting("id of the channel, as `C0123456789`; the bot is a member of it")]
+    interactions: Annotated[
+        SlackInteractionSettings | None,
+        setting("buttons for people; the app's interactivity is on, its Request URL `…/v1/slack/interactions`"),
+    ] = None
