@@ -123,7 +123,8 @@ def argument_origin(
     }
     if not unknown:
         return 1.0
-    return 3.0 if scope == of_task and unknown - set(known[of_peers].values) else new
+    shared = known[of_peers].values if scope == of_task and of_peers is not None else unknown
+    return 3.0 if unknown - set(shared) else new
 
 
 def route_novelty(
