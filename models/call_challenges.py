@@ -122,30 +122,37 @@ class HeldOutCalls(msgspec.Struct, frozen=True):
         return self.scores[index] if index >= 0 else None
 
 
-class ForeignValueRates(msgspec.Struct, frozen=True):
-    """Rates of honest calls that use a value which others may have written and their task never used.
+class RatesOfNovelty(msgspec.Struct, frozen=True):
+    """Rates of honest calls that use a value of others which is new in one degree.
 
     Attributes:
         acting: of calls that do more than read.
         reading: of the others.
         by_action: by `action_keys`, hexadecimal, for actions that the history shows.
-        acting_new_to_all: of the acting calls the share whose value no other task of the peer group used either; 1 in
-            models of before.
-        reading_new_to_all: the same of the others.
     """
 
     acting: _Share
     reading: _Share
     by_action: dict[str, _Share]
-    acting_new_to_all: _Share = 1.0
-    reading_new_to_all: _Share = 1.0
+
+    def of_call(self, key: int, *, reads: bool) -> float:
+        """Rate of calls of an action; at least that of acting calls together: of no single action so much is known."""
+        return max(self.by_action.get(f"{key:016x}", self.reading if reads else self.acting), self.acting)
+
+
+class ForeignValueRates(RatesOfNovelty, frozen=True):
+    """Rates of honest calls that use a value which others may have written and their task never used.
+
+    Attributes:
+        to_all: of those whose value no other task of the peer group used either; None in models of before.
+    """
+
+    to_all: RatesOfNovelty | None = None
 
     def evidence(
         self, keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Evidence (n,) of compromise of calls, decades: half of it where a value is new to the peer group alone.
-
-        By task, at most that of acting calls together: of no single action so much is known.
 
         Args:
             keys: of `action_keys`.
@@ -154,11 +161,8 @@ class ForeignValueRates(msgspec.Struct, frozen=True):
         """
         out = np.zeros(len(keys))
         for row in np.flatnonzero(foreign >= NEW_TO_PEERS).tolist():
-            reads = effects[row] == _READ
-            together = self.reading if reads else self.acting
-            rate = max(self.by_action.get(f"{int(keys[row]):016x}", together), self.acting)
-            if foreign[row] >= NEW_TO_ALL:
-                rate *= self.reading_new_to_all if reads else self.acting_new_to_all
+            rates = self.to_all if self.to_all is not None and foreign[row] >= NEW_TO_ALL else self
+            rate = rates.of_call(int(keys[row]), reads=bool(effects[row] == _READ))
             out[row] = -np.log10(rate) * (1.0 if foreign[row] >= NEW_TO_TASK else 0.5)
         return out
 
@@ -167,21 +171,21 @@ def fit_foreign_rates(
     keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
 ) -> ForeignValueRates:
     """Rates in held-out calls; arguments as for `ForeignValueRates.evidence`. Few calls of an action say little."""
-    tells_values, new, reads = foreign >= KNOWN_VALUES, foreign >= NEW_TO_TASK, effects == _READ
-    acting, reading = (_rate(new[tells_values & kind], 1.0, 1.0) for kind in (~reads, reads))
-    actions, action_of = np.unique(keys[tells_values], return_inverse=True)
-    counts, news = (
-        np.bincount(action_of, minlength=len(actions)),
-        np.bincount(action_of, new[tells_values], len(actions)),
-    )
-    read = np.bincount(action_of, reads[tells_values], len(actions)) > counts / 2
-    rates = (news + _PRIOR_CALLS * np.where(read, reading, acting)) / (counts + _PRIOR_CALLS)
+    tells_values = foreign >= KNOWN_VALUES
+    keys, reads, foreign = keys[tells_values], effects[tells_values] == _READ, foreign[tells_values]
+    of_task, to_all = (_fit_rates(keys, reads, foreign >= degree) for degree in (NEW_TO_TASK, NEW_TO_ALL))
+    return ForeignValueRates(of_task.acting, of_task.reading, of_task.by_action, to_all)
+
+
+def _fit_rates(keys: NDArray[np.uint64], reads: NDArray[np.bool_], new: NDArray[np.bool_]) -> RatesOfNovelty:
+    """Rates of calls (n,) that are *new*, of actions (n,) that read or do more."""
+    acting, reading = (_rate(new[kind], 1.0, 1.0) for kind in (~reads, reads))
+    actions, action_of = np.unique(keys, return_inverse=True)
+    counts, news = np.bincount(action_of, minlength=len(actions)), np.bincount(action_of, new, len(actions))
+    mostly_read = np.bincount(action_of, reads, len(actions)) > counts / 2
+    rates = (news + _PRIOR_CALLS * np.where(mostly_read, reading, acting)) / (counts + _PRIOR_CALLS)
     kept = np.argsort(-counts, kind="stable")[:_ACTIONS_KEPT].tolist()
-    by_action = {f"{int(actions[at]):016x}": float(rates[at]) for at in kept}
-    to_all = foreign >= NEW_TO_ALL
-    return ForeignValueRates(
-        acting, reading, by_action, *(_rate(to_all[new & kind], 1.0, 1.0) for kind in (~reads, reads))
-    )
+    return RatesOfNovelty(acting, reading, {f"{int(actions[at]):016x}": float(rates[at]) for at in kept})
 
 
 def _rate(flags: NDArray[np.bool_], more: float, of: float) -> float:

@@ -96,19 +96,20 @@ def test_a_threshold_holds_for_held_out_and_rehearsed_calls() -> None:
 
 
 def test_a_value_that_no_task_used_says_more() -> None:
-    """Calls that act and calls that read have a share of their own; models of before know none."""
-    keys, foreign = np.arange(100, dtype=np.uint64), np.ones(100)
-    effects = np.repeat(np.array([EFFECTS.index("write"), EFFECTS.index("read")], np.int8), 50)
-    foreign[:10], foreign[:4], foreign[50:90] = NEW_TO_TASK, NEW_TO_ALL, NEW_TO_ALL
+    """Also by action: where honest calls of a tool use such values all the time, they say as little as ever."""
+    write, read = EFFECTS.index("write"), EFFECTS.index("read")
+    keys, foreign = np.repeat(np.array([1, 2, 3], np.uint64), 300), np.ones(900)
+    effects = np.repeat(np.array([write, read, read], np.int8), 300)
+    foreign[:10], foreign[:4], foreign[300:600], foreign[600:700] = NEW_TO_TASK, NEW_TO_ALL, NEW_TO_ALL, NEW_TO_TASK
 
     rates = fit_foreign_rates(keys, effects, foreign)
     new = np.array([NEW_TO_TASK, NEW_TO_ALL])
-    acting, reading = (rates.evidence(keys[:2], np.repeat(effects[at], 2), new) for at in (0, -1))
+    writes, codes, pages = (rates.evidence(keys[at : at + 2], effects[at : at + 2], new) for at in (0, 300, 600))
 
-    assert rates.acting_new_to_all == pytest.approx(5 / 11) and rates.reading_new_to_all == 1.0
-    assert acting[1] - acting[0] == pytest.approx(-np.log10(5 / 11)) and reading[0] == reading[1]
+    assert writes == pytest.approx([-np.log10(11 / 301), -np.log10(5 / 301)])
+    assert codes.max() < 0.02 and pages[0] < 0.5 < pages[1]
     before = ForeignValueRates(0.1, 0.2, {}).evidence(keys[:2], effects[:2], new)
-    assert before.tolist() == pytest.approx([1.0, 1.0])
+    assert before == pytest.approx([1.0, 1.0])
 
 
 def test_a_wrong_manifest_is_refused() -> None:
@@ -122,6 +123,7 @@ def test_a_wrong_manifest_is_refused() -> None:
         {"by_effect": {"all": {"calls": 1, "ranks": [1], "scores": []}}},
         {"rehearsed": {"read": sound["by_effect"]["all"]}},
         {"foreign": {"acting": 0.0, "reading": 0.1, "by_action": {}}},
+        {"foreign": {"acting": 0.1, "reading": 0.1, "by_action": {}, "to_all": {"acting": 0.1}}},
     ):
         with pytest.raises(ModelError, match="challenges"):
             CallChallenges.from_settings({"challenges": sound | wrong})
