@@ -201,6 +201,5 @@ def _send_intervention(
         write_json(result)
         return
     what = f"level {result['level']}" if result["kind"] == "pin" else "scopes " + " ".join(result["scopes"])
-    print_message(
-        f"{result['kind']} of {result['agent_id']} is {result['status']}: {what}, until {result['expires_at']}"
-    )
+    until = f" until {result['expires_at']}" if result["status"] in ("active", "approved") else ""
+    print_message(f"{result['kind']} of {result['agent_id']} ({what}) is {result['status']}{until}")

@@ -39,7 +39,6 @@ from ..cli.history_input import (
     FormatOption,
     HistoriesArgument,
     MappingOption,
-    TimeWindow,
     WarmUpOption,
     WindowedSource,
     as_utc,
@@ -50,6 +49,7 @@ from ..cli.history_input import (
     report_malformed,
     time_window,
 )
+from ..cli.history_window import TimeWindow
 from ..cli.terminal import (
     JsonOption,
     SettingsFileOption,

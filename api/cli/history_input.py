@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import typer
@@ -25,35 +24,28 @@ from ...ingest.events import NativeEvent
 from ...ingest.extras import require_extra
 from ...ingest.file_source import FileSource
 from ...ingest.formats.history_decoding import decode_history_event
-from ...ingest.history.conversion import FormatChoice, FormattedFile, HistoryConverter, total_bytes
+from ...ingest.history.conversion import (
+    FormatChoice,
+    FormattedFile,
+    HistoryConverter,
+    total_bytes,
+)
 from ...ingest.history.mapping_file import read_mapping
 from ...ingest.history.piped_input import peek_line
+from ...ingest.history.record_files import RecordFile
 from ...ingest.history.time_order import in_time_order
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.source import Record, RecordBatch, RecordKind, Source
-from ...ingest.topics.protocols import TopicReader
-from ...ingest.topics.topic_history import as_one_line, topic_event_lines
-from ..brokers import TOPIC_PREFIX, BrokerSettings, open_reader
-from ..composition import load_erased_filter
+from ...ingest.topics.topic_history import as_one_line
+from ..brokers import TOPIC_PREFIX
 from ..settings.root import Settings
+from .history_window import TimeWindow
 from .terminal import byte_progress, print_message
+from .topic_input import parse_topic_url, records_of_others, topic_lines
 
 STDIN_NAME = "standard input"
 _POLL_RECORDS = 5_000
-_CLOCK_TOLERANCE = timedelta(hours=1)
-"""Tolerated lead of a sender's clock: an event may carry a time that much later than its arrival."""
-
-
-class TimeWindow(NamedTuple):
-    """Event times that are wanted, from the first on and before the second; None = no bound."""
-
-    after: datetime | None = None
-    before: datetime | None = None
-
-    def may_contain(self, received_ms: int) -> bool:
-        """True if what arrived then may have happened within the window, given that senders' clocks may run ahead."""
-        return self.after is None or received_ms >= (self.after - _CLOCK_TOLERANCE).timestamp() * 1000
 
 
 @contextmanager
@@ -116,6 +108,9 @@ class _HistoryFiles:
     def add(self, named: str, *, alone: bool) -> None:
         """Take one more."""
         path = Path(named)
+        if named.startswith(TOPIC_PREFIX) and (records := self._records_of_others(named)) is not None:
+            self._waiting.append(self._converter.choose(records))
+            return
         if alone and named == "-":
             self._add_files(self._converter.find(copied_to_file(self._stdin, self._stack), STDIN_NAME))
             return
@@ -123,15 +118,25 @@ class _HistoryFiles:
         if lines is None:
             self._add_files(self._converter.find(path))
         elif not self._converter.choice.is_open:
-            raise ConfigError(f"{named}: holds native events; --format and --mapping are for files of other formats")
+            raise ConfigError(
+                f"{named}: holds native events; --format and --mapping are for files and topics of other formats"
+            )
         else:
             self._convert_waiting()
             self._paths.append(self._write(lines))
 
+    def _records_of_others(self, named: str) -> RecordFile | None:
+        """What other programs wrote to a topic; None: its events are ours."""
+        topic = parse_topic_url(named, self._settings)
+        if topic.name == self._settings.brokers.names.events:
+            return None
+        kept = _temporary_file(self._stack)
+        return records_of_others(named, topic, self._window, self._converter.choice, kept)
+
     def _own_lines(self, named: str, path: Path) -> Iterable[bytes] | None:
         """Events of an archive, an event log or a topic; None: it is none of these."""
         if named.startswith(TOPIC_PREFIX):
-            return _topic_lines(named, self._settings, self._window)
+            return topic_lines(named, self._settings, self._window)
         if (path / POSITION_FILE).exists():
             return _archive_lines(path, self._window)
         log = next((log for log in (path, path / "log") if path.is_dir() and segment_bases(log)), None)
@@ -197,89 +202,6 @@ def _log_lines(path: Path, window: TimeWindow) -> Iterator[bytes]:
 
 def _may_be_in_window(record: Record, window: TimeWindow) -> bool:
     return record.kind == RecordKind.EVENT and window.may_contain(record.received_ms)
-
-
-class TopicRange(NamedTuple):
-    """Range of a topic to read: offsets by partition, whose end is open where it is None; None = all there is."""
-
-    broker_settings: BrokerSettings
-    name: str
-    offsets: dict[int, tuple[int, int | None]] | None
-
-    def contains(self, partition: int, offset: int) -> bool:
-        """True if a record is in the range."""
-        if self.offsets is None:
-            return True
-        first, end = self.offsets.get(partition, (0, 0))
-        return offset >= first and (end is None or offset < end)
-
-
-def parse_topic_url(named: str, settings: Settings) -> TopicRange:
-    """Parse `kafka:[//BROKERS][/TOPIC][?offsets=PARTITION:FIRST-END,…]`; settings fill in what it leaves out.
-
-    Raises ConfigError.
-    """
-    parts = urlsplit(named)
-    broker_settings = settings.brokers
-    if parts.netloc:
-        broker_settings = msgspec.structs.replace(broker_settings, bootstrap_servers=tuple(parts.netloc.split(",")))
-    if not broker_settings.bootstrap_servers:
-        raise ConfigError(f"{named}: names no brokers, and neither do the settings: kafka://HOST:PORT/TOPIC")
-    query = parse_qs(parts.query, keep_blank_values=True)
-    if parts.scheme != "kafka" or set(query) - {"offsets"}:
-        raise ConfigError(f"{named}: must be kafka://HOST:PORT,…/TOPIC?offsets=PARTITION:FIRST-END,…")
-    offsets = _parse_offsets(named, query["offsets"][0]) if "offsets" in query else None
-    return TopicRange(broker_settings, parts.path.strip("/") or broker_settings.names.events, offsets)
-
-
-def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
-    ranges: dict[int, tuple[int, int | None]] = {}
-    try:
-        for part in text.split(","):
-            partition, _, both = part.partition(":")
-            first, dash, end = both.partition("-")
-            if not dash:
-                raise ValueError(part)
-            ranges[int(partition)] = int(first), int(end) if end else None
-    except ValueError:
-        raise ConfigError(f"{named}: offsets must be PARTITION:FIRST-END,… such as 0:100-200,1:50-") from None
-    return ranges
-
-
-def _topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator[bytes]:
-    """Events of a topic, see `topic_event_lines`."""
-    topic = parse_topic_url(named, settings)
-    reader = open_reader(topic.broker_settings, (topic.name,))
-    lines = 0
-    try:
-        partitions = _seek_topic(named, topic, reader)
-        for line in topic_event_lines(
-            reader,
-            topic.name,
-            lambda at, offset, record: topic.contains(at, offset) and window.may_contain(record.received_ms),
-            erased=load_erased_filter(settings, topic.name),
-        ):
-            lines += 1
-            yield line
-    finally:
-        reader.close()
-    print_message(f"read {lines:,} events of {topic.name}, {partitions} partitions")
-
-
-def _seek_topic(named: str, topic: TopicRange, reader: TopicReader) -> int:
-    """Go to where the history begins; returns how many partitions there are. Raises ConfigError: not these."""
-    ends = reader.end_offsets()
-    missing = [at for at in topic.offsets or {} if (topic.name, at) not in ends]
-    if missing:
-        raise ConfigError(f"{named}: {topic.name} has the partitions 0 to {len(ends) - 1}, no partition {missing[0]}")
-    if topic.offsets is not None:
-        for (name, at), kept in reader.first_offsets().items():
-            end = ends[name, at]
-            first = topic.offsets.get(at, (end, None))[0]
-            if first < kept:
-                print_message(f"{name}[{at}]: offsets before {kept} are no longer kept")
-            reader.seek(name, at, min(max(first, kept), end))
-    return len(ends)
 
 
 # Options of the commands that read a history.

@@ -25,13 +25,13 @@ from ..cli.history_input import (
     FormatOption,
     HistoriesArgument,
     MappingOption,
-    TimeWindow,
     copied_to_file,
     history_converter,
     history_files,
     open_output,
     report_malformed,
 )
+from ..cli.history_window import TimeWindow
 from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption, problem_text
 from ..cli.terminal import (
     JsonLinesOption,

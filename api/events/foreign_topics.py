@@ -14,7 +14,7 @@ from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, TopicWriter
 from ...ingest.spans import UNTRACED, Spans
 from ...ingest.topics.protocols import FetchedRecords, TopicReader
-from ...ingest.topics.record_codec import TopicRecord, headers_for
+from ...ingest.topics.record_codec import TopicRecord, header_texts, headers_for
 from ..http.auth.callers import SourceBinding
 from ..settings.topic_settings import ForeignTopicSettings
 from .admission import MAX_CLOCK_AHEAD_S, Admission, dead_letter_record
@@ -189,7 +189,7 @@ class ForeignTopicReader:
             self.report.skipped += 1  # a tombstone
             return
         try:
-            raw_records, skipped = self._parse(record.value, _header_texts(record))
+            raw_records, skipped = self._parse(record.value, header_texts(record))
         except Exception as error:
             yield self._reject(record, (partition, 0), record.value, error, now_ms)
             return
@@ -235,11 +235,6 @@ class ForeignTopicReader:
         }
         headers = [(key, str(value).encode()) for key, value in facts.items()]
         return RejectedTopicRecord(dead_letter_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
-
-
-def _header_texts(record: TopicRecord) -> dict[str, str]:
-    """Headers with names in small letters; what is no UTF-8 can not be meant for us."""
-    return {name.lower(): value.decode(errors="replace") for name, value in record.headers if value is not None}
 
 
 # At least once: what a round has read is acknowledged on our topics before its offsets are committed. Whatever is read

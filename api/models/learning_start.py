@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -27,17 +28,22 @@ LEARNING_MADE_KEY: Final = "learning.made_ms"
 BEGIN_AGAIN_MS = 600_000
 """Age from which that model, where it is lost and judged nobody, is made anew."""
 JOB: Final = "learning"
-LOCK_TRIES, LOCK_EVERY_S = 150, 0.2
-"""Another machine has the lock for as long as it takes to write a small model."""
+LOCK_TRIES, LOCK_EVERY_S = 1_200, 0.5
+"""Another process has the lock for as long as it takes to make a small model. On a new installation it compiles for
+that: minutes on a busy machine."""
 
 _log = structlog.get_logger(__name__)
 
 
-def begin_learning(settings: Settings) -> None:
+def begin_learning(settings: Settings, ending: Callable[[], bool] = lambda: False) -> None:
     """Put the model that knows nothing into `model_dir` where there is none, and nothing was judged by another yet.
 
     With brokers all machines begin with the same one, which the first puts into the versions that they share: each with
     a salt of its own would know agents under other keys, and a version that one trains has to reach the others.
+
+    Args:
+        settings: of the service.
+        ending: true once the service is to end; then nobody is waited for.
 
     Raises:
         ModelError: a model was there before, whose states of agents a new one could not read; or `model_dir` looks like
@@ -54,7 +60,10 @@ def begin_learning(settings: Settings) -> None:
         return  # loading it says what is wrong
     try:
         _require_meant(folder, settings.data_dir)
-        (_begin_with_others if settings.distributed else _begin_alone)(settings)
+        if settings.distributed:
+            _begin_with_others(settings, ending)
+        else:
+            _begin_alone(settings)
     except OSError as error:
         raise ModelError(
             f"{folder} holds no model, and none can be put there ({error.strerror}): train one, or name a "
@@ -98,10 +107,10 @@ def _begin_alone(settings: Settings) -> None:
     _tell(settings)
 
 
-def _begin_with_others(settings: Settings) -> None:
+def _begin_with_others(settings: Settings, ending: Callable[[], bool]) -> None:
     registry = open_model_registry(settings)
     with closing(open_service_store(settings)) as store:
-        lock = _take_lock(store)
+        lock = _take_lock(store, ending)
         try:
             if is_model(settings.model_dir):
                 return  # another machine shares the folder, and was quicker
@@ -132,10 +141,14 @@ def _other_versions(store: SqlStore) -> list[str]:
     return [model.version for model in store.models.page(limit=2).items if model.version != LEARNING_VERSION]
 
 
-def _take_lock(store: SqlStore) -> LeaderLock:
-    for _ in range(LOCK_TRIES):
+def _take_lock(store: SqlStore, ending: Callable[[], bool]) -> LeaderLock:
+    for tried in range(LOCK_TRIES):
         if (lock := store.database.acquire_leader_lock(JOB)) is not None:
             return lock
+        if not tried:
+            _log.info("another process makes the first model: waiting for it")
+        if ending():
+            break
         clock.sleep(LOCK_EVERY_S)
     raise Unavailable("another machine puts the first model into `model_dir`, and does not end: start again later")
 

@@ -24,12 +24,12 @@ from ..cli.history_input import (
     FormatOption,
     HistoriesArgument,
     MappingOption,
-    TimeWindow,
     as_utc,
     history_converter,
     open_histories,
     time_window,
 )
+from ..cli.history_window import TimeWindow
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, stage_progress
 from ..composition import engine_settings
 from ..settings.loading import load_process_settings

@@ -78,7 +78,7 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that could take other settings
     await asyncio.to_thread(close_existing_data, settings)
     await asyncio.to_thread(make_local_key, settings)
-    await asyncio.to_thread(begin_learning, settings)
+    await asyncio.to_thread(begin_learning, settings, stop.is_set)
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
     spans = open_spans(settings.traces, "service")
     try:

@@ -91,12 +91,25 @@ def structured_record(raw: bytes) -> RawRecord:
 
 def parse_cloudevent(value: bytes, headers: Mapping[str, str]) -> ParsedRecords:
     """The CloudEvent in a Kafka record: binary with `ce_` headers (which are not percent-encoded), else structured."""
-    content_type = headers.get("content-type", "")
-    attributes = {name: headers[f"ce_{name}"] for name in CONTEXT_ATTRIBUTES if f"ce_{name}" in headers}
-    if content_type.lower().startswith("application/cloudevents") or not attributes:
+    attributes = _binary_attributes(headers)
+    if not attributes:
         return ParsedRecords([structured_record(value)])
     raw = binary_envelope(attributes, value)
-    return ParsedRecords([RawRecord(raw, lambda: decode_binary(attributes, content_type or None, value))])
+    content_type = headers.get("content-type") or None
+    return ParsedRecords([RawRecord(raw, lambda: decode_binary(attributes, content_type, value))])
+
+
+def structured_value(value: bytes, headers: Mapping[str, str]) -> bytes:
+    """The value of a Kafka record without need of its headers: of a CloudEvent in binary mode the structured form."""
+    attributes = _binary_attributes(headers)
+    return binary_envelope(attributes, value) if attributes else value
+
+
+def _binary_attributes(headers: Mapping[str, str]) -> dict[str, str]:
+    """Context attributes in the headers of a Kafka record; empty where the record is no CloudEvent in binary mode."""
+    if headers.get("content-type", "").lower().startswith("application/cloudevents"):
+        return {}
+    return {name: headers[f"ce_{name}"] for name in CONTEXT_ATTRIBUTES if f"ce_{name}" in headers}
 
 
 def binary_envelope(attributes: Mapping[str, str], body: bytes) -> bytes:

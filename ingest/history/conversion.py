@@ -96,7 +96,7 @@ def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
     if name is None:
         name, detected = most_common_format(records), True
         if name is None and records:
-            raise unknown_format(file.name, choice, records[0])
+            raise unknown_format(file.name, choice, records[0], file.argument)
     name = name or NATIVE
     is_table = file.cutting in ("csv", "parquet")
     parser = _NativeTableParser() if is_table and name == NATIVE else _make_parser(name, choice)
@@ -115,8 +115,11 @@ def _missing_members(mapping: MappingSpec) -> list[str]:
     return [name for name in REQUIRED_MEMBERS if not mapping.members.get(name)]
 
 
-def unknown_format(name: str, choice: FormatChoice, record: bytes) -> UnknownFormat:
-    """Error for records that show no format: what the first of them is, and what to do."""
+def unknown_format(name: str, choice: FormatChoice, record: bytes, argument: str = "") -> UnknownFormat:
+    """Error for records that show no format: what the first of them is, and what to do.
+
+    *argument* is what a command is given that is to read them again; by default it is *name*.
+    """
     seen = f"{name}: the format is not known; record 1 is {describe_record(record)}"
     if choice.mapping is not None:
         missing = ", ".join(f"`{name}`" for name in _missing_members(choice.mapping))
@@ -128,7 +131,7 @@ def unknown_format(name: str, choice: FormatChoice, record: bytes) -> UnknownFor
     return UnknownFormat(
         seen,
         "Name it (--format envoy, keycloak, …), or say in a file what is what (--mapping FILE);"
-        f" `trustwatch mapping try FILE {name}` shows what the file makes of it",
+        f" `trustwatch mapping try FILE {argument or name}` shows what the file makes of it",
     )
 
 
@@ -204,8 +207,12 @@ class HistoryConverter:
         return formatted_files
 
     def _find_file(self, path: Path, name: str | None) -> FormattedFile:
-        formatted = choose_format(recognise_file(path, name), self.choice)
-        self.paths.append(path)
+        return self.choose(recognise_file(path, name))
+
+    def choose(self, file: RecordFile) -> FormattedFile:
+        """A file that is recognised already, with its format. Raises as `choose_format`."""
+        formatted = choose_format(file, self.choice)
+        self.paths.append(file.path)
         return formatted
 
     def tell_formats(self, files: Sequence[FormattedFile]) -> None:
@@ -295,7 +302,9 @@ class HistoryConverter:
     def _advice(self, formatted: FormattedFile) -> str:
         mapping = self.choice.mapping_file or formatted.format_name
         also = "" if self.choice.mapping_file is None or self.choice.name is None else f" --format {self.choice.name}"
-        return f"`trustwatch mapping try {mapping} {formatted.file.name}{also}` shows member by member what is missing"
+        return (
+            f"`trustwatch mapping try {mapping} {formatted.file.argument}{also}` shows member by member what is missing"
+        )
 
 
 def total_bytes(files: Sequence[FormattedFile]) -> int:

@@ -1,7 +1,8 @@
 """Files of records, whatever packs them and however records stand in them.
 
 gzip, zstd and Parquet are recognised by their first bytes, the rest by the first lines: JSON lines and other lines of a
-log, JSON (an array, an object that wraps records, objects behind each other), CSV with a header.
+log, JSON (an array, an object that wraps records, objects behind each other), CSV with a header. A file with the values
+of a topic is our own: each stands behind its length.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import gzip
 import io
 import itertools
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
@@ -34,7 +36,7 @@ HEAD_BYTES = 64 * 1024
 """Bytes by which a file is recognised."""
 
 Packing = Literal["none", "gzip", "zstd", "parquet"]
-Cutting = Literal["lines", "json", "csv", "parquet"]
+Cutting = Literal["lines", "json", "csv", "parquet", "values"]
 CutRecord = bytes | MalformedEvent
 """A record, or what is wrong with a place where one should be."""
 
@@ -48,6 +50,7 @@ _OTHER_FILES = {
 }
 _LOG_NAME = re.compile(r".*\.(json|jsonl|ndjson|log|txt|csv|tsv|parquet|gz|zst)", re.IGNORECASE)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_VALUE_LENGTH = struct.Struct("<I")
 
 
 class RecordFile(NamedTuple):
@@ -67,6 +70,11 @@ class RecordFile(NamedTuple):
     cutting: Cutting
     delimiter: str = ","
 
+    @property
+    def argument(self) -> str:
+        """What a command is given that is to read its records again; those of a topic have to be saved before."""
+        return "RECORDS" if self.cutting == "values" else self.name
+
     def records(self, progress: ByteProgress | None = None) -> Iterator[CutRecord]:
         """The records, in order.
 
@@ -79,6 +87,9 @@ class RecordFile(NamedTuple):
         """
         if self.cutting == "parquet":
             yield from _parquet_records(self.path, self.name)
+            return
+        if self.cutting == "values":
+            yield from _values(self.path, progress)
             return
         with _readable(self.name), _unpacked(self.path, self.name, self.packing, progress) as stream:
             if self.cutting == "json":
@@ -233,6 +244,20 @@ def _lines(stream: Any, name: str) -> Iterator[bytes]:
         yield from filter(None, map(bytes.strip, lines))
     if rest.strip():
         yield rest.strip()
+
+
+def write_value(file: BinaryIO, value: bytes) -> None:
+    """Write the value of a record so that `RecordFile`, whose cutting is `values`, gives it back as it is."""
+    file.write(_VALUE_LENGTH.pack(len(value)))
+    file.write(value)
+
+
+def _values(path: Path, progress: ByteProgress | None) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while length := file.read(_VALUE_LENGTH.size):
+            yield file.read(*_VALUE_LENGTH.unpack(length))
+            if progress is not None:
+                progress(file.tell())
 
 
 class _RawStream(io.RawIOBase):

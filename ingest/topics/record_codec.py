@@ -94,6 +94,11 @@ def to_record_runs(raws: Iterable[TopicRecord], origin: SourcePartition) -> list
     return runs
 
 
+def header_texts(record: TopicRecord) -> dict[str, str]:
+    """Headers with names in small letters; what is no UTF-8 can not be meant for us."""
+    return {name.lower(): value.decode(errors="replace") for name, value in record.headers if value is not None}
+
+
 def id_hash_in(headers: Iterable[tuple[str, bytes | None]]) -> int:
     """Id hash that our header carries; 0 where there is none."""
     for name, value in headers:

@@ -15,7 +15,7 @@ from ..identities import IdentityHasher
 from ..record_erasure import ErasedFilter
 from ..source import Record, RecordKind
 from .protocols import MAX_POLL_RECORDS, TopicReader
-from .record_codec import SourcePartition, to_record
+from .record_codec import SourcePartition, TopicRecord, to_record
 
 HISTORY_POLL_S = 0.5
 TopicEventFilter = Callable[[int, int, Record], bool]
@@ -94,6 +94,22 @@ def topic_event_lines(
             *(_received_lines(part) for part in parts.values()), key=lambda received: received[0]
         ):
             yield line
+
+
+def written_records(reader: TopicReader, is_wanted: Callable[[int, TopicRecord], bool]) -> Iterator[TopicRecord]:
+    """Records as programs wrote them, up to the end of the topic at the time *reader* was opened; no tombstones.
+
+    Args:
+        reader: of one topic, without a group; closed by whoever opened it.
+        is_wanted: chooses by partition and record. Asked in the order of each partition.
+
+    Raises:
+        CorruptLog: a record is damaged.
+        Unavailable: no broker answers.
+    """
+    while not reader.at_end():
+        for part in reader.poll(HISTORY_POLL_S):
+            yield from (raw for raw in part.records if raw.value is not None and is_wanted(part.partition, raw))
 
 
 def as_one_line(payload: bytes) -> bytes:

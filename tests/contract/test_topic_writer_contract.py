@@ -6,14 +6,19 @@ import base64
 import contextlib
 import http.server
 import itertools
+import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
 
 import msgspec
 import pytest
+from trustwatch.api.cli.history_input import history_converter, history_files
+from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.kafka.kafka_python.client_connection import KafkaTokenProvider, connection_options
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
@@ -23,15 +28,17 @@ from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import TopicWriter
 from trustwatch.ingest.timestamps import HOUR_MS
 from trustwatch.ingest.topics.protocols import TopicReader
-from trustwatch.ingest.topics.record_codec import TopicRecord
+from trustwatch.ingest.topics.record_codec import TopicRecord, headers_for
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 
 from ..support.followers import poll_until
+from ..support.format_samples import LINES
 from ..support.kafka_topics import (
     CLIENTS,
     NOW_MS,
     TUNING,
     Member,
+    event,
     foreign_producer,
     make_topic,
     open_admin,
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster
 
 pytestmark = pytest.mark.integration
+CLOUDTRAIL = LINES / "aws_cloudtrail.json"
 
 
 @pytest.fixture(params=CLIENTS)
@@ -525,3 +533,46 @@ def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> Non
 def collect_once(reader: TopicReader, found: dict[int, list[TopicRecord]]) -> None:
     for part in reader.poll(0.2):
         found.setdefault(part.partition, []).extend(part.records)
+
+
+def test_what_others_wrote_to_a_topic_is_a_history_of_any_format(
+    kafka: KafkaCluster, client: str, tmp_path: Path
+) -> None:
+    """As their records in a file, from all partitions in the order of time; a copy of our own topic stays as it is."""
+    settings_ = Settings(kafka=KafkaSettings(bootstrap_servers=tuple(kafka.bootstrap.split(",")), client=client))
+    trail, clouds, odd, ours = (f"{settings(kafka).names.events}-{name}" for name in ("trail", "clouds", "odd", "ours"))
+    for topic in (trail, clouds, odd, ours):
+        make_topic(kafka, topic, partitions=2)
+    records = json.loads(CLOUDTRAIL.read_bytes())["Records"]
+    binary = {"ce_specversion": "1.0", "ce_type": "io.trustwatch.audit.v1", "ce_source": "urn:c", "ce_id": "c1"}
+    with closing(open_writer(settings(kafka, client))) as writer:
+        for at, one in enumerate(reversed(records)):
+            writer.send(trail, None, msgspec.json.encode(one), partition=at % 2, timestamp_ms=NOW_MS)
+        writer.send(trail, b"k", None, partition=0, timestamp_ms=NOW_MS)  # a tombstone
+        headers = [(name, value.encode()) for name, value in binary.items()]
+        writer.send(clouds, None, event(1), partition=0, headers=headers, timestamp_ms=NOW_MS)
+        writer.send(odd, None, b'{"strange": 1}', partition=0, timestamp_ms=NOW_MS)
+        for at in range(2):
+            sent = record(at)
+            writer.send(ours, None, sent.payload, partition=0, headers=headers_for(sent), timestamp_ms=sent.received_ms)
+        writer.flush(10)
+    file = tmp_path / "trail.json"
+    file.write_bytes(CLOUDTRAIL.read_bytes())
+
+    def history(topic: str, record_format: str | None = None) -> list[bytes]:
+        named = str(file) if topic == "" else f"kafka://{kafka.bootstrap}/{topic}"
+        with history_files([named], settings_, converter=history_converter(record_format, None)) as paths:
+            return b"".join(path.read_bytes() for path in paths).splitlines()
+
+    expected = history("")
+    assert history(trail) == expected
+    assert 0 < len(history(trail + "?offsets=0:1-3", "aws-cloudtrail")) < len(expected)
+    (cloud,) = map(json.loads, history(clouds))
+    assert (cloud["id"], cloud["source"]) == ("c1", "urn:c")
+    assert history(ours) == [event(0), event(1)]
+    with pytest.raises(ConfigError, match=r"an object with `strange`\. .*mapping try FILE RECORDS"):
+        history(odd)
+    with pytest.raises(
+        ConfigError, match=r"no record became an event, 1 skipped .*`trustwatch mapping try envoy RECORDS`"
+    ):
+        history(odd, "envoy")

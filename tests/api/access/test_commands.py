@@ -54,14 +54,16 @@ def test_an_approval_is_rejected_or_withdrawn(site: Any, summary: Any) -> None:
 
 
 def test_an_agent_is_pinned_and_unpinned(site: Any, summary: Any) -> None:
-    """For a while; a level that does not exist is told."""
+    """For a while, which is told, and no longer once it is over; a level that does not exist is told."""
     site.report([summary(level=1)])
 
     wrong = run(site, "pin", "bot", "terrible", "--why", "x")
     assert (wrong.exit_code, "level" in wrong.output) == (1, True)
-    assert run(site, "pin", "bot", "critical", "--why", "key leaked").exit_code == 0
+    pinned = run(site, "pin", "bot", "critical", "--why", "key leaked")
+    assert (pinned.exit_code, "pin of bot (level critical) is active until 2" in pinned.output) == (0, True)
     assert site.get("/v1/agents/bot/risk").json()["pin"]["level"] == "critical"
-    assert run(site, "unpin", "bot", "--why", "rotated").exit_code == 0
+    ended = run(site, "unpin", "bot", "--why", "rotated")
+    assert (ended.exit_code, "pin of bot (level critical) is ended\n" in ended.output) == (0, True)
     assert site.get("/v1/agents/bot/risk").json()["pin"] is None
 
 

@@ -20,7 +20,8 @@ import pandas
 import pytest
 from trustwatch.api.archive import worker
 from trustwatch.api.archive.archive_status import archived_offset
-from trustwatch.api.cli.history_input import TimeWindow, history_files
+from trustwatch.api.cli.history_input import history_files
+from trustwatch.api.cli.history_window import TimeWindow
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings

@@ -132,7 +132,10 @@ def test_a_format_is_tried_by_its_name(own: Path) -> None:
         (("convert", "own.jsonl", "--mapping", "missing.yaml", "--out", "x"), "missing.yaml: can not be read"),
         (("convert", "empty", "--out", "x"), "no events in empty"),
         (("convert", "-", "--format", "envoy", "--out", "x"), "no record became an event, 1 malformed"),
-        (("train", "kafka:", "--format", "envoy", "--model", "x"), "holds native events; --format and --mapping are"),
+        (
+            ("train", "kafka://h:1", "--format", "envoy", "--model", "x"),
+            "holds native events; --format and --mapping are",
+        ),
     ],
 )
 def test_what_is_meant_wrongly_is_told(

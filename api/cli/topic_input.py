@@ -1,0 +1,145 @@
+"""Histories of topics: events of ours, and what other programs wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from ...ingest.errors import ConfigError
+from ...ingest.formats.cloudevents import structured_value
+from ...ingest.history.conversion import DETECTION_RECORDS, FormatChoice
+from ...ingest.history.record_files import RecordFile, write_value
+from ...ingest.topics.protocols import TopicReader
+from ...ingest.topics.record_codec import TopicRecord, header_texts, own_record
+from ...ingest.topics.topic_history import topic_event_lines, written_records
+from ..brokers import BrokerSettings, open_reader
+from ..composition import load_erased_filter
+from ..settings.root import Settings
+from .history_window import TimeWindow
+from .terminal import print_message
+
+
+class TopicRange(NamedTuple):
+    """Range of a topic to read: offsets by partition, whose end is open where it is None; None = all there is."""
+
+    broker_settings: BrokerSettings
+    name: str
+    offsets: dict[int, tuple[int, int | None]] | None
+
+    def contains(self, partition: int, offset: int) -> bool:
+        """True if a record is in the range."""
+        if self.offsets is None:
+            return True
+        first, end = self.offsets.get(partition, (0, 0))
+        return offset >= first and (end is None or offset < end)
+
+
+def parse_topic_url(named: str, settings: Settings) -> TopicRange:
+    """Parse `kafka:[//BROKERS][/TOPIC][?offsets=PARTITION:FIRST-END,…]`; settings fill in what it leaves out.
+
+    Raises ConfigError.
+    """
+    parts = urlsplit(named)
+    broker_settings = settings.brokers
+    if parts.netloc:
+        broker_settings = msgspec.structs.replace(broker_settings, bootstrap_servers=tuple(parts.netloc.split(",")))
+    if not broker_settings.bootstrap_servers:
+        raise ConfigError(f"{named}: names no brokers, and neither do the settings: kafka://HOST:PORT/TOPIC")
+    query = parse_qs(parts.query, keep_blank_values=True)
+    if parts.scheme != "kafka" or set(query) - {"offsets"}:
+        raise ConfigError(f"{named}: must be kafka://HOST:PORT,…/TOPIC?offsets=PARTITION:FIRST-END,…")
+    offsets = _parse_offsets(named, query["offsets"][0]) if "offsets" in query else None
+    return TopicRange(broker_settings, parts.path.strip("/") or broker_settings.names.events, offsets)
+
+
+def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
+    ranges: dict[int, tuple[int, int | None]] = {}
+    try:
+        for part in text.split(","):
+            partition, _, both = part.partition(":")
+            first, dash, end = both.partition("-")
+            if not dash:
+                raise ValueError(part)
+            ranges[int(partition)] = int(first), int(end) if end else None
+    except ValueError:
+        raise ConfigError(f"{named}: offsets must be PARTITION:FIRST-END,… such as 0:100-200,1:50-") from None
+    return ranges
+
+
+def topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator[bytes]:
+    """Events of a topic, see `topic_event_lines`."""
+    topic = parse_topic_url(named, settings)
+    lines = 0
+    with _topic_reader(named, topic) as reader:
+        partitions = len(reader.end_offsets())
+        for line in topic_event_lines(
+            reader,
+            topic.name,
+            lambda at, offset, record: topic.contains(at, offset) and window.may_contain(record.received_ms),
+            erased=load_erased_filter(settings, topic.name),
+        ):
+            lines += 1
+            yield line
+    print_message(f"read {lines:,} events of {topic.name}, {partitions} partitions")
+
+
+def records_of_others(
+    named: str, topic: TopicRange, window: TimeWindow, choice: FormatChoice, kept: BinaryIO
+) -> RecordFile | None:
+    """What other programs wrote to *topic*, saved in the temporary file *kept*.
+
+    None: Trustwatch wrote it, as the first records show: a copy of the events topic.
+
+    Raises:
+        ConfigError: there is no such topic or partition.
+        CorruptLog: a record is damaged.
+        Unavailable: no broker answers.
+    """
+    with _topic_reader(named, topic) as reader:
+        records = written_records(reader, lambda at, raw: _is_in_range(topic, window, at, raw))
+        head = list(islice(records, DETECTION_RECORDS))
+        if choice.is_open and any(own_record(raw.timestamp_ms, raw.value, raw.headers) for raw in head):
+            return None
+        takes_headers = choice.is_open or choice.name == "cloudevents"
+        for raw in chain(head, records):
+            value = raw.value or b""
+            write_value(kept, structured_value(value, header_texts(raw)) if takes_headers else value)
+    kept.flush()
+    return RecordFile(Path(kept.name), named, "none", "values")
+
+
+def _is_in_range(topic: TopicRange, window: TimeWindow, partition: int, raw: TopicRecord) -> bool:
+    """Tell whether a record is to be read; one without a timestamp may have happened at any time."""
+    return topic.contains(partition, raw.offset) and (raw.timestamp_ms < 0 or window.may_contain(raw.timestamp_ms))
+
+
+@contextmanager
+def _topic_reader(named: str, topic: TopicRange) -> Iterator[TopicReader]:
+    """A reader that stands where the history begins. Raises ConfigError, Unavailable."""
+    reader = open_reader(topic.broker_settings, (topic.name,))
+    try:
+        _seek_topic(named, topic, reader)
+        yield reader
+    finally:
+        reader.close()
+
+
+def _seek_topic(named: str, topic: TopicRange, reader: TopicReader) -> None:
+    """Go to where the history begins. Raises ConfigError: there are no such partitions."""
+    ends = reader.end_offsets()
+    missing = [at for at in topic.offsets or {} if (topic.name, at) not in ends]
+    if missing:
+        raise ConfigError(f"{named}: {topic.name} has the partitions 0 to {len(ends) - 1}, no partition {missing[0]}")
+    if topic.offsets is not None:
+        for (name, at), kept in reader.first_offsets().items():
+            end = ends[name, at]
+            first = topic.offsets.get(at, (end, None))[0]
+            if first < kept:
+                print_message(f"{name}[{at}]: offsets before {kept} are no longer kept")
+            reader.seek(name, at, min(max(first, kept), end))
