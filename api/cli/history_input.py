@@ -126,7 +126,7 @@ class _HistoryFiles:
             self._paths.append(self._write(lines))
 
     def _records_of_others(self, named: str) -> RecordFile | None:
-        """What other programs wrote to a topic; None: its events are ours."""
+        """Records that other programs wrote to a topic; None: its events are ours."""
         topic = parse_topic_url(named, self._settings)
         if topic.name == self._settings.brokers.names.events:
             return None

@@ -1,4 +1,4 @@
-"""Which events of a history are wanted, by their time."""
+"""Bounds in time of the events of a history that are wanted."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator[
 def records_of_others(
     named: str, topic: TopicRange, window: TimeWindow, choice: FormatChoice, kept: BinaryIO
 ) -> RecordFile | None:
-    """What other programs wrote to *topic*, saved in the temporary file *kept*.
+    """Records that other programs wrote to *topic*, saved in the temporary file *kept*.
 
     None: Trustwatch wrote it, as the first records show: a copy of the events topic.
 

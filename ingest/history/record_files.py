@@ -72,7 +72,7 @@ class RecordFile(NamedTuple):
 
     @property
     def argument(self) -> str:
-        """What a command is given that is to read its records again; those of a topic have to be saved before."""
+        """Name under which a command reads its records again; those of a topic have to be saved before."""
         return "RECORDS" if self.cutting == "values" else self.name
 
     def records(self, progress: ByteProgress | None = None) -> Iterator[CutRecord]:
