@@ -64,7 +64,7 @@ def test_keycloak_gives_shorter_tokens_then_none_then_as_before(tmp_path: Path) 
     fetched(keycloak_home)
     said = QuickStart("keycloak", {"8420": free_port(), "8080": free_port()}).run(tmp_path)
 
-    assert lifetimes(said) == [900, 300, 900, 900]
+    assert lifetimes(said) == pytest.approx([900, 300, 900, 900], abs=5)
     agents = said[-2].splitlines()
     assert [line.split()[0] for line in agents[-2:]] == ["agent", "clerk-7"]
 
