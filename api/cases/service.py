@@ -6,7 +6,9 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import structlog
 
+from ...ingest.errors import TrustwatchError
 from ...ingest.record_keys import record_id
 from ...ingest.timestamps import DAY_MS, format_rfc3339
 from ...scoring.delivery.notifiers.alert_events import build_case_row
@@ -48,6 +50,8 @@ from .figures import CaseFigures
 
 ALERTED_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
 """Acts that alert targets hear of; the rest is for those who look at the case."""
+
+_log = structlog.get_logger(__name__)
 
 
 class CaseSearch(NamedTuple):
@@ -263,9 +267,16 @@ class CaseService:
         )
         if pin and (failed := await self._agent_acts.pin(caller, report.agents, note, valid_s)):
             words = f"the level could not be fixed of {'; '.join(failed)}"[:MAX_REASON_LENGTH]
-            await self._change(caller, await self.get(caller, case_id), "noted", words)
+            await self._note_failure(caller, case_id, words)
             raise conflict_error("case_partly_contained", f"case {case_id} is marked as contained, but {words}")
         return contained
+
+    async def _note_failure(self, caller: AuthenticatedCaller, case_id: str, words: str) -> None:
+        """Keep with the case what an act could not do; whoever acted is told of that, and not that this failed."""
+        try:
+            await self._change(caller, await self.get(caller, case_id), "noted", words)
+        except TrustwatchError as error:
+            _log.warning("case_failure_not_noted", case=case_id, error=str(error))
 
     async def close(
         self,

@@ -17,6 +17,7 @@ from ...scoring.store.read_scope import restrict_reads
 from ...scoring.store.saved_view_store import CONSOLE_NAME_PREFIX
 from ..access.service import ContainmentService
 from ..http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller, SourceBinding
+from ..http.problems import ProblemError
 from ..http.runtime import Runtime
 from ..settings.event_source_settings import EventSourceSettings
 from .consequences import VERDICT_CHOICES, case_title, containment_effects
@@ -63,8 +64,8 @@ class SlackActs:
         """Do it, and answer; nothing is raised. *signed_for* are the targets whose app signed the click."""
         try:
             done = await self._run(click, signed_for)
-        except TrustwatchError as error:
-            done = _Done(reply(f"Nothing was done: {error}"), "refused")
+        except TrustwatchError as error:  # from before the act: `_act` tells of those that come from it
+            done = _nothing_done(error)
         except Exception as error:  # the person has to hear of it, and no value of ours may be in the log
             _log.error("slack_click_failed", error=type(error).__name__)
             done = _Done(reply("Nothing is known of whether it was done: look at the case in the console."), "failed")
@@ -85,6 +86,8 @@ class SlackActs:
             )
         if (click.team, click.channel) != (settings.team, target.slack_app.channel):
             return _Done(reply("Nothing was done: the button is of another workspace or channel."), "refused")
+        if click.user_team and click.user_team != settings.team:  # a channel that is shared with theirs
+            return _Done(reply("Nothing was done: whoever pressed the button is of another workspace."), "refused")
         person = next((one for one in settings.people if one.user == click.user), None)
         if person is None:
             words = (
@@ -99,16 +102,39 @@ class SlackActs:
     async def _act(self, caller: AuthenticatedCaller, click: SlackClick) -> _Done:
         value = click.value
         if click.action == "acknowledge":
-            case = await self._cases.acknowledge(caller, value.case_id)
-            return _Done(reply(f"You are on it, and others see that: {case.case_id}."), "done")
+            return await self._acknowledge(caller, value.case_id)
         report = await self._cases.get(caller, value.case_id)
         if click.action.startswith("ask-"):
             return self._ask(report, click.action.removeprefix("ask-"), value)
-        if value.revision is None or value.revision != report.case.revision:
-            asked = self._ask(report, click.action.removesuffix("-release"), value, "The case has changed. ")
-            return asked._replace(outcome="changed")
-        await self._do(caller, click)
-        return _Done(reply(_CONFIRMATIONS[click.action].format(case=value.case_id)), "done")
+        if value.revision == report.case.revision:
+            try:
+                await self._do(caller, click)
+                return _Done(reply(_CONFIRMATIONS[click.action].format(case=value.case_id)), "done")
+            except TrustwatchError as error:
+                if error.code != "case_changed":
+                    return _told(error)
+            report = await self._cases.get(caller, value.case_id)
+        return self._changed(caller, report, click)
+
+    async def _acknowledge(self, caller: AuthenticatedCaller, case_id: str) -> _Done:
+        try:
+            case = await self._cases.acknowledge(caller, case_id)
+        except TrustwatchError as error:
+            return _told(error)
+        if case.owner == caller.recorded_name:
+            return _Done(reply(f"You are on it, and others see that: {case_id}."), "done")
+        return _Done(reply(f"The case is acknowledged: {case_id}. It stays with {case.owner}."), "done")
+
+    def _changed(self, caller: AuthenticatedCaller, report: CaseReport, click: SlackClick) -> _Done:
+        """Ask anew about a case that changed, unless all that changed is what the button would do."""
+        case, value, last = report.case, click.value, report.entries[-1] if report.entries else None
+        in_force = case.held_until_ms > self._runtime.now_ms() if click.action == "contain" else _closes(click, case)
+        done = "contained" if click.action == "contain" else "closed"
+        if last is not None and last.action == done and in_force and value.revision == case.revision - 1:
+            who = "you" if last.by == caller.recorded_name else last.by
+            return _Done(reply(f"The case is {done} already, by {who}: {case.case_id}."), "changed")
+        asked = self._ask(report, click.action.removesuffix("-release"), value, "The case has changed. ")
+        return asked._replace(outcome="changed")
 
     async def _do(self, caller: AuthenticatedCaller, click: SlackClick) -> Case:
         value, action = click.value, click.action
@@ -150,7 +176,29 @@ def _caller(person: SlackPersonSettings, settings: SlackInteractionSettings, unt
     """The person, as the console knows it: nobody decides twice by having two names."""
     binding = SourceBinding(EventSourceSettings(name=f"{CONSOLE_NAME_PREFIX}{person.name}", tenants=settings.tenants))
     scopes = frozenset((SCOPE_SCORE_READ, SCOPE_FEEDBACK))
-    return AuthenticatedCaller(f"urn:trustwatch:slack:{settings.team}", person.name, "", scopes, until_s, binding)
+    issuer, other_names = f"urn:trustwatch:slack:{settings.team}", frozenset({person.subject or ""} - {""})
+    return AuthenticatedCaller(issuer, person.name, "", scopes, until_s, binding, other_names=other_names)
+
+
+def _closes(click: SlackClick, case: Case) -> bool:
+    """True if *case* is closed as the button would close it."""
+    return case.verdict == click.action.removeprefix("close-").removesuffix("-release")
+
+
+def _told(error: TrustwatchError) -> _Done:
+    """Tell of an error of an act: it may come when some of it is done already."""
+    if isinstance(error, ProblemError):
+        if error.code == "case_partly_contained":
+            words = str(error)
+            return _Done(reply(f"{words[0].upper()}{words[1:]}"), "partly")
+        if error.problem.status in (403, 404, 422) or error.code in ("case_changed", "case_closed"):
+            return _nothing_done(error)
+    return _Done(reply(f"Some of it may be done: look at the case in the console. What failed: {error}"), "failed")
+
+
+def _nothing_done(error: TrustwatchError) -> _Done:
+    outcome = "refused" if isinstance(error, ProblemError) else "failed"
+    return _Done(reply(f"Nothing was done: {error}"), outcome)
 
 
 def _level(case: Case) -> str:

@@ -51,12 +51,15 @@ class SlackClick(NamedTuple):
 
     Attributes:
         action: one of `BUTTONS`.
+        team: workspace of the message; that of the user where Slack names none, as for an app of a whole organization.
+        user_team: workspace of the user, without which its id is not unique; "" = Slack did not say.
         response_url: where the person is answered; on `RESPONSE_HOST`.
     """
 
     action: str
     value: ButtonValue
     user: str
+    user_team: str
     team: str
     channel: str
     response_url: str
@@ -64,6 +67,11 @@ class SlackClick(NamedTuple):
 
 class _Named(msgspec.Struct):
     id: str = ""
+
+
+class _User(msgspec.Struct):
+    id: str = ""
+    team_id: str | None = None
 
 
 class _Action(msgspec.Struct):
@@ -74,7 +82,7 @@ class _Action(msgspec.Struct):
 class _Payload(msgspec.Struct):
     type: str = ""
     team: _Named | None = None
-    user: _Named | None = None
+    user: _User | None = None
     channel: _Named | None = None
     response_url: str = ""
     actions: Sequence[_Action] = ()
@@ -141,10 +149,12 @@ def read_click(body: bytes) -> SlackClick | None:
     value = read_value(action.value)
     if action.action_id not in BUTTONS or value is None:
         return None
-    if payload.user is None or payload.team is None or payload.channel is None:
+    if payload.user is None or payload.channel is None:
         return None
-    names = payload.user.id, payload.team.id, payload.channel.id
-    return SlackClick(action.action_id, value, *names, payload.response_url)
+    user_team = payload.user.team_id or ""
+    team = user_team if payload.team is None else payload.team.id
+    names = payload.user.id, user_team, team, payload.channel.id
+    return SlackClick(action.action_id, value, *names, payload.response_url) if team else None
 
 
 def _read_payload(body: bytes) -> _Payload:

@@ -252,8 +252,8 @@ METRICS: Final = (
         "observed counter",
         "clicks",
         "buttons that people pressed in Slack, by outcome: done, asked (what it will do was said), changed (the case "
-        "had changed), refused, unknown_person, failed; ignored (nothing of ours), busy; or not of Slack: unsigned, "
-        "stale, forged, replayed, malformed",
+        "had changed), partly (not every agent was contained), refused, unknown_person, failed; ignored (nothing of "
+        "ours), busy; or not of Slack: unsigned, stale, forged, replayed, malformed",
         ("outcome",),
     ),
     MetricDefinition(

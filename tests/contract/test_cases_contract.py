@@ -275,6 +275,11 @@ def test_the_thread_of_a_case_is_kept(store: SqlStore) -> None:
     assert leased(NOW + 2_000) == {"alert-D4": MessageThread("C1", "1.1", 3)}
     store.retention.purge(RetentionCutoffs(cases_ms=NOW + 10 * MINUTE))
     assert leased(NOW + 3_000) == {"alert-D4": None}
+    late = MessageThread("C1", "1.4", 3)
+    store.outbox.settle([DeliverySettlement(4, "pager", 3, "pending", NOW + 4_000, "", NOW, late)])
+    assert leased(NOW + 4_000) == {"alert-D4": late}
+    store.retention.purge(RetentionCutoffs())
+    assert leased(NOW + 6_000) == {"alert-D4": None}
 
 
 def test_a_reopened_case_has_the_levels_of_now(store: SqlStore) -> None:

@@ -13,6 +13,7 @@ SlackTeamId = Annotated[str, msgspec.Meta(pattern=r"^T[A-Z0-9]{6,40}\Z")]
 SlackUserId = Annotated[str, msgspec.Meta(pattern=r"^[UW][A-Z0-9]{6,40}\Z")]
 
 ANY_TENANT = "*"
+MIN_SIGNING_SECRET_LENGTH = 16
 
 
 class SlackPersonSettings(SettingsPart, frozen=True):
@@ -22,13 +23,21 @@ class SlackPersonSettings(SettingsPart, frozen=True):
     name: Annotated[
         Name, setting("name in records, as the console's `name_claim` has it, so that a person has one name in both")
     ]
+    subject: Annotated[
+        Name | None,
+        setting("the person's `sub` at the issuer, where `actuators[].clients` names it: nobody acts on its own agent"),
+    ] = None
 
 
 class SlackInteractionSettings(SettingsPart, frozen=True):
     """Buttons in messages about cases, and who may press them."""
 
     signing_secret: Annotated[
-        Secret, setting("signing secret of the app, which signs its requests: `{env: NAME}` or `{file: PATH}`")
+        Secret,
+        setting(
+            "signing secret of the app, which signs its requests: `{env: NAME}` or `{file: PATH}`, at least 16 "
+            "characters"
+        ),
     ]
     team: Annotated[SlackTeamId, setting("id of the workspace, as `T0123456789`; clicks of others are refused")]
     tenants: Annotated[
@@ -43,6 +52,11 @@ class SlackInteractionSettings(SettingsPart, frozen=True):
         users = [person.user for person in self.people]
         if len(set(users)) < len(users):
             raise ValueError("`people` names a user twice")
+        secret = self.signing_secret.reveal()
+        if len(secret) < MIN_SIGNING_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
+            raise ValueError(
+                f"`signing_secret` must have at least {MIN_SIGNING_SECRET_LENGTH} printable ASCII characters"
+            )
 
     def covers(self, tenant: str) -> bool:
         """True if cases of *tenant* may be acted on."""

@@ -8,7 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from trustwatch.api.access.service import ContainmentService
+from trustwatch.api.cases.agent_acts import CaseAgentActs
 from trustwatch.api.cases.slack_requests import SlackRequestRefused, SlackSignatures, is_response_url
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.notifiers.alert_formats import render_alert
@@ -19,6 +22,7 @@ from ...support.feedback_person import AS
 from ...support.slack import (
     RESPONSE_URL,
     SIGNING_SECRET,
+    USER,
     click_body,
     interactions,
     signed_headers,
@@ -125,7 +129,7 @@ def test_what_it_will_do_is_said_before_anything_is_contained(clicker: Clicker) 
     pins = clicker.site.get("/v1/interventions", kind="pin").json()["items"]
     assert sorted((pin["agent_id"], pin["status"]) for pin in pins) == [("a", "active"), ("b", "active")]
     again = clicker.press("contain", buttons(asked)["contain"])
-    assert said(again).startswith("The case has changed. ")
+    assert said(again) == f"The case is contained already, by you: {CASE}."
     assert clicker.counted() == {"asked": 1, "done": 1, "changed": 1}
 
 
@@ -174,6 +178,38 @@ def test_another_workspace_or_channel_is_refused(clicker: Clicker) -> None:
     assert clicker.case()["status"] == "open"
 
 
+def test_a_user_of_another_workspace_is_refused(clicker: Clicker) -> None:
+    """In a shared channel ids of users are unique with their workspace alone; an app of an organization names no team."""
+    theirs = {"id": USER, "team_id": "T9999999999"}
+    for change in ({"user": theirs}, {"user": theirs, "team": None}):
+        assert "is of another workspace" in said(clicker.press("acknowledge", **change))
+    assert clicker.case()["status"] == "open"
+    clicker.press("acknowledge", team=None)
+    assert clicker.case()["status"] == "acknowledged"
+
+
+def test_a_case_of_somebody_else_stays_theirs(clicker: Clicker) -> None:
+    """Who acknowledges it hears whose it is."""
+    clicker.triage.act(CASE, "assign", owner="bob")
+    assert said(clicker.press("acknowledge")) == f"The case is acknowledged: {CASE}. It stays with bob."
+
+
+def test_what_is_done_in_part_is_not_called_nothing(clicker: Clicker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that could not be pinned is told of, with the mark; so is an error that comes after a case is closed."""
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise Unavailable("the store does not answer")
+
+    monkeypatch.setattr(ContainmentService, "pin", fail)
+    message = clicker.press("contain", buttons(clicker.press("ask-contain"))["contain"])
+    assert said(message).startswith(f"Case {CASE} is marked as contained, but the level could not be fixed of a: ")
+    monkeypatch.setattr(CaseAgentActs, "label", fail)
+    message = clicker.press("close-true", buttons(clicker.press("ask-close-true"))["close-true"])
+    assert said(message).startswith("Some of it may be done: look at the case in the console.")
+    assert clicker.case()["status"] == "closed"
+    assert clicker.counted() == {"asked": 2, "partly": 1, "failed": 1}
+
+
 def test_a_target_acts_for_its_tenants_alone(clicker: Clicker) -> None:
     """A case of another tenant is not there, whatever its button says; nor is a target that another app signs for."""
     clicker.triage.raise_agents(rise(4, agent("x", "globex")))
@@ -194,6 +230,12 @@ def test_nobody_decides_about_itself(clicker: Clicker) -> None:
     message = clicker.press("acknowledge", json.dumps({"t": "chat", "c": "case-D0005"}))
     assert "nobody decides about itself" in said(message)
     assert clicker.case("case-D0005")["status"] == "open"
+    person = msgspec.structs.replace(interactions("acme").people[0], subject="a")
+    app = target_with_buttons("acme").slack_app
+    assert app is not None
+    known = msgspec.structs.replace(app, interactions=msgspec.structs.replace(interactions("acme"), people=(person,)))
+    clicker.use(msgspec.structs.replace(target_with_buttons("acme"), slack_app=known))
+    assert "nobody decides about itself" in said(clicker.press("acknowledge"))
 
 
 def test_what_is_not_signed_by_slack_does_nothing(clicker: Clicker) -> None:
@@ -322,7 +364,9 @@ def test_without_buttons_there_is_no_such_address(site: Any) -> None:
 
 
 def test_settings_of_buttons_are_checked() -> None:
-    """A user named twice would be two persons."""
+    """A user named twice would be two persons; a short secret can be guessed."""
+    with pytest.raises(ValueError, match="`signing_secret` must have at least 16 printable"):
+        interactions("acme", secret="0" * 15)
     one = interactions("acme")
     with pytest.raises(ValueError, match="`people` names a user twice"):
         msgspec.structs.replace(one, people=one.people * 2).__post_init__()
