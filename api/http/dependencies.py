@@ -107,13 +107,15 @@ def declared(required: DeclaresScopes) -> Any:
 
 
 def is_local(request: Request) -> bool:
-    """True if *request* comes from this machine itself, not through a proxy on it."""
+    """True if *request* comes from this machine itself, not through a proxy: one that says so, or a declared one."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
     try:
-        return ipaddress.ip_address(request.client.host).is_loopback
+        address = ipaddress.ip_address(request.client.host)
     except ValueError:
         return False
+    proxies = services_of(request).get(Runtime).settings.verification.proofs.declared_proxies
+    return address.is_loopback and not any(address in ipaddress.ip_network(network) for network in proxies)
 
 
 RuntimeDep = Annotated[Runtime, Depends(provided(Runtime))]

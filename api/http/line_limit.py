@@ -29,10 +29,10 @@ class LineLimit:
         if second != self._second:
             self._second, self._written = second, 0
         if self._written >= self._per_s:
-            self._left_out += 1
+            self._left_out += 1 + members.get("left_out", 0)
             return
         self._written += 1
         if self._left_out:
-            members["left_out"] = self._left_out
+            members["left_out"] = members.get("left_out", 0) + self._left_out
             self._left_out = 0
         line(event, **members)

@@ -1,13 +1,15 @@
 """Known callers that reach beyond their entry of the settings: counted, and told in the log.
 
 A stolen token and a curious administrator look the same here: somebody who is known asks for what is not theirs. Lines
-are bounded for each caller by itself, so that no caller hides another one behind its own.
+are bounded for each caller by itself, so that no caller hides another one behind its own; all callers without an entry
+have a bound together as well, since an issuer may have any number of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import structlog
@@ -23,10 +25,14 @@ BEYOND_CALLER: Final = frozenset({"insufficient_scope", "tenant_not_allowed", "s
 AGENT_NOT_ALLOWED: Final = "agent_not_allowed"
 """A question about an agent that the caller may not speak for was answered with a denial."""
 LINES_PER_CALLER_S: Final = 5
+LINES_UNLISTED_S: Final = 100
+"""Of all callers without an entry together."""
 MAX_ASKED_LENGTH: Final = 256
 MAX_LIMITS: Final = 1_000
 _UNLISTED, _CONSOLE = "(no entry)", "console"
 _AGENTS_PREFIX: Final = b"/v1/agents/"
+
+K = TypeVar("K")
 
 _log = structlog.get_logger(__name__)
 
@@ -37,6 +43,10 @@ class KnownCaller(Protocol):
     @property
     def name(self) -> str:
         """Name in the settings; "" = it has no entry there."""
+
+    @property
+    def issuer(self) -> str:
+        """Issuer of its token."""
 
     @property
     def client_id(self) -> str:
@@ -61,6 +71,8 @@ class RefusedCallers:
         self.counts: dict[tuple[str, str], int] = {}
         self._monotonic = monotonic
         self._limits: dict[str, LineLimit] = {}
+        self._unlisted_limits: dict[tuple[str, str], LineLimit] = {}
+        self._all_unlisted = LineLimit(monotonic, LINES_UNLISTED_S)
 
     def tell_of(self, scope: Scope, code: str, detail: str) -> None:
         """Tell of a request that is refused with a problem, where its caller is known and reached beyond its entry.
@@ -80,16 +92,25 @@ class RefusedCallers:
         name = caller.name or _UNLISTED
         counted = _CONSOLE if name.startswith(CONSOLE_NAME_PREFIX) else name
         self.counts[counted, code] = self.counts.get((counted, code), 0) + 1
-        who = {"caller": name, "client_id": caller.client_id or None, "subject": caller.subject}
-        told = {key: value[:MAX_ASKED_LENGTH] if isinstance(value, str) else value for key, value in members.items()}
-        self._limit_of(name).write(_log.warning, "a caller reaches beyond its entry", code=code, **who, **told)
+        all_members = members | {"caller": name, "client_id": caller.client_id or None, "subject": caller.subject}
+        told = {
+            key: value[:MAX_ASKED_LENGTH] if isinstance(value, str) else value for key, value in all_members.items()
+        }
+        line: Callable[..., Any] = _log.warning
+        if caller.name:
+            limit = self._limit_of(self._limits, name)
+        else:
+            who = (caller.client_id or caller.subject)[:MAX_ASKED_LENGTH]
+            limit = self._limit_of(self._unlisted_limits, (caller.issuer, who))
+            line = partial(self._all_unlisted.write, _log.warning)
+        limit.write(line, "a caller reaches beyond its entry", code=code, **told)
 
-    def _limit_of(self, name: str) -> LineLimit:
-        limit = self._limits.get(name)
+    def _limit_of(self, limits: dict[K, LineLimit], key: K) -> LineLimit:
+        limit = limits.get(key)
         if limit is None:
-            if len(self._limits) >= MAX_LIMITS:
-                self._limits.clear()
-            limit = self._limits[name] = LineLimit(self._monotonic, LINES_PER_CALLER_S)
+            if len(limits) >= MAX_LIMITS:
+                limits.clear()
+            limit = limits[key] = LineLimit(self._monotonic, LINES_PER_CALLER_S)
         return limit
 
     def metric_values(self) -> dict[str, dict[tuple[str, ...], float]]:

@@ -190,7 +190,7 @@ class ProofSettings(SettingsPart, frozen=True):
         tuple[ProxyNetwork, ...] | None,
         setting(
             "networks from which that header counts: whoever may connect from there is whom the header says. Null is "
-            "loopback; `callers[].certificate` needs it said"
+            "loopback; `callers[].certificate` needs it said. Nobody there counts as this machine itself"
         ),
     ] = None
 
@@ -198,6 +198,11 @@ class ProofSettings(SettingsPart, frozen=True):
     def proxies(self) -> tuple[str, ...]:
         """Networks from which the header counts."""
         return LOOPBACK_NETWORKS if self.trusted_proxies is None else self.trusted_proxies
+
+    @property
+    def declared_proxies(self) -> tuple[str, ...]:
+        """Networks of which the settings say that a proxy is there."""
+        return () if self.certificate_header is None and self.trusted_proxies is None else self.proxies
 
     def __post_init__(self) -> None:
         for network in self.proxies:

@@ -115,19 +115,21 @@ class SecurityEventStore:
             return connection.execute(delete(EVENT_STREAMS).where(*mine)).rowcount > 0
 
     def put_subject(self, stream: EventStream, said: StreamSubject, most: int) -> bool:
-        """Write what a receiver says of a subject, as its last word.
+        """Write what a receiver says of a subject, as its last word; a new word on a known subject always fits.
 
         Returns:
             False = it named *most* others already, or `MAX_COMPOUND_SUBJECTS` others where this one is compound, and
             nothing is written.
         """
         row = _subject_params(stream, said)
+        mine = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest == row["digest"]
         others = STREAM_SUBJECTS.c.stream_id == stream.stream_id, STREAM_SUBJECTS.c.digest != row["digest"]
         compounds = func.coalesce(func.sum(STREAM_SUBJECTS.c.compound), 0)
         last_ms = func.coalesce(func.max(STREAM_SUBJECTS.c.changed_ms), 0)
         with self._database.write() as connection:
             count, compound, said_ms = connection.execute(select(func.count(), compounds, last_ms).where(*others)).one()
-            if count >= most or (row["compound"] and compound >= MAX_COMPOUND_SUBJECTS):
+            is_full = count >= most or (row["compound"] and compound >= MAX_COMPOUND_SUBJECTS)
+            if is_full and connection.execute(select(STREAM_SUBJECTS.c.digest).where(*mine)).first() is None:
                 return False
             row["changed_ms"] = max(said.changed_ms, said_ms + 1)  # of two words in one millisecond one is the last
             connection.execute(_UPSERT_SUBJECT.for_connection(connection), row)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
+from sqlalchemy import insert, select, text
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.security_events import (
@@ -18,8 +19,10 @@ from trustwatch.scoring.records.security_events import (
     StreamSubject,
 )
 from trustwatch.scoring.store import security_event_store
+from trustwatch.scoring.store.migrate import migrate
 from trustwatch.scoring.store.received_signal_store import SignalStatement, signal_digest
 from trustwatch.scoring.store.security_event_store import MAX_VERIFICATIONS, StreamFigures
+from trustwatch.scoring.store.sql_schema import STREAM_SUBJECTS
 from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
@@ -187,6 +190,53 @@ def test_of_many_subjects_few_are_read(store: SqlStore, seqs: list[int], monkeyp
 
     said = streams.list_subjects(["s1"], [bots[7], {"format": "opaque", "id": "nobody"}])["s1"]
     assert [one.subject for one in said] == [bots[7], alias, whole]
+
+
+def test_a_known_subject_can_be_changed_where_no_other_fits(
+    store: SqlStore, seqs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store from before may hold more than a stream may name now: what is there can be taken back."""
+    streams = store.security_events
+    bots = [{"format": "opaque", "id": f"bot-{number}"} for number in range(3)]
+    complexes = [{"format": "complex", "application": bot} for bot in bots]
+    for subject in (*bots, *complexes):
+        assert streams.put_subject(STREAM, StreamSubject(subject, True, NOW), 100)
+    monkeypatch.setattr(security_event_store, "MAX_COMPOUND_SUBJECTS", 1)
+    assert not streams.put_subject(STREAM, StreamSubject({"format": "aliases", "identifiers": bots}, True, NOW), 100)
+    assert not streams.put_subject(STREAM, StreamSubject({"format": "opaque", "id": "new"}, True, NOW), 2)
+    for subject in (bots[0], complexes[0]):
+        assert streams.put_subject(STREAM, StreamSubject(subject, False, NOW), 2)
+
+    said = streams.list_subjects(["s1"], bots)["s1"]
+    assert [one.subject for one in said if not one.wanted] == [bots[0], complexes[0]]
+    assert len(said) == 6
+
+
+def test_a_store_from_before_learns_which_subjects_are_compound(store: SqlStore, seqs: list[int]) -> None:
+    """By the format of each, over several batches: simple ones are neither read for each change nor in the bound."""
+    simple = [{"format": "opaque", "id": f"bot-{number}"} for number in range(1_005)]
+    compound = [{"format": "aliases", "identifiers": simple[:2]}, {"format": "complex", "application": simple[2]}]
+    rows = [
+        security_event_store._subject_params(stream, StreamSubject(subject, True, NOW))
+        for stream in (STREAM, PUSHED)
+        for subject in (*simple, *compound)
+    ]
+    engine = store.database.writing_engine
+    with engine.begin() as connection:
+        connection.execute(insert(STREAM_SUBJECTS), rows)
+        connection.execute(text("DROP INDEX ix_stream_subjects_compound"))
+        connection.execute(text("ALTER TABLE stream_subjects DROP COLUMN compound"))
+        connection.execute(text("DROP TABLE case_threads"))  # of 0018, which comes again, too
+        connection.execute(text("UPDATE alembic_version SET version_num = '0016'"))
+
+    migrate(engine)
+
+    assert len(store.security_events.list_subjects(["s1", "p1"], [])["s1"]) == 2
+    with engine.begin() as connection:
+        found = connection.execute(select(STREAM_SUBJECTS)).all()
+    columns = ("stream_id", "digest", "subject", "compound", "owner", "wanted", "changed_ms")
+    expected = {tuple(row[column] for column in columns) for row in rows}
+    assert {tuple(getattr(row, column) for column in columns) for row in found} == expected
 
 
 def test_verifications_rest(store: SqlStore, seqs: list[int]) -> None:

@@ -273,6 +273,8 @@ def check_callers_with_certificates(authority: CertificateAuthority, port: int, 
         for lengths in SMUGGLED:
             hidden = b"0\r\n\r\n" + request(asked, b"X-Client-Cert" + forgery)
             assert 200 not in client.statuses(request(asked, lengths, method="POST", close=False) + hidden), lengths
+    for status, client in ((401, TlsClient(authority, port, None)), (403, soc)):  # nobody behind it is this machine
+        assert client.statuses(request("/metrics")) == [status]
     for address, status in (("127.0.0.1", 200), ("127.0.0.9", 401)):  # the proxy's own, and one that is no proxy's
         transport = httpx2.HTTPTransport(local_address=address)
         with httpx2.Client(transport=transport, base_url=f"http://127.0.0.1:{trustwatch}") as direct:

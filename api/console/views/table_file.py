@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -21,8 +22,10 @@ GATHERING_S = 5.0
 FORMS: Final = ("csv", "json")
 _FORMULA_SIGNS: Final = frozenset("=+-@\u2212")
 """Those that begin a formula, and the minus sign of the locales that write one."""
-_UNSEEN_LETTERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Fillers of Hangul and the empty pattern of Braille: letters and symbols by their category, and blank to the eye."""
+_UNSEEN_LETTERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc")
+"""Fillers of Hangul, the empty pattern of Braille, the place of an object: letters and symbols by their category."""
+_PARTS_CELLS: Final = re.compile("([;\u037e\uff1b\t\r\n])")
+"""Signs at which a spreadsheet may part cells, and those that some programs make semicolons of."""
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -85,9 +88,9 @@ async def table_file(form: str, name: str, rows: Sequence[Mapping[str, Any]], *,
 
 
 def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    """A table. What a spreadsheet would take for a formula gets an apostrophe before it, inside of texts, too."""
     out = io.StringIO()
-    # All in quotes: a spreadsheet may cut at semicolons, and would take what follows one for a cell.
+    # Quotes do not keep a text whole: what parts at semicolons sees none open after the first comma.
     writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\r\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
@@ -97,21 +100,37 @@ def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _as_cell(value: Any) -> Any:
     """
-    >>> _as_cell("=1+1"), _as_cell("INC-77"), _as_cell(None), _as_cell(-0.5), _as_cell(["a", "b"])
-    ("'=1+1", 'INC-77', '', -0.5, 'a; b')
+    >>> _as_cell("=1+1"), _as_cell("INC-77"), _as_cell(None), _as_cell(-0.5), _as_cell(["a", "b"]), _as_cell("x;=1;y")
+    ("'=1+1", 'INC-77', '', -0.5, 'a; b', "x;'=1;y")
     """
     if value is None:
         return ""
     if isinstance(value, list | tuple):
         value = "; ".join(str(_as_cell(element)) for element in value)
-    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+    if not isinstance(value, str):
+        return value
+    first, *others = _PARTS_CELLS.split(value)
+    text = first + "".join(map(_as_part, others))
+    return f"'{text}" if _is_formula(value) else text
+
+
+def _as_part(text: str) -> str:
+    """What follows a sign that parts cells, or that sign; an apostrophe stands before the sign of a formula.
+
+    Quotation marks are passed over, too: those of a text are doubled, which is nothing where a cell begins.
+    """
+    begin = next((at for at, sign in enumerate(text) if sign != '"' and not _is_unseen(sign)), len(text))
+    return f"{text[:begin]}'{text[begin:]}" if _is_formula_sign(text[begin : begin + 1]) else text
 
 
 def _is_formula(text: str) -> bool:
     """True if a spreadsheet might calculate *text*: some trim what is blank or not seen first, or read wide signs."""
     begin = next((at for at, sign in enumerate(text) if not _is_unseen(sign)), len(text))
-    first = unicodedata.normalize("NFKC", text[begin : begin + 1])
-    return first[:1] in _FORMULA_SIGNS or not {"\t", "\r", "\n"}.isdisjoint(text[:begin])
+    return _is_formula_sign(text[begin : begin + 1]) or not {"\t", "\r", "\n"}.isdisjoint(text[:begin])
+
+
+def _is_formula_sign(sign: str) -> bool:
+    return unicodedata.normalize("NFKC", sign)[:1] in _FORMULA_SIGNS
 
 
 def _is_unseen(sign: str) -> bool:

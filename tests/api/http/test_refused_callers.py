@@ -7,13 +7,21 @@ from typing import Any
 from urllib.parse import quote
 
 from structlog.testing import capture_logs
-from trustwatch.api.http.refused_callers import CALLER_OF_REQUEST, LINES_PER_CALLER_S, MAX_LIMITS, RefusedCallers
+from trustwatch.api.http.refused_callers import (
+    CALLER_OF_REQUEST,
+    LINES_PER_CALLER_S,
+    LINES_UNLISTED_S,
+    MAX_ASKED_LENGTH,
+    MAX_LIMITS,
+    RefusedCallers,
+)
 
+AS = "https://as.example"
 EVENT = "a caller reaches beyond its entry"
 
 
 def caller(name: str) -> Any:
-    return SimpleNamespace(name=name, client_id=f"{name}-client", subject="subject")
+    return SimpleNamespace(name=name, issuer=AS, client_id=f"{name}-client", subject="subject")
 
 
 def scope(known: Any, path: str = "/v1/decisions", query: str = "") -> dict[str, Any]:
@@ -61,15 +69,41 @@ def test_a_flood_hides_no_other_caller() -> None:
     assert max(len(str(line)) for line in lines) < 1000
 
 
-def test_clients_without_an_entry_share_their_lines() -> None:
-    """An issuer may have any number of them: neither labels nor limits grow with it."""
+def stranger(client_id: str, subject: str = "s", issuer: str = AS) -> Any:
+    return SimpleNamespace(name="", issuer=issuer, client_id=client_id, subject=subject)
+
+
+def test_a_caller_without_an_entry_hides_no_other() -> None:
+    """They are told apart by client, else by subject, at each issuer; in the metrics they are one."""
     refused = RefusedCallers(lambda: 0.0)
+    others = [stranger("quiet"), stranger("", "bot"), stranger("noisy", issuer="https://other.example")]
     with capture_logs() as lines:
-        for number in range(100):
-            stranger = SimpleNamespace(name="", client_id=f"client-{number}", subject="s")
-            refused.tell_of(scope(stranger), "tenant_not_allowed", "bound to no tenant")
-    assert refused.counts == {("(no entry)", "tenant_not_allowed"): 100}
-    assert len(lines) == LINES_PER_CALLER_S
+        for number in range(1000):
+            refused.tell_of(scope(stranger("noisy", f"s{number}")), "tenant_not_allowed", "bound to no tenant")
+        for other in others:
+            refused.tell_of(scope(other), "tenant_not_allowed", "bound to no tenant")
+    assert len(lines) == LINES_PER_CALLER_S + len(others)
+    assert [line["client_id"] for line in lines[LINES_PER_CALLER_S:]] == ["quiet", None, "noisy"]
+    assert refused.counts == {("(no entry)", "tenant_not_allowed"): 1003}
+
+
+def test_callers_without_an_entry_are_bounded() -> None:
+    """An issuer may have any number of them, with names of any length: lines and limits do not grow with it."""
+    second = 0.0
+    refused = RefusedCallers(lambda: second)
+    with capture_logs() as lines:
+        for number in range(3 * MAX_LIMITS):
+            who = f"{number}-" + "x" * 10_000
+            refused.tell_of(scope(stranger(who, who)), "tenant_not_allowed", "bound to no tenant")
+        assert len(lines) == LINES_UNLISTED_S
+        refused.tell_of(scope(caller("soc")), "tenant_not_allowed", "bound to another one")
+        second = 1.0
+        refused.tell_of(scope(stranger("late")), "tenant_not_allowed", "bound to no tenant")
+    assert max(len(line["client_id"]) for line in lines) == max(len(line["subject"]) for line in lines)
+    assert max(len(line["subject"]) for line in lines) == MAX_ASKED_LENGTH
+    assert [line["caller"] for line in lines[-2:]] == ["soc", "(no entry)"]
+    assert lines[-1]["left_out"] == 3 * MAX_LIMITS - LINES_UNLISTED_S
+    assert len(refused._unlisted_limits) <= MAX_LIMITS
 
 
 def test_persons_are_named_in_the_log_alone() -> None:

@@ -16,6 +16,8 @@ import msgspec
 import pytest
 from trustwatch.api.http.auth.callers import CallerDirectory
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
+from trustwatch.api.settings.access_settings import ProofSettings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import RecordKind
@@ -436,6 +438,31 @@ def test_metrics_are_for_this_machine_for_prometheus_and_for_admins(
     token = shared.auth(client, scope) if client else {}
 
     assert shared.client.get("/metrics", headers={**headers, **token}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("proofs", "status"),
+    [
+        (ProofSettings(), 200),
+        (ProofSettings(trusted_proxies=("10.0.0.0/8",)), 200),
+        (ProofSettings(trusted_proxies=("127.0.0.1/32",)), 401),
+        (ProofSettings(certificate_header="X-Client-Cert"), 401),
+    ],
+    ids=["none", "elsewhere", "here", "loopback"],
+)
+def test_nobody_behind_a_declared_proxy_is_this_machine(site: Any, proofs: ProofSettings, status: int) -> None:
+    """A proxy that tells nothing of the client would make every stranger local."""
+    site.runtime.settings = with_proofs(site.runtime.settings, proofs)
+    site.status.waiting_for = "a partition"
+
+    assert site.client.get("/metrics").status_code == status
+    assert site.client.get("/openapi.json").status_code == status
+    assert ("waiting_for" in site.client.get("/readyz").json()) == (status == 200)
+
+
+def with_proofs(settings: Settings, proofs: ProofSettings) -> Settings:
+    verification = msgspec.structs.replace(settings.verification, proofs=proofs)
+    return msgspec.structs.replace(settings, verification=verification)
 
 
 def test_the_scope_of_metrics_opens_nothing_else(shared: Any) -> None:
