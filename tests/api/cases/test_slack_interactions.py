@@ -179,7 +179,7 @@ def test_another_workspace_or_channel_is_refused(clicker: Clicker) -> None:
 
 
 def test_a_user_of_another_workspace_is_refused(clicker: Clicker) -> None:
-    """In a shared channel ids of users are unique with their workspace alone; an app of an organization names no team."""
+    """In a shared channel a user id is unique with its workspace alone; an app of an organization names no team."""
     theirs = {"id": USER, "team_id": "T9999999999"}
     for change in ({"user": theirs}, {"user": theirs, "team": None}):
         assert "is of another workspace" in said(clicker.press("acknowledge", **change))
