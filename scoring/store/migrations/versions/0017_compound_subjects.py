@@ -39,7 +39,7 @@ def upgrade() -> None:
     op.create_index("ix_stream_subjects_compound", "stream_subjects", ["stream_id", "compound"])
 
 
-def _mark_simple(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> None:
+def _mark_simple(connection: sa.Connection, rows: Sequence[Any]) -> None:
     """Write 0 to the rows whose format says that they match under their own digest alone."""
     of_row = (_SUBJECTS.c.stream_id == sa.bindparam("of_stream"), _SUBJECTS.c.digest == sa.bindparam("of_digest"))
     simple = [
