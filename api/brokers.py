@@ -11,5 +11,15 @@ from ..ingest.kafka.settings import KafkaClientSettings as BrokerSettings
 
 TOPIC_PREFIX = "kafka:"
 """Beginning of a history that is read from a topic, on the command line."""
+TOPIC_FORM = f"{TOPIC_PREFIX}//HOST:PORT,…/TOPIC"
+"""Such a history in full."""
 
-__all__ = ["TOPIC_PREFIX", "BrokerSettings", "open_admin", "open_group_source", "open_reader", "open_writer"]
+__all__ = [
+    "TOPIC_FORM",
+    "TOPIC_PREFIX",
+    "BrokerSettings",
+    "open_admin",
+    "open_group_source",
+    "open_reader",
+    "open_writer",
+]

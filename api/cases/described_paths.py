@@ -54,10 +54,10 @@ DESCRIBED_PATHS: Final = DescribedPaths(
                 "responses": {
                     "200": {"description": "it is Slack's, and is being done"},
                     "400": _problem("it is no form with a payload"),
-                    "401": _problem(
-                        "it is unsigned, too old, signed by no app of ours, or came before; or no target has buttons"
-                    ),
+                    "401": _problem("it is unsigned, too old, signed by no app of ours, or came before"),
+                    "404": _problem("no target has buttons"),
                     "413": {"description": "the body has more than 256 KiB"},
+                    "421": _problem("no target has buttons, and `Host` is not this service"),
                     "503": {"description": "too many clicks are worked on; press again"},
                 },
             }

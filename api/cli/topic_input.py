@@ -18,7 +18,7 @@ from ...ingest.history.record_files import RecordFile, write_value
 from ...ingest.topics.protocols import TopicReader
 from ...ingest.topics.record_codec import TopicRecord, header_texts, own_record
 from ...ingest.topics.topic_history import topic_event_lines, written_records
-from ..brokers import BrokerSettings, open_reader
+from ..brokers import TOPIC_FORM, TOPIC_PREFIX, BrokerSettings, open_reader
 from ..composition import load_erased_filter
 from ..settings.root import Settings
 from .history_window import TimeWindow
@@ -50,10 +50,10 @@ def parse_topic_url(named: str, settings: Settings) -> TopicRange:
     if parts.netloc:
         broker_settings = msgspec.structs.replace(broker_settings, bootstrap_servers=tuple(parts.netloc.split(",")))
     if not broker_settings.bootstrap_servers:
-        raise ConfigError(f"{named}: names no brokers, and neither do the settings: kafka://HOST:PORT/TOPIC")
+        raise ConfigError(f"{named}: names no brokers, and neither do the settings: {TOPIC_FORM}")
     query = parse_qs(parts.query, keep_blank_values=True)
-    if parts.scheme != "kafka" or set(query) - {"offsets"}:
-        raise ConfigError(f"{named}: must be kafka://HOST:PORT,…/TOPIC?offsets=PARTITION:FIRST-END,…")
+    if f"{parts.scheme}:" != TOPIC_PREFIX or set(query) - {"offsets"}:
+        raise ConfigError(f"{named}: must be {TOPIC_FORM}?offsets=PARTITION:FIRST-END,…")
     offsets = _parse_offsets(named, query["offsets"][0]) if "offsets" in query else None
     return TopicRange(broker_settings, parts.path.strip("/") or broker_settings.names.events, offsets)
 

@@ -115,7 +115,7 @@ def _as_cell(value: Any) -> Any:
 
 
 def _as_part(text: str) -> str:
-    """What follows a sign that parts cells, or that sign; an apostrophe stands before the sign of a formula.
+    """Text behind a sign that parts cells, or that sign; an apostrophe stands before the sign of a formula.
 
     Quotation marks are passed over, too: those of a text are doubled, which is nothing where a cell begins.
     """
