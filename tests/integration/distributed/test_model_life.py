@@ -66,7 +66,9 @@ def test_a_challenger_from_the_archive_wins_and_drift_is_told(
     archiver, replica, first = serve(rig, "--archiver-only"), serve(rig, "--api-only"), rig.worker()
     wait(replica.is_ready, 90.0)
     news = later(world, 4, GROWTH)
-    past = [*later(world, 0), *later(world, 3, GROWTH), *news[:EARLY]]  # what ends the day before, too
+    # Of one day of the release the challenger learns too little: whether it keeps its budget hung on the model's salt.
+    grown = [*later(world, 2, GROWTH), *later(world, 3, GROWTH)]
+    past = [*later(world, 0), *grown, *news[:EARLY]]  # what ends the day before, too
     post_lines(replica, past)
     rig.settle()
     archiver.wait(lambda: archive_reaches(rig.folder / "archive", rig.offsets()), 60.0)
