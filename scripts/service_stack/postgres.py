@@ -160,10 +160,10 @@ class Postgres:
             raise ServiceError(f"PostgreSQL, {database}: {statement}\n{done.stdout}")
         return done.stdout.strip()
 
-    def create_database(self) -> str:
-        """Make an empty database with a name of its own. Returns the name."""
+    def create_database(self, template: str | None = None) -> str:
+        """Make a database with a name of its own, empty or a copy of *template*. Returns the name."""
         name = f"t_{secrets.token_hex(6)}"
-        self.sql(f"create database {name} owner {USER}", ADMIN)
+        self.sql(f"create database {name} owner {USER}" + (f" template {template}" if template else ""), ADMIN)
         return name
 
     def drop_database(self, name: str) -> None:

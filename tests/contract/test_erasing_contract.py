@@ -38,7 +38,7 @@ AT = 100
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
     on_file = request.param == "sqlite"
-    url = sqlite_url(tmp_path / "s.db") if on_file else str(request.getfixturevalue("postgres_url"))
+    url = sqlite_url(tmp_path / "s.db") if on_file else str(request.getfixturevalue("postgres_store_url"))
     with closing(open_store(url)) as store:
         fill(store)
         yield store
@@ -315,9 +315,9 @@ def test_compacting(store: SqlStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_compacting_waits_for_no_lock_for_ever(postgres_url: str) -> None:
+def test_compacting_waits_for_no_lock_for_ever(postgres_store_url: str) -> None:
     """A table that somebody has locked makes it Unavailable; and then no session is without its time limit."""
-    with closing(open_store(postgres_url)) as store:
+    with closing(open_store(postgres_store_url)) as store:
         with store.database.write() as connection:
             connection.execute(text("LOCK TABLE agents IN ACCESS EXCLUSIVE MODE"))
             with pytest.raises(Unavailable, match="lock timeout"):

@@ -34,7 +34,7 @@ ALL = frozenset(map(int, RiskLevel))
 def opener(request: pytest.FixtureRequest) -> Opener:
     if request.param == "sqlite":
         return lambda folder, letters: open_store(sqlite_url(folder / "store.db"), letters)
-    url = str(request.getfixturevalue("postgres_url"))
+    url = str(request.getfixturevalue("postgres_store_url"))
     return lambda _folder, letters: open_store(url, letters)
 
 

@@ -18,7 +18,9 @@ from trustwatch.scoring.store.sql_store import open_reading_store, open_store, s
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of either kind, migrated by a writer."""
     found: str = (
-        sqlite_url(tmp_path / "store.db") if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+        sqlite_url(tmp_path / "store.db")
+        if request.param == "sqlite"
+        else request.getfixturevalue("postgres_store_url")
     )
     open_store(found).close()
     return found

@@ -42,15 +42,15 @@ ROUTES = [DeliveryRoute("t", "alert", frozenset(range(5)), 1_000_000)]
 
 
 @pytest.fixture
-def store(postgres_url: str) -> Iterator[SqlStore]:
-    with closing(open_store(postgres_url)) as made:
+def store(postgres_store_url: str) -> Iterator[SqlStore]:
+    with closing(open_store(postgres_store_url)) as made:
         yield made
 
 
 @pytest.fixture
-def second(store: SqlStore, postgres_url: str) -> Iterator[SqlStore]:
+def second(store: SqlStore, postgres_store_url: str) -> Iterator[SqlStore]:
     """Another process, as far as the database can tell."""
-    with closing(open_store(postgres_url)) as made:
+    with closing(open_store(postgres_store_url)) as made:
         yield made
 
 
@@ -171,9 +171,9 @@ def test_wrong_password(postgres: Postgres) -> None:
     assert "wrong-secret" not in f"{caught.value!r} {caught.value.__cause__!r}"
 
 
-def test_password_beside_the_url(postgres: Postgres, postgres_url: str) -> None:
+def test_password_beside_the_url(postgres: Postgres, postgres_store_url: str) -> None:
     """The password may come from elsewhere than the URL."""
-    head, _, tail = postgres_url.partition("://")
+    head, _, tail = postgres_store_url.partition("://")
     user, _, rest = tail.partition("@")
     name, _, password = user.partition(":")
 
@@ -181,9 +181,9 @@ def test_password_beside_the_url(postgres: Postgres, postgres_url: str) -> None:
         assert store.partitions.claim(0) == Position(0, 1, 0)
 
 
-def test_options_of_the_url_are_kept(postgres_url: str) -> None:
+def test_options_of_the_url_are_kept(postgres_store_url: str) -> None:
     """What the URL says stands above our defaults, option by option."""
-    url = f"{postgres_url}?application_name=mine&options=-c%20statement_timeout%3D1234"
+    url = f"{postgres_store_url}?application_name=mine&options=-c%20statement_timeout%3D1234"
     with closing(open_store(url)) as store, store.database.read() as connection:
         shown = {
             name: connection.execute(text(f"SHOW {name}")).scalar_one()
@@ -414,10 +414,10 @@ def test_session_killed_while_agents_are_copied(store: SqlStore, second: SqlStor
     assert store.agents.load(range(200)) == {}
 
 
-def test_locked_and_slow_is_unavailable(postgres_url: str) -> None:
+def test_locked_and_slow_is_unavailable(postgres_store_url: str) -> None:
     """Waiting for a lock or for a statement ends, as Unavailable."""
-    url = f"{postgres_url}?options=-c%20lock_timeout%3D50%20-c%20statement_timeout%3D200"
-    with closing(open_store(url)) as store, closing(open_store(postgres_url)) as other:
+    url = f"{postgres_store_url}?options=-c%20lock_timeout%3D50%20-c%20statement_timeout%3D200"
+    with closing(open_store(url)) as store, closing(open_store(postgres_store_url)) as other:
         at = store.partitions.claim(0)
         with other.database.write() as connection:
             connection.execute(text("LOCK TABLE positions IN ACCESS EXCLUSIVE MODE"))
@@ -428,10 +428,10 @@ def test_locked_and_slow_is_unavailable(postgres_url: str) -> None:
         assert store.partitions.position(0) == at
 
 
-def test_read_only_server_is_unavailable(store: SqlStore, postgres: Postgres, postgres_url: str) -> None:
+def test_read_only_server_is_unavailable(store: SqlStore, postgres: Postgres, postgres_store_url: str) -> None:
     """A server that became a stand-by is left: connections to it are not used again, and writing works afterwards."""
     at = store.partitions.claim(0)
-    name = postgres_url.rpartition("/")[2]
+    name = postgres_store_url.rpartition("/")[2]
     late = Commit(at, Position(0, 1, 1), [], [], [], [])
     with store.database.write() as connection:
         connection.execute(text("SET default_transaction_read_only = on"))
@@ -496,13 +496,13 @@ def _position_again(store: SqlStore, deadline: float) -> Position:
             time.sleep(0.05)
 
 
-def test_kill_at_any_moment(postgres_url: str) -> None:
+def test_kill_at_any_moment(postgres_store_url: str) -> None:
     """A process that is killed while it commits leaves state and position that agree exactly, time after time."""
     moments = random.Random(7)
     reached = 0
     for _ in range(5):
-        reported = _run_and_kill(postgres_url, moments.randint(1, 25))
-        with closing(open_store(postgres_url)) as store:
+        reported = _run_and_kill(postgres_store_url, moments.randint(1, 25))
+        with closing(open_store(postgres_store_url)) as store:
             offset = store.partitions.position(0).offset
             agents = store.agents.load(range(1, 51))
 
