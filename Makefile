@@ -54,7 +54,7 @@ integration: $(READY) ## tests that start the real service, kill it, load it (AR
 	$(BIN)/python -m pytest -m integration -o "testpaths=$(INTEGRATION)" $(ARGS)
 
 console-screenshots: $(READY) ## every page of the console, two widths, light and dark, into var/screenshots, and the picture of README.md (needs Chromium)
-	TRUSTWATCH_SCREENSHOTS=$(CURDIR)/var/screenshots $(BIN)/python -m pytest tests/integration/console $(ARGS)
+	TRUSTWATCH_NIGHTLY=1 TRUSTWATCH_SCREENSHOTS=$(CURDIR)/var/screenshots $(BIN)/python -m pytest tests/integration/console $(ARGS)
 	@test ! -f var/screenshots/console.png || cp var/screenshots/console.png docs/images/console.png
 
 acceptance: $(READY) ## tests on the samples and traces beside the project (TRUSTWATCH_SHARED, default ../shared)

@@ -83,6 +83,7 @@ def soon(service: Any, agent: str, status: str, level: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("server", ["hydra", pytest.param("keycloak", marks=nightly)], indirect=True)
 def test_a_pin_revokes_and_its_end_restores(
     make_service: Callable[..., Any], server: AuthorizationServer, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from trustwatch.api.service.http_server import listening_socket
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ListenSettings
 
+from ..support.nightly import nightly
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
@@ -111,7 +113,10 @@ def test_missing_settings_file_is_one_line(service: Any) -> None:
     refused(service.run("serve", "--settings", "/nowhere/settings.yaml"), "/nowhere/settings.yaml")
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "detector/forest_thresholds.npy", "extras/baseline/keys.npy"])
+PARTS_BY_NIGHT = [pytest.param(name, marks=nightly) for name in ("manifest.json", "extras/baseline/keys.npy")]
+
+
+@pytest.mark.parametrize("name", ["detector/forest_thresholds.npy", *PARTS_BY_NIGHT])
 def test_tampered_model_is_refused(make_service: Any, world: Any, tmp_path: Path, name: str) -> None:
     """One flipped bit in a file of the model: the service does not start, and names the file and what to do."""
     model = tmp_path / "model"

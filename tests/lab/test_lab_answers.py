@@ -15,6 +15,8 @@ import pytest
 from trustwatch.lab import LabError, LabSession, LabWarning, frames, open_session
 from trustwatch.lab.store_frames import DecisionExplanation, find_decision
 
+from ..support.nightly import nightly
+
 pytestmark = pytest.mark.integration
 
 
@@ -207,6 +209,7 @@ def test_budgets_and_policies_change_what_they_should(session: LabSession, day: 
     assert totals.nunique() == 1
 
 
+@nightly
 def test_training_gives_a_model_that_scores(session: LabSession, day: dict[str, Any], tmp_path: Path) -> None:
     """On the days before; it is kept where it was told to, and has a promise."""
     week = frames.events(session, until=day["since"])

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from ...support.console_testbed import ConsoleTestbed
+from ...support.nightly import nightly
 from ...support.page_viewer import NARROW, WIDE, PageViewer
 
 if TYPE_CHECKING:
@@ -65,8 +66,15 @@ def pages(site: ConsoleTestbed) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (WIDE, "light"),
+        (NARROW, "dark"),
+        pytest.param(WIDE, "dark", marks=nightly),
+        pytest.param(NARROW, "light", marks=nightly),
+    ],
+)
 def test_every_page_opens_without_errors_or_barriers(site: ConsoleTestbed, look: Look, width: int, scheme: str) -> None:
     """At both widths and in both schemes: nothing fails, nothing is asked of others, nothing scrolls sideways."""
     looker = look(width=width, scheme=scheme)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ...support.distributed_testbed import PARTITIONS, wait
-from ...support.nightly import size
+from ...support.nightly import nightly, size
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -95,6 +95,7 @@ def test_database_restarts(make_rig: Any, kafka: Any, load: Any, client: str) ->
     rig.check_end(sent)
 
 
+@nightly
 def test_broker_that_leads_is_killed(make_rig: Any, kafka_cluster3: Any, load: Any) -> None:
     """kill -9 of one leader after the other: what was acknowledged is applied, and once."""
     rig = make_rig(kafka_cluster3, replication=3)
