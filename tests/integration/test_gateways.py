@@ -29,6 +29,7 @@ from ..support.oauth_peers import (
     upstream,
 )
 from ..support.peer_fixtures import start_gateway
+from ..support.service_process import Service
 from ..support.service_reviewer import SETTINGS, ServiceReviewer, bearer
 
 if TYPE_CHECKING:
@@ -42,13 +43,21 @@ OF_GATEWAYS = {"server", "date", "connection", "transfer-encoding", "via", "cont
 """Headers of answers that gateways write themselves."""
 
 
+@pytest.fixture(scope="module")
+def _service(tmp_path_factory: pytest.TempPathFactory, world: Any, _oidc_provider: OidcProvider) -> Iterator[Service]:
+    _oidc_provider.start()
+    more = SETTINGS.format(issuer=_oidc_provider.issuer, keys=_oidc_provider.jwks_url, audience=RESOURCE)
+    made = Service(tmp_path_factory.mktemp("service"), world.model, more)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def site(make_service: Callable[..., Any], oidc_provider: OidcProvider) -> ServiceReviewer:
-    """A running service that knows the authorization server."""
-    more = SETTINGS.format(issuer=oidc_provider.issuer, keys=oidc_provider.jwks_url, audience=RESOURCE)
-    service = make_service(more)
-    service.start()
-    return ServiceReviewer(service, oidc_provider.issuer)
+def site(_service: Service, oidc_provider: OidcProvider) -> ServiceReviewer:
+    """A running service that knows the authorization server; each test uses agents of its own."""
+    if not _service.runs():  # the first test, or one after a test that stopped it
+        _service.start()
+    return ServiceReviewer(_service, oidc_provider.issuer)
 
 
 @pytest.fixture
