@@ -157,7 +157,7 @@ def blast_radius(
     token: TokenOption = "",
     tenant: TenantOption = None,
     issuer: IssuerOption = None,
-    days: Annotated[float, typer.Option(help="seen in the last so many days", min=0.04, max=3650)] = 7.0,
+    days: Annotated[float, typer.Option(help="seen within this many days", min=0.04, max=3650)] = 7.0,
     json: JsonOption = False,
 ) -> None:
     """Show the agents that an agent delegated to or called, directly or through others; the riskiest first."""
@@ -182,7 +182,7 @@ def blast_radius(
     for principal in report["principals"]:
         write_line(f"acted for {principal['principal_id']}, last {principal['last_seen_at']}")
     if not report["complete"]:
-        print_message("more agents were found than are told")
+        print_message("more agents were found than shown")
 
 
 def _send_intervention(

@@ -192,7 +192,7 @@ class BlastRadiusOut(BaseModel):
     descendants_policy: Level = Field(description="descendants of a `critical` agent are treated as at least at this")
     agents: list[ReachedAgentOut]
     principals: list[ReachedPrincipalOut]
-    complete: bool = Field(description="false where more agents were found than are told")
+    complete: bool = Field(description="false where more agents were found than shown")
 
 
 class ActingAgentOut(BaseModel):

@@ -386,4 +386,4 @@ def report_malformed(count: int, offset: int, path: str, reason: str) -> None:
     if count <= MAX_SHOWN_PROBLEMS:
         print_message(f"record {offset + 1}: {reason} - at `{path}`")
     if count == MAX_SHOWN_PROBLEMS:
-        print_message("further records that are no events are counted only")
+        print_message("further records that are not events are only counted")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ...ingest.formats.format_registry import FORMATS
 from ...ingest.formats.record_mapping import MappingSpec
 from ...ingest.settings import Name, setting
 from .event_source_settings import SELF, EventSourceSettings
@@ -20,11 +21,7 @@ class ForeignTopicSettings(EventSourceSettings, frozen=True, kw_only=True):
     topic: Annotated[TopicName, setting("topic to read", before="name")]
     format: Annotated[
         str,
-        setting(
-            "`native`, `cloudevents`, `ndjson`, `envoy`, `agentgateway`, `kong`, `apisix`, `caddy`, `keycloak`, "
-            "`hydra`, `otlp` or `mapping`",
-            after="name",
-        ),
+        setting(f"one of {', '.join(f'`{name}`' for name in FORMATS)}", after="name"),
     ]
     tenants: Annotated[
         tuple[Name, ...], setting("tenants it may speak for; the only one is the default", after="name", min_length=1)

@@ -141,7 +141,7 @@ def test_only_the_first_problems_are_told(tmp_path: Path) -> None:
     done = Conversion(write(tmp_path / "x.jsonl", NATIVE, *["{broken"] * 9)).run()
     assert done.converter.malformed == 9
     assert sum("record " in text for text in done.told) == 5
-    assert "further records that are no events are counted only" in done.told
+    assert "further records that are not events are only counted" in done.told
 
 
 @pytest.mark.parametrize(
