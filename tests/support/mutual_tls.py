@@ -72,7 +72,7 @@ class TlsClient:
 
     def connect(self) -> ssl.SSLSocket:
         raw = socket.create_connection(("127.0.0.1", self._port), 10)
-        return self._context.wrap_socket(raw, server_hostname="127.0.0.1")
+        return self._context.wrap_socket(raw, server_hostname="localhost")
 
     def statuses(self, *requests: bytes) -> list[int]:
         """Statuses of all answers on one connection, which the last request is to end."""
