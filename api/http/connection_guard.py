@@ -105,7 +105,7 @@ class GuardedConnection:
         since: time at which that phase began.
         unstamped: whether `since` has to be set yet: bytes that came together begin and end phases at one time.
         head_bytes: bytes of a head that has no end yet; what came together with an earlier request is not counted.
-        unframed_bytes: bytes behind a head since a part of its body came: trailers, which the parser keeps, and the like.
+        unframed_bytes: bytes behind a head since a part of its body came: of trailers, which the parser keeps.
         held_bytes: bytes of the current request that count as unauthenticated.
         admitted: whether its caller is known: further bytes are not counted.
         unanswered: requests whose head is whole and whose answer is not.
