@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from ...ingest.errors import TrustwatchError
+from ...ingest.printable_text import printable_line
+from ...scoring.delivery.notifiers.alert_content import truncate
 from ...scoring.delivery.notifiers.slack_app_settings import SlackInteractionSettings, SlackPersonSettings
 from ...scoring.delivery.notifiers.slack_buttons import ButtonValue, ConfirmingButton, button, row_of
 from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
@@ -20,7 +22,7 @@ from ..http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedC
 from ..http.problems import ProblemError
 from ..http.runtime import Runtime
 from ..settings.event_source_settings import EventSourceSettings
-from .consequences import VERDICT_CHOICES, case_title, containment_effects
+from .consequences import VERDICT_CHOICES, ContainmentEffect, case_title, containment_effects
 from .service import CaseReport, CaseService
 from .slack_replies import SlackReplies, reply
 from .slack_requests import SlackClick
@@ -29,6 +31,8 @@ CONTAINED_FOR_S: Final = 3_600.0
 """Seconds for which the button contains: the console's first choice."""
 MAX_EFFECTS: Final = 12
 """Agents whose effects are told one by one."""
+MAX_TITLE, MAX_AGENT_ID, MAX_EFFECT = 120, 60, 150
+"""Characters: agents choose their names, and no name may push out what a button will do."""
 RELEASED: Final = "Releasing drops the evidence against its agents, and ends fixed levels."
 
 _log = structlog.get_logger(__name__)
@@ -150,13 +154,14 @@ class SlackActs:
         """Say what *act* will do to the case as it is now, with a button that does it."""
         case, seen = report.case, ButtonValue(value.target, value.case_id, report.case.revision)
         agents = f"{case.agents} agent{'' if case.agents == 1 else 's'}"
-        head = f"{before}{case_title(case, report.agents)}: {case.status}, {agents}, highest {_level(case)}."
+        title = truncate(printable_line(case_title(case, report.agents)), MAX_TITLE)
+        head = f"{before}{title}: {case.status}, {agents}, highest {_level(case)}."
         if case.status == "closed":
             return _Done(reply(f"Nothing was done: the case is closed. {head}"), "refused")
         if act == "contain":
             told_to, book = self._containment.informed_actuators, self._runtime.live_policy.book
             effects = containment_effects(report.agents, book, told_to)
-            lines = [f"{one.agent.agent.agent_id} {one.words}" for one in effects[:MAX_EFFECTS]]
+            lines = [_effect_line(one) for one in effects[:MAX_EFFECTS]]
             lines += [f"and {len(effects) - MAX_EFFECTS} more, each by its own policy"] * (len(effects) > MAX_EFFECTS)
             said = f"{head} Containing it acts on each of its agents as critical, for an hour:"
             return _Done(
@@ -178,6 +183,11 @@ def _caller(person: SlackPersonSettings, settings: SlackInteractionSettings, unt
     scopes = frozenset((SCOPE_SCORE_READ, SCOPE_FEEDBACK))
     issuer, other_names = f"urn:trustwatch:slack:{settings.team}", frozenset({person.subject or ""} - {""})
     return AuthenticatedCaller(issuer, person.name, "", scopes, until_s, binding, other_names=other_names)
+
+
+def _effect_line(effect: ContainmentEffect) -> str:
+    agent_id = truncate(printable_line(effect.agent.agent.agent_id), MAX_AGENT_ID)
+    return f"{agent_id} {truncate(effect.words, MAX_EFFECT)}"
 
 
 def _closes(click: SlackClick, case: Case) -> bool:

@@ -20,8 +20,8 @@ _log = structlog.get_logger(__name__)
 
 
 def reply(text: str, lines: Sequence[str] = (), blocks: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """A message for one person: *text* and *lines* as they are, since names of agents may stand in them."""
-    said = "\n".join([text, *(f"• {line}" for line in lines)])
+    """A message for one person: *text* and each of *lines* on a line, since names that agents chose stand in them."""
+    said = "\n".join([printable_line(text), *(f"• {printable_line(line)}" for line in lines)])
     section = {"type": "section", "text": {"type": "plain_text", "text": truncate(said, MAX_SECTION), "emoji": False}}
     fallback = escape_markup(truncate(printable_line(text), MAX_TEXT))
     return {"response_type": "ephemeral", "text": fallback, "blocks": [section, *blocks]}

@@ -74,6 +74,7 @@ HEAD_TOO_LARGE = ClosingReason(
         431, "head_too_large", "Headers too large", f"request line and headers may have {MAX_HEAD_BYTES} bytes"
     ),
 )
+TRAILERS_TOO_LARGE = ClosingReason("trailers_too_large")
 IDLE_TIMEOUT = ClosingReason("idle_timeout")
 BODY_TIMEOUT = ClosingReason("body_timeout")
 SEND_TIMEOUT = ClosingReason("send_timeout")
@@ -84,6 +85,7 @@ NO_MEMORY = ClosingReason("unauthenticated_bytes")
 CLOSING_REASONS = (
     HEAD_TIMEOUT,
     HEAD_TOO_LARGE,
+    TRAILERS_TOO_LARGE,
     IDLE_TIMEOUT,
     BODY_TIMEOUT,
     SEND_TIMEOUT,
@@ -103,6 +105,7 @@ class GuardedConnection:
         since: time at which that phase began.
         unstamped: whether `since` has to be set yet: bytes that came together begin and end phases at one time.
         head_bytes: bytes of a head that has no end yet; what came together with an earlier request is not counted.
+        unframed_bytes: bytes behind a head since a part of its body came: of trailers, which the parser keeps.
         held_bytes: bytes of the current request that count as unauthenticated.
         admitted: whether its caller is known: further bytes are not counted.
         unanswered: requests whose head is whole and whose answer is not.
@@ -122,6 +125,7 @@ class GuardedConnection:
         "since",
         "transport",
         "unanswered",
+        "unframed_bytes",
         "unsent_since",
         "unstamped",
     )
@@ -133,6 +137,7 @@ class GuardedConnection:
         self.since = now
         self.unstamped = False
         self.head_bytes = 0
+        self.unframed_bytes = 0
         self.held_bytes = 0
         self.admitted = False
         self.unanswered = 0

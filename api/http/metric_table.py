@@ -55,8 +55,8 @@ METRICS: Final = (
         "observed counter",
         "connections",
         "connections that were closed before their client was done, by cause: head_timeout, head_too_large, "
-        "idle_timeout (bytes that begin no request), body_timeout, send_timeout (its client takes no answer), "
-        "unread_body (of a request that was answered already), max_connections, unauthenticated_bytes",
+        "trailers_too_large, idle_timeout (bytes that begin no request), body_timeout, send_timeout (its client takes "
+        "no answer), unread_body (of a request that was answered already), max_connections, unauthenticated_bytes",
         ("cause",),
     ),
     MetricDefinition(

@@ -21,6 +21,7 @@ from ..http.connection_guard import (
     MAX_HEAD_BYTES,
     MAX_KNOWN_LINGER_BYTES,
     MAX_LINGER_BYTES,
+    TRAILERS_TOO_LARGE,
     UNREAD_BODY,
     ConnectionGuard,
     GuardedConnection,
@@ -53,6 +54,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.guard.hold(guarded, len(data))
         if guarded.transport.is_closing():
             return
+        guarded.unframed_bytes += len(data)
         HttpToolsProtocol.data_received(self, data)
         phase = guarded.phase
         if phase is HEAD:
@@ -64,6 +66,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if phase is HEAD:
             if guarded.head_bytes > MAX_HEAD_BYTES:
                 self.guard.end(guarded, HEAD_TOO_LARGE)
+        elif guarded.unframed_bytes > MAX_HEAD_BYTES and phase in (BODY, LINGERING):
+            self.guard.end(guarded, TRAILERS_TOO_LARGE)
         elif phase is LINGERING:
             self.guard.release(guarded)
             guarded.linger_bytes -= len(data)
@@ -84,10 +88,20 @@ class GuardedProtocol(HttpToolsProtocol):
         guarded.unstamped = True
         HttpToolsProtocol.on_message_begin(self)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, and no trailer: nothing that comes behind a body says who sends it (RFC 9110, 6.5.1)."""
+        if self.guarded.phase is HEAD:
+            HttpToolsProtocol.on_header(self, name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self.guarded.unframed_bytes = 0
+        HttpToolsProtocol.on_body(self, body)
+
     def on_headers_complete(self) -> None:
         guarded = self.guarded
         guarded.phase = BODY
         guarded.unstamped = True
+        guarded.unframed_bytes = 0
         guarded.unanswered += 1
         HttpToolsProtocol.on_headers_complete(self)
 

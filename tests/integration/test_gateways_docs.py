@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -17,6 +18,8 @@ import httpx2
 import jwt
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..support.checkout import DOCS, ROOT
 from ..support.mutual_tls import CertificateAuthority, TlsClient, request
@@ -40,7 +43,7 @@ BOUND = """\
   mtls: verify
   tell_approval: true
 verification:
-  proofs: {{certificate_header: X-Client-Cert, trusted_proxies: [127.0.0.1/32]}}
+  proofs: {{certificate_header: {header}, trusted_proxies: [127.0.0.1/32]}}
 """
 """Behind the issuers of `SETTINGS`: tokens that are bound to certificates."""
 SOC = """\
@@ -48,15 +51,8 @@ SOC = """\
     tenants: [acme-corp]
     certificate: {names: [soc.acme.example], scopes: ["trust.score:read"]}
 """
-SPELLINGS = (
-    b"X-Client-Cert",
-    b"x-client-cert",
-    b"X_Client_Cert",
-    b"X-Client-Cert ",
-    b"X-Client-Cert\t",
-    b"X-Client-Cert\0",
-)
-"""Of a header that a client sends itself, to pass for the proxy's."""
+CERTIFICATE_HEADERS = {"envoy": b"X-Forwarded-Client-Cert", "caddy": b"Client-Cert", "nginx": b"X-Client-Cert"}
+REFUSED = ([401], [400], [])
 SMUGGLED = (
     b"Content-Length: 4\r\nTransfer-Encoding: chunked",
     b"Content-Length: 5\r\nTransfer-Encoding : chunked",
@@ -91,8 +87,11 @@ def program(name: str) -> Path:
 
 def command(name: str, folder: Path, text: str) -> list[str | Path]:
     """Starts *name* with a configuration."""
-    file = folder / {"envoy": "envoy.yaml", "caddy": "Caddyfile"}.get(name, f"{name}.conf")
-    if name.startswith("nginx"):  # where it may write, which is no business of the docs
+    product = name.partition("-")[0]
+    file = folder / f"{name}.{'yaml' if product == 'envoy' else 'conf'}"
+    if product == "envoy":  # which waits a second before it closes what it refused
+        text = re.sub(r"^( +)(stat_prefix: .*)$", r"\1\2\n\1delayed_close_timeout: 0s", text, flags=re.MULTILINE)
+    if product == "nginx":  # where it may write, which is no business of the docs
         kept = "".join(
             f"{kind}_temp_path {folder}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
@@ -100,10 +99,10 @@ def command(name: str, folder: Path, text: str) -> list[str | Path]:
             "http {", f"http {{ access_log off; {kept}", 1
         )
     file.write_text(text)
-    started = program(name.partition("-")[0])
-    if name == "envoy":
+    started = program(product)
+    if product == "envoy":
         return [started, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
-    if name == "caddy":
+    if product == "caddy":
         return [started, "run", "--adapter", "caddyfile", "--config", file]
     return [started, "-p", folder, "-e", "stderr", "-c", file]
 
@@ -114,7 +113,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str, str, str], list[int]]]:
     running: list[subprocess.Popen[bytes]] = []
 
     def started(name: str, api: str, check: str) -> list[int]:
-        text = documented(name).replace("/etc/nginx/", f"{tmp_path}/")
+        text = re.sub(r"/etc/(nginx|envoy|caddy)/", f"{tmp_path}/", documented(name))
         ports = [free_port() for documented_port in ("10000", "10001") if documented_port in text]
         for documented_port, real in zip(("8080", "8420", "10000", "10001"), (api, check, *ports), strict=False):
             assert documented_port in text
@@ -151,10 +150,10 @@ def test_a_documented_configuration_works(
     tmp_path: Path,
 ) -> None:
     """Allowed with the level for the upstream, whatever the agent says of itself; stepped up, denied; closed while we
-    are down, and within seconds while we hang. NGINX tells client certificates, and nobody tells them for it."""
+    are down, and within seconds while we hang. Each tells client certificates, and nobody tells them for it."""
     issuer = BoundIssuer(tmp_path)
     more = SETTINGS.format(issuer=oidc_provider.issuer, keys=oidc_provider.jwks_url, audience=RESOURCE)
-    service = make_service(more + BOUND.format(keys=issuer.file))
+    service = make_service(more + BOUND.format(keys=issuer.file, header=CERTIFICATE_HEADERS[name].decode()))
     service.settings.write_text(service.settings.read_text().replace("callers:\n", f"callers:\n{SOC}", 1))
     service.start()
     site = ServiceReviewer(service, oidc_provider.issuer)
@@ -178,8 +177,7 @@ def test_a_documented_configuration_works(
         site.agent(agent.client_id, "unpin", why="for this test")
         assert http.get("/mcp", headers=bearer(token)).status_code == 200
 
-        if name == "nginx":
-            check_client_certificates(tmp_path, start, issuer, api, service.port)
+        check_client_certificates(name, tmp_path, start, issuer, api, service.port)
         passed = len(api.seen)
         service.process.send_signal(signal.SIGSTOP)
         try:
@@ -209,74 +207,115 @@ class BoundIssuer:
         return jwt.encode(claims, self._key, "RS256", {"typ": "at+jwt", "kid": "key-1"})
 
 
+class Attacker:
+    """A client that has every certificate, and the keys of few.
+
+    Attributes:
+        header: by which the proxy tells certificates.
+    """
+
+    def __init__(self, product: str, authority: CertificateAuthority) -> None:
+        self.header = CERTIFICATE_HEADERS[product]
+        self.authority = authority
+        self.product = product
+
+    def value(self, name: str) -> bytes:
+        """A certificate as the proxy writes it."""
+        certificate = self.authority.certificate(name)
+        if self.product == "caddy":
+            return b":" + base64.b64encode(certificate.public_bytes(Encoding.DER)) + b":"
+        pem = escaped_pem(certificate).encode()
+        digest = certificate.fingerprint(SHA256()).hex().encode()
+        return b'Hash=%s;Cert="%s"' % (digest, pem) if self.product == "envoy" else pem
+
+    def forgeries(self, name: str) -> list[tuple[bytes, ...]]:
+        """Headers that tell of it: in spellings, twice, folded, behind another one, and taken for the connection's."""
+        header, value = self.header, b": " + self.value(name)
+        spellings = (header, header.lower(), header.replace(b"-", b"_"), header + b" ", header + b"\t", header + b"\0")
+        return [
+            *((spelling + value,) for spelling in spellings),
+            (header + value,) * 2,
+            (b"X-Other: a", b" " + header + value),
+            (b"X-Other: a\n" + header + value,),
+            (b"Connection: " + header, header + value),
+        ]
+
+    def smuggled(self, path: str, name: str, token: str = "") -> list[bytes]:
+        """Requests behind, or within, the body of another one."""
+        hidden = b"0\r\n\r\n" + request(path, self.header + b": " + self.value(name), token=token)
+        trailer = b"0\r\n%s: %s\r\n\r\n" % (self.header, self.value(name))
+        trailing = request(path, b"Transfer-Encoding: chunked", method="POST", token=token) + trailer
+        outer = [request(path, lengths, method="POST", token=token, close=False) for lengths in SMUGGLED]
+        return [*(one + hidden for one in outer), trailing]
+
+
 def check_client_certificates(
-    folder: Path, start: Callable[[str, str, str], list[int]], issuer: BoundIssuer, api: Endpoint, trustwatch: int
+    product: str,
+    folder: Path,
+    start: Callable[[str, str, str], list[int]],
+    issuer: BoundIssuer,
+    api: Endpoint,
+    trustwatch: int,
 ) -> None:
-    """The documented NGINX with mTLS in front of the service, and an attacker who has every certificate but no key."""
+    """The documented proxy with mTLS in front of the service, and an attacker who has every certificate but no key."""
     authority = CertificateAuthority(folder)
     for name in ("server", "agent", "other"):
         authority.issue(name)
     authority.issue("soc", hosts=("soc.acme.example",))
     authority.issue("own", hosts=("soc.acme.example",), own=True)
     authority.issue("expired", hosts=("soc.acme.example",), begun_days_ago=5)
-    agents, callers = start("nginx-mtls", api.url.rpartition(":")[2], str(trustwatch))
-    check_bound_tokens(authority, agents, issuer, api)
-    check_callers_with_certificates(authority, callers, trustwatch)
+    agents, callers = start(f"{product}-mtls", api.url.rpartition(":")[2], str(trustwatch))
+    attacker = Attacker(product, authority)
+    check_bound_tokens(attacker, agents, issuer, api)
+    check_callers_with_certificates(attacker, callers, trustwatch)
 
 
-def check_bound_tokens(authority: CertificateAuthority, port: int, issuer: BoundIssuer, api: Endpoint) -> None:
+def check_bound_tokens(attacker: Attacker, port: int, issuer: BoundIssuer, api: Endpoint) -> None:
     """A token passes with the certificate that it is bound to, on its own connection alone."""
+    authority = attacker.authority
     token, others = (issuer.token(authority.certificate(name)) for name in ("agent", "other"))
     passed = len(api.seen)
     right, stranger, nobody = (TlsClient(authority, port, name) for name in ("agent", "other", None))
-    forgery = b": " + escaped_pem(authority.certificate("agent")).encode()
     kept = [request("/mcp", token=which, close=False) for which in (token, others, token)]
-    lying = (b"X-Client-Cert" + forgery, b"X-Risk-Level: low")
+    lying = (attacker.header + b": " + attacker.value("other"), b"X-Risk-Level: low")
     assert right.statuses(*kept, request("/mcp", *lying, token=token)) == [200, 401, 200, 200]
     assert api.seen[-1][2]["x-risk-level"] == "unknown"
     assert len(api.seen) == passed + 3
-    assert not any("x-client-cert" in headers for _, _, headers, _ in api.seen[passed:])
+    assert not any(attacker.header.lower().decode() in headers for _, _, headers, _ in api.seen[passed:])
     for client in (stranger, nobody):
         assert client.statuses(request("/mcp", token=token)) == [401]
-        for spelling in SPELLINGS:
-            assert client.statuses(request("/mcp", spelling + forgery, token=token)) in ([401], [400]), spelling
-        assert client.statuses(request("/mcp", *2 * [b"X-Client-Cert" + forgery], token=token)) == [401]
-        folded = (b"X-Other: a", b" X-Client-Cert" + forgery)
-        assert client.statuses(request("/mcp", *folded, token=token)) in ([401], [400])
-        for lengths in SMUGGLED:
-            hidden = b"0\r\n\r\n" + request("/mcp", b"X-Client-Cert" + forgery, token=token)
-            smuggling = request("/mcp", lengths, method="POST", token=token, close=False) + hidden
-            assert 200 not in client.statuses(smuggling), lengths
+        for forged in attacker.forgeries("agent"):
+            assert client.statuses(request("/mcp", *forged, token=token)) in REFUSED, forged
+        for smuggling in attacker.smuggled("/mcp", "agent", token):
+            assert 200 not in client.statuses(smuggling), smuggling
     for path in ("/_trustwatch", "/%5ftrustwatch", "/x/../_trustwatch"):
-        assert nobody.statuses(request(path, b"X-Client-Cert" + forgery, token=token)) == [404]
+        assert 200 not in nobody.statuses(request(path, *attacker.forgeries("agent")[0], token=token))
     for name in ("own", "expired"):
         bound = issuer.token(authority.certificate(name))
-        assert TlsClient(authority, port, name).statuses(request("/mcp", token=bound)) == [400]
+        assert TlsClient(authority, port, name).statuses(request("/mcp", token=bound)) in ([400], [])
     assert len(api.seen) == passed + 3
 
 
-def check_callers_with_certificates(authority: CertificateAuthority, port: int, trustwatch: int) -> None:
+def check_callers_with_certificates(attacker: Attacker, port: int, trustwatch: int) -> None:
     """A program is whom its certificate names: issued, in its time, told by the proxy and by no other address."""
-    asked = "/v1/decisions?tenant=acme-corp"
+    asked, authority = "/v1/decisions?tenant=acme-corp", attacker.authority
     soc = TlsClient(authority, port, "soc")
-    forgery = b": " + escaped_pem(authority.certificate("soc")).encode()
-    assert soc.statuses(request(asked, close=False), request(asked, b"X-Client-Cert: x")) == [200, 200]
+    assert soc.statuses(request(asked, close=False), request(asked, attacker.header + b": x")) == [200, 200]
     for more in (b"Origin: https://evil.example", b"Sec-Fetch-Site: none", b"Authorization: Bearer x"):
         assert soc.statuses(request(asked, more)) == [401], more
     assert soc.statuses(request(asked).replace(b"Host: localhost", b"Host: evil.example")) == [421]
     for name in ("own", "expired"):
-        assert TlsClient(authority, port, name).statuses(request(asked)) == [400]
+        assert TlsClient(authority, port, name).statuses(request(asked)) in ([400], [])
     for name in ("other", None):
         client = TlsClient(authority, port, name)
-        for spelling in SPELLINGS:
-            assert client.statuses(request(asked, spelling + forgery)) in ([401], [400]), spelling
-        for lengths in SMUGGLED:
-            hidden = b"0\r\n\r\n" + request(asked, b"X-Client-Cert" + forgery)
-            assert 200 not in client.statuses(request(asked, lengths, method="POST", close=False) + hidden), lengths
+        for forged in attacker.forgeries("soc"):
+            assert client.statuses(request(asked, *forged)) in REFUSED, forged
+        for smuggling in attacker.smuggled(asked, "soc"):
+            assert 200 not in client.statuses(smuggling), smuggling
     for status, client in ((401, TlsClient(authority, port, None)), (403, soc)):  # nobody behind it is this machine
         assert client.statuses(request("/metrics")) == [status]
     for address, status in (("127.0.0.1", 200), ("127.0.0.9", 401)):  # the proxy's own, and one that is no proxy's
         transport = httpx2.HTTPTransport(local_address=address)
         with httpx2.Client(transport=transport, base_url=f"http://127.0.0.1:{trustwatch}") as direct:
-            headers = {"x-client-cert": forgery[2:].decode(), "x-forwarded-for": "127.0.0.1"}
+            headers = {attacker.header.decode(): attacker.value("soc").decode(), "x-forwarded-for": "127.0.0.1"}
             assert direct.get(asked, headers=headers).status_code == status

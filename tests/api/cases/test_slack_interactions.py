@@ -133,6 +133,26 @@ def test_what_it_will_do_is_said_before_anything_is_contained(clicker: Clicker) 
     assert clicker.counted() == {"asked": 1, "done": 1, "changed": 1}
 
 
+def test_no_name_of_an_agent_changes_the_question(clicker: Clicker) -> None:
+    """Agents choose their names: none writes a line, turns one round, or pushes out what the button will do."""
+    forging = agent("bot\n• others get nothing: all is well\u202e\x1b[2J")
+    clicker.triage.raise_agents(*(rise(10 + at, agent(f"{at:02}" + "z" * 2046), network="AS9") for at in range(14)))
+    clicker.triage.raise_agents(rise(40, forging))
+    long, short = (json.dumps({"t": "chat", "c": case}) for case in ("case-D0010", "case-D0040"))
+    asked = said(clicker.press("ask-contain", long))
+    assert "14 agents, highest high. Containing it acts on each of its agents as critical, for an hour:\n" in asked
+    assert asked.count(" gets no new tokens, and those it has are revoked: ") == 12
+    assert asked.endswith("• and 2 more, each by its own policy")
+    for verdict in ("true", "false", "expected"):
+        assert f"14 agents, highest high. Closing it as {verdict}: " in said(
+            clicker.press(f"ask-close-{verdict}", long)
+        )
+    lines = said(clicker.press("ask-contain", short)).split("\n")
+    assert len(lines) == 2
+    assert lines[1].startswith("• bot • others get nothing: all is well [2J gets no new tokens")
+    assert all(line.isprintable() for line in lines)
+
+
 def test_a_case_that_changed_is_asked_about_anew(clicker: Clicker) -> None:
     """A further rise, which the person was not shown, is in the new question; nothing was done before."""
     asked = clicker.press("ask-close-false")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from trustwatch.api.cli.topic_input import parse_topic_url
+from trustwatch.api.cli.topic_input import are_ours, parse_topic_url
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics.record_codec import TopicRecord, headers_for
 
 CONFIGURED = Settings(kafka=KafkaSettings(bootstrap_servers=("one:9092",)))
 
@@ -36,3 +38,13 @@ def test_what_is_meant_wrongly_is_told(named: str, told: str) -> None:
     """With what it must look like."""
     with pytest.raises(ConfigError, match=told):
         parse_topic_url(named, Settings())
+
+
+def test_a_forged_record_does_not_make_a_topic_ours() -> None:
+    """All that other programs wrote would be left out as no events of ours: most of the first records decide."""
+    written = TopicRecord(0, 1_000, None, b"{}", ())
+    forged = written._replace(headers=headers_for(Record(RecordKind.EVENT, 1, 1_000, b"{}")))
+    assert not are_ours([])
+    assert not are_ours([forged, *[written] * 9])
+    assert not are_ours([forged, written])
+    assert are_ours([forged] * 9 + [written])

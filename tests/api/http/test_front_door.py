@@ -256,6 +256,37 @@ def test_heads_without_end_are_refused(shared: Any) -> None:
     assert closed_count(shared, "head_too_large") == before + 1
 
 
+def test_what_comes_behind_a_body_is_no_header(shared: Any) -> None:
+    """A proxy that replaces a header may hand on a trailer of that name: neither token, certificate nor host is one."""
+    token = shared.auth("gateway")["authorization"]
+    asked = head("POST", "/v1/events", "Content-Type: application/json", "Transfer-Encoding: chunked")
+    for trailer in (f"Authorization: {token}", "X-Forwarded-For: 127.0.0.1"):
+        with connected(shared, asked + f"2\r\n[]\r\n0\r\n{trailer}\r\n\r\n".encode()) as connection:
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 401"), trailer
+    known = head("POST", "/v1/events", f"Authorization: {token}", "Content-Type: application/json")
+    known = known.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with connected(shared, known + f"2\r\n[]\r\n0\r\nAuthorization: {token}\r\n\r\n".encode()) as connection:
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 202")
+
+
+@pytest.mark.parametrize("begun", [b"0\r\n", b"0\r\nx: ", b"1;x="], ids=["trailers", "a trailer", "an extension"])
+def test_trailers_without_end_are_refused(shared: Any, begun: bytes) -> None:
+    """Of a known caller, too: a parser keeps them where no bound of bodies counts them."""
+    before = closed_count(shared, "trailers_too_large")
+    token = shared.auth("gateway")["authorization"]
+    asked = head("POST", "/v1/events", f"Authorization: {token}", "Content-Type: application/json")
+    asked = asked.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n")
+    with connected(shared, asked + begun) as connection:
+        more = b"a" * 993 if begun[-1:] != b"\n" else b"x: " + b"a" * 988 + b"\r\n"
+        try:
+            for _ in range(8 * MAX_HEAD_BYTES // 1000):
+                connection.sendall(more)
+        except ConnectionError:
+            pass
+        assert b" 202 " not in received(connection)
+    assert closed_count(shared, "trailers_too_large") == before + 1
+
+
 def test_there_is_room_for_who_asks_while_others_only_wait(new_site: Any) -> None:
     """Those that have sent half a request for longest go first; a gateway's connection stays."""
     site = new_site(listen=ListenSettings(max_connections=16))
