@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from .support.made_once import made_once
+
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
 
@@ -130,4 +132,4 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the notebooks' example, made once for the whole run (15 s); who changes it takes a copy."""
     from trustwatch.lab.example_data import prepare_example
 
-    return prepare_example(tmp_path_factory.mktemp("lab") / "example").parent
+    return made_once(tmp_path_factory, "lab", lambda folder: prepare_example(folder / "example")) / "example"

@@ -43,13 +43,23 @@ STORED = {"notBefore"}
 """Since when tokens of a client of Keycloak count: a revocation stays."""
 
 
+@pytest.fixture(scope="module")
+def _realms() -> list[KeycloakServer]:
+    """One realm for the module: to make it takes Keycloak longer than most tests take."""
+    return []
+
+
 @pytest.fixture(params=SERVERS)
-def world(request: pytest.FixtureRequest) -> AuthorizationServer:
-    """Each server, with no clients of ours."""
+def world(request: pytest.FixtureRequest, _realms: list[KeycloakServer]) -> AuthorizationServer:
+    """Each server; a test makes clients of its own."""
     if request.param == "memory":
         return MemoryServer()
     server = request.getfixturevalue(request.param)
-    return HydraServer(server) if request.param == "hydra" else KeycloakServer(server)
+    if request.param == "hydra":
+        return HydraServer(server)
+    if not _realms:
+        _realms.append(KeycloakServer(server))
+    return _realms[0]
 
 
 def with_actuator(world: AuthorizationServer, work: Callable[[Actuator], Awaitable[T]]) -> T:

@@ -18,6 +18,7 @@ from trustwatch.models.model_training import session_ids, train_model
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import Attack, SimulationSettings
 
+from ..support.made_once import made_once
 from ..support.service_process import ModelAndDay, Service
 
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
@@ -28,6 +29,14 @@ DOMAINS = {"acme-corp": ["acme-corp.example"], "globex": ["globex.example"]}
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> ModelAndDay:
     """Four simulated days are the model's history, the fifth has the attacks. Fixed dates: the same on any day."""
+    folder = made_once(tmp_path_factory, "world", make_world)
+    day = (folder / "day.jsonl").read_bytes().splitlines()
+    attacked = {(tenant, agent): name for tenant, agent, name in json.loads((folder / "attacked.json").read_text())}
+    return ModelAndDay(folder / "model", day, attacked)
+
+
+def make_world(folder: Path) -> None:
+    """Train the model and write it, the day and its attacks into *folder*."""
     attacks = (
         Attack("scope_creep", at=HISTORY + timedelta(hours=10)),
         Attack("stolen_credential", at=HISTORY + timedelta(hours=15)),
@@ -49,10 +58,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> ModelAndDay:
     salt = b"salt of the service tests"
     columns = ColumnEncoder(salt, DOMAINS).encode([decode_event(raw) for raw in past])
     settings = DetectorSettings(seed=7, trees=50, folds=3)
-    model = tmp_path_factory.mktemp("world") / "model"
     trained = train_model(columns, salt, "integration", settings)
-    save_trained_model(model, trained, settings, len(set(session_ids(columns).tolist())), int(ends))
-    return ModelAndDay(model, day, attacked)
+    save_trained_model(folder / "model", trained, settings, len(set(session_ids(columns).tolist())), int(ends))
+    (folder / "day.jsonl").write_bytes(b"\n".join(day))
+    (folder / "attacked.json").write_text(json.dumps([[*agent, name] for agent, name in attacked.items()]))
 
 
 @pytest.fixture
