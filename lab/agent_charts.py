@@ -111,13 +111,22 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
     decided, cut = newest(history[history["kind"] == "decision"], MAX_MARKS, "changes of level")
     steps, summed = _steps(history[history["kind"] != "decision"])
     where = {"x": moment(), "y": number("risk_score", "risk score, 0 to 1", scale={"domain": [0, 1]})}
-    told = (("time", "time"), ("risk score", "risk_score"), ("level", "level"), ("by", "kind"), ("action", "action"))
+    told = (
+        ("from", "time"),
+        ("until", "until"),
+        ("risk score", "risk_score"),
+        ("level", "level"),
+        ("by", "kind"),
+        ("action", "action"),
+    )
     line = mark("line", interpolate="step-after", color=ink("accent"), strokeWidth=1.5)
+    spans = mark("rect", color=ink("accent"), stroke=ink("accent"))
+    whole = {"x": moment(), "x2": {"field": "until"}, "y": {"value": "height"}, "y2": {"value": 0}}
     layers = [
         layer(steps, {**line, "type": "area", "strokeWidth": 0, "opacity": 0.14}, also=told, **where),
         layer(steps, line, also=told, **where),
         *_thresholds(),
-        layer(steps, mark("point", filled=True, size=45, color=ink("accent")), tips=told, nearest=True, **where),
+        layer(steps, spans, tips=told, shows_itself=False, **whole),
         layer(
             decided,
             LEVEL_MARK,
@@ -162,13 +171,15 @@ def _thresholds() -> list[Layer]:
 def _steps(line: Any) -> tuple[pd.DataFrame, str]:
     """At most 2,000 steps: of each span of time the highest and the last, so that no peak and no end is lost."""
     if len(line) <= _MOST_STEPS:
-        return line, ""
+        return _until_the_next(line), ""
     begin, end = line["time"].min(), line["time"].max()
     span = (end - begin) / (_MOST_STEPS // 2)
     spans = ((line["time"] - begin) // span).clip(upper=_MOST_STEPS // 2 - 1)
     kept = line.groupby(spans)["risk_score"].idxmax().tolist() + line.groupby(spans).tail(1).index.tolist()
     words_of_span = f"{span.total_seconds():,.0f} s"
-    return line.loc[sorted(set(kept))], f"Of {len(line):,} figures the highest and the last of every {words_of_span}."
+    return _until_the_next(
+        line.loc[sorted(set(kept))]
+    ), f"Of {len(line):,} figures the highest and the last of every {words_of_span}."
 
 
 def contributions(frame: Any, most: int = 10, title: str = "What stood out in the event") -> Chart:
@@ -202,6 +213,10 @@ def contributions(frame: Any, most: int = 10, title: str = "What stood out in th
     return Chart(
         title, [Panel(layers, 28 * len(shown))], f"{title}: most of all {top['feature']} ({top['share']:.0%})", [note]
     )
+
+
+def _until_the_next(steps: Any) -> pd.DataFrame:
+    return pd.DataFrame(steps.assign(until=steps["time"].shift(-1).fillna(steps["time"].max())))
 
 
 def _room_for_words(values: Any) -> dict[str, Any]:

@@ -87,7 +87,13 @@ def beside_axis(column: str, order: Sequence[str] | None = None, **axis: Any) ->
 def moment(column: str = "time", title: str = "time (UTC)", **more: Any) -> Channel:
     """A channel with a time, in UTC."""
     axis = {"labelExpr": _TIME_LABELS, "labelOverlap": True, "labelSeparation": 10, "grid": True}
-    return {"field": column, "type": "temporal", "title": title or None, "scale": {"type": "utc"}, "axis": axis} | more
+    return {
+        "field": column,
+        "type": "temporal",
+        "title": title or None,
+        "scale": {"type": "utc", "padding": 12},
+        "axis": axis,
+    } | more
 
 
 def colours(column: str, inks: Mapping[str, str], title: str = "") -> Channel:
@@ -149,14 +155,14 @@ def layer(
     *,
     tips: Sequence[Tip] = (),
     also: Sequence[Tip] = (),
-    nearest: bool = False,
+    shows_itself: bool = True,
     **channels: Any,
 ) -> Layer:
     """A layer of *rows*, by the name of a mark, or with its style. Embeds the columns that channels and *tips* name.
 
     *also*: what another layer of the same rows tells; both then embed the rows once, together.
-    *nearest*: only the mark whose x is nearest to the mouse is shown, with its tooltip. Raises ValueError for more than
-    `MAX_ROWS` rows: who draws sums them up, and says so in the chart.
+    *shows_itself*: False for marks that are seen under the mouse alone, of one layer of a chart. Raises ValueError for
+    more than `MAX_ROWS` rows: who draws sums them up, and says so in the chart.
     """
     if len(rows) > MAX_ROWS:
         raise ValueError(f"{len(rows):,} rows are too many for a chart: sum them up to {MAX_ROWS:,}")
@@ -164,18 +170,18 @@ def layer(
     if tips:
         channels["tooltip"] = [line for line, _ in told]
     fields = [channel for channel in channels.values() if isinstance(channel, dict)]
-    columns = sorted({channel["field"] for channel in [*fields, *(line for line, _ in told)] if "field" in channel})
+    named = {channel["field"] for channel in [*fields, *(line for line, _ in told)] if "field" in channel}
+    columns = sorted(named | {tip[1] for tip in tips or also})
     in_words = {line["field"]: values for line, values in told}
-    if nearest:
-        channels["opacity"] = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
+    if not shows_itself:
+        channels["opacity"] = {"condition": {"param": "under_mouse", "empty": False, "value": 0.2}, "value": 0}
     drawn = alt.Chart(
         pd.DataFrame({column: in_words.get(column, rows.get(column)) for column in columns}).reset_index(drop=True),
         mark=alt.MarkDef(**{"aria": False, **({"type": drawn_as} if isinstance(drawn_as, str) else drawn_as)}),
         encoding=alt.FacetedEncoding(**channels),
     )
-    if nearest:
-        near = alt.selection_point(name="near", on="pointermove", nearest=True, encodings=["x"], clear="pointerout")
-        drawn = drawn.add_params(near)
+    if not shows_itself:
+        drawn = drawn.add_params(alt.selection_point(name="under_mouse", on="pointerover", clear="pointerout"))
     legends = {channel["field"] for channel in fields if channel.get("legend")}
     return Layer(drawn, frozenset(columns), frozenset(legends))
 
@@ -359,6 +365,7 @@ def _config() -> dict[str, Any]:
     return {
         "font": FONT,
         "axis": {**quiet, **sizes, "tickColor": ink("line"), "labelLimit": 280, "titlePadding": 8},
+        "axisX": {"labelOverlap": True, "labelSeparation": 8, "tickCount": 8},
         "axisY": {"labelColor": ink("text")},
         "legend": {
             "labelColor": ink("text"),

@@ -121,7 +121,7 @@ def reliability(frames: Any, title: str = "Promised against observed") -> Chart:
             rows,
             mark("area", opacity=0.18),
             x=along,
-            y=number("low_drawn", scale=scale),
+            y=number("low_drawn", scale=scale, stack=None),
             y2={"field": "high"},
             color=colours("whose", series_inks(chosen)),
         ),
@@ -291,7 +291,7 @@ def budget_report(frame: Any, title: str = "The alert budget on held-out history
                 whose=observed,
                 value=frame["observed"],
                 said=[
-                    f"{value:.3g}" + ("" if enough else " (too short)")
+                    f"{value:.3g}" + ("" if enough else "*")
                     for value, enough in zip(frame["observed"], frame["enough_history"], strict=True)
                 ],
             ),
@@ -312,7 +312,7 @@ def budget_report(frame: Any, title: str = "The alert budget on held-out history
         ("history is long enough", "enough_history"),
     )
     bars = layer(rows, "bar", color=colours("whose", {promised: "muted", observed: "accent"}), tips=told, **where)
-    short = "" if frame["enough_history"].all() else "Too short: there is too little history to tell."
+    short = "" if frame["enough_history"].all() else "* There is too little history to tell."
     panel = Panel([bars, words(rows, "said", style={"dy": -8}, **where)], legend_filter="whose")
     return Chart(title, [panel], f"{title}, by level", [short])
 

@@ -104,8 +104,7 @@ def revocations(
     note = f"{len(shown):,} of {len(rows):,} revocations." if len(shown) < len(rows) else ""
     where = {"x": moment("at"), "y": beside_axis("line", lines[:MAX_BARS])}
     told = (
-        ("agent", "agent_id"),
-        ("tenant", "tenant"),
+        ("whose", "line"),
         ("revoked", "at"),
         ("until", "ends"),
         ("level", "level"),

@@ -15,8 +15,21 @@
     });
   };
 
+  // Titles of axes in as many lines as they need.
+  const wrapped = (text, most) =>
+    text.split(" ").reduce((lines, word) => {
+      const longer = `${lines[lines.length - 1]} ${word}`;
+      return longer.length > most ? [...lines, word] : [...lines.slice(0, -1), longer];
+    }, [""]).map((line) => line.trim()).filter(Boolean);
+  const fittedAxis = (axis, room) => (axis && axis.title ? { ...axis, title: wrapped(axis.title, room / 6.5) } : axis);
+
   const fitted = (spec, width) => ({
     ...spec,
+    layer: spec.layer.map((layer) => {
+      const { x, y } = layer.encoding;
+      const axes = { ...(x && { x: fittedAxis(x, width * 0.6) }), ...(y && { y: fittedAxis(y, spec.height) }) };
+      return { ...layer, encoding: { ...layer.encoding, ...axes } };
+    }),
     $schema: undefined,
     title: undefined,
     width: "container",
@@ -24,7 +37,7 @@
     config: {
       ...spec.config,
       background: "transparent",
-      axis: { ...spec.config.axis, labelLimit: Math.min(280, width * 0.36) },
+      axis: { ...spec.config.axis, labelLimit: Math.min(280, width * 0.46) },
       legend: { ...spec.config.legend, columns: Math.max(1, Math.floor(width / 140)), labelLimit: width - 60 },
     },
   });
