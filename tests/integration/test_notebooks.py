@@ -9,13 +9,16 @@ import subprocess
 import sys
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from trustwatch.lab.chart_look import VEGA_LITE_MIME
 
 from ..support.checkout import ROOT
 from ..support.chromium_browser import open_chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 ATTACKED = ("agent-calendar-assistant-1", "agent-orchestrator-0")
@@ -86,32 +89,36 @@ def test_pages_name_no_foreign_host(executed: dict[str, Executed]) -> None:
         assert re.findall(r"""(?:src|href)=["'](?:https?:)?//[^"']*""", book.page) == [], name
 
 
+def open_page(browser: Browser, book: Executed, width: int, scheme: Literal["light", "dark"]) -> tuple[Page, list[str]]:
+    """The page with all its charts drawn, and what was fetched or went wrong."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    wrong: list[str] = []
+    page.on("request", lambda request: wrong.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.goto(book.file.as_uri())
+    page.locator("figure.chart svg.marks").nth(len(book.charts) - 1).wait_for()
+    return page, wrong
+
+
 def test_charts_on_a_page_answer_and_ask_nobody(executed: dict[str, Executed]) -> None:
-    """In a browser: all are drawn, light and dark, at 1440 and 400 px; the legend filters; nothing is fetched."""
-    book = executed["01"]
+    """In a browser, light and dark, wide and narrow: drawn, filtered by a click on the legend; nothing is fetched."""
+    colours: tuple[tuple[int, Literal["light", "dark"], str, str], ...] = (
+        (1440, "light", "#b0102a", "#1d6b3f"),
+        (400, "dark", "#ff8b98", "#7fd3a0"),
+    )
     with open_chromium() as browser:
-        for scheme, width in (("light", 1440), ("dark", 400)):
-            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-            wrong: list[str] = []
-            page.on("request", lambda request: wrong.append(request.url))
-            page.on("pageerror", lambda error: wrong.append(str(error)))
-            page.on("console", lambda message: wrong.append(message.text))
-            page.goto(book.file.as_uri())
-            drawings = page.locator("figure.chart svg.marks")
-            drawings.nth(len(book.charts) - 1).wait_for()
+        for width, scheme, critical, low in colours:
+            page, wrong = open_page(browser, executed["01"], width, scheme)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             levels = page.locator("figure.chart").first
-            bars = levels.locator(".mark-rect path")
-            critical = {"light": "#b0102a", "dark": "#ff8b98"}[scheme]
-            assert levels.locator(f'.mark-rect path[fill="{critical}"]').count() == len(ATTACKED)
+            bars = levels.locator(f'.mark-rect path[fill="{critical}"]')
+            assert bars.count() == len(ATTACKED)
             levels.locator(".role-legend-label text", has_text="critical").click()
-            page.wait_for_function(
-                "n => document.querySelectorAll('figure.chart .mark-rect path').length < n", arg=bars.count()
-            )
+            levels.locator(f'.mark-rect path[fill="{low}"]').first.wait_for(state="detached")
             bars.first.hover()
             assert "critical" in page.locator("#vg-tooltip-element").inner_text()
             assert [text for text in wrong if not text.startswith(("file:", "data:"))] == []
-            page.close()
 
 
 def test_they_find_what_was_done_to_the_example(executed: dict[str, Executed]) -> None:
