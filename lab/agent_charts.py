@@ -13,6 +13,7 @@ from .chart_canvas import (
     LEVEL_MARK,
     MAX_BARS,
     MAX_MARKS,
+    Channels,
     Chart,
     Layer,
     Panel,
@@ -110,7 +111,7 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
     history = history.astype({"level": "str"})
     decided, cut = newest(history[history["kind"] == "decision"], MAX_MARKS, "changes of level")
     steps, summed = _steps(history[history["kind"] != "decision"])
-    where = {"x": moment(), "y": number("risk_score", "risk score, 0 to 1", scale={"domain": [0, 1]})}
+    where: Channels = {"x": moment(), "y": number("risk_score", "risk score, 0 to 1", scale={"domain": [0, 1]})}
     told = (
         ("from", "time"),
         ("until", "until"),
@@ -121,7 +122,7 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
     )
     line = mark("line", interpolate="step-after", color=ink("accent"), strokeWidth=1.5)
     spans = mark("rect", color=ink("accent"), stroke=ink("accent"))
-    whole = {"x": moment(), "x2": {"field": "until"}, "y": {"value": "height"}, "y2": {"value": 0}}
+    whole: Channels = {"x": moment(), "x2": {"field": "until"}, "y": {"value": "height"}, "y2": {"value": 0}}
     layers = [
         layer(steps, {**line, "type": "area", "strokeWidth": 0, "opacity": 0.14}, also=told, **where),
         layer(steps, line, also=told, **where),
@@ -191,7 +192,7 @@ def contributions(frame: Any, most: int = 10, title: str = "What stood out in th
         percent=shown["share"] * 100,
         words=[f"{value:.3g} {unit}" for value, unit in zip(shown["value"], shown["unit"], strict=True)],
     )
-    where = {
+    where: Channels = {
         "x": number("percent", "share of what stood out, %", scale=_room_for_words(shown["percent"])),
         "y": beside_axis("feature", list(shown["feature"])),
     }
@@ -245,7 +246,7 @@ def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "o
         rows[f"{column} drawn"] = rows[column].astype(float).clip(lower=_LOG_AXIS_MINIMUM)
     order = list(dict.fromkeys(rows["line"]))
     chosen = dict(zip(sides, ("accent", "focus"), strict=True))
-    where = {"y": beside_axis("line", order), "yOffset": category("whose", order=list(sides))}
+    where: Channels = {"y": beside_axis("line", order), "yOffset": category("whose", order=list(sides))}
     axis = "mean of what it learned and one standard deviation, in the unit of each line; logarithmic"
     along = number("usual drawn", axis, scale={"type": "log"}, axis={"tickCount": 6, "format": "~g"})
     told = (
@@ -290,7 +291,7 @@ def habits(frame: Any, kind: str = "action", most: int = 12, title: str = "") ->
         percent=shown["share"] * 100,
         words=shown["events"].map("{:,}".format),
     )
-    where = {
+    where: Channels = {
         "x": number("percent", "share of events that name one, %", scale=_room_for_words(shown["percent"])),
         "y": beside_axis("item", list(shown["item"])),
     }
@@ -320,7 +321,7 @@ def compare(frame: Any, kind: str = "action", names: tuple[str, str] = ("A", "B"
     along = number(
         "share", "share of events that name one, %; logarithmic from 1 % on", scale=scale, axis={"values": values}
     )
-    where = {"y": beside_axis("item", list(shown["item"]))}
+    where: Channels = {"y": beside_axis("item", list(shown["item"]))}
     sides = pd.concat(
         [shown.assign(whose=name, share=shown[side]) for name, side in zip(names, ("a", "b"), strict=True)],
         ignore_index=True,

@@ -20,6 +20,8 @@ from .chart_look import FONT, LEVEL_SHAPES, SERIES_DASHES, SERIES_INKS, SERIES_S
 from .frame_columns import LEVEL_NAMES
 
 Channel = dict[str, Any]
+Channels = dict[str, Any]
+"""Name of a channel -> what it shows."""
 Tip = tuple[str, ...]
 """Title of a line of a tooltip, its column, and the format of a number."""
 
@@ -117,7 +119,7 @@ def _styled(column: str, scale: Mapping[str, Any], title: str) -> Channel:
     return {"field": column, "type": "nominal", "sort": scale["domain"], "scale": scale, "legend": legend}
 
 
-def level_marks(rows: pd.DataFrame) -> dict[str, Channel]:
+def level_marks(rows: pd.DataFrame) -> Channels:
     """Channels that tell the column `level` by colour and shape, of the levels that occur."""
     found = [level for level in LEVEL_NAMES if (rows["level"] == level).any()]
     return {
@@ -229,7 +231,7 @@ def words(
     **channels: Channel,
 ) -> Layer:
     """A layer of texts beside or inside other marks, whose axes it shares."""
-    bare = {channel: {key: value for key, value in how.items() if key != "axis"} for channel, how in channels.items()}
+    bare: Channels = {channel: {key: value for key, value in how.items() if key != "axis"} for channel, how in channels.items()}
     return layer(rows, mark("text", color=ink(colour), **(style or {})), text=name(column), **bare)
 
 
@@ -250,7 +252,7 @@ def stacked_bars(table: Any, by: str, part: str, counted: tuple[str, str], inks:
     wide = long[units] >= 0.05 * max(table.sum(axis=1).max(), 1)
     long["label"] = [f"{value:,}" if fits else "" for value, fits in zip(long[units], wide, strict=True)]
     rows = pd.DataFrame(long[long[units] > 0]).astype({by: "str", part: "str"})
-    where = {
+    where: Channels = {
         "y": beside_axis(by, [str(row) for row in table.index]),
         "order": {"field": "place", "type": "quantitative"},
     }

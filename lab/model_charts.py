@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .chart_canvas import (
+    Channels,
     Chart,
     Layer,
     Panel,
@@ -58,7 +59,7 @@ def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p
         "anomaly score, 0 to 1 (0.5: the median of normal events)",
         scale={"domain": [_LOWEST_SCORE, 1.0]},
     )
-    where = {"x": along, "y": number("p_value", "p-value", scale={"type": "log"})}
+    where: Channels = {"x": along, "y": number("p_value", "p-value", scale={"type": "log"})}
     line = mark("line", strokeWidth=2)
     told = (("curve", "curve"), ("group", "group"), ("anomaly score", "anomaly_score"), ("p-value", "p_value", ".3~g"))
     layers = [
@@ -82,7 +83,7 @@ def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p
     )
 
 
-def _told_apart(column: str, names: Sequence[str]) -> dict[str, Any]:
+def _told_apart(column: str, names: Sequence[str]) -> Channels:
     """Several lines, by colour and dashes, in one legend."""
     return {"color": colours(column, series_inks(names)), "strokeDash": dashes(column, series_dashes(names))}
 
@@ -157,7 +158,7 @@ def features(frame: Any, most: int = 20, title: str = "What features weigh") -> 
         ("90th percentile, decades", "upper"),
         ("measures", "meaning"),
     )
-    where = {"y": beside_axis("feature", order)}
+    where: Channels = {"y": beside_axis("feature", order)}
     usual = [
         layer(
             shown.assign(of="90th percentile"),
@@ -201,7 +202,7 @@ def curves(frame: Any, unit: str = "session", title: str = "Bad told from good")
     ):
         rows, note = _thin(shown[shown["curve"] == curve])
         notes.append(note)
-        where = {"x": number("x", x, scale={"domain": [0, 1]}), "y": number("y", y, scale={"domain": [0, 1]})}
+        where: Channels = {"x": number("x", x, scale={"domain": [0, 1]}), "y": number("y", y, scale={"domain": [0, 1]})}
         told = (("side", "side"), (x, "x"), (y, "y"))
         line = mark("line", strokeWidth=2, order=None)
         layers = [
@@ -267,7 +268,7 @@ def detection(frame: Any, title: str = "Bad sessions found, good ones disturbed"
 
 def _bars(rows: Any, column: str, axis: str, label: str, sides: Sequence[str], told: Any) -> list[Layer]:
     """Bars by level, the sides beside each other, with their number above."""
-    where = {
+    where: Channels = {
         "x": category("level", "at or above level", order=_ALERT_LEVELS, axis={"labelAngle": 0}),
         "xOffset": category("side", order=sides),
         "y": count(column, axis, scale={"domain": [0, max(1, int(rows[column].max()))]}),
@@ -298,7 +299,7 @@ def budget_report(frame: Any, title: str = "The alert budget on held-out history
         ],
         ignore_index=True,
     )
-    where = {
+    where: Channels = {
         "x": category("level", "level", order=_ALERT_LEVELS, axis={"labelAngle": 0}),
         "xOffset": category("whose", order=[promised, observed]),
         "y": number("value", "alerts per 1,000 agent-days"),
@@ -365,7 +366,7 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
 def _by_factor(rows: Any, up: dict[str, Any], factors: Sequence[float], told: Any) -> list[Layer]:
     """A line a level, over multiples of the budget, with a line at the budget itself."""
     axis = {"values": list(factors), "format": "~g", "labelExpr": "datum.label + '×'"}
-    where = {"x": number("factor", "multiple of the budget set", scale={"type": "log"}, axis=axis), "y": up}
+    where: Channels = {"x": number("factor", "multiple of the budget set", scale={"type": "log"}, axis=axis), "y": up}
     inks = {level: level for level in _ALERT_LEVELS}
     itself = pd.DataFrame({"factor": [1.0]})
     return [

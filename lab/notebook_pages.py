@@ -78,4 +78,4 @@ def _vega_script() -> str:
     """Vega, Vega-Lite and vega-embed in one script; it takes seconds to put together."""
     from vl_convert import javascript_bundle
 
-    return str(javascript_bundle()).replace("</script", "<\\/script")
+    return str(javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace("</script", "<\\/script")

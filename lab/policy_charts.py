@@ -8,6 +8,7 @@ import pandas as pd
 
 from .chart_canvas import (
     MAX_BARS,
+    Channels,
     Chart,
     Panel,
     beside_axis,
@@ -63,7 +64,7 @@ def what_if(frame: Any, title: str = "What each policy would have done") -> Char
     table = shown.set_index("policy")[list(_OUTCOME_INKS)].astype("int64")
     touched = stacked_bars(table, "policy", "outcome", ("requests", "requests not simply allowed"), _inks_of(table))
     rows = shown.assign(said=shown["agents_revoked"].map(str))
-    where = {
+    where: Channels = {
         "x": count("agents_revoked", "agents", scale={"domain": [0, max(1, int(rows["agents_revoked"].max())) * 1.2]}),
         "y": beside_axis("policy", shown["policy"].tolist()),
     }
@@ -102,7 +103,7 @@ def revocations(
     ]
     shown = rows[rows["line"].isin(lines[:MAX_BARS])].head(10 * MAX_BARS)
     note = f"{len(shown):,} of {len(rows):,} revocations." if len(shown) < len(rows) else ""
-    where = {"x": moment("at"), "y": beside_axis("line", lines[:MAX_BARS])}
+    where: Channels = {"x": moment("at"), "y": beside_axis("line", lines[:MAX_BARS])}
     told = (
         ("whose", "line"),
         ("revoked", "at"),
