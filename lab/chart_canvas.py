@@ -175,10 +175,11 @@ def layer(
     named = {channel["field"] for channel in [*fields, *(line for line, _ in told)] if "field" in channel}
     columns = sorted(named | {tip[1] for tip in tips or also})
     in_words = {line["field"]: values for line, values in told}
+    embedded = {column: in_words[column] if column in in_words else rows[column] for column in columns}
     if not shows_itself:
         channels["opacity"] = {"condition": {"param": "under_mouse", "empty": False, "value": 0.2}, "value": 0}
     drawn = alt.Chart(
-        pd.DataFrame({column: in_words.get(column, rows.get(column)) for column in columns}).reset_index(drop=True),
+        pd.DataFrame(embedded).reset_index(drop=True),
         mark=alt.MarkDef(**{"aria": False, **({"type": drawn_as} if isinstance(drawn_as, str) else drawn_as)}),
         encoding=alt.FacetedEncoding(**channels),
     )
@@ -231,7 +232,9 @@ def words(
     **channels: Channel,
 ) -> Layer:
     """A layer of texts beside or inside other marks, whose axes it shares."""
-    bare: Channels = {channel: {key: value for key, value in how.items() if key != "axis"} for channel, how in channels.items()}
+    bare: Channels = {
+        channel: {key: value for key, value in how.items() if key != "axis"} for channel, how in channels.items()
+    }
     return layer(rows, mark("text", color=ink(colour), **(style or {})), text=name(column), **bare)
 
 

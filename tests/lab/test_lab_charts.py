@@ -6,6 +6,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -252,3 +253,9 @@ def test_a_page_is_whole_harmless_and_asks_nobody() -> None:
     assert "editor: false" in page
     assert f"--critical: {console_colours()['critical'][1]};" in page
     assert "window.vegaEmbed" in page
+
+
+@pytest.mark.parametrize(("ending", "begin"), [("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF")])
+def test_charts_are_saved_without_a_browser(ending: str, begin: bytes, tmp_path: Path) -> None:
+    """In the format of the name's ending."""
+    assert DRAWN["requests"]().save(tmp_path / f"chart.{ending}").read_bytes().startswith(begin)
