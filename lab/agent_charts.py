@@ -128,21 +128,24 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
         layer(steps, line, also=told, **where),
         *_thresholds(),
         layer(steps, spans, tips=told, shows_itself=False, **whole),
-        layer(
-            decided,
-            LEVEL_MARK,
-            **where,
-            **level_marks(decided),
-            tips=(
-                ("time", "time"),
-                ("became", "level"),
-                ("risk score", "risk_score"),
-                ("cause", "cause"),
-                ("reason", "reason"),
-                ("decision", "decision_id"),
-            ),
-        ),
     ]
+    if len(decided):
+        layers.append(
+            layer(
+                decided,
+                LEVEL_MARK,
+                **where,
+                **level_marks(decided),
+                tips=(
+                    ("time", "time"),
+                    ("became", "level"),
+                    ("risk score", "risk_score"),
+                    ("cause", "cause"),
+                    ("reason", "reason"),
+                    ("decision", "decision_id"),
+                ),
+            )
+        )
     peak = history["risk_score"].max()
     return Chart(
         title,

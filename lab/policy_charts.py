@@ -30,7 +30,7 @@ _OUTCOME_INKS = {"shortened": "muted", "narrowed": "accent", "held": "focus", "d
 
 def requests(frame: Any, title: str = "Requests that were not simply allowed") -> Chart:
     """Requests by outcome, and by the level of their agent."""
-    touched = frame[frame["outcome"] != "allowed"]
+    touched = frame[(frame["outcome"] != "allowed") & (frame["requests"] > 0)]
     if not len(touched):
         return empty_chart(title, "every request was allowed as it was")
     table = touched.groupby(["level", "outcome"], observed=True)["requests"].sum().unstack(fill_value=0)
@@ -62,7 +62,6 @@ def what_if(frame: Any, title: str = "What each policy would have done") -> Char
     ]
     shown, note = first(frame.assign(policy=names), MAX_BARS, "policies")
     table = shown.set_index("policy")[list(_OUTCOME_INKS)].astype("int64")
-    touched = stacked_bars(table, "policy", "outcome", ("requests", "requests not simply allowed"), _inks_of(table))
     rows = shown.assign(said=shown["agents_revoked"].map(str))
     where: Channels = {
         "x": count("agents_revoked", "agents", scale={"domain": [0, max(1, int(rows["agents_revoked"].max())) * 1.2]}),
@@ -74,12 +73,14 @@ def what_if(frame: Any, title: str = "What each policy would have done") -> Char
         words(rows, "said", style={"align": "left", "dx": 5}, **where),
     ]
     height = 34 * len(shown)
-    panels = [
-        Panel(touched, height, "Requests not simply allowed", legend_filter="outcome" if _inks_of(table) else ""),
-        Panel(revoked, height, "Agents revoked"),
-    ]
+    panels = [Panel(revoked, height, "Agents revoked")]
+    inks = _inks_of(table)
+    if inks:
+        touched = stacked_bars(table, "policy", "outcome", ("requests", "requests not simply allowed"), inks)
+        panels.insert(0, Panel(touched, height, "Requests not simply allowed", legend_filter="outcome"))
+    nothing = "" if inks else "No policy would have touched a request."
     counts = "; ".join(f"{name}: {number} revoked" for name, number in zip(names, frame["agents_revoked"], strict=True))
-    return Chart(title, panels, f"{title}. {counts}", [note])
+    return Chart(title, panels, f"{title}. {counts}", [note, nothing])
 
 
 def revocations(

@@ -259,3 +259,31 @@ def test_a_page_is_whole_harmless_and_asks_nobody() -> None:
 def test_charts_are_saved_without_a_browser(ending: str, begin: bytes, tmp_path: Path) -> None:
     """In the format of the name's ending."""
     assert DRAWN["requests"]().save(tmp_path / f"chart.{ending}").read_bytes().startswith(begin)
+
+
+def zero(at: int) -> int:
+    """A count of nothing."""
+    return 0
+
+
+EDGES: dict[str, Callable[[], Chart]] = {
+    "risk without decisions": lambda: charts.risk(rows_of("risk_history", kind=lambda at: "event")),
+    "risk of decisions alone": lambda: charts.risk(rows_of("risk_history", kind=lambda at: "decision")),
+    "scores of one agent alone": lambda: charts.scores(rows_of("scores", agent_id=lambda at: "a"), agent="a"),
+    "scores of nobody": lambda: charts.scores(rows_of("scores")),
+    "revocations without an end": lambda: charts.revocations(rows_of("backtest_revoked", until=zero)),
+    "requests of none": lambda: charts.requests(rows_of("backtest_requests", outcome=outcome, requests=zero)),
+    "policies that touch nothing": lambda: charts.what_if(
+        rows_of("what_if", denied=zero, held=zero, narrowed=zero, shortened=zero, agents_revoked=zero)
+    ),
+    "budgets without labels": lambda: charts.budgets(rows_of("budgets", level=alert_level, detected=lambda at: None)),
+    "nothing that could be found": lambda: charts.budgets(
+        rows_of("budgets", level=alert_level, bad_sessions=lambda at: 1, already=lambda at: 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_charts_of_little_are_drawn(name: str) -> None:
+    """Where a part of a chart has no rows, the rest is drawn all the same."""
+    assert EDGES[name]().png(scale=1).startswith(b"\x89PNG")
