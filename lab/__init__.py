@@ -5,7 +5,7 @@
     session = open_session("trustwatch.yaml")
     charts.levels(frames.agents(session))
 
-`charts` and `frames` need the extra `lab` (pandas, matplotlib, JupyterLab). Reads only: a running service notices
+`charts` and `frames` need the extra `lab` (pandas, Altair, JupyterLab). Reads only: a running service notices
 nothing of it.
 """
 

@@ -1,4 +1,4 @@
-"""Charts of agents: their levels, what moved their risk, their habits and edges; and of events and their scores."""
+"""Charts of agents: their levels, what moved their risk, their habits and edges."""
 
 from __future__ import annotations
 
@@ -10,26 +10,36 @@ import pandas as pd
 from ..scoring.engine.risk_levels import LEVEL_UP
 from ..scoring.records.agents import RiskLevel
 from .chart_canvas import (
-    BLUE,
-    GREY,
-    LEVEL_COLOURS,
-    LEVEL_HATCHES,
-    LEVEL_MARKERS,
-    ORANGE,
-    PURPLE,
-    RED,
-    TEXT_COLOUR,
+    LEVEL_MARK,
+    MAX_BARS,
+    MAX_MARKS,
+    Channels,
     Chart,
-    add_legend,
-    create_figure,
+    Layer,
+    Panel,
+    beside_axis,
+    category,
+    colours,
+    dashes,
     empty_chart,
-    format_time_axis,
-    label_axes,
+    first,
+    ink,
+    layer,
+    level_marks,
+    mark,
+    moment,
+    name,
+    newest,
+    number,
+    shapes,
     shorten_name,
+    stacked_bars,
+    words,
 )
 from .frame_columns import LEVEL_NAMES
 
-_LEVEL_THRESHOLDS = {level: LEVEL_UP[RiskLevel[level.upper()]] for level in ("medium", "high", "critical")}
+_MOST_STEPS = 2_000
+_LEFT = {"value": 0}
 
 
 def levels(agents: Any, by: str = "agent_type") -> Chart:
@@ -38,33 +48,19 @@ def levels(agents: Any, by: str = "agent_type") -> Chart:
     if not len(agents):
         return empty_chart(title, "no agents")
     table = agents.groupby([by, "level"], observed=False).size().unstack(fill_value=0)
-    table = table.loc[table.sum(axis=1) > 0]
-    worst = table[[*reversed(LEVEL_NAMES)]].to_numpy() @ np.array([1e6, 1e4, 1e2, 0, 0])
-    table = table.iloc[np.lexsort((table.sum(axis=1).to_numpy(), worst))]
-    figure, axes = create_figure(1.2 + 0.3 * len(table))
-    left = np.zeros(len(table))
-    for level in LEVEL_NAMES:
-        numbers = table[level].to_numpy() if level in table else np.zeros(len(table))
-        if numbers.sum():
-            axes.barh(
-                [shorten_name(str(name)) for name in table.index],
-                numbers,
-                left=left,
-                color=LEVEL_COLOURS[level],
-                hatch=LEVEL_HATCHES[level],
-                edgecolor="white",
-                label=f"{level} ({int(numbers.sum())})",
-            )
-        left = left + numbers
-    label_axes(axes, title, "agents", grid="x")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, loc="lower right")
+    table = table.loc[table.sum(axis=1) > 0].reindex(columns=list(LEVEL_NAMES), fill_value=0)
+    table = table.sort_values([*reversed(LEVEL_NAMES)], ascending=False)
+    shown, note = first(table, MAX_BARS, "groups, the worst at the top")
+    layers = stacked_bars(
+        shown, by, "level", ("agents", "agents"), {level: level for level in LEVEL_NAMES if table[level].sum()}
+    )
     counts = ", ".join(f"{int((agents['level'] == level).sum())} {level}" for level in reversed(LEVEL_NAMES))
-    return Chart(figure, f"{title}: {counts}")
-
-
-_LEVEL_OFFSETS = {"medium": -0.2, "high": 0.0, "critical": 0.2}
-"""Within an agent's line higher levels stand higher, so that a climb of seconds is seen."""
+    return Chart(
+        title,
+        [Panel(layers, 24 * len(shown), legend_filter="level")],
+        f"{title}: {counts}",
+        [note, f"All {len(agents):,}: {counts}."],
+    )
 
 
 def timeline(decisions: Any, most: int = 25) -> Chart:
@@ -73,181 +69,300 @@ def timeline(decisions: Any, most: int = 25) -> Chart:
     risen = decisions[decisions["level"] >= "medium"]
     if not len(risen):
         return empty_chart(title, "no agent rose to medium or above")
-    worst = risen.groupby(["tenant", "agent_id"], observed=True)["risk_score"].max().sort_values()
-    names = worst.index.tolist()[-most:]
-    line_of = {name: at for at, name in enumerate(names)}
+    worst = risen.groupby(["tenant", "agent_id"], observed=True)["risk_score"].max().sort_values(ascending=False)
+    line_of = {pair: f"{pair[1]} ({pair[0]})" for pair in worst.index[:most]}
     shown = decisions[[pair in line_of for pair in zip(decisions["tenant"], decisions["agent_id"], strict=True)]]
-    rows = np.array([line_of[pair] for pair in zip(shown["tenant"], shown["agent_id"], strict=True)])
-    figure, axes = create_figure(1.5 + 0.3 * len(names))
-    for level in LEVEL_NAMES:
-        at = (shown["level"] == level).to_numpy()
-        if at.any():
-            axes.scatter(
-                shown["time"][at],
-                rows[at] + _LEVEL_OFFSETS.get(level, 0.0),
-                marker=LEVEL_MARKERS[level],
-                color=LEVEL_COLOURS[level],
-                s=70,
-                label=f"to {level}",
-                zorder=3,
-                edgecolor="white",
-                linewidth=0.6,
-            )
-    axes.set_yticks(range(len(names)), [f"{shorten_name(str(agent))} ({tenant})" for tenant, agent in names])
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    label_axes(axes, title, "time (UTC)", grid="both")
-    format_time_axis(axes)
-    add_legend(axes)
-    return Chart(figure, f"{title} of {len(names)} agents; the highest risk: {names[-1][1]}")
+    shown, cut = newest(shown, MAX_MARKS, "changes")
+    shown = shown.assign(
+        agent=[line_of[pair] for pair in zip(shown["tenant"], shown["agent_id"], strict=True)],
+        level=shown["level"].astype("str"),
+    )
+    marks = layer(
+        shown,
+        LEVEL_MARK,
+        x=moment(),
+        y=beside_axis("agent", list(line_of.values()), grid=True, tickBand="extent"),
+        yOffset=category("level", order=[*reversed(LEVEL_NAMES)]),
+        **level_marks(shown),
+        tips=(
+            ("agent", "agent_id"),
+            ("tenant", "tenant"),
+            ("time", "time"),
+            ("from", "previous_level"),
+            ("to", "level"),
+            ("risk score", "risk_score"),
+            ("cause", "cause"),
+            ("reason", "reason"),
+        ),
+    )
+    left_out = f"The {len(line_of)} agents that rose highest, of {len(worst):,}." if len(worst) > most else ""
+    return Chart(
+        title,
+        [Panel([marks], 30 * len(line_of), legend_filter="level", time_zoom=True)],
+        f"{title} of {len(line_of)} agents; the highest risk: {worst.index[0][1]}",
+        [left_out, cut],
+    )
 
 
 def risk(history: Any, title: str = "Risk over time") -> Chart:
-    """One agent's risk: replayed, decaying between events, with the recorded changes of level."""
-    line = history[history["kind"] != "decision"]
-    decided = history[history["kind"] == "decision"]
+    """One agent's risk as steps: replayed, with the recorded changes of level."""
     if not len(history):
         return empty_chart(title, "no events of the agent, and no decisions")
-    figure, axes = create_figure(3.9)
-    axes.fill_between(line["time"], line["risk_score"].astype(float), color=BLUE, alpha=0.12, linewidth=0)
-    axes.plot(line["time"], line["risk_score"], color=BLUE, linewidth=1.3, label="risk score")
-    for level, score in _LEVEL_THRESHOLDS.items():
-        axes.axhline(score, color=LEVEL_COLOURS[level], linestyle="--", linewidth=1)
-        axes.annotate(
-            f"{level} from {score:g}",
-            (1.0, score),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize=9,
-            color=TEXT_COLOUR,
-        )
-    for level in LEVEL_NAMES:
-        at = decided[decided["level"] == level]
-        if len(at):
-            axes.scatter(
-                at["time"],
-                at["risk_score"],
-                marker=LEVEL_MARKERS[level],
-                color=LEVEL_COLOURS[level],
-                s=85,
-                zorder=4,
-                edgecolor="white",
-                label=f"became {level}",
+    history = history.astype({"level": "str"})
+    decided, cut = newest(history[history["kind"] == "decision"], MAX_MARKS, "changes of level")
+    steps, summed = _steps(history[history["kind"] != "decision"])
+    where: Channels = {"x": moment(), "y": number("risk_score", "risk score, 0 to 1", scale={"domain": [0, 1]})}
+    told = (
+        ("from", "time"),
+        ("until", "until"),
+        ("risk score", "risk_score"),
+        ("level", "level"),
+        ("by", "kind"),
+        ("action", "action"),
+    )
+    line = mark("line", interpolate="step-after", color=ink("accent"), strokeWidth=1.5)
+    spans = mark("rect", color=ink("accent"), stroke=ink("accent"))
+    whole: Channels = {"x": moment(), "x2": {"field": "until"}, "y": {"value": "height"}, "y2": {"value": 0}}
+    layers = [
+        layer(steps, {**line, "type": "area", "strokeWidth": 0, "opacity": 0.14}, also=told, **where),
+        layer(steps, line, also=told, **where),
+        *_thresholds(),
+        layer(steps, spans, tips=told, shows_itself=False, **whole),
+    ]
+    if len(decided):
+        layers.append(
+            layer(
+                decided,
+                LEVEL_MARK,
+                **where,
+                **level_marks(decided),
+                tips=(
+                    ("time", "time"),
+                    ("became", "level"),
+                    ("risk score", "risk_score"),
+                    ("cause", "cause"),
+                    ("reason", "reason"),
+                    ("decision", "decision_id"),
+                ),
             )
-    label_axes(axes, title, "time (UTC)", "risk score, 0 to 1", grid="")
-    axes.set_ylim(0, 1.03)
-    format_time_axis(axes)
-    add_legend(axes, 6)
+        )
     peak = history["risk_score"].max()
-    return Chart(figure, f"{title}: peak {peak:.2f}, {len(decided)} recorded changes of level")
+    return Chart(
+        title,
+        [Panel(layers, 270, legend_filter="level" if len(decided) else "", time_zoom=True)],
+        f"{title}: peak {peak:.2f}, {len(decided)} recorded changes of level",
+        [
+            summed,
+            cut,
+            "Each step is a replayed figure and lasts until the next; marks are the recorded changes of level.",
+        ],
+    )
+
+
+def _thresholds() -> list[Layer]:
+    """A line at the score of each level, with its name."""
+    named = [level for level in LEVEL_NAMES if LEVEL_UP[RiskLevel[level.upper()]] > 0]
+    layers = []
+    for level in named:
+        score = LEVEL_UP[RiskLevel[level.upper()]]
+        row = pd.DataFrame({"from": [score], "words": [f"{level} from {score:g}"]})
+        layers.append(layer(row, mark("rule", strokeDash=[5, 4], color=ink(level)), y=number("from")))
+        beside = {"align": "left", "dx": 4, "dy": -7}
+        layers.append(words(row, "words", colour=level, style=beside, x=_LEFT, y=number("from")))
+    return layers
+
+
+def _steps(line: Any) -> tuple[pd.DataFrame, str]:
+    """At most 2,000 steps: of each span of time the highest and the last, so that no peak and no end is lost."""
+    if len(line) <= _MOST_STEPS:
+        return _until_the_next(line), ""
+    begin, end = line["time"].min(), line["time"].max()
+    span = (end - begin) / (_MOST_STEPS // 2)
+    spans = ((line["time"] - begin) // span).clip(upper=_MOST_STEPS // 2 - 1)
+    kept = line.groupby(spans)["risk_score"].idxmax().tolist() + line.groupby(spans).tail(1).index.tolist()
+    words_of_span = f"{span.total_seconds():,.0f} s"
+    return _until_the_next(
+        line.loc[sorted(set(kept))]
+    ), f"Of {len(line):,} figures the highest and the last of every {words_of_span}."
 
 
 def contributions(frame: Any, most: int = 10, title: str = "What stood out in the event") -> Chart:
     """The features that made an event odd."""
-    shown = frame[frame["share"] > 0].head(most).iloc[::-1]
+    shown = frame[frame["share"] > 0].head(most)
     if not len(shown):
         return empty_chart(title, "nothing stands out: a hard signal raised the level")
-    figure, axes = create_figure(1.2 + 0.36 * len(shown))
-    names = shown["feature"].astype(str)
-    bars = axes.barh(names, shown["share"] * 100, color=BLUE)
-    values = [f"{value:.3g} {unit}" for value, unit in zip(shown["value"], shown["unit"], strict=True)]
-    axes.bar_label(bars, values, padding=4, fontsize=9)
-    label_axes(axes, title, "share of what stood out, %", grid="x")
-    axes.margins(x=0.16)
-    first = shown.iloc[-1]
-    return Chart(figure, f"{title}: most of all {first['feature']} ({first['share']:.0%})")
+    shown = shown.assign(
+        percent=shown["share"] * 100,
+        words=[f"{value:.3g} {unit}" for value, unit in zip(shown["value"], shown["unit"], strict=True)],
+    )
+    where: Channels = {
+        "x": number("percent", "share of what stood out, %", scale=_room_for_words(shown["percent"])),
+        "y": beside_axis("feature", list(shown["feature"])),
+    }
+    told = (
+        ("feature", "feature"),
+        ("family", "family"),
+        ("measured", "words"),
+        ("share, %", "percent"),
+        ("evidence, decades", "evidence"),
+        ("measures", "meaning"),
+    )
+    layers = [
+        layer(shown, mark("bar", color=ink("accent")), tips=told, **where),
+        words(shown, "words", style={"align": "left", "dx": 5}, **where),
+    ]
+    top = shown.iloc[0]
+    left_out = int((frame["share"] > 0).sum()) - len(shown)
+    note = f"{left_out} smaller ones are left out." if left_out else ""
+    return Chart(
+        title, [Panel(layers, 28 * len(shown))], f"{title}: most of all {top['feature']} ({top['share']:.0%})", [note]
+    )
 
 
-def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "other"), title: str = "") -> Chart:
-    """Means of an agent with their spread, beside its peer group, or beside another agent's profile."""
-    title = title or "What is usual for the agent"
-    learned = frame[(frame["events"] > 0) & (frame["high"] > 0)].iloc[::-1].reset_index(drop=True)
-    if not len(learned):
-        return empty_chart(title, "nothing is learned of the agent yet")
-    figure, axes = create_figure(1.6 + 0.34 * len(learned))
-    positions = np.arange(len(learned))
-    _draw_ranges(axes, learned, positions + (0.14 if other is not None else 0.0), BLUE, "o", names[0])
-    if other is None:
-        peers = _clip_for_log_axis(learned["peers"])
-        axes.scatter(peers, positions, marker="|", s=240, color=ORANGE, linewidth=3, label="its peer group", zorder=3)
-    else:
-        theirs = other.set_index("quantity").loc[learned["quantity"].astype(str)].reset_index()
-        _draw_ranges(axes, theirs, positions - 0.14, ORANGE, "s", names[1])
-    axes.set_xscale("log")
-    axes.set_yticks(
-        positions, [f"{name} ({unit})" for name, unit in zip(learned["quantity"], learned["unit"], strict=True)]
-    )
-    label_axes(
-        axes,
-        title,
-        "mean of what it learned and one standard deviation, in the unit of each line; logarithmic",
-        grid="x",
-    )
-    add_legend(axes, 3)
-    return Chart(figure, f"{title}: {len(learned)} quantities")
+def _until_the_next(steps: Any) -> pd.DataFrame:
+    return pd.DataFrame(steps.assign(until=steps["time"].shift(-1).fillna(steps["time"].max())))
+
+
+def _room_for_words(values: Any) -> dict[str, Any]:
+    """A scale that leaves room for the words behind the longest bar."""
+    return {"domain": [0, float(values.max()) * 1.25], "nice": False}
 
 
 _LOG_AXIS_MINIMUM = 0.01
 
 
-def _clip_for_log_axis(values: Any) -> Any:
-    """Raise values below 0.01 to 0.01, since a logarithmic axis has no zero."""
-    return values.astype(float).clip(lower=_LOG_AXIS_MINIMUM)
-
-
-def _draw_ranges(axes: Any, quantities: Any, positions: Any, colour: str, marker: str, name: str) -> None:
-    axes.hlines(
-        positions,
-        _clip_for_log_axis(quantities["low"]),
-        _clip_for_log_axis(quantities["high"]),
-        color=colour,
-        linewidth=4,
-        alpha=0.35,
+def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "other"), title: str = "") -> Chart:
+    """Means of an agent with their spread, beside its peer group, or beside another agent's profile."""
+    title = title or "What is usual for the agent"
+    learned = frame[(frame["events"] > 0) & (frame["high"] > 0)]
+    if not len(learned):
+        return empty_chart(title, "nothing is learned of the agent yet")
+    sides = {names[0]: learned}
+    if other is None:
+        peers = "its peer group"
+        sides[peers] = learned.assign(usual=learned["peers"], low=np.nan, high=np.nan)
+    else:
+        sides[names[1]] = other.set_index("quantity").loc[learned["quantity"].astype(str)].reset_index()
+    rows = pd.concat([side.assign(whose=name) for name, side in sides.items()], ignore_index=True)
+    rows["line"] = [f"{name} ({unit})" for name, unit in zip(rows["quantity"], rows["unit"], strict=True)]
+    for column in ("usual", "low", "high"):  # a logarithmic axis has no zero
+        rows[f"{column} drawn"] = rows[column].astype(float).clip(lower=_LOG_AXIS_MINIMUM)
+    order = list(dict.fromkeys(rows["line"]))
+    chosen = dict(zip(sides, ("accent", "focus"), strict=True))
+    where: Channels = {"y": beside_axis("line", order), "yOffset": category("whose", order=list(sides))}
+    axis = "mean of what it learned and one standard deviation, in the unit of each line; logarithmic"
+    along = number("usual drawn", axis, scale={"type": "log"}, axis={"tickCount": 6, "format": "~g"})
+    told = (
+        ("whose", "whose"),
+        ("what", "line"),
+        ("mean", "usual"),
+        ("one deviation below", "low"),
+        ("one deviation above", "high"),
+        ("events", "events"),
     )
-    axes.scatter(
-        _clip_for_log_axis(quantities["usual"]), positions, color=colour, marker=marker, s=42, zorder=4, label=name
+    ranges = layer(
+        rows[rows["high"].notna()],
+        mark("rule", strokeWidth=5, opacity=0.4, strokeCap="round"),
+        **where,
+        x=number("low drawn", scale={"type": "log"}),
+        x2={"field": "high drawn"},
+        color=colours("whose", chosen),
     )
+    points = layer(
+        rows,
+        mark("point", filled=True, size=80, opacity=1),
+        **where,
+        x=along,
+        color=colours("whose", chosen),
+        shape=shapes("whose", dict(zip(sides, ("circle", "square"), strict=True))),
+        tips=told,
+    )
+    small = int((rows["usual"].astype(float) < _LOG_AXIS_MINIMUM).sum())
+    note = f"Means below {_LOG_AXIS_MINIMUM:g} are drawn at {_LOG_AXIS_MINIMUM:g}." if small else ""
+    panel = Panel([ranges, points], 36 * len(order), legend_filter="whose")
+    return Chart(title, [panel], f"{title}: {len(learned)} quantities", [note])
 
 
 def habits(frame: Any, kind: str = "action", most: int = 12, title: str = "") -> Chart:
     """The most frequent items of a kind."""
     title = title or f"Most frequent: {kind}"
-    shown = frame[frame["kind"] == kind].head(most).iloc[::-1]
-    if not len(shown):
+    every = frame[frame["kind"] == kind]
+    if not len(every):
         return empty_chart(title, f"the events name no {kind}")
-    figure, axes = create_figure(1.2 + 0.33 * len(shown))
-    bars = axes.barh(shown["item"].map(shorten_name), shown["share"] * 100, color=BLUE)
-    axes.bar_label(bars, shown["events"].map("{:,}".format), padding=4, fontsize=9)
-    label_axes(axes, title, f"share of events that name one, % (number: events); {kind}", grid="x")
-    axes.margins(x=0.12)
-    return Chart(figure, f"{title}: {shown.iloc[-1]['item']} in {shown.iloc[-1]['share']:.0%} of events")
+    shown, note = first(every, most, "items, the most frequent")
+    shown = shown.assign(
+        percent=shown["share"] * 100,
+        words=shown["events"].map("{:,}".format),
+    )
+    where: Channels = {
+        "x": number("percent", "share of events that name one, %", scale=_room_for_words(shown["percent"])),
+        "y": beside_axis("item", list(shown["item"])),
+    }
+    told = ((kind, "item"), ("events", "events"), ("share, %", "percent"), ("first", "first"), ("last", "last"))
+    layers = [
+        layer(shown, mark("bar", color=ink("accent")), tips=told, **where),
+        words(shown, "words", style={"align": "left", "dx": 5}, **where),
+    ]
+    top = shown.iloc[0]
+    return Chart(
+        title, [Panel(layers, 26 * len(shown))], f"{title}: {top['item']} in {top['share']:.0%} of events", [note]
+    )
 
 
 def compare(frame: Any, kind: str = "action", names: tuple[str, str] = ("A", "B"), most: int = 14) -> Chart:
     """Two sets of events, item by item of one kind: those that differ most."""
     title = f"{names[0]} against {names[1]}: {kind}"
-    shown = frame[frame["kind"] == kind].head(most).sort_values("difference").reset_index(drop=True)
-    if not len(shown):
+    every = frame[frame["kind"] == kind]
+    if not len(every):
         return empty_chart(title, f"the events name no {kind}")
-    figure, axes = create_figure(1.5 + 0.33 * len(shown))
-    positions = np.arange(len(shown))
-    a, b = shown["share_a"] * 100, shown["share_b"] * 100
-    axes.hlines(positions, np.minimum(a, b), np.maximum(a, b), color=GREY, linewidth=2)
-    axes.scatter(a, positions, color=BLUE, marker="o", s=55, zorder=3, label=names[0])
-    axes.scatter(b, positions, color=ORANGE, marker="s", s=55, zorder=3, label=names[1])
-    axes.set_yticks(positions, shown["item"].map(shorten_name))
-    axes.set_xscale("symlog", linthresh=1.0)
-    ticks = [tick for tick in (0, 0.5, 1, 2, 5, 10, 20, 50, 100) if tick <= max(a.max(), b.max()) * 1.6]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlim(-0.06, None)
-    label_axes(axes, title, "share of events that name one, %; logarithmic from 1 % on", grid="x")
-    add_legend(axes, 2)
+    shown, note = first(every, most, "items, those that differ most")
+    shown = shown.sort_values("difference", ascending=False).reset_index(drop=True)
+    shown = shown.assign(a=shown["share_a"] * 100, b=shown["share_b"] * 100)
+    shown["less"], shown["more"] = np.minimum(shown["a"], shown["b"]), np.maximum(shown["a"], shown["b"])
+    scale = {"type": "symlog", "constant": 1}
+    values = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100) if tick <= max(shown["more"].max(), 1) * 1.6]
+    along = number(
+        "share", "share of events that name one, %; logarithmic from 1 % on", scale=scale, axis={"values": values}
+    )
+    where: Channels = {"y": beside_axis("item", list(shown["item"]))}
+    sides = pd.concat(
+        [shown.assign(whose=name, share=shown[side]) for name, side in zip(names, ("a", "b"), strict=True)],
+        ignore_index=True,
+    )
+    told = (
+        (kind, "item"),
+        (f"{names[0]}, %", "a"),
+        (f"{names[1]}, %", "b"),
+        (f"events of {names[0]}", "events_a"),
+        (f"events of {names[1]}", "events_b"),
+    )
+    apart = layer(
+        shown,
+        mark("rule", color=ink("line"), strokeWidth=3),
+        x=number("less", scale=scale),
+        x2={"field": "more"},
+        **where,
+    )
+    points = layer(
+        sides,
+        mark("point", filled=True, size=90, opacity=1),
+        x=along,
+        **where,
+        color=colours("whose", dict(zip(names, ("accent", "focus"), strict=True))),
+        shape=shapes("whose", dict(zip(names, ("circle", "square"), strict=True))),
+        tips=told,
+    )
     most_different = shown.iloc[shown["difference"].abs().to_numpy().argmax()]
-    return Chart(figure, f"{title}: most different {most_different['item']} ({most_different['difference']:+.0%})")
+    return Chart(
+        title,
+        [Panel([apart, points], 26 * len(shown), legend_filter="whose")],
+        f"{title}: most different {most_different['item']} ({most_different['difference']:+.0%})",
+        [note],
+    )
 
 
-_EDGE_STYLES = {"delegated": (BLUE, "-"), "called": (ORANGE, "--"), "acts_for": (PURPLE, ":")}
+_EDGE_INKS = {"delegated": "accent", "called": "focus", "acts for": "muted"}
+_EDGE_DASHES = {"delegated": [1, 0], "called": [7, 3], "acts for": [2, 3]}
 
 
 def edges(frame: Any, agent: str | None = None, most: int = 40) -> Chart:
@@ -256,105 +371,66 @@ def edges(frame: Any, agent: str | None = None, most: int = 40) -> Chart:
     shown = frame if agent is None else frame[frame["source"] == agent]
     if not len(shown):
         return empty_chart(title, "no edges: nobody delegated, called or acted for anybody")
-    shown = shown.sort_values(["risk", "last"], ascending=False).head(most)
+    riskiest = shown.sort_values(["risk", "last"], ascending=False)
+    cut = f"The riskiest {most} of {len(shown):,}." if len(shown) > most else ""
+    shown = riskiest.head(most).assign(kind=lambda rows: rows["kind"].astype("str").str.replace("_", " "))
     if shown["tenant"].nunique() > 1:
         tenants = " (" + shown["tenant"].astype(str) + ")"
         shown = shown.assign(source=shown["source"].astype(str) + tenants, target=shown["target"].astype(str) + tenants)
-    left, right = (list(dict.fromkeys(shown[side].astype(str))) for side in ("source", "target"))
-    figure, axes = create_figure(1.4 + 0.27 * max(len(left), len(right)))
-    heights = [{name: _even_position(at, len(side)) for at, name in enumerate(side)} for side in (left, right)]
-    for edge in shown.itertuples():
-        colour, line = _EDGE_STYLES[edge.kind]
-        ends = heights[0][str(edge.source)], heights[1][str(edge.target)]
-        axes.plot((0, 1), ends, color=colour, linestyle=line, linewidth=0.8 + 4 * edge.risk, alpha=0.75)
-    for side, at, align in ((0, -0.02, "right"), (1, 1.02, "left")):
-        for name, height in heights[side].items():
-            axes.text(at, height, shorten_name(name, 40), ha=align, va="center", fontsize=9, color=TEXT_COLOUR)
-            axes.plot([side], [height], "o", color=TEXT_COLOUR, markersize=4)
-    for kind in dict.fromkeys(shown["kind"].astype(str)):
-        axes.plot([], [], color=_EDGE_STYLES[kind][0], linestyle=_EDGE_STYLES[kind][1], label=kind.replace("_", " "))
-    label_axes(axes, f"{title} (thicker: higher risk)", grid="")
-    axes.set_axis_off()
-    axes.set_xlim(-0.75, 1.75)
-    add_legend(axes, 3)
-    cut = f", the riskiest {most} of {len(frame)}" if len(frame) > most else ""
-    return Chart(figure, f"{title}: {len(shown)} edges{cut}")
-
-
-def _even_position(at: int, number: int) -> float:
-    return 1.0 - (at + 0.5) / number
-
-
-_EVENT_OUTCOME_STYLES = (("success", BLUE, ""), ("denied", ORANGE, "//"), ("error", RED, "xx"))
-
-
-def activity(events: Any, every: str = "1h", title: str = "Events over time") -> Chart:
-    """Events by time and outcome, in steps of *every*."""
-    if not len(events):
-        return empty_chart(title, "no events")
-    table = events.groupby([events["time"].dt.floor(every), events["outcome"].astype(str)]).size().unstack(fill_value=0)
-    table = table.reindex(pd.date_range(table.index.min(), table.index.max(), freq=every), fill_value=0)
-    figure, axes = create_figure(3.2)
-    width = pd.Timedelta(every) * 0.9
-    bottom = np.zeros(len(table))
-    for outcome, colour, hatch in _EVENT_OUTCOME_STYLES:
-        if outcome in table:
-            values = table[outcome].to_numpy()
-            axes.bar(
-                table.index,
-                values,
-                width=width,
-                bottom=bottom,
-                color=colour,
-                hatch=hatch,
-                edgecolor="white",
-                linewidth=0,
-                label=f"{outcome} ({int(values.sum()):,})",
-                align="edge",
-            )
-            bottom = bottom + values
-    label_axes(axes, title, "time (UTC)", f"events in {every}")
-    format_time_axis(axes)
-    axes.set_ylim(0, bottom.max() * 1.22)
-    axes.legend(frameon=False, loc="upper left", ncols=3)
-    return Chart(figure, f"{title}: {len(events):,} events from {table.index.min():%Y-%m-%d %H:%M} UTC")
-
-
-def scores(frame: Any, agent: str | None = None, title: str = "How odd each event was") -> Chart:
-    """p-values of scored events over time, the oddest at the top; of one agent in colour if it is named."""
-    title = title if agent is None else f"{title}; in colour {agent}"
-    if not len(frame):
-        return empty_chart(title, "no events were scored")
-    figure, axes = create_figure(3.8)
-    ours = (frame["agent_id"] == agent).to_numpy() if agent is not None else np.zeros(len(frame), bool)
-    odd = -np.log10(frame["p_value"].to_numpy())
-    axes.scatter(
-        frame["time"][~ours],
-        odd[~ours],
-        s=9,
-        color=GREY,
-        alpha=0.45,
-        label="other events" if ours.any() else "events",
-        rasterized=True,
+    sides = {side: list(dict.fromkeys(shown[side].astype(str))) for side in ("source", "target")}
+    places = {
+        side: {name: _even_position(at, len(names)) for at, name in enumerate(names)} for side, names in sides.items()
+    }
+    shown = shown.assign(
+        begin=0,
+        end=1,
+        begins=[places["source"][str(name)] for name in shown["source"]],
+        ends=[places["target"][str(name)] for name in shown["target"]],
     )
-    for level in ("unknown", "low", "medium", "high", "critical"):
-        at = ours & (frame["level"] == level).to_numpy()
-        if at.any():
-            axes.scatter(
-                frame["time"][at],
-                odd[at],
-                s=46,
-                marker=LEVEL_MARKERS[level],
-                color=LEVEL_COLOURS[level],
-                zorder=3,
-                edgecolor="white",
-                linewidth=0.5,
-                label=f"the agent, at {level}",
-            )
-    for share, word in ((2.0, "1 normal event in 100"), (3.0, "1 in 1,000")):
-        axes.axhline(share, color=TEXT_COLOUR, linestyle=":", linewidth=1)
-        axes.annotate(word, (1.0, share), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)
-    label_axes(axes, title, "time (UTC)", "decades of oddness, -log10(p)")
-    format_time_axis(axes)
-    add_legend(axes)
-    return Chart(figure, f"{title}: {len(frame):,} events, {int((odd >= 2).sum())} at least as odd as 1 in 100")
+    kinds = {kind: _EDGE_INKS[kind] for kind in _EDGE_INKS if (shown["kind"] == kind).any()}
+    lines = layer(
+        shown,
+        mark("rule", opacity=0.8),
+        x=number("begin", scale={"domain": [-1, 2]}, axis=None),
+        x2={"field": "end"},
+        y=number("begins", scale={"domain": [0, 1]}, axis=None),
+        y2={"field": "ends"},
+        color=colours("kind", kinds),
+        strokeDash=dashes("kind", {kind: _EDGE_DASHES[kind] for kind in kinds}),
+        size=number("risk", scale={"domain": [0, 1], "range": [1, 6]}, legend=None),
+        tips=(
+            ("kind", "kind"),
+            ("from", "source"),
+            ("to", "target"),
+            ("highest risk score", "risk"),
+            ("as of", "risk_time"),
+            ("first seen", "first"),
+            ("last seen", "last"),
+        ),
+    )
+    ends = [_names_of(places["source"], 0, "right"), _names_of(places["target"], 1, "left")]
+    height = 22 * max(len(names) for names in sides.values()) + 20
+    return Chart(
+        title,
+        [Panel([lines, *ends], height, legend_filter="kind")],
+        f"{title}: {len(shown)} edges{', the riskiest of ' + format(len(frame), ',') if cut else ''}",
+        [cut, "Thicker: higher risk of who acted."],
+    )
+
+
+def _names_of(places: dict[str, float], at: int, align: str) -> Layer:
+    rows = pd.DataFrame({"name": list(places), "height": list(places.values()), "at": at})
+    rows["shown"] = rows["name"].map(shorten_name)
+    style = {"align": align, "dx": 6 if align == "left" else -6, "limit": {"expr": "width * 0.32"}}
+    return layer(
+        rows,
+        mark("text", color=ink("text"), **style),
+        text=name("shown"),
+        x=number("at"),
+        y=number("height"),
+        tips=(("name", "name"),),
+    )
+
+
+def _even_position(at: int, number_of_names: int) -> float:
+    return 1.0 - (at + 0.5) / number_of_names

@@ -7,7 +7,8 @@ from .session import EXTRA_MISSING, is_extra_installed
 if not is_extra_installed():
     raise ImportError(EXTRA_MISSING)
 
-from .agent_charts import activity, compare, contributions, edges, habits, levels, profile, risk, scores, timeline
+from .agent_charts import compare, contributions, edges, habits, levels, profile, risk, timeline
+from .event_charts import activity, scores
 from .model_charts import budget_report, budgets, calibration, curves, detection, features, reliability, sweep
 from .policy_charts import requests, revocations, what_if
 

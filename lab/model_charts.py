@@ -5,26 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from .chart_canvas import (
-    BLUE,
-    GREY,
-    LEVEL_COLOURS,
-    LEVEL_MARKERS,
-    ORANGE,
-    SERIES_STYLES,
-    TEXT_COLOUR,
+    Channels,
     Chart,
-    add_legend,
-    create_figure,
+    Layer,
+    Panel,
+    beside_axis,
+    category,
+    colours,
+    count,
+    dashes,
     empty_chart,
-    label_axes,
+    ink,
+    layer,
+    mark,
+    number,
+    series_dashes,
+    series_inks,
+    series_shapes,
+    shapes,
     shorten_name,
+    words,
 )
+from .chart_look import LEVEL_DASHES, LEVEL_SHAPES
 
 _ALERT_LEVELS = ("medium", "high", "critical")
-_LEVEL_LINE_STYLES = {"medium": "-", "high": "--", "critical": ":"}
+_MOST_POINTS = 500
+_LOWEST_SCORE = 0.3
 
 
 def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p-value") -> Chart:
@@ -35,57 +44,148 @@ def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p
     curves = list(dict.fromkeys(zip(frame["group"], frame["agents"], strict=True)))
     first_agents = curves[0][1] if curves else ""
     fleets = [curve for curve in curves if curve[0] == "fleet"]
-    names = [*fleets, *(curve for curve in curves if curve[0] != "fleet" and curve[1] == first_agents)][:most]
-    figure, axes = create_figure(3.8)
-    for (name, agents), (colour, line, _) in zip(names, SERIES_STYLES, strict=False):
-        part = frame[(frame["group"] == name) & (frame["agents"] == agents)]
-        label = f"{shorten_name(name)}, {agents}"
-        axes.plot(part["anomaly_score"], part["p_value"], color=colour, linestyle=line, label=label)
-    axes.set_yscale("log")
-    axes.set_xlim(0.3, 1.0)
-    axes.axhline(0.01, color=TEXT_COLOUR, linewidth=0.8, linestyle=":")
-    axes.annotate("1 normal event in 100", (0.31, 0.01), va="bottom", fontsize=9)
-    label_axes(axes, title, "anomaly score, 0 to 1 (0.5: the median of normal events)", "p-value", grid="both")
-    axes.legend(frameon=False, fontsize=9)
-    return Chart(figure, f"{title}: {len(names)} curves, of known agents and of newcomers")
+    chosen = [*fleets, *(curve for curve in curves if curve[0] != "fleet" and curve[1] == first_agents)][:most]
+    parts = [
+        frame[(frame["group"] == group) & (frame["agents"] == agents)].assign(curve=f"{shorten_name(group)}, {agents}")
+        for group, agents in chosen
+    ]
+    if not parts:
+        return empty_chart(title, "the model has no curve")
+    shown = pd.concat(parts, ignore_index=True)
+    shown = shown[shown["anomaly_score"] >= _LOWEST_SCORE]
+    names = list(dict.fromkeys(shown["curve"]))
+    along = number(
+        "anomaly_score",
+        "anomaly score, 0 to 1 (0.5: the median of normal events)",
+        scale={"domain": [_LOWEST_SCORE, 1.0]},
+    )
+    where: Channels = {"x": along, "y": number("p_value", "p-value", scale={"type": "log"})}
+    line = mark("line", strokeWidth=2)
+    told = (("curve", "curve"), ("group", "group"), ("anomaly score", "anomaly_score"), ("p-value", "p_value", ".3~g"))
+    layers = [
+        layer(shown, line, also=told, **where, **_told_apart("curve", names)),
+        layer(
+            shown,
+            mark("point", filled=True, size=40),
+            **where,
+            tips=told,
+            color=colours("curve", series_inks(names)),
+            opacity={"value": 0},
+        ),
+        *_line_at(0.01, "1 normal event in 100"),
+    ]
+    cut = f"The first {len(chosen)} of {len(curves)} curves." if len(curves) > len(chosen) else ""
+    return Chart(
+        title,
+        [Panel(layers, legend_filter="curve")],
+        f"{title}: {len(chosen)} curves, of known agents and of newcomers",
+        [cut],
+    )
+
+
+def _told_apart(column: str, names: Sequence[str]) -> Channels:
+    """Several lines, by colour and dashes, in one legend."""
+    return {"color": colours(column, series_inks(names)), "strokeDash": dashes(column, series_dashes(names))}
+
+
+def _line_at(value: float, said: str) -> list[Layer]:
+    row = pd.DataFrame({"value": [value], "said": [said]})
+    beside = {"align": "left", "dx": 4, "dy": -6}
+    return [
+        layer(row, mark("rule", strokeDash=[2, 3], color=ink("text")), y=number("value")),
+        words(row, "said", style=beside, x={"value": 0}, y=number("value")),
+    ]
 
 
 def reliability(frames: Any, title: str = "Promised against observed") -> Chart:
     """Share of events with at most each p-value; on the diagonal the model keeps its word. One frame, or a dict."""
     named = frames if isinstance(frames, dict) else {"events": frames}
-    figure, axes = create_figure(4.2)
-    axes.plot([1e-3, 1], [1e-3, 1], color=TEXT_COLOUR, linewidth=1, label="as promised")
-    for (name, part), (colour, line, marker) in zip(named.items(), SERIES_STYLES, strict=False):
-        seen = part[part["observed"] > 0]
-        axes.fill_between(seen["promised"], seen["low"].clip(lower=1e-5), seen["high"], color=colour, alpha=0.15)
-        axes.plot(
-            seen["promised"], seen["observed"], color=colour, linestyle=line, marker=marker, markersize=4, label=name
-        )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    label_axes(
-        axes,
-        title,
-        "p-value: share of normal events promised to be at least as odd",
-        "share of events observed",
-        grid="both",
+    rows = pd.concat([part.assign(whose=name) for name, part in named.items()], ignore_index=True)
+    rows = rows[rows["observed"] > 0].assign(low_drawn=lambda seen: seen["low"].clip(lower=1e-5))
+    if not len(rows):
+        return empty_chart(title, "no events were scored")
+    scale = {"type": "log"}
+    along = number("promised", "p-value: share of normal events promised to be at least as odd", scale=scale)
+    up = number("observed", "share of events observed", scale=scale)
+    diagonal = pd.DataFrame({"promised": [1e-3, 1.0], "observed": [1e-3, 1.0]})
+    chosen = list(named)
+    told = (
+        ("events of", "whose"),
+        ("promised", "promised", ".3~g"),
+        ("observed", "observed", ".3~g"),
+        ("events", "events"),
+        ("chance: from", "low", ".3~g"),
+        ("chance: to", "high", ".3~g"),
     )
-    axes.legend(frameon=False)
-    return Chart(figure, f"{title}: above the diagonal more events are odd than promised")
+    layers = [
+        layer(
+            rows,
+            mark("area", opacity=0.18),
+            x=along,
+            y=number("low_drawn", scale=scale, stack=None),
+            y2={"field": "high"},
+            color=colours("whose", series_inks(chosen)),
+        ),
+        layer(diagonal, mark("line", color=ink("muted"), strokeWidth=1), x=along, y=up),
+        layer(rows, mark("line", strokeWidth=1.5), x=along, y=up, **_told_apart("whose", chosen)),
+        layer(
+            rows,
+            mark("point", filled=True, size=50, opacity=1),
+            x=along,
+            y=up,
+            tips=told,
+            color=colours("whose", series_inks(chosen)),
+            shape=shapes("whose", series_shapes(chosen)),
+        ),
+    ]
+    return Chart(
+        title,
+        [Panel(layers, 290, legend_filter="whose")],
+        f"{title}: above the diagonal more events are odd than promised",
+        ["The thin line: as promised. The band: where chance alone would leave the share."],
+    )
 
 
 def features(frame: Any, most: int = 20, title: str = "What features weigh") -> Chart:
     """Weights of features, and how much of their evidence is usual: what is beyond stands out."""
-    shown = frame.sort_values(["importance", "upper"], ascending=False).head(most).iloc[::-1]
-    figure, (left, right) = create_figure(1.4 + 0.26 * len(shown), 1, 2, sharey=True)
-    names = shown["feature"].astype(str)
-    left.barh(names, shown["importance"], color=BLUE)
-    label_axes(left, title, "weight, 0 to 1", grid="x")
-    right.barh(names, shown["upper"], color=ORANGE, label="90th percentile")
-    right.barh(names, shown["usual"], color=TEXT_COLOUR, height=0.35, label="median")
-    label_axes(right, "Usual evidence", "decades", grid="x")
-    right.legend(frameon=False, loc="lower right")
-    return Chart(figure, f"{title}: the {len(shown)} heaviest")
+    shown = frame.sort_values(["importance", "upper"], ascending=False).head(most)
+    order = shown["feature"].astype(str).tolist()
+    told = (
+        ("feature", "feature"),
+        ("family", "family"),
+        ("weight", "importance"),
+        ("median, decades", "usual"),
+        ("90th percentile, decades", "upper"),
+        ("measures", "meaning"),
+    )
+    where: Channels = {"y": beside_axis("feature", order)}
+    usual = [
+        layer(
+            shown.assign(of="90th percentile"),
+            mark("bar", size=12),
+            x=number("upper", "decades"),
+            tips=told,
+            **where,
+            color=colours("of", {"90th percentile": "focus", "median": "text"}),
+        ),
+        layer(
+            shown.assign(of="median"),
+            mark("bar", size=5),
+            x=number("usual", "decades"),
+            tips=told,
+            **where,
+            color=colours("of", {"90th percentile": "focus", "median": "text"}),
+        ),
+    ]
+    weights = layer(
+        shown, mark("bar", size=12, color=ink("accent")), x=number("importance", "weight, 0 to 1"), tips=told, **where
+    )
+    panels = [
+        Panel([weights], 20 * len(shown), "Weight of the evidence"),
+        Panel(usual, 20 * len(shown), "Usual evidence", legend_filter="of"),
+    ]
+    cut = f"The {len(shown)} heaviest of {len(frame)}." if len(frame) > len(shown) else ""
+    return Chart(title, panels, f"{title}: the {len(shown)} heaviest", [cut])
 
 
 def curves(frame: Any, unit: str = "session", title: str = "Bad told from good") -> Chart:
@@ -93,62 +193,129 @@ def curves(frame: Any, unit: str = "session", title: str = "Bad told from good")
     shown = frame[frame["unit"] == unit]
     if not len(shown):
         return empty_chart(title, "no curve: there are no labels, or only good or only bad ones")
-    figure, (left, right) = create_figure(4.0, 1, 2)
-    for side, (colour, line, _) in zip(dict.fromkeys(shown["side"].astype(str)), SERIES_STYLES, strict=False):
-        for axes, name in ((left, "roc"), (right, "precision_recall")):
-            part = shown[(shown["side"] == side) & (shown["curve"] == name)]
-            axes.plot(part["x"], part["y"], color=colour, linestyle=line, linewidth=2, label=side)
-    label_axes(
-        left, f"{title}, by {unit}: ROC", "share of good ones called bad", "share of bad ones found", grid="both"
+    sides = list(dict.fromkeys(shown["side"].astype(str)))
+    found, notes = "share of bad ones found", []
+    panels = []
+    for curve, name, x, y in (
+        ("roc", f"By {unit}: ROC", "share of good ones called bad", found),
+        ("precision_recall", "Precision and recall", found, "share of bad among those called bad"),
+    ):
+        rows, note = _thin(shown[shown["curve"] == curve])
+        notes.append(note)
+        where: Channels = {"x": number("x", x, scale={"domain": [0, 1]}), "y": number("y", y, scale={"domain": [0, 1]})}
+        told = (("side", "side"), (x, "x"), (y, "y"))
+        line = mark("line", strokeWidth=2, order=None)
+        layers = [
+            layer(rows, line, **where, **_told_apart("side", sides), order={"field": "at", "type": "quantitative"}),
+            layer(
+                rows,
+                mark("point", filled=True, size=26, opacity=0.9),
+                **where,
+                tips=told,
+                color=colours("side", series_inks(sides)),
+            ),
+        ]
+        panels.append(Panel(layers, 270, name, legend_filter="side"))
+    return Chart(
+        title, panels, f"{title}, by {unit}: ROC and precision-recall of {', '.join(sides)}", sorted(set(notes))
     )
-    label_axes(
-        right, "precision and recall", "share of bad ones found", "share of bad among those called bad", grid="both"
-    )
-    for axes in (left, right):
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(-0.02, 1.03)
-        axes.legend(frameon=False, loc="lower center")
-    return Chart(figure, f"{title}, by {unit}: ROC and precision-recall of {', '.join(dict.fromkeys(shown['side']))}")
+
+
+def _thin(rows: Any) -> tuple[pd.DataFrame, str]:
+    """Points of curves in their order; of curves with more than 500 every so-manyth, with the first and the last."""
+    parts, note = [], ""
+    for _, part in rows.groupby("side", observed=True, sort=False):
+        part = part.assign(at=range(len(part)))
+        every = -(-len(part) // _MOST_POINTS)
+        if every > 1:
+            note = f"Every {every}th point of long curves."
+            part = part[(part["at"] % every == 0) | (part["at"] == len(part) - 1)]
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True), note
 
 
 def detection(frame: Any, title: str = "Bad sessions found, good ones disturbed") -> Chart:
     """Bad sessions detected at each level, and false alerts."""
     if not len(frame):
         return empty_chart(title, "no labels")
-    figure, (left, right) = create_figure(3.2, 1, 2)
     sides = list(dict.fromkeys(frame["side"].astype(str)))
-    width = 0.8 / len(sides)
-    for number, (side, (colour, _, _)) in enumerate(zip(sides, SERIES_STYLES, strict=False)):
-        part = frame[frame["side"] == side]
-        positions = np.arange(len(part)) + (number - (len(sides) - 1) / 2) * width
-        hatch = "" if number == 0 else "//"
-        bars = left.bar(
-            positions, part["detected"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side
+    able = frame["bad_sessions"] - frame["already"]
+    rows = frame.assign(
+        able=able,
+        of=[f"{a} of {b}" for a, b in zip(frame["detected"], able, strict=True)],
+        false=frame["false_alerts"].map(str),
+    )
+    told = (
+        ("side", "side"),
+        ("at or above", "level"),
+        ("bad sessions detected", "detected"),
+        ("that could be", "able"),
+        ("labelled bad", "bad_sessions"),
+        ("there before", "already"),
+        ("median delay, s", "delay_median_s"),
+        ("true alerts", "true_alerts"),
+        ("false alerts", "false_alerts"),
+    )
+    panels = [
+        Panel(_bars(rows, column, axis, label, sides, told), 220, axis[0].upper() + axis[1:], legend_filter="side")
+        for column, axis, label in (
+            ("detected", "bad sessions detected", "of"),
+            ("false_alerts", "false alerts", "false"),
         )
-        left.bar_label(bars, _detected_of_detectable(part))
-        bars = right.bar(
-            positions, part["false_alerts"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side
-        )
-        right.bar_label(bars)
-    for axes, counted in ((left, "bad sessions detected"), (right, "false alerts")):
-        axes.set_xticks(range(3), _ALERT_LEVELS)
-        label_axes(axes, title if axes is left else "", "at or above level", counted)
-        axes.margins(y=0.18)
-        axes.yaxis.get_major_locator().set_params(integer=True)
-    if len(sides) > 1:
-        add_legend(left)
-    return Chart(figure, f"{title}, by level")
+    ]
+    return Chart(title, panels, f"{title}, by level")
 
 
-def _detected_of_detectable(part: Any) -> list[str]:
-    """Of the bad sessions that could be detected: those of agents that were at the level before could not."""
-    able = part["bad_sessions"] - part["already"]
-    return [f"{a} of {b}" for a, b in zip(part["detected"], able, strict=True)]
+def _bars(rows: Any, column: str, axis: str, label: str, sides: Sequence[str], told: Any) -> list[Layer]:
+    """Bars by level, the sides beside each other, with their number above."""
+    where: Channels = {
+        "x": category("level", "at or above level", order=_ALERT_LEVELS, axis={"labelAngle": 0}),
+        "xOffset": category("side", order=sides),
+        "y": count(column, axis, scale={"domain": [0, max(1, int(rows[column].max()))]}),
+    }
+    return [
+        layer(rows, mark("bar", stroke=ink("panel")), color=colours("side", series_inks(sides)), tips=told, **where),
+        words(rows, label, style={"dy": -8}, **where),
+    ]
 
 
 def budget_report(frame: Any, title: str = "The alert budget on held-out history") -> Chart:
     """Alerts promised and observed, per 1,000 agent-days."""
-    return _budget_bars(frame, title, "observed on held-out history")
+    if not len(frame):
+        return empty_chart(title, "no level has a budget")
+    observed, promised = "observed on held-out history", "budget"
+    common = frame.assign(level=frame["level"].astype(str))
+    rows = pd.concat(
+        [
+            common.assign(whose=promised, value=frame["budget"], said=frame["budget"].map("{:.3g}".format)),
+            common.assign(
+                whose=observed,
+                value=frame["observed"],
+                said=[
+                    f"{value:.3g}" + ("" if enough else "*")
+                    for value, enough in zip(frame["observed"], frame["enough_history"], strict=True)
+                ],
+            ),
+        ],
+        ignore_index=True,
+    )
+    where: Channels = {
+        "x": category("level", "level", order=_ALERT_LEVELS, axis={"labelAngle": 0}),
+        "xOffset": category("whose", order=[promised, observed]),
+        "y": number("value", "alerts per 1,000 agent-days"),
+    }
+    told = (
+        ("level", "level"),
+        ("budget", "budget"),
+        ("observed", "observed"),
+        ("alerts", "alerts"),
+        ("agent-days", "agent_days"),
+        ("history is long enough", "enough_history"),
+    )
+    bars = layer(rows, "bar", color=colours("whose", {promised: "muted", observed: "accent"}), tips=told, **where)
+    short = "" if frame["enough_history"].all() else "* There is too little history to tell."
+    panel = Panel([bars, words(rows, "said", style={"dy": -8}, **where)], legend_filter="whose")
+    return Chart(title, [panel], f"{title}, by level", [short])
 
 
 def sweep(frame: Any, title: str = "Alerts at other budgets") -> Chart:
@@ -160,61 +327,63 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
     """Alerts observed against the budget, by level; beside it bad sessions found, where there are labels."""
     if not len(frame):
         return empty_chart(title, "no budget was tried")
-    labelled = "detected" in frame and bool(frame["detected"].notna().any())
-    figure, panels = create_figure(4.0, 1, 2 if labelled else 1)
-    axes = panels[0] if labelled else panels
-    for level in _ALERT_LEVELS:
-        part = frame[frame["level"] == level]
-        _plot_level(axes, level, part["factor"], part["alerts"])
-        if labelled:
-            missable = (part["bad_sessions"] - part["already"]).astype(float)
-            share = part["detected"].astype(float) / missable.where(missable > 0) * 100
-            _plot_level(panels[1], level, part["factor"], share)
+    rows = frame.assign(level=frame["level"].astype(str))
     factors = sorted(set(frame["factor"]))
-    label_axes(axes, title, "multiple of the budget set", "alerts at or above level", grid="both")
-    axes.set_ylim(bottom=0)
-    _mark_factors(axes, factors, "upper left")
-    if labelled:
-        label_axes(panels[1], "What it finds", "multiple of the budget set", "bad sessions found, %", grid="both")
-        panels[1].set_ylim(-3, 103)
-        _mark_factors(panels[1], factors, "lower right")
-    return Chart(figure, f"{title}: {', '.join(f'{factor:g}' for factor in factors)} times the one set")
-
-
-def _plot_level(panel: Any, level: str, factors: Any, values: Any) -> None:
-    """One level's line in its colour, marker and dashes."""
-    panel.plot(
-        factors,
-        values,
-        color=LEVEL_COLOURS[level],
-        marker=LEVEL_MARKERS[level],
-        linestyle=_LEVEL_LINE_STYLES[level],
-        label=level,
-    )
-
-
-def _mark_factors(panel: Any, factors: Sequence[float], legend: str) -> None:
-    """Multiples of the budget along a logarithmic axis, with a line at the budget itself."""
-    panel.set_xscale("log")
-    panel.set_xticks(factors, [f"{factor:g}×" for factor in factors], minor=False)
-    panel.minorticks_off()
-    panel.axvline(1.0, color=GREY, linewidth=1, linestyle=":")
-    panel.legend(frameon=False, loc=legend)
-
-
-def _budget_bars(frame: Any, title: str, observed: str) -> Chart:
-    figure, axes = create_figure(3.2)
-    positions = np.arange(len(frame))
-    bars = axes.bar(positions - 0.2, frame["budget"], 0.38, color=GREY, label="budget")
-    axes.bar_label(bars, frame["budget"].map("{:.3g}".format))
-    bars = axes.bar(positions + 0.2, frame["observed"], 0.38, color=BLUE, hatch="//", edgecolor="white", label=observed)
-    notes = [
-        f"{value:.3g}" + ("" if enough else "\n(too little history to tell)")
-        for value, enough in zip(frame["observed"], frame["enough_history"], strict=True)
+    told = [
+        ("level", "level"),
+        ("times the budget", "factor"),
+        ("budget", "budget"),
+        ("alerts", "alerts"),
+        ("per 1,000 agent-days", "rate"),
     ]
-    axes.bar_label(bars, notes, fontsize=9)
-    axes.set_xticks(positions, frame["level"].astype(str))
-    axes.margins(y=0.25)
-    label_axes(axes, title, "level", "alerts per 1,000 agent-days")
-    axes.legend(frameon=False)
-    return Chart(figure, f"{title}, by level")
+    panels = [
+        Panel(
+            _by_factor(rows, count("alerts", "alerts at or above level"), factors, told),
+            250,
+            "What you would be called for",
+            legend_filter="level",
+        )
+    ]
+    if "detected" in frame and bool(frame["detected"].notna().any()):
+        missable = (rows["bad_sessions"] - rows["already"]).astype(float)
+        rows["found"] = rows["detected"].astype(float) / missable.where(missable > 0) * 100
+        told += [
+            ("bad sessions found, %", "found"),
+            ("detected", "detected"),
+            ("labelled bad", "bad_sessions"),
+            ("there before", "already"),
+            ("false alerts", "false_alerts"),
+        ]
+        up = number("found", "bad sessions found, %", scale={"domain": [0, 100]})
+        panels.append(
+            Panel(
+                _by_factor(rows[rows["found"].notna()], up, factors, told), 250, "What it finds", legend_filter="level"
+            )
+        )
+    return Chart(title, panels, f"{title}: {', '.join(f'{factor:g}' for factor in factors)} times the one set")
+
+
+def _by_factor(rows: Any, up: dict[str, Any], factors: Sequence[float], told: Any) -> list[Layer]:
+    """A line a level, over multiples of the budget, with a line at the budget itself."""
+    axis = {"values": list(factors), "format": "~g", "labelExpr": "datum.label + '×'"}
+    where: Channels = {"x": number("factor", "multiple of the budget set", scale={"type": "log"}, axis=axis), "y": up}
+    inks = {level: level for level in _ALERT_LEVELS}
+    itself = pd.DataFrame({"factor": [1.0]})
+    return [
+        layer(itself, mark("rule", strokeDash=[2, 3], color=ink("muted")), x=number("factor")),
+        layer(
+            rows,
+            mark("line", strokeWidth=2),
+            **where,
+            color=colours("level", inks),
+            strokeDash=dashes("level", LEVEL_DASHES),
+        ),
+        layer(
+            rows,
+            mark("point", filled=True, size=80, opacity=1),
+            **where,
+            color=colours("level", inks),
+            tips=told,
+            shape=shapes("level", {level: LEVEL_SHAPES[level] for level in _ALERT_LEVELS}),
+        ),
+    ]

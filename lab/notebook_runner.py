@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import subprocess  # nosec B404 # runs our own interpreter alone
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..api.settings.loading import environment_with
+from .notebook_pages import count_charts, render_page
 from .session import LabError
 
 MAX_CONCURRENT_NOTEBOOKS = 2
 CELL_TIMEOUT_S = 300
-_MISSING_ALT_TEXT = 'alt="No description has been provided for this image"'
-"""Text of nbconvert's page for every picture, whatever the notebook says."""
 WriteMessage = Callable[[str], None]
 
 
@@ -106,10 +103,8 @@ async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: 
     finally:
         await manager.shutdown_kernel(now=True)
     _nbformat().write(book, out / path.name)
-    (out / f"{path.stem}.html").write_text(_render_html(book, path.stem), encoding="utf-8")
-    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
-    pictures = sum("image/png" in output.get("data", {}) for output in outputs)
-    return NotebookRun(path.name, len(book.cells), pictures, error)
+    (out / f"{path.stem}.html").write_text(render_page(book, path.stem), encoding="utf-8")
+    return NotebookRun(path.name, len(book.cells), count_charts(book), error)
 
 
 def _nbformat() -> Any:
@@ -117,15 +112,3 @@ def _nbformat() -> Any:
     import nbformat
 
     return nbformat
-
-
-def _render_html(book: Any, title: str) -> str:
-    """A page that needs no network."""
-    from nbconvert import HTMLExporter
-
-    none = dict.fromkeys(("require_js_url", "jquery_url", "mathjax_url", "mermaid_js_url"), "")
-    exporter: Any = HTMLExporter(**none, exclude_input_prompt=True, exclude_output_prompt=True)
-    body, _ = exporter.from_notebook_node(book, resources={"metadata": {"name": title}})
-    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
-    texts = iter([output.metadata.get("alt", "") for output in outputs if "image/png" in output.get("data", {})])
-    return str(re.sub(_MISSING_ALT_TEXT, lambda _: f'alt="{escape(next(texts, ""))}"', body))

@@ -37,7 +37,7 @@ SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
 DEFAULT_ROW_LIMIT = 100_000
 """Rows of a frame by default; more are cut with a `LabWarning`."""
 
-EXTRA_MISSING = "trustwatch.lab needs pandas and matplotlib: pip install 'trustwatch[lab]'"
+EXTRA_MISSING = "trustwatch.lab needs pandas, altair and vl-convert-python: pip install 'trustwatch[lab]'"
 _CACHED_AGENTS = 50_000
 
 
@@ -53,7 +53,7 @@ class LabWarning(UserWarning):
 
 def is_extra_installed() -> bool:
     """True if the packages for frames and charts are installed."""
-    return find_spec("pandas") is not None and find_spec("matplotlib") is not None
+    return all(find_spec(name) is not None for name in ("pandas", "altair", "vl_convert"))
 
 
 def warn_incomplete(text: str, calls: int = 1) -> None:

@@ -38,7 +38,7 @@ sys.stderr.write(" ".join(sorted({name.partition(".")[0] for name in sys.modules
 
 HELP_WITHOUT_EXTRA = """
 import sys
-sys.modules["pandas"] = sys.modules["matplotlib"] = None
+sys.modules["pandas"] = sys.modules["altair"] = None
 from typer.testing import CliRunner
 from trustwatch.api.cli.main import make_app
 from trustwatch import lab

@@ -54,10 +54,11 @@ IMPORTERS = {
     "opentelemetry": {"api/opentelemetry_spans.py"},  # and by name ingest/formats/otlp.py, what has its own extra
     "pyarrow": {"ingest/archive/"},
     "pandas": {"lab/"},
-    "matplotlib": {"lab/"},
+    "altair": {"lab/chart_canvas.py"},
+    "vl_convert": {"lab/notebook_pages.py"},
     "jupyter_client": {"lab/notebook_runner.py"},
     "nbclient": {"lab/notebook_runner.py"},
-    "nbconvert": {"lab/notebook_runner.py"},
+    "nbconvert": {"lab/notebook_pages.py"},
     "nbformat": {"lab/notebook_runner.py"},
     "kafka": {"ingest/kafka/kafka_python/"},
     "confluent_kafka": {"ingest/kafka/confluent/"},

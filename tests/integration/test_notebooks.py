@@ -7,12 +7,18 @@ import json
 import re
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from trustwatch.lab.chart_look import VEGA_LITE_MIME
 
 from ..support.checkout import ROOT
+from ..support.chromium_browser import open_chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 ATTACKED = ("agent-calendar-assistant-1", "agent-orchestrator-0")
@@ -24,8 +30,9 @@ class Executed:
     def __init__(self, path: Path) -> None:
         cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
         self.outputs = [output for cell in cells for output in cell.get("outputs", ())]
-        self.pictures = [output for output in self.outputs if "image/png" in output.get("data", {})]
-        self.page = path.with_suffix(".html").read_text(encoding="utf-8")
+        self.charts = [output for output in self.outputs if VEGA_LITE_MIME in output.get("data", {})]
+        self.file = path.with_suffix(".html")
+        self.page = self.file.read_text(encoding="utf-8")
 
     @property
     def text(self) -> str:
@@ -63,22 +70,55 @@ def test_all_of_them_ran_without_a_word_of_warning(executed: dict[str, Executed]
         assert [output for output in book.outputs if output["output_type"] == "stream"] == [], name
 
 
-def test_every_notebook_has_pictures_that_are_described(executed: dict[str, Executed]) -> None:
-    """PNGs with something in them; the description is in the notebook and on the page."""
+def test_every_notebook_has_charts_that_are_described(executed: dict[str, Executed]) -> None:
+    """Each with a picture for readers without script; the description is in the notebook and on the page."""
     for name, book in executed.items():
-        assert len(book.pictures) >= 2, name
-        for picture in book.pictures:
-            png = base64.b64decode(picture["data"]["image/png"])
+        assert len(book.charts) >= 2, name
+        assert book.page.count('<figure class="chart">') == len(book.charts)
+        for chart in book.charts:
+            png = base64.b64decode(chart["data"]["image/png"])
             assert png.startswith(b"\x89PNG")
-            assert len(png) > 10_000
-            assert len(picture["metadata"]["image/png"]["alt"]) > 20
-        assert "No description has been provided" not in book.page
+            assert len(png) > 5_000
+            assert len(chart["metadata"]["image/png"]["alt"]) > 20
+            assert escape(chart["metadata"]["image/png"]["alt"]) in book.page
 
 
-def test_pages_need_no_network(executed: dict[str, Executed]) -> None:
+def test_pages_name_no_foreign_host(executed: dict[str, Executed]) -> None:
     """No script, style or picture from elsewhere."""
     for name, book in executed.items():
-        assert re.findall(r"""(?:src|href)=["']https?://[^"']+\.(?:js|css)""", book.page) == [], name
+        assert re.findall(r"""(?:src|href)=["'](?:https?:)?//[^"']*""", book.page) == [], name
+
+
+def open_page(browser: Browser, book: Executed, width: int, scheme: Literal["light", "dark"]) -> tuple[Page, list[str]]:
+    """The page with all its charts drawn, and what was fetched or went wrong."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    wrong: list[str] = []
+    page.on("request", lambda request: wrong.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.goto(book.file.as_uri())
+    page.locator("figure.chart svg.marks").nth(len(book.charts) - 1).wait_for()
+    return page, wrong
+
+
+def test_charts_on_a_page_answer_and_ask_nobody(executed: dict[str, Executed]) -> None:
+    """In a browser, light and dark, wide and narrow: drawn, filtered by a click on the legend; nothing is fetched."""
+    colours: tuple[tuple[int, Literal["light", "dark"], str, str], ...] = (
+        (1440, "light", "#b0102a", "#1d6b3f"),
+        (400, "dark", "#ff8b98", "#7fd3a0"),
+    )
+    with open_chromium() as browser:
+        for width, scheme, critical, low in colours:
+            page, wrong = open_page(browser, executed["01"], width, scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            levels = page.locator("figure.chart").first
+            bars = levels.locator(f'.mark-rect path[fill="{critical}"]')
+            assert bars.count() == len(ATTACKED)
+            levels.locator(".role-legend-label text", has_text="critical").click()
+            levels.locator(f'.mark-rect path[fill="{low}"]').first.wait_for(state="detached")
+            bars.first.hover()
+            assert "critical" in page.locator("#vg-tooltip-element").inner_text()
+            assert [text for text in wrong if not text.startswith(("file:", "data:"))] == []
 
 
 def test_they_find_what_was_done_to_the_example(executed: dict[str, Executed]) -> None:

@@ -35,6 +35,7 @@ pytestmark = [
 FOLDERS = ("ingest", "models", "scoring", "api", "client", "lab", "simulator")
 OF_EXTRAS = {
     "a2a",
+    "altair",
     "confluent_kafka",
     "crc32c",
     "google.protobuf",
@@ -43,7 +44,6 @@ OF_EXTRAS = {
     "jupyter_client",
     "kafka",
     "lz4",
-    "matplotlib",
     "mcp",
     "nbclient",
     "nbconvert",
@@ -54,6 +54,7 @@ OF_EXTRAS = {
     "pandas",
     "psycopg",
     "pyarrow",
+    "vl_convert",
     "zstandard",
 }
 """What modules may lack without extras; nothing else."""

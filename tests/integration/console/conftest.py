@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ...support.chromium_browser import open_chromium
 from ...support.console_testbed import ConsoleTestbed
 
 if TYPE_CHECKING:
@@ -22,21 +23,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The machine's own Chromium, without a window."""
-    from playwright.sync_api import sync_playwright
-
-    from scripts.service_stack import ServiceUnavailable
-    from scripts.service_stack.chromium import chromium_program
-
-    try:
-        program = chromium_program()
-    except ServiceUnavailable as reason:
-        pytest.skip(f"BROWSER NOT TO BE HAD: {reason}")
-    with sync_playwright() as playwright:
-        # Root has no sandbox of its own; /dev/shm is too small in containers.
-        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-        made = playwright.chromium.launch(executable_path=program, args=arguments)
+    with open_chromium() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
