@@ -14,12 +14,13 @@ from ...scoring.store.agent_graph import AgentGraph, find_agent_graph
 from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
 from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
-from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
+from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import invalid_value_error
 from ..http.reasons import check_reason
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import Attribution, attribute_to_caller
 from ..http.store_executor import StoreExecutor
+from ..settings.event_source_settings import ANY_NAME
 from .approval_workflow import ApprovalWorkflow, without_path_scopes
 
 DAY_S, DAY_MS = 86_400, 86_400_000

@@ -12,11 +12,12 @@ from ...scoring.records.commits import Delivery, OutboxRow
 from ...scoring.store.database import Page
 from ...scoring.store.outbox_store import TargetStop
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
-from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
+from ..http.auth.callers import AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
+from ..settings.event_source_settings import ANY_NAME
 
 
 class DeliveryFilters(NamedTuple):

@@ -24,21 +24,23 @@ from ...ingest.events import NativeEvent
 from ...ingest.extras import require_extra
 from ...ingest.file_source import FileSource
 from ...ingest.formats.history_decoding import decode_history_event
+from ...ingest.formats.record_mapping import MappingSpec
 from ...ingest.history.conversion import (
     FormatChoice,
     FormattedFile,
     HistoryConverter,
+    RecordOwner,
     total_bytes,
 )
 from ...ingest.history.mapping_file import read_mapping
 from ...ingest.history.piped_input import peek_line
-from ...ingest.history.record_files import RecordFile
 from ...ingest.history.time_order import in_time_order
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.source import Record, RecordBatch, RecordKind, Source
 from ...ingest.topics.topic_history import as_one_line
 from ..brokers import TOPIC_PREFIX
+from ..settings.event_source_settings import only_name
 from ..settings.root import Settings
 from .history_window import TimeWindow
 from .terminal import byte_progress, print_message
@@ -108,8 +110,8 @@ class _HistoryFiles:
     def add(self, named: str, *, alone: bool) -> None:
         """Take one more."""
         path = Path(named)
-        if named.startswith(TOPIC_PREFIX) and (records := self._records_of_others(named)) is not None:
-            self._waiting.append(self._converter.choose(records))
+        if named.startswith(TOPIC_PREFIX) and (found := self._records_of_others(named)) is not None:
+            self._waiting.append(found)
             return
         if alone and named == "-":
             self._add_files(self._converter.find(copied_to_file(self._stdin, self._stack), STDIN_NAME))
@@ -125,13 +127,16 @@ class _HistoryFiles:
             self._convert_waiting()
             self._paths.append(self._write(lines))
 
-    def _records_of_others(self, named: str) -> RecordFile | None:
+    def _records_of_others(self, named: str) -> FormattedFile | None:
         """Records that other programs wrote to a topic; None: its events are ours."""
         topic = parse_topic_url(named, self._settings)
         if topic.name == self._settings.brokers.names.events:
             return None
-        kept = _temporary_file(self._stack)
-        return records_of_others(named, topic, self._window, self._converter.choice, kept)
+        choice = self._converter.choice
+        if choice.is_open:
+            choice = configured_choice(topic.name, self._settings) or choice
+        records = records_of_others(named, topic, self._window, choice, _temporary_file(self._stack))
+        return None if records is None else self._converter.choose(records, choice)
 
     def _own_lines(self, named: str, path: Path) -> Iterable[bytes] | None:
         """Events of an archive, an event log or a topic; None: it is none of these."""
@@ -166,6 +171,16 @@ class _HistoryFiles:
         kept.writelines(line + b"\n" for line in lines)
         kept.flush()
         return Path(kept.name)
+
+
+def configured_choice(topic: str, settings: Settings) -> FormatChoice | None:
+    """Format, mapping and owner of a topic that the service reads, by its settings; None: it reads no such topic."""
+    for one in settings.kafka.topics:
+        if one.topic == topic:
+            print_message(f"{topic}: format {one.format}, as `kafka.topics` of the settings says")
+            owner = RecordOwner(only_name(one.tenants), only_name(one.issuers))
+            return FormatChoice(one.format, one.mapping if one.mapping != MappingSpec() else None, owner=owner)
+    return None
 
 
 def _temporary_file(stack: ExitStack) -> Any:

@@ -23,8 +23,8 @@ from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import AgentName
-from ..http.auth.callers import ANY_NAME, OWN_SOURCE_PREFIX, SourceBinding
-from ..settings.event_source_settings import EventSourceSettings
+from ..http.auth.callers import OWN_SOURCE_PREFIX, SourceBinding
+from ..settings.event_source_settings import ANY_NAME, EventSourceSettings
 from .admission import Admission
 
 ORDER_TYPE = "approval"

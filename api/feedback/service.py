@@ -29,7 +29,7 @@ from ...scoring.store.database import Page
 from ...scoring.store.sql_store import SqlStore
 from ..events.audit_sink import AuditSink
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
-from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
+from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.separation_of_duties import (
     Reviewer,
@@ -39,6 +39,7 @@ from ..http.separation_of_duties import (
     reviewer_of,
 )
 from ..http.store_executor import StoreExecutor
+from ..settings.event_source_settings import ANY_NAME
 from ..settings.root import Settings
 from .drafts import FeedbackDraft, check_draft, draft_digest, draft_refused_error, withdrawable_evidence
 from .preview_runner import PREVIEW_VALID_MS, PreviewRunner

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from ...scoring.policy.risk_view import RiskView, RiskViewEntry
 from ...scoring.records.agents import AgentName, AgentSummary
 from ...scoring.store.sql_store import SqlStore
-from .auth.callers import ANY_NAME, AuthenticatedCaller
+from ..settings.event_source_settings import ANY_NAME
+from .auth.callers import AuthenticatedCaller
 from .problems import ProblemDetails, ProblemError
 from .store_executor import StoreExecutor
 

@@ -9,8 +9,9 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from ...ingest.events import event_json_schema
+from ..settings.event_source_settings import ANY_NAME
 from .agent_lookup import visible_tenants
-from .auth.callers import ANY_NAME, SCOPE_ADMIN, SCOPE_METRICS, AuthenticatedCaller, TenantNotAllowed
+from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS, AuthenticatedCaller, TenantNotAllowed
 from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, declared, is_local, provided
 from .prometheus_metrics import ServiceMetrics
 from .runtime import component_states

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from ...scoring.records.agents import AgentName, AgentSummary
-from .auth.callers import ANY_NAME, AuthenticatedCaller
+from ..settings.event_source_settings import ANY_NAME
+from .auth.callers import AuthenticatedCaller
 from .problems import ProblemDetails, ProblemError
 
 

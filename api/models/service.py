@@ -27,9 +27,10 @@ from ...scoring.records.models import (
 from ...scoring.store.database import Page, Tenants
 from ...scoring.store.sql_store import SqlStore
 from ..http.agent_lookup import require_all_tenants, visible_tenants
-from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
+from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.store_executor import StoreExecutor
+from ..settings.event_source_settings import ANY_NAME
 from ..settings.root import Settings
 from .first_training import is_judged_by, measure_progress
 from .training_state import TRAINING_REQUEST_KEY

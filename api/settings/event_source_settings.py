@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Collection
+from typing import Annotated, Final
 
 import msgspec
 
@@ -17,11 +18,18 @@ EventRate = Annotated[float, msgspec.Meta(gt=0)]
 SilenceSeconds = Annotated[float, msgspec.Meta(ge=10)]
 
 
+ANY_NAME: Final = "*"
+"""In a list of names: all."""
 SELF = "self"
 """In a list of agents: the client of the source's own token."""
 
 MARKING_FORMATS = frozenset({"envoy", "agentgateway", "hydra", "keycloak"})
 """Formats that know our refusals by members which the gateway or authorization server alone writes."""
+
+
+def only_name(names: Collection[str]) -> str | None:
+    """The default of what an event does not name: the only name that there is, else None."""
+    return next(iter(names)) if len(names) == 1 and ANY_NAME not in names else None
 
 
 class EventSourceSettings(SettingsPart, frozen=True):

@@ -31,13 +31,14 @@ from ...ingest.printable_text import printable_line
 from ...ingest.timestamps import DAY_MS
 from ...scoring.store.received_signal_store import ReceivedSignalStore, SignalStatement, signal_digest
 from ..events.intake import EventIntake
-from ..http.auth.callers import ANY_NAME, SourceBinding
+from ..http.auth.callers import SourceBinding
 from ..http.auth.jwks import JwksCache
 from ..http.auth.set_decryption import SetDecryption, is_encrypted
 from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown, SetRefused, verify_security_event
 from ..http.line_limit import LineLimit
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import IssuerSettings, VerificationSettings
+from ..settings.event_source_settings import ANY_NAME
 from ..settings.signal_transmitter_settings import SIGNAL_SOURCE_PREFIX, SignalTransmitterSettings
 from .verification_states import VerificationStates, state_digest, state_of, used_before
 

@@ -14,9 +14,9 @@ from ...scoring.delivery.shared_signals.event_deriver import EventDeriver, Trans
 from ...scoring.delivery.shared_signals.event_types import EventWording
 from ...scoring.store.security_event_store import StreamFigures
 from ..composition import new_id, service_url
-from ..http.auth.callers import ANY_NAME
 from ..http.auth.security_event_keys import SecurityEventKeys
 from ..http.auth.signed_answers import AnswerSigner
+from ..settings.event_source_settings import ANY_NAME
 from ..settings.root import Settings
 
 if TYPE_CHECKING:

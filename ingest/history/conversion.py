@@ -26,6 +26,37 @@ NATIVE, MAPPING = "native", "mapping"
 FORMATS_WITHOUT_MAPPING = (NATIVE, "ndjson", "cloudevents")
 
 
+class RecordOwner(NamedTuple):
+    """Whose events these are, where their records do not say: as the service takes them in.
+
+    Attributes:
+        tenant: of the events; None = there is no such default.
+        issuer: of the agents; None, likewise.
+    """
+
+    tenant: str | None = None
+    issuer: str | None = None
+
+    def fill(self, native: bytes) -> bytes:
+        """A native event with what it does not say. What is no event stays as it is, and is refused as such."""
+        if self.tenant is None and self.issuer is None:
+            return native
+        try:
+            event = _members.decode(native)
+            agent = _members.decode(event["agent"])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+            return native
+        if self.issuer is not None and "issuer" not in agent:
+            agent["issuer"] = msgspec.Raw(msgspec.json.encode(self.issuer))
+            event["agent"] = msgspec.Raw(msgspec.json.encode(agent))
+        if self.tenant is not None and "tenant" not in event:
+            event["tenant"] = msgspec.Raw(msgspec.json.encode(self.tenant))
+        return msgspec.json.encode(event)
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
 class FormatChoice(NamedTuple):
     """The operator's word on the records.
 
@@ -33,11 +64,13 @@ class FormatChoice(NamedTuple):
         name: of a format; None = told by the records.
         mapping: complete, or changes to that of the format; None = there is none.
         mapping_file: where the mapping stands.
+        owner: of events whose records do not say it.
     """
 
     name: str | None = None
     mapping: MappingSpec | None = None
     mapping_file: Path | None = None
+    owner: RecordOwner = RecordOwner()
 
     @property
     def is_open(self) -> bool:
@@ -68,12 +101,14 @@ class FormattedFile(NamedTuple):
         format_name: of its records.
         parser: of that format.
         detected: whether the records told it.
+        owner: of events whose records do not say it.
     """
 
     file: RecordFile
     format_name: str
     parser: FormatParser
     detected: bool
+    owner: RecordOwner = RecordOwner()
 
     @property
     def is_native_lines(self) -> bool:
@@ -100,7 +135,7 @@ def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
     name = name or NATIVE
     is_table = file.cutting in ("csv", "parquet")
     parser = _NativeTableParser() if is_table and name == NATIVE else _make_parser(name, choice)
-    return FormattedFile(file, name, parser, detected)
+    return FormattedFile(file, name, parser, detected, choice.owner)
 
 
 def _make_parser(name: str, choice: FormatChoice) -> FormatParser:
@@ -209,9 +244,16 @@ class HistoryConverter:
     def _find_file(self, path: Path, name: str | None) -> FormattedFile:
         return self.choose(recognise_file(path, name))
 
-    def choose(self, file: RecordFile) -> FormattedFile:
-        """A file that is recognised already, with its format. Raises as `choose_format`."""
-        formatted = choose_format(file, self.choice)
+    def choose(self, file: RecordFile, choice: FormatChoice | None = None) -> FormattedFile:
+        """A file that is recognised already, with its format.
+
+        Args:
+            file: recognised.
+            choice: what is said of this file alone, in place of the operator's word on all.
+
+        Raises as `choose_format`.
+        """
+        formatted = choose_format(file, choice or self.choice)
         self.paths.append(file.path)
         return formatted
 
@@ -282,7 +324,7 @@ class HistoryConverter:
     def _native(self, formatted: FormattedFile, number: int, raw: RawRecord) -> bytes | None:
         try:
             native = raw.raw if raw.to_native is None else raw.to_native()
-            event, _ = native_history_record(native)
+            event, _ = native_history_record(formatted.owner.fill(native))
         except MalformedEvent as error:
             self._refuse(formatted, number, error, raw.raw)
             return None
@@ -297,7 +339,7 @@ class HistoryConverter:
         if self.malformed == 1 and formatted.format_name not in FORMATS_WITHOUT_MAPPING:
             self._tell(self._advice(formatted))
         if self.malformed == MAX_SHOWN_PROBLEMS:
-            self._tell("further records that are no events are counted only")
+            self._tell("further records that are not events are only counted")
 
     def _advice(self, formatted: FormattedFile) -> str:
         mapping = self.choice.mapping_file or formatted.format_name

@@ -19,7 +19,9 @@ import pytest
 from trustwatch.api.cli.history_input import history_converter, history_files
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.topic_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.kafka.kafka_python.client_connection import KafkaTokenProvider, connection_options
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 CLOUDTRAIL = LINES / "aws_cloudtrail.json"
+ODD = {"time": "2026-11-24T22:56:21Z", "type": "tool.call", "action": "read", "outcome": "success"}
+"""Members of an event that the records of one topic do not say."""
 
 
 @pytest.fixture(params=CLIENTS)
@@ -559,9 +563,9 @@ def test_what_others_wrote_to_a_topic_is_a_history_of_any_format(
     file = tmp_path / "trail.json"
     file.write_bytes(CLOUDTRAIL.read_bytes())
 
-    def history(topic: str, record_format: str | None = None) -> list[bytes]:
+    def history(topic: str, record_format: str | None = None, said: Settings = settings_) -> list[bytes]:
         named = str(file) if topic == "" else f"kafka://{kafka.bootstrap}/{topic}"
-        with history_files([named], settings_, converter=history_converter(record_format, None)) as paths:
+        with history_files([named], said, converter=history_converter(record_format, None)) as paths:
             return b"".join(path.read_bytes() for path in paths).splitlines()
 
     expected = history("")
@@ -576,3 +580,15 @@ def test_what_others_wrote_to_a_topic_is_a_history_of_any_format(
         ConfigError, match=r"no record became an event, 1 skipped .*`trustwatch mapping try envoy RECORDS`"
     ):
         history(odd, "envoy")
+    members = {name: f"'{text}'" for name, text in ODD.items()} | {"agent.id": "to_string(strange)"}
+    source = ForeignTopicSettings(
+        name="odd",
+        topic=odd,
+        format="mapping",
+        mapping=MappingSpec(members=members),
+        tenants=("acme",),
+        issuers=("https://as",),
+    )
+    knowing = msgspec.structs.replace(settings_, kafka=msgspec.structs.replace(settings_.kafka, topics=(source,)))
+    (known,) = map(json.loads, history(odd, said=knowing))
+    assert (known["tenant"], known["agent"]) == ("acme", {"id": "1", "issuer": "https://as"})

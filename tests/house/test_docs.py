@@ -62,6 +62,13 @@ def test_lines_are_short(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)
+def test_fences_are_what_the_site_takes_for_fences(page: Path) -> None:
+    """A language, and a name without hyphens: else the page from there on is one line of code, headings too."""
+    fences = [line.strip() for line in page.read_text(encoding="utf-8").splitlines() if line.lstrip().startswith("```")]
+    assert [line for line in fences if not re.fullmatch(r"```([\w.+#-]+( \w+)?)?", line)] == []
+
+
+@pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)
 def test_names_of_python_exist(page: Path) -> None:
     """`trustwatch.client.a2a.TrustA2AHandler`: a module, or a name in one. Topics are called `trustwatch.…`, too."""
     named = {found for _, line in text(page) for found in PYTHON_NAME.findall(line)}

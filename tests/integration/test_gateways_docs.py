@@ -264,7 +264,7 @@ def check_client_certificates(
     authority.issue("soc", hosts=("soc.acme.example",))
     authority.issue("own", hosts=("soc.acme.example",), own=True)
     authority.issue("expired", hosts=("soc.acme.example",), begun_days_ago=5)
-    agents, callers = start(f"{product}-mtls", api.url.rpartition(":")[2], str(trustwatch))
+    agents, callers = start(f"{product}_mtls", api.url.rpartition(":")[2], str(trustwatch))
     attacker = Attacker(product, authority)
     check_bound_tokens(attacker, agents, issuer, api)
     check_callers_with_certificates(attacker, callers, trustwatch)

@@ -21,7 +21,7 @@ from ....ingest.errors import TrustwatchError
 from ....ingest.settings import Secret
 from ... import clock
 from ...events.proof_reports import ProofReports
-from ...http.auth.callers import ANY_NAME, SCOPE_DECIDE, AuthenticatedCaller
+from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.auth.proof_of_possession import ProofRefused, ProofVerifier, ShownProof, TokenBinding
 from ...http.auth.token_verification import MAX_TOKEN_BYTES, InvalidToken, UnknownKey, unverified_issuer
 from ...http.line_limit import LineLimit
@@ -29,6 +29,7 @@ from ...http.problems import ProblemDetails, problem_of
 from ...http.refused_callers import RefusedCallers
 from ...http.request_body import RequestBodyTooLong, read_request_body
 from ...settings.enforcement_settings import GatewayClientSettings, GatewaySettings
+from ...settings.event_source_settings import ANY_NAME
 from .gateway_decider import GatewayDecider, narrow_scope_claims
 from .gateway_issuers import GatewayIssuers, IntrospectionUnreachable, TokenHolder
 from .gateway_protocol import (

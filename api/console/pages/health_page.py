@@ -7,10 +7,11 @@ from starlette.responses import Response
 
 from ....ingest.errors import Unavailable
 from ...events.ingest_status import IngestStatus
-from ...http.auth.callers import ANY_NAME, SCOPE_ADMIN
+from ...http.auth.callers import SCOPE_ADMIN
 from ...http.prometheus_metrics import ServiceMetrics
 from ...http.store_executor import StoreExecutor
 from ...settings.effective import settings_yaml
+from ...settings.event_source_settings import ANY_NAME
 from ..page_dependencies import AlertServiceDep, ConsoleContext, ConsoleDep, PageAdministratorDep
 from ..rendering import MenuEntry
 from ..views.health_display import (

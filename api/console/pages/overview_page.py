@@ -15,9 +15,10 @@ from ...agents.service import AgentService
 from ...cases.service import CaseService
 from ...decisions.service import DecisionService
 from ...http.agent_lookup import visible_tenants
-from ...http.auth.callers import ANY_NAME, SCOPE_ADMIN, SCOPE_SCORE_READ, AuthenticatedCaller
+from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ, AuthenticatedCaller
 from ...http.runtime import component_states
 from ...models.service import ModelService
+from ...settings.event_source_settings import ANY_NAME
 from ..page_dependencies import ConsoleContext, ConsoleDep, PageReaderDep
 from ..rendering import MenuEntry
 from ..views.escalations import group_escalations, level_step_of

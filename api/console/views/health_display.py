@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 
 from ...events.ingest_status import ForeignTopicReport, IngestStatus, SilenceReport
 from ...events.source_silence import SilenceDetector
-from ...http.auth.callers import ANY_NAME, AuthenticatedCaller
+from ...http.auth.callers import AuthenticatedCaller
 from ...http.prometheus_metrics import ServiceMetrics
 from ...http.runtime import Runtime
 from ...http.service_registry import ServiceRegistry
-from ...settings.event_source_settings import EventSourceSettings
+from ...settings.event_source_settings import ANY_NAME, EventSourceSettings
 
 
 class ComponentWords(NamedTuple):

@@ -18,7 +18,7 @@ from ....ingest.formats.format_registry import create_parser
 from ....ingest.formats.raw_records import FormatParser
 from ....scoring.store.read_scope import ReadScope
 from ...settings.access_settings import CallerSettings
-from ...settings.event_source_settings import SELF, EventSourceSettings
+from ...settings.event_source_settings import ANY_NAME, SELF, EventSourceSettings, only_name
 from .proof_of_possession import UNBOUND, TokenBinding, read_binding
 from .token_verification import TokenClaims
 
@@ -39,7 +39,6 @@ SCOPE_WORDS: Final[Mapping[str, str]] = {
 """Scopes, with what each lets a token do. A scope includes no other."""
 ALL_SCOPES: Final = tuple(SCOPE_WORDS)
 
-ANY_NAME: Final = "*"
 OWN_SOURCE_PREFIX: Final = "urn:trustwatch:"
 """Events of ours name a source that begins so; no caller may (`SourceBinding.check_claims`)."""
 CALLER_SOURCE_PREFIX: Final = "caller:"
@@ -114,12 +113,12 @@ class SourceBinding:
     @property
     def default_tenant(self) -> str | None:
         """Tenant of an event that names none: the only one of this binding, else None."""
-        return _single_name(self.tenants)
+        return only_name(self.tenants)
 
     @property
     def default_issuer(self) -> str | None:
         """Issuer of an agent that names none: the only one of this binding, else None."""
-        return _single_name(self.issuers)
+        return only_name(self.issuers)
 
     def parser(self, name: str) -> FormatParser:
         """The parser of a format, with the mapping of this source where the format is its own.
@@ -195,10 +194,6 @@ class SourceBinding:
 
 def _any_of(globs: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(fnmatch.translate, globs)) or r"(?!)")
-
-
-def _single_name(names: frozenset[str]) -> str | None:
-    return next(iter(names)) if len(names) == 1 and ANY_NAME not in names else None
 
 
 def _covers(names: frozenset[str], name: str | None) -> bool:
@@ -324,7 +319,7 @@ def binding_of_caller(caller: CallerSettings, issuer: str | None) -> SourceBindi
 
     The agent ids of `self` mean something under that issuer, and under the one that the settings name for its events.
     """
-    own_issuers = {issuer, _single_name(frozenset(caller.issuers))} - {None}
+    own_issuers = {issuer, only_name(frozenset(caller.issuers))} - {None}
     return SourceBinding(
         caller,
         own_agent=caller.client_id or caller.subject or "",

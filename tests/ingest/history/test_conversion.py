@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.formats.record_mapping import MappingSpec
-from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter, UnknownFormat, total_bytes
+from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter, RecordOwner, UnknownFormat, total_bytes
 from trustwatch.ingest.history.format_detection import SIGNS, describe_record, most_common_format, record_format
 from trustwatch.ingest.history.mapping_file import read_mapping
 from trustwatch.ingest.history.time_order import in_time_order
@@ -169,6 +169,21 @@ def test_a_complete_mapping_is_a_format_and_a_part_of_one_changes_another(tmp_pa
         changed = Conversion(cloud, choice=FormatChoice(name, part)).run()
         assert {event["tenant"] for event in changed.events} == {"acme"}
     assert [(event["agent"]["id"], event["action"]) for event in own.events] == [("svc-1", "read")]
+
+
+def test_an_owner_fills_in_what_records_do_not_say() -> None:
+    """Tenant and issuer, each where it is missing; what is no event comes out as it was, to be refused as that."""
+    owner = RecordOwner("acme", "https://as")
+    assert json.loads(owner.fill(b'{"agent": {"id": "a"}}')) == {
+        "tenant": "acme",
+        "agent": {"id": "a", "issuer": "https://as"},
+    }
+    said = b'{"tenant": "other", "agent": {"id": "a", "issuer": "https://b"}}'
+    assert json.loads(owner.fill(said)) == json.loads(said)
+    assert json.loads(RecordOwner(tenant="acme").fill(b'{"agent": {}}')) == {"tenant": "acme", "agent": {}}
+    for odd in (b"{", b"[]", b'{"agent": "a"}', b"{}", b"\xff"):
+        assert owner.fill(odd) == odd
+    assert RecordOwner().fill(said) is said
 
 
 def test_no_event_at_all_is_an_error(tmp_path: Path) -> None:
