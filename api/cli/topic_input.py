@@ -106,6 +106,10 @@ def records_of_others(
         head = list(islice(records, DETECTION_RECORDS))
         if choice.is_open and are_ours(head):
             return None
+        if strange := sum(map(is_ours, head)):
+            print_message(
+                f"{topic.name}: {strange} of the first {len(head)} records look like ours; read like the others"
+            )
         takes_headers = choice.is_open or choice.name == "cloudevents"
         for raw in chain(head, records):
             value = raw.value or b""
@@ -116,7 +120,12 @@ def records_of_others(
 
 def are_ours(head: Sequence[TopicRecord]) -> bool:
     """True if most records are as Trustwatch writes them: a few that somebody forged do not hide all the others."""
-    return 2 * sum(own_record(raw.timestamp_ms, raw.value, raw.headers) is not None for raw in head) > len(head)
+    return 2 * sum(map(is_ours, head)) > len(head)
+
+
+def is_ours(raw: TopicRecord) -> bool:
+    """True if a record is as Trustwatch writes them."""
+    return own_record(raw.timestamp_ms, raw.value, raw.headers) is not None
 
 
 def _is_in_range(topic: TopicRange, window: TimeWindow, partition: int, raw: TopicRecord) -> bool:

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
 from trustwatch.ingest.formats.format_registry import create_parser
 
-from ..support.nightly import nightly
 from ..support.oauth_peers import (
     RESOURCE,
     SCOPE,
@@ -264,7 +263,6 @@ def test_opaque_tokens_are_introspected_through_us(
     check_introspection(make_service, oidc_provider, ours["client_id"], credentials)
 
 
-@nightly
 def test_we_introspect_by_private_key_jwt(
     make_service: Callable[..., Any], oidc_provider: OidcProvider, tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ SOC = """\
     certificate: {names: [soc.acme.example], scopes: ["trust.score:read"]}
 """
 CERTIFICATE_HEADERS = {"envoy": b"X-Forwarded-Client-Cert", "caddy": b"Client-Cert", "nginx": b"X-Client-Cert"}
+CHECK_PATHS = ("/forward-auth", "/ext-authz/mcp", "/ext%2Dauthz/mcp", "/forward%2dauth", "/x/../ext-authz/mcp")
 REFUSED = ([401], [400], [])
 SMUGGLED = (
     b"Content-Length: 4\r\nTransfer-Encoding: chunked",
@@ -87,7 +88,7 @@ def program(name: str) -> Path:
 
 def command(name: str, folder: Path, text: str) -> list[str | Path]:
     """Starts *name* with a configuration."""
-    product = name.partition("-")[0]
+    product = name.partition("_")[0]
     file = folder / f"{name}.{'yaml' if product == 'envoy' else 'conf'}"
     if product == "envoy":  # which waits a second before it closes what it refused
         text = re.sub(r"^( +)(stat_prefix: .*)$", r"\1\2\n\1delayed_close_timeout: 0s", text, flags=re.MULTILINE)
@@ -304,6 +305,8 @@ def check_callers_with_certificates(attacker: Attacker, port: int, trustwatch: i
     for more in (b"Origin: https://evil.example", b"Sec-Fetch-Site: none", b"Authorization: Bearer x"):
         assert soc.statuses(request(asked, more)) == [401], more
     assert soc.statuses(request(asked).replace(b"Host: localhost", b"Host: evil.example")) == [421]
+    for path in CHECK_PATHS:
+        assert soc.statuses(request(path)) == [404], path
     for name in ("own", "expired"):
         assert TlsClient(authority, port, name).statuses(request(asked)) in ([400], [])
     for name in ("other", None):

@@ -17,7 +17,7 @@ def is_nightly() -> bool:
 
 
 nightly = pytest.mark.skipif(not is_nightly(), reason=NOT_BY_DAY)
-"""Mark of tests that only the nightly run has time for: what they show is shown in small by others."""
+"""Mark of tests that only the nightly run has time for: by day others show it in small, or in parts."""
 
 
 def size(*, each_push: int, nightly: int) -> int:
