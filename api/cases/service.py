@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 import structlog
@@ -266,17 +266,19 @@ class CaseService:
             held_until_ms=max(held_until_ms, report.case.held_until_ms) if pin else 0,
         )
         if pin and (failed := await self._agent_acts.pin(caller, report.agents, note, valid_s)):
-            words = f"the level could not be fixed of {'; '.join(failed)}"[:MAX_REASON_LENGTH]
-            await self._note_failure(caller, case_id, words)
-            raise conflict_error("case_partly_contained", f"case {case_id} is marked as contained, but {words}")
+            await self._tell_partly(
+                caller, case_id, "contained", f"the level could not be fixed of {'; '.join(failed)}"
+            )
         return contained
 
-    async def _note_failure(self, caller: AuthenticatedCaller, case_id: str, words: str) -> None:
-        """Keep with the case what an act could not do; whoever acted is told of that, and not that this failed."""
+    async def _tell_partly(self, caller: AuthenticatedCaller, case_id: str, marked: str, words: str) -> NoReturn:
+        """Keep with the case what an act could not do, and raise it, also where the former fails."""
+        words = words[:MAX_REASON_LENGTH]
         try:
             await self._change(caller, await self.get(caller, case_id), "noted", words)
         except TrustwatchError as error:
             _log.warning("case_failure_not_noted", case=case_id, error=str(error))
+        raise conflict_error(f"case_partly_{marked}", f"case {case_id} is marked as {marked}, but {words}")
 
     async def close(
         self,
@@ -290,7 +292,8 @@ class CaseService:
     ) -> Case:
         """Say what it was. One that was true keeps its windows out of future training, as feedback on its decisions.
 
-        With *release*, the evidence against its agents is dropped, and their levels are not fixed any more.
+        With *release*, the evidence against its agents is dropped, and their levels are not fixed any more. What could
+        not be done of an agent is noted in the case, and told with 409.
         """
         if verdict not in VERDICTS:
             raise invalid_value_error("verdict", f"must be one of {', '.join(VERDICTS)}")
@@ -307,10 +310,13 @@ class CaseService:
             snoozed_until_ms=0,
             held_until_ms=0,
         )
-        if verdict == "true":
-            await self._agent_acts.label(caller, case_id, report.agents, note)
-        if release:
-            await self._agent_acts.release(caller, case_id, report.agents, note)
+        words = []
+        if verdict == "true" and (failed := await self._agent_acts.label(caller, report.agents, note)):
+            words.append(f"the decision could not be labelled of {'; '.join(failed)}")
+        if release and (failed := await self._agent_acts.release(caller, report.agents, note)):
+            words.append(f"the evidence could not be dropped of {'; '.join(failed)}")
+        if words:
+            await self._tell_partly(caller, case_id, "closed", "; ".join(words))
         return closed
 
     async def reopen(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:

@@ -198,7 +198,7 @@ def _closes(click: SlackClick, case: Case) -> bool:
 def _told(error: TrustwatchError) -> _Done:
     """Tell of an error of an act: it may come when some of it is done already."""
     if isinstance(error, ProblemError):
-        if error.code == "case_partly_contained":
+        if error.code in ("case_partly_contained", "case_partly_closed"):
             words = str(error)
             return _Done(reply(f"{words[0].upper()}{words[1:]}"), "partly")
         if error.problem.status in (403, 404, 422) or error.code in ("case_changed", "case_closed"):

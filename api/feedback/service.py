@@ -46,6 +46,8 @@ from .preview_runner import PREVIEW_VALID_MS, PreviewRunner
 from .rule_publisher import FeedbackRulePublisher, feedback_audit_event
 
 SYNCHRONISE_INTERVAL_S = 2.0
+KNOWN_CODE = "feedback_known"
+"""Code of the problem that somebody said the same a moment ago."""
 _MAX_DECISION_PAGES = 40
 _MAX_NAMESAKES = 1_000
 MAX_RULES_READ = 200
@@ -152,9 +154,7 @@ class FeedbackService:
             action: FeedbackAction = "noted" if feedback.status == "noted" else "adopted"
             step = FeedbackStep(feedback.feedback_id, action, feedback.created_ms, reviewer.name, feedback.reason)
             if not await self._executor.write(self._store.feedback.add, feedback, step):
-                raise ProblemError(
-                    ProblemDetails(409, "feedback_known", "Known already", "the same was said a moment ago")
-                )
+                raise ProblemError(ProblemDetails(409, KNOWN_CODE, "Known already", "the same was said a moment ago"))
         self._audit_sink.enqueue(
             feedback_audit_event(feedback, f"feedback.{action}", reviewer.name, feedback.reason, self._now_ms())
         )

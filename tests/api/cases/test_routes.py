@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from trustwatch.api.agents.service import AgentService
+from trustwatch.api.feedback.service import FeedbackService
+from trustwatch.api.http.agent_lookup import AgentSelector
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 
 from ...support.case_triage import Triage, agent, rise
@@ -137,6 +141,36 @@ def test_a_longer_hold_stays_and_a_release_ends_it(triage: Triage) -> None:
     assert triage.get(f"/{CASE}")["held_until"] in held
     triage.act(CASE, "close", verdict="false", note="a new proxy", release=True)
     assert triage.site.get("/v1/interventions", status="active").json()["items"] == []
+
+
+def test_what_could_not_be_done_of_one_agent_is_told_and_the_others_are_done(
+    triage: Triage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The case is closed; whose evidence stays stands in the answer and in the case."""
+    triage.act(CASE, "contain", note="stop them")
+    release = AgentService.release
+
+    async def fail_for_a(self: AgentService, caller: Any, selector: AgentSelector, *rest: Any, **more: Any) -> Any:
+        if selector.agent_id == "a":
+            raise Unavailable("the store does not answer")
+        return await release(self, caller, selector, *rest, **more)
+
+    monkeypatch.setattr(AgentService, "release", fail_for_a)
+    told = triage.act(CASE, "close", 409, verdict="false", note="a new proxy", release=True)
+    assert told["code"] == "case_partly_closed"
+    words = "the evidence could not be dropped of a: the store does not answer"
+    assert told["detail"] == f"case {CASE} is marked as closed, but {words}"
+    after = triage.get(f"/{CASE}")
+    assert (after["status"], after["entries"][-1]["note"]) == ("closed", words)
+    assert triage.site.get("/v1/interventions", status="active").json()["items"] == []
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise Unavailable("the store does not answer")
+
+    triage.raise_agents(rise(5, agent("z"), level=3))
+    monkeypatch.setattr(FeedbackService, "adopt", fail)
+    told = triage.act("case-D0005", "close", 409, verdict="true", note="stolen")
+    assert "the decision could not be labelled of z: the store does not answer" in told["detail"]
 
 
 def test_receivers_of_incidents_hear_how_they_end(triage: Triage) -> None:
