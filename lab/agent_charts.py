@@ -13,6 +13,7 @@ from .chart_canvas import (
     LEVEL_MARK,
     MAX_BARS,
     MAX_MARKS,
+    TIME_FORMAT,
     Channels,
     Chart,
     Layer,
@@ -47,7 +48,9 @@ def levels(agents: Any, by: str = "agent_type") -> Chart:
     title = f"Agents by risk level and {by.replace('_', ' ')}"
     if not len(agents):
         return empty_chart(title, "no agents")
-    table = agents.groupby([by, "level"], observed=False).size().unstack(fill_value=0)
+    untold = f"no {by.rpartition('_')[2]}"
+    named = agents.assign(**{by: agents[by].astype(object).where(agents[by].notna(), untold)})
+    table = named.groupby([by, "level"], observed=False).size().unstack(fill_value=0)
     table = table.loc[table.sum(axis=1) > 0].reindex(columns=list(LEVEL_NAMES), fill_value=0)
     table = table.sort_values([*reversed(LEVEL_NAMES)], ascending=False)
     shown, note = first(table, MAX_BARS, "groups, the worst at the top")
@@ -114,9 +117,9 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
     where: Channels = {"x": moment(), "y": number("risk_score", "risk score, 0 to 1", scale={"domain": [0, 1]})}
     told = (
         ("from", "time"),
-        ("until", "until"),
+        ("until", "ends"),
         ("risk score", "risk_score"),
-        ("level", "level"),
+        ("level", "level_then"),
         ("by", "kind"),
         ("action", "action"),
     )
@@ -173,17 +176,19 @@ def _thresholds() -> list[Layer]:
 
 
 def _steps(line: Any) -> tuple[pd.DataFrame, str]:
-    """At most 2,000 steps: of each span of time the highest and the last, so that no peak and no end is lost."""
+    """At most 2,000 steps: of each span of time the highest and the last, so that no peak and no end is lost.
+
+    Their level is the column `level_then`: a click on a level in the legend leaves marks out, never steps.
+    """
+    line = line.rename(columns={"level": "level_then"}).reset_index(drop=True)
     if len(line) <= _MOST_STEPS:
         return _until_the_next(line), ""
     begin, end = line["time"].min(), line["time"].max()
     span = (end - begin) / (_MOST_STEPS // 2)
     spans = ((line["time"] - begin) // span).clip(upper=_MOST_STEPS // 2 - 1)
     kept = line.groupby(spans)["risk_score"].idxmax().tolist() + line.groupby(spans).tail(1).index.tolist()
-    words_of_span = f"{span.total_seconds():,.0f} s"
-    return _until_the_next(
-        line.loc[sorted(set(kept))]
-    ), f"Of {len(line):,} figures the highest and the last of every {words_of_span}."
+    said = f"Of {len(line):,} figures the highest and the last of every {span.total_seconds():,.0f} s"
+    return _until_the_next(line.loc[sorted(set(kept))]), f"{said}: a peak may look longer than it was."
 
 
 def contributions(frame: Any, most: int = 10, title: str = "What stood out in the event") -> Chart:
@@ -220,7 +225,10 @@ def contributions(frame: Any, most: int = 10, title: str = "What stood out in th
 
 
 def _until_the_next(steps: Any) -> pd.DataFrame:
-    return pd.DataFrame(steps.assign(until=steps["time"].shift(-1).fillna(steps["time"].max())))
+    """Steps with their ends: `until` is drawn, `ends` is told."""
+    end = steps["time"].shift(-1)
+    told = end.dt.strftime(TIME_FORMAT).fillna("no later figure")
+    return pd.DataFrame(steps.assign(until=end.fillna(steps["time"].max()), ends=told))
 
 
 def _room_for_words(values: Any) -> dict[str, Any]:
@@ -240,7 +248,7 @@ def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "o
     sides = {names[0]: learned}
     if other is None:
         peers = "its peer group"
-        sides[peers] = learned.assign(usual=learned["peers"], low=np.nan, high=np.nan)
+        sides[peers] = learned.assign(usual=learned["peers"], low=np.nan, high=np.nan, events=np.nan)
     else:
         sides[names[1]] = other.set_index("quantity").loc[learned["quantity"].astype(str)].reset_index()
     rows = pd.concat([side.assign(whose=name) for name, side in sides.items()], ignore_index=True)

@@ -32,10 +32,12 @@ MAX_ROWS = 5_000
 """Rows that one layer may embed: a page with more is slow to open, and nobody can tell so many marks apart."""
 _NUMBER = ",.4~f"
 _MISSING = "–"
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"
 MAX_BARS = 40
 MAX_MARKS = 2_000
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"  # a name, which nothing fetches
+_RENDERER = "trustwatch"
 _DARK = alt.param(name="dark", expr="background == '#333'")
 """True in JupyterLab's dark themes, which put their ground under a chart; a notebook's page sets it itself."""
 _TIME_LABELS = (
@@ -197,7 +199,7 @@ def _tip(rows: pd.DataFrame, title: str, column: str, form: str = "") -> tuple[C
     """
     values = rows[column]
     if isinstance(values.dtype, pd.DatetimeTZDtype):
-        told = values.dt.strftime("%Y-%m-%d %H:%M:%S UTC").fillna(_MISSING)
+        told = values.dt.strftime(TIME_FORMAT).fillna(_MISSING)
         return {"field": f"{column} in words", "type": "nominal", "title": title}, told
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         form = form or (",d" if pd.api.types.is_integer_dtype(values) else _NUMBER)
@@ -307,7 +309,7 @@ class Chart:
 
     @cached_property
     def figure(self) -> Any:
-        """Altair's chart, to change what this module does not."""
+        """Altair's chart, to change what this module does not. It shows itself without a foreign host, too."""
         width = (WIDTH - 90 * (len(self.panels) - 1)) / len(self.panels)
         drawn = [_draw(panel, number, width) for number, panel in enumerate(self.panels, 1)]
         whole = drawn[0] if len(drawn) == 1 else alt.hconcat(*drawn, spacing=30).resolve_scale(**_OWN_SCALES)
@@ -321,9 +323,7 @@ class Chart:
 
     def png(self, scale: float = PNG_SCALE) -> bytes:
         """Image bytes in PNG format, of *scale* times the size."""
-        out = io.BytesIO()
-        self.figure.save(out, format="png", scale_factor=scale)
-        return out.getvalue()
+        return _png(self.figure, scale)
 
     def save(self, path: str | Path) -> Path:
         """Write the chart to a file, in the format of its name's ending (.png, .svg, .pdf)."""
@@ -332,12 +332,33 @@ class Chart:
         return path
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        shown = {VEGA_LITE_MIME: self.spec(), "image/png": self.png(FALLBACK_SCALE), "text/plain": repr(self)}
-        about = {
-            "image/png": {"width": WIDTH, "alt": self.description},
-            VEGA_LITE_MIME: {"embed_options": _EMBED_OPTIONS},
-        }
-        return shown, {**about, "alt": self.description}
+        return _bundle(self.spec(), self.png(FALLBACK_SCALE), repr(self), self.description)
+
+
+def _bundle(spec: Mapping[str, Any], png: bytes, text: str, alt_text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A chart as Jupyter shows it: drawn by what JupyterLab brings along, else a picture, else text."""
+    about = {"image/png": {"width": WIDTH, "alt": alt_text}, VEGA_LITE_MIME: {"embed_options": _EMBED_OPTIONS}}
+    return {VEGA_LITE_MIME: spec, "image/png": png, "text/plain": text}, {**about, "alt": alt_text}
+
+
+def _png(figure: Any, scale: float) -> bytes:
+    out = io.BytesIO()
+    figure.save(out, format="png", scale_factor=scale)
+    return out.getvalue()
+
+
+def _render(spec: Mapping[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Show one of Altair's own charts: Altair's default is a page that fetches its scripts from a foreign host."""
+    about = str(spec.get("description", "a chart of Altair"))
+    png = _png(alt.Chart.from_dict(dict(spec)), FALLBACK_SCALE)
+    shown, told = _bundle({**spec, "$schema": _SCHEMA}, png, f"<chart: {about}>", about)
+    del told["image/png"]["width"]  # the notebook may have chosen another
+    return shown, told
+
+
+alt.renderers.register(_RENDERER, _render)
+if alt.renderers.active == "default":  # a notebook that chose another keeps it
+    alt.renderers.enable(_RENDERER)
 
 
 def _draw(panel: Panel, number: int, width: float) -> Any:

@@ -90,8 +90,8 @@ def scores(frame: Any, agent: str | None = None, title: str = "How odd each even
     every = frame.assign(
         odd=-np.log10(frame["p_value"].clip(lower=np.finfo(float).tiny)), level=frame["level"].astype(str)
     )
-    ours = every[every["agent_id"] == agent] if agent is not None else every.head(0)
-    others = every.drop(ours.index)
+    mine = every["agent_id"].astype(object).eq(agent) if agent is not None else np.zeros(len(every), dtype=bool)
+    ours, others = every[mine], every[~mine]
     shown = ours.nlargest(MAX_MARKS, "odd") if len(ours) > MAX_MARKS else ours
     layers, note = _cells(others)
     layers += [line for odd, said in ((2, "1 normal event in 100"), (3, "1 in 1,000")) for line in _line_at(odd, said)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from itertools import count as count_from
 from typing import Any
 
 import pandas as pd
@@ -29,24 +31,28 @@ from .chart_canvas import (
     shorten_name,
     words,
 )
-from .chart_look import LEVEL_DASHES, LEVEL_SHAPES
+from .chart_look import LEVEL_DASHES, LEVEL_SHAPES, SERIES_INKS
 
 _ALERT_LEVELS = ("medium", "high", "critical")
 _MOST_POINTS = 500
 _LOWEST_SCORE = 0.3
+_LEGEND_NAME = 30
 
 
 def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p-value") -> Chart:
     """Meaning of an anomaly score in the fleet of known agents and of newcomers, then in groups with their own curve.
 
-    Of groups, the curves of known agents are drawn where the model was rehearsed, else those of all.
+    Of groups, the curves of known agents are drawn where the model was rehearsed, else those of all. At most five
+    curves, since there are as many colours.
     """
     curves = list(dict.fromkeys(zip(frame["group"], frame["agents"], strict=True)))
     first_agents = curves[0][1] if curves else ""
     fleets = [curve for curve in curves if curve[0] == "fleet"]
-    chosen = [*fleets, *(curve for curve in curves if curve[0] != "fleet" and curve[1] == first_agents)][:most]
+    chosen = [*fleets, *(curve for curve in curves if curve[0] != "fleet" and curve[1] == first_agents)]
+    chosen = chosen[: min(most, len(SERIES_INKS))]
+    short = _short_names([group for group, _ in chosen])
     parts = [
-        frame[(frame["group"] == group) & (frame["agents"] == agents)].assign(curve=f"{shorten_name(group)}, {agents}")
+        frame[(frame["group"] == group) & (frame["agents"] == agents)].assign(curve=f"{short[group]}, {agents}")
         for group, agents in chosen
     ]
     if not parts:
@@ -61,7 +67,12 @@ def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p
     )
     where: Channels = {"x": along, "y": number("p_value", "p-value", scale={"type": "log"})}
     line = mark("line", strokeWidth=2)
-    told = (("curve", "curve"), ("group", "group"), ("anomaly score", "anomaly_score"), ("p-value", "p_value", ".3~g"))
+    told = (
+        ("group", "group"),
+        ("agents", "agents"),
+        ("anomaly score", "anomaly_score"),
+        ("p-value", "p_value", ".3~g"),
+    )
     layers = [
         layer(shown, line, also=told, **where, **_told_apart("curve", names)),
         layer(
@@ -83,6 +94,16 @@ def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p
     )
 
 
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names as a legend has room for them; those that look alike when shortened are numbered, so that none merge."""
+    short: dict[str, str] = {}
+    for long in dict.fromkeys(names):
+        said = shorten_name(long, _LEGEND_NAME)
+        tried = chain([said], (f"{said} ({number_of_it})" for number_of_it in count_from(2)))
+        short[long] = next(each for each in tried if each not in short.values())
+    return short
+
+
 def _told_apart(column: str, names: Sequence[str]) -> Channels:
     """Several lines, by colour and dashes, in one legend."""
     return {"color": colours(column, series_inks(names)), "strokeDash": dashes(column, series_dashes(names))}
@@ -101,9 +122,10 @@ def reliability(frames: Any, title: str = "Promised against observed") -> Chart:
     """Share of events with at most each p-value; on the diagonal the model keeps its word. One frame, or a dict."""
     named = frames if isinstance(frames, dict) else {"events": frames}
     rows = pd.concat([part.assign(whose=name) for name, part in named.items()], ignore_index=True)
+    unseen = int((rows["observed"] <= 0).sum())
     rows = rows[rows["observed"] > 0].assign(low_drawn=lambda seen: seen["low"].clip(lower=1e-5))
     if not len(rows):
-        return empty_chart(title, "no events were scored")
+        return empty_chart(title, "no event reached any of the p-values" if unseen else "no events were scored")
     scale = {"type": "log"}
     along = number("promised", "p-value: share of normal events promised to be at least as odd", scale=scale)
     up = number("observed", "share of events observed", scale=scale)
@@ -142,7 +164,10 @@ def reliability(frames: Any, title: str = "Promised against observed") -> Chart:
         title,
         [Panel(layers, 290, legend_filter="whose")],
         f"{title}: above the diagonal more events are odd than promised",
-        ["The thin line: as promised. The band: where chance alone would leave the share."],
+        [
+            "The thin line: as promised. The band: where chance alone would leave the share.",
+            f"Not drawn: {unseen} p-values that no event reached; a logarithmic axis has no zero." if unseen else "",
+        ],
     )
 
 
@@ -194,13 +219,18 @@ def curves(frame: Any, unit: str = "session", title: str = "Bad told from good")
     if not len(shown):
         return empty_chart(title, "no curve: there are no labels, or only good or only bad ones")
     sides = list(dict.fromkeys(shown["side"].astype(str)))
-    found, notes = "share of bad ones found", []
+    found, notes, drawn = "share of bad ones found", [], []
     panels = []
     for curve, name, x, y in (
-        ("roc", f"By {unit}: ROC", "share of good ones called bad", found),
-        ("precision_recall", "Precision and recall", found, "share of bad among those called bad"),
+        ("roc", "ROC", "share of good ones called bad", found),
+        ("precision_recall", "precision-recall", found, "share of bad among those called bad"),
     ):
-        rows, note = _thin(shown[shown["curve"] == curve])
+        points = shown[shown["curve"] == curve]
+        if not len(points):
+            notes.append(f"By {unit}; there is no {name} curve.")
+            continue
+        drawn.append(name)
+        rows, note = _thin(points)
         notes.append(note)
         where: Channels = {"x": number("x", x, scale={"domain": [0, 1]}), "y": number("y", y, scale={"domain": [0, 1]})}
         told = (("side", "side"), (x, "x"), (y, "y"))
@@ -215,10 +245,8 @@ def curves(frame: Any, unit: str = "session", title: str = "Bad told from good")
                 color=colours("side", series_inks(sides)),
             ),
         ]
-        panels.append(Panel(layers, 270, name, legend_filter="side"))
-    return Chart(
-        title, panels, f"{title}, by {unit}: ROC and precision-recall of {', '.join(sides)}", sorted(set(notes))
-    )
+        panels.append(Panel(layers, 270, f"By {unit}: {name}", legend_filter="side"))
+    return Chart(title, panels, f"{title}, by {unit}: {' and '.join(drawn)} of {', '.join(sides)}", sorted(set(notes)))
 
 
 def _thin(rows: Any) -> tuple[pd.DataFrame, str]:

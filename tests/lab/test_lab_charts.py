@@ -161,6 +161,88 @@ def test_risk_is_drawn_as_steps() -> None:
     times = pd.to_datetime(steps["time"]).tolist()
     assert times == replayed["time"].tolist()
     assert pd.to_datetime(steps["until"]).tolist() == [*times[1:], times[-1]]
+    assert steps["ends"].tolist() == [*(f"{time:%Y-%m-%d %H:%M:%S} UTC" for time in times[1:]), "no later figure"]
+
+
+def test_a_click_on_a_level_leaves_the_steps_of_risk() -> None:
+    """A line of the steps of one level alone would join them over what lay between."""
+    history = rows_of("risk_history", kind=lambda at: "decision" if at % 4 == 0 else "event")
+    spec = charts.risk(history).spec()
+    filtered = [each["mark"]["type"] for each in spec["layer"] if "transform" in each]
+    assert filtered == ["point"]
+    steps = data_of(spec, "risk_score", "until")
+    assert steps["level_then"].tolist() == history.loc[history["kind"] == "event", "level"].tolist()
+
+
+def test_agents_without_a_type_are_counted() -> None:
+    """The bars add up to the number in the chart's own words."""
+    agents = rows_of("agents", 9, agent_type=lambda at: "" if at % 3 == 0 else "service")
+    chart = charts.levels(agents)
+    drawn = data_of(chart.spec(), "agent_type", "agents")
+    assert drawn.groupby("agent_type")["agents"].sum().to_dict() == {"no type": 3, "service": 6}
+    assert chart.notes[-1].startswith("All 9:")
+    drawn = data_of(charts.levels(agents.assign(tenant=None), by="tenant").spec(), "tenant", "agents")
+    assert drawn.groupby("tenant")["agents"].sum().to_dict() == {"no tenant": 9}
+
+
+def test_curves_of_groups_stay_apart() -> None:
+    """Names alike when shortened are two lines, named in full under the mouse; no more lines than colours."""
+    calibrated = rows_of(
+        "calibration",
+        16,
+        group=lambda at: long_names(at % 8),
+        agents=lambda at: "all",
+        anomaly_score=lambda at: 0.5 + at / 100,
+    )
+    for most, lines in ((2, 2), (8, 5)):
+        chart = charts.calibration(calibrated, most=most)
+        drawn = data_of(chart.spec(), "curve", "group")
+        names = drawn.groupby("curve")["group"].unique().map(list)
+        assert sorted(names) == [[long_names(at)] for at in range(lines)]
+        assert {"agent-with-a-na…ide-of-a-chart, all", "agent-with-a-na…ide-of-a-chart (2), all"} <= set(names.index)
+        scales = [each["encoding"]["color"]["scale"] for each in chart.spec()["layer"] if "color" in each["encoding"]]
+        assert all(set(scale["domain"]) == set(names.index) for scale in scales)
+        assert all(len(scale["range"]) == lines for scale in scales)
+        assert chart.notes == (f"The first {lines} of 8 curves.",)
+
+
+def test_a_peer_group_has_no_events_of_the_agent() -> None:
+    """The tooltip of its mean does not lend it the agent's number."""
+    drawn = data_of(charts.profile(rows_of("profile", 3, quantity=VALUES["text"])).spec(), "whose", "usual")
+    told = drawn.groupby("whose")["events in words"].agg(list).to_dict()
+    assert told == {"agent": ["0.05", "0.1409", "0.2318"], "its peer group": ["–"] * 3}
+
+
+def test_other_events_are_counted_where_an_index_repeats() -> None:
+    """As in frames of two days put together."""
+    day = rows_of("scores", 6)
+    cells = data_of(charts.scores(pd.concat([day, day]), agent="name-1").spec(), "events", "odd_to")
+    assert cells["events"].sum() == 8
+    shifted = pd.concat([day, day.assign(agent_id="name-2")])
+    cells = data_of(charts.scores(shifted, agent="name-1").spec(), "events", "odd_to")
+    assert cells["events"].sum() == 10
+    history = rows_of("risk_history", 1_500, kind=lambda at: "event")
+    steps = data_of(charts.risk(pd.concat([history, history])).spec(), "risk_score", "until")
+    assert len(steps) <= 2_000
+
+
+def test_p_values_that_no_event_reached_are_said() -> None:
+    """A logarithmic axis has no place for a share of 0."""
+    told = charts.reliability(rows_of("reliability", 4, observed=lambda at: 0.0 if at < 3 else 0.5))
+    assert told.notes[-1] == "Not drawn: 3 p-values that no event reached; a logarithmic axis has no zero."
+    assert len(data_of(told.spec(), "whose", "observed")) == 1
+    assert len(charts.reliability(rows_of("reliability")).notes) == 1
+    assert "no event reached" in charts.reliability(rows_of("reliability", observed=lambda at: 0.0)).description
+
+
+@pytest.mark.parametrize(("there", "missing"), [("roc", "precision-recall"), ("precision_recall", "ROC")])
+def test_one_kind_of_curve_is_drawn_without_the_other(there: str, missing: str) -> None:
+    """The chart says which is not there."""
+    chart = charts.curves(rows_of("backtest_curves", unit=lambda at: "session", curve=lambda at: there))
+    assert len(chart.panels) == 1
+    assert chart.notes == (f"By session; there is no {missing} curve.",)
+    assert missing not in chart.description
+    assert chart.spec()["layer"]
 
 
 def test_what_is_missing_is_not_told_as_zero() -> None:
@@ -210,7 +292,10 @@ def test_a_hundred_thousand_rows_are_summed_up(rows: int) -> None:
     steps = data_of(moved.spec(), "risk_score", "until")
     assert steps["risk_score"].max() == p_value.max()
     assert steps["risk_score"].iloc[-1] == p_value[-1]
-    assert moved.notes[0] == f"Of {rows:,} figures the highest and the last of every 1,000 s."
+    assert (
+        moved.notes[0]
+        == f"Of {rows:,} figures the highest and the last of every 1,000 s: a peak may look longer than it was."
+    )
     for chart in (scored, counted, changed, moved):
         spec = chart.spec()
         assert all(len(dataset) <= MAX_ROWS for dataset in spec["datasets"].values())
@@ -253,6 +338,20 @@ def test_a_page_is_whole_harmless_and_asks_nobody() -> None:
     assert "editor: false" in page
     assert f"--critical: {console_colours()['critical'][1]};" in page
     assert "window.vegaEmbed" in page
+
+
+def test_altairs_own_charts_ask_nobody() -> None:
+    """Neither `chart.figure` nor what a notebook makes of it: Altair would fetch its scripts from a foreign host."""
+    chart = charts.levels(rows_of("agents"))
+    for figure in (chart.figure, chart.figure.properties(width=300)):
+        shown, about = figure._repr_mimebundle_()
+        assert shown["image/png"].startswith(b"\x89PNG")
+        assert about[VEGA_LITE_MIME]["embed_options"]["actions"]["editor"] is False
+        assert "text/html" not in shown
+        assert "width" not in about["image/png"], "a picture of the size that the notebook chose"
+        text = json.dumps({kind: said for kind, said in shown.items() if kind != "image/png"})
+        assert set(re.findall(r"https?:[^\"]+", text)) == {"https://vega.github.io/schema/vega-lite/v5.json"}
+    assert chart.figure._repr_mimebundle_()[0][VEGA_LITE_MIME]["layer"] == chart.spec()["layer"]
 
 
 @pytest.mark.parametrize(("ending", "begin"), [("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF")])
