@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -73,13 +73,16 @@ def modules(layer: str) -> list[Path]:
     return sorted((ROOT / layer).rglob("*.py"))
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """(relative level, dotted name) of every import in a file."""
+@cache
+def imported(path: Path) -> list[tuple[int, str]]:
+    """(relative level, dotted name) of every import in a file, which is read once."""
+    found: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((0, alias.name) for alias in node.names)
+            found += ((0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.level, node.module or ""
+            found.append((node.level, node.module or ""))
+    return found
 
 
 def layer_reached(path: Path, level: int, name: str) -> str | None:
