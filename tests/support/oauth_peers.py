@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 if TYPE_CHECKING:
     from scripts.service_stack import Hydra, Keycloak, OidcProvider
 
+PATIENCE_S = 120.0
+"""Servers answer within so long, also on a machine that is busy with other tests."""
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
@@ -66,7 +68,7 @@ class OAuthClient:
 
     def post(self, url: str, **form: str) -> httpx2.Response:
         """A request to *url* in which the client authenticates."""
-        return httpx2.post(url, data=form | self.proof(), timeout=30)
+        return httpx2.post(url, data=form | self.proof(), timeout=PATIENCE_S)
 
 
 def new_key() -> rsa.RSAPrivateKey:
@@ -130,7 +132,7 @@ class KeycloakRealm:
         """A request under `/admin/realms/{realm}`, as the administrator."""
         url = f"{self.keycloak.url}/admin/realms/{self.name}{path}"
         headers = {"authorization": f"Bearer {self._admin_token()}"}
-        answer = httpx2.request(method, url, headers=headers, timeout=30, **request)
+        answer = httpx2.request(method, url, headers=headers, timeout=PATIENCE_S, **request)
         assert answer.is_success, answer.text
         return answer
 
@@ -140,7 +142,7 @@ class KeycloakRealm:
         if time.monotonic() > until:
             user, password = self.keycloak.admin
             form = {"grant_type": "password", "client_id": "admin-cli", "username": user, "password": password}
-            known = httpx2.post(self.keycloak.token_url("master"), data=form, timeout=30).json()["access_token"]
+            known = httpx2.post(self.keycloak.token_url("master"), data=form, timeout=PATIENCE_S).json()["access_token"]
             self._admin = (known, time.monotonic() + 30)
         return known
 
