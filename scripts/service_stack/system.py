@@ -19,6 +19,9 @@ from typing import Any
 
 PORTS = range(20_000, 32_768)
 """Below Linux's ephemeral range: a service that is down for a moment finds its port free again."""
+MAX_WORKERS = 8
+_given: set[int] = set()
+"""Ports that this process gave out: a service that is down keeps its own."""
 
 
 class ServiceError(RuntimeError):
@@ -46,14 +49,29 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def ports_of_worker(worker: str) -> range:
+    """Ports of one worker process of the tests (`gw0`, …): no other one takes that of a service that is down there."""
+    if not worker:
+        return PORTS
+    share = len(PORTS) // MAX_WORKERS
+    begin = PORTS.start + int(worker.removeprefix("gw")) % MAX_WORKERS * share
+    return range(begin, begin + share)
+
+
 def free_ports(count: int) -> list[int]:
-    """*count* different TCP ports of 127.0.0.1 on which nobody listens now."""
+    """*count* different TCP ports of 127.0.0.1 on which nobody listens now, each given once by this process."""
+    ports = ports_of_worker(os.environ.get("PYTEST_XDIST_WORKER", ""))
+    if len(_given) > len(ports) // 2:
+        _given.clear()  # a run so long that the services of its beginning are gone
     with contextlib.ExitStack() as held:
         found: list[int] = []
         while len(found) < count:
-            port = secrets.choice(PORTS)
+            port = secrets.choice(ports)
+            if port in _given:
+                continue
             with contextlib.suppress(OSError):
                 held.enter_context(socket.create_server(("127.0.0.1", port)))
+                _given.add(port)
                 found.append(port)
         return found
 

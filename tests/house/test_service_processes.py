@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.service_stack import system
 from scripts.service_stack.system import ServerProcess
 
 
@@ -33,3 +34,15 @@ def test_a_program_that_is_being_loaded_is_alive_and_a_zombie_is_not(
 
 def test_an_id_that_was_given_to_another_program_is_not_the_server(tmp_path: Path) -> None:
     assert not ServerProcess("server", "a-folder-of-nobody", tmp_path / "log", os.getpid()).alive()
+
+
+def test_no_port_is_given_twice_and_no_worker_has_that_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that a test killed finds its port free, whatever other services were started meanwhile."""
+    shares = [set(system.ports_of_worker(f"gw{number}")) for number in range(system.MAX_WORKERS)]
+    assert sum(map(len, shares)) == len(set().union(*shares)) <= len(system.PORTS)
+    monkeypatch.setattr(system, "_given", set())
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw3")
+    given = [port for _ in range(60) for port in system.free_ports(3)]
+    assert len(set(given)) == 180 and set(given) <= shares[3]
+    monkeypatch.setattr(system, "_given", set(shares[3]))
+    assert len(system.free_ports(2)) == 2
