@@ -17,7 +17,7 @@ import pytest
 from ..support.checkout import ROOT
 from ..support.nightly import nightly
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(420), nightly]
 
 RUN = [sys.executable, "-m", "examples.agents.run", "--exit"]
 UNAVAILABLE = 3
@@ -144,7 +144,6 @@ def test_an_interrupt_that_python_forgets_ends_it_all_the_same() -> None:
     assert ran.returncode == -signal.SIGINT
 
 
-@nightly
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_everything_ends_with_it(tmp_path: Path, number: int) -> None:
     """On Ctrl-C in good order, and on kill -9 its processes all the same.

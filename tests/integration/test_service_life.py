@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.cli.main import main
 from trustwatch.api.service.http_server import listening_socket
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ListenSettings
@@ -65,22 +61,6 @@ def test_an_open_stream_does_not_hold_up_the_end(service: Any) -> None:
         assert service.stop(within_s=30.0) == 0
 
 
-@pytest.fixture
-def serve_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Any]:
-    """`trustwatch serve` with a file of settings that can not be read, here: imports take seconds."""
-
-    def run(settings: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["trustwatch", "serve", "--settings", settings])
-        monkeypatch.setattr(os, "umask", lambda _: 0)  # of this process, which goes on
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return subprocess.CompletedProcess(sys.argv, ended.value.code, told.out, told.err)
-
-    return run
-
-
 def refused(result: Any, *words: str) -> None:
     """Status 1, and one clear line."""
     lines = [line for line in result.stderr.splitlines() if line.startswith("trustwatch: ")]
@@ -121,12 +101,10 @@ def test_port_that_is_taken_is_named(running: Any, tmp_path: Path) -> None:
     ],
     ids=["typo", "port", "yaml", "mode"],
 )
-def test_wrong_settings_are_one_line(
-    service: Any, serve_here: Callable[[str], Any], change: Callable[[str], str], words: tuple[str, ...]
-) -> None:
+def test_wrong_settings_are_one_line(service: Any, change: Callable[[str], str], words: tuple[str, ...]) -> None:
     """Status 1 and one line that names the file and the member, or what to do."""
     service.settings.write_text(change(service.settings.read_text()))
-    refused(serve_here(str(service.settings)), *words)
+    refused(service.run("serve", "--settings", str(service.settings)), *words)
 
 
 def test_no_place_for_a_model_is_one_line(service: Any) -> None:
