@@ -23,13 +23,12 @@ from ...ingest.errors import ConfigError, MalformedEvent
 from ...ingest.events import NativeEvent
 from ...ingest.extras import require_extra
 from ...ingest.file_source import FileSource
-from ...ingest.formats.history_decoding import decode_history_event
+from ...ingest.formats.history_decoding import RecordOwner, decode_history_event
 from ...ingest.formats.record_mapping import MappingSpec
 from ...ingest.history.conversion import (
     FormatChoice,
     FormattedFile,
     HistoryConverter,
-    RecordOwner,
     total_bytes,
 )
 from ...ingest.history.mapping_file import read_mapping

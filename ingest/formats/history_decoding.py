@@ -1,4 +1,5 @@
-"""History files: events whose `outcome` is a provider's own code instead of success, denied or error.
+"""History files: events whose `outcome` is a provider's own code instead of success, denied or error, and events that
+do not say whose they are.
 
 Only files that an operator names (`train`, `replay`) come this way. The HTTP API stays strict: a live sender can be
 corrected, a trace of last year can not.
@@ -7,6 +8,7 @@ corrected, a trace of last year can not.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import msgspec
 
@@ -75,6 +77,34 @@ def decode_history_event(raw: bytes | memoryview) -> tuple[NativeEvent, bool]:
     return decode_event(mended), True
 
 
+class RecordOwner(NamedTuple):
+    """Whose events these are, where their records do not say: as the service takes them in.
+
+    Attributes:
+        tenant: of the events; None = there is no such default.
+        issuer: of the agents; None, likewise.
+    """
+
+    tenant: str | None = None
+    issuer: str | None = None
+
+    def fill(self, native: bytes) -> bytes:
+        """A native event with what it does not say. What is no event stays as it is, and is refused as such."""
+        if self.tenant is None and self.issuer is None:
+            return native
+        try:
+            event = _members.decode(native)
+            agent = _members.decode(event["agent"])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+            return native
+        if self.issuer is not None and _is_unsaid(agent, "issuer"):
+            agent["issuer"] = msgspec.Raw(msgspec.json.encode(self.issuer))
+            event["agent"] = msgspec.Raw(msgspec.json.encode(agent))
+        if self.tenant is not None and _is_unsaid(event, "tenant"):
+            event["tenant"] = msgspec.Raw(msgspec.json.encode(self.tenant))
+        return msgspec.json.encode(event)
+
+
 def native_history_record(raw: bytes) -> tuple[bytes, bool]:
     """One record of a history file as the HTTP API would take it, and whether its outcome had to be mended.
 
@@ -96,6 +126,11 @@ def _with_known_outcome(raw: bytes | memoryview) -> bytes | None:
         return None
     outcome = outcome_of_code(code)
     members["outcome"] = msgspec.Raw(msgspec.json.encode(outcome))
-    if code.lower() != outcome and bytes(members.get("error", b"null")) in (b"null", b'""'):
+    if code.lower() != outcome and _is_unsaid(members, "error"):
         members["error"] = msgspec.Raw(msgspec.json.encode(code[:MAX_ID_LENGTH]))
     return msgspec.json.encode(members)
+
+
+def _is_unsaid(members: dict[str, msgspec.Raw], name: str) -> bool:
+    """True if a text is missing, null or empty."""
+    return bytes(members.get(name, b"null")) in (b"null", b'""')

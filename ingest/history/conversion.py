@@ -14,7 +14,7 @@ import msgspec
 from ..errors import ConfigError, MalformedEvent
 from ..file_source import ByteProgress
 from ..formats.format_registry import create_parser
-from ..formats.history_decoding import native_history_record
+from ..formats.history_decoding import RecordOwner, native_history_record
 from ..formats.raw_records import FormatParser, ParsedRecords, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, MEMBER_KINDS, REQUIRED_MEMBERS, MappingSpec, RecordMapping
 from .format_detection import describe_record, most_common_format, record_format
@@ -24,37 +24,6 @@ DETECTION_RECORDS = 20
 MAX_SHOWN_PROBLEMS = 5
 NATIVE, MAPPING = "native", "mapping"
 FORMATS_WITHOUT_MAPPING = (NATIVE, "ndjson", "cloudevents")
-
-
-class RecordOwner(NamedTuple):
-    """Whose events these are, where their records do not say: as the service takes them in.
-
-    Attributes:
-        tenant: of the events; None = there is no such default.
-        issuer: of the agents; None, likewise.
-    """
-
-    tenant: str | None = None
-    issuer: str | None = None
-
-    def fill(self, native: bytes) -> bytes:
-        """A native event with what it does not say. What is no event stays as it is, and is refused as such."""
-        if self.tenant is None and self.issuer is None:
-            return native
-        try:
-            event = _members.decode(native)
-            agent = _members.decode(event["agent"])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
-            return native
-        if self.issuer is not None and "issuer" not in agent:
-            agent["issuer"] = msgspec.Raw(msgspec.json.encode(self.issuer))
-            event["agent"] = msgspec.Raw(msgspec.json.encode(agent))
-        if self.tenant is not None and "tenant" not in event:
-            event["tenant"] = msgspec.Raw(msgspec.json.encode(self.tenant))
-        return msgspec.json.encode(event)
-
-
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class FormatChoice(NamedTuple):

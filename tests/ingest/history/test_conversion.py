@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.formats.history_decoding import RecordOwner
 from trustwatch.ingest.formats.record_mapping import MappingSpec
-from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter, RecordOwner, UnknownFormat, total_bytes
+from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter, UnknownFormat, total_bytes
 from trustwatch.ingest.history.format_detection import SIGNS, describe_record, most_common_format, record_format
 from trustwatch.ingest.history.mapping_file import read_mapping
 from trustwatch.ingest.history.time_order import in_time_order
@@ -180,6 +181,8 @@ def test_an_owner_fills_in_what_records_do_not_say() -> None:
     }
     said = b'{"tenant": "other", "agent": {"id": "a", "issuer": "https://b"}}'
     assert json.loads(owner.fill(said)) == json.loads(said)
+    unsaid = b'{"tenant": "", "agent": {"id": "a", "issuer": null}}'
+    assert json.loads(owner.fill(unsaid)) == {"tenant": "acme", "agent": {"id": "a", "issuer": "https://as"}}
     assert json.loads(RecordOwner(tenant="acme").fill(b'{"agent": {}}')) == {"tenant": "acme", "agent": {}}
     for odd in (b"{", b"[]", b'{"agent": "a"}', b"{}", b"\xff"):
         assert owner.fill(odd) == odd
