@@ -184,23 +184,10 @@ def features(frame: Any, most: int = 20, title: str = "What features weigh") -> 
         ("measures", "meaning"),
     )
     where: Channels = {"y": beside_axis("feature", order)}
+    inks = colours("of", {"90th percentile": "focus", "median": "text"})
     usual = [
-        layer(
-            shown.assign(of="90th percentile"),
-            mark("bar", size=12),
-            x=number("upper", "decades"),
-            tips=told,
-            **where,
-            color=colours("of", {"90th percentile": "focus", "median": "text"}),
-        ),
-        layer(
-            shown.assign(of="median"),
-            mark("bar", size=5),
-            x=number("usual", "decades"),
-            tips=told,
-            **where,
-            color=colours("of", {"90th percentile": "focus", "median": "text"}),
-        ),
+        layer(shown.assign(of=of), mark("bar", size=size), x=number(column, "decades"), tips=told, color=inks, **where)
+        for of, size, column in (("90th percentile", 12, "upper"), ("median", 5, "usual"))
     ]
     weights = layer(
         shown, mark("bar", size=12, color=ink("accent")), x=number("importance", "weight, 0 to 1"), tips=told, **where
