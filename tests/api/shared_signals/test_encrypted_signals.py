@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from trustwatch.api.http.auth.set_decryption import SetDecryption
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
@@ -85,10 +86,9 @@ def test_keys_that_can_not_be_read_cost_no_set(receive: Callable[..., Reception]
     reception = receive(encrypted="accept")
     token = sealed(reception)
     (key,) = reception.site.settings.data_dir.rglob("enc-*.pem")
-    decryption = reception.receiver.decryption
-    assert decryption is not None
-    decryption._keys._keys, decryption._keys._read_at = (), float("-inf")
     key.chmod(0o644)
+    # A process that has not read them yet: this one may be reading them this very moment, to replace old ones.
+    reception.receiver.decryption = SetDecryption(key.parent, 1e9, time.time, time.monotonic, "a test asks")
     assert reception.push(token).status_code == 503
     key.chmod(0o600)
     assert reception.push(token).status_code == 202
