@@ -6,6 +6,7 @@ The real application with every agent of the store in memory, as a replica has i
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from trustwatch.api.http.connection_guard import ConnectionGuard
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
 from trustwatch.api.service.guarded_protocol import guarded_protocol
+from trustwatch.api.service.serve import GC_THRESHOLD
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.console_settings import ConsoleSettings
 from trustwatch.api.settings.root import Settings
@@ -39,6 +41,9 @@ def application(port: int, folder: Path) -> tuple[Any, type[asyncio.Protocol]]:
         data_dir=folder, listen=ListenSettings(port=port), console=ConsoleSettings(enabled=True, development_login=True)
     )
     store = open_store(sqlite_url(folder / "store.db"))
+    gc.collect()
+    gc.freeze()  # collections as the service has them
+    gc.set_threshold(*GC_THRESHOLD)
     view, status, policy = RiskView(), PipelineStatus(), LivePolicy(PolicyBook())
     view.apply(store.agents.iterate())
     status.apply_report(PipelineUpdate([], [], 1, 0, {}, {}, risk_offset=1), int(time.time() * 1000))

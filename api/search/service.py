@@ -46,8 +46,6 @@ MAX_FOUND = 100
 """Things of each kind that one search returns at most."""
 DECISION_PAGE, MAX_DECISION_PAGES = 400, 10
 CASE_PAGE, MAX_CASE_PAGES = 200, 10
-_TIED_FIELDS: Final = ("target", "key", "network")
-"""Fields of which a case knows what was new to its agents."""
 
 
 class Found(NamedTuple, Generic[T]):
@@ -334,8 +332,13 @@ def find_cases(store: SqlStore, query: SearchQuery, tenants: Tenants, limit: int
         names.update(store.search.case_names([case.case_id for case in page.items], tenants))
         return page
 
+    checks = [(term.field, term.matcher()) for term in query.terms]
+
     def fits(case: Case) -> bool:
-        return query.times.contains(case.updated_ms) and _case_fits(case, names.get(case.case_id, NO_NAMES), query)
+        named = names.get(case.case_id, NO_NAMES)
+        return query.times.contains(case.updated_ms) and all(
+            any(map(matches, _texts_of_case(field, case, named))) for field, matches in checks
+        )
 
     found = read_filtered_page(page_at, fits, least_items=limit + 1, most_pages=MAX_CASE_PAGES)
     complete = found.next_cursor is None and len(found.items) <= limit
@@ -346,18 +349,25 @@ def find_cases(store: SqlStore, query: SearchQuery, tenants: Tenants, limit: int
     return Found(items, found.looked_at, complete)
 
 
-def _case_fits(case: Case, names: CaseNames, query: SearchQuery) -> bool:
-    texts: dict[str, Iterable[str]] = {
-        "case": (case.case_id,),
-        "tenant": (case.tenant,),
-        "status": (case.status,),
-        "owner": (case.owner,),
-        "level": (RiskLevel(case.level).label,),
-        "agent": names.agents,
-        **{field: [value for kind, value in names.shared if kind == field] for field in _TIED_FIELDS},
-    }
-    everything = (case.case_id, case.owner, *names.agents, *(value for _, value in names.shared))
-    return all(term.matches_any(everything if term.field == ANY_FIELD else texts[term.field]) for term in query.terms)
+def _texts_of_case(field: str, case: Case, names: CaseNames) -> Iterable[str]:
+    """Texts that a term about *field* is compared with."""
+    match field:
+        case "agent":
+            return names.agents
+        case "case":
+            return (case.case_id,)
+        case "level":
+            return (RiskLevel(case.level).label,)
+        case "owner":
+            return (case.owner,)
+        case "status":
+            return (case.status,)
+        case "tenant":
+            return (case.tenant,)
+        case _ if field == ANY_FIELD:
+            return (case.case_id, case.owner, *names.agents, *(value for _, value in names.shared))
+        case _:
+            return [value for kind, value in names.shared if kind == field]
 
 
 def find_decisions(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Column, Connection, Integer, and_, cast, func, insert, select, update
@@ -396,8 +397,11 @@ def new_case(case_id: str, like: Case, at_ms: int) -> Case:
     return msgspec.structs.replace(like, **fresh)
 
 
+_CASE_VALUES: Final = attrgetter(*Case.__struct_fields__)
+
+
 def _to_case(row: Any) -> Case:
-    return Case(**{name: row._mapping[name] for name in Case.__struct_fields__})
+    return Case(*_CASE_VALUES(row))
 
 
 def _to_entry(row: Any) -> CaseEntry:
