@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from operator import attrgetter
 from statistics import median
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +36,9 @@ MAX_TIMED = 10_000
 MAX_LISTED_AGENTS = 3
 """Agents of each case that a list names."""
 
+_CASE_COLUMNS: Final = tuple(CASES.c[name] for name in Case.__struct_fields__)
+"""In the order of a `Case`: a row of them is its values."""
+
 
 class CaseFilters(NamedTuple):
     """Filters of a list; empty or None = all. *level* is the least; times bound the last change, 0 = no bound."""
@@ -65,7 +67,7 @@ class CaseStore:
 
     def get(self, case_id: str, tenants: Tenants = None) -> Case | None:
         """One case."""
-        query = select(CASES).where(CASES.c.case_id == case_id)
+        query = select(*_CASE_COLUMNS).where(CASES.c.case_id == case_id)
         return self._database.fetch_one(visible(query, CASES.c.tenant, tenants), _to_case)
 
     def page(
@@ -73,7 +75,7 @@ class CaseStore:
     ) -> Page[Case]:
         """Cases, last changed first. Raises BadCursor."""
         given = filters or CaseFilters()
-        query = visible(select(CASES), CASES.c.tenant, tenants)
+        query = visible(select(*_CASE_COLUMNS), CASES.c.tenant, tenants)
         if given.statuses:
             query = query.where(CASES.c.status.in_(sorted(given.statuses)))
         if given.owner is not None:
@@ -397,11 +399,8 @@ def new_case(case_id: str, like: Case, at_ms: int) -> Case:
     return msgspec.structs.replace(like, **fresh)
 
 
-_CASE_VALUES: Final = attrgetter(*Case.__struct_fields__)
-
-
 def _to_case(row: Any) -> Case:
-    return Case(*_CASE_VALUES(row))
+    return Case(*row)
 
 
 def _to_entry(row: Any) -> CaseEntry:

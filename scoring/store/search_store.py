@@ -104,11 +104,11 @@ class SearchStore:
         with self._database.read() as connection:
             for part in chunked(sorted(case_ids), MAX_IN_LIST):
                 named = select(CASE_AGENTS.c.case_id, CASE_AGENTS.c.agent_id).where(CASE_AGENTS.c.case_id.in_(part))
-                for case_id, agent_id in connection.execute(visible(named, CASE_AGENTS.c.tenant, tenants)):
+                for case_id, agent_id in connection.execute(visible(named, CASE_AGENTS.c.tenant, tenants)).all():
                     agents.setdefault(case_id, set()).add(agent_id)
                 ties = select(CASE_TIES.c.case_id, CASE_TIES.c.kind, CASE_TIES.c.value)
                 mine = ties.where(CASE_TIES.c.case_id.in_(part)).distinct()
-                for case_id, kind, value in connection.execute(visible(mine, CASE_TIES.c.tenant, tenants)):
+                for case_id, kind, value in connection.execute(visible(mine, CASE_TIES.c.tenant, tenants)).all():
                     shared.setdefault(case_id, set()).add((kind, value))
         return {
             case_id: CaseNames(frozenset(agents.get(case_id, ())), frozenset(shared.get(case_id, ())))
