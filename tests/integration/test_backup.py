@@ -71,7 +71,7 @@ def test_a_killed_service_goes_on_elsewhere_as_one_that_was_never_disturbed(
     for made in (restored, undisturbed):
         made.start(ready=False)
     for made in (restored, undisturbed):
-        made.wait(made.is_ready, 100.0)
+        made.wait(made.is_ready, 180.0)
         made.settle()
     counts = restored.counts()
     assert not before - Counter(counts)

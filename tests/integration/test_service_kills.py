@@ -81,7 +81,7 @@ def test_killed_service_applies_every_acknowledged_event_exactly_once(service: A
         time.sleep(random.uniform(0.0, 0.5))
         service.kill()
         service.start(ready=False)
-    service.wait(service.is_ready, 60.0)
+    service.wait(service.is_ready)
     time.sleep(0.5)
     for sender in senders:
         sender.ended.set()
@@ -123,7 +123,7 @@ def test_killed_pipeline_comes_back_and_loses_nothing(make_service: Any, make_ev
         send(round_ * 1000 + 500)
         service.wait(lambda: service.client.get("/readyz").status_code == 503)
         service.wait(lambda: service.get("/v1/agents/p-0/risk").json()["stale"])
-        service.wait(service.is_ready, 30.0)
+        service.wait(service.is_ready)
         assert service.pipeline_pid() != killed
         service.settle()
         service.wait(lambda: not service.get("/v1/agents/p-0/risk").json()["stale"])

@@ -95,6 +95,7 @@ def collector() -> Iterator[TraceCollector]:
     made.close()
 
 
+@pytest.mark.timeout(600)
 def test_a_model_lives(make_service: Callable[..., Any], world: Any, collector: TraceCollector) -> None:
     """Trained from the log, in shadow, refused, forced, answered, killed on the way, rolled back; nothing is lost."""
     service = make_service(f"{MORE}traces: {{endpoint: '{collector.url}', sample_ratio: 1}}\n")
@@ -103,7 +104,7 @@ def test_a_model_lives(make_service: Callable[..., Any], world: Any, collector: 
     third = len(world.day) // 3
     post_lines(service, world.day[:third])
     assert models.order("train", why="the first of our own").status_code == 202
-    challenger = service.wait(models.challenger, 120.0)
+    challenger = service.wait(models.challenger, 240.0)
     assert challenger["trained"]["by"] == "all"
     assert 0 < challenger["trained"]["events"] + sum(challenger["trained"]["left_out"].values()) <= third
     version = challenger["version"]
@@ -116,7 +117,7 @@ def test_a_model_lives(make_service: Callable[..., Any], world: Any, collector: 
 
     post_lines(service, world.day[third : 2 * third])
     figures = service.wait(
-        lambda: (found := models.challenger()["figures"]) and found["events"] == third and found, 60.0
+        lambda: (found := models.challenger()["figures"]) and found["events"] == third and found, 180.0
     )
     assert figures["champion"]["version"] == "integration"
     assert figures["challenger"]["version"] == version
@@ -135,7 +136,7 @@ def test_a_model_lives(make_service: Callable[..., Any], world: Any, collector: 
     worker = child_pid(service.process.pid, "api.service.embedded_worker")
     assert worker is not None
     os.kill(worker, signal.SIGKILL)  # on its way: it ends with the old one or the new one in force
-    service.wait(lambda: models.in_force("integration"), 60.0)
+    service.wait(lambda: models.in_force("integration"), 180.0)
     keeper = child_pid(service.process.pid, "api.models.worker")
     assert keeper is not None
     os.kill(keeper, signal.SIGKILL)

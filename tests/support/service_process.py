@@ -75,7 +75,7 @@ class Service:
             command = self.command("serve", "--settings", str(self.settings))
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         if ready:
-            self.wait(self.is_ready, 100.0)
+            self.wait(self.is_ready, 180.0)
 
     def is_ready(self) -> bool:
         assert self.process is not None
@@ -90,7 +90,7 @@ class Service:
             return self.client.get(path).status_code
         return None
 
-    def wait(self, until: Callable[[], Any], within_s: float = 60.0) -> Any:
+    def wait(self, until: Callable[[], Any], within_s: float = 120.0) -> Any:
         """The first true answer of *until*."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
@@ -102,7 +102,7 @@ class Service:
     def log(self) -> str:
         return (self.folder / "service.log").read_text()
 
-    def run(self, *arguments: str, timeout: float = 100.0, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 200.0, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=timeout, **options)
 
     def stop(self, number: int = signal.SIGTERM, within_s: float = 30.0) -> int:

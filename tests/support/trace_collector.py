@@ -84,7 +84,7 @@ class TraceCollector:
     def named(self, name: str) -> list[CollectedSpan]:
         return [span for span in self.spans if span.name == name]
 
-    def wait(self, until: Callable[[], Any], within_s: float = 10.0) -> Any:
+    def wait(self, until: Callable[[], Any], within_s: float = 60.0) -> Any:
         """The first true answer of *until*."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:

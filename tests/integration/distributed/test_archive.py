@@ -28,7 +28,7 @@ def test_every_event_once_though_the_archiver_is_killed(make_rig: Any, kafka: An
     folder = rig.folder / "archive"
     producer = load(rig, rate=600, twice=0.1, keep=True)
     worker, archiver = serve(rig, "--workers-only"), serve(rig, "--archiver-only")
-    archiver.wait(archiver.is_ready, 60.0)
+    archiver.wait(archiver.is_ready)
     known = None
     for _ in range(2):
         known = archiver.wait(

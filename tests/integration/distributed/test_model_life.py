@@ -74,7 +74,7 @@ def test_a_challenger_from_the_archive_wins_and_drift_is_told(
     archiver.wait(lambda: archive_reaches(rig.folder / "archive", rig.offsets()), 60.0)
     keeping = serve(rig, "--workers-only", more=ARCHIVE + LIFECYCLE.format(url=receiver.url))
     models = Models(replica)
-    challenger = keeping.wait(models.challenger, 120.0)
+    challenger = keeping.wait(models.challenger, 240.0)
     version, trained = challenger["version"], challenger["trained"]
     assert (trained["by"], trained["source"], trained["after"]) == ("schedule", "archive and topic", "integration")
     assert trained["events"] + sum(trained["left_out"].values()) == len(past)
