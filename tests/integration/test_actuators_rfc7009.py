@@ -14,7 +14,7 @@ from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_
 
 from ..support.oauth_peers import SCOPE, OAuthClient, hydra_client, oidc_client
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def proof(client: OAuthClient) -> PrivateKeyJwtAuthenticator:

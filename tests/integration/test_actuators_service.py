@@ -14,7 +14,7 @@ import pytest
 from ..support.authorization_servers import DEFAULT_S, AuthorizationServer, HydraServer, KeycloakServer
 from ..support.nightly import nightly
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ISSUER = "https://as.example"
 SECONDS = 10.0

@@ -14,7 +14,7 @@ import pytest
 
 from ..support.service_process import ModelAndDay, Service
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 BATCH = 100
 MOVING = {"version", "evaluated_at", "expires_at", "decision_id", "answered_at"}

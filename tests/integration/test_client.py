@@ -46,7 +46,7 @@ from trustwatch.client.mcp import ACCESS_REFUSED
 
 from ..support.checkout import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 EXAMPLES = ROOT / "examples" / "client"
 POLICY = """\

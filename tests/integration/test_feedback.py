@@ -8,7 +8,7 @@ import pytest
 
 from ..support.service_checks import FEATURES, Agent, ended
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def test_flagged_told_calm_and_back(make_service: Any, world: Any) -> None:

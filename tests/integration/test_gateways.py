@@ -34,7 +34,7 @@ from ..support.service_reviewer import SETTINGS, ServiceReviewer, bearer
 if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Nginx, OidcProvider
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 OUTAGE = {"envoy": 403, "caddy": 502, "nginx": 500}
 CHECKS = {"envoy": "/ext-authz", "caddy": "/forward-auth", "nginx": "/forward-auth"}

@@ -30,7 +30,7 @@ from ..support.service_reviewer import SETTINGS, ServiceReviewer, bearer
 if TYPE_CHECKING:
     from scripts.service_stack import OidcProvider
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 PAGES = (DOCS / "gateways.md").read_text() + (ROOT / "reference" / "gateways.md").read_text()
 DOWN = {"envoy": 403, "caddy": 502, "nginx": 500}

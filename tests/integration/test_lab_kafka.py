@@ -18,7 +18,7 @@ from trustwatch.lab import frames, open_session
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def record(number: int) -> Record:

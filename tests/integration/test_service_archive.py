@@ -14,7 +14,7 @@ from trustwatch.ingest.archive.arrow_reader import read_vectors
 
 from ..support.service_checks import child_pid
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def test_everything_taken_is_archived_once(make_service: Callable[..., Any], make_event: Any) -> None:

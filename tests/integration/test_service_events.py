@@ -15,7 +15,7 @@ import pytest
 
 from ..support.format_samples import LINES
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ODD_IDS = [
     "https://agents.example/a/b?c=d&e=f#g",

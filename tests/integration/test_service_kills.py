@@ -16,7 +16,7 @@ import pytest
 
 from ..support.nightly import size
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 KILLS = size(each_push=3, nightly=6)
 

@@ -18,7 +18,7 @@ from trustwatch.api.settings.service_settings import ListenSettings
 
 from ..support.nightly import nightly
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from standardwebhooks import Webhook
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="
 ORDER = ("unknown", "low", "medium", "high", "critical")

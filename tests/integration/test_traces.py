@@ -14,7 +14,7 @@ from ..support.alert_receiver import SECRET, Receiver
 from ..support.checkout import ROOT
 from ..support.trace_collector import CollectedSpan, TraceCollector
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 AGENT, ISSUER, TENANT, PERSON = "agent-nobody-may-read", "https://as.example", "acme-corp", "clerk@acme-corp.example"
 HOOK_SECRET = "secret of hydra, 24 letters"

@@ -28,7 +28,7 @@ WHEEL = os.environ.get("TRUSTWATCH_WHEEL", "")
 EXTRAS = os.environ.get("TRUSTWATCH_WHEEL_EXTRAS", "") == "1"
 pytestmark = [
     pytest.mark.wheel,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(not WHEEL, reason="NO WHEEL: `make test-wheel` builds it and runs this"),
 ]
 
