@@ -133,7 +133,8 @@ class CaseAgentActs:
         Behind `MAX_FAILURES_IN_A_ROW` agents of which the service itself failed, and at the deadline, the others are
         not tried.
         """
-        failed, in_a_row = [], 0
+        failed: list[str] = []
+        in_a_row = 0
         for at, case_agent in enumerate(agents):
             if in_a_row >= MAX_FAILURES_IN_A_ROW:
                 return [*failed, _not_tried(agents[at:], f"the {in_a_row} before failed in a row")]
