@@ -323,7 +323,7 @@ class Chart:
         return {**found, "$schema": _SCHEMA}
 
     def tables(self) -> list[pd.DataFrame]:
-        """What the chart tells under the mouse, a frame for each kind of mark: for those who have no mouse."""
+        """Tooltips of the chart, a frame for each kind of mark: for those who have no mouse."""
         return [pd.DataFrame(table.rows, columns=list(table.heads)) for table in tables_of(self.spec())]
 
     def png(self, scale: float = PNG_SCALE) -> bytes:

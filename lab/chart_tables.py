@@ -14,7 +14,7 @@ MAX_PAGE_ROWS = 500
 
 
 class ChartTable(NamedTuple):
-    """What the marks of one layer tell, a row each; a value that is none is None."""
+    """Tooltips of the marks of one layer, a row each; a value that is none is None."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[Any]]

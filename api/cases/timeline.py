@@ -251,7 +251,7 @@ def _event_item(event: NativeEvent) -> TimelineItem:
 
 
 def _untold_item(untold: UntoldEvents) -> TimelineItem:
-    """What else the agent did then, by action.
+    """The rest of what the agent did then, by action.
 
     >>> _untold_item(UntoldEvents("a", 5, [("read", 900), ("post", 1)])).text
     '901 more events are not told here, from ten minutes before until a minute after: read 900, post 1'
