@@ -17,6 +17,7 @@ import altair as alt
 import pandas as pd
 
 from .chart_look import FONT, LEVEL_SHAPES, SERIES_DASHES, SERIES_INKS, SERIES_SHAPES, VEGA_LITE_MIME, console_inks
+from .chart_tables import tables_of
 from .frame_columns import LEVEL_NAMES
 
 Channel = dict[str, Any]
@@ -320,6 +321,10 @@ class Chart:
         """The chart as a specification of Vega-Lite, its data included; checked against the schema."""
         found: dict[str, Any] = self.figure.to_dict()
         return {**found, "$schema": _SCHEMA}
+
+    def tables(self) -> list[pd.DataFrame]:
+        """Tooltips of the chart, a frame for each kind of mark: for those who have no mouse."""
+        return [pd.DataFrame(table.rows, columns=list(table.heads)) for table in tables_of(self.spec())]
 
     def png(self, scale: float = PNG_SCALE) -> bytes:
         """Image bytes in PNG format, of *scale* times the size."""

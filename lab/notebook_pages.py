@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from .chart_look import VEGA_LITE_MIME, console_inks
+from .chart_tables import tables_in_html
 
 
 def render_page(notebook: Any, title: str) -> str:
@@ -50,7 +51,7 @@ def _figure(data: Mapping[str, Any]) -> str:
     picture = f'<img alt="{escape(spec["description"])}" src="data:image/png;base64,{data["image/png"].strip()}">'
     return (
         f'<figure class="chart"><figcaption>{escape(spec["title"]["text"])}{notes}</figcaption>'
-        f'<div class="panels">{picture}</div>'
+        f'<div class="panels">{picture}</div>{tables_in_html(spec)}'
         f'<script type="application/json">{_json_in_html(spec)}</script></figure>'
     )
 

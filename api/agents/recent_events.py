@@ -30,9 +30,14 @@ LOG_READ_BATCH = 2_000
 DECISION_WINDOW_S = 600.0
 """Events so long before a decision, and a tenth of it after, count as those around it."""
 
-MAX_EVENTS_AROUND = 30
+MAX_EVENTS_BEFORE, MAX_EVENTS_AFTER = 20, 10
+"""Events around a decision that are told: the last up to it, its own included, and the first behind it."""
+
 JSON_ESCAPE = b"\\u"
 """Escape by which JSON may write any character: a record that has it is decoded, whatever name it may hide."""
+
+_SAME_MOMENT_S = 0.001
+"""A decision keeps milliseconds of its event's time."""
 
 ErasureFilter = Callable[[int, bytes], bytes | None]
 """Given offset and payload of an event: the payload as it may be shown, None for one that may not."""
@@ -46,7 +51,8 @@ class LogExcerpt(NamedTuple):
     Attributes:
         events: newest first.
         around: those within `DECISION_WINDOW_S` of the moment that was asked about, oldest first; at most
-            `MAX_EVENTS_AROUND`.
+            `MAX_EVENTS_BEFORE` up to it, and `MAX_EVENTS_AFTER` behind it.
+        left_out: actions of those within it that are not in *around*, with how often.
         match_count: events of the agent among the records looked at, shown or not.
         records_examined: records looked at.
         complete: whether that was all of the log.
@@ -57,6 +63,7 @@ class LogExcerpt(NamedTuple):
 
     events: list[NativeEvent]
     around: list[NativeEvent]
+    left_out: Counter[str]
     match_count: int
     records_examined: int
     complete: bool
@@ -93,7 +100,7 @@ def read_log_excerpt(
     if not bases:
         return None
     kept: deque[NativeEvent] = deque(maxlen=most)
-    around: deque[NativeEvent] = deque(maxlen=MAX_EVENTS_AROUND)
+    near = _NearEvents(moment_ms)
     actions: Counter[str] = Counter()
     resources: Counter[str] = Counter()
     hours, match_count = [0] * 24, 0
@@ -103,15 +110,15 @@ def read_log_excerpt(
         for event in _agent_events(reader, start, end, name, unerased):
             match_count += 1
             kept.append(event)
-            if is_near_decision(event, moment_ms):
-                around.append(event)
+            near.add(event)
             actions[event.action] += 1
             if event.resource is not None and event.resource.id:
                 resources[event.resource.id] += 1
             hours[event.time.hour] += 1
     return LogExcerpt(
         list(reversed(kept)),
-        list(around),
+        near.told(),
+        near.left_out(),
         match_count,
         end - start,
         start <= bases[0],
@@ -122,9 +129,33 @@ def read_log_excerpt(
     )
 
 
-def is_near_decision(event: NativeEvent, moment_ms: int) -> bool:
-    """True if an event is one of those around the moment of a decision, UTC ms."""
-    return -DECISION_WINDOW_S <= event.time.timestamp() - moment_ms / 1000 <= DECISION_WINDOW_S / 10
+class _NearEvents:
+    """Events around the moment of a decision, UTC ms: what led to it must not be pushed out by what came after."""
+
+    def __init__(self, moment_ms: int) -> None:
+        self._moment_s = moment_ms / 1000
+        self._before: deque[NativeEvent] = deque(maxlen=MAX_EVENTS_BEFORE)
+        self._after: list[NativeEvent] = []
+        self._actions: Counter[str] = Counter()
+
+    def add(self, event: NativeEvent) -> None:
+        """Keep an event if it is one of those around; they come in the order of the log."""
+        late_s = event.time.timestamp() - self._moment_s
+        if not -DECISION_WINDOW_S <= late_s <= DECISION_WINDOW_S / 10:
+            return
+        self._actions[event.action] += 1
+        if late_s < _SAME_MOMENT_S:
+            self._before.append(event)
+        elif len(self._after) < MAX_EVENTS_AFTER:
+            self._after.append(event)
+
+    def told(self) -> list[NativeEvent]:
+        """The last ones before, then the first ones after."""
+        return [*self._before, *self._after]
+
+    def left_out(self) -> Counter[str]:
+        """Actions of the others, with how often."""
+        return self._actions - Counter(event.action for event in self.told())
 
 
 def _agent_events(
@@ -196,6 +227,7 @@ class AgentEventHistory(NamedTuple):
     Attributes:
         events: newest first, at most `MAX_LISTED_EVENTS`.
         around: those around the moment that was asked about, oldest first.
+        left_out: the most frequent actions of those around that are not listed, with how often; of the log alone.
         match_count: events of the agent among all that was looked at.
         logged: records of the log looked at; None = there is no log here.
         archived: rows of the archive looked at; None = it was not looked at, or can not be (*trouble*).
@@ -209,6 +241,7 @@ class AgentEventHistory(NamedTuple):
 
     events: list[NativeEvent]
     around: list[NativeEvent]
+    left_out: list[tuple[str, int]]
     match_count: int
     logged: int | None
     archived: int | None
@@ -305,6 +338,7 @@ class _ArchiveSearch:
         return AgentEventHistory(
             events,
             around,
+            [] if self._log is None else self._log.left_out.most_common(),
             sum(part.match_count for part in both),
             None if self._log is None else self._log.records_examined,
             None if older is None else older.rows_examined,
@@ -325,16 +359,15 @@ class _ArchiveSearch:
         return query._replace(before={0: self._log.start}, limit=MAX_LISTED_EVENTS - len(self._log.events))
 
     def _query_around_decision(self) -> AgentEventQuery | None:
-        """Query of the archive for the events around the moment of the decision."""
+        """Query of the archive for the events that led to the decision, its own included."""
         query, at = self._base_query(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
         if query is None:
             return None
-        until = at + timedelta(seconds=DECISION_WINDOW_S / 10, milliseconds=1)
-        return query._replace(
+        return query._replace(  # newest first, so that nothing behind it pushes out what led to it
             since=at - timedelta(seconds=DECISION_WINDOW_S),
-            until=until,
-            limit=MAX_EVENTS_AROUND,
-            max_matches=MAX_EVENTS_AROUND,
+            until=at + timedelta(milliseconds=1),
+            limit=MAX_EVENTS_BEFORE,
+            max_matches=MAX_EVENTS_BEFORE,
         )
 
     def _base_query(self) -> AgentEventQuery | None:

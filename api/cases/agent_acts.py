@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, NamedTuple
+
+import structlog
 
 from ...ingest.errors import TrustwatchError
 from ...scoring.records.agents import AgentName, RiskLevel
@@ -13,17 +17,38 @@ from ..feedback.drafts import FeedbackDraft
 from ..feedback.service import KNOWN_CODE, FeedbackService
 from ..http.agent_lookup import AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
-from ..http.problems import ProblemError
+from ..http.problems import ProblemError, problem_of
+
+ACT_WITHIN_S: Final = 30.0
+"""Time that one act on a case may take for all of its agents: what comes later is told as not done."""
+MAX_FAILURES_IN_A_ROW: Final = 3
+"""Agents in a row of which store or log fail, behind which the others are not tried."""
+MAX_NAMED: Final = 10
+"""Agents that were not tried and are named; of more their number is told."""
+
+_TIME_IS_OVER: Final = f"the {ACT_WITHIN_S:g} s of one act were over"
+
+_log = structlog.get_logger(__name__)
+
+
+class ActDeadline(NamedTuple):
+    """Moment of `monotonic` until which one act on a case may go on, whatever its parts are."""
+
+    until: float
 
 
 class CaseAgentActs:
     """Acts on each agent of a case, through the services that anybody else uses.
+
+    A store or a log that does not answer holds no act up for long, however many agents a case has: each act ends within
+    `ACT_WITHIN_S`, and says of whom it was not done.
 
     Args:
         agents: releases agents.
         containment: pins agents.
         feedback: takes labels; None = this process takes none.
         now_ms: UTC milliseconds.
+        monotonic: seconds on a clock that never goes back.
     """
 
     def __init__(
@@ -32,14 +57,21 @@ class CaseAgentActs:
         containment: ContainmentService,
         feedback: FeedbackService | None,
         now_ms: Callable[[], int],
+        monotonic: Callable[[], float],
     ) -> None:
         self._agents = agents
         self._containment = containment
         self._feedback = feedback
         self._now_ms = now_ms
+        self._monotonic = monotonic
+        self._at_work: set[asyncio.Task[None]] = set()
+
+    def deadline(self) -> ActDeadline:
+        """Deadline of an act that begins now."""
+        return ActDeadline(self._monotonic() + ACT_WITHIN_S)
 
     async def pin(
-        self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, valid_s: float
+        self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, valid_s: float, by: ActDeadline
     ) -> list[str]:
         """Fix the level of each agent at critical for *valid_s* seconds; returns those that could not be, and why."""
 
@@ -48,7 +80,7 @@ class CaseAgentActs:
                 selector = _selector(case_agent.agent)
                 await self._containment.pin(caller, selector, RiskLevel.CRITICAL.label, note, valid_s)
 
-        return await _failures(agents, pin_one)
+        return await self._failures(agents, pin_one, by)
 
     async def _is_pinned(self, caller: AuthenticatedCaller, agent: AgentName, valid_s: float) -> bool:
         """True if a person fixed the level at critical for longer already: that is not made shorter."""
@@ -56,7 +88,9 @@ class CaseAgentActs:
         until_ms = self._now_ms() + int(valid_s * 1000)
         return any(pin.level == RiskLevel.CRITICAL and pin.expires_ms >= until_ms for pin in pins)
 
-    async def label(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str) -> list[str]:
+    async def label(
+        self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: ActDeadline
+    ) -> list[str]:
         """Feedback that the decision which brought each agent highest was right; what is said already stays.
 
         Returns the agents whose decision could not be labelled, and why.
@@ -72,9 +106,11 @@ class CaseAgentActs:
                 if error.code != KNOWN_CODE:
                     raise
 
-        return await _failures(agents, label_one)
+        return await self._failures(agents, label_one, by)
 
-    async def release(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str) -> list[str]:
+    async def release(
+        self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: ActDeadline
+    ) -> list[str]:
         """Drop the evidence against each agent, and end its pin; returns those that could not be, and why."""
 
         async def release_one(case_agent: CaseAgent) -> None:
@@ -87,18 +123,62 @@ class CaseAgentActs:
                 if error.problem.status != 404:  # no state, no evidence: it was forgotten meanwhile
                     raise
 
-        return await _failures(agents, release_one)
+        return await self._failures(agents, release_one, by)
 
+    async def _failures(
+        self, agents: Sequence[CaseAgent], act: Callable[[CaseAgent], Coroutine[Any, Any, None]], by: ActDeadline
+    ) -> list[str]:
+        """Act on each agent, whatever became of those before it; returns those that failed, and why.
 
-async def _failures(agents: Sequence[CaseAgent], act: Callable[[CaseAgent], Awaitable[None]]) -> list[str]:
-    """Act on each agent, whatever became of those before it; returns those that failed, and why."""
-    failed = []
-    for case_agent in agents:
+        Behind `MAX_FAILURES_IN_A_ROW` agents of which the service itself failed, and at the deadline, the others are
+        not tried.
+        """
+        failed: list[str] = []
+        in_a_row = 0
+        for at, case_agent in enumerate(agents):
+            if in_a_row >= MAX_FAILURES_IN_A_ROW:
+                return [*failed, _not_tried(agents[at:], f"the {in_a_row} before failed in a row")]
+            if self._monotonic() >= by.until:
+                return [*failed, _not_tried(agents[at:], _TIME_IS_OVER)]
+            try:
+                await self._within(act(case_agent), by)
+                in_a_row = 0
+            except TimeoutError:
+                late = f"{case_agent.agent.agent_id}: no answer came in time, so it may be done or not"
+                rest = agents[at + 1 :]
+                return [*failed, late, *([_not_tried(rest, _TIME_IS_OVER)] if rest else [])]
+            except TrustwatchError as error:
+                failed.append(f"{case_agent.agent.agent_id}: {error}")
+                in_a_row = in_a_row + 1 if problem_of(error).status >= 500 else 0
+        return failed
+
+    async def _within(self, one: Coroutine[Any, Any, None], by: ActDeadline) -> None:
+        """Wait for *one* until the deadline. Raises TimeoutError: it goes on then, since half of it may be done."""
+        task = asyncio.create_task(one)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
         try:
-            await act(case_agent)
-        except TrustwatchError as error:
-            failed.append(f"{case_agent.agent.agent_id}: {error}")
-    return failed
+            await asyncio.wait((task,), timeout=by.until - self._monotonic())
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not task.done():
+            task.add_done_callback(_note_late)
+            raise TimeoutError
+        task.result()
+
+
+def _note_late(task: asyncio.Task[None]) -> None:
+    """Tell what became of an act on one agent that nobody waited for any more."""
+    error = None if task.cancelled() else task.exception()
+    done = not task.cancelled() and error is None
+    _log.warning("late_act_on_case_ended", done=done, error="" if error is None else str(error))
+
+
+def _not_tried(agents: Sequence[CaseAgent], why: str) -> str:
+    names = ", ".join(case_agent.agent.agent_id for case_agent in agents[:MAX_NAMED])
+    more = f" and {len(agents) - MAX_NAMED} more" if len(agents) > MAX_NAMED else ""
+    return f"not tried, since {why}: {names}{more}"
 
 
 def _selector(name: AgentName) -> AgentSelector:

@@ -265,7 +265,8 @@ class CaseService:
             contained_ms=report.case.contained_ms or now_ms,
             held_until_ms=max(held_until_ms, report.case.held_until_ms) if pin else 0,
         )
-        if pin and (failed := await self._agent_acts.pin(caller, report.agents, note, valid_s)):
+        within = self._agent_acts.deadline()
+        if pin and (failed := await self._agent_acts.pin(caller, report.agents, note, valid_s, within)):
             await self._tell_partly(
                 caller, case_id, "contained", f"the level could not be fixed of {'; '.join(failed)}"
             )
@@ -278,7 +279,9 @@ class CaseService:
             await self._change(caller, await self.get(caller, case_id), "noted", words)
         except TrustwatchError as error:
             _log.warning("case_failure_not_noted", case=case_id, error=str(error))
-        raise conflict_error(f"case_partly_{marked}", f"case {case_id} is marked as {marked}, but {words}")
+        again = "contain it again" if marked == "contained" else "reopen it and close it again"
+        told = f"case {case_id} is marked as {marked}, but {words}. To try that again, {again}: what is done stays"
+        raise conflict_error(f"case_partly_{marked}", told)
 
     async def close(
         self,
@@ -310,10 +313,10 @@ class CaseService:
             snoozed_until_ms=0,
             held_until_ms=0,
         )
-        words = []
-        if verdict == "true" and (failed := await self._agent_acts.label(caller, report.agents, note)):
+        words, within = [], self._agent_acts.deadline()
+        if verdict == "true" and (failed := await self._agent_acts.label(caller, report.agents, note, within)):
             words.append(f"the decision could not be labelled of {'; '.join(failed)}")
-        if release and (failed := await self._agent_acts.release(caller, report.agents, note)):
+        if release and (failed := await self._agent_acts.release(caller, report.agents, note, within)):
             words.append(f"the evidence could not be dropped of {'; '.join(failed)}")
         if words:
             await self._tell_partly(caller, case_id, "closed", "; ".join(words))

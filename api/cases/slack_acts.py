@@ -88,17 +88,12 @@ class SlackActs:
             return _Done(
                 reply("Nothing was done: this button is of a target that the settings do not name."), "refused"
             )
-        if (click.team, click.channel) != (settings.team, target.slack_app.channel):
+        if click.channel != target.slack_app.channel or not _is_of_workspace(click, settings):
             return _Done(reply("Nothing was done: the button is of another workspace or channel."), "refused")
-        if click.user_team and click.user_team != settings.team:  # a channel that is shared with theirs
-            return _Done(reply("Nothing was done: whoever pressed the button is of another workspace."), "refused")
-        person = next((one for one in settings.people if one.user == click.user), None)
+        named = [one for one in settings.people if one.user == click.user]
+        person = next((one for one in named if settings.home_of(one) == (click.user_team or settings.team)), None)
         if person is None:
-            words = (
-                f"Nothing was done: user {click.user} is nobody of ours. Whoever runs Trustwatch adds people to "
-                f"`slack_app.interactions.people` of the target {target.name}."
-            )
-            return _Done(reply(words), "unknown_person")
+            return _no_person(click, settings, known=bool(named), target=target.name)
         caller = _caller(person, settings, self._runtime.clock() + 60.0)
         restrict_reads(caller.read_scope)
         return await self._act(caller, click)
@@ -175,6 +170,33 @@ class SlackActs:
         return _Done(
             reply(f"{head} Closing it as {words[0].lower()}{words[1:]}. {more}", (), [row_of(buttons)]), "asked"
         )
+
+
+def _is_of_workspace(click: SlackClick, settings: SlackInteractionSettings) -> bool:
+    """True if the message stands in the workspace of the settings, or in no named one of their organization.
+
+    Where neither workspace nor organization are said, the workspace of the user decides.
+    """
+    if click.organization and settings.organization and click.organization != settings.organization:
+        return False
+    if click.team:
+        return click.team == settings.team
+    if settings.organization:
+        return click.organization == settings.organization
+    return click.user_team == settings.team
+
+
+def _no_person(click: SlackClick, settings: SlackInteractionSettings, *, known: bool, target: str) -> _Done:
+    """Tell whoever pressed that it is nobody of ours, and what whoever runs Trustwatch would write."""
+    people = f"`slack_app.interactions.people` of the target {target}"
+    if known or (click.user_team and click.user_team != settings.team):
+        words = (
+            "Nothing was done: whoever pressed the button is of another workspace. If that is one of your own "
+            f"Enterprise Grid, whoever runs Trustwatch names it as `home` of user {click.user} in {people}."
+        )
+        return _Done(reply(words), "refused")
+    words = f"Nothing was done: user {click.user} is nobody of ours. Whoever runs Trustwatch adds people to {people}."
+    return _Done(reply(words), "unknown_person")
 
 
 def _caller(person: SlackPersonSettings, settings: SlackInteractionSettings, until_s: float) -> AuthenticatedCaller:

@@ -51,8 +51,10 @@ class SlackClick(NamedTuple):
 
     Attributes:
         action: one of `BUTTONS`.
-        team: workspace of the message; that of the user where Slack names none, as for an app of a whole organization.
-        user_team: workspace of the user, without which its id is not unique; "" = Slack did not say.
+        team: workspace of the message; "" = Slack names none, as for an app of a whole organization.
+        organization: Enterprise Grid of the message; "" = it is of none, or Slack did not say.
+        user_team: workspace of the user, without which its id is not unique, or its Enterprise Grid (`E…`); "" = Slack
+            did not say.
         response_url: where the person is answered; on `RESPONSE_HOST`.
     """
 
@@ -61,12 +63,18 @@ class SlackClick(NamedTuple):
     user: str
     user_team: str
     team: str
+    organization: str
     channel: str
     response_url: str
 
 
 class _Named(msgspec.Struct):
     id: str = ""
+
+
+class _Team(msgspec.Struct):
+    id: str = ""
+    enterprise_id: str | None = None
 
 
 class _User(msgspec.Struct):
@@ -81,7 +89,8 @@ class _Action(msgspec.Struct):
 
 class _Payload(msgspec.Struct):
     type: str = ""
-    team: _Named | None = None
+    team: _Team | None = None
+    enterprise: _Named | None = None
     user: _User | None = None
     channel: _Named | None = None
     response_url: str = ""
@@ -151,10 +160,9 @@ def read_click(body: bytes) -> SlackClick | None:
         return None
     if payload.user is None or payload.channel is None:
         return None
-    user_team = payload.user.team_id or ""
-    team = user_team if payload.team is None else payload.team.id
-    names = payload.user.id, user_team, team, payload.channel.id
-    return SlackClick(action.action_id, value, *names, payload.response_url) if team else None
+    team, organization = payload.team or _Team(), payload.enterprise or _Named()
+    names = payload.user.id, payload.user.team_id or "", team.id, organization.id or team.enterprise_id or ""
+    return SlackClick(action.action_id, value, *names, payload.channel.id, payload.response_url)
 
 
 def _read_payload(body: bytes) -> _Payload:

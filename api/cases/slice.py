@@ -33,7 +33,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     cases = CaseService(
         runtime,
         executor,
-        CaseAgentActs(agents, containment, services.find(FeedbackService), runtime.now_ms),
+        CaseAgentActs(agents, containment, services.find(FeedbackService), runtime.now_ms, runtime.monotonic),
         services.get(PolicyDecisionPoint).audit_sink,
         services.get(AgentResolver),
         figures,

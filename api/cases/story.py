@@ -18,7 +18,7 @@ from ..http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from .service import CaseReport
-from .timeline import CaseRecords, TimelineItem, build_timeline
+from .timeline import CaseRecords, TimelineItem, UntoldEvents, build_timeline
 
 MAX_AGENTS_IN_STORY: Final = 50
 """Agents whose approvals, pins, actuations and feedback a timeline has."""
@@ -55,19 +55,26 @@ class CaseStory:
             self._records, report, visible_tenants(caller, None), with_alerts=SCOPE_ADMIN in caller.scopes
         )
         events: list[NativeEvent] = []
+        left_out: list[UntoldEvents] = []
         peaks = {decision.decision_id: decision for decision in records.decisions}
         for case_agent in report.agents[:MAX_AGENTS_WITH_EVENTS]:
             if (peak := peaks.get(case_agent.decision_id)) is not None:
-                events += await self._events_around(caller, peak)
-        return build_timeline(records._replace(events=events))
+                found, untold = await self._events_around(caller, peak)
+                events += found
+                left_out += [untold] if untold.actions else []
+        return build_timeline(records._replace(events=events, left_out=left_out))
 
-    async def _events_around(self, caller: AuthenticatedCaller, decision: Decision) -> Sequence[NativeEvent]:
+    async def _events_around(
+        self, caller: AuthenticatedCaller, decision: Decision
+    ) -> tuple[Sequence[NativeEvent], UntoldEvents]:
         moment = DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
+        nothing = UntoldEvents(decision.agent.agent_id, decision.event_time_ms, ())
         try:
-            return (await self._agents.recent_events(caller, decision.agent, moment)).around
+            history = await self._agents.recent_events(caller, decision.agent, moment)
         except TrustwatchError as error:
             _log.info("case_without_events", agent=decision.agent.agent_id, error=str(error))
-            return ()
+            return (), nothing
+        return history.around, nothing._replace(actions=history.left_out)
 
     def _records(self, report: CaseReport, tenants: Collection[str] | None, *, with_alerts: bool) -> CaseRecords:
         store, case_id = self._runtime.store, report.case.case_id

@@ -15,10 +15,13 @@ from ...scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import Feedback
-from ..events.event_origin import origin_of
+from ..events.event_origin import delegated_by, event_sizes, origin_of
 
 TimelineKind = Literal["event", "token", "decision", "case", "approval", "pin", "actuation", "message", "feedback"]
 TIMELINE_KINDS: Final[tuple[TimelineKind, ...]] = get_args(TimelineKind)
+
+MAX_UNTOLD_ACTIONS: Final = 6
+"""Actions that are named of events which a story does not tell one by one."""
 
 _TOKEN_TYPES: Final = ("token.request", "token.exchange", "token.refresh", "token.revoke", "token.introspect")
 _DELIVERY_WORDS: Final[Mapping[str, str]] = {
@@ -63,6 +66,14 @@ class TimelineItem(NamedTuple):
     decision_id: str = ""
 
 
+class UntoldEvents(NamedTuple):
+    """Events of an agent around the moment of its rise, UTC ms, that a story counts and does not tell one by one."""
+
+    agent_id: str
+    at_ms: int
+    actions: Sequence[tuple[str, int]]
+
+
 class CaseRecords(NamedTuple):
     """Records that a timeline is made of."""
 
@@ -73,6 +84,7 @@ class CaseRecords(NamedTuple):
     deliveries: Sequence[Delivery] = ()
     feedback: Sequence[Feedback] = ()
     events: Sequence[NativeEvent] = ()
+    left_out: Sequence[UntoldEvents] = ()
 
 
 def build_timeline(records: CaseRecords) -> list[TimelineItem]:
@@ -86,6 +98,7 @@ def build_timeline(records: CaseRecords) -> list[TimelineItem]:
     items += [_delivery_item(delivery) for delivery in records.deliveries]
     items += [_feedback_item(feedback) for feedback in records.feedback]
     items += [_event_item(event) for event in records.events]
+    items += [_untold_item(untold) for untold in records.left_out]
     return sorted(items, key=lambda item: (item.at_ms, TIMELINE_KINDS.index(item.kind)))
 
 
@@ -220,13 +233,35 @@ def _event_item(event: NativeEvent) -> TimelineItem:
     parts = [printable_line(event.action)]
     if event.resource is not None and (event.resource.target or event.resource.id):
         parts.append(f"on {printable_line(event.resource.target or event.resource.id or '')}")
+        if event.resource.external:
+            parts.append("outside")
     if kind == "token" and event.scopes is not None:
         requested, granted = event.scopes.requested or [], event.scopes.granted or []
         parts.append(f"(asked for {_listed(requested)}; given {_listed(granted)})")
+    if event.bytes_in or event.bytes_out:
+        parts.append(f"({event_sizes(event)})")
+    if event.principal is not None and event.principal.id:
+        parts.append(f"on behalf of {printable_line(event.principal.id)}")
+    if chain := delegated_by(event):
+        parts.append(f"by delegation of {', '.join(map(printable_line, chain))}")
     if event.outcome != "success":
         parts.append(f"({event.outcome}{': ' + printable_line(event.error) if event.error else ''})")
     origin = tuple((name, value) for name, value in origin_of(event)._asdict().items() if value)
     return TimelineItem(at_ms, kind, event.agent.id, " ".join(parts), origin)
+
+
+def _untold_item(untold: UntoldEvents) -> TimelineItem:
+    """The rest of what the agent did then, by action.
+
+    >>> _untold_item(UntoldEvents("a", 5, [("read", 900), ("post", 1)])).text
+    '901 more events are not told here, from ten minutes before until a minute after: read 900, post 1'
+    """
+    amount = sum(count for _, count in untold.actions)
+    words = ", ".join(f"{printable_line(action)} {count:,}" for action, count in untold.actions[:MAX_UNTOLD_ACTIONS])
+    more = ", and others" if len(untold.actions) > MAX_UNTOLD_ACTIONS else ""
+    others = "1 more event is" if amount == 1 else f"{amount:,} more events are"
+    text = f"{others} not told here, from ten minutes before until a minute after: {words}{more}"
+    return TimelineItem(untold.at_ms, "event", untold.agent_id, text)
 
 
 def _listed(scopes: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from ...ingest.printable_text import shown_controls
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
 from ..search.query import MAX_STARS
+from ..svg_charts import chart_table
 from .console_sessions import PageRequest
 
 STATIC_URL_PREFIX = "/console/static/"
@@ -113,6 +114,7 @@ class PageRenderer:
         )
         environment.globals.update(
             asset=assets.url,
+            chart_table=chart_table,
             agent_url=agent_url,
             search_url=search_url,
             levels=[level.label for level in RiskLevel],
@@ -158,10 +160,9 @@ class PageRenderer:
         """A time as UTC with its age, for people and machines; 0 is never."""
         if not at_ms:
             return Markup("never")
-        exact = format_rfc3339(at_ms)
-        shown = exact[:19].replace("T", " ")
-        return Markup('<time datetime="{}">{} UTC</time> <span class="age" data-age="{}">{}</span>').format(
-            exact, shown, exact, relative_age((self._now_ms() - at_ms) / 1000)
+        age = relative_age((self._now_ms() - at_ms) / 1000)
+        return Markup('{} <span class="age" data-age="{}">{}</span>').format(
+            exact_time(at_ms), format_rfc3339(at_ms), age
         )
 
 
@@ -185,6 +186,16 @@ def level_badge(word: str | int) -> Markup:
 def level_word(level: int) -> str:
     """A risk level in a word."""
     return RiskLevel(level).label
+
+
+def exact_time(at_ms: int) -> Markup:
+    """A time as UTC, for people and machines; the browser shows it in the zone that a person chose.
+
+    >>> str(exact_time(1_764_547_205_000))
+    '<time datetime="2025-12-01T00:00:05.000Z">2025-12-01 00:00:05 UTC</time>'
+    """
+    exact = format_rfc3339(at_ms)
+    return Markup('<time datetime="{}">{} UTC</time>').format(exact, exact[:19].replace("T", " "))
 
 
 def time_of_day(at_ms: int) -> Markup:

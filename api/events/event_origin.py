@@ -35,3 +35,23 @@ def origin_of(event: NativeEvent) -> EventOrigin:
         event.agent.instance or "",
         event.session or "",
     )
+
+
+def event_sizes(event: NativeEvent) -> str:
+    """Bytes that a call carried and that came of it, in words; "" = nobody said.
+
+    >>> from trustwatch.ingest.events import decode_event
+    >>> event = '{"time": "2026-11-30T00:00:00Z", "agent": {"id": "a"}, "type": "tool.call", "action": "post",'
+    >>> event_sizes(decode_event((event + '"outcome": "success", "bytes_in": 1747, "bytes_out": 1146757}').encode()))
+    '1,747 bytes in, 1,146,757 out'
+    """
+    sizes = (("in", event.bytes_in), ("out", event.bytes_out))
+    told = [(where, amount) for where, amount in sizes if amount is not None]
+    words = [f"{amount:,.0f}{' bytes' if not at else ''} {where}" for at, (where, amount) in enumerate(told)]
+    return ", ".join(words)
+
+
+def delegated_by(event: NativeEvent) -> list[str]:
+    """Agents that an event's agent acted for, the nearest first."""
+    chain = list(event.delegation or ())
+    return chain[1:] if chain and chain[0] == event.agent.id else chain

@@ -340,6 +340,23 @@ def test_a_page_is_whole_harmless_and_asks_nobody() -> None:
     assert "window.vegaEmbed" in page
 
 
+def test_what_a_chart_tells_under_the_mouse_stands_in_tables() -> None:
+    """All charts that have tooltips; in a page behind a button, with names from outside as text."""
+    frame = rows_of("agents", agent_type=lambda at: EVIL if at % 2 else "Clerk")
+    (table,) = charts.levels(frame).tables()
+    told = dict(zip(table.columns, table.iloc[0], strict=True))
+    assert told["agents"] <= told["of"]
+    assert table["agents"].sum() == len(frame)
+    page = render_page(notebook_of(charts.levels(frame)), "one")
+    shown = page.partition("<details><summary>As a table</summary>")[2].partition("</details>")[0]
+    assert shown.count("<tr>") == len(table) + 1
+    assert "&lt;script&gt;" in shown and "<script" not in shown
+    for name, draw in DRAWN.items():
+        chart = draw()
+        tips = json.dumps(chart.spec()).count('"tooltip": [')
+        assert 1 <= len(chart.tables()) <= tips, name
+
+
 def test_altairs_own_charts_ask_nobody() -> None:
     """Neither `chart.figure` nor what a notebook makes of it: Altair would fetch its scripts from a foreign host."""
     chart = charts.levels(rows_of("agents"))

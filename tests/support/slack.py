@@ -124,10 +124,18 @@ USER = "U0000000001"
 RESPONSE_URL = "https://hooks.slack.com/actions/T0000000001/1/abc"
 
 
-def interactions(*tenants: str, secret: str = SIGNING_SECRET, user: str = USER) -> SlackInteractionSettings:
+def interactions(
+    *tenants: str,
+    secret: str = SIGNING_SECRET,
+    user: str = USER,
+    home: str | None = None,
+    organization: str | None = None,
+) -> SlackInteractionSettings:
     """Buttons on cases of *tenants*, and Ann, who may press them."""
-    people = (SlackPersonSettings(user=user, name="ann"),)
-    return SlackInteractionSettings(signing_secret=Secret(secret), team=TEAM, tenants=tenants, people=people)
+    people = (SlackPersonSettings(user=user, name="ann", home=home),)
+    return SlackInteractionSettings(
+        signing_secret=Secret(secret), team=TEAM, tenants=tenants, people=people, organization=organization
+    )
 
 
 def target_with_buttons(*tenants: str, name: str = "chat", **values: Any) -> WebhookTarget:

@@ -20,7 +20,7 @@ from ...agents.risk_answer_cache import shows_reasons
 from ...agents.service import AgentService
 from ...cases.service import CaseSearch, CaseService
 from ...decisions.service import DecisionService
-from ...events.event_origin import origin_of
+from ...events.event_origin import delegated_by, event_sizes, origin_of
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
@@ -38,7 +38,7 @@ from ..page_dependencies import (
     PageReviewerDep,
     number_of_form,
 )
-from ..rendering import agent_url
+from ..rendering import agent_url, exact_time
 from ..views.agent_graph_drawing import EDGE_WORDS, AskedRange, draw_agent_graph, shown_edges
 from ..views.feedback_display import describe_scope
 from ..views.indicator_display import display_indicators, new_names
@@ -147,6 +147,8 @@ async def show_agent_events(
         where=where,
         news=new_names(_indicators_of(summary, set_by)),
         origin_of=origin_of,
+        event_sizes=event_sizes,
+        delegated_by=delegated_by,
     )
 
 
@@ -205,7 +207,8 @@ async def _page_values(console: ConsoleContext, visit: PageRequest, summary: Age
         "answer": msgspec.json.decode(agents.answer(caller, agent)),
         "decisions": decisions.items,
         "decisions_more": decisions.next_cursor is not None,
-        "chart": _risk_chart(console, summary, decisions.items),
+        "chart": (chart := _risk_chart(console, summary, decisions.items)),
+        "chart_rows": _risk_rows(chart),
         "profile": await agents.baseline(caller, name),
         "open": [intervention for intervention in interventions if intervention.status in OPEN_INTERVENTION_STATUSES],
         "pin": next(
@@ -283,3 +286,10 @@ def _risk_chart(console: ConsoleContext, summary: AgentSummary, decisions: list[
             for decision in reversed(decisions)
         ],
     }
+
+
+def _risk_rows(chart: dict[str, list[Any]]) -> list[list[str]]:
+    """The figures of the drawing, newest first, with the level that a decision at that time came to."""
+    levels = {mark["x"]: mark["level"] for mark in chart["marks"]}
+    points = zip(chart["x"], chart["y"], strict=True)
+    return [[exact_time(round(at * 1000)), f"{risk:.2f}", levels.get(at, "–")] for at, risk in points][::-1]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from ....ingest.timestamps import MINUTE_MS
 from ....scoring.records.agents import AgentSummary, RiskLevel
 from ....scoring.records.decisions import Decision
 from ...access.service import ContainmentService
@@ -20,7 +23,7 @@ from ...http.runtime import component_states
 from ...models.service import ModelService
 from ...settings.event_source_settings import ANY_NAME
 from ..page_dependencies import ConsoleContext, ConsoleDep, PageReaderDep
-from ..rendering import MenuEntry
+from ..rendering import MenuEntry, exact_time
 from ..views.escalations import group_escalations, level_step_of
 from ..views.health_display import silence_reports
 
@@ -70,10 +73,22 @@ async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller)
         "service": _service_values(console, caller) if may_see_service(caller) else None,
         "rate": console.activity.throughput(),
         "rates": {"x": [at_ms / 1000 for at_ms, _ in rates], "y": [rate for _, rate in rates], "label": "events/s"},
+        "rate_rows": _rate_rows(rates),
         "model_version": runtime.model_version,
         "learning": _learning_text(console, caller),
         "words": [level.label for level in RiskLevel],
     }
+
+
+def _rate_rows(rates: Sequence[tuple[int, float]]) -> list[list[str]]:
+    """Mean rate of each minute, newest first: 720 samples would be too many rows for a page that renews itself."""
+    minutes: defaultdict[int, list[float]] = defaultdict(list)
+    for at_ms, rate in rates:
+        minutes[at_ms // MINUTE_MS].append(rate)
+    return [
+        [exact_time(minute * MINUTE_MS), f"{fmean(found):.1f}", f"{max(found):.1f}"]
+        for minute, found in sorted(minutes.items(), reverse=True)
+    ]
 
 
 def _learning_text(console: ConsoleContext, caller: AuthenticatedCaller) -> str | None:

@@ -222,6 +222,22 @@
   };
 
   document.addEventListener("DOMContentLoaded", () => { times(); drawAll(); ages(); sortable(); setInterval(ages, 5000); });
+  // What a person has opened stays open, and where it was scrolled to, though a live update brings the part anew.
+  let opened = new Map();
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (!(event.detail.target instanceof Element)) return;
+    const open = event.detail.target.querySelectorAll("details[id][open]");
+    opened = new Map([...open].map((one) => [one.id, one.querySelector(".scroll")?.scrollTop || 0]));
+  });
+  const reopen = () => {
+    for (const [id, scrolled] of opened) {
+      const part = document.getElementById(id), box = part && part.querySelector(".scroll");
+      if (part) part.open = true;
+      if (box) box.scrollTop = scrolled;
+    }
+    opened = new Map();
+  };
+  document.addEventListener("htmx:afterSwap", reopen);
   const renew = () => { forget(); times(); drawAll(); ages(); sortable(); };
   document.addEventListener("htmx:afterSwap", renew);  // before anybody sees it otherwise
   document.addEventListener("htmx:afterSettle", renew);

@@ -101,8 +101,13 @@ def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
         ChartSeries("limit (3 sigma)", [(total.day, total.limit) for total in days], "critical dashed", steps=True),
         ChartSeries("expected by the budget", [(total.day, total.expected) for total in days], "allowed"),
     ]
+    marked = [
+        ChartSeries("marked as false", [(total.day, total.false_positive) for total in days], ""),
+        ChartSeries("marked as true", [(total.day, total.true_positive) for total in days], ""),
+    ]
     title = f"Alerts of {level} or above, by day"
-    return line_chart(title, ChartAxis("day (UTC)", tick_format=short), ChartAxis("alerts", minimum=0.0), series)
+    across = ChartAxis("day (UTC)", tick_format=short, table_format=format_day_number)
+    return line_chart(title, across, ChartAxis("alerts", minimum=0.0), series, marked)
 
 
 def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:

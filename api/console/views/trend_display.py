@@ -45,7 +45,9 @@ def changes_chart(days: Sequence[DayOfChanges]) -> Markup:
     ]
     most = max((sum(one.rises.values()) for one in days), default=0)
     title = "Rises of agents by day, by the level they came to"
-    return bar_chart(title, labels, ChartAxis("rises", maximum=max(most, LEAST_AXIS)), series)
+    day = ChartAxis("Day (UTC)", table_format=lambda at: format_day_number(days[int(at)].day))
+    falls = [ChartSeries("falls, of any level", [(at, one.falls) for at, one in enumerate(days)], "")]
+    return bar_chart(title, labels, ChartAxis("rises", maximum=max(most, LEAST_AXIS)), series, falls, day)
 
 
 def days_of_cases(
@@ -65,7 +67,7 @@ def cases_chart(days: Sequence[DayOfCases]) -> Markup:
     accepted = [(float(one.day), one.accepted) for one in days if one.accepted is not None]
     if accepted:
         series.append(ChartSeries("false alerts that the budget accepts", accepted, "allowed"))
-    across = ChartAxis("day (UTC)", tick_format=lambda day: format_day_number(day)[5:])
+    across = ChartAxis("day (UTC)", tick_format=lambda day: format_day_number(day)[5:], table_format=format_day_number)
     most = max((value for line in series for _, value in line.points), default=0.0)
     return line_chart("Cases by day", across, ChartAxis("cases", 0.0, max(most, LEAST_AXIS)), series)
 

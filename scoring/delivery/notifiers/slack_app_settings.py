@@ -10,6 +10,8 @@ from ....ingest.settings import Name, Secret, SettingsPart, setting
 
 SlackChannelId = Annotated[str, msgspec.Meta(pattern=r"^[CGD][A-Z0-9]{6,40}\Z")]
 SlackTeamId = Annotated[str, msgspec.Meta(pattern=r"^T[A-Z0-9]{6,40}\Z")]
+SlackOrganizationId = Annotated[str, msgspec.Meta(pattern=r"^E[A-Z0-9]{6,40}\Z")]
+SlackHomeId = Annotated[str, msgspec.Meta(pattern=r"^[TE][A-Z0-9]{6,40}\Z")]
 SlackUserId = Annotated[str, msgspec.Meta(pattern=r"^[UW][A-Z0-9]{6,40}\Z")]
 
 ANY_TENANT = "*"
@@ -26,6 +28,13 @@ class SlackPersonSettings(SettingsPart, frozen=True):
     subject: Annotated[
         Name | None,
         setting("the person's `sub` at the issuer, where `actuators[].clients` names it: nobody acts on its own agent"),
+    ] = None
+    home: Annotated[
+        SlackHomeId | None,
+        setting(
+            "`user.team_id` of the user's clicks where it is not `team`: in an Enterprise Grid another workspace, or "
+            "the organization itself (`E…`); `organization` is needed beside it"
+        ),
     ] = None
 
 
@@ -48,15 +57,29 @@ class SlackInteractionSettings(SettingsPart, frozen=True):
         setting("who may press them, as with the scopes `trust.score:read` and `trust.feedback`", min_length=1),
     ]
 
+    organization: Annotated[
+        SlackOrganizationId | None,
+        setting(
+            "id of the Enterprise Grid that `team` belongs to, as `E0123456789`: `people` may have other homes in it, "
+            "and clicks that name no workspace count if they are of it"
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
-        users = [person.user for person in self.people]
+        users = [(person.user, self.home_of(person)) for person in self.people]
         if len(set(users)) < len(users):
             raise ValueError("`people` names a user twice")
+        if self.organization is None and any(home != self.team for _, home in users):
+            raise ValueError("`people` names a `home` beside `team`: say by `organization` which Enterprise Grid it is")
         secret = self.signing_secret.reveal()
         if len(secret) < MIN_SIGNING_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
             raise ValueError(
                 f"`signing_secret` must have at least {MIN_SIGNING_SECRET_LENGTH} printable ASCII characters"
             )
+
+    def home_of(self, person: SlackPersonSettings) -> str:
+        """Workspace or organization without which the user's id is not unique."""
+        return person.home or self.team
 
     def covers(self, tenant: str) -> bool:
         """True if cases of *tenant* may be acted on."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from trustwatch.api.agents.service import AgentService
+from trustwatch.api.cases import agent_acts
 from trustwatch.api.feedback.service import FeedbackService
 from trustwatch.api.http.agent_lookup import AgentSelector
 from trustwatch.ingest.errors import Unavailable
@@ -159,7 +161,8 @@ def test_what_could_not_be_done_of_one_agent_is_told_and_the_others_are_done(
     told = triage.act(CASE, "close", 409, verdict="false", note="a new proxy", release=True)
     assert told["code"] == "case_partly_closed"
     words = "the evidence could not be dropped of a: the store does not answer"
-    assert told["detail"] == f"case {CASE} is marked as closed, but {words}"
+    again = "To try that again, reopen it and close it again: what is done stays"
+    assert told["detail"] == f"case {CASE} is marked as closed, but {words}. {again}"
     after = triage.get(f"/{CASE}")
     assert (after["status"], after["entries"][-1]["note"]) == ("closed", words)
     assert triage.site.get("/v1/interventions", status="active").json()["items"] == []
@@ -171,6 +174,58 @@ def test_what_could_not_be_done_of_one_agent_is_told_and_the_others_are_done(
     monkeypatch.setattr(FeedbackService, "adopt", fail)
     told = triage.act("case-D0005", "close", 409, verdict="true", note="stolen")
     assert "the decision could not be labelled of z: the store does not answer" in told["detail"]
+
+
+@pytest.fixture
+def many(triage: Triage) -> list[str]:
+    """The agents of a case of 200, as it lists them."""
+    triage.raise_agents(*(rise(10 + at, agent(f"bot-{at:03}"), network="AS9") for at in range(200)))
+    return [one["agent_id"] for one in triage.get("/case-D0010")["agents"]]
+
+
+def test_a_store_that_does_not_answer_is_not_asked_200_times(
+    triage: Triage, many: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three agents in a row: the others are told as not tried, in one go; done again, it is done of all."""
+    asked: list[str] = []
+    release = AgentService.release
+
+    async def fail(_: AgentService, __: Any, selector: AgentSelector, *___: Any, **____: Any) -> None:
+        asked.append(selector.agent_id)
+        raise Unavailable("the store does not answer in time")
+
+    monkeypatch.setattr(AgentService, "release", fail)
+    told = triage.act("case-D0010", "close", 409, verdict="false", note="a new proxy", release=True)
+    assert len(many) == 200 and asked == many[:3]
+    rest = f"not tried, since the 3 before failed in a row: {', '.join(many[3:13])} and 187 more"
+    assert f"{many[2]}: the store does not answer in time; {rest}. To try that again, reopen it" in told["detail"]
+    assert triage.get("/case-D0010")["entries"][-1]["note"].endswith(rest)
+    monkeypatch.setattr(AgentService, "release", release)
+    triage.act("case-D0010", "reopen", note="again")
+    assert triage.act("case-D0010", "close", verdict="false", note="a new proxy", release=True)["status"] == "closed"
+
+
+def test_one_that_hangs_is_waited_for_once(triage: Triage, many: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the end of the time that one act has, for labels and releases together; nobody knows if it was done."""
+    asked: list[str] = []
+
+    async def hang(_: FeedbackService, __: Any, decision_id: str, *___: Any) -> None:
+        asked.append(decision_id)
+        await asyncio.sleep(60)
+
+    async def count(_: AgentService, __: Any, selector: AgentSelector, *___: Any, **____: Any) -> None:
+        asked.append(selector.agent_id)
+
+    monkeypatch.setattr(agent_acts, "ACT_WITHIN_S", 0.05)
+    monkeypatch.setattr(FeedbackService, "adopt", hang)
+    monkeypatch.setattr(AgentService, "release", count)
+    told = triage.act("case-D0010", "close", 409, verdict="true", note="stolen", release=False)
+    assert len(asked) == 1
+    assert (
+        f"labelled of {many[0]}: no answer came in time, so it may be done or not; not tried, since" in told["detail"]
+    )
+    assert f"{many[10]} and 189 more" in told["detail"]
+    assert triage.get("/case-D0010")["status"] == "closed"
 
 
 def test_receivers_of_incidents_hear_how_they_end(triage: Triage) -> None:

@@ -22,6 +22,7 @@ from ...support.feedback_person import AS
 from ...support.slack import (
     RESPONSE_URL,
     SIGNING_SECRET,
+    TEAM,
     USER,
     click_body,
     interactions,
@@ -206,6 +207,60 @@ def test_a_user_of_another_workspace_is_refused(clicker: Clicker) -> None:
     assert clicker.case()["status"] == "open"
     clicker.press("acknowledge", team=None)
     assert clicker.case()["status"] == "acknowledged"
+
+
+GRID, OTHER_GRID, SISTER = "E0000000001", "E0000000002", "T0000000002"
+"""An Enterprise Grid, another one, and a second workspace of the first."""
+
+
+def grid_click(home: str, team: str | None = TEAM, organization: str = GRID, **more: Any) -> dict[str, Any]:
+    """A click in a workspace of a grid, in the shape of Slack's page and of its Bolt types; *home* is the user's."""
+    named = {"id": team, "domain": "example", "enterprise_id": organization, "enterprise_name": "Acme"}
+    return {
+        "user": {"id": USER, "username": "ann.at.slack", "name": "ann.at.slack", "team_id": home},
+        "team": None if team is None else named,
+        "enterprise": {"id": organization, "name": "Acme"},
+        "is_enterprise_install": team is None,
+        **more,
+    }
+
+
+@pytest.mark.parametrize("home", [SISTER, GRID], ids=["another workspace", "the organization"])
+def test_a_user_of_the_same_grid_acts_where_the_settings_name_its_home(clicker: Clicker, home: str) -> None:
+    """Slack tells the other workspace or the organization as home; only the home that is named counts."""
+    for organization in (None, GRID):
+        clicker.use(target_with_buttons("acme", organization=organization))
+        message = clicker.press("acknowledge", **grid_click(home))
+        assert f"names it as `home` of user {USER} in `slack_app.interactions.people`" in said(message)
+    clicker.use(target_with_buttons("acme", organization=GRID, home=home))
+    for refused in (
+        grid_click("T9999999999"),
+        grid_click(OTHER_GRID),
+        grid_click(TEAM),
+        grid_click(home, team=SISTER),
+        grid_click(home, organization=OTHER_GRID),
+        grid_click(home, team=None, organization=OTHER_GRID),
+        grid_click(home, team=None, enterprise=None),
+    ):
+        assert said(clicker.press("acknowledge", **refused)).startswith("Nothing was done"), refused
+    assert clicker.case()["status"] == "open"
+    clicker.press("acknowledge", **grid_click(home))
+    assert (clicker.case()["status"], clicker.case()["owner"]) == ("acknowledged", "console:ann")
+    assert clicker.counted() == {"refused": 9, "done": 1}
+
+
+def test_an_app_of_a_whole_organization_names_no_workspace(clicker: Clicker) -> None:
+    """The organization has to be that of the settings; whose home is `team` needs nothing else."""
+    clicker.use(target_with_buttons("acme", organization=GRID))
+    clicker.press("acknowledge", **grid_click(TEAM, team=None))
+    assert clicker.case()["status"] == "acknowledged"
+
+
+def test_homes_need_an_organization() -> None:
+    """A home by itself would let in a user of whoever shares the channel, by a slip of the pen."""
+    with pytest.raises(ValueError, match="say by `organization`"):
+        interactions("acme", home=SISTER)
+    assert interactions("acme", home=TEAM).organization is None
 
 
 def test_a_case_of_somebody_else_stays_theirs(clicker: Clicker) -> None:

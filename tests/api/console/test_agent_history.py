@@ -107,6 +107,18 @@ def test_events_around_a_decision_are_found_though_newer_fill_the_list(tmp_path:
     assert "step_199" in actions(found) and "step_0" not in actions(found)
 
 
+def test_what_came_after_a_decision_does_not_push_out_what_led_to_it(tmp_path: Path) -> None:
+    """Hundreds of events behind a rise: the last before it, its own and the first after are told, others counted."""
+    records = [raw_of(at, NOW + timedelta(milliseconds=100 * at)) for at in range(400)]
+    moment = DecisionMoment(int((NOW + timedelta(seconds=5)).timestamp() * 1000))
+    found = load_event_history(EventLocations(log_of(tmp_path / "log", records), None), BOT, moment, ())
+    assert [event.action for event in found.around] == [f"step_{at}" for at in range(31, 61)]
+    assert sum(count for _, count in found.left_out) == 370
+    archive_of(tmp_path / "archive", records, TOPIC)
+    archived = load_event_history(EventLocations(None, tmp_path / "archive", TOPIC), BOT, moment, ())
+    assert [event.action for event in archived.around] == [f"step_{at}" for at in range(31, 51)]
+
+
 @pytest.mark.parametrize("offset", [-1, 2])
 def test_what_is_being_erased_is_not_shown(tmp_path: Path, offset: int) -> None:
     """An agent's events from before the order are not, and a person has a pseudonym; in log and archive alike."""

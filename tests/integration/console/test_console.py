@@ -91,6 +91,12 @@ def test_every_page_opens_without_errors_or_barriers(site: ConsoleTestbed, look:
         for chart in page.locator("[data-chart]").all():
             chart.locator("canvas").first.wait_for()
         looker.save(name)
+        tables = page.locator("details.chart-data").all()
+        assert len(tables) == page.locator("[data-chart], figure svg").count(), name
+        for table in tables:
+            table.locator("summary").press("Enter")
+            expect(table.locator("tbody td").first).to_be_visible()
+            table.locator(".scroll").press("End")  # it takes the focus, so keys scroll it
         barriers = looker.barriers() if (width, scheme) in LOOKED_FOR else []
         found += [f"{name}: {what}" for what in (*barriers, *looker.overflow())]
 
@@ -405,10 +411,15 @@ def test_a_refused_record_is_shown_as_it_is_and_sent_in_again(site: ConsoleTestb
 
 
 def test_a_change_of_level_is_seen_without_loading_again(site: ConsoleTestbed, look: Look) -> None:
-    """The overview tells of it within seconds, by itself: in its lists, and in words for who can not see them."""
+    """The overview tells of it within seconds, by itself: in its lists, and in words for who can not see them.
+
+    The table under a drawing that somebody has opened by keys stays open, and the focus on it.
+    """
     page = look().open("/console/")
     live = page.locator("#live[data-state=open]")
     live.wait_for()
+    table = page.locator("details.chart-data")
+    table.locator("summary").press("Enter")
     mark(page)
 
     site.steal("agent-stolen-live")
@@ -416,6 +427,8 @@ def test_a_change_of_level_is_seen_without_loading_again(site: ConsoleTestbed, l
     page.locator("#said", has_text="agent-stolen-live is now critical").wait_for(timeout=60_000)
     page.locator("main", has_text="agent-stolen-live").wait_for(timeout=60_000)
     assert marked(page)
+    expect(table.locator("tbody td").first).to_be_visible()
+    expect(table.locator("summary")).to_be_focused()
 
 
 def mark(page: Page) -> None:

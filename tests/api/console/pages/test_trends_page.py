@@ -41,8 +41,8 @@ def site(new_site: Callable[..., Any], make_row: Callable[..., Any], make_decisi
 
 
 def day_row(page: str, day: str) -> list[str]:
-    """Cells of a day in the table of changes: to medium, high, critical, fell."""
-    table = page.partition('aria-label="Changes of level by day"')[2].partition("</table>")[0]
+    """Cells of a day in the table under the drawing of changes: to medium, high, critical, fell."""
+    table = page.partition('by the level they came to, as a table"')[2].partition("</table>")[0]
     row = table.partition(f">{day}</td>")[2].partition("</tr>")[0]
     return re.findall(r">([\d,]+)</td>", row)
 
