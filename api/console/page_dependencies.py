@@ -62,6 +62,7 @@ class ConsoleContext:
 
     Attributes:
         failed_sign_ins: bound on their lines in the log: whoever may open the page can fail at will.
+        streams: open streams of changes, and whose they are.
     """
 
     services: ServiceRegistry
@@ -71,7 +72,7 @@ class ConsoleContext:
     renderer: PageRenderer
     activity: ActivitySampler
     failed_sign_ins: LineLimit
-    streams: set[object] = field(default_factory=set)
+    streams: dict[object, str] = field(default_factory=dict)
 
     @property
     def runtime(self) -> Runtime:
