@@ -4,12 +4,13 @@ A question about a call knows neither how it ends nor what the session did befor
 better than an event is told: whether the tool is meant for values that others wrote. So it has a score of compromise of
 its own, and p-values and thresholds come from held-out events of the history as if they had been asked about. Each
 effect of a call has its own: what reads and what deletes are odd in different measure, and a person who has to approve
-every tenth deletion stops reading.
+every tenth deletion stops reading. Calls of all tenants are the ground of each one's, but none lifts the thresholds of
+another beyond bounds (`neighbour_bounds`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -36,6 +37,7 @@ from ..ingest.features.row_observations import RowObservations
 from .concerns import CONCERNS, score_concerns
 from .detector import ForestDetector
 from .evidence_combination import CombinedEvidence, weighted_evidence
+from .neighbour_bounds import bounded_scores, rank_calls, tenants_apart
 
 EVERY_EFFECT = "all"
 """Name of the held-out calls of any effect: of those that the history shows too seldom they stand in."""
@@ -51,9 +53,10 @@ SCORE_RESOLUTION = 0.001
 rounding alone, and one more day of it moves all of them by less than this: each would exceed a threshold among them."""
 
 _CALL_TYPE_CODES = [code for code, name in enumerate(EVENT_TYPES) if name in CALL_TYPES]
+_OF_SEVERAL_TENANTS = "bounded", "bounded_rehearsed"
 _COMPROMISE = CONCERNS.index("compromise")
 _READ = EFFECTS.index("read")
-_RANKS_KEPT = 256
+_RANKS_KEPT, _TENANT_RANKS_KEPT = 256, 64
 _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
@@ -81,18 +84,21 @@ class ChallengeThreshold(msgspec.Struct, frozen=True):
     effect: str
 
 
-class HeldOutCalls(msgspec.Struct, frozen=True):
+class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
     """Scores of held-out calls, at some ranks.
 
     Attributes:
         calls: how many there were.
         ranks: ascending, 1 is the highest.
         scores: at each rank, descending.
+        without_largest: calls that would be left without the neighbour that has the most; None = neighbours were not
+            looked at.
     """
 
     calls: _Count
     ranks: tuple[_Count, ...]
     scores: tuple[Annotated[float, msgspec.Meta(ge=0.0, le=1.0)], ...]
+    without_largest: _Count | None = None
 
     def __post_init__(self) -> None:
         if len(self.ranks) != len(self.scores):
@@ -103,8 +109,7 @@ class HeldOutCalls(msgspec.Struct, frozen=True):
         """Those of *scores* (n,), at ranks that thin out like a geometric series."""
         if not len(scores):
             return HeldOutCalls(0, (), ())
-        ordered = np.sort(scores)[::-1]
-        ranks = np.unique(np.geomspace(1, len(ordered), _RANKS_KEPT).round().astype(np.int64))
+        ordered, ranks = np.sort(scores)[::-1], ranks_kept(len(scores))
         return HeldOutCalls(len(ordered), tuple(ranks.tolist()), tuple(ordered[ranks - 1].tolist()))
 
     def p_value(self, score: float) -> float:
@@ -117,9 +122,21 @@ class HeldOutCalls(msgspec.Struct, frozen=True):
 
         A call like those held out exceeds the k-th highest of n scores with a probability of at most k / (n + 1).
         """
-        allowed = int((self.calls + 1) * per_1000 / 1000.0 + 1e-9)
-        index = int(np.searchsorted(self.ranks, allowed, side="right")) - 1
+        index = int(np.searchsorted(self.ranks, _allowed(self.calls, per_1000), side="right")) - 1
         return self.scores[index] if index >= 0 else None
+
+    def rests_on_one(self, per_1000: float) -> bool:
+        """True if there would be no threshold without one of the neighbours."""
+        return self.without_largest is not None and _allowed(self.without_largest, per_1000) < 1
+
+
+def _allowed(calls: int, per_1000: float) -> int:
+    return int((calls + 1) * per_1000 / 1000.0 + 1e-9)
+
+
+def ranks_kept(calls: int, kept: int = _RANKS_KEPT) -> NDArray[np.int64]:
+    """Ranks of so many calls that are kept: they thin out like a geometric series."""
+    return np.unique(np.geomspace(1, calls, kept).round().astype(np.int64))
 
 
 class RatesOfNovelty(msgspec.Struct, frozen=True):
@@ -198,6 +215,10 @@ def action_keys(columns: EventColumns) -> NDArray[np.uint64]:
     return mix_pairs(names[:, event_columns.GROUP], names[:, event_columns.ACTION])
 
 
+BoundedCalls = dict[str, dict[str, HeldOutCalls]]
+"""Calls by `tenant_key` and effect, as far as they count for that tenant; those under "" for all that have none."""
+
+
 class CallChallenges(msgspec.Struct, frozen=True):
     """Ground of verdicts on calls, beside the detector.
 
@@ -206,49 +227,69 @@ class CallChallenges(msgspec.Struct, frozen=True):
         by_effect: held-out scores of calls of each effect, and of all (`EVERY_EFFECT`).
         rehearsed: the same of the calls of the history's end, asked of a model of what came before; empty where it was
             too short, and in models of before.
+        bounded, bounded_rehearsed: the same for each tenant; empty where there was one, and in models of before.
     """
 
     foreign: ForeignValueRates
     by_effect: dict[str, HeldOutCalls]
     rehearsed: dict[str, HeldOutCalls] = {}
+    bounded: BoundedCalls = {}
+    bounded_rehearsed: BoundedCalls = {}
 
-    def threshold(self, effect: str, per_1000: float) -> ChallengeThreshold | None:
-        """The threshold of calls of an effect, which neither the held-out nor the rehearsed ones exceed too often.
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Keys of the tenants with calls, or thresholds, of their own."""
+        return (frozenset(self.bounded) | frozenset(self.bounded_rehearsed)) - {""}
 
-        None where the history is too short for any, or nothing may wait.
+    def threshold(self, effect: str, per_1000: float, tenant: str = "") -> ChallengeThreshold | None:
+        """The threshold of a tenant's calls of an effect, which neither the held-out nor the rehearsed ones exceed too
+        often.
+
+        Where the effect has too few calls, or one neighbour alone made them enough, the calls of all effects decide,
+        too. None where the history is too short for any, or nothing may wait.
+
+        Args:
+            tenant: see `tenant_key`; "" = one that the history does not show.
         """
         if per_1000 <= 0.0:
             return None
+        lowest = None
         for name in (effect, EVERY_EFFECT):
-            score = self._threshold_of(name, per_1000)
-            if score is not None:
-                return ChallengeThreshold(min(1.0, score + SCORE_RESOLUTION), name)
-        return None
+            parts = self._parts(name, tenant)
+            score = _threshold_of(parts, per_1000)
+            if score is None:
+                continue
+            if lowest is None or score < lowest.anomaly_score:
+                lowest = ChallengeThreshold(score, name)
+            if not any(calls is not None and calls.rests_on_one(per_1000) for calls in parts):
+                break
+        return lowest
 
-    def _threshold_of(self, name: str, per_1000: float) -> float | None:
-        held_out = self.by_effect.get(name)
-        score = None if held_out is None else held_out.threshold(per_1000)
-        rehearsed = self.rehearsed.get(name)
-        if score is None or rehearsed is None:
-            return score
-        later = rehearsed.threshold(per_1000)
-        return None if later is None else max(score, later)
+    def _parts(self, effect: str, tenant: str) -> list[HeldOutCalls | None]:
+        """Held-out calls of an effect as they count for a tenant, and rehearsed ones where there are any."""
+        sources = [(self.by_effect, self.bounded)]
+        if self.rehearsed:
+            sources.append((self.rehearsed, self.bounded_rehearsed))
+        parts = []
+        for of_all, bounded in sources:
+            own = (bounded.get(key, {}).get(effect) for key in (tenant, ""))
+            parts.append(next((calls for calls in own if calls is not None), of_all.get(effect)))
+        return parts
 
-    def p_value(self, effect: str, score: float) -> float:
+    def p_value(self, effect: str, score: float, tenant: str = "") -> float:
         """Share of honest calls of an effect that score at least as high; of all, where there was none of that.
 
         Of those held out or those rehearsed, whichever is larger.
         """
-        parts = [part for part in (self.by_effect, self.rehearsed) if part]
-        of_effect = [part.get(effect) for part in parts]
+        of_effect = self._parts(effect, tenant)
         if any(calls is None or not calls.calls for calls in of_effect):
-            of_effect = [part[EVERY_EFFECT] for part in parts]
+            of_effect = self._parts(EVERY_EFFECT, tenant)
         return max(calls.p_value(score - SCORE_RESOLUTION) for calls in of_effect if calls is not None)
 
     def document(self) -> dict[str, Any]:
         """The member `settings["challenges"]` of a manifest."""
         content: dict[str, Any] = msgspec.to_builtins(self)
-        return content
+        return {name: member for name, member in content.items() if member or name not in _OF_SEVERAL_TENANTS}
 
     @staticmethod
     def from_settings(settings: Mapping[str, Any]) -> CallChallenges | None:
@@ -264,6 +305,16 @@ class CallChallenges(msgspec.Struct, frozen=True):
         if challenges.rehearsed and EVERY_EFFECT not in challenges.rehearsed:
             raise ModelError(f"manifest.json: settings.challenges.rehearsed has no {EVERY_EFFECT!r}; retrain")
         return challenges
+
+
+def _threshold_of(parts: Sequence[HeldOutCalls | None], per_1000: float) -> float | None:
+    """The threshold that neither the held-out nor the rehearsed calls exceed too often; None = there are too few of one
+    of them. Where no calls of that kind were rehearsed, the held-out ones alone decide."""
+    scores = [calls.threshold(per_1000) for calls in parts if calls is not None]
+    known = [score for score in scores if score is not None]
+    if parts[0] is None or len(known) < len(scores):
+        return None
+    return min(1.0, max(known) + SCORE_RESOLUTION)
 
 
 def as_asked(
@@ -341,10 +392,45 @@ def score_asked(
 
 def held_out_by_effect(columns: EventColumns, scores: NDArray[np.float64]) -> dict[str, HeldOutCalls]:
     """Scores (n,) of the calls among events, by effect and of all; events that nobody asks about are left out."""
+    return {name: HeldOutCalls.of(scores[rows]) for name, rows in _calls_by_effect(columns).items()}
+
+
+def bounded_by_tenant(columns: EventColumns, scores: NDArray[np.float64]) -> BoundedCalls:
+    """The same as they count for each tenant whose ground differs from that of others; nothing where there is one."""
+    tenants, by_tenant = columns.names[:, event_columns.TENANT], BoundedCalls()
+    if len(np.unique(tenants)) < 2:
+        return by_tenant
+    for name, rows in _calls_by_effect(columns).items():
+        calls = rank_calls(tenants[rows], scores[rows])
+        if not len(calls.scores):
+            continue
+        ranks = ranks_kept(len(calls.scores))
+        of_others, left_out = bounded_scores(calls, ranks)
+        by_tenant.setdefault("", {})[name] = _bounded(ranks, of_others, len(calls.scores), calls.without_largest())
+        few = ranks_kept(len(calls.scores), _TENANT_RANKS_KEPT)
+        for own in tenants_apart(calls, left_out):
+            found = bounded_scores(calls, few, own).scores
+            key = tenant_key(int(calls.keys[own]))
+            kept = _bounded(few, found, len(calls.scores), calls.without_largest(own))
+            by_tenant.setdefault(key, {})[name] = kept
+    return by_tenant
+
+
+def _bounded(ranks: NDArray[np.int64], scores: NDArray[np.float64], calls: int, without_largest: int) -> HeldOutCalls:
+    return HeldOutCalls(calls, tuple(ranks.tolist()), tuple(scores.tolist()), without_largest)
+
+
+def _calls_by_effect(columns: EventColumns) -> dict[str, NDArray[np.int64]]:
+    """Rows of the calls among events, by effect and of all."""
     calls = np.isin(columns.codes[:, event_columns.TYPE], _CALL_TYPE_CODES)
     effects = columns.codes[:, event_columns.EFFECT]
-    by_effect = {name: HeldOutCalls.of(scores[calls & (effects == code)]) for code, name in enumerate(EFFECTS)}
-    return {**by_effect, EVERY_EFFECT: HeldOutCalls.of(scores[calls])}
+    by_effect = {name: np.flatnonzero(calls & (effects == code)) for code, name in enumerate(EFFECTS)}
+    return {**by_effect, EVERY_EFFECT: np.flatnonzero(calls)}
+
+
+def tenant_key(hashed: int) -> str:
+    """Key of a tenant by the hash of its name under the model's salt."""
+    return f"{hashed:016x}"
 
 
 def fit_challenges(
@@ -370,4 +456,5 @@ def fit_challenges(
     rates = fit_foreign_rates(keys, effects, foreign)
     of_others = rates.evidence(keys, effects, foreign)
     scores = score_calls(detector, asked, of_others, columns.names[:, event_columns.GROUP])
-    return CallChallenges(rates, held_out_by_effect(columns, scores))
+    bounded = bounded_by_tenant(columns, scores)
+    return CallChallenges(rates, held_out_by_effect(columns, scores), bounded=bounded)

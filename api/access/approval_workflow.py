@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -43,8 +43,11 @@ MAX_PENDING_PER_AGENT = 5
 """Approvals that may wait for persons about one agent, those included that are being written. A further request finds
 the newest of those that wait, or none while some are being written."""
 
-MAX_PENDING_PER_CALLER = 200
+MAX_PENDING_PER_CALLER = 1_000
 """Approvals that one caller of ours may have waiting in a process, over all agents that it may speak for."""
+
+MAX_PENDING_PER_TENANT = 200
+"""Those of them about agents of one tenant: where tenants share a gateway, none uses up the approvals of another."""
 
 MAX_REQUESTS_IN_FLIGHT = 1_000
 """Requests for approval that may wait for the store at a time."""
@@ -110,8 +113,8 @@ class ApprovalWorkflow:
         self._executor = executor
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids_in_flight: dict[int, dict[tuple[str, ...], str]] = {}
-        self._asked_by_caller: dict[str, dict[str, int]] = {}
-        """Ids of approvals that callers asked for in this process, and when they end."""
+        self._asked_by_caller: dict[str, dict[str, tuple[str, int]]] = {}
+        """Ids of approvals that callers asked for in this process, of whose agents, and when they end."""
         self.failed_requests = 0
         """Approvals that could not be asked for: the store did not take them, or too many waited."""
 
@@ -143,7 +146,7 @@ class ApprovalWorkflow:
             return in_flight_id
         if self.active_interventions.pending_count(full, now_ms) + len(in_flight) >= MAX_PENDING_PER_AGENT:
             return ""
-        if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT or self._waiting_of(caller, now_ms) >= MAX_PENDING_PER_CALLER:
+        if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT or self._has_asked_enough(caller, agent.tenant, now_ms):
             self.failed_requests += 1
             return ""
         approval = Intervention(
@@ -164,23 +167,24 @@ class ApprovalWorkflow:
         )
         self._ids_in_flight.setdefault(agent.key, {})[requested] = approval.intervention_id
         if caller:
-            self._asked_by_caller.setdefault(caller, {})[approval.intervention_id] = approval.expires_ms
+            asked = self._asked_by_caller.setdefault(caller, {})
+            asked[approval.intervention_id] = agent.tenant, approval.expires_ms
         task = asyncio.get_running_loop().create_task(self._write_request(approval, requested))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return approval.intervention_id
 
-    def _waiting_of(self, caller: str, now_ms: int) -> int:
-        """Approvals that a caller asked for here and that nobody has decided about."""
-        asked = self._asked_by_caller.get(caller)
-        if asked is None or len(asked) < MAX_PENDING_PER_CALLER:
-            return 0 if asked is None else len(asked)
+    def _has_asked_enough(self, caller: str, tenant: str, now_ms: int) -> bool:
+        """True if too many approvals wait that a caller asked for here: over all, or about agents of a tenant."""
+        asked = self._asked_by_caller.get(caller, {})
+        if not _is_full(asked, tenant):
+            return False
         in_flight = {one for ids in self._ids_in_flight.values() for one in ids.values()}
-        for intervention_id, expires_ms in list(asked.items()):
+        for intervention_id, (_, expires_ms) in list(asked.items()):
             pending = intervention_id in in_flight or self.active_interventions.is_pending(intervention_id)
             if expires_ms <= now_ms or not pending:
                 del asked[intervention_id]
-        return len(asked)
+        return _is_full(asked, tenant)
 
     async def _write_request(self, approval: Intervention, requested: tuple[str, ...]) -> None:
         try:
@@ -345,6 +349,11 @@ def _outbox_of(intervention: Intervention) -> list[OutboxRow]:
 def _next_update_ms(intervention: Intervention, now_ms: int) -> int:
     """UTC ms to note for a change: later than that of the last change, whatever the clocks of other processes say."""
     return max(now_ms, intervention.updated_ms + 1)
+
+
+def _is_full(asked: Mapping[str, tuple[str, int]], tenant: str) -> bool:
+    of_tenant = sum(name == tenant for name, _ in asked.values())
+    return len(asked) >= MAX_PENDING_PER_CALLER or of_tenant >= MAX_PENDING_PER_TENANT
 
 
 def _status_word(intervention: Intervention, now_ms: int) -> str:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..http.fastapi_telemetry import FASTAPI_TELEMETRY_OFF
+from ..http.line_limit import LineLimit
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from . import live_updates, sign_in
@@ -145,7 +146,8 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
         )
     cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
     renderer = PageRenderer(StaticAssets(), menu_entries(), runtime.now_ms)
-    return ConsoleContext(services, sessions, cookies, provider, renderer, ActivitySampler(runtime))
+    failed_sign_ins = LineLimit(runtime.monotonic)
+    return ConsoleContext(services, sessions, cookies, provider, renderer, ActivitySampler(runtime), failed_sign_ins)
 
 
 def _build_application(console: ConsoleContext) -> FastAPI:

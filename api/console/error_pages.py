@@ -46,7 +46,8 @@ async def _sign_in_refused(console: ConsoleContext, request: Request, error: Exc
 
 
 async def _provider_unavailable(console: ConsoleContext, request: Request, error: Exception) -> Response:
-    _log.warning("console sign-in is not possible", code=ProviderUnavailable.code, error=str(error))
+    members = {"code": ProviderUnavailable.code, "error": str(error)}
+    console.failed_sign_ins.write(_log.warning, "console sign-in is not possible", **members)
     detail = f"{_as_sentence(str(error))} Nobody can sign in until it does; who is signed in stays so."
     return _problem_page(
         console, request, ProblemDetails(503, ProviderUnavailable.code, "Sign-in is not possible now", detail)

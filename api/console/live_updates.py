@@ -39,8 +39,9 @@ GATHER_CHANGES_S = 0.3
 """Changes within this time are sent as one event, even a storm of them."""
 
 MAX_NAMED_AGENTS = 50
-MAX_OPEN_STREAMS = 500
-"""Open streams of this process; a further one is refused, and comes again."""
+MAX_OPEN_STREAMS, MAX_STREAMS_OF_PERSON = 500, 50
+"""Open streams of this process, and of one person; a further one is refused, and comes again. No person's pages keep
+those of others from being told."""
 
 router = APIRouter()
 
@@ -59,11 +60,13 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
         if console.cookies.session_name not in request.cookies:
             raise
         return _stream_response(_session_over_events())  # a page would go on asking for what is refused
-    if len(console.streams) >= MAX_OPEN_STREAMS:
+    person = visit.caller.name
+    of_person = sum(name == person for name in console.streams.values())
+    if len(console.streams) >= MAX_OPEN_STREAMS or of_person >= MAX_STREAMS_OF_PERSON:
         raise Unavailable("too many pages are open")
     subscription = console.services.get(DecisionService).subscribe(visit.caller)
     session_state = partial(console.sessions.state, visit.session)
-    return _stream_response(_update_events(subscription, session_state, console.streams))
+    return _stream_response(_update_events(subscription, session_state, console.streams, person))
 
 
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
@@ -78,9 +81,12 @@ async def _session_over_events() -> AsyncIterator[bytes]:
 
 
 async def _update_events(
-    subscription: LevelChangeSubscription, session_state: Callable[[], SessionState], streams: set[object]
+    subscription: LevelChangeSubscription,
+    session_state: Callable[[], SessionState],
+    streams: dict[object, str],
+    person: str,
 ) -> AsyncIterator[bytes]:
-    streams.add(subscription)
+    streams[subscription] = person
     try:
         with subscription:
             # What changed while nobody listened is loaded now.
@@ -97,7 +103,7 @@ async def _update_events(
     except SubscriptionEnded:
         return
     finally:
-        streams.discard(subscription)
+        streams.pop(subscription, None)
 
 
 async def _gather_changes(subscription: LevelChangeSubscription) -> list[LevelChange]:

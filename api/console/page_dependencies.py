@@ -28,6 +28,7 @@ from ..events.dead_letter_service import DeadLetterService
 from ..feedback.service import FeedbackService
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ..http.dependencies import provided
+from ..http.line_limit import LineLimit
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.refused_callers import CALLER_OF_REQUEST
 from ..http.runtime import Runtime
@@ -57,7 +58,12 @@ class SignInNeeded(TrustwatchError):
 
 @dataclass(frozen=True)
 class ConsoleContext:
-    """Dependencies of pages; in `app.state.console`."""
+    """Dependencies of pages; in `app.state.console`.
+
+    Attributes:
+        failed_sign_ins: bound on their lines in the log: whoever may open the page can fail at will.
+        streams: open streams of changes, and whose they are.
+    """
 
     services: ServiceRegistry
     sessions: ConsoleSessions
@@ -65,7 +71,8 @@ class ConsoleContext:
     provider: OpenIdProvider | None
     renderer: PageRenderer
     activity: ActivitySampler
-    streams: set[object] = field(default_factory=set)
+    failed_sign_ins: LineLimit
+    streams: dict[object, str] = field(default_factory=dict)
 
     @property
     def runtime(self) -> Runtime:

@@ -84,7 +84,8 @@ async def complete_sign_in(request: Request, console: ConsoleDep) -> Response:
     oidc = console.provider.settings
     grant = matching_grant(claims, oidc.grants)
     if grant is None or under_way is None:
-        _log.warning("console sign-in without a grant", code="console_no_grant", subject=str(claims["sub"])[:200])
+        members = {"code": "console_no_grant", "subject": str(claims["sub"])[:200]}
+        console.failed_sign_ins.write(_log.warning, "console sign-in without a grant", **members)
         raise SignInRefused("you are known, but nothing here is granted to you; ask the operator of this service")
     session = new_session(claims, grant.name, oidc.name_claim, console.runtime.clock())
     _begin_session(request, console, session)

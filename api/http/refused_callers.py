@@ -1,8 +1,8 @@
 """Known callers that reach beyond their entry of the settings: counted, and told in the log.
 
 A stolen token and a curious administrator look the same here: somebody who is known asks for what is not theirs. Lines
-are bounded for each caller by itself, so that no caller hides another one behind its own; all callers without an entry
-have a bound together as well, since an issuer may have any number of them.
+are bounded for each caller by itself, so that no caller hides another one behind its own. Callers without an entry, and
+persons of the console, have a bound together as well, since an issuer may have any number of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AGENT_NOT_ALLOWED: Final = "agent_not_allowed"
 """A question about an agent that the caller may not speak for was answered with a denial."""
 LINES_PER_CALLER_S: Final = 5
 LINES_UNLISTED_S: Final = 100
-"""Of all callers without an entry together."""
+"""Of all callers without an entry together; of all persons of the console as many again."""
 MAX_ASKED_LENGTH: Final = 256
 MAX_LIMITS: Final = 1_000
 _UNLISTED, _CONSOLE = "(no entry)", "console"
@@ -72,7 +72,8 @@ class RefusedCallers:
         self._monotonic = monotonic
         self._limits: dict[str, LineLimit] = {}
         self._unlisted_limits: dict[tuple[str, str], LineLimit] = {}
-        self._all_unlisted = LineLimit(monotonic, LINES_UNLISTED_S)
+        self._person_limits: dict[str, LineLimit] = {}
+        self._all_unlisted, self._all_persons = (LineLimit(monotonic, LINES_UNLISTED_S) for _ in range(2))
 
     def tell_of(self, scope: Scope, code: str, detail: str) -> None:
         """Tell of a request that is refused with a problem, where its caller is known and reached beyond its entry.
@@ -89,15 +90,18 @@ class RefusedCallers:
 
     def tell(self, caller: KnownCaller, code: str, **members: Any) -> None:
         """Tell of a caller that asked for what it may not have."""
-        name = caller.name or _UNLISTED
-        counted = _CONSOLE if name.startswith(CONSOLE_NAME_PREFIX) else name
+        name, is_person = caller.name or _UNLISTED, caller.name.startswith(CONSOLE_NAME_PREFIX)
+        counted = _CONSOLE if is_person else name
         self.counts[counted, code] = self.counts.get((counted, code), 0) + 1
         all_members = members | {"caller": name, "client_id": caller.client_id or None, "subject": caller.subject}
         told = {
             key: value[:MAX_ASKED_LENGTH] if isinstance(value, str) else value for key, value in all_members.items()
         }
         line: Callable[..., Any] = _log.warning
-        if caller.name:
+        if is_person:
+            limit = self._limit_of(self._person_limits, name[:MAX_ASKED_LENGTH])
+            line = partial(self._all_persons.write, _log.warning)
+        elif caller.name:
             limit = self._limit_of(self._limits, name)
         else:
             who = (caller.client_id or caller.subject)[:MAX_ASKED_LENGTH]

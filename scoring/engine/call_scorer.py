@@ -24,7 +24,7 @@ from ...ingest.features.feature_vector import F_ARGUMENT
 from ...ingest.features.layout import AgentState
 from ...ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservations, allocate_observations
 from ...ingest.identities import IdentityHasher
-from ...models.call_challenges import ChallengeThreshold, score_asked
+from ...models.call_challenges import ChallengeThreshold, score_asked, tenant_key
 from ...models.detector import ForestDetector
 from ...models.trained_model import TrainedModel
 from ..records.decisions import RiskReason
@@ -76,6 +76,9 @@ class CallScorer:
         domains: those that lie inside each tenant, to tell external targets where a question does not say.
         slots: calls that are measured at once.
 
+    Attributes:
+        thresholds: by effect, of tenants that have none of their own.
+
     Raises:
         NoCallVerdicts: the model was trained before there were verdicts on calls.
     """
@@ -91,15 +94,17 @@ class CallScorer:
             raise NoCallVerdicts(f"model {model.version} was trained before there were verdicts on calls: retrain")
         self.version = model.version
         self._model, self._detector, self._challenges = model, model.detector, model.challenges
-        self.thresholds: dict[str, ChallengeThreshold | None] = {
-            effect: model.challenges.threshold(effect, budget.of_effect(effect)) for effect in EFFECTS
-        }
+        self.thresholds = self._thresholds_of("", budget)
+        self._of_tenants = {key: self._thresholds_of(key, budget) for key in model.challenges.tenants}
         self._identities = IdentityHasher(model.salt)
         self._encoder = ColumnEncoder(model.salt, domains)
         self._builder = FeatureBuilder(model.baseline, slots)
         self._reason_writer = ReasonWriter(model.baseline)
         self._slots, self._rows = np.arange(slots, dtype=np.int32), np.arange(slots)
         self._lock = threading.Lock()
+
+    def _thresholds_of(self, tenant: str, budget: ChallengeBudget) -> dict[str, ChallengeThreshold | None]:
+        return {effect: self._challenges.threshold(effect, budget.of_effect(effect), tenant) for effect in EFFECTS}
 
     def score(self, call: NativeEvent, *, trusted: bool = False) -> CallScore:
         """Score *call* as if it were made now. Its outcome and session are not looked at.
@@ -137,10 +142,10 @@ class CallScorer:
         asked[:, F_ARGUMENT] = foreign
         scores = []
         for row, (anomaly, code, is_known) in enumerate(zip(anomalies.tolist(), codes.tolist(), known, strict=True)):
-            effect = EFFECTS[code]
-            found = CallScore(
-                anomaly, challenges.p_value(effect, anomaly), effect, self.thresholds[effect], is_known, ()
-            )
+            effect, tenant = EFFECTS[code], tenant_key(int(columns.names[row, event_columns.TENANT]))
+            threshold = self._of_tenants.get(tenant, self.thresholds)[effect]
+            p_value = challenges.p_value(effect, anomaly, tenant)
+            found = CallScore(anomaly, p_value, effect, threshold, is_known, ())
             if found.exceeds:
                 agent = numbers[row], items[row]
                 found = found._replace(reasons=self._reasons(columns, row, asked, observations, agent))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,14 @@ from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import FEATURE_COUNT
 from ...ingest.features.row_observations import allocate_observations
 from ...ingest.identities import AgentHash
-from ...models.call_challenges import EVERY_EFFECT, HeldOutCalls, held_out_by_effect, score_asked
+from ...models.call_challenges import (
+    EVERY_EFFECT,
+    BoundedCalls,
+    HeldOutCalls,
+    bounded_by_tenant,
+    held_out_by_effect,
+    score_asked,
+)
 from ...models.detector import ForestDetector
 from ...models.trained_model import TrainedModel
 
@@ -34,9 +42,18 @@ _GROWTH = math.log(1.0 / ASKED_FROM) / math.log(ASKED_FROM / HALF)
 """From three quarters of a history to all of it a logarithm grows so much, against from the half to three quarters."""
 
 
-def rehearse_questions(
-    model_of: Callable[[EventColumns], TrainedModel], history: EventColumns
-) -> dict[str, HeldOutCalls]:
+class RehearsedCalls(NamedTuple):
+    """Scores of the calls of a history's end, by effect, and as they count for each tenant; empty where there are few
+    calls, or the model answers no questions."""
+
+    by_effect: dict[str, HeldOutCalls]
+    bounded: BoundedCalls
+
+
+_NOT_REHEARSED = RehearsedCalls({}, {})
+
+
+def rehearse_questions(model_of: Callable[[EventColumns], TrainedModel], history: EventColumns) -> RehearsedCalls:
     """Scores of the calls of a history's end, by effect, as a model of all of it would answer questions about them.
 
     What is new is the odder the longer the history, about as its logarithm: a new key is odder to the model of all than
@@ -46,18 +63,17 @@ def rehearse_questions(
     Args:
         model_of: gives the model with only some events as its history.
         history: in order.
-
-    Returns:
-        nothing where there are few calls, or the model answers no questions.
     """
     half, split = int(HALF * len(history)), int(ASKED_FROM * len(history))
     after = history.take(np.arange(split, len(history)))
     if not half or not len(after):
-        return {}
+        return _NOT_REHEARSED
     earlier, later = (asked_scores(model_of(history.take(np.arange(end))), after) for end in (half, split))
     grown = np.minimum(1.0, later + _GROWTH * np.maximum(0.0, later - earlier))
     by_effect = held_out_by_effect(after, grown)
-    return by_effect if by_effect[EVERY_EFFECT].calls >= LEAST_REHEARSED else {}
+    if by_effect[EVERY_EFFECT].calls < LEAST_REHEARSED:
+        return _NOT_REHEARSED
+    return RehearsedCalls(by_effect, bounded_by_tenant(after, grown))
 
 
 def asked_scores(before: TrainedModel, after: EventColumns) -> NDArray[np.float64]:

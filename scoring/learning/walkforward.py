@@ -140,8 +140,9 @@ def _with_rehearsed_questions(model: TrainedModel, history: EventColumns) -> Tra
     """The model, whose thresholds of calls also hold for the end of its history, which is in order of time."""
     if model.challenges is None or not isinstance(model.detector, ForestDetector):
         return model
-    rehearsed = rehearse_questions(partial(_model_of, model), history)
-    return dataclasses.replace(model, challenges=msgspec.structs.replace(model.challenges, rehearsed=rehearsed))
+    rehearsed, bounded = rehearse_questions(partial(_model_of, model), history)
+    challenges = msgspec.structs.replace(model.challenges, rehearsed=rehearsed, bounded_rehearsed=bounded)
+    return dataclasses.replace(model, challenges=challenges)
 
 
 def walk_forward_events(model: TrainedModel) -> int:

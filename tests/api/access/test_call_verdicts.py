@@ -23,6 +23,7 @@ from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
+from trustwatch.scoring.records.agents import RiskLevel
 
 from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, agent_key, call, call_model
 
@@ -274,6 +275,30 @@ def test_one_caller_may_have_so_many_persons_asked(site: Any, summary: Any, monk
     assert rejected.status_code == 200, rejected.text
     assert ask(site, path=paths[4], **call(KNOWN_VALUE))["approval_id"]
     assert site.guard.approval_workflow.failed_requests == failed
+    settled(site)
+
+
+def test_no_tenant_uses_up_the_approvals_of_another(site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a gateway that they share, the agents of each have so many persons asked, and all of them so many."""
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_TENANT", 2)
+    workflow = site.guard.approval_workflow
+
+    def have_asked(tenant: str, numbers: range) -> list[bool]:
+        agents = [summary(f"bot-{number}", tenant=tenant).name for number in numbers]
+
+        async def request() -> list[bool]:
+            return [
+                bool(workflow.request_approval(agent, ("pay",), RiskLevel.HIGH, "odd", "calls", "gateway"))
+                for agent in agents
+            ]
+
+        asked: list[bool] = site.wait(request())
+        return asked
+
+    assert have_asked("globex", range(4)) == [True, True, False, False]
+    assert have_asked("acme", range(3)) == [True, True, False]
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_CALLER", 5)
+    assert have_asked("initech", range(2)) == [True, False]
     settled(site)
 
 

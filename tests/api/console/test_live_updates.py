@@ -145,6 +145,24 @@ def test_streams_are_bounded(site: Any, monkeypatch: Any) -> None:
     assert site.browser.get("/console/live").status_code == 503
 
 
+def test_no_person_takes_the_streams_of_others(new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has many pages open is refused another one; somebody else is told on."""
+    monkeypatch.setattr(live_updates, "MAX_STREAMS_OF_PERSON", 1)
+    site = new_site()
+    site.sign_in("soc")
+    heard = Listening(site)
+    assert heard.wait_for("event: opened")
+    assert site.browser.get("/console/live").status_code == 503
+
+    site.provider.userinfo = {"sub": "u-2"}
+    other = site.new_browser()
+    site.sign_in("soc", browser=other, sub="u-2", name="Bob")
+    with other.stream("GET", "/console/live") as answer:
+        assert answer.status_code == 200
+    other.close()
+    heard.close()
+
+
 def test_a_name_can_not_end_an_event() -> None:
     """Line breaks of all kinds stay inside the data."""
     sentence = live_updates._announcement(LevelChange("d", "t", "a\n\nevent: end\rx\u2028y", 1, 4, 0.9, "", 0, 0), 0)

@@ -10,7 +10,9 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from structlog.testing import capture_logs
 from trustwatch.api.console.console_sessions import matching_grant
+from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.ingest.settings import Secret
 
 NOW = 1_764_000_000.0
@@ -135,6 +137,20 @@ def test_who_has_no_grant_is_told_so(site: Any) -> None:
 
     assert done.status_code == 403
     assert "nothing here is granted to you" in done.text
+
+
+def test_failed_sign_ins_fill_no_log(site: Any) -> None:
+    """Whoever the provider knows can fail at will; the next line says how many were left out."""
+    site.clock.now += 10  # a second that no test before wrote in
+    with capture_logs() as lines:
+        for _ in range(LINES_PER_S + 3):
+            assert site.sign_in("strangers").status_code == 403
+        site.clock.now += 1
+        assert "nothing here is granted" in site.sign_in("strangers").text
+    told = [line for line in lines if line["event"] == "console sign-in without a grant"]
+
+    assert len(told) == LINES_PER_S + 1
+    assert told[-1]["left_out"] == 3
 
 
 def test_the_first_grant_that_fits_decides(site: Any) -> None:

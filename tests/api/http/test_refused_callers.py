@@ -114,7 +114,26 @@ def test_persons_are_named_in_the_log_alone() -> None:
             refused.tell_of(scope(caller(f"console:{number}")), "own_decision", "nobody decides about itself")
     assert refused.counts == {("console", "own_decision"): 2 * MAX_LIMITS}
     assert [line["caller"] for line in lines[:2]] == ["console:0", "console:1"]
-    assert len(refused._limits) <= MAX_LIMITS
+
+
+def test_persons_are_bounded() -> None:
+    """A provider of identities may have any number of them; they hide no caller, and no caller hides them."""
+    second = 0.0
+    refused = RefusedCallers(lambda: second)
+    with capture_logs() as lines:
+        for _ in range(1000):
+            refused.tell_of(scope(caller("noisy")), "insufficient_scope", "lacks")
+        for number in range(3 * MAX_LIMITS):
+            refused.tell_of(scope(caller(f"console:{number}-{'x' * 1000}")), "own_decision", "nobody does")
+        assert len(lines) == LINES_PER_CALLER_S + LINES_UNLISTED_S
+        refused.tell_of(scope(caller("noisy")), "insufficient_scope", "lacks")
+        refused.tell_of(scope(stranger("quiet")), "tenant_not_allowed", "bound to no tenant")
+        assert len(lines) == LINES_PER_CALLER_S + LINES_UNLISTED_S + 1
+        second = 1.0
+        refused.tell_of(scope(caller("console:late")), "own_decision", "nobody does")
+    assert [line["caller"] for line in lines[-2:]] == ["(no entry)", "console:late"]
+    assert lines[-1]["left_out"] == 3 * MAX_LIMITS - LINES_UNLISTED_S
+    assert len(refused._person_limits) <= MAX_LIMITS and list(refused._limits) == ["noisy"]
 
 
 def test_other_problems_and_unknown_callers_are_no_reach() -> None:

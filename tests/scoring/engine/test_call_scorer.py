@@ -8,8 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import NativeEvent
+from trustwatch.models.call_challenges import HeldOutCalls, tenant_key
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
@@ -82,6 +87,21 @@ def test_a_new_value_of_others_is_challenged_and_told(ask: Ask) -> None:
 def test_a_read_carries_a_value_away_unless_the_tool_is_meant_for_it(ask: Ask) -> None:
     """Codes out of mails are entered all the time; nobody ever opened a mail by a value of others."""
     assert ask("enter_code", "read", NEW).anomaly_score < ask("read_mail", "read", NEW).anomaly_score
+
+
+def test_a_tenant_is_judged_by_calls_as_they_count_for_it(learned: TrainedModel, make: Any, kit: Any) -> None:
+    """Whose own calls are odder than those of its neighbours has a threshold, and p-values, of its own."""
+    assert learned.challenges is not None and learned.challenges.tenants == frozenset()
+    asked = question(make, kit, "send", "write", KNOWN)
+    key = tenant_key(int(ColumnEncoder(learned.salt).encode([asked]).names[0, event_columns.TENANT]))
+    calm, odd = ({"write": HeldOutCalls.of(scores)} for scores in (np.zeros(2_000), np.ones(2_000)))
+    challenges = msgspec.structs.replace(learned.challenges, bounded={"": calm, key: odd})
+    scorer = CallScorer(dataclasses.replace(learned, challenges=challenges), ChallengeBudget())
+
+    own, other = scorer.score_many([asked, msgspec.structs.replace(asked, tenant="initech")])
+
+    assert not own.exceeds and own.p_value == 1.0
+    assert other.exceeds and other.p_value < 0.001
 
 
 def test_an_agent_that_the_history_knows_is_recognised(ask: Ask) -> None:

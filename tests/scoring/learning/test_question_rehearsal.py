@@ -93,7 +93,7 @@ def newcomers(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rehearsed(model: TrainedModel, events: Sequence[dict[str, Any]]) -> dict[str, HeldOutCalls]:
-    return rehearse_questions(lambda _: model, columns_of(events))
+    return rehearse_questions(lambda _: model, columns_of(events)).by_effect
 
 
 def test_a_few_calls_are_no_rehearsal(learned: TrainedModel, days: list[dict[str, Any]]) -> None:
@@ -120,3 +120,18 @@ def test_what_grows_odder_with_the_history_is_taken_further(
 
     growth = np.log(4 / 3) / np.log(3 / 2)
     assert sorted(set(found.scores)) == pytest.approx([0.4, 0.6 + 0.1 * growth, 1.0])
+
+
+def test_a_neighbour_lifts_no_threshold_by_its_end(
+    learned: TrainedModel, days: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty odd calls among the last three hundred count for no more than twice their share."""
+    events = [event | {"tenant": "globex" if at % 5 == 0 else "acme"} for at, event in enumerate(days[: 4 * 300])]
+    scores = np.where(np.arange(300) % 5 == 0, 0.99, np.linspace(0.3, 0.6, 300))
+    monkeypatch.setattr(question_rehearsal, "asked_scores", lambda *_: scores)
+
+    found = rehearse_questions(lambda _: learned, columns_of(events))
+
+    assert found.by_effect["all"].threshold(10.0) == 0.99
+    assert found.bounded[""]["all"].threshold(10.0) == pytest.approx(0.6, abs=0.01)
+    assert rehearse_questions(lambda _: learned, columns_of(days[: 4 * 300])).bounded == {}

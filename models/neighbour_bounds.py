@@ -1,0 +1,116 @@
+"""Held-out calls of all tenants, as far as each may count for the others.
+
+All tenants teach one model, and a threshold that is read from the calls of all is lifted by a few odd ones of anybody.
+So no neighbour fills more of the calls that may wait than twice its share of all calls, and none takes more than half
+of the shares of all others (`bounded_part`). What lies above that is left out, and the threshold falls to the next
+calls of others. A tenant's own calls all count.
+
+Where tenants are alike nothing changes: shares are hardly ever exceeded by so much. A closer bound, or thresholds from
+a tenant's own calls alone, keep neighbours out better. But what is new comes in bursts, to one tenant this week and to
+another the next: who has seen none would have its first one wait.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_TENANTS = 8
+"""Tenants at most that are told apart from the others: those that the bound leaves out most of."""
+
+_ROUNDING = 1e-9
+
+
+class RankedCalls(NamedTuple):
+    """n calls of T tenants by their scores.
+
+    Attributes:
+        scores: (n,), descending.
+        tenants: (n,), numbers of their tenants in `keys`.
+        places: (n,), calls of the same tenant that come before.
+        keys: (T,), hashed names.
+        calls: (T,), of each tenant.
+    """
+
+    scores: NDArray[np.float64]
+    tenants: NDArray[np.int64]
+    places: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    calls: NDArray[np.int64]
+
+    def without_largest(self, own: int | None = None) -> int:
+        """Calls that are left without the neighbour of *own* that has the most."""
+        of_others = self.calls.copy()
+        if own is not None:
+            of_others[own] = 0
+        return int(self.calls.sum() - of_others.max(initial=0))
+
+
+def rank_calls(tenants: NDArray[np.uint64], scores: NDArray[np.float64]) -> RankedCalls:
+    """Calls (n,) of hashed *tenants* with *scores*."""
+    order = np.argsort(-scores, kind="stable")
+    keys, numbers, calls = np.unique(tenants[order], return_inverse=True, return_counts=True)
+    by_tenant = np.argsort(numbers, kind="stable")
+    places = np.empty(len(order), np.int64)
+    places[by_tenant] = np.arange(len(order)) - np.repeat(np.cumsum(calls) - calls, calls)
+    return RankedCalls(scores[order], numbers.astype(np.int64), places, keys, calls)
+
+
+def bounded_part(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Part of the calls that may wait which a neighbour with a share (T,) of all calls fills at most.
+
+    >>> bounded_part(np.array([0.1, 0.25, 0.5, 0.75, 1.0])).tolist()
+    [0.2, 0.5, 0.75, 0.875, 1.0]
+    """
+    return share + np.minimum(share, (1.0 - share) / 2)
+
+
+class BoundedScores(NamedTuple):
+    """Scores at ranks of calls whose tenants are bounded.
+
+    Attributes:
+        scores: (k,), descending.
+        left_out: (T,), calls of each tenant that were left out, as the largest part of a rank.
+    """
+
+    scores: NDArray[np.float64]
+    left_out: NDArray[np.float64]
+
+
+def bounded_scores(calls: RankedCalls, ranks: NDArray[np.int64], own: int | None = None) -> BoundedScores:
+    """Scores at *ranks* (k,), ascending from 1, of which so many calls less one lie above, as far as they count.
+
+    Args:
+        own: number of the tenant that is judged, whose calls all count; None = one that has none.
+    """
+    parts = bounded_part(calls.calls / max(1, len(calls.scores)))
+    if own is not None:
+        parts[own] = np.inf
+    at = [_index_at(calls, int(rank), rank * parts) for rank in ranks]
+    left_out = np.zeros(len(parts))
+    for rank, index in zip(ranks.tolist(), at, strict=True):
+        above = np.bincount(calls.tenants[:index], minlength=len(parts))
+        left_out = np.maximum(left_out, (above - rank * parts) / rank)
+    return BoundedScores(calls.scores[at], left_out)
+
+
+def _index_at(calls: RankedCalls, rank: int, most: NDArray[np.float64]) -> int:
+    """Index of the last call above which fewer than *rank* count, if of each tenant at most so many (T,) do."""
+    n, looked_at = len(calls.scores), 2 * rank
+    while True:
+        part = slice(0, looked_at)
+        counted = np.clip(most[calls.tenants[part]] - calls.places[part], 0.0, 1.0)
+        above = np.cumsum(counted) - counted
+        if looked_at >= n or above[-1] > rank - 1 + _ROUNDING:
+            return int(np.searchsorted(above, rank - 1 + _ROUNDING, side="right")) - 1
+        looked_at *= 2
+
+
+def tenants_apart(calls: RankedCalls, left_out: NDArray[np.float64]) -> list[int]:
+    """Numbers of tenants whose own calls count for more to themselves than to others, at most `MAX_TENANTS`; and that
+    of the largest, whose calls others may not rest on alone."""
+    most = np.argsort(-left_out, kind="stable")[:MAX_TENANTS]
+    apart = [int(number) for number in most if left_out[number] > _ROUNDING]
+    return sorted({*apart, int(np.argmax(calls.calls))})
