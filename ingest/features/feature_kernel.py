@@ -244,7 +244,8 @@ def _lateness_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: boo
     latest = times[layout.T_LAST]
     if is_vouched:
         latest -= np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
-    return max(latest - at_ms, 0)
+    late_ms: int = max(latest - at_ms, 0)
+    return late_ms
 
 
 @inlined
