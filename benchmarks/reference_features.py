@@ -71,6 +71,8 @@ FEATURE_OF_QUANTITY = {
     "novelty": "novelty_1h",
 }
 DRIFTING = ("pace_4h", "volume")
+MOST_DISORDER_MS = 60_000
+TIMED = {"pace_1m", "pace_15m", "pace_4h", "gap", "failures", "denials", "volume", "novelty"}
 
 
 class ReferenceSession:
@@ -110,12 +112,14 @@ class ReferenceAgent:
         "sessions",
         "shared",
         "version",
+        "vouched_ms",
     )
 
     def __init__(self, at_ms: int, shared: int = 0) -> None:
         self.first_ms = self.last_ms = at_ms
         self.changed_ms = 0
         self.shared = shared  # events of this agent that the scopes count, too
+        self.vouched_ms = -math.inf  # latest time of an event that a token vouches for
         self.version: str | None = None
         self.method, self.events = 0, 0
         self.counts: dict[Item, int] = {}
@@ -220,27 +224,34 @@ class ReferenceFeatures:
             agent = self.agents[name] = ReferenceAgent(at_ms, self.shared.get(name, 0))
         else:
             gap_ms = max(at_ms - agent.last_ms, 0)
-        late = at_ms < agent.last_ms
+        late, vouched = at_ms < agent.last_ms, not event["agent"].get("self_asserted")
+        late_ms = max((agent.vouched_ms if vouched else agent.last_ms) - at_ms, 0)
         now_ms = max(at_ms, agent.last_ms)
         _note_version(agent, event["agent"].get("version"), now_ms)
         reuse = _note_token(agent, event)
         session = _session(agent, event.get("session"), now_ms)
         uses = session.uses[event["action"]] = session.uses.get(event["action"], 0) + 1
         session.events += 1
-        _advance(agent, event, (now_ms - agent.last_ms) / 1000)
+        _advance(agent, event, (now_ms - agent.last_ms) / 1000, late_ms / 1000)
         items = _items(event, at_ms, session.previous, uses)
-        quantities = _quantities(agent, event, gap_ms, session)
+        quantities = _quantities(agent, event, None if late_ms else gap_ms, session)
+        if late_ms > MOST_DISORDER_MS:
+            items = {kind: item for kind, item in items.items() if kind not in ("transition", "from")}
+            quantities = {name: value for name, value in quantities.items() if name not in TIMED}
         levels = tuple(self.scopes.get(key) if key else None for key in _scope_keys(event))
         login = event.get("credential") or {}
         method = METHODS.get(login.get("method") or "", 0)
-        vector = _vector(agent, event, items, quantities, levels, session, method)
-        vouched = not event["agent"].get("self_asserted")
+        vector = _vector(agent, event, items, quantities, levels, session, method, late_ms / 1000)
         if vouched and agent.shared:
             vector["habits_of_others"] = session.habits.add(
                 items, agent.counts, self.scopes.get(("agent", *name)), levels[2]
             )
         values = self._trace(agent, event, session, now_ms, vector, vouched)
-        session.previous, session.last_ms, agent.last_ms = event["action"], now_ms, now_ms
+        if late_ms <= MOST_DISORDER_MS:
+            session.previous = event["action"]
+        session.last_ms = agent.last_ms = now_ms
+        if vouched:
+            agent.vouched_ms = max(at_ms, agent.vouched_ms)
         return MeasuredEvent(agent, vector, items, quantities, method, reuse, late, levels, values, event.get("task"))
 
     def _trace(
@@ -289,7 +300,8 @@ class ReferenceFeatures:
             moment[2] = max(moment[2] + (delta * (value - moment[1]) - moment[2]) / moment[0], 0.0)
         agent.method = max(agent.method, observed.method)
         agent.events += 1
-        _update_slow_moments(agent, observed.quantities, (agent.last_ms - agent.first_ms) / 86_400_000)
+        if observed.quantities.keys() >= set(DRIFTING):
+            _update_slow_moments(agent, observed.quantities, (agent.last_ms - agent.first_ms) / 86_400_000)
 
 
 def _update_slow_moments(agent: ReferenceAgent, quantities: Mapping[str, float], age: float) -> None:
@@ -392,19 +404,20 @@ def _session(agent: ReferenceAgent, name: str | None, now_ms: int) -> ReferenceS
     return agent.sessions[at]
 
 
-def _advance(agent: ReferenceAgent, event: Event, elapsed_s: float) -> None:
-    """Decay the recent counts, and add the event to them."""
+def _advance(agent: ReferenceAgent, event: Event, elapsed_s: float, late_s: float) -> None:
+    """Decay the recent counts, and add what is left of the event, which is late by so much."""
     count = min(float(event.get("count") or 1), 1e9)
     for k, half_life in enumerate(HALF_LIVES_S):
-        agent.pace[k] = agent.pace[k] * 0.5 ** (elapsed_s / half_life) + count
+        agent.pace[k] = agent.pace[k] * 0.5 ** (elapsed_s / half_life) + count * 0.5 ** (late_s / half_life)
     decayed = agent.decayed
     for name in decayed:
         decayed[name] *= 0.5 ** (elapsed_s / HOUR_S)
+    left = 0.5 ** (late_s / HOUR_S)
     if event["outcome"] == "error":
-        decayed["failures"] += count
+        decayed["failures"] += count * left
     elif event["outcome"] == "denied":
-        decayed["denials"] += count
-    decayed["volume"] += min((event.get("bytes_in") or 0.0) + (event.get("bytes_out") or 0.0), 1e18)
+        decayed["denials"] += count * left
+    decayed["volume"] += min((event.get("bytes_in") or 0.0) + (event.get("bytes_out") or 0.0), 1e18) * left
 
 
 def _names(event: Event) -> dict[str, str | None]:
@@ -511,6 +524,7 @@ def _vector(
     levels: Sequence[ReferenceScope | None],
     session: ReferenceSession,
     method: int,
+    late_s: float,
 ) -> dict[str, float]:
     """The features that are not 0, by name."""
     out: dict[str, float] = {}
@@ -531,7 +545,7 @@ def _vector(
         mean, sd, weight = _shrunk_moments(agent, levels, name)
         out[FEATURE_OF_QUANTITY[name]] = min(max((value - mean) / sd, 0.0), 50.0) if weight >= 3 else 0.0
     _compose(out, agent, event, quantities, session, method)
-    agent.decayed["novelty"] += fresh
+    agent.decayed["novelty"] += fresh * 0.5 ** (late_s / HOUR_S)
     return out
 
 
@@ -546,11 +560,12 @@ def _compose(
     """Features made of others."""
     resource, scopes = event.get("resource") or {}, event.get("scopes") or {}
     target, order = out.get("target_surprise", 0.0), out.get("action_target_surprise", 0.0)
-    strongest = max(out["action_surprise"], target, order, out["transition_surprise"])
+    transition = out.get("transition_surprise", 0.0)
+    strongest = max(out["action_surprise"], target, order, transition)
     out["write_surprise"] = min(EFFECT_WEIGHT[event.get("effect") or "unknown"] * strongest, 64.0)
     side = resource.get("external")
     out["external_target"] = (0.5 if side is None else float(side)) * target
-    gathered = out["transition_surprise"] + max(target, order) + out["repeat_surprise"]
+    gathered = transition + max(target, order) + out["repeat_surprise"]
     gathered += 0.5 * out["outcome_surprise"] + out.get("provenance_surprise", 0.0)
     session.strange = 0.8 * session.strange + 0.2 * gathered
     out["session_strangeness"] = min(session.strange, 64.0)
@@ -563,7 +578,7 @@ def _compose(
     out["method_downgrade"] = float(max(agent.method - method, 0)) if method else 0.0
     if agent.events >= 200 and agent.referred >= 1:
         for name, (mean, variance) in agent.reference.items():
-            z = min((quantities[name] - mean) / max(math.sqrt(1.42 * variance), 0.15), 50.0)
+            z = min((quantities.get(name, -1.0) - mean) / max(math.sqrt(1.42 * variance), 0.15), 50.0)
             out["drift"] = max(out.get("drift", 0.0), z - 3)
 
 

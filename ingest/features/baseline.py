@@ -21,7 +21,7 @@ from .feature_kernel import scope_keys
 from .frequency_tables import count_key, distinct_hash, hash_pair, mix_pairs, period_item, scope_row
 from .habits_of_others import count_own_items
 from .layout import Array, Baseline
-from .row_observations import LOOKED_UP, SENSITIVE, UNHASHED, RowObservations
+from .row_observations import IGNORED_EVENT, LOOKED_UP, SENSITIVE, UNHASHED, RowObservations
 
 MAX_ITEMS = 1 << 24
 """Items a baseline may hold over all scopes, those that count what followed a context included (400 MB); more is
@@ -92,7 +92,7 @@ def fit_baseline(
     Raises:
         ModelError: the history names more distinct things than a baseline may hold.
     """
-    rows = np.nonzero(keep & (observations.flags < 2))[0]
+    rows = np.nonzero(keep & (observations.flags != IGNORED_EVENT))[0]
     scopes = np.zeros((len(columns), layout.SCOPES), np.uint64)
     _write_scope_keys(rows, columns.names, scopes)
     distinct = np.unique(scopes[rows])
@@ -247,7 +247,7 @@ def with_fewer_names(
     totals, counts = baseline.totals.copy(), baseline.counts.copy()
     totals[:, : layout.SINGLE_KINDS, 1] /= np.float32(factor)
     thinner = baseline._replace(totals=totals, counts=counts)
-    rows = np.nonzero(observations.flags < 2)[0]
+    rows = np.nonzero(observations.flags != IGNORED_EVENT)[0]
     scopes = np.zeros((len(columns), layout.SCOPES), np.uint64)
     _write_scope_keys(rows, columns.names, scopes)
     _divide_names(thinner, rows, scopes, observations.contexts, np.float32(factor))

@@ -17,7 +17,7 @@ from .feature_vector import F_ARGUMENT, F_ARGUMENT_ROUTE, F_HABITS, F_SENSITIVE_
 from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
 from .habits_of_others import habits_of_others
 from .layout import AgentState, Array, Baseline
-from .row_observations import IGNORED_EVENT, LATE_EVENT, SENSITIVE, UNHASHED, RowObservations
+from .row_observations import IGNORED_EVENT, LATE_EVENT, OUT_OF_ORDER_EVENT, SENSITIVE, UNHASHED, RowObservations
 
 _MAX_USE_BUCKET = 15
 
@@ -176,13 +176,13 @@ def _write_quantities(
     times: Array,
     event_numbers: Array,
     at_ms: int,
-    seen_before: bool,
+    has_gap: bool,
     session_events: float,
 ) -> None:
     """Quantities of one event; all are logarithms of counts or sizes, so that a standard deviation is a ratio."""
     for k in range(3):
         q[layout.Q_PACE_1M + k] = math.log1p(np.float64(agent_numbers[layout.N_PACE + k]))
-    if seen_before:
+    if has_gap:
         q[layout.Q_GAP] = math.log1p(max(at_ms - times[layout.T_LAST], 0) / 1000.0)
     pairs = (
         (layout.Q_BYTES_IN, columns.BYTES_IN),
@@ -203,18 +203,76 @@ def _write_quantities(
 
 
 @inlined
-def _advance_counts(agent_numbers: Array, event_numbers: Array, codes: Array, elapsed_s: float) -> None:
-    """Decay the short-term counts to the event's time and add the event to them."""
+def _left_after(late_s: float, half_life_s: float) -> np.float32:
+    """Share of a late event that is left at its agent's latest time: counts are as if it had come when it happened."""
+    return np.float32(0.5 ** (late_s / half_life_s))
+
+
+@inlined
+def _advance_counts(agent_numbers: Array, event_numbers: Array, codes: Array, elapsed_s: float, late_s: float) -> None:
+    """Decay the short-term counts to the agent's latest time, and add what is left of the event then."""
     _decay_counts(agent_numbers, elapsed_s)
     count = np.float32(min(event_numbers[columns.COUNT], _MAX_EVENT_COUNT))
     for k in range(3):
-        agent_numbers[layout.N_PACE + k] += count
+        agent_numbers[layout.N_PACE + k] += count * _left_after(late_s, layout.HALF_LIVES_S[k])
+    left = _left_after(late_s, layout.FAILURE_HALF_LIFE_S)
     if codes[columns.OUTCOME] == columns.ERROR:
-        agent_numbers[layout.N_FAILURES] += count
+        agent_numbers[layout.N_FAILURES] += count * left
     if codes[columns.OUTCOME] == columns.DENIED:
-        agent_numbers[layout.N_DENIALS] += count
+        agent_numbers[layout.N_DENIALS] += count * left
     volume = max(event_numbers[columns.BYTES_IN], 0.0) + max(event_numbers[columns.BYTES_OUT], 0.0)
-    agent_numbers[layout.N_VOLUME] += np.float32(min(volume, _MAX_EVENT_BYTES))
+    agent_numbers[layout.N_VOLUME] += np.float32(min(volume, _MAX_EVENT_BYTES)) * left
+
+
+_NEVER_VOUCHED_S = np.float32(1e9)
+"""Lead of an agent of which a token has vouched for nothing yet: nothing is late against that."""
+
+
+@inlined
+def _start_clock(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> None:
+    """Begin with the time of an agent's first event."""
+    times[layout.T_FIRST] = max(at_ms, 1)  # 0 means that the agent is new
+    times[layout.T_LAST] = at_ms
+    if not is_vouched:
+        agent_numbers[layout.N_LEAD] = _NEVER_VOUCHED_S
+
+
+@inlined
+def _lateness_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> int:
+    """Time by which an event is late. Where a token vouches for it, only such events make it late: else anybody who
+    may send some could take the evidence from others."""
+    latest = times[layout.T_LAST]
+    if is_vouched:
+        latest -= np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
+    late_ms: int = max(latest - at_ms, 0)
+    return late_ms
+
+
+@inlined
+def _flag_of(times: Array, at_ms: int, is_in_order: bool) -> int:
+    """Value for `RowObservations.flags`."""
+    if at_ms >= times[layout.T_LAST]:
+        return 0
+    return LATE_EVENT if is_in_order else OUT_OF_ORDER_EVENT
+
+
+@inlined
+def _move_clock(times: Array, agent_numbers: Array, now_ms: int, late_ms: int, at_ms: int, is_vouched: bool) -> None:
+    """Move the agent's latest time on, and the lead that events without a token have."""
+    if not is_vouched:
+        agent_numbers[layout.N_LEAD] += np.float32((now_ms - times[layout.T_LAST]) / 1000.0)
+    elif late_ms == 0:
+        agent_numbers[layout.N_LEAD] = np.float32((now_ms - at_ms) / 1000.0)
+    times[layout.T_LAST] = now_ms
+
+
+@inlined
+def _pass_time_over(items: Array, contexts: Array, quantities: Array) -> None:
+    """Leave out of an event that came out of order what it would say of pace and order."""
+    for kind in (layout.K_TRANSITION, layout.K_FROM):
+        items[kind] = contexts[kind] = np.uint64(0)
+    for quantity in layout.TIMED_QUANTITIES:
+        quantities[quantity] = -1.0
 
 
 @inlined
@@ -341,14 +399,15 @@ def observe(
             out[row, :] = 0.0
             _pass_over(state, slot, names[row], codes[row], at_ms)
             continue
+        is_vouched = codes[row, columns.SELF_ASSERTED] == 0
         seen_before = times[layout.T_FIRST] != 0
         if not seen_before:
-            times[layout.T_FIRST] = max(at_ms, 1)  # 0 means that the agent is new
-            times[layout.T_LAST] = at_ms
-        if at_ms < times[layout.T_LAST]:
-            observations.flags[row] = LATE_EVENT
+            _start_clock(times, agent_numbers, at_ms, is_vouched)
+        late_ms = _lateness_ms(times, agent_numbers, at_ms, is_vouched)
+        is_in_order = late_ms <= layout.MOST_DISORDER_MS
+        observations.flags[row] = _flag_of(times, at_ms, is_in_order)
         now_ms = max(at_ms, times[layout.T_LAST])
-        if codes[row, columns.SELF_ASSERTED] == 0:
+        if is_vouched:
             _change_version(times, agent_numbers, table, names[row, columns.VERSION], now_ms)
         observations.age_days[row] = (now_ms - times[layout.T_FIRST]) / DAY_MS
         observations.token_reuse[row] = _check_revoked_token(state.revoked[slot], names[row], codes[row])
@@ -357,7 +416,8 @@ def observe(
         prev = state.session_prev[slot, k]
         uses = count_action_use(state.session_table[slot, k], names[row, columns.ACTION])
         state.session_numbers[slot, k, layout.S_EVENTS] += np.float32(1.0)
-        _advance_counts(agent_numbers, event_numbers[row], codes[row], (now_ms - times[layout.T_LAST]) / 1000.0)
+        elapsed_s, late_s = (now_ms - times[layout.T_LAST]) / 1000.0, late_ms / 1000.0
+        _advance_counts(agent_numbers, event_numbers[row], codes[row], elapsed_s, late_s)
         write_items(
             observations.items[row],
             observations.contexts[row],
@@ -374,9 +434,11 @@ def observe(
             times,
             event_numbers[row],
             now_ms,
-            seen_before,
+            seen_before and late_ms == 0,
             state.session_numbers[slot, k, layout.S_EVENTS],
         )
+        if not is_in_order:
+            _pass_time_over(observations.items[row], observations.contexts[row], observations.quantities[row])
         _find_scopes(scopes, scope_rows, names[row], baseline)
         observations.new_kinds[row] = write_feature_vector(
             out[row],
@@ -406,10 +468,10 @@ def observe(
             out[row, F_SENSITIVE_ROUTE] = sensitive_route(
                 observations, row, names[row], scopes, scope_rows, baseline, table
             )
-            if codes[row, columns.SELF_ASSERTED] == 0:  # else anybody could move the numbers of real calls
+            if is_vouched:  # else anybody could move the numbers of real calls
                 sensitive = gives_sensitive_answer(names[row], codes[row], baseline)
                 end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT], sensitive)
-        if codes[row, columns.SELF_ASSERTED] == 0 and agent_numbers[layout.N_SHARED] > 0.0:
+        if is_vouched and agent_numbers[layout.N_SHARED] > 0.0:
             out[row, F_HABITS] = habits_of_others(
                 baseline,
                 scope_rows,
@@ -419,10 +481,12 @@ def observe(
                 table,
                 state.session_numbers[slot, k],
             )
-        agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))
-        state.session_prev[slot, k] = names[row, columns.ACTION]
+        left = _left_after(late_s, layout.FAILURE_HALF_LIFE_S)
+        agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row])) * left
+        if is_in_order:
+            state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms
-        times[layout.T_LAST] = now_ms
+        _move_clock(times, agent_numbers, now_ms, late_ms, at_ms, is_vouched)
 
 
 @inlined
@@ -483,4 +547,5 @@ def learn(
                 _learn_quantity(agent_numbers, quantity, observations.quantities[row, quantity])
         agent_numbers[layout.N_METHOD] = max(agent_numbers[layout.N_METHOD], np.float32(codes[row, columns.METHOD]))
         agent_numbers[layout.N_EVENTS] += np.float32(1.0)
-        update_reference(agent_numbers, observations.quantities[row], observations.age_days[row])
+        if observations.flags[row] != OUT_OF_ORDER_EVENT:
+            update_reference(agent_numbers, observations.quantities[row], observations.age_days[row])

@@ -117,7 +117,8 @@ LAYOUT_GENERATION = 3
 stays: what was kept before fits no more, neither state nor model."""
 
 # Columns of AgentState.numbers (float32).
-N_PACE = 0  # decayed counts at the half-lives, of which there are three: column 3 stays 0
+N_PACE = 0  # decayed counts at the three half-lives
+N_LEAD = 3  # seconds by which events that no token vouches for are ahead of those that one does
 N_FAILURES, N_DENIALS, N_VOLUME, N_NOVELTY = 4, 5, 6, 7
 N_METHOD = 8  # strongest authentication learned
 N_EVENTS = 9  # events learned
@@ -163,6 +164,10 @@ LEARNED_VALUES = 8
 VALUE_PERIOD_MS = 90 * DAY_MS
 """Hashes of values are compared within such periods, counted from 1970: then clients hash under other keys. Keys that
 last for several periods cost some memory at their borders, shorter ones would make every value new."""
+MOST_DISORDER_MS = 60_000
+"""Time by which an event may be late and still tell of pace and order: that of parallel calls, and of slow ones."""
+TIMED_QUANTITIES = (Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY)
+"""Quantities that say how things were at the agent's latest time; of another time nothing is kept."""
 IMPLICIT_SESSION_GAP_MS = 30 * 60 * 1000
 """A session is what the event says, or else activity without a pause of half an hour."""
 

@@ -10,8 +10,9 @@ from ..argument_columns import ArgumentColumns, no_arguments
 from . import layout
 from .layout import Array
 
-LATE_EVENT, IGNORED_EVENT = 1, 2
-"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is our own denial."""
+LATE_EVENT, IGNORED_EVENT, OUT_OF_ORDER_EVENT = 1, 2, 3
+"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is our own denial; it is
+late by so much that it says nothing of pace and order."""
 
 NO_FOREIGN, ACTED_ON, LOOKED_UP = range(3)
 """Values of `RowObservations.is_foreign`: others did not write the value; or they may have, and the call acts on it, or

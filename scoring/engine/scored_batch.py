@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ...ingest.columns import EventColumns
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import SlotIndices
-from ...ingest.features.row_observations import LATE_EVENT, RowObservations
+from ...ingest.features.row_observations import LATE_EVENT, OUT_OF_ORDER_EVENT, RowObservations
 from ...models.concerns import ConcernScores
 from ...models.detector import FAMILIAR_EVENTS
 from . import risk
@@ -80,4 +80,9 @@ class ScoredBatch(NamedTuple):
     @property
     def late_events(self) -> int:
         """Events older than one already seen of their agent."""
-        return int((self.observations.flags == LATE_EVENT).sum())
+        return int((self.observations.flags == LATE_EVENT).sum()) + self.out_of_order_events
+
+    @property
+    def out_of_order_events(self) -> int:
+        """Those of them that are late by more than a minute, and say nothing of pace and order."""
+        return int((self.observations.flags == OUT_OF_ORDER_EVENT).sum())

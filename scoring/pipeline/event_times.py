@@ -152,7 +152,7 @@ class EventTimes:
         self._counts["known_events"] += known
         advice = "`trustwatch train` learns from a history, `trustwatch replay` and `backtest` judge one"
         if known:
-            advice += "; events that the model has learned from count twice here, and raise agents by haste"
+            advice += "; events that the model has learned from count twice here, and look more usual than they are"
         if self._is_due("known" if known else "old", now_ms):
             _log.warning(
                 "old events arrive: levels are of then, not of now",

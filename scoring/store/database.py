@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ...ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
 from ...ingest.identities import IdentityHasher
-from .dialects import dialect_of, is_damaged, is_transient
+from .dialects import advice_on, dialect_of, is_damaged, is_transient
 from .dialects.job_locks import JobLock
 from .read_scope import READ_SCOPE_OPTION, check_executed_statement, current_read_scope
 from .sql_schema import META
@@ -259,7 +259,7 @@ def translate_errors() -> Iterator[None]:
             raise DamagedStore(error.orig) from error
         if not is_transient(error):
             raise
-        raise Unavailable(f"the database does not answer: {str(error.orig).strip()}") from error
+        raise Unavailable(f"the database does not answer: {str(error.orig).strip()}{advice_on(error)}") from error
     except PoolTimeout as error:
         raise Unavailable("the database does not answer: every connection is in use") from error
 

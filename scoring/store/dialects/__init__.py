@@ -25,6 +25,7 @@ from .statements import DialectInsert, contains, insert_or_skip, starts_with, up
 __all__ = [
     "Dialect",
     "DialectInsert",
+    "advice_on",
     "contains",
     "dialect_of",
     "insert_or_skip",
@@ -127,6 +128,11 @@ def _parse_url(url: str, password: str | None) -> tuple[Dialect, URL]:
 def is_damaged(error: DBAPIError) -> bool:
     """True if the database's own file is damaged; a server says so by itself, and to its administrator."""
     return sqlite.is_damaged(error)
+
+
+def advice_on(error: DBAPIError) -> str:
+    """Advice on an error, as the end of a sentence, or nothing."""
+    return postgresql.advice_on(error)
 
 
 def is_transient(error: DBAPIError) -> bool:

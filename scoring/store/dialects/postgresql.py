@@ -31,6 +31,7 @@ from .weekly_tables import ROW_PURGED_DECISIONS, prepare_weeks, purge_weeks
 __all__ = [
     "ROW_PURGED_DECISIONS",
     "acquire_job_lock",
+    "advice_on",
     "compact",
     "copy_to",
     "guide_planner",
@@ -200,6 +201,16 @@ def compact(engine: Engine) -> bool:
 def copy_to(_engine: Engine, _target: Path) -> str | None:
     """Refuse: a server is backed up by its own programs."""
     raise ConfigError("store.url: a PostgreSQL server is backed up by `pg_dump` (docs/operations.md)")
+
+
+def advice_on(error: DBAPIError) -> str:
+    """Advice on an error, as the end of a sentence; nothing where its own words say enough."""
+    if "connection timeout expired" not in str(error.orig):  # psycopg's, with no code of the server
+        return ""
+    return (
+        f"; no connection within {_CONNECT['connect_timeout']} s, or the `connect_timeout` of store.url: is the server "
+        "there, and is its machine or this one overloaded? `?connect_timeout=20` at the end of store.url waits longer"
+    )
 
 
 def is_transient(error: DBAPIError) -> bool:

@@ -12,7 +12,17 @@ from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.deviations import reset_reference
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
-from trustwatch.ingest.features.layout import K_CREDENTIAL, Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
+from trustwatch.ingest.features.layout import (
+    K_CREDENTIAL,
+    N_MEAN,
+    N_NOVELTY,
+    Q_GAP,
+    Q_PACE_1M,
+    Q_SESSION,
+    TIMED_QUANTITIES,
+    Baseline,
+)
+from trustwatch.ingest.features.row_observations import LATE_EVENT, OUT_OF_ORDER_EVENT
 
 from ...support.feature_histories import SingleEventBuilder, columns, event, overflows
 
@@ -544,13 +554,83 @@ def _key(watch: SingleEventBuilder) -> np.ndarray[Any, Any]:
 
 
 def test_late_events_never_move_time_backwards() -> None:
-    """An event a day late is flagged; it does not decay, and the pause before the next is measured from the latest."""
+    """Events that are late are flagged; there is no pause before them, and that of the next is from the latest."""
     watch = SingleEventBuilder()
-    watch.feed(*steady(5, 60.0, DAY), event(0), event(DAY + 300))
+    watch.feed(*steady(5, 60.0, DAY), event(0), event(DAY + 239), event(DAY + 300))
 
-    assert watch.found.flags.tolist() == [0, 0, 0, 0, 0, 1, 0]
-    assert watch.found.quantities[5, Q_GAP] == 0.0
-    assert watch.found.quantities[6, Q_GAP] == pytest.approx(math.log1p(60.0))
+    assert watch.found.flags.tolist() == [0, 0, 0, 0, 0, OUT_OF_ORDER_EVENT, LATE_EVENT, 0]
+    assert watch.found.quantities[5:7, Q_GAP].tolist() == [-1.0, -1.0]
+    assert watch.found.quantities[7, Q_GAP] == pytest.approx(math.log1p(60.0))
+
+
+@pytest.mark.parametrize("late", [range(10, 40), range(1, 59), range(30, 31)])
+def test_recent_counts_do_not_depend_on_the_order_in_which_events_come(late: range) -> None:
+    """A gateway sends later what others sent in time: afterwards pace, failures and volume are what they would be."""
+    events = [
+        event(20.0 * n, outcome=("success", "error", "denied")[n % 3], bytes_out=1000, resource={"id": f"r{n}"})
+        for n in range(60)
+    ]
+    in_time, buffered = SingleEventBuilder(), SingleEventBuilder()
+    in_time.feed(*events, learn=False)
+    held = [events[n] for n in late]
+    buffered.feed(*(one for one in events if one not in held), *reversed(held), learn=False)
+
+    ours, theirs = (watch.builder.state.numbers[watch.builder.slots.find(_key(watch))] for watch in (buffered, in_time))
+    np.testing.assert_allclose(ours[0, : N_NOVELTY + 1], theirs[0, : N_NOVELTY + 1], rtol=1e-4)
+
+
+def test_what_comes_out_of_order_says_nothing_of_pace_and_order() -> None:
+    """An hour's events at once, one after the other or shuffled: no haste, and nothing of it is learned."""
+    watch = SingleEventBuilder()
+    watch.feed(*(event(60.0 * n, action=("write", "read")[n % 2], session="s", bytes_out=500) for n in range(300)))
+    agent = watch.builder.slots.find(_key(watch))
+    before = watch.builder.state.numbers[agent].copy()
+
+    for found in watch.feed(
+        *(event(14_000.0 + 5.0 * n, action="write", session="s", bytes_out=9e6) for n in range(600))
+    ):
+        timed = (
+            "pace_1m",
+            "pace_15m",
+            "pace_4h",
+            "dormancy",
+            "volume_1h",
+            "novelty_1h",
+            "drift",
+            "transition_surprise",
+        )
+        assert {name: found[name] for name in timed} == dict.fromkeys(timed, 0.0)
+        assert found["bytes_out"] > 0.0, "the event says all else that it holds"
+    learned = watch.builder.state.numbers[agent]
+    timed_moments = [N_MEAN + quantity for quantity in TIMED_QUANTITIES]
+    np.testing.assert_array_equal(learned[:, timed_moments], before[:, timed_moments])
+    assert watch.last(event(18_000.0, action="write", session="s"))["transition_surprise"] < 0.1, "after the latest"
+
+
+def test_disorder_of_less_than_a_minute_still_tells() -> None:
+    """Parallel calls come in any order: a burst among them is one."""
+    watch = SingleEventBuilder()
+    watch.feed(*(event(60.0 * n) for n in range(300)))
+    burst = [event(18_030.0 - 0.5 * n) for n in range(60)]
+
+    assert watch.last(*burst)["pace_1m"] > 2.0
+
+
+def test_an_event_that_no_token_vouches_for_makes_no_other_one_late() -> None:
+    """Else anybody who may send some could take the evidence of pace and order from those of the gateway."""
+    watch, alone = SingleEventBuilder(), SingleEventBuilder()
+    for one in (watch, alone):
+        one.feed(*(event(60.0 * n, session="s") for n in range(300)))
+    watch.feed(event(19_000.0, session="other", self_asserted=True), learn=False)
+    burst = [event(18_000.0 + 0.5 * n, action="write", session="s") for n in range(60)]
+    ours, theirs = watch.last(*burst), alone.last(*burst)
+
+    assert set(watch.found.flags.tolist()) == {LATE_EVENT}
+    assert ours["pace_1m"] >= 0.9 * theirs["pace_1m"] > 2.0
+    assert ours["transition_surprise"] == pytest.approx(theirs["transition_surprise"])
+    assert watch.feed(event(18_000.0, session="s"))[0]["pace_1m"] > 0.0 and watch.found.flags.tolist() == [LATE_EVENT]
+    watch.feed(event(17_000.0, session="s"))
+    assert watch.found.flags.tolist() == [OUT_OF_ORDER_EVENT], "by what the gateway itself has sent"
 
 
 def names_beyond_the_table(rounds: int = 400) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +117,13 @@ def test_no_server() -> None:
     while chain is not None:
         assert "sec:ret" not in f"{chain!r} {chain}"
         chain = chain.__cause__ or chain.__context__
+
+
+def test_a_server_that_does_not_answer_in_time_is_told_with_what_waits_longer() -> None:
+    """It takes the connection and says nothing, as one whose machine has no time for it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(
+            Unavailable, match=r"connection timeout expired; .*connect_timeout=20` at the end of store.url"
+        ):
+            open_store(f"postgresql://trustwatch@127.0.0.1:{port}/trustwatch?connect_timeout=2")
