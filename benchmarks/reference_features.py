@@ -225,7 +225,8 @@ class ReferenceFeatures:
         else:
             gap_ms = max(at_ms - agent.last_ms, 0)
         late, vouched = at_ms < agent.last_ms, not event["agent"].get("self_asserted")
-        late_ms = max((agent.vouched_ms if vouched else agent.last_ms) - at_ms, 0)
+        behind_ms = max(agent.vouched_ms - at_ms, 0) if vouched else 0
+        late_ms = max(behind_ms - int(event.get("duration_ms") or 0), 0)
         now_ms = max(at_ms, agent.last_ms)
         _note_version(agent, event["agent"].get("version"), now_ms)
         reuse = _note_token(agent, event)
@@ -234,7 +235,7 @@ class ReferenceFeatures:
         session.events += 1
         _advance(agent, event, (now_ms - agent.last_ms) / 1000, late_ms / 1000)
         items = _items(event, at_ms, session.previous, uses)
-        quantities = _quantities(agent, event, None if late_ms else gap_ms, session)
+        quantities = _quantities(agent, event, None if behind_ms else gap_ms, session)
         if late_ms > MOST_DISORDER_MS:
             items = {kind: item for kind, item in items.items() if kind not in ("transition", "from")}
             quantities = {name: value for name, value in quantities.items() if name not in TIMED}

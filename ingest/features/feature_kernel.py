@@ -238,14 +238,27 @@ def _start_clock(times: Array, agent_numbers: Array, at_ms: int, is_vouched: boo
 
 
 @inlined
-def _lateness_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> int:
-    """Time by which an event is late. Where a token vouches for it, only such events make it late: else anybody who
-    may send some could take the evidence from others."""
-    latest = times[layout.T_LAST]
-    if is_vouched:
-        latest -= np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
-    late_ms: int = max(latest - at_ms, 0)
-    return late_ms
+def _behind_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> int:
+    """Time by which an event is older than the latest one of its agent that a token vouches for.
+
+    Events that no token vouches for make none late, else anybody who may send some could take the evidence from others.
+    They are never late themselves: they may lower nothing, and count in full.
+    """
+    if not is_vouched:
+        return 0
+    latest = times[layout.T_LAST] - np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
+    behind_ms: int = max(latest - at_ms, 0)
+    return behind_ms
+
+
+_LONGEST_CALL_MS = 1e12
+
+
+@inlined
+def _lateness_ms(behind_ms: int, duration_ms: float) -> int:
+    """Time by which an event is late. A long call is dated by its start and told at its end: it is not late for that,
+    else an agent that holds one open could take the evidence from it."""
+    return max(behind_ms - np.int64(min(max(duration_ms, 0.0), _LONGEST_CALL_MS)), 0)
 
 
 @inlined
@@ -257,11 +270,11 @@ def _flag_of(times: Array, at_ms: int, is_in_order: bool) -> int:
 
 
 @inlined
-def _move_clock(times: Array, agent_numbers: Array, now_ms: int, late_ms: int, at_ms: int, is_vouched: bool) -> None:
+def _move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, at_ms: int, is_vouched: bool) -> None:
     """Move the agent's latest time on, and the lead that events without a token have."""
     if not is_vouched:
         agent_numbers[layout.N_LEAD] += np.float32((now_ms - times[layout.T_LAST]) / 1000.0)
-    elif late_ms == 0:
+    elif behind_ms == 0:
         agent_numbers[layout.N_LEAD] = np.float32((now_ms - at_ms) / 1000.0)
     times[layout.T_LAST] = now_ms
 
@@ -403,7 +416,8 @@ def observe(
         seen_before = times[layout.T_FIRST] != 0
         if not seen_before:
             _start_clock(times, agent_numbers, at_ms, is_vouched)
-        late_ms = _lateness_ms(times, agent_numbers, at_ms, is_vouched)
+        behind_ms = _behind_ms(times, agent_numbers, at_ms, is_vouched)
+        late_ms = _lateness_ms(behind_ms, event_numbers[row, columns.DURATION])
         is_in_order = late_ms <= layout.MOST_DISORDER_MS
         observations.flags[row] = _flag_of(times, at_ms, is_in_order)
         now_ms = max(at_ms, times[layout.T_LAST])
@@ -434,7 +448,7 @@ def observe(
             times,
             event_numbers[row],
             now_ms,
-            seen_before and late_ms == 0,
+            seen_before and behind_ms == 0,
             state.session_numbers[slot, k, layout.S_EVENTS],
         )
         if not is_in_order:
@@ -486,7 +500,7 @@ def observe(
         if is_in_order:
             state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms
-        _move_clock(times, agent_numbers, now_ms, late_ms, at_ms, is_vouched)
+        _move_clock(times, agent_numbers, now_ms, behind_ms, at_ms, is_vouched)
 
 
 @inlined

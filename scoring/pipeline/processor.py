@@ -19,6 +19,7 @@ from ...ingest.columns import ColumnEncoder, EventColumns
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import decode_event
+from ...ingest.features import layout
 from ...ingest.features.feature_table import FEATURE_NAMES
 from ...ingest.scan.raw_encoder import EventDecoder, RawEncoder
 from ...ingest.source import Record, RecordBatch, RecordKind
@@ -33,7 +34,8 @@ from ..records.decisions import Decision
 from .control_records import ControlRecords
 from .model_switch import ActiveModels, ModelSwitcher
 
-_MAX_AHEAD_MS = 300_000
+_MAX_AHEAD_MS = layout.MOST_DISORDER_MS
+"""Of a clock that runs ahead: a longer lead would make events of right clocks late, and take their pace from them."""
 
 
 class AppliedBatch(NamedTuple):
@@ -177,7 +179,7 @@ class Processor:
 
 
 def _clamp_to_arrival(columns: EventColumns, received: Any) -> EventColumns:
-    """Clamp event times to their arrival, give or take some minutes.
+    """Clamp event times to at most a minute after their arrival.
 
     A clock that is wrong, or lies, must neither let risk decay nor make the agent's later events late. History that
     carries no arrival (0) is taken as it is.

@@ -633,6 +633,32 @@ def test_an_event_that_no_token_vouches_for_makes_no_other_one_late() -> None:
     assert watch.found.flags.tolist() == [OUT_OF_ORDER_EVENT], "by what the gateway itself has sent"
 
 
+def test_events_that_no_token_vouches_for_count_in_full_however_late() -> None:
+    """They may lower nothing: not each other's evidence either."""
+    watch = SingleEventBuilder()
+    watch.feed(*(event(60.0 * n, self_asserted=True) for n in range(300)))
+    watch.feed(event(19_000.0, self_asserted=True), learn=False)
+    burst = [event(18_000.0 + 0.5 * n, self_asserted=True) for n in range(60)]
+
+    assert watch.last(*burst)["pace_1m"] > 2.0
+    assert set(watch.found.flags.tolist()) == {LATE_EVENT}
+
+
+def test_a_long_call_is_not_late_for_its_length() -> None:
+    """Dated by its start, told at its end: who holds one open, and makes others meanwhile, takes no evidence from it."""
+    watch = SingleEventBuilder()
+    watch.feed(*(event(60.0 * n, action=("write", "read")[n % 2], session="s") for n in range(300)))
+    watch.feed(event(18_140.0, action="write", session="s"), learn=False)
+    held_open = watch.last(event(18_000.0, action="write", session="s", duration_ms=150_000))
+    assert watch.found.flags.tolist() == [LATE_EVENT]
+    quick = watch.last(event(18_000.0, action="write", session="s", duration_ms=50))
+    assert watch.found.flags.tolist() == [OUT_OF_ORDER_EVENT]
+
+    assert held_open["transition_surprise"] > 0.5 > quick["transition_surprise"] == 0.0
+    assert watch.last(event(18_150.0, action="write", session="s"))["pace_1m"] > 0.0
+    assert watch.found.flags.tolist() == [0], "the latest time of the agent is not moved back by it"
+
+
 def names_beyond_the_table(rounds: int = 400) -> list[dict[str, Any]]:
     """An agent with far more targets, and sizes of answers, than its table has room for; some come back."""
     return [
