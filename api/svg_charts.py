@@ -291,9 +291,10 @@ def chart_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]],
     words = Markup('<p class="muted">{}</p>').format(" ".join(filter(None, (sampled, thinned))))
     return Markup(
         '<details class="chart-data" id="{}"><summary id="{}-open">As a table<span class="hidden">: {}</span></summary>'
-        '{}<div class="scroll tall" role="region" aria-label="{}, as a table" tabindex="0"><table class="cards">'
+        '{}<div class="scroll tall" id="{}-rows" role="region" aria-label="{}, as a table" tabindex="0">'
+        '<table class="cards">'
         "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div></details>"
-    ).format(name, name, title, words if sampled or thinned else "", title, head, body)
+    ).format(name, name, title, words if sampled or thinned else "", name, title, head, body)
 
 
 def _joined(form: Markup, values: Iterable[tuple[object, ...]]) -> Markup:

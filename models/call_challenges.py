@@ -57,6 +57,8 @@ _OF_SEVERAL_TENANTS = "bounded", "bounded_rehearsed"
 _COMPROMISE = CONCERNS.index("compromise")
 _READ = EFFECTS.index("read")
 _RANKS_KEPT, _TENANT_RANKS_KEPT = 256, 64
+_USUAL_PER_1000 = 10.0
+"""Budget by which p-values tell calls that rest on one neighbour: theirs is none."""
 _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
@@ -255,7 +257,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
             return None
         lowest = None
         for name in (effect, EVERY_EFFECT):
-            parts = self._parts(name, tenant)
+            parts = self._parts(name, tenant, per_1000)
             score = _threshold_of(parts, per_1000)
             if score is None:
                 continue
@@ -265,15 +267,18 @@ class CallChallenges(msgspec.Struct, frozen=True):
                 break
         return lowest
 
-    def _parts(self, effect: str, tenant: str) -> list[HeldOutCalls | None]:
-        """Held-out calls of an effect as they count for a tenant, and rehearsed ones where there are any."""
-        sources = [(self.by_effect, self.bounded)]
+    def _parts(self, effect: str, tenant: str, per_1000: float) -> list[HeldOutCalls | None]:
+        """Held-out calls of an effect as they count for a tenant, and rehearsed ones where there are any.
+
+        Rehearsed ones that would be too few without one neighbour may all be of its making: those of all effects stand
+        in, or none.
+        """
+        parts = [_calls_for(tenant, effect, self.by_effect, self.bounded)]
         if self.rehearsed:
-            sources.append((self.rehearsed, self.bounded_rehearsed))
-        parts = []
-        for of_all, bounded in sources:
-            own = (bounded.get(key, {}).get(effect) for key in (tenant, ""))
-            parts.append(next((calls for calls in own if calls is not None), of_all.get(effect)))
+            by_name = (
+                _calls_for(tenant, name, self.rehearsed, self.bounded_rehearsed) for name in (effect, EVERY_EFFECT)
+            )
+            parts += [calls for calls in by_name if calls is None or not calls.rests_on_one(per_1000)][:1]
         return parts
 
     def p_value(self, effect: str, score: float, tenant: str = "") -> float:
@@ -281,9 +286,9 @@ class CallChallenges(msgspec.Struct, frozen=True):
 
         Of those held out or those rehearsed, whichever is larger.
         """
-        of_effect = self._parts(effect, tenant)
+        of_effect = self._parts(effect, tenant, _USUAL_PER_1000)
         if any(calls is None or not calls.calls for calls in of_effect):
-            of_effect = self._parts(EVERY_EFFECT, tenant)
+            of_effect = self._parts(EVERY_EFFECT, tenant, _USUAL_PER_1000)
         return max(calls.p_value(score - SCORE_RESOLUTION) for calls in of_effect if calls is not None)
 
     def document(self) -> dict[str, Any]:
@@ -305,6 +310,14 @@ class CallChallenges(msgspec.Struct, frozen=True):
         if challenges.rehearsed and EVERY_EFFECT not in challenges.rehearsed:
             raise ModelError(f"manifest.json: settings.challenges.rehearsed has no {EVERY_EFFECT!r}; retrain")
         return challenges
+
+
+def _calls_for(
+    tenant: str, effect: str, of_all: Mapping[str, HeldOutCalls], bounded: BoundedCalls
+) -> HeldOutCalls | None:
+    """Calls of an effect as they count for a tenant: its own ground, that of all without one, or all there are."""
+    grounds = (bounded.get(key, {}).get(effect) for key in (tenant, ""))
+    return next((calls for calls in grounds if calls is not None), of_all.get(effect))
 
 
 def _threshold_of(parts: Sequence[HeldOutCalls | None], per_1000: float) -> float | None:
@@ -395,11 +408,15 @@ def held_out_by_effect(columns: EventColumns, scores: NDArray[np.float64]) -> di
     return {name: HeldOutCalls.of(scores[rows]) for name, rows in _calls_by_effect(columns).items()}
 
 
+def has_neighbours(columns: EventColumns) -> bool:
+    """True if events are of several tenants."""
+    return len(np.unique(columns.names[:, event_columns.TENANT])) > 1
+
+
 def bounded_by_tenant(columns: EventColumns, scores: NDArray[np.float64]) -> BoundedCalls:
-    """The same as they count for each tenant whose ground differs from that of others; nothing where there is one."""
+    """The same as they count for each tenant that has a ground of its own, and for all others: the calls may all be of
+    one tenant that is the neighbour of some without."""
     tenants, by_tenant = columns.names[:, event_columns.TENANT], BoundedCalls()
-    if len(np.unique(tenants)) < 2:
-        return by_tenant
     for name, rows in _calls_by_effect(columns).items():
         calls = rank_calls(tenants[rows], scores[rows])
         if not len(calls.scores):
@@ -456,5 +473,5 @@ def fit_challenges(
     rates = fit_foreign_rates(keys, effects, foreign)
     of_others = rates.evidence(keys, effects, foreign)
     scores = score_calls(detector, asked, of_others, columns.names[:, event_columns.GROUP])
-    bounded = bounded_by_tenant(columns, scores)
+    bounded = bounded_by_tenant(columns, scores) if has_neighbours(columns) else {}
     return CallChallenges(rates, held_out_by_effect(columns, scores), bounded=bounded)

@@ -2,8 +2,9 @@
 
 All tenants teach one model, and a threshold that is read from the calls of all is lifted by a few odd ones of anybody.
 So no neighbour fills more of the calls that may wait than twice its share of all calls, and none takes more than half
-of the shares of all others (`bounded_part`). What lies above that is left out, and the threshold falls to the next
-calls of others. A tenant's own calls all count.
+of the shares of all others (`bounded_part`). All together leave a tenant a quarter of its own share, in whole calls:
+where its calls are too few for one, its threshold rests on others. What lies above that is left out, and the threshold
+falls to the next calls that count. A tenant's own calls all count.
 
 Where tenants are alike nothing changes: shares are hardly ever exceeded by so much. A closer bound, or thresholds from
 a tenant's own calls alone, keep neighbours out better. But what is new comes in bursts, to one tenant this week and to
@@ -17,8 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+OWN_PART = 0.25
+"""Part of a tenant's share of the calls that may wait which its neighbours leave it, all together: it waits for no more
+than that of its own calls on account of this bound."""
 MAX_TENANTS = 8
-"""Tenants at most that are told apart from the others: those that the bound leaves out most of."""
+"""Tenants at most that have a ground of their own."""
 
 _ROUNDING = 1e-9
 
@@ -85,10 +89,14 @@ def bounded_scores(calls: RankedCalls, ranks: NDArray[np.int64], own: int | None
     Args:
         own: number of the tenant that is judged, whose calls all count; None = one that has none.
     """
-    parts = bounded_part(calls.calls / max(1, len(calls.scores)))
+    shares = calls.calls / max(1, len(calls.scores))
+    parts = bounded_part(shares)
+    kept_free = 0.0
     if own is not None:
-        parts[own] = np.inf
-    at = [_index_at(calls, int(rank), rank * parts) for rank in ranks]
+        parts[own], kept_free = np.inf, shares[own] * OWN_PART
+    reserved = np.floor(ranks * kept_free + _ROUNDING).astype(np.int64)
+    at = [_index_at(calls, int(rank), rank * parts, own, int(few)) for rank, few in zip(ranks, reserved, strict=True)]
+    at = np.maximum.accumulate(at).tolist()
     left_out = np.zeros(len(parts))
     for rank, index in zip(ranks.tolist(), at, strict=True):
         above = np.bincount(calls.tenants[:index], minlength=len(parts))
@@ -96,21 +104,25 @@ def bounded_scores(calls: RankedCalls, ranks: NDArray[np.int64], own: int | None
     return BoundedScores(calls.scores[at], left_out)
 
 
-def _index_at(calls: RankedCalls, rank: int, most: NDArray[np.float64]) -> int:
-    """Index of the last call above which fewer than *rank* count, if of each tenant at most so many (T,) do."""
+def _index_at(calls: RankedCalls, rank: int, most: NDArray[np.float64], own: int | None, reserved: int) -> int:
+    """Index of the last call above which fewer than *rank* count, if of each tenant at most so many (T,) do, and all
+    but *own* together leave *reserved*."""
     n, looked_at = len(calls.scores), 2 * rank
     while True:
-        part = slice(0, looked_at)
-        counted = np.clip(most[calls.tenants[part]] - calls.places[part], 0.0, 1.0)
-        above = np.cumsum(counted) - counted
+        tenants = calls.tenants[:looked_at]
+        counted = np.clip(most[tenants] - calls.places[:looked_at], 0.0, 1.0)
+        of_own = np.where(tenants == own, counted, 0.0) if reserved else np.zeros(len(tenants))
+        of_others = np.minimum(np.cumsum(counted - of_own), rank - reserved)
+        above = np.concatenate(([0.0], (of_others + np.cumsum(of_own))[:-1]))
         if looked_at >= n or above[-1] > rank - 1 + _ROUNDING:
             return int(np.searchsorted(above, rank - 1 + _ROUNDING, side="right")) - 1
         looked_at *= 2
 
 
 def tenants_apart(calls: RankedCalls, left_out: NDArray[np.float64]) -> list[int]:
-    """Numbers of tenants whose own calls count for more to themselves than to others, at most `MAX_TENANTS`; and that
-    of the largest, whose calls others may not rest on alone."""
-    most = np.argsort(-left_out, kind="stable")[:MAX_TENANTS]
-    apart = [int(number) for number in most if left_out[number] > _ROUNDING]
-    return sorted({*apart, int(np.argmax(calls.calls))})
+    """Numbers of tenants that have a ground of their own, at most `MAX_TENANTS`: those whose own calls count for more
+    to themselves than to others, up to half of them, and those that have the most calls."""
+    odd = [int(number) for number in np.argsort(-left_out, kind="stable") if left_out[number] > _ROUNDING]
+    largest = np.argsort(-calls.calls, kind="stable")
+    apart = dict.fromkeys([*odd[: MAX_TENANTS // 2], *map(int, largest)])
+    return sorted(list(apart)[:MAX_TENANTS])

@@ -321,10 +321,14 @@ class _ArchiveSearch:
             older = self._run_query(self._query_before_log())
         if older is not None:
             events = [*events, *self._displayable_events(older)]
-        if self._moment.at_ms and not around and not self._trouble:
+        if self._moment.at_ms and not self._knows_what_led_to_it(around) and not self._trouble:
             then = self._run_query(self._query_around_decision())
-            around = [] if then is None else self._displayable_events(then)[::-1]
+            around = [*([] if then is None else self._displayable_events(then)[::-1]), *around]
         return self._combine(events, around, older)
+
+    def _knows_what_led_to_it(self, around: Sequence[NativeEvent]) -> bool:
+        """True if there is an event up to the decision: the log may begin behind it."""
+        return any(event.time.timestamp() - self._moment.at_ms / 1000 < _SAME_MOMENT_S for event in around)
 
     def _combine(
         self, events: list[NativeEvent], around: list[NativeEvent], older: LatestEvents | None

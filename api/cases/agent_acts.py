@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
 
-from ...ingest.errors import TrustwatchError
+from ...ingest.errors import TrustwatchError, Unavailable
 from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.cases import CaseAgent
 from ..access.service import ContainmentService
@@ -24,7 +25,9 @@ ACT_WITHIN_S: Final = 30.0
 MAX_FAILURES_IN_A_ROW: Final = 3
 """Agents in a row of which store or log fail, behind which the others are not tried."""
 MAX_NAMED: Final = 10
-"""Agents that were not tried and are named; of more their number is told."""
+"""Agents that are named where something was not done; of more their number is told."""
+MAX_NAME_LENGTH, MAX_WHY_LENGTH = 40, 100
+"""Characters of an agent's id, and of a reason, that are told: an id may have thousands, and all have to be told of."""
 
 _TIME_IS_OVER: Final = f"the {ACT_WITHIN_S:g} s of one act were over"
 
@@ -40,7 +43,7 @@ class ActDeadline(NamedTuple):
 class CaseAgentActs:
     """Acts on each agent of a case, through the services that anybody else uses.
 
-    A store or a log that does not answer holds no act up for long, however many agents a case has: each act ends within
+    A store or a log that does not answer holds nobody up for long, however many agents a case has: each act ends within
     `ACT_WITHIN_S`, and says of whom it was not done.
 
     Args:
@@ -49,6 +52,7 @@ class CaseAgentActs:
         feedback: takes labels; None = this process takes none.
         now_ms: UTC milliseconds.
         monotonic: seconds on a clock that never goes back.
+        level_of: level of an agent in memory; None = it is not there.
     """
 
     def __init__(
@@ -58,12 +62,14 @@ class CaseAgentActs:
         feedback: FeedbackService | None,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
+        level_of: Callable[[AgentName], int | None],
     ) -> None:
         self._agents = agents
         self._containment = containment
         self._feedback = feedback
         self._now_ms = now_ms
         self._monotonic = monotonic
+        self._level_of = level_of
         self._at_work: set[asyncio.Task[None]] = set()
 
     def deadline(self) -> ActDeadline:
@@ -73,14 +79,19 @@ class CaseAgentActs:
     async def pin(
         self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, valid_s: float, by: ActDeadline
     ) -> list[str]:
-        """Fix the level of each agent at critical for *valid_s* seconds; returns those that could not be, and why."""
+        """Fix the level of each agent at critical for *valid_s* seconds; returns those that could not be, and why.
+
+        Those that are not critical come first: who tries again gets on.
+        """
 
         async def pin_one(case_agent: CaseAgent) -> None:
             if not await self._is_pinned(caller, case_agent.agent, valid_s):
+                self._check_time(by)
                 selector = _selector(case_agent.agent)
                 await self._containment.pin(caller, selector, RiskLevel.CRITICAL.label, note, valid_s)
 
-        return await self._failures(agents, pin_one, by)
+        loose_first = sorted(agents, key=lambda one: self._level_of(one.agent) == RiskLevel.CRITICAL)
+        return await self._failures(loose_first, pin_one, by)
 
     async def _is_pinned(self, caller: AuthenticatedCaller, agent: AgentName, valid_s: float) -> bool:
         """True if a person fixed the level at critical for longer already: that is not made shorter."""
@@ -111,19 +122,31 @@ class CaseAgentActs:
     async def release(
         self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: ActDeadline
     ) -> list[str]:
-        """Drop the evidence against each agent, and end its pin; returns those that could not be, and why."""
+        """Drop the evidence against each agent, and end its pin; returns those that could not be, and why.
+
+        The highest levels come first: who tries again gets on.
+        """
 
         async def release_one(case_agent: CaseAgent) -> None:
             selector = _selector(case_agent.agent)
-            if (await self._containment.list(caller, "pin", "active", selector)).items:
+            pinned = (await self._containment.list(caller, "pin", "active", selector)).items
+            self._check_time(by)
+            if pinned:
                 await self._containment.unpin(caller, selector, note)
+                self._check_time(by)
             try:
                 await self._agents.release(caller, selector, note, note_required=True)
             except ProblemError as error:
                 if error.problem.status != 404:  # no state, no evidence: it was forgotten meanwhile
                     raise
 
-        return await self._failures(agents, release_one, by)
+        worst_first = sorted(agents, key=lambda one: self._level_of(one.agent) or 0, reverse=True)
+        return await self._failures(worst_first, release_one, by)
+
+    def _check_time(self, by: ActDeadline) -> None:
+        """Go no further behind the deadline: somebody may have done something newer since. Raises Unavailable."""
+        if self._monotonic() >= by.until:
+            raise Unavailable(_TIME_IS_OVER)
 
     async def _failures(
         self, agents: Sequence[CaseAgent], act: Callable[[CaseAgent], Coroutine[Any, Any, None]], by: ActDeadline
@@ -137,22 +160,21 @@ class CaseAgentActs:
         in_a_row = 0
         for at, case_agent in enumerate(agents):
             if in_a_row >= MAX_FAILURES_IN_A_ROW:
-                return [*failed, _not_tried(agents[at:], f"the {in_a_row} before failed in a row")]
+                return _summary(failed, agents[at:], f"the {in_a_row} before failed in a row")
             if self._monotonic() >= by.until:
-                return [*failed, _not_tried(agents[at:], _TIME_IS_OVER)]
+                return _summary(failed, agents[at:], _TIME_IS_OVER)
             try:
-                await self._within(act(case_agent), by)
+                await self._within(act(case_agent), case_agent.agent, by)
                 in_a_row = 0
             except TimeoutError:
-                late = f"{case_agent.agent.agent_id}: no answer came in time, so it may be done or not"
-                rest = agents[at + 1 :]
-                return [*failed, late, *([_not_tried(rest, _TIME_IS_OVER)] if rest else [])]
+                failed.append(f"{_short(case_agent)}: no answer came in time, so it may be done or not")
+                return _summary(failed, agents[at + 1 :], _TIME_IS_OVER)
             except TrustwatchError as error:
-                failed.append(f"{case_agent.agent.agent_id}: {error}")
+                failed.append(f"{_short(case_agent)}: {str(error)[:MAX_WHY_LENGTH]}")
                 in_a_row = in_a_row + 1 if problem_of(error).status >= 500 else 0
-        return failed
+        return _summary(failed, (), "")
 
-    async def _within(self, one: Coroutine[Any, Any, None], by: ActDeadline) -> None:
+    async def _within(self, one: Coroutine[Any, Any, None], agent: AgentName, by: ActDeadline) -> None:
         """Wait for *one* until the deadline. Raises TimeoutError: it goes on then, since half of it may be done."""
         task = asyncio.create_task(one)
         self._at_work.add(task)
@@ -163,22 +185,34 @@ class CaseAgentActs:
             task.cancel()
             raise
         if not task.done():
-            task.add_done_callback(_note_late)
+            task.add_done_callback(partial(_note_late, agent))
             raise TimeoutError
         task.result()
 
 
-def _note_late(task: asyncio.Task[None]) -> None:
+def _note_late(agent: AgentName, task: asyncio.Task[None]) -> None:
     """Tell what became of an act on one agent that nobody waited for any more."""
     error = None if task.cancelled() else task.exception()
     done = not task.cancelled() and error is None
-    _log.warning("late_act_on_case_ended", done=done, error="" if error is None else str(error))
+    named = {"tenant": agent.tenant, "issuer": agent.issuer, "agent": agent.agent_id}
+    _log.warning("late_act_on_case_ended", **named, done=done, error="" if error is None else str(error))
 
 
-def _not_tried(agents: Sequence[CaseAgent], why: str) -> str:
-    names = ", ".join(case_agent.agent.agent_id for case_agent in agents[:MAX_NAMED])
-    more = f" and {len(agents) - MAX_NAMED} more" if len(agents) > MAX_NAMED else ""
-    return f"not tried, since {why}: {names}{more}"
+def _summary(failed: Sequence[str], not_tried: Sequence[CaseAgent], why: str) -> list[str]:
+    """Words for what was not done, numbers first: whoever cuts them keeps these."""
+    words = []
+    if not_tried:
+        names = ", ".join(map(_short, not_tried[:MAX_NAMED]))
+        others = ", and others" if len(not_tried) > MAX_NAMED else ""
+        words.append(f"{len(not_tried)} not tried, since {why}: {names}{others}")
+    if len(failed) > MAX_NAMED:
+        words.append(f"{len(failed)} failed, among them")
+    return [*words, *failed[:MAX_NAMED]]
+
+
+def _short(case_agent: CaseAgent) -> str:
+    agent_id = case_agent.agent.agent_id
+    return agent_id if len(agent_id) <= MAX_NAME_LENGTH else f"{agent_id[:MAX_NAME_LENGTH]}…"
 
 
 def _selector(name: AgentName) -> AgentSelector:

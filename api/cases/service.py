@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -50,6 +51,9 @@ from .figures import CaseFigures
 
 ALERTED_ACTIONS: Final = frozenset({"acknowledged", "contained", "closed", "reopened", "merged", "split"})
 """Acts that alert targets hear of; the rest is for those who look at the case."""
+
+NOTE_WITHIN_S: Final = 5.0
+"""Longest wait for the note that says what an act could not do."""
 
 _log = structlog.get_logger(__name__)
 
@@ -113,6 +117,7 @@ class CaseService:
         self._runtime = runtime
         self._executor = executor
         self._agent_acts = agent_acts
+        self._noting: set[asyncio.Task[None]] = set()
         self._audit_sink = audit
         self._resolver = resolver
         self._figures = figures
@@ -267,21 +272,24 @@ class CaseService:
         )
         within = self._agent_acts.deadline()
         if pin and (failed := await self._agent_acts.pin(caller, report.agents, note, valid_s, within)):
-            await self._tell_partly(
-                caller, case_id, "contained", f"the level could not be fixed of {'; '.join(failed)}"
-            )
+            await self._tell_partly(caller, case_id, "contained", _partly("the level could not be fixed", failed))
         return contained
 
     async def _tell_partly(self, caller: AuthenticatedCaller, case_id: str, marked: str, words: str) -> NoReturn:
         """Keep with the case what an act could not do, and raise it, also where the former fails."""
-        words = words[:MAX_REASON_LENGTH]
+        noting = asyncio.create_task(self._note_failure(caller, case_id, words))
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+        await asyncio.wait((noting,), timeout=NOTE_WITHIN_S)  # it goes on where a store hangs: whoever asked is told
+        again = "contain it again" if marked == "contained" else "reopen it and close it again"
+        told = f"case {case_id} is marked as {marked}, but {words}. To try that again, {again}: what is done stays"
+        raise conflict_error(f"case_partly_{marked}", told)
+
+    async def _note_failure(self, caller: AuthenticatedCaller, case_id: str, words: str) -> None:
         try:
             await self._change(caller, await self.get(caller, case_id), "noted", words)
         except TrustwatchError as error:
             _log.warning("case_failure_not_noted", case=case_id, error=str(error))
-        again = "contain it again" if marked == "contained" else "reopen it and close it again"
-        told = f"case {case_id} is marked as {marked}, but {words}. To try that again, {again}: what is done stays"
-        raise conflict_error(f"case_partly_{marked}", told)
 
     async def close(
         self,
@@ -315,9 +323,9 @@ class CaseService:
         )
         words, within = [], self._agent_acts.deadline()
         if verdict == "true" and (failed := await self._agent_acts.label(caller, report.agents, note, within)):
-            words.append(f"the decision could not be labelled of {'; '.join(failed)}")
+            words.append(_partly("the decision could not be labelled", failed))
         if release and (failed := await self._agent_acts.release(caller, report.agents, note, within)):
-            words.append(f"the evidence could not be dropped of {'; '.join(failed)}")
+            words.append(_partly("the evidence could not be dropped", failed))
         if words:
             await self._tell_partly(caller, case_id, "closed", "; ".join(words))
         return closed
@@ -482,6 +490,11 @@ def _entry(
     case_id: str, caller: AuthenticatedCaller, action: CaseAction, note: str, at_ms: int, detail: dict[str, Any] | None
 ) -> CaseEntry:
     return CaseEntry(case_id, 0, at_ms, caller.recorded_name, action, note, msgspec.json.encode(detail or {}))
+
+
+def _partly(what: str, failed: Sequence[str]) -> str:
+    """Words for what could not be done, of whom, and why; a case keeps those of both parts of a close."""
+    return f"{what} of all agents: {'; '.join(failed)}"[: MAX_REASON_LENGTH // 2 - 1]
 
 
 def _after_merge(source: Case, target: Case) -> dict[str, Any]:

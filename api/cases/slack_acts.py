@@ -173,14 +173,17 @@ class SlackActs:
 
 
 def _is_of_workspace(click: SlackClick, settings: SlackInteractionSettings) -> bool:
-    """True if the message stands in the workspace of the settings, or in no named one of their organization.
+    """True if the message stands in the workspace of the settings.
 
-    Where neither workspace nor organization are said, the workspace of the user decides.
+    Slack names none in apps of a whole organization: then the organization has to be that of the settings, or, where
+    these name none, the user's workspace theirs. A click that says neither its workspace nor the user's is of nobody.
     """
     if click.organization and settings.organization and click.organization != settings.organization:
         return False
     if click.team:
         return click.team == settings.team
+    if not click.user_team:
+        return False
     if settings.organization:
         return click.organization == settings.organization
     return click.user_team == settings.team

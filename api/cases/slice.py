@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from ...scoring.policy.risk_view import RiskView
+from ...scoring.records.agents import AgentName
 from ..access.decision_point import PolicyDecisionPoint
 from ..access.service import ContainmentService
 from ..agents.service import AgentService
@@ -33,7 +36,14 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     cases = CaseService(
         runtime,
         executor,
-        CaseAgentActs(agents, containment, services.find(FeedbackService), runtime.now_ms, runtime.monotonic),
+        CaseAgentActs(
+            agents,
+            containment,
+            services.find(FeedbackService),
+            runtime.now_ms,
+            runtime.monotonic,
+            partial(_level_of, runtime.risk_view),
+        ),
         services.get(PolicyDecisionPoint).audit_sink,
         services.get(AgentResolver),
         figures,
@@ -41,6 +51,11 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     replies = services.find(SlackReplies) or SlackReplies(make_webhook_client())
     slack = SlackEndpoint(runtime, SlackActs(runtime, cases, containment, replies))
     return figures, cases, CaseStory(runtime, executor, agents), slack
+
+
+def _level_of(view: RiskView, name: AgentName) -> int | None:
+    entry = view.get(name.tenant, name.issuer, name.agent_id)
+    return None if entry is None else int(entry.summary.level)
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:

@@ -258,7 +258,8 @@ _LONGEST_CALL_MS = 1e12
 def _lateness_ms(behind_ms: int, duration_ms: float) -> int:
     """Time by which an event is late. A long call is dated by its start and told at its end: it is not late for that,
     else an agent that holds one open could take the evidence from it."""
-    return max(behind_ms - np.int64(min(max(duration_ms, 0.0), _LONGEST_CALL_MS)), 0)
+    late_ms: int = max(behind_ms - int(min(max(duration_ms, 0.0), _LONGEST_CALL_MS)), 0)
+    return late_ms
 
 
 @inlined

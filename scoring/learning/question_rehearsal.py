@@ -25,6 +25,7 @@ from ...models.call_challenges import (
     BoundedCalls,
     HeldOutCalls,
     bounded_by_tenant,
+    has_neighbours,
     held_out_by_effect,
     score_asked,
 )
@@ -73,7 +74,7 @@ def rehearse_questions(model_of: Callable[[EventColumns], TrainedModel], history
     by_effect = held_out_by_effect(after, grown)
     if by_effect[EVERY_EFFECT].calls < LEAST_REHEARSED:
         return _NOT_REHEARSED
-    return RehearsedCalls(by_effect, bounded_by_tenant(after, grown))
+    return RehearsedCalls(by_effect, bounded_by_tenant(after, grown) if has_neighbours(history) else {})
 
 
 def asked_scores(before: TrainedModel, after: EventColumns) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,11 +16,12 @@ from trustwatch.models.call_challenges import (
     CallChallenges,
     ForeignValueRates,
     bounded_by_tenant,
+    has_neighbours,
     held_out_by_effect,
     ranks_kept,
     tenant_key,
 )
-from trustwatch.models.neighbour_bounds import MAX_TENANTS, bounded_part, bounded_scores, rank_calls
+from trustwatch.models.neighbour_bounds import MAX_TENANTS, OWN_PART, bounded_part, bounded_scores, rank_calls
 
 from ..support.call_history import SALT
 
@@ -44,7 +46,7 @@ def key_of(tenant: str) -> str:
 
 
 def challenges_of(columns: EventColumns, scores: NDArray[np.float64]) -> CallChallenges:
-    bounded = bounded_by_tenant(columns, scores)
+    bounded = bounded_by_tenant(columns, scores) if has_neighbours(columns) else {}
     return CallChallenges(RATES, held_out_by_effect(columns, scores), bounded=bounded)
 
 
@@ -76,6 +78,35 @@ def test_two_neighbours_count_no_more_than_twice_their_shares() -> None:
     assert threshold(attacked, "acme") < 0.702
 
 
+@pytest.mark.parametrize(("neighbours", "calls", "odd"), [(2, 643, 13), (2, 300, 20), (8, 80, 10)])
+def test_neighbours_together_leave_a_tenant_a_part_of_its_share(neighbours: int, calls: int, odd: int) -> None:
+    """None of them is over its bound alone; a call of acme, at least, is still among those that wait."""
+    names = [f"evil-{number}" for number in range(neighbours)]
+    columns = calls_of(("acme", 643), *((name, calls) for name in names))
+    theirs = np.append(np.linspace(0.2, 0.7, calls - odd), np.full(odd, 0.99))
+    attacked = challenges_of(columns, np.concatenate([np.linspace(0.2, 0.7, 643), *[theirs] * neighbours]))
+
+    assert threshold(attacked, "acme") < 0.702
+
+
+@pytest.mark.parametrize("own", [0, 3])
+def test_rehearsed_calls_of_one_neighbour_move_nothing(own: int) -> None:
+    """At the history's end there are hardly any but its own, odd ones: they are its own ground, and nobody else's."""
+    usual = np.linspace(0.2, 0.7, 643)
+    model = challenges_of(calls_of(("acme", 643), ("globex", 60)), np.append(usual, np.full(60, 0.99)))
+    columns = calls_of(("acme", own), ("globex", 300))
+    scores = np.append(np.linspace(0.2, 0.7, own), np.full(300, 0.99))
+    flooded = msgspec.structs.replace(
+        model, rehearsed=held_out_by_effect(columns, scores), bounded_rehearsed=bounded_by_tenant(columns, scores)
+    )
+
+    for tenant in ("acme", "initech"):
+        assert threshold(flooded, tenant) == threshold(model, tenant) < 0.702
+        assert flooded.p_value("delete", 0.9, key_of(tenant)) == model.p_value("delete", 0.9, key_of(tenant)) < 0.02
+    assert threshold(flooded, "globex") > 0.98
+    assert flooded.p_value("delete", 0.99, key_of("globex")) > 0.9
+
+
 def test_a_neighbour_alone_makes_no_threshold() -> None:
     """Thirty deletions are too few for a threshold of their own: those of all effects decide, as without the
     neighbour's. A tenant with enough of them keeps its own."""
@@ -91,14 +122,16 @@ def test_a_neighbour_alone_makes_no_threshold() -> None:
 
 def bounded_score(tenants: list[int], scores: list[float], rank: int, own: int | None) -> float:
     """The same, call by call."""
-    counted, above = Counter[int](), 0.0
+    counted, of_own, of_others = Counter[int](), 0.0, 0.0
+    reserved = 0 if own is None else int(rank * tenants.count(own) / len(tenants) * OWN_PART + 1e-9)
     found = 1.0
     for score, tenant in sorted(zip(scores, tenants, strict=True), key=lambda call: -call[0]):
-        if above > rank - 1 + 1e-9:
+        if of_own + min(of_others, rank - reserved) > rank - 1 + 1e-9:
             break
         share, found = tenants.count(tenant) / len(tenants), score
         most = len(tenants) if tenant == own else rank * min(2 * share, (1 + share) / 2)
-        above += min(counted[tenant] + 1, most) - min(counted[tenant], most)
+        added = min(counted[tenant] + 1, most) - min(counted[tenant], most)
+        of_own, of_others = (of_own + added, of_others) if tenant == own else (of_own, of_others + added)
         counted[tenant] += 1
     return found
 

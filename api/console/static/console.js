@@ -223,11 +223,12 @@
 
   document.addEventListener("DOMContentLoaded", () => { times(); drawAll(); ages(); sortable(); setInterval(ages, 5000); });
   // What a person has opened stays open, and where it was scrolled to, though a live update brings the part anew.
-  let opened = new Map();
+  let opened = new Map(), focused = "";
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (!(event.detail.target instanceof Element)) return;
     const open = event.detail.target.querySelectorAll("details[id][open]");
     opened = new Map([...open].map((one) => [one.id, one.querySelector(".scroll")?.scrollTop || 0]));
+    focused = event.detail.target.contains(document.activeElement) ? document.activeElement.id : "";
   });
   const reopen = () => {
     for (const [id, scrolled] of opened) {
@@ -235,6 +236,8 @@
       if (part) part.open = true;
       if (box) box.scrollTop = scrolled;
     }
+    // htmx gives the focus back before: what stands in a part that was still closed could not take it
+    if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus({ preventScroll: true });
     opened = new Map();
   };
   document.addEventListener("htmx:afterSwap", reopen);

@@ -160,7 +160,7 @@ def test_what_could_not_be_done_of_one_agent_is_told_and_the_others_are_done(
     monkeypatch.setattr(AgentService, "release", fail_for_a)
     told = triage.act(CASE, "close", 409, verdict="false", note="a new proxy", release=True)
     assert told["code"] == "case_partly_closed"
-    words = "the evidence could not be dropped of a: the store does not answer"
+    words = "the evidence could not be dropped of all agents: a: the store does not answer"
     again = "To try that again, reopen it and close it again: what is done stays"
     assert told["detail"] == f"case {CASE} is marked as closed, but {words}. {again}"
     after = triage.get(f"/{CASE}")
@@ -173,7 +173,7 @@ def test_what_could_not_be_done_of_one_agent_is_told_and_the_others_are_done(
     triage.raise_agents(rise(5, agent("z"), level=3))
     monkeypatch.setattr(FeedbackService, "adopt", fail)
     told = triage.act("case-D0005", "close", 409, verdict="true", note="stolen")
-    assert "the decision could not be labelled of z: the store does not answer" in told["detail"]
+    assert "the decision could not be labelled of all agents: z: the store does not answer" in told["detail"]
 
 
 @pytest.fixture
@@ -197,9 +197,11 @@ def test_a_store_that_does_not_answer_is_not_asked_200_times(
     monkeypatch.setattr(AgentService, "release", fail)
     told = triage.act("case-D0010", "close", 409, verdict="false", note="a new proxy", release=True)
     assert len(many) == 200 and asked == many[:3]
-    rest = f"not tried, since the 3 before failed in a row: {', '.join(many[3:13])} and 187 more"
-    assert f"{many[2]}: the store does not answer in time; {rest}. To try that again, reopen it" in told["detail"]
-    assert triage.get("/case-D0010")["entries"][-1]["note"].endswith(rest)
+    rest = (
+        f"197 not tried, since the 3 before failed in a row: {', '.join(many[3:13])}, and others; {many[0]}: the store"
+    )
+    assert f"could not be dropped of all agents: {rest} does not answer in time; {many[1]}: " in told["detail"]
+    assert rest in triage.get("/case-D0010")["entries"][-1]["note"]
     monkeypatch.setattr(AgentService, "release", release)
     triage.act("case-D0010", "reopen", note="again")
     assert triage.act("case-D0010", "close", verdict="false", note="a new proxy", release=True)["status"] == "closed"
@@ -221,10 +223,8 @@ def test_one_that_hangs_is_waited_for_once(triage: Triage, many: list[str], monk
     monkeypatch.setattr(AgentService, "release", count)
     told = triage.act("case-D0010", "close", 409, verdict="true", note="stolen", release=False)
     assert len(asked) == 1
-    assert (
-        f"labelled of {many[0]}: no answer came in time, so it may be done or not; not tried, since" in told["detail"]
-    )
-    assert f"{many[10]} and 189 more" in told["detail"]
+    assert f"labelled of all agents: 199 not tried, since the 30 s of one act were over: {many[1]}, " in told["detail"]
+    assert f"{many[10]}, and others; {many[0]}: no answer came in time, so it may be done or not." in told["detail"]
     assert triage.get("/case-D0010")["status"] == "closed"
 
 

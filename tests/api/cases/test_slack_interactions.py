@@ -277,7 +277,9 @@ def test_what_is_done_in_part_is_not_called_nothing(clicker: Clicker, monkeypatc
 
     monkeypatch.setattr(ContainmentService, "pin", fail)
     message = clicker.press("contain", buttons(clicker.press("ask-contain"))["contain"])
-    assert said(message).startswith(f"Case {CASE} is marked as contained, but the level could not be fixed of a: ")
+    assert said(message).startswith(
+        f"Case {CASE} is marked as contained, but the level could not be fixed of all agents: a: "
+    )
     monkeypatch.setattr(CaseAgentActs, "label", fail)
     message = clicker.press("close-true", buttons(clicker.press("ask-close-true"))["close-true"])
     assert said(message).startswith("Some of it may be done: look at the case in the console.")

@@ -645,7 +645,7 @@ def test_events_that_no_token_vouches_for_count_in_full_however_late() -> None:
 
 
 def test_a_long_call_is_not_late_for_its_length() -> None:
-    """Dated by its start, told at its end: who holds one open, and makes others meanwhile, takes no evidence from it."""
+    """Dated by its start, told at its end: who holds one open and makes others meanwhile takes nothing from it."""
     watch = SingleEventBuilder()
     watch.feed(*(event(60.0 * n, action=("write", "read")[n % 2], session="s") for n in range(300)))
     watch.feed(event(18_140.0, action="write", session="s"), learn=False)

@@ -1,0 +1,110 @@
+"""Acts on the agents of a case one by one: whoever tries again gets on, and nothing happens behind the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from trustwatch.api.cases.agent_acts import MAX_NAMED, CaseAgentActs
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.cases import CaseAgent
+
+KEY = bytes(16)
+
+
+class Agents:
+    """Twelve agents of a case, with services that take a second for each act."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.levels: dict[str, int] = {}
+        self.done: list[str] = []
+        self.pins: set[str] = set()
+        self.names = [f"bot-{at:02}" for at in range(12)]
+        self.acts = CaseAgentActs(
+            self,  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            None,
+            lambda: 0,
+            lambda: self.now_s,
+            lambda name: self.levels.get(name.agent_id),
+        )
+
+    @property
+    def of_case(self) -> list[CaseAgent]:
+        return [
+            CaseAgent("case", AgentName(KEY, "acme", "https://as", name), "", at, 4, 4, 0, 0, f"D{at}", "first", "")
+            for at, name in enumerate(self.names)
+        ]
+
+    async def list(self, _: Any, __: str, ___: str, selector: Any) -> Any:
+        return SimpleNamespace(items=[selector] if selector.agent_id in self.pins else [])
+
+    async def pin(self, _: Any, selector: Any, *__: Any) -> None:
+        self.now_s += 10.0
+        self.done.append(selector.agent_id)
+        self.levels[selector.agent_id] = int(RiskLevel.CRITICAL)
+
+    async def unpin(self, _: Any, selector: Any, __: str) -> None:
+        self.done.append(f"unpinned {selector.agent_id}")
+
+    async def release(self, _: Any, selector: Any, *__: Any, **___: Any) -> None:
+        self.now_s += 10.0
+        self.done.append(selector.agent_id)
+        self.levels[selector.agent_id] = int(RiskLevel.LOW)
+
+
+@pytest.fixture
+def agents() -> Agents:
+    return Agents()
+
+
+def test_whoever_contains_again_gets_on(agents: Agents) -> None:
+    """Three of twelve in each thirty seconds: those that are critical already come last."""
+    for _ in range(4):
+        failed = asyncio.run(agents.acts.pin(None, agents.of_case, "stop", 60.0, agents.acts.deadline()))  # type: ignore[arg-type]
+    assert agents.done == agents.names
+    assert failed == [f"9 not tried, since the 30 s of one act were over: {', '.join(agents.names[:9])}"]
+
+
+def test_whoever_releases_again_gets_on(agents: Agents) -> None:
+    """The highest levels first, then those that are not in memory."""
+    agents.levels = dict.fromkeys(agents.names[2:], int(RiskLevel.CRITICAL))
+    for _ in range(4):
+        asyncio.run(agents.acts.release(None, agents.of_case, "fine", agents.acts.deadline()))  # type: ignore[arg-type]
+    assert agents.done[:10] == agents.names[2:]
+
+
+def test_no_pin_is_ended_behind_the_deadline(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may have set a newer one since."""
+    agents.pins = set(agents.names)
+    look = Agents.list
+
+    async def slow(self: Agents, *arguments: Any) -> Any:
+        self.now_s += 31.0
+        return await look(self, *arguments)
+
+    monkeypatch.setattr(Agents, "list", slow)
+    (untried, late) = asyncio.run(agents.acts.release(None, agents.of_case, "fine", agents.acts.deadline()))  # type: ignore[arg-type]
+    assert agents.done == []
+    assert untried.startswith("11 not tried, since the 30 s of one act were over: ")
+    assert late == "bot-00: the 30 s of one act were over"
+
+
+def test_words_are_bounded_and_have_the_numbers_first(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids of two thousand characters, and a reason as long: what was not done of how many is told all the same."""
+    agents.names = ["x" * 2_000 + str(at) for at in range(40)]
+
+    async def fail(self: Agents, selector: Any, *_: Any) -> None:
+        if self.names.index(selector.agent_id) % 3 < 2 or self.names.index(selector.agent_id) > 30:
+            raise Unavailable("y" * 2_000)
+
+    monkeypatch.setattr(Agents, "pin", lambda self, _, selector, *rest: fail(self, selector, *rest))
+    words = asyncio.run(agents.acts.pin(None, agents.of_case, "stop", 60.0, agents.acts.deadline()))  # type: ignore[arg-type]
+    assert words[0].startswith("7 not tried, since the 3 before failed in a row: xxx")
+    assert words[1] == "23 failed, among them"
+    assert len(words) == 2 + MAX_NAMED
+    assert len("; ".join(words)) < 2_500
