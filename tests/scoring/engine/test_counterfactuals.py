@@ -101,12 +101,12 @@ ODD: tuple[Callable[[random.Random], Event], ...] = (
 
 
 def _story(make: Any, seed: int, count: int) -> list[Event]:
-    """A stream in which one event in eight is odd in one way, or in several."""
+    """A stream in which one event in five is odd in one way, or in several."""
     dice = random.Random(seed)
-    events = make.stream(seed, count, agents=6)
+    events = make.stream(seed, count, agents=6, start_ms=make.START_MS + 10**9)  # behind the history
     for event in events:
-        if dice.random() < 0.12:
-            for change in dice.sample(ODD, dice.choice((1, 1, 1, 2))):
+        if dice.random() < 0.2:
+            for change in dice.sample(ODD, dice.choice((1, 2, 2, 3))):
                 event.update(change(dice))
     return list(events)
 

@@ -71,7 +71,7 @@ def run(processor: Processor, kit: Any, records: list[Record], sizes: Any) -> tu
 
 @pytest.fixture(scope="module")
 def records(kit: Any, make: Any) -> list[Record]:
-    return with_ticks(kit, make.stream(7, 1_200, agents=25, odd=0.12), 7)
+    return with_ticks(kit, make.stream(7, 1_200, agents=25, start_ms=make.START_MS + 10**9, odd=0.12), 7)
 
 
 @pytest.fixture(scope="module")

@@ -421,9 +421,11 @@ def test_charts_say_in_words_what_they_show_and_tell_lines_apart_without_colour(
     drawn = str(calibration_chart(shown))
 
     assert len(shown) == 4
-    assert 'aria-label="Calibration: from an anomaly score to a p-value"' in drawn
+    told = "the table below has its numbers"
+    assert f'aria-label="Calibration: from an anomaly score to a p-value; {told}"' in drawn
     assert [f"dash-{kind}" in drawn for kind in "abc"] == [True] * 3
-    assert 'aria-label="Alerts of high or above, by day"' in str(budget_chart(budget_totals([day(1, 1, 0.5)]), "high"))
+    budget = str(budget_chart(budget_totals([day(1, 1, 0.5)]), "high"))
+    assert f'aria-label="Alerts of high or above, by day; {told}"' in budget
 
 
 def test_curves_of_known_agents_are_drawn_beside_those_of_newcomers() -> None:
