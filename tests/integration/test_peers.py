@@ -315,7 +315,7 @@ OUTAGE = {"envoy": 403, "caddy": 502, "nginx": 500}
 def test_gateways_ask_for_each_request(request: pytest.FixtureRequest, name: str) -> None:
     """One that is allowed, one to step up, one that is denied, and none when nobody answers."""
     gateway: Envoy | Caddy | Nginx = request.getfixturevalue(name)
-    with Endpoint(upstream) as api, Endpoint(check) as checks, httpx2.Client() as agent:
+    with Endpoint(upstream) as api, Endpoint(check) as checks, httpx2.Client(timeout=120) as agent:
         start_gateway(gateway, api.url, f"{checks.url}/check")
 
         allowed = agent.get(f"{gateway.url}/tools/list?page=1", headers={"authorization": "Bearer good"})

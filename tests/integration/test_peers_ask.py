@@ -93,7 +93,7 @@ def test_a_live_token_is_refused_at_the_gateway(
     server, service = asking
     gateway = request.getfixturevalue(name)
     bad, good = oidc_client(server), oidc_client(server)
-    with Endpoint(upstream) as api, httpx2.Client() as http:
+    with Endpoint(upstream) as api, httpx2.Client(timeout=120) as http:
         start_gateway(gateway, api.url, service.url + path, identity={server.issuer: server.jwks_url})
 
         def call(token: str) -> int:

@@ -35,7 +35,7 @@ from trustwatch.scoring.delivery.actuators.hydra_actuator import HydraActuator
 from trustwatch.scoring.delivery.actuators.keycloak_actuator import KeycloakActuator
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
-from .oauth_peers import KeycloakRealm, OAuthClient, claims_of, hydra_client, new_key, public_keys, realm
+from .oauth_peers import PATIENCE_S, KeycloakRealm, OAuthClient, claims_of, hydra_client, new_key, public_keys, realm
 
 if TYPE_CHECKING:
     from scripts.service_stack import Hydra, Keycloak
@@ -276,7 +276,7 @@ class HydraServer(AuthorizationServer):
     def refresh_token(self, client_id: str) -> str:
         """By the whole authorization code flow, with its login and consent."""
         client, admin = self.clients[client_id], f"{self.hydra.admin_url}/admin/oauth2/auth/requests"
-        with httpx2.Client() as browser:
+        with httpx2.Client(timeout=PATIENCE_S) as browser:
             asked = {
                 "response_type": "code",
                 "client_id": client_id,
