@@ -352,6 +352,8 @@ def _next_update_ms(intervention: Intervention, now_ms: int) -> int:
 
 
 def _is_full(asked: Mapping[str, tuple[str, int]], tenant: str) -> bool:
+    if len(asked) < min(MAX_PENDING_PER_TENANT, MAX_PENDING_PER_CALLER):  # the usual case, on the way of an answer
+        return False
     of_tenant = sum(name == tenant for name, _ in asked.values())
     return len(asked) >= MAX_PENDING_PER_CALLER or of_tenant >= MAX_PENDING_PER_TENANT
 

@@ -19,6 +19,7 @@ from ..feedback.service import KNOWN_CODE, FeedbackService
 from ..http.agent_lookup import AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemError, problem_of
+from ..http.reasons import MAX_REASON_LENGTH
 
 ACT_WITHIN_S: Final = 30.0
 """Time that one act on a case may take for all of its agents: what comes later is told as not done."""
@@ -52,6 +53,7 @@ class CaseAgentActs:
         feedback: takes labels; None = this process takes none.
         now_ms: UTC milliseconds.
         monotonic: seconds on a clock that never goes back.
+        held_at: level at which a person fixed an agent, as memory knows; None = nobody did.
         level_of: level of an agent in memory; None = it is not there.
     """
 
@@ -62,6 +64,7 @@ class CaseAgentActs:
         feedback: FeedbackService | None,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
+        held_at: Callable[[AgentName], int | None],
         level_of: Callable[[AgentName], int | None],
     ) -> None:
         self._agents = agents
@@ -69,6 +72,7 @@ class CaseAgentActs:
         self._feedback = feedback
         self._now_ms = now_ms
         self._monotonic = monotonic
+        self._held_at = held_at
         self._level_of = level_of
         self._at_work: set[asyncio.Task[None]] = set()
 
@@ -81,7 +85,7 @@ class CaseAgentActs:
     ) -> list[str]:
         """Fix the level of each agent at critical for *valid_s* seconds; returns those that could not be, and why.
 
-        Those that are not critical come first: who tries again gets on.
+        Those that nobody has fixed there come first: who tries again gets on.
         """
 
         async def pin_one(case_agent: CaseAgent) -> None:
@@ -90,7 +94,7 @@ class CaseAgentActs:
                 selector = _selector(case_agent.agent)
                 await self._containment.pin(caller, selector, RiskLevel.CRITICAL.label, note, valid_s)
 
-        loose_first = sorted(agents, key=lambda one: self._level_of(one.agent) == RiskLevel.CRITICAL)
+        loose_first = sorted(agents, key=lambda one: self._held_at(one.agent) == RiskLevel.CRITICAL)
         return await self._failures(loose_first, pin_one, by)
 
     async def _is_pinned(self, caller: AuthenticatedCaller, agent: AgentName, valid_s: float) -> bool:
@@ -124,7 +128,7 @@ class CaseAgentActs:
     ) -> list[str]:
         """Drop the evidence against each agent, and end its pin; returns those that could not be, and why.
 
-        The highest levels come first: who tries again gets on.
+        Those whose level is fixed come first, then the highest levels: who tries again gets on.
         """
 
         async def release_one(case_agent: CaseAgent) -> None:
@@ -140,7 +144,10 @@ class CaseAgentActs:
                 if error.problem.status != 404:  # no state, no evidence: it was forgotten meanwhile
                     raise
 
-        worst_first = sorted(agents, key=lambda one: self._level_of(one.agent) or 0, reverse=True)
+        def weight(case_agent: CaseAgent) -> tuple[bool, int]:
+            return self._held_at(case_agent.agent) is not None, self._level_of(case_agent.agent) or 0
+
+        worst_first = sorted(agents, key=weight, reverse=True)
         return await self._failures(worst_first, release_one, by)
 
     def _check_time(self, by: ActDeadline) -> None:
@@ -188,6 +195,11 @@ class CaseAgentActs:
             task.add_done_callback(partial(_note_late, agent))
             raise TimeoutError
         task.result()
+
+
+def describe_failures(what: str, failed: Sequence[str]) -> str:
+    """Words for what could not be done, of whom, and why; a case keeps those of both parts of a close."""
+    return f"{what} of all agents: {'; '.join(failed)}"[: MAX_REASON_LENGTH // 2 - 1]
 
 
 def _note_late(agent: AgentName, task: asyncio.Task[None]) -> None:

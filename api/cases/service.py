@@ -30,11 +30,10 @@ from ..events.audit_sink import AuditSink, order_event
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import invalid_value_error
-from ..http.reasons import MAX_REASON_LENGTH
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import check_not_own_agent, reviewer_of
 from ..http.store_executor import StoreExecutor
-from .agent_acts import CaseAgentActs
+from .agent_acts import CaseAgentActs, describe_failures
 from .case_requests import (
     MAX_OWNER_LENGTH,
     MAX_SNOOZE_S,
@@ -272,7 +271,9 @@ class CaseService:
         )
         within = self._agent_acts.deadline()
         if pin and (failed := await self._agent_acts.pin(caller, report.agents, note, valid_s, within)):
-            await self._tell_partly(caller, case_id, "contained", _partly("the level could not be fixed", failed))
+            await self._tell_partly(
+                caller, case_id, "contained", describe_failures("the level could not be fixed", failed)
+            )
         return contained
 
     async def _tell_partly(self, caller: AuthenticatedCaller, case_id: str, marked: str, words: str) -> NoReturn:
@@ -323,9 +324,9 @@ class CaseService:
         )
         words, within = [], self._agent_acts.deadline()
         if verdict == "true" and (failed := await self._agent_acts.label(caller, report.agents, note, within)):
-            words.append(_partly("the decision could not be labelled", failed))
+            words.append(describe_failures("the decision could not be labelled", failed))
         if release and (failed := await self._agent_acts.release(caller, report.agents, note, within)):
-            words.append(_partly("the evidence could not be dropped", failed))
+            words.append(describe_failures("the evidence could not be dropped", failed))
         if words:
             await self._tell_partly(caller, case_id, "closed", "; ".join(words))
         return closed
@@ -490,11 +491,6 @@ def _entry(
     case_id: str, caller: AuthenticatedCaller, action: CaseAction, note: str, at_ms: int, detail: dict[str, Any] | None
 ) -> CaseEntry:
     return CaseEntry(case_id, 0, at_ms, caller.recorded_name, action, note, msgspec.json.encode(detail or {}))
-
-
-def _partly(what: str, failed: Sequence[str]) -> str:
-    """Words for what could not be done, of whom, and why; a case keeps those of both parts of a close."""
-    return f"{what} of all agents: {'; '.join(failed)}"[: MAX_REASON_LENGTH // 2 - 1]
 
 
 def _after_merge(source: Case, target: Case) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from ...scoring.policy.interventions import ActiveInterventions
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
 from ..access.decision_point import PolicyDecisionPoint
@@ -42,6 +43,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
             services.find(FeedbackService),
             runtime.now_ms,
             runtime.monotonic,
+            partial(_held_at, services.get(PolicyDecisionPoint).approval_workflow.active_interventions, runtime.now_ms),
             partial(_level_of, runtime.risk_view),
         ),
         services.get(PolicyDecisionPoint).audit_sink,
@@ -51,6 +53,11 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     replies = services.find(SlackReplies) or SlackReplies(make_webhook_client())
     slack = SlackEndpoint(runtime, SlackActs(runtime, cases, containment, replies))
     return figures, cases, CaseStory(runtime, executor, agents), slack
+
+
+def _held_at(interventions: ActiveInterventions, now_ms: Callable[[], int], name: AgentName) -> int | None:
+    pin = interventions.active_pin((name.tenant, name.issuer, name.agent_id), now_ms())
+    return None if pin is None else pin.level
 
 
 def _level_of(view: RiskView, name: AgentName) -> int | None:

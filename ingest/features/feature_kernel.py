@@ -10,6 +10,7 @@ from .. import columns
 from ..compilation import allocation_free, inlined, inlined_and_callable
 from ..timestamps import DAY_MS, HOUR_MS, WEEK_MS
 from . import layout
+from .agent_clock import lateness_ms, left_after, move_clock, order_flag, start_clock, time_behind_ms
 from .argument_origin import argument_origin, end_call, write_values
 from .argument_routes import argument_route, gives_sensitive_answer, sensitive_route, write_routes
 from .deviations import update_reference
@@ -17,7 +18,7 @@ from .feature_vector import F_ARGUMENT, F_ARGUMENT_ROUTE, F_HABITS, F_SENSITIVE_
 from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
 from .habits_of_others import habits_of_others
 from .layout import AgentState, Array, Baseline
-from .row_observations import IGNORED_EVENT, LATE_EVENT, OUT_OF_ORDER_EVENT, SENSITIVE, UNHASHED, RowObservations
+from .row_observations import IGNORED_EVENT, OUT_OF_ORDER_EVENT, SENSITIVE, UNHASHED, RowObservations
 
 _MAX_USE_BUCKET = 15
 
@@ -203,81 +204,19 @@ def _write_quantities(
 
 
 @inlined
-def _left_after(late_s: float, half_life_s: float) -> np.float32:
-    """Share of a late event that is left at its agent's latest time: counts are as if it had come when it happened."""
-    return np.float32(0.5 ** (late_s / half_life_s))
-
-
-@inlined
 def _advance_counts(agent_numbers: Array, event_numbers: Array, codes: Array, elapsed_s: float, late_s: float) -> None:
     """Decay the short-term counts to the agent's latest time, and add what is left of the event then."""
     _decay_counts(agent_numbers, elapsed_s)
     count = np.float32(min(event_numbers[columns.COUNT], _MAX_EVENT_COUNT))
     for k in range(3):
-        agent_numbers[layout.N_PACE + k] += count * _left_after(late_s, layout.HALF_LIVES_S[k])
-    left = _left_after(late_s, layout.FAILURE_HALF_LIFE_S)
+        agent_numbers[layout.N_PACE + k] += count * left_after(late_s, layout.HALF_LIVES_S[k])
+    left = left_after(late_s, layout.FAILURE_HALF_LIFE_S)
     if codes[columns.OUTCOME] == columns.ERROR:
         agent_numbers[layout.N_FAILURES] += count * left
     if codes[columns.OUTCOME] == columns.DENIED:
         agent_numbers[layout.N_DENIALS] += count * left
     volume = max(event_numbers[columns.BYTES_IN], 0.0) + max(event_numbers[columns.BYTES_OUT], 0.0)
     agent_numbers[layout.N_VOLUME] += np.float32(min(volume, _MAX_EVENT_BYTES)) * left
-
-
-_NEVER_VOUCHED_S = np.float32(1e9)
-"""Lead of an agent of which a token has vouched for nothing yet: nothing is late against that."""
-
-
-@inlined
-def _start_clock(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> None:
-    """Begin with the time of an agent's first event."""
-    times[layout.T_FIRST] = max(at_ms, 1)  # 0 means that the agent is new
-    times[layout.T_LAST] = at_ms
-    if not is_vouched:
-        agent_numbers[layout.N_LEAD] = _NEVER_VOUCHED_S
-
-
-@inlined
-def _behind_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> int:
-    """Time by which an event is older than the latest one of its agent that a token vouches for.
-
-    Events that no token vouches for make none late, else anybody who may send some could take the evidence from others.
-    They are never late themselves: they may lower nothing, and count in full.
-    """
-    if not is_vouched:
-        return 0
-    latest = times[layout.T_LAST] - np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
-    behind_ms: int = max(latest - at_ms, 0)
-    return behind_ms
-
-
-_LONGEST_CALL_MS = 1e12
-
-
-@inlined
-def _lateness_ms(behind_ms: int, duration_ms: float) -> int:
-    """Time by which an event is late. A long call is dated by its start and told at its end: it is not late for that,
-    else an agent that holds one open could take the evidence from it."""
-    late_ms: int = max(behind_ms - int(min(max(duration_ms, 0.0), _LONGEST_CALL_MS)), 0)
-    return late_ms
-
-
-@inlined
-def _flag_of(times: Array, at_ms: int, is_in_order: bool) -> int:
-    """Value for `RowObservations.flags`."""
-    if at_ms >= times[layout.T_LAST]:
-        return 0
-    return LATE_EVENT if is_in_order else OUT_OF_ORDER_EVENT
-
-
-@inlined
-def _move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, at_ms: int, is_vouched: bool) -> None:
-    """Move the agent's latest time on, and the lead that events without a token have."""
-    if not is_vouched:
-        agent_numbers[layout.N_LEAD] += np.float32((now_ms - times[layout.T_LAST]) / 1000.0)
-    elif behind_ms == 0:
-        agent_numbers[layout.N_LEAD] = np.float32((now_ms - at_ms) / 1000.0)
-    times[layout.T_LAST] = now_ms
 
 
 @inlined
@@ -416,11 +355,11 @@ def observe(
         is_vouched = codes[row, columns.SELF_ASSERTED] == 0
         seen_before = times[layout.T_FIRST] != 0
         if not seen_before:
-            _start_clock(times, agent_numbers, at_ms, is_vouched)
-        behind_ms = _behind_ms(times, agent_numbers, at_ms, is_vouched)
-        late_ms = _lateness_ms(behind_ms, event_numbers[row, columns.DURATION])
+            start_clock(times, agent_numbers, at_ms, is_vouched)
+        behind_ms = time_behind_ms(times, agent_numbers, at_ms, is_vouched)
+        late_ms = lateness_ms(behind_ms, event_numbers[row, columns.DURATION])
         is_in_order = late_ms <= layout.MOST_DISORDER_MS
-        observations.flags[row] = _flag_of(times, at_ms, is_in_order)
+        observations.flags[row] = order_flag(times, at_ms, is_in_order)
         now_ms = max(at_ms, times[layout.T_LAST])
         if is_vouched:
             _change_version(times, agent_numbers, table, names[row, columns.VERSION], now_ms)
@@ -496,12 +435,12 @@ def observe(
                 table,
                 state.session_numbers[slot, k],
             )
-        left = _left_after(late_s, layout.FAILURE_HALF_LIFE_S)
+        left = left_after(late_s, layout.FAILURE_HALF_LIFE_S)
         agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row])) * left
         if is_in_order:
             state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms
-        _move_clock(times, agent_numbers, now_ms, behind_ms, at_ms, is_vouched)
+        move_clock(times, agent_numbers, now_ms, behind_ms, at_ms, is_vouched)
 
 
 @inlined

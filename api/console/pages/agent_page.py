@@ -15,7 +15,7 @@ from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback
 from ....scoring.records.indicators import Indicator, decode_indicators
 from ...access.service import ContainmentService
-from ...agents.recent_events import DecisionMoment
+from ...agents.recent_events import MAX_EVENTS_AFTER, MAX_EVENTS_BEFORE, DecisionMoment
 from ...agents.risk_answer_cache import shows_reasons
 from ...agents.service import AgentService
 from ...cases.service import CaseSearch, CaseService
@@ -149,6 +149,8 @@ async def show_agent_events(
         origin_of=origin_of,
         event_sizes=event_sizes,
         delegated_by=delegated_by,
+        most_before=MAX_EVENTS_BEFORE,
+        most_after=MAX_EVENTS_AFTER,
     )
 
 

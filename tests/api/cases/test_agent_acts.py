@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from trustwatch.api.cases.agent_acts import MAX_NAMED, CaseAgentActs
@@ -12,7 +12,12 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.cases import CaseAgent
 
+if TYPE_CHECKING:
+    from trustwatch.api.access.service import ContainmentService
+    from trustwatch.api.agents.service import AgentService
+
 KEY = bytes(16)
+NOBODY: Any = None
 
 
 class Agents:
@@ -22,14 +27,16 @@ class Agents:
         self.now_s = 0.0
         self.levels: dict[str, int] = {}
         self.done: list[str] = []
+        self.unpinned: list[str] = []
         self.pins: set[str] = set()
         self.names = [f"bot-{at:02}" for at in range(12)]
         self.acts = CaseAgentActs(
-            self,  # type: ignore[arg-type]
-            self,  # type: ignore[arg-type]
+            cast("AgentService", self),
+            cast("ContainmentService", self),
             None,
             lambda: 0,
             lambda: self.now_s,
+            lambda name: int(RiskLevel.CRITICAL) if name.agent_id in self.pins else None,
             lambda name: self.levels.get(name.agent_id),
         )
 
@@ -41,15 +48,17 @@ class Agents:
         ]
 
     async def list(self, _: Any, __: str, ___: str, selector: Any) -> Any:
-        return SimpleNamespace(items=[selector] if selector.agent_id in self.pins else [])
+        pin = SimpleNamespace(level=RiskLevel.CRITICAL, expires_ms=1)  # earlier than another attempt would have it
+        return SimpleNamespace(items=[pin] if selector.agent_id in self.pins else [])
 
     async def pin(self, _: Any, selector: Any, *__: Any) -> None:
         self.now_s += 10.0
         self.done.append(selector.agent_id)
-        self.levels[selector.agent_id] = int(RiskLevel.CRITICAL)
+        self.pins.add(selector.agent_id)
 
     async def unpin(self, _: Any, selector: Any, __: str) -> None:
-        self.done.append(f"unpinned {selector.agent_id}")
+        self.pins.discard(selector.agent_id)
+        self.unpinned.append(selector.agent_id)
 
     async def release(self, _: Any, selector: Any, *__: Any, **___: Any) -> None:
         self.now_s += 10.0
@@ -63,19 +72,22 @@ def agents() -> Agents:
 
 
 def test_whoever_contains_again_gets_on(agents: Agents) -> None:
-    """Three of twelve in each thirty seconds: those that are critical already come last."""
+    """Three of twelve in each thirty seconds, all of them critical: those that are fixed already come last."""
+    agents.levels = dict.fromkeys(agents.names, int(RiskLevel.CRITICAL))
     for _ in range(4):
-        failed = asyncio.run(agents.acts.pin(None, agents.of_case, "stop", 60.0, agents.acts.deadline()))  # type: ignore[arg-type]
+        failed = asyncio.run(agents.acts.pin(NOBODY, agents.of_case, "stop", 60.0, agents.acts.deadline()))
     assert agents.done == agents.names
     assert failed == [f"9 not tried, since the 30 s of one act were over: {', '.join(agents.names[:9])}"]
 
 
 def test_whoever_releases_again_gets_on(agents: Agents) -> None:
-    """The highest levels first, then those that are not in memory."""
+    """Those that are fixed, then the highest levels, then those that are not in memory."""
+    agents.pins = {agents.names[11]}
     agents.levels = dict.fromkeys(agents.names[2:], int(RiskLevel.CRITICAL))
     for _ in range(4):
-        asyncio.run(agents.acts.release(None, agents.of_case, "fine", agents.acts.deadline()))  # type: ignore[arg-type]
-    assert agents.done[:10] == agents.names[2:]
+        asyncio.run(agents.acts.release(NOBODY, agents.of_case, "fine", agents.acts.deadline()))
+    assert agents.done[:10] == [agents.names[11], *agents.names[2:11]]
+    assert agents.unpinned == [agents.names[11]]
 
 
 def test_no_pin_is_ended_behind_the_deadline(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,8 +100,8 @@ def test_no_pin_is_ended_behind_the_deadline(agents: Agents, monkeypatch: pytest
         return await look(self, *arguments)
 
     monkeypatch.setattr(Agents, "list", slow)
-    (untried, late) = asyncio.run(agents.acts.release(None, agents.of_case, "fine", agents.acts.deadline()))  # type: ignore[arg-type]
-    assert agents.done == []
+    (untried, late) = asyncio.run(agents.acts.release(NOBODY, agents.of_case, "fine", agents.acts.deadline()))
+    assert (agents.done, agents.unpinned) == ([], [])
     assert untried.startswith("11 not tried, since the 30 s of one act were over: ")
     assert late == "bot-00: the 30 s of one act were over"
 
@@ -103,7 +115,7 @@ def test_words_are_bounded_and_have_the_numbers_first(agents: Agents, monkeypatc
             raise Unavailable("y" * 2_000)
 
     monkeypatch.setattr(Agents, "pin", lambda self, _, selector, *rest: fail(self, selector, *rest))
-    words = asyncio.run(agents.acts.pin(None, agents.of_case, "stop", 60.0, agents.acts.deadline()))  # type: ignore[arg-type]
+    words = asyncio.run(agents.acts.pin(NOBODY, agents.of_case, "stop", 60.0, agents.acts.deadline()))
     assert words[0].startswith("7 not tried, since the 3 before failed in a row: xxx")
     assert words[1] == "23 failed, among them"
     assert len(words) == 2 + MAX_NAMED

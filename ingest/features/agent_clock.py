@@ -1,0 +1,75 @@
+"""An agent's latest time, and how late an event is for it.
+
+Time never goes back. Events that no token vouches for move it too, but make no event late that a token vouches for:
+the agent's state has their lead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..compilation import inlined
+from . import layout
+from .layout import Array
+from .row_observations import LATE_EVENT, OUT_OF_ORDER_EVENT
+
+_NEVER_VOUCHED_S = np.float32(1e9)
+"""Lead of an agent of which a token has vouched for nothing yet: nothing is late against that."""
+
+
+@inlined
+def start_clock(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> None:
+    """Begin with the time of an agent's first event."""
+    times[layout.T_FIRST] = max(at_ms, 1)  # 0 means that the agent is new
+    times[layout.T_LAST] = at_ms
+    if not is_vouched:
+        agent_numbers[layout.N_LEAD] = _NEVER_VOUCHED_S
+
+
+@inlined
+def time_behind_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> int:
+    """Time by which an event is older than the latest one of its agent that a token vouches for.
+
+    Events that no token vouches for make none late, else anybody who may send some could take the evidence from others.
+    They are never late themselves: they may lower nothing, and count in full.
+    """
+    if not is_vouched:
+        return 0
+    latest = times[layout.T_LAST] - np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
+    behind_ms: int = max(latest - at_ms, 0)
+    return behind_ms
+
+
+_LONGEST_CALL_MS = 1e12
+
+
+@inlined
+def lateness_ms(behind_ms: int, duration_ms: float) -> int:
+    """Time by which an event is late. A long call is dated by its start and told at its end: it is not late for that,
+    else an agent that holds one open could take the evidence from it."""
+    late_ms: int = max(behind_ms - int(min(max(duration_ms, 0.0), _LONGEST_CALL_MS)), 0)
+    return late_ms
+
+
+@inlined
+def order_flag(times: Array, at_ms: int, is_in_order: bool) -> int:
+    """Value for `RowObservations.flags`."""
+    if at_ms >= times[layout.T_LAST]:
+        return 0
+    return LATE_EVENT if is_in_order else OUT_OF_ORDER_EVENT
+
+
+@inlined
+def move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, at_ms: int, is_vouched: bool) -> None:
+    """Move the agent's latest time on, and the lead that events without a token have."""
+    if not is_vouched:
+        agent_numbers[layout.N_LEAD] += np.float32((now_ms - times[layout.T_LAST]) / 1000.0)
+    elif behind_ms == 0:
+        agent_numbers[layout.N_LEAD] = np.float32((now_ms - at_ms) / 1000.0)
+    times[layout.T_LAST] = now_ms
+
+
+@inlined
+def left_after(late_s: float, half_life_s: float) -> np.float32:
+    """Share of a late event that is left at its agent's latest time: counts are as if it had come when it happened."""
+    return np.float32(0.5 ** (late_s / half_life_s)) if late_s > 0.0 else np.float32(1.0)
