@@ -256,7 +256,7 @@ class ReasonWriter:
 
     def _among_peers(self, seen: Row, item: Item) -> str:
         count, total = self._count_among_peers(seen, item.kind)
-        return f"{count:,} of {total:,} {item.plural} in the history of its peer group"
+        return f"{count:,} of {total:,} times in the history of its peer group"
 
     def _count_among_peers(self, seen: Row, kind: int) -> tuple[int, int]:
         """Counts in the model's history of the peer group, the agent included: of the row's item, and of all of its
@@ -308,7 +308,7 @@ class ReasonWriter:
         said = f"more like {others} than like this one" if habit.group > habit.own else "unlike this agent's history"
         item = ITEMS[habit.kind]
         name = sanitize_text(item.name(seen.event))
-        usual_text = f"{habit.own:,} of {habit.own_total:,} {item.plural} in this agent's history"
+        usual_text = f"{habit.own:,} of {habit.own_total:,} times in this agent's history"
         theirs = f"{habit.group:,} of {habit.group_total:,} in that of its peer group"
         text = f"the session is {said}; {item.singular_noun} {name}: {usual_text}, {theirs}"
         return feature.name, name, usual_text, text

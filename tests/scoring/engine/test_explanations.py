@@ -49,8 +49,8 @@ def test_reasons_speak_of_what_was_known_then(kit: Any, make: Any) -> None:
 @pytest.mark.parametrize(
     ("member", "feature", "observed", "noun"),
     [
-        ("bytes_out", "answer_size_surprise", "90000000 bytes from read", "answer sizes"),
-        ("bytes_in", "request_size_surprise", "90000000 bytes to read", "request sizes"),
+        ("bytes_out", "answer_size_surprise", "90,000,000 bytes from read", "answer sizes"),
+        ("bytes_in", "request_size_surprise", "90,000,000 bytes to read", "request sizes"),
     ],
 )
 def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature: str, observed: str, noun: str) -> None:
