@@ -92,7 +92,7 @@ def test_a_slow_drift_is_told_by_its_quantity(kit: Any, make: Any) -> None:
             "repeat_surprise",
             9.0,
             "read again, more often in one session than is known of it (very unusual)",
-            "known repetition",
+            "known counts of repeated actions",
         ),
         ("write_surprise", 20.0, "new target evil.example in a delete call (very unusual)", "known targets"),
         ("session_strangeness", 64.0, "unusual steps have gathered over the last events of the session", "few of them"),
