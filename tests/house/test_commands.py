@@ -74,7 +74,7 @@ def run_python(code: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("line", QUICK)
 def test_help_and_refusals_wait_for_no_library_that_they_do_not_need(line: str) -> None:
-    """Help of all commands or of one, settings that are refused; each library here takes a tenth of a second and more."""
+    """Help of all commands or of one, and refused settings; each library here takes a tenth of a second and more."""
     loaded = run_python(WATCHED, *line.split()).split()
 
     assert "typer" in loaded
