@@ -23,7 +23,7 @@ QUICK = {
     "feedback add --help": ("numpy", "numba", "pandas", "sklearn", "sqlalchemy", "fastapi"),
     "models list --help": ("numpy", "numba", "pandas", "sklearn", "sqlalchemy", "fastapi"),
     "token --help": ("pandas", "sklearn"),
-    "serve --settings nowhere.yaml": ("pandas", "sklearn", "sqlalchemy", "fastapi", "pydantic", "httpx2", "uvicorn"),
+    "serve --settings nowhere.yaml": ("pandas", "sklearn", "sqlalchemy", "fastapi", "httpx2", "uvicorn"),
 }
 """What a command line may not import."""
 
