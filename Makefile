@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+export PYTHONDONTWRITEBYTECODE := # modules are compiled once: else each process that tests start does so for 2 s
 ARGS ?=
 BENCHMARKS := distributed scoring features pipeline backtest store kafka answer call_verdict hooks gateway gateway_flood event_intake origins archive_merging under_load
 INTEGRATION := tests/integration tests/contract tests/lab

@@ -9,7 +9,7 @@ COMMANDS = (
         "serve",
         CommandPanel.SERVICE,
         "Run API, ingest and pipeline until Ctrl-C: all of it, or one part of the distributed form.",
-        "trustwatch.api.service.commands:serve",
+        "trustwatch.api.service.serve_command:serve",
     ),
     LazyCommand(
         "init",

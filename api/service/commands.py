@@ -1,4 +1,4 @@
-"""Commands that run the service or belong to it: `serve`, `compile`, `topics`, `identities`."""
+"""Commands that belong to the service: `compile`, `topics`, `identities`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...ingest.errors import ConfigError, TrustwatchError
+from ...ingest.errors import ConfigError
 from ...ingest.identities import open_identity_key
 from ...ingest.topics.topic_definitions import TOPIC_DEFINITIONS
 from ...scoring.pipeline.topic_publisher import TopicPublisher
@@ -18,7 +18,6 @@ from ..brokers import open_admin, open_reader, open_writer
 from ..cli.terminal import (
     JsonOption,
     SettingsFileOption,
-    fail,
     print_message,
     print_summary,
     readable,
@@ -29,44 +28,9 @@ from ..composition import console_url, identity_key_path, live_policy, open_serv
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
-from .backends import ServiceRoles
 from .group_worker import GroupPipelineWorker
 from .kernel_compilation import compile_all
 from .partition_migration import PartitionGrowth, partition_extents, restore_partitions, resume_offsets
-from .serve import run_service
-
-
-def serve(
-    settings: SettingsFileOption = None,
-    workers_only: Annotated[
-        bool, typer.Option("--workers-only", help="only score events: a member of the consumer group")
-    ] = False,
-    api_only: Annotated[bool, typer.Option("--api-only", help="only answer and take events in: a replica")] = False,
-    archiver_only: Annotated[
-        bool, typer.Option("--archiver-only", help="only keep the archive of the events topic; one of a deployment")
-    ] = False,
-) -> None:
-    """Run API, ingest and pipeline until Ctrl-C: all of it, or one part of the distributed form."""
-    if workers_only + api_only + archiver_only > 1:
-        raise typer.BadParameter(
-            "--workers-only, --api-only and --archiver-only exclude each other; without any, all of it runs"
-        )
-    configured = load_process_settings(settings)
-    alone = workers_only or api_only or archiver_only
-    roles = ServiceRoles(
-        api=api_only or not alone, workers=workers_only or not alone, archiver=archiver_only or not alone
-    )
-    if roles.api and not configured.issuers:
-        print_message(
-            "no issuers are configured: nobody can be authenticated, so every call but health checks is refused"
-        )
-    try:
-        run_service(configured, settings, roles)
-    except BaseExceptionGroup as group:
-        errors, rest = group.split(TrustwatchError)
-        if rest is not None or errors is None:
-            raise
-        raise fail(errors.exceptions[0]) from None
 
 
 def compile_command(

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from ..records.agents import RiskLevel
-from ..records.commits import MessageThread
-from ..store.outbox_store import LeasedDelivery
+from ..records.commits import LeasedDelivery, MessageThread
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import structlog
 
 from ...ingest.errors import ConfigError, Unavailable
 from ...ingest.spans import UNTRACED, Spans
+from ..records.commits import LeasedDelivery
 from ..store.case_settings import CaseSettings
-from ..store.outbox_store import DEFAULT_CASES, DeliveryRoute, DeliverySettlement, LeasedDelivery, OutboxStore
+from ..store.outbox_store import DEFAULT_CASES, DeliveryRoute, DeliverySettlement, OutboxStore
 from .delivery_target import DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 
 LEASE_MARGIN_S = 10.0

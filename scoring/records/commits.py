@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -67,6 +68,21 @@ class MessageThread(msgspec.Struct, frozen=True):
     channel: str
     ts: str
     level: int
+
+
+class LeasedDelivery(NamedTuple):
+    """One delivery that is about to be tried; *attempt* counts from 1 and identifies the lease.
+
+    *thread* is where the target was told of the same case before.
+    """
+
+    seq: int
+    row: OutboxRow
+    target: str
+    attempt: int
+    queued_ms: int
+    suppressed_before: int
+    thread: MessageThread | None = None
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, bindparam, func, insert, literal, sel
 from ...ingest.timestamps import format_rfc3339
 from ..records.agents import AgentName, RiskLevel
 from ..records.cases import CaseOfAlert
-from ..records.commits import CASE_KEY_PREFIX, Delivery, MessageThread, OutboxRow
+from ..records.commits import CASE_KEY_PREFIX, Delivery, LeasedDelivery, MessageThread, OutboxRow
 from . import case_threads, codec
 from .case_assignment import assign_cases
 from .case_settings import CaseSettings
@@ -139,21 +139,6 @@ class DeliveryRoute(msgspec.Struct, frozen=True):
     kind: str
     levels: frozenset[int]
     cooldown_ms: int
-
-
-class LeasedDelivery(NamedTuple):
-    """One delivery that is about to be tried; *attempt* counts from 1 and identifies the lease.
-
-    *thread* is where the target was told of the same case before.
-    """
-
-    seq: int
-    row: OutboxRow
-    target: str
-    attempt: int
-    queued_ms: int
-    suppressed_before: int
-    thread: MessageThread | None = None
 
 
 class TargetStop(NamedTuple):

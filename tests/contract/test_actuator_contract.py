@@ -22,9 +22,9 @@ from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSett
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from trustwatch.scoring.records.commits import LeasedDelivery
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.containment_store import ActuationStore
-from trustwatch.scoring.store.outbox_store import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ..support.authorization_servers import (

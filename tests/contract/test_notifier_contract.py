@@ -17,7 +17,7 @@ from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, S
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.records.agents import RiskLevel
-from trustwatch.scoring.store.outbox_store import LeasedDelivery
+from trustwatch.scoring.records.commits import LeasedDelivery
 
 from ..support.alert_receiver import ALERTS, ROUTING_KEY, SECRET, TOKEN, Receiver, change, outgoing, target
 

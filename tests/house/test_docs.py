@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.draw_architecture import DRAWING, drawing
+
 from ..support.checkout import ROOT
 
 MOST_WORDS = 45_000
@@ -101,3 +103,13 @@ def test_documented_proxies_say_that_a_client_is_not_this_machine() -> None:
 
     assert len(locations) >= 3
     assert not [one for one in locations if "proxy_set_header X-Forwarded-For $remote_addr;" not in one]
+
+
+def test_the_drawing_of_the_architecture_is_what_its_script_draws() -> None:
+    """`python -m scripts.draw_architecture` draws it; README and the page of the architecture show it."""
+    assert DRAWING.read_text(encoding="utf-8") == drawing()
+    for page, target in (
+        ("README.md", "docs/images/architecture.svg"),
+        ("docs/architecture.md", "images/architecture.svg"),
+    ):
+        assert f"]({target})" in (ROOT / page).read_text(encoding="utf-8")

@@ -21,12 +21,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from trustwatch.ingest.errors import ConfigError, Fenced, Unavailable
 from trustwatch.scoring.records.agents import AgentName, AgentRow
-from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
+from trustwatch.scoring.records.commits import Commit, LeasedDelivery, OutboxRow, Position
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store import migrate
 from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
 from trustwatch.scoring.store.dialects import postgresql, weekly_tables
-from trustwatch.scoring.store.outbox_store import DeliveryRoute, LeasedDelivery
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store

@@ -21,9 +21,8 @@ from trustwatch.scoring.delivery.notifiers.alert_events import (
 from trustwatch.scoring.delivery.notifiers.alert_formats import SIGNED_FORMATS, AlertFormat
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.records.agents import AgentName, LevelName, RiskLevel
-from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.records.commits import LeasedDelivery, OutboxRow
 from trustwatch.scoring.records.decisions import Decision, RiskReason
-from trustwatch.scoring.store.outbox_store import LeasedDelivery
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"

@@ -14,9 +14,9 @@ import structlog
 
 from ....ingest.spans import UNTRACED, Spans
 from ...records.agents import AgentIdentity
+from ...records.commits import LeasedDelivery
 from ...records.containment import Actuation, ActuationStatus
 from ...store.containment_store import ActuationStore
-from ...store.outbox_store import LeasedDelivery
 from ..delivery_target import DeliveryResult
 from .actuator import ActuationResult, Actuator, ActuatorError, UnknownClient
 from .actuator_settings import ActuatorSettings

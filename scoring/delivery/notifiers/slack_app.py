@@ -12,8 +12,7 @@ import msgspec
 
 from ....ingest.printable_text import printable_line
 from ...records.agents import RiskLevel
-from ...records.commits import MessageThread
-from ...store.outbox_store import LeasedDelivery
+from ...records.commits import LeasedDelivery, MessageThread
 from ..delivery_target import DeliveryResult
 from ..retry_after import parse_retry_after
 from .slack_app_settings import SlackAppSettings

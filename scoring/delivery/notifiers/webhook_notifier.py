@@ -13,7 +13,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from ....ingest.printable_text import printable_line
 from ....ingest.settings import reveal
-from ...store.outbox_store import LeasedDelivery
+from ...records.commits import LeasedDelivery
 from ..delivery_target import DeliveryResult
 from ..retry_after import parse_retry_after
 from .alert_formats import SIGNED_FORMATS, RenderedAlert, render_alert

@@ -32,11 +32,11 @@ from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
-from trustwatch.scoring.records.commits import Commit, Delivery, OutboxRow, Position
+from trustwatch.scoring.records.commits import Commit, Delivery, LeasedDelivery, OutboxRow, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.database import Database
 from trustwatch.scoring.store.dialects import sqlite
-from trustwatch.scoring.store.outbox_store import LeasedDelivery, OutboxStore
+from trustwatch.scoring.store.outbox_store import OutboxStore
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ...support import alert_receiver

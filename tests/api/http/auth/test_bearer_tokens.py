@@ -17,10 +17,10 @@ from trustwatch.api.settings.access_settings import IssuerSettings, Verification
 
 
 def run(world: Any, scene: Callable[[], Awaitable[None]]) -> None:
-    """Start the keys of *world*, play *scene*, and close."""
+    """Start the keys of *world*, play *scene*, and close. A busy machine may take long for the first fetch."""
 
     async def play() -> None:
-        await world.jwks.start()
+        await world.jwks.start(wait_s=30.0)
         try:
             await scene()
         finally:

@@ -21,9 +21,8 @@ from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSett
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
 from trustwatch.scoring.records.agents import RiskLevel
-from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.records.commits import LeasedDelivery, OutboxRow
 from trustwatch.scoring.records.containment import Actuation
-from trustwatch.scoring.store.outbox_store import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryServer, MemoryState, now_ms, wish
