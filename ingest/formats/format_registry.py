@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ..errors import ConfigError
-from . import cloudevents, hydra_events, keycloak_events, otlp, record_mapping
+from . import cloudevents, google_audit, hydra_events, keycloak_events, okta_tables, otlp, record_mapping
 from .audit_log_presets import AUDIT_LOG_PRESETS
 from .gateway_presets import GATEWAY_PRESETS
 from .raw_records import FormatParser, ParsedRecords, RawRecord, split_json, split_ndjson
 from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
-from .wrapped_records import unpack_audit_log
+from .wrapped_records import unpack_audit_log, unpack_gateway_log
 
 ParserFactory = Callable[[MappingSpec], FormatParser]
 """Makes a parser; given what the settings say under `mapping`."""
@@ -37,8 +38,12 @@ def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:
     return make
 
 
-def _preset_factory(base: MappingSpec) -> ParserFactory:
-    return lambda spec: record_mapping.RecordMapping(spec.merged_over(base))
+def _gateway_factory(base: MappingSpec) -> ParserFactory:
+    def make(spec: MappingSpec) -> FormatParser:
+        merged = spec.merged_over(base)
+        return MultiKindParser(partial(unpack_gateway_log, logfmt=merged.logfmt), {"": merged})
+
+    return make
 
 
 def _multi_kind_factory(unpack: RecordUnpacker, bases: Mapping[str, MappingSpec]) -> ParserFactory:
@@ -51,8 +56,12 @@ FORMATS: Mapping[str, ParserFactory] = {
     "cloudevents": _fixed_factory("cloudevents", cloudevents.parse_cloudevent),
     "ndjson": _fixed_factory("ndjson", parse_ndjson),
     "mapping": record_mapping.RecordMapping,
-    **{name: _preset_factory(base) for name, base in GATEWAY_PRESETS.items()},
+    **{name: _gateway_factory(base) for name, base in GATEWAY_PRESETS.items()},
     **{name: _multi_kind_factory(unpack_audit_log, {"": base}) for name, base in AUDIT_LOG_PRESETS.items()},
+    "okta": _multi_kind_factory(okta_tables.unpack_okta_log, {"": AUDIT_LOG_PRESETS["okta"]}),
+    "google-workspace": _multi_kind_factory(
+        google_audit.unpack_workspace_activities, {"": google_audit.GOOGLE_WORKSPACE}
+    ),
     "keycloak": _multi_kind_factory(keycloak_events.unpack_keycloak_events, keycloak_events.KEYCLOAK_MAPPINGS),
     "hydra": _multi_kind_factory(hydra_events.unpack_hydra_log, {"log": hydra_events.HYDRA_LOG_MAPPING}),
     "otlp": _multi_kind_factory(otlp.unpack_export, otlp.OTLP_MAPPINGS),

@@ -17,7 +17,7 @@ from ..formats.format_registry import create_parser
 from ..formats.history_decoding import RecordOwner, native_history_record
 from ..formats.raw_records import FormatParser, ParsedRecords, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, MEMBER_KINDS, REQUIRED_MEMBERS, MappingSpec, RecordMapping
-from .format_detection import describe_record, most_common_format, record_format
+from .format_detection import describe_record, export_advice, most_common_format, record_format
 from .record_files import RecordFile, is_lines, recognise_file, require_files
 
 DETECTION_RECORDS = 20
@@ -132,6 +132,9 @@ def unknown_format(name: str, choice: FormatChoice, record: bytes, argument: str
             f"The mapping {choice.mapping_file} has no {missing}: complete it, or name the format whose mapping it"
             " changes (--format)",
         )
+    advice = export_advice(record)
+    if advice is not None:
+        return UnknownFormat(seen, f"{advice[:1].upper()}{advice[1:]}")
     return UnknownFormat(
         seen,
         "Name it (--format envoy, keycloak, …), or say in a file what is what (--mapping FILE);"

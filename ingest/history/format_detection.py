@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import MalformedEvent
 from ..formats.keycloak_events import KEYCLOAK_LOGGER
-from ..formats.log_lines import decode_object, shipper_text
+from ..formats.log_lines import AGENTGATEWAY_SIGN, decode_object, shipper_text
 from ..formats.wrapped_records import without_envelope
 
 Record = Mapping[str, Any]
@@ -44,12 +44,47 @@ def _is_entra_audit(record: Record) -> bool:
     )
 
 
+def _is_okta(record: Record) -> bool:
+    return any(
+        names <= record.keys()
+        for names in ({"uuid", "published", "eventType", "actor"}, {"uuid", "event_type", "actor.id"})
+    )
+
+
+def _is_auth0(record: Record) -> bool:
+    identified = "log_id" in record or "_id" in record
+    return identified and {"date", "type"} <= record.keys() and bool({"client_id", "tenant_name"} & record.keys())
+
+
+def _is_gcp_audit(record: Record) -> bool:
+    payload = record.get("protoPayload", record.get("protopayload_auditlog"))
+    return isinstance(payload, dict) and "methodName" in payload
+
+
+def _is_workspace(record: Record) -> bool:
+    identity = record.get("id")
+    return isinstance(identity, dict) and "applicationName" in identity and "events" in record
+
+
+def _is_langfuse(record: Record) -> bool:
+    return "type" in record and any(
+        names <= record.keys() for names in ({"traceId", "startTime"}, {"trace_id", "start_time", "level"})
+    )
+
+
 SIGNS: Mapping[str, Callable[[Record], bool]] = {
     "native": _is_native,
     "cloudevents": _has("specversion", "type", "source"),
     "otlp": lambda record: "resourceSpans" in record or "resourceLogs" in record,
     "aws-cloudtrail": _has("eventSource", "eventName", "eventTime"),
-    "okta": _has("uuid", "published", "eventType", "actor"),
+    "okta": _is_okta,
+    "auth0": _is_auth0,
+    "gcp-audit": _is_gcp_audit,
+    "google-workspace": _is_workspace,
+    "ocsf": _has("class_uid", "metadata"),
+    "langsmith": _has("run_type", "start_time", "trace_id"),
+    "langfuse": _is_langfuse,
+    "contextforge": _has("action", "resource_type", "user_id", "success", "requires_review"),
     "entra-signin": _has("createdDateTime", "appId", "status", "conditionalAccessStatus"),
     "entra-signin-table": _has("TimeGenerated", "AppId", "ResultType", "ConditionalAccessStatus"),
     "entra-audit": _is_entra_audit,
@@ -65,7 +100,7 @@ SIGNS: Mapping[str, Callable[[Record], bool]] = {
 }
 """Signs of each format in a JSON record; the first that holds counts. Ours (`native`, `cloudevents`) come first."""
 
-_SIGNS_OF_LINES = {"keycloak": f"[{KEYCLOAK_LOGGER}]", "agentgateway": " src.addr="}
+_SIGNS_OF_LINES = {"keycloak": f"[{KEYCLOAK_LOGGER}]", "agentgateway": AGENTGATEWAY_SIGN}
 
 
 def record_format(raw: bytes) -> str | None:
@@ -96,6 +131,26 @@ def most_common_format(records: Iterable[bytes]) -> str | None:
     """The format that most records show; None where none shows any."""
     counts = Counter(name for name in map(record_format, records) if name is not None)
     return counts.most_common(1)[0][0] if counts else None
+
+
+_LOSSY_EXPORTS = {
+    (
+        "Event ID",
+        "Event source",
+    ): "CloudTrail's console leaves roles out of this table: take `aws cloudtrail lookup-events`",
+    ("Date (UTC)", "Request ID"): "this table of the Entra portal names too little: download JSON there",
+    ("TimeGenerated [UTC]",): "its times are written as one country does: take `az monitor log-analytics query`",
+}
+"""First columns of tables that can not be read, and what can be had in their place."""
+
+
+def export_advice(raw: bytes) -> str | None:
+    """Advice for whoever has a table of a portal that leaves out what is needed; None for every other record."""
+    try:
+        names = decode_object(raw).keys()
+    except MalformedEvent:
+        return None
+    return next((advice for columns, advice in _LOSSY_EXPORTS.items() if {*columns} <= names), None)
 
 
 def describe_record(raw: bytes) -> str:
