@@ -164,7 +164,7 @@ def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) ->
         )
     parser = parser_named(caller.binding, name)
     return BodySplitter(
-        lambda headers, body: parse_foreign_body(headers.get("content-type", ""), body, parser), in_thread=True
+        lambda headers, body: parse_foreign_body(headers.get("content-type", ""), body, parser), is_foreign=True
     )
 
 
@@ -280,7 +280,7 @@ async def _receive_export(
             caller.binding.parser("otlp"),
         )
 
-    split = BodySplitter(parsed, in_thread=True)
+    split = BodySplitter(parsed, is_foreign=True)
     receipt = await events.receive(caller, _lower_case_headers(request), request.stream(), split)
     check_not_all_rejected(receipt)
     return _otlp_protobuf_response(receipt, signal) if binary else _otlp_json_response(receipt, signal)

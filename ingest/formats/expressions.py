@@ -155,8 +155,8 @@ def without_query(text: str) -> str:
 def utc_time(text: str) -> str:
     """A time as RFC 3339; any other text stays as it is, and is refused as a time.
 
-    >>> utc_time("2026-03-02 08:00:00.123456"), utc_time("2026-03-02T08:00:00+01:00"), utc_time("2026-03-02 08:00:00 UTC")
-    ('2026-03-02T08:00:00.123456Z', '2026-03-02T08:00:00+01:00', '2026-03-02T08:00:00Z')
+    >>> utc_time("2026-03-02 08:00:00.5"), utc_time("2026-03-02 08:00:00 UTC"), utc_time("2026-03-02T08:00:00+01:00")
+    ('2026-03-02T08:00:00.5Z', '2026-03-02T08:00:00Z', '2026-03-02T08:00:00+01:00')
     """
     match = _TIME.fullmatch(text.strip())
     return text if match is None else f"{match[1]}T{match[2]}{match[3] if match[3] not in (None, 'UTC') else 'Z'}"

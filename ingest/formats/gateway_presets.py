@@ -199,7 +199,8 @@ CONTEXTFORGE = MappingSpec(
         "id": "id",
         "time": "utc(timestamp)",
         "agent.id": "user_email || user_id",
-        "type": f"{_OF_A_TOOL} && 'tool.call' || contains(['EXECUTE', 'READ', 'ACCESS'], action) && 'api.call' || 'admin'",
+        "type": f"{_OF_A_TOOL} && 'tool.call' || contains(['EXECUTE', 'READ', 'ACCESS'], action) && 'api.call'"
+        " || 'admin'",
         "action": f"{_OF_A_TOOL} && (resource_name || resource_id) || join(' ', [action, resource_type || '-'])",
         "effect": f"{_OF_A_TOOL} && 'EXECUTE' || before(action, '_')",
         "resource.type": "resource_type",

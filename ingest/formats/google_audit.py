@@ -80,10 +80,12 @@ GOOGLE_WORKSPACE = MappingSpec(
     members={
         "id": "id.uniqueQualifier && join('-', [id.time, id.uniqueQualifier, id.applicationName || '-', number])",
         "time": "id.time",
-        "agent.id": f"parameters.client_id || {_ACTOR_CLIENT} || {_IS_ACCOUNT} || actor.callerType == 'KEY' && actor.key",
+        "agent.id": f"parameters.client_id || {_ACTOR_CLIENT} || {_IS_ACCOUNT}"
+        " || actor.callerType == 'KEY' && actor.key",
         "agent.type": f"(parameters.client_id || {_ACTOR_CLIENT}) && 'oauth-client'"
         f" || {_IS_ACCOUNT} && 'service-account' || 'api-key'",
-        "principal.id": "!ends_with(actor.email || '', 'gserviceaccount.com') && (actor.email || actor.profileId) || null",
+        "principal.id": "!ends_with(actor.email || '', 'gserviceaccount.com') && (actor.email || actor.profileId)"
+        " || null",
         "type": f"{_OF_TOKENS} && ({_GIVEN} && 'token.request' || event.name == 'revoke' && 'token.revoke')"
         " || id.applicationName == 'admin' && 'admin' || 'api.call'",
         # Of what an application did with its token the method tells more than the name of the event.

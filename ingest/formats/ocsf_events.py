@@ -27,7 +27,8 @@ OCSF = MappingSpec(
         "id": "metadata.uid",
         "time": "time || time_dt",
         "agent.id": f"{_AI_AGENT}.uid || {_AI_AGENT}.name || {_IS_ROLE} || {_APP} || {_IS_ACCOUNT} || actor.invoked_by",
-        "agent.type": f"{_AI_AGENT} && ({_AI_AGENT}.type || 'ai-agent') || {_IS_ROLE} && 'role' || {_APP} && 'application'"
+        "agent.type": f"{_AI_AGENT} && ({_AI_AGENT}.type || 'ai-agent') || {_IS_ROLE} && 'role'"
+        f" || {_APP} && 'application'"
         f" || {_IS_ACCOUNT} && ({_USER}.type == 'IAMUser' && 'iam-user' || {_USER}.type) || 'service'",
         "agent.version": f"{_AI_AGENT}.version",
         "agent.instance": f"{_AI_AGENT}.instance_uid || {_IS_ROLE} && {_USER}.name",

@@ -1,7 +1,8 @@
 """Audit logs of Google Cloud and of Workspace: service accounts, workloads and OAuth clients are agents, people none.
 
-The records in `lines/` were written by hand in the shape that the vendor documents: cloud.google.com/logging, "LogEntry"
-and "AuditLog"; developers.google.com/admin-sdk/reports, "Activities: list" and "OAuth Token Audit activity events".
+The records in `lines/` were written by hand in the shape that the vendor documents: cloud.google.com/logging,
+"LogEntry" and "AuditLog"; developers.google.com/admin-sdk/reports, "Activities: list" and "OAuth Token Audit activity
+events".
 Whatever may not pass has `SECRET` in it.
 """
 
