@@ -6,16 +6,18 @@ it. So ids are self-asserted, as those of OpenTelemetry spans.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from .record_mapping import MappingSpec
+from .format_signs import SIGNS
+from .record_mapping import MappingSpec, UnpackedRecord
+from .wrapped_records import unpack_audit_log
 
 _RUN_METADATA = "extra.metadata"
 
 LANGSMITH = MappingSpec(
     anonymous="skip",
     # Chains, prompts and parsers are steps inside of an agent.
-    when="contains(['tool', 'llm', 'retriever', 'embedding'], run_type) && start_time",
+    when="contains(['tool', 'llm', 'retriever', 'embedding'], run_type) && start_time && status != 'pending'",
     members={
         "id": "id",
         "time": "utc(start_time)",
@@ -51,7 +53,7 @@ LANGFUSE = MappingSpec(
         "time": "utc(startTime || start_time)",
         "agent.id": f'metadata.agent_id || metadata.agent_name || {_SPAN_ATTRIBUTES}."gen_ai.agent.id"'
         f' || {_SPAN_ATTRIBUTES}."gen_ai.agent.name" || metadata.lc_agent_name || traceName || trace_name'
-        f" || {_SERVICE} != 'unknown_service' && {_SERVICE}",
+        f" || !starts_with({_SERVICE} || 'unknown_service', 'unknown_service') && {_SERVICE}",
         "agent.version": "version",
         "agent.self_asserted": "`true`",
         "principal.id": "userId || user_id",
@@ -69,5 +71,23 @@ LANGFUSE = MappingSpec(
     },
 )
 """Langfuse: observations of its API, its exports to blob storage and its downloads."""
+
+
+def unpack_observations(value: bytes) -> Iterator[UnpackedRecord]:
+    """Observations; those in a trace's page or download with what the trace alone says."""
+    for raw, record, kind in unpack_audit_log(value, shows=SIGNS["langfuse"]):
+        observations = record.get("observations") if isinstance(record, dict) else None
+        if not isinstance(record, dict) or not isinstance(observations, list):
+            yield UnpackedRecord(raw, record, kind)
+            continue
+        of_trace = {
+            "traceName": record.get("name"),
+            "userId": record.get("userId"),
+            "sessionId": record.get("sessionId"),
+        }
+        for observation in observations:
+            named = observation if isinstance(observation, dict) else {}
+            yield UnpackedRecord(raw, {**of_trace, **named}, kind)
+
 
 AGENT_TRACE_PRESETS: Mapping[str, MappingSpec] = {"langsmith": LANGSMITH, "langfuse": LANGFUSE}

@@ -386,22 +386,29 @@ KUBERNETES_AUDIT = MappingSpec(
 )
 """Audit events of a Kubernetes API server: of its log, its webhook, or what a cloud ships of it."""
 
-_AUTH0_GRANTS = ("acft", "ccft", "oobft", "otpft", "pft", "pkoobft", "rcft", "rtft", "de", "cte")
-"""Exchanges for a token, behind `se` and `fe`: by code, by the client alone, by a refresh token, by another token."""
-
 _AUTH0_GRANT_NAMES = {
     "acft": "authorization_code",
     "ccft": "client_credentials",
     "rtft": "refresh_token",
+    "rrt": "refresh_token",
     "pft": "password",
     "de": "device_code",
     "cte": "token_exchange",
 }
-_AUTH0_SUCCEEDED = [f"se{name}" for name in _AUTH0_GRANTS]
-_AUTH0_FAILED = [f"fe{name}" for name in _AUTH0_GRANTS]
+"""Exchanges for a token, behind `se` and `fe`; others of them end in `ft`, too."""
+
 _AUTH0_IDJAG = "starts_with(type, 'idjag_exchange')"
-_AUTH0_IS_FAILED = f"(contains(`{json.dumps(_AUTH0_FAILED)}`, type) || type == 'idjag_exchange_failed')"
-_AUTH0_IS_GRANT = f"(contains(`{json.dumps(_AUTH0_SUCCEEDED + _AUTH0_FAILED)}`, type) || {_AUTH0_IDJAG})"
+_AUTH0_CIBA = "starts_with(type, 'ciba_exchange')"
+_AUTH0_OTHERS = "['sede', 'fede', 'secte', 'fecte', 'serrt', 'ferrt']"
+_AUTH0_IS_GRANT = (
+    f"((starts_with(type, 'se') || starts_with(type, 'fe')) && ends_with(type, 'ft')"
+    f" || contains({_AUTH0_OTHERS}, type) || {_AUTH0_IDJAG} || {_AUTH0_CIBA})"
+)
+_AUTH0_IS_FAILED = f"({_AUTH0_IS_GRANT} && (starts_with(type, 'fe') || ends_with(type, '_failed')))"
+_AUTH0_UNPROVEN = (
+    "(starts_with(description || '', 'Unauthorized') || contains(description || '', 'nvalid client')"
+    " || contains(description || '', 'nknown client') || contains(description || '', 'client secret'))"
+)
 _AUTH0_IS_API = "contains(['sapi', 'fapi', 'mgmt_api_read'], type)"
 _AUTH0_OF_DASHBOARD = "contains(details.request.channel || '', 'manage.')"
 _AUTH0_BY_API = f"({_AUTH0_IS_API} && !{_AUTH0_OF_DASHBOARD})"
@@ -416,10 +423,12 @@ AUTH0 = MappingSpec(
         "time": "date",
         "agent.id": "agent_id || client_id",
         "agent.type": "agent_id && 'agent' || 'oauth-client'",
-        # Whoever fails to exchange may name any client.
-        "agent.self_asserted": f"{_AUTH0_IS_FAILED} || null",
+        # Whoever fails to authenticate may name any client.
+        "agent.self_asserted": f"{_AUTH0_IS_FAILED} && {_AUTH0_UNPROVEN} || type == 'frrt'"
+        " || type == 'fapi' && details.response.statusCode == `401` || null",
         "principal.id": _AUTH0_USER,
-        "type": f"{_AUTH0_REVOKED} && 'token.revoke' || contains(['sertft', 'fertft'], type) && 'token.refresh'"
+        "type": f"{_AUTH0_REVOKED} && 'token.revoke'"
+        " || contains(['sertft', 'fertft', 'serrt', 'ferrt'], type) && 'token.refresh'"
         f" || (contains(['secte', 'fecte'], type) || {_AUTH0_IDJAG}) && 'token.exchange'"
         f" || {_AUTH0_IS_GRANT} && 'token.request'"
         " || starts_with(description || '', 'Create a client') && 'client.register'"
@@ -428,7 +437,8 @@ AUTH0 = MappingSpec(
         "action": " || ".join(
             f"contains(['se{code}', 'fe{code}'], type) && '{name}'" for code, name in _AUTH0_GRANT_NAMES.items()
         )
-        + f" || {_AUTH0_IDJAG} && 'identity_assertion' || {_AUTH0_REVOKED} && 'token.revoke'"
+        + f" || {_AUTH0_IDJAG} && 'identity_assertion' || {_AUTH0_CIBA} && 'ciba' || {_AUTH0_REVOKED} && 'token.revoke'"
+        " || type == 'fapi' && join(' ', ['failed', details.request.method || '-'])"
         f" || {_AUTH0_IS_API} && description || type",
         "effect": f"{_AUTH0_IS_GRANT} && 'unknown' || type == 'mgmt_api_read' && 'get' || details.request.method",
         "resource.id": "no_query(details.request.path)",
@@ -439,7 +449,7 @@ AUTH0 = MappingSpec(
         "outcome": "type == 'fapi' && (contains([`401`, `403`], details.response.statusCode) && 'denied' || 'error')"
         f" || {_AUTH0_IS_FAILED} && 'denied' || type == 'frrt' && 'error' || 'success'",
         # Not `description` of what failed: it holds names.
-        "error": "starts_with(type, 'f') && type || type == 'idjag_exchange_failed' && type",
+        "error": "starts_with(type, 'f') && type || ends_with(type, '_failed') && type",
         "status": "details.response.statusCode",
         "client.ip": "ip",
         "client.user_agent": "user_agent",

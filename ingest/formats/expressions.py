@@ -31,7 +31,7 @@ from .token_ids import text_digest
 
 _UNITS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 36e5}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|μs|ms|s|m|h)")
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:\.\d+)?)\s?(Z|UTC|[+-]\d\d:\d\d)?")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:\.\d+)?)\s?(Z|UTC|[+-]\d\d(?::?\d\d)?)?")
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -159,7 +159,13 @@ def utc_time(text: str) -> str:
     ('2026-03-02T08:00:00.5Z', '2026-03-02T08:00:00Z', '2026-03-02T08:00:00+01:00')
     """
     match = _TIME.fullmatch(text.strip())
-    return text if match is None else f"{match[1]}T{match[2]}{match[3] if match[3] not in (None, 'UTC') else 'Z'}"
+    if match is None:
+        return text
+    offset = match[3]
+    if offset in (None, "Z", "UTC"):
+        return f"{match[1]}T{match[2]}Z"
+    minutes = offset[3:].removeprefix(":") or "00"
+    return f"{match[1]}T{match[2]}{offset[:3]}:{minutes}"
 
 
 def host_of_address(text: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from ..errors import ConfigError
-from . import cloudevents, google_audit, hydra_events, keycloak_events, okta_tables, otlp, record_mapping
+from . import agent_traces, cloudevents, google_audit, hydra_events, keycloak_events, okta_tables, otlp, record_mapping
 from .audit_log_presets import AUDIT_LOG_PRESETS
+from .format_signs import SIGNS
 from .gateway_presets import GATEWAY_PRESETS
 from .raw_records import FormatParser, ParsedRecords, RawRecord, split_json, split_ndjson
 from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
@@ -38,10 +39,10 @@ def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:
     return make
 
 
-def _gateway_factory(base: MappingSpec) -> ParserFactory:
+def _gateway_factory(name: str, base: MappingSpec) -> ParserFactory:
     def make(spec: MappingSpec) -> FormatParser:
         merged = spec.merged_over(base)
-        return MultiKindParser(partial(unpack_gateway_log, logfmt=merged.logfmt), {"": merged})
+        return MultiKindParser(partial(unpack_gateway_log, shows=SIGNS[name], logfmt=merged.logfmt), {"": merged})
 
     return make
 
@@ -56,8 +57,12 @@ FORMATS: Mapping[str, ParserFactory] = {
     "cloudevents": _fixed_factory("cloudevents", cloudevents.parse_cloudevent),
     "ndjson": _fixed_factory("ndjson", parse_ndjson),
     "mapping": record_mapping.RecordMapping,
-    **{name: _gateway_factory(base) for name, base in GATEWAY_PRESETS.items()},
-    **{name: _multi_kind_factory(unpack_audit_log, {"": base}) for name, base in AUDIT_LOG_PRESETS.items()},
+    **{name: _gateway_factory(name, base) for name, base in GATEWAY_PRESETS.items()},
+    **{
+        name: _multi_kind_factory(partial(unpack_audit_log, shows=SIGNS[name]), {"": base})
+        for name, base in AUDIT_LOG_PRESETS.items()
+    },
+    "langfuse": _multi_kind_factory(agent_traces.unpack_observations, {"": AUDIT_LOG_PRESETS["langfuse"]}),
     "okta": _multi_kind_factory(okta_tables.unpack_okta_log, {"": AUDIT_LOG_PRESETS["okta"]}),
     "google-workspace": _multi_kind_factory(
         google_audit.unpack_workspace_activities, {"": google_audit.GOOGLE_WORKSPACE}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from .format_signs import SIGNS
 from .record_mapping import MappingSpec, UnpackedRecord
 from .wrapped_records import unpack_audit_log
 
@@ -13,9 +14,11 @@ _WHO = f"{_AUDIT}.authenticationInfo"
 _EMAIL = f"{_WHO}.principalEmail"
 _SUBJECT = f"{_WHO}.principalSubject"
 _GCLOUD = "32555940559.apps.googleusercontent.com"
-_IS_SERVICE_ACCOUNT = f"(ends_with({_EMAIL} || '', 'gserviceaccount.com') && {_EMAIL})"
-_WORKLOAD = f"((starts_with({_SUBJECT} || '', 'principal') || starts_with({_SUBJECT} || '', 'serviceAccount:'))"
-_IS_WORKLOAD = f"{_WORKLOAD} && {_SUBJECT})"
+_IS_SERVICE_ACCOUNT = (
+    f"(ends_with({_EMAIL} || '', 'gserviceaccount.com') && {_EMAIL}"
+    f" || starts_with({_SUBJECT} || '', 'serviceAccount:') && after({_SUBJECT}, ':'))"
+)
+_IS_WORKLOAD = f"(contains({_SUBJECT} || '', '/workloadIdentityPools/') && {_SUBJECT})"
 _CLIENT = f"{_WHO}.oauthInfo.oauthClientId"
 _IS_CLIENT = f"({_CLIENT} && {_CLIENT} != '{_GCLOUD}' && {_CLIENT})"
 _DELEGATED = f"{_WHO}.serviceAccountDelegationInfo[0]"
@@ -78,7 +81,8 @@ _GIVEN = "contains(['authorize', 'request'], event.name)"
 GOOGLE_WORKSPACE = MappingSpec(
     anonymous="skip",
     members={
-        "id": "id.uniqueQualifier && join('-', [id.time, id.uniqueQualifier, id.applicationName || '-', number])",
+        "id": "id.uniqueQualifier && join('-', [id.time, id.uniqueQualifier, id.applicationName || '-', number])"
+        " || sha256(to_string(@))",
         "time": "id.time",
         "agent.id": f"parameters.client_id || {_ACTOR_CLIENT} || {_IS_ACCOUNT}"
         " || actor.callerType == 'KEY' && actor.key",
@@ -121,11 +125,13 @@ GOOGLE_WORKSPACE = MappingSpec(
 
 def unpack_workspace_activities(value: bytes) -> Iterator[UnpackedRecord]:
     """Events of activities: one of these may hold several, whose parameters are a list of names and values."""
-    for raw, record, kind in unpack_audit_log(value):
+    for raw, record, kind in unpack_audit_log(value, shows=SIGNS["google-workspace"]):
         events = record.get("events") if isinstance(record, dict) else None
         if not isinstance(record, dict) or not isinstance(events, list):
             yield UnpackedRecord(raw, record, kind)
             continue
+        if not events:
+            yield UnpackedRecord(raw, None, kind)
         for number, event in enumerate(events):
             named = event if isinstance(event, dict) else {}
             parameters = _parameter_values(named.get("parameters"))

@@ -8,14 +8,18 @@ _AI_AGENT = "(ai_agent || actor.ai_agent || actor.process.ai_agent || process.ai
 _USER = "(actor.user || user)"
 _IS_ROLE = f"({_USER}.type == 'AssumedRole' && actor.session.issuer)"
 _APP = "(actor.app_uid || actor.app_name)"
-_PEOPLE = "['User', 'Admin', 'Root', 'IdentityCenterUser']"
-_ACTS_ITSELF = f"(!contains({_PEOPLE}, {_USER}.type || 'User') || contains(['3', '4'], to_string({_USER}.type_id)))"
+_NO_PERSONS = (
+    "['AssumedRole', 'Role', 'IAMUser', 'FederatedUser', 'WebIdentityUser', 'SAMLUser', 'AWSService', 'AWSAccount',"
+    " 'System', 'Service', 'Service Account', 'ServiceAccount']"
+)
+_ACTS_ITSELF = f"(contains({_NO_PERSONS}, {_USER}.type || '-') || contains(['3', '4'], to_string({_USER}.type_id)))"
 _USER_ID = f"({_USER}.uid || {_USER}.name || {_USER}.email_addr)"
 _IS_ACCOUNT = f"({_ACTS_ITSELF} && {_USER_ID})"
 _OF_AUTHENTICATION = "contains([`3002`, '3002'], class_uid)"
 _OF_IDENTITIES = "contains([`3001`, `3003`, `3004`, `3005`, `3006`, '3001', '3003', '3004', '3005', '3006'], class_uid)"
 _OF_CALLS = "contains([`6001`, `6003`, `6005`, '6001', '6003', '6005'], class_uid)"
 _IS_FAILED = "(to_string(status_id) == '2' || status == 'Failure')"
+_CODE = "(status_code && to_string(status_code))"
 _CREDENTIAL_TYPES = "['OAuth 2.0', 'OpenID']"
 _OPERATION = "join(':', [before(api.service.name, '.') || '-', api.operation])"
 
@@ -32,6 +36,8 @@ OCSF = MappingSpec(
         f" || {_IS_ACCOUNT} && ({_USER}.type == 'IAMUser' && 'iam-user' || {_USER}.type) || 'service'",
         "agent.version": f"{_AI_AGENT}.version",
         "agent.instance": f"{_AI_AGENT}.instance_uid || {_IS_ROLE} && {_USER}.name",
+        # Whoever fails to authenticate may name any user.
+        "agent.self_asserted": f"{_IS_FAILED} && {_OF_AUTHENTICATION} || null",
         "principal.id": f"({_AI_AGENT} || {_APP}) && {_USER_ID} || null",
         "type": f"{_OF_AUTHENTICATION} && 'token.request' || {_OF_IDENTITIES} && 'admin'"
         f" || contains(['tools/call', 'execute_tool'], api.operation) && 'tool.call' || 'api.call'",
@@ -44,10 +50,10 @@ OCSF = MappingSpec(
         " || no_query(http_request.url.path) || entity.uid",
         "resource.target": "api.service.name || service.name || dst_endpoint.hostname || http_request.url.hostname",
         "outcome": f"{_IS_FAILED} && {_OF_AUTHENTICATION} && 'denied'"
-        f" || {_IS_FAILED} && outcome(status_code || api.response.error || 'failure')"
+        f" || {_IS_FAILED} && outcome({_CODE} || api.response.error || 'failure')"
         " || outcome(api.response.error) || 'success'",
         # Not `status_detail` and `message`: texts hold names and what was sent.
-        "error": f"{_IS_FAILED} && status_code || api.response.error",
+        "error": f"{_IS_FAILED} && {_CODE} || api.response.error",
         "status": "http_response.code",
         "duration_ms": "duration",
         "count": "count",

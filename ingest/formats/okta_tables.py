@@ -6,16 +6,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from .format_signs import SIGNS
 from .record_mapping import UnpackedRecord
 from .wrapped_records import unpack_audit_log
 
 _UNDERSCORE = re.compile(r"_([a-z0-9])")
-_TARGET = re.compile(r"target(\d+)")
+_TARGET = re.compile(r"target(\d{1,3})")
 
 
 def unpack_okta_log(value: bytes) -> Iterator[UnpackedRecord]:
     """Events of the log; rows of the table as events of the API."""
-    for raw, record, kind in unpack_audit_log(value):
+    for raw, record, kind in unpack_audit_log(value, shows=SIGNS["okta"]):
         is_row = isinstance(record, dict) and "event_type" in record and "eventType" not in record
         yield UnpackedRecord(raw, _event_of_row(record) if is_row and isinstance(record, dict) else record, kind)
 

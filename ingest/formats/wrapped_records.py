@@ -2,7 +2,7 @@
 
 An export is an array, or one object with the records in one member (`Records` of AWS, `value` of Microsoft Graph,
 `records` of Azure's event hubs, `items` of Kubernetes and Google, `logEvents` of CloudWatch, `data.events` of Okta's
-hooks, `hits.hits` of Elasticsearch, `data` of Langfuse, `runs` of LangSmith). A delivery may put each record into an
+hooks, `hits.hits` of Elasticsearch, pages of other APIs). A delivery may put each record into an
 envelope: EventBridge into `detail`, Azure Monitor into `properties`, Auth0's streams into `data`, Splunk into `event`,
 Elasticsearch into `_source`, Pub/Sub into `message.data`, log shippers into a text. Envelopes lie in each other.
 """
@@ -18,25 +18,26 @@ import msgspec
 
 from ..errors import MalformedEvent
 from ..events import decode_json
-from .log_lines import AGENTGATEWAY_SIGN, decode_logfmt, decode_object, shipper_text
+from .format_signs import SignReader
+from .log_lines import AGENTGATEWAY_SIGN, TEXT_MEMBERS, decode_logfmt, decode_object, shipper_text
 from .raw_records import split_array
 from .record_mapping import UnpackedRecord
 
 WRAPPER_MEMBERS = (
-    *("Records", "records", "value", "items", "events", "logEvents", "Events"),
-    *("hits", "data", "runs", "observations", "logs", "entries"),
+    *("Records", "records", "value", "items", "events", "logEvents"),
+    *("Events", "hits", "data", "runs", "logs", "entries"),
 )
-"""Members of an object that hold records, if they are an array of objects; the last ones in a page of an API alone."""
+"""Members of an object that hold records, if they are an array of objects."""
 
-_PAGES = {
-    "hits": {"total", "max_score"},
-    "data": {"meta", "links", "object", "has_more", "cursor", "next", "total", "pagination"},
-    "logs": {"start", "limit", "length", "total"},
-    "entries": {"nextPageToken"},
-    "runs": {"cursors", "parsed_query", "search_cursors"},
-    "observations": {"trace", "scores", "id", "name", "timestamp", "metadata"},
+_PAGE_SIGNS = {
+    "Events": b'"CloudTrailEvent"',
+    "hits": b'"_source"',
+    "data": b'"traceId"',
+    "runs": b'"run_type"',
+    "logs": b'"log_id"',
+    "entries": b'"protoPayload"',
 }
-"""Members of which a page has one, beside those that hold records: other programs call other things so."""
+"""Names that records in a page of an API have: other programs call lists of other things so."""
 
 EXPORT_MEMBERS = ("Records", "records", "value")
 """Those of them that only exports have: an empty one holds no record."""
@@ -50,6 +51,7 @@ _ENVELOPES = (("detail", "detail-type"), ("properties", "operationName"), ("data
 _SPLUNK_MEMBERS = {"event", "time", "host", "source", "sourcetype", "index", "fields"}
 _WORKSPACE_ACTIVITY = ("actor", "id", "events")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_decode = msgspec.json.Decoder().decode
 
 
 def unwrap_value(value: bytes) -> list[bytes]:
@@ -74,10 +76,10 @@ def wrapped_array(members: dict[str, msgspec.Raw]) -> bytes | None:
     for name, inner in (("data", "events"), ("hits", "hits")):
         raw = bytes(members.get(name, b""))
         if raw[:1] == b"{" and f'"{inner}"'.encode() in raw:
-            members = members | _members.decode(raw)
+            members = members | decode_json(_members.decode, raw)
     for name in WRAPPER_MEMBERS:
         raw = bytes(members.get(name, b"")).strip()
-        if name in _PAGES and len(members) > 1 and not _PAGES[name] & members.keys():
+        if _PAGE_SIGNS.get(name, b"") not in raw:
             continue
         if raw[:1] == b"[" and raw[1:].lstrip()[:1] in (b"{", b"]" if name in EXPORT_MEMBERS else b"{"):
             return raw
@@ -87,89 +89,118 @@ def wrapped_array(members: dict[str, msgspec.Raw]) -> bytes | None:
 def _is_one_record(members: dict[str, msgspec.Raw]) -> bool:
     """True for what has a list of objects of such a name and wraps nothing.
 
-    A native event, a CloudEvent, and an activity of Google Workspace.
+    A native event, a CloudEvent, an activity of Google Workspace, and a run of LangSmith.
     """
     return (
         ("agent" in members and "action" in members)
         or "specversion" in members
+        or ("run_type" in members and "start_time" in members)
         or all(name in members for name in _WORKSPACE_ACTIVITY)
     )
 
 
-def unpack_audit_log(value: bytes) -> Iterator[UnpackedRecord]:
-    """Records of an audit log, each without its envelope."""
+def unpack_audit_log(value: bytes, *, shows: SignReader) -> Iterator[UnpackedRecord]:
+    """Records of an audit log, each without its envelope.
+
+    Args:
+        value: a record, an array, or an object that wraps records.
+        shows: whether a record shows the format. What shows it is never opened: a text in it may be anybody's.
+    """
     for raw in unwrap_value(value):
         try:
-            record = without_envelope(decode_object(raw))
+            yield from (UnpackedRecord(raw, record) for record in _opened(decode_object(raw), shows))
         except MalformedEvent as error:
             yield UnpackedRecord(raw, error)
-        else:
-            yield UnpackedRecord(raw, record)
 
 
-def unpack_gateway_log(value: bytes, *, logfmt: bool) -> Iterator[UnpackedRecord]:
+def _opened(record: dict[str, Any], shows: SignReader) -> list[dict[str, Any]]:
+    if shows(record):
+        return [record]
+    return [inner for inner in enclosed_records(record) if shows(inner)] or [record]
+
+
+def unpack_gateway_log(value: bytes, *, shows: SignReader, logfmt: bool) -> Iterator[UnpackedRecord]:
     """Records of a gateway's log, or lines of it, each with what is in its envelope over what is around it.
 
     What a shipper adds stays to be read, such as the name of a pod.
 
     Args:
         value: a record, an array, an object that wraps records, or a line.
+        shows: as of `unpack_audit_log`.
         logfmt: whether the gateway writes lines of `key=value` pairs.
     """
     for raw in unwrap_value(value) if value.lstrip()[:1] in (b"{", b"[") else (value,):
         try:
-            yield UnpackedRecord(raw, _gateway_record(raw, logfmt))
+            yield from (UnpackedRecord(raw, record) for record in _gateway_records(raw, shows, logfmt))
         except MalformedEvent as error:
             yield UnpackedRecord(raw, error)
 
 
-def _gateway_record(raw: bytes, logfmt: bool) -> dict[str, Any]:
+def _gateway_records(raw: bytes, shows: SignReader, logfmt: bool) -> list[dict[str, Any]]:
     text = raw.lstrip()
     if logfmt and text[:1] != b"{":
-        return dict(decode_logfmt(text.decode(errors="replace")))
+        return [dict(decode_logfmt(text.decode(errors="replace")))]
     outer = decode_object(raw)
+    if shows(outer):
+        return [outer]
     line = (shipper_text(outer) or "") if logfmt else ""
-    inner = decode_logfmt(line) if AGENTGATEWAY_SIGN in line else without_envelope(outer)
-    return outer if inner is outer else {**outer, **inner}
+    if AGENTGATEWAY_SIGN in line:
+        return [{**outer, **decode_logfmt(line)}]
+    try:
+        return [{**outer, **inner} for inner in enclosed_records(outer) if shows(inner)] or [outer]
+    except MalformedEvent:  # it may be a text that the gateway logged
+        return [outer]
 
 
-def without_envelope(record: dict[str, Any]) -> dict[str, Any]:
-    """The record that a delivery has put into others; else itself. Raises MalformedEvent: broken JSON as text."""
-    for _ in range(MAX_ENVELOPES):
-        inner = _enclosed(record)
-        if inner is None:
-            break
-        record = inner
-    return record
+def enclosed_records(record: dict[str, Any], depth: int = MAX_ENVELOPES) -> list[dict[str, Any]]:
+    """All that a delivery may have put into envelopes, the outer ones first; nothing for a bare record.
+
+    Raises MalformedEvent: broken JSON as text.
+    """
+    if depth == 0:
+        return []
+    found = [inner for inner in _enclosed(record) if isinstance(inner, dict)]
+    return found + [deeper for inner in found for deeper in enclosed_records(inner, depth - 1)]
 
 
-def _enclosed(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The record in an envelope; None where it is none."""
+def _enclosed(record: dict[str, Any]) -> list[Any]:
+    """What lies in one envelope, one object or those of a list."""
+    inner = _enclosed_value(record)
+    if isinstance(inner, dict) and (wrapped := _wrapped_list(inner)) is not None:
+        return wrapped
+    return inner if isinstance(inner, list) else [inner]
+
+
+def _wrapped_list(members: dict[str, Any]) -> list[Any] | None:
+    lists = (members.get(name) for name in ("Records", "records", "value", "items", "events", "logEvents"))
+    is_activity = all(name in members for name in _WORKSPACE_ACTIVITY) or "run_type" in members
+    return next((found for found in lists if isinstance(found, list) and not is_activity), None)
+
+
+def _enclosed_value(record: dict[str, Any]) -> Any:
     for member, sign in _ENVELOPES:
         inner = record.get(member)
         if sign in record and isinstance(inner, dict):
             return inner
-    text = shipper_text(record) or _carried_text(record)
-    if text is not None and text.lstrip()[:1] == "{":
-        return decode_object(text.encode(errors="surrogatepass"))
+    for text in (*(record.get(name) for name in TEXT_MEMBERS), *_carried_texts(record)):
+        if isinstance(text, str) and text.lstrip()[:1] in ("{", "["):
+            return decode_json(_decode, text.encode(errors="surrogatepass"))
     inner = record.get("event")
     return inner if isinstance(inner, dict) and record.keys() <= _SPLUNK_MEMBERS else None
 
 
-def _carried_text(record: dict[str, Any]) -> str | None:
-    """The record as text, as `lookup-events` of CloudTrail, Splunk, Elastic Agent and Pub/Sub carry it."""
+def _carried_texts(record: dict[str, Any]) -> Iterator[Any]:
+    """Records as text, as `lookup-events` of CloudTrail, Splunk, Elastic Agent and Pub/Sub carry them."""
     event, result, message = record.get("event"), record.get("result"), record.get("message")
-    if isinstance(record.get("CloudTrailEvent"), str):
-        return str(record["CloudTrailEvent"])
-    if isinstance(event, str) and record.keys() <= _SPLUNK_MEMBERS:
-        return event
-    if isinstance(event, dict) and isinstance(event.get("original"), str):
-        return str(event["original"])
-    if isinstance(result, dict) and isinstance(result.get("_raw"), str):
-        return str(result["_raw"])
+    yield record.get("CloudTrailEvent")
+    if record.keys() <= _SPLUNK_MEMBERS:
+        yield event
+    if isinstance(event, dict):
+        yield event.get("original")
+    if isinstance(result, dict):
+        yield result.get("_raw")
     if isinstance(message, dict) and isinstance(message.get("data"), str):
-        return _base64_text(message["data"])
-    return None
+        yield _base64_text(message["data"])
 
 
 def _base64_text(data: str) -> str | None:

@@ -14,10 +14,14 @@ Whatever may not pass has `SECRET` in it.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.history.format_detection import record_format
+from trustwatch.ingest.history.record_files import recognise_file
 
 from ...support.format_samples import audit_log_records, event_rows, one, taken
 
@@ -50,13 +54,15 @@ def test_auth0() -> None:
         (web, kind, user, "token.refresh", "refresh_token", "unknown", "success"),
         ("agt_42", "agent", user, "token.exchange", "token_exchange", "unknown", "success"),
         (machine, kind, None, "client.change", "Update a client", "admin", "success"),
-        (machine, kind, None, "admin", "Delete a user", "delete", "denied"),
+        (machine, kind, None, "admin", "failed delete", "delete", "denied"),
         (machine, kind, None, "api.call", "Get users", "read", "success"),
         (web, kind, user, "token.revoke", "token.revoke", None, "success"),
     ]
     assert found.skipped == 2
     assert [event["agent"].get("self_asserted") for event in found.events] == [None, True, *[None] * 7]
     assert [event.get("scopes") for event in found.events[:2]] == [{"granted": ["read:orders", "write:orders"]}, None]
+    refused = {**audit_log_records("auth0")[1], "description": "Client is not authorized to access the API"}
+    assert "self_asserted" not in one("auth0", refused)["agent"]
     streamed = [{"log_id": record["log_id"], "data": record} for record in audit_log_records("auth0")]
     assert taken("auth0", streamed).events == found.events
 
@@ -180,17 +186,106 @@ def test_what_a_shipper_adds_stays_to_be_read() -> None:
         ("langsmith", "runs", {"cursors": {}}),
         ("langfuse", "data", {"meta": {"page": 1}}),
         ("langfuse", "observations", {"id": "tr1", "scores": []}),
-        ("aws-cloudtrail", "Events", {"NextToken": "x"}),
     ],
 )
 def test_pages_of_their_apis_are_unwrapped(name: str, member: str, page: dict[str, Any]) -> None:
-    """And records of others that have a list of that name are none."""
+    """As what they are a list of."""
     records = audit_log_records(name)
-    assert taken(name, {member: records, **page}) == taken(name, records)
-    if member != "Events":
-        own = {"when": "2026-03-02T08:00:00Z", "who": "svc", member: [{"x": 1}]}
-        spec = {"time": "when", "agent.id": "who", "type": "'other'", "action": "'x'", "outcome": "'success'"}
-        assert one("mapping", own, **{name.replace(".", "__"): text for name, text in spec.items()})
+    page_events = taken(name, {member: records, **page}).events
+    assert [event["action"] for event in page_events] == [event["action"] for event in taken(name, records).events]
+
+
+def test_the_page_of_lookup_events() -> None:
+    """Each event is a text in it."""
+    records = audit_log_records("aws-cloudtrail")
+    looked_up = {"Events": [{"EventId": "x", "CloudTrailEvent": json.dumps(record)} for record in records]}
+    assert len(taken("aws-cloudtrail", looked_up).events) == len(taken("aws-cloudtrail", records).events) == 8
+
+
+@pytest.mark.parametrize("member", ["data", "runs", "observations", "logs", "entries", "hits", "Events"])
+def test_records_of_others_with_a_list_of_such_a_name_stay_whole(tmp_path: Path, member: str) -> None:
+    """Whatever stands beside it."""
+    own = {"timestamp": "2026-03-02T08:00:00Z", "id": "1", "name": "n", "total": 2, member: [{"a": 1}, {"a": 2}]}
+    path = tmp_path / "own.jsonl"
+    path.write_text((json.dumps(own) + "\n") * 3)
+    assert [json.loads(record) for record in recognise_file(path).records()] == [own] * 3
+
+
+def test_what_a_record_logs_is_no_record_of_its_own() -> None:
+    """A text in it may be anybody's: it changes neither who acted nor whether that is told."""
+    victim = json.dumps({**ENVOY, "jwt.sub": "victim"})
+    for text in (victim, "{", '{"a": 1}', "words"):
+        assert one("envoy", {**ENVOY, "response_code": 403, "message": text})["agent"]["id"] == "a"
+    finding = audit_log_records("ocsf")[0]
+    for text in (json.dumps({**finding, "actor": {"app_uid": "victim"}}), "{", '{"a": 1}'):
+        assert one("ocsf", {**finding, "message": text}) == one("ocsf", finding)
+
+
+def test_a_run_has_events_of_its_own() -> None:
+    """They are no records; a run that is under way is skipped."""
+    run = audit_log_records("langsmith")[0]
+    assert one("langsmith", {**run, "events": [{"name": "start", "time": "x"}]}) == one("langsmith", run)
+    assert taken("langsmith", {**run, "status": "pending"}).skipped == 1
+
+
+def test_lists_in_envelopes() -> None:
+    """An export in an event of Splunk, as an object or as a text."""
+    export = {"Records": [CLOUDTRAIL, CLOUDTRAIL]}
+    for event in (export, json.dumps(export), json.dumps([CLOUDTRAIL, CLOUDTRAIL])):
+        assert len(taken("aws-cloudtrail", {"time": 1, "event": event}).events) == 2
+    plain = {"message": "words", "event": {"original": AS_TEXT}}
+    assert one("aws-cloudtrail", plain) == one("aws-cloudtrail", CLOUDTRAIL)
+
+
+def test_only_what_a_parser_opens_is_told_through_an_envelope() -> None:
+    """And signs are those of the product: other records have a type and a date, too."""
+    native = {"agent": {"id": "a"}, "action": "x"}
+    others = (
+        {"time": 1, "event": native},
+        {"_id": "1", "date": "x", "type": "invoice", "client_id": "c"},
+        {"type": "click", "traceId": "t", "startTime": "x"},
+    )
+    assert {record_format(json.dumps(record).encode()) for record in others} == {None}
+
+
+def test_a_broken_page_is_refused() -> None:
+    """With what is wrong with it."""
+    parse = create_parser("okta")
+    with pytest.raises(MalformedEvent):
+        parse(b'{"data": {"\xff": 1, "events": [{}]}}', {})
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "outcome", "asserted"),
+    [
+        ({"type": "ferrt"}, "token.refresh", "denied", None),
+        ({"type": "fepotpft"}, "token.request", "denied", None),
+        ({"type": "ciba_exchange_succeeded"}, "token.request", "success", None),
+        ({"type": "ciba_exchange_failed"}, "token.request", "denied", None),
+        ({"type": "frrt"}, "token.revoke", "error", True),
+    ],
+)
+def test_further_exchanges_of_auth0(change: dict[str, str], kind: str, outcome: str, asserted: bool | None) -> None:
+    """None is lost; who revokes without success may name any client."""
+    event = one("auth0", {**audit_log_records("auth0")[0], **change})
+    assert (event["type"], event["outcome"], event["agent"].get("self_asserted")) == (kind, outcome, asserted)
+
+
+def test_a_user_of_ocsf_whose_kind_is_unknown_is_no_agent() -> None:
+    """And a failed authentication may name any user; codes may be numbers."""
+    finding = audit_log_records("ocsf")[0]
+    assert taken("ocsf", {**finding, "actor": {"user": {"uid": "ann", "type": "Unknown", "type_id": 0}}}).skipped == 1
+    assert one("ocsf", audit_log_records("ocsf")[3])["agent"]["self_asserted"] is True
+    assert one("ocsf", {**finding, "status_id": 2, "status_code": 500})["error"] == "500"
+
+
+def test_observations_have_what_their_trace_says() -> None:
+    """The page of a trace names it once; a service that names itself not is no agent."""
+    bare = {"id": "o", "traceId": "t", "type": "TOOL", "name": "x", "startTime": "2026-03-02T08:00:00Z"}
+    event = one("langfuse", {"id": "t", "name": "support", "userId": ANN, "sessionId": "s", "observations": [bare]})
+    assert (event["agent"]["id"], event["principal"]["id"], event["session"]) == ("support", ANN, "s")
+    unknown = {**bare, "metadata": {"resourceAttributes": {"service.name": "unknown_service:node"}}}
+    assert taken("langfuse", unknown).skipped == 1
 
 
 def test_the_table_of_okta() -> None:

@@ -52,6 +52,11 @@ def test_entries_of_bigquery_pubsub_and_tables() -> None:
     gcloud = {"principalEmail": ANN, "oauthInfo": {"oauthClientId": "32555940559.apps.googleusercontent.com"}}
     by_hand = {**first, "protoPayload": {**first["protoPayload"], "authenticationInfo": gcloud}}
     assert taken("gcp-audit", by_hand).skipped == 1
+    staff = "principal://iam.googleapis.com/locations/global/workforcePools/staff/subject/ann@example.com"
+    account = f"serviceAccount:{ORDERS}"
+    for who, agents in (({"principalSubject": staff}, []), ({"principalSubject": account}, [ORDERS])):
+        entry = {**first, "protoPayload": {**first["protoPayload"], "authenticationInfo": who}}
+        assert [event["agent"]["id"] for event in taken("gcp-audit", entry).events] == agents
     failed = audit_log_records("gcp-audit")[6]
     failed["protoPayload"]["status"] = {"code": 9}
     assert one("gcp-audit", failed)["outcome"] == "error"
@@ -79,7 +84,9 @@ def test_workspace() -> None:
 def test_odd_activities_are_told_or_skipped() -> None:
     """None without events, none without a time; parameters that are none are left out."""
     activity = audit_log_records("google-workspace")[0]
-    assert taken("google-workspace", {**activity, "events": []}) == ([], 0, [])
+    assert taken("google-workspace", {**activity, "events": []}).skipped == 1
+    unnamed = {**activity, "id": {**activity["id"], "uniqueQualifier": None}, "events": activity["events"] * 2}
+    assert len({event["id"] for event in taken("google-workspace", unnamed).events}) == 2
     assert (
         taken("google-workspace", {**activity, "events": [1, {"name": "x", "parameters": [1, {"name": 2}]}]}).skipped
         == 2
