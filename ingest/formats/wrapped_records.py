@@ -23,8 +23,9 @@ from .log_lines import AGENTGATEWAY_SIGN, TEXT_MEMBERS, decode_logfmt, decode_ob
 from .raw_records import split_array
 from .record_mapping import UnpackedRecord
 
+_EXPORT_LISTS = ("Records", "records", "value", "items", "events", "logEvents")
 WRAPPER_MEMBERS = (
-    *("Records", "records", "value", "items", "events", "logEvents"),
+    *_EXPORT_LISTS,
     *("Events", "hits", "data", "runs", "logs", "entries"),
 )
 """Members of an object that hold records, if they are an array of objects."""
@@ -164,17 +165,12 @@ def enclosed_records(record: dict[str, Any], depth: int = MAX_ENVELOPES) -> list
 
 
 def _enclosed(record: dict[str, Any]) -> list[Any]:
-    """What lies in one envelope, one object or those of a list."""
+    """What lies in one envelope: an object with what it may wrap, or those of a list."""
     inner = _enclosed_value(record)
-    if isinstance(inner, dict) and (wrapped := _wrapped_list(inner)) is not None:
-        return wrapped
-    return inner if isinstance(inner, list) else [inner]
-
-
-def _wrapped_list(members: dict[str, Any]) -> list[Any] | None:
-    lists = (members.get(name) for name in ("Records", "records", "value", "items", "events", "logEvents"))
-    is_activity = all(name in members for name in _WORKSPACE_ACTIVITY) or "run_type" in members
-    return next((found for found in lists if isinstance(found, list) and not is_activity), None)
+    if isinstance(inner, dict):
+        lists = (inner.get(name) for name in _EXPORT_LISTS)
+        return [inner, *next((found for found in lists if isinstance(found, list)), [])]
+    return inner if isinstance(inner, list) else []
 
 
 def _enclosed_value(record: dict[str, Any]) -> Any:
