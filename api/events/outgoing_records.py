@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import NativeEvent
-from ...ingest.file_source import FileSource
+from ...ingest.file_source import FileSource, UnreadableFile
 from ...ingest.formats.format_registry import create_parser, parse_native
 from ...ingest.formats.history_decoding import decode_history_event
 from ...ingest.history.conversion import (
@@ -122,8 +122,18 @@ class OutgoingRecords:
             for formatted in files:
                 yield from self._batches_of(formatted, name)
         else:
-            records = (record for formatted in files for record in self._cut_records(formatted))
-            yield from self._sorted_batches(records, name, _time_reader(name))
+            failures: list[UnreadableFile] = []
+            yield from self._sorted_batches(self._readable_records(files, failures), name, _time_reader(name))
+            if failures:
+                raise failures[0]
+
+    def _readable_records(self, files: list[FormattedFile], failures: list[UnreadableFile]) -> Iterator[bytes]:
+        """Records up to where files are damaged: they are sent, and the first damage is told behind them."""
+        for formatted in files:
+            try:
+                yield from self._cut_records(formatted)
+            except UnreadableFile as error:
+                failures.append(error)
 
     def _sorted_batches(
         self, records: Iterable[bytes], name: str | None, read_time: TimeReader

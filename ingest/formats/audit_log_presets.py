@@ -405,10 +405,9 @@ _AUTH0_IS_GRANT = (
     f" || contains({_AUTH0_OTHERS}, type) || {_AUTH0_IDJAG} || {_AUTH0_CIBA})"
 )
 _AUTH0_IS_FAILED = f"({_AUTH0_IS_GRANT} && (starts_with(type, 'fe') || ends_with(type, '_failed')))"
-_AUTH0_UNPROVEN = (
-    "(starts_with(description || '', 'Unauthorized') || contains(description || '', 'nvalid client')"
-    " || contains(description || '', 'nknown client') || contains(description || '', 'client secret'))"
-)
+_AUTH0_PROVEN = "(contains(description || '', 'not authorized to access') || type == 'ferrt')"
+"""Refusals of who has proved to be the client."""
+
 _AUTH0_IS_API = "contains(['sapi', 'fapi', 'mgmt_api_read'], type)"
 _AUTH0_OF_DASHBOARD = "contains(details.request.channel || '', 'manage.')"
 _AUTH0_BY_API = f"({_AUTH0_IS_API} && !{_AUTH0_OF_DASHBOARD})"
@@ -424,8 +423,8 @@ AUTH0 = MappingSpec(
         "agent.id": "agent_id || client_id",
         "agent.type": "agent_id && 'agent' || 'oauth-client'",
         # Whoever fails to authenticate may name any client.
-        "agent.self_asserted": f"{_AUTH0_IS_FAILED} && {_AUTH0_UNPROVEN} || type == 'frrt'"
-        " || type == 'fapi' && details.response.statusCode == `401` || null",
+        "agent.self_asserted": f"{_AUTH0_IS_FAILED} && !{_AUTH0_PROVEN} || type == 'frrt'"
+        " || type == 'fapi' && to_string(details.response.statusCode) == '401' || null",
         "principal.id": _AUTH0_USER,
         "type": f"{_AUTH0_REVOKED} && 'token.revoke'"
         " || contains(['sertft', 'fertft', 'serrt', 'ferrt'], type) && 'token.refresh'"
@@ -446,7 +445,8 @@ AUTH0 = MappingSpec(
         "resource.audience": "audience",
         "scopes.granted": f"{_AUTH0_IS_GRANT} && !{_AUTH0_IS_FAILED} && scope",
         "scopes.requested": f"{_AUTH0_IS_FAILED} && scope",
-        "outcome": "type == 'fapi' && (contains([`401`, `403`], details.response.statusCode) && 'denied' || 'error')"
+        "outcome": "type == 'fapi' && (contains(['401', '403'], to_string(details.response.statusCode)) && 'denied'"
+        " || 'error')"
         f" || {_AUTH0_IS_FAILED} && 'denied' || type == 'frrt' && 'error' || 'success'",
         # Not `description` of what failed: it holds names.
         "error": "starts_with(type, 'f') && type || ends_with(type, '_failed') && type",

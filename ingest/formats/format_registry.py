@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MalformedEvent
 from . import agent_traces, cloudevents, google_audit, hydra_events, keycloak_events, okta_tables, otlp, record_mapping
 from .audit_log_presets import AUDIT_LOG_PRESETS
-from .format_signs import SIGNS
+from .expressions import JmesPathExpression
+from .format_signs import SIGNS, Record, SignReader
 from .gateway_presets import GATEWAY_PRESETS
 from .raw_records import FormatParser, ParsedRecords, RawRecord, split_json, split_ndjson
 from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
@@ -42,9 +43,32 @@ def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:
 def _gateway_factory(name: str, base: MappingSpec) -> ParserFactory:
     def make(spec: MappingSpec) -> FormatParser:
         merged = spec.merged_over(base)
-        return MultiKindParser(partial(unpack_gateway_log, shows=SIGNS[name], logfmt=merged.logfmt), {"": merged})
+        unpack = partial(unpack_gateway_log, shows=SIGNS[name], names_agent=_agent_reader(merged), logfmt=merged.logfmt)
+        return MultiKindParser(unpack, {"": merged})
 
     return make
+
+
+def _audit_log_factory(name: str, base: MappingSpec) -> ParserFactory:
+    def make(spec: MappingSpec) -> FormatParser:
+        merged = spec.merged_over(base)
+        unpack = partial(unpack_audit_log, shows=SIGNS[name], names_agent=_agent_reader(merged))
+        return MultiKindParser(unpack, {"": merged})
+
+    return make
+
+
+def _agent_reader(spec: MappingSpec) -> SignReader:
+    """Whether a record as it came names an agent by a mapping; one whose members are of wrong types may."""
+    expression = JmesPathExpression(spec.members.get("agent.id") or "null")
+
+    def names_agent(record: Record) -> bool:
+        try:
+            return bool(expression(record))
+        except MalformedEvent:
+            return True
+
+    return names_agent
 
 
 def _multi_kind_factory(unpack: RecordUnpacker, bases: Mapping[str, MappingSpec]) -> ParserFactory:
@@ -58,10 +82,7 @@ FORMATS: Mapping[str, ParserFactory] = {
     "ndjson": _fixed_factory("ndjson", parse_ndjson),
     "mapping": record_mapping.RecordMapping,
     **{name: _gateway_factory(name, base) for name, base in GATEWAY_PRESETS.items()},
-    **{
-        name: _multi_kind_factory(partial(unpack_audit_log, shows=SIGNS[name]), {"": base})
-        for name, base in AUDIT_LOG_PRESETS.items()
-    },
+    **{name: _audit_log_factory(name, base) for name, base in AUDIT_LOG_PRESETS.items()},
     "langfuse": _multi_kind_factory(agent_traces.unpack_observations, {"": AUDIT_LOG_PRESETS["langfuse"]}),
     "okta": _multi_kind_factory(okta_tables.unpack_okta_log, {"": AUDIT_LOG_PRESETS["okta"]}),
     "google-workspace": _multi_kind_factory(

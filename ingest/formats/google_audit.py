@@ -18,7 +18,10 @@ _IS_SERVICE_ACCOUNT = (
     f"(ends_with({_EMAIL} || '', 'gserviceaccount.com') && {_EMAIL}"
     f" || starts_with({_SUBJECT} || '', 'serviceAccount:') && after({_SUBJECT}, ':'))"
 )
-_IS_WORKLOAD = f"(contains({_SUBJECT} || '', '/workloadIdentityPools/') && {_SUBJECT})"
+_IS_WORKLOAD = (
+    f"(contains({_SUBJECT} || '', '/workloadIdentityPools/') && !contains({_SUBJECT} || '', '/workforcePools/')"
+    f" && {_SUBJECT})"
+)
 _CLIENT = f"{_WHO}.oauthInfo.oauthClientId"
 _IS_CLIENT = f"({_CLIENT} && {_CLIENT} != '{_GCLOUD}' && {_CLIENT})"
 _DELEGATED = f"{_WHO}.serviceAccountDelegationInfo[0]"

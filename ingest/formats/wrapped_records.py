@@ -18,7 +18,7 @@ import msgspec
 
 from ..errors import MalformedEvent
 from ..events import decode_json
-from .format_signs import SignReader
+from .format_signs import Record, SignReader
 from .log_lines import AGENTGATEWAY_SIGN, TEXT_MEMBERS, decode_logfmt, decode_object, shipper_text
 from .raw_records import split_array
 from .record_mapping import UnpackedRecord
@@ -100,27 +100,35 @@ def _is_one_record(members: dict[str, msgspec.Raw]) -> bool:
     )
 
 
-def unpack_audit_log(value: bytes, *, shows: SignReader) -> Iterator[UnpackedRecord]:
+def names_nobody(_record: Record) -> bool:
+    """Default of what a parser knows of a record's agent."""
+    return False
+
+
+def unpack_audit_log(
+    value: bytes, *, shows: SignReader, names_agent: SignReader = names_nobody
+) -> Iterator[UnpackedRecord]:
     """Records of an audit log, each without its envelope.
 
     Args:
         value: a record, an array, or an object that wraps records.
-        shows: whether a record shows the format. What shows it is never opened: a text in it may be anybody's.
+        shows: whether a record shows the format.
+        names_agent: whether it names an agent. What does one of both is never opened: a text in it may be anybody's.
     """
     for raw in unwrap_value(value):
         try:
-            yield from (UnpackedRecord(raw, record) for record in _opened(decode_object(raw), shows))
+            record = decode_object(raw)
+            is_whole = shows(record) or names_agent(record)
+            found = [record] if is_whole else enclosed_records(record, shows) or [record]
         except MalformedEvent as error:
             yield UnpackedRecord(raw, error)
+        else:
+            yield from (UnpackedRecord(raw, inner) for inner in found)
 
 
-def _opened(record: dict[str, Any], shows: SignReader) -> list[dict[str, Any]]:
-    if shows(record):
-        return [record]
-    return [inner for inner in enclosed_records(record) if shows(inner)] or [record]
-
-
-def unpack_gateway_log(value: bytes, *, shows: SignReader, logfmt: bool) -> Iterator[UnpackedRecord]:
+def unpack_gateway_log(
+    value: bytes, *, shows: SignReader, names_agent: SignReader, logfmt: bool
+) -> Iterator[UnpackedRecord]:
     """Records of a gateway's log, or lines of it, each with what is in its envelope over what is around it.
 
     What a shipper adds stays to be read, such as the name of a pod.
@@ -128,49 +136,50 @@ def unpack_gateway_log(value: bytes, *, shows: SignReader, logfmt: bool) -> Iter
     Args:
         value: a record, an array, an object that wraps records, or a line.
         shows: as of `unpack_audit_log`.
+        names_agent: likewise.
         logfmt: whether the gateway writes lines of `key=value` pairs.
     """
     for raw in unwrap_value(value) if value.lstrip()[:1] in (b"{", b"[") else (value,):
+        text = raw.lstrip()
         try:
-            yield from (UnpackedRecord(raw, record) for record in _gateway_records(raw, shows, logfmt))
+            if logfmt and text[:1] != b"{":
+                found = [dict(decode_logfmt(text.decode(errors="replace")))]
+            else:
+                outer = decode_object(raw)
+                is_whole = shows(outer) or names_agent(outer)
+                found = [outer] if is_whole else _opened_gateway_records(outer, shows, logfmt)
         except MalformedEvent as error:
             yield UnpackedRecord(raw, error)
+        else:
+            yield from (UnpackedRecord(raw, record) for record in found)
 
 
-def _gateway_records(raw: bytes, shows: SignReader, logfmt: bool) -> list[dict[str, Any]]:
-    text = raw.lstrip()
-    if logfmt and text[:1] != b"{":
-        return [dict(decode_logfmt(text.decode(errors="replace")))]
-    outer = decode_object(raw)
-    if shows(outer):
-        return [outer]
+def _opened_gateway_records(outer: dict[str, Any], shows: SignReader, logfmt: bool) -> list[dict[str, Any]]:
     line = (shipper_text(outer) or "") if logfmt else ""
-    if AGENTGATEWAY_SIGN in line:
+    if AGENTGATEWAY_SIGN in line and line.lstrip()[:1] != "{":
         return [{**outer, **decode_logfmt(line)}]
-    try:
-        return [{**outer, **inner} for inner in enclosed_records(outer) if shows(inner)] or [outer]
-    except MalformedEvent:  # it may be a text that the gateway logged
-        return [outer]
+    return [{**outer, **inner} for inner in enclosed_records(outer, shows)] or [outer]
 
 
-def enclosed_records(record: dict[str, Any], depth: int = MAX_ENVELOPES) -> list[dict[str, Any]]:
-    """All that a delivery may have put into envelopes, the outer ones first; nothing for a bare record.
+def enclosed_records(record: dict[str, Any], shows: SignReader, depth: int = MAX_ENVELOPES) -> list[dict[str, Any]]:
+    """The records that a delivery has put into envelopes; nothing for a bare one.
 
-    Raises MalformedEvent: broken JSON as text.
+    What shows a record is taken as it is, and never looked into.
+
+    Raises MalformedEvent: broken JSON as text, where a record should be.
     """
-    if depth == 0:
-        return []
-    found = [inner for inner in _enclosed(record) if isinstance(inner, dict)]
-    return found + [deeper for inner in found for deeper in enclosed_records(inner, depth - 1)]
-
-
-def _enclosed(record: dict[str, Any]) -> list[Any]:
-    """What lies in one envelope: an object with what it may wrap, or those of a list."""
-    inner = _enclosed_value(record)
-    if isinstance(inner, dict):
+    inner = _enclosed_value(record) if depth else None
+    if isinstance(inner, dict) and not shows(inner):
         lists = (inner.get(name) for name in _EXPORT_LISTS)
-        return [inner, *next((found for found in lists if isinstance(found, list)), [])]
-    return inner if isinstance(inner, list) else []
+        listed = next((found for found in lists if isinstance(found, list)), None)
+        if listed is None:
+            return enclosed_records(inner, shows, depth - 1)
+        inner = listed
+    found: list[dict[str, Any]] = []
+    for part in inner if isinstance(inner, list) else [inner]:
+        if isinstance(part, dict):
+            found += [part] if shows(part) else enclosed_records(part, shows, depth - 1)
+    return found
 
 
 def _enclosed_value(record: dict[str, Any]) -> Any:

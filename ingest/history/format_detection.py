@@ -39,8 +39,12 @@ def _object_format(record: Record) -> str | None:
 
 def _enclosed_format(record: dict[str, Any]) -> str | None:
     """The format of what is in an envelope, of those that open it."""
-    inner = enclosed_records(record)
-    return next((name for name in ENVELOPED_FORMATS if any(map(SIGNS[name], inner))), None)
+    inner = enclosed_records(record, lambda found: _enveloped_format(found) is not None)
+    return _enveloped_format(inner[0]) if inner else None
+
+
+def _enveloped_format(record: Record) -> str | None:
+    return next((name for name in ENVELOPED_FORMATS if SIGNS[name](record)), None)
 
 
 def _text_format(record: Record) -> str | None:

@@ -20,6 +20,9 @@ from ..source import Record, RecordKind
 RUN_BYTES = 64 * 1024 * 1024
 """Bytes of events that are sorted in memory at once."""
 
+MAX_RUNS = 64
+"""Runs, each an open file, that are merged into one before there are more."""
+
 TimeReader = Callable[[bytes], int | None]
 """Gives the microseconds since 1970 of a line; None where it names no time."""
 
@@ -98,11 +101,20 @@ def in_time_order(
             waiting.append(timed)
             size += len(timed[1])
             if size >= run_bytes:
-                runs.append(_write_run(stack, waiting))
+                runs.append(_write_run(stack, sorted(waiting, key=_time_of)))
                 waiting, size = [], 0
-        waiting.sort(key=lambda timed: timed[0])
-        for _, event in heapq.merge(*map(_read_run, runs), waiting, key=lambda timed: timed[0]):
+            if len(runs) == MAX_RUNS:
+                merged = _write_run(stack, heapq.merge(*map(_read_run, runs), key=_time_of))
+                for run in runs:
+                    run.close()
+                runs = [merged]
+        waiting.sort(key=_time_of)
+        for _, event in heapq.merge(*map(_read_run, runs), waiting, key=_time_of):
             yield event
+
+
+def _time_of(timed: tuple[int, bytes]) -> int:
+    return timed[0]
 
 
 def record_time_order(records: Sequence[Record]) -> list[Record]:
@@ -117,9 +129,8 @@ def record_time_order(records: Sequence[Record]) -> list[Record]:
     return [records[at] for at in sorted(range(len(records)), key=times.__getitem__)]
 
 
-def _write_run(stack: ExitStack, events: list[tuple[int, bytes]]) -> IO[bytes]:
+def _write_run(stack: ExitStack, events: Iterable[tuple[int, bytes]]) -> IO[bytes]:
     run = stack.enter_context(tempfile.TemporaryFile(prefix="trustwatch-history-"))  # noqa: SIM115 (the stack closes it)
-    events.sort(key=lambda timed: timed[0])
     run.writelines(b"%d %s\n" % timed for timed in events)
     run.seek(0)
     return run

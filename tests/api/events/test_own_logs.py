@@ -222,6 +222,16 @@ def test_records_are_sent_in_the_order_of_time(service: EventTaker, tmp_path: Pa
     assert "are out of order, by up to" in done.stderr and "a record: no" in done.stderr
 
 
+def test_a_damaged_file_does_not_keep_the_others_back(service: EventTaker, tmp_path: Path) -> None:
+    """What can be read is sent, and the damage told behind it."""
+    good = write_lines(tmp_path / "a.jsonl", native(3), native(1))
+    damaged = tmp_path / "b.jsonl.gz"
+    damaged.write_bytes(gzip.compress(good.read_bytes() * 500)[:-12])
+    done = run("ingest", good, damaged, "--url", service.url)
+    assert done.exit_code == 1 and "b.jsonl.gz" in str(done.exception)
+    assert sum(len(lines) for _, lines in service.requests) >= 2
+
+
 def test_what_only_this_side_knows_is_mapped_here(service: EventTaker, own: Path, mapping: Path) -> None:
     """A mapping file, and tables whose columns are members: native events are sent."""
     names, events = sent(service, own, "--mapping", mapping)

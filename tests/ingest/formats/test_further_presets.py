@@ -216,7 +216,14 @@ def test_what_a_record_logs_is_no_record_of_its_own() -> None:
     victim = json.dumps({**ENVOY, "jwt.sub": "victim"})
     for text in (victim, "{", '{"a": 1}', "words"):
         assert one("envoy", {**ENVOY, "response_code": 403, "message": text})["agent"]["id"] == "a"
+        held = json.dumps({**ENVOY, "response_code": 403, "message": text})
+        assert one("envoy", {"log": held})["agent"]["id"] == "a"
+        bare = {name: value for name, value in ENVOY.items() if name != "method"}
+        assert one("envoy", {**bare, "message": text})["agent"]["id"] == "a"
+    line = {"jwt.sub": "a", "http.method": "GET", "http.status": 200, "time": "2026-03-02T08:00:00Z"}
+    assert one("agentgateway", {**line, "message": "x src.addr=1 client_id=victim"})["agent"]["id"] == "a"
     finding = audit_log_records("ocsf")[0]
+    assert one("ocsf", {"time": 1, "event": {**finding, "message": "{"}}) == one("ocsf", finding)
     for text in (json.dumps({**finding, "actor": {"app_uid": "victim"}}), "{", '{"a": 1}'):
         assert one("ocsf", {**finding, "message": text}) == one("ocsf", finding)
 
@@ -259,9 +266,9 @@ def test_a_broken_page_is_refused() -> None:
     ("change", "kind", "outcome", "asserted"),
     [
         ({"type": "ferrt"}, "token.refresh", "denied", None),
-        ({"type": "fepotpft"}, "token.request", "denied", None),
+        ({"type": "fepotpft"}, "token.request", "denied", True),
         ({"type": "ciba_exchange_succeeded"}, "token.request", "success", None),
-        ({"type": "ciba_exchange_failed"}, "token.request", "denied", None),
+        ({"type": "ciba_exchange_failed"}, "token.request", "denied", True),
         ({"type": "frrt"}, "token.revoke", "error", True),
     ],
 )
