@@ -117,7 +117,7 @@ class OutgoingRecords:
     def _batches_of_group(self, files: list[FormattedFile], name: str | None) -> Iterator[OutgoingBatch]:
         """Records of files of one format, in the order of time as far as this side can tell it."""
         paths = [formatted.file.path for formatted in files]
-        is_in_order = name is None and all(map(_is_plain, files)) and not is_disordered(FileSource(paths))
+        is_in_order = name is None and all(map(_is_plain, files)) and _is_in_order(paths)
         if name == MAPPING or self.unknown is not None or is_in_order:
             for formatted in files:
                 yield from self._batches_of(formatted, name)
@@ -194,6 +194,14 @@ class OutgoingRecords:
                 report_malformed(self.converter.malformed, number, record.path, record.reason)
             else:
                 yield as_one_line(record)
+
+
+def _is_in_order(paths: list[Path]) -> bool:
+    """True if files of native events are whole and in order."""
+    try:
+        return not is_disordered(FileSource(paths))
+    except UnreadableFile:
+        return False
 
 
 def _is_plain(formatted: FormattedFile) -> bool:

@@ -226,7 +226,8 @@ def test_a_damaged_file_does_not_keep_the_others_back(service: EventTaker, tmp_p
     """What can be read is sent, and the damage told behind it."""
     good = write_lines(tmp_path / "a.jsonl", native(3), native(1))
     damaged = tmp_path / "b.jsonl.gz"
-    damaged.write_bytes(gzip.compress(good.read_bytes() * 500)[:-12])
+    more = write_lines(tmp_path / "more", *[native(number % 60, id=str(number)) for number in range(8_000)])
+    damaged.write_bytes(gzip.compress(more.read_bytes())[:-12])
     done = run("ingest", good, damaged, "--url", service.url)
     assert done.exit_code == 1 and "b.jsonl.gz" in str(done.exception)
     assert sum(len(lines) for _, lines in service.requests) >= 2
