@@ -59,7 +59,7 @@ def _audit_log_factory(name: str, base: MappingSpec) -> ParserFactory:
 
 
 def _agent_reader(spec: MappingSpec) -> SignReader:
-    """Whether a record as it came names an agent by a mapping; one whose members are of wrong types may."""
+    """Reader that tells if a record as it came names an agent by a mapping; one of wrong types may."""
     expression = JmesPathExpression(spec.members.get("agent.id") or "null")
 
     def names_agent(record: Record) -> bool:
