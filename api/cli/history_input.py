@@ -33,7 +33,7 @@ from ...ingest.history.conversion import (
 )
 from ...ingest.history.mapping_file import read_mapping
 from ...ingest.history.piped_input import peek_line
-from ...ingest.history.time_order import in_time_order
+from ...ingest.history.time_order import Disorder, in_time_order
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.source import Record, RecordBatch, RecordKind, Source
@@ -86,8 +86,9 @@ def history_converter(record_format: str | None, mapping: Path | None) -> Histor
 class _HistoryFiles:
     """Makes files of native events of what the operator names.
 
-    Files of one native event a line stay as they are. All others that stand beside each other become one, in the order
-    of time: exports cut a history by region and day, not by time.
+    Files that stand beside each other are one history in the order of time: exports cut it by region and day, not by
+    time. Those of one native event a line, in order, stay as they are. What the service kept itself (an archive, an
+    event log, a topic) is read as it came, since it was judged so.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class _HistoryFiles:
         self._stack = stack
         self._stdin = stdin or sys.stdin.buffer
         self._paths: list[Path] = []
+        self._unordered: list[Path] = []
         self._waiting: list[FormattedFile] = []
 
     def add(self, named: str, *, alone: bool) -> None:
@@ -123,7 +125,7 @@ class _HistoryFiles:
                 f"{named}: holds native events; --format and --mapping are for files and topics of other formats"
             )
         else:
-            self._convert_waiting()
+            self._order_files()
             self._paths.append(self._write(lines))
 
     def _records_of_others(self, named: str) -> FormattedFile | None:
@@ -149,13 +151,13 @@ class _HistoryFiles:
     def _add_files(self, files: list[FormattedFile]) -> None:
         if len(files) == 1 and files[0].is_native_lines:
             self._convert_waiting()
-            self._paths.append(files[0].file.path)
+            self._unordered.append(files[0].file.path)
         else:
             self._waiting += files
 
     def finish(self) -> list[Path]:
         """The files."""
-        self._convert_waiting()
+        self._order_files()
         return self._paths
 
     def _convert_waiting(self) -> None:
@@ -163,13 +165,39 @@ class _HistoryFiles:
         if files:
             self._converter.tell_formats(files)
             with byte_progress("converting", total_bytes(files)) as progress:
-                self._paths.append(self._write(in_time_order(self._converter.convert(files, progress))))
+                self._unordered.append(self._write(self._in_order(self._converter.convert(files, progress))))
+
+    def _order_files(self) -> None:
+        """Bring files beside each other into the order of time, where they are not in it."""
+        self._convert_waiting()
+        paths, self._unordered = self._unordered, []
+        if is_disordered(FileSource(paths)):
+            paths = [self._write(self._in_order(file_lines(FileSource(paths))))]
+        self._paths += paths
+
+    def _in_order(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        disorder = Disorder()
+        yield from in_time_order(lines, disorder=disorder)
+        if disorder.late:
+            self._converter.tell(f"{disorder.describe()}; they are read in the order of time")
 
     def _write(self, lines: Iterable[bytes]) -> Path:
         kept = _temporary_file(self._stack)
         kept.writelines(line + b"\n" for line in lines)
         kept.flush()
         return Path(kept.name)
+
+
+def file_lines(source: FileSource) -> Iterator[bytes]:
+    """Lines of files that are not blank. Raises UnreadableFile."""
+    while lines := source.take_lines(_POLL_RECORDS)[1]:
+        yield from lines
+
+
+def is_disordered(source: FileSource) -> bool:
+    """True if a native event stands behind a later one. Raises UnreadableFile."""
+    disorder = Disorder()
+    return any(disorder.place(line) and disorder.late for line in file_lines(source))
 
 
 def configured_choice(topic: str, settings: Settings) -> FormatChoice | None:

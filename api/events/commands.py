@@ -86,7 +86,8 @@ def ingest(
             if sent == 0 and (advice := history_advice(batch, clock.utc_now())):
                 print_message(advice)
             body = b"\n".join(batch.lines)
-            _add_counts(counts, _send_batch(service, body, batch.record_format), sent)
+            first = sent if batch.in_file_order else None
+            _add_counts(counts, _send_batch(service, body, batch.record_format), first)
             sent += len(batch.lines)
     counts["rejected"] += outgoing.converter.malformed
     counts["skipped"] += outgoing.converter.skipped
@@ -124,13 +125,14 @@ def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) 
     return dict(answer)
 
 
-def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int) -> None:
+def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int | None) -> None:
     for name in counts:
         counts[name] += answer[name]
     shown = counts["rejected"] - answer["rejected"]
     for rejection in answer["rejections"][: max(0, MAX_SHOWN_PROBLEMS - shown)]:
-        # Records that were skipped have no place in the answer, so lines can not be numbered behind them.
-        record = "a record" if answer["skipped"] else f"record {sent + rejection['index'] + 1}"
+        # Records that were skipped have no place in the answer, so lines can not be numbered behind them; nor can those
+        # that were sorted.
+        record = "a record" if answer["skipped"] or sent is None else f"record {sent + rejection['index'] + 1}"
         print_message(f"{record}: {rejection['reason']} - at `{rejection['path']}`")
 
 

@@ -9,6 +9,7 @@ import structlog
 
 from ...ingest.errors import ConfigError, CorruptLog, MalformedEvent, SourceNotAllowed, Unavailable
 from ...ingest.formats.raw_records import RawRecord
+from ...ingest.history.time_order import record_time_order
 from ...ingest.record_keys import record_id
 from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, TopicWriter
@@ -18,6 +19,7 @@ from ...ingest.topics.record_codec import TopicRecord, header_texts, headers_for
 from ..http.auth.callers import SourceBinding
 from ..settings.topic_settings import ForeignTopicSettings
 from .admission import MAX_CLOCK_AHEAD_S, Admission, dead_letter_record
+from .event_bodies import MEDIA_TYPE_FORMATS
 from .ingest_status import ForeignTopicReport, IngestReport
 from .intake_limits import TokenBucket
 from .source_silence import SilenceDetector
@@ -94,7 +96,7 @@ class ForeignTopicReader:
         return max(0.0, self._paused_until - self._monotonic())
 
     def read_turn(self) -> list[Record | RejectedTopicRecord]:
-        """Read on until nothing is there or the turn is over."""
+        """Read on until nothing is there or the turn is over. What other programs wrote is given in order of time."""
         self.received_records = False
         out: list[Record | RejectedTopicRecord] = []
         if self.paused_s:
@@ -120,7 +122,7 @@ class ForeignTopicReader:
             if self._bucket is not None:
                 self._bucket.consume(max(len(out) - taken, polled))
         self._count_outcomes(out)
-        return out
+        return out if self.settings.format in MEDIA_TYPE_FORMATS else _in_time_order(out)
 
     def _count_outcomes(self, out: Collection[Record | RejectedTopicRecord]) -> None:
         refused = sum(isinstance(outcome, RejectedTopicRecord) for outcome in out)
@@ -235,6 +237,12 @@ class ForeignTopicReader:
         }
         headers = [(key, str(value).encode()) for key, value in facts.items()]
         return RejectedTopicRecord(dead_letter_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
+
+
+def _in_time_order(out: Sequence[Record | RejectedTopicRecord]) -> list[Record | RejectedTopicRecord]:
+    events = [outcome for outcome in out if isinstance(outcome, Record)]
+    refused = [outcome for outcome in out if isinstance(outcome, RejectedTopicRecord)]
+    return [*record_time_order(events), *refused]
 
 
 # At least once: what a round has read is acknowledged on our topics before its offsets are committed. Whatever is read

@@ -15,6 +15,7 @@ import structlog
 
 from ...ingest.errors import CorruptLog, MalformedEvent, SourceNotAllowed
 from ...ingest.formats.raw_records import RawRecord
+from ...ingest.history.time_order import record_time_order
 from ...ingest.log.event_log import LogFailed
 from ...ingest.log.group_commit import Backpressure, GroupCommit
 from ...ingest.record_keys import record_id
@@ -139,7 +140,12 @@ class EventIntake:
         self._slice_lock = asyncio.Lock()
 
     async def receive(
-        self, raw_records: Sequence[RawRecord], binding: SourceBinding, *, keep_refused: bool = True
+        self,
+        raw_records: Sequence[RawRecord],
+        binding: SourceBinding,
+        *,
+        keep_refused: bool = True,
+        in_time_order: bool = False,
     ) -> Receipt:
         """Judge records and make what is taken, and what is refused, durable.
 
@@ -147,6 +153,8 @@ class EventIntake:
             raw_records: records of one body, in order.
             binding: what its sender may speak for.
             keep_refused: whether refused records become dead letters.
+            in_time_order: whether what is taken becomes durable in the order of its times: a delivery of another
+                program's log is often shuffled, and order is evidence.
 
         Raises:
             Overloaded: the disk does not keep up; nothing was acknowledged.
@@ -158,10 +166,18 @@ class EventIntake:
             self._admit_slice(raw_records, 0, body)
         else:
             await self._admit_in_slices(raw_records, body)
+        if in_time_order and len(body.records) > 1:
+            body.records = await self._in_time_order(body.records)
         await self._commit(body.records)
         body.receipt.accepted = len(body.id_hashes)
         self._recent_ids.add(body.id_hashes)
         return body.receipt
+
+    async def _in_time_order(self, records: list[Record]) -> list[Record]:
+        """The records sorted; of a large body in a thread, so that answers keep their speed."""
+        if len(records) <= SLICE_RECORDS:
+            return record_time_order(records)
+        return await asyncio.to_thread(record_time_order, records)
 
     async def _admit_in_slices(self, raw_records: Sequence[RawRecord], body: _IncomingBody) -> None:
         start, step = 0, FIRST_SLICE_RECORDS

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import NativeEvent
-from ...ingest.file_source import FileSource
+from ...ingest.file_source import FileSource, UnreadableFile
 from ...ingest.formats.format_registry import create_parser, parse_native
 from ...ingest.formats.history_decoding import decode_history_event
 from ...ingest.history.conversion import (
@@ -28,9 +28,9 @@ from ...ingest.history.conversion import (
 from ...ingest.history.format_detection import most_common_format
 from ...ingest.history.piped_input import peek_line
 from ...ingest.history.record_files import is_lines, recognise_file, require_files
-from ...ingest.history.time_order import in_time_order
+from ...ingest.history.time_order import Disorder, TimeReader, in_time_order, native_microseconds
 from ...ingest.topics.topic_history import as_one_line
-from ..cli.history_input import STDIN_NAME, copied_to_file, report_malformed
+from ..cli.history_input import STDIN_NAME, copied_to_file, is_disordered, report_malformed
 from ..cli.terminal import byte_progress, print_message
 
 INGEST_BATCH_RECORDS = 500
@@ -45,10 +45,17 @@ MAX_LOOKED_AT = 20
 
 
 class OutgoingBatch(NamedTuple):
-    """Records of one request: lines, and the format in which the service is to take them; None: as the caller's."""
+    """Records of one request.
+
+    Attributes:
+        lines: the records.
+        record_format: in which the service is to take them; None: as the caller's.
+        in_file_order: False where they were brought into the order of time.
+    """
 
     lines: list[bytes]
     record_format: str | None
+    in_file_order: bool = True
 
 
 def history_advice(batch: OutgoingBatch, now: datetime) -> str | None:
@@ -101,10 +108,41 @@ class OutgoingRecords:
         formatted_files = [formatted for path, name in named for formatted in self._find(path, name)]
         self.converter.tell_formats([formatted for formatted in formatted_files if formatted.format_name != NATIVE])
         here = [formatted for formatted in formatted_files if self._is_mapped_here(formatted)]
-        yield from _batched(in_time_order(self.converter.convert(here)) if here else (), NATIVE)
-        for formatted in formatted_files:
-            if not self._is_mapped_here(formatted):
-                yield from self._batches_of(formatted)
+        yield from self._sorted_batches(self.converter.convert(here), NATIVE, native_microseconds) if here else ()
+        for name, group in groupby(
+            (formatted for formatted in formatted_files if not self._is_mapped_here(formatted)), self._sent_format
+        ):
+            yield from self._batches_of_group(list(group), name)
+
+    def _batches_of_group(self, files: list[FormattedFile], name: str | None) -> Iterator[OutgoingBatch]:
+        """Records of files of one format, in the order of time as far as this side can tell it."""
+        paths = [formatted.file.path for formatted in files]
+        is_in_order = name is None and all(map(_is_plain, files)) and _is_in_order(paths)
+        if name == MAPPING or self.unknown is not None or is_in_order:
+            for formatted in files:
+                yield from self._batches_of(formatted, name)
+        else:
+            failures: list[UnreadableFile] = []
+            yield from self._sorted_batches(self._readable_records(files, failures), name, _time_reader(name))
+            if failures:
+                raise failures[0]
+
+    def _readable_records(self, files: list[FormattedFile], failures: list[UnreadableFile]) -> Iterator[bytes]:
+        """Records up to where files are damaged: they are sent, and the first damage is told behind them."""
+        for formatted in files:
+            try:
+                yield from self._cut_records(formatted)
+            except UnreadableFile as error:
+                failures.append(error)
+
+    def _sorted_batches(
+        self, records: Iterable[bytes], name: str | None, read_time: TimeReader
+    ) -> Iterator[OutgoingBatch]:
+        disorder = Disorder(read_time)
+        for number, batch in enumerate(_batched(in_time_order(records, disorder=disorder), name)):
+            if number == 0 and disorder.late:
+                self.converter.tell(f"{disorder.describe()}; they are sent in the order of time")
+            yield batch._replace(in_file_order=not disorder.late)
 
     def _find(self, path: Path, name: str) -> list[FormattedFile]:
         choice = self.converter.choice
@@ -141,9 +179,9 @@ class OutgoingRecords:
         print_message(f"format: {name} (detected)")
         return name
 
-    def _batches_of(self, formatted: FormattedFile) -> Iterator[OutgoingBatch]:
-        file, name = formatted.file, self._sent_format(formatted)
-        if file.cutting == "lines" and file.packing in ("none", "gzip"):
+    def _batches_of(self, formatted: FormattedFile, name: str | None) -> Iterator[OutgoingBatch]:
+        file = formatted.file
+        if _is_plain(formatted):
             with byte_progress("sending", FileSource([file.path]).total_bytes) as progress:
                 yield from _polled(FileSource([file.path], progress=progress), name)
         else:
@@ -156,6 +194,34 @@ class OutgoingRecords:
                 report_malformed(self.converter.malformed, number, record.path, record.reason)
             else:
                 yield as_one_line(record)
+
+
+def _is_in_order(paths: list[Path]) -> bool:
+    """True if files of native events are whole and in order."""
+    try:
+        return not is_disordered(FileSource(paths))
+    except UnreadableFile:
+        return False
+
+
+def _is_plain(formatted: FormattedFile) -> bool:
+    return formatted.file.cutting == "lines" and formatted.file.packing in ("none", "gzip")
+
+
+def _time_reader(name: str | None) -> TimeReader:
+    """Time of a record in a format: of the first event in it; None where it holds none."""
+    if name in (None, NATIVE):
+        return native_microseconds
+    parse = create_parser(name)
+
+    def read(record: bytes) -> int | None:
+        try:
+            raw = parse(record, {}).records[0]
+            return native_microseconds(raw.raw if raw.to_native is None else raw.to_native())
+        except (MalformedEvent, IndexError):
+            return None
+
+    return read
 
 
 def _polled(source: FileSource, record_format: str | None) -> Iterator[OutgoingBatch]:

@@ -24,10 +24,16 @@ THREAD_ABOVE_BYTES = 32 * 1024
 
 
 class BodySplitter(NamedTuple):
-    """A way to take a body apart. *in_thread*: it costs more than cutting, so large bodies are done in a thread."""
+    """A way to take a body apart.
+
+    Attributes:
+        parse: makes its records.
+        is_foreign: they are another program's. To map them costs more than to cut a body, so large ones are done in a
+            thread; and deliveries of logs are shuffled, so what is taken becomes durable in the order of its times.
+    """
 
     parse: Callable[[Mapping[str, str], bytes], ParsedRecords]
-    in_thread: bool = False
+    is_foreign: bool = False
 
 
 class EventService:
@@ -96,7 +102,7 @@ class EventService:
             try:
                 body = await _decompressed(body, headers.get("content-encoding", ""), reservation)
                 limits.count_bytes(binding, len(body))
-                if split.in_thread and len(body) > THREAD_ABOVE_BYTES:
+                if split.is_foreign and len(body) > THREAD_ABOVE_BYTES:
                     records, skipped = await anyio.to_thread.run_sync(split.parse, headers, body)
                 else:
                     records, skipped = split.parse(headers, body)
@@ -104,7 +110,7 @@ class EventService:
                 limits.count_events(binding, 1)
                 return await self._intake.reject_body(body, binding, error)
             limits.count_events(binding, len(records) + skipped)
-            receipt = await self._intake.receive(records, binding)
+            receipt = await self._intake.receive(records, binding, in_time_order=split.is_foreign)
         receipt.skipped = skipped
         return receipt
 

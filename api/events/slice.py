@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from ..http.openapi_document import DescribedPaths
 from ..http.problems import ProblemDetails
 from ..http.prometheus_metrics import MetricValues, ServiceMetrics, age_s
 from ..http.runtime import Runtime
@@ -23,7 +22,6 @@ from .intake import EventIntake
 from .intake_limits import BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
 from .origin_keys import OriginKeyIssuer, open_shared_secret
 from .routes import (
-    DESCRIBED_SCHEMAS,
     DIRECT_EVENTS_ROUTE,
     EVENTS_PATH,
     LOGS_PATH,
@@ -132,5 +130,4 @@ SLICE = Slice(
     services=_make_services,
     lifespans=_lifespans,
     metrics=_metric_values,
-    described=DescribedPaths(schemas=DESCRIBED_SCHEMAS),
 )

@@ -66,7 +66,8 @@ def complete_document(document: Document, described: Sequence[DescribedPaths], s
         section[name] = _with_members_in_place(section[name], document)
     for operation in operations_of(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
-            _describe_members(content["schema"].get("title", ""), content["schema"])
+            schema = content.get("schema", {})
+            _describe_members(schema.get("title", ""), schema)
     for schema in components["schemas"].values():
         _give_example(schema, document)
     return document

@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from .agent_traces import AGENT_TRACE_PRESETS
 from .gateway_presets import EFFECT_OF_METHOD, OUTCOME_OF_STATUS
+from .google_audit import GCP_AUDIT, GOOGLE_WORKSPACE
+from .ocsf_events import OCSF
 from .record_mapping import MappingSpec
 
 
@@ -140,6 +143,7 @@ OKTA = MappingSpec(
         f" || {_OKTA_GRANT} && (target[?type == 'User'].alternateId | [0])",
         "type": f"{_OKTA_GRANT} && ({_OKTA_GRANT_TYPE} == 'refresh_token' && 'token.refresh'"
         f" || ends_with({_OKTA_GRANT_TYPE} || '', ':token-exchange') && 'token.exchange' || 'token.request')"
+        " || ends_with(eventType, '.authorize') && 'token.request'"
         " || contains(eventType, 'token.revoke') && 'token.revoke'"
         " || eventType == 'app.oauth2.client.lifecycle.create' && 'client.register'"
         " || starts_with(eventType, 'app.oauth2.client.') && 'client.change' || 'admin'",
@@ -168,7 +172,7 @@ OKTA = MappingSpec(
         },
     },
 )
-"""Okta System Log: of its API, a log stream or an event hook."""
+"""Okta System Log: of its API, a log stream, an event hook, or the table that its console downloads."""
 
 _ENTRA_APP_ALONE = "servicePrincipalId && servicePrincipalId != ''"
 _ENTRA_UNPROVEN = ("7000215", "7000216", "7000222", "700027", "700024", "7002181")
@@ -277,7 +281,7 @@ ENTRA_AUDIT = MappingSpec(
 )
 """Microsoft Entra audit log: what applications change in the directory, of Graph, Azure Monitor or Log Analytics."""
 
-_GITHUB_APP = "(actor_is_bot || actor_is_agent || ends_with(actor || '', '[bot]'))"
+_GITHUB_APP = f"({_is_true('actor_is_bot')} || {_is_true('actor_is_agent')} || ends_with(actor || '', '[bot]'))"
 _GITHUB_OAUTH = "oauth_application_id && join(':', ['oauth-app', to_string(oauth_application_id)])"
 _GITHUB_CREDENTIAL_NAME = (
     "programmatic_access_type && (token_id && join(':', ['token', to_string(token_id)])"
@@ -304,7 +308,7 @@ GITHUB_AUDIT = MappingSpec(
         # Routes name no object; paths do.
         "action": "action == 'api.request' && join(' ', [request_method || '-', route || '-']) || action",
         "effect": f"contains({_GITHUB_ADMINISTRATION}, before(action, '.')) && 'admin' || operation_type"
-        " || request_method || action",
+        " || request_method || after(action, '.')",
         "resource.id": "repo || user || org",
         "resource.target": "repo || org",
         "outcome": "status_code || 'success'",
@@ -328,9 +332,9 @@ GITHUB_AUDIT = MappingSpec(
             "restore": "write",
             "transfer": "write",
             "remove": "delete",
-            "git.clone": "read",
-            "git.fetch": "read",
-            "git.push": "write",
+            **dict.fromkeys(("clone", "fetch", "download"), "read"),
+            **dict.fromkeys(("push", "update", "add"), "write"),
+            **dict.fromkeys(("destroy", "delete"), "delete"),
         },
     },
 )
@@ -370,7 +374,7 @@ KUBERNETES_AUDIT = MappingSpec(
         "credential.token_id": f"sha256({_KUBERNETES_EXTRA.format('credential-id')})",
     },
     values={
-        "outcome": OUTCOME_OF_STATUS,
+        "outcome": {**OUTCOME_OF_STATUS, "ResponseComplete": "success"},
         "effect": {
             "admin": "admin",
             **dict.fromkeys(("get", "list", "watch"), "read"),
@@ -382,9 +386,96 @@ KUBERNETES_AUDIT = MappingSpec(
 )
 """Audit events of a Kubernetes API server: of its log, its webhook, or what a cloud ships of it."""
 
+_AUTH0_GRANT_NAMES = {
+    "acft": "authorization_code",
+    "ccft": "client_credentials",
+    "rtft": "refresh_token",
+    "rrt": "refresh_token",
+    "pft": "password",
+    "de": "device_code",
+    "cte": "token_exchange",
+}
+"""Exchanges for a token, behind `se` and `fe`; others of them end in `ft`, too."""
+
+_AUTH0_IDJAG = "starts_with(type, 'idjag_exchange')"
+_AUTH0_CIBA = "starts_with(type, 'ciba_exchange')"
+_AUTH0_OTHERS = "['sede', 'fede', 'secte', 'fecte', 'serrt', 'ferrt']"
+_AUTH0_IS_GRANT = (
+    f"((starts_with(type, 'se') || starts_with(type, 'fe')) && ends_with(type, 'ft')"
+    f" || contains({_AUTH0_OTHERS}, type) || {_AUTH0_IDJAG} || {_AUTH0_CIBA})"
+)
+_AUTH0_IS_FAILED = f"({_AUTH0_IS_GRANT} && (starts_with(type, 'fe') || ends_with(type, '_failed')))"
+_AUTH0_PROVEN = "(contains(description || '', 'not authorized to access') || type == 'ferrt')"
+"""Refusals of who has proved to be the client."""
+
+_AUTH0_IS_API = "contains(['sapi', 'fapi', 'mgmt_api_read'], type)"
+_AUTH0_OF_DASHBOARD = "contains(details.request.channel || '', 'manage.')"
+_AUTH0_BY_API = f"({_AUTH0_IS_API} && !{_AUTH0_OF_DASHBOARD})"
+_AUTH0_REVOKED = "contains(['srrt', 'frrt', 'revoked_refresh_token'], type)"
+_AUTH0_USER = "user_id && !ends_with(user_id, '@clients') && user_id"
+
+AUTH0 = MappingSpec(
+    anonymous="skip",
+    when=f"date && type && ({_AUTH0_IS_GRANT} || {_AUTH0_BY_API} || {_AUTH0_REVOKED})",
+    members={
+        "id": 'log_id || "_id"',
+        "time": "date",
+        "agent.id": "agent_id || client_id",
+        "agent.type": "agent_id && 'agent' || 'oauth-client'",
+        # Whoever fails to authenticate may name any client.
+        "agent.self_asserted": f"{_AUTH0_IS_FAILED} && !{_AUTH0_PROVEN} || type == 'frrt'"
+        " || type == 'fapi' && to_string(details.response.statusCode) == '401' || null",
+        "principal.id": _AUTH0_USER,
+        "type": f"{_AUTH0_REVOKED} && 'token.revoke'"
+        " || contains(['sertft', 'fertft', 'serrt', 'ferrt'], type) && 'token.refresh'"
+        f" || (contains(['secte', 'fecte'], type) || {_AUTH0_IDJAG}) && 'token.exchange'"
+        f" || {_AUTH0_IS_GRANT} && 'token.request'"
+        " || starts_with(description || '', 'Create a client') && 'client.register'"
+        " || starts_with(description || '', 'Update a client') && 'client.change'"
+        " || (type == 'mgmt_api_read' || details.request.method == 'get') && 'api.call' || 'admin'",
+        "action": " || ".join(
+            f"contains(['se{code}', 'fe{code}'], type) && '{name}'" for code, name in _AUTH0_GRANT_NAMES.items()
+        )
+        + f" || {_AUTH0_IDJAG} && 'identity_assertion' || {_AUTH0_CIBA} && 'ciba' || {_AUTH0_REVOKED} && 'token.revoke'"
+        " || type == 'fapi' && join(' ', ['failed', details.request.method || '-'])"
+        f" || {_AUTH0_IS_API} && description || type",
+        "effect": f"{_AUTH0_IS_GRANT} && 'unknown' || type == 'mgmt_api_read' && 'get' || details.request.method",
+        "resource.id": "no_query(details.request.path)",
+        "resource.target": "hostname",
+        "resource.audience": "audience",
+        "scopes.granted": f"{_AUTH0_IS_GRANT} && !{_AUTH0_IS_FAILED} && scope",
+        "scopes.requested": f"{_AUTH0_IS_FAILED} && scope",
+        "outcome": "type == 'fapi' && (contains(['401', '403'], to_string(details.response.statusCode)) && 'denied'"
+        " || 'error')"
+        f" || {_AUTH0_IS_FAILED} && 'denied' || type == 'frrt' && 'error' || 'success'",
+        # Not `description` of what failed: it holds names.
+        "error": "starts_with(type, 'f') && type || ends_with(type, '_failed') && type",
+        "status": "details.response.statusCode",
+        "client.ip": "ip",
+        "client.user_agent": "user_agent",
+        "credential.token_id": "sha256(details.request.auth.credentials.jti)",
+        "session": "session_id",
+        "attributes.tenant": "tenant_name",
+    },
+    values={
+        "effect": {
+            "get": "read",
+            "delete": "delete",
+            **dict.fromkeys(("post", "put", "patch"), "admin"),
+            "*": "unknown",
+        }
+    },
+)
+"""Auth0's tenant logs: of its API, an export or a log stream."""
+
 AUDIT_LOG_PRESETS: Mapping[str, MappingSpec] = {
     "aws-cloudtrail": AWS_CLOUDTRAIL,
     "okta": OKTA,
+    "auth0": AUTH0,
+    "gcp-audit": GCP_AUDIT,
+    "google-workspace": GOOGLE_WORKSPACE,
+    "ocsf": OCSF,
+    **AGENT_TRACE_PRESETS,
     "entra-signin": ENTRA_SIGN_IN,
     "entra-signin-table": ENTRA_SIGN_IN_TABLE,
     "entra-audit": ENTRA_AUDIT,

@@ -10,6 +10,7 @@
 | `before(text, mark)` | what stands in front of the first *mark*; the whole text where there is none |
 | `after(text, mark)` | what stands behind the last *mark*; null where there is none |
 | `outcome(code)` | `denied` for a provider's code that means a refusal, `error` for every other |
+| `utc(text)` | a time that may lack its `T` and its offset, as RFC 3339; without an offset it is UTC |
 
 All give null for null.
 """
@@ -30,6 +31,7 @@ from .token_ids import text_digest
 
 _UNITS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 36e5}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|μs|ms|s|m|h)")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:\.\d+)?)\s?(Z|UTC|[+-]\d\d(?::?\d\d)?)?")
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -48,8 +50,13 @@ class _LogFunctions(functions.Functions):
     def _func_ms(self, value: str | float | None) -> float | None:
         return parse_duration_ms(value) if isinstance(value, str) else value
 
-    @functions.signature({"types": ["number", "null"]}, {"types": ["number"]})
-    def _func_scale(self, number: float | None, factor: float) -> float | None:
+    @functions.signature({"types": ["number", "string", "null"]}, {"types": ["number"]})
+    def _func_scale(self, number: float | str | None, factor: float) -> float | str | None:
+        if isinstance(number, str):  # cells of tables are texts; what is no number is refused by the member
+            try:
+                number = float(number)
+            except ValueError:
+                return number
         return None if number is None else number * factor
 
     @functions.signature({"types": ["string", "null"]})
@@ -67,6 +74,10 @@ class _LogFunctions(functions.Functions):
     @functions.signature({"types": ["string", "null"]})
     def _func_outcome(self, code: str | None) -> str | None:
         return None if not code else outcome_of_code(code)
+
+    @functions.signature({"types": ["string", "null"]})
+    def _func_utc(self, text: str | None) -> str | None:
+        return None if text is None else utc_time(text)
 
 
 _options = jmespath.Options(custom_functions=_LogFunctions())
@@ -139,6 +150,22 @@ def without_query(text: str) -> str:
         return bare
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def utc_time(text: str) -> str:
+    """A time as RFC 3339; any other text stays as it is, and is refused as a time.
+
+    >>> utc_time("2026-03-02 08:00:00.5"), utc_time("2026-03-02 08:00:00 UTC"), utc_time("2026-03-02T08:00:00+01:00")
+    ('2026-03-02T08:00:00.5Z', '2026-03-02T08:00:00Z', '2026-03-02T08:00:00+01:00')
+    """
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        return text
+    offset = match[3]
+    if offset in (None, "Z", "UTC"):
+        return f"{match[1]}T{match[2]}Z"
+    minutes = offset[3:].removeprefix(":") or "00"
+    return f"{match[1]}T{match[2]}{offset[:3]}:{minutes}"
 
 
 def host_of_address(text: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from ..errors import ConfigError
-from . import cloudevents, hydra_events, keycloak_events, otlp, record_mapping
+from ..errors import ConfigError, MalformedEvent
+from . import agent_traces, cloudevents, google_audit, hydra_events, keycloak_events, okta_tables, otlp, record_mapping
 from .audit_log_presets import AUDIT_LOG_PRESETS
+from .expressions import JmesPathExpression
+from .format_signs import SIGNS, Record, SignReader
 from .gateway_presets import GATEWAY_PRESETS
 from .raw_records import FormatParser, ParsedRecords, RawRecord, split_json, split_ndjson
 from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
-from .wrapped_records import unpack_audit_log
+from .wrapped_records import unpack_audit_log, unpack_gateway_log
 
 ParserFactory = Callable[[MappingSpec], FormatParser]
 """Makes a parser; given what the settings say under `mapping`."""
@@ -37,8 +40,35 @@ def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:
     return make
 
 
-def _preset_factory(base: MappingSpec) -> ParserFactory:
-    return lambda spec: record_mapping.RecordMapping(spec.merged_over(base))
+def _gateway_factory(name: str, base: MappingSpec) -> ParserFactory:
+    def make(spec: MappingSpec) -> FormatParser:
+        merged = spec.merged_over(base)
+        unpack = partial(unpack_gateway_log, shows=SIGNS[name], names_agent=_agent_reader(merged), logfmt=merged.logfmt)
+        return MultiKindParser(unpack, {"": merged})
+
+    return make
+
+
+def _audit_log_factory(name: str, base: MappingSpec) -> ParserFactory:
+    def make(spec: MappingSpec) -> FormatParser:
+        merged = spec.merged_over(base)
+        unpack = partial(unpack_audit_log, shows=SIGNS[name], names_agent=_agent_reader(merged))
+        return MultiKindParser(unpack, {"": merged})
+
+    return make
+
+
+def _agent_reader(spec: MappingSpec) -> SignReader:
+    """Reader that tells if a record as it came names an agent by a mapping; one of wrong types may."""
+    expression = JmesPathExpression(spec.members.get("agent.id") or "null")
+
+    def names_agent(record: Record) -> bool:
+        try:
+            return bool(expression(record))
+        except MalformedEvent:
+            return True
+
+    return names_agent
 
 
 def _multi_kind_factory(unpack: RecordUnpacker, bases: Mapping[str, MappingSpec]) -> ParserFactory:
@@ -51,8 +81,13 @@ FORMATS: Mapping[str, ParserFactory] = {
     "cloudevents": _fixed_factory("cloudevents", cloudevents.parse_cloudevent),
     "ndjson": _fixed_factory("ndjson", parse_ndjson),
     "mapping": record_mapping.RecordMapping,
-    **{name: _preset_factory(base) for name, base in GATEWAY_PRESETS.items()},
-    **{name: _multi_kind_factory(unpack_audit_log, {"": base}) for name, base in AUDIT_LOG_PRESETS.items()},
+    **{name: _gateway_factory(name, base) for name, base in GATEWAY_PRESETS.items()},
+    **{name: _audit_log_factory(name, base) for name, base in AUDIT_LOG_PRESETS.items()},
+    "langfuse": _multi_kind_factory(agent_traces.unpack_observations, {"": AUDIT_LOG_PRESETS["langfuse"]}),
+    "okta": _multi_kind_factory(okta_tables.unpack_okta_log, {"": AUDIT_LOG_PRESETS["okta"]}),
+    "google-workspace": _multi_kind_factory(
+        google_audit.unpack_workspace_activities, {"": google_audit.GOOGLE_WORKSPACE}
+    ),
     "keycloak": _multi_kind_factory(keycloak_events.unpack_keycloak_events, keycloak_events.KEYCLOAK_MAPPINGS),
     "hydra": _multi_kind_factory(hydra_events.unpack_hydra_log, {"log": hydra_events.HYDRA_LOG_MAPPING}),
     "otlp": _multi_kind_factory(otlp.unpack_export, otlp.OTLP_MAPPINGS),

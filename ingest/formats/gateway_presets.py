@@ -192,10 +192,42 @@ CADDY = MappingSpec(
 )
 """Caddy: its JSON access log; other lines of the server are skipped."""
 
+_OF_A_TOOL = "(resource_type == 'tool' && contains(['EXECUTE', 'execute', 'invoke', 'invoke_tool', 'call'], action))"
+CONTEXTFORGE = MappingSpec(
+    anonymous="skip",
+    members={
+        "id": "id",
+        "time": "utc(timestamp)",
+        "agent.id": "user_email || user_id",
+        "type": f"{_OF_A_TOOL} && 'tool.call' || contains(['EXECUTE', 'READ', 'ACCESS'], action) && 'api.call'"
+        " || 'admin'",
+        "action": f"{_OF_A_TOOL} && (resource_name || resource_id) || join(' ', [action, resource_type || '-'])",
+        "effect": f"{_OF_A_TOOL} && 'EXECUTE' || before(action, '_')",
+        "resource.type": "resource_type",
+        "resource.id": "resource_id",
+        "outcome": "contains([`true`, `1`, 'true', 'True', '1'], success) && 'success' || 'error'",
+        "client.ip": "client_ip",
+        "client.user_agent": "user_agent",
+        "trace_id": "correlation_id",
+        "attributes.team": "team_id",
+        "attributes.data_classification": "data_classification",
+    },
+    values={
+        "effect": {
+            **dict.fromkeys(("READ", "ACCESS", "EXPORT", "read", "list", "get"), "read"),
+            **dict.fromkeys(("CREATE", "UPDATE", "IMPORT", "create", "update"), "write"),
+            **dict.fromkeys(("DELETE", "delete"), "delete"),
+            "*": "unknown",
+        }
+    },
+)
+"""ContextForge: its audit trail, of its API or of its database; spans of it are `otlp`."""
+
 GATEWAY_PRESETS: Mapping[str, MappingSpec] = {
     "envoy": ENVOY,
     "agentgateway": AGENTGATEWAY,
     "kong": KONG,
     "apisix": APISIX,
     "caddy": CADDY,
+    "contextforge": CONTEXTFORGE,
 }

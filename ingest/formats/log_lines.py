@@ -55,6 +55,9 @@ TEXT_MEMBERS = ("message", "log", "msg", "MESSAGE", "line", "_raw")
 TIME_MEMBERS = ("timestamp", "@timestamp", "time", "ts", "date")
 """Members in which they put the time."""
 
+AGENTGATEWAY_SIGN = " src.addr="
+"""A key that each line of agentgateway's log has."""
+
 _decode = msgspec.json.Decoder().decode
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?")
 

@@ -70,7 +70,7 @@ def member_converter(kind: MemberKind, time_format: TimeFormat) -> MemberConvert
     """
     if kind == "time" and time_format != "rfc3339":
         per_second = UNITS_PER_SECOND[time_format]
-        return lambda value: _to_rfc3339(value, per_second)
+        return lambda value: value if _is_written_out(value) else _to_rfc3339(value, per_second)
     return _MEMBER_CONVERTERS[kind]
 
 
@@ -149,6 +149,11 @@ def _to_arguments(value: Any) -> list[Any] | None:
     if not isinstance(value, list):
         raise MalformedEvent(f"must be a list of objects, or its JSON as text, is {_json_type_name(value)}")
     return value
+
+
+def _is_written_out(value: Any) -> bool:
+    """True for a time in words where numbers are usual: tables keep times as times, and say them so."""
+    return isinstance(value, str) and value[4:5] == "-" and value[10:11] == "T"
 
 
 def _to_rfc3339(value: Any, per_second: int) -> str | None:

@@ -1,13 +1,16 @@
 """Records inside of what exports and deliveries put around them.
 
 An export is an array, or one object with the records in one member (`Records` of AWS, `value` of Microsoft Graph,
-`records` of Azure's event hubs, `items` of Kubernetes, `logEvents` of CloudWatch, `data.events` of Okta's hooks). A
-delivery may put each record into an envelope: EventBridge into `detail`, Azure Monitor into `properties`, log shippers
-into a text.
+`records` of Azure's event hubs, `items` of Kubernetes and Google, `logEvents` of CloudWatch, `data.events` of Okta's
+hooks, `hits.hits` of Elasticsearch, pages of other APIs). A delivery may put each record into an
+envelope: EventBridge into `detail`, Azure Monitor into `properties`, Auth0's streams into `data`, Splunk into `event`,
+Elasticsearch into `_source`, Pub/Sub into `message.data`, log shippers into a text. Envelopes lie in each other.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,17 +18,41 @@ import msgspec
 
 from ..errors import MalformedEvent
 from ..events import decode_json
-from .log_lines import decode_object, shipper_text
+from .format_signs import Record, SignReader
+from .log_lines import AGENTGATEWAY_SIGN, TEXT_MEMBERS, decode_logfmt, decode_object, shipper_text
 from .raw_records import split_array
 from .record_mapping import UnpackedRecord
 
-WRAPPER_MEMBERS = ("Records", "records", "value", "items", "events", "logEvents")
+_EXPORT_LISTS = ("Records", "records", "value", "items", "events", "logEvents")
+WRAPPER_MEMBERS = (
+    *_EXPORT_LISTS,
+    *("Events", "hits", "data", "runs", "logs", "entries"),
+)
 """Members of an object that hold records, if they are an array of objects."""
+
+_PAGE_SIGNS = {
+    "Events": b'"CloudTrailEvent"',
+    "hits": b'"_source"',
+    "data": b'"traceId"',
+    "runs": b'"run_type"',
+    "logs": b'"log_id"',
+    "entries": b'"protoPayload"',
+}
+"""Names that records in a page of an API have: other programs call lists of other things so."""
 
 EXPORT_MEMBERS = ("Records", "records", "value")
 """Those of them that only exports have: an empty one holds no record."""
 
+MAX_ENVELOPES = 4
+"""Envelopes around one record; what lies deeper stays as it is."""
+
+_ENVELOPES = (("detail", "detail-type"), ("properties", "operationName"), ("data", "log_id"), ("_source", "_index"))
+"""Members that hold a record, and what stands beside each."""
+
+_SPLUNK_MEMBERS = {"event", "time", "host", "source", "sourcetype", "index", "fields"}
+_WORKSPACE_ACTIVITY = ("actor", "id", "events")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_decode = msgspec.json.Decoder().decode
 
 
 def unwrap_value(value: bytes) -> list[bytes]:
@@ -45,36 +72,144 @@ def unwrap_value(value: bytes) -> list[bytes]:
 
 def wrapped_array(members: dict[str, msgspec.Raw]) -> bytes | None:
     """The array of records among the members of an object; None where it wraps nothing."""
-    if "agent" in members and "action" in members:  # a native event, whatever else it has
+    if _is_one_record(members):
         return None
-    data = bytes(members.get("data", b""))
-    if data[:1] == b"{" and b'"events"' in data:
-        members = members | {"events": _members.decode(data).get("events", msgspec.Raw())}
+    for name, inner in (("data", "events"), ("hits", "hits")):
+        raw = bytes(members.get(name, b""))
+        if raw[:1] == b"{" and f'"{inner}"'.encode() in raw:
+            members = members | decode_json(_members.decode, raw)
     for name in WRAPPER_MEMBERS:
         raw = bytes(members.get(name, b"")).strip()
+        if _PAGE_SIGNS.get(name, b"") not in raw:
+            continue
         if raw[:1] == b"[" and raw[1:].lstrip()[:1] in (b"{", b"]" if name in EXPORT_MEMBERS else b"{"):
             return raw
     return None
 
 
-def unpack_audit_log(value: bytes) -> Iterator[UnpackedRecord]:
-    """Records of an audit log, each without its envelope."""
+def _is_one_record(members: dict[str, msgspec.Raw]) -> bool:
+    """True for what has a list of objects of such a name and wraps nothing.
+
+    A native event, a CloudEvent, an activity of Google Workspace, and a run of LangSmith.
+    """
+    return (
+        ("agent" in members and "action" in members)
+        or "specversion" in members
+        or ("run_type" in members and "start_time" in members)
+        or all(name in members for name in _WORKSPACE_ACTIVITY)
+    )
+
+
+def names_nobody(_record: Record) -> bool:
+    """Default of what a parser knows of a record's agent."""
+    return False
+
+
+def unpack_audit_log(
+    value: bytes, *, shows: SignReader, names_agent: SignReader = names_nobody
+) -> Iterator[UnpackedRecord]:
+    """Records of an audit log, each without its envelope.
+
+    Args:
+        value: a record, an array, or an object that wraps records.
+        shows: whether a record shows the format.
+        names_agent: whether it names an agent. What does one of both is never opened: a text in it may be anybody's.
+    """
     for raw in unwrap_value(value):
         try:
-            record = without_envelope(decode_object(raw))
+            record = decode_object(raw)
+            is_whole = shows(record) or names_agent(record)
+            found = [record] if is_whole else enclosed_records(record, shows) or [record]
         except MalformedEvent as error:
             yield UnpackedRecord(raw, error)
         else:
-            yield UnpackedRecord(raw, record)
+            yield from (UnpackedRecord(raw, inner) for inner in found)
 
 
-def without_envelope(record: dict[str, Any]) -> dict[str, Any]:
-    """The record that a delivery has put into another one; else itself. Raises MalformedEvent: broken JSON as text."""
-    for member, sign in (("detail", "detail-type"), ("properties", "operationName")):
+def unpack_gateway_log(
+    value: bytes, *, shows: SignReader, names_agent: SignReader, logfmt: bool
+) -> Iterator[UnpackedRecord]:
+    """Records of a gateway's log, or lines of it, each with what is in its envelope over what is around it.
+
+    What a shipper adds stays to be read, such as the name of a pod.
+
+    Args:
+        value: a record, an array, an object that wraps records, or a line.
+        shows: as of `unpack_audit_log`.
+        names_agent: likewise.
+        logfmt: whether the gateway writes lines of `key=value` pairs.
+    """
+    for raw in unwrap_value(value) if value.lstrip()[:1] in (b"{", b"[") else (value,):
+        text = raw.lstrip()
+        try:
+            if logfmt and text[:1] != b"{":
+                found = [dict(decode_logfmt(text.decode(errors="replace")))]
+            else:
+                outer = decode_object(raw)
+                is_whole = shows(outer) or names_agent(outer)
+                found = [outer] if is_whole else _opened_gateway_records(outer, shows, logfmt)
+        except MalformedEvent as error:
+            yield UnpackedRecord(raw, error)
+        else:
+            yield from (UnpackedRecord(raw, record) for record in found)
+
+
+def _opened_gateway_records(outer: dict[str, Any], shows: SignReader, logfmt: bool) -> list[dict[str, Any]]:
+    line = (shipper_text(outer) or "") if logfmt else ""
+    if AGENTGATEWAY_SIGN in line and line.lstrip()[:1] != "{":
+        return [{**outer, **decode_logfmt(line)}]
+    return [{**outer, **inner} for inner in enclosed_records(outer, shows)] or [outer]
+
+
+def enclosed_records(record: dict[str, Any], shows: SignReader, depth: int = MAX_ENVELOPES) -> list[dict[str, Any]]:
+    """The records that a delivery has put into envelopes; nothing for a bare one.
+
+    What shows a record is taken as it is, and never looked into.
+
+    Raises MalformedEvent: broken JSON as text, where a record should be.
+    """
+    inner = _enclosed_value(record) if depth else None
+    if isinstance(inner, dict) and not shows(inner):
+        lists = (inner.get(name) for name in _EXPORT_LISTS)
+        listed = next((found for found in lists if isinstance(found, list)), None)
+        if listed is None:
+            return enclosed_records(inner, shows, depth - 1)
+        inner = listed
+    found: list[dict[str, Any]] = []
+    for part in inner if isinstance(inner, list) else [inner]:
+        if isinstance(part, dict):
+            found += [part] if shows(part) else enclosed_records(part, shows, depth - 1)
+    return found
+
+
+def _enclosed_value(record: dict[str, Any]) -> Any:
+    for member, sign in _ENVELOPES:
         inner = record.get(member)
         if sign in record and isinstance(inner, dict):
             return inner
-    text = shipper_text(record)
-    if text is not None and text.lstrip()[:1] == "{":
-        return decode_object(text.encode(errors="surrogatepass"))
-    return record
+    for text in (*(record.get(name) for name in TEXT_MEMBERS), *_carried_texts(record)):
+        if isinstance(text, str) and text.lstrip()[:1] in ("{", "["):
+            return decode_json(_decode, text.encode(errors="surrogatepass"))
+    inner = record.get("event")
+    return inner if isinstance(inner, dict) and record.keys() <= _SPLUNK_MEMBERS else None
+
+
+def _carried_texts(record: dict[str, Any]) -> Iterator[Any]:
+    """Records as text, as `lookup-events` of CloudTrail, Splunk, Elastic Agent and Pub/Sub carry them."""
+    event, result, message = record.get("event"), record.get("result"), record.get("message")
+    yield record.get("CloudTrailEvent")
+    if record.keys() <= _SPLUNK_MEMBERS:
+        yield event
+    if isinstance(event, dict):
+        yield event.get("original")
+    if isinstance(result, dict):
+        yield result.get("_raw")
+    if isinstance(message, dict) and isinstance(message.get("data"), str):
+        yield _base64_text(message["data"])
+
+
+def _base64_text(data: str) -> str | None:
+    try:
+        return base64.b64decode(data, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None

@@ -17,7 +17,7 @@ from ..formats.format_registry import create_parser
 from ..formats.history_decoding import RecordOwner, native_history_record
 from ..formats.raw_records import FormatParser, ParsedRecords, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, MEMBER_KINDS, REQUIRED_MEMBERS, MappingSpec, RecordMapping
-from .format_detection import describe_record, most_common_format, record_format
+from .format_detection import describe_record, export_advice, most_common_format, record_format
 from .record_files import RecordFile, is_lines, recognise_file, require_files
 
 DETECTION_RECORDS = 20
@@ -132,6 +132,9 @@ def unknown_format(name: str, choice: FormatChoice, record: bytes, argument: str
             f"The mapping {choice.mapping_file} has no {missing}: complete it, or name the format whose mapping it"
             " changes (--format)",
         )
+    advice = export_advice(record)
+    if advice is not None:
+        return UnknownFormat(seen, f"{advice[:1].upper()}{advice[1:]}")
     return UnknownFormat(
         seen,
         "Name it (--format envoy, keycloak, …), or say in a file what is what (--mapping FILE);"
@@ -177,7 +180,7 @@ class HistoryConverter:
         self.skipped = 0
         self.paths: list[Path] = []
         """Files that were found."""
-        self._tell = tell
+        self.tell = tell
 
     def is_native(self, head: bytes) -> bool:
         """True if a stream that begins so can be read as it comes: native events, one a line. An empty one can."""
@@ -205,9 +208,9 @@ class HistoryConverter:
         if not formatted_files:
             raise left_out[0]
         for unknown in left_out[:MAX_SHOWN_PROBLEMS]:
-            self._tell(f"left out: {unknown.seen}")
+            self.tell(f"left out: {unknown.seen}")
         if left_out:
-            self._tell(f"{path}: {len(left_out)} of {len(formatted_files) + len(left_out)} files are left out")
+            self.tell(f"{path}: {len(left_out)} of {len(formatted_files) + len(left_out)} files are left out")
         return formatted_files
 
     def _find_file(self, path: Path, name: str | None) -> FormattedFile:
@@ -234,7 +237,7 @@ class HistoryConverter:
                 counts[formatted.format_name] = counts.get(formatted.format_name, 0) + 1
         for name, number in counts.items():
             of_several = f", {number} of {len(files)} files" if len(counts) > 1 else ""
-            self._tell(f"format: {name} (detected){of_several}")
+            self.tell(f"format: {name} (detected){of_several}")
 
     def convert(self, files: Sequence[FormattedFile], progress: ByteProgress = lambda _: None) -> Iterator[bytes]:
         """Native events of the files, one a line, in the order of the records; told and counted is what is none.
@@ -264,7 +267,7 @@ class HistoryConverter:
             with_mapping = files[0].format_name not in FORMATS_WITHOUT_MAPPING
             advice = f"; {self._advice(files[0])}" if with_mapping else ""
             raise ConfigError(f"{_names(files)}: no record became an event{summary}{advice}")
-        self._tell(f"read {events} events of {_names(files)}{summary}")
+        self.tell(f"read {events} events of {_names(files)}{summary}")
 
     def _events_of(self, formatted: FormattedFile, progress: ByteProgress) -> Iterator[bytes]:
         for number, record in enumerate(formatted.file.records(progress), 1):
@@ -304,11 +307,11 @@ class HistoryConverter:
         if self.malformed <= MAX_SHOWN_PROBLEMS:
             other = record_format(raw)
             seems = f"; it looks like `{other}`" if other not in (None, formatted.format_name) else ""
-            self._tell(f"{formatted.file.name}, record {number}: {error.reason} - at `{error.path}`{seems}")
+            self.tell(f"{formatted.file.name}, record {number}: {error.reason} - at `{error.path}`{seems}")
         if self.malformed == 1 and formatted.format_name not in FORMATS_WITHOUT_MAPPING:
-            self._tell(self._advice(formatted))
+            self.tell(self._advice(formatted))
         if self.malformed == MAX_SHOWN_PROBLEMS:
-            self._tell("further records that are not events are only counted")
+            self.tell("further records that are not events are only counted")
 
     def _advice(self, formatted: FormattedFile) -> str:
         mapping = self.choice.mapping_file or formatted.format_name

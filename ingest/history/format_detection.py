@@ -3,69 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import MalformedEvent
+from ..formats.audit_log_presets import AUDIT_LOG_PRESETS
+from ..formats.format_signs import SIGNS, Record
+from ..formats.gateway_presets import GATEWAY_PRESETS
 from ..formats.keycloak_events import KEYCLOAK_LOGGER
-from ..formats.log_lines import decode_object, shipper_text
-from ..formats.wrapped_records import without_envelope
+from ..formats.log_lines import AGENTGATEWAY_SIGN, decode_object, shipper_text
+from ..formats.wrapped_records import enclosed_records
 
-Record = Mapping[str, Any]
 MAX_SHOWN_MEMBERS = 8
 
+ENVELOPED_FORMATS = (*AUDIT_LOG_PRESETS, *GATEWAY_PRESETS)
+"""Formats whose parsers open what deliveries put around records."""
 
-def _has(*names: str) -> Callable[[Record], bool]:
-    return lambda record: all(name in record for name in names)
-
-
-def _is_native(record: Record) -> bool:
-    agent = record.get("agent")
-    return isinstance(agent, dict) and "id" in agent and "action" in record
-
-
-def _is_keycloak(record: Record) -> bool:
-    return "realmId" in record and ("operationType" in record or ("type" in record and "clientId" in record))
-
-
-def _is_hydra(record: Record) -> bool:
-    request = record.get("http_request")
-    path = request.get("path") if isinstance(request, dict) else None
-    return record.get("service_name") == "Ory Hydra" or "/oauth2/" in str(path)
-
-
-def _is_caddy(record: Record) -> bool:
-    return str(record.get("logger", "")).startswith("http.log.access") and "request" in record
-
-
-def _is_entra_audit(record: Record) -> bool:
-    return any(
-        names <= record.keys() for names in ({"initiatedBy", "targetResources"}, {"InitiatedBy", "TargetResources"})
-    )
-
-
-SIGNS: Mapping[str, Callable[[Record], bool]] = {
-    "native": _is_native,
-    "cloudevents": _has("specversion", "type", "source"),
-    "otlp": lambda record: "resourceSpans" in record or "resourceLogs" in record,
-    "aws-cloudtrail": _has("eventSource", "eventName", "eventTime"),
-    "okta": _has("uuid", "published", "eventType", "actor"),
-    "entra-signin": _has("createdDateTime", "appId", "status", "conditionalAccessStatus"),
-    "entra-signin-table": _has("TimeGenerated", "AppId", "ResultType", "ConditionalAccessStatus"),
-    "entra-audit": _is_entra_audit,
-    "github-audit": _has("@timestamp", "action", "_document_id"),
-    "kubernetes-audit": _has("auditID", "stage", "verb", "user"),
-    "keycloak": _is_keycloak,
-    "hydra": _is_hydra,
-    "envoy": _has("response_code", "start_time", "method"),
-    "kong": _has("latencies", "started_at", "request"),
-    "apisix": _has("start_time", "request", "response", "client_ip"),
-    "caddy": _is_caddy,
-    "agentgateway": _has("src.addr", "http.method"),
-}
-"""Signs of each format in a JSON record; the first that holds counts. Ours (`native`, `cloudevents`) come first."""
-
-_SIGNS_OF_LINES = {"keycloak": f"[{KEYCLOAK_LOGGER}]", "agentgateway": " src.addr="}
+_SIGNS_OF_LINES = {"keycloak": f"[{KEYCLOAK_LOGGER}]", "agentgateway": AGENTGATEWAY_SIGN}
 
 
 def record_format(raw: bytes) -> str | None:
@@ -74,7 +28,7 @@ def record_format(raw: bytes) -> str | None:
         return _line_format(raw.decode(errors="replace"))
     try:
         record = decode_object(raw)
-        return _object_format(record) or _object_format(without_envelope(record)) or _text_format(record)
+        return _object_format(record) or _enclosed_format(record) or _text_format(record)
     except MalformedEvent:
         return None
 
@@ -83,9 +37,23 @@ def _object_format(record: Record) -> str | None:
     return next((name for name, shows in SIGNS.items() if shows(record)), None)
 
 
+def _enclosed_format(record: dict[str, Any]) -> str | None:
+    """The format of what is in an envelope, of those that open it."""
+    inner = enclosed_records(record, lambda found: _enveloped_format(found) is not None)
+    return _enveloped_format(inner[0]) if inner else None
+
+
+def _enveloped_format(record: Record) -> str | None:
+    return next((name for name in ENVELOPED_FORMATS if SIGNS[name](record)), None)
+
+
 def _text_format(record: Record) -> str | None:
+    """The format of a line in a log shipper's record, of those that read it."""
     text = shipper_text(record)
-    return None if text is None else _line_format(text)
+    if text is None or text.lstrip()[:1] != "{":
+        return None if text is None else _line_format(text)
+    name = _object_format(decode_object(text.encode(errors="surrogatepass")))
+    return name if name in ("keycloak", "hydra") else None
 
 
 def _line_format(line: str) -> str | None:
@@ -96,6 +64,26 @@ def most_common_format(records: Iterable[bytes]) -> str | None:
     """The format that most records show; None where none shows any."""
     counts = Counter(name for name in map(record_format, records) if name is not None)
     return counts.most_common(1)[0][0] if counts else None
+
+
+_LOSSY_EXPORTS = {
+    (
+        "Event ID",
+        "Event source",
+    ): "CloudTrail's console leaves roles out of this table: take `aws cloudtrail lookup-events`",
+    ("Date (UTC)", "Request ID"): "this table of the Entra portal names too little: download JSON there",
+    ("TimeGenerated [UTC]",): "its times are written as one country does: take `az monitor log-analytics query`",
+}
+"""First columns of tables that can not be read, and what can be had in their place."""
+
+
+def export_advice(raw: bytes) -> str | None:
+    """Advice for whoever has a table of a portal that leaves out what is needed; None for every other record."""
+    try:
+        names = decode_object(raw).keys()
+    except MalformedEvent:
+        return None
+    return next((advice for columns, advice in _LOSSY_EXPORTS.items() if {*columns} <= names), None)
 
 
 def describe_record(raw: bytes) -> str:

@@ -18,6 +18,12 @@ LINES = Path(__file__).parents[1] / "ingest" / "formats" / "lines"
 AUDIT_LOG_SAMPLES = {
     "aws-cloudtrail": ("aws_cloudtrail.json", "Records"),
     "okta": ("okta.json", "events"),
+    "auth0": ("auth0.json", "records"),
+    "gcp-audit": ("gcp_audit.json", "records"),
+    "google-workspace": ("google_workspace.json", "items"),
+    "ocsf": ("ocsf.json", "records"),
+    "langsmith": ("langsmith.json", "records"),
+    "langfuse": ("langfuse.json", "records"),
     "entra-signin": ("entra_signin.json", "value"),
     "entra-signin-table": ("entra_signin_table.json", "records"),
     "entra-audit": ("entra_audit.json", "value"),
@@ -60,6 +66,26 @@ def taken(name: str, value: bytes | str | object, spec: MappingSpec | None = Non
             decode_event(native)
             events.append(json.loads(native))
     return Taken(events, skipped, refusals)
+
+
+EventRow = tuple[str, str | None, str | None, str, str, str | None, str]
+"""Agent, its type, principal, type, action, effect, outcome."""
+
+
+def event_rows(found: Taken) -> list[EventRow]:
+    """Events as lines of a table."""
+    return [
+        (
+            event["agent"]["id"],
+            event["agent"].get("type"),
+            event.get("principal", {}).get("id"),
+            event["type"],
+            event["action"],
+            event.get("effect"),
+            event["outcome"],
+        )
+        for event in found.events
+    ]
 
 
 def one(name: str, value: bytes | str | object, **members: str) -> dict[str, Any]:

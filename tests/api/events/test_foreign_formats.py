@@ -130,6 +130,18 @@ def test_a_caller_with_a_format_may_still_send_native_events(site: Any, event: C
     assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
 
 
+def test_a_shuffled_delivery_becomes_durable_in_the_order_of_time(site: Any) -> None:
+    """Order is evidence; the records of one body are put into it, wherever they stood."""
+    records = [{**ENVOY, "start_time": f"2025-11-24T15:5{minute}:00Z"} for minute in (7, 2, 9, 4)]
+    answer = site.client.post(
+        "/v1/events?format=envoy",
+        content=json.dumps(records),
+        headers={"content-type": "application/json", **site.auth("gateway")},
+    )
+    assert counts(answer) == (4, 0, 0, 0)
+    assert [event["time"][14:16] for event in natives(site)] == ["52", "54", "57", "59"]
+
+
 @pytest.mark.parametrize("wanted", ["nothing", "mapping"])
 def test_an_unknown_format_is_told(site: Any, wanted: str) -> None:
     """So is one that needs a mapping which the caller does not have. Nothing was read, so nothing is kept."""

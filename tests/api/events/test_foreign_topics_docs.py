@@ -72,7 +72,7 @@ def test_the_mapping_of_a_programmed_server_reads_what_one_wrote(tmp_path: Path)
 def test_all_formats_are_listed() -> None:
     """The list of the page is the registry."""
     section = PAGE.partition("## Formats\n")[2].partition("\n## ")[0]
-    assert set(re.findall(r"`([\w-]+)`:", section)) == set(FORMATS)
+    assert set(re.findall(r"`([\w-]+)`[:,;.]", section)) == set(FORMATS)
 
 
 def test_all_functions_are_named() -> None:
@@ -87,6 +87,7 @@ def test_all_functions_are_named() -> None:
         "sha256": "sha256('a')",
         "before": "before('a.b', '.')",
         "after": "after('a.b', '.')",
+        "utc": "utc('2026-03-02 08:00:00')",
         "outcome": "outcome('Denied')",
     }
 

@@ -79,6 +79,33 @@ def test_native_events_are_converted_to_themselves(tmp_path: Path) -> None:
     assert "record 2: " in done.stderr and "malformed: 1" in done.stderr and "mended: 1" in done.stderr
 
 
+def native(minute: int, **more: Any) -> dict[str, Any]:
+    """A native event."""
+    at = f"2026-03-02T08:{minute:02}:00Z"
+    return {"time": at, "agent": {"id": "a"}, "type": "other", "action": "x", "outcome": "success", **more}
+
+
+def write_lines(path: Path, *records: Any) -> Path:
+    """A file of one record a line."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_what_came_out_of_order_is_brought_into_it_and_told(tmp_path: Path) -> None:
+    """Within a file and over files; what is in order is read as it lies there."""
+    first = write_lines(tmp_path / "a.jsonl", native(10), native(2), native(30))
+    second = write_lines(tmp_path / "b.jsonl", native(20))
+    third = write_lines(tmp_path / "c.jsonl", native(40), native(41))
+    out = tmp_path / "out.jsonl"
+
+    done = run("convert", first, second, third, "--out", out)
+    times = [json.loads(line)["time"][14:16] for line in out.read_bytes().splitlines()]
+    assert done.exit_code == 0 and times == ["02", "10", "20", "30", "40", "41"]
+    assert "2 of 6 events are out of order, by up to 0:10:00; they are read in the order of time" in done.stderr
+    assert "out of order" not in run("convert", second, third, "--out", out).stderr
+    assert "1 of 3 events are out of order" in run("convert", third, second, "--out", out).stderr
+
+
 @pytest.mark.parametrize("name", ["logs.json", "folder"])
 def test_a_log_is_never_overwritten(tmp_path: Path, name: str) -> None:
     """Not by what is made of it."""
@@ -176,6 +203,34 @@ def test_an_export_is_cut_here_and_mapped_there(service: EventTaker, tmp_path: P
     for stdin in (CLOUDTRAIL.read_bytes(), lines):
         assert sent(service, "-", stdin=stdin) == (["aws-cloudtrail"], records)
     assert sent(service, CLOUDTRAIL, "--format", "mapping") == (["mapping"], records)
+
+
+def test_records_are_sent_in_the_order_of_time(service: EventTaker, tmp_path: Path) -> None:
+    """Native ones, and those of a folder in the format of the product; the service could not sort over requests."""
+    events = [native(3), native(1), native(2)]
+    path = write_lines(tmp_path / "a.jsonl", *events)
+    assert sent(service, path) == ([None], [events[1], events[2], events[0]])
+    assert sent(service, write_lines(path, *events[1:])) == ([None], events[1:])
+    folder = tmp_path / "trail"
+    folder.mkdir()
+    records = audit_log_records("aws-cloudtrail")
+    write_lines(folder / "eu.json", *records[4:])
+    write_lines(folder / "us.json", *records[:4])
+    assert sent(service, folder) == (["aws-cloudtrail"], records)
+    service.rejects = True
+    done = run("ingest", folder, "--url", service.url)
+    assert "are out of order, by up to" in done.stderr and "a record: no" in done.stderr
+
+
+def test_a_damaged_file_does_not_keep_the_others_back(service: EventTaker, tmp_path: Path) -> None:
+    """What can be read is sent, and the damage told behind it."""
+    good = write_lines(tmp_path / "a.jsonl", native(3), native(1))
+    damaged = tmp_path / "b.jsonl.gz"
+    more = write_lines(tmp_path / "more", *[native(number % 60, id=str(number)) for number in range(8_000)])
+    damaged.write_bytes(gzip.compress(more.read_bytes())[:-12])
+    done = run("ingest", good, damaged, "--url", service.url)
+    assert done.exit_code == 1 and "b.jsonl.gz" in str(done.exception)
+    assert sum(len(lines) for _, lines in service.requests) >= 2
 
 
 def test_what_only_this_side_knows_is_mapped_here(service: EventTaker, own: Path, mapping: Path) -> None:

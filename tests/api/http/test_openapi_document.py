@@ -44,6 +44,15 @@ def test_nobody_sees_it_half_made(monkeypatch: pytest.MonkeyPatch) -> None:
         assert app.openapi() is first.result()
 
 
+def test_a_body_has_one_schema_of_json(document: Document) -> None:
+    """Clients that are generated choose among bodies by their types, and can not tell lists of two kinds apart."""
+    for operation in operations_of(document):
+        bodies = operation.get("requestBody", {}).get("content", {})
+        of_json = [kind for kind, body in bodies.items() if kind.endswith("json") and "ndjson" not in kind]
+        assert sum("schema" in bodies[kind] for kind in of_json) <= 1, operation["operationId"]
+        assert all("schema" in body or "example" in body for body in bodies.values()), operation["operationId"]
+
+
 def schemas_in(value: Any, at: str, *, among_members: bool = False) -> Iterator[tuple[str, Document]]:
     """Every schema with properties, wherever it stands, and where that is; a member may be called so, too."""
     if isinstance(value, dict):

@@ -24,31 +24,12 @@ from trustwatch.ingest.formats.format_registry import FORMATS
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.formats.wrapped_records import WRAPPER_MEMBERS, unwrap_value
 
-from ...support.format_samples import AUDIT_LOG_SAMPLES, LINES, Taken, audit_log_records, one, taken
-
-Row = tuple[str, str | None, str | None, str, str, str | None, str]
-"""Agent, its type, principal, type, action, effect, outcome."""
+from ...support.format_samples import AUDIT_LOG_SAMPLES, LINES, audit_log_records, event_rows, one, taken
 
 
 def sample(name: str) -> bytes:
     """The file of a format."""
     return (LINES / AUDIT_LOG_SAMPLES[name][0]).read_bytes()
-
-
-def rows(found: Taken) -> list[Row]:
-    """Events as lines of a table."""
-    return [
-        (
-            event["agent"]["id"],
-            event["agent"].get("type"),
-            event.get("principal", {}).get("id"),
-            event["type"],
-            event["action"],
-            event.get("effect"),
-            event["outcome"],
-        )
-        for event in found.events
-    ]
 
 
 @pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
@@ -73,7 +54,7 @@ def test_records_come_one_by_one_in_arrays_and_wrapped(name: str) -> None:
     assert taken(name, records) == whole
     assert taken(name, {"more": 1, AUDIT_LOG_SAMPLES[name][1]: records}) == whole
     assert [event for found in singles for event in found.events] == whole.events
-    assert [event["action"] for found in shipped for event in found.events] == [row[4] for row in rows(whole)]
+    assert [event["action"] for found in shipped for event in found.events] == [row[4] for row in event_rows(whole)]
     assert sum(found.skipped for found in singles) == whole.skipped > 0
 
 
@@ -98,7 +79,7 @@ def test_cloudtrail() -> None:
     orders, runner = f"{ACCOUNT}role/orders-agent", f"{ACCOUNT}user/ci-runner"
     person = f"{ACCOUNT}role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_0123456789abcdef"
 
-    assert rows(found) == [
+    assert event_rows(found) == [
         (orders, "role", "ann@example.com", "api.call", "dynamodb:GetItem", "read", "success"),
         (orders, "role", None, "token.request", "sts:AssumeRole", "read", "success"),
         (runner, "iam-user", None, "api.call", "ec2:RunInstances", "write", "denied"),
@@ -146,7 +127,7 @@ def test_okta() -> None:
     found = taken("okta", sample("okta"))
     grant, agent, ann = "app.oauth2.as.token.grant", "0oa1agent", "ann@example.com"
 
-    assert rows(found) == [
+    assert event_rows(found) == [
         (agent, "oauth-client", ann, "token.request", f"{grant}.access_token", "unknown", "success"),
         (agent, "oauth-client", None, "token.request", grant, "unknown", "denied"),
         (agent, "oauth-client", None, "token.request", grant, "unknown", "denied"),
@@ -175,7 +156,7 @@ def test_entra() -> None:
     app, other = "11111111-aaaa-4bbb-8ccc-000000000001", "11111111-aaaa-4bbb-8ccc-000000000002"
     request, refresh = "token.request", "token.refresh"
 
-    assert rows(found) == [
+    assert event_rows(found) == [
         (app, "service-principal", None, request, request, None, "success"),
         (app, "service-principal", None, request, request, None, "denied"),
         (app, "service-principal", None, request, request, None, "denied"),
@@ -207,7 +188,7 @@ def test_entra_of_log_analytics() -> None:
     app, other, third = (f"11111111-aaaa-4bbb-8ccc-00000000000{number}" for number in (1, 2, 3))
     request, refresh, ann = "token.request", "token.refresh", "ann@example.com"
 
-    assert rows(found) == [
+    assert event_rows(found) == [
         (app, "service-principal", None, request, request, None, "success"),
         (app, "service-principal", None, request, request, None, "denied"),
         (app, "service-principal", None, request, request, None, "error"),
@@ -231,7 +212,7 @@ def test_entra_audit() -> None:
     app, principal = "11111111-aaaa-4bbb-8ccc-000000000001", "22222222-aaaa-4bbb-8ccc-000000000001"
     kind, added, member = "service-principal", "Add service principal credentials", "Add member to role"
 
-    assert [(row[0], row[1], row[3], row[4], row[6]) for row in rows(found)] == [
+    assert [(row[0], row[1], row[3], row[4], row[6]) for row in event_rows(found)] == [
         (app, kind, "admin", added, "success"),
         (principal, kind, "admin", added, "success"),
         (app, kind, "admin", added, "error"),
@@ -259,7 +240,7 @@ def test_github() -> None:
     found = taken("github-audit", sample("github-audit"))
     key = found.events[4]["agent"]["id"]
 
-    assert rows(found) == [
+    assert event_rows(found) == [
         ("release-bot[bot]", "app", None, "api.call", "git.push", "write", "success"),
         ("token:77", "access-token", "ann", "api.call", "git.clone", "read", "success"),
         (
@@ -287,7 +268,7 @@ def test_kubernetes() -> None:
     orders, role = "system:serviceaccount:shop:order-agent", "arn:aws:iam::111122223333:role/deployer"
     manager, impersonated = "system:kube-controller-manager", "root@example.com"
 
-    assert rows(found) == [
+    assert event_rows(found) == [
         (orders, "service-account", None, "api.call", "list pods", "read", "success"),
         (orders, "service-account", None, "api.call", "get secrets", "read", "denied"),
         (orders, "service-account", None, "api.call", "create pods/exec", "write", "success"),

@@ -59,6 +59,9 @@ SHOWN: dict[str, list[object]] = {
         "2026-02-12T16:09:55Z\tinfo\trequest gateway=d src.addr=[::1]:56199 http.method=POST",
         {"src.addr": "x", "http.method": "GET"},
     ],
+    "contextforge": [
+        {"action": "READ", "resource_type": "tool", "user_id": "u", "success": True, "requires_review": False}
+    ],
     **{name: [*audit_log_records(name)] for name in AUDIT_LOG_SAMPLES},
 }
 
