@@ -27,7 +27,7 @@ class AccessRequest(NamedTuple):
         refresh: a refresh token is used.
         ancestors: the earlier actors of the delegation chain, nearest first.
         approvable: whether a person's approval may be asked for by this way.
-        caller: name of the caller that asks; "" = a hook or gateway check, which has none.
+        caller: who asks: a caller of the settings by its name, `hook:NAME`, or `gateway:ISSUER` of the agent's token.
     """
 
     tenant: str
