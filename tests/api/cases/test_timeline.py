@@ -51,6 +51,6 @@ def test_entries_that_are_not_read_are_counted_before_those_that_are() -> None:
     """A case of very many entries says that it is not whole."""
     entries = [CaseEntry("case-1", number, AT_MS, "ann", "noted", f"note {number}") for number in (41, 42)]
     items = build_timeline(CaseRecords(entries=entries))
-    assert [item.text for item in items][0] == "40 earlier entries of the case are not told"
+    assert items[0].text == "40 earlier entries of the case are not told"
     assert len(items) == 3
     assert len(build_timeline(CaseRecords(entries=[CaseEntry("case-1", 1, AT_MS, "ann", "noted", "first")]))) == 1
