@@ -7,10 +7,11 @@ at once are one question.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from starlette.types import Scope
@@ -231,6 +232,10 @@ EVALUATION_PATH, EVALUATIONS_PATH = "/access/v1/evaluation", "/access/v1/evaluat
 METADATA_PATH = "/.well-known/authzen-configuration"
 ISSUANCE_CAPABILITY = "urn:ietf:params:authzen:token-issuance"
 
+ITEMS_AT_ONCE = 100
+"""Items of a batch that are answered while nobody else is."""
+
+T = TypeVar("T")
 IdentifyHookCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
 
 
@@ -259,8 +264,11 @@ class AuthZenEndpoint:
         self._calls = calls
         self._refused_callers = refused_callers
         self._is_batch = several
+        self._turns = asyncio.Lock()
 
-    async def admit(self, _: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
+    async def admit(
+        self, _: HookRequest, scope: Scope
+    ) -> Callable[[HookRequest], Awaitable[HookResponse]] | HookResponse:
         """Return the function that answers the request once its body is read, or a refusal that needs no body."""
         try:
             caller = await self._identify(scope)
@@ -273,25 +281,35 @@ class AuthZenEndpoint:
             return _text_response(problem.status, problem.detail, *headers)
         return partial(self.answer, asker)
 
-    def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
+    async def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
         """The answer to a whole request."""
         try:
             batch = read_evaluations(decode_json_object(request.body), several=self._is_batch)
         except (UnreadableHookRequest, ClientInducedFailure) as error:
             return _text_response(400, str(error))
         questions = group_by_requester(batch.items, asker)
-        decided = {requester: self._decider.decide(parsed, _unconstrained) for requester, parsed in questions.items()}
+        decided = {
+            requester: await self._in_turn(partial(self._decider.decide, parsed, _unconstrained))
+            for requester, parsed in questions.items()
+        }
         try:
-            content = self._render(batch, decided, asker)
+            content = await self._render(batch, decided, asker)
         except Exception as error:
             decided = {
                 requester: self._decider.undecided_decision(error, parsed.access_request)
                 for requester, parsed in questions.items()
             }
-            content = self._render(batch, decided, asker)
+            content = await self._render(batch, decided, asker)
         for requester, parsed in questions.items():
-            self._record(asker, parsed, decided[requester])
+            await self._in_turn(partial(self._record, asker, parsed, decided[requester]))
         return json_hook_response(200, content)
+
+    async def _in_turn(self, part: Callable[[], T]) -> T:
+        """Do a part of a request: one of all requests at a time, and whatever else the service answers between two."""
+        async with self._turns:
+            done = part()
+            await asyncio.sleep(0)
+        return done
 
     def _record(self, asker: EvaluationAsker, parsed: ParsedHookRequest, decided: AccessDecision) -> None:
         """Make an audit event of a question, as far as the caller's own events about that agent would be believed."""
@@ -322,15 +340,17 @@ class AuthZenEndpoint:
         binding.check_claims(tenant, issuer, None)
         return tenant, issuer
 
-    def _render(
+    async def _render(
         self, batch: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision], asker: EvaluationAsker
     ) -> dict[str, Any]:
         answers = []
         shaped: set[EvaluationRequester] = set()
         for item in batch.items:
+            if len(answers) % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1:
+                await asyncio.sleep(0)
             answers.append(self._render_item(item, decided.get(item.requester), shaped))
             if item.call is not None and answers[-1]["decision"]:
-                answers[-1] = self._judge_call(item.call, item.requester, asker)
+                answers[-1] = await self._in_turn(partial(self._judge_call, item.call, item.requester, asker))
             permit = answers[-1]["decision"]
             if (batch.semantic == DENY_ON_FIRST_DENY and not permit) or (
                 batch.semantic == PERMIT_ON_FIRST_PERMIT and permit

@@ -118,7 +118,7 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
         return None
 
 
-HookResponder = Callable[[HookRequest], HookResponse]
+HookResponder = Callable[[HookRequest], Awaitable[HookResponse]]
 
 
 class HookEndpoint:
@@ -142,7 +142,7 @@ class HookEndpoint:
             return self.answer
         return self._unauthenticated_response()
 
-    def answer(self, request: HookRequest) -> HookResponse:
+    async def answer(self, request: HookRequest) -> HookResponse:
         """The answer to a whole request."""
         if self._authentication.needs_body and not self._authentication.is_authentic(request):
             return self._unauthenticated_response()
@@ -196,7 +196,7 @@ HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
     "zitadel": ZitadelHook,
 }
 
-HookAdmission = Callable[[HookRequest, Scope], Awaitable[Callable[[HookRequest], HookResponse] | HookResponse]]
+HookAdmission = Callable[[HookRequest, Scope], Awaitable[HookResponder | HookResponse]]
 HookMeter = Callable[[str, str, int, float], None]
 """Counts an answer: name of the hook, route, status, seconds."""
 
@@ -290,7 +290,7 @@ class HookServer:
             body = await read_request_body(receive, MAX_HOOK_BODY_BYTES)
         except RequestBodyTooLong:
             return route.too_large(MAX_HOOK_BODY_BYTES)
-        return None if body is None else admitted(request._replace(body=body))
+        return None if body is None else await admitted(request._replace(body=body))
 
     def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:
         """Nothing before the answer may fail; where it does all the same, no internal detail leaves."""

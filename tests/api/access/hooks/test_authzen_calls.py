@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -67,6 +69,42 @@ def test_an_action_that_the_level_lets_pass_by_its_name_is_not_held_for_another_
     desk.level("medium", agent_type="Clerk")
 
     assert ask(desk, KNOWN_VALUE)["decision"] is True
+
+
+def test_others_are_answered_between_the_calls_of_a_batch(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model looks at each for a millisecond or more: a batch of a thousand held up all answers for seconds. So do
+    the policy and the record of each agent of a batch."""
+    happened, score = [], desk.calls.scorer.score
+
+    def judge(*asked: Any, **more: Any) -> Any:
+        happened.append("judged")
+        return score(*asked, **more)
+
+    async def others() -> None:
+        while True:
+            happened.append("other")
+            await asyncio.sleep(0)
+
+    async def ask_beside() -> None:
+        waiting = asyncio.create_task(others())
+        await asyncio.gather(*(desk.http.post(path, json=batch, headers=desk.auth()) for _ in range(3)))
+        waiting.cancel()
+
+    path, batch = "/access/v1/evaluations", {"evaluations": [evaluation(KNOWN_VALUE)] * 5}
+
+    monkeypatch.setattr(desk.calls.scorer, "score", judge)
+    desk.runner.run(ask_beside())
+    assert happened.count("judged") == 15
+    assert all("other" in pair for pair in pairwise(happened) if "judged" in pair)
+
+    happened.clear()
+    enqueue = desk.guard.audit_sink.enqueue
+    monkeypatch.setattr(desk.guard.audit_sink, "enqueue", lambda event: happened.append("judged") or enqueue(event))
+    items = [{**evaluation(None), "subject": {"type": "client", "id": f"bot-{number}"}} for number in range(5)]
+    batch["evaluations"] = items
+    desk.runner.run(ask_beside())
+    assert happened.count("judged") == 15
+    assert all("other" in pair for pair in pairwise(happened) if "judged" in pair)
 
 
 def test_each_item_of_many_is_a_call_of_its_own(desk: Any) -> None:
