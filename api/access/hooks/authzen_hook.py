@@ -343,7 +343,7 @@ class AuthZenEndpoint:
     async def _render(
         self, batch: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision], asker: EvaluationAsker
     ) -> dict[str, Any]:
-        answers = []
+        answers: list[dict[str, Any]] = []
         shaped: set[EvaluationRequester] = set()
         for item in batch.items:
             if len(answers) % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1:
