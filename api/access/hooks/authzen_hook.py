@@ -289,7 +289,7 @@ class AuthZenEndpoint:
             return _text_response(400, str(error))
         questions = group_by_requester(batch.items, asker)
         decided = {
-            requester: await self._in_turn(partial(self._decider.decide, parsed, _unconstrained))
+            requester: await self._in_turn(batch, partial(self._decider.decide, parsed, _unconstrained))
             for requester, parsed in questions.items()
         }
         try:
@@ -301,11 +301,16 @@ class AuthZenEndpoint:
             }
             content = await self._render(batch, decided, asker)
         for requester, parsed in questions.items():
-            await self._in_turn(partial(self._record, asker, parsed, decided[requester]))
+            await self._in_turn(batch, partial(self._record, asker, parsed, decided[requester]))
         return json_hook_response(200, content)
 
-    async def _in_turn(self, part: Callable[[], T]) -> T:
-        """Do a part of a request: one of all requests at a time, and whatever else the service answers between two."""
+    async def _in_turn(self, batch: EvaluationBatch, part: Callable[[], T]) -> T:
+        """Do a part of a batch: one of all batches at a time, and whatever else the service answers between two.
+
+        What asks about one item waits for nobody.
+        """
+        if len(batch.items) == 1:
+            return part()
         async with self._turns:
             done = part()
             await asyncio.sleep(0)
@@ -350,7 +355,7 @@ class AuthZenEndpoint:
                 await asyncio.sleep(0)
             answers.append(self._render_item(item, decided.get(item.requester), shaped))
             if item.call is not None and answers[-1]["decision"]:
-                answers[-1] = await self._in_turn(partial(self._judge_call, item.call, item.requester, asker))
+                answers[-1] = await self._in_turn(batch, partial(self._judge_call, item.call, item.requester, asker))
             permit = answers[-1]["decision"]
             if (batch.semantic == DENY_ON_FIRST_DENY and not permit) or (
                 batch.semantic == PERMIT_ON_FIRST_PERMIT and permit

@@ -106,6 +106,11 @@ def test_others_are_answered_between_the_calls_of_a_batch(desk: Any, monkeypatch
     assert happened.count("judged") == 15
     assert all("other" in pair for pair in pairwise(happened) if "judged" in pair)
 
+    happened.clear()
+    path, batch = "/access/v1/evaluation", evaluation(KNOWN_VALUE)
+    desk.runner.run(ask_beside())
+    assert sum(before == after == "judged" for before, after in pairwise(happened)) >= 3  # one item waits for nobody
+
 
 def test_each_item_of_many_is_a_call_of_its_own(desk: Any) -> None:
     answers = desk.evaluate({"evaluations": [evaluation(NEW_VALUE), evaluation(KNOWN_VALUE), evaluation(None)]}).json()
