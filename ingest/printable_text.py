@@ -15,7 +15,8 @@ def printable_line(text: str, limit: int | None = None) -> str:
     >>> printable_line("no\\x1b[2J\\n such  client"), printable_line("abc", 2)
     ('no [2J such client', 'ab')
     """
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:limit]
+    shown = text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(shown.split())[:limit]
 
 
 def escaped_text(text: str) -> str:

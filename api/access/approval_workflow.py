@@ -44,7 +44,8 @@ MAX_PENDING_PER_AGENT = 5
 the newest of those that wait, or none while some are being written."""
 
 MAX_PENDING_PER_CALLER = 1_000
-"""Approvals that one caller of ours may have waiting in a process, over all agents that it may speak for."""
+"""Approvals that one caller of ours, hook, or issuer of tokens at gateways may have waiting in a process, over all
+agents that it may speak for."""
 
 MAX_PENDING_PER_TENANT = 200
 """Those of them about agents of one tenant: where tenants share a gateway, none uses up the approvals of another."""
@@ -114,7 +115,8 @@ class ApprovalWorkflow:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids_in_flight: dict[int, dict[tuple[str, ...], str]] = {}
         self._asked_by_caller: dict[str, dict[str, tuple[str, int]]] = {}
-        """Ids of approvals that callers asked for in this process, of whose agents, and when they end."""
+        """Ids of approvals that callers, hooks and gateway checks asked for in this process, of whose agents, and when
+        they end."""
         self.failed_requests = 0
         """Approvals that could not be asked for: the store did not take them, or too many waited."""
 
@@ -130,7 +132,7 @@ class ApprovalWorkflow:
             level: that it is to hold at.
             why: what the person is told.
             via: the way that the question came.
-            caller: who asks, of the settings' `callers`; "" = a hook or gateway check.
+            caller: who asks, as in `AccessRequest`; "" = nobody whose approvals are bounded together.
         """
         requested = tuple(sorted(set(scopes) - {ALL_SCOPES}))
         if not requested and scopes:

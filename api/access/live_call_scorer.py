@@ -75,7 +75,8 @@ class LiveCallScorer:
                 _log.warning("calls are judged by the level alone", model=version, why=str(error))
         else:
             self.scorer, self.missing_because = scorer, ""
-            _log.info("calls are judged by a model", model=version, thresholds=_threshold_texts(scorer))
+            told = {"thresholds": _threshold_texts(scorer), "tenants_with_own": scorer.tenants_with_own}
+            _log.info("calls are judged by a model", model=version, **told)
         self._tried = version
 
     async def follow(self, version: Callable[[], str], stop: asyncio.Event) -> None:
@@ -87,7 +88,8 @@ class LiveCallScorer:
 
 
 def _threshold_texts(scorer: CallScorer) -> dict[str, str]:
-    """Thresholds by effect, for the log: "none" where the history is too short for the budget."""
+    """Thresholds by effect, for the log: of tenants that have none of their own; "none" where the history is too short
+    for the budget."""
     return {
         effect: "none" if threshold is None else f"{threshold.anomaly_score:.3f} of {threshold.effect}"
         for effect, threshold in scorer.thresholds.items()

@@ -261,6 +261,8 @@ def _print_calls(calls: CallChallengeReport) -> None:
             rate = f"{row.per_1000:.3g} of 1,000 ({row.within[0]:.3g} to {row.within[1]:.3g})"
             kept = "" if row.budget is None else f", budget {row.budget:g}: {row.budget_words}"
             print_message(f"calls {whose}({row.effect}): {row.challenged:,} of {row.calls:,} wait, {rate}{kept}")
+    if calls.threshold_words:
+        print_message(f"  {calls.threshold_words}")
     print_message(
         f"challenged: {calls.sessions_challenged:,} of {calls.sessions:,} sessions, {calls.agents_challenged:,} of "
         f"{_agents(calls.agents)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -118,7 +119,7 @@ async def get_case_report(
 ) -> PlainTextResponse:
     """The case and its story as Markdown, for a ticket. Scope `trust.score:read`."""
     report = await cases.get(caller, case_id)
-    text = render_markdown(report, await story.timeline(caller, report))
+    text = await asyncio.to_thread(render_markdown, report, await story.timeline(caller, report))
     return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
 
 

@@ -171,7 +171,7 @@ class CaseOut(CaseSummaryOut):
 
     reasons: list[ReasonOut] = Field(description="of the decision that brought it to its highest level")
     shared: list[SharedIndicatorOut]
-    entries: list[CaseEntryOut] = Field(description="oldest first")
+    entries: list[CaseEntryOut] = Field(description="oldest first; of more than 1,000 the newest")
 
 
 class TimelineItemOut(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -62,7 +63,8 @@ class CaseStory:
                 found, untold = await self._events_around(caller, peak)
                 events += found
                 left_out += [untold] if untold.actions else []
-        return build_timeline(records._replace(events=events, left_out=left_out))
+        told = records._replace(events=events, left_out=left_out)
+        return await asyncio.to_thread(build_timeline, told)  # of a long case that takes a while
 
     async def _events_around(
         self, caller: AuthenticatedCaller, decision: Decision

@@ -90,7 +90,7 @@ class CaseRecords(NamedTuple):
 def build_timeline(records: CaseRecords) -> list[TimelineItem]:
     """Everything in *records*, oldest first."""
     items = [_decision_item(decision) for decision in records.decisions]
-    items += [_entry_item(entry) for entry in records.entries]
+    items += _entry_items(records.entries)
     for intervention in records.interventions:
         items += _intervention_items(intervention)
     for actuation in records.actuations:
@@ -122,6 +122,15 @@ def _decision_item(decision: Decision) -> TimelineItem:
         shown,
         decision.decision_id,
     )
+
+
+def _entry_items(entries: Sequence[CaseEntry]) -> list[TimelineItem]:
+    """Entries, and how many earlier ones are not told."""
+    told = [_entry_item(entry) for entry in entries]
+    if entries and entries[0].sequence > 1:
+        words = f"{entries[0].sequence - 1} earlier entries of the case are not told"
+        told.insert(0, TimelineItem(entries[0].at_ms, "case", "", words))
+    return told
 
 
 def _entry_item(entry: CaseEntry) -> TimelineItem:

@@ -75,13 +75,16 @@ class ChallengeCounts(msgspec.Struct):
 
     Attributes:
         missing_because: why nothing was asked; "" = it was.
-        thresholds: by effect; None = none can be promised, and nothing of that effect is challenged.
+        thresholds: by effect, of tenants that have none of their own; None = none can be promised, and nothing of that
+            effect is challenged.
+        tenants_with_own: number of those that have.
         units: of dtype UNIT_ROW, honest calls alone where labels tell them.
         kinds: challenged calls by kind, whoever made them.
     """
 
     missing_because: str
     thresholds: dict[str, ChallengeThreshold | None]
+    tenants_with_own: int
     units: Any
     kinds: dict[ChallengedKind, ChallengedCalls]
 
@@ -192,8 +195,10 @@ class ChallengeCounter:
 
     def counts(self) -> ChallengeCounts:
         """The sums so far."""
-        thresholds = {} if self._scorer is None else self._scorer.thresholds
-        return ChallengeCounts(self._missing_because, thresholds, sum_units(self._batches), self._kinds)
+        thresholds, own = {}, 0
+        if self._scorer is not None:
+            thresholds, own = self._scorer.thresholds, self._scorer.tenants_with_own
+        return ChallengeCounts(self._missing_because, thresholds, own, sum_units(self._batches), self._kinds)
 
 
 def sum_units(batches: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

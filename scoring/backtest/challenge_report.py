@@ -28,7 +28,8 @@ class EffectChallenges(msgspec.Struct, frozen=True):
         calls, challenged: counted.
         per_1000: challenged of 1,000; None = there were no calls.
         within: where the share lies in 95 of 100 histories like this one, calls of a session taken together.
-        threshold: score that is exceeded by what waits; None = none can be promised, so nothing waits.
+        threshold: score that is exceeded by what waits, of tenants that have none of their own; None = none can be
+            promised, so nothing of theirs waits.
         threshold_of: effect of the held-out calls that the threshold was read from.
         budget_kept: True where all of *within* is inside the budget, False where none is; None = too few calls to tell.
     """
@@ -46,7 +47,7 @@ class EffectChallenges(msgspec.Struct, frozen=True):
     @property
     def budget_words(self) -> str:
         """Words for what the bounds say of the budget."""
-        if self.threshold is None:
+        if self.threshold is None and not self.challenged:
             return "no threshold: nothing may wait, or the model's history is too short for this budget"
         if self.budget_kept is None:
             return "too few calls to tell"
@@ -81,6 +82,8 @@ class CallChallengeReport(msgspec.Struct, frozen=True):
             path with its first call.
         kinds: the most frequent first, cut at `MAX_LISTED_KINDS`.
         kinds_challenged: how many there are.
+        tenants_with_own_thresholds: how many tenants of the model's history have thresholds of their own, which their
+            calls are compared with.
     """
 
     missing_because: str | None
@@ -93,6 +96,16 @@ class CallChallengeReport(msgspec.Struct, frozen=True):
     left_with_trust: int
     kinds: list[ChallengedCallKind]
     kinds_challenged: int
+    tenants_with_own_thresholds: int
+
+    @property
+    def threshold_words(self) -> str:
+        """Words for whose thresholds the calls were compared with; "" = one of all."""
+        own = self.tenants_with_own_thresholds
+        if not own:
+            return ""
+        have = "1 tenant of the model's history has" if own == 1 else f"{own:,} tenants of the model's history have"
+        return f"{have} thresholds of {'its' if own == 1 else 'their'} own; all others have those of all together"
 
 
 def challenge_report(counts: ChallengeCounts, budget: ChallengeBudget, *, honest_only: bool) -> CallChallengeReport:
@@ -119,6 +132,7 @@ def challenge_report(counts: ChallengeCounts, budget: ChallengeBudget, *, honest
         int(units["left"].sum()),
         kinds[:MAX_LISTED_KINDS],
         len(kinds),
+        counts.tenants_with_own,
     )
 
 

@@ -78,6 +78,7 @@ class CallScorer:
 
     Attributes:
         thresholds: by effect, of tenants that have none of their own.
+        tenants_with_own: number of those that have.
 
     Raises:
         NoCallVerdicts: the model was trained before there were verdicts on calls.
@@ -96,6 +97,7 @@ class CallScorer:
         self._model, self._detector, self._challenges = model, model.detector, model.challenges
         self.thresholds = self._thresholds_of("", budget)
         self._of_tenants = {key: self._thresholds_of(key, budget) for key in model.challenges.tenants}
+        self.tenants_with_own = len(self._of_tenants)
         self._identities = IdentityHasher(model.salt)
         self._encoder = ColumnEncoder(model.salt, domains)
         self._builder = FeatureBuilder(model.baseline, slots)

@@ -27,7 +27,7 @@ class AccessRequest(NamedTuple):
         refresh: a refresh token is used.
         ancestors: the earlier actors of the delegation chain, nearest first.
         approvable: whether a person's approval may be asked for by this way.
-        caller: name of the caller that asks; "" = a hook or gateway check, which has none.
+        caller: who asks: a caller of the settings by its name, `hook:NAME`, or `gateway:ISSUER` of the agent's token.
     """
 
     tenant: str
@@ -148,7 +148,8 @@ def evaluate_policy(
     """
     policy = effective_policy.table[level]
     refused, held_scopes = _classify_scopes(question, policy, approved)
-    passing_scopes = tuple(scope for scope in question.scopes if scope not in refused and scope not in held_scopes)
+    left_out = {*refused, *held_scopes}
+    passing_scopes = tuple(scope for scope in question.scopes if scope not in left_out)
     step_up = bool(held_scopes) or (
         policy.step_up and not question.scopes and not _approves_all(approved, policy.step_up_scopes)
     )
@@ -183,10 +184,11 @@ def _classify_scopes(
         for scope in question.scopes
         if policy.allowed_scopes is not None and not _scope_matches(policy.allowed_scopes, scope)
     )
+    left_out = frozenset(refused)
     held_scopes = tuple(
         scope
         for scope in question.scopes
-        if scope not in refused
+        if scope not in left_out
         and policy.step_up
         and _scope_matches(policy.step_up_scopes, scope)
         and not _is_approved(approved, scope)

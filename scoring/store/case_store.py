@@ -36,6 +36,9 @@ MAX_TIMED = 10_000
 MAX_LISTED_AGENTS = 3
 """Agents of each case that a list names."""
 
+MAX_ENTRIES = 1_000
+"""Entries of a case that are read: every act and every page reads them, and anybody with words may add one."""
+
 _CASE_COLUMNS: Final = tuple(CASES.c[name] for name in Case.__struct_fields__)
 """In the order of a `Case`: a row of them is its values."""
 
@@ -180,11 +183,12 @@ class CaseStore:
         with self._database.read() as connection:
             return connection.scalar(visible(query, CASE_DECISIONS.c.tenant, tenants))
 
-    def entries(self, case_id: str, tenants: Tenants = None) -> list[CaseEntry]:
-        """Entries of a case: what was done to it, in order."""
-        query = select(CASE_ENTRIES).where(CASE_ENTRIES.c.case_id == case_id).order_by(CASE_ENTRIES.c.sequence)
+    def entries(self, case_id: str, tenants: Tenants = None, limit: int = MAX_ENTRIES) -> list[CaseEntry]:
+        """Entries of a case: what was done to it, in order; of more than *limit* the newest."""
+        newest = select(CASE_ENTRIES).where(CASE_ENTRIES.c.case_id == case_id).order_by(CASE_ENTRIES.c.sequence.desc())
+        query = visible(newest, CASE_ENTRIES.c.tenant, tenants).limit(limit)
         with self._database.read() as connection:
-            return [_to_entry(row) for row in connection.execute(visible(query, CASE_ENTRIES.c.tenant, tenants))]
+            return [_to_entry(row) for row in connection.execute(query)][::-1]
 
     # What people do. Each act names the revision that it was decided upon, so that none undoes another unseen.
 

@@ -181,6 +181,17 @@ def test_a_case_takes_no_more_agents_than_it_may(store: SqlStore) -> None:
     assert [case.agents for case in open_cases(store)] == [2, 2, 1]
 
 
+def test_of_very_many_entries_the_newest_are_read(store: SqlStore) -> None:
+    """A flood of notes, or of rises, fills neither answers nor memory; each keeps its number."""
+    route(store, rise(1, A))
+    for person in ("ann", "ben", "cem", "dan"):
+        (case,) = open_cases(store)
+        assert store.cases.update(change(case, "noted", person))
+    shown = store.cases.entries(case.case_id, ("acme",), 3)
+    assert [(entry.sequence, entry.by) for entry in shown] == [(3, "ben"), (4, "cem"), (5, "dan")]
+    assert len(store.cases.entries(case.case_id)) == 5
+
+
 def test_a_closed_case_takes_nothing_more(store: SqlStore) -> None:
     """The next rise of its agent opens another one."""
     route(store, rise(1, A, target="x"))

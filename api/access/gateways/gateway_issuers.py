@@ -94,6 +94,7 @@ class TokenHolderFactory:
             tuple(sorted(scopes)),
             False,
             ancestors,
+            caller=f"gateway:{settings.issuer}",
         )
         return TokenHolder(
             question, read_binding(members), settings.issuer, _encode_claims(_with_spaces(members, settings))

@@ -50,6 +50,12 @@ ISSUANCE_ACTION = re.compile(r"issue:([^:]+):(.+)")
 EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT = "execute_all", "deny_on_first_deny", "permit_on_first_permit"
 EVALUATION_SEMANTICS = (EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT)
 
+MAX_CALLS = 50
+"""Items of a batch that tell arguments: each is judged by the model, while nobody else is answered."""
+
+MAX_REQUESTERS = 50
+"""Questions that a batch may ask: each agent, with its principal and ancestors, is one, and one audit event."""
+
 _REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource": ("type", "id")}
 
 
@@ -125,7 +131,7 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
 
     Raises:
         Unreadable: it is none as a whole.
-        RequestLimitExceeded: more than MAX_SCOPES of them.
+        RequestLimitExceeded: more than MAX_SCOPES of them, MAX_CALLS that tell arguments, or MAX_REQUESTERS.
     """
     given = data.get("evaluations") if several else None
     if given is not None and type(given) is not list:
@@ -140,7 +146,18 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
     semantic = member_at(data, "options", "evaluations_semantic") or EXECUTE_ALL
     if semantic not in EVALUATION_SEMANTICS:
         raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
-    return EvaluationBatch([_read_item(evaluation, data) for evaluation in given], semantic, True)
+    if sum(_tells_arguments(evaluation, data) for evaluation in given) > MAX_CALLS:
+        raise RequestLimitExceeded(f"{MAX_CALLS} evaluations may tell arguments; ask about further calls by themselves")
+    items = [_read_item(evaluation, data) for evaluation in given]
+    if len({item.requester for item in items if not item.error}) > MAX_REQUESTERS:
+        raise RequestLimitExceeded(f"evaluations may name {MAX_REQUESTERS} agents; ask about others by themselves")
+    return EvaluationBatch(items, semantic, True)
+
+
+def _tells_arguments(given: Any, defaults: dict[str, Any]) -> bool:
+    """True if an item, or what stands for all, has arguments of a call."""
+    context = given.get("context", defaults.get("context")) if type(given) is dict else None
+    return member_at(context, "arguments") is not None
 
 
 def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:

@@ -144,6 +144,7 @@ class HookAdapter(ABC):
             unique_texts(scopes),
             grant == REFRESH_GRANT,
             earlier_actors(act, agent),
+            caller=f"hook:{self.settings.name}",
         )
 
     def risk_claims(self, decided: AccessDecision) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from trustwatch.api.agents.service import AgentService
-from trustwatch.api.cases import agent_acts
+from trustwatch.api.cases import agent_acts, routes, story
 from trustwatch.api.feedback.service import FeedbackService
 from trustwatch.api.http.agent_lookup import AgentSelector
 from trustwatch.ingest.errors import Unavailable
@@ -268,6 +269,25 @@ def test_cases_are_merged_and_split(triage: Triage) -> None:
     assert (fresh["agents_count"], fresh["highest_level"], fresh["status"]) == (1, "critical", "open")
     left = triage.get(f"/{CASE}")
     assert ([one["agent_id"] for one in left["agents"]], left["highest_level"]) == (["a", "c"], "high")
+
+
+def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is put together, and written down, beside the loop that answers gateways."""
+    threads = []
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: threads.append(threading.get_ident()) or work(*given)
+
+    async def ident() -> int:
+        return threading.get_ident()
+
+    monkeypatch.setattr(story, "build_timeline", noting(story.build_timeline))
+    monkeypatch.setattr(routes, "render_markdown", noting(routes.render_markdown))
+    assert triage.get(f"/{CASE}/timeline")["items"]
+    path = f"/v1/cases/{CASE}/report"
+    assert triage.site.client.get(path, headers=triage.site.auth("gateway")).status_code == 200
+    assert len(threads) == 3
+    assert triage.site.wait(ident()) not in threads
 
 
 def test_the_story_of_a_case_has_all_that_happened(triage: Triage) -> None:

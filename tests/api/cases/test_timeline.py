@@ -7,6 +7,7 @@ from typing import Any
 
 from trustwatch.api.cases.timeline import CaseRecords, UntoldEvents, build_timeline
 from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.scoring.records.cases import CaseEntry
 
 AT_MS = 1_764_460_800_000
 
@@ -44,3 +45,12 @@ def test_what_is_not_told_is_counted_behind_what_is() -> None:
     assert items[1].text.endswith("act_0 900, act_1 899, act_2 898, act_3 897, act_4 896, act_5 895, and others")
     (one,) = build_timeline(CaseRecords(left_out=[untold._replace(actions=[("read", 1)])]))
     assert one.text.startswith("1 more event is not told here")
+
+
+def test_entries_that_are_not_read_are_counted_before_those_that_are() -> None:
+    """A case of very many entries says that it is not whole."""
+    entries = [CaseEntry("case-1", number, AT_MS, "ann", "noted", f"note {number}") for number in (41, 42)]
+    items = build_timeline(CaseRecords(entries=entries))
+    assert items[0].text == "40 earlier entries of the case are not told"
+    assert len(items) == 3
+    assert len(build_timeline(CaseRecords(entries=[CaseEntry("case-1", 1, AT_MS, "ann", "noted", "first")]))) == 1

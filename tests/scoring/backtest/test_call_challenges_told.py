@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from trustwatch.ingest.events import decode_event
@@ -56,6 +57,10 @@ def history(tmp_path_factory: pytest.TempPathFactory, day: Sequence[dict[str, An
     (folder / "labels.jsonl").write_text("\n".join(rows) + "\n")
     model = call_model(START_MS)
     save_trained_model(folder / "model", model, CALL_SETTINGS, 1, 0)
+    assert model.challenges is not None
+    of_each = dict.fromkeys(("", "0" * 16, "1" * 16), model.challenges.by_effect)
+    bounded = msgspec.structs.replace(model.challenges, bounded=of_each)
+    save_trained_model(folder / "bounded", dataclasses.replace(model, challenges=bounded), CALL_SETTINGS, 1, 0)
     save_trained_model(folder / "old", dataclasses.replace(model, challenges=None), CALL_SETTINGS, 1, 0)
     return folder
 
@@ -153,6 +158,18 @@ def test_a_model_of_before_asks_nothing_and_says_so(history: Path) -> None:
     (write,) = (row for row in new.calls.effects if row.effect == "write")
     assert figures["challenged of 1,000 calls, write"] == (None, write.per_1000)
     assert figures["sessions challenged"] == (None, new.calls.sessions_challenged)
+
+
+def test_tenants_with_thresholds_of_their_own_are_told(history: Path) -> None:
+    """The threshold that is told is that of all others, and a call that waits by another one contradicts no words."""
+    pooled = told(history).sides[0].calls
+    assert (pooled.tenants_with_own_thresholds, pooled.threshold_words) == (0, "")
+    calls = told(history, models=[history / "bounded"]).sides[0].calls
+    assert calls.tenants_with_own_thresholds == 2
+    assert calls.threshold_words.startswith("2 tenants of the model's history have thresholds of their own;")
+    without = msgspec.structs.replace(calls.effects[-1], threshold=None, challenged=3)
+    assert "nothing may wait" not in without.budget_words
+    assert "nothing may wait" in msgspec.structs.replace(without, challenged=0).budget_words
 
 
 def test_it_can_be_left_out(history: Path) -> None:

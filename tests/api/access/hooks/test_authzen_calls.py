@@ -69,6 +69,23 @@ def test_an_action_that_the_level_lets_pass_by_its_name_is_not_held_for_another_
     assert ask(desk, KNOWN_VALUE)["decision"] is True
 
 
+def test_a_batch_may_ask_so_much(desk: Any) -> None:
+    """Each call and each agent takes a millisecond in which nobody else is answered: a thousand held up gateway checks."""
+    told = evaluation(KNOWN_VALUE)
+    bare = [{**evaluation(None), "subject": {"type": "client", "id": f"bot-{number}"}} for number in range(51)]
+    of_one_agent = [{"action": {"name": f"act-{number}"}} for number in range(1_000)]
+
+    assert len(desk.evaluate({"evaluations": [told] * 50 + bare[:49]}).json()["evaluations"]) == 99
+    assert len(desk.evaluate({**evaluation(None), "evaluations": of_one_agent}).json()["evaluations"]) == 1_000
+    for given, reason in (
+        ({"evaluations": [told] * 51}, "50 evaluations may tell arguments"),
+        ({**told, "evaluations": [{}] * 51}, "50 evaluations may tell arguments"),
+        ({"evaluations": bare}, "evaluations may name 50 agents"),
+    ):
+        refused = desk.evaluate(given)
+        assert refused.status_code == 400 and refused.text.startswith(reason)
+
+
 def test_each_item_of_many_is_a_call_of_its_own(desk: Any) -> None:
     answers = desk.evaluate({"evaluations": [evaluation(NEW_VALUE), evaluation(KNOWN_VALUE), evaluation(None)]}).json()
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
+from trustwatch.api.access import approval_workflow
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.settings import Secret
@@ -331,6 +332,21 @@ def test_answers_need_no_database(make_desk: Any, body: Any, monkeypatch: pytest
     assert desk.ask("hydra", request).json()["reason"] == "step_up_required"
     desk.runner.run(desk.guard.approval_workflow.close())
     assert desk.metric("trustwatch_approvals_unasked_total") == 1
+
+
+def test_a_product_may_have_so_many_persons_asked(make_desk: Any, body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all its agents, with or without a name of its own at the server; the token is refused all the same."""
+    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_TENANT", 2)
+    desk = make_desk("hydra")
+    request = body("hydra_token")
+    request["request"]["granted_scopes"] = ["notes:write"]
+    for number in range(4):
+        desk.level("medium", f"app-{number}")
+        request["request"]["client_id"] = f"app-{number}"
+        assert desk.ask("hydra", request).json()["reason"] == "step_up_required"
+
+    assert len(desk.asked()) == 2
+    assert desk.metric("trustwatch_approvals_unasked_total") == 2
 
 
 def test_the_log_tells_refusals_and_wrong_secrets(make_desk: Any, make_hook: Any, body: Any, product: str) -> None:
