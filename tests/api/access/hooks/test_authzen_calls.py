@@ -70,7 +70,7 @@ def test_an_action_that_the_level_lets_pass_by_its_name_is_not_held_for_another_
 
 
 def test_a_batch_may_ask_so_much(desk: Any) -> None:
-    """Each call and each agent takes a millisecond in which nobody else is answered: a thousand held up gateway checks."""
+    """Each call and agent takes a millisecond in which nobody else is answered: a thousand held up gateway checks."""
     told = evaluation(KNOWN_VALUE)
     bare = [{**evaluation(None), "subject": {"type": "client", "id": f"bot-{number}"}} for number in range(51)]
     of_one_agent = [{"action": {"name": f"act-{number}"}} for number in range(1_000)]
