@@ -342,6 +342,8 @@ class ConsumerGroupPipeline:
             ready = [pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.commits.backlogged]
         else:
             ready = [pipeline for pipeline in waiting if pipeline.commits.decisions_due]
+            if ready:  # what nobody waits for comes along
+                ready = [pipeline for pipeline in waiting if pipeline in ready or pipeline.commits.has_calm_decisions]
         ready = [pipeline for pipeline in ready if self._publish_risk_of(pipeline, at_once=True)]
         if ready:
             self._commits.start([pipeline.commits for pipeline in ready], with_states=bool(due))
