@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,6 +30,11 @@ NO_REASONS = b"[]"
 
 _RISK_COLUMNS = ("level", "score", "confidence", "anomaly", "at_ms", "due_ms", "events")
 _ROW_COLUMNS = ("level", "risk_score", "confidence", "anomaly_score", "evaluated_ms", "due_ms", "events")
+
+
+@lru_cache(maxsize=64)  # a store has a handful of them, one in each row
+def _version_parts(state_version: str) -> list[str]:
+    return state_version.split(":")
 
 
 class AgentExplanation(NamedTuple):
@@ -85,7 +91,10 @@ class AgentRows:
         agents = self._agents
         self._restore_features(rows, slots)
         as_stored = self._restore_risk(rows, slots)
-        groups = {(row.name.tenant, row.agent_type): self._group_hash(row) for row in rows}
+        groups: dict[tuple[str, str], np.uint64] = {}
+        for row in rows:
+            if (group := (row.name.tenant, row.agent_type)) not in groups:  # few groups, many agents
+                groups[group] = self._group_hash(row)
         agents.groups[slots] = [groups[row.name.tenant, row.agent_type] for row in rows]
         agents.threshold_rows[slots] = self._model.group_rows(agents.groups[slots])
         agents.checks[slots] = [self._identities.agent_hash(*row.name.identity).check for row in rows]
@@ -108,7 +117,7 @@ class AgentRows:
 
     def _restore_risk(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
         present, size = self.state_version.split(":")[-1], risk_levels.ROW.itemsize
-        kept = [row.state_version.split(":")[-1] == present and len(row.risk) == size for row in rows]
+        kept = [_version_parts(row.state_version)[-1] == present and len(row.risk) == size for row in rows]
         as_stored = np.array(kept, np.bool_)
         states = np.frombuffer(
             b"".join(row.risk for row, same in zip(rows, kept, strict=True) if same), risk_levels.ROW
@@ -120,7 +129,7 @@ class AgentRows:
 
     def fits(self, row: AgentRow) -> bool:
         """False where features have another salt or a size of no layout, as those of a damaged row."""
-        return self._stored_sizes.get(row.state_version.split(":")[0]) == len(row.features)
+        return self._stored_sizes.get(_version_parts(row.state_version)[0]) == len(row.features)
 
     def _group_hash(self, row: AgentRow) -> np.uint64:
         return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))

@@ -239,7 +239,7 @@ class AgentStateCache:
 
     def _restore(self, rows: Iterable[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
         """Put stored agents into their slots, without the names that were erased meanwhile; see `AgentRows.restore`."""
-        return self._rows.restore([self._redacted_row(row) for row in rows], slots)
+        return self._rows.restore([self._redacted_row(row) for row in rows] if self._erasers else list(rows), slots)
 
     def arriving(self, columns: EventColumns) -> AbstractContextManager[None]:
         """Take the full names of agents that move in from a batch, where nothing else knows them."""

@@ -46,6 +46,10 @@ class NameErasers:
     def __init__(self) -> None:
         self._erasers: list[tuple[str, NameEraser]] = []
 
+    def __bool__(self) -> bool:
+        """True if there is a name to keep out."""
+        return bool(self._erasers)
+
     def add(self, subject: ErasureSubject) -> NameEraser:
         """One more."""
         eraser = NameEraser(subject.name, subject.pseudonym)

@@ -33,7 +33,7 @@ MIN_COMMIT_INTERVAL_S = 0.02
 """Least time between commits, however little they cost."""
 
 MAX_DECISION_INTERVAL_S = 1.0
-"""Longest time that decisions of a backlog wait for their commit."""
+"""Longest time that decisions of a backlog wait for their commit, and others that nobody acts on or is alerted by."""
 
 DECISION_SHARE = 0.25
 """Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
@@ -83,6 +83,8 @@ class PartitionCommits:
         self._edges: list[AgentEdge] = []
         self._conflict_rows: dict[str, OutboxRow] = {}
         """Alerts of identity conflicts by key, so that each is written once."""
+        self._decision_is_acted_on = False
+        """True if a decision that waits is one that people or servers are told of."""
         self.position = Position(partition, 0, 0)
         """Committed position."""
         self.next_offset = 0
@@ -112,6 +114,7 @@ class PartitionCommits:
     def note_applied(self, applied: AppliedBatch, next_offset: int, *, batch_full: bool) -> None:
         """Gather what a batch did that ends before *next_offset*."""
         self._decisions.extend(applied.decisions)
+        self._decision_is_acted_on = self._decision_is_acted_on or any(map(self._is_acted_on, applied.decisions))
         self._dead_letters.extend(applied.dead_letters)
         for conflict in applied.identity_conflicts:
             row = build_identity_conflict_row(conflict, self._context.service)
@@ -140,6 +143,11 @@ class PartitionCommits:
     def decisions_due(self) -> bool:
         """True if it is time to make decisions durable."""
         return self._has_decisions and self._decision_wait_s() <= 0.0
+
+    @property
+    def has_calm_decisions(self) -> bool:
+        """True if decisions wait for a commit that another partition's may well take along."""
+        return self._has_decisions and not self.backlogged
 
     def due_in_s(self) -> float:
         """Seconds until something of what was applied has to be committed; infinite if everything is."""
@@ -188,11 +196,13 @@ class PartitionCommits:
     def _decision_interval_s(self) -> float:
         """Least time between two commits of decisions: none, so that an alert leaves at once.
 
-        A backlog has changes of level in most batches; then they wait as long as commits have room.
+        Those that nobody waits for, such as of agents that were never seen before, share a commit: each costs as much
+        as a hundred events. A backlog has changes of level in most batches; then they wait as long as commits have
+        room.
         """
-        if not self.backlogged:
-            return 0.0
         most_s = min(MAX_DECISION_INTERVAL_S, self._context.settings.commit_interval_s)
+        if not self.backlogged:
+            return 0.0 if self._decision_is_acted_on or self._conflict_rows else most_s
         return min(most_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
 
     def begin(self, *, with_states: bool = True) -> Commit:
@@ -222,6 +232,7 @@ class PartitionCommits:
         outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
         taken = self._decisions, [*outbox, *self._conflict_rows.values()], self._edges
         self._decisions, self._conflict_rows, self._edges = [], {}, []
+        self._decision_is_acted_on = False
         self.backlogged = False
         return taken
 
@@ -282,6 +293,10 @@ class PartitionCommits:
         if begun.published:
             self._published = commit.position.offset
         return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, begun.vectors)
+
+    def _is_acted_on(self, decision: Decision) -> bool:
+        """True if a decision may have outbox rows, which its commit lets leave."""
+        return self._context.acts_at_every_level or max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM
 
     def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
         """Outbox rows of decisions, actions before alerts: they are what stops an agent."""

@@ -121,7 +121,7 @@ class SinglePartitionPipeline:
         if batch is not None:
             partition.apply(batch)
         partition.risk.publish_due()
-        if not commits.backlogged:
+        if self._can_preload:
             self._preloader.step()
         self._collect(0.0)
         if not self._commits.busy and (commits.states_due or commits.decisions_due):
@@ -129,7 +129,13 @@ class SinglePartitionPipeline:
             self._commits.start([commits], with_states=commits.states_due)
         return 0 if batch is None else len(batch.records)
 
+    @property
+    def _can_preload(self) -> bool:
+        return not self._partition.commits.backlogged
+
     def _poll_timeout_s(self) -> float:
+        if self._preloader.has_agents and self._can_preload:
+            return 0.0
         beside = self._commits.busy or self._preloader.busy
         return poll_timeout_s([self._partition], self._poll_s, work_beside=beside)
 
@@ -274,7 +280,6 @@ class ConsumerGroupPipeline:
         """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
         if self._buffer_full:
             self._drop_refused(self._commits.collect(None))
-        partitions = self._partitions.values()
         count = self._apply(self._poll_timeout_s())
         for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
             more = self._apply(0.0)
@@ -285,12 +290,18 @@ class ConsumerGroupPipeline:
         self._drop_refused(self._commits.collect())
         if not self._commits.busy:
             self._commit_due()
-        if not any(pipeline.commits.backlogged for pipeline in partitions):
+        if self._can_preload:
             self._preloader.step()
         self._reclaim()
         return count
 
+    @property
+    def _can_preload(self) -> bool:
+        return not any(pipeline.commits.backlogged for pipeline in self._partitions.values())
+
     def _poll_timeout_s(self) -> float:
+        if self._preloader.has_agents and self._can_preload:
+            return 0.0
         beside = self._commits.busy or self._preloader.busy
         return poll_timeout_s(self._partitions.values(), self._context.tuning.poll_s, work_beside=beside)
 
@@ -342,6 +353,8 @@ class ConsumerGroupPipeline:
             ready = [pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.commits.backlogged]
         else:
             ready = [pipeline for pipeline in waiting if pipeline.commits.decisions_due]
+            if ready:  # what nobody waits for comes along
+                ready = [pipeline for pipeline in waiting if pipeline in ready or pipeline.commits.has_calm_decisions]
         ready = [pipeline for pipeline in ready if self._publish_risk_of(pipeline, at_once=True)]
         if ready:
             self._commits.start([pipeline.commits for pipeline in ready], with_states=bool(due))

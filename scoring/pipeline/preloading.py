@@ -62,6 +62,12 @@ class AgentPreloader:
         """True while agents are being read, or have to move in."""
         return bool(self._waiting)
 
+    @property
+    def has_agents(self) -> bool:
+        """True if agents are there that can move in at once."""
+        first = self._waiting[0] if self._waiting else None
+        return first is not None and (bool(first.rows) or (first.page is not None and first.page.done()))
+
     def begin(self, pipeline: PartitionPipeline) -> None:
         """Preload a partition that was just taken over."""
         pipeline.agent_states.begin_preload()

@@ -73,12 +73,9 @@ class AgentStore:
 
         Raises Fenced if *owner* does not own it any more.
         """
-        query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == owner.partition)
-        if after is not None:
-            query = query.where(AGENTS.c.key > codec.to_signed(after))
         with self._database.read() as connection:
             check_owner(connection, owner)
-            return [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
+            return self._database.dialect.read_page(connection, owner.partition, after, limit)
 
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
         """Full name of the agent that 0.1 knew by *key*; every agent is looked at, so this is for rare cases."""

@@ -267,6 +267,24 @@ def test_agents_in_batches(store: SqlStore) -> None:
     assert store.agents.load([]) == {}
 
 
+def test_agents_of_a_partition_in_pages(store: SqlStore) -> None:
+    """In the order of their keys as signed numbers, whatever their names are; of no other partition, and no other's."""
+    keys = (2**63, 2**64 - 2, 2**64 - 1, 5, 6, 2**63 - 1)
+    rows = [agent(f"a\0{key}\1", name=AgentName(key, "acme", "https://as.example", f"a\0{key}\1")) for key in keys]
+    write(store, agents=rows)
+    write(store, 1, agents=[agent("elsewhere")])
+    mine = store.partitions.position(0)
+    pages, after = [], None
+    while page := store.agents.states_of_partition(mine, after, 2):
+        pages.append(page)
+        after = page[-1].name.key
+    assert [row for page in pages for row in page] == rows
+    assert [len(page) for page in pages] == [2, 2, 2]
+    store.partitions.claim(0)
+    with pytest.raises(Fenced):
+        store.agents.states_of_partition(mine, None, 2)
+
+
 def test_due(store: SqlStore) -> None:
     """Due agents come in order of time, at most *limit*, and the next call goes on behind the last one."""
     rows = [agent(f"a{number}", due_ms=due) for number, due in enumerate([0, 30, 10, 20, 20, 20, 99])]

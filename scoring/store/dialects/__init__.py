@@ -76,6 +76,9 @@ class Dialect(Protocol):
     def read_agents(self, connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
         """Rows of those keys that exist."""
 
+    def read_page(self, connection: Connection, partition: int, after: int | None, limit: int) -> list[AgentRow]:
+        """Rows of a partition in the order of their keys as signed numbers, behind the key *after*."""
+
     @property
     def ROW_PURGED_DECISIONS(self) -> Table:
         """The part of `decisions` that is purged row by row."""

@@ -25,6 +25,7 @@ from .. import codec
 from .job_locks import acquire_job_lock
 from .postgresql_copy import copy_agents
 from .postgresql_copy import fetch_agents as read_agents
+from .postgresql_copy import fetch_page as read_page
 from .statements import UPSERT_AGENT
 from .weekly_tables import ROW_PURGED_DECISIONS, prepare_weeks, purge_weeks
 
@@ -42,6 +43,7 @@ __all__ = [
     "prepare_weeks",
     "purge_weeks",
     "read_agents",
+    "read_page",
     "reader",
     "try_transaction_lock",
     "write_agents",

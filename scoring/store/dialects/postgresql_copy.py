@@ -50,6 +50,8 @@ _MERGE = (
 
 _READ = ", ".join(f'"{column.name}"' for column in codec.AGENT_COLUMNS)
 _FETCH = f"SELECT {_READ} FROM agents WHERE key = ANY(%s)"  # noqa: S608
+_FETCH_PAGE = f"SELECT {_READ} FROM agents WHERE partition = %s AND key >= %s ORDER BY key LIMIT %s"  # noqa: S608
+_LEAST_KEY = -(2**63)
 _TEXT_POSITIONS_READ = [at for at, column in enumerate(codec.AGENT_COLUMNS) if _postgresql_type(column) == "text"]
 _FETCH_SIZE = 2_000
 """Agents a statement: 4 MB at a time."""
@@ -80,10 +82,23 @@ def fetch_agents(connection: Connection, keys: Collection[int]) -> Iterator[Agen
     with _sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
         for some in chunked(keys, _FETCH_SIZE):
             cursor.execute(_FETCH, [[codec.to_signed(key) for key in some]])
-            for row in map(list, cursor.fetchall()):
-                for at in _TEXT_POSITIONS_READ:
-                    row[at] = unescape_nul(row[at])
-                yield codec.to_agent(row)
+            yield from map(_to_agent, cursor.fetchall())
+
+
+def fetch_page(connection: Connection, partition: int, after: int | None, limit: int) -> list[AgentRow]:
+    """Rows of a partition in the order of their keys as signed numbers, behind the key *after*. Raises DBAPIError."""
+    least = _LEAST_KEY if after is None else codec.to_signed(after) + 1
+    driver: Any = connection.connection.driver_connection
+    with _sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
+        cursor.execute(_FETCH_PAGE, [partition, least, limit])
+        return list(map(_to_agent, cursor.fetchall()))
+
+
+def _to_agent(fetched: Sequence[Any]) -> AgentRow:
+    row = list(fetched)
+    for at in _TEXT_POSITIONS_READ:
+        row[at] = unescape_nul(row[at])
+    return codec.to_agent(row)
 
 
 @contextmanager

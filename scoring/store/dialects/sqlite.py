@@ -167,6 +167,14 @@ def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[Agent
         )
 
 
+def read_page(connection: Connection, partition: int, after: int | None, limit: int) -> list[AgentRow]:
+    """Rows of a partition in the order of their keys as signed numbers, behind the key *after*."""
+    query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == partition)
+    if after is not None:
+        query = query.where(AGENTS.c.key > codec.to_signed(after))
+    return [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
+
+
 def prepare_weeks(_engine: Engine, _now_ms: int) -> None:
     """Do nothing: decisions are one table here."""
 

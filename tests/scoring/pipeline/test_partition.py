@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import select
@@ -18,10 +19,12 @@ from trustwatch.scoring.pipeline import partition_commits
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
-from trustwatch.scoring.pipeline.processor import StageMetrics
+from trustwatch.scoring.pipeline.processor import AppliedBatch, StageMetrics
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.event_id_store import forget_event_ids
 from trustwatch.scoring.store.sql_schema import EVENT_IDS
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
@@ -296,10 +299,41 @@ def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., PartitionTestbe
     assert one.commits[-1] == SETTLED + 249
 
 
+def is_told(decision: Decision) -> bool:
+    """True for a decision that an alert tells of."""
+    return max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM
+
+
+def test_decisions_that_nobody_is_told_of_share_commits(
+    site: Callable[..., PartitionTestbed], kit: Any, make: Any
+) -> None:
+    """Each new agent makes one; the first is durable at once, the others within a second, or with the next alert."""
+    records = list(kit.records([make.event(n, 1_000 + n, make.START_MS + 10**9 + n * 10_000) for n in range(60)]))
+    one = site(records, commit_interval_s=60.0, commit_share=0.0)
+    store, times = Failing(one.store), []
+    store.fail = lambda commit: times.extend([one.clock()] * bool(commit.decisions))
+    work = one.start(store=store, capacity=100)
+    one.clock.advance(5.0)
+    begun = one.clock()
+    for _ in records:
+        work.apply(one.batch(work, 1))
+        one.clock.advance(0.05)
+        commit_if_due(work)
+        assert work.commits.due_in_s() <= 1.0 or not work.commits._decisions
+    assert [at - begun for at in times] == pytest.approx([0.05, 1.05, 2.05], abs=0.11)
+    assert work.commits._decisions and not any(map(is_told, work.commits._decisions))
+    work.commits.note_applied(
+        AppliedBatch([], [msgspec.structs.replace(work.commits._decisions[0], level=RiskLevel.HIGH)], [], 0, 1, []),
+        work.next_offset,
+        batch_full=False,
+    )
+    assert work.commits.decisions_due
+
+
 def test_changes_of_level_hurry_commits_but_not_behind_a_backlog(
     site: Callable[..., PartitionTestbed], kit: Any, make: Any
 ) -> None:
-    """They are made durable at once; while batches are full, as soon as commits have room: not at each batch."""
+    """What people are told of is durable at once; while batches are full, as soon as commits have room."""
     records = history(kit, make)
     records = records[: len(records) // 10 * 10]  # so that the last batch is full, too
 
@@ -315,11 +349,10 @@ def test_changes_of_level_hurry_commits_but_not_behind_a_backlog(
         store.fail = cost
         work = one.start(store=store, capacity=100)
         while work.next_offset < len(records):
-            waited = bool(work.commits._decisions)
             work.apply(one.batch(work, size))
             one.clock.advance(0.01)
             commit_if_due(work)
-            assert size == 10 or not (waited or work.commits._decisions)
+            assert size == 10 or not any(map(is_told, work.commits._decisions))
         return times
 
     at_once, in_turn = commits_with_decisions(9), commits_with_decisions(10)

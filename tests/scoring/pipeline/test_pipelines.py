@@ -15,6 +15,7 @@ from trustwatch.ingest.errors import CorruptLog, Fenced
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record
+from trustwatch.scoring.pipeline import preloading
 from trustwatch.scoring.pipeline.ipc import (
     LENGTH_PREFIX,
     MAX_FRAME_ITEMS,
@@ -23,7 +24,7 @@ from trustwatch.scoring.pipeline.ipc import (
     decode_update,
 )
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
-from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
+from trustwatch.scoring.pipeline.pipelines import BESIDE_POLL_S, SinglePartitionPipeline
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel, agent_summary
@@ -92,6 +93,33 @@ def site(tmp_path: Path, kit: Any) -> Iterator[RestartedPipelines]:
     made = RestartedPipelines(tmp_path, kit)
     yield made
     made.close()
+
+
+def test_stored_agents_move_in_without_a_pause(
+    site: RestartedPipelines, kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While some are there, nobody waits for records; behind a backlog they wait, and the worker does not spin."""
+    site.append(list(kit.records([make.event(n, n, make.START_MS + 10**9 + n) for n in range(6)])))
+    first = site.pipeline()
+    first.start()
+    drain(first)
+    monkeypatch.setattr(preloading, "STEP_SIZE", 1)
+    pipeline, waits = site.pipeline(), list[float]()
+    poll = site.readers[-1].poll
+    monkeypatch.setattr(site.readers[-1], "poll", lambda most, wait_s: (waits.append(wait_s), poll(most, wait_s))[1])
+    pipeline.start()
+    preloader, commits = pipeline._preloader, pipeline._partition.commits
+    while not preloader.has_agents:
+        time.sleep(0.001)
+    commits.backlogged = True
+    pipeline.step()
+    assert preloader.has_agents and waits == [BESIDE_POLL_S]
+    commits.backlogged = False
+    for _ in range(6):
+        pipeline.step()
+    assert waits[1:] == [0.0] * 6 and not preloader.busy and not preloader.has_agents
+    first.close()
+    pipeline.close()
 
 
 def critical(make: Any, agent: int, at_ms: int, number: int) -> list[dict[str, Any]]:
