@@ -266,7 +266,8 @@ def _apply_vouched_event(
 
 @compiled
 def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any, habit: int, by_concern: Any) -> None:
-    """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
+    """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise, to *high* at
+    most. Who can do nothing but fail to sign in by an agent's name must not have its tokens revoked.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
@@ -279,7 +280,7 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any,
         gain = max(bet + (signals if concern == signalled_concern(limits) else 0.0), 0.0)
         by_concern[concern, CONCERN_GAIN] = gain
         if gain > 0.0:
-            row.statistic[concern] = max(before, min(max(before, 0.0) + gain, bounds[2] + _MAX_ABOVE_CRITICAL))
+            row.statistic[concern] = max(before, min(max(before, 0.0) + gain, bounds[1]))
             row.suspicion[concern] = max(row.suspicion[concern], row.statistic[concern])
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
 

@@ -196,9 +196,8 @@ class PartitionCommits:
     def _decision_interval_s(self) -> float:
         """Least time between two commits of decisions: none, so that an alert leaves at once.
 
-        Those that nobody waits for, such as of agents that were never seen before, share a commit: each costs as much
-        as a hundred events. A backlog has changes of level in most batches; then they wait as long as commits have
-        room.
+        Those that nobody waits for, such as of agents that were never seen before, share a commit. A backlog has
+        changes of level in most batches; then they wait as long as commits have room.
         """
         most_s = min(MAX_DECISION_INTERVAL_S, self._context.settings.commit_interval_s)
         if not self.backlogged:

@@ -321,6 +321,20 @@ def test_self_asserted_events_only_raise() -> None:
             assert (agent.state[0][field] == before[field]).all()
 
 
+def test_self_asserted_events_raise_to_high_at_most() -> None:
+    """Whoever can do nothing but fail to sign in by an agent's name does not get its tokens revoked."""
+    agent = One()
+    for second in range(500):
+        agent.event(T0 + second * 1_000, p=1e-5, signal=2.0 * (second % 7 == 0), asserted=True)
+    assert agent["level"] == 3 and agent["statistic"] == BOUNDS[0, 1]
+
+    while agent["level"] < 4:
+        agent.event(T0 + 500_000, p=1e-5)
+    at_critical = agent["statistic"]
+    agent.event(T0 + 501_000, p=1e-5, asserted=True)
+    assert (agent["level"], agent["statistic"]) == (4, at_critical)
+
+
 def test_self_asserted_events_never_make_an_unknown_agent_low() -> None:
     """Nobody becomes known by claiming a well-known peer group."""
     agent = One()
