@@ -266,8 +266,9 @@ def _apply_vouched_event(
 
 @compiled
 def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any, habit: int, by_concern: Any) -> None:
-    """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise, to *high* at
-    most. Who can do nothing but fail to sign in by an agent's name must not have its tokens revoked.
+    """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
+
+    It rises to *high* at most: who only fails to sign in by an agent's name must not have its tokens revoked.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
