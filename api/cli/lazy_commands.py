@@ -89,7 +89,7 @@ class LazyGroup(TyperGroup):
         try:
             return name, command.load(self.rich_markup_mode), rest
         except ImportError as error:
-            raise not_available(name, error) from None
+            raise not_available(command.name or "", error) from None
 
 
 def installed_commands() -> list[LazyCommand]:
