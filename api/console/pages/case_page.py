@@ -15,10 +15,11 @@ from ....scoring.records.agents import AgentName
 from ....scoring.records.cases import Case
 from ....scoring.store.database import MAX_PAGE, Page
 from ...access.service import ContainmentService
+from ...cases.case_reports import CaseReport, CaseSearch, ListedCase
 from ...cases.case_requests import OPEN_STATUSES
 from ...cases.consequences import VERDICT_CHOICES, case_title, containment_effects
 from ...cases.report import render_json, render_markdown
-from ...cases.service import CaseReport, CaseSearch, CaseService, ListedCase
+from ...cases.service import CaseService
 from ...cases.timeline import TIMELINE_KINDS, TimelineItem
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
@@ -230,20 +231,23 @@ async def show_timeline(
     """The story of a case, which takes longest to find; narrowed to a kind, and to a time."""
     report = await cases.get(visit.caller, case_id)
     times = parse_time_range(since, until, console.runtime.now_ms())
-    items = await story.timeline(visit.caller, report)
-    shown = [item for item in items if _fits(item, kind, times)]
-    return console.render_page(
-        request,
-        "case_timeline.html",
-        visit,
-        case=report.case,
-        runs=group_alike(list(zip(_moment_ids(shown), shown, strict=True))),
-        total=len(items),
-        kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
-        chosen={"kind": kind, "since": since, "until": until},
-        agents=_agents_by_id(report),
-        may_see_alerts=SCOPE_ADMIN in visit.caller.scopes,
-    )
+
+    def page(report: CaseReport, items: list[TimelineItem]) -> Response:
+        shown = [item for item in items if _fits(item, kind, times)]
+        return console.render_page(
+            request,
+            "case_timeline.html",
+            visit,
+            case=report.case,
+            runs=group_alike(list(zip(_moment_ids(shown), shown, strict=True))),
+            total=len(items),
+            kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
+            chosen={"kind": kind, "since": since, "until": until},
+            agents=_agents_by_id(report),
+            may_see_alerts=SCOPE_ADMIN in visit.caller.scopes,
+        )
+
+    return await story.tell(visit.caller, report, page)
 
 
 def _agents_by_id(report: CaseReport) -> dict[str, AgentName]:
@@ -277,12 +281,13 @@ async def download_report(
     if form not in ("md", "json"):
         raise invalid_value_error("form", "must be md or json")
     report = await cases.get(visit.caller, case_id)
-    timeline = await story.timeline(visit.caller, report)
     name = "".join(char for char in case_id if char.isalnum() or char in "-_")[:80]
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
     if form == "json":
-        return Response(render_json(report, timeline), media_type="application/json", headers=headers)
-    return Response(render_markdown(report, timeline), media_type="text/markdown; charset=utf-8", headers=headers)
+        document = await story.tell(visit.caller, report, render_json)
+        return Response(document, media_type="application/json", headers=headers)
+    text = await story.tell(visit.caller, report, render_markdown)
+    return Response(text, media_type="text/markdown; charset=utf-8", headers=headers)
 
 
 @router.post("/cases/{case_id}/{action}")
@@ -328,7 +333,7 @@ async def _act(cases: CaseService, visit: PageRequest, case_id: str, action: str
         case "merge":
             return await cases.merge(caller, form.get("other", ""), case_id, note, revision=_revision(form))
         case "split":
-            agents = _agents_of_form(form, await cases.get(caller, case_id))
+            agents = _agents_of_form(form, await cases.get(caller, case_id, entries=0))
             return await cases.split(caller, case_id, agents, note, revision=_revision(form))
     raise invalid_value_error("action", "is none that a case knows")
 
@@ -357,7 +362,7 @@ async def _case_page(
     trouble: str = "",
     status: int = 200,
 ) -> Response:
-    report = await cases.get(visit.caller, case_id)
+    report = await cases.get(visit.caller, case_id, entries=0)
     may_act = SCOPE_FEEDBACK in visit.caller.scopes
     is_open = report.case.status in OPEN_STATUSES
     others = await _others(cases, visit, report) if may_act and is_open else []

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import pytest
 from trustwatch.api.agents.service import AgentService
 from trustwatch.api.cases import agent_acts, routes, story
+from trustwatch.api.cases.story import CaseStory
 from trustwatch.api.feedback.service import FeedbackService
 from trustwatch.api.http.agent_lookup import AgentSelector
 from trustwatch.ingest.errors import Unavailable
@@ -50,6 +54,28 @@ def test_a_case_tells_what_it_is(triage: Triage) -> None:
     assert triage.get("", agent_id="b", tenant="acme", issuer=AS)["items"][0]["case_id"] == CASE
     assert triage.get("", agent_id="nobody", tenant="acme", issuer=AS)["items"] == []
     assert triage.get("", level="critical", owner="ann")["items"] == []
+
+
+def test_an_act_reads_no_more_entries_than_it_answers_with(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many notes a case has: those that are news are answered, with the number of those before."""
+    for number in range(routes.ENTRIES_AFTER_ACT):
+        triage.act(CASE, "notes", 201, note=f"note {number}")
+    cases, limits = triage.site.store.cases, []
+    read = cases.entries
+
+    def entries(case_id: str, tenants: Any = None, limit: int = 1_000) -> Any:
+        limits.append(limit)
+        return read(case_id, tenants, limit)
+
+    monkeypatch.setattr(cases, "entries", entries)
+    answer = triage.act(CASE, "close", verdict="expected", note="a drill")
+    assert limits == [routes.ENTRIES_AFTER_ACT]
+    assert (len(answer["entries"]), answer["entries"][-1]["action"]) == (routes.ENTRIES_AFTER_ACT, "closed")
+    assert answer["entries_before"] == 3
+    limits.clear()
+    whole = triage.get(f"/{CASE}")
+    assert (len(whole["entries"]), whole["entries_before"]) == (routes.ENTRIES_AFTER_ACT + 3, 0)
+    assert limits == [1_000]
 
 
 def test_a_case_goes_through_its_life(triage: Triage) -> None:
@@ -272,11 +298,11 @@ def test_cases_are_merged_and_split(triage: Triage) -> None:
 
 
 def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is put together, and written down, beside the loop that answers gateways."""
+    """It is put together, and written down, in threads that nothing else waits for: neither loop nor look-ups."""
     threads = []
 
     def noting(work: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *given: threads.append(threading.get_ident()) or work(*given)
+        return lambda *given: threads.append(threading.current_thread()) or work(*given)
 
     async def ident() -> int:
         return threading.get_ident()
@@ -287,7 +313,38 @@ def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: p
     path = f"/v1/cases/{CASE}/report"
     assert triage.site.client.get(path, headers=triage.site.auth("gateway")).status_code == 200
     assert len(threads) == 3
-    assert triage.site.wait(ident()) not in threads
+    assert triage.site.wait(ident()) not in {thread.ident for thread in threads}
+    assert not any(thread.name.startswith("asyncio") for thread in threads)  # of the loop's default executor
+
+
+@pytest.mark.parametrize(("name", "most", "places"), [("MAX_STORIES_WAITING", 1, 3), ("MAX_STORIES_OF_CALLER", 4, 4)])
+def test_who_asks_for_too_many_stories_is_told_to_come_again(
+    triage: Triage, monkeypatch: pytest.MonkeyPatch, name: str, most: int, places: int
+) -> None:
+    """A few at a time, a few in line, and of one caller no more than its share; then there is room again."""
+    monkeypatch.setattr(story, name, most)
+    go, build = threading.Event(), story.build_timeline
+    monkeypatch.setattr(story, "build_timeline", lambda records: go.wait(30) and build(records))
+    with ThreadPoolExecutor(places) as pool, httpx2.Client(base_url=triage.site.url, trust_env=False) as client:
+
+        def ask() -> Any:
+            path = f"/v1/cases/{CASE}/timeline"
+            return client.get(path, headers=triage.site.auth("gateway"), timeout=60)
+
+        try:
+            waiting = [pool.submit(ask) for _ in range(places)]
+            telling = triage.site.app.app.state.services.get(CaseStory)
+            end = time.monotonic() + 60
+            while telling.asked_for < places:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            refused = triage.site.get(f"/v1/cases/{CASE}/timeline")
+        finally:
+            go.set()
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "ask again" in refused.json()["detail"]
+        assert [one.result().status_code for one in waiting] == [200] * places
+    assert triage.get(f"/{CASE}/timeline")["items"]
 
 
 def test_the_story_of_a_case_has_all_that_happened(triage: Triage) -> None:

@@ -41,6 +41,15 @@ def desk(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> Any
 CASE = "/console/cases/case-d-1"
 
 
+def test_acts_and_the_page_read_no_entries(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand in the story, which is loaded for itself: notes of a flood cost no act anything."""
+    desk.sign_in("soc")
+    monkeypatch.delattr(type(desk.store.cases), "entries")
+    assert desk.browser.get(CASE).status_code == 200
+    for act, more in (("acknowledge", {}), ("notes", {"note": "seen"}), ("split", {"agent-2": "1", "note": "apart"})):
+        assert desk.post(f"{CASE}/{act}", **more).status_code == 303
+
+
 def test_a_case_is_listed_and_shown(desk: Any) -> None:
     """Who is in it, why, what was new; names are text; others' cases are not there."""
     desk.sign_in("soc")
