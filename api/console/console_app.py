@@ -21,6 +21,7 @@ from ..http.service_registry import ServiceRegistry
 from . import live_updates, sign_in
 from .activity import ActivitySampler
 from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, SessionCookies, session_key
+from .ended_sessions import EndedSessions
 from .error_pages import install_error_pages
 from .openid_provider import OpenIdProvider
 from .page_dependencies import ConsoleContext
@@ -147,7 +148,10 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
     cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
     renderer = PageRenderer(StaticAssets(), menu_entries(), runtime.now_ms)
     failed_sign_ins = LineLimit(runtime.monotonic)
-    return ConsoleContext(services, sessions, cookies, provider, renderer, ActivitySampler(runtime), failed_sign_ins)
+    ended = EndedSessions(runtime.store.metadata, runtime.clock)
+    return ConsoleContext(
+        services, sessions, ended, cookies, provider, renderer, ActivitySampler(runtime), failed_sign_ins
+    )
 
 
 def _build_application(console: ConsoleContext) -> FastAPI:

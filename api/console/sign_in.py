@@ -49,7 +49,7 @@ async def show_sign_in(
 ) -> Response:
     """Page with the ways to sign in; a person who is signed in is sent on."""
     try:
-        page_request_of(request)
+        await page_request_of(request)
     except SignInNeeded:
         return console.render_page(
             request,
@@ -105,7 +105,7 @@ async def sign_in_by_link(
         _begin_session(request, console, new_development_session(now_s))
         return RedirectResponse(CONSOLE_HOME, 303)
     try:
-        page_request_of(request)
+        await page_request_of(request)
     except SignInNeeded:
         raise SignInRefused(
             "that link was used already, or is too old; `trustwatch console-link` prints another"
@@ -115,9 +115,9 @@ async def sign_in_by_link(
 
 @router.post("/sign-out")
 async def sign_out(request: Request, console: ConsoleDep, visit: SignedInDep) -> Response:
-    """End the session here, and at the provider where the settings say so."""
-    console.sessions.end(visit.session)
-    console.cookies.write(request, None)
+    """End the session everywhere, and at the provider where the settings say so."""
+    console.cookies.write(request, None)  # first: this browser forgets it whatever the database says
+    await console.ended.end(visit.session)
     _log.info("console session ended", code="console_sign_out", person=visit.caller.name)
     target = f"{SIGN_IN_PATH}?said=out"
     if console.provider is not None and visit.session.grant:
