@@ -22,7 +22,7 @@ from ..http.agent_lookup import AgentSelector
 from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import AgentId, Level, NameText, ReasonOut, TimeText, format_rfc3339_or_none, level_word
 from .case_reports import CaseReport, ListedCase
-from .case_requests import MAX_OWNER_LENGTH, MAX_SNOOZE_S
+from .case_requests import MAX_HOLD_S, MAX_OWNER_LENGTH, MAX_SNOOZE_S, MIN_HOLD_S
 from .timeline import TimelineItem, TimelineKind
 
 NoteText = Annotated[str, Field(max_length=MAX_REASON_LENGTH)]
@@ -70,7 +70,7 @@ class CaseContainmentIn(_CaseAct):
 
     note: NoteText = Field(description="why; kept with the case and with each pin")
     pin: bool = Field(True, description="act on every agent of it as critical")
-    valid_s: float = Field(3_600, description="how long the pins hold, s", ge=60, le=MAX_SNOOZE_S)
+    valid_s: float = Field(3_600, description="how long the pins hold, s", ge=MIN_HOLD_S, le=MAX_HOLD_S)
     revision: RevisionSeen = None
 
 

@@ -34,8 +34,10 @@ from ..http.store_executor import StoreExecutor
 from .agent_acts import CaseAgentActs, describe_failures
 from .case_reports import CaseInHand, CaseReport, CaseSearch, ListedCase
 from .case_requests import (
+    MAX_HOLD_S,
     MAX_OWNER_LENGTH,
     MAX_SNOOZE_S,
+    MIN_HOLD_S,
     MIN_SNOOZE_S,
     VERDICTS,
     changed_error,
@@ -234,6 +236,8 @@ class CaseService:
         The mark comes first, so that no agent is pinned of a case that changed meanwhile. An agent that can not be
         pinned is noted in the case, and told with 409.
         """
+        if pin and not MIN_HOLD_S <= valid_s <= MAX_HOLD_S:
+            raise invalid_value_error("valid_s", f"must be from {MIN_HOLD_S:g} to {MAX_HOLD_S:g} seconds")
         taken = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
         now_ms = self._now()
         held_until_ms = now_ms + int(valid_s * 1000) if pin else 0

@@ -53,6 +53,7 @@ from ..views.table_file import check_form, gather_rows, table_file
 
 MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count", key="c")
 MAX_MERGE_CHOICES = 50
+MAX_REVISION_DIGITS = 18
 DAYS_COUNTED = 30
 ANY_STATUS = "any"
 """Status of cases whatever theirs is, in addresses: links leave out what is empty, and then the open ones are meant."""
@@ -341,7 +342,7 @@ async def _act(cases: CaseService, visit: PageRequest, case_id: str, action: str
 def _revision(form: Mapping[str, str]) -> int | None:
     """Revision of the case that the person saw when the page was made; None = the form does not say."""
     given = form.get("revision", "")
-    return int(given) if given.isdecimal() else None
+    return int(given[:MAX_REVISION_DIGITS]) if given.isdecimal() else None
 
 
 def _agents_of_form(form: Mapping[str, str], report: CaseReport) -> list[AgentSelector]:
