@@ -4,8 +4,8 @@ Asks the images' registry by the first of docker (buildx), crane and skopeo that
 is compared: one that is pinned to another digest than its version has now is told. With it the digests are written
 behind the versions (`name:version@sha256:…`) in `Dockerfile` and `docker-compose.yml`.
 
-Exit: 0 every image was asked for, and what is pinned is what its version has; 1 some pin is another one; 2 the digests
-are not known: no such program is there, or the registry did not answer.
+Exit: 0 every image was asked for, and what is pinned is what its version has; 1 some pin is another one, whatever
+became of the others; 2 a digest is not known: no such program is there, or the registry did not answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple
 
 FILES: Final = ("Dockerfile", "docker-compose.yml")
 OWN_IMAGE: Final = "trustwatch"
@@ -55,20 +55,31 @@ def find_images(root: Path) -> list[NamedImage]:
 
 
 def ask_digest(tag: str) -> str:
-    """Digest that *tag* has now. Exits where nobody can tell."""
+    """Digest that *tag* has now. Raises LookupError where nobody can tell."""
     tool = next((name for name in _ASKING if shutil.which(name)), None)
     if tool is None:
-        _nothing_known(f"none of {', '.join(_ASKING)} is installed")
+        raise LookupError(f"none of {', '.join(_ASKING)} is installed")
     command = [*_ASKING[tool], f"docker://{tag}" if tool == "skopeo" else tag]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=WITHIN_S)
     except subprocess.TimeoutExpired:
-        _nothing_known(f"{tool} did not answer about {tag} within {WITHIN_S} s")
+        raise LookupError(f"{tool} did not answer about {tag} within {WITHIN_S} s") from None
     digest = _DIGEST.fullmatch(done.stdout.strip())
     if done.returncode or digest is None:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        _nothing_known(f"{tool} knows no digest of {tag} ({said[:300]})")
+        raise LookupError(f"{tool} knows no digest of {tag} ({said[:300]})")
     return digest[0]
+
+
+def ask_digests(images: Sequence[NamedImage]) -> tuple[dict[str, str], list[str]]:
+    """Digests by tag, and what could not be told."""
+    digests, unknown = {}, []
+    for tag in {image.tag: None for image in images}:
+        try:
+            digests[tag] = ask_digest(tag)
+        except LookupError as error:
+            unknown.append(str(error))
+    return digests, unknown
 
 
 def write_digests(root: Path, digests: Mapping[str, str]) -> None:
@@ -85,12 +96,19 @@ def _pinned(match: re.Match[str], digests: Mapping[str, str]) -> str:
     return f"{match['before']}{tag}@{digests[tag]}" if tag in digests else match[0]
 
 
-def _nothing_known(why: str) -> NoReturn:
-    sys.stderr.write(
-        f"{why}.\nNO DIGEST WAS CHECKED. Run this where docker, crane or skopeo reach the registry of the images "
-        "(CONTRIBUTING.md, Images by digest)\n"
-    )
-    raise SystemExit(2)
+def compare(images: Sequence[NamedImage], digests: Mapping[str, str]) -> list[str]:
+    """Tell of each image what its version has now; returns those that are pinned to another digest."""
+    others = []
+    for image in images:
+        now = digests.get(image.tag, "")
+        state = "not pinned" if not image.digest else "pinned"
+        if not now:
+            state = "NOT CHECKED"
+        elif image.digest not in ("", now):
+            state = f"PINNED TO {image.digest}"
+            others.append(image.tag)
+        sys.stdout.write(f"{image.tag}@{now or '?'}: {state}\n")
+    return others
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = Path()) -> int:
@@ -99,15 +117,16 @@ def main(arguments: Sequence[str] | None = None, root: Path = Path()) -> int:
     parser.add_argument("--write", action="store_true", help="write them into the files")
     given = parser.parse_args(arguments)
     images = find_images(root)
-    digests = {image.tag: ask_digest(image.tag) for image in images}
-    if given.write:
+    digests, unknown = ask_digests(images)
+    others = [] if given.write else compare(images, digests)
+    if unknown:
+        sys.stderr.write(
+            f"{'; '.join(unknown)}.\nNOT EVERY DIGEST WAS CHECKED. Run this where docker, crane or skopeo reach the "
+            "registry of the images (CONTRIBUTING.md, Images by digest)\n"
+        )
+    elif given.write:
         write_digests(root, digests)
-        return 0
-    for image in images:
-        now = digests[image.tag]
-        state = "not pinned" if not image.digest else "pinned" if image.digest == now else f"PINNED TO {image.digest}"
-        sys.stdout.write(f"{image.tag}@{now}: {state}\n")
-    return int(any(image.digest not in ("", digests[image.tag]) for image in images))
+    return 1 if others else 2 if unknown else 0
 
 
 if __name__ == "__main__":

@@ -116,6 +116,7 @@ class ApprovalWorkflow:
         self._executor = executor
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids_in_flight: dict[int, dict[tuple[str, ...], str]] = {}
+        self._in_flight: set[str] = set()
         self._in_flight_of_tenant: Counter[str] = Counter()
         self._asked = AskedApprovals(self._still_waiting)
         self._refusals = LineLimit(lambda: now_ms() / 1000, LINES_OF_REFUSALS_PER_S)
@@ -169,9 +170,10 @@ class ApprovalWorkflow:
             now_ms,
         )
         self._ids_in_flight.setdefault(agent.key, {})[requested] = approval.intervention_id
+        self._in_flight.add(approval.intervention_id)
         self._in_flight_of_tenant[agent.tenant] += 1
         if caller:
-            self._asked.add(caller, approval.intervention_id, agent.tenant, approval.expires_ms)
+            self._asked.add(caller, approval.intervention_id, agent.tenant, now_ms, approval.expires_ms)
         task = asyncio.get_running_loop().create_task(self._write_request(approval, requested))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -196,7 +198,7 @@ class ApprovalWorkflow:
         return self.active_interventions.pending_count_of_tenant(tenant) + self._in_flight_of_tenant[tenant]
 
     def _still_waiting(self, ids: Collection[str]) -> set[str]:
-        in_flight = {one for by_scopes in self._ids_in_flight.values() for one in by_scopes.values()}
+        in_flight = self._in_flight
         return {one for one in ids if one in in_flight or self.active_interventions.is_pending(one)}
 
     async def _write_request(self, approval: Intervention, requested: tuple[str, ...]) -> None:
@@ -215,8 +217,10 @@ class ApprovalWorkflow:
 
     def _land(self, agent: AgentName, requested: tuple[str, ...]) -> None:
         self._in_flight_of_tenant[agent.tenant] -= 1
+        if not self._in_flight_of_tenant[agent.tenant]:
+            del self._in_flight_of_tenant[agent.tenant]
         in_flight = self._ids_in_flight[agent.key]
-        del in_flight[requested]
+        self._in_flight.discard(in_flight.pop(requested))
         if not in_flight:
             del self._ids_in_flight[agent.key]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 
 MAX_PENDING_PER_CALLER = 1_000
@@ -20,6 +20,48 @@ MIN_PENDING_PER_TENANT = 5
 """Approvals that a tenant may have waiting, however many others wait."""
 
 
+LOOK_AT_ALL_EVERY_MS = 1_000
+"""All that a way asked for is looked through so often at most: it may be thousands, on the way of an answer."""
+
+
+class _AskedByWay:
+    """Approvals that one way had persons asked for: ids by tenant, with when they end, those that end first first."""
+
+    def __init__(self) -> None:
+        self.by_tenant: dict[str, OrderedDict[str, int]] = {}
+        self.count = 0
+        self.looked_at_ms = 0
+
+    def add(self, intervention_id: str, tenant: str, now_ms: int, expires_ms: int) -> None:
+        self.by_tenant.setdefault(tenant, OrderedDict())[intervention_id] = expires_ms
+        self.count += 1
+        self.keep(tenant, now_ms, None)
+
+    def is_full(self, tenant: str) -> bool:
+        return len(self.by_tenant.get(tenant, ())) >= self.share()
+
+    def share(self) -> int:
+        """Approvals that a tenant may have waiting now."""
+        room = MAX_PENDING_PER_CALLER - self.count
+        return min(MAX_PENDING_PER_TENANT, max(MIN_PENDING_PER_TENANT, room // SHARE_OF_ROOM))
+
+    def keep(self, tenant: str, now_ms: int, waiting: Callable[[Collection[str]], Collection[str]] | None) -> None:
+        """Forget those of a tenant whose time is over and, where *waiting* says which wait, those that do not."""
+        asked = self.by_tenant.get(tenant)
+        if asked is None:
+            return
+        before = len(asked)
+        while asked and next(iter(asked.values())) <= now_ms:
+            asked.popitem(last=False)
+        if waiting is not None:
+            still = waiting(asked)
+            for intervention_id in [one for one in asked if one not in still]:
+                del asked[intervention_id]
+        self.count -= before - len(asked)
+        if not asked:
+            del self.by_tenant[tenant]
+
+
 class AskedApprovals:
     """Approvals that were asked for in this process, by who asked. For one event loop.
 
@@ -29,35 +71,29 @@ class AskedApprovals:
 
     def __init__(self, waiting: Callable[[Collection[str]], Collection[str]]) -> None:
         self._waiting = waiting
-        self._asked: dict[str, dict[str, tuple[str, int]]] = {}
-        """Ids by caller, with the tenant of the agent and when they end."""
-        self._by_tenant: dict[str, Counter[str]] = {}
+        self._ways: dict[str, _AskedByWay] = {}
 
-    def add(self, caller: str, intervention_id: str, tenant: str, expires_ms: int) -> None:
+    def __len__(self) -> int:
+        return sum(way.count for way in self._ways.values())
+
+    def add(self, caller: str, intervention_id: str, tenant: str, now_ms: int, expires_ms: int) -> None:
         """Note that *caller* had persons asked about an agent of *tenant*."""
-        self._asked.setdefault(caller, {})[intervention_id] = tenant, expires_ms
-        self._by_tenant.setdefault(caller, Counter())[tenant] += 1
+        self._ways.setdefault(caller, _AskedByWay()).add(intervention_id, tenant, now_ms, expires_ms)
 
     def has_room(self, caller: str, tenant: str, now_ms: int) -> bool:
         """True if *caller* may have persons asked about one more agent of *tenant*."""
-        if not self._is_full(caller, tenant):
+        way = self._ways.get(caller)
+        if way is None or not way.is_full(tenant):
             return True
-        self._forget_ended(caller, now_ms)
-        return not self._is_full(caller, tenant)
+        way.keep(tenant, now_ms, self._waiting)
+        if way.is_full(tenant) and way.share() < MAX_PENDING_PER_TENANT:
+            self._look_at_all(way, now_ms)
+        return not way.is_full(tenant)
 
-    def _is_full(self, caller: str, tenant: str) -> bool:
-        counts = self._by_tenant.get(caller)
-        if counts is None:
-            return False
-        room = MAX_PENDING_PER_CALLER - len(self._asked[caller])
-        share = min(MAX_PENDING_PER_TENANT, max(MIN_PENDING_PER_TENANT, room // SHARE_OF_ROOM))
-        return counts[tenant] >= share
-
-    def _forget_ended(self, caller: str, now_ms: int) -> None:
-        asked, counts = self._asked[caller], self._by_tenant[caller]
-        waiting = self._waiting(asked)
-        for intervention_id, (tenant, expires_ms) in list(asked.items()):
-            if expires_ms <= now_ms or intervention_id not in waiting:
-                del asked[intervention_id]
-                counts[tenant] -= 1
-        self._by_tenant[caller] = +counts
+    def _look_at_all(self, way: _AskedByWay, now_ms: int) -> None:
+        """Forget what does not wait any more of all tenants: their room counts, too."""
+        if now_ms - way.looked_at_ms < LOOK_AT_ALL_EVERY_MS:
+            return
+        way.looked_at_ms = now_ms
+        for tenant in list(way.by_tenant):
+            way.keep(tenant, now_ms, self._waiting)

@@ -44,6 +44,7 @@ class CaseReport(NamedTuple):
         lead: the decision that brought it to its level; None = it is not stored any more.
         shared: new targets, keys and networks of its agents.
         entries: the newest, oldest first.
+        entries_before: number of older ones; None = none were read, so nobody knows.
     """
 
     case: Case
@@ -51,8 +52,4 @@ class CaseReport(NamedTuple):
     shared: Sequence[SharedIndicator]
     entries: Sequence[CaseEntry]
     lead: Decision | None
-
-    @property
-    def entries_before(self) -> int:
-        """Number of entries that are older than those that were read."""
-        return self.entries[0].sequence - 1 if self.entries else 0
+    entries_before: int | None = None

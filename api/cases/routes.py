@@ -103,13 +103,12 @@ async def get_case(case_id: str, caller: ReaderDep, cases: CaseServiceDep) -> Ca
 
 
 @router.get("/v1/cases/{case_id}/timeline", responses=UNKNOWN_CASE, summary="The story of a case")
-async def get_case_timeline(case_id: str, caller: ReaderDep, cases: CaseServiceDep, story: CaseStoryDep) -> TimelineOut:
+async def get_case_timeline(case_id: str, caller: ReaderDep, story: CaseStoryDep) -> TimelineOut:
     """Events around each rise, decisions, tokens, approvals, actuations, what people did, in one order.
 
     Messages to people are among it with the scope `trust.admin`. Scope `trust.score:read`.
     """
-    report = await cases.get(caller, case_id)
-    return timeline_out(case_id, await story.timeline(caller, report))
+    return timeline_out(case_id, await story.timeline(caller, case_id))
 
 
 @router.get(
@@ -118,12 +117,9 @@ async def get_case_timeline(case_id: str, caller: ReaderDep, cases: CaseServiceD
     response_class=PlainTextResponse,
     summary="A case as a document",
 )
-async def get_case_report(
-    case_id: str, caller: ReaderDep, cases: CaseServiceDep, story: CaseStoryDep
-) -> PlainTextResponse:
+async def get_case_report(case_id: str, caller: ReaderDep, story: CaseStoryDep) -> PlainTextResponse:
     """The case and its story as Markdown, for a ticket. Scope `trust.score:read`."""
-    report = await cases.get(caller, case_id)
-    text = await story.tell(caller, report, render_markdown)
+    text = await story.tell(caller, case_id, render_markdown)
     return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
 
 

@@ -259,7 +259,7 @@ def case_out(report: CaseReport) -> CaseOut:
         reasons=reasons,
         shared=[_shared_out(indicator) for indicator in report.shared],
         entries=[_entry_out(entry) for entry in report.entries],
-        entries_before=report.entries_before,
+        entries_before=report.entries_before or 0,
     )
 
 

@@ -155,12 +155,15 @@ class CaseService:
         case = store.cases.get(case_id, tenants)
         if case is None:
             return None
+        newest = store.cases.entries(case_id, tenants, entries) if entries else []
+        before = None if not entries else newest[0].sequence - 1 if newest else 0
         return CaseReport(
             case,
             store.cases.agents(case_id, tenants),
             store.cases.shared_indicators(case_id, tenants),
-            store.cases.entries(case_id, tenants, entries) if entries else (),
+            newest,
             store.decisions.get(case.lead_decision_id, tenants),
+            before,
         )
 
     async def _in_hand(self, caller: AuthenticatedCaller, case_id: str) -> CaseInHand:

@@ -23,6 +23,7 @@ from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from .case_reports import CaseReport
+from .service import CaseService
 from .timeline import CaseRecords, TimelineItem, UntoldEvents, build_timeline
 
 MAX_AGENTS_IN_STORY: Final = 50
@@ -39,6 +40,12 @@ MAX_STORIES_AT_ONCE, MAX_STORIES_WAITING, MAX_STORIES_OF_CALLER = 2, 8, 4
 """Stories that are put together at a time (two of the threads for the store stay for others), that wait for that, and
 those of one caller among both. A further one is refused, and may be asked for again."""
 
+PLACES_FOR_OTHERS: Final = 2
+"""The last places are for callers of tenants of which no story is asked for: no tenant takes them all."""
+
+STORY_WITHIN_S: Final = 30.0
+"""Longest time for reading what a story is made of: it holds a place."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -50,14 +57,17 @@ class CaseStory:
     Args:
         runtime: store.
         executor: the way into the store.
+        cases: reads a case.
         agents: finds events of agents.
     """
 
-    def __init__(self, runtime: Runtime, executor: StoreExecutor, agents: AgentService) -> None:
+    def __init__(self, runtime: Runtime, executor: StoreExecutor, cases: CaseService, agents: AgentService) -> None:
         self._runtime = runtime
         self._executor = executor
         self._agents = agents
-        self._asked: Counter[str] = Counter()
+        self._cases = cases
+        self._asked: Counter[tuple[str, str]] = Counter()
+        self._asked_by_tenants: Counter[frozenset[str]] = Counter()
         self._places = anyio.Semaphore(MAX_STORIES_AT_ONCE)
         self._threads = anyio.CapacityLimiter(MAX_STORIES_AT_ONCE)
 
@@ -66,12 +76,12 @@ class CaseStory:
         """Number of stories that are put together, or wait for that."""
         return self._asked.total()
 
-    async def timeline(self, caller: AuthenticatedCaller, report: CaseReport) -> list[TimelineItem]:
+    async def timeline(self, caller: AuthenticatedCaller, case_id: str) -> list[TimelineItem]:
         """All that happened in a case, oldest first: see `tell`."""
-        return await self.tell(caller, report, _as_it_is)
+        return await self.tell(caller, case_id, _as_it_is)
 
     async def tell(
-        self, caller: AuthenticatedCaller, report: CaseReport, write: Callable[[CaseReport, list[TimelineItem]], T]
+        self, caller: AuthenticatedCaller, case_id: str, write: Callable[[CaseReport, list[TimelineItem]], T]
     ) -> T:
         """What *write* makes, in a thread, of all that happened in a case: events around what raised its agents too.
 
@@ -79,11 +89,16 @@ class CaseStory:
         Events that can not be read are left out.
 
         Raises:
-            ProblemError: 503, too many stories are asked for.
+            ProblemError: 404, there is no such case; 503, too many stories are asked for.
             Unavailable: the store does not answer.
         """
         async with self._place(caller):
-            records = await self._gather(caller, report)
+            try:
+                with anyio.fail_after(STORY_WITHIN_S):
+                    report = await self._cases.get(caller, case_id)
+                    records = await self._gather(caller, report)
+            except TimeoutError:
+                raise Unavailable("the store does not answer in time") from None
 
             def told() -> T:
                 return write(report, build_timeline(records))
@@ -93,18 +108,21 @@ class CaseStory:
     @asynccontextmanager
     async def _place(self, caller: AuthenticatedCaller) -> AsyncIterator[None]:
         """One of the places for stories, as soon as there is one. Raises ProblemError (503) where too many wait."""
-        who = caller.name
-        if self.asked_for >= MAX_STORIES_AT_ONCE + MAX_STORIES_WAITING:
+        who, tenants = (caller.issuer, caller.subject), caller.tenants
+        left = MAX_STORIES_AT_ONCE + MAX_STORIES_WAITING - self.asked_for
+        if left <= 0 or (left <= PLACES_FOR_OTHERS and self._asked_by_tenants[tenants]):
             raise _busy_error("too many stories of cases are being put together; ask again in a moment")
         if self._asked[who] >= MAX_STORIES_OF_CALLER:
             raise _busy_error("too many stories of cases are being put together for you; ask again in a moment")
         self._asked[who] += 1
+        self._asked_by_tenants[tenants] += 1
         try:
             async with self._places:
                 yield
         finally:
             self._asked[who] -= 1
-            self._asked = +self._asked
+            self._asked_by_tenants[tenants] -= 1
+            self._asked, self._asked_by_tenants = +self._asked, +self._asked_by_tenants
 
     async def _gather(self, caller: AuthenticatedCaller, report: CaseReport) -> CaseRecords:
         records = await self._executor(

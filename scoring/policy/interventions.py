@@ -53,9 +53,7 @@ class ActiveInterventions:
     def _index(self, intervention: Intervention) -> None:
         full, tenant = intervention.agent.identity, intervention.agent.tenant
         mine = self._by_agent.setdefault(full, {})
-        self._pending_by_tenant[tenant] += (intervention.status == "pending") - self.is_pending(
-            intervention.intervention_id
-        )
+        self._count_pending(tenant, (intervention.status == "pending") - self.is_pending(intervention.intervention_id))
         if intervention.status in OPEN_INTERVENTION_STATUSES:
             self._by_id[intervention.intervention_id] = mine[intervention.intervention_id] = intervention
             return
@@ -64,10 +62,15 @@ class ActiveInterventions:
         if not mine:
             del self._by_agent[full]
 
+    def _count_pending(self, tenant: str, more: int) -> None:
+        self._pending_by_tenant[tenant] += more
+        if not self._pending_by_tenant[tenant]:
+            del self._pending_by_tenant[tenant]
+
     def remove_agent(self, full: AgentIdentity) -> None:
         """Remove an agent's pins and approvals: they were erased."""
         for intervention_id, intervention in self._by_agent.pop(full, {}).items():
-            self._pending_by_tenant[intervention.agent.tenant] -= intervention.status == "pending"
+            self._count_pending(intervention.agent.tenant, -(intervention.status == "pending"))
             del self._by_id[intervention_id]
 
     def active_pin(self, full: AgentIdentity, now_ms: int) -> Intervention | None:

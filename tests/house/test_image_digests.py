@@ -57,29 +57,49 @@ def test_digests_that_nobody_tells_are_no_success(
     """Neither without a program that asks nor where the registry does not answer; nothing is written."""
     monkeypatch.setattr(image_digests, "_ASKING", tools)
     (named / "Dockerfile").write_text("FROM gone:1\n")
-    with pytest.raises(SystemExit) as ended:
-        image_digests.main(["--write"], named)
-    assert ended.value.code == 2
-    assert "NO DIGEST WAS CHECKED" in capsys.readouterr().err
+    assert image_digests.main(["--write"], named) == 2
+    assert "NOT EVERY DIGEST WAS CHECKED" in capsys.readouterr().err
     assert "@" not in (named / "docker-compose.yml").read_text()
 
 
+def test_one_image_that_nobody_knows_hides_no_other(named: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pin that is another one by now is worse news."""
+    (named / "Dockerfile").write_text(f"FROM gone:1\nFROM python:3.13-slim@{SECOND}\n")
+    assert image_digests.main([], named) == 1
+    told = capsys.readouterr()
+    assert f"python:3.13-slim@{FIRST}: PINNED TO {SECOND}" in told.out
+    assert "gone:1@?: NOT CHECKED" in told.out
+    assert "no such image" in told.err
+
+
 @pytest.mark.parametrize(
-    ("audit", "digests", "fails", "told"),
-    [(0, 0, False, 0), (2, 2, False, 2), (2, 0, False, 1), (1, 2, True, 1), (0, 1, True, 0), (3, 0, True, 0)],
+    ("audit", "digests", "copy", "fails", "told"),
+    [
+        (0, 0, "", False, 0),
+        (2, 2, "", False, 2),
+        (2, 0, "", False, 1),
+        (1, 2, "", True, 1),
+        (0, 1, "", True, 0),
+        (3, 0, "", True, 0),
+        (0, 2, "all.zip", False, 1),
+        (2, 2, "no.zip", True, 1),
+    ],
 )
 def test_the_night_skips_aloud_and_fails_on_a_finding(
-    tmp_path: Path, audit: int, digests: int, *, fails: bool, told: int
+    tmp_path: Path, audit: int, digests: int, copy: str, *, fails: bool, told: int
 ) -> None:
-    """Where no service answers nothing was checked, which nobody can miss; a weakness or another image fails."""
+    """Where no service answers nothing was checked, which nobody can miss; a weakness or another image fails.
+
+    So does a copy of the advisories that can not be read.
+    """
     lines = f'echo "$@" >> {tmp_path}/asked; case "$2" in scripts.audit) exit {audit};; *) exit {digests};; esac'
     executable(tmp_path / "python", lines)
-    environment = {**os.environ, "PYTHON": str(tmp_path / "python"), "ADVISORIES": "all.zip"}
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python"), "ADVISORIES": copy}
     done = subprocess.run([ROOT / ".ci/supply-chain"], env=environment, check=False, capture_output=True, text=True)
     assert (done.returncode != 0) is fails
     assert done.stdout.count("##### NOT CHECKED") == told
     asked = (tmp_path / "asked").read_text().splitlines()
-    assert asked == ["-m scripts.audit --advisories all.zip", "-m scripts.image_digests"]
+    assert asked == ["-m scripts.audit" + (f" --advisories {copy}" if copy else ""), "-m scripts.image_digests"]
 
 
 def test_the_night_asks() -> None:

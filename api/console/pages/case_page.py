@@ -223,14 +223,12 @@ async def show_timeline(
     request: Request,
     console: ConsoleDep,
     visit: PageReaderDep,
-    cases: CaseServiceDep,
     story: CaseStoryDep,
     kind: Text = "",
     since: TimeText = "",
     until: TimeText = "",
 ) -> Response:
     """The story of a case, which takes longest to find; narrowed to a kind, and to a time."""
-    report = await cases.get(visit.caller, case_id)
     times = parse_time_range(since, until, console.runtime.now_ms())
 
     def page(report: CaseReport, items: list[TimelineItem]) -> Response:
@@ -248,7 +246,7 @@ async def show_timeline(
             may_see_alerts=SCOPE_ADMIN in visit.caller.scopes,
         )
 
-    return await story.tell(visit.caller, report, page)
+    return await story.tell(visit.caller, case_id, page)
 
 
 def _agents_by_id(report: CaseReport) -> dict[str, AgentName]:
@@ -275,19 +273,16 @@ def _fits(item: TimelineItem, kind: str, times: TimeRange) -> bool:
 
 
 @router.get("/cases/{case_id}/report.{form}")
-async def download_report(
-    case_id: str, form: str, visit: PageReaderDep, cases: CaseServiceDep, story: CaseStoryDep
-) -> Response:
+async def download_report(case_id: str, form: str, visit: PageReaderDep, story: CaseStoryDep) -> Response:
     """The case as a document, `md` or `json`."""
     if form not in ("md", "json"):
         raise invalid_value_error("form", "must be md or json")
-    report = await cases.get(visit.caller, case_id)
     name = "".join(char for char in case_id if char.isalnum() or char in "-_")[:80]
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
     if form == "json":
-        document = await story.tell(visit.caller, report, render_json)
+        document = await story.tell(visit.caller, case_id, render_json)
         return Response(document, media_type="application/json", headers=headers)
-    text = await story.tell(visit.caller, report, render_markdown)
+    text = await story.tell(visit.caller, case_id, render_markdown)
     return Response(text, media_type="text/markdown; charset=utf-8", headers=headers)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -317,34 +317,65 @@ def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: p
     assert not any(thread.name.startswith("asyncio") for thread in threads)  # of the loop's default executor
 
 
-@pytest.mark.parametrize(("name", "most", "places"), [("MAX_STORIES_WAITING", 1, 3), ("MAX_STORIES_OF_CALLER", 4, 4)])
-def test_who_asks_for_too_many_stories_is_told_to_come_again(
-    triage: Triage, monkeypatch: pytest.MonkeyPatch, name: str, most: int, places: int
-) -> None:
-    """A few at a time, a few in line, and of one caller no more than its share; then there is room again."""
-    monkeypatch.setattr(story, name, most)
-    go, build = threading.Event(), story.build_timeline
-    monkeypatch.setattr(story, "build_timeline", lambda records: go.wait(30) and build(records))
-    with ThreadPoolExecutor(places) as pool, httpx2.Client(base_url=triage.site.url, trust_env=False) as client:
+class Asking:
+    """Stories that do not end before they may."""
 
-        def ask() -> Any:
-            path = f"/v1/cases/{CASE}/timeline"
-            return client.get(path, headers=triage.site.auth("gateway"), timeout=60)
+    def __init__(self, triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.triage = triage
+        self.go = threading.Event()
+        self.pool = ThreadPoolExecutor(10)
+        build = story.build_timeline
+        monkeypatch.setattr(story, "build_timeline", lambda records: self.go.wait(60) and build(records))
 
-        try:
-            waiting = [pool.submit(ask) for _ in range(places)]
-            telling = triage.site.app.app.state.services.get(CaseStory)
-            end = time.monotonic() + 60
-            while telling.asked_for < places:
-                assert time.monotonic() < end
-                time.sleep(0.01)
-            refused = triage.site.get(f"/v1/cases/{CASE}/timeline")
-        finally:
-            go.set()
+    def ask(self, client: str = "gateway", case: str = CASE) -> Any:
+        """The answer to one who asks."""
+        site = self.triage.site
+        with httpx2.Client(base_url=site.url, trust_env=False, timeout=60) as asking:
+            return asking.get(f"/v1/cases/{case}/timeline", headers=site.auth(client))
+
+    def ask_at_once(self, count: int, client: str = "gateway") -> list[Any]:
+        """Have so many stories asked for, beside those that are."""
+        telling = self.triage.site.app.app.state.services.get(CaseStory)
+        wanted = telling.asked_for + count
+        asked = [self.pool.submit(self.ask, client) for _ in range(count)]
+        end = time.monotonic() + 60
+        while telling.asked_for < wanted:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return asked
+
+
+@pytest.fixture
+def asking(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
+    """Stories that wait for each other."""
+    made = Asking(triage, monkeypatch)
+    yield made
+    made.go.set()
+    made.pool.shutdown()
+
+
+def test_who_asks_for_too_many_stories_is_told_to_come_again(asking: Asking) -> None:
+    """Of one caller four; it is asked for a place before anything is read, and then there is room again."""
+    waiting = asking.ask_at_once(4)
+    for case in (CASE, "case-of-nobody"):
+        refused = asking.ask(case=case)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "ask again" in refused.json()["detail"]
-        assert [one.result().status_code for one in waiting] == [200] * places
-    assert triage.get(f"/{CASE}/timeline")["items"]
+    asking.go.set()
+    assert [one.result().status_code for one in waiting] == [200] * 4
+    assert asking.ask().status_code == 200
+
+
+def test_no_tenant_takes_all_places_for_stories(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last two are for callers of tenants of which none is asked for; more than ten are asked for by nobody."""
+    monkeypatch.setattr(story, "MAX_STORIES_OF_CALLER", 20)
+    waiting = asking.ask_at_once(8)
+    assert asking.ask().status_code == 503
+    others = asking.ask_at_once(1, "two")
+    assert asking.ask("two").status_code == 503
+    asking.go.set()
+    assert [one.result().status_code for one in waiting] == [200] * 8
+    assert others[0].result().status_code in (200, 404)
 
 
 def test_the_story_of_a_case_has_all_that_happened(triage: Triage) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -86,23 +88,61 @@ def test_pages_and_streams_ask_for_ends_that_others_heard(site: Any, ended: Ende
 
 
 def test_without_the_database_only_sessions_that_just_lasted_go_on(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a while: whoever looks into what is wrong is not thrown out. Others are told to come again."""
+    """For a while: whoever looks into what is wrong is not thrown out, nor made to wait. Others come again."""
+    tries: list[str] = []
+    monkeypatch.setattr(MetadataStore, "get", lambda _, key: tries.append(key) or away())
     site.sign_in("soc")
-    assert site.browser.get("/console/").status_code == 200
-    monkeypatch.setattr(MetadataStore, "get", away)
-    assert site.browser.get("/console/agents").status_code == 200
+    assert [site.browser.get("/console/agents").status_code for _ in range(3)] == [200] * 3
+    assert len(tries) == 1  # the database is left alone for some seconds
     site.clock.now += GRACE_S + 1
     refused = site.browser.get("/console/")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
 
 
-def test_a_sign_out_that_the_database_did_not_take_is_told(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This browser and this process forget the session all the same."""
+def test_who_asks_much_buys_no_ended_session_time(site: Any, ended: EndedSessions, monkeypatch: Any) -> None:
+    """Waiting for a thread is no fault of the database: then nobody is let in without an answer."""
+    monkeypatch.setattr(ended_sessions, "LOOK_UP_S", 0.05)
+    go, (one, *others) = threading.Event(), sessions(site, 3)
+    for session in (one, *others):
+        ended.note_begun(session)
+    get = MetadataStore.get
+    monkeypatch.setattr(MetadataStore, "get", lambda store, key: get(store, key) if go.wait(30) else None)
+
+    async def ask() -> Any:
+        waiting = [asyncio.create_task(ended.has_ended(session)) for session in others]
+        await asyncio.sleep(0.01)
+        with pytest.raises(Unavailable, match="too many sessions"):
+            await ended.has_ended(one)
+        go.set()
+        return await asyncio.gather(*waiting)
+
+    assert site.wait(ask()) == [False, False]
+
+
+def test_a_sign_out_that_the_database_did_not_take_is_told_and_written_later(
+    site: Any, ended: EndedSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This browser and this process forget the session at once, the others as soon as the database answers."""
     site.sign_in("soc")
     name, copy = cookie_of(site)
-    monkeypatch.setattr(MetadataStore, "put_default", away)
-    out = site.post("/console/sign-out")
-    assert out.status_code == 503
-    assert "Max-Age=0" in out.headers["set-cookie"]
-    site.browser.cookies.set(name, copy)
-    assert site.browser.get("/console/").status_code == 303
+    session = session_of(site)
+    with monkeypatch.context() as broken:
+        broken.setattr(MetadataStore, "put_default", away)
+        out = site.post("/console/sign-out")
+        assert (out.status_code, out.headers["location"]) == (303, "/console/sign-in?said=out-here")
+        assert "Max-Age=0" in out.headers["set-cookie"]
+        assert "as soon as it does" in site.browser.get(out.headers["location"]).text
+        site.browser.cookies.set(name, copy)
+        assert site.browser.get("/console/").status_code == 303
+        assert not site.wait(ended.has_ended(session))
+        assert site.wait(ended.end(session)) is False
+    site.wait(ended.save_waiting())
+    assert site.wait(EndedSessions(site.store.metadata, site.clock).has_ended(session))
+
+
+def test_a_sign_out_is_saved_whatever_becomes_of_older_ones(
+    site: Any, ended: EndedSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are removed with the next one."""
+    monkeypatch.setattr(MetadataStore, "delete_range", away)
+    assert site.wait(ended.end(sessions(site, 1)[0])) is True
