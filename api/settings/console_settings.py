@@ -8,7 +8,7 @@ from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
 from .access_settings import SignatureAlgorithm
 
 ConsoleScope = Literal["trust.score:read", "trust.feedback", "trust.admin"]
-MAX_SESSION_S = 7 * 86_400.0
+MAX_SESSION_S = 7 * 86_400
 """So long after signing in no session lasts, whatever the settings said then and say now."""
 
 MIN_SESSION_KEY_LENGTH = 32
