@@ -12,7 +12,7 @@ INTEGRATION := tests/integration tests/contract tests/lab
 PRODUCT := trustwatch ingest models scoring api client lab simulator
 
 .DEFAULT_GOAL := help
-.PHONY: help setup newest lock dist audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports check-api generated-client format bench bench-quick bench-detection bench-containment docs clean
+.PHONY: help setup newest lock dist audit image-digests sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports check-api generated-client format bench bench-quick bench-detection bench-containment docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ dist: $(READY) ## wheel and source archive of HEAD into dist, the same bytes whe
 
 audit: $(READY) ## known weaknesses of what the locks install (ARGS="--advisories all.zip": from a copy, without the internet)
 	$(BIN)/python -m scripts.audit $(ARGS)
+
+image-digests: $(READY) ## digests of the images that we name, asked by docker, crane or skopeo (ARGS=--write: into the files)
+	$(BIN)/python -m scripts.image_digests $(ARGS)
 
 sbom: $(READY) ## what the image installs as CycloneDX, checked against its schema, into var/trustwatch.cdx.json
 	@mkdir -p var

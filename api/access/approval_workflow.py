@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 import structlog
@@ -25,9 +26,11 @@ from ...scoring.records.commits import OutboxRow
 from ...scoring.records.containment import Intervention
 from ...scoring.store.containment_store import InterventionStore
 from ..events.audit_sink import AuditSink, order_event
+from ..http.line_limit import LineLimit
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.separation_of_duties import Attribution
 from ..http.store_executor import StoreExecutor
+from .asked_approvals import AskedApprovals
 
 PENDING_TIMEOUT_S = 3600.0
 """An approval that nobody gives or refuses is over then; the next request asks anew."""
@@ -43,15 +46,14 @@ MAX_PENDING_PER_AGENT = 5
 """Approvals that may wait for persons about one agent, those included that are being written. A further request finds
 the newest of those that wait, or none while some are being written."""
 
-MAX_PENDING_PER_CALLER = 1_000
-"""Approvals that one caller of ours, hook, or issuer of tokens at gateways may have waiting in a process, over all
-agents that it may speak for."""
-
-MAX_PENDING_PER_TENANT = 200
-"""Those of them about agents of one tenant: where tenants share a gateway, none uses up the approvals of another."""
+MAX_WAITING_OF_TENANT = 1_000
+"""Approvals about agents of one tenant that may wait in all: of every way and process, and from before a restart."""
 
 MAX_REQUESTS_IN_FLIGHT = 1_000
 """Requests for approval that may wait for the store at a time."""
+
+LINES_OF_REFUSALS_PER_S = 1
+"""Lines of the log each second about persons who are not asked."""
 
 _log = structlog.get_logger(__name__)
 
@@ -114,9 +116,10 @@ class ApprovalWorkflow:
         self._executor = executor
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids_in_flight: dict[int, dict[tuple[str, ...], str]] = {}
-        self._asked_by_caller: dict[str, dict[str, tuple[str, int]]] = {}
-        """Ids of approvals that callers, hooks and gateway checks asked for in this process, of whose agents, and when
-        they end."""
+        self._in_flight: set[str] = set()
+        self._in_flight_of_tenant: Counter[str] = Counter()
+        self._asked = AskedApprovals(self._still_waiting)
+        self._refusals = LineLimit(lambda: now_ms() / 1000, LINES_OF_REFUSALS_PER_S)
         self.failed_requests = 0
         """Approvals that could not be asked for: the store did not take them, or too many waited."""
 
@@ -148,8 +151,7 @@ class ApprovalWorkflow:
             return in_flight_id
         if self.active_interventions.pending_count(full, now_ms) + len(in_flight) >= MAX_PENDING_PER_AGENT:
             return ""
-        if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT or self._has_asked_enough(caller, agent.tenant, now_ms):
-            self.failed_requests += 1
+        if self._is_refused(caller, agent, now_ms):
             return ""
         approval = Intervention(
             record_id(now_ms, "approval", agent.key, requested),
@@ -168,25 +170,36 @@ class ApprovalWorkflow:
             now_ms,
         )
         self._ids_in_flight.setdefault(agent.key, {})[requested] = approval.intervention_id
+        self._in_flight.add(approval.intervention_id)
+        self._in_flight_of_tenant[agent.tenant] += 1
         if caller:
-            asked = self._asked_by_caller.setdefault(caller, {})
-            asked[approval.intervention_id] = agent.tenant, approval.expires_ms
+            self._asked.add(caller, approval.intervention_id, agent.tenant, now_ms, approval.expires_ms)
         task = asyncio.get_running_loop().create_task(self._write_request(approval, requested))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return approval.intervention_id
 
-    def _has_asked_enough(self, caller: str, tenant: str, now_ms: int) -> bool:
-        """True if too many approvals wait that a caller asked for here: over all, or about agents of a tenant."""
-        asked = self._asked_by_caller.get(caller, {})
-        if not _is_full(asked, tenant):
+    def _is_refused(self, caller: str, agent: AgentName, now_ms: int) -> bool:
+        """True if too many approvals wait for one more, which is counted and told."""
+        if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
+            why = "too many approvals are being written"
+        elif self._waiting_of_tenant(agent.tenant) >= MAX_WAITING_OF_TENANT:
+            why = "too many approvals wait in the tenant"
+        elif caller and not self._asked.has_room(caller, agent.tenant, now_ms):
+            why = "too many approvals wait that this way asked for"
+        else:
             return False
-        in_flight = {one for ids in self._ids_in_flight.values() for one in ids.values()}
-        for intervention_id, (_, expires_ms) in list(asked.items()):
-            pending = intervention_id in in_flight or self.active_interventions.is_pending(intervention_id)
-            if expires_ms <= now_ms or not pending:
-                del asked[intervention_id]
-        return _is_full(asked, tenant)
+        self.failed_requests += 1
+        members = {"code": "approval_not_asked", "reason": why, "by": caller or None, "tenant": agent.tenant}
+        self._refusals.write(_log.warning, "no person is asked", **members, agent=agent.agent_id)
+        return True
+
+    def _waiting_of_tenant(self, tenant: str) -> int:
+        return self.active_interventions.pending_count_of_tenant(tenant) + self._in_flight_of_tenant[tenant]
+
+    def _still_waiting(self, ids: Collection[str]) -> set[str]:
+        in_flight = self._in_flight
+        return {one for one in ids if one in in_flight or self.active_interventions.is_pending(one)}
 
     async def _write_request(self, approval: Intervention, requested: tuple[str, ...]) -> None:
         try:
@@ -198,15 +211,18 @@ class ApprovalWorkflow:
             _log.warning("an approval could not be asked for", error=str(error), agent=approval.agent.agent_id)
             return
         finally:
-            self._land(approval.agent.key, requested)
+            self._land(approval.agent, requested)
         if new:
             self._apply_and_audit(approval, "approval.request", approval.asked_by, approval.asked_why)
 
-    def _land(self, key: int, requested: tuple[str, ...]) -> None:
-        in_flight = self._ids_in_flight[key]
-        del in_flight[requested]
+    def _land(self, agent: AgentName, requested: tuple[str, ...]) -> None:
+        self._in_flight_of_tenant[agent.tenant] -= 1
+        if not self._in_flight_of_tenant[agent.tenant]:
+            del self._in_flight_of_tenant[agent.tenant]
+        in_flight = self._ids_in_flight[agent.key]
+        self._in_flight.discard(in_flight.pop(requested))
         if not in_flight:
-            del self._ids_in_flight[key]
+            del self._ids_in_flight[agent.key]
 
     async def decide(
         self,
@@ -351,13 +367,6 @@ def _outbox_of(intervention: Intervention) -> list[OutboxRow]:
 def _next_update_ms(intervention: Intervention, now_ms: int) -> int:
     """UTC ms to note for a change: later than that of the last change, whatever the clocks of other processes say."""
     return max(now_ms, intervention.updated_ms + 1)
-
-
-def _is_full(asked: Mapping[str, tuple[str, int]], tenant: str) -> bool:
-    if len(asked) < min(MAX_PENDING_PER_TENANT, MAX_PENDING_PER_CALLER):  # the usual case, on the way of an answer
-        return False
-    of_tenant = sum(name == tenant for name, _ in asked.values())
-    return len(asked) >= MAX_PENDING_PER_CALLER or of_tenant >= MAX_PENDING_PER_TENANT
 
 
 def _status_word(intervention: Intervention, now_ms: int) -> str:

@@ -11,7 +11,7 @@ from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
 from ...scoring.records.cases import CaseAgent, SharedIndicator
 from ...scoring.store.case_assignment import tie_words
-from .service import CaseReport
+from .case_reports import CaseReport
 from .timeline import TimelineItem
 
 _ZERO_WIDTH_SPACE = "\u200b"
@@ -89,6 +89,7 @@ def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
             for indicator in report.shared
         ],
         "reasons": [] if report.lead is None else msgspec.to_builtins(report.lead.reasons),
+        "entries_before": report.entries_before,
         "timeline": [item._asdict() | {"at": format_rfc3339(item.at_ms)} for item in timeline],
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=1)

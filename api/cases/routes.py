@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import PlainTextResponse
 
 from ..http.agent_lookup import AgentSelector
+from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
@@ -20,6 +20,7 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
+from .case_reports import CaseSearch
 from .report import render_markdown
 from .schemas import (
     CaseAcknowledgementIn,
@@ -40,8 +41,11 @@ from .schemas import (
     selectors,
     timeline_out,
 )
-from .service import CaseSearch, CaseService
+from .service import CaseService
 from .story import CaseStory
+
+ENTRIES_AFTER_ACT: Final = 20
+"""Entries in the answer to an act, the newest: it is no reason to read all that a case ever had."""
 
 router = APIRouter(tags=["cases"], responses=COMMON_PROBLEMS)
 
@@ -99,13 +103,12 @@ async def get_case(case_id: str, caller: ReaderDep, cases: CaseServiceDep) -> Ca
 
 
 @router.get("/v1/cases/{case_id}/timeline", responses=UNKNOWN_CASE, summary="The story of a case")
-async def get_case_timeline(case_id: str, caller: ReaderDep, cases: CaseServiceDep, story: CaseStoryDep) -> TimelineOut:
+async def get_case_timeline(case_id: str, caller: ReaderDep, story: CaseStoryDep) -> TimelineOut:
     """Events around each rise, decisions, tokens, approvals, actuations, what people did, in one order.
 
     Messages to people are among it with the scope `trust.admin`. Scope `trust.score:read`.
     """
-    report = await cases.get(caller, case_id)
-    return timeline_out(case_id, await story.timeline(caller, report))
+    return timeline_out(case_id, await story.timeline(caller, case_id))
 
 
 @router.get(
@@ -114,13 +117,15 @@ async def get_case_timeline(case_id: str, caller: ReaderDep, cases: CaseServiceD
     response_class=PlainTextResponse,
     summary="A case as a document",
 )
-async def get_case_report(
-    case_id: str, caller: ReaderDep, cases: CaseServiceDep, story: CaseStoryDep
-) -> PlainTextResponse:
+async def get_case_report(case_id: str, caller: ReaderDep, story: CaseStoryDep) -> PlainTextResponse:
     """The case and its story as Markdown, for a ticket. Scope `trust.score:read`."""
-    report = await cases.get(caller, case_id)
-    text = await asyncio.to_thread(render_markdown, report, await story.timeline(caller, report))
+    text = await story.tell(caller, case_id, render_markdown)
     return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
+
+
+async def _after_act(cases: CaseService, caller: AuthenticatedCaller, case_id: str) -> CaseOut:
+    """A case as the answer to an act on it: of its entries those that are news."""
+    return case_out(await cases.get(caller, case_id, ENTRIES_AFTER_ACT))
 
 
 @router.post("/v1/cases/{case_id}/acknowledge", responses=ACT_RESPONSES, summary="Acknowledge a case")
@@ -129,60 +134,60 @@ async def acknowledge_case(
 ) -> CaseOut:
     """Somebody looks at it: the caller owns it, unless somebody does. Scope `trust.feedback`."""
     await cases.acknowledge(caller, case_id, act.note)
-    return case_out(await cases.get(caller, case_id))
+    return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/assign", responses=ACT_RESPONSES, summary="Assign a case")
 async def assign_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseAssignmentIn) -> CaseOut:
     """Somebody is to work on it. Scope `trust.feedback`."""
     await cases.assign(caller, case_id, act.owner, act.note)
-    return case_out(await cases.get(caller, case_id))
+    return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/notes", status_code=201, responses=ACT_RESPONSES, summary="Add a note to a case")
 async def add_case_note(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseNoteIn) -> CaseOut:
     """Words of a person; also with a case that is closed. Scope `trust.feedback`."""
     await cases.note(caller, case_id, act.note)
-    return case_out(await cases.get(caller, case_id))
+    return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/snooze", responses=ACT_RESPONSES, summary="Snooze a case")
 async def snooze_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSnoozeIn) -> CaseOut:
     """Until that is over, alert targets hear of it at a higher level alone. Scope `trust.feedback`."""
     await cases.snooze(caller, case_id, act.for_s, act.note)
-    return case_out(await cases.get(caller, case_id))
+    return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/contain", responses=ACT_RESPONSES, summary="Contain a case")
 async def contain_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseContainmentIn) -> CaseOut:
     """Policy acts on every agent of it as critical, until the pins expire or are ended. Scope `trust.feedback`."""
     await cases.contain(caller, case_id, act.note, pin=act.pin, valid_s=act.valid_s, revision=act.revision)
-    return case_out(await cases.get(caller, case_id))
+    return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/close", responses=ACT_RESPONSES, summary="Close a case")
 async def close_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseClosureIn) -> CaseOut:
     """Say what it was. The windows of one that was true are kept out of future training. Scope `trust.feedback`."""
     await cases.close(caller, case_id, act.verdict, act.note, release=act.release, revision=act.revision)
-    return case_out(await cases.get(caller, case_id))
+    return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/reopen", responses=ACT_RESPONSES, summary="Reopen a case")
 async def reopen_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseNoteIn) -> CaseOut:
     """Look at a closed case again. Scope `trust.feedback`."""
     await cases.reopen(caller, case_id, act.note)
-    return case_out(await cases.get(caller, case_id))
+    return await _after_act(cases, caller, case_id)
 
 
 @router.post("/v1/cases/{case_id}/merge", responses=ACT_RESPONSES, summary="Merge a case into another")
 async def merge_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseMergerIn) -> CaseOut:
     """The other takes all agents, decisions and messages; answers with the other. Scope `trust.feedback`."""
     await cases.merge(caller, case_id, act.into, act.note, revision=act.revision)
-    return case_out(await cases.get(caller, act.into))
+    return await _after_act(cases, caller, act.into)
 
 
 @router.post("/v1/cases/{case_id}/split", status_code=201, responses=ACT_RESPONSES, summary="Split a case")
 async def split_case(case_id: str, caller: ReviewerDep, cases: CaseServiceDep, act: CaseSplitIn) -> CaseOut:
     """Some agents become a case of their own; answers with the new one. Scope `trust.feedback`."""
     fresh = await cases.split(caller, case_id, selectors(act.agents), act.note, revision=act.revision)
-    return case_out(await cases.get(caller, fresh.case_id))
+    return await _after_act(cases, caller, fresh.case_id)

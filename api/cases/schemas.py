@@ -21,8 +21,8 @@ from ...scoring.records.cases import (
 from ..http.agent_lookup import AgentSelector
 from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import AgentId, Level, NameText, ReasonOut, TimeText, format_rfc3339_or_none, level_word
-from .case_requests import MAX_OWNER_LENGTH, MAX_SNOOZE_S
-from .service import CaseReport, ListedCase
+from .case_reports import CaseReport, ListedCase
+from .case_requests import MAX_HOLD_S, MAX_OWNER_LENGTH, MAX_SNOOZE_S, MIN_HOLD_S
 from .timeline import TimelineItem, TimelineKind
 
 NoteText = Annotated[str, Field(max_length=MAX_REASON_LENGTH)]
@@ -70,7 +70,7 @@ class CaseContainmentIn(_CaseAct):
 
     note: NoteText = Field(description="why; kept with the case and with each pin")
     pin: bool = Field(True, description="act on every agent of it as critical")
-    valid_s: float = Field(3_600, description="how long the pins hold, s", ge=60, le=MAX_SNOOZE_S)
+    valid_s: float = Field(3_600, description="how long the pins hold, s", ge=MIN_HOLD_S, le=MAX_HOLD_S)
     revision: RevisionSeen = None
 
 
@@ -171,7 +171,8 @@ class CaseOut(CaseSummaryOut):
 
     reasons: list[ReasonOut] = Field(description="of the decision that brought it to its highest level")
     shared: list[SharedIndicatorOut]
-    entries: list[CaseEntryOut] = Field(description="oldest first; of more than 1,000 the newest")
+    entries: list[CaseEntryOut] = Field(description="oldest first; the newest 1,000, after an act the newest 20")
+    entries_before: int = Field(description="older entries, which are not among them")
 
 
 class TimelineItemOut(BaseModel):
@@ -258,6 +259,7 @@ def case_out(report: CaseReport) -> CaseOut:
         reasons=reasons,
         shared=[_shared_out(indicator) for indicator in report.shared],
         entries=[_entry_out(entry) for entry in report.entries],
+        entries_before=report.entries_before or 0,
     )
 
 

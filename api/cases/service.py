@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 import structlog
@@ -20,11 +20,9 @@ from ...scoring.records.cases import (
     CaseEntry,
     CaseStatistics,
     CaseStatus,
-    SharedIndicator,
 )
 from ...scoring.records.commits import OutboxRow
-from ...scoring.records.decisions import Decision
-from ...scoring.store.case_store import CaseFilters, CaseUpdate, new_case
+from ...scoring.store.case_store import MAX_ENTRIES, CaseFilters, CaseUpdate, new_case
 from ...scoring.store.database import Page
 from ..events.audit_sink import AuditSink, order_event
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
@@ -34,9 +32,12 @@ from ..http.runtime import Runtime
 from ..http.separation_of_duties import check_not_own_agent, reviewer_of
 from ..http.store_executor import StoreExecutor
 from .agent_acts import CaseAgentActs, describe_failures
+from .case_reports import CaseInHand, CaseReport, CaseSearch, ListedCase
 from .case_requests import (
+    MAX_HOLD_S,
     MAX_OWNER_LENGTH,
     MAX_SNOOZE_S,
+    MIN_HOLD_S,
     MIN_SNOOZE_S,
     VERDICTS,
     changed_error,
@@ -55,41 +56,6 @@ NOTE_WITHIN_S: Final = 5.0
 """Longest wait for the note that says what an act could not do."""
 
 _log = structlog.get_logger(__name__)
-
-
-class CaseSearch(NamedTuple):
-    """Filters as a request says them; "" and 0 = all. *status* may be `unresolved`: all that is not closed."""
-
-    status: str = ""
-    owner: str = ""
-    level: str = ""
-    agent: AgentSelector | None = None
-    tenant: str = ""
-    since_ms: int = 0
-    until_ms: int = 0
-
-
-class ListedCase(NamedTuple):
-    """A case of a list, with its first agents and the decision that brought it to its level."""
-
-    case: Case
-    agents: Sequence[CaseAgent]
-    lead: Decision | None
-
-
-class CaseReport(NamedTuple):
-    """All that is kept of one case.
-
-    Attributes:
-        lead: the decision that brought it to its level; None = it is not stored any more.
-        shared: new targets, keys and networks of its agents.
-    """
-
-    case: Case
-    agents: Sequence[CaseAgent]
-    shared: Sequence[SharedIndicator]
-    entries: Sequence[CaseEntry]
-    lead: Decision | None
 
 
 class CaseService:
@@ -174,26 +140,43 @@ class CaseService:
         since_ms = self._now() - int(days * DAY_MS)
         return await self._executor(self._runtime.store.cases.closed_by_day, since_ms, visible_tenants(caller, None))
 
-    async def get(self, caller: AuthenticatedCaller, case_id: str) -> CaseReport:
-        """One case with all that is kept of it. Raises ProblemError (404), Unavailable."""
-        tenants = visible_tenants(caller, None)
-        report = await self._executor(self._read, case_id, tenants)
+    async def get(self, caller: AuthenticatedCaller, case_id: str, entries: int = MAX_ENTRIES) -> CaseReport:
+        """One case with all that is kept of it, but of its entries the newest. Raises ProblemError (404), Unavailable.
+
+        Who shows few entries, or none, asks for no more: anybody with words may add to them.
+        """
+        report = await self._executor(self._read, case_id, visible_tenants(caller, None), entries)
         if report is None:
             raise not_found_error("case")
         return report
 
-    def _read(self, case_id: str, tenants: Collection[str] | None) -> CaseReport | None:
+    def _read(self, case_id: str, tenants: Collection[str] | None, entries: int) -> CaseReport | None:
         store = self._runtime.store
         case = store.cases.get(case_id, tenants)
         if case is None:
             return None
+        newest = store.cases.entries(case_id, tenants, entries) if entries else []
+        before = None if not entries else newest[0].sequence - 1 if newest else 0
         return CaseReport(
             case,
             store.cases.agents(case_id, tenants),
             store.cases.shared_indicators(case_id, tenants),
-            store.cases.entries(case_id, tenants),
+            newest,
             store.decisions.get(case.lead_decision_id, tenants),
+            before,
         )
+
+    async def _in_hand(self, caller: AuthenticatedCaller, case_id: str) -> CaseInHand:
+        """A case to act on. Raises ProblemError (404), Unavailable."""
+        taken = await self._executor(self._take, case_id, visible_tenants(caller, None))
+        if taken is None:
+            raise not_found_error("case")
+        return taken
+
+    def _take(self, case_id: str, tenants: Collection[str] | None) -> CaseInHand | None:
+        cases = self._runtime.store.cases
+        case = cases.get(case_id, tenants)
+        return None if case is None else CaseInHand(case, cases.agents(case_id, tenants))
 
     async def case_of_decision(self, caller: AuthenticatedCaller, decision_id: str) -> str | None:
         """Id of the case that a decision belongs to; None = none. Raises Unavailable."""
@@ -206,12 +189,12 @@ class CaseService:
 
     async def acknowledge(self, caller: AuthenticatedCaller, case_id: str, note: str = "") -> Case:
         """Somebody looks at it: its owner, where it had none."""
-        report = await self._decidable(caller, case_id, note)
-        case = report.case
+        taken = await self._decidable(caller, case_id, note)
+        case = taken.case
         status: CaseStatus = "acknowledged" if case.status == "open" else case.status
         return await self._change(
             caller,
-            report,
+            taken,
             "acknowledged",
             note,
             alert=status != case.status,
@@ -224,22 +207,22 @@ class CaseService:
         """Somebody is to work on it; "" takes it from whoever has it."""
         if len(owner) > MAX_OWNER_LENGTH:
             raise invalid_value_error("owner", f"has more than {MAX_OWNER_LENGTH} characters")
-        report = await self._decidable(caller, case_id, note)
-        return await self._change(caller, report, "assigned", note, {"owner": owner.strip()}, owner=owner.strip())
+        taken = await self._decidable(caller, case_id, note)
+        return await self._change(caller, taken, "assigned", note, {"owner": owner.strip()}, owner=owner.strip())
 
     async def note(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:
         """Words of a person, kept with it; also with one that is closed."""
         check_note(note, required=True)
-        return await self._change(caller, await self.get(caller, case_id), "noted", note)
+        return await self._change(caller, await self._in_hand(caller, case_id), "noted", note)
 
     async def snooze(self, caller: AuthenticatedCaller, case_id: str, for_s: float, note: str) -> Case:
         """Tell nobody for *for_s* seconds unless it rises; 0 ends that."""
         if for_s and not MIN_SNOOZE_S <= for_s <= MAX_SNOOZE_S:
             raise invalid_value_error("for_s", f"must be 0, or from {MIN_SNOOZE_S:g} to {MAX_SNOOZE_S:g} seconds")
-        report = await self._decidable(caller, case_id, note, note_required=True)
+        taken = await self._decidable(caller, case_id, note, note_required=True)
         until_ms = self._now() + int(for_s * 1000) if for_s else 0
         detail = {"until": format_rfc3339(until_ms)} if until_ms else {"ended": True}
-        return await self._change(caller, report, "snoozed", note, detail, snoozed_until_ms=until_ms)
+        return await self._change(caller, taken, "snoozed", note, detail, snoozed_until_ms=until_ms)
 
     async def contain(
         self,
@@ -256,21 +239,23 @@ class CaseService:
         The mark comes first, so that no agent is pinned of a case that changed meanwhile. An agent that can not be
         pinned is noted in the case, and told with 409.
         """
-        report = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
+        if pin and not MIN_HOLD_S <= valid_s <= MAX_HOLD_S:
+            raise invalid_value_error("valid_s", f"must be from {MIN_HOLD_S:g} to {MAX_HOLD_S:g} seconds")
+        taken = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
         now_ms = self._now()
         held_until_ms = now_ms + int(valid_s * 1000) if pin else 0
         contained = await self._change(
             caller,
-            report,
+            taken,
             "contained",
             note,
-            {"pinned": [case_agent.agent.agent_id for case_agent in report.agents] if pin else []},
+            {"pinned": [case_agent.agent.agent_id for case_agent in taken.agents] if pin else []},
             status="contained",
-            contained_ms=report.case.contained_ms or now_ms,
-            held_until_ms=max(held_until_ms, report.case.held_until_ms) if pin else 0,
+            contained_ms=taken.case.contained_ms or now_ms,
+            held_until_ms=max(held_until_ms, taken.case.held_until_ms) if pin else 0,
         )
         within = self._agent_acts.deadline()
-        if pin and (failed := await self._agent_acts.pin(caller, report.agents, note, valid_s, within)):
+        if pin and (failed := await self._agent_acts.pin(caller, taken.agents, note, valid_s, within)):
             await self._tell_partly(
                 caller, case_id, "contained", describe_failures("the level could not be fixed", failed)
             )
@@ -288,7 +273,7 @@ class CaseService:
 
     async def _note_failure(self, caller: AuthenticatedCaller, case_id: str, words: str) -> None:
         try:
-            await self._change(caller, await self.get(caller, case_id), "noted", words)
+            await self._change(caller, await self._in_hand(caller, case_id), "noted", words)
         except TrustwatchError as error:
             _log.warning("case_failure_not_noted", case=case_id, error=str(error))
 
@@ -309,10 +294,10 @@ class CaseService:
         """
         if verdict not in VERDICTS:
             raise invalid_value_error("verdict", f"must be one of {', '.join(VERDICTS)}")
-        report = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
+        taken = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
         closed = await self._change(
             caller,
-            report,
+            taken,
             "closed",
             note,
             {"verdict": verdict},
@@ -323,9 +308,9 @@ class CaseService:
             held_until_ms=0,
         )
         words, within = [], self._agent_acts.deadline()
-        if verdict == "true" and (failed := await self._agent_acts.label(caller, report.agents, note, within)):
+        if verdict == "true" and (failed := await self._agent_acts.label(caller, taken.agents, note, within)):
             words.append(describe_failures("the decision could not be labelled", failed))
-        if release and (failed := await self._agent_acts.release(caller, report.agents, note, within)):
+        if release and (failed := await self._agent_acts.release(caller, taken.agents, note, within)):
             words.append(describe_failures("the evidence could not be dropped", failed))
         if words:
             await self._tell_partly(caller, case_id, "closed", "; ".join(words))
@@ -334,16 +319,14 @@ class CaseService:
     async def reopen(self, caller: AuthenticatedCaller, case_id: str, note: str) -> Case:
         """Look at a closed case again. One that was merged stays where it is: in the other."""
         check_note(note, required=True)
-        report = await self.get(caller, case_id)
-        self._check_not_own(caller, report.agents)
-        if report.case.status != "closed":
-            raise conflict_error("case_open", f"case {case_id} is {report.case.status}: there is nothing to reopen")
-        if report.case.merged_into:
-            raise conflict_error(
-                "case_merged", f"case {case_id} was merged into {report.case.merged_into}: go on there"
-            )
-        status: CaseStatus = "acknowledged" if report.case.owner else "open"
-        return await self._change(caller, report, "reopened", note, status=status, verdict="", closed_ms=0)
+        taken = await self._in_hand(caller, case_id)
+        self._check_not_own(caller, taken.agents)
+        if taken.case.status != "closed":
+            raise conflict_error("case_open", f"case {case_id} is {taken.case.status}: there is nothing to reopen")
+        if taken.case.merged_into:
+            raise conflict_error("case_merged", f"case {case_id} was merged into {taken.case.merged_into}: go on there")
+        status: CaseStatus = "acknowledged" if taken.case.owner else "open"
+        return await self._change(caller, taken, "reopened", note, status=status, verdict="", closed_ms=0)
 
     async def merge(
         self, caller: AuthenticatedCaller, case_id: str, into: str, note: str = "", *, revision: int | None = None
@@ -374,9 +357,9 @@ class CaseService:
         if not await self._executor.write(self._runtime.store.cases.merge, merged, grown):
             raise changed_error(case_id)
         self._note_in_audit_trail(caller, target, "merged", note, {"from": case_id})
-        return (await self.get(caller, into)).case
+        return (await self._in_hand(caller, into)).case
 
-    def _check_room(self, source: CaseReport, target: CaseReport) -> None:
+    def _check_room(self, source: CaseInHand, target: CaseInHand) -> None:
         room = self._runtime.settings.cases.max_agents
         together = {case_agent.agent.key for case_agent in (*source.agents, *target.agents)}
         if len(together) > room:
@@ -394,22 +377,22 @@ class CaseService:
         revision: int | None = None,
     ) -> Case:
         """Make a case of its own of some agents; returns the new one."""
-        report = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
-        chosen = chosen_agents(report.agents, agents)
+        taken = await self._decidable(caller, case_id, note, note_required=True, revision=revision)
+        chosen = chosen_agents(taken.agents, agents)
         now_ms, names, source = self._now(), [name.agent_id for name in chosen], self._runtime.settings.listen.url()
         fresh_id = "case-" + record_id(now_ms, "case", case_id, *sorted(names))
-        leaving = [case_agent for case_agent in report.agents if case_agent.agent in chosen]
-        staying = report._replace(agents=[case_agent for case_agent in report.agents if case_agent.agent not in chosen])
+        leaving = [case_agent for case_agent in taken.agents if case_agent.agent in chosen]
+        staying = taken._replace(agents=[case_agent for case_agent in taken.agents if case_agent.agent not in chosen])
         remaining = self._update(caller, staying, "split", note, {"into": fresh_id, "agents": names})
         level = max(case_agent.peak for case_agent in leaving)
-        fresh = msgspec.structs.replace(new_case(fresh_id, report.case, now_ms), level=level)
+        fresh = msgspec.structs.replace(new_case(fresh_id, taken.case, now_ms), level=level)
         entry = _entry(fresh_id, caller, "split", note, now_ms, {"from": case_id, "agents": names})
         alert = build_case_row(fresh, msgspec.structs.replace(entry, action="opened"), leaving, source)
         opened = CaseUpdate(fresh, entry, (alert,))
         if not await self._executor.write(self._runtime.store.cases.split, remaining, opened, chosen):
             raise changed_error(case_id)
-        self._note_in_audit_trail(caller, report, "split", note, {"into": fresh_id})
-        return (await self.get(caller, fresh_id)).case
+        self._note_in_audit_trail(caller, taken, "split", note, {"into": fresh_id})
+        return (await self._in_hand(caller, fresh_id)).case
 
     async def _decidable(
         self,
@@ -419,16 +402,16 @@ class CaseService:
         *,
         note_required: bool = False,
         revision: int | None = None,
-    ) -> CaseReport:
+    ) -> CaseInHand:
         """A case that the caller may change; *revision* is the one that it saw, None = whatever it is."""
         check_note(note, required=note_required)
-        report = await self.get(caller, case_id)
-        self._check_not_own(caller, report.agents)
-        if report.case.status == "closed":
+        taken = await self._in_hand(caller, case_id)
+        self._check_not_own(caller, taken.agents)
+        if taken.case.status == "closed":
             raise conflict_error("case_closed", f"case {case_id} is closed: reopen it first")
-        if revision is not None and revision != report.case.revision:
+        if revision is not None and revision != taken.case.revision:
             raise changed_error(case_id)
-        return report
+        return taken
 
     def _check_not_own(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent]) -> None:
         reviewer = reviewer_of(caller)
@@ -438,7 +421,7 @@ class CaseService:
     async def _change(
         self,
         caller: AuthenticatedCaller,
-        report: CaseReport,
+        taken: CaseInHand,
         action: CaseAction,
         note: str,
         detail: dict[str, Any] | None = None,
@@ -446,17 +429,17 @@ class CaseService:
         alert: bool = True,
         **values: Any,
     ) -> Case:
-        update = self._update(caller, report, action, note, detail, alert=alert, **values)
+        update = self._update(caller, taken, action, note, detail, alert=alert, **values)
         if not await self._executor.write(self._runtime.store.cases.update, update):
-            raise changed_error(report.case.case_id)
-        self._figures.note_act(report.case, update.case)
-        self._note_in_audit_trail(caller, report, action, note, detail)
+            raise changed_error(taken.case.case_id)
+        self._figures.note_act(taken.case, update.case)
+        self._note_in_audit_trail(caller, taken, action, note, detail)
         return msgspec.structs.replace(update.case, revision=update.case.revision + 1)
 
     def _update(
         self,
         caller: AuthenticatedCaller,
-        report: CaseReport,
+        taken: CaseInHand,
         action: CaseAction,
         note: str,
         detail: dict[str, Any] | None = None,
@@ -464,22 +447,22 @@ class CaseService:
         alert: bool = True,
         **values: Any,
     ) -> CaseUpdate:
-        case, now_ms = report.case, self._now()
+        case, now_ms = taken.case, self._now()
         changed = msgspec.structs.replace(case, updated_ms=max(now_ms, case.updated_ms + 1), **values)
         entry = _entry(case.case_id, caller, action, note, now_ms, detail)
         outbox: tuple[OutboxRow, ...] = ()
         if alert and action in ALERTED_ACTIONS:
-            outbox = (build_case_row(changed, entry, report.agents, self._runtime.settings.listen.url()),)
+            outbox = (build_case_row(changed, entry, taken.agents, self._runtime.settings.listen.url()),)
         return CaseUpdate(changed, entry, outbox)
 
     def _note_in_audit_trail(
-        self, caller: AuthenticatedCaller, report: CaseReport, action: str, note: str, detail: dict[str, Any] | None
+        self, caller: AuthenticatedCaller, taken: CaseInHand, action: str, note: str, detail: dict[str, Any] | None
     ) -> None:
         """An event about the worst agent of the case: durable, in order, and no behaviour of the agent."""
-        worst = max(report.agents, key=lambda case_agent: (case_agent.peak, case_agent.last_ms), default=None)
+        worst = max(taken.agents, key=lambda case_agent: (case_agent.peak, case_agent.last_ms), default=None)
         if worst is None:
             return
-        attributes = {"case": report.case.case_id, "why": note, **(detail or {})}
+        attributes = {"case": taken.case.case_id, "why": note, **(detail or {})}
         event = order_event("case", worst.agent, f"case.{action}", caller.recorded_name, self._now(), attributes)
         self._audit_sink.enqueue(event)
 

@@ -22,8 +22,9 @@ from ..http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedC
 from ..http.problems import ProblemError
 from ..http.runtime import Runtime
 from ..settings.event_source_settings import EventSourceSettings
+from .case_reports import CaseReport
 from .consequences import VERDICT_CHOICES, ContainmentEffect, case_title, containment_effects
-from .service import CaseReport, CaseService
+from .service import CaseService
 from .slack_replies import SlackReplies, reply
 from .slack_requests import SlackClick
 
@@ -102,7 +103,7 @@ class SlackActs:
         value = click.value
         if click.action == "acknowledge":
             return await self._acknowledge(caller, value.case_id)
-        report = await self._cases.get(caller, value.case_id)
+        report = await self._cases.get(caller, value.case_id, entries=1)
         if click.action.startswith("ask-"):
             return self._ask(report, click.action.removeprefix("ask-"), value)
         if value.revision == report.case.revision:
@@ -112,7 +113,7 @@ class SlackActs:
             except TrustwatchError as error:
                 if error.code != "case_changed":
                     return _told(error)
-            report = await self._cases.get(caller, value.case_id)
+            report = await self._cases.get(caller, value.case_id, entries=1)
         return self._changed(caller, report, click)
 
     async def _acknowledge(self, caller: AuthenticatedCaller, case_id: str) -> _Done:

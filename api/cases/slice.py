@@ -52,7 +52,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     )
     replies = services.find(SlackReplies) or SlackReplies(make_webhook_client())
     slack = SlackEndpoint(runtime, SlackActs(runtime, cases, containment, replies))
-    return figures, cases, CaseStory(runtime, executor, agents), slack
+    return figures, cases, CaseStory(runtime, executor, cases, agents), slack
 
 
 def _held_at(interventions: ActiveInterventions, now_ms: Callable[[], int], name: AgentName) -> int | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
 
+import anyio
+import anyio.to_thread
 import structlog
 
-from ...ingest.errors import TrustwatchError
+from ...ingest.errors import TrustwatchError, Unavailable
 from ...ingest.events import NativeEvent
 from ...scoring.records.decisions import Decision
 from ...scoring.store.database import MAX_PAGE
@@ -16,9 +19,11 @@ from ..agents.recent_events import DecisionMoment
 from ..agents.service import AgentService
 from ..http.agent_lookup import visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
+from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
-from .service import CaseReport
+from .case_reports import CaseReport
+from .service import CaseService
 from .timeline import CaseRecords, TimelineItem, UntoldEvents, build_timeline
 
 MAX_AGENTS_IN_STORY: Final = 50
@@ -29,29 +34,97 @@ MAX_DECISIONS_IN_STORY: Final = 500
 LEAD_MS: Final = 3_600_000
 """Time before the first event of a case: what ended within it belongs to the story."""
 
+T = TypeVar("T")
+
+MAX_STORIES_AT_ONCE, MAX_STORIES_WAITING, MAX_STORIES_OF_CALLER = 2, 8, 4
+"""Stories that are put together at a time (two of the threads for the store stay for others), that wait for that, and
+those of one caller among both. A further one is refused, and may be asked for again."""
+
+PLACES_FOR_OTHERS: Final = 2
+"""The last places are for callers of tenants of which no story is asked for: no tenant takes them all."""
+
+STORY_WITHIN_S: Final = 30.0
+"""Longest time for reading what a story is made of: it holds a place."""
+
 _log = structlog.get_logger(__name__)
 
 
 class CaseStory:
     """Timelines of cases that a caller may see. For one event loop.
 
+    A long one takes a while: it is put together in threads of its own, which nothing else waits for.
+
     Args:
         runtime: store.
         executor: the way into the store.
+        cases: reads a case.
         agents: finds events of agents.
     """
 
-    def __init__(self, runtime: Runtime, executor: StoreExecutor, agents: AgentService) -> None:
+    def __init__(self, runtime: Runtime, executor: StoreExecutor, cases: CaseService, agents: AgentService) -> None:
         self._runtime = runtime
         self._executor = executor
         self._agents = agents
+        self._cases = cases
+        self._asked: Counter[tuple[str, str]] = Counter()
+        self._asked_by_tenants: Counter[frozenset[str]] = Counter()
+        self._places = anyio.Semaphore(MAX_STORIES_AT_ONCE)
+        self._threads = anyio.CapacityLimiter(MAX_STORIES_AT_ONCE)
 
-    async def timeline(self, caller: AuthenticatedCaller, report: CaseReport) -> list[TimelineItem]:
-        """All that happened in a case, oldest first: events around what raised its agents included.
+    @property
+    def asked_for(self) -> int:
+        """Number of stories that are put together, or wait for that."""
+        return self._asked.total()
+
+    async def timeline(self, caller: AuthenticatedCaller, case_id: str) -> list[TimelineItem]:
+        """All that happened in a case, oldest first: see `tell`."""
+        return await self.tell(caller, case_id, _as_it_is)
+
+    async def tell(
+        self, caller: AuthenticatedCaller, case_id: str, write: Callable[[CaseReport, list[TimelineItem]], T]
+    ) -> T:
+        """What *write* makes, in a thread, of all that happened in a case: events around what raised its agents too.
 
         Of `MAX_AGENTS_IN_STORY` agents, those that joined first; messages to people only with the scope `trust.admin`.
-        Events that can not be read are left out. Raises Unavailable: the store does not answer.
+        Events that can not be read are left out.
+
+        Raises:
+            ProblemError: 404, there is no such case; 503, too many stories are asked for.
+            Unavailable: the store does not answer.
         """
+        async with self._place(caller):
+            try:
+                with anyio.fail_after(STORY_WITHIN_S):
+                    report = await self._cases.get(caller, case_id)
+                    records = await self._gather(caller, report)
+            except TimeoutError:
+                raise Unavailable("the store does not answer in time") from None
+
+            def told() -> T:
+                return write(report, build_timeline(records))
+
+            return await anyio.to_thread.run_sync(told, limiter=self._threads)
+
+    @asynccontextmanager
+    async def _place(self, caller: AuthenticatedCaller) -> AsyncIterator[None]:
+        """One of the places for stories, as soon as there is one. Raises ProblemError (503) where too many wait."""
+        who, tenants = (caller.issuer, caller.subject), caller.tenants
+        left = MAX_STORIES_AT_ONCE + MAX_STORIES_WAITING - self.asked_for
+        if left <= 0 or (left <= PLACES_FOR_OTHERS and self._asked_by_tenants[tenants]):
+            raise _busy_error("too many stories of cases are being put together; ask again in a moment")
+        if self._asked[who] >= MAX_STORIES_OF_CALLER:
+            raise _busy_error("too many stories of cases are being put together for you; ask again in a moment")
+        self._asked[who] += 1
+        self._asked_by_tenants[tenants] += 1
+        try:
+            async with self._places:
+                yield
+        finally:
+            self._asked[who] -= 1
+            self._asked_by_tenants[tenants] -= 1
+            self._asked, self._asked_by_tenants = +self._asked, +self._asked_by_tenants
+
+    async def _gather(self, caller: AuthenticatedCaller, report: CaseReport) -> CaseRecords:
         records = await self._executor(
             self._records, report, visible_tenants(caller, None), with_alerts=SCOPE_ADMIN in caller.scopes
         )
@@ -63,8 +136,7 @@ class CaseStory:
                 found, untold = await self._events_around(caller, peak)
                 events += found
                 left_out += [untold] if untold.actions else []
-        told = records._replace(events=events, left_out=left_out)
-        return await asyncio.to_thread(build_timeline, told)  # of a long case that takes a while
+        return records._replace(events=events, left_out=left_out)
 
     async def _events_around(
         self, caller: AuthenticatedCaller, decision: Decision
@@ -101,3 +173,12 @@ class CaseStory:
             deliveries,
             [feedback_item for feedback_item in feedback if feedback_item.created_ms >= since_ms],
         )
+
+
+def _busy_error(detail: str) -> ProblemError:
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return ProblemError(ProblemDetails(503, Unavailable.code, "Unavailable", detail, headers))
+
+
+def _as_it_is(_: CaseReport, items: list[TimelineItem]) -> list[TimelineItem]:
+    return items

@@ -21,6 +21,7 @@ from ..http.service_registry import ServiceRegistry
 from . import live_updates, sign_in
 from .activity import ActivitySampler
 from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, SessionCookies, session_key
+from .ended_sessions import EndedSessions
 from .error_pages import install_error_pages
 from .openid_provider import OpenIdProvider
 from .page_dependencies import ConsoleContext
@@ -107,19 +108,20 @@ class ConsoleApplication:
 
     def __init__(self, services: ServiceRegistry) -> None:
         self._console = build_console(services)
-        self._sampling: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console), self._form_targets)
 
     async def start(self) -> None:
-        """Start sampling."""
-        self._sampling = asyncio.create_task(self._console.activity.run())
+        """Start sampling, and writing what the database did not take."""
+        self._tasks = [asyncio.create_task(run()) for run in (self._console.activity.run, self._console.ended.run)]
 
     async def close(self) -> None:
-        """Stop sampling and close connections."""
-        if self._sampling is not None:
-            self._sampling.cancel()
+        """Stop sampling, write what waits, and close connections."""
+        for task in self._tasks:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._sampling
+                await task
+        await self._console.ended.save_waiting()
         if self._console.provider is not None:
             await self._console.provider.close()
 
@@ -147,7 +149,10 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
     cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
     renderer = PageRenderer(StaticAssets(), menu_entries(), runtime.now_ms)
     failed_sign_ins = LineLimit(runtime.monotonic)
-    return ConsoleContext(services, sessions, cookies, provider, renderer, ActivitySampler(runtime), failed_sign_ins)
+    ended = EndedSessions(runtime.store.metadata, runtime.clock)
+    return ConsoleContext(
+        services, sessions, ended, cookies, provider, renderer, ActivitySampler(runtime), failed_sign_ins
+    )
 
 
 def _build_application(console: ConsoleContext) -> FastAPI:

@@ -1,8 +1,7 @@
 """Console sessions: sealed into a cookie, so that every replica that has the key knows them.
 
-A cookie holds who signed in and by which grant, encrypted and authenticated (Fernet); what the grant allows is looked
-up at every request. A sign-out is remembered by the process that heard it; elsewhere a copy of the cookie, had somebody
-stolen one, counts until it is idle.
+A cookie holds who signed in and by which grant, encrypted and authenticated (Fernet); what the grant allows, and
+whether somebody signed out (`ended_sessions`), is looked up at every request.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
-from cachetools import FIFOCache
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -41,10 +39,8 @@ RENEW_AFTER_S: Final = 30.0
 MAX_COOKIE_BYTES = 3_800
 """Bytes of a cookie; browsers drop those above 4,096."""
 
-MAX_ENDED_SESSIONS = 10_000
-
 SessionState = Literal["lasts", "idle", "over"]
-"""`idle`: nothing was asked for so long, as far as this copy of the session knows. `over`: signed out, or too old."""
+"""`idle`: nothing was asked for so long, as far as this copy of the session knows. `over`: too old."""
 
 
 class ConsoleSession(msgspec.Struct, frozen=True):
@@ -101,7 +97,6 @@ class ConsoleSessions:
         self._sessions = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"session")))
         self._sign_ins = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"sign-in")))
         self._forms = _derive_key(key, b"form")
-        self._ended: FIFOCache[str, None] = FIFOCache(MAX_ENDED_SESSIONS)
 
     def seal(self, session: ConsoleSession) -> str:
         """The session as the value of its cookie."""
@@ -113,9 +108,9 @@ class ConsoleSessions:
         return session if session is not None and self.state(session) == "lasts" else None
 
     def state(self, session: ConsoleSession) -> SessionState:
-        """State of a session now. A younger copy of an idle one may last; one that is over is over in every copy."""
+        """State of a session that nobody ended. A younger copy of an idle one may last."""
         now = self._clock()
-        if session.session_id in self._ended or session.began_s + self._session_s <= now:
+        if session.began_s + self._session_s <= now:
             return "over"
         return "idle" if session.used_s + self._idle_s <= now else "lasts"
 
@@ -123,10 +118,6 @@ class ConsoleSessions:
         """The session as used now; None where the cookie is young enough."""
         now = self._clock()
         return msgspec.structs.replace(session, used_s=now) if now - session.used_s >= RENEW_AFTER_S else None
-
-    def end(self, session: ConsoleSession) -> None:
-        """Open no copy of it any more in this process."""
-        self._ended[session.session_id] = None
 
     def seal_sign_in(self, under_way: PendingSignIn) -> str:
         """The value of the cookie of a sign-in."""

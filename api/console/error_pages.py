@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from ...ingest.errors import TrustwatchError
+from ...ingest.errors import TrustwatchError, Unavailable
 from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
 from ..http.refused_callers import RefusedCallers
 from .console_sessions import PageRequest
@@ -33,14 +33,14 @@ async def _sign_in_needed(console: ConsoleContext, request: Request, _: Exceptio
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{SIGN_IN_PATH}?{urlencode({'next': back})}", 303)
     problem = ProblemDetails(401, SignInNeeded.code, "Signed out", "Your session has ended. Sign in and repeat this.")
-    answer = _problem_page(console, request, problem)
+    answer = await _problem_page(console, request, problem)
     if part:
         answer.headers["HX-Redirect"] = SIGN_IN_PATH
     return answer
 
 
 async def _sign_in_refused(console: ConsoleContext, request: Request, error: Exception) -> Response:
-    return _problem_page(
+    return await _problem_page(
         console, request, ProblemDetails(403, SignInRefused.code, "Sign-in failed", _as_sentence(str(error)))
     )
 
@@ -49,7 +49,7 @@ async def _provider_unavailable(console: ConsoleContext, request: Request, error
     members = {"code": ProviderUnavailable.code, "error": str(error)}
     console.failed_sign_ins.write(_log.warning, "console sign-in is not possible", **members)
     detail = f"{_as_sentence(str(error))} Nobody can sign in until it does; who is signed in stays so."
-    return _problem_page(
+    return await _problem_page(
         console, request, ProblemDetails(503, ProviderUnavailable.code, "Sign-in is not possible now", detail)
     )
 
@@ -60,12 +60,12 @@ async def _known_error(console: ConsoleContext, request: Request, error: Excepti
     console.services.get(RefusedCallers).tell_of(request.scope, problem.code, problem.detail)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return await _unexpected(console, request, error)
-    return _problem_page(console, request, problem)
+    return await _problem_page(console, request, problem)
 
 
 async def _invalid_request(console: ConsoleContext, request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _problem_page(console, request, invalid_request(error))
+    return await _problem_page(console, request, invalid_request(error))
 
 
 async def _http_error(console: ConsoleContext, request: Request, error: Exception) -> Response:
@@ -73,7 +73,7 @@ async def _http_error(console: ConsoleContext, request: Request, error: Exceptio
     missing = error.status_code == HTTPStatus.NOT_FOUND
     title = "There is no such page" if missing else HTTPStatus(error.status_code).phrase
     detail = "What you followed may be old, or what it was about is no longer kept." if missing else str(error.detail)
-    return _problem_page(
+    return await _problem_page(
         console, request, ProblemDetails(error.status_code, "http", title, detail, dict(error.headers or {}))
     )
 
@@ -82,7 +82,7 @@ async def _unexpected(console: ConsoleContext, request: Request, error: Exceptio
     error_id = console.runtime.new_id()
     trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a cookie
     _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
-    return _problem_page(console, request, internal_problem(error_id))
+    return await _problem_page(console, request, internal_problem(error_id))
 
 
 _HANDLERS: dict[type[Exception], ErrorPageHandler] = {
@@ -102,8 +102,8 @@ def install_error_pages(app: FastAPI, console: ConsoleContext) -> None:
         app.add_exception_handler(kind, partial(handler, console))
 
 
-def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
-    visit = getattr(request.state, "visit", None) or _visit_of(request)
+async def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
+    visit = getattr(request.state, "visit", None) or await _visit_of(request)
     answer = console.render_page(request, "problem.html", visit, problem.status, problem=problem)
     for name, value in problem.headers.items():
         if name.lower() != "www-authenticate":  # people sign in by pages, not by headers
@@ -111,11 +111,11 @@ def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDet
     return answer
 
 
-def _visit_of(request: Request) -> PageRequest | None:
+async def _visit_of(request: Request) -> PageRequest | None:
     """The visit of whoever asked for a page that there is not, so that the way on stays; None = nobody is signed in."""
     try:
-        return page_request_of(request, quiet=True)
-    except SignInNeeded:
+        return await page_request_of(request, quiet=True)
+    except (SignInNeeded, Unavailable):
         return None
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -27,8 +27,8 @@ from ..decisions.level_change_subscription import LevelChangeSubscription, Subsc
 from ..decisions.service import DecisionService
 from ..http.auth.callers import SCOPE_SCORE_READ
 from ..http.server_sent_events import encode_event, encode_retry, event_stream
-from .console_sessions import SessionState
-from .page_dependencies import ConsoleDep, SignInNeeded, require_console_scope
+from .console_sessions import ConsoleSession, SessionState
+from .page_dependencies import ConsoleContext, ConsoleDep, SignInNeeded, require_console_scope
 from .rendering import LEVEL_SYMBOLS, agent_url
 
 TICK_INTERVAL_S = 5.0
@@ -65,11 +65,15 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
     if len(console.streams) >= MAX_OPEN_STREAMS or of_person >= MAX_STREAMS_OF_PERSON:
         raise Unavailable("too many pages are open")
     subscription = console.services.get(DecisionService).subscribe(visit.caller)
-    session_state = partial(console.sessions.state, visit.session)
+    session_state = partial(_state_of, console, visit.session)
     return _stream_response(_update_events(subscription, session_state, console.streams, person))
 
 
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
+
+
+async def _state_of(console: ConsoleContext, session: ConsoleSession) -> SessionState:
+    return "over" if await console.ended.has_ended(session) else console.sessions.state(session)
 
 
 def _stream_response(lines: AsyncIterator[bytes]) -> StreamingResponse:
@@ -82,7 +86,7 @@ async def _session_over_events() -> AsyncIterator[bytes]:
 
 async def _update_events(
     subscription: LevelChangeSubscription,
-    session_state: Callable[[], SessionState],
+    session_state: Callable[[], Awaitable[SessionState]],
     streams: dict[object, str],
     person: str,
 ) -> AsyncIterator[bytes]:
@@ -93,14 +97,14 @@ async def _update_events(
             yield encode_retry(RETRY_AFTER_MS) + encode_event("opened", "")
             while True:
                 changes = await _gather_changes(subscription)
-                state = session_state()
+                state = await session_state()
                 if state == "over":
                     yield encode_event("end", "over")
                 if state != "lasts":
                     return
                 for line in _change_events(changes) if changes else [encode_event("tick", "")]:
                     yield line
-    except SubscriptionEnded:
+    except (SubscriptionEnded, Unavailable):  # the browser opens the next one, and is told then
         return
     finally:
         streams.pop(subscription, None)

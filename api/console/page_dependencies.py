@@ -37,6 +37,7 @@ from ..models.service import ModelService
 from ..search.service import SearchService
 from .activity import ActivitySampler
 from .console_sessions import ConsoleSessions, PageRequest, SessionCookies, session_caller
+from .ended_sessions import EndedSessions
 from .openid_provider import OpenIdProvider
 from .rendering import PageRenderer
 
@@ -67,6 +68,7 @@ class ConsoleContext:
 
     services: ServiceRegistry
     sessions: ConsoleSessions
+    ended: EndedSessions
     cookies: SessionCookies
     provider: OpenIdProvider | None
     renderer: PageRenderer
@@ -128,16 +130,17 @@ def number_of_form(form: Mapping[str, str], name: str, default: str = "") -> flo
         raise invalid_value_error(name, "is no number") from None
 
 
-def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
+async def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
     """The visit of the person who is signed in, whatever it may do; *quiet* is none that a person made.
 
     Raises:
         SignInNeeded: nobody is signed in.
+        Unavailable: the database does not say whether the person signed out.
     """
     console = console_of(request)
     session = console.cookies.read(request)
     caller = None if session is None else session_caller(session, console.runtime.settings.console)
-    if session is None or caller is None:
+    if session is None or caller is None or await console.ended.has_ended(session):
         raise SignInNeeded("nobody is signed in")
     if not quiet and BACKGROUND_HEADER not in request.headers:
         renewed = console.sessions.renew(session)
@@ -170,7 +173,7 @@ def require_console_scope(scope: str, *, quiet: bool = False) -> Callable[[Reque
     """
 
     async def visit(request: Request) -> PageRequest:
-        page_request = page_request_of(request, quiet=quiet)
+        page_request = await page_request_of(request, quiet=quiet)
         if request.method not in SAFE_METHODS:
             await check_form_origin(request, page_request)
         if scope:

@@ -49,7 +49,7 @@ async def show_sign_in(
 ) -> Response:
     """Page with the ways to sign in; a person who is signed in is sent on."""
     try:
-        page_request_of(request)
+        await page_request_of(request)
     except SignInNeeded:
         return console.render_page(
             request,
@@ -105,7 +105,7 @@ async def sign_in_by_link(
         _begin_session(request, console, new_development_session(now_s))
         return RedirectResponse(CONSOLE_HOME, 303)
     try:
-        page_request_of(request)
+        await page_request_of(request)
     except SignInNeeded:
         raise SignInRefused(
             "that link was used already, or is too old; `trustwatch console-link` prints another"
@@ -115,11 +115,11 @@ async def sign_in_by_link(
 
 @router.post("/sign-out")
 async def sign_out(request: Request, console: ConsoleDep, visit: SignedInDep) -> Response:
-    """End the session here, and at the provider where the settings say so."""
-    console.sessions.end(visit.session)
-    console.cookies.write(request, None)
+    """End the session everywhere, and at the provider where the settings say so."""
+    console.cookies.write(request, None)  # first: this browser forgets it whatever the database says
+    saved = await console.ended.end(visit.session)
     _log.info("console session ended", code="console_sign_out", person=visit.caller.name)
-    target = f"{SIGN_IN_PATH}?said=out"
+    target = f"{SIGN_IN_PATH}?said={'out' if saved else 'out-here'}"
     if console.provider is not None and visit.session.grant:
         target = await console.provider.end_session_url(console.runtime.settings.listen.url() + SIGN_IN_PATH) or target
     return RedirectResponse(target, 303)
@@ -131,5 +131,6 @@ def _allows_development_login(console: ConsoleContext) -> bool:
 
 def _begin_session(request: Request, console: ConsoleContext, session: ConsoleSession) -> None:
     """A new session with an id of its own, whatever cookie the browser had before."""
+    console.ended.note_begun(session)
     console.cookies.write(request, session)
     _log.info("console session begins", code="console_sign_in", person=session.name, grant=session.grant or None)

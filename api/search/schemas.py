@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.store.search_store import SeenPrincipal
 from ..agents.schemas import AgentOut, agent_out
-from ..cases.service import ListedCase
+from ..cases.case_reports import ListedCase
 from ..events.event_origin import origin_of
 from ..http.schemas import IndicatorOut, Level, ReasonOut, TimeText, level_word
 from .query import SearchQuery

@@ -19,7 +19,7 @@ from ...scoring.store.database import Page, Tenants
 from ...scoring.store.search_store import NO_NAMES, CaseNames, SeenPrincipal
 from ...scoring.store.sql_store import SqlStore
 from ..agents.recent_events import event_locations
-from ..cases.service import ListedCase
+from ..cases.case_reports import ListedCase
 from ..http.agent_lookup import visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.filtered_pages import FilteredPage, read_filtered_page

@@ -8,6 +8,9 @@ from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
 from .access_settings import SignatureAlgorithm
 
 ConsoleScope = Literal["trust.score:read", "trust.feedback", "trust.admin"]
+MAX_SESSION_S = 7 * 86_400
+"""So long after signing in no session lasts, whatever the settings said then and say now."""
+
 MIN_SESSION_KEY_LENGTH = 32
 """Characters of a session key: less could be guessed from a stolen cookie."""
 
@@ -81,7 +84,9 @@ class ConsoleSettings(SettingsPart, frozen=True, kw_only=True):
         Secret | None,
         setting("seals sessions, 32 characters or more, the same for all replicas; null makes one in `data_dir`"),
     ] = None
-    session_s: Annotated[float, setting("a session ends so long after signing in, s", ge=60, le=7 * 86_400)] = 28_800.0
+    session_s: Annotated[float, setting("a session ends so long after signing in, s", ge=60, le=MAX_SESSION_S)] = (
+        28_800.0
+    )
     idle_s: Annotated[float, setting("a session ends after so long without a page or click, s", ge=60, le=86_400)] = (
         3_600.0
     )

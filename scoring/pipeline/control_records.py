@@ -136,6 +136,8 @@ class ControlRecords:
         except (msgspec.MsgspecError, ValueError) as error:
             raise MalformedEvent(f"nobody to forget: {error}") from error
         subject = order.subject
+        if not subject.name:
+            raise MalformedEvent("nobody to forget: the name is empty")
         ours = subject.kind == "agent" and self._owns_agent(subject.partition_key, moment.partition)
         self._engine.agent_states.erase(subject, ours=ours)
         self._engine.feedback_rules.erase(subject)

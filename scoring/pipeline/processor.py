@@ -31,6 +31,7 @@ from ..policy.book import LivePolicy
 from ..records.agents import IdentityConflict
 from ..records.dead_letters import DeadLetter, dead_letter_of_record, dead_letter_of_refused_input
 from ..records.decisions import Decision
+from ..records.wire_integer import LATEST_MS
 from .control_records import ControlRecords
 from .model_switch import ActiveModels, ModelSwitcher
 
@@ -153,7 +154,7 @@ class Processor:
     def _apply_non_event(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
         """Apply a record that is no event."""
         if record.kind == RecordKind.TICK:
-            self.apply_tick(RecordMoment(partition, offset, int.from_bytes(record.payload, "little")), applied)
+            self._apply_time(partition, offset, record, applied)
         elif record.kind == RecordKind.DEAD:
             applied.dead_letters.append(dead_letter_of_refused_input(partition, offset, record))
         elif record.kind == RecordKind.ERASED:
@@ -169,6 +170,14 @@ class Processor:
             applied.decisions.extend(self.control_records.apply(partition, offset, record))
         except MalformedEvent as error:
             applied.dead_letters.append(dead_letter_of_record(partition, offset, record, error))
+
+    def _apply_time(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
+        at_ms = int.from_bytes(record.payload, "little")
+        if at_ms <= LATEST_MS:
+            self.apply_tick(RecordMoment(partition, offset, at_ms), applied)
+            return
+        error = MalformedEvent("a tick of no time: not written by us")
+        applied.dead_letters.append(dead_letter_of_record(partition, offset, record, error))
 
     def apply_tick(self, moment: RecordMoment, applied: AppliedBatch) -> None:
         """Let time pass for every agent whose level is due to change, those in memory first."""

@@ -11,6 +11,7 @@ import msgspec
 from ...ingest.identities import IdentityHasher
 from ..policy.risk_view import CommitVersion
 from ..records.agents import AgentSummary, RiskLevel
+from ..records.wire_integer import WireInteger
 from .ipc import MAX_FRAME_ITEMS, AgentErased, LevelChange, PipelineUpdate
 from .topic_publisher import ERASED_UP_TO_HEADER, Heartbeat, RiskRecord, summary_from_record
 
@@ -26,8 +27,8 @@ class _DecisionRecordData(msgspec.Struct):
     previous_level: str
     level: str
     risk_score: float
-    event_time_ms: int
-    decided_ms: int
+    event_time_ms: WireInteger
+    decided_ms: WireInteger
     reasons: list[dict[str, object]]
 
 
@@ -36,7 +37,7 @@ class _DecisionRecord(msgspec.Struct):
 
 
 class _EpochOnly(msgspec.Struct):
-    epoch: int
+    epoch: WireInteger
 
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -44,6 +45,7 @@ UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _decision_decoder = msgspec.json.Decoder(_DecisionRecord)
 _epoch_decoder = msgspec.json.Decoder(_EpochOnly)
+_integer_decoder = msgspec.json.Decoder(WireInteger)
 
 
 def epoch_of_record(value: bytes | None) -> int:
@@ -96,9 +98,8 @@ class RiskTopicReader:
     def _read_erased(self, key: bytes | None, headers: Sequence[tuple[str, bytes | None]], partition: int) -> None:
         """Take over that an agent was erased; a tombstone without our header is ignored."""
         try:
-            gone = AgentErased(
-                *_partition_key_decoder.decode(key or b""), partition, int(dict(headers)[ERASED_UP_TO_HEADER] or b"")
-            )
+            up_to = _integer_decoder.decode(dict(headers)[ERASED_UP_TO_HEADER] or b"")
+            gone = AgentErased(*_partition_key_decoder.decode(key or b""), partition, up_to)
         except (*UNREADABLE, KeyError):
             return
         kept = [(agent, version) for agent, version in self._agents[partition] if not gone.covers(agent.name, version)]

@@ -32,6 +32,7 @@ from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.erasures import PartitionErasure
 from ..records.indicators import NO_INDICATORS
+from ..records.wire_integer import WireInteger
 from ..store.sql_store import SqlStore
 
 ERASED_UP_TO_HEADER = "forgotten_up_to"
@@ -58,17 +59,17 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
     risk_score: float
     confidence: float
     anomaly_score: float
-    first_seen_ms: int
-    last_seen_ms: int
-    evaluated_ms: int
-    due_ms: int
-    events: int
+    first_seen_ms: WireInteger
+    last_seen_ms: WireInteger
+    evaluated_ms: WireInteger
+    due_ms: WireInteger
+    events: WireInteger
     decision_id: str
     reasons: msgspec.Raw  # JSON list, as in the risk answer
     counterfactual: str
-    partition: int
-    epoch: int
-    offset: int
+    partition: WireInteger
+    epoch: WireInteger
+    offset: WireInteger
     concern: str = ""  # that the level is about; "" = none, or not known to an earlier version
     indicators: msgspec.Raw = msgspec.Raw(NO_INDICATORS)  # JSON list, as in the risk answer
 
@@ -76,11 +77,11 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
     """Sign of life of one partition's worker, on the risk topic: all that arrived before `fresh_ms` is published."""
 
-    partition: int
-    epoch: int
-    offset: int
-    behind: int
-    fresh_ms: int
+    partition: WireInteger
+    epoch: WireInteger
+    offset: WireInteger
+    behind: WireInteger
+    fresh_ms: WireInteger
 
 
 class _SentRisk(NamedTuple):

@@ -6,6 +6,7 @@ Every process that answers keeps its own copy and follows the store; one that ma
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from ..records.agents import AgentIdentity, AgentName, RiskLevel
@@ -21,6 +22,7 @@ class ActiveInterventions:
     def __init__(self) -> None:
         self._by_id: dict[str, Intervention] = {}
         self._by_agent: dict[AgentIdentity, dict[str, Intervention]] = {}
+        self._pending_by_tenant: Counter[str] = Counter()
         self._latest_ms = 0
 
     @property
@@ -49,8 +51,9 @@ class ActiveInterventions:
         return news
 
     def _index(self, intervention: Intervention) -> None:
-        full = intervention.agent.identity
+        full, tenant = intervention.agent.identity, intervention.agent.tenant
         mine = self._by_agent.setdefault(full, {})
+        self._count_pending(tenant, (intervention.status == "pending") - self.is_pending(intervention.intervention_id))
         if intervention.status in OPEN_INTERVENTION_STATUSES:
             self._by_id[intervention.intervention_id] = mine[intervention.intervention_id] = intervention
             return
@@ -59,9 +62,15 @@ class ActiveInterventions:
         if not mine:
             del self._by_agent[full]
 
+    def _count_pending(self, tenant: str, more: int) -> None:
+        self._pending_by_tenant[tenant] += more
+        if not self._pending_by_tenant[tenant]:
+            del self._pending_by_tenant[tenant]
+
     def remove_agent(self, full: AgentIdentity) -> None:
         """Remove an agent's pins and approvals: they were erased."""
-        for intervention_id in self._by_agent.pop(full, {}):
+        for intervention_id, intervention in self._by_agent.pop(full, {}).items():
+            self._count_pending(intervention.agent.tenant, -(intervention.status == "pending"))
             del self._by_id[intervention_id]
 
     def active_pin(self, full: AgentIdentity, now_ms: int) -> Intervention | None:
@@ -121,6 +130,10 @@ class ActiveInterventions:
         """True if an approval waits for a person."""
         intervention = self._by_id.get(intervention_id)
         return intervention is not None and intervention.status == "pending"
+
+    def pending_count_of_tenant(self, tenant: str) -> int:
+        """Number of approvals of a tenant's agents that wait for a person, whoever asked for them."""
+        return self._pending_by_tenant[tenant]
 
     def pending_count(self, full: AgentIdentity, now_ms: int) -> int:
         """Number of approvals of an agent that wait for a person."""

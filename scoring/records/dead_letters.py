@@ -9,6 +9,7 @@ import msgspec
 from ...ingest.errors import MalformedEvent
 from ...ingest.record_keys import record_id
 from ...ingest.source import Record
+from .wire_integer import WireTime
 
 PIPELINE_SENDER = "pipeline"
 """Sender of letters that the pipeline makes of records of all tenants; no caller is called so, as it would see them."""
@@ -18,7 +19,7 @@ class RefusedInput(msgspec.Struct):
     """Payload of a DEAD record: an input that the event intake refused."""
 
     letter_id: str
-    received_ms: int
+    received_ms: WireTime
     source: str
     reason: str
     path: str

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from .agents import AgentIdentity, AgentName
+from .wire_integer import WireInteger
 
 FeedbackVerdict = Literal["false_positive", "true_positive"]
 RuleScopeKind = Literal["agent", "peer_group"]
@@ -38,7 +39,7 @@ class FeedbackRule(msgspec.Struct, frozen=True):
     agent_type: str
     features: tuple[str, ...] | None
     resource: str | None
-    expires_ms: int
+    expires_ms: WireInteger
     issuer: str = ""
     agent_id: str = ""
 

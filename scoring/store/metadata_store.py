@@ -46,6 +46,11 @@ class MetadataStore:
         with self._database.write() as connection:
             connection.execute(delete(META).where(starts_with(META.c.key, prefix)))
 
+    def delete_range(self, start: str, end: str) -> None:
+        """Remove all keys from *start* on that come before *end*."""
+        with self._database.write() as connection:
+            connection.execute(delete(META).where(META.c.key >= start, META.c.key < end))
+
 
 def _read_value(connection: Connection, key: str) -> str | None:
     return connection.execute(select(META.c.value).where(META.c.key == key)).scalar_one_or_none()

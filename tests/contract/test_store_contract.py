@@ -897,6 +897,10 @@ def test_meta(store: SqlStore) -> None:
     store.metadata.put("salt", "three")
 
     assert store.metadata.get("salt") == "three"
+    for key in ("ended/001/a", "ended/009/b", "ended/010/C", "ended/1", "endee"):
+        store.metadata.put(key, "")
+    store.metadata.delete_range("ended/", "ended/010")
+    assert sorted(store.metadata.find("ende")) == ["ended/010/C", "ended/1", "endee"]
 
 
 def test_purge(store: SqlStore) -> None:

@@ -519,7 +519,7 @@ def log_frames(data: bytes) -> None:
 
 
 def risk_topic(data: bytes) -> None:
-    """Records of the topics that replicas read: a key and a value, with a line between; nothing ends the reader."""
+    """Records of the topics that replicas read: a key and a value, with a line between; nothing ends who reads them."""
     key, _, value = data.partition(b"\n")
     reader = RiskTopicReader(4)
     for given in (value, None):
@@ -527,7 +527,8 @@ def risk_topic(data: bytes) -> None:
         reader.read_risk(None, given)
     reader.read_decision(value)
     assert epoch_of_record(value) is not None
-    reader.drain_updates(with_freshness=True)
+    for update in reader.drain_updates(with_freshness=True):
+        assert msgspec.msgpack.encode(update)
 
 
 def stream_request(data: bytes) -> None:

@@ -18,7 +18,8 @@ from ...access.service import ContainmentService
 from ...agents.recent_events import MAX_EVENTS_AFTER, MAX_EVENTS_BEFORE, DecisionMoment
 from ...agents.risk_answer_cache import shows_reasons
 from ...agents.service import AgentService
-from ...cases.service import CaseSearch, CaseService
+from ...cases.case_reports import CaseSearch
+from ...cases.service import CaseService
 from ...decisions.service import DecisionService
 from ...events.event_origin import delegated_by, event_sizes, origin_of
 from ...feedback.service import FeedbackService

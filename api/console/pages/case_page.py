@@ -15,10 +15,11 @@ from ....scoring.records.agents import AgentName
 from ....scoring.records.cases import Case
 from ....scoring.store.database import MAX_PAGE, Page
 from ...access.service import ContainmentService
+from ...cases.case_reports import CaseReport, CaseSearch, ListedCase
 from ...cases.case_requests import OPEN_STATUSES
 from ...cases.consequences import VERDICT_CHOICES, case_title, containment_effects
 from ...cases.report import render_json, render_markdown
-from ...cases.service import CaseReport, CaseSearch, CaseService, ListedCase
+from ...cases.service import CaseService
 from ...cases.timeline import TIMELINE_KINDS, TimelineItem
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
@@ -52,6 +53,7 @@ from ..views.table_file import check_form, gather_rows, table_file
 
 MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count", key="c")
 MAX_MERGE_CHOICES = 50
+MAX_REVISION_DIGITS = 18
 DAYS_COUNTED = 30
 ANY_STATUS = "any"
 """Status of cases whatever theirs is, in addresses: links leave out what is empty, and then the open ones are meant."""
@@ -221,29 +223,30 @@ async def show_timeline(
     request: Request,
     console: ConsoleDep,
     visit: PageReaderDep,
-    cases: CaseServiceDep,
     story: CaseStoryDep,
     kind: Text = "",
     since: TimeText = "",
     until: TimeText = "",
 ) -> Response:
     """The story of a case, which takes longest to find; narrowed to a kind, and to a time."""
-    report = await cases.get(visit.caller, case_id)
     times = parse_time_range(since, until, console.runtime.now_ms())
-    items = await story.timeline(visit.caller, report)
-    shown = [item for item in items if _fits(item, kind, times)]
-    return console.render_page(
-        request,
-        "case_timeline.html",
-        visit,
-        case=report.case,
-        runs=group_alike(list(zip(_moment_ids(shown), shown, strict=True))),
-        total=len(items),
-        kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
-        chosen={"kind": kind, "since": since, "until": until},
-        agents=_agents_by_id(report),
-        may_see_alerts=SCOPE_ADMIN in visit.caller.scopes,
-    )
+
+    def page(report: CaseReport, items: list[TimelineItem]) -> Response:
+        shown = [item for item in items if _fits(item, kind, times)]
+        return console.render_page(
+            request,
+            "case_timeline.html",
+            visit,
+            case=report.case,
+            runs=group_alike(list(zip(_moment_ids(shown), shown, strict=True))),
+            total=len(items),
+            kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
+            chosen={"kind": kind, "since": since, "until": until},
+            agents=_agents_by_id(report),
+            may_see_alerts=SCOPE_ADMIN in visit.caller.scopes,
+        )
+
+    return await story.tell(visit.caller, case_id, page)
 
 
 def _agents_by_id(report: CaseReport) -> dict[str, AgentName]:
@@ -270,19 +273,17 @@ def _fits(item: TimelineItem, kind: str, times: TimeRange) -> bool:
 
 
 @router.get("/cases/{case_id}/report.{form}")
-async def download_report(
-    case_id: str, form: str, visit: PageReaderDep, cases: CaseServiceDep, story: CaseStoryDep
-) -> Response:
+async def download_report(case_id: str, form: str, visit: PageReaderDep, story: CaseStoryDep) -> Response:
     """The case as a document, `md` or `json`."""
     if form not in ("md", "json"):
         raise invalid_value_error("form", "must be md or json")
-    report = await cases.get(visit.caller, case_id)
-    timeline = await story.timeline(visit.caller, report)
     name = "".join(char for char in case_id if char.isalnum() or char in "-_")[:80]
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
     if form == "json":
-        return Response(render_json(report, timeline), media_type="application/json", headers=headers)
-    return Response(render_markdown(report, timeline), media_type="text/markdown; charset=utf-8", headers=headers)
+        document = await story.tell(visit.caller, case_id, render_json)
+        return Response(document, media_type="application/json", headers=headers)
+    text = await story.tell(visit.caller, case_id, render_markdown)
+    return Response(text, media_type="text/markdown; charset=utf-8", headers=headers)
 
 
 @router.post("/cases/{case_id}/{action}")
@@ -328,7 +329,7 @@ async def _act(cases: CaseService, visit: PageRequest, case_id: str, action: str
         case "merge":
             return await cases.merge(caller, form.get("other", ""), case_id, note, revision=_revision(form))
         case "split":
-            agents = _agents_of_form(form, await cases.get(caller, case_id))
+            agents = _agents_of_form(form, await cases.get(caller, case_id, entries=0))
             return await cases.split(caller, case_id, agents, note, revision=_revision(form))
     raise invalid_value_error("action", "is none that a case knows")
 
@@ -336,7 +337,7 @@ async def _act(cases: CaseService, visit: PageRequest, case_id: str, action: str
 def _revision(form: Mapping[str, str]) -> int | None:
     """Revision of the case that the person saw when the page was made; None = the form does not say."""
     given = form.get("revision", "")
-    return int(given) if given.isdecimal() else None
+    return int(given[:MAX_REVISION_DIGITS]) if given.isdecimal() else None
 
 
 def _agents_of_form(form: Mapping[str, str], report: CaseReport) -> list[AgentSelector]:
@@ -357,7 +358,7 @@ async def _case_page(
     trouble: str = "",
     status: int = 200,
 ) -> Response:
-    report = await cases.get(visit.caller, case_id)
+    report = await cases.get(visit.caller, case_id, entries=0)
     may_act = SCOPE_FEEDBACK in visit.caller.scopes
     is_open = report.case.status in OPEN_STATUSES
     others = await _others(cases, visit, report) if may_act and is_open else []

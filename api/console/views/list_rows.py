@@ -7,7 +7,7 @@ from typing import Any
 from ....ingest.timestamps import format_rfc3339
 from ....scoring.records.agents import AgentSummary, RiskLevel
 from ....scoring.records.decisions import Decision
-from ...cases.service import ListedCase
+from ...cases.case_reports import ListedCase
 from .case_display import lead_reason
 
 

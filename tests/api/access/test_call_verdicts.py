@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.access import approval_workflow
+from structlog.testing import capture_logs
+from trustwatch.api.access import approval_workflow, asked_approvals
 from trustwatch.api.access.approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDING_PER_AGENT
 from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
@@ -23,7 +24,6 @@ from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
-from trustwatch.scoring.records.agents import RiskLevel
 
 from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, agent_key, call, call_model
 
@@ -261,7 +261,8 @@ def test_a_scope_of_a_token_approves_no_call(judged: Any, summary: Any) -> None:
 
 def test_one_caller_may_have_so_many_persons_asked(site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over all its agents; those that were decided about make room, and other callers are not held up."""
-    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_CALLER", 3)
+    monkeypatch.setattr(asked_approvals, "MIN_PENDING_PER_TENANT", 1)
+    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_CALLER", 14)
     site.report([summary(f"bot-{number}", level=HIGH, agent_type="Clerk") for number in range(5)])
 
     paths = [f"/v1/agents/bot-{number}/calls/evaluate" for number in range(5)]
@@ -278,28 +279,54 @@ def test_one_caller_may_have_so_many_persons_asked(site: Any, summary: Any, monk
     settled(site)
 
 
-def test_no_tenant_uses_up_the_approvals_of_another(site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a gateway that they share, the agents of each have so many persons asked, and all of them so many."""
-    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_TENANT", 2)
-    workflow = site.guard.approval_workflow
+def have_asked(site: Any, summary: Any, tenant: str, numbers: range, caller: str = "gateway") -> list[bool]:
+    """Have persons asked about agents of a tenant; whether they are."""
+    workflow, agents = site.guard.approval_workflow, [summary(f"bot-{n}", tenant=tenant).name for n in numbers]
 
-    def have_asked(tenant: str, numbers: range) -> list[bool]:
-        agents = [summary(f"bot-{number}", tenant=tenant).name for number in numbers]
+    async def request() -> list[bool]:
+        return [bool(workflow.request_approval(one, ("pay",), HIGH, "odd", "calls", caller)) for one in agents]
 
-        async def request() -> list[bool]:
-            return [
-                bool(workflow.request_approval(agent, ("pay",), RiskLevel.HIGH, "odd", "calls", "gateway"))
-                for agent in agents
-            ]
-
-        asked: list[bool] = site.wait(request())
-        return asked
-
-    assert have_asked("globex", range(4)) == [True, True, False, False]
-    assert have_asked("acme", range(3)) == [True, True, False]
-    monkeypatch.setattr(approval_workflow, "MAX_PENDING_PER_CALLER", 5)
-    assert have_asked("initech", range(2)) == [True, False]
+    asked: list[bool] = site.wait(request())
     settled(site)
+    return asked
+
+
+def test_no_tenants_use_up_the_approvals_of_another(site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a gateway that many share, as many as ask for all that they get leave a share for whoever comes then."""
+    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_CALLER", 100)
+    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_TENANT", 20)
+    monkeypatch.setattr(asked_approvals, "MIN_PENDING_PER_TENANT", 2)
+    failed = site.guard.approval_workflow.failed_requests
+    waiting = dict.fromkeys((f"greedy-{number}" for number in range(8)), 0)
+    for start in range(0, 24, 3):
+        for tenant in waiting:
+            waiting[tenant] += sum(have_asked(site, summary, tenant, range(start, start + 3)))
+    assert waiting["greedy-0"] >= waiting["greedy-7"] >= 7
+    assert sum(waiting.values()) < 80
+    assert site.guard.approval_workflow.failed_requests == failed + 8 * 24 - sum(waiting.values())
+    assert sum(have_asked(site, summary, "quiet", range(20))) >= 4
+
+    monkeypatch.setattr(asked_approvals, "MAX_PENDING_PER_CALLER", 60)  # as if all were used up
+    assert have_asked(site, summary, "late", range(3)) == [True, True, False]
+
+
+def test_a_tenants_approvals_are_bounded_over_all_ways(
+    site: Any, summary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that other processes asked for, or this one before a restart; what is decided makes room."""
+    monkeypatch.setattr(approval_workflow, "MAX_WAITING_OF_TENANT", 3)
+    with capture_logs() as lines:
+        assert have_asked(site, summary, "acme", range(2), "one") == [True, True]
+        assert have_asked(site, summary, "acme", range(2, 4), "two") == [True, False]
+        assert have_asked(site, summary, "acme", range(4, 7), "") == [False] * 3
+    assert have_asked(site, summary, "globex", range(1), "two") == [True]
+    (told,) = [line for line in lines if line.get("code") == "approval_not_asked"]  # one of that second
+    assert (told["by"], told["tenant"], told["reason"]) == ("two", "acme", "too many approvals wait in the tenant")
+
+    workflow = site.guard.approval_workflow
+    waiting = site.store.interventions.page(("acme",)).items
+    site.inside(lambda: workflow.active_interventions.remove_agent(waiting[0].agent.identity))
+    assert have_asked(site, summary, "acme", range(4, 6), "two") == [True, False]
 
 
 def approvals_of(site: Any) -> list[str]:

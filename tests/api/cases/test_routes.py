@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import pytest
 from trustwatch.api.agents.service import AgentService
 from trustwatch.api.cases import agent_acts, routes, story
+from trustwatch.api.cases.story import CaseStory
 from trustwatch.api.feedback.service import FeedbackService
 from trustwatch.api.http.agent_lookup import AgentSelector
 from trustwatch.ingest.errors import Unavailable
@@ -50,6 +54,28 @@ def test_a_case_tells_what_it_is(triage: Triage) -> None:
     assert triage.get("", agent_id="b", tenant="acme", issuer=AS)["items"][0]["case_id"] == CASE
     assert triage.get("", agent_id="nobody", tenant="acme", issuer=AS)["items"] == []
     assert triage.get("", level="critical", owner="ann")["items"] == []
+
+
+def test_an_act_reads_no_more_entries_than_it_answers_with(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many notes a case has: those that are news are answered, with the number of those before."""
+    for number in range(routes.ENTRIES_AFTER_ACT):
+        triage.act(CASE, "notes", 201, note=f"note {number}")
+    cases, limits = triage.site.store.cases, []
+    read = cases.entries
+
+    def entries(case_id: str, tenants: Any = None, limit: int = 1_000) -> Any:
+        limits.append(limit)
+        return read(case_id, tenants, limit)
+
+    monkeypatch.setattr(cases, "entries", entries)
+    answer = triage.act(CASE, "close", verdict="expected", note="a drill")
+    assert limits == [routes.ENTRIES_AFTER_ACT]
+    assert (len(answer["entries"]), answer["entries"][-1]["action"]) == (routes.ENTRIES_AFTER_ACT, "closed")
+    assert answer["entries_before"] == 3
+    limits.clear()
+    whole = triage.get(f"/{CASE}")
+    assert (len(whole["entries"]), whole["entries_before"]) == (routes.ENTRIES_AFTER_ACT + 3, 0)
+    assert limits == [1_000]
 
 
 def test_a_case_goes_through_its_life(triage: Triage) -> None:
@@ -272,11 +298,11 @@ def test_cases_are_merged_and_split(triage: Triage) -> None:
 
 
 def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is put together, and written down, beside the loop that answers gateways."""
+    """It is put together, and written down, in threads that nothing else waits for: neither loop nor look-ups."""
     threads = []
 
     def noting(work: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *given: threads.append(threading.get_ident()) or work(*given)
+        return lambda *given: threads.append(threading.current_thread()) or work(*given)
 
     async def ident() -> int:
         return threading.get_ident()
@@ -287,7 +313,69 @@ def test_the_story_of_a_long_case_holds_up_nobody(triage: Triage, monkeypatch: p
     path = f"/v1/cases/{CASE}/report"
     assert triage.site.client.get(path, headers=triage.site.auth("gateway")).status_code == 200
     assert len(threads) == 3
-    assert triage.site.wait(ident()) not in threads
+    assert triage.site.wait(ident()) not in {thread.ident for thread in threads}
+    assert not any(thread.name.startswith("asyncio") for thread in threads)  # of the loop's default executor
+
+
+class Asking:
+    """Stories that do not end before they may."""
+
+    def __init__(self, triage: Triage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.triage = triage
+        self.go = threading.Event()
+        self.pool = ThreadPoolExecutor(10)
+        build = story.build_timeline
+        monkeypatch.setattr(story, "build_timeline", lambda records: self.go.wait(60) and build(records))
+
+    def ask(self, client: str = "gateway", case: str = CASE) -> Any:
+        """The answer to one who asks."""
+        site = self.triage.site
+        with httpx2.Client(base_url=site.url, trust_env=False, timeout=60) as asking:
+            return asking.get(f"/v1/cases/{case}/timeline", headers=site.auth(client))
+
+    def ask_at_once(self, count: int, client: str = "gateway") -> list[Any]:
+        """Have so many stories asked for, beside those that are."""
+        telling = self.triage.site.app.app.state.services.get(CaseStory)
+        wanted = telling.asked_for + count
+        asked = [self.pool.submit(self.ask, client) for _ in range(count)]
+        end = time.monotonic() + 60
+        while telling.asked_for < wanted:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return asked
+
+
+@pytest.fixture
+def asking(triage: Triage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
+    """Stories that wait for each other."""
+    made = Asking(triage, monkeypatch)
+    yield made
+    made.go.set()
+    made.pool.shutdown()
+
+
+def test_who_asks_for_too_many_stories_is_told_to_come_again(asking: Asking) -> None:
+    """Of one caller four; it is asked for a place before anything is read, and then there is room again."""
+    waiting = asking.ask_at_once(4)
+    for case in (CASE, "case-of-nobody"):
+        refused = asking.ask(case=case)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "ask again" in refused.json()["detail"]
+    asking.go.set()
+    assert [one.result().status_code for one in waiting] == [200] * 4
+    assert asking.ask().status_code == 200
+
+
+def test_no_tenant_takes_all_places_for_stories(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last two are for callers of tenants of which none is asked for; more than ten are asked for by nobody."""
+    monkeypatch.setattr(story, "MAX_STORIES_OF_CALLER", 20)
+    waiting = asking.ask_at_once(8)
+    assert asking.ask().status_code == 503
+    others = asking.ask_at_once(1, "two")
+    assert asking.ask("two").status_code == 503
+    asking.go.set()
+    assert [one.result().status_code for one in waiting] == [200] * 8
+    assert others[0].result().status_code in (200, 404)
 
 
 def test_the_story_of_a_case_has_all_that_happened(triage: Triage) -> None:

@@ -34,6 +34,22 @@ def key_of(agent: int) -> str:
     return str(unkeyed_agent_key("acme", "https://as.example", f"agent-{agent}"))
 
 
+def adopted(expires_ms: int) -> bytes:
+    rule = {"rule_id": "r", "kind": "agent", "key": "", "agent_type": "", "features": None, "resource": None}
+    rule |= {"tenant": "acme", "issuer": "https://as.example", "agent_id": "agent-1", "expires_ms": expires_ms}
+    return json.dumps({"command": "feedback.adopt", "rule": rule, "by": "ann", "why": "w"}).encode()
+
+
+def forgotten(name: str) -> bytes:
+    order = {"erasure_id": "e", "kind": "agent", "tenant": "acme", "issuer": "i", "name": name, "pseudonym": "p"}
+    return json.dumps(order).encode()
+
+
+def refused(received_ms: int) -> bytes:
+    letter = {"letter_id": "L", "received_ms": received_ms, "source": "s", "reason": "r", "path": "$", "raw": "eA=="}
+    return json.dumps(letter).encode()
+
+
 def test_records_of_all_kinds_keep_their_order(kit: Any, make: Any) -> None:
     """An event, a tick, and an event act in exactly this order: the tick ends the hold before the last event."""
     processor, at = kit.processor(), make.START_MS
@@ -71,6 +87,13 @@ def test_duplicates_are_dropped_and_counted(kit: Any, make: Any) -> None:
         (9, b"from the future"),
         (RecordKind.CONTROL, b'{"command": "release", "key": "-1", "by": "me"}'),
         (RecordKind.CONTROL, b'{"command": "release", "key": "99999999999999999999999", "by": "me"}'),
+        (RecordKind.CONTROL, adopted(10**30)),
+        (RecordKind.FORGET, forgotten("")),
+        (RecordKind.DEAD, refused(2**63)),
+        (RecordKind.DEAD, refused(253_402_300_800_000)),
+        (RecordKind.DEAD, refused(-1)),
+        (RecordKind.TICK, b"no time at all"),
+        (RecordKind.TICK, (2**63 - 1).to_bytes(8, "little")),
     ],
 )
 def test_poison_becomes_a_dead_letter(kit: Any, make: Any, kind: int, payload: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,14 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
-from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicPublisher, summary_from_record
+from trustwatch.scoring.pipeline.topic_publisher import (
+    ERASED_UP_TO_HEADER,
+    Heartbeat,
+    RiskRecord,
+    TopicPublisher,
+    risk_record,
+    summary_from_record,
+)
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel, agent_summary
@@ -274,3 +282,24 @@ def test_epoch_of_what_is_no_risk() -> None:
         0,
         3,
     ]
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**64, 10**30])
+def test_no_number_of_a_record_ends_those_who_read_it(number: int) -> None:
+    """Such a record is counted and left out: what reads the topic goes on, also when it begins anew."""
+    sound = risk_record(agent_summary(agent(1)), 0, 1, 5)
+    beat = Heartbeat(0, 1, 5, 0, 1)
+    follower = RiskTopicReader(2)
+    values = [
+        json.loads(msgspec.json.encode(record)) | {name: number}
+        for record in (sound, beat)
+        for name, value in json.loads(msgspec.json.encode(record)).items()
+        if isinstance(value, int)
+    ]
+    for value in values:
+        follower.read_risk(b"{}" if "type" in value else b'["acme","https://as","a1"]', json.dumps(value).encode())
+    follower.read_risk(b'["acme","https://as","a1"]', None, [(ERASED_UP_TO_HEADER, str(number).encode())])
+
+    assert follower.unreadable_records == len(values) >= 12
+    assert epoch_of_record(json.dumps({"epoch": number}).encode()) == 0
+    assert all(msgspec.msgpack.encode(update) for update in follower.drain_updates(with_freshness=True))

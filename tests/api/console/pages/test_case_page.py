@@ -41,6 +41,31 @@ def desk(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> Any
 CASE = "/console/cases/case-d-1"
 
 
+def test_acts_and_the_page_read_no_entries(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand in the story, which is loaded for itself: notes of a flood cost no act anything."""
+    desk.sign_in("soc")
+    monkeypatch.delattr(type(desk.store.cases), "entries")
+    assert desk.browser.get(CASE).status_code == 200
+    for act, more in (("acknowledge", {}), ("notes", {"note": "seen"}), ("split", {"agent-2": "1", "note": "apart"})):
+        assert desk.post(f"{CASE}/{act}", **more).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("act", "field", "value"),
+    [("contain", "valid_s", value) for value in ("nan", "inf", "-inf", "1e308", "-5", "0")]
+    + [("snooze", "for_s", value) for value in ("nan", "inf", "-1")]
+    + [("close", "revision", "9" * 5000), ("contain", "revision", "9" * 5000)],
+)
+def test_numbers_that_are_none_change_nothing(desk: Any, act: str, field: str, value: str) -> None:
+    """Nor do they end in an error of ours: a case that says it is contained for ever has no pins to end."""
+    desk.sign_in("soc")
+    given = {"note": "why", "valid_s": "3600", "for_s": "3600", "pin": "1", "verdict": "false"}
+    answer = desk.post(f"{CASE}/{act}", **{**given, field: value})
+    assert answer.status_code in (409, 422)
+    case = desk.store.cases.get("case-d-1")
+    assert (case.status, case.held_until_ms, case.snoozed_until_ms) == ("open", 0, 0)
+
+
 def test_a_case_is_listed_and_shown(desk: Any) -> None:
     """Who is in it, why, what was new; names are text; others' cases are not there."""
     desk.sign_in("soc")
