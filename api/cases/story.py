@@ -83,7 +83,7 @@ class CaseStory:
     async def tell(
         self, caller: AuthenticatedCaller, case_id: str, write: Callable[[CaseReport, list[TimelineItem]], T]
     ) -> T:
-        """What *write* makes, in a thread, of all that happened in a case: events around what raised its agents too.
+        """All that happened in a case, as *write* tells it in a thread: events around what raised its agents too.
 
         Of `MAX_AGENTS_IN_STORY` agents, those that joined first; messages to people only with the scope `trust.admin`.
         Events that can not be read are left out.
