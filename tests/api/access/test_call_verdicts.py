@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from trustwatch.api.access import approval_workflow
 from trustwatch.api.access.approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDING_PER_AGENT
@@ -16,16 +17,18 @@ from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.ingest import compilation
 from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.call_scorer import CallScorer
+from trustwatch.scoring.engine.proven_paths import CREDENTIAL, PART, PROVEN
 from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 
-from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, agent_key, call, call_model
+from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, SALT, agent_key, call, call_model
 
 NOW_MS = 1_764_000_000_000
 LOW, MEDIUM, HIGH, CRITICAL = 1, 2, 3, 4
@@ -148,6 +151,31 @@ def test_a_person_who_trusts_a_new_key_is_not_asked_about_each_of_its_calls(keye
     settled(keyed)
     keyed.clock.now += 3601
     assert ask(keyed, path=OF_AGENT_1, **call(f"{2:012x}", **NEW_KEY))["decision"] == "step_up"
+    settled(keyed)
+
+
+def proven(name: str, kind: int) -> bytes:
+    """A part of an access path as it is published: proven by an agent."""
+    part = np.zeros(1, PART)
+    part["name"], part["kind"], part["state"] = NameHasher(SALT)(name), kind, PROVEN
+    return part.tobytes()
+
+
+def test_a_key_that_the_agent_has_proven_is_not_asked_about(keyed: Any, summary: Any) -> None:
+    """A thief's network with it still waits, and so do other agents of it, what is odd without it, and all of it from
+    medium on."""
+    known = {"agent_type": "Clerk", "proven_paths": proven("private_key_jwt:key-of-nobody", CREDENTIAL)}
+    keyed.report([summary("agent-1", level=LOW, **known), summary("agent-2", level=LOW, agent_type="Clerk")])
+
+    assert ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **NEW_KEY))["decision"] == "allow"
+    of_thief = ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **from_key("nobody", 64501)))
+    assert (of_thief["decision"], of_thief["reasons"][0]["code"]) == ("step_up", "first_seen_network")
+    assert ask(keyed, path=OF_AGENT_1, **call(NEW_VALUE, **NEW_KEY))["reasons"][0]["code"] == "argument_origin"
+    of_other = ask(keyed, path=EVALUATE.replace("bot", "agent-2"), **call(KNOWN_VALUE, **NEW_KEY))
+    assert of_other["decision"] == "step_up"
+    keyed.report([summary("agent-1", level=MEDIUM, **known)])
+    read = {"action": "read_mail", "effect": "read", "task": "desk", "agent_type": "Clerk", **NEW_KEY}
+    assert ask(keyed, path=OF_AGENT_1, **read)["anomaly_score"] > 0.5
     settled(keyed)
 
 
