@@ -306,6 +306,7 @@ class Engine:
             columns.codes,
             out.observations.flags,
             out.observations.new_kinds,
+            out.agent_numbers,
             self.risk,
             out.risk[:, risk.LEVEL_BEFORE],
             out.levels[:, 1],

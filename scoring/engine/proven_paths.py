@@ -4,7 +4,8 @@ Snapshots learn nothing until the next training, so that every call by a new key
 for a person until then, also where the key was announced or the agent has worked by it for days. So the engine keeps a
 trial of each part of an access path that is new to its agent. A part is proven
 
-- at once, where it is a credential that the agent's authorization server announces;
+- at once, where it is a credential that the agent's authorization server announces, or the first of its kind of an
+  agent that the model's history does not show: there is no other that it could differ from;
 - else after `TRIAL_MS` from its first event, with `TRIAL_EVENTS` successful events, at one of which no evidence stands
   against the agent. A network or a credential must have replaced others, too: at least half of the agent's events came
   by it meanwhile. Whoever uses a stolen credential beside its owner is not that.
@@ -76,6 +77,7 @@ def advance(
     codes: Any,
     flags: Any,
     new_kinds: Any,
+    numbers: Any,
     risks: Any,
     level_before: Any,
     level_after: Any,
@@ -92,6 +94,7 @@ def advance(
         risks: of dtype `risk_levels.ROW`, by slot, after the event. Its clock never goes back: a part whose first event
             is told as one of last week has no trial behind it.
         flags, new_kinds: of `RowObservations`.
+        numbers: float32 (n, layout.NUMBERS), of each row's agent before the event.
         level_before, level_after: per row of the batch, the agent's level.
         calm: bool (m,), no evidence to speak of stands against the agent after the event.
         learn: False leaves trials as they are.
@@ -111,8 +114,10 @@ def advance(
         if not is_low:
             _begin_again(own, now_min)
         if flags[r] != IGNORED_EVENT and codes[r, event_columns.SELF_ASSERTED] == 0:
-            _begin_trials(own, names[r], event_type, new_kinds[r], now_min)
-            if is_low and codes[r, event_columns.OUTCOME] == event_columns.SUCCESS:
+            counts = is_low and codes[r, event_columns.OUTCOME] == event_columns.SUCCESS
+            is_newcomer = counts and numbers[r, layout.N_SHARED] == 0.0
+            _begin_trials(own, names[r], numbers[r], event_type, new_kinds[r], now_min, is_newcomer)
+            if counts:
                 _count(own, names[r], event_type, now_min, calm[position])
 
 
@@ -133,16 +138,29 @@ def _announces(event_type: Any) -> bool:
 
 
 @compiled
-def _begin_trials(own: Any, names: Any, event_type: Any, new_kinds: Any, now_min: Any) -> None:
+def _begin_trials(
+    own: Any, names: Any, numbers: Any, event_type: Any, new_kinds: Any, now_min: Any, is_newcomer: bool
+) -> None:
     """Begin the trial of each part that is new to the agent, or announced, and has none."""
     for kind in range(KINDS):
         name = names[_NAMES[kind]]
         is_new = (new_kinds >> np.uint32(_ITEMS[kind])) & np.uint32(1) != 0
-        begins = is_new or (kind == CREDENTIAL and _announces(event_type))
+        is_first = numbers[layout.N_SEEN + _ITEMS[kind]] == 0.0
+        begins = is_new or is_first or (kind == CREDENTIAL and _announces(event_type))
         if begins and name != 0 and _find(own, kind, name) < 0:
+            proves = is_newcomer and is_first and not _has_kind(own, kind)
             part = own[_place_for_one(own)]
-            part.name, part.kind, part.state = name, kind, ON_TRIAL
+            part.name, part.kind, part.state = name, kind, PROVEN if proves else ON_TRIAL
             part.since_min, part.events, part.others = now_min, 0, 0
+
+
+@compiled
+def _has_kind(own: Any, kind: int) -> bool:
+    """Tell whether any part of a kind is kept."""
+    found = False
+    for at in range(MAX_PARTS):
+        found |= own[at].state != FREE and own[at].kind == kind
+    return found
 
 
 @compiled

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.events import EVENT_TYPES
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.row_observations import IGNORED_EVENT
+from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.engine import proven_paths, risk_levels
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.engine.proven_paths import (
@@ -17,9 +19,7 @@ from trustwatch.scoring.engine.proven_paths import (
     CREDENTIAL,
     MAX_PARTS,
     NETWORK,
-    ON_TRIAL,
     PART,
-    PROVEN,
     TRIAL_EVENTS,
     as_parts,
     find_proven,
@@ -52,6 +52,9 @@ class Trial:
         new_kinds = sum(1 << KIND_OF[kind] for kind, name in enumerate(path) if (kind, name) not in self.seen)
         self.risks["at_ms"] = max(int(hour * HOUR_MS), int(self.risks["at_ms"][0]))
         before, after = told.get("before", LOW), told.get("level", LOW)
+        numbers = np.zeros((1, layout.NUMBERS), np.float32)
+        numbers[0, layout.N_SHARED] = told.get("shared", 100)
+        numbers[0, [layout.N_SEEN + KIND_OF[kind] for kind in KIND_OF]] = told.get("seen", 50)
         proven = np.zeros(1, np.uint8)
         proven_paths.advance(
             np.array([0]),
@@ -61,6 +64,7 @@ class Trial:
             codes,
             np.array([told.get("flag", 0)], np.uint8),
             np.array([new_kinds], np.uint32),
+            numbers,
             self.risks,
             np.array([float(before)]),
             np.array([after], np.int8),
@@ -111,6 +115,20 @@ def test_an_announced_key_is_proven_at_once(trial: Trial) -> None:
     assert trial.names() == {(CREDENTIAL, NEW)}
     trial.event(1, path_with(CREDENTIAL, NEW + 1), type="token.request")
     assert trial.names() == {(CREDENTIAL, NEW)}
+
+
+def test_the_first_path_of_a_newcomer_is_proven_at_once(trial: Trial) -> None:
+    """Of an agent that the model does not know; its second chain is on trial, and a known agent's first network is."""
+    newcomer = {"shared": 0, "seen": 0}
+    trial.seen = {(kind, name) for kind in range(3) for name in (*OLD, NEW)}  # without a history nothing is new
+    trial.event(0, OLD, **newcomer)
+    trial.event(0.1, path_with(CHAIN), **newcomer)
+    assert trial.names() == set(enumerate(OLD))
+    known, asserted, suspicious = Trial(), Trial(), Trial()
+    known.event(0, OLD, seen=0)
+    asserted.event(0, OLD, asserted=True, **newcomer)
+    suspicious.event(0, OLD, level=MEDIUM, **newcomer)
+    assert known.names() == asserted.names() == suspicious.names() == frozenset()
 
 
 @pytest.mark.parametrize("kind", [NETWORK, CREDENTIAL])
@@ -249,8 +267,7 @@ def test_damaged_bytes_are_nothing(trial: Trial) -> None:
 
 def days(make: Any, agent: int, count: int, **members: Any) -> list[dict[str, Any]]:
     """Ordinary events of an agent of the history, an hour apart."""
-    made = make.stream(2, 30 * count, agents=24)
-    own = [event for event in made if event["agent"]["id"] == make.event(0, agent)["agent"]["id"]][:count]
+    own = [event for event in make.stream(2, 30 * count) if event["agent"]["id"] == f"agent-{agent}"][:count]
     assert len(own) == count
     start = make.START_MS + 10 * DAY_MS
     return [
@@ -258,20 +275,64 @@ def days(make: Any, agent: int, count: int, **members: Any) -> list[dict[str, An
     ]
 
 
-def test_the_engine_publishes_what_an_agent_proves_and_another_one_takes_over(kit: Any, make: Any) -> None:
-    """A network that is new to the agent is on trial, then proven, stored, and resumed by the next worker; other
-    agents have nothing."""
-    engine, client = Engine(kit.model, EngineSettings(capacity=50)), {"asn": 65_001, "ip": "198.51.100.7"}
-    events = days(make, 1, 30, client=client)
-    scored = engine.score(kit.columns([*days(make, 2, 1), *events]))
-    slot = int(scored.slots[-1])
-    rows = {row.name.agent_id: row for row in engine.agent_states.changed_rows()}
+class Shown(NamedTuple):
+    """An engine in which agent 1 has shown a new network for some hours, with the path that it proved, if any."""
 
-    own, other = rows[events[0]["agent"]["id"]], rows[days(make, 2, 1)[0]["agent"]["id"]]
-    states = engine.agents.paths[slot]["state"]
-    assert (scored.levels[:, 1] < risk_levels.MEDIUM).all()
-    assert PROVEN in states or ON_TRIAL in states
-    assert other.proven_paths == b"" and len(own.proven_paths) % PART.itemsize == 0
-    heir = Engine(kit.model, EngineSettings(capacity=50), OneRow(own))
-    taken = heir.agent_states.find_slot(own.name.identity)
-    assert heir.agents.paths[taken].tolist() == engine.agents.paths[slot].tolist()
+    engine: Engine
+    row: AgentRow
+    proven: frozenset[tuple[int, int]]
+
+
+def show(kit: Any, make: Any, hours: int) -> Shown:
+    engine = Engine(kit.model, EngineSettings(capacity=50))
+    columns = kit.columns([*days(make, 2, 1), *days(make, 1, hours, client={"asn": 65_001})])
+    scored = engine.score(columns)
+    assert (scored.levels[1:, 1] == LOW).all()
+    rows = {row.name.agent_id: row for row in engine.agent_states.changed_rows()}
+    assert rows["agent-2"].proven_paths == b""
+    return Shown(engine, rows["agent-1"], frozenset({(NETWORK, int(columns.names[1, event_columns.NETWORK]))}))
+
+
+def resumed(kit: Any, row: AgentRow) -> bytes:
+    """What a worker publishes of an agent whose row it took over."""
+    heir = Engine(kit.model, EngineSettings(capacity=50), OneRow(row))
+    slot = heir.agent_states.find_slot(row.name.identity)
+    assert slot is not None
+    return heir.agent_states.rows(np.array([slot], np.int32))[0].proven_paths
+
+
+def test_what_an_agent_proves_is_stored_and_taken_over(kit: Any, make: Any) -> None:
+    """By the next worker, on trial or proven; not of damaged rows, nor of those of before, nor under another salt."""
+    on_trial, proven = show(kit, make, 20), show(kit, make, 30)
+
+    assert proven_names(on_trial.row.proven_paths) == frozenset() != on_trial.row.proven_paths
+    assert proven_names(proven.row.proven_paths) == proven.proven
+    for shown in (on_trial, proven):
+        assert resumed(kit, shown.row) == shown.row.proven_paths
+    for damaged in (b"", b"junk", b"\xff" * PART.itemsize):
+        assert resumed(kit, msgspec.structs.replace(proven.row, proven_paths=damaged)) == b""
+    assert resumed(kit, msgspec.structs.replace(proven.row, state_version="other:version")) == b""
+
+
+def test_another_model_of_the_salt_takes_it_over_and_an_erasure_ends_it(kit: Any, make: Any) -> None:
+    engine, row, proven = show(kit, make, 30)
+    engine.use_model(kit.model)
+    slot = engine.agent_states.find_slot(row.name.identity)
+    assert slot is not None and proven_names(pack(engine.agents.paths[[slot]])[0]) == proven
+    assert slot is not None
+
+    engine.agent_states.erase(ErasureSubject("agent", *row.name.identity, "erased-1"))
+
+    assert (engine.agents.paths["state"] == proven_paths.FREE).all()
+
+
+def test_a_release_does_not_bring_back_what_suspicion_ended(trial: Trial) -> None:
+    """Behind medium the trial is a whole one, whoever ended the suspicion."""
+    for hour in range(26):
+        trial.event(hour, path_with(NETWORK))
+    trial.event(26, level=MEDIUM)
+    for hour in range(27, 50):
+        trial.event(hour, path_with(NETWORK))
+    assert trial.names() == frozenset()
+    trial.event(51, path_with(NETWORK))
+    assert trial.names() == {(NETWORK, NEW)}
