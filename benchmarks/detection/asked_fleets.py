@@ -1,9 +1,9 @@
 """Verdicts on the calls of simulated fleets: how many honest ones wait, and how many of a thief's.
 
 Every call of the week behind the training is asked about before it is made. Nobody answers, and each call is made all
-the same (as in shadow mode), so that agents prove their access paths, and thieves do. A thief is the hardest there is:
+the same (as in shadow mode), so that thieves get as far as they can. A thief is the hardest there is:
 each of its calls is one that its victim made, honest in all but the access path. Run it as
-`python -m benchmarks.detection.asked_fleets AGENTS TENANTS SEED…`; docs/detection.md has the figures.
+`python -m benchmarks.detection.asked_fleets AGENTS TENANTS EVENTS_PER_AGENT_DAY SEED…`; docs/detection.md has the figures.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from trustwatch.models.call_challenges import CALL_TYPES
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE
 from trustwatch.scoring.engine import risk, risk_levels
+from trustwatch.scoring.engine.announced_paths import KINDS, as_parts
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.proven_paths import KINDS, as_parts
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.learning.walkforward import train_walk_forward
@@ -40,10 +40,10 @@ from ..attacks.attacked_enterprise import SALT, raise_malformed
 from .call_verdicts import as_questions
 from .fleet_budgets import FleetSize, split_fleet
 
-EVENTS_PER_DAY, LEARNED_DAYS = 120.0, 14
+LEARNED_DAYS = 14
 TENANTS = "acme-corp", "globex", "initech", "umbrella", "hooli"
 DOMAINS = {name: (f"{name}.example",) for name in TENANTS}
-VICTIMS, LEAST_CALLS = 8, 300
+VICTIMS, LEAST_CALLS = 8, 150
 """Agents that are robbed, and calls of the week that one makes at least."""
 THIEF_BEGINS = timedelta(days=1)
 THIEF_LAGS = timedelta(minutes=7)
@@ -58,7 +58,7 @@ class AskedWeek(NamedTuple):
 
     Attributes:
         calls: asked about.
-        by_model: of them, those that would wait if agents proved nothing.
+        by_model: of them, those that would wait by the snapshots alone, as before.
         waiting: of them, those that wait.
         with_trust: of them, where a person trusts an access path as soon as it alone is why.
     """
@@ -93,20 +93,20 @@ THIEVES = (
 )
 
 
-class _ProvenReplay(HistoryReplay):
-    """A replay that keeps what was proven before each event, and the level before it."""
+class _AnnouncedReplay(HistoryReplay):
+    """A replay that keeps what was announced before each event, and the level before it."""
 
     def _events_of(self, scored: ScoredBatch) -> Iterator[Any]:
-        yield scored.proven_paths.copy(), scored.risk[:, risk.LEVEL_BEFORE].copy()
+        yield scored.announced_paths.copy(), scored.risk[:, risk.LEVEL_BEFORE].copy()
 
 
 def replay_week(model: TrainedModel, events: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Proven parts of each event's access path, as bits, and the level of its agent; both before it."""
-    run = _ProvenReplay(model, EngineSettings(capacity=4_000), DOMAINS)
+    """Announced parts of each event's access path, as bits, and the level of its agent; both before it."""
+    run = _AnnouncedReplay(model, EngineSettings(capacity=4_000), DOMAINS)
     source = FileSource(io.BytesIO(b"\n".join(events) + b"\n"))
     parts: list[Any] = list(run.replayed_events(source, raise_malformed))
-    proven, levels = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return proven, levels
+    announced, levels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return announced, levels
 
 
 def train_fleet(history: Sequence[bytes]) -> TrainedModel:
@@ -120,9 +120,9 @@ def ask_about_week(model: TrainedModel, judged: Sequence[bytes]) -> AskedWeek:
     scorer = CallScorer(model, ChallengeBudget(), DOMAINS, CALLS_AT_ONCE)
     questions = list(as_questions(judged))
     rows = [row for row, question in enumerate(questions) if question.type in CALL_TYPES]
-    calls, proven = [questions[row] for row in rows], as_parts(replay_week(model, judged)[0][rows])
+    calls, announced = [questions[row] for row in rows], as_parts(replay_week(model, judged)[0][rows])
     by_model = sum(score.exceeds for score in scorer.score_many(calls))
-    waiting = [call for call, score in zip(calls, scorer.score_many(calls, proven), strict=True) if score.exceeds]
+    waiting = [call for call, score in zip(calls, scorer.score_many(calls, announced), strict=True) if score.exceeds]
     return AskedWeek(len(calls), by_model, len(waiting), _left_with_trust(scorer, waiting))
 
 
@@ -177,27 +177,27 @@ class AskedThieves(NamedTuple):
 
     Attributes:
         thieves: that made any call.
-        first: by `FIRST_CALLS`, shares that wait: by the model if agents proved nothing; as it is; as it is, or held by
+        first: by `FIRST_CALLS`, shares that wait: by the snapshots alone; as it is; as it is, or held by
             the agent's level (medium or above).
         later: the same of the calls behind those.
-        proven: thieves whose network was proven at one of their calls.
+        announced: thieves whose network passed for announced at one of their calls.
     """
 
     thieves: int
     first: dict[int, tuple[float, float, float]]
     later: tuple[float, float, float]
-    proven: int
+    announced: int
 
 
 def ask_about_thieves(model: TrainedModel, judged: Sequence[bytes], thief: Thief) -> AskedThieves:
     """Ask about each call of thieves of a fleet's identities."""
     made = rob(judged, choose_victims(judged), thief)
     questions = list(as_questions([line for line, _ in made]))
-    proven, levels = replay_week(model, [line for line, _ in made])
+    announced, levels = replay_week(model, [line for line, _ in made])
     rows = [row for row, (_, stolen) in enumerate(made) if stolen and questions[row].type in CALL_TYPES]
     scorer, calls = CallScorer(model, ChallengeBudget(), DOMAINS, CALLS_AT_ONCE), [questions[row] for row in rows]
     by_model = np.array([score.exceeds for score in scorer.score_many(calls)])
-    waits = np.array([score.exceeds for score in scorer.score_many(calls, as_parts(proven[rows]))])
+    waits = np.array([score.exceeds for score in scorer.score_many(calls, as_parts(announced[rows]))])
     flags = np.stack([by_model, waits, waits | (levels[rows] >= risk_levels.MEDIUM)], axis=1)
     of_thief: dict[str, list[int]] = defaultdict(list)
     for place, call in enumerate(calls):
@@ -205,7 +205,7 @@ def ask_about_thieves(model: TrainedModel, judged: Sequence[bytes], thief: Thief
     places = list(of_thief.values())
     first = {number: _mean_shares(flags, [own[:number] for own in places]) for number in FIRST_CALLS}
     later = _mean_shares(flags, [own[FIRST_CALLS[-1] :] for own in places])
-    network = as_parts(proven[rows])[:, 0]
+    network = as_parts(announced[rows])[:, 0]
     return AskedThieves(len(places), first, later, sum(bool(network[own].any()) for own in places))
 
 
@@ -221,29 +221,30 @@ def _mean_shares(flags: NDArray[np.bool_], places: Sequence[Sequence[int]]) -> t
     return by_model, waits, held
 
 
-def report_fleet(agents: int, tenants: int, seed: int, tell: Callable[[str], None]) -> None:
+def report_fleet(size: FleetSize, tenants: int, seed: int, tell: Callable[[str], None]) -> None:
     """Tell the figures of one fleet, honest and robbed."""
-    size = FleetSize(agents, EVENTS_PER_DAY, LEARNED_DAYS)
     history, judged = split_fleet(size, seed, TENANTS[:tenants])
     model = train_fleet(history)
     week = ask_about_week(model, judged)
     by_model, waiting, trusted = (1_000.0 * count / week.calls for count in week[1:])
     tell(
-        f"fleet {seed}, {agents} agents, {tenants} tenants: of {week.calls} calls {waiting:.1f} of 1,000 wait, "
-        f"{by_model:.1f} if agents proved nothing, {trusted:.1f} where a person trusts new access paths"
+        f"fleet {seed}, {size.agents} agents, {tenants} tenants: of {week.calls} calls {waiting:.1f} of 1,000 wait, "
+        f"{by_model:.1f} by snapshots alone, {trusted:.1f} where a person trusts new access paths"
     )
     for thief in THIEVES:
         asked = ask_about_thieves(model, judged, thief)
         shares = {**{f"first {number}": found for number, found in asked.first.items()}, "later": asked.later}
         waits = ", ".join(f"{name} {a:.2f} / {b:.2f} / {c:.2f}" for name, (a, b, c) in shares.items())
-        tell(f"  {thief.name}: {asked.thieves} thieves, {asked.proven} proven; by model / waits / with level: {waits}")
+        tell(
+            f"  {thief.name}: {asked.thieves} thieves, {asked.announced} announced; by model / waits / with level: {waits}"
+        )
 
 
 def main() -> None:
     """Figures of fleets, one after the other."""
-    agents, tenants, *seeds = map(int, sys.argv[1:])
+    agents, tenants, pace, *seeds = map(int, sys.argv[1:])
     for seed in seeds:
-        report_fleet(agents, tenants, seed, lambda line: print(line, flush=True))
+        report_fleet(FleetSize(agents, pace, LEARNED_DAYS), tenants, seed, lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from ...ingest.events import EFFECTS, NativeEvent
 from ...ingest.timestamps import DAY_MS
 from ...models.call_challenges import CALL_TYPES, ChallengeThreshold
 from ...models.trained_model import TrainedModel
+from ..engine.announced_paths import KINDS, as_parts
 from ..engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
-from ..engine.proven_paths import KINDS, as_parts
 from .asked_calls import AskedCalls
 from .plan import BacktestPlan
 
@@ -119,13 +119,13 @@ class ChallengeCounter:
         self._kinds: dict[ChallengedKind, ChallengedCalls] = {}
 
     def count_batch(
-        self, columns: EventColumns, proven: npt.NDArray[np.uint8], counted: _Flags, honest: _Flags
+        self, columns: EventColumns, announced: npt.NDArray[np.uint8], counted: _Flags, honest: _Flags
     ) -> tuple[npt.NDArray[np.int8], _Flags]:
         """Ask about the calls of a batch.
 
         Args:
             columns: n events.
-            proven: (n,), `ScoredBatch.proven_paths`.
+            announced: (n,), `ScoredBatch.announced_paths`.
             counted: bool (n,); of the others only the answers are remembered.
             honest: bool (n,); the others are asked about, and left out of what is held against the budget.
 
@@ -137,7 +137,7 @@ class ChallengeCounter:
         if self._scorer is None:
             return effects, challenged
         rows, questions = self._questions(columns, counted)
-        scores = self._scorer.score_many(questions, as_parts(proven[rows]))
+        scores = self._scorer.score_many(questions, as_parts(announced[rows]))
         effects[rows] = columns.codes[rows, event_columns.EFFECT]
         challenged[rows] = [score.exceeds for score in scores]
         left = self._left_with_trust(columns, rows, questions, challenged)

@@ -154,7 +154,7 @@ class BacktestCounter:
             policing.simulate_batch(scored, agents, counted)
         positions = self._label_positions(offsets)
         honest = self._is_honest(positions)
-        asked = self._challenges.count_batch(scored.columns, scored.proven_paths, counted, honest)
+        asked = self._challenges.count_batch(scored.columns, scored.announced_paths, counted, honest)
         if self._keep:
             self._rows.append(self._event_rows(scored, offsets, positions, asked)[counted])
 

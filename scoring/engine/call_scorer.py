@@ -28,8 +28,8 @@ from ...models.call_challenges import ChallengeThreshold, score_asked, tenant_ke
 from ...models.detector import ForestDetector
 from ...models.trained_model import TrainedModel
 from ..records.decisions import RiskReason
+from .announced_paths import KINDS, NO_PATHS, find_announced, part_names, unpack
 from .explanations import AgentNumbers, KnownItems, ReasonWriter
-from .proven_paths import KINDS, NO_PARTS, find_proven
 from .settings import ChallengeBudget
 
 _ASKED_FEATURES = np.array(COMPROMISE_FEATURES) | np.array(ADDED_FEATURES)
@@ -109,20 +109,20 @@ class CallScorer:
     def _thresholds_of(self, tenant: str, budget: ChallengeBudget) -> dict[str, ChallengeThreshold | None]:
         return {effect: self._challenges.threshold(effect, budget.of_effect(effect), tenant) for effect in EFFECTS}
 
-    def score(self, call: NativeEvent, proven: bytes = NO_PARTS, *, trusted: bool = False) -> CallScore:
+    def score(self, call: NativeEvent, announced: bytes = NO_PATHS, *, trusted: bool = False) -> CallScore:
         """Score *call* as if it were made now. Its outcome and session are not looked at.
 
         Args:
-            proven: what is published of its agent's access paths (`proven_paths`): what it has proven is not odd.
+            announced: access paths, published with its agent's risk, that are not odd (`announced_paths`).
             trusted: a person trusts the access path by which the call comes, so none of it is odd.
         """
-        return self._score_batch((call,), np.full((1, KINDS), trusted), (proven,))[0]
+        return self._score_batch((call,), np.full((1, KINDS), trusted), announced)[0]
 
     def score_many(self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_] | None = None) -> list[CallScore]:
         """Scores of calls, each as `score` gives it: none knows of another; quick where the scorer has many slots.
 
         Args:
-            trusted: (n, 3), parts of their access paths that are not odd, because trusted or proven; None = none.
+            trusted: (n, 3), parts of their access paths that are not odd, because trusted or announced; None = none.
         """
         size = len(self._slots)
         parts = np.zeros((len(calls), KINDS), np.bool_) if trusted is None else trusted
@@ -133,14 +133,14 @@ class CallScorer:
         ]
 
     def _score_batch(
-        self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_], proven: Sequence[bytes] = ()
+        self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_], announced: bytes = NO_PATHS
     ) -> list[CallScore]:
         n = len(calls)
         columns = self._encoder.encode(
             [msgspec.structs.replace(call, outcome="success", session=None) for call in calls]
         )
-        if any(proven):
-            trusted = trusted | find_proven(columns.names, proven)
+        if announced:
+            trusted = trusted | find_announced(unpack([announced]), part_names(columns.names), columns.time_ms)
         slots, rows = self._slots[:n], self._rows[:n]
         with self._lock:
             known = self._recall_agents(calls)

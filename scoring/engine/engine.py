@@ -23,7 +23,7 @@ from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, le
 from ...models.concerns import CONCERNS, ConcernScores
 from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
-from . import evidence_dedup, level_thresholds, proven_paths, risk, risk_levels
+from . import announced_paths, evidence_dedup, level_thresholds, risk, risk_levels
 from .agent_state_cache import AgentLoader, AgentStateCache
 from .explainer import Explainer
 from .feedback_rules import FeedbackRules, RuleCoverage
@@ -157,11 +157,9 @@ class Engine:
         """One event of each agent: observe, score, judge, and only then learn."""
         self._observe(out, rows)
         self._judge(out, rows, groups, group_coverage, rule_matches)
-        calm = self._find_calm(out, rows)
-        self._prove_paths(out, rows, calm)
+        self._keep_announced(out, rows)
         if self.settings.learn:
-            learnable = self._learnable_parts(out, rows, calm)
-            self.builder.learn(out.columns, out.slots, rows, out.observations, learnable)
+            self.builder.learn(out.columns, out.slots, rows, out.observations, self._learnable_parts(out, rows))
 
     def _observe(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
         """Write the feature vectors of a round."""
@@ -289,36 +287,30 @@ class Engine:
         least: npt.NDArray[np.float64] = out.concern_p_values[:, self.model.counted_concerns].min(axis=1)
         return np.minimum(out.p_values, least)
 
-    def _find_calm(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Flags (m,) of the *rows* after which their agents are in no suspicious window."""
+    def _keep_announced(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
+        """Note which parts of access paths had been announced before a round, and keep what its events announce."""
+        columns, paths = out.columns, self.agents.paths
+        known = rows[paths["version"][out.slots[rows]] != 0]
+        known = known[out.risk[known, risk.LEVEL_BEFORE] < risk_levels.MEDIUM]
+        if len(known):
+            parts = announced_paths.part_names(columns.names[known])
+            found = announced_paths.find_announced(paths[out.slots[known]], parts, columns.time_ms[known])
+            out.announced_paths[known] = announced_paths.as_bits(found)
+        telling = announced_paths.find_telling(paths, out.slots, columns, rows) if self.settings.learn else rows[:0]
+        if len(telling):
+            codes = columns.codes[telling]
+            levels = np.maximum(out.risk[telling, risk.LEVEL_BEFORE], out.levels[telling, 1])
+            counts = (levels < risk_levels.MEDIUM) & (out.observations.flags[telling] != IGNORED_EVENT)
+            counts &= codes[:, event_columns.SELF_ASSERTED] == 0
+            counts &= codes[:, event_columns.OUTCOME] == event_columns.SUCCESS
+            now_ms = self.risk["at_ms"]
+            announced_paths.keep_told(paths, out.slots, columns, telling[counts], out.agent_numbers, now_ms)
+
+    def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
         suspicion = out.concern_risk[rows, :, risk.SUSPICION]
         suspicious = suspicion >= SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
-        return np.asarray((out.levels[rows, 1] < risk_levels.MEDIUM) & ~suspicious.any(axis=1))
-
-    def _prove_paths(self, out: ScoredBatch, rows: npt.NDArray[np.int64], calm: npt.NDArray[np.bool_]) -> None:
-        """Move the trials of access paths that are new to the agents of a round."""
-        columns = out.columns
-        proven_paths.advance(
-            rows,
-            out.slots,
-            self.agents.paths,
-            columns.names,
-            columns.codes,
-            out.observations.flags,
-            out.observations.new_kinds,
-            out.agent_numbers,
-            self.risk,
-            out.risk[:, risk.LEVEL_BEFORE],
-            out.levels[:, 1],
-            calm,
-            self.settings.learn,
-            out.proven_paths,
-        )
-
-    def _learnable_parts(
-        self, out: ScoredBatch, rows: npt.NDArray[np.int64], calm: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.uint8]:
-        """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
+        calm = (out.levels[rows, 1] < risk_levels.MEDIUM) & ~suspicious.any(axis=1)
         vouched = out.columns.codes[rows, event_columns.SELF_ASSERTED] == 0
         habit = learnable_parts(out.columns, rows, out.raw_p_values, out.agent_numbers[rows, layout.N_EVENTS])
         least = announced_credentials(out.columns, rows)

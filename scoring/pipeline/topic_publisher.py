@@ -25,7 +25,6 @@ from ...ingest.timestamps import format_rfc3339
 from ...ingest.topics.topic_definitions import TopicNames
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_event
 from ..delivery.notifiers.alert_links import with_console_link
-from ..engine.proven_paths import proven_names
 from ..policy.book import LivePolicy
 from ..records.agents import AgentIdentity, AgentName, AgentSummary, RiskLevel
 from ..records.commits import Commit, Position
@@ -72,7 +71,7 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
     offset: int
     concern: str = ""  # that the level is about; "" = none, or not known to an earlier version
     indicators: msgspec.Raw = msgspec.Raw(NO_INDICATORS)  # JSON list, as in the risk answer
-    proven_paths: bytes = b""  # for verdicts on calls, see `engine.proven_paths`
+    announced_paths: bytes = b""  # for verdicts on calls, see `engine.announced_paths`
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
@@ -340,7 +339,7 @@ def _fingerprint(row: AgentSummary) -> int:
             row.counterfactual,
             row.concern,
             row.indicators,
-            proven_names(row.proven_paths),
+            row.announced_paths,
             row.agent_type,
             row.evaluated_ms // REPUBLISH_INTERVAL_MS,
         )
@@ -373,7 +372,7 @@ def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> R
         offset,
         row.concern,
         msgspec.Raw(row.indicators),
-        row.proven_paths,
+        row.announced_paths,
     )
 
 
@@ -409,7 +408,7 @@ def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> Agent
         record.counterfactual,
         record.concern,
         bytes(record.indicators),
-        record.proven_paths,
+        record.announced_paths,
     )
 
 

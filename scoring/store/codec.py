@@ -96,7 +96,7 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
         version.offset,
         row.concern,
         row.indicators,
-        row.proven_paths,
+        row.announced_paths,
     )
 
 

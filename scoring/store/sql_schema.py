@@ -181,7 +181,7 @@ AGENTS = Table(
     integer_column("version_offset", "0"),
     text_column("concern", ""),
     Column("indicators", LargeBinary, nullable=False, server_default=EmptyList()),
-    Column("proven_paths", LargeBinary, nullable=False, server_default=NoBytes()),
+    Column("announced_paths", LargeBinary, nullable=False, server_default=NoBytes()),
     Index("ix_agents_name", "tenant", "agent_id", "issuer", unique=True),
     Index("ix_agents_id", "agent_id"),
     Index("ix_agents_partition", "partition", "key"),

@@ -22,7 +22,7 @@ from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.proven_paths import CREDENTIAL, PART, PROVEN
+from trustwatch.scoring.engine.announced_paths import CREDENTIAL, PART, PROVEN
 from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
@@ -164,7 +164,7 @@ def proven(name: str, kind: int) -> bytes:
 def test_a_key_that_the_agent_has_proven_is_not_asked_about(keyed: Any, summary: Any) -> None:
     """A thief's network with it still waits, and so do other agents of it, what is odd without it, and all of it from
     medium on."""
-    known = {"agent_type": "Clerk", "proven_paths": proven("private_key_jwt:key-of-nobody", CREDENTIAL)}
+    known = {"agent_type": "Clerk", "announced_paths": proven("private_key_jwt:key-of-nobody", CREDENTIAL)}
     keyed.report([summary("agent-1", level=LOW, **known), summary("agent-2", level=LOW, agent_type="Clerk")])
 
     assert ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **NEW_KEY))["decision"] == "allow"

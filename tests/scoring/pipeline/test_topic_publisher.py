@@ -12,7 +12,7 @@ import pytest
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.topics.topic_definitions import TopicNames
-from trustwatch.scoring.engine.proven_paths import ON_TRIAL, PART, PROVEN
+from trustwatch.scoring.engine.announced_paths import ON_TRIAL, PART, PROVEN
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicPublisher, summary_from_record
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
@@ -278,7 +278,7 @@ def test_epoch_of_what_is_no_risk() -> None:
     ]
 
 
-def test_proven_paths_go_with_an_agents_risk(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
+def test_announced_paths_go_with_an_agents_risk(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
     """What is newly proven is told at once, progress of a trial with the next change; records of before have none."""
     part = np.zeros(1, PART)
     part["name"], part["state"] = 7, ON_TRIAL
@@ -290,10 +290,10 @@ def test_proven_paths_go_with_an_agents_risk(store: SqlStore, topics: Topics, pu
     publisher.republish(store.partitions.claim(2), 0)
     position = Position(2, 1, 10)
     for paths in (b"", on_trial, later, proven):
-        publisher.publish_risk(position, [agent_summary(agent(1, proven_paths=paths))], ())
+        publisher.publish_risk(position, [agent_summary(agent(1, announced_paths=paths))], ())
     told = [msgspec.json.decode(record.value or b"", type=RiskRecord) for record in topics.sent]
-    assert [record.proven_paths for record in told] == [b"", proven]
-    assert summary_from_record(told[1], IdentityHasher()).proven_paths == proven
+    assert [record.announced_paths for record in told] == [b"", proven]
+    assert summary_from_record(told[1], IdentityHasher()).announced_paths == proven
     members = msgspec.json.decode(topics.sent[1].value or b"")
-    del members["proven_paths"]
-    assert msgspec.json.decode(msgspec.json.encode(members), type=RiskRecord).proven_paths == b""
+    del members["announced_paths"]
+    assert msgspec.json.decode(msgspec.json.encode(members), type=RiskRecord).announced_paths == b""

@@ -1,4 +1,4 @@
-"""Proven access paths: an agent proves anew what it had proven before."""
+"""Announced access paths: of keys that were announced before nothing is known."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ depends_on = None
 def upgrade() -> None:
     """Add the column, empty."""
     empty = sa.text("x''" if op.get_bind().dialect.name == "sqlite" else "''::bytea")
-    op.add_column("agents", sa.Column("proven_paths", sa.LargeBinary, nullable=False, server_default=empty))
+    op.add_column("agents", sa.Column("announced_paths", sa.LargeBinary, nullable=False, server_default=empty))
