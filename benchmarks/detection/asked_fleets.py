@@ -3,7 +3,8 @@
 Every call of the week behind the training is asked about before it is made. Nobody answers, and each call is made all
 the same (as in shadow mode), so that thieves get as far as they can. A thief is the hardest there is:
 each of its calls is one that its victim made, honest in all but the access path. Run it as
-`python -m benchmarks.detection.asked_fleets AGENTS TENANTS EVENTS_PER_AGENT_DAY SEED…`; docs/detection.md has the figures.
+`python -m benchmarks.detection.asked_fleets AGENTS TENANTS EVENTS_PER_AGENT_DAY SEED…`; reference/detection.md has the
+figures.
 """
 
 from __future__ import annotations
@@ -235,9 +236,8 @@ def report_fleet(size: FleetSize, tenants: int, seed: int, tell: Callable[[str],
         asked = ask_about_thieves(model, judged, thief)
         shares = {**{f"first {number}": found for number, found in asked.first.items()}, "later": asked.later}
         waits = ", ".join(f"{name} {a:.2f} / {b:.2f} / {c:.2f}" for name, (a, b, c) in shares.items())
-        tell(
-            f"  {thief.name}: {asked.thieves} thieves, {asked.announced} announced; by model / waits / with level: {waits}"
-        )
+        network = f"network of {asked.announced} announced"
+        tell(f"  {thief.name}, {asked.thieves} ({network}): by snapshots / as it is / with level: {waits}")
 
 
 def main() -> None:

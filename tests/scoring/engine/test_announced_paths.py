@@ -153,7 +153,7 @@ def test_a_registered_newcomers_first_call_tells_its_path(fleet: Fleet) -> None:
     "before", [[{"type": "token.request"}, REGISTER], [REGISTER, {"credential": {**KEY, "thumbprint": "thief"}}], []]
 )
 def test_other_first_calls_tell_no_path(fleet: Fleet, before: list[dict[str, Any]]) -> None:
-    """Of an agent that acted before its registration, whose first call came by another key, or that nobody registered."""
+    """Of an agent that acted before, that called by another key, or that nobody registered."""
     for told in before:
         fleet.event("fresh", **told)
     path = {"client": {"asn": 65_001}, "delegation": ["fresh", "boss"], "credential": KEY}

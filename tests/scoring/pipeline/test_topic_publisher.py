@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 import pytest
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.topics.topic_definitions import TopicNames
-from trustwatch.scoring.engine.announced_paths import ON_TRIAL, PART, PROVEN
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicPublisher, summary_from_record
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
@@ -279,21 +277,13 @@ def test_epoch_of_what_is_no_risk() -> None:
 
 
 def test_announced_paths_go_with_an_agents_risk(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
-    """What is newly proven is told at once, progress of a trial with the next change; records of before have none."""
-    part = np.zeros(1, PART)
-    part["name"], part["state"] = 7, ON_TRIAL
-    on_trial = part.tobytes()
-    part["events"] = 20
-    later = part.tobytes()
-    part["state"] = PROVEN
-    proven = part.tobytes()
+    """What is newly announced is told at once; records of before have none."""
     publisher.republish(store.partitions.claim(2), 0)
-    position = Position(2, 1, 10)
-    for paths in (b"", on_trial, later, proven):
-        publisher.publish_risk(position, [agent_summary(agent(1, announced_paths=paths))], ())
+    for paths in (b"", b"", b"\x01\xff", b"\x01\xff"):
+        publisher.publish_risk(Position(2, 1, 10), [agent_summary(agent(1, announced_paths=paths))], ())
     told = [msgspec.json.decode(record.value or b"", type=RiskRecord) for record in topics.sent]
-    assert [record.announced_paths for record in told] == [b"", proven]
-    assert summary_from_record(told[1], IdentityHasher()).announced_paths == proven
+    assert [record.announced_paths for record in told] == [b"", b"\x01\xff"]
+    assert summary_from_record(told[1], IdentityHasher()).announced_paths == b"\x01\xff"
     members = msgspec.json.decode(topics.sent[1].value or b"")
     del members["announced_paths"]
     assert msgspec.json.decode(msgspec.json.encode(members), type=RiskRecord).announced_paths == b""
