@@ -96,7 +96,7 @@ def find_telling(
     is_waiting = paths["is_waiting"][slots[rows]] != 0
     if is_waiting.any():
         telling |= is_waiting & np.isin(types, _CALLS)
-    return rows[telling]
+    return np.asarray(rows[telling], np.int64)
 
 
 def keep_told(

@@ -13,6 +13,7 @@ from trustwatch.scoring.engine import announced_paths, risk_levels
 from trustwatch.scoring.engine.announced_paths import (
     CHAIN,
     CREDENTIAL,
+    KIND_OF_PLACE,
     NETWORK,
     PATHS,
     as_parts,
@@ -149,19 +150,22 @@ def test_a_registered_newcomers_first_call_tells_its_path(fleet: Fleet) -> None:
     assert fleet.known("fresh", **{**path, "client": {"asn": 65_002}}) == [False, True, True]
 
 
-@pytest.mark.parametrize(
-    "before", [[{"type": "token.request"}, REGISTER], [REGISTER, {"credential": {**KEY, "thumbprint": "thief"}}], []]
-)
+@pytest.mark.parametrize("before", [[{"type": "token.request"}, REGISTER], []])
 def test_other_first_calls_tell_no_path(fleet: Fleet, before: list[dict[str, Any]]) -> None:
-    """Of an agent that acted before, that called by another key, or that nobody registered."""
+    """Of an agent that acted before its registration, or that nobody registered."""
     for told in before:
         fleet.event("fresh", **told)
     path = {"client": {"asn": 65_001}, "delegation": ["fresh", "boss"], "credential": KEY}
     fleet.event("fresh", **path)
-    network, _, chain = fleet.known("fresh", **path)
-    assert not chain
-    if before != [REGISTER, {"credential": {**KEY, "thumbprint": "thief"}}]:
-        assert not network
+    assert fleet.known("fresh", **path) == [False, bool(before), False]
+
+
+def test_a_call_by_another_key_tells_no_path_of_a_newcomer(fleet: Fleet) -> None:
+    path = {"client": {"asn": 65_001}, "delegation": ["fresh", "boss"], "credential": {**KEY, "thumbprint": "thief"}}
+    fleet.event("fresh", **REGISTER)
+    fleet.event("fresh", **path)
+    assert fleet.known("fresh", **path) == [False] * 3
+    assert not fleet.engine.agents.paths["names"][:, KIND_OF_PLACE != CREDENTIAL].any()
 
 
 def test_an_agent_of_the_history_is_no_newcomer(fleet: Fleet) -> None:
