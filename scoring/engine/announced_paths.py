@@ -157,7 +157,7 @@ def _keep_first_path(own: Any, parts: npt.NDArray[np.uint64], now_min: int) -> N
 
 
 def pack(paths: Paths) -> list[bytes]:
-    """What is kept of agents (n,) as it is stored and published; of most that is nothing."""
+    """Bytes of agents (n,) as they are stored and published; most agents have none."""
     packed = [NO_PATHS] * len(paths)
     for row in np.flatnonzero(paths["version"]).tolist():
         packed[row] = paths[row].tobytes()

@@ -103,7 +103,7 @@ def test_an_announced_key_is_known_at_once(fleet: Fleet) -> None:
     ],
 )
 def test_events_that_announce_nothing(fleet: Fleet, told: dict[str, Any]) -> None:
-    """What no token vouches for, what failed, what we caused, what names no key, and any other event."""
+    """Those that no token vouches for, what failed, what we caused, what names no key, and any other event."""
     fleet.event()
     fleet.event(**{**CHANGE, **told})
     assert fleet.row().announced_paths == b""
@@ -111,7 +111,7 @@ def test_events_that_announce_nothing(fleet: Fleet, told: dict[str, Any]) -> Non
 
 
 def test_nothing_is_known_nor_kept_from_medium_on(fleet: Fleet) -> None:
-    """What was announced before counts again once that is over, as the key that it is for levels."""
+    """A key that was announced before counts again once that is over, as the key that it is for levels."""
     slot = int(fleet.event(**CHANGE).slots[0])
     assert fleet.known(credential=KEY) == [False, True, False]
     calm = fleet.engine.risk[slot].copy()
@@ -201,7 +201,7 @@ def test_a_part_that_is_not_told_is_never_known() -> None:
 
 
 def resumed(kit: Any, row: AgentRow) -> bytes:
-    """What a worker publishes of an agent whose row it took over."""
+    """Bytes that a worker publishes of an agent whose row it took over."""
     heir = Engine(kit.model, EngineSettings(capacity=50), OneRow(row))
     slot = heir.agent_states.find_slot(row.name.identity)
     assert slot is not None

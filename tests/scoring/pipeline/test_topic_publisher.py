@@ -277,7 +277,7 @@ def test_epoch_of_what_is_no_risk() -> None:
 
 
 def test_announced_paths_go_with_an_agents_risk(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
-    """What is newly announced is told at once; records of before have none."""
+    """A key that is newly announced is told at once; records of before have none."""
     publisher.republish(store.partitions.claim(2), 0)
     for paths in (b"", b"", b"\x01\xff", b"\x01\xff"):
         publisher.publish_risk(Position(2, 1, 10), [agent_summary(agent(1, announced_paths=paths))], ())
