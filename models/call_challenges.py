@@ -63,9 +63,10 @@ _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
 _HABITS = FEATURE_INDEX["habits_of_others"]
-_PATH_FEATURES = "network_surprise", "credential_surprise", "chain_surprise", "chain_depth"
-_PATH = np.array([FEATURE_INDEX[name] for name in _PATH_FEATURES])
-"""Features that are odd by the access path of a call. A weaker method than before stays odd by whatever path."""
+PATH_PARTS = ("network_surprise",), ("credential_surprise",), ("chain_surprise", "chain_depth")
+"""Features that are odd by a part of a call's access path: its network, its credential, its delegation chain. A weaker
+method than before stays odd by whatever path."""
+_PATH = [np.array([FEATURE_INDEX[name] for name in part]) for part in PATH_PARTS]
 _ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
 _UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
 """Features of another value in a question: what sessions remember, and what is composed of it."""
@@ -334,10 +335,11 @@ def as_asked(
     vectors: NDArray[np.float64], codes: NDArray[np.int8], trusted: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
     """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember, and without
-    what is odd about the access path of *trusted* (n,) calls."""
+    what is odd about the *trusted* (n, 3) parts of their access paths, in the order of `PATH_PARTS`."""
     asked = vectors.copy()
     if trusted is not None:
-        asked[np.ix_(trusted, _PATH)] = 0.0
+        for part, features in enumerate(_PATH):
+            asked[np.ix_(trusted[:, part], features)] = 0.0
     asked[:, F_TRANSITION] = asked[:, _HABITS] = 0.0
     asked[:, _ROUTES] = 0.0
     compose_rows(asked, codes)
@@ -393,7 +395,7 @@ def score_asked(
         detector, rates, baseline: of the model that is asked.
         columns: n calls.
         vectors, observations: of them, against the baseline.
-        trusted: (n,), calls whose access path a person trusts; None = none.
+        trusted: (n, 3), parts of their access paths that are trusted; None = none.
     """
     asked = as_asked(vectors, columns.codes, trusted)
     foreign = foreign_values(columns, np.arange(len(columns)), baseline, observations, vectors)

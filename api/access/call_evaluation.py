@@ -35,12 +35,14 @@ from ...ingest.events import (
 )
 from ...ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
 from ...ingest.spans import Spans
+from ...scoring.engine.announced_paths import NO_PATHS
 from ...scoring.engine.call_scorer import CallScore
 from ...scoring.policy.access_evaluation import (
     ALLOWED,
     STEP_UP,
     UNUSUAL_CALL,
     AccessRequest,
+    DecisionContext,
     PolicyEvaluator,
     Verdict,
 )
@@ -191,7 +193,9 @@ class CallEvaluator:
             known_type = "" if context.entry is None else context.entry.summary.agent_type
             asked = self._as_event(access, call, known_type or call.agent_type)
             path = AccessPath.of_event(asked)
-            score, detail = self._score(asked, trusted=path.is_told and self._path_scope(access, path) in scopes)
+            announced = _announced_paths(by_level, context)
+            is_trusted = path.is_told and self._path_scope(access, path) in scopes
+            score, detail = self._score(asked, announced, trusted=is_trusted)
             basis = BY_LEVEL if score is None else BY_MODEL
             if score is not None and score.exceeds and not approved:
                 decision, reason = "step_up", UNUSUAL_CALL
@@ -229,10 +233,10 @@ class CallEvaluator:
         path = AccessPath.of_event(asked)
         if not path.is_told:
             return None
-        score, _ = self._score(asked, trusted=True)
+        score, _ = self._score(asked, NO_PATHS, trusted=True)
         return None if score is None or score.exceeds else path
 
-    def _score(self, asked: NativeEvent, *, trusted: bool) -> tuple[CallScore | None, str]:
+    def _score(self, asked: NativeEvent, announced: bytes, *, trusted: bool) -> tuple[CallScore | None, str]:
         """The score of a call, or why there is none."""
         live = self._live_scorer
         if live is None:
@@ -240,7 +244,7 @@ class CallEvaluator:
         if live.scorer is None:
             return None, live.missing_because
         try:
-            return live.scorer.score(asked, trusted=trusted), ""
+            return live.scorer.score(asked, announced, trusted=trusted), ""
         except Exception as error:
             trace = "".join(traceback.format_exception(error))  # no local variables: they hold requests
             _log.error("call_not_scored", error=type(error).__name__, traceback=trace)
@@ -291,6 +295,15 @@ class CallEvaluator:
         # An agent that becomes known meanwhile is not riskier than before.
         at_least = max(level, RiskLevel.LOW)
         return self._approvals.request_approval(name, scopes, at_least, text, via, access.caller)
+
+
+def _announced_paths(by_level: Verdict, context: DecisionContext) -> bytes:
+    """Access paths that were announced of an agent; none while it is under suspicion, or may be without our knowing."""
+    if context.entry is None or by_level.stale:
+        return NO_PATHS
+    if max(by_level.level, context.entry.summary.level) >= RiskLevel.MEDIUM:
+        return NO_PATHS
+    return context.entry.summary.announced_paths
 
 
 def _unkeyed_digest(bound: bytes) -> str:

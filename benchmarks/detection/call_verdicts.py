@@ -2,8 +2,8 @@
 
 A session counts as challenged where one of its calls is, and a hijacked one as stopped where that is its first
 malicious call or one before it: after that, the harm is done. Nothing is learned of the judged part. Run it as
-`python -m benchmarks.detection.call_verdicts [SET…]`, or with `fleets` for honest agents without attacks;
-docs/detection.md has the figures.
+`python -m benchmarks.detection.call_verdicts [SET…]`; docs/detection.md has the figures. Simulated fleets are asked
+about by `asked_fleets`.
 """
 
 from __future__ import annotations
@@ -14,27 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from trustwatch.ingest.access_path import AccessPath
-from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.formats.history_decoding import decode_history_event
-from trustwatch.models.call_challenges import CALL_TYPES
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.backtest.asked_calls import AskedCalls
 from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
-from trustwatch.scoring.learning.walkforward import train_walk_forward
 
-from ..attacks.attacked_enterprise import SALT, domains
-from .fleet_budgets import FleetSize, split_fleet
 from .leave_out import Training
 from .traces import Trace, read, train
 
 SETS = ("agentdyn", "agentdojo")
 TRAININGS = 3
-ASKED_FLEET, ASKED_FLEETS = FleetSize(40, 120.0, 14), 6
-FIRST_ASKED_SEED = 501
 
 
 class AskedSessions(NamedTuple):
@@ -100,49 +92,8 @@ def ask_about(model: TrainedModel, trace: Trace, budget: ChallengeBudget) -> Ask
     return AskedSessions(table[:, 0] > 0, table[:, 1], table[:, 2] > 0, clean_calls, challenged_calls)
 
 
-class AskedWeek(NamedTuple):
-    """Calls of an honest fleet that were asked about in the week behind its training.
-
-    Attributes:
-        calls: asked about.
-        challenged: of them, where nobody answers.
-        with_trust: of them, where a person trusts an access path as soon as it alone is why.
-    """
-
-    calls: int
-    challenged: int
-    with_trust: int
-
-
-def ask_about_fleet(size: FleetSize, seed: int) -> AskedWeek:
-    """Ask about every call of a simulated fleet without attacks, in the week behind what it learned."""
-    history, judged = split_fleet(size, seed)
-    columns = ColumnEncoder(SALT, domains()).encode([decode_history_event(event)[0] for event in history])
-    scorer = CallScorer(train_walk_forward(columns, SALT, "fleet").model, ChallengeBudget(), domains(), CALLS_AT_ONCE)
-    calls = [question for question in as_questions(judged) if question.type in CALL_TYPES]
-    odd = [call for call, score in zip(calls, scorer.score_many(calls), strict=True) if score.exceeds]
-    without_path = scorer.score_many(odd, [True] * len(odd))
-    waiting, trusted = 0, set()
-    for call, score in zip(odd, without_path, strict=True):
-        agent = call.tenant, call.agent.issuer, call.agent.id
-        path = agent, AccessPath.of_event(call)
-        waiting += score.exceeds or path not in trusted
-        if not score.exceeds:
-            trusted.add(path)
-    return AskedWeek(len(calls), len(odd), waiting)
-
-
 def main() -> None:
-    """Figures of honest fleets (`fleets`), or of several trainings of each set, each with its own salt and seed."""
-    if sys.argv[1:] == ["fleets"]:
-        for seed in range(FIRST_ASKED_SEED, FIRST_ASKED_SEED + ASKED_FLEETS):
-            week = ask_about_fleet(ASKED_FLEET, seed)
-            print(
-                f"fleet {seed}: of {week.calls} calls {1000.0 * week.challenged / week.calls:.1f} of 1,000 wait, "
-                f"{1000.0 * week.with_trust / week.calls:.1f} where a person trusts new access paths",
-                flush=True,
-            )
-        return
+    """Figures of several trainings of each set, each with its own salt and seed."""
     for name in sys.argv[1:] or SETS:
         trace = read(name)
         for number in range(1, TRAININGS + 1):

@@ -81,14 +81,14 @@ class _LevelReplay(HistoryReplay):
         yield scored.columns.time_ms, scored.slots.copy(), concern, before, scored.levels[:, 1].copy()
 
 
-def split_fleet(size: FleetSize, seed: int) -> tuple[list[bytes], list[bytes]]:
+def split_fleet(size: FleetSize, seed: int, tenants: tuple[str, ...] = TENANTS) -> tuple[list[bytes], list[bytes]]:
     """Events of the days of a fleet that are learned, and of the week behind them."""
     settings = SimulationSettings(
         START,
         timedelta(days=size.learned_days + JUDGED_DAYS),
         seed,
         size.agents,
-        TENANTS,
+        tenants,
         events_per_agent_day=size.events_per_agent_day,
     )
     cut = settings.start_ms + size.learned_days * DAY_MS

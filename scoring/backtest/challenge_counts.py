@@ -17,6 +17,7 @@ from ...ingest.events import EFFECTS, NativeEvent
 from ...ingest.timestamps import DAY_MS
 from ...models.call_challenges import CALL_TYPES, ChallengeThreshold
 from ...models.trained_model import TrainedModel
+from ..engine.announced_paths import KINDS, as_parts
 from ..engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
 from .asked_calls import AskedCalls
 from .plan import BacktestPlan
@@ -118,12 +119,13 @@ class ChallengeCounter:
         self._kinds: dict[ChallengedKind, ChallengedCalls] = {}
 
     def count_batch(
-        self, columns: EventColumns, counted: _Flags, honest: _Flags
+        self, columns: EventColumns, announced: npt.NDArray[np.uint8], counted: _Flags, honest: _Flags
     ) -> tuple[npt.NDArray[np.int8], _Flags]:
         """Ask about the calls of a batch.
 
         Args:
             columns: n events.
+            announced: (n,), `ScoredBatch.announced_paths`.
             counted: bool (n,); of the others only the answers are remembered.
             honest: bool (n,); the others are asked about, and left out of what is held against the budget.
 
@@ -135,7 +137,7 @@ class ChallengeCounter:
         if self._scorer is None:
             return effects, challenged
         rows, questions = self._questions(columns, counted)
-        scores = self._scorer.score_many(questions)
+        scores = self._scorer.score_many(questions, as_parts(announced[rows]))
         effects[rows] = columns.codes[rows, event_columns.EFFECT]
         challenged[rows] = [score.exceeds for score in scores]
         left = self._left_with_trust(columns, rows, questions, challenged)
@@ -161,7 +163,7 @@ class ChallengeCounter:
         that waits for the path alone."""
         assert self._scorer is not None
         odd = [(row, question) for row, question in zip(rows, questions, strict=True) if challenged[row]]
-        without_path = self._scorer.score_many([question for _, question in odd], [True] * len(odd))
+        without_path = self._scorer.score_many([question for _, question in odd], np.full((len(odd), KINDS), True))
         left = np.zeros(len(columns), np.bool_)
         for (row, question), score in zip(odd, without_path, strict=True):
             of_agent = int(columns.names[row, event_columns.AGENT]), AccessPath.of_event(question)

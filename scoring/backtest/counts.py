@@ -153,7 +153,8 @@ class BacktestCounter:
         for policing in self._policing:
             policing.simulate_batch(scored, agents, counted)
         positions = self._label_positions(offsets)
-        asked = self._challenges.count_batch(scored.columns, counted, self._is_honest(positions))
+        honest = self._is_honest(positions)
+        asked = self._challenges.count_batch(scored.columns, scored.announced_paths, counted, honest)
         if self._keep:
             self._rows.append(self._event_rows(scored, offsets, positions, asked)[counted])
 

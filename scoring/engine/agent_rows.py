@@ -20,7 +20,7 @@ from ...models.trained_model import TrainedModel
 from ..records.agents import AgentRow, AgentSummary, RiskLevel
 from ..records.decisions import RiskReason
 from ..records.indicators import NO_INDICATORS
-from . import risk_levels
+from . import announced_paths, risk_levels
 from .resident_agents import ResidentAgents
 from .state_version import features_version, present_layout, state_version
 
@@ -107,6 +107,8 @@ class AgentRows:
     def _restore_features(self, rows: Sequence[AgentRow], slots: SlotIndices) -> None:
         """Put stored features into their slots; rows of one layout together, since a call costs as much as ten rows."""
         by_size: dict[int, list[int]] = {}
+        fitting = [row.announced_paths if self.fits(row) else announced_paths.NO_PATHS for row in rows]
+        self._agents.paths[slots] = announced_paths.unpack(fitting)
         for place, row in enumerate(rows):
             if self.fits(row):
                 by_size.setdefault(len(row.features), []).append(place)
@@ -173,6 +175,7 @@ class AgentRows:
                 self.state_version,
                 summary.concern,
                 summary.indicators,
+                summary.announced_paths,
             )
             for at, summary in enumerate(self.summaries(named))
         ]
@@ -181,12 +184,14 @@ class AgentRows:
         """Summaries of the agents in these slots, as they are published."""
         names, types, explanations = self._agents.names, self._agents.types, self.explanations
         risks, times = self._agents.risk[slots], self._builder.state.times[slots]
+        paths = announced_paths.pack(self._agents.paths[slots])
         columns = zip(
             slots.tolist(),
             risks["concern"].tolist(),
             *(risks[field].tolist() for field in _RISK_COLUMNS),
             times[:, layout.T_FIRST].tolist(),
             times[:, layout.T_LAST].tolist(),
+            paths,
             strict=True,
         )
         return [
@@ -207,8 +212,9 @@ class AgentRows:
                 explanations[slot].counterfactual,
                 CONCERNS[concern] if level >= RiskLevel.MEDIUM else "",
                 explanations[slot].indicators,
+                path,
             )
-            for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last in columns
+            for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last, path in columns
             if (name := names[slot]) is not None
         ]
 

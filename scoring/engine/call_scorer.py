@@ -28,6 +28,7 @@ from ...models.call_challenges import ChallengeThreshold, score_asked, tenant_ke
 from ...models.detector import ForestDetector
 from ...models.trained_model import TrainedModel
 from ..records.decisions import RiskReason
+from .announced_paths import KINDS, NO_PATHS, find_announced, part_names, unpack
 from .explanations import AgentNumbers, KnownItems, ReasonWriter
 from .settings import ChallengeBudget
 
@@ -108,28 +109,38 @@ class CallScorer:
     def _thresholds_of(self, tenant: str, budget: ChallengeBudget) -> dict[str, ChallengeThreshold | None]:
         return {effect: self._challenges.threshold(effect, budget.of_effect(effect), tenant) for effect in EFFECTS}
 
-    def score(self, call: NativeEvent, *, trusted: bool = False) -> CallScore:
+    def score(self, call: NativeEvent, announced: bytes = NO_PATHS, *, trusted: bool = False) -> CallScore:
         """Score *call* as if it were made now. Its outcome and session are not looked at.
 
         Args:
-            trusted: a person trusts the access path by which the call comes, so it is not odd.
+            announced: access paths, published with its agent's risk, that are not odd (`announced_paths`).
+            trusted: a person trusts the access path by which the call comes, so none of it is odd.
         """
-        return self.score_many((call,), (trusted,))[0]
+        return self._score_batch((call,), np.full((1, KINDS), trusted), announced)[0]
 
-    def score_many(self, calls: Sequence[NativeEvent], trusted: Sequence[bool] | None = None) -> list[CallScore]:
-        """Scores of calls, each as `score` gives it: none knows of another; quick where the scorer has many slots."""
-        size, flags = len(self._slots), [False] * len(calls) if trusted is None else list(trusted)
+    def score_many(self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_] | None = None) -> list[CallScore]:
+        """Scores of calls, each as `score` gives it: none knows of another; quick where the scorer has many slots.
+
+        Args:
+            trusted: (n, 3), parts of their access paths that are not odd, because trusted or announced; None = none.
+        """
+        size = len(self._slots)
+        parts = np.zeros((len(calls), KINDS), np.bool_) if trusted is None else trusted
         return [
             score
             for at in range(0, len(calls), size)
-            for score in self._score_batch(calls[at : at + size], np.array(flags[at : at + size], np.bool_))
+            for score in self._score_batch(calls[at : at + size], parts[at : at + size])
         ]
 
-    def _score_batch(self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_]) -> list[CallScore]:
+    def _score_batch(
+        self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_], announced: bytes = NO_PATHS
+    ) -> list[CallScore]:
         n = len(calls)
         columns = self._encoder.encode(
             [msgspec.structs.replace(call, outcome="success", session=None) for call in calls]
         )
+        if announced:
+            trusted = trusted | find_announced(unpack([announced]), part_names(columns.names), columns.time_ms)
         slots, rows = self._slots[:n], self._rows[:n]
         with self._lock:
             known = self._recall_agents(calls)

@@ -23,7 +23,7 @@ from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, le
 from ...models.concerns import CONCERNS, ConcernScores
 from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
-from . import evidence_dedup, level_thresholds, risk, risk_levels
+from . import announced_paths, evidence_dedup, level_thresholds, risk, risk_levels
 from .agent_state_cache import AgentLoader, AgentStateCache
 from .explainer import Explainer
 from .feedback_rules import FeedbackRules, RuleCoverage
@@ -130,6 +130,7 @@ class Engine:
             np.zeros(n, np.bool_),
             np.full(n, USUAL, np.int8),
             columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms),
+            np.zeros(n, np.uint8),
             types,
         )
         group_coverage = self.model.coverage(groups)
@@ -156,6 +157,7 @@ class Engine:
         """One event of each agent: observe, score, judge, and only then learn."""
         self._observe(out, rows)
         self._judge(out, rows, groups, group_coverage, rule_matches)
+        self._keep_announced(out, rows)
         if self.settings.learn:
             self.builder.learn(out.columns, out.slots, rows, out.observations, self._learnable_parts(out, rows))
 
@@ -284,6 +286,25 @@ class Engine:
         """Least p-value (n,) of each row, over the concerns that move levels and all evidence."""
         least: npt.NDArray[np.float64] = out.concern_p_values[:, self.model.counted_concerns].min(axis=1)
         return np.minimum(out.p_values, least)
+
+    def _keep_announced(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
+        """Note which parts of access paths had been announced before a round, and keep what its events announce."""
+        columns, paths = out.columns, self.agents.paths
+        known = rows[paths["version"][out.slots[rows]] != 0]
+        known = known[out.risk[known, risk.LEVEL_BEFORE] < risk_levels.MEDIUM]
+        if len(known):
+            parts = announced_paths.part_names(columns.names[known])
+            found = announced_paths.find_announced(paths[out.slots[known]], parts, columns.time_ms[known])
+            out.announced_paths[known] = announced_paths.as_bits(found)
+        telling = announced_paths.find_telling(paths, out.slots, columns, rows) if self.settings.learn else rows[:0]
+        if len(telling):
+            codes = columns.codes[telling]
+            levels = np.maximum(out.risk[telling, risk.LEVEL_BEFORE], out.levels[telling, 1])
+            counts = (levels < risk_levels.MEDIUM) & (out.observations.flags[telling] != IGNORED_EVENT)
+            counts &= codes[:, event_columns.SELF_ASSERTED] == 0
+            counts &= codes[:, event_columns.OUTCOME] == event_columns.SUCCESS
+            now_ms = self.risk["at_ms"]
+            announced_paths.keep_told(paths, out.slots, columns, telling[counts], out.agent_numbers, now_ms)
 
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from ...ingest.events import NativeEvent
 from ...ingest.features.feature_builder import SlotIndices
 from ..records.agents import AgentName
-from . import risk_levels
+from . import announced_paths, risk_levels
 
 
 class ResidentAgents:
@@ -27,6 +27,8 @@ class ResidentAgents:
         self.threshold_rows = np.zeros(capacity, np.int64)
         """Row of the thresholds that hold for the slot's peer group."""
         self.risk = risk_levels.allocate(capacity)
+        self.paths = np.zeros(capacity, announced_paths.PATHS)
+        """Access paths that were announced of each agent."""
         self.dirty = np.zeros(capacity, np.bool_)
         """True for agents that changed since the last commit was begun."""
         self.moved = np.zeros(capacity, np.bool_)
@@ -68,6 +70,7 @@ class ResidentAgents:
     def clear(self, slots: SlotIndices) -> None:
         """Forget who lived in the slots and what their risk was (their agents have left)."""
         self.risk[slots] = np.zeros((), risk_levels.ROW)
+        self.paths[slots] = np.zeros((), announced_paths.PATHS)
         self.dirty[slots] = False
         self.moved[slots] = False
         self.checks[slots] = 0

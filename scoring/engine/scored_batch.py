@@ -44,6 +44,7 @@ class ScoredBatch(NamedTuple):
     caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
     habits: npt.NDArray[np.int8]  # (n,): `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
+    announced_paths: npt.NDArray[np.uint8]  # (n,): parts of its path announced before it, a bit each
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
     def effective_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:

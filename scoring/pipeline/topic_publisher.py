@@ -72,6 +72,7 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
     offset: WireInteger
     concern: str = ""  # that the level is about; "" = none, or not known to an earlier version
     indicators: msgspec.Raw = msgspec.Raw(NO_INDICATORS)  # JSON list, as in the risk answer
+    announced_paths: bytes = b""  # for verdicts on calls, see `engine.announced_paths`
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
@@ -339,6 +340,7 @@ def _fingerprint(row: AgentSummary) -> int:
             row.counterfactual,
             row.concern,
             row.indicators,
+            row.announced_paths,
             row.agent_type,
             row.evaluated_ms // REPUBLISH_INTERVAL_MS,
         )
@@ -371,6 +373,7 @@ def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> R
         offset,
         row.concern,
         msgspec.Raw(row.indicators),
+        row.announced_paths,
     )
 
 
@@ -406,6 +409,7 @@ def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> Agent
         record.counterfactual,
         record.concern,
         bytes(record.indicators),
+        record.announced_paths,
     )
 
 

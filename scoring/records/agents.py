@@ -83,6 +83,7 @@ class AgentRow(msgspec.Struct, frozen=True):
     state_version: str  # layout + hash salt of `features` and `risk`
     concern: str = ""  # that the level is about, from medium on (`models.concerns.CONCERNS`); "" = none
     indicators: bytes = NO_INDICATORS  # JSON list of Indicator
+    announced_paths: bytes = b""  # see `engine.announced_paths`
 
 
 class AgentSummary(msgspec.Struct, frozen=True):
@@ -104,6 +105,7 @@ class AgentSummary(msgspec.Struct, frozen=True):
     counterfactual: str
     concern: str = ""
     indicators: bytes = NO_INDICATORS
+    announced_paths: bytes = b""
 
 
 def agent_summary(row: AgentRow) -> AgentSummary:

@@ -96,6 +96,7 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
         version.offset,
         row.concern,
         row.indicators,
+        row.announced_paths,
     )
 
 
@@ -129,8 +130,8 @@ def to_versioned(row: AnyRow) -> VersionedAgent:
 
 def to_agent(row: Sequence[Any]) -> AgentRow:
     """Agent from `AGENT_COLUMNS`."""
-    key, tenant, issuer, agent_id, *summary, concern, indicators, features, risk, state_version = row
-    rest = [*summary, features, risk, state_version, concern, indicators]
+    key, tenant, issuer, agent_id, *summary, concern, indicators, paths, features, risk, state_version = row
+    rest = [*summary, features, risk, state_version, concern, indicators, paths]
     return AgentRow(AgentName(to_unsigned(key), tenant, issuer, agent_id), *rest)
 
 

@@ -92,6 +92,22 @@ def _in_postgresql(*_: Any, **__: Any) -> str:
     return "'[]'::bytea"
 
 
+class NoBytes(ColumnElement[bytes]):
+    """No bytes at all, for the same rows; as a text they would be one in SQLite."""
+
+    inherit_cache = True
+
+
+@compiles(NoBytes, "sqlite")
+def _nothing_in_sqlite(*_: Any, **__: Any) -> str:
+    return "x''"
+
+
+@compiles(NoBytes, "postgresql")
+def _nothing_in_postgresql(*_: Any, **__: Any) -> str:
+    return "''::bytea"
+
+
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
 """Only a column whose type is spelt INTEGER is SQLite's own row id and counts up by itself."""
 
@@ -165,6 +181,7 @@ AGENTS = Table(
     integer_column("version_offset", "0"),
     text_column("concern", ""),
     Column("indicators", LargeBinary, nullable=False, server_default=EmptyList()),
+    Column("announced_paths", LargeBinary, nullable=False, server_default=NoBytes()),
     Index("ix_agents_name", "tenant", "agent_id", "issuer", unique=True),
     Index("ix_agents_id", "agent_id"),
     Index("ix_agents_partition", "partition", "key"),

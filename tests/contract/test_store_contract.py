@@ -65,6 +65,7 @@ def agent(agent_id: str, tenant: str = "acme", **values: object) -> AgentRow:
         risk=b"\x01",
         state_version="v1",
         concern="overreach",
+        announced_paths=b"\x00\xff path",
     )
     return msgspec.structs.replace(row, **values)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 from trustwatch.api.access import approval_workflow, asked_approvals
@@ -16,16 +17,19 @@ from trustwatch.api.access.approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDI
 from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.ingest import compilation
+from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.scoring.engine.announced_paths import CREDENTIAL, KIND_OF_PLACE, PATHS, VERSION, part_names
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 
-from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, agent_key, call, call_model
+from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, SALT, agent_key, call, call_model
 
 NOW_MS = 1_764_000_000_000
 LOW, MEDIUM, HIGH, CRITICAL = 1, 2, 3, 4
@@ -148,6 +152,47 @@ def test_a_person_who_trusts_a_new_key_is_not_asked_about_each_of_its_calls(keye
     settled(keyed)
     keyed.clock.now += 3601
     assert ask(keyed, path=OF_AGENT_1, **call(f"{2:012x}", **NEW_KEY))["decision"] == "step_up"
+    settled(keyed)
+
+
+def announced(site: Any, agent_id: str, **path: Any) -> bytes:
+    """A key as it is published once the agent's authorization server has announced it."""
+    event = {"time": "2025-11-24T00:00:00Z", "type": "client.change", "action": "client.change", "outcome": "success"}
+    who = {"tenant": "acme", "agent": {"id": agent_id, "issuer": ISSUER}}
+    columns = ColumnEncoder(SALT).encode([decode_event(msgspec.json.encode({**event, **who, **path}))])
+    kept = np.zeros(1, PATHS)
+    kept["version"], kept["since_min"] = VERSION, int(site.clock.now // 60)
+    kept["names"][0, list(KIND_OF_PLACE).index(CREDENTIAL)] = part_names(columns.names)[0, CREDENTIAL]
+    return kept.tobytes()
+
+
+def test_a_key_that_was_announced_is_not_asked_about(keyed: Any, summary: Any) -> None:
+    """A thief's network with it still waits, and so do other agents with it, and what is odd without it."""
+    paths = announced(keyed, "agent-1", credential=agent_key("nobody"))
+    known = {"agent_type": "Clerk", "announced_paths": paths}
+    keyed.report([summary("agent-1", level=LOW, **known), summary("agent-2", level=LOW, **known)])
+
+    assert ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **NEW_KEY))["decision"] == "allow"
+    of_thief = ask(keyed, path=OF_AGENT_1, **call(KNOWN_VALUE, **from_key("nobody", 64501)))
+    assert (of_thief["decision"], of_thief["reasons"][0]["code"]) == ("step_up", "first_seen_network")
+    assert ask(keyed, path=OF_AGENT_1, **call(NEW_VALUE, **NEW_KEY))["reasons"][0]["code"] == "argument_origin"
+    of_other = ask(keyed, path=EVALUATE.replace("bot", "agent-2"), **call(KNOWN_VALUE, **NEW_KEY))
+    assert of_other["decision"] == "step_up"
+    settled(keyed)
+
+
+def test_an_announced_key_counts_neither_at_medium_nor_where_risk_is_stale(keyed: Any, summary: Any) -> None:
+    known = {"agent_type": "Clerk", "announced_paths": announced(keyed, "agent-1", credential=agent_key("nobody"))}
+    read = {"action": "read_mail", "effect": "read", "task": "desk", **NEW_KEY}
+    keyed.report([summary("agent-1", level=LOW, **known)])
+    calm = ask(keyed, path=OF_AGENT_1, **read)["anomaly_score"]
+    keyed.report([summary("agent-1", level=MEDIUM, **known)])
+    assert ask(keyed, path=OF_AGENT_1, **read)["anomaly_score"] > calm
+    keyed.report([summary("agent-1", level=LOW, **known)])
+    assert ask(keyed, path=OF_AGENT_1, **read)["anomaly_score"] == calm
+    keyed.clock.now += 10_000
+    late = ask(keyed, path=OF_AGENT_1, **read)
+    assert late["stale"] and late["anomaly_score"] > calm
     settled(keyed)
 
 

@@ -303,3 +303,16 @@ def test_no_number_of_a_record_ends_those_who_read_it(number: int) -> None:
     assert follower.unreadable_records == len(values) >= 12
     assert epoch_of_record(json.dumps({"epoch": number}).encode()) == 0
     assert all(msgspec.msgpack.encode(update) for update in follower.drain_updates(with_freshness=True))
+
+
+def test_announced_paths_go_with_an_agents_risk(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
+    """A key that is newly announced is told at once; records of before have none."""
+    publisher.republish(store.partitions.claim(2), 0)
+    for paths in (b"", b"", b"\x01\xff", b"\x01\xff"):
+        publisher.publish_risk(Position(2, 1, 10), [agent_summary(agent(1, announced_paths=paths))], ())
+    told = [msgspec.json.decode(record.value or b"", type=RiskRecord) for record in topics.sent]
+    assert [record.announced_paths for record in told] == [b"", b"\x01\xff"]
+    assert summary_from_record(told[1], IdentityHasher()).announced_paths == b"\x01\xff"
+    members = msgspec.json.decode(topics.sent[1].value or b"")
+    del members["announced_paths"]
+    assert msgspec.json.decode(msgspec.json.encode(members), type=RiskRecord).announced_paths == b""
