@@ -4,7 +4,7 @@ Snapshots learn nothing until the next training, so that every call by a renewed
 That a key was announced is a fact, not behaviour, and levels take it so, too (`models.baseline_learning`). So the
 engine keeps of each agent
 
-- the credentials that `client.change` and `client.register` events announced;
+- the credentials that events of a registration, or of a change of the client, announced;
 - of an agent whose first event here is its registration, and which the model does not know, the network and delegation
   chain of its first call by the registered key: there is no other that they could differ from.
 
