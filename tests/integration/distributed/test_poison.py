@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
 from collections import Counter
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from kafka import KafkaProducer
 from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.formats.cloudevents import NATIVE_CLOUDEVENT_TYPE
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
+from trustwatch.ingest.source import RecordKind
+from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
 
 from ...support.distributed_testbed import PARTITIONS
 
@@ -21,11 +24,12 @@ STRUCTURED = [("content-type", b"application/cloudevents+json")]
 
 
 class Poison(NamedTuple):
-    """A bad record, and a word that its reason must have."""
+    """A bad record, and a word that its reason must have. *ours*: it bears our mark, so the pipeline refuses it."""
 
     value: bytes | None
     headers: list[tuple[str, bytes]]
     reason: str
+    ours: bool = False
 
 
 def event(agent: str, number: int) -> dict[str, Any]:
@@ -72,6 +76,31 @@ def poisons(agent: str) -> list[Poison]:
         Poison(b"{}", [("ce_specversion", b"1.0"), ("ce_id", b"\xff")], "UTF-8"),
         Poison(b"[]", [("content-type", b"application/cloudevents-batch+json")], "batch"),
         Poison(bytes(3_000_000), [], f"the first {MAX_EVENT_BYTES} of 3000000 bytes"),  # small while compressed
+        *forged(agent),
+    ]
+
+
+def forged(agent: str) -> list[Poison]:
+    """What somebody writes who may write to the topic, and knows our mark: each once stopped its partition."""
+    name = {"tenant": "acme-corp", "issuer": "https://as.example"}
+    rule = {**name, "rule_id": agent, "kind": "agent", "key": "", "agent_type": "", "agent_id": agent}
+    rule |= {"features": None, "resource": None, "expires_ms": 2**70}
+    order = {**name, "erasure_id": "e", "kind": "agent", "name": "", "pseudonym": "p"}
+    letter = {"letter_id": agent, "received_ms": 2**63, "source": "s", "reason": "r", "path": "$", "raw": "eA=="}
+    records = [
+        (RecordKind.TICK, b"no time at all", "tick"),
+        (RecordKind.CONTROL, {"command": "feedback.adopt", "rule": rule, "by": "ann", "why": "w"}, "command"),
+        (RecordKind.FORGET, order, "nobody to forget"),
+        (RecordKind.DEAD, letter, ""),
+    ]
+    return [
+        Poison(
+            value if isinstance(value, bytes) else json.dumps(value).encode(),
+            [("tw", struct.pack("<BQ", kind, 5))],
+            reason,
+            ours=True,
+        )
+        for kind, value, reason in records
     ]
 
 
@@ -107,7 +136,7 @@ def test_poison_becomes_dead_letters_and_stops_nothing(rig: Any) -> None:
     for place, letter in letters.items():
         assert letter.raw == (expected[place].value or b"")[:MAX_EVENT_BYTES]
         assert expected[place].reason in letter.reason
-        assert letter.source == f"topic:{topic}"
+        assert letter.source == (PIPELINE_SENDER if expected[place].ours else f"topic:{topic}")
     on_topic = {}
     for raw in rig.records("dead_letters")["dead_letters"]:
         headers = dict(raw.headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterable
@@ -79,7 +80,9 @@ def _differing(said: dict[AgentName, dict[str, Any]], stored: Iterable[AgentRow]
 
 
 def _write_late(rig: Any, victim: Any) -> None:
-    """What a worker that was asleep tells of an agent, from an earlier epoch and an earlier offset; then a mark."""
+    """What a worker that was asleep tells of an agent, from an earlier epoch and an earlier offset; numbers that nobody
+    can count with, which once ended every replica; then a mark.
+    """
     key = agent_partition_key(victim.name.tenant, victim.name.issuer, victim.name.agent_id)
     partition = partition_of(key, PARTITIONS)
     epoch, offset = rig.epochs()[partition], rig.offsets()[partition]
@@ -95,6 +98,9 @@ def _write_late(rig: Any, victim: Any) -> None:
     try:
         for name, record in told:
             writer.send(rig.kafka_settings.names.risk, name, msgspec.json.encode(record), partition=partition)
+            for member in ("epoch", "offset", "events", "due_ms"):
+                huge = json.dumps(json.loads(msgspec.json.encode(record)) | {member: 2**70}).encode()
+                writer.send(rig.kafka_settings.names.risk, b"huge", huge, partition=partition)
         writer.flush(10.0)
     finally:
         writer.close()
