@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -45,7 +46,7 @@ from ..cli.terminal import (
 )
 from ..settings.loading import load_process_settings
 from .mapping_trials import describe_trial, mapping_trials, trial_as_json
-from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingRecords, history_advice
+from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingRecords, RecordPlace, history_advice
 
 INGEST_ATTEMPTS = 30
 DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
@@ -86,8 +87,7 @@ def ingest(
             if sent == 0 and (advice := history_advice(batch, clock.utc_now())):
                 print_message(advice)
             body = b"\n".join(batch.lines)
-            first = sent if batch.in_file_order else None
-            _add_counts(counts, _send_batch(service, body, batch.record_format), first)
+            _add_counts(counts, _send_batch(service, body, batch.record_format), sent, batch.places)
             sent += len(batch.lines)
     counts["rejected"] += outgoing.converter.malformed
     counts["skipped"] += outgoing.converter.skipped
@@ -125,14 +125,19 @@ def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) 
     return dict(answer)
 
 
-def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int | None) -> None:
+def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int, places: Sequence[RecordPlace] | None) -> None:
     for name in counts:
         counts[name] += answer[name]
     shown = counts["rejected"] - answer["rejected"]
+    events = sum(answer[name] for name in ("accepted", "duplicate", "rejected"))
     for rejection in answer["rejections"][: max(0, MAX_SHOWN_PROBLEMS - shown)]:
-        # Records that were skipped have no place in the answer, so lines can not be numbered behind them; nor can those
-        # that were sorted.
-        record = "a record" if answer["skipped"] or sent is None else f"record {sent + rejection['index'] + 1}"
+        # Records that were skipped have no place in the answer, and others hold several events: then none is numbered.
+        if answer["skipped"] or events != len(places or range(events)):
+            record = "a record"
+        elif places is None:
+            record = f"record {sent + rejection['index'] + 1}"
+        else:
+            record = "{}, record {}".format(*places[rejection["index"]])
         print_message(f"{record}: {rejection['reason']} - at `{rejection['path']}`")
 
 

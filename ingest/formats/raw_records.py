@@ -86,6 +86,18 @@ def split_array(raw: bytes, expected: str = "an array of objects", most: int | N
         raise MalformedEvent(f"body is no JSON array: {error}") from None
 
 
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def unwrap_member(raw: bytes, member: str) -> list[bytes]:
+    """Elements of the list that *member* of a JSON object holds; *raw* itself where there is no such list."""
+    try:
+        inner = bytes(_decode_members(raw).get(member, b""))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return [raw]
+    return split_array(inner) if inner.lstrip()[:1] == b"[" else [raw]
+
+
 def split_ndjson(raw: bytes, most: int | None = None) -> list[bytes]:
     """Lines of a newline-delimited body that are not blank."""
     if most is None or raw.count(b"\n") <= most:  # half of what the expression takes

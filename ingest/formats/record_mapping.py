@@ -20,7 +20,7 @@ from ..settings import Name, SettingsPart, setting
 from ..timestamps import EPOCH
 from .expressions import JmesPathExpression
 from .log_lines import decode_logfmt
-from .raw_records import ParsedRecords, RawRecord, rejected_record, split_array
+from .raw_records import ParsedRecords, RawRecord, rejected_record, split_array, unwrap_member
 
 MemberKind = Literal["text", "integer", "number", "flag", "names", "arguments", "time", "any"]
 TimeFormat = Literal["rfc3339", "s", "ms", "us", "ns"]
@@ -238,6 +238,10 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
         None
     )
     logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
+    records: Annotated[
+        Name | Literal[""],
+        setting("of a complete mapping: member whose list holds the records; empty: each object is one"),
+    ] = ""
 
     def merged_over(self, base: MappingSpec) -> MappingSpec:
         """*base* with the members that this mapping gives, and without those that it takes out."""
@@ -249,6 +253,7 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
             anonymous=self.anonymous or base.anonymous,
             time_format=self.time_format or base.time_format,
             logfmt=self.logfmt or base.logfmt,
+            records=self.records or base.records,
         )
 
 
@@ -308,6 +313,7 @@ class RecordMapping:
         self._when = _compile_condition(spec.when)
         self._skip_anonymous = spec.anonymous == "skip"
         self._logfmt = spec.logfmt
+        self._wrapper = spec.records
 
     def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
         """Parse one JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
@@ -368,7 +374,9 @@ class RecordMapping:
 
     def split(self, value: bytes) -> Sequence[bytes]:
         """The records of a value. Raises MalformedEvent."""
-        return split_array(value) if value.lstrip()[:1] == b"[" else (value,)
+        if value.lstrip()[:1] == b"[":
+            return split_array(value)
+        return unwrap_member(value, self._wrapper) if self._wrapper else (value,)
 
     def decode(self, raw: bytes) -> Any:
         """A record as expressions see it. Raises MalformedEvent."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import MalformedEvent
 from ..file_source import BLOCK_BYTES
+from ..formats.raw_records import unwrap_member
 from ..formats.wrapped_records import WRAPPER_MEMBERS, unwrap_value
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -32,10 +33,13 @@ class JsonCutter:
 
     Args:
         stream: unpacked, without a byte order mark; has `read`.
+        wrapper: member whose list holds the records, empty where each object is one; None = one that exports have.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, wrapper: str | None = None) -> None:
         self._stream = stream
+        self._wrapper = wrapper
+        self._members = WRAPPER_MEMBERS if wrapper is None else (wrapper,) if wrapper else ()
         self._text = b""
         self._at = 0
         self._ended = False
@@ -57,12 +61,17 @@ class JsonCutter:
             yield from self._large_wrapper()
             return
         try:
-            records = unwrap_value(whole)
+            records = self._unwrap(whole)
         except MalformedEvent:
             records = [whole]
         for record in records:
             self._records += 1
             yield record
+
+    def _unwrap(self, whole: bytes) -> list[bytes]:
+        if self._wrapper is None:
+            return unwrap_value(whole)
+        return unwrap_member(whole, self._wrapper) if self._wrapper else [whole]
 
     def _large_wrapper(self) -> Iterator[bytes]:
         """Records of an object that is too large to be one."""
@@ -76,17 +85,15 @@ class JsonCutter:
             if self._sign_within() != b":":
                 raise self._broken("a member has no `:`")
             self._at += 1
-            if name in WRAPPER_MEMBERS and self._sign_within() == b"[":
+            if name in self._members and self._sign_within() == b"[":
                 has_records = True
                 yield from self._elements()
             else:
                 self._skip_value()
         self._at += 1
         if not has_records:
-            raise self._broken(
-                f"it has more than {MAX_RECORD_BYTES} bytes, and none of the members that hold records:"
-                f" {', '.join(WRAPPER_MEMBERS)}"
-            )
+            names = f", and none of the members that hold records: {', '.join(self._members)}" if self._members else ""
+            raise self._broken(f"it has more than {MAX_RECORD_BYTES} bytes{names}")
 
     def _elements(self) -> Iterator[bytes]:
         """Elements of an array, one after the other."""

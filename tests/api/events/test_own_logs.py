@@ -105,6 +105,11 @@ def test_what_came_out_of_order_is_brought_into_it_and_told(tmp_path: Path) -> N
     assert "out of order" not in run("convert", second, third, "--out", out).stderr
     assert "1 of 3 events are out of order" in run("convert", third, second, "--out", out).stderr
 
+    write_lines(second, native(20), {"time": "2026-03-02T08:21:00Z"}, native(22))
+    done = run("convert", first, second, "--out", out)
+    assert len(out.read_bytes().splitlines()) == 5
+    assert f"{second}, record 2: " in done.stderr and "malformed: 1" in done.stderr
+
 
 @pytest.mark.parametrize("name", ["logs.json", "folder"])
 def test_a_log_is_never_overwritten(tmp_path: Path, name: str) -> None:
@@ -202,7 +207,7 @@ def test_an_export_is_cut_here_and_mapped_there(service: EventTaker, tmp_path: P
         assert sent(service, argument) == (["aws-cloudtrail"], records)
     for stdin in (CLOUDTRAIL.read_bytes(), lines):
         assert sent(service, "-", stdin=stdin) == (["aws-cloudtrail"], records)
-    assert sent(service, CLOUDTRAIL, "--format", "mapping") == (["mapping"], records)
+    assert sent(service, CLOUDTRAIL, "--format", "mapping") == (["mapping"], [json.loads(CLOUDTRAIL.read_bytes())])
 
 
 def test_records_are_sent_in_the_order_of_time(service: EventTaker, tmp_path: Path) -> None:
@@ -219,7 +224,9 @@ def test_records_are_sent_in_the_order_of_time(service: EventTaker, tmp_path: Pa
     assert sent(service, folder) == (["aws-cloudtrail"], records)
     service.rejects = True
     done = run("ingest", folder, "--url", service.url)
-    assert "are out of order, by up to" in done.stderr and "a record: no" in done.stderr
+    assert "are out of order, by up to" in done.stderr and f"{folder}/us.json, record 1: no" in done.stderr
+    done = run("ingest", path, write_lines(tmp_path / "b.jsonl", native(0)), "--url", service.url)
+    assert f"{tmp_path}/b.jsonl, record 1: no" in done.stderr
 
 
 def test_a_damaged_file_does_not_keep_the_others_back(service: EventTaker, tmp_path: Path) -> None:

@@ -280,3 +280,28 @@ def test_a_mapping_file_is_what_settings_have_under_mapping(tmp_path: Path) -> N
     choice = FormatChoice(None, read_mapping(path), path)
     with pytest.raises(ConfigError, match=r"m\.yaml: mapping member `time`: no JMESPath expression"):
         Conversion(write(tmp_path / "own.jsonl", OWN), choice=choice).run()
+
+
+PAGES = MappingSpec(members={**MAPPING.members, "attributes.first": "value[0].kind"})
+
+
+def test_a_complete_mapping_alone_says_what_is_opened(tmp_path: Path) -> None:
+    """A list in a record of one's own is no vendor's page; `records` names the one that wraps."""
+    pages = [{**OWN, "value": [{"kind": "a"}, {"kind": "b"}], "items": []} for _ in range(3)]
+    line, spread, array = (tmp_path / name for name in ("a.jsonl", "b.json", "c.json"))
+    write(line, *pages)
+    spread.write_text("\n".join(json.dumps(page, indent=1) for page in pages))
+    array.write_text(json.dumps(pages))
+    for path in (line, spread, array):
+        done = Conversion(path, choice=FormatChoice(None, PAGES)).run()
+        assert [event["attributes"]["first"] for event in done.events] == ["a", "a", "a"]
+
+    wrapped = tmp_path / "d.json"
+    listed = MappingSpec(members=MAPPING.members, records="found")
+    for indent in (None, 1):
+        wrapped.write_text(json.dumps({"found": [OWN, {**OWN, "who": ""}], "value": [{}]}, indent=indent))
+        done = Conversion(wrapped, choice=FormatChoice(None, listed)).run()
+        assert len(done.events) == 1 and done.converter.malformed == 1
+        assert any(text.startswith(f"{wrapped}, record 2: mapping member") for text in done.told)
+    with pytest.raises(ConfigError, match="no record became an event"):
+        Conversion(wrapped, choice=FormatChoice(None, PAGES)).run()
