@@ -270,3 +270,10 @@ def test_large_records_go_in_several_requests(service: EventTaker, tmp_path: Pat
     path = tmp_path / "large.jsonl"
     path.write_text((json.dumps({"agent": {"id": "a"}, "action": "x" * 200_000}) + "\n") * 100)
     assert len(sent(service, path)[0]) == 3
+
+
+def test_a_history_that_no_token_vouches_for_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """Traces of agents alone teach nothing, until somebody says that nobody else can write them."""
+    path = write_lines(tmp_path / "runs.jsonl", *audit_log_records("langsmith"))
+    done = run("train", path, "--model", tmp_path / "model")
+    assert done.exit_code != 0 and "members: {agent.self_asserted" in str(done.exception)
