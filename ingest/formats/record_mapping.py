@@ -239,8 +239,8 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
     )
     logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
     records: Annotated[
-        Name | Literal[""],
-        setting("of a complete mapping: member whose list holds the records; empty: each object is one"),
+        MappingExpression,
+        setting("of a complete mapping: name of the member whose list holds the records; empty: each object is one"),
     ] = ""
 
     def merged_over(self, base: MappingSpec) -> MappingSpec:
