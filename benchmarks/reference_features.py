@@ -409,7 +409,7 @@ def _note_token(agent: ReferenceAgent, event: Event) -> bool:
 
 
 def _comes_out_of_order(agent: ReferenceAgent, session: ReferenceSession, event: Event, at_ms: int) -> bool:
-    """Whether an event is older than one of its session, its duration apart; the agent's share of such ones moves."""
+    """True if an event is older than one of its session, its duration apart; the agent's share of such ones moves."""
     late = session.vouched_ms - at_ms - int(event.get("duration_ms") or 0) > PARALLEL_MS
     session.vouched_ms = max(session.vouched_ms, at_ms)
     agent.disorder += (1.0 - agent.disorder) / 8 if late else -agent.disorder / 64
