@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models.common import BigValueTextMode, LegendDisplay
 from grafana_foundation_sdk.models.dashboard import DashboardLinkType, DataSourceRef
 
 DASHBOARD: Final = Path(__file__).resolve().parents[1] / "deploy" / "grafana-trustwatch.json"
-RUNBOOKS: Final = "https://trustwatch.dev/docs/reference/runbooks/"
+RUNBOOKS: Final = "https://trustwatch.dev/docs/reference/runbooks.html"
 _SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${source}")
 _WIDTH, _HEIGHT, _SMALL = 8, 7, 4
 

@@ -13,7 +13,7 @@ import typer
 from typer.core import MarkupMode, TyperCommand, TyperGroup
 from typer.main import get_group
 
-from .terminal import fail, print_message
+from .terminal import not_available, print_message
 
 COMMANDS_GROUP = "trustwatch.commands"
 """Entry points that add commands: each is a list of `LazyCommand`."""
@@ -89,7 +89,7 @@ class LazyGroup(TyperGroup):
         try:
             return name, command.load(self.rich_markup_mode), rest
         except ImportError as error:
-            raise fail(f"`{name}` is not available: {error}") from None
+            raise not_available(name, error) from None
 
 
 def installed_commands() -> list[LazyCommand]:

@@ -91,6 +91,11 @@ def fail(error: Exception | str) -> typer.Exit:
     return typer.Exit(1)
 
 
+def not_available(command: str, error: ImportError) -> typer.Exit:
+    """Say which library a command lacks; raise the result."""
+    return fail(f"`{command}` is not available: {error}")
+
+
 @contextmanager
 def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar in bytes on stderr (none where stderr is no terminal); yields what to call with the bytes done."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ...ingest.errors import TrustwatchError
-from ..cli.terminal import SettingsFileOption, fail, print_message
+from ..cli.terminal import SettingsFileOption, fail, not_available, print_message
 from ..settings.loading import load_process_settings
 
 
@@ -27,9 +27,11 @@ def serve(
             "--workers-only, --api-only and --archiver-only exclude each other; without any, all of it runs"
         )
     configured = load_process_settings(settings)
-    from .backends import ServiceRoles  # settings that are refused do not wait for the libraries of the service
-    from .serve import run_service
-
+    try:  # only now: settings that are refused do not wait for the libraries of the service
+        from .backends import ServiceRoles
+        from .serve import run_service
+    except ImportError as error:
+        raise not_available("serve", error) from None
     alone = workers_only or api_only or archiver_only
     roles = ServiceRoles(
         api=api_only or not alone, workers=workers_only or not alone, archiver=archiver_only or not alone

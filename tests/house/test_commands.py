@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,12 +54,13 @@ assert lab.open_session
 
 ABSENT = """
 import sys
-sys.modules["httpx2"] = None
+library, *line = sys.argv[1:]
+sys.modules[library] = None
 from typer.testing import CliRunner
 from trustwatch.api.cli.main import make_app
-ran = CliRunner().invoke(make_app(), ["agents"])
+ran = CliRunner().invoke(make_app(), line)
 assert ran.exit_code == 1, ran.output
-assert "`agents` is not available: import of httpx2 halted" in ran.stderr, ran.stderr
+assert f"`{line[0]}` is not available: import of {library} halted" in ran.stderr, ran.stderr
 """
 
 PAGE = (ROOT / "reference" / "command-line.md").read_text(encoding="utf-8")
@@ -103,9 +105,13 @@ def test_every_panel_has_commands_in_the_order_of_the_help() -> None:
     assert list(dict.fromkeys(command.panel for command in installed_commands())) == list(CommandPanel)
 
 
-def test_a_command_whose_library_is_missing_says_so() -> None:
-    """And no other command notices."""
-    run_python(ABSENT)
+def test_a_command_whose_library_is_missing_says_so(tmp_path: Path) -> None:
+    """And no other command notices; `serve` loads the service only after it has read the settings."""
+    settings = tmp_path / "trustwatch.yaml"
+    settings.write_text("settings_version: 2\n")
+
+    run_python(ABSENT, "httpx2", "agents")
+    run_python(ABSENT, "uvicorn", "serve", "--settings", str(settings))
 
 
 def test_the_command_of_the_lab_is_there_without_its_extra() -> None:

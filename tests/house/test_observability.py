@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tomllib
 from typing import Any
 
 import pytest
@@ -79,6 +80,15 @@ def test_runbooks_are_those_of_alerts() -> None:
 
     assert set(re.findall(r"^## (\w+)$", page, re.MULTILINE)) == ALERTS.keys()
     assert {test["name"] for test in tests if test["name"].startswith("Trustwatch")} == ALERTS.keys()
+
+
+def test_addresses_of_the_site_are_its_pages() -> None:
+    """As `make docs` names them: a page is a file beside the others, ended by `.html`."""
+    links = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    paths = [url.removeprefix(links["Documentation"]) for url in (RUNBOOKS, links["Changelog"])]
+
+    assert "\nuse_directory_urls: false" in (ROOT / "mkdocs.yml").read_text()
+    assert [path for path in paths if not (ROOT / path.replace(".html", ".md")).is_file()] == []
 
 
 def test_what_is_recorded_keeps_the_unit_in_its_name() -> None:

@@ -1,4 +1,4 @@
-"""docs/operations.md, docs/install.md and the walk through: settings, metrics and commands are the program's."""
+"""Operations, installing, the questions, the walk through: settings, metrics and commands are the program's."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from typer.main import get_command
 from ..support.checkout import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+QUESTIONS = (ROOT / "reference" / "questions.md").read_text(encoding="utf-8")
 RUNBOOKS = (ROOT / "reference" / "runbooks.md").read_text(encoding="utf-8")
 INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 WALK = (ROOT / "examples" / "distributed" / "README.md").read_text(encoding="utf-8")
@@ -38,7 +39,12 @@ SETTINGS = [
 """Examples of the pages, and last what the walk through has `init` write."""
 
 SECRETS = {"KAFKA_CLIENT_SECRET": "secret", "TRUSTWATCH_DB_PASSWORD": "secret"}
-CALLS = re.findall(r"(?:^|`|PORT=\d+ )trustwatch ((?:topics )?[a-z]+)([^`\n]*)", PAGE + INSTALL + WALK, re.MULTILINE)
+GROUPS = "topics|approvals|cases|decisions|feedback|identities|mapping"
+CALLS = re.findall(
+    rf"(?:^|`|PORT=\d+ )trustwatch ((?:(?:{GROUPS}) )?[a-z-]+)([^`\n]*)",
+    PAGE + INSTALL + WALK + QUESTIONS,
+    re.MULTILINE,
+)
 
 
 def test_every_topic_is_named() -> None:
@@ -90,12 +96,15 @@ def test_settings_that_are_named_exist() -> None:
     named = set(re.findall(r"`((?:kafka|pipeline|risk|store|dead_letters)\.\w+)`", PAGE))
 
     assert named and named <= known
+    parts = {member.partition(".")[0] for member in known}
+    asked = {name for name in re.findall(r"`([\w\[\]]+\.[\w.\[\]]+)`", QUESTIONS) if name.partition(".")[0] in parts}
+    assert len(asked) > 10 and asked <= known | {"retention.ms"}  # of Kafka
 
 
 def test_metrics_that_are_named_exist() -> None:
     """With their labels."""
     known = {metric.name: set(metric.labels) for metric in METRICS}
-    named = re.findall(r"`(trustwatch_\w+)(?:\{(\w+)=)?", RUNBOOKS)
+    named = re.findall(r"`(trustwatch_\w+)(?:\{(\w+)=)?", RUNBOOKS + QUESTIONS)
 
     assert named
     assert all(name in known and (not label or label in known[name]) for name, label in named)

@@ -24,6 +24,7 @@ BY_HAND = (
     "model-format.md",
     "performance.md",
     "promises.md",
+    "questions.md",
     "runbooks.md",
     "simulator.md",
     "slack.md",
