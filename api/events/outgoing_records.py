@@ -26,6 +26,7 @@ from ...ingest.history.conversion import (
     unknown_format,
 )
 from ...ingest.history.format_detection import most_common_format
+from ...ingest.history.json_cutting import NO_WRAPPER
 from ...ingest.history.piped_input import peek_line
 from ...ingest.history.record_files import is_lines, recognise_file, require_files
 from ...ingest.history.time_order import Disorder, TimeReader, in_time_order, native_microseconds
@@ -106,7 +107,8 @@ class OutgoingRecords:
         """All records of files or folders, in order; `-` alone is standard input. *stack* removes temporary files."""
         if [str(path) for path in files] == ["-"]:
             head, pipe = peek_line(sys.stdin.buffer)
-            if self.converter.choice.mapping is None and is_lines(head):
+            wrapper = NO_WRAPPER if self.converter.choice.name == MAPPING else None
+            if self.converter.choice.mapping is None and is_lines(head, wrapper):
                 yield from self._streamed(pipe, head)
                 return
             named = [(copied_to_file(pipe, stack), STDIN_NAME)]
@@ -168,7 +170,9 @@ class OutgoingRecords:
         choice = self.converter.choice
         if choice.name == MAPPING and choice.mapping is None:  # that of the caller's settings, which is not known here
             files = require_files(path) if path.is_dir() else [path]
-            return [FormattedFile(recognise_file(file, wrapper=""), MAPPING, parse_native, False) for file in files]
+            return [
+                FormattedFile(recognise_file(file, wrapper=NO_WRAPPER), MAPPING, parse_native, False) for file in files
+            ]
         try:
             return self.converter.find(path, name)
         except UnknownFormat as error:

@@ -94,10 +94,12 @@ def train_command(
         )
     rehearsed = walk_forward_events(trained.model)
     facts = _training_facts(trained, history, rehearsed) | {"seconds": round(clock.monotonic() - started, 2)}
-    left_out = int((columns.codes[:, event_columns.SELF_ASSERTED] != 0).sum())
+    asserted = columns.codes[:, event_columns.SELF_ASSERTED] != 0
+    left_out = int(asserted.sum())
+    learned = len(read) - int((asserted | (columns.codes[:, event_columns.OWN_DENIAL] != 0)).sum())
     summary = {"model": str(model), "version": name, "events": len(read), "self_asserted": left_out, **facts}
     summary["promise"] = trained.budget_report.as_dict()  # last, since it is long
-    told = f"learned {readable(len(read) - left_out)} events of {{agents}} agents in {{peer_groups}} peer groups"
+    told = f"learned {readable(learned)} events of {{agents}} agents in {{peer_groups}} peer groups"
     print_summary(summary, json, told + ": {model} ({version})")
     if not json:
         if left_out:

@@ -81,9 +81,9 @@ class _LogFunctions(functions.Functions):
     def _func_utc(self, text: str | None) -> str | None:
         return None if text is None else utc_time(text)
 
-    @functions.signature({"types": ["string", "null"]}, {"types": ["string", "null"]})
-    def _func_ms_between(self, start: str | None, end: str | None) -> float | None:
-        return ms_between(start, end) if start and end else None
+    @functions.signature({"types": []}, {"types": []})
+    def _func_ms_between(self, start: object, end: object) -> float | None:
+        return ms_between(start, end) if isinstance(start, str) and isinstance(end, str) else None
 
 
 _options = jmespath.Options(custom_functions=_LogFunctions())

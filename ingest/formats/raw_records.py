@@ -86,16 +86,15 @@ def split_array(raw: bytes, expected: str = "an array of objects", most: int | N
         raise MalformedEvent(f"body is no JSON array: {error}") from None
 
 
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+MAX_VALUE_RECORDS = 10_000
+"""Records that a mapping takes out of one value: each is decoded, and takes some hundred times its bytes."""
 
 
-def unwrap_member(raw: bytes, member: str) -> list[bytes]:
-    """Elements of the list that *member* of a JSON object holds; *raw* itself where there is no such list."""
-    try:
-        inner = bytes(_decode_members(raw).get(member, b""))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return [raw]
-    return split_array(inner) if inner.lstrip()[:1] == b"[" else [raw]
+class TooManyRecords(MalformedEvent):
+    """Raised for a value that holds more than `MAX_VALUE_RECORDS`."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the value holds more than {MAX_VALUE_RECORDS} records: send fewer at once")
 
 
 def split_ndjson(raw: bytes, most: int | None = None) -> list[bytes]:

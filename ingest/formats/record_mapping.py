@@ -20,7 +20,14 @@ from ..settings import Name, SettingsPart, setting
 from ..timestamps import EPOCH
 from .expressions import JmesPathExpression
 from .log_lines import decode_logfmt
-from .raw_records import ParsedRecords, RawRecord, rejected_record, split_array, unwrap_member
+from .raw_records import (
+    MAX_VALUE_RECORDS,
+    ParsedRecords,
+    RawRecord,
+    TooManyRecords,
+    rejected_record,
+    split_array,
+)
 
 MemberKind = Literal["text", "integer", "number", "flag", "names", "arguments", "time", "any"]
 TimeFormat = Literal["rfc3339", "s", "ms", "us", "ns"]
@@ -211,6 +218,7 @@ AnonymousPolicy = Literal["skip", "refuse"]
 MappingExpression = Annotated[str, msgspec.Meta(max_length=4096)]
 
 _decode_json = msgspec.json.Decoder().decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class MappingSpec(SettingsPart, frozen=True, kw_only=True):
@@ -304,6 +312,7 @@ class RecordMapping:
     """
 
     def __init__(self, spec: MappingSpec) -> None:
+        self._spec = spec
         texts = {name: text for name, text in spec.members.items() if text}
         check_member_names(spec)
         _check_spec(texts, spec.values)
@@ -313,7 +322,8 @@ class RecordMapping:
         self._when = _compile_condition(spec.when)
         self._skip_anonymous = spec.anonymous == "skip"
         self._logfmt = spec.logfmt
-        self._wrapper = spec.records
+        self.wrapper = spec.records
+        self._signs = [member for member in self.members if member.name in ("agent.id", "time") and _reads(member)]
 
     def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
         """Parse one JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
@@ -374,9 +384,31 @@ class RecordMapping:
 
     def split(self, value: bytes) -> Sequence[bytes]:
         """The records of a value. Raises MalformedEvent."""
-        if value.lstrip()[:1] == b"[":
-            return split_array(value)
-        return unwrap_member(value, self._wrapper) if self._wrapper else (value,)
+        most = MAX_VALUE_RECORDS
+        records = split_array(value, most=most) if value.lstrip()[:1] == b"[" else self.unwrap(value, most)
+        if len(records) > most:
+            raise TooManyRecords
+        return records
+
+    def unwrap(self, value: bytes, most: int | None = None) -> list[bytes]:
+        """The records that an object wraps, in the member `records`; itself where it is a record, or wraps none.
+
+        What gives the mapping an agent or a time beside that list is a record: else it would hold events of others.
+        """
+        if not self.wrapper or value.lstrip()[:1] != b"{":
+            return [value]
+        try:
+            members = decode_json(_decode_members, value)
+            inner = bytes(members.pop(self.wrapper, b""))
+            beside = self.decode(msgspec.json.encode(members))
+            is_record = any(member.expression(beside) is not None for member in self._signs)
+        except MalformedEvent:
+            return [value]
+        return [value] if is_record or inner.lstrip()[:1] != b"[" else split_array(inner, most=most)
+
+    def without_wrapper(self) -> RecordMapping:
+        """The mapping for records that are cut already."""
+        return RecordMapping(msgspec.structs.replace(self._spec, records=""))
 
     def decode(self, raw: bytes) -> Any:
         """A record as expressions see it. Raises MalformedEvent."""
@@ -387,6 +419,11 @@ class RecordMapping:
         if not isinstance(record, dict):
             raise MalformedEvent("record must be a JSON object, or an array of objects")
         return record
+
+
+def _reads(member: MappedMember) -> bool:
+    """False for a constant, which every object has."""
+    return member.expression({}) is None
 
 
 def _compile_condition(text: str) -> JmesPathExpression | None:

@@ -18,6 +18,7 @@ from ..formats.history_decoding import RecordOwner, decode_history_event, native
 from ..formats.raw_records import FormatParser, ParsedRecords, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, MEMBER_KINDS, REQUIRED_MEMBERS, MappingSpec, RecordMapping
 from .format_detection import describe_record, export_advice, most_common_format, record_format
+from .json_cutting import NO_WRAPPER, Wrapper
 from .record_files import RecordFile, is_lines, recognise_file, require_files
 
 DETECTION_RECORDS = 20
@@ -102,10 +103,13 @@ def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
         if name is None and records:
             raise unknown_format(file.name, choice, records[0], file.argument)
     name = name or NATIVE
-    if name == MAPPING and choice.mapping is not None and file.cutting in ("lines", "json"):
-        file = recognise_file(file.path, file.name, choice.mapping.records)  # only the mapping says what is opened
     is_table = file.cutting in ("csv", "parquet")
     parser = _NativeTableParser() if is_table and name == NATIVE else _make_parser(name, choice)
+    if isinstance(parser, RecordMapping) and file.cutting in ("lines", "json"):
+        wrapper = Wrapper((parser.wrapper,), parser.unwrap) if parser.wrapper else NO_WRAPPER
+        file = recognise_file(file.path, file.name, wrapper)  # only the mapping says what is opened
+        if file.cutting == "json":
+            parser = parser.without_wrapper()  # the file is cut once
     return FormattedFile(file, name, parser, detected, choice.owner)
 
 

@@ -8,12 +8,11 @@ no larger than a record may be.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from ..errors import MalformedEvent
 from ..file_source import BLOCK_BYTES
-from ..formats.raw_records import unwrap_member
 from ..formats.wrapped_records import WRAPPER_MEMBERS, unwrap_value
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -22,6 +21,22 @@ _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\]]', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _CUT_OFF = "the file ends in the middle of it: is it whole?"
 _SCALAR_END = re.compile(rb"[,}\]\s]")
+
+
+class Wrapper(NamedTuple):
+    """What stands around records, where a mapping says it.
+
+    Attributes:
+        members: names of those that hold them.
+        unwrap: gives the records of an object; itself where it is one.
+    """
+
+    members: tuple[str, ...]
+    unwrap: Callable[[bytes], list[bytes]]
+
+
+NO_WRAPPER = Wrapper((), lambda value: [value])
+"""Each object is a record."""
 
 
 class BrokenJson(Exception):
@@ -33,13 +48,13 @@ class JsonCutter:
 
     Args:
         stream: unpacked, without a byte order mark; has `read`.
-        wrapper: member whose list holds the records, empty where each object is one; None = one that exports have.
+        wrapper: what an object of records is; None = as exports are.
     """
 
-    def __init__(self, stream: Any, wrapper: str | None = None) -> None:
+    def __init__(self, stream: Any, wrapper: Wrapper | None = None) -> None:
         self._stream = stream
-        self._wrapper = wrapper
-        self._members = WRAPPER_MEMBERS if wrapper is None else (wrapper,) if wrapper else ()
+        self._members = WRAPPER_MEMBERS if wrapper is None else wrapper.members
+        self._unwrap = unwrap_value if wrapper is None else wrapper.unwrap
         self._text = b""
         self._at = 0
         self._ended = False
@@ -67,11 +82,6 @@ class JsonCutter:
         for record in records:
             self._records += 1
             yield record
-
-    def _unwrap(self, whole: bytes) -> list[bytes]:
-        if self._wrapper is None:
-            return unwrap_value(whole)
-        return unwrap_member(whole, self._wrapper) if self._wrapper else [whole]
 
     def _large_wrapper(self) -> Iterator[bytes]:
         """Records of an object that is too large to be one."""

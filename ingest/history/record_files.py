@@ -29,7 +29,7 @@ from ..extras import require_extra
 from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile
 from ..formats.wrapped_records import wrapped_array
 from ..log.log_segments import segment_bases
-from .json_cutting import BrokenJson, JsonCutter
+from .json_cutting import BrokenJson, JsonCutter, Wrapper
 from .table_rows import column_delimiter, row_record
 
 HEAD_BYTES = 64 * 1024
@@ -62,7 +62,7 @@ class RecordFile(NamedTuple):
         packing: what packs it.
         cutting: how records stand in it.
         delimiter: of a CSV.
-        wrapper: member whose list holds the records, empty where each object is one; None = one that exports have.
+        wrapper: what an object of records is; None = as exports are.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class RecordFile(NamedTuple):
     packing: Packing
     cutting: Cutting
     delimiter: str = ","
-    wrapper: str | None = None
+    wrapper: Wrapper | None = None
 
     @property
     def argument(self) -> str:
@@ -102,7 +102,7 @@ class RecordFile(NamedTuple):
                 yield from _lines(stream, self.name)
 
 
-def recognise_file(path: Path, name: str | None = None, wrapper: str | None = None) -> RecordFile:
+def recognise_file(path: Path, name: str | None = None, wrapper: Wrapper | None = None) -> RecordFile:
     """Look at the beginning of a file.
 
     Args:
@@ -135,10 +135,10 @@ def _packing(first: bytes) -> Packing:
     return "none"
 
 
-def is_lines(head: bytes) -> bool:
+def is_lines(head: bytes, wrapper: Wrapper | None = None) -> bool:
     """True if the beginning of a stream shows that it is text of one record a line."""
     packed = any(head.startswith(sign) for sign in (*_PACKINGS, *_OTHER_FILES))
-    return not packed and _recognise_cutting("", head.removeprefix(codecs.BOM_UTF8))[0] == "lines"
+    return not packed and _recognise_cutting("", head.removeprefix(codecs.BOM_UTF8), wrapper)[0] == "lines"
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -207,7 +207,7 @@ def _check_text(name: str, head: bytes) -> None:
         raise UnreadableFile(f"{name}: is no text in UTF-8, and no gzip, zstd or Parquet: no log that can be read")
 
 
-def _recognise_cutting(name: str, head: bytes, wrapper: str | None = None) -> tuple[Cutting, str]:
+def _recognise_cutting(name: str, head: bytes, wrapper: Wrapper | None = None) -> tuple[Cutting, str]:
     lines = head.strip().split(b"\n")
     first = lines[0].strip()
     if first[:1] == b"[":
@@ -225,19 +225,19 @@ def _recognise_cutting(name: str, head: bytes, wrapper: str | None = None) -> tu
     return "lines", ","
 
 
-def _cutting_of_objects(lines: list[bytes], wrapper: str | None) -> Cutting:
+def _cutting_of_objects(lines: list[bytes], wrapper: Wrapper | None) -> Cutting:
     """Lines where one of the first is a whole object that wraps nothing; else JSON."""
     for line in lines[:5]:
         try:
             members = decode_json(_members.decode, line)
-            wraps = wrapped_array(members) is not None if wrapper is None else wrapper in members
+            wraps = wrapped_array(members) is not None if wrapper is None else wrapper.unwrap(line) != [line]
             return "json" if wraps else "lines"
         except MalformedEvent:
             continue
     return "json"
 
 
-def _json_records(stream: Any, name: str, wrapper: str | None) -> Iterator[bytes]:
+def _json_records(stream: Any, name: str, wrapper: Wrapper | None) -> Iterator[bytes]:
     try:
         yield from JsonCutter(stream, wrapper).records()
     except BrokenJson as error:

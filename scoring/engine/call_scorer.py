@@ -94,7 +94,8 @@ class CallScorer:
     ) -> None:
         if model.version == LEARNING_VERSION:
             raise NoCallVerdicts(
-                "the service is still learning; it trains its first model by itself when it has enough"
+                "the learning model knows no habits: a service that begins trains its first model by itself when it has"
+                " enough history; one that a person has put back to learning waits for `trustwatch models promote`"
             )
         if model.challenges is None or not isinstance(model.detector, ForestDetector):
             raise NoCallVerdicts(f"model {model.version} was trained before there were verdicts on calls: retrain")

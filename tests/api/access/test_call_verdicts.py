@@ -460,7 +460,7 @@ def test_a_service_that_learns_is_not_told_to_train(tmp_path: Path) -> None:
     live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), ChallengeBudget())
     live.use_version(LEARNING_VERSION)
 
-    assert live.scorer is None and "still learning; it trains its first model by itself" in live.missing_because
+    assert live.scorer is None and "a service that begins trains its first model by itself" in live.missing_because
 
 
 def test_a_model_is_used_once_its_kernels_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,6 +229,24 @@ def test_records_are_sent_in_the_order_of_time(service: EventTaker, tmp_path: Pa
     assert f"{tmp_path}/b.jsonl, record 1: no" in done.stderr
 
 
+def test_what_is_too_much_at_once_is_sent_by_halves(service: EventTaker, tmp_path: Path) -> None:
+    """One line may hold many events; one alone that is too large is told with what to do."""
+    path = write_lines(tmp_path / "own.jsonl", *[{"n": n} for n in range(9)])
+    service.most_lines = 3
+    _, records = sent(service, path, "--format", "mapping")
+    assert records == [{"n": n} for n in range(9)] and len(service.requests) == 4
+    service.most_lines = 0
+    done = run("ingest", path, "--format", "mapping", "--url", service.url)
+    assert done.exit_code == 1
+    assert "with --mapping FILE it is cut before it is sent" in done.output + str(done.exception)
+
+
+def test_a_pipe_of_records_with_lists_is_sent_as_it_comes(service: EventTaker) -> None:
+    """The service's mapping says what wraps records, and no vendor's page is looked for."""
+    line = json.dumps({"who": "a", "value": [{"a": 1}]}).encode() + b"\n"
+    assert sent(service, "-", "--format", "mapping", stdin=line * 2)[1] == [json.loads(line)] * 2
+
+
 def test_a_damaged_file_does_not_keep_the_others_back(service: EventTaker, tmp_path: Path) -> None:
     """What can be read is sent, and the damage told behind it."""
     good = write_lines(tmp_path / "a.jsonl", native(3), native(1))
