@@ -24,7 +24,7 @@ _SCALAR_END = re.compile(rb"[,}\]\s]")
 
 
 class Wrapper(NamedTuple):
-    """What stands around records, where a mapping says it.
+    """Frame around records, where a mapping says it.
 
     Attributes:
         members: names of those that hold them.
