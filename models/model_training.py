@@ -53,6 +53,12 @@ from .detector_training import HeldOutScores, fit_detector
 from .input_checks import NotEnoughHistory
 from .trained_model import AgentSeeds, TrainedModel
 
+VOUCHING_ADVICE = (
+    "Spans, runs of LangSmith and observations of Langfuse are self-asserted, since anybody can write an agent's id"
+    " into them. Where nobody but your own programs can, a mapping takes the mark away"
+    ' (`members: {agent.self_asserted: ""}`, in a file for --mapping, and in the settings of the source)'
+)
+"""For whoever has only, or also, events of which nothing is learned."""
 AGENTS_PER_FOLD = 4
 """Agents that each fold must have before agents are kept apart."""
 
@@ -266,7 +272,9 @@ def train_with_held_out(
         return _train(columns, salt, version, settings or DetectorSettings(), progress, sensitive_types)
     rows = np.flatnonzero(taught)
     if not len(rows):
-        raise NotEnoughHistory("no event of the history is behaviour that a token vouches for: nothing to learn from")
+        raise NotEnoughHistory(
+            f"no event of the history is behaviour that a token vouches for: nothing to learn from. {VOUCHING_ADVICE}"
+        )
     model, held_out = _train(
         columns.take(rows), salt, version, settings or DetectorSettings(), progress, sensitive_types
     )

@@ -6,6 +6,7 @@ memory.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 import tempfile
@@ -105,7 +106,7 @@ class _HistoryFiles:
         self._stack = stack
         self._stdin = stdin or sys.stdin.buffer
         self._paths: list[Path] = []
-        self._unordered: list[Path] = []
+        self._unordered: list[Path | FormattedFile] = []
         self._waiting: list[FormattedFile] = []
 
     def add(self, named: str, *, alone: bool) -> None:
@@ -151,7 +152,7 @@ class _HistoryFiles:
     def _add_files(self, files: list[FormattedFile]) -> None:
         if len(files) == 1 and files[0].is_native_lines:
             self._convert_waiting()
-            self._unordered.append(files[0].file.path)
+            self._unordered.append(files[0])
         else:
             self._waiting += files
 
@@ -170,10 +171,16 @@ class _HistoryFiles:
     def _order_files(self) -> None:
         """Bring files beside each other into the order of time, where they are not in it."""
         self._convert_waiting()
-        paths, self._unordered = self._unordered, []
+        files, self._unordered = self._unordered, []
+        paths = [file if isinstance(file, Path) else file.file.path for file in files]
         if is_disordered(FileSource(paths)):
-            paths = [self._write(self._in_order(file_lines(FileSource(paths))))]
+            lines = map(self._lines_to_sort, files)
+            paths = [self._write(self._in_order(itertools.chain.from_iterable(lines)))]
         self._paths += paths
+
+    def _lines_to_sort(self, file: Path | FormattedFile) -> Iterator[bytes]:
+        """Events of a file. What is none in it is told of here, since sorted events have no place in a file."""
+        return file_lines(FileSource([file])) if isinstance(file, Path) else self._converter.native_lines(file)
 
     def _in_order(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         disorder = Disorder()

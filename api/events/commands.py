@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -45,9 +46,10 @@ from ..cli.terminal import (
 )
 from ..settings.loading import load_process_settings
 from .mapping_trials import describe_trial, mapping_trials, trial_as_json
-from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingRecords, history_advice
+from .outgoing_records import INGEST_BATCH_RECORDS, OutgoingBatch, OutgoingRecords, RecordPlace, history_advice
 
 INGEST_ATTEMPTS = 30
+TOO_LARGE = 413
 DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
 """Pauses between attempts, s: where the service does not say how long, and at most."""
 
@@ -85,10 +87,9 @@ def ingest(
         for batch in outgoing.batches(files, stack):
             if sent == 0 and (advice := history_advice(batch, clock.utc_now())):
                 print_message(advice)
-            body = b"\n".join(batch.lines)
-            first = sent if batch.in_file_order else None
-            _add_counts(counts, _send_batch(service, body, batch.record_format), first)
-            sent += len(batch.lines)
+            for part, answer in _answers(service, batch):
+                _add_counts(counts, answer, sent, part.places)
+                sent += len(part.lines)
     counts["rejected"] += outgoing.converter.malformed
     counts["skipped"] += outgoing.converter.skipped
     _print_counts(counts, json)
@@ -105,8 +106,24 @@ def _print_counts(counts: Counter[str], as_json: bool) -> None:
     print_message(", ".join(f"{name} {counts[name]:,}" for name in counts if counts[name] or name != "skipped"))
 
 
-def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) -> dict[str, Any]:
-    """Send one batch; wait where the service asks to."""
+def _answers(service: ServiceClient, batch: OutgoingBatch) -> Iterator[tuple[OutgoingBatch, dict[str, Any]]]:
+    """Send a batch, by halves where it holds more events than the service takes at once; what it said of each part."""
+    response = _send_batch(service, b"\n".join(batch.lines), batch.record_format)
+    if response.status_code == TOO_LARGE and len(batch.lines) > 1:
+        half = len(batch.lines) // 2
+        for part in (slice(None, half), slice(half, None)):
+            places = None if batch.places is None else batch.places[part]
+            yield from _answers(service, batch._replace(lines=batch.lines[part], places=places))
+        return
+    answer = response.json() if "json" in response.headers.get("content-type", "") else {}
+    if "rejected" not in answer:
+        advice = "; with --mapping FILE it is cut before it is sent" if response.status_code == TOO_LARGE else ""
+        raise fail(problem_text(response) + advice)
+    yield batch, dict(answer)
+
+
+def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) -> Any:
+    """Send one request; wait where the service asks to."""
     for _ in range(INGEST_ATTEMPTS):
         response = service.request(
             "POST",
@@ -119,20 +136,22 @@ def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) 
             break
         pause_s = parse_retry_after(response.headers.get("retry-after"), clock.now_ms())
         clock.sleep(min(DEFAULT_PAUSE_S if pause_s is None else pause_s, MAX_PAUSE_S))
-    answer = response.json() if "json" in response.headers.get("content-type", "") else {}
-    if "rejected" not in answer:
-        raise fail(problem_text(response))
-    return dict(answer)
+    return response
 
 
-def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int | None) -> None:
+def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int, places: Sequence[RecordPlace] | None) -> None:
     for name in counts:
         counts[name] += answer[name]
     shown = counts["rejected"] - answer["rejected"]
+    events = sum(answer[name] for name in ("accepted", "duplicate", "rejected"))
     for rejection in answer["rejections"][: max(0, MAX_SHOWN_PROBLEMS - shown)]:
-        # Records that were skipped have no place in the answer, so lines can not be numbered behind them; nor can those
-        # that were sorted.
-        record = "a record" if answer["skipped"] or sent is None else f"record {sent + rejection['index'] + 1}"
+        # Records that were skipped have no place in the answer, and others hold several events: then none is numbered.
+        if answer["skipped"] or events != len(places or range(events)):
+            record = "a record"
+        elif places is None:
+            record = f"record {sent + rejection['index'] + 1}"
+        else:
+            record = "{}, record {}".format(*places[rejection["index"]])
         print_message(f"{record}: {rejection['reason']} - at `{rejection['path']}`")
 
 

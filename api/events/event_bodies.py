@@ -21,10 +21,12 @@ from ...ingest.formats.raw_records import (
     FormatParser,
     ParsedRecords,
     RawRecord,
+    TooManyRecords,
     rejected_record,
     split_json,
     split_ndjson,
 )
+from ...ingest.formats.record_mapping import RecordMapping
 from .intake_limits import BodyTooLarge, UnsupportedBody
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
@@ -124,6 +126,8 @@ def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> 
     for value in values:
         try:
             parsed = parser(value, {})
+        except TooManyRecords as error:
+            raise BodyTooLarge(f"{error.reason}; one request may hold {MAX_BODY_EVENTS} events") from None
         except MalformedEvent as error:
             if kind == JSON_MEDIA_TYPE:
                 raise
@@ -166,6 +170,8 @@ def _split_body(kind: str, headers: Mapping[str, str], body: bytes) -> list[RawR
 
 def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecord]:
     """The records in a dead letter of a foreign format; where it can not be taken apart, it is refused again."""
+    if isinstance(parser, RecordMapping):
+        parser = parser.without_wrapper()  # a letter holds a record, which was cut before it was refused
     try:
         return parser(raw, {}).records
     except MalformedEvent as error:

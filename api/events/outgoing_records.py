@@ -26,6 +26,7 @@ from ...ingest.history.conversion import (
     unknown_format,
 )
 from ...ingest.history.format_detection import most_common_format
+from ...ingest.history.json_cutting import NO_WRAPPER
 from ...ingest.history.piped_input import peek_line
 from ...ingest.history.record_files import is_lines, recognise_file, require_files
 from ...ingest.history.time_order import Disorder, TimeReader, in_time_order, native_microseconds
@@ -44,18 +45,25 @@ MAX_LOOKED_AT = 20
 """Records of the first batch that are looked at for a time."""
 
 
+class RecordPlace(NamedTuple):
+    """Place of a record, as messages name it."""
+
+    file: str
+    number: int
+
+
 class OutgoingBatch(NamedTuple):
     """Records of one request.
 
     Attributes:
         lines: the records.
         record_format: in which the service is to take them; None: as the caller's.
-        in_file_order: False where they were brought into the order of time.
+        places: of the records, where they were brought into the order of time; None: as they stand in the files.
     """
 
     lines: list[bytes]
     record_format: str | None
-    in_file_order: bool = True
+    places: list[RecordPlace] | None = None
 
 
 def history_advice(batch: OutgoingBatch, now: datetime) -> str | None:
@@ -99,7 +107,8 @@ class OutgoingRecords:
         """All records of files or folders, in order; `-` alone is standard input. *stack* removes temporary files."""
         if [str(path) for path in files] == ["-"]:
             head, pipe = peek_line(sys.stdin.buffer)
-            if self.converter.choice.mapping is None and is_lines(head):
+            wrapper = NO_WRAPPER if self.converter.choice.name == MAPPING else None
+            if self.converter.choice.mapping is None and is_lines(head, wrapper):
                 yield from self._streamed(pipe, head)
                 return
             named = [(copied_to_file(pipe, stack), STDIN_NAME)]
@@ -108,7 +117,7 @@ class OutgoingRecords:
         formatted_files = [formatted for path, name in named for formatted in self._find(path, name)]
         self.converter.tell_formats([formatted for formatted in formatted_files if formatted.format_name != NATIVE])
         here = [formatted for formatted in formatted_files if self._is_mapped_here(formatted)]
-        yield from self._sorted_batches(self.converter.convert(here), NATIVE, native_microseconds) if here else ()
+        yield from self._sorted_batches(self._converted(here), NATIVE, native_microseconds) if here else ()
         for name, group in groupby(
             (formatted for formatted in formatted_files if not self._is_mapped_here(formatted)), self._sent_format
         ):
@@ -127,28 +136,43 @@ class OutgoingRecords:
             if failures:
                 raise failures[0]
 
-    def _readable_records(self, files: list[FormattedFile], failures: list[UnreadableFile]) -> Iterator[bytes]:
+    def _converted(self, files: list[FormattedFile]) -> Iterator[tuple[RecordPlace, bytes]]:
+        for event in self.converter.convert(files):
+            yield RecordPlace(*self.converter.place), event
+
+    def _readable_records(
+        self, files: list[FormattedFile], failures: list[UnreadableFile]
+    ) -> Iterator[tuple[RecordPlace, bytes]]:
         """Records up to where files are damaged: they are sent, and the first damage is told behind them."""
         for formatted in files:
             try:
-                yield from self._cut_records(formatted)
+                for number, record in self._cut_records(formatted):
+                    yield RecordPlace(formatted.file.name, number), record
             except UnreadableFile as error:
                 failures.append(error)
 
     def _sorted_batches(
-        self, records: Iterable[bytes], name: str | None, read_time: TimeReader
+        self, records: Iterable[tuple[RecordPlace, bytes]], name: str | None, read_time: TimeReader
     ) -> Iterator[OutgoingBatch]:
-        disorder = Disorder(read_time)
-        for number, batch in enumerate(_batched(in_time_order(records, disorder=disorder), name)):
+        files: dict[str, int] = {}
+        disorder = Disorder(lambda line: read_time(line.split(b" ", 2)[2]))
+        marked = (
+            b"%d %d %s" % (files.setdefault(place.file, len(files)), place.number, record) for place, record in records
+        )
+        for number, batch in enumerate(_batched(in_time_order(marked, disorder=disorder), name)):
             if number == 0 and disorder.late:
                 self.converter.tell(f"{disorder.describe()}; they are sent in the order of time")
-            yield batch._replace(in_file_order=not disorder.late)
+            parts, names = [line.split(b" ", 2) for line in batch.lines], list(files)
+            places = [RecordPlace(names[int(file)], int(at)) for file, at, _ in parts]
+            yield batch._replace(lines=[line for _, _, line in parts], places=places)
 
     def _find(self, path: Path, name: str) -> list[FormattedFile]:
         choice = self.converter.choice
         if choice.name == MAPPING and choice.mapping is None:  # that of the caller's settings, which is not known here
             files = require_files(path) if path.is_dir() else [path]
-            return [FormattedFile(recognise_file(file), MAPPING, parse_native, False) for file in files]
+            return [
+                FormattedFile(recognise_file(file, wrapper=NO_WRAPPER), MAPPING, parse_native, False) for file in files
+            ]
         try:
             return self.converter.find(path, name)
         except UnknownFormat as error:
@@ -185,15 +209,16 @@ class OutgoingRecords:
             with byte_progress("sending", FileSource([file.path]).total_bytes) as progress:
                 yield from _polled(FileSource([file.path], progress=progress), name)
         else:
-            yield from _batched(self._cut_records(formatted), name)
+            yield from _batched((record for _, record in self._cut_records(formatted)), name)
 
-    def _cut_records(self, formatted: FormattedFile) -> Iterator[bytes]:
-        for number, record in enumerate(formatted.file.records()):
+    def _cut_records(self, formatted: FormattedFile) -> Iterator[tuple[int, bytes]]:
+        """Records with their numbers."""
+        for number, record in enumerate(formatted.file.records(), 1):
             if isinstance(record, MalformedEvent):
                 self.converter.malformed += 1
-                report_malformed(self.converter.malformed, number, record.path, record.reason)
+                report_malformed(self.converter.malformed, number - 1, record.path, record.reason)
             else:
-                yield as_one_line(record)
+                yield number, as_one_line(record)
 
 
 def _is_in_order(paths: list[Path]) -> bool:

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from ...ingest import columns as event_columns
 from ...ingest.columns import ColumnEncoder
 from ...models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSettings
 from ...models.model_directory import is_model
 from ...models.model_persistence import load_trained_model
+from ...models.model_training import VOUCHING_ADVICE
 from ...scoring.learning.training import TrainedVersion, train_and_save
 from ...scoring.learning.walkforward import walk_forward_events
 from ...scoring.pipeline.kernel_warm_up import KernelPart, is_part_kept
@@ -30,7 +32,15 @@ from ..cli.history_input import (
     time_window,
 )
 from ..cli.history_window import TimeWindow
-from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, print_summary, stage_progress
+from ..cli.terminal import (
+    JsonOption,
+    SettingsFileOption,
+    fail,
+    print_message,
+    print_summary,
+    readable,
+    stage_progress,
+)
 from ..composition import engine_settings
 from ..settings.loading import load_process_settings
 
@@ -84,12 +94,16 @@ def train_command(
         )
     rehearsed = walk_forward_events(trained.model)
     facts = _training_facts(trained, history, rehearsed) | {"seconds": round(clock.monotonic() - started, 2)}
-    summary = {"model": str(model), "version": name, "events": len(read), **facts}
+    asserted = columns.codes[:, event_columns.SELF_ASSERTED] != 0
+    left_out = int(asserted.sum())
+    learned = len(read) - int((asserted | (columns.codes[:, event_columns.OWN_DENIAL] != 0)).sum())
+    summary = {"model": str(model), "version": name, "events": len(read), "self_asserted": left_out, **facts}
     summary["promise"] = trained.budget_report.as_dict()  # last, since it is long
-    print_summary(
-        summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
-    )
+    told = f"learned {readable(learned)} events of {{agents}} agents in {{peer_groups}} peer groups"
+    print_summary(summary, json, told + ": {model} ({version})")
     if not json:
+        if left_out:
+            print_message(f"left out: {readable(left_out)} events that no token vouches for. {VOUCHING_ADVICE}")
         for line in (_calibration_text(rehearsed), *trained.budget_report.describe()):
             print_message(line)
 

@@ -65,10 +65,10 @@ def keep(
 
 
 @signals_app.command()
-def delete(name: NameArgument, settings: SettingsFileOption = None) -> None:
+def delete(name: NameArgument, settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Remove our stream there; take it out of the settings, too, or `serve` makes it again at its next start."""
     removed = _ask(load_process_settings(settings), name, RemoteStream.delete)
-    print_message("removed" if removed else "there is no stream of ours")
+    _print_done({"removed": removed}, json, "removed" if removed else "there is no stream of ours")
 
 
 @signals_app.command()
@@ -93,26 +93,39 @@ def status(
 
 
 @signals_app.command()
-def verify(name: NameArgument, settings: SettingsFileOption = None) -> None:
+def verify(name: NameArgument, settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Have a verification sent by our stream; the log of the running service tells `signal_stream_verified`."""
     _ask(load_process_settings(settings), name, RemoteStream.verify)
-    print_message("asked: the log of the service has signal_stream_verified once it comes, or set_refused")
+    told = "asked: the log of the service has signal_stream_verified once it comes, or set_refused"
+    _print_done({"asked": True}, json, told)
 
 
 @signals_app.command("add-subject")
-def add_subject(name: NameArgument, subject: SubjectArgument, settings: SettingsFileOption = None) -> None:
+def add_subject(
+    name: NameArgument, subject: SubjectArgument, settings: SettingsFileOption = None, json: JsonOption = False
+) -> None:
     """Have a subject added to our stream there."""
     named = _read_subject(subject)
     _ask(load_process_settings(settings), name, lambda stream: stream.add_subject(named))
-    print_message("added")
+    _print_done({"added": True}, json, "added")
 
 
 @signals_app.command("remove-subject")
-def remove_subject(name: NameArgument, subject: SubjectArgument, settings: SettingsFileOption = None) -> None:
+def remove_subject(
+    name: NameArgument, subject: SubjectArgument, settings: SettingsFileOption = None, json: JsonOption = False
+) -> None:
     """Have a subject removed from our stream there."""
     named = _read_subject(subject)
     _ask(load_process_settings(settings), name, lambda stream: stream.remove_subject(named))
-    print_message("removed")
+    _print_done({"removed": True}, json, "removed")
+
+
+def _print_done(answer: dict[str, bool], as_json: bool, told: str) -> None:
+    """Tell what was done, as one JSON document or in words."""
+    if as_json:
+        write_json(answer)
+    else:
+        print_message(told)
 
 
 def _read_subject(text: str) -> dict[str, Any]:

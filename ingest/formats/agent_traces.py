@@ -33,6 +33,7 @@ LANGSMITH = MappingSpec(
         "outcome": "(error || status == 'error') && 'error' || 'success'",
         # Not `error`: it is a text of the program, and quotes what was sent.
         "error": "(error || status == 'error') && 'error'",
+        "duration_ms": "ms_between(start_time, end_time)",
         "session": f"{_RUN_METADATA}.thread_id || {_RUN_METADATA}.session_id || {_RUN_METADATA}.conversation_id",
         "trace_id": "trace_id",
         "attributes.model": f"{_RUN_METADATA}.ls_model_name",

@@ -367,6 +367,7 @@ KUBERNETES_AUDIT = MappingSpec(
         "resource.target": "objectRef.namespace",
         "outcome": "responseStatus.code || stage",
         "status": "responseStatus.code",
+        "duration_ms": "ms_between(requestReceivedTimestamp, stageTimestamp)",
         # Not `responseStatus.message`: it quotes what was sent.
         "error": "responseStatus.reason",
         "client.ip": "sourceIPs[0]",

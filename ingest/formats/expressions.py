@@ -11,6 +11,7 @@
 | `after(text, mark)` | what stands behind the last *mark*; null where there is none |
 | `outcome(code)` | `denied` for a provider's code that means a refusal, `error` for every other |
 | `utc(text)` | a time that may lack its `T` and its offset, as RFC 3339; without an offset it is UTC |
+| `ms_between(start, end)` | milliseconds from one such time to another; null where it ends before it begins |
 
 All give null for null.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,6 +80,10 @@ class _LogFunctions(functions.Functions):
     @functions.signature({"types": ["string", "null"]})
     def _func_utc(self, text: str | None) -> str | None:
         return None if text is None else utc_time(text)
+
+    @functions.signature({"types": []}, {"types": []})
+    def _func_ms_between(self, start: object, end: object) -> float | None:
+        return ms_between(start, end) if isinstance(start, str) and isinstance(end, str) else None
 
 
 _options = jmespath.Options(custom_functions=_LogFunctions())
@@ -180,6 +186,20 @@ def host_of_address(text: str) -> str:
         return urlsplit(text if "://" in text else f"//{text}").hostname or text
     except ValueError:
         return text
+
+
+def ms_between(start: str, end: str) -> float | None:
+    """Milliseconds between two times; None where one of them is none, or the second is the earlier one.
+
+    >>> ms_between("2026-03-02T08:00:00Z", "2026-03-02 08:00:01.5"), ms_between("2026-03-02T08:00:00Z", "soon")
+    (1500.0, None)
+    """
+    try:
+        first, last = (datetime.fromisoformat(utc_time(text)) for text in (start, end))
+        took = (last - first) / timedelta(milliseconds=1)
+    except (ValueError, TypeError):
+        return None
+    return took if took >= 0.0 else None
 
 
 def parse_duration_ms(text: str) -> float | None:

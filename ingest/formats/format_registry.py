@@ -106,4 +106,6 @@ def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
     maker = FORMATS.get(name)
     if maker is None:
         raise ConfigError(f"no format `{name}`; one of {', '.join(FORMATS)}")
+    if spec is not None and spec.records and name != "mapping":
+        raise ConfigError(f"mapping `records`: it is for complete mappings; format `{name}` opens what it knows")
     return maker(spec or MappingSpec())

@@ -86,6 +86,17 @@ def split_array(raw: bytes, expected: str = "an array of objects", most: int | N
         raise MalformedEvent(f"body is no JSON array: {error}") from None
 
 
+MAX_VALUE_RECORDS = 10_000
+"""Records that a mapping takes out of one value: each is decoded, and takes some hundred times its bytes."""
+
+
+class TooManyRecords(MalformedEvent):
+    """Raised for a value that holds more than `MAX_VALUE_RECORDS`."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the value holds more than {MAX_VALUE_RECORDS} records: send fewer at once")
+
+
 def split_ndjson(raw: bytes, most: int | None = None) -> list[bytes]:
     """Lines of a newline-delimited body that are not blank."""
     if most is None or raw.count(b"\n") <= most:  # half of what the expression takes

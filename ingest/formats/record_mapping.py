@@ -20,7 +20,14 @@ from ..settings import Name, SettingsPart, setting
 from ..timestamps import EPOCH
 from .expressions import JmesPathExpression
 from .log_lines import decode_logfmt
-from .raw_records import ParsedRecords, RawRecord, rejected_record, split_array
+from .raw_records import (
+    MAX_VALUE_RECORDS,
+    ParsedRecords,
+    RawRecord,
+    TooManyRecords,
+    rejected_record,
+    split_array,
+)
 
 MemberKind = Literal["text", "integer", "number", "flag", "names", "arguments", "time", "any"]
 TimeFormat = Literal["rfc3339", "s", "ms", "us", "ns"]
@@ -211,6 +218,7 @@ AnonymousPolicy = Literal["skip", "refuse"]
 MappingExpression = Annotated[str, msgspec.Meta(max_length=4096)]
 
 _decode_json = msgspec.json.Decoder().decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class MappingSpec(SettingsPart, frozen=True, kw_only=True):
@@ -238,6 +246,10 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
         None
     )
     logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
+    records: Annotated[
+        MappingExpression,
+        setting("of a complete mapping: name of the member whose list holds the records; empty: each object is one"),
+    ] = ""
 
     def merged_over(self, base: MappingSpec) -> MappingSpec:
         """*base* with the members that this mapping gives, and without those that it takes out."""
@@ -249,6 +261,7 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
             anonymous=self.anonymous or base.anonymous,
             time_format=self.time_format or base.time_format,
             logfmt=self.logfmt or base.logfmt,
+            records=self.records or base.records,
         )
 
 
@@ -299,6 +312,7 @@ class RecordMapping:
     """
 
     def __init__(self, spec: MappingSpec) -> None:
+        self._spec = spec
         texts = {name: text for name, text in spec.members.items() if text}
         check_member_names(spec)
         _check_spec(texts, spec.values)
@@ -308,6 +322,8 @@ class RecordMapping:
         self._when = _compile_condition(spec.when)
         self._skip_anonymous = spec.anonymous == "skip"
         self._logfmt = spec.logfmt
+        self.wrapper = spec.records
+        self._signs = [member for member in self.members if member.name in ("agent.id", "time") and _reads(member)]
 
     def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
         """Parse one JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
@@ -368,7 +384,31 @@ class RecordMapping:
 
     def split(self, value: bytes) -> Sequence[bytes]:
         """The records of a value. Raises MalformedEvent."""
-        return split_array(value) if value.lstrip()[:1] == b"[" else (value,)
+        most = MAX_VALUE_RECORDS
+        records = split_array(value, most=most) if value.lstrip()[:1] == b"[" else self.unwrap(value, most)
+        if len(records) > most:
+            raise TooManyRecords
+        return records
+
+    def unwrap(self, value: bytes, most: int | None = None) -> list[bytes]:
+        """The records that an object wraps, in the member `records`; itself where it is a record, or wraps none.
+
+        What gives the mapping an agent or a time beside that list is a record: else it would hold events of others.
+        """
+        if not self.wrapper or value.lstrip()[:1] != b"{":
+            return [value]
+        try:
+            members = decode_json(_decode_members, value)
+            inner = bytes(members.pop(self.wrapper, b""))
+            beside = self.decode(msgspec.json.encode(members))
+            is_record = any(member.expression(beside) is not None for member in self._signs)
+        except MalformedEvent:
+            return [value]
+        return [value] if is_record or inner.lstrip()[:1] != b"[" else split_array(inner, most=most)
+
+    def without_wrapper(self) -> RecordMapping:
+        """The mapping for records that are cut already."""
+        return RecordMapping(msgspec.structs.replace(self._spec, records=""))
 
     def decode(self, raw: bytes) -> Any:
         """A record as expressions see it. Raises MalformedEvent."""
@@ -379,6 +419,11 @@ class RecordMapping:
         if not isinstance(record, dict):
             raise MalformedEvent("record must be a JSON object, or an array of objects")
         return record
+
+
+def _reads(member: MappedMember) -> bool:
+    """False for a constant, which every object has."""
+    return member.expression({}) is None
 
 
 def _compile_condition(text: str) -> JmesPathExpression | None:

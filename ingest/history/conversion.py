@@ -14,10 +14,11 @@ import msgspec
 from ..errors import ConfigError, MalformedEvent
 from ..file_source import ByteProgress
 from ..formats.format_registry import create_parser
-from ..formats.history_decoding import RecordOwner, native_history_record
+from ..formats.history_decoding import RecordOwner, decode_history_event, native_history_record
 from ..formats.raw_records import FormatParser, ParsedRecords, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, MEMBER_KINDS, REQUIRED_MEMBERS, MappingSpec, RecordMapping
 from .format_detection import describe_record, export_advice, most_common_format, record_format
+from .json_cutting import NO_WRAPPER, Wrapper
 from .record_files import RecordFile, is_lines, recognise_file, require_files
 
 DETECTION_RECORDS = 20
@@ -104,6 +105,11 @@ def choose_format(file: RecordFile, choice: FormatChoice) -> FormattedFile:
     name = name or NATIVE
     is_table = file.cutting in ("csv", "parquet")
     parser = _NativeTableParser() if is_table and name == NATIVE else _make_parser(name, choice)
+    if isinstance(parser, RecordMapping) and file.cutting in ("lines", "json"):
+        wrapper = Wrapper((parser.wrapper,), parser.unwrap) if parser.wrapper else NO_WRAPPER
+        file = recognise_file(file.path, file.name, wrapper)  # only the mapping says what is opened
+        if file.cutting == "json":
+            parser = parser.without_wrapper()  # the file is cut once
     return FormattedFile(file, name, parser, detected, choice.owner)
 
 
@@ -180,6 +186,8 @@ class HistoryConverter:
         self.skipped = 0
         self.paths: list[Path] = []
         """Files that were found."""
+        self.place = "", 0
+        """File and number of the record that the last event came from."""
         self.tell = tell
 
     def is_native(self, head: bytes) -> bool:
@@ -269,6 +277,21 @@ class HistoryConverter:
             raise ConfigError(f"{_names(files)}: no record became an event{summary}{advice}")
         self.tell(f"read {events} events of {_names(files)}{summary}")
 
+    def native_lines(self, formatted: FormattedFile) -> Iterator[bytes]:
+        """Lines of a file of native events, as they are; told and counted is what is none, by its place in the file.
+
+        Raises UnreadableFile.
+        """
+        for number, line in enumerate(formatted.file.records(), 1):
+            try:
+                if isinstance(line, MalformedEvent):
+                    raise line
+                decode_history_event(line)
+            except MalformedEvent as error:
+                self._refuse(formatted, number, error, b"")
+            else:
+                yield line
+
     def _events_of(self, formatted: FormattedFile, progress: ByteProgress) -> Iterator[bytes]:
         for number, record in enumerate(formatted.file.records(progress), 1):
             if isinstance(record, MalformedEvent):
@@ -284,6 +307,7 @@ class HistoryConverter:
                 event = self._native(formatted, number, raw)
                 if event is not None:
                     self.events += 1
+                    self.place = formatted.file.name, number
                     yield event
 
     def _count_skipped(self, formatted: FormattedFile, number: int, record: bytes, skipped: int) -> None:

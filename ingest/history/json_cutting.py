@@ -8,8 +8,8 @@ no larger than a record may be.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from ..errors import MalformedEvent
 from ..file_source import BLOCK_BYTES
@@ -23,6 +23,22 @@ _CUT_OFF = "the file ends in the middle of it: is it whole?"
 _SCALAR_END = re.compile(rb"[,}\]\s]")
 
 
+class Wrapper(NamedTuple):
+    """Frame around records, where a mapping says it.
+
+    Attributes:
+        members: names of those that hold them.
+        unwrap: gives the records of an object; itself where it is one.
+    """
+
+    members: tuple[str, ...]
+    unwrap: Callable[[bytes], list[bytes]]
+
+
+NO_WRAPPER = Wrapper((), lambda value: [value])
+"""Each object is a record."""
+
+
 class BrokenJson(Exception):
     """The text is no JSON from here on; the message says what was found."""
 
@@ -32,10 +48,13 @@ class JsonCutter:
 
     Args:
         stream: unpacked, without a byte order mark; has `read`.
+        wrapper: what an object of records is; None = as exports are.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, wrapper: Wrapper | None = None) -> None:
         self._stream = stream
+        self._members = WRAPPER_MEMBERS if wrapper is None else wrapper.members
+        self._unwrap = unwrap_value if wrapper is None else wrapper.unwrap
         self._text = b""
         self._at = 0
         self._ended = False
@@ -57,7 +76,7 @@ class JsonCutter:
             yield from self._large_wrapper()
             return
         try:
-            records = unwrap_value(whole)
+            records = self._unwrap(whole)
         except MalformedEvent:
             records = [whole]
         for record in records:
@@ -76,17 +95,15 @@ class JsonCutter:
             if self._sign_within() != b":":
                 raise self._broken("a member has no `:`")
             self._at += 1
-            if name in WRAPPER_MEMBERS and self._sign_within() == b"[":
+            if name in self._members and self._sign_within() == b"[":
                 has_records = True
                 yield from self._elements()
             else:
                 self._skip_value()
         self._at += 1
         if not has_records:
-            raise self._broken(
-                f"it has more than {MAX_RECORD_BYTES} bytes, and none of the members that hold records:"
-                f" {', '.join(WRAPPER_MEMBERS)}"
-            )
+            names = f", and none of the members that hold records: {', '.join(self._members)}" if self._members else ""
+            raise self._broken(f"it has more than {MAX_RECORD_BYTES} bytes{names}")
 
     def _elements(self) -> Iterator[bytes]:
         """Elements of an array, one after the other."""

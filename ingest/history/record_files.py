@@ -29,7 +29,7 @@ from ..extras import require_extra
 from ..file_source import BLOCK_BYTES, MAX_LINE_BYTES, ByteProgress, UnreadableFile
 from ..formats.wrapped_records import wrapped_array
 from ..log.log_segments import segment_bases
-from .json_cutting import BrokenJson, JsonCutter
+from .json_cutting import BrokenJson, JsonCutter, Wrapper
 from .table_rows import column_delimiter, row_record
 
 HEAD_BYTES = 64 * 1024
@@ -62,6 +62,7 @@ class RecordFile(NamedTuple):
         packing: what packs it.
         cutting: how records stand in it.
         delimiter: of a CSV.
+        wrapper: what an object of records is; None = as exports are.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class RecordFile(NamedTuple):
     packing: Packing
     cutting: Cutting
     delimiter: str = ","
+    wrapper: Wrapper | None = None
 
     @property
     def argument(self) -> str:
@@ -93,15 +95,20 @@ class RecordFile(NamedTuple):
             return
         with _readable(self.name), _unpacked(self.path, self.name, self.packing, progress) as stream:
             if self.cutting == "json":
-                yield from _json_records(stream, self.name)
+                yield from _json_records(stream, self.name, self.wrapper)
             elif self.cutting == "csv":
                 yield from _csv_records(stream, self.delimiter, self.name)
             else:
                 yield from _lines(stream, self.name)
 
 
-def recognise_file(path: Path, name: str | None = None) -> RecordFile:
+def recognise_file(path: Path, name: str | None = None, wrapper: Wrapper | None = None) -> RecordFile:
     """Look at the beginning of a file.
+
+    Args:
+        path: of the file.
+        name: as messages call it.
+        wrapper: as of `RecordFile`.
 
     Raises:
         UnreadableFile: it can not be read, or is nothing that holds records.
@@ -117,8 +124,8 @@ def recognise_file(path: Path, name: str | None = None) -> RecordFile:
         with _unpacked(path, name, packing) as stream:
             head = stream.read(HEAD_BYTES)
     _check_text(name, head)
-    cutting, delimiter = _recognise_cutting(name, head)
-    return RecordFile(path, name, packing, cutting, delimiter)
+    cutting, delimiter = _recognise_cutting(name, head, wrapper)
+    return RecordFile(path, name, packing, cutting, delimiter, wrapper)
 
 
 def _packing(first: bytes) -> Packing:
@@ -128,10 +135,10 @@ def _packing(first: bytes) -> Packing:
     return "none"
 
 
-def is_lines(head: bytes) -> bool:
+def is_lines(head: bytes, wrapper: Wrapper | None = None) -> bool:
     """True if the beginning of a stream shows that it is text of one record a line."""
     packed = any(head.startswith(sign) for sign in (*_PACKINGS, *_OTHER_FILES))
-    return not packed and _recognise_cutting("", head.removeprefix(codecs.BOM_UTF8))[0] == "lines"
+    return not packed and _recognise_cutting("", head.removeprefix(codecs.BOM_UTF8), wrapper)[0] == "lines"
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -200,13 +207,13 @@ def _check_text(name: str, head: bytes) -> None:
         raise UnreadableFile(f"{name}: is no text in UTF-8, and no gzip, zstd or Parquet: no log that can be read")
 
 
-def _recognise_cutting(name: str, head: bytes) -> tuple[Cutting, str]:
+def _recognise_cutting(name: str, head: bytes, wrapper: Wrapper | None = None) -> tuple[Cutting, str]:
     lines = head.strip().split(b"\n")
     first = lines[0].strip()
     if first[:1] == b"[":
         return ("json" if head.strip()[1:].lstrip()[:1] in (b"{", b"[", b"]", b"") else "lines"), ","
     if first[:1] == b"{":
-        return _cutting_of_objects(lines), ","
+        return _cutting_of_objects(lines, wrapper), ","
     text = io.StringIO(head.strip().decode(errors="replace"), newline="")  # lines as the reader of rows cuts them
     delimiter = column_delimiter([*itertools.islice(text, 2)])
     if delimiter is not None:
@@ -218,19 +225,21 @@ def _recognise_cutting(name: str, head: bytes) -> tuple[Cutting, str]:
     return "lines", ","
 
 
-def _cutting_of_objects(lines: list[bytes]) -> Cutting:
+def _cutting_of_objects(lines: list[bytes], wrapper: Wrapper | None) -> Cutting:
     """Lines where one of the first is a whole object that wraps nothing; else JSON."""
     for line in lines[:5]:
         try:
-            return "lines" if wrapped_array(decode_json(_members.decode, line)) is None else "json"
+            members = decode_json(_members.decode, line)
+            wraps = wrapped_array(members) is not None if wrapper is None else wrapper.unwrap(line) != [line]
+            return "json" if wraps else "lines"
         except MalformedEvent:
             continue
     return "json"
 
 
-def _json_records(stream: Any, name: str) -> Iterator[bytes]:
+def _json_records(stream: Any, name: str, wrapper: Wrapper | None) -> Iterator[bytes]:
     try:
-        yield from JsonCutter(stream).records()
+        yield from JsonCutter(stream, wrapper).records()
     except BrokenJson as error:
         raise UnreadableFile(f"{name}, {error}") from None
 

@@ -26,6 +26,7 @@ from ...ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservat
 from ...ingest.identities import IdentityHasher
 from ...models.call_challenges import ChallengeThreshold, score_asked, tenant_key
 from ...models.detector import ForestDetector
+from ...models.learning_model import LEARNING_VERSION
 from ...models.trained_model import TrainedModel
 from ..records.decisions import RiskReason
 from .announced_paths import KINDS, NO_PATHS, find_announced, part_names, unpack
@@ -82,7 +83,7 @@ class CallScorer:
         tenants_with_own: number of those that have.
 
     Raises:
-        NoCallVerdicts: the model was trained before there were verdicts on calls.
+        NoCallVerdicts: the model was trained before there were verdicts on calls, or knows nothing yet.
     """
 
     def __init__(
@@ -92,6 +93,11 @@ class CallScorer:
         domains: Mapping[str, Sequence[str]] | None = None,
         slots: int = 1,
     ) -> None:
+        if model.version == LEARNING_VERSION:
+            raise NoCallVerdicts(
+                "the learning model knows no habits: a service that begins trains its first model by itself when it has"
+                " enough history; one that a person has put back to learning waits for `trustwatch models promote`"
+            )
         if model.challenges is None or not isinstance(model.detector, ForestDetector):
             raise NoCallVerdicts(f"model {model.version} was trained before there were verdicts on calls: retrain")
         self.version = model.version

@@ -19,6 +19,7 @@ class EventTaker(ThreadingHTTPServer):
         pauses_once: whether the first is told to come again.
         retry_after: header of that answer; None = it has none.
         rejects: whether every record is refused.
+        most_lines: of a request; None = any number.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class EventTaker(ThreadingHTTPServer):
         self.pauses_once = False
         self.retry_after: str | None = None
         self.rejects = False
+        self.most_lines: int | None = None
 
     @property
     def url(self) -> str:
@@ -43,6 +45,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.attempts += 1
         if self.server.pauses_once and self.server.attempts == 1:
             self._answer(429, {"title": "Too many requests"}, self.server.retry_after)
+            return
+        if self.server.most_lines is not None and len(lines) > self.server.most_lines:
+            self._answer(413, {"title": "Too many events"}, None)
             return
         asked = parse_qs(urlsplit(self.path).query).get("format")
         self.server.requests.append((asked[0] if asked else None, lines))

@@ -21,6 +21,7 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.announced_paths import CREDENTIAL, KIND_OF_PLACE, PATHS, VERSION, part_names
@@ -523,6 +524,15 @@ def test_the_model_in_force_is_followed(tmp_path: Path) -> None:
 
     live.use_version("another")
     assert live.scorer is None and live.missing_because
+
+
+def test_a_service_that_learns_is_not_told_to_train(tmp_path: Path) -> None:
+    """It trains by itself: until then calls are judged by the level."""
+    save_learning_model(tmp_path / "installed", NOW_MS)
+    live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), ChallengeBudget())
+    live.use_version(LEARNING_VERSION)
+
+    assert live.scorer is None and "a service that begins trains its first model by itself" in live.missing_because
 
 
 def test_a_model_is_used_once_its_kernels_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

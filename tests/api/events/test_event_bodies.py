@@ -6,9 +6,16 @@ import gzip
 import time
 
 import pytest
-from trustwatch.api.events.event_bodies import MAX_BODY_BYTES, decompress_body
+from trustwatch.api.events.event_bodies import (
+    JSON_MEDIA_TYPE,
+    MAX_BODY_BYTES,
+    decompress_body,
+    parse_foreign_body,
+    parse_foreign_dead_letter,
+)
 from trustwatch.api.events.intake_limits import BodyTooLarge
 from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 
 
 def test_members_are_read_one_after_the_other() -> None:
@@ -40,3 +47,29 @@ def test_what_is_inside_is_bounded() -> None:
     ):
         with pytest.raises(BodyTooLarge):
             decompress_body(packed, "gzip")
+
+
+WRAPPED = MappingSpec(
+    members={"time": "at", "agent.id": "who", "type": "'other'", "action": "'x'", "outcome": "'success'"},
+    records="items",
+)
+
+
+def test_a_page_of_too_many_records_is_too_large() -> None:
+    """None of them is decoded: a small body would take gigabytes."""
+    body = b'{"items": [' + b"{}," * 400_000 + b"{}]}"
+    with pytest.raises(BodyTooLarge, match="more than 10000 records"):
+        parse_foreign_body(JSON_MEDIA_TYPE, body, RecordMapping(WRAPPED))
+    with pytest.raises(BodyTooLarge, match="more than 10000 records"):
+        parse_foreign_body("application/x-ndjson", body + b"\n" + body, RecordMapping(WRAPPED))
+
+
+def test_what_is_in_a_dead_letter_is_no_record_of_its_own() -> None:
+    """It was cut before it was refused."""
+    letter = b'{"note": 1, "items": [{"at": "2026-03-02T08:00:00Z", "who": "victim"}]}'
+
+    assert len(RecordMapping(WRAPPED)(letter, {}).records) == 1
+    (record,) = parse_foreign_dead_letter(letter, RecordMapping(WRAPPED))
+    assert record.raw == letter and record.to_native is not None
+    with pytest.raises(MalformedEvent, match="mapping member `time`: has no value"):
+        record.to_native()

@@ -105,6 +105,11 @@ def test_what_came_out_of_order_is_brought_into_it_and_told(tmp_path: Path) -> N
     assert "out of order" not in run("convert", second, third, "--out", out).stderr
     assert "1 of 3 events are out of order" in run("convert", third, second, "--out", out).stderr
 
+    write_lines(second, native(20), {"time": "2026-03-02T08:21:00Z"}, native(22))
+    done = run("convert", first, second, "--out", out)
+    assert len(out.read_bytes().splitlines()) == 5
+    assert f"{second}, record 2: " in done.stderr and "malformed: 1" in done.stderr
+
 
 @pytest.mark.parametrize("name", ["logs.json", "folder"])
 def test_a_log_is_never_overwritten(tmp_path: Path, name: str) -> None:
@@ -202,7 +207,7 @@ def test_an_export_is_cut_here_and_mapped_there(service: EventTaker, tmp_path: P
         assert sent(service, argument) == (["aws-cloudtrail"], records)
     for stdin in (CLOUDTRAIL.read_bytes(), lines):
         assert sent(service, "-", stdin=stdin) == (["aws-cloudtrail"], records)
-    assert sent(service, CLOUDTRAIL, "--format", "mapping") == (["mapping"], records)
+    assert sent(service, CLOUDTRAIL, "--format", "mapping") == (["mapping"], [json.loads(CLOUDTRAIL.read_bytes())])
 
 
 def test_records_are_sent_in_the_order_of_time(service: EventTaker, tmp_path: Path) -> None:
@@ -219,7 +224,27 @@ def test_records_are_sent_in_the_order_of_time(service: EventTaker, tmp_path: Pa
     assert sent(service, folder) == (["aws-cloudtrail"], records)
     service.rejects = True
     done = run("ingest", folder, "--url", service.url)
-    assert "are out of order, by up to" in done.stderr and "a record: no" in done.stderr
+    assert "are out of order, by up to" in done.stderr and f"{folder}/us.json, record 1: no" in done.stderr
+    done = run("ingest", path, write_lines(tmp_path / "b.jsonl", native(0)), "--url", service.url)
+    assert f"{tmp_path}/b.jsonl, record 1: no" in done.stderr
+
+
+def test_what_is_too_much_at_once_is_sent_by_halves(service: EventTaker, tmp_path: Path) -> None:
+    """One line may hold many events; one alone that is too large is told with what to do."""
+    path = write_lines(tmp_path / "own.jsonl", *[{"n": n} for n in range(9)])
+    service.most_lines = 3
+    _, records = sent(service, path, "--format", "mapping")
+    assert records == [{"n": n} for n in range(9)] and len(service.requests) == 4
+    service.most_lines = 0
+    done = run("ingest", path, "--format", "mapping", "--url", service.url)
+    assert done.exit_code == 1
+    assert "with --mapping FILE it is cut before it is sent" in done.output + str(done.exception)
+
+
+def test_a_pipe_of_records_with_lists_is_sent_as_it_comes(service: EventTaker) -> None:
+    """The service's mapping says what wraps records, and no vendor's page is looked for."""
+    line = json.dumps({"who": "a", "value": [{"a": 1}]}).encode() + b"\n"
+    assert sent(service, "-", "--format", "mapping", stdin=line * 2)[1] == [json.loads(line)] * 2
 
 
 def test_a_damaged_file_does_not_keep_the_others_back(service: EventTaker, tmp_path: Path) -> None:
@@ -263,3 +288,10 @@ def test_large_records_go_in_several_requests(service: EventTaker, tmp_path: Pat
     path = tmp_path / "large.jsonl"
     path.write_text((json.dumps({"agent": {"id": "a"}, "action": "x" * 200_000}) + "\n") * 100)
     assert len(sent(service, path)[0]) == 3
+
+
+def test_a_history_that_no_token_vouches_for_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """Traces of agents alone teach nothing, until somebody says that nobody else can write them."""
+    path = write_lines(tmp_path / "runs.jsonl", *audit_log_records("langsmith"))
+    done = run("train", path, "--model", tmp_path / "model")
+    assert done.exit_code != 0 and "members: {agent.self_asserted" in str(done.exception)

@@ -282,4 +282,4 @@ def test_kubernetes() -> None:
     assert first["agent"]["instance"] == "order-agent-5d9" and first["client"]["ip"] == "10.0.0.7"
     assert first["credential"]["token_id"].startswith("sha256:")
     assert second["resource"] == {"type": "secrets", "id": "bank/db", "target": "bank"}
-    assert (second["status"], second["error"]) == (403, "Forbidden")
+    assert (second["status"], second["error"], second["duration_ms"]) == (403, "Forbidden", 500)

@@ -116,6 +116,8 @@ def test_traces() -> None:
         "2026-03-02T08:00:02.963000Z",
     ]
     assert one("langfuse", {**audit_log_records("langfuse")[0], "latency": "0.25"})["duration_ms"] == 250
+    assert runs.events[0]["duration_ms"] == 400
+    assert "duration_ms" not in one("langsmith", {**audit_log_records("langsmith")[0], "end_time": None})
 
 
 def test_contextforge() -> None:

@@ -10,7 +10,8 @@ from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.gateway_presets import GATEWAY_PRESETS
-from trustwatch.ingest.formats.record_mapping import MEMBER_KINDS, MappingSpec
+from trustwatch.ingest.formats.raw_records import TooManyRecords
+from trustwatch.ingest.formats.record_mapping import MEMBER_KINDS, MappingSpec, RecordMapping
 
 BASE = {"time": "at", "agent.id": "who", "type": "'api.call'", "action": "what", "outcome": "status"}
 OUTCOMES = {"2xx": "success", "403": "denied", "*": "error"}
@@ -296,3 +297,24 @@ def test_cloudevents_in_kafka_records() -> None:
     with pytest.raises(MalformedEvent, match="`id` is missing"):
         bad = create_parser("cloudevents")(body, {**headers, "ce_id": ""}).records[0]
         bad.to_native and bad.to_native()
+
+
+WRAPPED = MappingSpec(
+    members={"time": "at", "agent.id": "who", "type": "'other'", "action": "'x'", "outcome": "'success'"},
+    records="items",
+)
+
+
+def test_a_value_holds_a_bounded_number_of_records() -> None:
+    """Each is decoded, and takes hundreds of times its bytes; none is dropped in silence."""
+    mapping = RecordMapping(WRAPPED)
+    for value in (b"[" + b"{}," * 10_000 + b"{}]", b'{"items": [' + b"{}," * 10_000 + b"{}]}"):
+        with pytest.raises(TooManyRecords, match="more than 10000 records"):
+            mapping(value, {})
+    assert len(mapping(b'{"items": [' + b"{}," * 9_999 + b"{}]}", {}).records) == 10_000
+
+
+def test_only_a_complete_mapping_says_what_wraps_records() -> None:
+    """Other formats open what they know."""
+    with pytest.raises(ConfigError, match="`records`: it is for complete mappings; format `envoy` opens what it knows"):
+        create_parser("envoy", MappingSpec(records="items"))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.formats.history_decoding import RecordOwner
-from trustwatch.ingest.formats.record_mapping import MappingSpec
+from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter, UnknownFormat, total_bytes
 from trustwatch.ingest.history.format_detection import SIGNS, describe_record, most_common_format, record_format
 from trustwatch.ingest.history.mapping_file import read_mapping
@@ -280,3 +282,66 @@ def test_a_mapping_file_is_what_settings_have_under_mapping(tmp_path: Path) -> N
     choice = FormatChoice(None, read_mapping(path), path)
     with pytest.raises(ConfigError, match=r"m\.yaml: mapping member `time`: no JMESPath expression"):
         Conversion(write(tmp_path / "own.jsonl", OWN), choice=choice).run()
+
+
+PAGES = MappingSpec(members={**MAPPING.members, "attributes.first": "value[0].kind"})
+
+
+def test_a_complete_mapping_alone_says_what_is_opened(tmp_path: Path) -> None:
+    """A list in a record of one's own is no vendor's page; `records` names the one that wraps."""
+    pages = [{**OWN, "value": [{"kind": "a"}, {"kind": "b"}], "items": []} for _ in range(3)]
+    line, spread, array = (tmp_path / name for name in ("a.jsonl", "b.json", "c.json"))
+    write(line, *pages)
+    spread.write_text("\n".join(json.dumps(page, indent=1) for page in pages))
+    array.write_text(json.dumps(pages))
+    for path in (line, spread, array):
+        done = Conversion(path, choice=FormatChoice(None, PAGES)).run()
+        assert [event["attributes"]["first"] for event in done.events] == ["a", "a", "a"]
+
+    wrapped = tmp_path / "d.json"
+    listed = MappingSpec(members=MAPPING.members, records="found")
+    for indent in (None, 1):
+        wrapped.write_text(json.dumps({"found": [OWN, {**OWN, "who": ""}], "value": [{}]}, indent=indent))
+        done = Conversion(wrapped, choice=FormatChoice(None, listed)).run()
+        assert len(done.events) == 1 and done.converter.malformed == 1
+        assert any(text.startswith(f"{wrapped}, record 2: mapping member") for text in done.told)
+    with pytest.raises(ConfigError, match="no record became an event"):
+        Conversion(wrapped, choice=FormatChoice(None, PAGES)).run()
+
+
+VICTIM = {**OWN, "who": "victim", "did": "stolen"}
+LISTED = MappingSpec(members=MAPPING.members, records="items")
+ITEMS: dict[str, tuple[list[Any], int]] = {
+    "a record with a list of others": ([{**OWN, "items": [VICTIM]}], 1),
+    "a record with an empty list": ([{**OWN, "items": []}], 1),
+    "a page": ([{"items": [OWN, {**OWN, "did": "write"}]}], 2),
+    "a page whose record has a list": ([{"items": [{**OWN, "items": [VICTIM]}]}], 1),
+    "a page whose record names nobody and has a list": ([{"items": [{"note": 1, "items": [VICTIM]}, OWN]}], 1),
+    "an array of pages": ([[{"items": [OWN, OWN]}]], 0),
+    "pages and records": ([{"items": [OWN]}, OWN, {"items": [OWN, OWN]}], 4),
+}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("name", ITEMS)
+def test_a_file_is_opened_as_the_service_opens_it(tmp_path: Path, name: str, indent: int | None) -> None:
+    """Once, and only where an object is no record itself: lists inside of records are no events of others."""
+    values, number = ITEMS[name]
+    path = tmp_path / "own.json"
+    path.write_text("\n".join(json.dumps(value, indent=indent) for value in values))
+    live = [raw for value in values for raw in RecordMapping(LISTED)(json.dumps(value).encode(), {}).records]
+
+    def natives() -> Iterator[dict[str, Any]]:
+        for raw in live:
+            with suppress(MalformedEvent):
+                assert raw.to_native is not None
+                yield json.loads(raw.to_native())
+
+    expected = [(event["agent"]["id"], event["action"]) for event in natives()]
+    assert len(expected) == number and ("victim", "stolen") not in expected
+    done = Conversion(path, choice=FormatChoice(None, LISTED))
+    if not number:
+        with pytest.raises(ConfigError, match="no record became an event"):
+            done.run()
+        return
+    assert [(event["agent"]["id"], event["action"]) for event in done.run().events] == expected
