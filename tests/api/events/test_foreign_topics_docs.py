@@ -88,6 +88,7 @@ def test_all_functions_are_named() -> None:
         "before": "before('a.b', '.')",
         "after": "after('a.b', '.')",
         "utc": "utc('2026-03-02 08:00:00')",
+        "ms_between": "ms_between('2026-03-02T08:00:00Z', '2026-03-02T08:00:01Z')",
         "outcome": "outcome('Denied')",
     }
 
