@@ -272,9 +272,9 @@ def train_with_held_out(
         return _train(columns, salt, version, settings or DetectorSettings(), progress, sensitive_types)
     rows = np.flatnonzero(taught)
     if not len(rows):
-        raise NotEnoughHistory(
-            f"no event of the history is behaviour that a token vouches for: nothing to learn from. {VOUCHING_ADVICE}"
-        )
+        told = "no event of the history is behaviour that a token vouches for: nothing to learn from"
+        asserted = (columns.codes[:, event_columns.SELF_ASSERTED] != 0).any()
+        raise NotEnoughHistory(f"{told}. {VOUCHING_ADVICE}" if asserted else told)
     model, held_out = _train(
         columns.take(rows), salt, version, settings or DetectorSettings(), progress, sensitive_types
     )

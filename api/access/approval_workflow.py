@@ -47,7 +47,7 @@ MAX_PENDING_PER_AGENT = 5
 the newest of those that wait, or none while some are being written."""
 
 MAX_WAITING_OF_TENANT = 1_000
-"""Approvals about agents of one tenant that may wait in all: of every way and process, and from before a restart."""
+"""Approvals about agents of one tenant that may wait in all: whoever asked, in any process, before a restart too."""
 
 MAX_REQUESTS_IN_FLIGHT = 1_000
 """Requests for approval that may wait for the store at a time."""
@@ -186,7 +186,7 @@ class ApprovalWorkflow:
         elif self._waiting_of_tenant(agent.tenant) >= MAX_WAITING_OF_TENANT:
             why = "too many approvals wait in the tenant"
         elif caller and not self._asked.has_room(caller, agent.tenant, now_ms):
-            why = "too many approvals wait that this way asked for"
+            why = "too many approvals wait that this caller, hook or gateway asked for"
         else:
             return False
         self.failed_requests += 1

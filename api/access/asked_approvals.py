@@ -1,4 +1,4 @@
-"""Approvals that each way had persons asked for and that wait: so many, and of tenants that share it a share each."""
+"""Approvals that wait because a caller, hook or gateway issuer asked for them: so many of each, shared by tenants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_PENDING_PER_TENANT = 200
 """Those of them about agents of one tenant."""
 
 SHARE_OF_ROOM = 4
-"""A tenant may have a quarter as many waiting as there is room for others. So those who fill a way that tenants share
+"""A tenant may have a quarter as many waiting as there is room for others. So tenants that share a gateway or hook
 always leave room: five of them have 111 each, fifty have 18, and whoever comes then may have as many as each."""
 
 MIN_PENDING_PER_TENANT = 5
@@ -21,11 +21,11 @@ MIN_PENDING_PER_TENANT = 5
 
 
 LOOK_AT_ALL_EVERY_MS = 1_000
-"""All that a way asked for is looked through so often at most: it may be thousands, on the way of an answer."""
+"""All that a caller asked for is looked through so often at most: it may be thousands, while an answer waits."""
 
 
-class _AskedByWay:
-    """Approvals that one way had persons asked for: ids by tenant, with when they end, those that end first first."""
+class _AskedByCaller:
+    """Approvals that one caller had persons asked for: ids by tenant, with their ends, the first to end first."""
 
     def __init__(self) -> None:
         self.by_tenant: dict[str, OrderedDict[str, int]] = {}
@@ -71,29 +71,29 @@ class AskedApprovals:
 
     def __init__(self, waiting: Callable[[Collection[str]], Collection[str]]) -> None:
         self._waiting = waiting
-        self._ways: dict[str, _AskedByWay] = {}
+        self._callers: dict[str, _AskedByCaller] = {}
 
     def __len__(self) -> int:
-        return sum(way.count for way in self._ways.values())
+        return sum(asked.count for asked in self._callers.values())
 
     def add(self, caller: str, intervention_id: str, tenant: str, now_ms: int, expires_ms: int) -> None:
         """Note that *caller* had persons asked about an agent of *tenant*."""
-        self._ways.setdefault(caller, _AskedByWay()).add(intervention_id, tenant, now_ms, expires_ms)
+        self._callers.setdefault(caller, _AskedByCaller()).add(intervention_id, tenant, now_ms, expires_ms)
 
     def has_room(self, caller: str, tenant: str, now_ms: int) -> bool:
         """True if *caller* may have persons asked about one more agent of *tenant*."""
-        way = self._ways.get(caller)
-        if way is None or not way.is_full(tenant):
+        asked = self._callers.get(caller)
+        if asked is None or not asked.is_full(tenant):
             return True
-        way.keep(tenant, now_ms, self._waiting)
-        if way.is_full(tenant) and way.share() < MAX_PENDING_PER_TENANT:
-            self._look_at_all(way, now_ms)
-        return not way.is_full(tenant)
+        asked.keep(tenant, now_ms, self._waiting)
+        if asked.is_full(tenant) and asked.share() < MAX_PENDING_PER_TENANT:
+            self._look_at_all(asked, now_ms)
+        return not asked.is_full(tenant)
 
-    def _look_at_all(self, way: _AskedByWay, now_ms: int) -> None:
+    def _look_at_all(self, asked: _AskedByCaller, now_ms: int) -> None:
         """Forget what does not wait any more of all tenants: their room counts, too."""
-        if now_ms - way.looked_at_ms < LOOK_AT_ALL_EVERY_MS:
+        if now_ms - asked.looked_at_ms < LOOK_AT_ALL_EVERY_MS:
             return
-        way.looked_at_ms = now_ms
-        for tenant in list(way.by_tenant):
-            way.keep(tenant, now_ms, self._waiting)
+        asked.looked_at_ms = now_ms
+        for tenant in list(asked.by_tenant):
+            asked.keep(tenant, now_ms, self._waiting)

@@ -17,7 +17,7 @@ from ...ingest.errors import ConfigError, MalformedEvent
 from ...ingest.file_source import FileSource
 from ...ingest.formats.format_registry import FORMATS
 from ...ingest.formats.history_decoding import native_history_record
-from ...ingest.history.conversion import HistoryConverter
+from ...ingest.history.conversion import MAPPING, HistoryConverter
 from ...scoring.delivery.retry_after import parse_retry_after
 from .. import clock
 from ..cli.history_input import (
@@ -117,7 +117,8 @@ def _answers(service: ServiceClient, batch: OutgoingBatch) -> Iterator[tuple[Out
         return
     answer = response.json() if "json" in response.headers.get("content-type", "") else {}
     if "rejected" not in answer:
-        advice = "; with --mapping FILE it is cut before it is sent" if response.status_code == TOO_LARGE else ""
+        is_mapped_there = response.status_code == TOO_LARGE and batch.record_format == MAPPING
+        advice = "; with --mapping FILE it is cut before it is sent" if is_mapped_there else ""
         raise fail(problem_text(response) + advice)
     yield batch, dict(answer)
 
