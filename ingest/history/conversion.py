@@ -15,8 +15,9 @@ from ..errors import ConfigError, MalformedEvent
 from ..file_source import ByteProgress
 from ..formats.format_registry import create_parser
 from ..formats.history_decoding import RecordOwner, decode_history_event, native_history_record
+from ..formats.member_kinds import MEMBER_KINDS
 from ..formats.raw_records import FormatParser, ParsedRecords, RawRecord
-from ..formats.record_mapping import ATTRIBUTE_PREFIX, MEMBER_KINDS, REQUIRED_MEMBERS, MappingSpec, RecordMapping
+from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping
 from .format_detection import describe_record, export_advice, most_common_format, record_format
 from .json_cutting import NO_WRAPPER, Wrapper
 from .record_files import RecordFile, is_lines, recognise_file, require_files

@@ -10,8 +10,9 @@ from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.gateway_presets import GATEWAY_PRESETS
+from trustwatch.ingest.formats.member_kinds import MEMBER_KINDS
 from trustwatch.ingest.formats.raw_records import TooManyRecords
-from trustwatch.ingest.formats.record_mapping import MEMBER_KINDS, MappingSpec, RecordMapping
+from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 
 BASE = {"time": "at", "agent.id": "who", "type": "'api.call'", "action": "what", "outcome": "status"}
 OUTCOMES = {"2xx": "success", "403": "denied", "*": "error"}
