@@ -289,15 +289,22 @@ class DistributedTestbed:
         finally:
             reader.close()
 
-    def settle(self, within_s: float = 240.0) -> None:
-        """Wait until everything that is in the topic now is in the store."""
+    def settle(self, stalled_s: float = 240.0) -> None:
+        """Wait until everything that is in the topic now is in the store, as long as more of it gets there."""
         ends = self.ends()
 
-        def applied() -> bool:
+        def lacking() -> dict[int, int]:
             offsets = self.offsets()
-            return all(offsets.get(partition, 0) >= end for partition, end in ends.items())
+            return {
+                partition: offsets.get(partition, 0)
+                for partition, end in ends.items()
+                if offsets.get(partition, 0) < end
+            }
 
-        wait(applied, within_s, "everything applied")
+        before = lacking()
+        while before:
+            wait(lambda: lacking() != before, stalled_s, "more applied")  # noqa: B023
+            before = lacking()
 
     def finish(self) -> None:
         """End all workers in good order, and apply what they wrote last: their ticks."""
