@@ -218,7 +218,8 @@ def drain_events(settings: Settings) -> None:
         ConfigError: other members of the group keep their partitions.
     """
     worker = GroupPipelineWorker(settings, clock.sleep, check=False)
-    alone_by = clock.monotonic() + settings.brokers.session_timeout_s + GROUP_LEAVE_S
+    alone_within_s = settings.brokers.session_timeout_s + GROUP_LEAVE_S
+    alone_by = clock.monotonic() + alone_within_s
     try:
         worker.pipeline.start()
         while True:
@@ -227,7 +228,9 @@ def drain_events(settings: Settings) -> None:
             if len(progress) < worker.partitions:
                 if clock.monotonic() > alone_by:
                     raise ConfigError(f"other workers of group {settings.brokers.group_id} still run: stop them first")
-            elif idle and not any(partition.behind for partition in progress.values()):
+                continue
+            alone_by = clock.monotonic() + alone_within_s  # a slow worker loses its partitions and joins again
+            if idle and not any(partition.behind for partition in progress.values()):
                 worker.pipeline.finish()
                 return
     finally:

@@ -1,11 +1,14 @@
-"""`topics restored`: where reading goes on after the database was put back, or the topic was lost."""
+"""`topics restored` and `topics grow`: where reading goes on, and how long work goes on before partitions move."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from trustwatch.api.service import commands
 from trustwatch.api.service.partition_migration import PARTITION_COUNT_KEY, PartitionExtent, resume_offsets
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
@@ -49,3 +52,47 @@ def test_state_of_another_number_of_partitions_is_refused(store: SqlStore) -> No
     store.metadata.put(PARTITION_COUNT_KEY, "1")
     with pytest.raises(ConfigError, match="has 2 partitions, this state was made for 1"):
         resume_offsets(store, TOPIC, anew=False, accept_loss=True)
+
+
+class DrainingPipeline:
+    """A pipeline whose only partition is there or not, one step after the other, each of which takes ten seconds."""
+
+    def __init__(self, steps: list[bool]) -> None:
+        self.steps, self.now_s, self.finished = iter(steps), 0.0, False
+        self.owned = False
+
+    def start(self) -> None:
+        pass
+
+    def step(self) -> bool:
+        self.now_s += 10.0
+        self.owned = next(self.steps)
+        return self.now_s < 200.0
+
+    def progress(self) -> dict[int, Any]:
+        return {0: SimpleNamespace(behind=0)} if self.owned else {}
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def drain(monkeypatch: pytest.MonkeyPatch, steps: list[bool]) -> DrainingPipeline:
+    pipeline = DrainingPipeline(steps)
+    worker = SimpleNamespace(pipeline=pipeline, partitions=1, close=lambda: None)
+    monkeypatch.setattr(commands, "GroupPipelineWorker", lambda *_, **__: worker)
+    monkeypatch.setattr(commands.clock, "monotonic", lambda: pipeline.now_s)
+    settings: Any = SimpleNamespace(brokers=SimpleNamespace(session_timeout_s=6.0, group_id="ours"))
+    commands.drain_events(settings)
+    return pipeline
+
+
+def test_a_partition_that_was_lost_late_is_waited_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker alone on a slow machine loses its partitions and joins again; then nobody else works on them."""
+    assert drain(monkeypatch, [True] * 10 + [False] * 3 + [True] * 10).finished
+
+
+@pytest.mark.parametrize("owned_before", [0, 10])
+def test_another_worker_is_refused(monkeypatch: pytest.MonkeyPatch, owned_before: int) -> None:
+    """From the beginning, or once it joins."""
+    with pytest.raises(ConfigError, match="other workers of group ours still run"):
+        drain(monkeypatch, [True] * owned_before + [False] * 10)
