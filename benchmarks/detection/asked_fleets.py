@@ -69,11 +69,11 @@ class AskedWeek(NamedTuple):
         with_trust: (a,), those that wait where a person trusts an access path as soon as it alone is why.
     """
 
-    asked: NDArray[np.int64]
-    by_model: NDArray[np.int64]
-    waiting: NDArray[np.int64]
-    new_action: NDArray[np.int64]
-    with_trust: NDArray[np.int64]
+    asked: NDArray[np.int32]
+    by_model: NDArray[np.int32]
+    waiting: NDArray[np.int32]
+    new_action: NDArray[np.int32]
+    with_trust: NDArray[np.int32]
 
     def described(self) -> str:
         """The figures in words, of 1,000 calls."""
@@ -157,9 +157,9 @@ def _agent_of(call: NativeEvent) -> tuple[str, str]:
     return call.tenant or "", call.agent.id
 
 
-def _count_by_agent(calls: Sequence[NativeEvent], agents: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+def _count_by_agent(calls: Sequence[NativeEvent], agents: Sequence[tuple[str, str]]) -> NDArray[np.int32]:
     counts = Counter(map(_agent_of, calls))
-    return np.array([counts[agent] for agent in agents], np.int64)
+    return np.array([counts[agent] for agent in agents], np.int32)
 
 
 def _left_with_trust(scorer: CallScorer, waiting: Sequence[NativeEvent]) -> list[NativeEvent]:
