@@ -125,15 +125,16 @@ class HeldOutCalls(msgspec.Struct, frozen=True, omit_defaults=True):
 
         A call like those held out exceeds the k-th highest of n scores with a probability of at most k / (n + 1).
         """
-        index = int(np.searchsorted(self.ranks, _allowed(self.calls, per_1000), side="right")) - 1
+        index = int(np.searchsorted(self.ranks, allowed_calls(self.calls, per_1000), side="right")) - 1
         return self.scores[index] if index >= 0 else None
 
     def rests_on_one(self, per_1000: float) -> bool:
         """True if there would be no threshold without one of the neighbours."""
-        return self.without_largest is not None and _allowed(self.without_largest, per_1000) < 1
+        return self.without_largest is not None and allowed_calls(self.without_largest, per_1000) < 1
 
 
-def _allowed(calls: int, per_1000: float) -> int:
+def allowed_calls(calls: int, per_1000: float) -> int:
+    """Rank of the highest score that *per_1000* of 1,000 such calls may exceed, of so many; 0 = they are too few."""
     return int((calls + 1) * per_1000 / 1000.0 + 1e-9)
 
 
@@ -441,10 +442,15 @@ def _bounded(ranks: NDArray[np.int64], scores: NDArray[np.float64], calls: int, 
 
 def _calls_by_effect(columns: EventColumns) -> dict[str, NDArray[np.int64]]:
     """Rows of the calls among events, by effect and of all."""
-    calls = np.isin(columns.codes[:, event_columns.TYPE], _CALL_TYPE_CODES)
-    effects = columns.codes[:, event_columns.EFFECT]
-    by_effect = {name: np.flatnonzero(calls & (effects == code)) for code, name in enumerate(EFFECTS)}
-    return {**by_effect, EVERY_EFFECT: np.flatnonzero(calls)}
+    rows = call_rows(columns)
+    effects = columns.codes[rows, event_columns.EFFECT]
+    by_effect = {name: rows[effects == code] for code, name in enumerate(EFFECTS)}
+    return {**by_effect, EVERY_EFFECT: rows}
+
+
+def call_rows(columns: EventColumns) -> NDArray[np.int64]:
+    """Rows of the calls among events."""
+    return np.flatnonzero(np.isin(columns.codes[:, event_columns.TYPE], _CALL_TYPE_CODES))
 
 
 def tenant_key(hashed: int) -> str:

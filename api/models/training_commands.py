@@ -98,13 +98,16 @@ def train_command(
     left_out = int(asserted.sum())
     learned = len(read) - int((asserted | (columns.codes[:, event_columns.OWN_DENIAL] != 0)).sum())
     summary = {"model": str(model), "version": name, "events": len(read), "self_asserted": left_out, **facts}
+    expected = trained.challenges
+    summary["challenges"] = None if expected is None else expected.as_dict()
     summary["promise"] = trained.budget_report.as_dict()  # last, since it is long
     told = f"learned {readable(learned)} events of {{agents}} agents in {{peer_groups}} peer groups"
     print_summary(summary, json, told + ": {model} ({version})")
     if not json:
         if left_out:
             print_message(f"left out: {readable(left_out)} events that no token vouches for. {VOUCHING_ADVICE}")
-        for line in (_calibration_text(rehearsed), *trained.budget_report.describe()):
+        of_calls = () if expected is None else (expected.describe(),)
+        for line in (_calibration_text(rehearsed), *trained.budget_report.describe(), *of_calls):
             print_message(line)
 
 

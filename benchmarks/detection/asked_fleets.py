@@ -3,8 +3,8 @@
 Every call of the week behind the training is asked about before it is made. Nobody answers, and each call is made all
 the same (as in shadow mode), so that thieves get as far as they can. A thief is the hardest there is:
 each of its calls is one that its victim made, honest in all but the access path. Run it as
-`python -m benchmarks.detection.asked_fleets AGENTS TENANTS EVENTS_PER_AGENT_DAY SEED…`; reference/detection.md has the
-figures.
+`python -m benchmarks.detection.asked_fleets AGENTS TENANTS EVENTS_PER_AGENT_DAY SEED…`; all fleets are trained in one
+process, and their figures pooled at the end. reference/detection.md has the figures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import io
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -28,13 +28,15 @@ from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.models.call_challenges import CALL_TYPES
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE
+from trustwatch.scoring.backtest.challenge_report import clustered_share_bounds
 from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.announced_paths import KINDS, as_parts
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.engine.settings import ChallengeBudget
-from trustwatch.scoring.learning.walkforward import train_walk_forward
+from trustwatch.scoring.learning.challenge_check import ChallengeExpectation, expect_challenges
+from trustwatch.scoring.learning.walkforward import WalkForwardResult, train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 
 from ..attacks.attacked_enterprise import SALT, raise_malformed
@@ -50,6 +52,8 @@ THIEF_BEGINS = timedelta(days=1)
 THIEF_LAGS = timedelta(minutes=7)
 THIEF_NETWORK = {"ip": "203.0.113.66", "asn": 64666, "user_agent": "curl/8.5"}
 FIRST_CALLS = (1, 10, 100)
+NEW_ACTION = "first_seen_action"
+"""Code of the reason of an action that nothing shows of an agent."""
 
 Event = dict[str, Any]
 
@@ -58,16 +62,35 @@ class AskedWeek(NamedTuple):
     """Calls of an honest fleet that were asked about in the week behind its training.
 
     Attributes:
-        calls: asked about.
-        by_model: of them, those that would wait by the snapshots alone, as before.
-        waiting: of them, those that wait.
-        with_trust: of them, where a person trusts an access path as soon as it alone is why.
+        asked: (a,), calls of each agent.
+        by_model: (a,), of them those that would wait by the snapshots alone.
+        waiting: (a,), those that wait.
+        new_action: (a,), of these those of an action that the agent's history does not show.
+        with_trust: (a,), those that wait where a person trusts an access path as soon as it alone is why.
     """
 
-    calls: int
-    by_model: int
-    waiting: int
-    with_trust: int
+    asked: NDArray[np.int32]
+    by_model: NDArray[np.int32]
+    waiting: NDArray[np.int32]
+    new_action: NDArray[np.int32]
+    with_trust: NDArray[np.int32]
+
+    def described(self) -> str:
+        """The figures in words, of 1,000 calls."""
+        calls = int(self.asked.sum())
+        by_model, waiting, new_action, trusted = (1_000.0 * int(counts.sum()) / calls for counts in self[1:])
+        low, high = (1_000.0 * bound for bound in clustered_share_bounds(self.asked, self.waiting) or (0.0, 1.0))
+        worst = 1_000.0 * int(self.waiting.max()) / calls
+        return (
+            f"of {calls} calls {waiting:.1f} of 1,000 wait ({low:.1f} to {high:.1f} roughly, calls of an agent "
+            f"together; {new_action:.1f} for a new action, {worst:.1f} of one agent), {by_model:.1f} by snapshots "
+            f"alone, {trusted:.1f} where a person trusts new access paths"
+        )
+
+
+def pool_weeks(weeks: Sequence[AskedWeek]) -> AskedWeek:
+    """Weeks of several fleets as one: their agents beside each other."""
+    return AskedWeek(*(np.concatenate(counts) for counts in zip(*weeks, strict=True)))
 
 
 class Thief(NamedTuple):
@@ -87,10 +110,8 @@ class Thief(NamedTuple):
 
 
 THIEVES = (
-    Thief("stolen key, a quarter of the owner's pace", 4),
     Thief("stolen key, the owner's pace"),
     Thief("a key of its own, the owner's pace", own_key=True),
-    Thief("stolen key, the owner is silent", is_alone=True),
 )
 
 
@@ -110,10 +131,10 @@ def replay_week(model: TrainedModel, events: Sequence[bytes]) -> tuple[NDArray[n
     return announced, levels
 
 
-def train_fleet(history: Sequence[bytes]) -> TrainedModel:
+def train_fleet(history: Sequence[bytes]) -> WalkForwardResult:
     """Learn the first days of a fleet."""
     columns = ColumnEncoder(SALT, DOMAINS).encode([decode_history_event(event)[0] for event in history])
-    return train_walk_forward(columns, SALT, "fleet").model
+    return train_walk_forward(columns, SALT, "fleet")
 
 
 def ask_about_week(model: TrainedModel, judged: Sequence[bytes]) -> AskedWeek:
@@ -122,17 +143,32 @@ def ask_about_week(model: TrainedModel, judged: Sequence[bytes]) -> AskedWeek:
     questions = list(as_questions(judged))
     rows = [row for row, question in enumerate(questions) if question.type in CALL_TYPES]
     calls, announced = [questions[row] for row in rows], as_parts(replay_week(model, judged)[0][rows])
-    by_model = sum(score.exceeds for score in scorer.score_many(calls))
-    waiting = [call for call, score in zip(calls, scorer.score_many(calls, announced), strict=True) if score.exceeds]
-    return AskedWeek(len(calls), by_model, len(waiting), _left_with_trust(scorer, waiting))
+    scores = scorer.score_many(calls, announced)
+    by_model = [call for call, score in zip(calls, scorer.score_many(calls), strict=True) if score.exceeds]
+    waiting = [(call, score) for call, score in zip(calls, scores, strict=True) if score.exceeds]
+    new_action = [call for call, score in waiting if any(reason.code == NEW_ACTION for reason in score.reasons)]
+    left = _left_with_trust(scorer, [call for call, _ in waiting])
+    kinds = calls, by_model, [call for call, _ in waiting], new_action, left
+    agents = sorted({_agent_of(call) for call in calls})
+    return AskedWeek(*(_count_by_agent(kind, agents) for kind in kinds))
 
 
-def _left_with_trust(scorer: CallScorer, waiting: Sequence[NativeEvent]) -> int:
+def _agent_of(call: NativeEvent) -> tuple[str, str]:
+    return call.tenant or "", call.agent.id
+
+
+def _count_by_agent(calls: Sequence[NativeEvent], agents: Sequence[tuple[str, str]]) -> NDArray[np.int32]:
+    counts = Counter(map(_agent_of, calls))
+    return np.array([counts[agent] for agent in agents], np.int32)
+
+
+def _left_with_trust(scorer: CallScorer, waiting: Sequence[NativeEvent]) -> list[NativeEvent]:
     without_path = scorer.score_many(waiting, np.full((len(waiting), KINDS), True))
-    left, trusted = 0, set()
+    left, trusted = [], set()
     for call, score in zip(waiting, without_path, strict=True):
         path = (call.tenant, call.agent.issuer, call.agent.id), AccessPath.of_event(call)
-        left += score.exceeds or path not in trusted
+        if score.exceeds or path not in trusted:
+            left.append(call)
         if not score.exceeds:
             trusted.add(path)
     return left
@@ -174,20 +210,26 @@ def _stolen(event: Event, thief: Thief) -> Event:
 
 
 class AskedThieves(NamedTuple):
-    """Calls of thieves that were asked about; shares are means over thieves.
+    """Calls of thieves that were asked about; shares of each thief.
 
     Attributes:
-        thieves: that made any call.
-        first: by `FIRST_CALLS`, shares that wait: by the snapshots alone; as it is; as it is, or held by
-            the agent's level (medium or above).
-        later: the same of the calls behind those.
-        announced: thieves whose network passed for announced at one of their calls.
+        first: (thieves, 3, 3), of the first calls by `FIRST_CALLS`, those that wait: by the snapshots alone; as it is;
+            as it is, or held by the agent's level (medium or above).
+        announced: (thieves,), whether its network passed for announced at one of its calls.
     """
 
-    thieves: int
-    first: dict[int, tuple[float, float, float]]
-    later: tuple[float, float, float]
-    announced: int
+    first: NDArray[np.float64]
+    announced: NDArray[np.bool_]
+
+    def described(self) -> str:
+        """The means over thieves in words."""
+        means = self.first.mean(axis=0) if len(self.first) else np.zeros((len(FIRST_CALLS), 3))
+        shares = (
+            f"first {number} {by_model:.3f} / {waits:.3f} / {held:.3f}"
+            for number, (by_model, waits, held) in zip(FIRST_CALLS, means.tolist(), strict=True)
+        )
+        network = f"network of {int(self.announced.sum())} announced"
+        return f"{len(self.first)} ({network}), by snapshots / as it is / with level: {', '.join(shares)}"
 
 
 def ask_about_thieves(model: TrainedModel, judged: Sequence[bytes], thief: Thief) -> AskedThieves:
@@ -204,10 +246,11 @@ def ask_about_thieves(model: TrainedModel, judged: Sequence[bytes], thief: Thief
     for place, call in enumerate(calls):
         of_thief[call.agent.id].append(place)
     places = list(of_thief.values())
-    first = {number: _mean_shares(flags, [own[:number] for own in places]) for number in FIRST_CALLS}
-    later = _mean_shares(flags, [own[FIRST_CALLS[-1] :] for own in places])
+    first = [[flags[own[:number]].mean(axis=0) for number in FIRST_CALLS] for own in places]
     network = as_parts(announced[rows])[:, 0]
-    return AskedThieves(len(places), first, later, sum(bool(network[own].any()) for own in places))
+    return AskedThieves(
+        np.array(first).reshape(-1, len(FIRST_CALLS), 3), np.array([network[own].any() for own in places], np.bool_)
+    )
 
 
 def choose_victims(judged: Sequence[bytes]) -> list[str]:
@@ -216,35 +259,48 @@ def choose_victims(judged: Sequence[bytes]) -> list[str]:
     return sorted(agent for agent, count in calls.items() if count >= LEAST_CALLS)[:VICTIMS]
 
 
-def _mean_shares(flags: NDArray[np.bool_], places: Sequence[Sequence[int]]) -> tuple[float, float, float]:
-    shares = [flags[list(own)].mean(axis=0) for own in places if own]
-    by_model, waits, held = np.mean(shares, axis=0).tolist() if shares else (0.0, 0.0, 0.0)
-    return by_model, waits, held
+class AskedFleet(NamedTuple):
+    """What was asked of one fleet.
+
+    Attributes:
+        week: of the honest.
+        thieves: in the order of `THIEVES`.
+        expected: by the training; None = it can say nothing.
+    """
+
+    week: AskedWeek
+    thieves: list[AskedThieves]
+    expected: ChallengeExpectation | None
 
 
-def report_fleet(size: FleetSize, tenants: int, seed: int, tell: Callable[[str], None]) -> None:
-    """Tell the figures of one fleet, honest and robbed."""
+def ask_about_fleet(size: FleetSize, tenants: int, seed: int) -> AskedFleet:
+    """Learn the first days of a fleet, and ask about the week behind them."""
     history, judged = split_fleet(size, seed, TENANTS[:tenants])
-    model = train_fleet(history)
-    week = ask_about_week(model, judged)
-    by_model, waiting, trusted = (1_000.0 * count / week.calls for count in week[1:])
-    tell(
-        f"fleet {seed}, {size.agents} agents, {tenants} tenants: of {week.calls} calls {waiting:.1f} of 1,000 wait, "
-        f"{by_model:.1f} by snapshots alone, {trusted:.1f} where a person trusts new access paths"
-    )
-    for thief in THIEVES:
-        asked = ask_about_thieves(model, judged, thief)
-        shares = {**{f"first {number}": found for number, found in asked.first.items()}, "later": asked.later}
-        waits = ", ".join(f"{name} {a:.2f} / {b:.2f} / {c:.2f}" for name, (a, b, c) in shares.items())
-        network = f"network of {asked.announced} announced"
-        tell(f"  {thief.name}, {asked.thieves} ({network}): by snapshots / as it is / with level: {waits}")
+    trained = train_fleet(history)
+    expected = expect_challenges(trained.calls, ChallengeBudget())
+    week = ask_about_week(trained.model, judged)
+    return AskedFleet(week, [ask_about_thieves(trained.model, judged, thief) for thief in THIEVES], expected)
 
 
 def main() -> None:
-    """Figures of fleets, one after the other."""
+    """Figures of fleets, one after the other, and pooled."""
     agents, tenants, pace, *seeds = map(int, sys.argv[1:])
+    fleets: list[AskedFleet] = []
     for seed in seeds:
-        report_fleet(FleetSize(agents, pace, LEARNED_DAYS), tenants, seed, lambda line: print(line, flush=True))
+        asked = ask_about_fleet(FleetSize(agents, pace, LEARNED_DAYS), tenants, seed)
+        fleets.append(asked)
+        expected = "" if asked.expected is None else f"; training: {asked.expected.describe()}"
+        _tell(f"fleet {seed}, {agents} agents, {tenants} tenants: {asked.week.described()}{expected}")
+        for thief, robbed in zip(THIEVES, asked.thieves, strict=True):
+            _tell(f"  {thief.name}, {robbed.described()}")
+    _tell(f"{len(fleets)} fleets: {pool_weeks([fleet.week for fleet in fleets]).described()}")
+    for thief, of_fleets in zip(THIEVES, zip(*(fleet.thieves for fleet in fleets), strict=True), strict=True):
+        together = AskedThieves(*(np.concatenate(parts) for parts in zip(*of_fleets, strict=True)))
+        _tell(f"  {thief.name}, {together.described()}")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

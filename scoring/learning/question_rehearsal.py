@@ -20,11 +20,13 @@ from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import FEATURE_COUNT
 from ...ingest.features.row_observations import allocate_observations
 from ...ingest.identities import AgentHash
+from ...ingest.timestamps import DAY_MS
 from ...models.call_challenges import (
     EVERY_EFFECT,
     BoundedCalls,
     HeldOutCalls,
     bounded_by_tenant,
+    call_rows,
     has_neighbours,
     held_out_by_effect,
     score_asked,
@@ -43,12 +45,31 @@ _GROWTH = math.log(1.0 / ASKED_FROM) / math.log(ASKED_FROM / HALF)
 """From three quarters of a history to all of it a logarithm grows so much, against from the half to three quarters."""
 
 
+class RehearsedScores(NamedTuple):
+    """The n calls of a history's end, asked about.
+
+    Attributes:
+        scores: (n,), as `rehearse_questions` says.
+        agent: (n,), keys.
+        effect: (n,), codes.
+        tenants: how many the history is of.
+        days: from its first event to its last.
+    """
+
+    scores: NDArray[np.float64]
+    agent: NDArray[np.uint64]
+    effect: NDArray[np.int8]
+    tenants: int
+    days: float
+
+
 class RehearsedCalls(NamedTuple):
     """Scores of the calls of a history's end, by effect, and as they count for each tenant; empty where there are few
-    calls, or the model answers no questions."""
+    calls, or the model answers no questions. *scores* are of each call; None where there is nothing."""
 
     by_effect: dict[str, HeldOutCalls]
     bounded: BoundedCalls
+    scores: RehearsedScores | None = None
 
 
 _NOT_REHEARSED = RehearsedCalls({}, {})
@@ -74,7 +95,16 @@ def rehearse_questions(model_of: Callable[[EventColumns], TrainedModel], history
     by_effect = held_out_by_effect(after, grown)
     if by_effect[EVERY_EFFECT].calls < LEAST_REHEARSED:
         return _NOT_REHEARSED
-    return RehearsedCalls(by_effect, bounded_by_tenant(after, grown) if has_neighbours(history) else {})
+    bounded = bounded_by_tenant(after, grown) if has_neighbours(history) else {}
+    tenants = len(np.unique(history.names[:, event_columns.TENANT]))
+    return RehearsedCalls(by_effect, bounded, _scores_of_calls(after, grown, tenants))
+
+
+def _scores_of_calls(after: EventColumns, scores: NDArray[np.float64], tenants: int) -> RehearsedScores:
+    """The calls among events with such scores."""
+    rows, days = call_rows(after), float(after.time_ms[-1] - after.time_ms[0]) / DAY_MS
+    agent, effect = after.names[rows, event_columns.AGENT], after.codes[rows, event_columns.EFFECT]
+    return RehearsedScores(scores[rows], agent, effect, tenants, days)
 
 
 def asked_scores(before: TrainedModel, after: EventColumns) -> NDArray[np.float64]:

@@ -37,7 +37,7 @@ from ...models.trained_model import AgentSeeds, TrainedModel
 from ..engine import risk, usual_oddness
 from ..engine.engine import Engine, EngineSettings
 from ..engine.usual_oddness import USUAL
-from .question_rehearsal import rehearse_questions
+from .question_rehearsal import RehearsedScores, rehearse_questions
 
 MIN_VALIDATION_EVENTS = 200
 """Events of familiar agents in the judged part that walking forward needs: p-values could not go below 0.5 %."""
@@ -62,6 +62,7 @@ class WalkForwardResult(NamedTuple):
         p_values: float64 (m, 3), of each by concern.
         habits: int8 (m,), what each is to the habits of its agent, see `usual_oddness`.
         signals: float64 (m,), evidence of hard signals, natural log, with all of them on.
+        calls: of the history's end, asked about; None = too few.
     """
 
     model: TrainedModel
@@ -69,6 +70,7 @@ class WalkForwardResult(NamedTuple):
     p_values: npt.NDArray[np.float64]
     habits: npt.NDArray[np.int8]
     signals: npt.NDArray[np.float64]
+    calls: RehearsedScores | None = None
 
 
 class _LivePathScores(NamedTuple):
@@ -104,10 +106,10 @@ def train_walk_forward(
     before, after = columns.take(taught[:split]), columns.take(taught[split:])
     familiar = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
     detector = model.detector
-    model = _with_rehearsed_questions(model, columns.take(taught))
+    model, calls = _with_rehearsed_questions(model, columns.take(taught))
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
         nothing = np.full(len(columns), USUAL, np.int8), np.zeros(len(columns))
-        return WalkForwardResult(model, columns, held_out.concerns.p_value, *nothing)
+        return WalkForwardResult(model, columns, held_out.concerns.p_value, *nothing, calls)
     first = _model_of(model, before, as_odd=True)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
@@ -133,16 +135,19 @@ def train_walk_forward(
         alarms=(first_tail, second_tail, third_tail),
     )
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
-    return WalkForwardResult(model, after, p_values, lived.habits, lived.signals)
+    return WalkForwardResult(model, after, p_values, lived.habits, lived.signals, calls)
 
 
-def _with_rehearsed_questions(model: TrainedModel, history: EventColumns) -> TrainedModel:
-    """The model, whose thresholds of calls also hold for the end of its history, which is in order of time."""
+def _with_rehearsed_questions(
+    model: TrainedModel, history: EventColumns
+) -> tuple[TrainedModel, RehearsedScores | None]:
+    """The model, whose thresholds of calls also hold for the end of its history, which is in order of time; and the
+    calls of that end."""
     if model.challenges is None or not isinstance(model.detector, ForestDetector):
-        return model
-    rehearsed, bounded = rehearse_questions(partial(_model_of, model), history)
+        return model, None
+    rehearsed, bounded, calls = rehearse_questions(partial(_model_of, model), history)
     challenges = msgspec.structs.replace(model.challenges, rehearsed=rehearsed, bounded_rehearsed=bounded)
-    return dataclasses.replace(model, challenges=challenges)
+    return dataclasses.replace(model, challenges=challenges), calls
 
 
 def walk_forward_events(model: TrainedModel) -> int:

@@ -96,12 +96,17 @@ def test_train_says_what_it_learned(history: History) -> None:
     model = load_trained_model(history.model)
     assert history.summary["version"] == model.version == "test-1"
     assert history.summary["rehearsed_events"] == int(model.detector.familiar.sizes[:1].sum())
+    expected = history.summary["challenges"]
+    assert expected["calls"] == model.challenges.rehearsed["all"].calls
+    assert expected["advisory"] is True and expected["budget"] == 10.0  # six agents show nothing
 
 
 def test_the_detector_of_before_concerns_can_be_had_and_compared(history: History, tmp_path: Path) -> None:
     """All its budget goes to the one question; a back-test shows both on one history, and what rises were about."""
     single = tmp_path / "single"
-    assert run("train", history.past, "--model", single, "--one-question").exit_code == 0
+    trained = run("train", history.past, "--model", single, "--one-question")
+    assert trained.exit_code == 0
+    assert "calls that wait for a person where nobody answers, of 1,000: " in trained.stderr + trained.stdout
     assert load_trained_model(single).detector.budget_shares == ONE_QUESTION
     assert load_trained_model(history.model).detector.budget_shares == DetectorSettings().budget_shares
 
