@@ -98,8 +98,8 @@ def train_command(
     left_out = int(asserted.sum())
     learned = len(read) - int((asserted | (columns.codes[:, event_columns.OWN_DENIAL] != 0)).sum())
     summary = {"model": str(model), "version": name, "events": len(read), "self_asserted": left_out, **facts}
-    expected = trained.challenges
-    summary["challenges"] = None if expected is None else expected.as_dict()
+    expected = trained.expected_challenges
+    summary["expected_challenges"] = None if expected is None else expected.as_dict()
     summary["promise"] = trained.budget_report.as_dict()  # last, since it is long
     told = f"learned {readable(learned)} events of {{agents}} agents in {{peer_groups}} peer groups"
     print_summary(summary, json, told + ": {model} ({version})")

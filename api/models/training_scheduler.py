@@ -196,15 +196,15 @@ class TrainingScheduler:
         self, trained_version: TrainedVersion, now_ms: int, trained: dict[str, Any], why: str
     ) -> ModelVersion:
         window = trained_version.manifest.window
-        challenges = trained_version.challenges
+        expected = trained_version.expected_challenges
         facts = {
             "events": window.events,
             "agents": window.agents,
             "sessions": window.sessions,
             "promise": trained_version.budget_report.as_dict(),
             "over_budget": trained_version.budget_report.broken_levels,
-            "challenges": None if challenges is None else challenges.as_dict(),
-            "calls_that_wait": "too little history to say" if challenges is None else challenges.summary,
+            "expected_challenges": None if expected is None else expected.as_dict(),
+            "calls_that_wait": "too little history to say" if expected is None else expected.summary,
             "seconds": round((clock.now_ms() - now_ms) / 1000, 1),
         }
         version = ModelVersion(

@@ -191,14 +191,14 @@ class TrainedVersion(NamedTuple):
         manifest: of the files.
         digest: of the manifest.
         budget_report: alerts that its thresholds allow, and those that they would have raised on its history.
-        challenges: calls that are to be expected to wait; None = the history is too short to say.
+        expected_challenges: calls that are to be expected to wait; None = the history is too short to say.
     """
 
     model: TrainedModel
     manifest: ModelManifest
     digest: str
     budget_report: BudgetReport
-    challenges: ChallengeExpectation | None
+    expected_challenges: ChallengeExpectation | None
 
 
 def train_and_save(
@@ -233,5 +233,5 @@ def train_and_save(
     )
     sessions = len(set(session_ids(columns).tolist()))
     manifest = save_trained_model(directory, model, settings, sessions, now_ms)
-    challenges = expect_challenges(trained.calls, engine.risk.challenge_budget)
-    return TrainedVersion(model, manifest, read_manifest(directory)[1], report, challenges)
+    expected = expect_challenges(trained.calls, engine.risk.challenge_budget)
+    return TrainedVersion(model, manifest, read_manifest(directory)[1], report, expected)

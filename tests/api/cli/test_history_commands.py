@@ -96,7 +96,7 @@ def test_train_says_what_it_learned(history: History) -> None:
     model = load_trained_model(history.model)
     assert history.summary["version"] == model.version == "test-1"
     assert history.summary["rehearsed_events"] == int(model.detector.familiar.sizes[:1].sum())
-    expected = history.summary["challenges"]
+    expected = history.summary["expected_challenges"]
     assert expected["calls"] == model.challenges.rehearsed["all"].calls
     assert expected["advisory"] is True and expected["budget"] == 10.0  # six agents show nothing
 
