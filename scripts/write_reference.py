@@ -221,6 +221,8 @@ STATE_PARTS = {
     "session_sensitive": "4 sessions: a bit for each of the last 32",
     "session_table": "4 sessions of 12 actions",
     "revoked": "the last 4 tokens",
+    "session_time": "4 sessions: the latest time of an event that a token vouches for",
+    "disorder": "share of recent events that came out of order in their sessions",
 }
 """What each part of an agent's state holds, by its name in the layout."""
 

@@ -70,6 +70,43 @@ def move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, 
 
 
 @inlined
+def is_session_late(session_time: Array, k: int, at_ms: int, duration_ms: float, is_vouched: bool) -> bool:
+    """Tell whether an event came out of order in its session, whose latest time moves on.
+
+    Events that no token vouches for neither are, nor make another one so.
+    """
+    if not is_vouched:
+        return False
+    latest = session_time[k]
+    session_time[k] = max(latest, at_ms)
+    return lateness_ms(max(latest - at_ms, 0), duration_ms) > layout.PARALLEL_MS
+
+
+@inlined
+def tells_order(disorder: Array, is_late: bool, is_vouched: bool) -> bool:
+    """Tell whether the order of an agent's events is evidence, after the share of those out of order has moved.
+
+    Where they come shuffled, actions seem to follow one another that never did.
+    """
+    if is_late:
+        disorder[0] += layout.DISORDER_RISE * (np.float32(1.0) - disorder[0])
+    elif is_vouched:
+        disorder[0] -= layout.DISORDER_FALL * disorder[0]
+    return bool(disorder[0] <= layout.MOST_UNORDERED)
+
+
+@inlined
+def leave_time_out(items: Array, contexts: Array, quantities: Array, is_in_time: bool, has_order: bool) -> None:
+    """Leave out of an event what it would say of pace unless it is in time, and of order unless that is told, too."""
+    if not is_in_time:
+        for quantity in layout.TIMED_QUANTITIES:
+            quantities[quantity] = -1.0
+    if not is_in_time or not has_order:
+        for kind in (layout.K_TRANSITION, layout.K_FROM):
+            items[kind] = contexts[kind] = np.uint64(0)
+
+
+@inlined
 def left_after(late_s: float, half_life_s: float) -> np.float32:
     """Share of a late event that is left at its agent's latest time: counts are as if it had come when it happened."""
     return np.float32(0.5 ** (late_s / half_life_s)) if late_s > 0.0 else np.float32(1.0)

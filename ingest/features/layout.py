@@ -166,6 +166,12 @@ VALUE_PERIOD_MS = 90 * DAY_MS
 last for several periods cost some memory at their borders, shorter ones would make every value new."""
 MOST_DISORDER_MS = 60_000
 """Time by which an event may be late and still tell of pace and order: that of parallel calls, and of slow ones."""
+PARALLEL_MS = 1_000
+"""Time by which an event may be older than one of its session and still be in order: that of calls at once."""
+DISORDER_RISE, DISORDER_FALL, MOST_UNORDERED = np.float32(1.0 / 8.0), np.float32(1.0 / 64.0), np.float32(0.1)
+"""Share of an agent's recent events that came out of order in their sessions: how much an event out of order and one in
+order move it, and the share above which order is no evidence. One silences some 15 events, several in a row 150 at
+most; where less than one in 70 is out of order, most others still tell."""
 TIMED_QUANTITIES = (Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY)
 """Quantities that say how things were at the agent's latest time; of another time nothing is kept."""
 IMPLICIT_SESSION_GAP_MS = 30 * 60 * 1000
@@ -189,6 +195,8 @@ class AgentState(NamedTuple):
     session_sensitive: Array  # uint32 (slots, SESSIONS): bit i % 32 of call i: its answer was sensitive
     session_table: Array  # uint32 (slots, SESSIONS, SESSION_TABLE): uses of each action in the session
     revoked: Array  # uint64 (slots, REVOKED_TOKENS)
+    session_time: Array  # int64 (slots, SESSIONS): latest event that a token vouches for, UTC milliseconds; 0 = none
+    disorder: Array  # float32 (slots, 1): share of the agent's recent events that were out of order in their sessions
 
 
 _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -204,6 +212,8 @@ _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "session_sensitive": (np.uint32, (SESSIONS,)),
     "session_table": (np.uint32, (SESSIONS, SESSION_TABLE)),
     "revoked": (np.uint64, (REVOKED_TOKENS,)),
+    "session_time": (np.int64, (SESSIONS,)),
+    "disorder": (np.float32, (1,)),
 }
 
 STATE_ROW = np.dtype([(name, dtype, shape) for name, (dtype, shape) in _STATE_SHAPES.items()])
