@@ -252,7 +252,7 @@ class ReferenceFeatures:
         items = _items(event, at_ms, session.previous, uses)
         quantities = _quantities(agent, event, None if behind_ms else gap_ms, session)
         ordered = not vouched or not _comes_out_of_order(agent, session, event, at_ms)
-        if agent.disorder > 0.1 or late_ms > MOST_DISORDER_MS:
+        if (vouched and agent.disorder > 0.1) or not ordered or late_ms > MOST_DISORDER_MS:
             items = {kind: item for kind, item in items.items() if kind not in ("transition", "from")}
         if late_ms > MOST_DISORDER_MS:
             quantities = {name: value for name, value in quantities.items() if name not in TIMED}
@@ -411,8 +411,9 @@ def _note_token(agent: ReferenceAgent, event: Event) -> bool:
 def _comes_out_of_order(agent: ReferenceAgent, session: ReferenceSession, event: Event, at_ms: int) -> bool:
     """True if an event is older than one of its session, its duration apart; the agent's share of such ones moves."""
     late = session.vouched_ms - at_ms - int(event.get("duration_ms") or 0) > PARALLEL_MS
-    session.vouched_ms = max(session.vouched_ms, at_ms)
-    agent.disorder += (1.0 - agent.disorder) / 8 if late else -agent.disorder / 64
+    if not event["type"].startswith(("token.", "client.")):
+        session.vouched_ms = max(session.vouched_ms, at_ms)
+        agent.disorder += (float(late) - agent.disorder) / 32
     return late
 
 

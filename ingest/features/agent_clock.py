@@ -70,29 +70,36 @@ def move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, 
 
 
 @inlined
-def is_session_late(session_time: Array, k: int, at_ms: int, duration_ms: float, is_vouched: bool) -> bool:
-    """Tell whether an event came out of order in its session, whose latest time moves on.
+def is_session_late(
+    session_time: Array, k: int, at_ms: int, duration_ms: float, is_vouched: bool, is_work: bool
+) -> bool:
+    """Tell whether an event came out of order in its session, whose latest time work moves on.
 
-    Events that no token vouches for neither are, nor make another one so.
+    Events that no token vouches for neither are, nor make another one so. What an authorization server tells of tokens
+    and clients comes another way than work, so it makes none so either: an agent asks for tokens when it likes.
     """
     if not is_vouched:
         return False
     latest = session_time[k]
-    session_time[k] = max(latest, at_ms)
+    if is_work:
+        session_time[k] = max(latest, at_ms)
     return lateness_ms(max(latest - at_ms, 0), duration_ms) > layout.PARALLEL_MS
 
 
 @inlined
-def tells_order(disorder: Array, is_late: bool, is_vouched: bool) -> bool:
-    """Tell whether the order of an agent's events is evidence, after the share of those out of order has moved.
+def tells_order(disorder: Array, is_late: bool, is_vouched: bool, is_work: bool) -> bool:
+    """Tell whether the order of an event is evidence, after the share of the agent's work out of order has moved.
 
-    Where they come shuffled, actions seem to follow one another that never did.
+    Where events come shuffled, actions seem to follow one another that never did. Those that no token vouches for tell
+    it always: they may lower nothing.
     """
-    if is_late:
-        disorder[0] += layout.DISORDER_RISE * (np.float32(1.0) - disorder[0])
-    elif is_vouched:
-        disorder[0] -= layout.DISORDER_FALL * disorder[0]
-    return bool(disorder[0] <= layout.MOST_UNORDERED)
+    if not is_vouched:
+        return True
+    if is_work:
+        disorder[0] += layout.DISORDER_STEP * (np.float32(1.0 if is_late else 0.0) - disorder[0])
+        if disorder[0] < layout.LEAST_DISORDER:
+            disorder[0] = np.float32(0.0)
+    return not is_late and bool(disorder[0] <= layout.MOST_UNORDERED)
 
 
 @inlined

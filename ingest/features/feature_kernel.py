@@ -370,7 +370,10 @@ def observe(
         session = names[row, columns.SESSION] if names[row, columns.SESSION] != 0 else np.uint64(1)
         k = session_slot(state, slot, session, now_ms)
         prev = state.session_prev[slot, k]
-        is_late = is_session_late(state.session_time[slot], k, at_ms, event_numbers[row, columns.DURATION], is_vouched)
+        is_work = codes[row, columns.TYPE] >= columns.FIRST_WORK
+        is_late = is_session_late(
+            state.session_time[slot], k, at_ms, event_numbers[row, columns.DURATION], is_vouched, is_work
+        )
         uses = count_action_use(state.session_table[slot, k], names[row, columns.ACTION])
         state.session_numbers[slot, k, layout.S_EVENTS] += np.float32(1.0)
         elapsed_s, late_s = (now_ms - times[layout.T_LAST]) / 1000.0, late_ms / 1000.0
@@ -399,7 +402,7 @@ def observe(
             observations.contexts[row],
             observations.quantities[row],
             is_in_order,
-            tells_order(state.disorder[slot], is_late, is_vouched),
+            tells_order(state.disorder[slot], is_late, is_vouched, is_work),
         )
         _find_scopes(scopes, scope_rows, names[row], baseline)
         observations.new_kinds[row] = write_feature_vector(

@@ -168,10 +168,9 @@ MOST_DISORDER_MS = 60_000
 """Time by which an event may be late and still tell of pace and order: that of parallel calls, and of slow ones."""
 PARALLEL_MS = 1_000
 """Time by which an event may be older than one of its session and still be in order: that of calls at once."""
-DISORDER_RISE, DISORDER_FALL, MOST_UNORDERED = np.float32(1.0 / 8.0), np.float32(1.0 / 64.0), np.float32(0.1)
-"""Share of an agent's recent events that came out of order in their sessions: how much an event out of order and one in
-order move it, and the share above which order is no evidence. One silences some 15 events, several in a row 150 at
-most; where less than one in 70 is out of order, most others still tell."""
+DISORDER_STEP, MOST_UNORDERED, LEAST_DISORDER = np.float32(1.0 / 32.0), np.float32(0.1), np.float32(1e-6)
+"""Share of an agent's recent work that came out of order in its sessions: how much each event moves it, the share above
+which order is no evidence, and the one below which it counts as none."""
 TIMED_QUANTITIES = (Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY)
 """Quantities that say how things were at the agent's latest time; of another time nothing is kept."""
 IMPLICIT_SESSION_GAP_MS = 30 * 60 * 1000
