@@ -73,6 +73,7 @@ FEATURE_OF_QUANTITY = {
 DRIFTING = ("pace_4h", "volume")
 MOST_DISORDER_MS = 60_000
 PARALLEL_MS = 1_000
+MOST_SESSION_LAG_MS = (1 << 22) - 2
 TIMED = {"pace_1m", "pace_15m", "pace_4h", "gap", "failures", "denials", "volume", "novelty"}
 
 
@@ -268,6 +269,8 @@ class ReferenceFeatures:
         if ordered and late_ms <= MOST_DISORDER_MS:
             session.previous = event["action"]
         session.last_ms = agent.last_ms = now_ms
+        if now_ms - session.vouched_ms > MOST_SESSION_LAG_MS:
+            session.vouched_ms = -math.inf
         if vouched:
             agent.vouched_ms = max(at_ms, agent.vouched_ms)
         return MeasuredEvent(agent, vector, items, quantities, method, reuse, late, levels, values, event.get("task"))

@@ -70,20 +70,33 @@ def move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, 
 
 
 @inlined
+def session_lag(latest_ms: int, now_ms: int) -> np.int64:
+    """Bits of `S_ANSWERS` for the latest work of a session at its agent's latest time."""
+    lag_ms = now_ms - latest_ms
+    return np.int64(lag_ms + 1) << layout.SESSION_TIME_BITS if lag_ms <= layout.MOST_SESSION_LAG_MS else np.int64(0)
+
+
+@inlined
 def is_session_late(
-    session_time: Array, k: int, at_ms: int, duration_ms: float, is_vouched: bool, is_work: bool
+    session: Array, last_ms: int, now_ms: int, at_ms: int, duration_ms: float, is_vouched: bool, is_work: bool
 ) -> bool:
     """Tell whether an event came out of order in its session, whose latest time work moves on.
+
+    *session* are its numbers, *last_ms* its agent's time at its event before, *now_ms* at this one.
 
     Events that no token vouches for neither are, nor make another one so. What an authorization server tells of tokens
     and clients comes another way than work, so it makes none so either: an agent asks for tokens when it likes.
     """
-    if not is_vouched:
-        return False
-    latest = session_time[k]
-    if is_work:
-        session_time[k] = max(latest, at_ms)
-    return lateness_ms(max(latest - at_ms, 0), duration_ms) > layout.PARALLEL_MS
+    bits = np.int64(session[layout.S_ANSWERS])
+    lag = bits >> layout.SESSION_TIME_BITS
+    is_known = lag > 0
+    latest_ms = last_ms - (lag - 1) if is_known else at_ms
+    is_late = is_vouched and lateness_ms(max(latest_ms - at_ms, 0), duration_ms) > layout.PARALLEL_MS
+    if is_vouched and is_work:
+        is_known, latest_ms = True, max(latest_ms, at_ms)
+    bits &= (1 << layout.SESSION_TIME_BITS) - 1
+    session[layout.S_ANSWERS] = np.float32(bits | session_lag(latest_ms, now_ms) if is_known else bits)
+    return is_late
 
 
 @inlined

@@ -47,7 +47,6 @@ def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -
             oldest = k
     state.session_id[slot, oldest] = session
     state.session_last[slot, oldest] = at_ms
-    state.session_time[slot, oldest] = 0
     state.session_prev[slot, oldest] = np.uint64(0)
     state.session_numbers[slot, oldest, :] = np.float32(0.0)
     state.session_untrusted[slot, oldest] = np.uint64(0)
@@ -372,7 +371,13 @@ def observe(
         prev = state.session_prev[slot, k]
         is_work = codes[row, columns.TYPE] >= columns.FIRST_WORK
         is_late = is_session_late(
-            state.session_time[slot], k, at_ms, event_numbers[row, columns.DURATION], is_vouched, is_work
+            state.session_numbers[slot, k],
+            state.session_last[slot, k],
+            now_ms,
+            at_ms,
+            event_numbers[row, columns.DURATION],
+            is_vouched,
+            is_work,
         )
         uses = count_action_use(state.session_table[slot, k], names[row, columns.ACTION])
         state.session_numbers[slot, k, layout.S_EVENTS] += np.float32(1.0)

@@ -150,7 +150,10 @@ REMEMBERED_CALLS = 64
 REMEMBERED_SENSITIVE_CALLS = 32
 """The same for answers that are sensitive."""
 ANY_UNTRUSTED, ANY_SENSITIVE = 1, 2
-"""Bits of `S_ANSWERS`: others may have written an answer of the session; one was sensitive."""
+"""Lowest bits of `S_ANSWERS`: others may have written an answer of the session; one was sensitive."""
+SESSION_TIME_BITS, MOST_SESSION_LAG_MS = 2, (1 << 22) - 2
+"""Above them: 1 + milliseconds by which the latest work of the session that a token vouches for is older than
+`session_last`; 0 where there was none, or it is older than that (70 minutes). A float32 holds 24 bits exactly."""
 
 REVOKED_TOKENS = 4
 """Hashes of the agent's most recently revoked tokens."""
@@ -194,7 +197,6 @@ class AgentState(NamedTuple):
     session_sensitive: Array  # uint32 (slots, SESSIONS): bit i % 32 of call i: its answer was sensitive
     session_table: Array  # uint32 (slots, SESSIONS, SESSION_TABLE): uses of each action in the session
     revoked: Array  # uint64 (slots, REVOKED_TOKENS)
-    session_time: Array  # int64 (slots, SESSIONS): latest event that a token vouches for, UTC milliseconds; 0 = none
     disorder: Array  # float32 (slots, 1): share of the agent's recent events that were out of order in their sessions
 
 
@@ -211,7 +213,6 @@ _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "session_sensitive": (np.uint32, (SESSIONS,)),
     "session_table": (np.uint32, (SESSIONS, SESSION_TABLE)),
     "revoked": (np.uint64, (REVOKED_TOKENS,)),
-    "session_time": (np.int64, (SESSIONS,)),
     "disorder": (np.float32, (1,)),
 }
 
