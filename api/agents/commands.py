@@ -30,6 +30,11 @@ from ..cli.terminal import (
     write_table,
 )
 
+_UNVOUCHED = (
+    "no token vouches for any event of it: nothing is learned of it, what it does stays new, and it gets to high at most;"
+    " where only your own programs write that source, a mapping can say so (reference/sources.md)"
+)
+"""Of an agent with evidence, and no confidence."""
 _MAX_AGENTS_OF_LEVEL = 100_000
 """So many of a level are looked through for the riskiest of it."""
 
@@ -99,6 +104,8 @@ def explain(
         f"confidence {answer['confidence']:.2f}, "
         f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}"
     )
+    if answer["reasons"] and not answer["confidence"]:
+        write_line(f"  {_UNVOUCHED}")
     for reason in answer["reasons"]:
         write_line(f"  - {reason['text']}  [{reason['contribution']:.0%}]")
     for indicator in answer.get("indicators", ()):

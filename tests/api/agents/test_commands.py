@@ -66,3 +66,12 @@ def test_explain_tells_what_the_risk_came_with(site: Any, summary: Any) -> None:
     answer = json.loads(run(site, "explain", "robbed", *at, "--json").stdout)["risk"]
     assert [(one["kind"], one["status"]) for one in answer["indicators"]] == [("network", "new")]
     assert "AS65537" not in run(site, "explain", "quiet", *at).stdout
+
+
+def test_explain_says_that_no_token_vouches_for_an_agent(site: Any, summary: Any) -> None:
+    """Its evidence is all new for ever: who reads it has to know why, and what changes it."""
+    site.report([summary("claimed", confidence=0.0), summary("known")])
+    at = ("--tenant", "acme", "--issuer", AS)
+
+    assert "no token vouches for any event of it" in run(site, "explain", "claimed", *at).stdout
+    assert "vouches" not in run(site, "explain", "known", *at).stdout
