@@ -216,7 +216,7 @@ STATE_PARTS = {
     "session_id": "4 sessions",
     "session_last": "4 sessions",
     "session_prev": "4 sessions: the previous action",
-    "session_numbers": "4 sessions: length, strangeness, calls with origins, untrusted answers, latest work, compared events",
+    "session_numbers": "4 sessions: length, strangeness, calls with origins, answers and latest work, compared events",
     "session_untrusted": "4 sessions: a bit for each of the last 64 calls",
     "session_sensitive": "4 sessions: a bit for each of the last 32",
     "session_table": "4 sessions of 12 actions",

@@ -31,7 +31,7 @@ from ..cli.terminal import (
 )
 
 _UNVOUCHED = (
-    "no token vouches for any event of it: nothing is learned of it, what it does stays new, and it gets to high at most;"
+    "no token vouches for any event of it: nothing is learned, what it does stays new, and it gets to high at most;"
     " where only your own programs write that source, a mapping can say so (reference/sources.md)"
 )
 """Of an agent with evidence, and no confidence."""

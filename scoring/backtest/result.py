@@ -181,8 +181,8 @@ class BacktestSide(msgspec.Struct, frozen=True):
         if not self.self_asserted:
             return ""
         return (
-            f"{self.self_asserted:,} of {self.counted:,} events are vouched for by no token: nothing is learned of them, "
-            f"so what they tell stays new, and raises their agents to high at most. {VOUCHING_ADVICE}"
+            f"{self.self_asserted:,} of {self.counted:,} events are vouched for by no token: nothing is learned of "
+            f"them, so what they tell stays new, and raises their agents to high at most. {VOUCHING_ADVICE}"
         )
 
 
