@@ -688,6 +688,16 @@ def test_what_no_token_vouches_for_takes_no_order_away() -> None:
     assert watch.last(event(48_100.0, action="step-0", session="s"))["transition_surprise"] > 2.0
 
 
+@pytest.mark.parametrize(("beside_s", "is_known"), [(4_190.0, True), (4_800.0, False)])
+def test_a_session_that_is_over_seventy_minutes_behind_its_agent_has_no_order(beside_s: float, is_known: bool) -> None:
+    """So much of its latest time is kept. What comes then is late for the agent anyway, and tells of no order."""
+    watch = SingleEventBuilder()
+    watch.feed(event(0.0, action="step-0", session="a"), event(beside_s, action="step-0", session="b"))
+    watch.feed(event(10.0, action="step-1", session="a"), event(5.0, action="step-2", session="a"))
+
+    assert (watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] > 0.0) == is_known
+
+
 def test_an_event_that_no_token_vouches_for_makes_no_other_one_late() -> None:
     """Else anybody who may send some could take the evidence of pace and order from those of the gateway."""
     watch, alone = SingleEventBuilder(), SingleEventBuilder()
