@@ -70,10 +70,10 @@ def move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, 
 
 
 @inlined
-def session_lag(latest_ms: int, now_ms: int) -> np.int64:
+def session_lag(latest_ms: int, now_ms: int) -> int:
     """Bits of `S_ANSWERS` for the latest work of a session at its agent's latest time."""
     lag_ms = now_ms - latest_ms
-    return np.int64(lag_ms + 1) << layout.SESSION_TIME_BITS if lag_ms <= layout.MOST_SESSION_LAG_MS else np.int64(0)
+    return (lag_ms + 1) << layout.SESSION_TIME_BITS if lag_ms <= layout.MOST_SESSION_LAG_MS else 0
 
 
 @inlined
@@ -87,7 +87,7 @@ def is_session_late(
     Events that no token vouches for neither are, nor make another one so. What an authorization server tells of tokens
     and clients comes another way than work, so it makes none so either: an agent asks for tokens when it likes.
     """
-    bits = np.int64(session[layout.S_ANSWERS])
+    bits = int(session[layout.S_ANSWERS])
     lag = bits >> layout.SESSION_TIME_BITS
     is_known = lag > 0
     latest_ms = last_ms - (lag - 1) if is_known else at_ms
