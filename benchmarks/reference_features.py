@@ -82,6 +82,7 @@ class ReferenceSession:
 
     __slots__ = (
         "calls",
+        "doubt",
         "events",
         "habits",
         "last_ms",
@@ -96,6 +97,7 @@ class ReferenceSession:
     def __init__(self, name: str | None, at_ms: int) -> None:
         self.name, self.last_ms = name, at_ms
         self.vouched_ms = -math.inf  # latest time of its events that a token vouches for
+        self.doubt = 4  # events of work whose order is doubted
         self.previous: str | None = None
         self.events, self.strange = 0, 0.0
         self.uses: dict[str, int] = {}
@@ -252,8 +254,9 @@ class ReferenceFeatures:
         _advance(agent, event, (now_ms - agent.last_ms) / 1000, late_ms / 1000)
         items = _items(event, at_ms, session.previous, uses)
         quantities = _quantities(agent, event, None if behind_ms else gap_ms, session)
+        doubted = vouched and session.doubt > 0
         ordered = not vouched or not _comes_out_of_order(agent, session, event, at_ms)
-        if (vouched and agent.disorder > 0.1) or not ordered or late_ms > MOST_DISORDER_MS:
+        if (doubted and agent.disorder > 0.1) or not ordered or late_ms > MOST_DISORDER_MS:
             items = {kind: item for kind, item in items.items() if kind not in ("transition", "from")}
         if late_ms > MOST_DISORDER_MS:
             quantities = {name: value for name, value in quantities.items() if name not in TIMED}
@@ -269,8 +272,6 @@ class ReferenceFeatures:
         if ordered and late_ms <= MOST_DISORDER_MS:
             session.previous = event["action"]
         session.last_ms = agent.last_ms = now_ms
-        if now_ms - session.vouched_ms > MOST_SESSION_LAG_MS:
-            session.vouched_ms = -math.inf
         if vouched:
             agent.vouched_ms = max(at_ms, agent.vouched_ms)
         return MeasuredEvent(agent, vector, items, quantities, method, reuse, late, levels, values, event.get("task"))
@@ -413,10 +414,13 @@ def _note_token(agent: ReferenceAgent, event: Event) -> bool:
 
 def _comes_out_of_order(agent: ReferenceAgent, session: ReferenceSession, event: Event, at_ms: int) -> bool:
     """True if an event is older than one of its session, its duration apart; the agent's share of such ones moves."""
+    if agent.vouched_ms - session.vouched_ms > MOST_SESSION_LAG_MS:
+        session.vouched_ms = -math.inf
     late = session.vouched_ms - at_ms - int(event.get("duration_ms") or 0) > PARALLEL_MS
     if not event["type"].startswith(("token.", "client.")):
         session.vouched_ms = max(session.vouched_ms, at_ms)
         agent.disorder += (float(late) - agent.disorder) / 32
+        session.doubt = 16 if late else max(session.doubt - 1, 0)
     return late
 
 

@@ -97,7 +97,7 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
 
 
 _ADDED_LATER: Final = {
-    "seeds": frozenset({"known", "odd", "rehearsed", "disorder"}),
+    "seeds": frozenset({"known", "odd", "rehearsed", "disorder", "session_doubt"}),
     "alarms": frozenset({"rehearsed"}),
 }
 """Arrays by folder that models trained before have not; their reader knows what stands for them."""

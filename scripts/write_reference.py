@@ -222,6 +222,7 @@ STATE_PARTS = {
     "session_table": "4 sessions of 12 actions",
     "revoked": "the last 4 tokens",
     "disorder": "share of recent events that came out of order in their sessions",
+    "session_doubt": "4 sessions: events whose order is doubted while that share is high",
 }
 """What each part of an agent's state holds, by its name in the layout."""
 

@@ -20,6 +20,7 @@ from .agent_clock import (
     start_clock,
     tells_order,
     time_behind_ms,
+    vouched_time_ms,
 )
 from .argument_origin import argument_origin, end_call, write_values
 from .argument_routes import argument_route, gives_sensitive_answer, sensitive_route, write_routes
@@ -47,6 +48,7 @@ def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -
             oldest = k
     state.session_id[slot, oldest] = session
     state.session_last[slot, oldest] = at_ms
+    state.session_doubt[slot, oldest] = layout.DOUBTED_BEGINNING
     state.session_prev[slot, oldest] = np.uint64(0)
     state.session_numbers[slot, oldest, :] = np.float32(0.0)
     state.session_untrusted[slot, oldest] = np.uint64(0)
@@ -371,9 +373,9 @@ def observe(
         prev = state.session_prev[slot, k]
         is_work = codes[row, columns.TYPE] >= columns.FIRST_WORK
         is_late = is_session_late(
-            state.session_numbers[slot, k],
-            state.session_last[slot, k],
-            now_ms,
+            state.session_numbers[slot],
+            k,
+            vouched_time_ms(times, agent_numbers),
             at_ms,
             event_numbers[row, columns.DURATION],
             is_vouched,
@@ -407,7 +409,7 @@ def observe(
             observations.contexts[row],
             observations.quantities[row],
             is_in_order,
-            tells_order(state.disorder[slot], is_late, is_vouched, is_work),
+            tells_order(state.disorder[slot], state.session_doubt[slot], k, is_late, is_vouched, is_work),
         )
         _find_scopes(scopes, scope_rows, names[row], baseline)
         observations.new_kinds[row] = write_feature_vector(

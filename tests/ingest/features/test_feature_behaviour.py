@@ -688,6 +688,36 @@ def test_what_no_token_vouches_for_takes_no_order_away() -> None:
     assert watch.last(event(48_100.0, action="step-0", session="s"))["transition_surprise"] > 2.0
 
 
+def test_a_throwaway_session_takes_no_order_from_another_one() -> None:
+    """Sessions are named by the client: harmless calls out of order in one, and odd ones in order in another."""
+    watch, alone = SingleEventBuilder(), SingleEventBuilder()
+    odd = [event(48_400.0 + 10.0 * n, action=f"step-{n * 3 % 7}", session="main") for n in range(30)]
+    aside = [event(48_000.0 + 10.0 * n + at, action="step-0", session="x") for n in range(16) for at in (5.0, 2.0)]
+    for one in (watch, alone):
+        one.feed(*_sessions(20))
+    watch.feed(*aside, learn=False)
+    told, usual = (
+        sum(vector["transition_surprise"] > 0.0 for vector in one.feed(*odd, learn=False)) for one in (watch, alone)
+    )
+
+    assert watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] > 0.1
+    assert told >= usual - 4 > 20
+
+
+def test_a_claimed_event_ahead_hides_no_disorder() -> None:
+    """Time goes on by it, but what a token vouches for is measured by itself."""
+    shares = []
+    for ahead in (False, True):
+        watch = SingleEventBuilder()
+        watch.feed(*_sessions(20))
+        if ahead:
+            watch.feed(event(2_400.0 * 30 + 7_200.0, action="step-1", session="span", self_asserted=True), learn=False)
+        watch.feed(*_sessions(10, seed=1, first=20))
+        shares.append(watch.builder.state.disorder[watch.builder.slots.find(_key(watch))].item())
+
+    assert shares[1] == pytest.approx(shares[0]) and shares[0] > 0.1
+
+
 @pytest.mark.parametrize(("beside_s", "is_known"), [(4_190.0, True), (4_800.0, False)])
 def test_a_session_that_is_over_seventy_minutes_behind_its_agent_has_no_order(beside_s: float, is_known: bool) -> None:
     """So much of its latest time is kept. What comes then is late for the agent anyway, and tells of no order."""
