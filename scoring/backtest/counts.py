@@ -60,7 +60,7 @@ class BacktestCounts(msgspec.Struct):
         peaks: highest level of agents that reached medium or more.
         alerts: rises of a level, one by one.
         hasty_agents: agents that did days of their work within an hour, see `AgentPaces`.
-        self_asserted: events that count, and that no token vouches for.
+        self_asserted: work that counts, and that no token vouches for: no failed sign-ins.
         policed: by policy of the plan.
         challenges: calls that a person would have been asked about.
         rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
@@ -145,7 +145,9 @@ class BacktestCounter:
         time_ms = scored.columns.time_ms
         counted = time_ms >= self._since_ms
         self._counted += int(counted.sum())
-        self._self_asserted += int((scored.columns.codes[counted, columns.SELF_ASSERTED] != 0).sum())
+        codes = scored.columns.codes[counted]
+        is_work = codes[:, columns.TYPE] >= columns.FIRST_WORK
+        self._self_asserted += int((is_work & (codes[:, columns.SELF_ASSERTED] != 0)).sum())
         pairs = np.stack([scored.columns.names[counted, columns.AGENT], (time_ms[counted] // DAY_MS).astype(np.uint64)])
         self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
         hours, numbers = np.unique(time_ms[counted] // HOUR_MS, return_counts=True)

@@ -35,6 +35,9 @@ _SEPARATION_FIGURES = {
 MAX_LISTED_AGENTS = 1000
 """Most agents in one list; the figures count all."""
 
+_TOLD_SHARE = 0.02
+"""Of self-asserted work, from which on a back-test explains it."""
+
 
 class LevelAlerts(msgspec.Struct, frozen=True):
     """One level at one budget. Rates and budgets are per 1,000 agent-days; alerts are before any cool-down."""
@@ -136,8 +139,8 @@ class PolicyOutcome(msgspec.Struct, frozen=True):
 class BacktestSide(msgspec.Struct, frozen=True):
     """One model under one policy. *alert_list* is cut at `MAX_LISTED_AGENTS`, those of the highest levels first.
 
-    *hasty_agents* did days of their usual work within an hour of event time; *self_asserted* are events that count, and
-    that no token vouches for.
+    *hasty_agents* did days of their usual work within an hour of event time; *self_asserted* are events of work that
+    count, and that no token vouches for.
     """
 
     name: str
@@ -178,7 +181,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
     @property
     def asserted_words(self) -> str:
         """What levels mean of agents that no token vouches for, and what changes it; nothing where there are none."""
-        if not self.self_asserted:
+        if self.self_asserted < _TOLD_SHARE * self.counted or not self.self_asserted:
             return ""
         return (
             f"{self.self_asserted:,} of {self.counted:,} events are vouched for by no token: nothing is learned of "
