@@ -180,7 +180,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
 
     @property
     def asserted_words(self) -> str:
-        """What levels mean of agents that no token vouches for, and what changes it; nothing where there are none."""
+        """Meaning of levels of agents that no token vouches for, and what changes it; nothing where there are few."""
         if self.self_asserted < _TOLD_SHARE * self.counted or not self.self_asserted:
             return ""
         return (
