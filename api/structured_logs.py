@@ -33,6 +33,7 @@ def configure_structured_logs(level: LogLevel = "info", form: LogFormat = "auto"
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _keep_members,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -43,6 +44,11 @@ def configure_structured_logs(level: LogLevel = "info", form: LogFormat = "auto"
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,  # 2 µs a line: who logged before the settings were read follows them, too
     )
+
+
+def _keep_members(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Give members another name that the line writes itself: an agent's level was lost so."""
+    return {f"{name}_told" if name in ("level", "timestamp") else name: value for name, value in event.items()}
 
 
 def _escape_values(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

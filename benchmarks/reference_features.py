@@ -72,16 +72,32 @@ FEATURE_OF_QUANTITY = {
 }
 DRIFTING = ("pace_4h", "volume")
 MOST_DISORDER_MS = 60_000
+PARALLEL_MS = 1_000
+MOST_SESSION_LAG_MS = (1 << 22) - 2
 TIMED = {"pace_1m", "pace_15m", "pace_4h", "gap", "failures", "denials", "volume", "novelty"}
 
 
 class ReferenceSession:
     """Activity that belongs together."""
 
-    __slots__ = ("calls", "events", "habits", "last_ms", "name", "previous", "sensitive", "strange", "uses")
+    __slots__ = (
+        "calls",
+        "doubt",
+        "events",
+        "habits",
+        "last_ms",
+        "name",
+        "previous",
+        "sensitive",
+        "strange",
+        "uses",
+        "vouched_ms",
+    )
 
     def __init__(self, name: str | None, at_ms: int) -> None:
         self.name, self.last_ms = name, at_ms
+        self.vouched_ms = -math.inf  # latest time of its events that a token vouches for
+        self.doubt = 4  # events of work whose order is doubted
         self.previous: str | None = None
         self.events, self.strange = 0, 0.0
         self.uses: dict[str, int] = {}
@@ -98,6 +114,7 @@ class ReferenceAgent:
         "changed_ms",
         "counts",
         "decayed",
+        "disorder",
         "distinct",
         "events",
         "first_ms",
@@ -120,6 +137,7 @@ class ReferenceAgent:
         self.changed_ms = 0
         self.shared = shared  # events of this agent that the scopes count, too
         self.vouched_ms = -math.inf  # latest time of an event that a token vouches for
+        self.disorder = 0.0  # share of recent events that were out of order in their sessions
         self.version: str | None = None
         self.method, self.events = 0, 0
         self.counts: dict[Item, int] = {}
@@ -236,8 +254,11 @@ class ReferenceFeatures:
         _advance(agent, event, (now_ms - agent.last_ms) / 1000, late_ms / 1000)
         items = _items(event, at_ms, session.previous, uses)
         quantities = _quantities(agent, event, None if behind_ms else gap_ms, session)
-        if late_ms > MOST_DISORDER_MS:
+        doubted = vouched and session.doubt > 0
+        ordered = not vouched or not _comes_out_of_order(agent, session, event, at_ms)
+        if (doubted and agent.disorder > 0.1) or not ordered or late_ms > MOST_DISORDER_MS:
             items = {kind: item for kind, item in items.items() if kind not in ("transition", "from")}
+        if late_ms > MOST_DISORDER_MS:
             quantities = {name: value for name, value in quantities.items() if name not in TIMED}
         levels = tuple(self.scopes.get(key) if key else None for key in _scope_keys(event))
         login = event.get("credential") or {}
@@ -248,7 +269,7 @@ class ReferenceFeatures:
                 items, agent.counts, self.scopes.get(("agent", *name)), levels[2]
             )
         values = self._trace(agent, event, session, now_ms, vector, vouched)
-        if late_ms <= MOST_DISORDER_MS:
+        if ordered and late_ms <= MOST_DISORDER_MS:
             session.previous = event["action"]
         session.last_ms = agent.last_ms = now_ms
         if vouched:
@@ -389,6 +410,18 @@ def _note_token(agent: ReferenceAgent, event: Event) -> bool:
     if token not in agent.revoked:
         agent.revoked = [token, *agent.revoked][:4]
     return False
+
+
+def _comes_out_of_order(agent: ReferenceAgent, session: ReferenceSession, event: Event, at_ms: int) -> bool:
+    """True if an event is older than one of its session, its duration apart; the agent's share of such ones moves."""
+    if agent.vouched_ms - session.vouched_ms > MOST_SESSION_LAG_MS:
+        session.vouched_ms = -math.inf
+    late = session.vouched_ms - at_ms - int(event.get("duration_ms") or 0) > PARALLEL_MS
+    if not event["type"].startswith(("token.", "client.")):
+        session.vouched_ms = max(session.vouched_ms, at_ms)
+        agent.disorder += (float(late) - agent.disorder) / 32
+        session.doubt = 16 if late else max(session.doubt - 1, 0)
+    return late
 
 
 def _session(agent: ReferenceAgent, name: str | None, now_ms: int) -> ReferenceSession:

@@ -98,6 +98,8 @@ _PROVENANCE_CODE: dict[str | None, int] = {None: -1, **{n: code for code, n in e
 SUCCESS, DENIED, ERROR = _OUTCOME["success"], _OUTCOME["denied"], _OUTCOME["error"]
 TOKEN_REVOKE, CLIENT_CHANGE, CLIENT_REGISTER = _TYPE["token.revoke"], _TYPE["client.change"], _TYPE["client.register"]
 APPROVAL = _TYPE["approval"]
+FIRST_WORK = _TYPE["api.call"]
+"""The types before it are what an authorization server tells of tokens and clients."""
 SIGNAL_HARD, SIGNAL_PROOF, SIGNAL_EVIDENCE, SIGNAL_CHANGE, SIGNAL_NOTE = (
     _TYPE[f"signal.{kind}"] for kind in ("hard", "proof", "evidence", "change", "note")
 )

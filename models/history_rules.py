@@ -47,6 +47,7 @@ _STATE_RANGES: Final[Mapping[str, tuple[float | None, float | None]]] = {
     "numbers": (_LEAST, _MOST),
     "session_numbers": (-len(COMPARED_KINDS) * MOST_BITS, _MOST),
     "session_last": (-_LATEST_MS, _LATEST_MS),
+    "disorder": (0.0, 1.0),
 }
 
 
@@ -96,7 +97,7 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
 
 
 _ADDED_LATER: Final = {
-    "seeds": frozenset({"known", "odd", "rehearsed"}),
+    "seeds": frozenset({"known", "odd", "rehearsed", "disorder", "session_doubt"}),
     "alarms": frozenset({"rehearsed"}),
 }
 """Arrays by folder that models trained before have not; their reader knows what stands for them."""

@@ -16,6 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..ingest.errors import ModelError, TrustwatchError
 
+VOUCHING_ADVICE = (
+    "Spans, runs of LangSmith and observations of Langfuse are self-asserted, since anybody can write an agent's id"
+    " into them. Where nobody but your own programs can, a mapping takes the mark away"
+    ' (`members: {agent.self_asserted: ""}`, in a file for --mapping, and in the settings of the source).'
+    " Never do so for logs of sign-ins: outsiders cause failed ones"
+)
+"""For whoever has only, or also, events of which nothing is learned."""
+
 
 class NotFinite(TrustwatchError, ValueError):
     """A value is NaN or infinite; scikit-learn would score it silently, we refuse it.

@@ -50,15 +50,9 @@ from .call_challenges import CallChallenges, fit_challenges
 from .concerns import CONCERNS, ConcernScores, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, Scores
 from .detector_training import HeldOutScores, fit_detector
-from .input_checks import NotEnoughHistory
+from .input_checks import VOUCHING_ADVICE, NotEnoughHistory
 from .trained_model import AgentSeeds, TrainedModel
 
-VOUCHING_ADVICE = (
-    "Spans, runs of LangSmith and observations of Langfuse are self-asserted, since anybody can write an agent's id"
-    " into them. Where nobody but your own programs can, a mapping takes the mark away"
-    ' (`members: {agent.self_asserted: ""}`, in a file for --mapping, and in the settings of the source)'
-)
-"""For whoever has only, or also, events of which nothing is learned."""
 AGENTS_PER_FOLD = 4
 """Agents that each fold must have before agents are kept apart."""
 

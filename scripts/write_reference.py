@@ -216,11 +216,13 @@ STATE_PARTS = {
     "session_id": "4 sessions",
     "session_last": "4 sessions",
     "session_prev": "4 sessions: the previous action",
-    "session_numbers": "4 sessions: length, strangeness, calls with origins, untrusted answers, compared events",
+    "session_numbers": "4 sessions: length, strangeness, calls with origins, answers and latest work, compared events",
     "session_untrusted": "4 sessions: a bit for each of the last 64 calls",
     "session_sensitive": "4 sessions: a bit for each of the last 32",
     "session_table": "4 sessions of 12 actions",
     "revoked": "the last 4 tokens",
+    "disorder": "share of recent events that came out of order in their sessions",
+    "session_doubt": "4 sessions: events whose order is doubted while that share is high",
 }
 """What each part of an agent's state holds, by its name in the layout."""
 

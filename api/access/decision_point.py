@@ -39,7 +39,7 @@ def refusal_members(question: AccessRequest, decided: AccessDecision) -> dict[st
         "tenant": question.tenant,
         "issuer": question.issuer,
         "agent_id": question.agent_id,
-        "level": decided.verdict.level.label,
+        "risk_level": decided.verdict.level.label,
         "reason": decided.verdict.reason,
         "approval_id": decided.approval_id or None,
     }

@@ -209,6 +209,8 @@ def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
     for count in ("malformed", "mended", "duplicates", "late"):
         if number := getattr(side, count):
             print_message(f"{count}: {number:,}")
+    if words := side.asserted_words:
+        print_message(words)
     _print_budget(side)
     about = ", ".join(
         f"{sum(concern_rises.rises.values())} {concern_rises.concern}"

@@ -170,6 +170,7 @@ METRICS: Final = (
         "records",
         "what the pipeline did since its start, by what: events, duplicates, dead_letters, late_events, "
         "out_of_order_events (late by more than a minute: no evidence of pace and order), "
+        "unordered_events (no evidence of order: late by so much, or their agent's events come out of order), "
         "old_events (a day old at their arrival), known_events (old, and not newer than the model's history), "
         "hasty_events (while most agents send days of their work within an hour), decisions, identity_conflicts; "
         "where vectors are archived, vectors_dropped; "

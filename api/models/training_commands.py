@@ -12,9 +12,9 @@ import typer
 from ...ingest import columns as event_columns
 from ...ingest.columns import ColumnEncoder
 from ...models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSettings
+from ...models.input_checks import VOUCHING_ADVICE
 from ...models.model_directory import is_model
 from ...models.model_persistence import load_trained_model
-from ...models.model_training import VOUCHING_ADVICE
 from ...scoring.learning.training import TrainedVersion, train_and_save
 from ...scoring.learning.walkforward import walk_forward_events
 from ...scoring.pipeline.kernel_warm_up import KernelPart, is_part_kept

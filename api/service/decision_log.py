@@ -21,7 +21,7 @@ def log_decisions(decisions: Sequence[Decision]) -> None:
             tenant=decision.agent.tenant,
             issuer=decision.agent.issuer,
             agent_id=decision.agent.agent_id,
-            level=RiskLevel(decision.level).label,
+            risk_level=RiskLevel(decision.level).label,
             before=RiskLevel(decision.previous_level).label,
             cause=decision.cause,
             mode=decision.mode,

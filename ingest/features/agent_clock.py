@@ -27,6 +27,13 @@ def start_clock(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool
 
 
 @inlined
+def vouched_time_ms(times: Array, agent_numbers: Array) -> int:
+    """Time of the agent's latest event that a token vouches for."""
+    latest_ms: int = times[layout.T_LAST] - np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
+    return latest_ms
+
+
+@inlined
 def time_behind_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool) -> int:
     """Time by which an event is older than the latest one of its agent that a token vouches for.
 
@@ -35,8 +42,7 @@ def time_behind_ms(times: Array, agent_numbers: Array, at_ms: int, is_vouched: b
     """
     if not is_vouched:
         return 0
-    latest = times[layout.T_LAST] - np.int64(np.float64(agent_numbers[layout.N_LEAD]) * 1000.0 + 0.5)
-    behind_ms: int = max(latest - at_ms, 0)
+    behind_ms: int = max(vouched_time_ms(times, agent_numbers) - at_ms, 0)
     return behind_ms
 
 
@@ -67,6 +73,64 @@ def move_clock(times: Array, agent_numbers: Array, now_ms: int, behind_ms: int, 
     elif behind_ms == 0:
         agent_numbers[layout.N_LEAD] = np.float32((now_ms - at_ms) / 1000.0)
     times[layout.T_LAST] = now_ms
+
+
+@inlined
+def is_session_late(
+    sessions: Array, k: int, vouched_ms: int, at_ms: int, duration_ms: float, is_vouched: bool, is_work: bool
+) -> bool:
+    """Tell whether an event came out of order in its session, whose latest time work moves on.
+
+    *sessions* are the numbers of the agent's sessions, *vouched_ms* is the time of its latest vouched event.
+
+    Events that no token vouches for neither are, nor make another one so. What an authorization server tells of tokens
+    and clients comes another way than work, so it makes none so either: an agent asks for tokens when it likes.
+    """
+    if not is_vouched:
+        return False
+    known = int(sessions[k, layout.S_ANSWERS]) >> layout.SESSION_TIME_BITS
+    latest_ms = vouched_ms - (known - 1) if known > 0 else at_ms
+    later_ms = max(vouched_ms, at_ms)
+    for other in range(layout.SESSIONS):
+        bits = int(sessions[other, layout.S_ANSWERS])
+        lag = bits >> layout.SESSION_TIME_BITS
+        if other == k and is_work:
+            lag = later_ms - max(latest_ms, at_ms) + 1
+        elif lag > 0:
+            lag += later_ms - vouched_ms
+        lag = lag if lag <= layout.MOST_SESSION_LAG_MS + 1 else 0
+        answers = bits & ((1 << layout.SESSION_TIME_BITS) - 1)
+        sessions[other, layout.S_ANSWERS] = np.float32((lag << layout.SESSION_TIME_BITS) | answers)
+    return lateness_ms(max(latest_ms - at_ms, 0), duration_ms) > layout.PARALLEL_MS
+
+
+@inlined
+def tells_order(disorder: Array, doubt: Array, k: int, is_late: bool, is_vouched: bool, is_work: bool) -> bool:
+    """Tell whether the order of an event is evidence, after the share of the agent's work out of order has moved.
+
+    Where events come shuffled, actions seem to follow one another that never did. Those that no token vouches for tell
+    it always: they may lower nothing. *doubt* is that of the agent's sessions, *k* the one of the event.
+    """
+    if not is_vouched:
+        return True
+    is_doubted = is_late or doubt[k] > 0
+    if is_work:
+        disorder[0] += layout.DISORDER_STEP * (np.float32(1.0 if is_late else 0.0) - disorder[0])
+        if disorder[0] < layout.LEAST_DISORDER:
+            disorder[0] = np.float32(0.0)
+        doubt[k] = layout.DOUBTED_WORK if is_late else max(int(doubt[k]) - 1, 0)
+    return not is_late and not (is_doubted and bool(disorder[0] > layout.MOST_UNORDERED))
+
+
+@inlined
+def leave_time_out(items: Array, contexts: Array, quantities: Array, is_in_time: bool, has_order: bool) -> None:
+    """Leave out of an event what it would say of pace unless it is in time, and of order unless that is told, too."""
+    if not is_in_time:
+        for quantity in layout.TIMED_QUANTITIES:
+            quantities[quantity] = -1.0
+    if not is_in_time or not has_order:
+        for kind in (layout.K_TRANSITION, layout.K_FROM):
+            items[kind] = contexts[kind] = np.uint64(0)
 
 
 @inlined

@@ -57,6 +57,25 @@ STATE_ROW_WITH_HABITS = _row_with_values(session_numbers=6)
 """Of those that did, but neither knew which answers were sensitive nor counted the names that an agent uses."""
 
 
+STATE_ROW_WITH_NAMES = np.dtype(
+    [
+        ("times", np.int64, (layout.TIMES,)),
+        ("numbers", np.float32, (layout.NUMBERS,)),
+        ("table", np.uint32, (layout.TABLE_SIZE,)),
+        ("known", np.uint8, (layout.KINDS,)),
+        ("session_id", np.uint64, (layout.SESSIONS,)),
+        ("session_last", np.int64, (layout.SESSIONS,)),
+        ("session_prev", np.uint64, (layout.SESSIONS,)),
+        ("session_numbers", np.float32, (layout.SESSIONS, layout.SESSION_NUMBERS)),
+        ("session_untrusted", np.uint64, (layout.SESSIONS,)),
+        ("session_sensitive", np.uint32, (layout.SESSIONS,)),
+        ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
+        ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
+    ]
+)
+"""Of those that knew both, but not how often an agent's events come out of order."""
+
+
 class StateLayout(NamedTuple):
     """Name of a layout in stored state: generation and kinds of items as in `layout`, and the row."""
 
@@ -69,6 +88,7 @@ EARLIER_LAYOUTS: Final = (
     StateLayout(GENERATION, KINDS, STATE_ROW),
     StateLayout(3, 21, STATE_ROW_WITH_VALUES),
     StateLayout(3, 21, STATE_ROW_WITH_HABITS),
+    StateLayout(3, 21, STATE_ROW_WITH_NAMES),
 )
 
 

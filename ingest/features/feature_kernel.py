@@ -10,7 +10,18 @@ from .. import columns
 from ..compilation import allocation_free, inlined, inlined_and_callable
 from ..timestamps import DAY_MS, HOUR_MS, WEEK_MS
 from . import layout
-from .agent_clock import lateness_ms, left_after, move_clock, order_flag, start_clock, time_behind_ms
+from .agent_clock import (
+    is_session_late,
+    lateness_ms,
+    leave_time_out,
+    left_after,
+    move_clock,
+    order_flag,
+    start_clock,
+    tells_order,
+    time_behind_ms,
+    vouched_time_ms,
+)
 from .argument_origin import argument_origin, end_call, write_values
 from .argument_routes import argument_route, gives_sensitive_answer, sensitive_route, write_routes
 from .deviations import update_reference
@@ -37,6 +48,7 @@ def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -
             oldest = k
     state.session_id[slot, oldest] = session
     state.session_last[slot, oldest] = at_ms
+    state.session_doubt[slot, oldest] = layout.DOUBTED_BEGINNING
     state.session_prev[slot, oldest] = np.uint64(0)
     state.session_numbers[slot, oldest, :] = np.float32(0.0)
     state.session_untrusted[slot, oldest] = np.uint64(0)
@@ -220,15 +232,6 @@ def _advance_counts(agent_numbers: Array, event_numbers: Array, codes: Array, el
 
 
 @inlined
-def _pass_time_over(items: Array, contexts: Array, quantities: Array) -> None:
-    """Leave out of an event that came out of order what it would say of pace and order."""
-    for kind in (layout.K_TRANSITION, layout.K_FROM):
-        items[kind] = contexts[kind] = np.uint64(0)
-    for quantity in layout.TIMED_QUANTITIES:
-        quantities[quantity] = -1.0
-
-
-@inlined
 def _count_new_names(fresh: np.uint32) -> int:
     """Number of kinds that name things (not order or outcome) whose item is new to the agent."""
     count = 0
@@ -368,6 +371,16 @@ def observe(
         session = names[row, columns.SESSION] if names[row, columns.SESSION] != 0 else np.uint64(1)
         k = session_slot(state, slot, session, now_ms)
         prev = state.session_prev[slot, k]
+        is_work = codes[row, columns.TYPE] >= columns.FIRST_WORK
+        is_late = is_session_late(
+            state.session_numbers[slot],
+            k,
+            vouched_time_ms(times, agent_numbers),
+            at_ms,
+            event_numbers[row, columns.DURATION],
+            is_vouched,
+            is_work,
+        )
         uses = count_action_use(state.session_table[slot, k], names[row, columns.ACTION])
         state.session_numbers[slot, k, layout.S_EVENTS] += np.float32(1.0)
         elapsed_s, late_s = (now_ms - times[layout.T_LAST]) / 1000.0, late_ms / 1000.0
@@ -391,8 +404,13 @@ def observe(
             seen_before and behind_ms == 0,
             state.session_numbers[slot, k, layout.S_EVENTS],
         )
-        if not is_in_order:
-            _pass_time_over(observations.items[row], observations.contexts[row], observations.quantities[row])
+        leave_time_out(
+            observations.items[row],
+            observations.contexts[row],
+            observations.quantities[row],
+            is_in_order,
+            tells_order(state.disorder[slot], state.session_doubt[slot], k, is_late, is_vouched, is_work),
+        )
         _find_scopes(scopes, scope_rows, names[row], baseline)
         observations.new_kinds[row] = write_feature_vector(
             out[row],
@@ -437,7 +455,7 @@ def observe(
             )
         left = left_after(late_s, layout.FAILURE_HALF_LIFE_S)
         agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row])) * left
-        if is_in_order:
+        if is_in_order and not is_late:
             state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms
         move_clock(times, agent_numbers, now_ms, behind_ms, at_ms, is_vouched)

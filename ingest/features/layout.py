@@ -150,7 +150,10 @@ REMEMBERED_CALLS = 64
 REMEMBERED_SENSITIVE_CALLS = 32
 """The same for answers that are sensitive."""
 ANY_UNTRUSTED, ANY_SENSITIVE = 1, 2
-"""Bits of `S_ANSWERS`: others may have written an answer of the session; one was sensitive."""
+"""Lowest bits of `S_ANSWERS`: others may have written an answer of the session; one was sensitive."""
+SESSION_TIME_BITS, MOST_SESSION_LAG_MS = 2, (1 << 22) - 2
+"""Above them: 1 + milliseconds by which the latest vouched work of the session is older than its agent's latest vouched
+event; 0 where there was none, or it is older than that (70 minutes). A float32 holds 24 bits exactly."""
 
 REVOKED_TOKENS = 4
 """Hashes of the agent's most recently revoked tokens."""
@@ -166,6 +169,14 @@ VALUE_PERIOD_MS = 90 * DAY_MS
 last for several periods cost some memory at their borders, shorter ones would make every value new."""
 MOST_DISORDER_MS = 60_000
 """Time by which an event may be late and still tell of pace and order: that of parallel calls, and of slow ones."""
+PARALLEL_MS = 1_000
+"""Time by which an event may be older than one of its session and still be in order: that of calls at once."""
+DISORDER_STEP, MOST_UNORDERED, LEAST_DISORDER = np.float32(1.0 / 32.0), np.float32(0.1), np.float32(1e-6)
+"""Share of an agent's recent work that came out of order in its sessions: how much each event moves it, the share above
+which order may be no evidence, and the one below which it counts as none."""
+DOUBTED_WORK, DOUBTED_BEGINNING = 16, 4
+"""Order is no evidence in so many events of work behind one out of order in its session, and at a session's beginning,
+while that share is above `MOST_UNORDERED`. One session says nothing of the order of another that is in order."""
 TIMED_QUANTITIES = (Q_PACE_1M, Q_PACE_15M, Q_PACE_4H, Q_GAP, Q_FAILURES, Q_DENIALS, Q_VOLUME, Q_NOVELTY)
 """Quantities that say how things were at the agent's latest time; of another time nothing is kept."""
 IMPLICIT_SESSION_GAP_MS = 30 * 60 * 1000
@@ -189,6 +200,8 @@ class AgentState(NamedTuple):
     session_sensitive: Array  # uint32 (slots, SESSIONS): bit i % 32 of call i: its answer was sensitive
     session_table: Array  # uint32 (slots, SESSIONS, SESSION_TABLE): uses of each action in the session
     revoked: Array  # uint64 (slots, REVOKED_TOKENS)
+    disorder: Array  # float32 (slots, 1): share of the agent's recent events that were out of order in their sessions
+    session_doubt: Array  # uint8 (slots, SESSIONS): events of work whose order is doubted while that share is high
 
 
 _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -204,6 +217,8 @@ _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "session_sensitive": (np.uint32, (SESSIONS,)),
     "session_table": (np.uint32, (SESSIONS, SESSION_TABLE)),
     "revoked": (np.uint64, (REVOKED_TOKENS,)),
+    "disorder": (np.float32, (1,)),
+    "session_doubt": (np.uint8, (SESSIONS,)),
 }
 
 STATE_ROW = np.dtype([(name, dtype, shape) for name, (dtype, shape) in _STATE_SHAPES.items()])

@@ -60,6 +60,7 @@ class BacktestCounts(msgspec.Struct):
         peaks: highest level of agents that reached medium or more.
         alerts: rises of a level, one by one.
         hasty_agents: agents that did days of their work within an hour, see `AgentPaces`.
+        self_asserted: work that counts, and that no token vouches for: no failed sign-ins.
         policed: by policy of the plan.
         challenges: calls that a person would have been asked about.
         rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
@@ -82,6 +83,7 @@ class BacktestCounts(msgspec.Struct):
     peaks: dict[AgentIdentity, int]
     alerts: list[BacktestAlert]
     hasty_agents: int
+    self_asserted: int
     policed: list[PolicySimulationResult]
     challenges: ChallengeCounts
     rows: Any
@@ -108,7 +110,7 @@ class BacktestCounter:
         self._days: set[tuple[int, int]] = set()
         self._rows: list[npt.NDArray[Any]] = []
         self._version = model.version
-        self._counted = 0
+        self._counted = self._self_asserted = 0
         self._changes: Counter[tuple[int, int, str]] = Counter()
         self._rises = np.zeros(len(ALERTING_LEVELS), np.int64)
         self._hours: Counter[int] = Counter()
@@ -143,6 +145,9 @@ class BacktestCounter:
         time_ms = scored.columns.time_ms
         counted = time_ms >= self._since_ms
         self._counted += int(counted.sum())
+        codes = scored.columns.codes[counted]
+        is_work = codes[:, columns.TYPE] >= columns.FIRST_WORK
+        self._self_asserted += int((is_work & (codes[:, columns.SELF_ASSERTED] != 0)).sum())
         pairs = np.stack([scored.columns.names[counted, columns.AGENT], (time_ms[counted] // DAY_MS).astype(np.uint64)])
         self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
         hours, numbers = np.unique(time_ms[counted] // HOUR_MS, return_counts=True)
@@ -214,6 +219,7 @@ class BacktestCounter:
             self._peaks,
             self._alerts,
             len(self._paces.hasty),
+            self._self_asserted,
             [policing.result for policing in self._policing],
             self._challenges.counts(),
             rows,
@@ -221,24 +227,17 @@ class BacktestCounter:
         )
 
 
-_SUMS = ("events", "counted", "duplicates", "malformed", "mended", "late", "agents", "agent_days", "hasty_agents")
+_SUMS = (
+    *("events", "counted", "duplicates", "malformed", "mended", "late", "agents", "agent_days", "hasty_agents"),
+    "self_asserted",
+)
 
 
 def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
     """Sum of the counts of all shares of one model; at least one share."""
     total, *others = shares
     for share in others:
-        for name in (
-            "events",
-            "counted",
-            "duplicates",
-            "malformed",
-            "mended",
-            "late",
-            "agents",
-            "agent_days",
-            "hasty_agents",
-        ):
+        for name in _SUMS:
             setattr(total, name, getattr(total, name) + getattr(share, name))
         total.rises, total.sweep = total.rises + share.rises, total.sweep + share.sweep
         for name in ("changes", "hours", "rises_by_hour", "rises_by_concern", "peaks"):

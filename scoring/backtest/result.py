@@ -12,6 +12,7 @@ from ...ingest.events import EFFECTS
 from ...ingest.timestamps import HOUR_MS, format_rfc3339_seconds
 from ...models.call_challenges import EVERY_EFFECT
 from ...models.concerns import CONCERNS
+from ...models.input_checks import VOUCHING_ADVICE
 from ..engine.settings import AlertBudget
 from ..pipeline.event_times import is_haste
 from ..policy.book import PolicyBook
@@ -33,6 +34,9 @@ _SEPARATION_FIGURES = {
 }
 MAX_LISTED_AGENTS = 1000
 """Most agents in one list; the figures count all."""
+
+_TOLD_SHARE = 0.02
+"""Of self-asserted work, from which on a back-test explains it."""
 
 
 class LevelAlerts(msgspec.Struct, frozen=True):
@@ -135,7 +139,8 @@ class PolicyOutcome(msgspec.Struct, frozen=True):
 class BacktestSide(msgspec.Struct, frozen=True):
     """One model under one policy. *alert_list* is cut at `MAX_LISTED_AGENTS`, those of the highest levels first.
 
-    *hasty_agents* did days of their usual work within an hour of event time.
+    *hasty_agents* did days of their usual work within an hour of event time; *self_asserted* are events of work that
+    count, and that no token vouches for.
     """
 
     name: str
@@ -148,6 +153,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
     mended: int
     late: int
     hasty_agents: int
+    self_asserted: int
     agents: int
     agent_days: int
     peaks: dict[str, int]
@@ -170,6 +176,16 @@ class BacktestSide(msgspec.Struct, frozen=True):
         return (
             f"{self.hasty_agents:,} of {self.agents:,} agents did days of their usual work within an hour: were event "
             "times pressed together? Levels are of a haste that may never have been"
+        )
+
+    @property
+    def asserted_words(self) -> str:
+        """Meaning of levels of agents that no token vouches for, and what changes it; nothing where there are few."""
+        if self.self_asserted < _TOLD_SHARE * self.counted or not self.self_asserted:
+            return ""
+        return (
+            f"{self.self_asserted:,} of {self.counted:,} events are vouched for by no token: nothing is learned of "
+            f"them, so what they tell stays new, and raises their agents to high at most. {VOUCHING_ADVICE}"
         )
 
 
@@ -255,6 +271,7 @@ def _build_side(
         counts.mended,
         counts.late,
         counts.hasty_agents,
+        counts.self_asserted,
         counts.agents,
         counts.agent_days,
         {level.label: peaks[level] for level in ALERTING_LEVELS},

@@ -34,7 +34,7 @@ from .explanations import AgentNumbers, KnownItems, ReasonWriter
 from .settings import ChallengeBudget
 
 _ASKED_FEATURES = np.array(COMPROMISE_FEATURES) | np.array(ADDED_FEATURES)
-_SESSION_ARRAYS = tuple(name for name in AgentState._fields if name.startswith("session_"))
+_SESSION_ARRAYS = tuple(name for name in AgentState._fields if name.startswith("session_") or name == "disorder")
 
 
 Vectors = npt.NDArray[np.float64]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from ...ingest.columns import EventColumns
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import SlotIndices
-from ...ingest.features.row_observations import LATE_EVENT, OUT_OF_ORDER_EVENT, RowObservations
+from ...ingest.features.layout import K_FROM
+from ...ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, OUT_OF_ORDER_EVENT, RowObservations
 from ...models.concerns import ConcernScores
 from ...models.detector import FAMILIAR_EVENTS
 from . import risk
@@ -82,6 +83,12 @@ class ScoredBatch(NamedTuple):
     def late_events(self) -> int:
         """Events older than one already seen of their agent."""
         return int((self.observations.flags == LATE_EVENT).sum()) + self.out_of_order_events
+
+    @property
+    def unordered_events(self) -> int:
+        """Events that say nothing of order, since their agent's come out of order."""
+        behaves = self.observations.flags != IGNORED_EVENT
+        return int((behaves & (self.observations.items[:, K_FROM] == 0)).sum())
 
     @property
     def out_of_order_events(self) -> int:

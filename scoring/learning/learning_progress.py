@@ -41,7 +41,9 @@ class LearningProgress(NamedTuple):
                 "It trains again with more history, or a person promotes that one."
             )
         has = f"{self.events:,} of {self.needed_events:,} events, and {self.days:.1f} of {self.needed_days:g} days"
-        then = "The first model is trained next" if self.is_enough else "Until it has both, every agent is unknown"
+        then = (
+            "The first model is trained now, or next" if self.is_enough else "Until it has both, every agent is unknown"
+        )
         return f"The service learns: it has {has}. {then}."
 
 

@@ -286,5 +286,6 @@ class StageMetrics:
         self.counts["dead_letters"] += len(applied.dead_letters)
         self.counts["late_events"] += sum(scored.late_events for scored, _ in applied.scored)
         self.counts["out_of_order_events"] += sum(scored.out_of_order_events for scored, _ in applied.scored)
+        self.counts["unordered_events"] += sum(scored.unordered_events for scored, _ in applied.scored)
         self.counts["decisions"] += len(applied.decisions)
         self.counts["identity_conflicts"] += len(applied.identity_conflicts)

@@ -137,3 +137,15 @@ def test_traces_hold_what_the_reference_says() -> None:
 
     assert set(re.findall(r"^\| `([a-z.]+)` \|", tables.partition("## Attributes")[0], re.MULTILINE)) == spans
     assert told == attributes | {"error.type"}
+
+
+def test_no_line_of_the_log_has_a_member_that_the_log_writes_itself() -> None:
+    """Else it is lost: an agent's `level` became that of the line, *info*."""
+    own, lost = {"event", "level", "timestamp"}, []
+    for path in (path for part in ("api", "scoring", "ingest", "models") for path in (ROOT / part).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not own & {keyword.arg for keyword in node.keywords}:
+                continue
+            if re.search(r"\b_?log\b|^line$", ast.unparse(node.func)):
+                lost.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not lost

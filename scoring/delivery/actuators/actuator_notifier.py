@@ -272,7 +272,7 @@ def _log_actuation(tried: _ActuationAttempt, desired: DesiredState, contained_s:
         target=tried.row.target,
         tenant=desired.tenant,
         agent_id=desired.name.agent_id,
-        level=desired.level,
+        risk_level=desired.level,
         outcome=tried.outcome,
         decision_id=desired.decision_id or None,
         contained_s=contained_s,

@@ -66,3 +66,15 @@ def test_explain_tells_what_the_risk_came_with(site: Any, summary: Any) -> None:
     answer = json.loads(run(site, "explain", "robbed", *at, "--json").stdout)["risk"]
     assert [(one["kind"], one["status"]) for one in answer["indicators"]] == [("network", "new")]
     assert "AS65537" not in run(site, "explain", "quiet", *at).stdout
+
+
+def test_explain_says_that_no_token_vouches_for_an_agent(site: Any, summary: Any) -> None:
+    """Its evidence is all new for ever: who reads it has to know why, and what changes it."""
+    new = b'[{"code":"first_seen_target","feature":"f","observed":"o","usual":"u","contribution":0.5,"text":"t"}]'
+    none = {"confidence": 0.0, "reasons": new}
+    site.report([summary("claimed", level=3, **none), summary("known", reasons=new), summary("told", level=4, **none)])
+    at = ("--tenant", "acme", "--issuer", AS)
+
+    assert "no token vouches for any event of it" in run(site, "explain", "claimed", *at).stdout
+    assert "vouches" not in run(site, "explain", "known", *at).stdout
+    assert "vouches" not in run(site, "explain", "told", *at).stdout, "others signalled something of it"

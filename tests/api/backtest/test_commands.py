@@ -322,3 +322,21 @@ def test_a_first_run_says_that_it_compiles(
     assert (replayed.exit_code, tested.exit_code) == (0, 0)
     assert ["compiling kernels: the first replay" in replayed.stderr] == [not kept]
     assert ["compiling kernels: the first back-test" in tested.stderr] == [not kept]
+
+
+def test_events_that_no_token_vouches_for_are_told_with_what_changes_it(history: History, tmp_path: Path) -> None:
+    """Counted, in words and in the report; a history whose events are vouched for says nothing of it."""
+    events = [json.loads(line) for line in history.day.read_bytes().splitlines()[:400]]
+    work = [event for event in events if event["type"] in ("api.call", "tool.call", "a2a.message")]
+    for event in (*work[:50], *(event for event in events if event["type"].startswith("token."))):
+        event["agent"]["self_asserted"] = True
+    claimed, page = tmp_path / "claimed.jsonl", tmp_path / "claimed.html"
+    claimed.write_text("".join(json.dumps(event) + "\n" for event in events))
+    plain = ("--model", history.model, "--jobs", 1, "--no-calls")
+    said = run("backtest", claimed, *plain, "--report", page).stderr
+
+    assert "50 of 400 events are vouched for by no token: nothing is learned of them" in said
+    assert 'members: {agent.self_asserted: ""}' in said
+    assert "50 of 400 events are vouched for by no token" in page.read_text()
+    assert told(claimed, *plain)["sides"][0]["self_asserted"] == 50
+    assert "vouched for" not in run("backtest", history.day, *plain).stderr

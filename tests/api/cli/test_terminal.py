@@ -194,3 +194,18 @@ def test_who_logged_before_the_settings_were_read_follows_them(monkeypatch: pyte
 
     (line,) = later.getvalue().splitlines()
     assert json.loads(line)["event"] == "refused"
+
+
+def test_no_member_of_a_line_is_lost_to_the_line_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The level and the time of a line are its own; what was told under these names stands beside them."""
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    before = structlog.get_config()
+    configure_structured_logs("info", "json")
+    try:
+        structlog.get_logger("members").info("decision", level="critical", timestamp=7)
+    finally:
+        structlog.configure(**before)
+    line = json.loads(written.getvalue())
+
+    assert (line["level"], line["level_told"], line["timestamp_told"]) == ("info", "critical", 7)

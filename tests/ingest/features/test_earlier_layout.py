@@ -64,7 +64,17 @@ def test_only_sensitive_answers_and_counts_are_new_to_state_that_compares_sessio
     assert (made["known"] == layout.UNCOUNTED).all(), "names that nobody counted are no number"
 
 
-@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits"])
+def test_only_order_is_new_to_state_that_counts_names() -> None:
+    """Everything else is the same; the events so far count as in order."""
+    rows = earlier_rows(3, EARLIER_LAYOUTS[3])
+    made = converted(rows)
+
+    for name in rows.dtype.names or ():
+        np.testing.assert_array_equal(made[name], rows[name])
+    assert not made["disorder"].any() and not made["session_doubt"].any()
+
+
+@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits", "with names"])
 def test_a_stored_row_is_of_this_layout_or_of_an_earlier_one(earlier: StateLayout) -> None:
     """Rows of another size are damaged."""
     old = earlier_rows(1, earlier)

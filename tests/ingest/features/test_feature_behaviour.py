@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from trustwatch.ingest.features.layout import (
     K_CREDENTIAL,
+    K_TRANSITION,
     N_MEAN,
     N_NOVELTY,
+    N_SEEN,
     Q_GAP,
     Q_PACE_1M,
     Q_SESSION,
@@ -614,6 +617,115 @@ def test_disorder_of_less_than_a_minute_still_tells() -> None:
     burst = [event(18_030.0 - 0.5 * n) for n in range(60)]
 
     assert watch.last(*burst)["pace_1m"] > 2.0
+
+
+def _sessions(count: int, seed: int = 0, first: int = 0) -> list[dict[str, Any]]:
+    """Sessions of twenty steps, always the same, 40 minutes apart; a *seed* shuffles each."""
+    found = []
+    for number in range(first, first + count):
+        steps = list(range(20))
+        if seed:
+            random.Random(seed + number).shuffle(steps)
+        found += [event(2_400.0 * number + 2.0 * at, action=f"step-{at % 7}", session=f"s{number}") for at in steps]
+    return found
+
+
+def test_shuffled_events_are_no_evidence_of_order() -> None:
+    """Actions seem to follow one another that never did: after the first of them nobody says so, and nothing is learned
+    of it. Order is evidence again once events have come in order for a while."""
+    watch = SingleEventBuilder()
+    watch.feed(*_sessions(20))
+    shuffled = [vector["transition_surprise"] for vector in watch.feed(*_sessions(10, seed=1, first=20))]
+    counted = watch.builder.state.numbers[watch.builder.slots.find(_key(watch))][0, N_SEEN + K_TRANSITION]
+
+    assert max(at for at, surprise in enumerate(shuffled) if surprise > 0.0) < 15, "before it shows"
+    assert counted <= 415, "of 600"
+    watch.feed(*_sessions(8, first=30))
+    odd = event(2_400.0 * 37 + 60.0, action="step-0", session="s37")
+    assert watch.last(odd)["transition_surprise"] > 4.0
+
+
+@pytest.mark.parametrize(("behind_s", "more"), [(10.0, {"duration_ms": 60_000.0}), (0.9, {})])
+def test_calls_at_once_and_long_ones_are_in_order(behind_s: float, more: dict[str, float]) -> None:
+    """Whoever holds a call open, or makes several at once, keeps nothing of its order from us."""
+    watch = SingleEventBuilder()
+    watch.feed(*_sessions(20))
+    calls = [event(48_000.0 + 30.0 * n, action="step-0", session="s", **more) for n in range(20)]
+    beside = [event(48_000.0 + behind_s + 30.0 * n, action="step-5", session="s") for n in range(20)]
+    both = [one for pair in zip(beside, calls, strict=True) for one in pair]
+
+    assert all(vector["transition_surprise"] > 2.0 for vector in watch.feed(*both, learn=False)[2:])
+    assert watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] == 0.0
+
+
+def test_tokens_that_are_told_another_way_take_no_order_away() -> None:
+    """An agent asks for them when it likes: behind a token, the call before it comes from its gateway a bit later."""
+    watch = SingleEventBuilder()
+    watch.feed(*_sessions(20))
+    agent = watch.builder.slots.find(_key(watch))
+    asked = [
+        one
+        for n in range(40)
+        for one in (
+            event(48_005.0 + 60.0 * n, type="token.request", action="token.request", session="s"),
+            event(48_000.0 + 60.0 * n, action="step-0", session="s"),
+        )
+    ]
+    watch.feed(*asked, learn=False)
+
+    assert watch.builder.state.disorder[agent] == 0.0
+    assert watch.last(event(50_500.0, action="step-5", session="s"))["transition_surprise"] > 2.0
+
+
+def test_what_no_token_vouches_for_takes_no_order_away() -> None:
+    """Neither from the events of a gateway, nor, however it comes, from itself."""
+    watch = SingleEventBuilder()
+    watch.feed(*_sessions(20))
+    claimed = [event(48_000.0 - 50.0 * n, action="step-3", session="s", self_asserted=True) for n in range(20)]
+    watch.feed(*claimed, learn=False)
+
+    assert watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] == 0.0
+    assert watch.last(event(48_100.0, action="step-0", session="s"))["transition_surprise"] > 2.0
+
+
+def test_a_throwaway_session_takes_no_order_from_another_one() -> None:
+    """Sessions are named by the client: harmless calls out of order in one, and odd ones in order in another."""
+    watch, alone = SingleEventBuilder(), SingleEventBuilder()
+    odd = [event(48_400.0 + 10.0 * n, action=f"step-{n * 3 % 7}", session="main") for n in range(30)]
+    aside = [event(48_000.0 + 10.0 * n + at, action="step-0", session="x") for n in range(16) for at in (5.0, 2.0)]
+    for one in (watch, alone):
+        one.feed(*_sessions(20))
+    watch.feed(*aside, learn=False)
+    told, usual = (
+        sum(vector["transition_surprise"] > 0.0 for vector in one.feed(*odd, learn=False)) for one in (watch, alone)
+    )
+
+    assert watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] > 0.1
+    assert told >= usual - 4 > 20
+
+
+def test_a_claimed_event_ahead_hides_no_disorder() -> None:
+    """Time goes on by it, but what a token vouches for is measured by itself."""
+    shares = []
+    for ahead in (False, True):
+        watch = SingleEventBuilder()
+        watch.feed(*_sessions(20))
+        if ahead:
+            watch.feed(event(2_400.0 * 30 + 7_200.0, action="step-1", session="span", self_asserted=True), learn=False)
+        watch.feed(*_sessions(10, seed=1, first=20))
+        shares.append(watch.builder.state.disorder[watch.builder.slots.find(_key(watch))].item())
+
+    assert shares[1] == pytest.approx(shares[0]) and shares[0] > 0.1
+
+
+@pytest.mark.parametrize(("beside_s", "is_known"), [(4_190.0, True), (4_800.0, False)])
+def test_a_session_that_is_over_seventy_minutes_behind_its_agent_has_no_order(beside_s: float, is_known: bool) -> None:
+    """So much of its latest time is kept. What comes then is late for the agent anyway, and tells of no order."""
+    watch = SingleEventBuilder()
+    watch.feed(event(0.0, action="step-0", session="a"), event(beside_s, action="step-0", session="b"))
+    watch.feed(event(10.0, action="step-1", session="a"), event(5.0, action="step-2", session="a"))
+
+    assert (watch.builder.state.disorder[watch.builder.slots.find(_key(watch))] > 0.0) == is_known
 
 
 def test_an_event_that_no_token_vouches_for_makes_no_other_one_late() -> None:

@@ -14,7 +14,7 @@ from trustwatch.ingest.columns import AGENT, EventColumns
 from trustwatch.ingest.features.baseline import NO_TYPES, empty_baseline, fit_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
-from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.features.layout import K_FROM, Baseline
 from trustwatch.ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, OUT_OF_ORDER_EVENT
 from trustwatch.ingest.hashing import NameHasher
 
@@ -66,7 +66,9 @@ def test_features_oracle_agrees_without_a_baseline(seed: int) -> None:
     late = [flag in (LATE_EVENT, OUT_OF_ORDER_EVENT) for flag in found.flags.tolist()]
     assert late == [observed.late for observed in seen]
     unordered = [flag == OUT_OF_ORDER_EVENT for flag in found.flags.tolist()]
-    assert unordered == [observed.agent is not None and "from" not in observed.items for observed in seen]
+    assert unordered == [observed.agent is not None and "pace_1m" not in observed.quantities for observed in seen]
+    tells_order = (found.items[:, K_FROM] != 0).tolist()
+    assert tells_order == ["from" in observed.items for observed in seen]
     assert [flag == IGNORED_EVENT for flag in found.flags.tolist()] == [observed.agent is None for observed in seen]
     assert [bool(reuse) for reuse in found.token_reuse.tolist()] == [observed.token_reuse for observed in seen]
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
+from trustwatch.models.model_training import train_model
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.records.agents import RiskLevel
 
 HOUR = 3_600_000
 TIMED = [FEATURE_INDEX[name] for name in ("pace_1m", "pace_15m", "pace_4h", "dormancy", "failure_pace", "drift")]
+STEPS = ("login", "search", "open", "read", "compare", "draft", "check", "save", "close", "logout")
 
 
 class Delivery:
@@ -59,3 +62,43 @@ def test_what_a_gateway_held_back_is_no_haste(kit: Any, make: Any, held_ms: int)
     assert late.counts["out_of_order_events"] > 100
     assert (late.most <= in_time.most + 1.0).all()
     assert all(level <= in_time.levels[agent] for agent, level in late.levels.items())
+
+
+def _work(make: Any, days: range) -> list[dict[str, Any]]:
+    """Work of six agents: always the same ten steps, twenty seconds apart, seven times a day."""
+    times = [
+        (day * 24 * HOUR + run * HOUR + agent * 400_000 + step * 20_000, agent, step)
+        for day in days
+        for run in range(8, 15)
+        for agent in range(6)
+        for step in range(len(STEPS))
+    ]
+    return [
+        make.event(
+            f"{at}-{agent}",
+            agent,
+            make.START_MS + at,
+            action=STEPS[step],
+            session=f"{agent}-{at // HOUR}",
+            resource={"target": f"host-{agent}"},
+        )
+        for at, agent, step in sorted(times)
+    ]
+
+
+@pytest.mark.parametrize("held_ms", [60_000, 600_000])
+def test_what_a_gateway_shuffled_makes_nobody_odd(kit: Any, make: Any, held_ms: int) -> None:
+    """Each minute's, or each ten minutes' events come in any order: no level is above what it is in time."""
+    history, day = _work(make, range(7)), _work(make, range(7, 9))
+    columns = kit.columns(history)
+    shuffled_kit = type(kit)(train_model(columns, make.SALT, "steps", make.SETTINGS))
+    dice = random.Random(1)
+    at = [int(np.datetime64(event["time"].rstrip("Z"), "ms").astype(np.int64)) for event in day]
+    order = sorted(range(len(day)), key=lambda n: (at[n] // held_ms, dice.random()))
+    received_ms = max(at) + HOUR
+    in_time = Delivery(shuffled_kit, day, received_ms)
+    shuffled = Delivery(shuffled_kit, [day[n] for n in order], received_ms)
+
+    assert all(level <= in_time.levels[agent] for agent, level in shuffled.levels.items())
+    assert shuffled.counts["unordered_events"] > 0.9 * len(day)
+    assert in_time.counts["unordered_events"] == 0

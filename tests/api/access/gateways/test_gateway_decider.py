@@ -264,7 +264,7 @@ def test_the_log_tells_each_call_that_is_refused(desk: Any) -> None:
             desk.forward(desk.issuer.token())
     calls = [line for line in lines if line["event"] == "call refused"]
 
-    assert (calls[0]["agent_id"], calls[0]["via"], calls[0]["level"]) == ("bot", "ext_authz", "critical")
+    assert (calls[0]["agent_id"], calls[0]["via"], calls[0]["risk_level"]) == ("bot", "ext_authz", "critical")
     assert calls[0]["request_id"] == refused.headers["x-request-id"] == refused.json()["request_id"] == "call-1"
     assert 1 < len(calls) < 51
     assert {line["agent_id"] for line in calls} == {"bot"}

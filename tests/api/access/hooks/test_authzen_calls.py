@@ -157,7 +157,7 @@ def test_a_denial_about_a_neighbour_is_told_of_its_asker(make_desk: Any) -> None
         assert desk.evaluate(evaluation(None), several=False, client="fleet").json()["decision"] is False
     (told,) = [line for line in lines if line["event"] == "a caller reaches beyond its entry"]
     assert (told["caller"], told["code"], told["agent_id"]) == ("fleet", "agent_not_allowed", "bot")
-    assert (told["level"], told["reason"]) == ("critical", "risk_level")
+    assert (told["risk_level"], told["reason"]) == ("critical", "risk_level")
     assert desk.metric('trustwatch_callers_refused_total{caller="fleet",code="agent_not_allowed"}') == 1
     desk.level("critical", agent="fleet-1", agent_type="Clerk")
     own = {**evaluation(None), "subject": {"type": "client", "id": "fleet-1"}}

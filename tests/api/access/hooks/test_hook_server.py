@@ -361,6 +361,6 @@ def test_the_log_tells_refusals_and_wrong_secrets(make_desk: Any, make_hook: Any
     wrong, refused = lines
     assert (wrong["event"], wrong["code"]) == ("the secret of a hook is missing or wrong", "hook_secret")
     assert (refused["event"], refused["hook"], refused["agent_id"]) == ("token refused", product, words.agent)
-    assert (refused["level"], refused["reason"]) == ("critical", "risk_level")
+    assert (refused["risk_level"], refused["reason"]) == ("critical", "risk_level")
     assert SECRET not in str(lines)
     assert "not it" not in str(lines)

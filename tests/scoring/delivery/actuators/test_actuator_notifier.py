@@ -398,7 +398,7 @@ def test_the_log_tells_what_was_done_at_a_server(store: SqlStore) -> None:
         world.stop()
         desk.send(4, wish(bot, "critical"))
 
-    assert [(line["outcome"], line["level"]) for line in lines] == [
+    assert [(line["outcome"], line["risk_level"]) for line in lines] == [
         ("confirmed", "critical"),
         ("restored", "low"),
         ("retry", "critical"),
