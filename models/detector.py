@@ -82,8 +82,8 @@ class Detector(Protocol):
         familiar: NDArray[np.bool_] | None = None,
         raising: NDArray[np.float64] | None = None,
     ) -> tuple[Scores, ConcernScores]:
-        """Scores of rows (n, F), as `score`, and those by concern; *failed* (n,) are calls that did not happen, *raising*
-        (n,) is evidence of compromise that is no feature, decades.
+        """Scores of rows (n, F), as `score`, and those by concern; *failed* (n,) are calls that did not happen,
+        *raising* (n,) is evidence of compromise that is no feature, decades.
 
         Raises NotFinite, WrongShape.
         """
@@ -259,8 +259,8 @@ class ForestDetector:
         Args:
             X, groups, familiar: as for `score`.
             failed: bool (n,), calls that did not happen: denied, or failed.
-            raising: float64 (n,) >= 0, decades of evidence of compromise that are added, to all evidence, too, and are no
-                feature; None = none.
+            raising: float64 (n,) >= 0, evidence of compromise that is no feature, decades; it is added, to all
+                evidence, too. None = none.
 
         Raises:
             NotFinite, WrongShape: as `score`.

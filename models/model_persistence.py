@@ -255,7 +255,9 @@ def _sensitive_types(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _told_target_rate(settings: Mapping[str, Any]) -> float:
     try:
-        return msgspec.convert(settings.get("told_target_rate", 1.0), Annotated[float, msgspec.Meta(gt=0.0, le=1.0)])
+        return float(
+            msgspec.convert(settings.get("told_target_rate", 1.0), Annotated[float, msgspec.Meta(gt=0.0, le=1.0)])
+        )
     except msgspec.ValidationError as error:
         raise ModelError(f"manifest.json: settings.told_target_rate is wrong ({error}); retrain") from None
 

@@ -156,9 +156,9 @@ def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> 
 
 
 def rate_of_told_targets(columns: EventColumns) -> float:
-    """Rate of honest events whose target no person named and no other task of the peer group knows; 1 where nobody tells.
+    """Rate of honest events whose target no person named and no other task of the peer group knows.
 
-    Counted as `rates_of_new_tasks` counts, among the events that tell where their target came from.
+    Counted as `rates_of_new_tasks` counts, among the events that tell where their target came from; 1 where none does.
     """
     provenance = columns.codes[:, event_columns.PROVENANCE]
     targets = columns.names[:, event_columns.TARGET]

@@ -63,7 +63,6 @@ def test_a_foreign_value_is_evidence_of_compromise_alone(detector: ForestDetecto
     assert rate == pytest.approx(0.01, rel=0.5)
 
 
-
 def test_evidence_that_is_no_feature_raises_compromise_and_all_evidence_alone(detector: ForestDetector) -> None:
     """As a feature of the same rate that is added does, for calls that failed, too; the reason is what it is about."""
     X, groups = np.array([[4.0, 0.5, 0.5, 1.0]] * 2), np.zeros(2, np.uint64)

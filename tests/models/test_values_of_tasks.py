@@ -74,7 +74,7 @@ def call(at: int, task: str | None, target: str | None, provenance: str | None, 
 
 
 def test_targets_that_nobody_named_and_one_task_alone_has() -> None:
-    """Among the events that tell; one that another task of the peer group has, told or not, is known without its task."""
+    """Among the events that tell; one that another task of the peer group has, told or not, is known to that."""
     alone = [call(0, "a", "x", "derived"), call(1, "a", "x", "new"), call(2, "a", "y", "granted")]
     shared = [call(3, "a", "z", "derived"), call(4, "b", "z", None), call(5, "b", "v", "unknown")]
     others = [call(6, "b", "x", None, role="Other"), call(7, None, "w", "derived"), call(8, "b", None, "new")]
