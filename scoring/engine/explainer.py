@@ -148,6 +148,8 @@ class Explainer:
             if row in scored.effective_rows:
                 less = scored.effective_rows[row] < scored.vectors[row]
                 kept["left_aside"] = [FEATURE_NAMES[index] for index in np.flatnonzero(less).tolist()]
+            if scored.effective_target_evidence[row] > 0.0:
+                kept["target_evidence"] = float(scored.effective_target_evidence[row])
             kept["concerns"] = dict(zip(CONCERNS, scored.concern_p_values[row].tolist(), strict=True))
             kept |= self._usual_p_values(scored, row)
             statistics = scored.concern_risk[row, :, risk.CONCERN_STATISTIC]

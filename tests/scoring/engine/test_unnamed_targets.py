@@ -90,13 +90,15 @@ def test_the_target_is_the_reason(score: Score, engine: Engine) -> None:
         assert reasons[0].feature == "target_surprise"
 
 
-def test_a_target_that_has_counted_is_no_evidence_again(score: Score) -> None:
+def test_a_target_that_has_counted_is_no_evidence_again(score: Score, engine: Engine) -> None:
     """Within a day, in whatever task; the scores stay those of the event as it is."""
     first, again = score(0), score(60, task="invoices")
     later = score(60 + DEDUP_WINDOW_MINUTES)
 
     assert first.effective_target_evidence[0] == first.target_evidence[0] == again.target_evidence[0] > 1.5
     assert again.effective_target_evidence[0] == 0.0
+    kept = [engine.explainer.decision_evidence(0, one, 0).get("target_evidence") for one in (first, again)]
+    assert kept == [first.target_evidence[0], None]
     assert first.concern_p_values[0, 0] < 0.1 * again.concern_p_values[0, 0]
     assert again.concerns.p_value[0, 0] < 0.1 * again.concern_p_values[0, 0]
     assert later.effective_target_evidence[0] == later.target_evidence[0]
