@@ -2,13 +2,14 @@
 
 - *compromise*: it acts for somebody else. Who calls, what, where to and with which rights, and whence the arguments
   come. Sizes, pace and failures are left aside, several small oddities count together, and a call that did not happen
-  counts no more than a probe, but for a value that others may have written.
+  counts no more than a probe, but for a value that others may have written and a target that nobody named.
 - *malfunction*: it works badly. One loud oddity of any kind is enough, failures count in full; origins of arguments
   say nothing about that.
 - *overreach*: it does more, or may do more, than it used to: pace, volume, new names, scopes and what it was declared
   for. Each of these is weak in a single event, so they are judged among themselves.
 
-The anomaly score of an event (`detector.Scores`) is that of all evidence together.
+The anomaly score of an event (`detector.Scores`) is that of all evidence together. Evidence that is no feature and can
+only raise risk (`features.told_targets`) is added to that score and to compromise.
 """
 
 from __future__ import annotations
@@ -140,9 +141,11 @@ def score_concerns(
     groups: NDArray[np.uint64],
     failed: NDArray[np.bool_],
     familiar: NDArray[np.bool_] | None = None,
+    raising: NDArray[np.float64] | None = None,
 ) -> ConcernScores:
-    """Scores of rows by concern; arguments as for `fit_concerns`, *familiar* (n,) as for `Detector.score`."""
-    return _scores(model, _anomaly(model, scales, combined, groups, failed), groups, familiar, combined.addable)
+    """Scores of rows by concern; arguments as for `fit_concerns`, *familiar* and *raising* as for `Detector.assess`."""
+    anomaly = _anomaly(model, scales, combined, groups, failed, raising)
+    return _scores(model, anomaly, groups, familiar, combined.addable)
 
 
 def _scores(
@@ -181,13 +184,15 @@ def _anomaly(
     combined: CombinedEvidence,
     groups: NDArray[np.uint64],
     failed: NDArray[np.bool_],
+    raising: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], ...]:
     """Anomaly scores (n,) of each concern."""
     most = np.where(failed, _PROBE_SCALE, np.inf)
     compromise = _statistic(combined, model.roles.compromise, COMPROMISE_NORM)
     overreach = _statistic(combined, model.roles.overreach, OVERREACH_NORM)
+    added = combined.added if raising is None else combined.added + raising
     return (
-        anomaly_scores(model.compromise_scales, compromise, groups, combined.added, most),
+        anomaly_scores(model.compromise_scales, compromise, groups, added, most),
         anomaly_scores(scales, combined.statistic, groups),
         anomaly_scores(model.overreach_scales, overreach, groups),
     )

@@ -80,8 +80,10 @@ class Detector(Protocol):
         groups: NDArray[np.uint64],
         failed: NDArray[np.bool_],
         familiar: NDArray[np.bool_] | None = None,
+        raising: NDArray[np.float64] | None = None,
     ) -> tuple[Scores, ConcernScores]:
-        """Scores of rows (n, F), as `score`, and those by concern; *failed* (n,) are calls that did not happen.
+        """Scores of rows (n, F), as `score`, and those by concern; *failed* (n,) are calls that did not happen,
+        *raising* (n,) is evidence of compromise that is no feature, decades.
 
         Raises NotFinite, WrongShape.
         """
@@ -89,8 +91,9 @@ class Detector(Protocol):
     def covers(self, group: int) -> bool:
         """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
 
-    def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Contribution of each feature, (n, F), >= 0, sum 1 per row, or all zero where nothing stands out."""
+    def explain(self, X: NDArray[np.float64], raising: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Contribution of each feature, (n, F), >= 0, sum 1 per row, or all zero where nothing stands out; *raising*
+        (n, F), decades, is added to each feature's."""
 
     def usual_values(self) -> NDArray[np.float64]:
         """Value of each feature, (F,), whose evidence is that of half of all normal events."""
@@ -216,12 +219,17 @@ class ForestDetector:
         """
         if groups.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape} but groups of shape {groups.shape}")
-        return self._scores(self.evidence(X), np.ascontiguousarray(groups, dtype=np.uint64), familiar)
+        combined = self.evidence(X)
+        return self._scores(combined, combined.added, np.ascontiguousarray(groups, dtype=np.uint64), familiar)
 
     def _scores(
-        self, combined: CombinedEvidence, groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None
+        self,
+        combined: CombinedEvidence,
+        added: NDArray[np.float64],
+        groups: NDArray[np.uint64],
+        familiar: NDArray[np.bool_] | None,
     ) -> Scores:
-        anomaly = anomaly_scores(self.scales, combined.statistic, groups, combined.added)
+        anomaly = anomaly_scores(self.scales, combined.statistic, groups, added)
         p_values = self.calibration.p_values(anomaly, groups, combined.addable)
         if familiar is not None and len(self.familiar.groups) and familiar.any():
             p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
@@ -244,12 +252,15 @@ class ForestDetector:
         groups: NDArray[np.uint64],
         failed: NDArray[np.bool_],
         familiar: NDArray[np.bool_] | None = None,
+        raising: NDArray[np.float64] | None = None,
     ) -> tuple[Scores, ConcernScores]:
         """Scores of rows, of all evidence and by concern.
 
         Args:
             X, groups, familiar: as for `score`.
             failed: bool (n,), calls that did not happen: denied, or failed.
+            raising: float64 (n,) >= 0, evidence of compromise that is no feature, decades; it is added, to all
+                evidence, too. None = none.
 
         Raises:
             NotFinite, WrongShape: as `score`.
@@ -257,8 +268,9 @@ class ForestDetector:
         if groups.shape != (len(X),) or failed.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape}, groups of shape {groups.shape}, failed of shape {failed.shape}")
         groups, combined = np.ascontiguousarray(groups, dtype=np.uint64), self.evidence(X)
-        concerns = score_concerns(self.by_concern, self.scales, combined, groups, failed, familiar)
-        return self._scores(combined, groups, familiar), concerns
+        concerns = score_concerns(self.by_concern, self.scales, combined, groups, failed, familiar, raising)
+        added = combined.added if raising is None else combined.added + raising
+        return self._scores(combined, added, groups, familiar), concerns
 
     def covers(self, group: int) -> bool:
         """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
@@ -271,7 +283,7 @@ class ForestDetector:
         except NotFinite as error:
             raise self._named(error) from None
 
-    def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+    def explain(self, X: NDArray[np.float64], raising: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Contribution of each feature to the score of each row.
 
         The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
@@ -280,6 +292,7 @@ class ForestDetector:
 
         Args:
             X: float64 (n, F), finite.
+            raising: float64 (n, F), decades that were added because of what a feature is about; None = none.
 
         Returns:
             float64 (n, F), >= 0; each row sums to 1, or is all zero where nothing stands out.
@@ -298,7 +311,7 @@ class ForestDetector:
                 _shares(np.maximum(path_shortenings(self.parts.forest, seen), 0.0))
                 * (weight * combined.forest)[:, None]
             )
-        return _shares(total + added)
+        return _shares(total + added if raising is None else total + added + raising)
 
     def usual_values(self) -> NDArray[np.float64]:
         """Value of each feature, (F,): the largest one with no more evidence than the median of the training rows.

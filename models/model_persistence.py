@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -158,6 +158,7 @@ def save_trained_model(
             "detector": settings_document(settings),
             **({} if model.challenges is None else {"challenges": model.challenges.document()}),
             **({"sensitive_types": list(model.sensitive_types)} if model.sensitive_types else {}),
+            **({"told_target_rate": model.told_target_rate} if model.told_target_rate < 1.0 else {}),
         },
         salt_hex=model.salt.hex(),
         created_ms=created_ms,
@@ -224,6 +225,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
         sensitive_types=_sensitive_types(manifest.settings),
+        told_target_rate=_told_target_rate(manifest.settings),
     )
 
 
@@ -249,6 +251,15 @@ def _sensitive_types(settings: Mapping[str, Any]) -> tuple[str, ...]:
         return msgspec.convert(settings.get("sensitive_types", []), tuple[str, ...])
     except msgspec.ValidationError as error:
         raise ModelError(f"manifest.json: settings.sensitive_types is wrong ({error}); retrain") from None
+
+
+def _told_target_rate(settings: Mapping[str, Any]) -> float:
+    try:
+        return float(
+            msgspec.convert(settings.get("told_target_rate", 1.0), Annotated[float, msgspec.Meta(gt=0.0, le=1.0)])
+        )
+    except msgspec.ValidationError as error:
+        raise ModelError(f"manifest.json: settings.told_target_rate is wrong ({error}); retrain") from None
 
 
 def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

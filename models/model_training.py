@@ -42,6 +42,7 @@ from ..ingest.features.row_observations import (
     UNHASHED,
     RowObservations,
 )
+from ..ingest.features.told_targets import UNNAMED
 from ..ingest.hashing import NameHasher
 from ..ingest.timestamps import DAY_MS
 from .baseline_learning import learnable_parts
@@ -136,14 +137,27 @@ def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> 
     arguments, rates = observations.arguments, np.ones(FEATURE_COUNT)
     values, foreign = observations.values, observations.is_foreign
     used = np.where(foreign == ACTED_ON, values, 0)
-    rates[_ORIGIN] = _rate_of_lonely(columns, arguments.start, np.where(foreign != LOOKED_UP, values, 0), used)
+    traced = columns.codes[:, event_columns.UNTRUSTED_RESULT] != event_columns.UNTRACED
+    remembered = np.where(foreign != LOOKED_UP, values, 0)
+    rates[_ORIGIN] = _rate_of_lonely(columns, arguments.start, remembered, used, traced)
     counts = np.diff(arguments.start)
     without = np.zeros(len(columns), np.bool_)
     without[np.repeat(np.arange(len(columns)), counts)[arguments.values == 0]] = True
-    for rule, feature, asked in ((UNHASHED, _ARGUMENT_ROUTE, without), (SENSITIVE, _SENSITIVE_ROUTE, None)):
+    for rule, feature, asked in ((UNHASHED, _ARGUMENT_ROUTE, traced & without), (SENSITIVE, _SENSITIVE_ROUTE, traced)):
         routes = observations.routes[:, rule]
         rates[feature] = _rate_of_lonely(columns, arguments.start, routes, routes, asked)
     return rates
+
+
+def rate_of_told_targets(columns: EventColumns) -> float:
+    """Rate of honest events whose target no person named and no other task of the peer group knows.
+
+    Counted as `rates_of_new_tasks` counts, among the events that tell where their target came from; 1 where none does.
+    """
+    provenance = columns.codes[:, event_columns.PROVENANCE]
+    targets = columns.names[:, event_columns.TARGET]
+    unnamed = np.where(np.isin(provenance, UNNAMED), targets, 0)
+    return _rate_of_lonely(columns, np.arange(len(columns) + 1), targets, unnamed, provenance >= 0)
 
 
 def _rate_of_lonely(
@@ -151,22 +165,19 @@ def _rate_of_lonely(
     start: npt.NDArray[np.int64],
     remembered: npt.NDArray[np.uint64],
     used: npt.NDArray[np.uint64],
-    asked: npt.NDArray[np.bool_] | None = None,
+    asked: npt.NDArray[np.bool_],
 ) -> float:
     """Rate of events with an argument that is *used* (m,) and *remembered* (m,) of no other task of the peer group.
 
     Args:
-        start: of `ArgumentColumns`.
+        start: of `ArgumentColumns`, or of other lists of what the events have.
         remembered, used: items of the arguments, 0 for none.
-        asked: bool (n,), events that are counted; None = all that tell origins.
+        asked: bool (n,), events that are counted if they declare a task in a peer group with another one.
     """
     groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
     _, first = np.unique(mix_pairs(groups, tasks)[tasks != 0], return_index=True)
     group_of, tasks_of = np.unique(groups[tasks != 0][first], return_counts=True)
-    judged = (columns.codes[:, event_columns.UNTRUSTED_RESULT] != event_columns.UNTRACED) & (tasks != 0)
-    judged &= np.isin(groups, group_of[tasks_of > 1])
-    if asked is not None:
-        judged &= asked
+    judged = asked & (tasks != 0) & np.isin(groups, group_of[tasks_of > 1])
     rows = np.repeat(np.arange(len(columns)), np.diff(start))
     items = mix_pairs(groups[rows], remembered)
     kept = remembered != 0
@@ -329,6 +340,7 @@ def _train(
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
         challenges,
         tuple(sensitive_types),
+        rate_of_told_targets(columns),
     )
     return model, held_out
 

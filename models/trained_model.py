@@ -97,6 +97,8 @@ class TrainedModel:
             calls.
         sensitive_types: types of resources whose answers are sensitive, as they were when it was trained; the baseline
             holds their hashes.
+        told_target_rate: in (0, 1], rate of honest events whose target no person named and no other task knows
+            (`ingest.features.told_targets`); 1, and so no evidence, where nobody tells, and in models of before.
     """
 
     detector: Detector
@@ -113,6 +115,11 @@ class TrainedModel:
     window_ms: tuple[int, int]
     challenges: CallChallenges | None = None
     sensitive_types: tuple[str, ...] = ()
+    told_target_rate: float = 1.0
+
+    def target_evidence(self, told: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """Evidence of compromise (n,), decades, of events that have such a *told* target (n,)."""
+        return np.where(told, -np.log10(self.told_target_rate), 0.0)
 
     @property
     def learns(self) -> bool:

@@ -65,7 +65,10 @@ def _scores(trace: Trace, training: Training, change: BatchTransform = lambda ba
     for norm in COMPROMISE_NORMS:
         with mock.patch.object(concerns, "COMPROMISE_NORM", norm):
             detector = fitted.fit(seed=training.number)
-            made = detector.assess(fitted.test, fitted.test_groups, fitted.test_failed)[1].anomaly_score
+            _, made_by = detector.assess(
+                fitted.test, fitted.test_groups, fitted.test_failed, raising=fitted.test_raising
+            )
+            made = made_by.anomaly_score
         found |= {(concern, norm): made[:, at] for at, concern in enumerate(CONCERNS)}
     return found
 

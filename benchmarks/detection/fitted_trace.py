@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.row_observations import RowObservations
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.models import model_training as crossfit
 from trustwatch.models import model_training as learning
@@ -36,7 +37,7 @@ class CrossFittedHistory(NamedTuple):
 @dataclass(frozen=True)
 class FittedTrace:
     """Attributes: test is the vectors of the test part with the baseline frozen (n, F); test_groups (n,); test_failed
-    (n,), calls that did not happen.
+    (n,), calls that did not happen; test_raising (n,), evidence of compromise that is no feature.
     """
 
     trace: Trace
@@ -45,6 +46,7 @@ class FittedTrace:
     test: NDArray[np.float64]
     test_groups: NDArray[np.uint64]
     test_failed: NDArray[np.bool_]
+    test_raising: NDArray[np.float64]
 
     def fit(self, importance: NDArray[np.float64] | None = None, **settings: Any) -> ForestDetector:
         """The detector with other importances (F,) or settings, on the same vectors."""
@@ -82,16 +84,18 @@ def fit_trace(
         model = learning.train_model(train, salt, trace.name, settings)
     failed = test.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
     groups = test.names[:, event_columns.GROUP].copy()
-    return FittedTrace(trace, model, caught[-1], frozen_vectors(model, test), groups, failed)
+    vectors, observations = frozen_vectors(model, test)
+    raising = model.target_evidence(observations.told_targets)
+    return FittedTrace(trace, model, caught[-1], vectors, groups, failed, raising)
 
 
-def frozen_vectors(model: TrainedModel, test: EventColumns) -> NDArray[np.float64]:
-    """Vectors (n, F) of events behind the history, of which nothing is learned."""
+def frozen_vectors(model: TrainedModel, test: EventColumns) -> tuple[NDArray[np.float64], RowObservations]:
+    """Vectors (n, F) and observations of events behind the history, of which nothing is learned."""
     # The encoder's identities are under the model's salt, as those of the seeds are.
     agents = len(np.union1d(test.names[:, event_columns.AGENT], model.seeds.keys))
     builder = FeatureBuilder(model.baseline, agents)
     builder.unpack(builder.admit(model.seeds.keys), model.seeds.rows)
-    return builder.observe_and_learn(test, learn=False)[0]
+    return builder.observe_and_learn(test, learn=False)
 
 
 def drop_names(*columns: int) -> BatchTransform:

@@ -30,6 +30,7 @@ from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_
 from .habits_of_others import habits_of_others
 from .layout import AgentState, Array, Baseline
 from .row_observations import IGNORED_EVENT, OUT_OF_ORDER_EVENT, SENSITIVE, UNHASHED, RowObservations
+from .told_targets import is_told_new
 
 _MAX_USE_BUCKET = 15
 
@@ -350,6 +351,7 @@ def observe(
         observations.contexts[row, :] = np.uint64(0)
         observations.quantities[row, :] = -1.0
         observations.flags[row], observations.new_kinds[row], observations.token_reuse[row] = 0, 0, 0
+        observations.told_targets[row] = False
         if codes[row, columns.OWN_DENIAL] != 0:
             observations.flags[row] = IGNORED_EVENT
             out[row, :] = 0.0
@@ -427,6 +429,8 @@ def observe(
             agent_numbers,
             state.session_numbers[slot, k],
         )
+        target = observations.items[row, layout.K_TARGET]
+        observations.told_targets[row] = is_told_new(codes[row], target, scopes, scope_rows, baseline, table)
         if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED:
             untrusted, numbers = state.session_untrusted[slot, k], state.session_numbers[slot, k]
             foreign = write_values(observations, row, names[row], codes[row], untrusted, numbers)

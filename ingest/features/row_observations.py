@@ -35,6 +35,7 @@ class RowObservations(NamedTuple):
     new_kinds: Array  # uint32 (n,): bit k set where the agent has a history of kind k, but not of this item
     age_days: Array  # float64 (n,): days since the agent's first event
     token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
+    told_targets: Array  # bool (n,): a target that no person named and nobody has used, in a new task (`told_targets`)
     arguments: ArgumentColumns  # of the batch
     values: Array  # uint64 (m,): item of each argument's value, as shared baselines count it; 0 = it has no hash
     own_values: Array  # uint64 (m,): the same with the task, as the agent counts it; 0 = it does not learn it
@@ -55,6 +56,7 @@ def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> R
         np.zeros(n, np.uint32),
         np.zeros(n),
         np.zeros(n, np.uint8),
+        np.zeros(n, np.bool_),
         given,
         np.zeros(len(given.values), np.uint64),
         np.zeros(len(given.values), np.uint64),

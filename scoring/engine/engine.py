@@ -127,6 +127,8 @@ class Engine:
             np.ones(n),
             np.zeros(n),
             {},
+            np.zeros(n),
+            np.zeros(n),
             np.zeros(n, np.bool_),
             np.full(n, USUAL, np.int8),
             columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms),
@@ -198,6 +200,7 @@ class Engine:
             columns.codes[:, event_columns.SELF_ASSERTED],
             feature_evidence,
             self.model.detector.asked_by_compromise,
+            out.effective_target_evidence[rows],
         )
 
     def _mark_habits(
@@ -249,7 +252,9 @@ class Engine:
         """
         detector, familiar = self.model.detector, out.agent_numbers[rows, layout.N_SHARED] >= FAMILIAR_EVENTS
         failed = out.columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
-        scores, concerns = detector.assess(out.vectors[rows], groups[rows], failed[rows], familiar)
+        raising = self.model.target_evidence(out.observations.told_targets[rows])
+        out.target_evidence[rows] = out.effective_target_evidence[rows] = raising
+        scores, concerns = detector.assess(out.vectors[rows], groups[rows], failed[rows], familiar, raising)
         out.anomaly[rows] = out.effective_anomaly[rows] = scores.anomaly_score
         out.p_values[rows] = out.raw_p_values[rows] = scores.p_value
         out.concerns.anomaly_score[rows] = out.effective_concerns[rows] = concerns.anomaly_score
@@ -270,7 +275,11 @@ class Engine:
             vectors = evidence_dedup.suppress_counted(
                 out.vectors[again], masks, out.observations.new_kinds[again], out.columns.codes[again]
             )
-            suppressed, suppressed_concerns = detector.assess(vectors, groups[again], failed[again], familiar[places])
+            raising = np.where(evidence_dedup.target_has_counted(masks), 0.0, raising[places])
+            out.effective_target_evidence[again] = raising
+            suppressed, suppressed_concerns = detector.assess(
+                vectors, groups[again], failed[again], familiar[places], raising
+            )
             # Less that is odd is never odder, whatever the forest makes of the rare combination that is left.
             out.effective_anomaly[again] = np.minimum(suppressed.anomaly_score, out.anomaly[again])
             out.p_values[again] = np.maximum(suppressed.p_value, out.raw_p_values[again])

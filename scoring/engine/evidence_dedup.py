@@ -287,6 +287,11 @@ def suppress_counted(
     return after
 
 
+def target_has_counted(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """Flags (m,) of the *masks* (m,) of `find_counted` in which the target has counted."""
+    return _mask_bit(masks, layout.K_TARGET)
+
+
 def _mask_bit(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]:
     return np.asarray(((masks >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_))
 
@@ -354,6 +359,7 @@ def record_counted(
     asserted: npt.NDArray[np.int8],
     feature_evidence: Matrix,
     asked: npt.NDArray[np.bool_],
+    target_evidence: npt.NDArray[np.float64],
 ) -> None:
     """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
 
@@ -364,7 +370,12 @@ def record_counted(
         feature_evidence: (m, F), evidence of each feature of *rows*, likewise.
         asked: (F,), features of a concern that leaves others aside: a name that is odd among these has carried its
             evidence, whatever else was odder.
+        target_evidence: (m,), evidence of *rows* that is no feature and goes with the target.
     """
+    told = target_evidence > 0.0
+    if told.any():
+        feature_evidence, target = feature_evidence.copy(), _FEATURE_OF_NAME[layout.K_TARGET]
+        feature_evidence[told, target] = np.maximum(feature_evidence[told, target], target_evidence[told])
     if len(observations.arguments.values):
         feature_evidence = feature_evidence.copy()
         feature_evidence[:, _FLOW[0]] = feature_evidence[:, _FLOW].max(axis=1)

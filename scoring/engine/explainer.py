@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.features.feature_table import FEATURE_NAMES
+from ...ingest.features.feature_vector import F_TARGET
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..records.agents import ALERTING_LEVELS, RiskLevel
@@ -55,7 +56,9 @@ class Explainer:
         if not rows:
             return []
         vectors = scored.vectors[rows] if alone else scored.effective_vectors(rows)
-        shares = self._detector.explain(vectors)
+        raising = np.zeros(vectors.shape)
+        raising[:, F_TARGET] = (scored.target_evidence if alone else scored.effective_target_evidence)[rows]
+        shares = self._detector.explain(vectors, raising)
         return [
             self._reason_writer.reasons(
                 scored.columns,
@@ -95,7 +98,9 @@ class Explainer:
         codes, groups = scored.columns.codes[twice], scored.columns.names[twice, event_columns.GROUP]
         usual = with_usual(vectors, index, int(scored.observations.new_kinds[row]), codes)
         failed = codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
-        _, concerns = self._detector.assess(usual, groups, failed, scored.is_familiar(twice))
+        raising = np.array([scored.target_evidence[row], scored.effective_target_evidence[row]])
+        raising *= index != F_TARGET
+        _, concerns = self._detector.assess(usual, groups, failed, scored.is_familiar(twice), raising)
         return np.asarray(concerns.p_value.max(axis=0))
 
     def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64]) -> int:
@@ -143,6 +148,8 @@ class Explainer:
             if row in scored.effective_rows:
                 less = scored.effective_rows[row] < scored.vectors[row]
                 kept["left_aside"] = [FEATURE_NAMES[index] for index in np.flatnonzero(less).tolist()]
+            if scored.effective_target_evidence[row] > 0.0:
+                kept["target_evidence"] = float(scored.effective_target_evidence[row])
             kept["concerns"] = dict(zip(CONCERNS, scored.concern_p_values[row].tolist(), strict=True))
             kept |= self._usual_p_values(scored, row)
             statistics = scored.concern_risk[row, :, risk.CONCERN_STATISTIC]

@@ -18,6 +18,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.events import Resource
 from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
+from ...ingest.features.feature_vector import F_TARGET
 from ...ingest.features.layout import AgentState
 from ...ingest.features.row_observations import RowObservations
 from ...ingest.hashing import NameHasher
@@ -317,5 +318,6 @@ class FeedbackRules:
             observations.new_kinds[rows],
             state,
         )
+        observations.told_targets[rows] &= ~named[:, F_TARGET]
         # What is named is usual, however it came about.
         vectors[rows] = np.where(named, np.minimum(after, self._usual), after)

@@ -42,6 +42,8 @@ class ScoredBatch(NamedTuple):
     ]  # (n,): p-values of the events by themselves, as if nothing had counted before
     effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
     effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
+    target_evidence: npt.NDArray[np.float64]  # (n,): decades, of a target that nobody named (`told_targets`)
+    effective_target_evidence: npt.NDArray[np.float64]  # (n,): likewise, without a target that has counted
     caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
     habits: npt.NDArray[np.int8]  # (n,): `usual_oddness.USUAL`, `NO_HABIT` or `NEVER_USUAL`
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later

@@ -63,6 +63,21 @@ def test_a_foreign_value_is_evidence_of_compromise_alone(detector: ForestDetecto
     assert rate == pytest.approx(0.01, rel=0.5)
 
 
+def test_evidence_that_is_no_feature_raises_compromise_and_all_evidence_alone(detector: ForestDetector) -> None:
+    """As a feature of the same rate that is added does, for calls that failed, too; the reason is what it is about."""
+    X, groups = np.array([[4.0, 0.5, 0.5, 1.0]] * 2), np.zeros(2, np.uint64)
+    failed, raising = np.array([False, True]), np.full(2, 1.5)
+    before, without = detector.assess(X, groups, failed)
+    after, with_it = detector.assess(X, groups, failed, raising=raising)
+
+    assert (after.anomaly_score > before.anomaly_score).all() and (after.p_value < before.p_value).all()
+    assert (with_it.p_value[:, COMPROMISE] < 0.2 * without.p_value[:, COMPROMISE]).all()
+    assert (with_it.p_value[:, 1:] == without.p_value[:, 1:]).all()
+    about = np.zeros(X.shape)
+    about[:, SIZE] = 5.0
+    assert detector.explain(X)[0].argmax() == WHO and detector.explain(X, about)[0].argmax() == SIZE
+
+
 def test_a_value_between_has_the_rate_that_was_counted_elsewhere() -> None:
     """Never more evidence than one that is new where its task is known."""
     X, groups, sessions, failed = history(1_000, 4)

@@ -55,6 +55,19 @@ def test_loaded_model_scores_as_the_saved_one(trained: TrainedModel, saved: Path
     assert baseline_digest(loaded.baseline) == trained.baseline_version
 
 
+def test_a_model_of_before_knows_no_rate_of_told_targets(trained: TrainedModel, saved: Path, tmp_path: Path) -> None:
+    """One that has a rate keeps it; without, such a target is no evidence; what is no rate is refused."""
+    save_trained_model(tmp_path / "told", dataclasses.replace(trained, told_target_rate=0.01), SETTINGS, 50, 0)
+    told = np.array([False, True])
+
+    assert load_trained_model(tmp_path / "told").target_evidence(told).tolist() == [0.0, 2.0]
+    assert "told_target_rate" not in json.loads((saved / "manifest.json").read_text())["settings"]
+    assert load_trained_model(saved).target_evidence(told).tolist() == [0.0, 0.0]
+    save_trained_model(tmp_path / "wrong", dataclasses.replace(trained, told_target_rate=0.0), SETTINGS, 50, 0)
+    with pytest.raises(ModelError, match=r"settings\.told_target_rate is wrong"):
+        load_trained_model(tmp_path / "wrong")
+
+
 def names(saved: Path) -> list[str]:
     return sorted(str(file.relative_to(saved)) for file in saved.rglob("*") if file.is_file())
 

@@ -8,7 +8,7 @@ from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.hashing import NameHasher
-from trustwatch.models.model_training import rates_of_new_tasks
+from trustwatch.models.model_training import rate_of_told_targets, rates_of_new_tasks
 
 from ..support.feature_histories import SALT, columns, event
 
@@ -66,3 +66,22 @@ def test_without_tasks_nothing_is_told_of_new_ones() -> None:
     assert rate(pair(0, None, "aaaaaaaa"), pair(1, None, "bbbbbbbb")) == 1.0
     assert rate(pair(0, "a", "aaaaaaaa"), pair(1, "a", "bbbbbbbb")) == 1.0
     assert rate([event(0.0), event(1.0)]) == 1.0
+
+
+def call(at: int, task: str | None, target: str | None, provenance: str | None, role: str = "Clerk") -> dict[str, Any]:
+    resource = {name: value for name, value in (("id", target), ("provenance", provenance)) if value is not None}
+    return event(float(at), resource=resource, role=role, **({} if task is None else {"task": task}))
+
+
+def test_targets_that_nobody_named_and_one_task_alone_has() -> None:
+    """Among the events that tell; one that another task of the peer group has, told or not, is known to that."""
+    alone = [call(0, "a", "x", "derived"), call(1, "a", "x", "new"), call(2, "a", "y", "granted")]
+    shared = [call(3, "a", "z", "derived"), call(4, "b", "z", None), call(5, "b", "v", "unknown")]
+    others = [call(6, "b", "x", None, role="Other"), call(7, None, "w", "derived"), call(8, "b", None, "new")]
+
+    assert rate_of_told_targets(columns(alone + shared + others)) == (1 + 2) / (1 + 6)
+
+
+def test_where_nobody_tells_or_no_task_is_left_a_target_is_no_evidence() -> None:
+    assert rate_of_told_targets(columns([call(0, "a", "x", None), call(1, "b", "y", None)])) == 1.0
+    assert rate_of_told_targets(columns([call(0, "a", "x", "derived"), call(1, "a", "y", "derived")])) == 1.0

@@ -73,6 +73,7 @@ def test_a_name_carries_the_evidence_of_a_concern_that_leaves_others_aside(one: 
             np.zeros(1, np.int8),
             evidence,
             asked,
+            np.zeros(1),
         )
         return bool(state["counted"].any())
 
