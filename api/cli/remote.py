@@ -59,14 +59,32 @@ class ServiceClient:
     def __init__(self, url: str, token: str) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self.client = httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
+        self.has_answered = False
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         """One request; every failure ends the command with a message."""
         try:
             response = self.client.request(method, path, **arguments)
         except httpx2.HTTPError as error:
-            raise fail(f"{self.client.base_url} does not answer ({error}); is the service running?") from None
+            raise fail(f"{self._silence(error)}; is the service running?") from None
+        self.has_answered = True
         return response
+
+    def request_again_later(self, method: str, path: str, **arguments: Any) -> httpx2.Response | None:
+        """One request; None, and a message, where a service that has answered before does not answer now.
+
+        One that never answered ends the command: its address is wrong, or it does not run.
+        """
+        if not self.has_answered:
+            return self.request(method, path, **arguments)
+        try:
+            return self.client.request(method, path, **arguments)
+        except httpx2.HTTPError as error:
+            print_message(f"{self._silence(error)}; trying again")
+            return None
+
+    def _silence(self, error: httpx2.HTTPError) -> str:
+        return f"{self.client.base_url} does not answer ({error or type(error).__name__})"
 
     def close(self) -> None:
         """Close its connections."""
