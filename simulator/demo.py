@@ -48,8 +48,9 @@ SETTINGS_FILE_NAME = "settings.yaml"
 DEFAULT_PORT = 8420
 HISTORY = timedelta(days=28)
 """A week shows each weekday once, so that an ordinary Monday looks odd to who has seen one; four are enough."""
-START_TIMEOUT_S = 240.0
-"""A first start compiles for half a minute, on a busy machine for much longer."""
+START_TIMEOUT_S, LONGEST_START_S = 240.0, 1_800.0
+"""Longest start of a service that says nothing of what keeps it, and of one that does: a first start compiles for half
+a minute, on a busy machine for much longer."""
 FLAGGED_LEVELS = ("medium", "high", "critical")
 SETTINGS_SECTIONS = """\
 listen: {{port: {port}}}
@@ -177,13 +178,22 @@ class Demo:
         return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
 
     def _wait_until_ready(self, service: subprocess.Popen[bytes], client: httpx2.Client) -> bool:
-        deadline = clock.monotonic() + START_TIMEOUT_S
-        while clock.monotonic() < deadline and service.poll() is None:
+        """A service that says why it is not ready is waited for: a busy machine compiles kernels for many minutes."""
+        started, told = clock.monotonic(), None
+        while service.poll() is None:
+            if clock.monotonic() - started >= (LONGEST_START_S if told else START_TIMEOUT_S):
+                return False
             try:
-                if client.get("/readyz").status_code == 200:
-                    return True
+                answer = client.get("/readyz")
             except httpx2.TransportError:
-                pass
+                clock.sleep(0.2)
+                continue
+            if answer.status_code == 200:
+                return True
+            reason = answer.json().get("reason")
+            if reason and reason != told:
+                self._say(f"   {reason}")
+            told = reason or told
             clock.sleep(0.2)
         return False
 

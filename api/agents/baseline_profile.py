@@ -30,7 +30,7 @@ QUANTITY_LABELS = {
 }
 
 _ADVICE = "where only your own programs write that source, a mapping can say so (reference/sources.md)"
-"""What changes that no token vouches for events."""
+"""The way to have events that no token vouches for learned."""
 
 
 class UsualRange(NamedTuple):
