@@ -147,7 +147,8 @@ def _correction_of(
     if risk_record.agent_id == subject.name:
         return None  # another one of that very name
     texts = bytes(risk_record.reasons), risk_record.counterfactual, bytes(risk_record.indicators)
-    redacted = names.erase_in_json(texts[0]), names.erase_in_text(texts[1]), names.erase_in_json(texts[2])
+    reasons, indicators = (names.erase_in_json(texts[at], keep_members=True) for at in (0, 2))
+    redacted = reasons, names.erase_in_text(texts[1]), indicators
     if redacted == texts:
         return None
     reasons, counterfactual, indicators = redacted
