@@ -56,7 +56,7 @@ SETTINGS_SECTIONS = """\
 listen: {{port: {port}}}
 console: {{enabled: true, development_login: true}}
 webhooks:
-  - {{name: demo-inbox, url: "{inbox}", secret: {{file: data/inbox.secret}}, allow_http: true}}
+  - {{name: demo-inbox, url: "{inbox}", secret: {{file: inbox.secret}}, allow_http: true}}
 lifecycle: {{enabled: true}}
 # A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
 pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}"""
@@ -101,7 +101,7 @@ class Demo:
         settings = self._directory / SETTINGS_FILE_NAME
         inbox = AlertInbox()
         settings.write_text(local_settings(COMMAND, SETTINGS_SECTIONS.format(port=port, inbox=inbox.url)))
-        create_secret_file(data / "inbox.secret", inbox.secret.encode())
+        create_secret_file(self._directory / "inbox.secret", inbox.secret.encode())
         token = issue_local_token(data, "demo", list(ALL_SCOPES), "trustwatch", 86_400)
         day = self._train(settings, clock.utc_now() - DAY)
         url = f"http://127.0.0.1:{port}"
