@@ -70,6 +70,31 @@ class DemoAgent(NamedTuple):
     agent_id: str
 
 
+def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, say: Callable[[str], None]) -> bool:
+    """Wait for a service that starts; False where it ended, or took too long.
+
+    One that says why it is not ready gets more time, and what it says is said: a busy machine compiles kernels for many
+    minutes.
+    """
+    started, told = clock.monotonic(), None
+    while service.poll() is None:
+        if clock.monotonic() - started >= (LONGEST_START_S if told else START_TIMEOUT_S):
+            return False
+        try:
+            answer = client.get("/readyz")
+        except httpx2.TransportError:
+            clock.sleep(0.2)
+            continue
+        if answer.status_code == 200:
+            return True
+        reason = answer.json().get("reason")
+        if reason and reason != told:
+            say(f"   {reason}")
+        told = reason or told
+        clock.sleep(0.2)
+    return False
+
+
 class Demo:
     """One run of the demo.
 
@@ -147,7 +172,7 @@ class Demo:
     ) -> int:
         client = httpx2.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0)
         self._say(f"3. Starting the service at {url} ...")
-        if not self._wait_until_ready(service, client):
+        if not wait_until_ready(service, client, self._say):
             self._say(f"   it did not start; see {self._directory / 'service.log'}")
             return 1
         self._say(f"   Console: {self._console_link(url)}")
@@ -176,26 +201,6 @@ class Demo:
     def _console_link(self, url: str) -> str:
         """Make a link that signs in at the console once."""
         return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
-
-    def _wait_until_ready(self, service: subprocess.Popen[bytes], client: httpx2.Client) -> bool:
-        """A service that says why it is not ready is waited for: a busy machine compiles kernels for many minutes."""
-        started, told = clock.monotonic(), None
-        while service.poll() is None:
-            if clock.monotonic() - started >= (LONGEST_START_S if told else START_TIMEOUT_S):
-                return False
-            try:
-                answer = client.get("/readyz")
-            except httpx2.TransportError:
-                clock.sleep(0.2)
-                continue
-            if answer.status_code == 200:
-                return True
-            reason = answer.json().get("reason")
-            if reason and reason != told:
-                self._say(f"   {reason}")
-            told = reason or told
-            clock.sleep(0.2)
-        return False
 
     def _print_level_changes(self, client: httpx2.Client) -> None:
         """Print the changes of level since the last look, oldest first."""
