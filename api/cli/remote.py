@@ -94,6 +94,16 @@ class ServiceClient:
         """JSON of a successful GET; parameters that are None are left out."""
         return self._read_json("GET", path, parameters)
 
+    def find(self, path: str, **parameters: Any) -> Any:
+        """As `get`; None where the service has nothing of that name, or no such route yet."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        response = self.request("GET", path, params=given)
+        if response.status_code == 404:
+            return None
+        if not response.is_success:
+            raise fail(problem_text(response))
+        return response.json()
+
     def get_text(self, path: str) -> str:
         """Text of a successful GET."""
         response = self.request("GET", path)

@@ -12,6 +12,7 @@ from ..compilation import allocation_free
 from . import feature_kernel, layout
 from .feature_table import FEATURE_COUNT
 from .layout import Array, Baseline
+from .missing_evidence import is_order_doubted
 from .row_observations import RowObservations, allocate_observations
 
 AgentKeys = npt.NDArray[np.uint64]
@@ -180,6 +181,11 @@ class FeatureBuilder:
     def evict_all(self) -> None:
         """Every agent moves out, and comes back when it acts again: as when memory is full."""
         self._evict(np.flatnonzero(self.slots.keys).astype(np.int32))
+
+    @property
+    def order_doubted_agents(self) -> int:
+        """Resident agents some of whose sessions have no evidence of order."""
+        return int((is_order_doubted(self.state.disorder) & (self.slots.keys != 0)).sum())
 
     def observe(
         self,

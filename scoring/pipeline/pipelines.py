@@ -99,6 +99,11 @@ class SinglePartitionPipeline:
         """Offset before which all records are part of the published risk."""
         return self._partition.risk.offset
 
+    @property
+    def order_doubted_agents(self) -> int:
+        """See `PartitionPipeline`."""
+        return self._partition.order_doubted_agents
+
     def start(self) -> None:
         """Take the partition over, go to where its state was stored, and rebuild the duplicate window from the log.
 
@@ -403,6 +408,11 @@ class ConsumerGroupPipeline:
         """End the threads, after the commit that is being written."""
         self._commits.close()
         self._preloader.close()
+
+    @property
+    def order_doubted_agents(self) -> int:
+        """See `PartitionPipeline`; of all partitions."""
+        return sum(pipeline.order_doubted_agents for pipeline in self._partitions.values())
 
     def progress(self) -> dict[int, PartitionProgress]:
         """Progress of each of our partitions."""

@@ -264,7 +264,7 @@ class LivePolicy:
         """Reason why the file as it is now is not in force; "" = it is."""
         self._path = path
         self._load = load
-        self._last_stamp = self._stamp()
+        self._last_stamp = self._seen_stamp = self._stamp()
 
     def use(self, book: PolicyBook) -> bool:
         """Put another book into force; returns whether it is. Where a file is watched, that file alone is followed."""
@@ -276,11 +276,15 @@ class LivePolicy:
         return True
 
     def refresh(self) -> bool:
-        """Read the file if it changed; returns whether another book is in force. Blocks on the file system."""
+        """Read the file if it changed; returns whether another book is in force. Blocks on the file system.
+
+        It is read once it has been the same for two looks: half of a policy is often a right policy, and a laxer one.
+        """
         if self._path is None or self._load is None:
             return False
-        mark = self._stamp()
-        if mark == self._last_stamp:
+        mark, before = self._stamp(), self._seen_stamp
+        self._seen_stamp = mark
+        if mark == self._last_stamp or mark != before:
             return False
         self._last_stamp = mark
         try:
