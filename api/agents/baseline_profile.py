@@ -74,7 +74,8 @@ def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
 
 def _notes(state: layout.Array) -> list[str]:
     notes = []
-    if unordered := unordered_sessions(state):
+    row = state[None]
+    if unordered := int(unordered_sessions(row["disorder"], row["session_last"], row["session_doubt"])[0]):
         notes.append(
             "more than a tenth of its recent work came out of order: order is not judged in "
             f"{unordered} of its {used_sessions(state)} latest sessions (reference/detection.md#late-events)"

@@ -95,14 +95,8 @@ class ServiceClient:
         return self._read_json("GET", path, parameters)
 
     def find(self, path: str, **parameters: Any) -> Any:
-        """As `get`; None where the service has nothing of that name, or no such route yet."""
-        given = {name: value for name, value in parameters.items() if value is not None}
-        response = self.request("GET", path, params=given)
-        if response.status_code == 404:
-            return None
-        if not response.is_success:
-            raise fail(problem_text(response))
-        return response.json()
+        """As `get`; None where the service has nothing of that name, or no such route yet (404)."""
+        return self._read_json("GET", path, parameters, may_be_missing=True)
 
     def get_text(self, path: str) -> str:
         """Text of a successful GET."""
@@ -119,9 +113,13 @@ class ServiceClient:
         """JSON of a successful DELETE; parameters as of `get`."""
         return self._read_json("DELETE", path, parameters)
 
-    def _read_json(self, method: str, path: str, parameters: dict[str, Any], **arguments: Any) -> Any:
+    def _read_json(
+        self, method: str, path: str, parameters: dict[str, Any], *, may_be_missing: bool = False, **arguments: Any
+    ) -> Any:
         given = {name: value for name, value in parameters.items() if value is not None}
         response = self.request(method, path, params=given, **arguments)
+        if may_be_missing and response.status_code == 404:
+            return None
         if not response.is_success:
             raise fail(problem_text(response))
         return response.json()

@@ -7,7 +7,7 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from ...ingest.record_erasure import ErasureSubject, NameEraser, reserved_words
 from ...ingest.record_keys import record_id
 from ...models.concerns import CONCERNS
 from ...scoring.delivery.actuators.desired_state import DesiredState
+from ...scoring.policy.book import EnforcementMode
 from ...scoring.records.agents import RiskLevel
 from ...scoring.records.decisions import Decision
 from ...scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
@@ -46,7 +47,11 @@ LEADER_LOCK_NAME = "erasures"
 _STORED_TYPES = (NativeEvent, Decision, Indicator, FeedbackRule, DesiredState)
 """Types of what is stored as JSON and read again: an erasure must not replace their words."""
 
-_OUR_WORDS = frozenset({*FEATURE_NAMES, *CONCERNS, *(level.label for level in RiskLevel)})
+_CAUSES = ("event", "tick", "release", "feedback")
+"""Causes of decisions."""
+_OUR_WORDS = frozenset(
+    {*FEATURE_NAMES, *CONCERNS, *(level.label for level in RiskLevel), *get_args(EnforcementMode), *_CAUSES}
+)
 """Words that are values of it."""
 
 _log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from ..compilation import allocation_free
 from . import feature_kernel, layout
 from .feature_table import FEATURE_COUNT
 from .layout import Array, Baseline
-from .missing_evidence import is_order_doubted
+from .missing_evidence import unordered_sessions
 from .row_observations import RowObservations, allocate_observations
 
 AgentKeys = npt.NDArray[np.uint64]
@@ -185,7 +185,9 @@ class FeatureBuilder:
     @property
     def order_doubted_agents(self) -> int:
         """Resident agents some of whose sessions have no evidence of order."""
-        return int((is_order_doubted(self.state.disorder) & (self.slots.keys != 0)).sum())
+        state = self.state
+        unordered = unordered_sessions(state.disorder, state.session_last, state.session_doubt)
+        return int(((unordered > 0) & (self.slots.keys != 0)).sum())
 
     def observe(
         self,

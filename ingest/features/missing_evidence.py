@@ -10,18 +10,18 @@ from .agent_clock import NEVER_VOUCHED_S
 from .layout import Array
 
 
-def is_order_doubted(disorder: Array) -> Array:
-    """Flags (n,) of agents, of *disorder* (n, 1) as `AgentState` has it, some of whose sessions have no evidence of
-    order."""
-    return np.asarray(disorder[:, 0] > layout.MOST_UNORDERED)
+def unordered_sessions(disorder: Array, session_last: Array, session_doubt: Array) -> Array:
+    """Latest sessions of agents, int64 (n,) of 0 to `layout.SESSIONS`, in which order is no evidence for now.
 
-
-def unordered_sessions(row: Array) -> int:
-    """Latest sessions of an agent, 0 to `layout.SESSIONS`, in which order is no evidence for now; *row* is of dtype
-    `layout.STATE_ROW`."""
-    if not is_order_doubted(row["disorder"][None])[0]:
-        return 0
-    return int(((row["session_last"] != 0) & (row["session_doubt"] > 0)).sum())
+    Args:
+        disorder: (n, 1), as `AgentState` has it.
+        session_last: (n, `layout.SESSIONS`), likewise.
+        session_doubt: (n, `layout.SESSIONS`), likewise.
+    """
+    found = np.zeros(len(disorder), np.int64)
+    rows = np.flatnonzero(disorder[:, 0] > layout.MOST_UNORDERED)  # few of the many that a pipeline may hold
+    found[rows] = ((session_last[rows] != 0) & (session_doubt[rows] > 0)).sum(axis=1)
+    return found
 
 
 def used_sessions(row: Array) -> int:

@@ -244,6 +244,9 @@ _log = structlog.get_logger(__name__)
 
 FileStamp = tuple[int, int, int]
 
+RESTLESS_LOOKS = 10
+"""Looks, a second apart, at a policy file that was another one each time, after which that is an error."""
+
 
 class LivePolicy:
     """The book in force. A file that turns wrong changes nothing: the last good book holds, and the error is counted.
@@ -265,6 +268,7 @@ class LivePolicy:
         self._path = path
         self._load = load
         self._last_stamp = self._seen_stamp = self._stamp()
+        self._restless = 0
 
     def use(self, book: PolicyBook) -> bool:
         """Put another book into force; returns whether it is. Where a file is watched, that file alone is followed."""
@@ -284,7 +288,11 @@ class LivePolicy:
             return False
         mark, before = self._stamp(), self._seen_stamp
         self._seen_stamp = mark
-        if mark == self._last_stamp or mark != before:
+        if mark != before:
+            self._note_restless()
+            return False
+        self._restless = 0
+        if mark == self._last_stamp:
             return False
         self._last_stamp = mark
         try:
@@ -299,6 +307,13 @@ class LivePolicy:
         _log.info("token policy reloaded", version=book.version, before=self.book.version)
         self.book = book
         return True
+
+    def _note_restless(self) -> None:
+        self._restless += 1
+        if self._restless == RESTLESS_LOOKS:
+            self.errors += 1
+            self.error = f"{self._path} keeps changing; it is read once it has been the same for a second"
+            _log.error("token policy is not read; the last good one holds", error=self.error)
 
     def _stamp(self) -> FileStamp | None:
         """Value that changes with the file: also when it is replaced by one of the same age."""

@@ -208,7 +208,20 @@ def test_who_may_erase_what(known: Any, client: str, scopes: tuple[str, ...], bo
 
 @pytest.mark.parametrize(
     "word",
-    ["time", "admin", "success", "agent", "text", "network", "not_tracked", "peer_group", "drift", "high"],
+    [
+        "time",
+        "admin",
+        "success",
+        "agent",
+        "text",
+        "network",
+        "not_tracked",
+        "peer_group",
+        "drift",
+        "high",
+        "enforce",
+        "tick",
+    ],
 )
 def test_nobody_is_erased_under_a_word_of_the_records(known: Any, word: str) -> None:
     """Taken out of records, it would leave none that can be read."""

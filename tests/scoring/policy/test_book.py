@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.access_evaluation import AccessRequest, Verdict, evaluate_policy
-from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
+from trustwatch.scoring.policy.book import (
+    RESTLESS_LOOKS,
+    LevelTokenPolicy,
+    LivePolicy,
+    PolicyBook,
+    PolicyRule,
+    PolicyTable,
+)
 from trustwatch.scoring.records.agents import RiskLevel
 
 ASKED = AccessRequest("acme", "https://as", "bot", ("invoices:read", "invoices:write"))
@@ -243,6 +250,24 @@ def test_a_policy_file_that_is_being_written_is_left_alone(tmp_path: Path) -> No
 
     assert held == [(False, "1")] * 5
     assert live.refresh() and live.book.version == "vvvvv"
+
+
+def test_a_policy_file_that_never_rests_is_an_error(tmp_path: Path) -> None:
+    """The old policy goes on, which somebody should know."""
+    file = tmp_path / "policy"
+    file.write_text("1")
+    live = LivePolicy(
+        PolicyBook(PolicyTable(version="1")), file, lambda: PolicyBook(PolicyTable(version=file.read_text()))
+    )
+    errors = []
+    for written in range(1, 2 * RESTLESS_LOOKS):
+        file.write_text("v" * written)
+        live.refresh()
+        errors.append(live.errors)
+
+    assert errors.index(1) == RESTLESS_LOOKS - 1 and live.errors == 1
+    assert "keeps changing" in live.error
+    assert live.refresh() and live.error == ""
 
 
 def test_what_a_request_calls_a_scope_never_becomes_a_pattern() -> None:
