@@ -15,7 +15,6 @@ all that a day explains (`drift`) and short bursts count each time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -90,30 +89,6 @@ if layout.KINDS + len(_HOURLY_COUNT_FEATURES) > 32:
     )
 
 Matrix = npt.NDArray[np.float64]
-_BITS = np.arange(32, dtype=np.uint32)
-
-
-def _table_by_bit(marks: Iterable[tuple[int, Iterable[int]]]) -> npt.NDArray[np.float32]:
-    """1 in (32, F) where a bit of the masks of `find_counted` marks features."""
-    table = np.zeros((32, len(FEATURES)), np.float32)
-    for bit, features in marks:
-        table[bit, list(features)] = 1.0
-    return table
-
-
-_NAMED_BY_BIT = _table_by_bit(
-    (kind, (int(_FEATURE_OF_NAME[kind]), *_FEATURES_BESIDE_KIND.get(kind, ()))) for kind in _KIND_NAMES.tolist()
-)
-"""What the bit of a name marks: its feature, and those beside it."""
-_COUNTED_BY_BIT = _table_by_bit(
-    [
-        *((kind, [at]) for at, feature in _GATHERING for kind in feature.gathers),
-        *((layout.KINDS + number, [at]) for number, at in enumerate(_HOURLY_COUNT_FEATURES.tolist())),
-    ]
-)
-"""What a bit marks besides, from which nothing follows: features that gather names, and counts over hours."""
-_COUNTED_BY_NEW_BIT = _table_by_bit((kind, [at]) for at, feature in _GATHERING for kind in feature.gathers_new)
-"""The same of a name that is still new to the agent."""
 
 
 @compiled
@@ -293,9 +268,20 @@ def suppress_counted(
     Of a name that is still new to the agent (*fresh*, bits as in *masks*) that is everything it can only be odd in: an
     action that was never seen has no usual outcome.
     """
-    bits, fresh_bits = _mask_bits(masks), _mask_bits(masks & fresh)
-    named = spread_to_implied(bits @ _NAMED_BY_BIT > 0.0, masks & fresh)
-    named |= bits @ _COUNTED_BY_BIT + fresh_bits @ _COUNTED_BY_NEW_BIT > 0.0
+    named = np.zeros(vectors.shape, np.bool_)
+    for kind in _KIND_NAMES.tolist():
+        marked = _mask_bit(masks, kind)
+        named[:, _FEATURE_OF_NAME[kind]] |= marked
+        for shadow in _FEATURES_BESIDE_KIND.get(kind, ()):
+            named[:, shadow] |= marked
+    named = spread_to_implied(named, masks & fresh)
+    for feature, gathering in _GATHERING:
+        for kind in gathering.gathers:
+            named[:, feature] |= _mask_bit(masks, kind)
+        for kind in gathering.gathers_new:
+            named[:, feature] |= _mask_bit(masks & fresh, kind)
+    for number, feature in enumerate(_HOURLY_COUNT_FEATURES.tolist()):
+        named[:, feature] |= _mask_bit(masks, layout.KINDS + number)
     after = np.where(named, 0.0, vectors)
     recompute_composites(after, codes)
     return after
@@ -304,11 +290,6 @@ def suppress_counted(
 def target_has_counted(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
     """Flags (m,) of the *masks* (m,) of `find_counted` in which the target has counted."""
     return _mask_bit(masks, layout.K_TARGET)
-
-
-def _mask_bits(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
-    """0 or 1 of each bit, (m, 32), as a factor of the tables by bit: one product is far quicker than a call a bit."""
-    return ((masks[:, None] >> _BITS) & np.uint32(1)).astype(np.float32)
 
 
 def _mask_bit(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]:
