@@ -159,9 +159,10 @@ class FeatureBuilder:
     def admit(self, keys: AgentKeys) -> SlotIndices:
         """Slot of each row's agent; agents that are not resident move in, for which others may have to leave."""
         slots = self.slots.find(keys)
-        missing = np.unique(keys[slots < 0])
-        if len(missing) == 0:
+        absent = slots < 0
+        if not absent.any():
             return slots
+        missing = np.unique(keys[absent])
         crowd = self.slots.overflow(len(missing))
         if crowd:
             self._evict(self.slots.least_recent(crowd, self.pinned))
