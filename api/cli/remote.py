@@ -65,7 +65,10 @@ class ServiceClient:
         try:
             response = self.client.request(method, path, **arguments)
         except httpx2.HTTPError as error:
-            raise fail(f"{self.client.base_url} does not answer ({error}); is the service running?") from None
+            raise fail(
+                f"{self.client.base_url} does not answer ({error}); is the service running, and at this address "
+                "(--url, TRUSTWATCH_URL)?"
+            ) from None
         return response
 
     def close(self) -> None:
