@@ -1,3 +1,4 @@
+// An OpenTelemetry Collector of the parts that Trustwatch is tried with: OTLP in, OTLP over HTTP and a file out.
 package main
 
 import (
@@ -16,9 +17,11 @@ import (
 	"go.opentelemetry.io/collector/processor/batchprocessor"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
+	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 )
 
 func components() (made otelcol.Factories, err error) {
+	made.Telemetry = otelconftelemetry.NewFactory()
 	if made.Receivers, err = otelcol.MakeFactoryMap[receiver.Factory](otlpreceiver.NewFactory()); err != nil {
 		return
 	}
@@ -31,7 +34,7 @@ func components() (made otelcol.Factories, err error) {
 
 func main() {
 	command := otelcol.NewCommand(otelcol.CollectorSettings{
-		BuildInfo: component.BuildInfo{Command: os.Args[0], Description: "OpenTelemetry Collector of Trustwatch's tests", Version: "0.165.0"},
+		BuildInfo: component.BuildInfo{Command: os.Args[0], Description: "OpenTelemetry Collector"},
 		Factories: components,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{
 			ProviderFactories: []confmap.ProviderFactory{envprovider.NewFactory(), fileprovider.NewFactory()},

@@ -32,6 +32,7 @@ require (
 	go.opentelemetry.io/collector/processor/batchprocessor v{COLLECTOR_VERSION}
 	go.opentelemetry.io/collector/receiver v{STABLE_VERSION}
 	go.opentelemetry.io/collector/receiver/otlpreceiver v{COLLECTOR_VERSION}
+	go.opentelemetry.io/collector/service v{COLLECTOR_VERSION}
 )
 """
 
