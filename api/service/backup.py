@@ -34,6 +34,7 @@ from .backup_manifest import (
     DATA_FOLDER,
     FORMAT_VERSION,
     KIND,
+    MANIFEST_FILE,
     MODEL_FOLDER,
     BackupManifest,
     describe_files,
@@ -87,13 +88,24 @@ def take_backup(settings: Settings, target: Path, now_s: Callable[[], float], *,
     """
     require_embedded(settings)
     target = target.resolve()  # of a link its folder: after a failure that is removed
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target}: is not empty: give a folder that is not there yet")
+    _require_new(target)
     try:
         return _write_backup(settings, target, now_s, keys=keys)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
+
+
+def _require_new(target: Path) -> None:
+    """Raise ConfigError unless a back-up can be made at *target*; it says where an earlier one was interrupted."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if (target / DATA_FOLDER).is_dir() and not (target / MANIFEST_FILE).exists():
+        raise ConfigError(
+            f"{target}: holds a back-up that was never finished (it has no {MANIFEST_FILE}): remove it, or give another "
+            "folder"
+        )
+    raise ConfigError(f"{target}: is not empty: give a folder that is not there yet")
 
 
 def _write_backup(settings: Settings, target: Path, now_s: Callable[[], float], *, keys: bool) -> FinishedBackup:

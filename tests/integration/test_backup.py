@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -57,10 +58,11 @@ def test_a_killed_service_goes_on_elsewhere_as_one_that_was_never_disturbed(
     ended = threading.Event()
     sender = threading.Thread(target=sent_until, args=(service, day, ended))
     sender.start()
+    kill_backup(service, tmp_path / "killed")
     backup = service.run("backup", str(tmp_path / "backup"), "--settings", str(service.settings), "--json")
     ended.set()
     sender.join()
-    service.kill()
+    service.kill_all()
     assert backup.returncode == 0, backup.stderr
     taken = json.loads(backup.stdout)
     assert 0 < taken["offset"] <= taken["log_end_offset"]
@@ -82,6 +84,18 @@ def test_a_killed_service_goes_on_elsewhere_as_one_that_was_never_disturbed(
     restored.settle()
     assert restored.counts() == counts
     assert restored.stop() == 0
+
+
+def kill_backup(service: Service, target: Path) -> None:
+    """kill -9 of a back-up between database and log: what it leaves is told as that, by the next one and by a restore."""
+    command = ("backup", str(target), "--settings", str(service.settings))
+    with subprocess.Popen(service.command(*command)) as killed:
+        service.wait((target / "data" / "log").exists)
+        killed.kill()
+    again, restore = service.run(*command), service.run("restore", *command[1:])
+    assert again.returncode == restore.returncode == 1
+    assert "holds a back-up that was never finished" in again.stderr
+    assert "one that was never finished" in restore.stderr
 
 
 def restored_elsewhere(made: Service, backup: Path) -> Service:
