@@ -1,9 +1,9 @@
-"""Callers that are refused, in the log: tokens that are not accepted, and known callers that reach beyond their entry of
-the settings, which are counted as well.
+"""Callers that are refused, in the log: tokens that are not accepted, and known callers that reach beyond their entry.
 
-A stolen token and a curious administrator look the same here: somebody who is known asks for what is not theirs. Lines
-are bounded for each caller by itself, so that no caller hides another one behind its own. Callers without an entry, and
-persons of the console, have a bound together as well, since an issuer may have any number of them.
+A stolen token and a curious administrator look the same among the latter: somebody who is known asks for what is not
+theirs. They are counted as well. Lines are bounded for each caller by itself, so that no caller hides another one
+behind its own. Callers without an entry, and persons of the console, have a bound together as well, since an issuer may
+have any number of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CALLER_OF_REQUEST: Final = "trustwatch.caller"
 """Member of an ASGI scope: the caller, once it is known."""
 BEYOND_CALLER: Final = frozenset({"insufficient_scope", "tenant_not_allowed", "source_not_allowed", "own_decision"})
 """Codes of problems that say: somebody else may, this caller may not."""
-INVALID_TOKEN: Final = "invalid_token"
+INVALID_TOKEN: Final = "invalid_token"  # noqa: S105 - a code, no token
 """Code of the problem, and of the answer of a gateway's check, that says: this token does not tell who asks."""
 AGENT_NOT_ALLOWED: Final = "agent_not_allowed"
 """A question about an agent that the caller may not speak for was answered with a denial."""

@@ -102,8 +102,8 @@ def _require_new(target: Path) -> None:
         return
     if (target / DATA_FOLDER).is_dir() and not (target / MANIFEST_FILE).exists():
         raise ConfigError(
-            f"{target}: holds a back-up that was never finished (it has no {MANIFEST_FILE}): remove it, or give another "
-            "folder"
+            f"{target}: holds a back-up that was never finished (it has no {MANIFEST_FILE}): remove it, or give "
+            "another folder"
         )
     raise ConfigError(f"{target}: is not empty: give a folder that is not there yet")
 

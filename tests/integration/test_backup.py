@@ -87,7 +87,7 @@ def test_a_killed_service_goes_on_elsewhere_as_one_that_was_never_disturbed(
 
 
 def kill_backup(service: Service, target: Path) -> None:
-    """kill -9 of a back-up between database and log: what it leaves is told as that, by the next one and by a restore."""
+    """kill -9 of a back-up between database and log: the next one and a restore tell what it left."""
     command = ("backup", str(target), "--settings", str(service.settings))
     with subprocess.Popen(service.command(*command)) as killed:
         service.wait((target / "data" / "log").exists)

@@ -62,7 +62,7 @@ class GatewayServerDependencies(NamedTuple):
         new_id: text that never repeats.
         proofs: judges proofs of possession, where the settings want that here.
         proof_reports: told of those that fail.
-        refused_callers: told of those that reach beyond their entry of the settings, and of tokens that are not accepted.
+        refused_callers: told of tokens that are not accepted, and of callers that reach beyond their entry.
     """
 
     issuers: GatewayIssuers
