@@ -12,7 +12,7 @@ from .system import ServiceUnavailable, cache_folder, ensure_command, last_lines
 
 GO = Path("/usr/local/go/bin/go")
 """Where Go's own installation puts it, often outside PATH."""
-BUILD_S = 600
+BUILD_S = 1800
 
 
 def go_command() -> str:
