@@ -12,19 +12,24 @@ from .line_limit import LineLimit
 _log = structlog.get_logger(__name__)
 
 
+_CAUSED_BY_AGENTS = (".request", ".expire")
+"""Ends of actions that agents bring about, and may in any number."""
+
+
 class OrderLines:
-    """Writes them, some each second: agents ask for approvals as often as they like. For one event loop.
+    """Writes them, some each second: what agents bring about hides no order of a person. For one event loop.
 
     Args:
         monotonic: seconds on a clock that never goes back.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._lines = LineLimit(monotonic)
+        self._of_people, self._of_agents = LineLimit(monotonic), LineLimit(monotonic)
 
     def write(self, agent: AgentName, action: str, by: str, intervention_id: str | None = None) -> None:
         """Tell what was ordered, by whom; reasons, which are free text, stay in the records."""
-        self._lines.write(
+        lines = self._of_agents if action.endswith(_CAUSED_BY_AGENTS) else self._of_people
+        lines.write(
             _log.info,
             "order",
             action=action,

@@ -36,6 +36,7 @@ from .backup_manifest import (
     KIND,
     MANIFEST_FILE,
     MODEL_FOLDER,
+    UNFINISHED_FILE,
     BackupManifest,
     describe_files,
     write_manifest,
@@ -100,17 +101,16 @@ def _require_new(target: Path) -> None:
     """Raise ConfigError unless a back-up can be made at *target*; it says where an earlier one was interrupted."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    if (target / DATA_FOLDER).is_dir() and not (target / MANIFEST_FILE).exists():
-        raise ConfigError(
-            f"{target}: holds a back-up that was never finished (it has no {MANIFEST_FILE}): remove it, or give "
-            "another folder"
-        )
+    if (target / UNFINISHED_FILE).is_file() and not (target / MANIFEST_FILE).exists():
+        raise ConfigError(f"{target}: holds a back-up that was never finished: give another folder")
     raise ConfigError(f"{target}: is not empty: give a folder that is not there yet")
 
 
 def _write_backup(settings: Settings, target: Path, now_s: Callable[[], float], *, keys: bool) -> FinishedBackup:
     data = target / DATA_FOLDER
     data.mkdir(parents=True)
+    unfinished = target / UNFINISHED_FILE
+    write_file_atomically(unfinished, b"")
     created = datetime.fromtimestamp(now_s(), UTC).isoformat(timespec="milliseconds")
     position = _copy_database(settings, data / DATABASE_FILE)
     extent = _copy_log(settings, data / LOG_FOLDER, position)
@@ -131,7 +131,9 @@ def _write_backup(settings: Settings, target: Path, now_s: Callable[[], float], 
         left_out=list(_left_out(settings, keys=keys)),
         files=describe_files(target),
     )
-    return FinishedBackup(manifest, write_manifest(target, manifest))
+    digest = write_manifest(target, manifest)
+    unfinished.unlink()
+    return FinishedBackup(manifest, digest)
 
 
 def _copy_database(settings: Settings, target: Path) -> Position:

@@ -123,7 +123,7 @@ class _Questions:
         try:
             check(text)
         except ValueError as error:
-            raise fail(ConfigError(f"{option} {text!r}: {error}")) from None
+            raise fail(ConfigError(f"{option}: {error}")) from None  # not what was given: it may hold a password
         return text
 
     def choice(self, given: Any, option: str, question: str, choices: tuple[str, ...]) -> Any:

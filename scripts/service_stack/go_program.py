@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -47,8 +48,21 @@ def built_go_program(name: str, main_go: str, go_mod: str) -> Path:
     return program
 
 
+def _require_version(go: str, go_mod: str, name: str) -> None:
+    """Raise Unavailable where this Go is older than *go_mod* says: it would end with a word about that file alone."""
+    needed = re.search(r"^go (\d+)\.(\d+)", go_mod, re.MULTILINE)
+    found = re.search(r"go(\d+)\.(\d+)", run([go, "version"]).stdout)
+    if needed and found and _numbers(found) < _numbers(needed):
+        raise ServiceUnavailable(f"{name} needs Go {needed[1]}.{needed[2]} or newer; {go} is {found[1]}.{found[2]}")
+
+
+def _numbers(found: re.Match[str]) -> tuple[int, int]:
+    return int(found[1]), int(found[2])
+
+
 def _build(main_go: str, go_mod: str, program: Path) -> None:
     go = go_command()
+    _require_version(go, go_mod, program.name)
     work = Path(tempfile.mkdtemp(prefix="go-", dir=cache_folder()))
     try:
         (work / "go.mod").write_text(go_mod)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -89,9 +90,14 @@ def test_a_killed_service_goes_on_elsewhere_as_one_that_was_never_disturbed(
 def kill_backup(service: Service, target: Path) -> None:
     """kill -9 of a back-up between database and log: the next one and a restore tell what it left."""
     command = ("backup", str(target), "--settings", str(service.settings))
-    with subprocess.Popen(service.command(*command)) as killed:
-        service.wait((target / "data" / "log").exists)
-        killed.kill()
+    for _ in range(10):  # one that was quicker than we are is no back-up that was killed
+        with subprocess.Popen(service.command(*command)) as killed:
+            service.wait(lambda: (target / "data" / "log").exists() or killed.poll() is not None)
+            killed.kill()
+        if not (target / "manifest.json").exists():
+            break
+        shutil.rmtree(target)
+    assert (target / "unfinished").exists(), "no back-up was killed midway"
     again, restore = service.run(*command), service.run("restore", *command[1:])
     assert again.returncode == restore.returncode == 1
     assert "holds a back-up that was never finished" in again.stderr

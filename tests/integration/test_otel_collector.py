@@ -21,7 +21,7 @@ from ..support.service_process import Service
 if TYPE_CHECKING:
     from scripts.service_stack import OtelCollector
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300, func_only=True)]  # building it has a bound of its own
 
 AGENT, PROMPT = "invoice-agent-7", "a prompt that nobody may read"
 TURNS = 3

@@ -99,8 +99,20 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
     yield from _unstarted(Nginx(tmp_path / "nginx", bound=True))
 
 
+@pytest.fixture(scope="session")
+def _collector_program() -> Path:
+    """Path of the collector, built once; where it can not be built, that is not tried again in this run."""
+    from scripts.service_stack import ServiceUnavailable
+    from scripts.service_stack.otel_collector import collector_program
+
+    try:
+        return collector_program()
+    except ServiceUnavailable as reason:
+        pytest.skip(f"SERVER NOT TO BE HAD: otel-collector: {reason}")
+
+
 @pytest.fixture
-def otel_collector(tmp_path: Path) -> Iterator[OtelCollector]:
+def otel_collector(tmp_path: Path, _collector_program: Path) -> Iterator[OtelCollector]:
     """An OpenTelemetry Collector, likewise; it hands nothing on unless it is configured."""
     from scripts.service_stack import OtelCollector
 

@@ -149,11 +149,12 @@ def test_hydra_gets_a_secret_of_its_own(tmp_path: Path) -> None:
         (("--server", "hydra"), "give --issuer"),
         (("--form", "distributed"), "give --brokers"),
         (("--form", "distributed", "--brokers", "a:1"), "give --database"),
-        (("--server", "hydra", "--issuer", "nonsense"), "--issuer 'nonsense': an issuer must be an https URL"),
-        (("--server", "hydra", "--issuer", "https://h", "--admin-url", "ftp://h"), "--admin-url 'ftp://h': the admin"),
-        (("--form", "distributed", "--brokers", "k1 9092"), "--brokers 'k1 9092': 'k1 9092' is not host:port"),
+        (("--server", "hydra", "--issuer", "nonsense"), "--issuer: an issuer must be an https URL"),
+        (("--server", "hydra", "--issuer", "https://h", "--admin-url", "ftp://h"), "--admin-url: the admin"),
+        (("--form", "distributed", "--brokers", "k1 9092"), "--brokers: 'k1 9092' is not host:port"),
         (("--form", "distributed", "--brokers", ","), "one broker at least"),
-        (("--form", "distributed", "--brokers", "a:1", "--database", "postgresql://u:p@d/n"), "put it in `password`"),
+        (("--form", "distributed", "--brokers", "a:1", "--database", "postgresql://u:hunter2@d/n"), "in `password`"),
+        (("--server", "hydra", "--issuer", "https://u:hunter2@h"), "may not hold a user or password"),
         (("--tenant", ""), "a tenant has a name"),
         (("--brokers", "a:1"), "--brokers goes with --form distributed"),
         (("--issuer", "https://h"), "--issuer goes with --server"),
@@ -167,6 +168,7 @@ def test_what_is_missing_or_wrong_is_said_and_nothing_is_written(
     """Before a file is in its place; a key that was made for it goes with it."""
     refused = run(tmp_path / "trustwatch.yaml", *options)
     assert refused.exit_code != 0 and said in refused.output
+    assert "hunter2" not in refused.output
     assert list(tmp_path.iterdir()) == []
 
 
