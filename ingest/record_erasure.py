@@ -97,31 +97,37 @@ class NameEraser:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self.is_in_text(raw.decode(errors="replace"))
 
-    def erase_in_json(self, raw: bytes) -> bytes:
+    def erase_in_json(self, raw: bytes, *, keep_members: bool = False) -> bytes:
         """JSON without the name, written anew; the same object where the name does not stand there.
 
         Bytes that are no JSON are treated as text.
+
+        Args:
+            raw: the JSON.
+            keep_members: leave names of members as they are: of what we wrote ourselves they are no names of others,
+                and what has lost one can not be read again.
         """
         if not self.may_occur_in(raw):
             return raw
         try:
-            changed = self.erase_in_value(msgspec.json.decode(raw))
+            changed = self.erase_in_value(msgspec.json.decode(raw), keep_members=keep_members)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             text = raw.decode(errors="surrogateescape")
             return self.erase_in_text(text).encode(errors="surrogateescape") if self.is_in_text(text) else raw
         return raw if changed is None else msgspec.json.encode(changed)
 
-    def erase_in_value(self, value: Any) -> Any:
-        """A JSON value without the name, in strings and in names of members; None where it does not stand there."""
+    def erase_in_value(self, value: Any, *, keep_members: bool = False) -> Any:
+        """A JSON value without the name, in strings and, unless they are kept, in names of members; None where it does
+        not stand there."""
         if isinstance(value, str):
             return self.erase_in_text(value) if self.is_in_text(value) else None
         if isinstance(value, list):
-            parts = [self.erase_in_value(part) for part in value]
+            parts = [self.erase_in_value(part, keep_members=keep_members) for part in value]
             if all(part is None for part in parts):
                 return None
             return [old if new is None else new for old, new in zip(value, parts, strict=True)]
         if isinstance(value, dict):
-            return self._members(value)
+            return self._members(value, keep_members=keep_members)
         return None
 
     def erase_in_command(self, raw: bytes) -> bytes:
@@ -155,11 +161,15 @@ class NameEraser:
             for name, member in value.items()
         }
 
-    def _members(self, value: dict[str, Any]) -> dict[str, Any] | None:
-        erased = {name: self.erase_in_value(member) for name, member in value.items()}
-        if all(new is None for new in erased.values()) and not any(self.is_in_text(name) for name in value):
+    def _members(self, value: dict[str, Any], *, keep_members: bool) -> dict[str, Any] | None:
+        erased = {name: self.erase_in_value(member, keep_members=keep_members) for name, member in value.items()}
+        is_named = not keep_members and any(self.is_in_text(name) for name in value)
+        if all(new is None for new in erased.values()) and not is_named:
             return None
-        return {self.erase_in_text(name): value[name] if new is None else new for name, new in erased.items()}
+        return {
+            name if keep_members else self.erase_in_text(name): value[name] if new is None else new
+            for name, new in erased.items()
+        }
 
 
 class _ErasableAgent(msgspec.Struct):
@@ -186,10 +196,11 @@ class _RefusedInput(msgspec.Struct):
 
 
 @cache
-def reserved_words() -> frozenset[str]:
-    """Member names and closed vocabularies of events: a subject with such a name cannot be erased."""
+def reserved_words(kind: Any = NativeEvent) -> frozenset[str]:
+    """Member names and closed vocabularies of events, or of another type that is stored as JSON: a subject with such a
+    name cannot be erased."""
     words: set[str] = set()
-    waiting: list[Any] = [msgspec.json.schema(NativeEvent)]
+    waiting: list[Any] = [msgspec.json.schema(kind)]
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict):

@@ -22,9 +22,6 @@ MIN_LEARNED_EVENTS = 3
 """Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
 (its key, its targets), and with one in eight of them it would be critical before it knew itself."""
 
-_ANNOUNCEMENT_TYPES = (event_columns.CLIENT_CHANGE, event_columns.CLIENT_REGISTER)
-
-
 LEARN_NOTHING, LEARN_ALL, LEARN_CREDENTIAL = 0, 1, 2
 """Parts of an event to learn (see `ingest.features.feature_kernel.learn`)."""
 
@@ -63,9 +60,9 @@ def announced_credentials(columns: EventColumns, rows: npt.NDArray[np.int64]) ->
     That a key was announced is a fact, not behaviour. An agent under suspicion, of which nothing else is learned, would
     otherwise be told to use a key that "was never registered", in each of its events.
     """
-    return np.where(
-        np.isin(columns.codes[rows, event_columns.TYPE], _ANNOUNCEMENT_TYPES), LEARN_CREDENTIAL, LEARN_NOTHING
-    ).astype(np.uint8)
+    types = columns.codes[rows, event_columns.TYPE]
+    announced = (types == event_columns.CLIENT_CHANGE) | (types == event_columns.CLIENT_REGISTER)
+    return np.where(announced, LEARN_CREDENTIAL, LEARN_NOTHING).astype(np.uint8)
 
 
 def sampled_for_learning(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -13,6 +13,12 @@ from ...ingest.features import layout
 from ...ingest.features.earlier_layout import read_state_rows
 from ...ingest.features.feature_table import ITEMS, QUANTITIES
 from ...ingest.features.frequency_tables import different_items_known
+from ...ingest.features.missing_evidence import (
+    is_latest_unvouched,
+    unordered_sessions,
+    used_sessions,
+    was_never_vouched,
+)
 from ...scoring.records.agents import AgentRow
 
 _FIRST = (layout.Q_PACE_15M, layout.Q_PACE_4H, layout.Q_GAP, layout.Q_SESSION)
@@ -22,6 +28,9 @@ DISTINCT_COUNT_LABELS = {kind: item.profile for kind, item in sorted(ITEMS.items
 QUANTITY_LABELS = {
     q: shown for q in (*_FIRST, *sorted(set(QUANTITIES) - set(_FIRST))) if (shown := QUANTITIES[q].profile) is not None
 }
+
+_ADVICE = "where only your own programs write that source, a mapping can say so (reference/sources.md)"
+"""The way to have events that no token vouches for learned."""
 
 
 class UsualRange(NamedTuple):
@@ -43,11 +52,12 @@ class DistinctCount(NamedTuple):
 
 
 class BaselineProfile(NamedTuple):
-    """Usual behaviour of an agent, read from its state."""
+    """Usual behaviour of an agent, read from its state; *notes* say in sentences what is not judged or learned."""
 
     learned: int
     distinct_counts: list[DistinctCount]
     usual: list[UsualRange]
+    notes: list[str]
 
 
 def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
@@ -58,7 +68,23 @@ def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
     if state is None:
         return None
     numbers = state[0]["numbers"]
-    return BaselineProfile(int(numbers[layout.N_EVENTS]), _distinct_counts(state[0]["known"]), _usual_ranges(numbers))
+    learned = int(numbers[layout.N_EVENTS])
+    return BaselineProfile(learned, _distinct_counts(state[0]["known"]), _usual_ranges(numbers), _notes(state[0]))
+
+
+def _notes(state: layout.Array) -> list[str]:
+    notes = []
+    row = state[None]
+    if unordered := int(unordered_sessions(row["disorder"], row["session_last"], row["session_doubt"])[0]):
+        notes.append(
+            "more than a tenth of its recent work came out of order: order is not judged in "
+            f"{unordered} of its {used_sessions(state)} latest sessions (reference/detection.md#late-events)"
+        )
+    if was_never_vouched(state):
+        notes.append(f"no token vouches for any event of it: nothing is learned, and what it does stays new; {_ADVICE}")
+    elif is_latest_unvouched(state):
+        notes.append(f"no token vouches for its latest events: nothing is learned of them, they stay new; {_ADVICE}")
+    return notes
 
 
 def _distinct_counts(known: layout.Array) -> list[DistinctCount]:

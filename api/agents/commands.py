@@ -30,11 +30,6 @@ from ..cli.terminal import (
     write_table,
 )
 
-_UNVOUCHED = (
-    "no token vouches for any event of it: nothing is learned, and what it does stays new; where only your own programs"
-    " write that source, a mapping can say so (reference/sources.md)"
-)
-"""Of an agent without confidence that rose by things that were new."""
 _MAX_AGENTS_OF_LEVEL = 100_000
 """So many of a level are looked through for the riskiest of it."""
 
@@ -91,11 +86,13 @@ def explain(
     json: JsonOption = False,
 ) -> None:
     """Say why an agent has the risk it has, and how it got there."""
+    path = f"/v1/agents/{quote(agent, safe='')}"
     with closing(ServiceClient(url, token)) as service:
-        answer = service.get(f"/v1/agents/{quote(agent, safe='')}/risk", tenant=tenant, issuer=issuer)
+        answer = service.get(f"{path}/risk", tenant=tenant, issuer=issuer)
+        baseline = service.find(f"{path}/baseline", tenant=tenant, issuer=issuer)
         history = service.get("/v1/decisions", agent_id=agent, tenant=tenant, issuer=issuer, limit=10)["items"]
     if json:
-        write_json({"risk": answer, "decisions": history})
+        write_json({"risk": answer, "baseline": baseline, "decisions": history})
         return
     write_line(f"{answer['agent_id']}  ({answer['tenant']}, {answer['issuer'] or 'no issuer'})")
     write_line(
@@ -104,8 +101,8 @@ def explain(
         f"confidence {answer['confidence']:.2f}, "
         f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}"
     )
-    if _is_claimed(answer):
-        write_line(f"  {_UNVOUCHED}")
+    for note in baseline["notes"] if baseline else ():
+        write_line(f"  {note}")
     for reason in answer["reasons"]:
         write_line(f"  - {reason['text']}  [{reason['contribution']:.0%}]")
     for indicator in answer.get("indicators", ()):
@@ -126,12 +123,6 @@ def explain(
             f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "
             f"{decision['reasons'][0]['text'] if decision['reasons'] else decision['cause']}"
         )
-
-
-def _is_claimed(answer: dict[str, Any]) -> bool:
-    """True of an agent that is known by self-asserted events alone: what others signal of one can make it critical."""
-    new = (reason["code"].endswith("_surprise") or "first_seen" in reason["code"] for reason in answer["reasons"])
-    return not answer["confidence"] and answer["risk_level"] != "critical" and any(new)
 
 
 def release(

@@ -22,7 +22,17 @@ from ..http.schemas import (
     TenantParam,
 )
 from ..http.signed_responses import SIGNED_RESPONSES, signed_response
-from .schemas import AgentOut, ReleaseIn, ReleaseOut, RiskAnswersOut, RiskOut, RiskQueryIn, agent_out
+from .schemas import (
+    AgentOut,
+    BaselineOut,
+    ReleaseIn,
+    ReleaseOut,
+    RiskAnswersOut,
+    RiskOut,
+    RiskQueryIn,
+    agent_out,
+    baseline_out,
+)
 from .service import AgentFilters, AgentService
 
 RISK_QUERY_PATH = "/v1/risk/query"
@@ -88,6 +98,20 @@ async def list_agents(
     """Agents by tenant and id, as of the last commit. Scope `trust.score:read`."""
     page = await agents.list(caller, AgentFilters(tenant, level, agent_type, prefix), limit, cursor)
     return PageOut(items=[agent_out(summary) for summary in page.items], next_cursor=page.next_cursor)
+
+
+@router.get(
+    AGENT_PATH + "/baseline",
+    responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
+    summary="What is usual for an agent",
+)
+async def get_baseline(agent: AgentDep, caller: ReaderDep, agents: AgentServiceDep) -> BaselineOut:
+    """Habits of an agent, and notes on what is not judged or learned of it. Scope `trust.score:read`.
+
+    The state keeps how many names are known, not which.
+    """
+    name = (await agents.get(caller, agent)).name
+    return baseline_out(name, await agents.baseline(caller, name))
 
 
 @router.post(

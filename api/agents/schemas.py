@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...scoring.records.agents import AgentSummary, ConcernName
+from ...scoring.records.agents import AgentName, AgentSummary, ConcernName
 from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import (
     AgentId,
@@ -23,6 +23,7 @@ from ..http.schemas import (
     format_rfc3339_or_none,
     level_word,
 )
+from .baseline_profile import BaselineProfile
 from .risk_answer_cache import shows_reasons
 
 MAX_QUESTIONS = 1000
@@ -197,6 +198,49 @@ class AgentOut(BaseModel):
     concern: ConcernName | None
 
 
+class DistinctCountOut(BaseModel):
+    """Different names of a kind that an agent has learned."""
+
+    name: str = Field(description="kind of name", examples=["destinations"])
+    number: int = Field(description="different ones that are known", examples=[12])
+    complete: bool = Field(description="false: there may be more than are counted")
+
+
+class UsualRangeOut(BaseModel):
+    """A figure of an agent: its mean and the band of one standard deviation; older events count less."""
+
+    name: str = Field(description="the figure", examples=["time between events"])
+    unit: str = Field(description="its unit; empty where it has none", examples=["s"])
+    mean: float = Field(description="its mean", examples=[20.0])
+    low: float = Field(description="one standard deviation below the mean", examples=[12.0])
+    high: float = Field(description="one standard deviation above the mean", examples=[33.0])
+
+
+class BaselineOut(BaseModel):
+    """Usual behaviour of an agent, as it was stored with the last commit that moved it."""
+
+    agent_id: str
+    tenant: str
+    issuer: str
+    learned: int | None = Field(
+        description="events that were learned, with those of the model's history; null: nothing is stored yet, or "
+        "another version of Trustwatch wrote it",
+        examples=[4_210],
+    )
+    known: list[DistinctCountOut] = Field(description="kinds of names of which the agent has learned some")
+    usual: list[UsualRangeOut] = Field(description="figures that the agent has shown")
+    notes: list[str] = Field(
+        description="what is not judged or learned of it, and why: order, where its events come out of order; habits, "
+        "where no token vouches for its events",
+        examples=[
+            [
+                "more than a tenth of its recent work came out of order: order is not judged in 3 of its 4 latest "
+                "sessions (reference/detection.md#late-events)"
+            ]
+        ],
+    )
+
+
 class ReleaseIn(BaseModel):
     """A person vouches for an agent."""
 
@@ -212,6 +256,19 @@ class ReleaseOut(BaseModel):
     tenant: str
     issuer: str
     by: str
+
+
+def baseline_out(name: AgentName, profile: BaselineProfile | None) -> BaselineOut:
+    """A baseline as it is answered; None = nothing that can be read is stored."""
+    parts: dict[str, Any] = {"learned": None, "known": [], "usual": [], "notes": []}
+    if profile is not None:
+        parts = {
+            "learned": profile.learned,
+            "known": [count._asdict() for count in profile.distinct_counts],
+            "usual": [figure._asdict() for figure in profile.usual],
+            "notes": profile.notes,
+        }
+    return BaselineOut(agent_id=name.agent_id, tenant=name.tenant, issuer=name.issuer, **parts)
 
 
 def agent_out(summary: AgentSummary) -> AgentOut:

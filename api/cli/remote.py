@@ -59,17 +59,33 @@ class ServiceClient:
     def __init__(self, url: str, token: str) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self.client = httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
+        self.has_answered = False
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         """One request; every failure ends the command with a message."""
         try:
             response = self.client.request(method, path, **arguments)
         except httpx2.HTTPError as error:
-            raise fail(
-                f"{self.client.base_url} does not answer ({error}); is the service running, and at this address "
-                "(--url, TRUSTWATCH_URL)?"
-            ) from None
+            hint = "is the service running, and at this address (--url, TRUSTWATCH_URL)?"
+            raise fail(f"{self._silence(error)}; {hint}") from None
+        self.has_answered = True
         return response
+
+    def request_again_later(self, method: str, path: str, **arguments: Any) -> httpx2.Response | None:
+        """One request; None, and a message, where a service that has answered before does not answer now.
+
+        One that never answered ends the command: its address is wrong, or it does not run.
+        """
+        if not self.has_answered:
+            return self.request(method, path, **arguments)
+        try:
+            return self.client.request(method, path, **arguments)
+        except httpx2.HTTPError as error:
+            print_message(f"{self._silence(error)}; trying again")
+            return None
+
+    def _silence(self, error: httpx2.HTTPError) -> str:
+        return f"{self.client.base_url} does not answer ({error or type(error).__name__})"
 
     def close(self) -> None:
         """Close its connections."""
@@ -78,6 +94,10 @@ class ServiceClient:
     def get(self, path: str, **parameters: Any) -> Any:
         """JSON of a successful GET; parameters that are None are left out."""
         return self._read_json("GET", path, parameters)
+
+    def find(self, path: str, **parameters: Any) -> Any:
+        """As `get`; None where the service has nothing of that name, or no such route yet (404)."""
+        return self._read_json("GET", path, parameters, may_be_missing=True)
 
     def get_text(self, path: str) -> str:
         """Text of a successful GET."""
@@ -94,9 +114,13 @@ class ServiceClient:
         """JSON of a successful DELETE; parameters as of `get`."""
         return self._read_json("DELETE", path, parameters)
 
-    def _read_json(self, method: str, path: str, parameters: dict[str, Any], **arguments: Any) -> Any:
+    def _read_json(
+        self, method: str, path: str, parameters: dict[str, Any], *, may_be_missing: bool = False, **arguments: Any
+    ) -> Any:
         given = {name: value for name, value in parameters.items() if value is not None}
         response = self.request(method, path, params=given, **arguments)
+        if may_be_missing and response.status_code == 404:
+            return None
         if not response.is_success:
             raise fail(problem_text(response))
         return response.json()

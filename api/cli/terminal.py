@@ -25,6 +25,7 @@ SettingsFileOption = Annotated[
     Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")
 ]
 
+_BETWEEN_COLUMNS = 2
 _LEAST_PROSE = 20
 """Columns of prose are folded to no less, in characters."""
 
@@ -150,14 +151,17 @@ def write_table(rows: list[dict[str, Any]], columns: dict[str, str], prose: Coll
         _write_plain([list(columns.values()), *cells])
         return
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    widths = _widths([list(columns.values()), *cells])
-    for (member, heading), width in zip(columns.items(), widths, strict=True):
+    widths = dict(zip(columns, _widths([list(columns.values()), *cells]), strict=True))
+    least = {member: min(width, _LEAST_PROSE) if member in prose else width for member, width in widths.items()}
+    for member, heading in columns.items():
         folds = member in prose
-        least = min(width, _LEAST_PROSE) if folds else width
-        grid.add_column(heading, overflow="fold", no_wrap=not folds, min_width=least)
+        grid.add_column(heading, overflow="fold", no_wrap=not folds, min_width=least[member])
     for row in cells:
         grid.add_row(*map(Text, row))
-    Console(highlight=False).print(grid, crop=False)
+    console = Console(highlight=False)
+    # A terminal breaks lines that are too long for it; rich would leave whole columns out.
+    console.width = max(console.width, sum(least.values()) + _BETWEEN_COLUMNS * len(least))
+    console.print(grid, crop=False)
 
 
 def _widths(cells: list[list[str]]) -> list[int]:

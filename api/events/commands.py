@@ -124,19 +124,27 @@ def _answers(service: ServiceClient, batch: OutgoingBatch) -> Iterator[tuple[Out
 
 
 def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) -> Any:
-    """Send one request; wait where the service asks to."""
-    for _ in range(INGEST_ATTEMPTS):
-        response = service.request(
+    """Send one request; wait where the service asks to, or is away for a moment.
+
+    The records of a batch are sent again as they were: those that the service took before count as duplicates.
+    """
+    for attempt in range(INGEST_ATTEMPTS):
+        response = service.request_again_later(
             "POST",
             "/v1/events",
             content=body,
             headers={"content-type": "application/x-ndjson"},
             params={} if record_format is None else {"format": record_format},
         )
-        if response.status_code not in (429, 503):
-            break
-        pause_s = parse_retry_after(response.headers.get("retry-after"), clock.now_ms())
+        if response is not None and response.status_code not in (429, 503):
+            return response
+        if response is None:  # a service that starts again needs up to a minute, and hears too much then
+            pause_s: float | None = DEFAULT_PAUSE_S * 2**attempt
+        else:
+            pause_s = parse_retry_after(response.headers.get("retry-after"), clock.now_ms())
         clock.sleep(min(DEFAULT_PAUSE_S if pause_s is None else pause_s, MAX_PAUSE_S))
+    if response is None:
+        raise fail(f"no answer to {INGEST_ATTEMPTS} attempts; events from this batch on were not sent: send them again")
     return response
 
 

@@ -179,6 +179,13 @@ METRICS: Final = (
         ("what",),
     ),
     MetricDefinition(
+        "trustwatch_agents_without_order",
+        "observed gauge",
+        "agents",
+        "agents in the memory of the pipeline more than a tenth of whose recent work came out of order: the order of "
+        "what they do is not judged in the sessions that came so; `trustwatch explain` and the console say of which",
+    ),
+    MetricDefinition(
         "trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage", ("stage",)
     ),
     MetricDefinition(

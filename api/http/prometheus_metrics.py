@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS
 from ...scoring.records.agents import RiskLevel
 from .metric_table import METRICS, MetricDefinition
 from .runtime import Runtime
@@ -26,6 +27,8 @@ from .runtime import Runtime
 LabelledValues = Mapping[tuple[str, ...], float]
 MetricValues = Mapping[str, LabelledValues]
 """Values of `observed` metrics, by name of the metric and labels."""
+_OF_OTHER_METRICS = frozenset({"feedback_matched", ORDER_DOUBTED_AGENTS})
+"""Counts of the pipeline that metrics of their own show."""
 
 
 class RuntimeCollector(Collector):
@@ -116,8 +119,9 @@ def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
         "trustwatch_pipeline_offset": {(): status.offset},
         "trustwatch_pipeline_behind": {(): status.records_behind},
         "trustwatch_pipeline_records_total": {
-            (name,): count for name, count in status.work_counts.items() if name != "feedback_matched"
+            (name,): count for name, count in status.work_counts.items() if name not in _OF_OTHER_METRICS
         },
+        "trustwatch_agents_without_order": {(): status.work_counts.get(ORDER_DOUBTED_AGENTS, 0)},
         "trustwatch_pipeline_seconds_total": {(name,): spent for name, spent in status.stage_seconds.items()},
         "trustwatch_dead_letters_dropped_total": {(): status.dropped_dead_letters},
         "trustwatch_decisions_total": {

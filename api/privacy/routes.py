@@ -81,7 +81,7 @@ async def get_erasure(erasure_id: str, caller: AdministratorDep, erasures: Erasu
 
 @router.post(
     "/v1/privacy/erasures/{erasure_id}/verify",
-    responses=problem_responses({404: "no such erasure"}),
+    responses=problem_responses({404: "no such erasure", 409: "it is not done yet, so that there is no proof"}),
     summary="Verify a proof",
 )
 async def verify_proof(

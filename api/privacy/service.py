@@ -7,16 +7,25 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 import structlog
 
 from ...ingest.errors import Fenced, TrustwatchError, Unavailable
+from ...ingest.events import NativeEvent
+from ...ingest.features.feature_table import FEATURE_NAMES
 from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject, NameEraser, reserved_words
 from ...ingest.record_keys import record_id
+from ...models.concerns import CONCERNS
+from ...scoring.delivery.actuators.desired_state import DesiredState
+from ...scoring.policy.book import EnforcementMode
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.decisions import Decision
 from ...scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
+from ...scoring.records.feedback import FeedbackRule
+from ...scoring.records.indicators import Indicator
 from ...scoring.store.chain_verification import ChainVerification, verify_chains
 from ...scoring.store.database import LeaderLock, Page
 from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
@@ -34,6 +43,16 @@ FOLLOW_EVERY_S = 1.0
 """Interval of looking at what other processes of a deployment do, s."""
 RELEASE_NAMES_EVERY_S = 3600.0
 LEADER_LOCK_NAME = "erasures"
+
+_STORED_TYPES = (NativeEvent, Decision, Indicator, FeedbackRule, DesiredState)
+"""Types of what is stored as JSON and read again: an erasure must not replace their words."""
+
+_CAUSES = ("event", "tick", "release", "feedback")
+"""Causes of decisions."""
+_OUR_WORDS = frozenset(
+    {*FEATURE_NAMES, *CONCERNS, *(level.label for level in RiskLevel), *get_args(EnforcementMode), *_CAUSES}
+)
+"""Words that are values of it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -165,9 +184,9 @@ class ErasureService:
 
     async def _check_erasable(self, subject: ErasureSubject) -> None:
         """Raise ErasureRefused where it can not be erased as things are."""
-        if subject.name in reserved_words():
+        if subject.name in _OUR_WORDS or any(subject.name in reserved_words(kind) for kind in _STORED_TYPES):
             raise ErasureRefused(
-                f"`{subject.name}` is a word of the event schema: records without it could not be read. "
+                f"`{subject.name}` is a word of events or of our own records: without it they could not be read. "
                 "Nothing was done; keep such a name out of the sources, and let its records age out"
             )
         if subject.kind != "agent":

@@ -146,11 +146,11 @@ def _correction_of(
         return RiskTopicCorrection(record_key[0], *erased_agent_record(record_key[1], offset))
     if risk_record.agent_id == subject.name:
         return None  # another one of that very name
-    texts = bytes(risk_record.reasons), risk_record.counterfactual, bytes(risk_record.indicators)
-    redacted = names.erase_in_json(texts[0]), names.erase_in_text(texts[1]), names.erase_in_json(texts[2])
-    if redacted == texts:
+    before = bytes(risk_record.reasons), bytes(risk_record.indicators)
+    reasons, indicators = (names.erase_in_json(part, keep_members=True) for part in before)
+    counterfactual = names.erase_in_text(risk_record.counterfactual)
+    if (reasons, indicators) == before and counterfactual == risk_record.counterfactual:
         return None
-    reasons, counterfactual, indicators = redacted
     changed = msgspec.structs.replace(
         risk_record,
         reasons=msgspec.Raw(reasons),

@@ -21,6 +21,7 @@ from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.pipeline_context import CommittedChanges
+from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS
 from ...scoring.pipeline.pipelines import SinglePartitionPipeline
 from ...scoring.pipeline.processor import Processor, VectorCollector
 from ...scoring.pipeline.settings import DEFAULT_TUNING
@@ -153,6 +154,7 @@ class EmbeddedPipelineWorker:
             if self._spool is not None:
                 self._spool.roll_if_due()
             self._policy.refresh()
+            self.pipeline.stages.counts[ORDER_DOUBTED_AGENTS] = self.pipeline.order_doubted_agents
         if now - self._reported_at >= HEARTBEAT_EVERY_S:
             stages = self.pipeline.stages
             offset, risk_offset = self.pipeline.position.offset, self.pipeline.risk_offset

@@ -130,9 +130,9 @@ async def forget_in_memory(
                 continue
             redacted = msgspec.structs.replace(
                 summary,
-                reasons=names.erase_in_json(summary.reasons),
+                reasons=names.erase_in_json(summary.reasons, keep_members=True),
                 counterfactual=names.erase_in_text(summary.counterfactual),
-                indicators=names.erase_in_json(summary.indicators),
+                indicators=names.erase_in_json(summary.indicators, keep_members=True),
             )
             if redacted != summary:
                 entry.summary, entry.cached_answer = redacted, None

@@ -26,6 +26,7 @@ from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
+from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS
 from ...scoring.pipeline.pipelines import ConsumerGroupPipeline, PartitionProgress
 from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from ...scoring.pipeline.settings import DEFAULT_TUNING
@@ -191,6 +192,7 @@ class GroupPipelineWorker:
         stages = self.pipeline.stages
         counts = {
             **stages.counts,
+            ORDER_DOUBTED_AGENTS: self.pipeline.order_doubted_agents,
             "published": self.publisher.sent,
             "unchanged": self.publisher.unchanged,
             "producers_replaced": self.writer.replaced,

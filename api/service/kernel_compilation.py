@@ -11,7 +11,7 @@ import structlog
 
 from ...scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, KernelPart, is_part_kept
 
-COMPILING = "kernels are compiled: the first start on this machine takes up to a minute"
+COMPILING = "kernels are compiled: the first start on this machine takes a minute, beside other work several"
 """Reason of a service that is not ready for that."""
 
 _log = structlog.get_logger(__name__)

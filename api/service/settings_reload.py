@@ -10,6 +10,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final, get_args
 
 import structlog
 
@@ -19,9 +20,12 @@ from ..composition import policy_book
 from ..settings.loading import load_process_settings
 from ..settings.reloading import ReloadStatus, SettingsChange, change_of_settings
 from ..settings.root import Settings
-from ..structured_logs import configure_structured_logs
+from ..structured_logs import LogLevel, configure_structured_logs
 
 _log = structlog.get_logger(__name__)
+
+_LEVELS: Final = get_args(LogLevel)
+"""Levels of logs, the most talkative first."""
 
 
 class SettingsReload:
@@ -78,17 +82,26 @@ class SettingsReload:
             _log.error("settings were not reloaded; those in force stay", error=text)
             return
         self._status.reloads += 1
+        logs, before = change.settings.logs, self._settings.logs
         self._settings, self._status.restart_needed = change.settings, change.restart
-        configure_structured_logs(change.settings.logs.level, change.settings.logs.format)
+        is_quieter = _LEVELS.index(logs.level) > _LEVELS.index(before.level)
+        if is_quieter:  # by the level that held, else the line that says so would be the first to be left out
+            _tell(change)
+        configure_structured_logs(logs.level, logs.format)
         self._apply(change)
         for process in self._processes:
             process.send_signal(signal.SIGHUP)
-        _log.info("settings reloaded", applied=list(change.applied))
-        if change.restart:
-            _log.warning("settings changed that need a restart", members=list(change.restart))
+        if not is_quieter:
+            _tell(change)
 
     def _read(self) -> SettingsChange:
         """Raises ConfigError: also where a value can be read and not be used."""
         change = change_of_settings(self._settings, load_process_settings(self._file))
         policy_book(change.settings)
         return change
+
+
+def _tell(change: SettingsChange) -> None:
+    _log.info("settings reloaded", applied=list(change.applied))
+    if change.restart:
+        _log.warning("settings changed that need a restart", members=list(change.restart))

@@ -100,12 +100,19 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 async def run_hijacks(site: ContainmentTestbed, hijacks: int, apart_s: float, settle_s: float = 5.0) -> Report:
-    """Hijack the first *hijacks* clients, *apart_s* seconds after each other, while all others go on."""
+    """Hijack the first *hijacks* clients, *apart_s* seconds after each other, while all others go on.
+
+    The first begins when calls of the others have arrived by the gateway's log: a run without it would show nothing.
+
+    Raises:
+        TimeoutError: no call arrived.
+    """
     traffic = TrafficDriver(site.accounts, site.envoy.url)
     stop = asyncio.Event()
     seconds = settle_s + hijacks * (apart_s + 1.0) + 60.0
     background = asyncio.create_task(traffic.run(seconds + EVERY_S, EVERY_S, stop))
     await asyncio.sleep(settle_s)
+    await asyncio.to_thread(site.wait_for_calls, EVERY_S)
     before = {
         account.client_id: await asyncio.to_thread(site.client_at_hydra, account.client_id)
         for account in site.accounts[:hijacks]

@@ -127,6 +127,20 @@ class ContainmentTestbed:
             time.sleep(0.05)
         raise TimeoutError(f"not within {within_s} s: {(self.folder / 'service.log').read_text()[-2000:]}")
 
+    def wait_for_calls(self, within_s: float) -> None:
+        """Until calls that the gateway logged are known of some agent: its token request alone is one event.
+
+        Raises:
+            TimeoutError: no log came, with the last words of its shipper.
+        """
+        try:
+            self.wait(
+                lambda: any(one["events"] > 2 for one in self.get("/v1/agents", tenant=TENANT)["items"]), within_s
+            )
+        except TimeoutError as error:
+            shipper = (self.folder / "ingest.log").read_text()[-2000:]
+            raise TimeoutError(f"the gateway's log does not arrive: {shipper}\n{error}") from None
+
     def _auth(self) -> dict[str, str]:
         if time.time() > self._token_until:
             now = time.time()

@@ -21,7 +21,7 @@ from trustwatch.models.concerns import CONCERNS
 from .fitted_trace import BatchTransform, fit_trace
 from .leave_out import NAMES, SHARES, JudgedReplays, Training
 from .report import FigureTable
-from .setting_choice import goodness
+from .setting_choice import LEAST_GAIN, goodness
 from .split_trace import split_test_part
 from .traces import LEAST_TASKS, Trace
 
@@ -88,7 +88,11 @@ def _rows(parts: list[Part], scores: list[dict[str, Scores]]) -> Iterator[tuple[
 
 
 def _chosen_norm(judged: Part, parts: list[Part], scores: dict[str, Scores]) -> int:
-    """The norm that is best on the mean over parts that share no event with the judged one."""
+    """The norm that is best on the mean over parts that share no event with the judged one.
+
+    Of norms whose means differ by less than `LEAST_GAIN`, as by chance, it is the smallest: small oddities of one event
+    are added up, which is what the question asks for.
+    """
     others = [
         part
         for part in parts
@@ -100,12 +104,11 @@ def _chosen_norm(judged: Part, parts: list[Part], scores: dict[str, Scores]) -> 
     ]
     if not others:
         return SHIPPED_NORM
-    return max(
-        COMPROMISE_NORMS,
-        key=lambda norm: np.mean(
-            [goodness(part.trace, scores[part.set_name]["compromise", norm][part.rows]) for part in others]
-        ),
-    )
+    means = {
+        norm: np.mean([goodness(part.trace, scores[part.set_name]["compromise", norm][part.rows]) for part in others])
+        for norm in COMPROMISE_NORMS
+    }
+    return min(norm for norm, mean in means.items() if mean > max(means.values()) - LEAST_GAIN)
 
 
 def _judged(part: Part, scores: list[dict[str, Scores]], concern: str, norms: list[int]) -> JudgedReplays:

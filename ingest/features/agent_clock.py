@@ -13,7 +13,7 @@ from . import layout
 from .layout import Array
 from .row_observations import LATE_EVENT, OUT_OF_ORDER_EVENT
 
-_NEVER_VOUCHED_S = np.float32(1e9)
+NEVER_VOUCHED_S = np.float32(1e9)
 """Lead of an agent of which a token has vouched for nothing yet: nothing is late against that."""
 
 
@@ -23,7 +23,7 @@ def start_clock(times: Array, agent_numbers: Array, at_ms: int, is_vouched: bool
     times[layout.T_FIRST] = max(at_ms, 1)  # 0 means that the agent is new
     times[layout.T_LAST] = at_ms
     if not is_vouched:
-        agent_numbers[layout.N_LEAD] = _NEVER_VOUCHED_S
+        agent_numbers[layout.N_LEAD] = NEVER_VOUCHED_S
 
 
 @inlined

@@ -12,6 +12,7 @@ from ..compilation import allocation_free
 from . import feature_kernel, layout
 from .feature_table import FEATURE_COUNT
 from .layout import Array, Baseline
+from .missing_evidence import unordered_sessions
 from .row_observations import RowObservations, allocate_observations
 
 AgentKeys = npt.NDArray[np.uint64]
@@ -158,9 +159,10 @@ class FeatureBuilder:
     def admit(self, keys: AgentKeys) -> SlotIndices:
         """Slot of each row's agent; agents that are not resident move in, for which others may have to leave."""
         slots = self.slots.find(keys)
-        missing = np.unique(keys[slots < 0])
-        if len(missing) == 0:
+        absent = slots < 0
+        if not absent.any():
             return slots
+        missing = np.unique(keys[absent])
         crowd = self.slots.overflow(len(missing))
         if crowd:
             self._evict(self.slots.least_recent(crowd, self.pinned))
@@ -180,6 +182,13 @@ class FeatureBuilder:
     def evict_all(self) -> None:
         """Every agent moves out, and comes back when it acts again: as when memory is full."""
         self._evict(np.flatnonzero(self.slots.keys).astype(np.int32))
+
+    @property
+    def order_doubted_agents(self) -> int:
+        """Resident agents some of whose sessions have no evidence of order."""
+        state = self.state
+        unordered = unordered_sessions(state.disorder, state.session_last, state.session_doubt)
+        return int(((unordered > 0) & (self.slots.keys != 0)).sum())
 
     def observe(
         self,

@@ -61,6 +61,7 @@ class BacktestCounts(msgspec.Struct):
         alerts: rises of a level, one by one.
         hasty_agents: agents that did days of their work within an hour, see `AgentPaces`.
         self_asserted: work that counts, and that no token vouches for: no failed sign-ins.
+        claimed_agents: agents of whose work that counts all is such, whatever tokens they asked for.
         policed: by policy of the plan.
         challenges: calls that a person would have been asked about.
         rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
@@ -84,6 +85,7 @@ class BacktestCounts(msgspec.Struct):
     alerts: list[BacktestAlert]
     hasty_agents: int
     self_asserted: int
+    claimed_agents: int
     policed: list[PolicySimulationResult]
     challenges: ChallengeCounts
     rows: Any
@@ -111,6 +113,8 @@ class BacktestCounter:
         self._rows: list[npt.NDArray[Any]] = []
         self._version = model.version
         self._counted = self._self_asserted = 0
+        self._claiming: set[int] = set()
+        self._vouched: set[int] = set()
         self._changes: Counter[tuple[int, int, str]] = Counter()
         self._rises = np.zeros(len(ALERTING_LEVELS), np.int64)
         self._hours: Counter[int] = Counter()
@@ -145,9 +149,7 @@ class BacktestCounter:
         time_ms = scored.columns.time_ms
         counted = time_ms >= self._since_ms
         self._counted += int(counted.sum())
-        codes = scored.columns.codes[counted]
-        is_work = codes[:, columns.TYPE] >= columns.FIRST_WORK
-        self._self_asserted += int((is_work & (codes[:, columns.SELF_ASSERTED] != 0)).sum())
+        self._count_work(scored.columns.codes[counted], scored.columns.names[counted, columns.AGENT])
         pairs = np.stack([scored.columns.names[counted, columns.AGENT], (time_ms[counted] // DAY_MS).astype(np.uint64)])
         self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
         hours, numbers = np.unique(time_ms[counted] // HOUR_MS, return_counts=True)
@@ -162,6 +164,12 @@ class BacktestCounter:
         asked = self._challenges.count_batch(scored.columns, scored.announced_paths, counted, honest)
         if self._keep:
             self._rows.append(self._event_rows(scored, offsets, positions, asked)[counted])
+
+    def _count_work(self, codes: npt.NDArray[Any], agents: npt.NDArray[np.uint64]) -> None:
+        is_work, is_claimed = codes[:, columns.TYPE] >= columns.FIRST_WORK, codes[:, columns.SELF_ASSERTED] != 0
+        self._self_asserted += int((is_work & is_claimed).sum())
+        self._claiming.update(np.unique(agents[is_work & is_claimed]).tolist())
+        self._vouched.update(np.unique(agents[is_work & ~is_claimed]).tolist())
 
     def _label_positions(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Position of each row's label, (n,); -1 = none."""
@@ -220,6 +228,7 @@ class BacktestCounter:
             self._alerts,
             len(self._paces.hasty),
             self._self_asserted,
+            len(self._claiming - self._vouched),
             [policing.result for policing in self._policing],
             self._challenges.counts(),
             rows,
@@ -229,7 +238,7 @@ class BacktestCounter:
 
 _SUMS = (
     *("events", "counted", "duplicates", "malformed", "mended", "late", "agents", "agent_days", "hasty_agents"),
-    "self_asserted",
+    *("self_asserted", "claimed_agents"),
 )
 
 

@@ -36,7 +36,7 @@ MAX_LISTED_AGENTS = 1000
 """Most agents in one list; the figures count all."""
 
 _TOLD_SHARE = 0.02
-"""Of self-asserted work, from which on a back-test explains it."""
+"""Of self-asserted work among events, or of agents that do no other, from which on a back-test explains it."""
 
 
 class LevelAlerts(msgspec.Struct, frozen=True):
@@ -140,7 +140,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
     """One model under one policy. *alert_list* is cut at `MAX_LISTED_AGENTS`, those of the highest levels first.
 
     *hasty_agents* did days of their usual work within an hour of event time; *self_asserted* are events of work that
-    count, and that no token vouches for.
+    count, and that no token vouches for; of *claimed_agents* that is all work.
     """
 
     name: str
@@ -154,6 +154,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
     late: int
     hasty_agents: int
     self_asserted: int
+    claimed_agents: int
     agents: int
     agent_days: int
     peaks: dict[str, int]
@@ -181,11 +182,13 @@ class BacktestSide(msgspec.Struct, frozen=True):
     @property
     def asserted_words(self) -> str:
         """Meaning of levels of agents that no token vouches for, and what changes it; nothing where there are few."""
-        if self.self_asserted < _TOLD_SHARE * self.counted or not self.self_asserted:
+        is_much = self.self_asserted >= _TOLD_SHARE * self.counted or self.claimed_agents >= _TOLD_SHARE * self.agents
+        if not self.self_asserted or not is_much:
             return ""
         return (
             f"{self.self_asserted:,} of {self.counted:,} events are vouched for by no token: nothing is learned of "
-            f"them, so what they tell stays new, and raises their agents to high at most. {VOUCHING_ADVICE}"
+            "them, so what they tell stays new, and raises their agents to high at most; all work of "
+            f"{self.claimed_agents:,} of {self.agents:,} agents is such. {VOUCHING_ADVICE}"
         )
 
 
@@ -272,6 +275,7 @@ def _build_side(
         counts.late,
         counts.hasty_agents,
         counts.self_asserted,
+        counts.claimed_agents,
         counts.agents,
         counts.agent_days,
         {level.label: peaks[level] for level in ALERTING_LEVELS},

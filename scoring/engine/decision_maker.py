@@ -126,7 +126,7 @@ class DecisionMaker:
         explained = self._engine.risk["told"][scored.slots] > 0.0
         noted = scored.caller_changed | (scored.evidence >= _NOTABLE_EVIDENCE)
         noted[scored.level_changes] = True
-        kept = explained | np.isin(scored.slots, scored.slots[noted])
+        kept = explained | np.isin(scored.slots, scored.slots[noted]) if noted.any() else explained
         return set(np.flatnonzero(kept & scored.is_calm(self._engine.model.counted_concerns)).tolist())
 
     def _callers_kept(self, slot: int) -> list[RiskReason]:

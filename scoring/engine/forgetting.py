@@ -60,7 +60,7 @@ class NameErasers:
         """Reasons of an agent of *tenant*; the same object where nothing is to be done."""
         for of, eraser in self._erasers:
             if of == tenant:
-                raw = eraser.erase_in_json(raw)
+                raw = eraser.erase_in_json(raw, keep_members=True)
         return raw
 
     def erase_in_text(self, tenant: str, text: str) -> str:

@@ -99,6 +99,11 @@ class SinglePartitionPipeline:
         """Offset before which all records are part of the published risk."""
         return self._partition.risk.offset
 
+    @property
+    def order_doubted_agents(self) -> int:
+        """See `PartitionPipeline`."""
+        return self._partition.order_doubted_agents
+
     def start(self) -> None:
         """Take the partition over, go to where its state was stored, and rebuild the duplicate window from the log.
 
@@ -277,11 +282,15 @@ class ConsumerGroupPipeline:
         self._on_change()
 
     def step(self) -> int:
-        """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
+        """Read and apply a batch of each partition that has one, commit what is due; returns the number of records.
+
+        Risk of a batch does not wait for the batches of other partitions.
+        """
         if self._buffer_full:
             self._drop_refused(self._commits.collect(None))
         count = self._apply(self._poll_timeout_s())
         for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
+            self._publish_risk()
             more = self._apply(0.0)
             count += more
             if not more or self._buffer_full:
@@ -403,6 +412,11 @@ class ConsumerGroupPipeline:
         """End the threads, after the commit that is being written."""
         self._commits.close()
         self._preloader.close()
+
+    @property
+    def order_doubted_agents(self) -> int:
+        """See `PartitionPipeline`; of all partitions."""
+        return sum(pipeline.order_doubted_agents for pipeline in self._partitions.values())
 
     def progress(self) -> dict[int, PartitionProgress]:
         """Progress of each of our partitions."""

@@ -244,6 +244,9 @@ _log = structlog.get_logger(__name__)
 
 FileStamp = tuple[int, int, int]
 
+RESTLESS_LOOKS = 10
+"""Looks, a second apart, at a policy file that was another one each time, after which that is an error."""
+
 
 class LivePolicy:
     """The book in force. A file that turns wrong changes nothing: the last good book holds, and the error is counted.
@@ -264,7 +267,8 @@ class LivePolicy:
         """Reason why the file as it is now is not in force; "" = it is."""
         self._path = path
         self._load = load
-        self._last_stamp = self._stamp()
+        self._last_stamp = self._seen_stamp = self._stamp()
+        self._restless = 0
 
     def use(self, book: PolicyBook) -> bool:
         """Put another book into force; returns whether it is. Where a file is watched, that file alone is followed."""
@@ -276,10 +280,18 @@ class LivePolicy:
         return True
 
     def refresh(self) -> bool:
-        """Read the file if it changed; returns whether another book is in force. Blocks on the file system."""
+        """Read the file if it changed; returns whether another book is in force. Blocks on the file system.
+
+        It is read once it has been the same for two looks: half of a policy is often a right policy, and a laxer one.
+        """
         if self._path is None or self._load is None:
             return False
-        mark = self._stamp()
+        mark, before = self._stamp(), self._seen_stamp
+        self._seen_stamp = mark
+        if mark != before:
+            self._note_restless()
+            return False
+        self._restless = 0
         if mark == self._last_stamp:
             return False
         self._last_stamp = mark
@@ -295,6 +307,13 @@ class LivePolicy:
         _log.info("token policy reloaded", version=book.version, before=self.book.version)
         self.book = book
         return True
+
+    def _note_restless(self) -> None:
+        self._restless += 1
+        if self._restless == RESTLESS_LOOKS:
+            self.errors += 1
+            self.error = f"{self._path} keeps changing; it is read once it has been the same for a second"
+            _log.error("token policy is not read; the last good one holds", error=self.error)
 
     def _stamp(self) -> FileStamp | None:
         """Value that changes with the file: also when it is replaced by one of the same age."""

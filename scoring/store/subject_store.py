@@ -365,7 +365,7 @@ class _SubjectErasure:
         if column.table is FEEDBACK_HOLDINGS:
             return self._names.erase_in_command(value)
         is_view = column.table is SAVED_VIEWS or column.table is SHARED_VIEWS
-        return self._names.erase_in_view(value) if is_view else self._names.erase_in_json(value)
+        return self._names.erase_in_view(value) if is_view else self._names.erase_in_json(value, keep_members=True)
 
     def _is_own_view(self, row: Any) -> bool:
         """True if a view is of the very person who is erased. An agent of that name saves none."""

@@ -252,6 +252,23 @@ def test_others_are_as_they_were(store: SqlStore) -> None:
     assert (store.decisions.get("D0002"), store.decisions.get("D0005"), store.dead_letters.get("L3")) == kept
 
 
+@pytest.mark.parametrize("known", ["text", "code", "contribution", "pace"])
+def test_members_of_our_own_records_are_no_names(store: SqlStore, known: str) -> None:
+    """A person may be called as a member of what we store: rows without that member could not be read any more."""
+    subject = ErasureSubject("principal", "acme", "", known, erasure_pseudonym(ERASURE))
+    keys = [name("other").key, name("third").key]
+    before = store.agents.load(keys)
+    store.subjects.erase(ErasureScope(ERASURE, subject, AT, NOW + 50))
+    decided = [store.decisions.get(f"D{number:04}") for number in range(1, 7)]
+
+    assert [row.features for row in store.agents.load(keys).values()] == [row.features for row in before.values()]
+    members = RiskReason.__struct_fields__
+    for row in store.agents.load(keys).values():
+        assert all(tuple(reason) == members for reason in msgspec.json.decode(row.reasons))
+    assert all(one is not None and one.reasons and one.feature_vector == {"pace": 1.5} for one in decided)
+    assert store.subjects.erase(ErasureScope(ERASURE, subject, AT, NOW + 50), dry=True) == {}
+
+
 def test_a_principal_is_replaced(store: SqlStore) -> None:
     """Decisions, approvals, edges and payloads stay, under a pseudonym; agents keep their state."""
     states = {row.name.key: (row.features, row.risk) for row in store.agents.load([name("third").key]).values()}

@@ -58,6 +58,8 @@ def test_names_in_json_however_they_are_escaped() -> None:
     assert b"\\u00e4" in raw
     assert eraser.is_in_bytes(raw)
     assert json.loads(eraser.erase_in_json(raw)) == {"X": ["a", {"b": "to X!"}], "c": 1.5}
+    kept = json.loads(eraser.erase_in_json(raw, keep_members=True))
+    assert kept == {'ä"\\n': ["a", {"b": "to X!"}], "c": 1.5}
     assert eraser.erase_in_json(other) is other
     assert eraser.erase_in_json('no { ä"\\n'.encode()) == b"no { X"
 

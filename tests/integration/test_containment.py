@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
@@ -22,7 +23,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     site = ContainmentTestbed(tmp_path_factory.mktemp("containment"), CLIENTS)
     try:
         site.start()
-        return asyncio.run(run_hijacks(site, HIJACKS, apart_s=1.0))
+        report = asyncio.run(run_hijacks(site, HIJACKS, apart_s=1.0))
+        if any(one.to_confirmed_s < 0 for one in report.hijacks):  # pytest shows it beside what failed
+            for log in ("ingest.log", "service.log"):
+                sys.stderr.write(f"{log}\n{(site.folder / log).read_text()[-6000:]}\n")
+        return report
     except ServiceUnavailable as reason:
         pytest.skip(f"SERVER NOT TO BE HAD: {reason}")
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -20,6 +20,7 @@ class EventTaker(ThreadingHTTPServer):
         retry_after: header of that answer; None = it has none.
         rejects: whether every record is refused.
         most_lines: of a request; None = any number.
+        silent_at: attempts, from 1, at which the connection ends without an answer; the records were taken.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class EventTaker(ThreadingHTTPServer):
         self.retry_after: str | None = None
         self.rejects = False
         self.most_lines: int | None = None
+        self.silent_at: Container[int] = ()
 
     @property
     def url(self) -> str:
@@ -51,6 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         asked = parse_qs(urlsplit(self.path).query).get("format")
         self.server.requests.append((asked[0] if asked else None, lines))
+        if self.server.attempts in self.server.silent_at:
+            self.close_connection = True
+            return
         rejected = len(lines) if self.server.rejects else 0
         counts = {"accepted": len(lines) - rejected, "duplicate": 0, "rejected": rejected, "skipped": 0}
         rejections = [{"index": 0, "reason": "no", "path": "$"}] * min(rejected, 1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from trustwatch.api.cli.main import make_app
+from trustwatch.ingest.features import layout
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
@@ -17,19 +20,23 @@ RISKS = {"calm": (1, 0.1), "worst": (4, 0.99), "bad": (4, 0.91), "odd": (2, 0.5)
 """Agents, their levels and scores."""
 
 
-def stored(name: str, level: int, score: float) -> AgentRow:
+def stored(name: str, level: int, score: float, features: bytes = b"") -> AgentRow:
     """An agent as the pipeline stores it."""
     agent = AgentName(IdentityHasher().agent_key("acme", AS, name), "acme", AS, name)
-    return AgentRow(agent, "Payer", level, score, 0.5, 0.125, 1, 2, 3, 0, 7, "", b"[]", "", b"", b"", "v")
+    return AgentRow(agent, "Payer", level, score, 0.5, 0.125, 1, 2, 3, 0, 7, "", b"[]", "", features, b"", "v")
 
 
 @pytest.fixture(scope="module")
 def site(shared: Any) -> Any:
     """A service that knows some agents."""
-    rows = [stored(name, *risk) for name, risk in RISKS.items()]
-    before = shared.store.partitions.claim(0)
-    shared.store.commit(Commit(before, Position(0, before.epoch, before.offset + 1), rows, [], [], []))
+    keep(shared, [stored(name, *risk) for name, risk in RISKS.items()])
     return shared
+
+
+def keep(site: Any, rows: Sequence[AgentRow]) -> None:
+    """Commit agents as the pipeline would."""
+    before = site.store.partitions.claim(0)
+    site.store.commit(Commit(before, Position(0, before.epoch, before.offset + 1), rows, [], [], []))
 
 
 def run(site: Any, *arguments: str) -> Result:
@@ -68,13 +75,34 @@ def test_explain_tells_what_the_risk_came_with(site: Any, summary: Any) -> None:
     assert "AS65537" not in run(site, "explain", "quiet", *at).stdout
 
 
-def test_explain_says_that_no_token_vouches_for_an_agent(site: Any, summary: Any) -> None:
-    """Its evidence is all new for ever: who reads it has to know why, and what changes it."""
-    new = b'[{"code":"first_seen_target","feature":"f","observed":"o","usual":"u","contribution":0.5,"text":"t"}]'
-    none = {"confidence": 0.0, "reasons": new}
-    site.report([summary("claimed", level=3, **none), summary("known", reasons=new), summary("told", level=4, **none)])
-    at = ("--tenant", "acme", "--issuer", AS)
+def state(lead_s: float = 0.0, disorder: float = 0.0, doubts: Sequence[int] = (0,)) -> bytes:
+    """Stored features of an agent: its sessions with the *doubts* about their order, none with work that is vouched for
+    while *lead_s* is not 0."""
+    rows = np.zeros(1, layout.STATE_ROW)
+    row, sessions, work = rows[0], len(doubts), 0 if lead_s else 1 << layout.SESSION_TIME_BITS
+    row["times"][[layout.T_LAST, layout.T_FIRST]] = 1_764_000_000_000, 1_763_000_000_000
+    row["session_last"][:sessions] = row["times"][layout.T_LAST]
+    row["session_numbers"][:sessions, layout.S_ANSWERS] = work
+    row["session_doubt"][:sessions], row["disorder"][0], row["numbers"][layout.N_LEAD] = doubts, disorder, lead_s
+    return rows.tobytes()
 
-    assert "no token vouches for any event of it" in run(site, "explain", "claimed", *at).stdout
-    assert "vouches" not in run(site, "explain", "known", *at).stdout
-    assert "vouches" not in run(site, "explain", "told", *at).stdout, "others signalled something of it"
+
+def test_explain_says_what_is_not_judged_and_not_learned(site: Any) -> None:
+    """Of whom no token vouches for, once or ever, and whose work comes out of order; JSON has the same."""
+    states = {
+        "claimed": state(1e9),
+        "mixed": state(600.0),
+        "wild": state(0.0, 0.4, (3, 0, 16)),
+        "calm": state(),
+    }
+    keep(site, [stored(name, 3, 0.5, features) for name, features in states.items()])
+    told = {name: run(site, "explain", name).stdout for name in (*states, "worst", "nobody")}
+
+    assert "\n  no token vouches for any event of it: nothing is learned, and what it does stays new" in told["claimed"]
+    assert "\n  no token vouches for its latest events: nothing is learned of them" in told["mixed"]
+    assert "order is not judged in 2 of its 3 latest sessions (reference/detection.md#late-events)\n" in told["wild"]
+    for name in ("calm", "worst", "nobody"):
+        assert not any(words in told[name] for words in ("vouches", "not judged")), name
+    answer = json.loads(run(site, "explain", "wild", "--json").stdout)
+    assert answer["baseline"]["learned"] == 0 and len(answer["baseline"]["notes"]) == 1
+    assert json.loads(run(site, "explain", "nobody", "--json").stdout)["baseline"] is None

@@ -340,3 +340,23 @@ def test_events_that_no_token_vouches_for_are_told_with_what_changes_it(history:
     assert "50 of 400 events are vouched for by no token" in page.read_text()
     assert told(claimed, *plain)["sides"][0]["self_asserted"] == 50
     assert "vouched for" not in run("backtest", history.day, *plain).stderr
+
+
+def test_a_token_beside_work_that_nothing_vouches_for_hides_none_of_it(history: History, tmp_path: Path) -> None:
+    """Few events of few agents, each of which asked for tokens: its habits are learned of none of its work."""
+    events = [json.loads(line) for line in history.day.read_bytes().splitlines()]
+    work = [event for event in events if not event["type"].startswith("token.")]
+    name = min((event["agent"]["id"] for event in work), key=lambda name: sum(e["agent"]["id"] == name for e in work))
+    rest = [event for event in events if event["agent"]["id"] != name]
+    mine = [event for event in work if event["agent"]["id"] == name][:3]
+    token = {**mine[0], "id": "asked", "type": "token.request", "action": "token.request"}
+    for event in mine:
+        event["agent"] = {**event["agent"], "self_asserted": True}
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("".join(json.dumps(event) + "\n" for event in (token, *mine, *rest)))
+    plain = ("--model", history.model, "--jobs", 1, "--no-calls")
+    side = told(mixed, *plain)["sides"][0]
+
+    assert (side["self_asserted"], side["claimed_agents"]) == (len(mine), 1)
+    assert side["self_asserted"] < 0.02 * side["counted"]
+    assert f"all work of 1 of {side['agents']} agents is such" in run("backtest", mixed, *plain).stderr

@@ -82,6 +82,30 @@ def test_a_narrow_terminal_folds_prose_and_no_id(colours: bool, monkeypatch: pyt
     assert shown.count("\n") == (4 if colours else 3)
 
 
+@pytest.mark.parametrize("prose", [(), ("why",)])
+def test_a_terminal_that_is_too_narrow_loses_no_column(prose: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven columns of ids and times do not fit into 80: lines get longer, and all is there."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    row = {
+        "agent_id": "https://agents.acme-corp.example/support-triage/1",
+        "tenant": "acme-corp",
+        "type": "SupportTriage",
+        "level": "critical",
+        "risk": 0.148,
+        "at": "2026-11-30T19:28:44.712Z",
+        "why": "two words",
+    }
+    write_table([row], {name: name for name in row}, prose)
+    head, line, *_ = screen.getvalue().splitlines()
+
+    assert [word for word in row if word not in head] == []
+    assert [word for word in map(str, (*row.values(),)) if word not in line and word != "two words"] == []
+
+
 def test_ordinary_names_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     write_line("https://agents.example/7 \u00fc \U0001f916")
     assert capsys.readouterr().out == "https://agents.example/7 \u00fc \U0001f916\n"

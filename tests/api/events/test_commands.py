@@ -54,6 +54,45 @@ def test_a_pause_is_kept_and_the_batch_sent_again(
     assert pauses == [pause_s]
 
 
+def test_a_shipper_goes_on_where_a_service_that_has_answered_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may close a connection that lay idle just when the next batch is on its way."""
+    pauses: list[float] = []
+    monkeypatch.setattr(commands.clock, "sleep", pauses.append)
+    events = tmp_path / "events.jsonl"
+    events.write_text('{"id": "1"}\n{"id": "2"}\n')
+
+    with running_event_taker() as service:
+        service.most_lines, service.silent_at = 1, (2, 3)  # the first attempt is answered: too many lines
+        result = CliRunner().invoke(make_app(), ["ingest", str(events), "--url", service.url, "--json"])
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["accepted"] == 2
+    assert "trying again" in result.stderr
+    assert pauses == [1.0, 2.0]
+    assert [lines for _, lines in service.requests] == [[b'{"id": "1"}']] * 3 + [[b'{"id": "2"}']]
+
+
+@pytest.mark.parametrize(("silent_from", "said"), [(1, "is the service running?"), (2, "no answer to 30 attempts")])
+def test_a_service_that_stays_away_ends_it_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_from: int, said: str
+) -> None:
+    """At once where it never answered: then its address is wrong."""
+    pauses: list[float] = []
+    monkeypatch.setattr(commands.clock, "sleep", pauses.append)
+    events = tmp_path / "events.jsonl"
+    events.write_text('{"id": "1"}\n{"id": "2"}\n')
+
+    with running_event_taker() as service:
+        service.most_lines, service.silent_at = (1 if silent_from > 1 else None), range(silent_from, 100)
+        result = CliRunner().invoke(make_app(), ["ingest", str(events), "--url", service.url])
+
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert (sum(pauses) > 600) == (silent_from > 1)
+
+
 def _event_at(time: str) -> str:
     agent = {"id": "reader", "issuer": "https://as.example"}
     made = {"time": time, "type": "tool.call", "agent": agent, "action": "read", "outcome": "success"}

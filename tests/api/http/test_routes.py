@@ -485,6 +485,17 @@ def test_metrics_tell_the_version_and_of_the_process(shared: Any) -> None:
     assert not [name for name in names if name.endswith("_created")]
 
 
+def test_metrics_tell_how_many_agents_have_no_evidence_of_order(site: Any) -> None:
+    """A number that goes down again is no count of records."""
+    lines = []
+    for agents in (3, 1):
+        site.status.work_counts = {"events": 9, "order_doubted_agents": agents}
+        lines.append(site.client.get("/metrics").text.splitlines())
+
+    assert "trustwatch_agents_without_order 3.0" in lines[0] and "trustwatch_agents_without_order 1.0" in lines[1]
+    assert not any('what="order_doubted_agents"' in line for line in lines[0])
+
+
 def test_metrics_count_what_happened(site: Any, event: Any, summary: Any) -> None:
     """Requests by route and status, events by source and outcome, and how the pipeline fares."""
     site.report([summary()], offset=7, behind=3, changes=[changed(1)])

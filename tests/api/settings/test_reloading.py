@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,9 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.reloading import RELOADABLE, change_of_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.settings_table import RELOAD_MARK, settings_table, table_rows
+from trustwatch.ingest.errors import ConfigError
+
+from ...support.checkout import ROOT
 
 ISSUERS = 'issuers: [{issuer: "https://as", jwks_file: jwks.json, audiences: [t]}]\n'
 CALLER = "callers: [{name: gateway, client_id: g, tenants: [acme], agents: ['*'], bytes_per_day: 100000}]\n"
@@ -55,6 +59,22 @@ def test_callers_that_more_than_their_token_is_bound_to_wait_for_a_restart(tmp_p
     change = change_of_settings(settings(tmp_path, signals), settings(tmp_path, signals.replace("[acme]", "['*']")))
     assert (change.applied, change.restart) == ((), ("callers",))
     assert [caller.tenants for caller in change.settings.callers] == [("acme",)]
+
+
+def test_half_a_file_is_often_a_right_one_that_takes_something_away(tmp_path: Path) -> None:
+    """So no file is taken because it changed (decision 0057, which has these numbers)."""
+    example = (ROOT / "docs" / "settings.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    lines, environ = example.splitlines(keepends=True), {"SOC_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+    file, changes = tmp_path / "settings.yaml", []
+    file.write_text(example)
+    whole = load_settings(file, environ)
+    for count in range(len(lines)):
+        file.write_text("".join(lines[:count]))
+        with suppress(ConfigError):
+            changes.append(change_of_settings(whole, load_settings(file, environ)).applied)
+
+    assert (len(lines), len(changes)) == (36, 20)
+    assert all(changes)
 
 
 def test_a_changed_secret_is_a_change(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.feature_table import COMPROMISE_FEATURES, FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
+from trustwatch.ingest.features.feature_declaration import ONCE, Feature, Item
+from trustwatch.ingest.features.feature_table import (
+    COMPROMISE_FEATURES,
+    FEATURE_COUNT,
+    FEATURE_INDEX,
+    FEATURE_NAMES,
+    FEATURES,
+)
 from trustwatch.scoring.engine import evidence_dedup, risk_levels, usual_oddness
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
@@ -234,3 +241,32 @@ def test_nothing_is_left_of_what_follows_from_a_name() -> None:
     assert {"network_surprise", "identity_shift"} <= gone[1]
     assert left[0, FEATURE_INDEX["bytes_out"]] == left[1, FEATURE_INDEX["target_surprise"]] == 5.0
     assert (vectors == 5.0).all()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_each_bit_takes_what_the_declarations_say(*, fresh: bool) -> None:
+    """One bit at a time, and of many together what each takes; features made of others are held by other tests."""
+    made = np.array([bool(feature.parts) for feature in FEATURES])
+    bits = 1 << np.arange(layout.KINDS, dtype=np.uint32)
+    masks = np.append(bits, bits.sum(dtype=np.uint32))
+    new = masks if fresh else np.zeros_like(masks)
+    vectors, codes = np.full((len(masks), FEATURE_COUNT), 5.0), np.zeros((len(masks), 16), np.int8)
+    gone = evidence_dedup.suppress_counted(vectors, masks, new, codes) == 0.0
+    for kind in range(layout.KINDS):
+        own = {at for at, feature in enumerate(FEATURES) if is_named(feature, kind)}
+        least = own | {at for at, feature in enumerate(FEATURES) if kind in feature.gathers}
+        if fresh:
+            least |= {at for at, feature in enumerate(FEATURES) if kind in feature.gathers_new}
+            least |= {at for at, feature in enumerate(FEATURES) if own and kind in feature.new_with}
+        assert set(np.flatnonzero(gone[kind] & ~made).tolist()) == {at for at in least if not made[at]}, kind
+    assert (gone[-1] == gone[:-1].any(axis=0))[~made].all()
+
+
+def is_named(feature: Feature, kind: int) -> bool:
+    """Tell whether a feature is odd because of the name of an item of this kind."""
+    counts = any(
+        isinstance(one.explanation, Item) and one.explanation.kind == kind and one.counts == ONCE for one in FEATURES
+    )
+    own = isinstance(feature.explanation, Item) and feature.explanation.kind == kind and feature.counts == ONCE
+    flow = feature.name in ("argument_origin", "argument_route", "sensitive_route") and kind == layout.K_ARGUMENT
+    return own or flow or (counts and kind in feature.restates)

@@ -34,6 +34,7 @@ class Delivery:
                     level = int(scored.levels[row, 1])
                     self.levels[event.agent.id] = max(level, self.levels.get(event.agent.id, 0))
         self.counts = stages.counts
+        self.agents_without_order = processor.engine.builder.order_doubted_agents
 
 
 def test_a_history_that_is_sent_again_is_no_haste(kit: Any, make: Any) -> None:
@@ -102,3 +103,4 @@ def test_what_a_gateway_shuffled_makes_nobody_odd(kit: Any, make: Any, held_ms: 
     assert all(level <= in_time.levels[agent] for agent, level in shuffled.levels.items())
     assert shuffled.counts["unordered_events"] > 0.9 * len(day)
     assert in_time.counts["unordered_events"] == 0
+    assert (shuffled.agents_without_order, in_time.agents_without_order) == (6, 0)

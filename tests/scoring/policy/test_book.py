@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.access_evaluation import AccessRequest, Verdict, evaluate_policy
-from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
+from trustwatch.scoring.policy.book import (
+    RESTLESS_LOOKS,
+    LevelTokenPolicy,
+    LivePolicy,
+    PolicyBook,
+    PolicyRule,
+    PolicyTable,
+)
 from trustwatch.scoring.records.agents import RiskLevel
 
 ASKED = AccessRequest("acme", "https://as", "bot", ("invoices:read", "invoices:write"))
@@ -213,20 +220,54 @@ def test_a_policy_file_is_read_anew_and_a_wrong_one_changes_nothing(tmp_path: Pa
     assert not live.refresh()
 
     file.write_text("version-2")
-    assert live.refresh()
+    assert [live.refresh(), live.refresh(), live.refresh()] == [False, True, False]
     assert live.book.version == "version-2"
 
     file.write_text("wrong")
-    assert not live.refresh()
+    assert [live.refresh(), live.refresh(), live.refresh()] == [False, False, False]
     assert (live.book.version, live.errors, "wrong" in live.error) == ("version-2", 1, True)
 
     file.unlink()
-    live.refresh()
-    assert live.book.version == "version-2"
+    assert [live.refresh(), live.refresh()] == [False, False]
+    assert (live.book.version, live.errors) == ("version-2", 2)
 
     file.write_text("three")
-    assert live.refresh()
+    assert [live.refresh(), live.refresh()] == [False, True]
     assert (live.book.version, live.error) == ("three", "")
+
+
+def test_a_policy_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    """Each half is a right policy; none holds, however often it is looked at, until the file stays as it is."""
+    file = tmp_path / "policy"
+    file.write_text("1")
+    live = LivePolicy(
+        PolicyBook(PolicyTable(version="1")), file, lambda: PolicyBook(PolicyTable(version=file.read_text()))
+    )
+    held = []
+    for written in range(1, 6):
+        file.write_text("v" * written)
+        held.append((live.refresh(), live.book.version))
+
+    assert held == [(False, "1")] * 5
+    assert live.refresh() and live.book.version == "vvvvv"
+
+
+def test_a_policy_file_that_never_rests_is_an_error(tmp_path: Path) -> None:
+    """The old policy goes on, which somebody should know."""
+    file = tmp_path / "policy"
+    file.write_text("1")
+    live = LivePolicy(
+        PolicyBook(PolicyTable(version="1")), file, lambda: PolicyBook(PolicyTable(version=file.read_text()))
+    )
+    errors = []
+    for written in range(1, 2 * RESTLESS_LOOKS):
+        file.write_text("v" * written)
+        live.refresh()
+        errors.append(live.errors)
+
+    assert errors.index(1) == RESTLESS_LOOKS - 1 and live.errors == 1
+    assert "keeps changing" in live.error
+    assert live.refresh() and live.error == ""
 
 
 def test_what_a_request_calls_a_scope_never_becomes_a_pattern() -> None:
@@ -254,6 +295,6 @@ def test_a_reader_that_fails_in_any_way_changes_nothing(tmp_path: Path) -> None:
     live = LivePolicy(PolicyBook(PolicyTable(version="1")), file, load)
     file.write_text("22")
 
-    assert not live.refresh()
+    assert [live.refresh(), live.refresh()] == [False, False]
     assert (live.book.version, live.errors) == ("1", 1)
     assert "out of range" in live.error

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from trustwatch.api.agents.recent_events import read_log_excerpt
+from trustwatch.ingest.features import layout
 from trustwatch.ingest.printable_text import shown_controls
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.agents import AgentName
@@ -273,3 +275,16 @@ def test_of_several_agents_with_one_id_the_decisions_page_lets_choose(new_site: 
 
     assert "Which one?" in asked and asked.count("/console/decisions?tenant=") == 2
     assert "/console/decisions/d-1" in chosen.text and "/console/decisions/d-0" not in chosen.text
+
+
+def test_what_is_not_judged_of_an_agent_is_told(site: Any, make_row: Any) -> None:
+    """Of whose sessions the order is not judged, in words; nothing of others."""
+    rows = np.zeros(1, layout.STATE_ROW)
+    rows["disorder"], rows["session_doubt"][0, :2], rows["session_last"][0, :3] = 0.4, 16, 1_764_000_000_000
+    site.know(make_row("wild", features=rows.tobytes()), make_row("plain"))
+    site.sign_in("soc")
+    words = "More than a tenth of its recent work came out of order: order is not judged in 2 of its 3 latest sessions"
+
+    assert words in page_of(site, "wild").text
+    assert words in page_of(site, "wild", path="/console/agent/parts").text
+    assert "not judged" not in page_of(site, "plain").text
