@@ -27,6 +27,7 @@ from ...scoring.records.containment import Intervention
 from ...scoring.store.containment_store import InterventionStore
 from ..events.audit_sink import AuditSink, order_event
 from ..http.line_limit import LineLimit
+from ..http.order_lines import OrderLines
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.separation_of_duties import Attribution
 from ..http.store_executor import StoreExecutor
@@ -120,6 +121,7 @@ class ApprovalWorkflow:
         self._in_flight_of_tenant: Counter[str] = Counter()
         self._asked = AskedApprovals(self._still_waiting)
         self._refusals = LineLimit(lambda: now_ms() / 1000, LINES_OF_REFUSALS_PER_S)
+        self._orders = OrderLines(lambda: now_ms() / 1000)
         self.failed_requests = 0
         """Approvals that could not be asked for: the store did not take them, or too many waited."""
 
@@ -349,6 +351,7 @@ class ApprovalWorkflow:
     def _apply_and_audit(self, intervention: Intervention, action: str, by: str, why: str) -> None:
         """Apply a written intervention in this process, tell the observers, and write its audit event."""
         self.active_interventions.apply_changes([intervention])
+        self._orders.write(intervention.agent, action, by, intervention.intervention_id)
         attributes = {
             "intervention_id": intervention.intervention_id,
             "scopes": list(intervention.scopes),

@@ -19,6 +19,7 @@ from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
+from ..http.order_lines import OrderLines
 from ..http.problems import ProblemDetails, problem_of
 from ..http.reasons import check_reason
 from ..http.refused_callers import BEYOND_CALLER, RefusedCallers
@@ -82,6 +83,7 @@ class AgentService:
         self._intake = intake
         self._open_erasures = open_erasures
         self._refused_callers = refused_callers
+        self._orders = OrderLines(runtime.monotonic)
 
     def answer(self, caller: AuthenticatedCaller, agent: AgentSelector) -> bytes:
         """The risk of an agent as JSON, from memory.
@@ -178,6 +180,7 @@ class AgentService:
         by = attribute_to_caller(self._runtime.settings.actuators, caller, name, note).name
         record = msgspec.json.encode(ReleaseAgent("", by, note, *name.identity))
         await self._intake.write_control_record(record, agent_partition_key(name.tenant, name.issuer, name.agent_id))
+        self._orders.write(name, "release", by)
         return ReleasedAgent(name, by)
 
     async def baseline(self, caller: AuthenticatedCaller, name: AgentName) -> BaselineProfile | None:

@@ -66,7 +66,8 @@ class ServiceClient:
         try:
             response = self.client.request(method, path, **arguments)
         except httpx2.HTTPError as error:
-            raise fail(f"{self._silence(error)}; is the service running?") from None
+            hint = "is the service running, and at this address (--url, TRUSTWATCH_URL)?"
+            raise fail(f"{self._silence(error)}; {hint}") from None
         self.has_answered = True
         return response
 

@@ -1,8 +1,9 @@
-"""Known callers that reach beyond their entry of the settings: counted, and told in the log.
+"""Callers that are refused, in the log: tokens that are not accepted, and known callers that reach beyond their entry.
 
-A stolen token and a curious administrator look the same here: somebody who is known asks for what is not theirs. Lines
-are bounded for each caller by itself, so that no caller hides another one behind its own. Callers without an entry, and
-persons of the console, have a bound together as well, since an issuer may have any number of them.
+A stolen token and a curious administrator look the same among the latter: somebody who is known asks for what is not
+theirs. They are counted as well. Lines are bounded for each caller by itself, so that no caller hides another one
+behind its own. Callers without an entry, and persons of the console, have a bound together as well, since an issuer may
+have any number of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ CALLER_OF_REQUEST: Final = "trustwatch.caller"
 """Member of an ASGI scope: the caller, once it is known."""
 BEYOND_CALLER: Final = frozenset({"insufficient_scope", "tenant_not_allowed", "source_not_allowed", "own_decision"})
 """Codes of problems that say: somebody else may, this caller may not."""
+INVALID_TOKEN: Final = "invalid_token"  # noqa: S105 - a code, no token
+"""Code of the problem, and of the answer of a gateway's check, that says: this token does not tell who asks."""
 AGENT_NOT_ALLOWED: Final = "agent_not_allowed"
 """A question about an agent that the caller may not speak for was answered with a denial."""
 LINES_PER_CALLER_S: Final = 5
@@ -73,20 +76,34 @@ class RefusedCallers:
         self._limits: dict[str, LineLimit] = {}
         self._unlisted_limits: dict[tuple[str, str], LineLimit] = {}
         self._person_limits: dict[str, LineLimit] = {}
+        self._tokens = LineLimit(monotonic)
         self._all_unlisted, self._all_persons = (LineLimit(monotonic, LINES_UNLISTED_S) for _ in range(2))
 
     def tell_of(self, scope: Scope, code: str, detail: str) -> None:
-        """Tell of a request that is refused with a problem, where its caller is known and reached beyond its entry.
+        """Tell of a request that is refused with a problem, where its token is not accepted, or its caller is known and
+        reached beyond its entry.
 
         Args:
             scope: of the request.
             code: of the problem.
             detail: of the problem.
         """
+        if code == INVALID_TOKEN:
+            self.tell_of_token("api", detail)
+            return
         caller: KnownCaller | None = scope.get(CALLER_OF_REQUEST)
         if caller is not None and code in BEYOND_CALLER:
             tenant = parse_qs(scope["query_string"][:4096].decode("latin-1")).get("tenant", [None])[0]
             self.tell(caller, code, why=detail, method=scope["method"], tenant=tenant, agent_id=_agent_of(scope))
+
+    def tell_of_token(self, via: str, why: str) -> None:
+        """Tell that a token was not accepted.
+
+        Args:
+            via: who was asked with it: `api`, or the way of a gateway's check.
+            why: the check that failed, in the words of the answer, which hold nothing of the token.
+        """
+        self._tokens.write(_log.warning, "a token is not accepted", code=INVALID_TOKEN, via=via, why=why)
 
     def tell(self, caller: KnownCaller, code: str, **members: Any) -> None:
         """Tell of a caller that asked for what it may not have."""

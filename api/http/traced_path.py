@@ -11,12 +11,14 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from ...ingest.spans import RecordedSpans, Span
+from ..settings.service_settings import TRACES_PATH
 from .fast_path import FastPath, route_template
 from .request_ids import REQUEST_ID_KEY
 
 KNOWN_METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 """Methods that stand in the name of a span; any other word of a caller does not."""
 
+_INTAKE_OF_SPANS: Final = TRACES_PATH.encode()
 _TRACEPARENT: Final = b"traceparent"
 _MAX_TRACEPARENT: Final = 128
 
@@ -39,7 +41,12 @@ class TracedPath(FastPath):
             await super().__call__(scope, receive, send)
             return
         structlog.contextvars.unbind_contextvars("trace_id")  # of the request before it on this connection
-        with self._spans.request_span("request", given_traceparent(scope)) as span:
+        traceparent = given_traceparent(scope)
+        if not traceparent and scope.get("raw_path") == _INTAKE_OF_SPANS:
+            # A collector that gets our spans may hand all it gets on to us: a span of that would come back for ever.
+            await super().__call__(scope, receive, send)
+            return
+        with self._spans.request_span("request", traceparent) as span:
             if not span.recorded:
                 await super().__call__(scope, receive, send)
                 return

@@ -34,7 +34,9 @@ from .backup_manifest import (
     DATA_FOLDER,
     FORMAT_VERSION,
     KIND,
+    MANIFEST_FILE,
     MODEL_FOLDER,
+    UNFINISHED_FILE,
     BackupManifest,
     describe_files,
     write_manifest,
@@ -87,8 +89,7 @@ def take_backup(settings: Settings, target: Path, now_s: Callable[[], float], *,
     """
     require_embedded(settings)
     target = target.resolve()  # of a link its folder: after a failure that is removed
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target}: is not empty: give a folder that is not there yet")
+    _require_new(target)
     try:
         return _write_backup(settings, target, now_s, keys=keys)
     except BaseException:
@@ -96,9 +97,20 @@ def take_backup(settings: Settings, target: Path, now_s: Callable[[], float], *,
         raise
 
 
+def _require_new(target: Path) -> None:
+    """Raise ConfigError unless a back-up can be made at *target*; it says where an earlier one was interrupted."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if (target / UNFINISHED_FILE).is_file() and not (target / MANIFEST_FILE).exists():
+        raise ConfigError(f"{target}: holds a back-up that was never finished: give another folder")
+    raise ConfigError(f"{target}: is not empty: give a folder that is not there yet")
+
+
 def _write_backup(settings: Settings, target: Path, now_s: Callable[[], float], *, keys: bool) -> FinishedBackup:
     data = target / DATA_FOLDER
     data.mkdir(parents=True)
+    unfinished = target / UNFINISHED_FILE
+    write_file_atomically(unfinished, b"")
     created = datetime.fromtimestamp(now_s(), UTC).isoformat(timespec="milliseconds")
     position = _copy_database(settings, data / DATABASE_FILE)
     extent = _copy_log(settings, data / LOG_FOLDER, position)
@@ -119,7 +131,9 @@ def _write_backup(settings: Settings, target: Path, now_s: Callable[[], float], 
         left_out=list(_left_out(settings, keys=keys)),
         files=describe_files(target),
     )
-    return FinishedBackup(manifest, write_manifest(target, manifest))
+    digest = write_manifest(target, manifest)
+    unfinished.unlink()
+    return FinishedBackup(manifest, digest)
 
 
 def _copy_database(settings: Settings, target: Path) -> Position:

@@ -26,6 +26,8 @@ KIND: Final = "trustwatch-backup"
 FORMAT_VERSION: Final = 1
 """Raised whenever an older program could misread a back-up."""
 MANIFEST_FILE: Final = "manifest.json"
+UNFINISHED_FILE: Final = "unfinished"
+"""The first file of a back-up, removed once its manifest is there: it alone says that a folder is ours to give up."""
 DATA_FOLDER: Final = "data"
 MODEL_FOLDER: Final = "model"
 MAX_MANIFEST_BYTES: Final = 64 << 20
@@ -103,6 +105,8 @@ def describe_files(folder: Path) -> dict[str, BackupFile]:
     """Every file below a folder. Raises ConfigError for a name that `restore` would not take."""
     described: dict[str, BackupFile] = {}
     for name, path in list_files(folder):
+        if name == UNFINISHED_FILE:
+            continue
         if not _PATH.fullmatch(name):
             raise ConfigError(
                 f"{name.partition('/')[2]!r} in data_dir: no file of a back-up may be called so (letters, digits, "

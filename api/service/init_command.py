@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 
@@ -12,9 +13,11 @@ import typer
 
 from ...ingest.durable_files import create_secret_file, write_file_atomically
 from ...ingest.errors import ConfigError
+from ...ingest.settings import check_url
 from ..cli.terminal import JsonOption, fail, print_message, write_json
 from ..settings.first_settings import HOOK_KEY_FILE, AuthorizationServer, FirstAnswers, Form, first_settings
 from ..settings.loading import environment_with, load_settings
+from ..settings.storage_settings import StoreSettings
 
 _SECRETS = ("TRUSTWATCH_DB_PASSWORD", "TRUSTWATCH_KEYCLOAK_SECRET")
 """Variables that a written file may ask for; a check of the file does not need their values."""
@@ -94,39 +97,106 @@ class _Questions:
     def __init__(self, *, at_terminal: bool) -> None:
         self._at_terminal = at_terminal
 
-    def text(self, given: str | None, option: str, question: str, default: str | None = None) -> str:
-        """The text that was given, else the answer. Ends the command where there is none."""
-        if given is not None:
-            return given
-        if self._at_terminal:
-            return str(typer.prompt(question, default=default, err=True, show_default=bool(default)))
-        if default is None:
+    def text(
+        self,
+        given: str | None,
+        option: str,
+        question: str,
+        default: str | None = None,
+        check: Callable[[str], None] = lambda _: None,
+    ) -> str:
+        """The text that was given, else the answer; a wrong answer is asked for again.
+
+        *check* raises ValueError for what can not be right. Ends the command where there is no text, or a wrong one was
+        given.
+        """
+        while given is None and self._at_terminal:
+            answer = str(typer.prompt(question, default=default, err=True, show_default=bool(default)))
+            try:
+                check(answer)
+            except ValueError as error:
+                print_message(f"{error}; please answer again")
+            else:
+                return answer
+        if (text := default if given is None else given) is None:
             raise fail(ConfigError(f"{question}: give {option}"))
-        return default
+        try:
+            check(text)
+        except ValueError as error:
+            raise fail(ConfigError(f"{option}: {error}")) from None  # not what was given: it may hold a password
+        return text
 
     def choice(self, given: Any, option: str, question: str, choices: tuple[str, ...]) -> Any:
         """One of *choices*, the first by default."""
-        while True:
-            answer = self.text(given, option, f"{question} ({', '.join(choices)})", choices[0])
-            if answer in choices:
-                return answer
-            print_message(f"{answer!r} is none of {', '.join(choices)}")
+
+        def check(answer: str) -> None:
+            if answer not in choices:
+                raise ValueError(f"{answer!r} is none of {', '.join(choices)}")
+
+        return self.text(given, option, f"{question} ({', '.join(choices)})", choices[0], check)
+
+
+def _check_issuer(text: str) -> None:
+    check_url(text, "an issuer", loopback_http=True)
+
+
+def _check_admin_url(text: str) -> None:
+    if text:
+        check_url(text, "the admin address", loopback_http=True)
+
+
+def _check_tenant(text: str) -> None:
+    if not text.strip():
+        raise ValueError("a tenant has a name")
+
+
+def _check_brokers(text: str) -> None:
+    parts = _parts_of(text)
+    for part in parts:
+        host, _, port = part.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit()) or set(part) & set(" /"):
+            raise ValueError(f"{part!r} is not host:port")
+    if not parts:
+        raise ValueError("one broker at least: host:port")
+
+
+def _check_database(text: str) -> None:
+    StoreSettings(url=text)
+
+
+def _refuse_unused(given: FirstOptions, form: Form, server: AuthorizationServer) -> None:
+    """End the command for an option that says nothing about this form and server: it would be left out unseen."""
+    unused = {
+        "--brokers": (given.brokers, form == "distributed", "--form distributed"),
+        "--database": (given.database, form == "distributed", "--form distributed"),
+        "--issuer": (given.issuer, server != "none", "--server hydra, keycloak or other"),
+        "--admin-url": (given.admin_url, server in ("hydra", "keycloak"), "--server hydra or keycloak"),
+    }
+    for option, (text, is_used, needed) in unused.items():
+        if text is not None and not is_used:
+            raise fail(ConfigError(f"{option} goes with {needed}; give both, or leave it out"))
 
 
 def _answers(questions: _Questions, given: FirstOptions) -> FirstAnswers:
     """Everything that the file is made of, as given or as asked for."""
     form = questions.choice(given.form, "--form", "Form of the deployment", get_args(Form))
     server = questions.choice(given.server, "--server", "Who issues the agents' tokens", get_args(AuthorizationServer))
+    _refuse_unused(given, form, server)
     answers = FirstAnswers(form, server, local_key=given.local_key, gateway=given.gateway)
     if server != "none":
-        answers = answers._replace(issuer=questions.text(given.issuer, "--issuer", "Issuer, the `iss` of its tokens"))
+        issuer = questions.text(given.issuer, "--issuer", "Issuer, the `iss` of its tokens", check=_check_issuer)
+        answers = answers._replace(issuer=issuer)
     if server in ("hydra", "keycloak"):
-        admin_url = questions.text(given.admin_url, "--admin-url", "Its admin address, empty for later", "")
+        question = "Its admin address, empty for later"
+        admin_url = questions.text(given.admin_url, "--admin-url", question, "", _check_admin_url)
         answers = answers._replace(admin_url=admin_url)
-    answers = answers._replace(tenant=questions.text(given.tenant, "--tenant", "Tenant of the agents", "acme-corp"))
+    tenant = questions.text(given.tenant, "--tenant", "Tenant of the agents", "acme-corp", _check_tenant)
+    answers = answers._replace(tenant=tenant)
     if form == "distributed":
-        brokers = questions.text(given.brokers, "--brokers", "host:port of the brokers, separated by commas")
-        database = questions.text(given.database, "--database", "postgresql:// URL without a password")
+        question = "host:port of the brokers, separated by commas"
+        brokers = questions.text(given.brokers, "--brokers", question, check=_check_brokers)
+        question = "postgresql:// URL without a password"
+        database = questions.text(given.database, "--database", question, check=_check_database)
         answers = answers._replace(brokers=_parts_of(brokers), database=database)
     return answers
 
@@ -165,7 +235,8 @@ def _write(file: Path, answers: FirstAnswers) -> list[Path]:
 def _next_steps(file: Path, answers: FirstAnswers) -> list[str]:
     """Next steps of a person, one line each."""
     steps = [f"export TRUSTWATCH_SETTINGS={shlex.quote(str(file.absolute()))}"]
-    variables = [name for name in _SECRETS if name in first_settings(answers).replace("# ", "")]
+    lines = [line for line in first_settings(answers).splitlines() if not line.startswith("#")]
+    variables = [name for name in _SECRETS if name in "\n".join(lines)]
     steps += [f"export {name}=...    # its value is a secret" for name in variables]
     if answers.form == "distributed":
         steps.append("trustwatch topics create")

@@ -87,7 +87,8 @@ def _require_empty(data_dir: Path, besides: str = "") -> None:
     if names:
         raise ConfigError(
             f"data_dir: {data_dir} is not empty ({', '.join(names[:5])}{', …' if len(names) > 5 else ''}): "
-            "move what is there away, or restore with settings that name another folder"
+            "move what is there away, or restore with settings that name another folder; secrets and keys that the "
+            "settings name belong outside of it"
         )
 
 

@@ -16,7 +16,7 @@ import structlog
 
 from ...ingest.errors import ConfigError
 from ..child_process import SupervisedProcess
-from ..composition import policy_book, webhook_targets
+from ..composition import policy_book
 from ..settings.loading import load_process_settings
 from ..settings.reloading import ReloadStatus, SettingsChange, change_of_settings
 from ..settings.root import Settings
@@ -97,7 +97,6 @@ class SettingsReload:
     def _read(self) -> SettingsChange:
         """Raises ConfigError: also where a value can be read and not be used."""
         change = change_of_settings(self._settings, load_process_settings(self._file))
-        webhook_targets(change.settings)
         policy_book(change.settings)
         return change
 

@@ -1,7 +1,7 @@
 """The servers that Trustwatch works with, on loopback without Docker: for tests, and for trying things by hand.
 
 Apache Kafka and PostgreSQL carry the distributed form. The others are peers: authorization servers (Ory Hydra,
-Keycloak, node-oidc-provider) and gateways (Envoy, Caddy, NGINX), each a `Server`.
+Keycloak, node-oidc-provider), gateways (Envoy, Caddy, NGINX) and an OpenTelemetry Collector, each a `Server`.
 
 Linux, standard library only, so that it runs before any environment exists. `scripts/services` is its command line;
 tests use the classes (`tests/conftest.py` has the fixtures). Not for production: secrets lie in files beside the data,
@@ -16,6 +16,7 @@ from .kafka import KAFKA_VERSION, KafkaCluster, TlsListeners
 from .keycloak import Keycloak
 from .nginx import Nginx
 from .oidc_provider import OidcProvider
+from .otel_collector import OtelCollector
 from .postgres import Postgres
 from .server import Server
 from .system import ServiceError, ServiceUnavailable
@@ -30,6 +31,7 @@ __all__ = [
     "Keycloak",
     "Nginx",
     "OidcProvider",
+    "OtelCollector",
     "Postgres",
     "Server",
     "ServiceError",

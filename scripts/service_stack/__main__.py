@@ -19,6 +19,7 @@ from . import (
     Keycloak,
     Nginx,
     OidcProvider,
+    OtelCollector,
     Postgres,
     Server,
     ServiceError,
@@ -32,6 +33,7 @@ from .kafka_jars import kafka_jars
 from .keycloak import keycloak_home
 from .nginx import nginx_program
 from .oidc_provider import node_modules
+from .otel_collector import collector_program
 from .postgres import binaries
 from .promtool import promtool_program
 from .system import cache_folder
@@ -43,7 +45,9 @@ HOOK_CLAIMS = ("risk_level", "policy_version")
 """What the hook writes into tokens, beside `ext` at their top, as docs/hooks.md has it."""
 
 STORES = ("kafka", "kafka3", "postgres")
-PEERS: dict[str, type[Server]] = {kind.NAME: kind for kind in (Hydra, Keycloak, OidcProvider, Envoy, Caddy, Nginx)}
+PEERS: dict[str, type[Server]] = {
+    kind.NAME: kind for kind in (Hydra, Keycloak, OidcProvider, OtelCollector, Envoy, Caddy, Nginx)
+}
 SERVICES = (*STORES, *PEERS)
 FETCHED: dict[str, Callable[[], str | Path]] = {
     "kafka": kafka_jars,
@@ -52,6 +56,7 @@ FETCHED: dict[str, Callable[[], str | Path]] = {
     "hydra": hydra_program,
     "keycloak": keycloak_home,
     "oidc-provider": node_modules,
+    "otel-collector": collector_program,
     "envoy": envoy_program,
     "caddy": caddy_program,
     "nginx": nginx_program,
@@ -99,7 +104,10 @@ def _parser() -> argparse.ArgumentParser:
         "--hook-header", metavar="NAME", default=HOOK_HEADER, help="hydra: header of the secret (default: %(default)s)"
     )
     start.add_argument("--evaluations", metavar="URL", help="oidc-provider: AuthZEN endpoint, asked at each issuance")
-    start.add_argument("--token-file", metavar="FILE", type=Path, help="oidc-provider: with the bearer token for that")
+    start.add_argument("--forward", metavar="URL", help="otel-collector: who gets all spans beside its file")
+    start.add_argument(
+        "--token-file", metavar="FILE", type=Path, help="oidc-provider, otel-collector: with the bearer token for that"
+    )
     start.add_argument("--secure", action="store_true", help="kafka: listeners with TLS and SASL too (first start)")
     start.add_argument("--kafka-port", type=int, help="port of the (first) broker (first start; default: a free one)")
     start.add_argument("--postgres-port", type=int, help="port of PostgreSQL (first start; default: a free one)")
@@ -170,6 +178,9 @@ def _configure(given: argparse.Namespace, service: Service) -> None:
     if isinstance(service, OidcProvider) and given.evaluations is not None:
         file = None if given.token_file is None else given.token_file.absolute()
         service.configure(evaluations_url=given.evaluations, token_file=file)
+    if isinstance(service, OtelCollector) and given.forward is not None:
+        token = None if given.token_file is None else given.token_file.read_text(encoding="ascii").strip()
+        service.configure(forward=given.forward, token=token)
     if isinstance(service, Gateway):
         _configure_gateway(given, service)
 

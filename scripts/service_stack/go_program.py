@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ from .system import ServiceUnavailable, cache_folder, ensure_command, last_lines
 
 GO = Path("/usr/local/go/bin/go")
 """Where Go's own installation puts it, often outside PATH."""
-BUILD_S = 600
+BUILD_S = 1800
 
 
 def go_command() -> str:
@@ -28,27 +29,51 @@ def go_program(source: Path, module: str, version: str) -> Path:
     Raises:
         Unavailable: no Go, or it can not be fetched or built.
     """
-    digest = hashlib.sha256(source.read_bytes() + version.encode()).hexdigest()[:16]
-    program = cache_folder() / f"{source.stem}-{digest}" / source.stem
+    go_mod = f"module example\n\ngo 1.22\n\nrequire {module} {version}\n"
+    return built_go_program(source.stem, source.read_text(encoding="utf-8"), go_mod)
+
+
+def built_go_program(name: str, main_go: str, go_mod: str) -> Path:
+    """Path of the program *name*, built of its one file and its modules where that was not done before.
+
+    Raises:
+        Unavailable: no Go, or it can not be fetched or built.
+    """
+    digest = hashlib.sha256((main_go + go_mod).encode()).hexdigest()[:16]
+    program = cache_folder() / f"{name}-{digest}" / name
     if not program.exists():
         with locked(program.parent.with_name(program.parent.name + ".lock")):
             if not program.exists():
-                _build(source, f"module example\n\ngo 1.22\n\nrequire {module} {version}\n", program)
+                _build(main_go, go_mod, program)
     return program
 
 
-def _build(source: Path, go_mod: str, program: Path) -> None:
+def _require_version(go: str, go_mod: str, name: str) -> None:
+    """Raise Unavailable where this Go is older than *go_mod* says: it would end with a word about that file alone."""
+    needed = re.search(r"^go (\d+)\.(\d+)", go_mod, re.MULTILINE)
+    found = re.search(r"go(\d+)\.(\d+)", run([go, "version"]).stdout)
+    if needed and found and _numbers(found) < _numbers(needed):
+        raise ServiceUnavailable(f"{name} needs Go {needed[1]}.{needed[2]} or newer; {go} is {found[1]}.{found[2]}")
+
+
+def _numbers(found: re.Match[str]) -> tuple[int, int]:
+    return int(found[1]), int(found[2])
+
+
+def _build(main_go: str, go_mod: str, program: Path) -> None:
+    go = go_command()
+    _require_version(go, go_mod, program.name)
     work = Path(tempfile.mkdtemp(prefix="go-", dir=cache_folder()))
     try:
         (work / "go.mod").write_text(go_mod)
-        shutil.copy(source, work / "main.go")
-        command: list[str | Path] = ["nice", go_command(), "build", "-mod=mod", "-p", "1", "-trimpath", "-o"]
+        (work / "main.go").write_text(main_go)
+        command: list[str | Path] = ["nice", go, "build", "-mod=mod", "-p", "1", "-trimpath", "-ldflags", "-s -w", "-o"]
         made = work / "out" / program.name
         done = run([*command, made, "."], folder=work, environment={"CGO_ENABLED": "0"}, timeout_s=BUILD_S)
         if done.returncode != 0:
-            raise ServiceUnavailable(f"Go can not fetch or build {source.name}:\n{last_lines(done.stdout)}")
+            raise ServiceUnavailable(f"Go can not fetch or build {program.name}:\n{last_lines(done.stdout)}")
         made.parent.rename(program.parent)
     except subprocess.TimeoutExpired:
-        raise ServiceUnavailable(f"Go did not build {source.name} within {BUILD_S} s") from None
+        raise ServiceUnavailable(f"Go did not build {program.name} within {BUILD_S} s") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -57,10 +59,11 @@ def test_a_killed_service_goes_on_elsewhere_as_one_that_was_never_disturbed(
     ended = threading.Event()
     sender = threading.Thread(target=sent_until, args=(service, day, ended))
     sender.start()
+    kill_backup(service, tmp_path / "killed")
     backup = service.run("backup", str(tmp_path / "backup"), "--settings", str(service.settings), "--json")
     ended.set()
     sender.join()
-    service.kill()
+    service.kill_all()
     assert backup.returncode == 0, backup.stderr
     taken = json.loads(backup.stdout)
     assert 0 < taken["offset"] <= taken["log_end_offset"]
@@ -82,6 +85,23 @@ def test_a_killed_service_goes_on_elsewhere_as_one_that_was_never_disturbed(
     restored.settle()
     assert restored.counts() == counts
     assert restored.stop() == 0
+
+
+def kill_backup(service: Service, target: Path) -> None:
+    """kill -9 of a back-up between database and log: the next one and a restore tell what it left."""
+    command = ("backup", str(target), "--settings", str(service.settings))
+    for _ in range(10):  # one that was quicker than we are is no back-up that was killed
+        with subprocess.Popen(service.command(*command)) as killed:
+            service.wait(lambda: (target / "data" / "log").exists() or killed.poll() is not None)
+            killed.kill()
+        if not (target / "manifest.json").exists():
+            break
+        shutil.rmtree(target)
+    assert (target / "unfinished").exists(), "no back-up was killed midway"
+    again, restore = service.run(*command), service.run("restore", *command[1:])
+    assert again.returncode == restore.returncode == 1
+    assert "holds a back-up that was never finished" in again.stderr
+    assert "one that was never finished" in restore.stderr
 
 
 def restored_elsewhere(made: Service, backup: Path) -> Service:

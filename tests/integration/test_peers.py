@@ -462,6 +462,21 @@ def test_hydra_without_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         hydra.hydra_program()
 
 
+def test_a_go_that_is_too_old_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the version that is needed, before anything is fetched; nothing is left half made."""
+    from scripts.service_stack import ServiceUnavailable
+    from scripts.service_stack.go_program import built_go_program
+
+    (tmp_path / "go").write_text("#!/bin/sh\necho go version go1.19.8 linux/amd64\n")
+    (tmp_path / "go").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("TRUSTWATCH_CACHE", str(tmp_path / "cache"))
+
+    with pytest.raises(ServiceUnavailable, match=r"program needs Go 1\.25 or newer; .*/go is 1\.19"):
+        built_go_program("program", "package main", "module x\n\ngo 1.25.0\n")
+    assert not list((tmp_path / "cache").glob("*/"))
+
+
 def test_hydra_takes_many_at_once(hydra: Hydra) -> None:
     """Agents come together, and some are revoked meanwhile: nobody gets an error for that."""
     clients = [hydra_client(hydra) for _ in range(8)]

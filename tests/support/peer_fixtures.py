@@ -1,7 +1,8 @@
 """Real authorization servers and gateways for every test that asks for them.
 
 `hydra`, `keycloak` and `oidc_provider` start at the first such test and end with the run; each test gets them running,
-with their default configuration, whatever the test before did to them. `envoy`, `caddy`, `nginx` are each test's own.
+with their default configuration, whatever the test before did to them. `envoy`, `caddy`, `nginx`, `otel_collector` are
+each test's own.
 Where a server can not be had, the test is skipped with the reason.
 """
 
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider, Server
+    from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider, OtelCollector, Server
 
 
 def _started(server: Server) -> Iterator[Server]:
@@ -98,13 +99,33 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
     yield from _unstarted(Nginx(tmp_path / "nginx", bound=True))
 
 
+@pytest.fixture(scope="session")
+def _collector_program() -> Path:
+    """Path of the collector, built once; where it can not be built, that is not tried again in this run."""
+    from scripts.service_stack import ServiceUnavailable
+    from scripts.service_stack.otel_collector import collector_program
+
+    try:
+        return collector_program()
+    except ServiceUnavailable as reason:
+        pytest.skip(f"SERVER NOT TO BE HAD: otel-collector: {reason}")
+
+
+@pytest.fixture
+def otel_collector(tmp_path: Path, _collector_program: Path) -> Iterator[OtelCollector]:
+    """An OpenTelemetry Collector, likewise; it hands nothing on unless it is configured."""
+    from scripts.service_stack import OtelCollector
+
+    yield from _unstarted(OtelCollector(tmp_path / "otel-collector", bound=True))
+
+
 def _unstarted(server: Any) -> Iterator[Any]:
     yield server
     server.remove(keep_logs=True)
 
 
 def start_gateway(gateway: Any, *configuration: str, **more: Any) -> None:
-    """Configure and start; skips the test where the gateway can not be had."""
+    """Configure and start a gateway or collector; skips the test where it can not be had."""
     from scripts.service_stack import ServiceUnavailable
 
     gateway.configure(*configuration, **more)

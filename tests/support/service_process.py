@@ -120,6 +120,12 @@ class Service:
         self.process.kill()
         self.process.wait()
 
+    def kill_all(self) -> None:
+        """kill -9 of the service and all its processes at once."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
     def pipeline_pid(self) -> int | None:
         """The child process of the service that works on events."""
         assert self.process is not None

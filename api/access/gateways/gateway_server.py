@@ -62,7 +62,7 @@ class GatewayServerDependencies(NamedTuple):
         new_id: text that never repeats.
         proofs: judges proofs of possession, where the settings want that here.
         proof_reports: told of those that fail.
-        refused_callers: told of those that reach beyond their entry of the settings.
+        refused_callers: told of tokens that are not accepted, and of callers that reach beyond their entry.
     """
 
     issuers: GatewayIssuers
@@ -159,9 +159,9 @@ class GatewayServer:
             if self._dependencies.issuers.jwks.keys(unknown.issuer) is None:
                 self._decider.count_unverifiable(way, unknown.issuer)
                 return self._responses.denied(self._request_id(scope), "no_keys")
-            return self._unauthenticated_response(scope, unknown)
+            return self._unauthenticated_response(way, scope, unknown)
         except AuthenticationFailed as error:
-            return self._unauthenticated_response(scope, error)
+            return self._unauthenticated_response(way, scope, error)
         method = scope["method"] if way == "ext_authz" else forwarded_method(scope)
         decided = self._decider.decide_call(holder, token, method, way)
         if decided.verdict.allow and not self._decider.records_all:
@@ -215,7 +215,8 @@ class GatewayServer:
             return self._responses.step_up(self._request_id(scope), decided.approval_id)
         return self._responses.denied(self._request_id(scope), "undecided" if verdict.reason == UNDECIDED else "denied")
 
-    def _unauthenticated_response(self, scope: Scope, error: AuthenticationFailed) -> GatewayResponse:
+    def _unauthenticated_response(self, way: str, scope: Scope, error: AuthenticationFailed) -> GatewayResponse:
+        self._dependencies.refused_callers.tell_of_token(way, str(error))
         return self._responses.unauthenticated(self._request_id(scope), InvalidToken.code, str(error))
 
     def _request_id(self, scope: Scope) -> str:

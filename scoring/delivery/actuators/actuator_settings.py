@@ -10,6 +10,7 @@ import msgspec
 from ....ingest.settings import Name, Secret, SettingsPart, check_url, setting
 from ...records.agents import RiskLevel
 from ..delivery_target import ALL_LEVELS, MAX_NAME_LENGTH, MAX_TIMEOUT_S
+from ..notifiers.webhook_target import check_signed_url
 
 ANY_NAME = "*"
 
@@ -87,6 +88,8 @@ class ActuatorSettings(SettingsPart, frozen=True):
         self._check_urls()
         self._only("realm", self.realm, "keycloak", needed=True)
         self._only("secret", self.secret, "webhook", needed=True)
+        if self.kind == "webhook":
+            check_signed_url(self.url, self.secrets)
         self._only("confirm_url", self.confirm_url, "webhook")
         self._check_auth()
 

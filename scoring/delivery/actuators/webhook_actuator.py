@@ -14,7 +14,7 @@ import httpx2
 import msgspec
 
 from ..notifiers.webhook_notifier import sign_headers
-from ..notifiers.webhook_target import check_webhook, redact_secrets
+from ..notifiers.webhook_target import redact_secrets
 from .actuator import (
     ActuationNotConfirmed,
     ActuationResult,
@@ -34,13 +34,9 @@ class WebhookActuator:
         http: from `trustwatch.scoring.delivery.notifiers.webhook_notifier.make_webhook_client`.
         settings: where to post and how to sign; without a `confirm_url`, 2xx is all there is.
         clock: UTC milliseconds; each attempt is signed for its own time.
-
-    Raises:
-        ConfigError: the URL or the secret can not be used.
     """
 
     def __init__(self, http: httpx2.AsyncClient, settings: ActuatorSettings, clock: Callable[[], int]) -> None:
-        check_webhook(settings.name, settings.url, settings.secrets)
         self._http = http
         self._settings = settings
         self._clock = clock

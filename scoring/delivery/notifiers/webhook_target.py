@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from ....ingest.errors import ConfigError
 from ....ingest.settings import Name, Secret, SettingsPart, check_url, reveal, setting
 from ...records.agents import LevelName, RiskLevel
 from ..delivery_target import MAX_NAME_LENGTH, MAX_TIMEOUT_S
@@ -66,10 +65,13 @@ class WebhookTarget(SettingsPart, frozen=True):
     ] = False
 
     def __post_init__(self) -> None:
+        if len(self.name) > MAX_NAME_LENGTH:
+            raise ValueError(f"`name` has at most {MAX_NAME_LENGTH} characters")
         if self.signed and self.format not in SIGNED_FORMATS:
             raise ValueError(f"`signed` means nothing in format `{self.format}`; leave it out")
         check_url(self.url.reveal(), "`url`", loopback_http=self.allow_http)
         self._check_presence("secret", self.secret, needed=self.format in SIGNED_FORMATS)
+        check_signed_url(self.url.reveal(), self.secrets)
         if self.previous_secret is not None and self.secret is None:
             raise ValueError("`previous_secret` signs beside `secret`, which is missing; leave it out")
         self._check_presence("routing_key", self.routing_key, needed=self.format == "pagerduty")
@@ -81,12 +83,6 @@ class WebhookTarget(SettingsPart, frozen=True):
             raise ValueError(f"Object missing required field `{member}`, which format `{self.format}` needs")
         if secret is not None and not needed:
             raise ValueError(f"`{member}` means nothing in format `{self.format}`; leave it out")
-
-    def check_usable(self) -> None:
-        """Raise ConfigError where nothing could be delivered to it: names the member, never shows a secret."""
-        if len(self.name) > MAX_NAME_LENGTH:
-            raise ConfigError(f"target name: expected 1 to {MAX_NAME_LENGTH} characters")
-        check_webhook(self.name, self.url.reveal(), self.secrets)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -132,16 +128,14 @@ class WebhookTarget(SettingsPart, frozen=True):
         return redact_secrets(text, self.url.reveal(), (*self.secrets, reveal(self.routing_key), reveal(bot_token)))
 
 
-def check_webhook(name: str, url: str, secrets: Iterable[str]) -> None:
-    """Raise ConfigError unless one can post to *url* and sign by *secrets*; neither is shown."""
+def check_signed_url(url: str, secrets: Iterable[str]) -> None:
+    """Raise ValueError unless one can post to *url* and sign by *secrets*; neither is shown."""
     parts = urlsplit(url)
     if parts.username is not None or parts.password is not None or parts.fragment:
-        raise ConfigError(f"target {name}: url must not hold credentials or a fragment")
+        raise ValueError("`url` must not hold credentials or a fragment")
     for secret in secrets:
         if not _is_signing_secret(secret):
-            raise ConfigError(
-                f"target {name}: `secret` must be whsec_ and base64 of 24 to 64 bytes; so must one before it"
-            )
+            raise ValueError("`secret` must be whsec_ and base64 of 24 to 64 bytes; so must one before it")
 
 
 def redact_secrets(text: str, url: str, secrets: Iterable[str]) -> str:

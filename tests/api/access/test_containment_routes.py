@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 from trustwatch.api.service.assembly import track_descendants
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
@@ -140,6 +142,27 @@ def test_the_last_pin_counts_and_ends(site: Any, summary: Any) -> None:
     assert post(site, "/v1/agents/bot/unpin", why="checked").json()["status"] == "ended"
     assert not ask(site, "x:read").verdict.allow
     assert post(site, "/v1/agents/bot/unpin", why="again").status_code == 404
+
+
+def test_the_log_tells_orders_of_people(site: Any, summary: Any) -> None:
+    """Who ordered what of which agent, under the id of the request; never why, which is free text."""
+    site.report([summary(level=HIGH)])
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        asked = ask(site, "pay:write")
+        settled(site)
+        post(site, f"/v1/approvals/{asked.approval_id}/approve", why="a-secret-reason")
+        post(site, "/v1/agents/bot/pin", level="low", why="a-secret-reason")
+        post(site, "/v1/agents/bot/unpin", why="a-secret-reason")
+        post(site, "/v1/agents/bot/release", note="a-secret-reason")
+    orders = [line for line in lines if line["event"] == "order"]
+
+    assert [line["action"] for line in orders] == ["approval.request", "approval.approve", "pin", "pin.end", "release"]
+    assert {(line["tenant"], line["issuer"], line["agent_id"]) for line in orders} == {("acme", AS, "bot")}
+    assert {line["by"] for line in orders[1:]} == {"gateway"}
+    _, approval, pinned, unpinned, release = (line["intervention_id"] for line in orders)
+    assert (approval, pinned, release) == (asked.approval_id, unpinned, None)
+    assert all(line["request_id"] for line in orders[1:])
+    assert "a-secret-reason" not in str(orders)
 
 
 def test_an_agent_that_was_never_seen_may_be_pinned(site: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from structlog.testing import capture_logs
+from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.api.http.refused_callers import (
     CALLER_OF_REQUEST,
     LINES_PER_CALLER_S,
@@ -50,6 +51,20 @@ def test_who_asked_for_what_is_told() -> None:
     }
     assert lines[1]["agent_id"] is None and "jo@x" not in str(lines)
     assert refused.counts == {("soc", "tenant_not_allowed"): 1, ("soc", "insufficient_scope"): 1}
+
+
+def test_a_token_that_is_not_accepted_is_told() -> None:
+    """With the check that failed; a request without one is no line, and a flood of wrong ones is bounded."""
+    refused = RefusedCallers(lambda: 0.0)
+    with capture_logs() as lines:
+        refused.tell_of(scope(None), "missing_token", "the request has no bearer token")
+        refused.tell_of(scope(None), "invalid_token", "the token has expired")
+        for _ in range(50):
+            refused.tell_of_token("ext_authz", "the signature of the token is wrong")
+    told = {"event": "a token is not accepted", "log_level": "warning", "code": "invalid_token"}
+    assert lines[0] == told | {"via": "api", "why": "the token has expired"}
+    assert lines[1] == told | {"via": "ext_authz", "why": "the signature of the token is wrong"}
+    assert len(lines) == LINES_PER_S and refused.counts == {}
 
 
 def test_a_flood_hides_no_other_caller() -> None:

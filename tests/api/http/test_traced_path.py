@@ -36,6 +36,16 @@ def traced(new_site: Callable[..., Any]) -> Any:
     return new_site(spans=SpanRecorder())
 
 
+def test_spans_that_come_in_make_none_of_their_own(traced: Any) -> None:
+    """A collector may send our own spans back to us; who follows a request all the same says so by `traceparent`."""
+    for headers in ({}, {"traceparent": PARENT.decode()}):
+        sent = traced.client.post("/v1/traces", json={"resourceSpans": []}, headers={**traced.auth(), **headers})
+        assert sent.status_code == 200, sent.text
+
+    (span,) = [span for span in traced.spans.spans if span.name == "POST /v1/traces"]
+    assert span.attributes["traceparent"] == PARENT.decode()
+
+
 def test_a_span_says_route_answer_and_decision(traced: Any) -> None:
     """Of fast routes, of those of FastAPI, of what no route takes; never a path, a query or a name."""
     named = {**traced.auth(), "x-request-id": "asked-1", "traceparent": PARENT.decode()}

@@ -476,6 +476,9 @@ def test_a_backup_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) 
     with pytest.raises(ConfigError, match="backup: is not empty"):
         take_backup(settings, other, lambda: CREATED_S)
     assert (other / "letter").read_text() == "mine"
+    with pytest.raises(ConfigError) as live:  # a folder with `data` may be that of the service, with all it has
+        take_backup(settings, settings.data_dir.parent, lambda: CREATED_S)
+    assert "is not empty" in str(live.value) and "never finished" not in str(live.value)
     database = settings.data_dir / "trustwatch.db"
     content = bytearray(database.read_bytes())
     content[8_192:] = b"\xff" * (len(content) - 8_192)

@@ -149,7 +149,16 @@ def test_hydra_gets_a_secret_of_its_own(tmp_path: Path) -> None:
         (("--server", "hydra"), "give --issuer"),
         (("--form", "distributed"), "give --brokers"),
         (("--form", "distributed", "--brokers", "a:1"), "give --database"),
-        (("--server", "hydra", "--issuer", "nonsense"), "must be an https URL"),
+        (("--server", "hydra", "--issuer", "nonsense"), "--issuer: an issuer must be an https URL"),
+        (("--server", "hydra", "--issuer", "https://h", "--admin-url", "ftp://h"), "--admin-url: the admin"),
+        (("--form", "distributed", "--brokers", "k1 9092"), "--brokers: 'k1 9092' is not host:port"),
+        (("--form", "distributed", "--brokers", ","), "one broker at least"),
+        (("--form", "distributed", "--brokers", "a:1", "--database", "postgresql://u:hunter2@d/n"), "in `password`"),
+        (("--server", "hydra", "--issuer", "https://u:hunter2@h"), "may not hold a user or password"),
+        (("--tenant", ""), "a tenant has a name"),
+        (("--brokers", "a:1"), "--brokers goes with --form distributed"),
+        (("--issuer", "https://h"), "--issuer goes with --server"),
+        (("--server", "other", "--issuer", "https://h", "--admin-url", "https://a"), "--admin-url goes with --server"),
         (("--server", "aws"), "'aws' is not one of"),
     ],
 )
@@ -159,6 +168,7 @@ def test_what_is_missing_or_wrong_is_said_and_nothing_is_written(
     """Before a file is in its place; a key that was made for it goes with it."""
     refused = run(tmp_path / "trustwatch.yaml", *options)
     assert refused.exit_code != 0 and said in refused.output
+    assert "hunter2" not in refused.output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,6 +189,29 @@ def test_a_person_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert done.exit_code == 0 and "'okta' is none of none, hydra, keycloak, other" in done.output
     assert load_settings(file, {}).hooks[0].issuer == "https://h.example"
+
+
+def test_a_wrong_answer_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its own question, with the reason; what was answered before is kept."""
+    monkeypatch.setattr(init_command, "_at_terminal", lambda: True)
+    file = tmp_path / "trustwatch.yaml"
+    answers = ["distributed", "hydra", "h.example", "https://h.example", "h:1", "https://hydra.internal", "acme"]
+    answers += ["k1", "k1:9092, k2:9092", "mysql://u@d/n", "postgresql://u@d/n"]
+    done = RUN.invoke(make_app(), ["init", str(file)], input="\n".join(answers) + "\n")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("please answer again") == 4
+    settings = load_settings(file, SECRETS)
+    assert settings.kafka.bootstrap_servers == ("k1:9092", "k2:9092")
+    assert (settings.hooks[0].issuer, settings.hooks[0].tenant) == ("https://h.example", "acme")
+
+
+def test_a_secret_of_what_is_left_out_is_not_asked_for(tmp_path: Path) -> None:
+    """Without an address of Keycloak its actuator is a comment."""
+    options = ("--server", "keycloak", "--issuer", "https://k.example/realms/acme")
+    without = run(tmp_path / "without.yaml", *options)
+    given = run(tmp_path / "given.yaml", *options, "--admin-url", "https://k.example")
+    assert "TRUSTWATCH_KEYCLOAK_SECRET" not in without.output
+    assert "export TRUSTWATCH_KEYCLOAK_SECRET=" in given.output
 
 
 def test_programs_read_json(tmp_path: Path) -> None:

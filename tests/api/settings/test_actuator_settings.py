@@ -44,6 +44,8 @@ def settings(tmp_path: Path, *actuators: str, more: str = "") -> Settings:
         ("name: a, kind: keycloak, url: 'https://k', issuers: [i], realm: r", "`auth`, which kind `keycloak` needs"),
         ("name: a, kind: webhook, url: 'https://w', issuers: [i]", "`secret`, which kind `webhook` needs"),
         (f"name: a, kind: webhook, url: 'https://w', issuers: [i], {SIGNED}, {AUTH}", "`auth` means nothing"),
+        ("name: a, kind: webhook, url: 'https://w', issuers: [i], secret: hunter2", "`secret` must be whsec_"),
+        (f"name: a, kind: webhook, url: 'https://w#x', issuers: [i], {SIGNED}", "credentials or a fragment"),
         ("name: a, kind: hydra, url: 'https://h', issuers: [i], auth: {}", "either `bearer` or `client_id`"),
         (
             "name: a, kind: hydra, url: 'https://h', issuers: [i], auth: {client_id: c}",

@@ -81,10 +81,11 @@ def test_entries_of_a_list_are_changed_and_added(tmp_path: Path) -> None:
 
 def test_a_secret_by_reference(tmp_path: Path) -> None:
     """As in the file."""
-    (tmp_path / "kept").write_text("whsec_kept\n")
+    secret = "whsec_c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="
+    (tmp_path / "kept").write_text(f"{secret}\n")
     settings = load(tmp_path, {"TRUSTWATCH__WEBHOOKS__0__SECRET": f"{{file: {tmp_path / 'kept'}}}"})
 
-    assert settings.webhooks[0].secret.reveal() == "whsec_kept"
+    assert settings.webhooks[0].secret.reveal() == secret
 
 
 def test_the_long_name_wins_over_the_short_one(tmp_path: Path) -> None:

@@ -253,6 +253,15 @@ def test_the_level_is_told_upstream_only_where_configured(new_desk: Callable[...
     assert "x-risk-level" not in new_desk().envoy(desk.issuer.token()).headers
 
 
+def test_the_log_tells_why_a_token_is_not_accepted(desk: Any) -> None:
+    """Else wrong settings of issuers would be refusals of all calls without a reason; a missing token is no line."""
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        desk.envoy("no.jwt.this", headers={"x-request-id": "call-2"})
+    (told,) = [line for line in lines if line["event"] == "a token is not accepted"]
+    assert (told["via"], told["request_id"], told["why"]) == ("ext_authz", "call-2", "the token is no signed JWT")
+    assert "no.jwt" not in str(lines)
+
+
 def test_the_log_tells_each_call_that_is_refused(desk: Any) -> None:
     """With the id that the answer has; allowed calls are no line, a flood of refusals is bounded."""
     desk.agent("bot", RiskLevel.CRITICAL)
