@@ -66,7 +66,7 @@ class ServiceClient:
         try:
             response = self.client.request(method, path, **arguments)
         except httpx2.HTTPError as error:
-            hint = "is the service running, and at this address (--url, TRUSTWATCH_URL)?"
+            hint = "is the service running? At another address: --url or TRUSTWATCH_URL"
             raise fail(f"{self._silence(error)}; {hint}") from None
         self.has_answered = True
         return response
