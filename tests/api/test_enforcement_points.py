@@ -14,7 +14,7 @@ from trustwatch.scoring.policy.book import LevelTokenPolicy
 from trustwatch.scoring.records.agents import RiskLevel
 
 AS = "https://as.example"
-SECRET = Secret("a secret of some length")
+SECRET = Secret("whsec_" + "QUFB" * 8)
 SHORT = LevelTokenPolicy(True, 60, None, True, False, False)
 LONG = LevelTokenPolicy(True, 900, None, True, False, False)
 DENIED = LevelTokenPolicy(False, 0, (), False, False, True)

@@ -116,10 +116,11 @@ def test_pictures_of_nothing_say_so(empty: LabSession) -> None:
 def test_secrets_are_never_shown(tmp_path: Path) -> None:
     """Not by the lab, its settings, or an error about a database that does not answer."""
     (tmp_path / "password").write_text("hunter2-password")
+    (tmp_path / "signing").write_text("whsec_" + "hunter2A" * 4)
     settings = tmp_path / "settings.yaml"
     settings.write_text(
         "store: {url: 'postgresql://analyst@127.0.0.1:9/none', password: {file: password}}\n"
-        "webhooks: [{name: pager, url: 'https://hooks.example/hunter2-url', secret: {file: password}}]\n"
+        "webhooks: [{name: pager, url: 'https://hooks.example/hunter2-url', secret: {file: signing}}]\n"
     )
     session = open_session(settings)
     with pytest.raises(Unavailable) as error:
