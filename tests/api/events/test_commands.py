@@ -37,35 +37,45 @@ def service() -> Iterator[EventTaker]:
     ],
 )
 def test_a_pause_is_kept_and_the_batch_sent_again(
-    service: EventTaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str | None, pause_s: float
+    service: EventTaker,
+    two_events: Path,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    header: str | None,
+    pause_s: float,
 ) -> None:
     """`Retry-After` may be a number or a date; what says nothing of use is a second."""
-    pauses: list[float] = []
-    monkeypatch.setattr(commands.clock, "sleep", pauses.append)
     monkeypatch.setattr(commands.clock, "now_ms", lambda: NOW_MS)
     service.retry_after = header
-    events = tmp_path / "events.jsonl"
-    events.write_text('{"id": "1"}\n{"id": "2"}\n')
 
-    result = CliRunner().invoke(make_app(), ["ingest", str(events), "--url", service.url, "--json"])
+    result = CliRunner().invoke(make_app(), ["ingest", str(two_events), "--url", service.url, "--json"])
 
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {"accepted": 2, "duplicate": 0, "rejected": 0, "skipped": 0}
     assert pauses == [pause_s]
 
 
-def test_a_shipper_goes_on_where_a_service_that_has_answered_is_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server may close a connection that lay idle just when the next batch is on its way."""
-    pauses: list[float] = []
-    monkeypatch.setattr(commands.clock, "sleep", pauses.append)
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of each pause; none is kept."""
+    kept: list[float] = []
+    monkeypatch.setattr(commands.clock, "sleep", kept.append)
+    return kept
+
+
+@pytest.fixture
+def two_events(tmp_path: Path) -> Path:
+    """A file of them."""
     events = tmp_path / "events.jsonl"
     events.write_text('{"id": "1"}\n{"id": "2"}\n')
+    return events
 
+
+def test_a_shipper_goes_on_where_a_service_that_has_answered_is_away(pauses: list[float], two_events: Path) -> None:
+    """A server may close a connection that lay idle just when the next batch is on its way."""
     with running_event_taker() as service:
         service.most_lines, service.silent_at = 1, (2, 3)  # the first attempt is answered: too many lines
-        result = CliRunner().invoke(make_app(), ["ingest", str(events), "--url", service.url, "--json"])
+        result = CliRunner().invoke(make_app(), ["ingest", str(two_events), "--url", service.url, "--json"])
 
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["accepted"] == 2
@@ -76,17 +86,12 @@ def test_a_shipper_goes_on_where_a_service_that_has_answered_is_away(
 
 @pytest.mark.parametrize(("silent_from", "said"), [(1, "is the service running?"), (2, "no answer to 30 attempts")])
 def test_a_service_that_stays_away_ends_it_with_a_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_from: int, said: str
+    pauses: list[float], two_events: Path, silent_from: int, said: str
 ) -> None:
     """At once where it never answered: then its address is wrong."""
-    pauses: list[float] = []
-    monkeypatch.setattr(commands.clock, "sleep", pauses.append)
-    events = tmp_path / "events.jsonl"
-    events.write_text('{"id": "1"}\n{"id": "2"}\n')
-
     with running_event_taker() as service:
         service.most_lines, service.silent_at = (1 if silent_from > 1 else None), range(silent_from, 100)
-        result = CliRunner().invoke(make_app(), ["ingest", str(events), "--url", service.url])
+        result = CliRunner().invoke(make_app(), ["ingest", str(two_events), "--url", service.url])
 
     assert result.exit_code == 1
     assert said in result.stderr
