@@ -282,15 +282,11 @@ class ConsumerGroupPipeline:
         self._on_change()
 
     def step(self) -> int:
-        """Read and apply a batch of each partition that has one, commit what is due; returns the number of records.
-
-        Risk of a batch does not wait for the batches of other partitions.
-        """
+        """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
         if self._buffer_full:
             self._drop_refused(self._commits.collect(None))
         count = self._apply(self._poll_timeout_s())
         for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
-            self._publish_risk()
             more = self._apply(0.0)
             count += more
             if not more or self._buffer_full:

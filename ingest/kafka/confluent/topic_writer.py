@@ -20,10 +20,7 @@ from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_
 _log = structlog.get_logger(__name__)
 _BATCH_BYTES = 1024 * 1024
 _QUEUE_KBYTES = 64 * 1024
-_LINGER_MS = 1
-"""Records that come within it leave in one request. Who waits for an answer waits for this, at the door and again for
-risk; both hand over all that they have at once."""
-
+_LINGER_MS = 5
 _CLOSE_S = 5.0
 _WAIT_S = 0.05
 

@@ -19,9 +19,7 @@ from .unacknowledged_sends import UnacknowledgedSends
 
 _log = structlog.get_logger(__name__)
 _BATCH_BYTES = 256 * 1024
-_LINGER_MS = 1
-"""As that of the other client; `flush` waits for none of it here."""
-
+_LINGER_MS = 5
 _CLOSE_S = 5.0
 _METADATA_MS = 1_500
 _REOPEN_MS = 3_000
