@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,7 +18,6 @@ from ..ingest.record_erasure import ErasedFilter
 from ..ingest.settings import Secret, reveal
 from ..models.model_registry import ModelRegistry
 from ..models.trained_model import TrainedModel
-from ..scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ..scoring.engine.engine import EngineSettings
 from ..scoring.engine.forgetting import ErasedAgents
 from ..scoring.pipeline.model_switch import ActiveModels
@@ -62,11 +61,6 @@ def service_url(settings: Settings) -> str:
 def console_url(settings: Settings) -> str:
     """URL of the console, for links in alerts; "" = there is none."""
     return f"{service_url(settings)}/console" if settings.console.enabled else ""
-
-
-def webhook_targets(settings: Settings) -> Sequence[WebhookTarget]:
-    """Targets of alerts."""
-    return settings.webhooks
 
 
 class StoreAddress(NamedTuple):

@@ -87,7 +87,7 @@ def wait_until_ready(service: subprocess.Popen[bytes], client: httpx2.Client, sa
             continue
         if answer.status_code == 200:
             return True
-        reason = answer.json().get("reason")
+        reason = answer.json().get("reason") if answer.status_code == 503 else None  # others may be anybody's
         if reason and reason != told:
             say(f"   {reason}")
         told = reason or told

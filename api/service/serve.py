@@ -25,7 +25,7 @@ from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
 from .. import clock
-from ..composition import console_url, policy_book, require_whole_data, service_url, webhook_targets
+from ..composition import console_url, policy_book, require_whole_data, service_url
 from ..data_at_rest import close_existing_data
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
@@ -263,7 +263,7 @@ class RunningService:
         return WebhookNotifier(client, clock.now_ms, self._alert_signer(), console_url(self._parts.settings))
 
     def _channels(self, webhooks: WebhookNotifier, settings: Settings) -> list[DeliveryChannel[Any]]:
-        alerts = [DeliveryChannel(ALERT_ROW_KIND, target, webhooks) for target in webhook_targets(settings)]
+        alerts = [DeliveryChannel(ALERT_ROW_KIND, target, webhooks) for target in settings.webhooks]
         return [*self._parts.actuation.channels, *alerts]
 
     def _make_dispatcher(self) -> Dispatcher:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from trustwatch.api.composition import console_url, webhook_targets
+from trustwatch.api.composition import console_url
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
@@ -38,7 +38,7 @@ def load(tmp_path: Path, text: str) -> Settings:
 
 def test_a_target_of_each_format(tmp_path: Path) -> None:
     """Addresses and secrets come from where they are kept."""
-    targets = {target.name: target for target in webhook_targets(load(tmp_path, ALL))}
+    targets = {target.name: target for target in load(tmp_path, ALL).webhooks}
 
     assert {target.format for target in targets.values()} == set(ALERT_FORMATS)
     soc = targets["soc"]
@@ -63,7 +63,7 @@ def test_alerts_link_to_the_console_where_there_is_one(tmp_path: Path) -> None:
 
 def test_what_keeps_state_is_told_how_it_ends(tmp_path: Path) -> None:
     """Whatever levels begin an incident or finding; the others are told of what they ask for alone, and cool down."""
-    targets = {target.name: target for target in webhook_targets(load(tmp_path, ALL))}
+    targets = {target.name: target for target in load(tmp_path, ALL).webhooks}
 
     assert targets["pager"].levels_taken == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH, RiskLevel.CRITICAL}
     assert targets["chat"].levels_taken == {RiskLevel.CRITICAL}
@@ -107,7 +107,7 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
         (tmp_path / name).write_text(secret)
     file = tmp_path / "trustwatch.yaml"
     file.write_text(example, encoding="utf-8")
-    targets = webhook_targets(load_settings(file, {"SOC_SECRET": SECRET, "CHAT_URL": CHAT}))
+    targets = load_settings(file, {"SOC_SECRET": SECRET, "CHAT_URL": CHAT}).webhooks
 
     table = page.partition("## Formats")[2].partition("```yaml")[0]
     assert (
@@ -118,6 +118,6 @@ def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
 def test_settings_show_no_address_and_no_key(tmp_path: Path) -> None:
     """Neither do the targets that are made of them."""
     settings = load(tmp_path, ALL)
-    shown = repr(settings) + str(settings.webhooks) + repr(webhook_targets(settings))
+    shown = repr(settings) + str(settings.webhooks)
 
     assert [secret for secret in (SECRET, KEY, "T0KEN-OF", "hooks.chat", "soc.example") if secret in shown] == []

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 from trustwatch.api.cli.main import make_app
-from trustwatch.api.composition import webhook_targets
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
@@ -61,7 +60,7 @@ def drain(site: Any) -> None:
     async def work() -> None:
         async with make_webhook_client() as client:
             notifier = WebhookNotifier(client, lambda: int(site.clock.now * 1000))
-            channels = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(site.settings)]
+            channels = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in site.settings.webhooks]
             clock = lambda: int(site.clock.now * 1000)  # noqa: E731
             await Dispatcher(site.store.outbox, channels, DispatchPolicy(), clock, random.Random(1)).drain()
 

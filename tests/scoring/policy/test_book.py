@@ -236,13 +236,24 @@ def test_a_policy_file_is_read_anew_and_a_wrong_one_changes_nothing(tmp_path: Pa
     assert (live.book.version, live.error) == ("three", "")
 
 
-def test_a_policy_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
-    """Each half is a right policy; none holds, however often it is looked at, until the file stays as it is."""
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A policy file that is nothing but its version."""
     file = tmp_path / "policy"
     file.write_text("1")
-    live = LivePolicy(
+    return file
+
+
+@pytest.fixture
+def live(file: Path) -> LivePolicy:
+    """Follows it."""
+    return LivePolicy(
         PolicyBook(PolicyTable(version="1")), file, lambda: PolicyBook(PolicyTable(version=file.read_text()))
     )
+
+
+def test_a_policy_file_that_is_being_written_is_left_alone(file: Path, live: LivePolicy) -> None:
+    """Each half is a right policy; none holds, however often it is looked at, until the file stays as it is."""
     held = []
     for written in range(1, 6):
         file.write_text("v" * written)
@@ -252,13 +263,8 @@ def test_a_policy_file_that_is_being_written_is_left_alone(tmp_path: Path) -> No
     assert live.refresh() and live.book.version == "vvvvv"
 
 
-def test_a_policy_file_that_never_rests_is_an_error(tmp_path: Path) -> None:
+def test_a_policy_file_that_never_rests_is_an_error(file: Path, live: LivePolicy) -> None:
     """The old policy goes on, which somebody should know."""
-    file = tmp_path / "policy"
-    file.write_text("1")
-    live = LivePolicy(
-        PolicyBook(PolicyTable(version="1")), file, lambda: PolicyBook(PolicyTable(version=file.read_text()))
-    )
     errors = []
     for written in range(1, 2 * RESTLESS_LOOKS):
         file.write_text("v" * written)
