@@ -22,7 +22,7 @@ from ...models.concerns import CONCERNS
 from ...scoring.delivery.actuators.desired_state import DesiredState
 from ...scoring.policy.book import EnforcementMode
 from ...scoring.records.agents import RiskLevel
-from ...scoring.records.decisions import Decision
+from ...scoring.records.decisions import DECISION_CAUSES, Decision
 from ...scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
 from ...scoring.records.feedback import FeedbackRule
 from ...scoring.records.indicators import Indicator
@@ -47,10 +47,8 @@ LEADER_LOCK_NAME = "erasures"
 _STORED_TYPES = (NativeEvent, Decision, Indicator, FeedbackRule, DesiredState)
 """Types of what is stored as JSON and read again: an erasure must not replace their words."""
 
-_CAUSES = ("event", "tick", "release", "feedback")
-"""Causes of decisions."""
 _OUR_WORDS = frozenset(
-    {*FEATURE_NAMES, *CONCERNS, *(level.label for level in RiskLevel), *get_args(EnforcementMode), *_CAUSES}
+    {*FEATURE_NAMES, *CONCERNS, *(level.label for level in RiskLevel), *get_args(EnforcementMode), *DECISION_CAUSES}
 )
 """Words that are values of it."""
 

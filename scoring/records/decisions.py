@@ -9,6 +9,9 @@ import msgspec
 from .agents import AgentName
 from .indicators import Indicator, indicators_of_plain
 
+DECISION_CAUSES = ("event", "tick", "release", "feedback")
+"""Causes of a change of level."""
+
 
 class RiskReason(msgspec.Struct, frozen=True):
     """Reason of a change of risk: one feature or hard signal, with what was seen and what is usual."""
@@ -52,7 +55,7 @@ class Decision(msgspec.Struct, frozen=True):
     baseline_version: str
     policy_version: str
     mode: str  # shadow | enforce
-    cause: str  # event | tick | release | feedback
+    cause: str  # of DECISION_CAUSES
     partition: int
     offset: int
 
