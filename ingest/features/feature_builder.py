@@ -272,15 +272,16 @@ def agent_rounds(slots: SlotIndices) -> list[npt.NDArray[np.int64]]:
     An event can then be scored and learned before the agent's next one is looked at, while a round is still one batch.
     """
     n = len(slots)
-    if n <= 1:
-        return [np.arange(n)] if n else []
+    if not n:
+        return []
+    sorted_slots = np.sort(slots)
+    if not (sorted_slots[1:] == sorted_slots[:-1]).any():
+        return [np.arange(n)]
     order = np.argsort(slots, kind="stable")
     ordered = slots[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     lengths = np.diff(np.r_[starts, n])
     turn = np.empty(n, np.int64)
     turn[order] = np.arange(n) - np.repeat(starts, lengths)
-    if turn.max() == 0:
-        return [np.arange(n)]
     by_turn = np.argsort(turn, kind="stable")
     return np.split(by_turn, np.cumsum(np.bincount(turn))[:-1])

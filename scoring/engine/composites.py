@@ -21,13 +21,15 @@ from ...ingest.features.layout import AgentState
 Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
-_IMPLIED_FEATURES = {
+IMPLIED_FEATURES = {
     kind: implied
     for kind in ITEMS
     if (implied := [at for at, feature in enumerate(FEATURES) if kind in (*feature.new_with, *feature.restates)])
 }
 """Features that are odd wherever the item of a kind is new to the agent."""
-_COMPARED = {at: feature.restates for at, feature in enumerate(FEATURES) if isinstance(feature.explanation, Compared)}
+COMPARED_KINDS = {
+    at: feature.restates for at, feature in enumerate(FEATURES) if isinstance(feature.explanation, Compared)
+}
 """Features that compare with the model's history, to which an item stays new for as long as the model does."""
 _MADE = np.array([at for at, feature in enumerate(FEATURES) if feature.parts], np.int64)
 
@@ -39,12 +41,12 @@ def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
         fresh: uint32 (m,), bit k where the item of kind k is new to the agent.
     """
     wide = named.copy()
-    for kind, implied in _IMPLIED_FEATURES.items():
+    for kind, implied in IMPLIED_FEATURES.items():
         new = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
         first = named[:, FEATURE_OF_KIND[kind]] & new
         for feature in implied:
             wide[:, feature] |= first
-    for feature, kinds in _COMPARED.items():
+    for feature, kinds in COMPARED_KINDS.items():
         for kind in kinds:
             wide[:, feature] |= named[:, FEATURE_OF_KIND[kind]]
     return wide

@@ -26,7 +26,7 @@ from ...ingest.features.feature_declaration import BY_LEVEL, ONCE, BadFeature, I
 from ...ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES, ITEMS
 from ...ingest.features.row_observations import RowObservations
 from ...ingest.timestamps import MINUTE_MS
-from .composites import recompute_composites, spread_to_implied
+from .composites import COMPARED_KINDS, IMPLIED_FEATURES, recompute_composites
 
 DEDUP_WINDOW_MINUTES = 24 * 60
 """Minutes for which a name that has counted does not count again."""
@@ -80,6 +80,33 @@ _FEATURES_BESIDE_KIND = {
 """Features that repeat the surprise of a kind's own feature from another view, such as that of the peer group."""
 _HOURLY_COUNT_FEATURES = np.array([at for at, feature in enumerate(FEATURES) if feature.counts == BY_LEVEL], np.int64)
 _GATHERING = [(at, feature) for at, feature in enumerate(FEATURES) if feature.gathering]
+_NAMED = np.array(
+    [
+        (feature, kind)
+        for kind in _KIND_NAMES.tolist()
+        for feature in (_FEATURE_OF_NAME[kind], *_FEATURES_BESIDE_KIND.get(kind, ()))
+    ],
+    np.int64,
+)
+"""Features that a name made odd, each with the bit of the name."""
+_IMPLIED = np.array(
+    [(feature, kind, FEATURE_OF_KIND[kind]) for kind, implied in IMPLIED_FEATURES.items() for feature in implied],
+    np.int64,
+)
+"""Features that are odd wherever an item is new, with its bit and its own feature."""
+_COMPARED = np.array(
+    [(feature, FEATURE_OF_KIND[kind]) for feature, kinds in COMPARED_KINDS.items() for kind in kinds], np.int64
+)
+"""Features that compare an item with the model's history, with its own feature."""
+_GATHERED = np.array(
+    [
+        *((at, kind, False) for at, gathering in _GATHERING for kind in gathering.gathers),
+        *((at, kind, True) for at, gathering in _GATHERING for kind in gathering.gathers_new),
+        *((at, layout.KINDS + number, False) for number, at in enumerate(_HOURLY_COUNT_FEATURES.tolist())),
+    ],
+    np.int64,
+)
+"""Features that gather names, and counts over hours, with their bit, and 1 where the name must be new to the agent."""
 _NAME_BIT = np.uint32(1 << 31)
 """Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
 if layout.KINDS + len(_HOURLY_COUNT_FEATURES) > 32:
@@ -259,6 +286,33 @@ def find_counted(
     return places[:number], masks[:number]
 
 
+@compiled
+def _suppress_rows(
+    vectors: Any, masks: Any, fresh: Any, named_by: Any, implied_by: Any, compared_by: Any, gathered_by: Any
+) -> None:
+    """Set what the names and levels of *masks* made odd to 0; tables as below, of features and bits."""
+    named, wide = np.empty(vectors.shape[1], np.bool_), np.empty(vectors.shape[1], np.bool_)
+    for row in range(len(masks)):
+        mask, new = masks[row], masks[row] & fresh[row]
+        named[:] = False
+        for at in range(len(named_by)):
+            if mask >> np.uint32(named_by[at, 1]) & np.uint32(1):
+                named[named_by[at, 0]] = True
+        wide[:] = named
+        for at in range(len(implied_by)):
+            if named[implied_by[at, 2]] and new >> np.uint32(implied_by[at, 1]) & np.uint32(1):
+                wide[implied_by[at, 0]] = True
+        for at in range(len(compared_by)):
+            if named[compared_by[at, 1]]:
+                wide[compared_by[at, 0]] = True
+        for at in range(len(gathered_by)):
+            if (new if gathered_by[at, 2] else mask) >> np.uint32(gathered_by[at, 1]) & np.uint32(1):
+                wide[gathered_by[at, 0]] = True
+        for feature in range(vectors.shape[1]):
+            if wide[feature]:
+                vectors[row, feature] = 0.0
+
+
 def suppress_counted(
     vectors: Matrix, masks: npt.NDArray[np.uint32], fresh: npt.NDArray[np.uint32], codes: npt.NDArray[np.int8]
 ) -> Matrix:
@@ -268,21 +322,8 @@ def suppress_counted(
     Of a name that is still new to the agent (*fresh*, bits as in *masks*) that is everything it can only be odd in: an
     action that was never seen has no usual outcome.
     """
-    named = np.zeros(vectors.shape, np.bool_)
-    for kind in _KIND_NAMES.tolist():
-        marked = _mask_bit(masks, kind)
-        named[:, _FEATURE_OF_NAME[kind]] |= marked
-        for shadow in _FEATURES_BESIDE_KIND.get(kind, ()):
-            named[:, shadow] |= marked
-    named = spread_to_implied(named, masks & fresh)
-    for feature, gathering in _GATHERING:
-        for kind in gathering.gathers:
-            named[:, feature] |= _mask_bit(masks, kind)
-        for kind in gathering.gathers_new:
-            named[:, feature] |= _mask_bit(masks & fresh, kind)
-    for number, feature in enumerate(_HOURLY_COUNT_FEATURES.tolist()):
-        named[:, feature] |= _mask_bit(masks, layout.KINDS + number)
-    after = np.where(named, 0.0, vectors)
+    after = vectors.copy()
+    _suppress_rows(after, masks, fresh, _NAMED, _IMPLIED, _COMPARED, _GATHERED)
     recompute_composites(after, codes)
     return after
 

@@ -208,6 +208,11 @@ class FeedbackRules:
             for column in (event_columns.AGENT, event_columns.AGENT_DRAW, event_columns.GROUP)
         )
 
+    @property
+    def has_uncommitted(self) -> bool:
+        """True if a rule changed since the last commit was begun."""
+        return any(active.dirty for active in self._rules_by_id.values())
+
     def uncommitted(self, partition: int, epoch: int) -> list[PartitionRule]:
         """Rules that the next commit is to write; the same ones until `begin_commit`."""
         return [active.partition_rule(partition, epoch) for active in self._rules_by_id.values() if active.dirty]

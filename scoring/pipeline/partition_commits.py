@@ -35,6 +35,10 @@ MIN_COMMIT_INTERVAL_S = 0.02
 MAX_DECISION_INTERVAL_S = 1.0
 """Longest time that decisions of a backlog wait for their commit, and others that nobody acts on or is alerted by."""
 
+MAX_AWAITED_INTERVAL_S = 10.0
+"""Longest time that states wait where people may look for what changed: a level that somebody is told of, a dead letter,
+a rule of feedback."""
+
 DECISION_SHARE = 0.25
 """Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
 
@@ -85,12 +89,14 @@ class PartitionCommits:
         """Alerts of identity conflicts by key, so that each is written once."""
         self._decision_is_acted_on = False
         """True if a decision that waits is one that people or servers are told of."""
+        self._state_is_awaited = False
+        """True if people may look for something of what waits for a commit of states."""
         self.position = Position(partition, 0, 0)
         """Committed position."""
         self.next_offset = 0
         """Offset of the next record to apply."""
         self.backlogged = False
-        """True if a batch since the last commit was full: more waits than is read at a time."""
+        """True if the last batch was full: more waits than is read at a time. Whoever finds nothing to read ends it."""
         self._begun: _BegunCommit | None = None
         self._event_ids_from = 0
         self._published = self._noted_published = 0
@@ -114,7 +120,9 @@ class PartitionCommits:
     def note_applied(self, applied: AppliedBatch, next_offset: int, *, batch_full: bool) -> None:
         """Gather what a batch did that ends before *next_offset*."""
         self._decisions.extend(applied.decisions)
-        self._decision_is_acted_on = self._decision_is_acted_on or any(map(self._is_acted_on, applied.decisions))
+        is_acted_on = any(map(self._is_acted_on, applied.decisions))
+        self._decision_is_acted_on = self._decision_is_acted_on or is_acted_on
+        self._state_is_awaited = self._state_is_awaited or is_acted_on or bool(applied.dead_letters)
         self._dead_letters.extend(applied.dead_letters)
         for conflict in applied.identity_conflicts:
             row = build_identity_conflict_row(conflict, self._context.service)
@@ -122,7 +130,7 @@ class PartitionCommits:
                 _log.warning("another agent has this agent's key", tenant=conflict.tenant, agent_id=conflict.agent_id)
             self._conflict_rows[row.key] = row
         self.next_offset = next_offset
-        self.backlogged = self.backlogged or batch_full
+        self.backlogged = batch_full
 
     @property
     def has_uncommitted(self) -> bool:
@@ -186,12 +194,15 @@ class PartitionCommits:
         of models is to be durable before decisions by the new one are, and an erasure has somebody who waits for it.
         There is less room while batches are full: more waits than is read at a time.
         """
-        settings = self._context.settings
-        if self._processor.model_switcher.pending_switches or self._processor.control_records.erasures:
+        processor, settings = self._processor, self._context.settings
+        if processor.model_switcher.pending_switches or processor.control_records.erasures:
             return 0.0
+        longest_s = settings.commit_interval_s
+        if self._state_is_awaited or processor.engine.feedback_rules.has_uncommitted:
+            longest_s = min(longest_s, MAX_AWAITED_INTERVAL_S)
         if self.backlogged or settings.commit_share == 0.0:
-            return settings.commit_interval_s
-        return min(settings.commit_interval_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
+            return longest_s
+        return min(longest_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
 
     def _decision_interval_s(self) -> float:
         """Least time between two commits of decisions: none, so that an alert leaves at once.
@@ -264,7 +275,7 @@ class PartitionCommits:
             event_ids=event_ids,
             event_ids_needed_from=needed_from,
         )
-        self._dead_letters = []
+        self._dead_letters, self._state_is_awaited = [], False
         return _BegunCommit(commit, True, published, vectors)
 
     def _take_event_ids(self) -> tuple[EventIdRun | None, int]:

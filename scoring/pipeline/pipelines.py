@@ -123,7 +123,9 @@ class SinglePartitionPipeline:
             self._collect(None)
         with self.stages.timed("poll"):
             batch = self._source.poll(self._batch_size, self._poll_timeout_s())
-        if batch is not None:
+        if batch is None:
+            commits.backlogged = False
+        else:
             partition.apply(batch)
         partition.risk.publish_due()
         if self._can_preload:
@@ -317,16 +319,14 @@ class ConsumerGroupPipeline:
         return uncommitted >= MAX_UNCOMMITTED_RECORDS or any(partition.buffer_full for partition in commits)
 
     def _publish_risk(self) -> None:
-        """Publish what is due. Who was asleep may have lost its partitions: then the store is asked first."""
-        now, slept = self._context.monotonic(), self._stepped_at + MAX_PAUSE_S
-        self._stepped_at = now
+        """Publish what is due of every partition."""
+        self._notice_pause()
         for pipeline in list(self._partitions.values()):
-            if now > slept:
-                pipeline.risk.confirm_first()
             self._publish_risk_of(pipeline)
 
     def _publish_risk_of(self, pipeline: PartitionPipeline, *, at_once: bool = False) -> bool:
         """Publish the risk of one partition; False = it is not ours any more, and was dropped."""
+        self._notice_pause()
         try:
             pipeline.risk.publish_due(at_once=at_once)
         except Fenced as error:
@@ -334,16 +334,30 @@ class ConsumerGroupPipeline:
             return False
         return True
 
+    def _notice_pause(self) -> None:
+        """Who was asleep may have lost its partitions: then the store is asked before more risk is published."""
+        now, slept = self._context.monotonic(), self._stepped_at + MAX_PAUSE_S
+        self._stepped_at = now
+        if now > slept:
+            for pipeline in self._partitions.values():
+                pipeline.risk.confirm_first()
+
     def _apply(self, timeout_s: float) -> int:
         with self.stages.timed("poll"):
             batch = self._source.poll(self._context.settings.batch_size, timeout_s)
         if batch is None:
+            for idle in self._partitions.values():
+                idle.commits.backlogged = False
             return 0
-        if batch.partition in self._partitions:
+        pipeline = self._partitions.get(batch.partition)
+        if pipeline is not None:
             try:
-                self._partitions[batch.partition].apply(batch)
+                pipeline.apply(batch)
             except Fenced as error:
                 self._drop_refused({batch.partition: error})
+                return len(batch.records)
+            if not pipeline.commits.backlogged:  # answers wait for no batch of another partition
+                self._publish_risk_of(pipeline)
         return len(batch.records)
 
     def _commit_due(self) -> None:

@@ -16,11 +16,11 @@ class PipelineSettings(SettingsPart, frozen=True):
     batch_size: Annotated[int, setting("events per kernel batch", ge=1, le=65_536)] = 1000
     commit_interval_s: Annotated[
         float, setting("longest time between two commits of agents' states, s; decisions do not wait", gt=0, le=60)
-    ] = 10.0
+    ] = 60.0
     commit_share: Annotated[
         float,
         setting("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
-    ] = 0.05
+    ] = 0.005
     resident_agents: Annotated[int, setting("agents whose state is held in memory", ge=1)] = 200_000
     tick_interval_s: Annotated[float, setting("time advances without events every, s", gt=0, le=3600)] = 5.0
 

@@ -24,7 +24,9 @@ from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING, PipelineSetting
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.feedback import FeedbackRule
 from trustwatch.scoring.store.event_id_store import forget_event_ids
 from trustwatch.scoring.store.sql_schema import EVENT_IDS
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
@@ -297,6 +299,37 @@ def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., PartitionTestbe
     one.clock.advance(0.125)
     commit_if_due(work)
     assert one.commits[-1] == SETTLED + 249
+
+
+@pytest.mark.parametrize("awaited", ["nothing", "dead letter", "told level", "feedback"])
+def test_what_people_may_look_for_waits_ten_seconds_at_most(
+    site: Callable[..., PartitionTestbed], kit: Any, make: Any, awaited: str
+) -> None:
+    """States of agents that nobody is told of wait for the whole interval, also behind a backlog."""
+    one = site(calm_events(kit, make), commit_interval_s=60.0, commit_share=0.0)
+    work = one.start()
+    settled(one, work)
+    began = one.clock()
+    work.apply(one.batch(work, 10))
+    letters = [DeadLetter("01", 0, "urn:gw", "no JSON", "", b"rubbish", 0, 0)] * (awaited == "dead letter")
+    decisions = [some_decision(kit, RiskLevel.HIGH, history(kit, make))] * (awaited == "told level")
+    work.commits.note_applied(AppliedBatch([], decisions, letters, 0, 0, []), work.next_offset, batch_full=True)
+    if awaited == "feedback":
+        rule = FeedbackRule("F-1", "peer_group", "", "acme", "Nobody", ("target_surprise",), None, 2**60)
+        assert work._processor.engine.feedback_rules.adopt(rule, work.next_offset - 1, make.START_MS)
+    while not work.commits.states_due:
+        one.clock.advance(0.5)
+    assert one.clock() - began == pytest.approx(60.0 if awaited == "nothing" else 10.0, abs=0.6)
+    work.finish()
+    work.apply(one.batch(work, 1))
+    one.clock.advance(10.5)
+    assert not work.commits.states_due  # what was awaited is written
+
+
+def some_decision(kit: Any, level: RiskLevel, records: list[Record]) -> Decision:
+    """The first decision about *records*, as if it had led to *level*."""
+    made = kit.processor().apply(RecordBatch(0, 0, records)).decisions[0]
+    return msgspec.structs.replace(made, level=level)
 
 
 def is_told(decision: Decision) -> bool:

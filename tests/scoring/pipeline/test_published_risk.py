@@ -12,11 +12,12 @@ import msgspec
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
-from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.commit_thread import CommitThread
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext, RiskListener
+from trustwatch.scoring.pipeline.pipelines import ConsumerGroupPipeline
 from trustwatch.scoring.pipeline.preloading import AgentPreloader
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
@@ -340,6 +341,64 @@ def test_who_may_have_lost_the_partition_asks_first(site: PublishingPartition) -
     work.risk.confirm_first()
     with pytest.raises(Fenced):
         work.risk.publish_due(at_once=True)
+
+
+class TwoPartitions:
+    """Hands out, in turns, batches of two partitions that hold the same records."""
+
+    def __init__(self, records: list[Record], size: int) -> None:
+        self._records, self._size, self._next, self._turn = records, size, {0: 0, 1: 0}, 0
+
+    def join(self, owner: PartitionOwner) -> None:
+        owner.assigned((0, 1))
+
+    def end_offset(self, partition: int) -> int:
+        return self._next[partition]  # the rest is written afterwards
+
+    def read_id_hashes(self, _partition: int, start: int, end: int) -> Any:
+        return np.array([record.id_hash for record in self._records[start:end]], np.uint64)
+
+    def poll(self, _max_records: int, _timeout_s: float) -> RecordBatch | None:
+        partition, self._turn = self._turn, 1 - self._turn
+        begin = self._next[partition]
+        self._next[partition] = min(begin + self._size, len(self._records))
+        part = self._records[begin : begin + self._size]
+        return RecordBatch(partition, begin, part) if part else None
+
+
+@pytest.mark.parametrize("size", [39, 40])
+def test_answers_wait_for_no_batch_of_another_partition_unless_there_is_a_backlog(
+    site: PublishingPartition, kit: Any, size: int
+) -> None:
+    """Batches of 40 are full: more waits, and one publication of all partitions costs less."""
+    told: list[str] = []
+    context = site.context(lambda position, *_: told.append(f"risk of {position.partition}"))
+    source: Any = TwoPartitions(site.records[:200], size)
+
+    def make_processor(partition: int) -> Any:
+        made = kit.processor(site.store.agents, 9)
+        apply = made.apply
+        made.apply = lambda batch: (told.append(f"batch of {partition}"), apply(batch))[1]
+        return made
+
+    group = ConsumerGroupPipeline(source, context._replace(source=source), make_processor)
+    group.start()
+    for _ in range(2):  # of each partition the first publication waits for nothing
+        site.now += 10.0
+        told.clear()
+        assert group.step() == 2 * size
+    assert told == (
+        ["batch of 0", "batch of 1", "risk of 0", "risk of 1"]
+        if size == 40
+        else ["batch of 0", "risk of 0", "batch of 1", "risk of 1"]
+    )
+    commits = [pipeline.commits for pipeline in group._partitions.values()]
+    assert all(partition.backlogged == (size == 40) for partition in commits)
+    while group.step():
+        pass
+    assert not any(partition.backlogged for partition in commits)
+    group.finish()
+    group.close()
 
 
 def raising(error: Exception) -> Callable[[Position], None]:
