@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import compiled
+from ...ingest.compilation import compiled, inlined
 from ...ingest.features import layout
 from ...ingest.features.feature_declaration import BY_LEVEL, ONCE, BadFeature, Item
 from ...ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES, ITEMS
@@ -100,13 +100,14 @@ _COMPARED = np.array(
 """Features that compare an item with the model's history, with its own feature."""
 _GATHERED = np.array(
     [
-        *((at, kind, False) for at, gathering in _GATHERING for kind in gathering.gathers),
-        *((at, kind, True) for at, gathering in _GATHERING for kind in gathering.gathers_new),
-        *((at, layout.KINDS + number, False) for number, at in enumerate(_HOURLY_COUNT_FEATURES.tolist())),
+        *((at, kind) for at, gathering in _GATHERING for kind in gathering.gathers),
+        *((at, layout.KINDS + number) for number, at in enumerate(_HOURLY_COUNT_FEATURES.tolist())),
     ],
     np.int64,
 )
-"""Features that gather names, and counts over hours, with their bit, and 1 where the name must be new to the agent."""
+"""Features that gather names, and counts over hours, with their bit."""
+_GATHERED_NEW = np.array([(at, kind) for at, feature in _GATHERING for kind in feature.gathers_new], np.int64)
+"""Features that gather names which are new to the agent, with their bit."""
 _NAME_BIT = np.uint32(1 << 31)
 """Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
 if layout.KINDS + len(_HOURLY_COUNT_FEATURES) > 32:
@@ -286,18 +287,31 @@ def find_counted(
     return places[:number], masks[:number]
 
 
+@inlined
+def _mark(bits: Any, features: Any, flags: Any) -> None:
+    """Set the flags of features (k, 2), each with a bit, whose bit is one of *bits*."""
+    for at in range(len(features)):
+        if bits >> np.uint32(features[at, 1]) & np.uint32(1):
+            flags[features[at, 0]] = True
+
+
 @compiled
 def _suppress_rows(
-    vectors: Any, masks: Any, fresh: Any, named_by: Any, implied_by: Any, compared_by: Any, gathered_by: Any
+    vectors: Any,
+    masks: Any,
+    fresh: Any,
+    named_by: Any,
+    implied_by: Any,
+    compared_by: Any,
+    gathered: Any,
+    gathered_new: Any,
 ) -> None:
-    """Set what the names and levels of *masks* made odd to 0; tables as below, of features and bits."""
+    """Set what the names and levels of *masks* made odd to 0; tables as above."""
     named, wide = np.empty(vectors.shape[1], np.bool_), np.empty(vectors.shape[1], np.bool_)
     for row in range(len(masks)):
         mask, new = masks[row], masks[row] & fresh[row]
         named[:] = False
-        for at in range(len(named_by)):
-            if mask >> np.uint32(named_by[at, 1]) & np.uint32(1):
-                named[named_by[at, 0]] = True
+        _mark(mask, named_by, named)
         wide[:] = named
         for at in range(len(implied_by)):
             if named[implied_by[at, 2]] and new >> np.uint32(implied_by[at, 1]) & np.uint32(1):
@@ -305,9 +319,8 @@ def _suppress_rows(
         for at in range(len(compared_by)):
             if named[compared_by[at, 1]]:
                 wide[compared_by[at, 0]] = True
-        for at in range(len(gathered_by)):
-            if (new if gathered_by[at, 2] else mask) >> np.uint32(gathered_by[at, 1]) & np.uint32(1):
-                wide[gathered_by[at, 0]] = True
+        _mark(mask, gathered, wide)
+        _mark(new, gathered_new, wide)
         for feature in range(vectors.shape[1]):
             if wide[feature]:
                 vectors[row, feature] = 0.0
@@ -323,7 +336,7 @@ def suppress_counted(
     action that was never seen has no usual outcome.
     """
     after = vectors.copy()
-    _suppress_rows(after, masks, fresh, _NAMED, _IMPLIED, _COMPARED, _GATHERED)
+    _suppress_rows(after, masks, fresh, _NAMED, _IMPLIED, _COMPARED, _GATHERED, _GATHERED_NEW)
     recompute_composites(after, codes)
     return after
 

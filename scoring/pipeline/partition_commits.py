@@ -36,8 +36,8 @@ MAX_DECISION_INTERVAL_S = 1.0
 """Longest time that decisions of a backlog wait for their commit, and others that nobody acts on or is alerted by."""
 
 MAX_AWAITED_INTERVAL_S = 10.0
-"""Longest time that states wait where people may look for what changed: a level that somebody is told of, a dead letter,
-a rule of feedback."""
+"""Longest time that states wait where people may look for what changed: a level that somebody is told of, a dead
+letter, a rule of feedback."""
 
 DECISION_SHARE = 0.25
 """Part of the pipeline's time that commits of decisions alone may take behind a backlog."""

@@ -335,7 +335,7 @@ class ConsumerGroupPipeline:
         return True
 
     def _notice_pause(self) -> None:
-        """Who was asleep may have lost its partitions: then the store is asked before more risk is published."""
+        """Have the store asked before more risk is published, where a long pause may have cost us partitions."""
         now, slept = self._context.monotonic(), self._stepped_at + MAX_PAUSE_S
         self._stepped_at = now
         if now > slept:
