@@ -39,6 +39,10 @@ MAX_AWAITED_INTERVAL_S = 10.0
 """Longest time that states wait where people may look for what changed: a level that somebody is told of, a dead
 letter, a rule of feedback."""
 
+MANY_RECORDS = 10_000
+"""Records of the partition from which on states wait no longer than that, either: whoever takes it over from a worker
+that died applies them again before its answers are fresh, at some 20,000 a second."""
+
 DECISION_SHARE = 0.25
 """Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
 
@@ -198,7 +202,8 @@ class PartitionCommits:
         if processor.model_switcher.pending_switches or processor.control_records.erasures:
             return 0.0
         longest_s = settings.commit_interval_s
-        if self._state_is_awaited or processor.engine.feedback_rules.has_uncommitted:
+        is_long_to_replay = self.uncommitted_records >= MANY_RECORDS
+        if self._state_is_awaited or is_long_to_replay or processor.engine.feedback_rules.has_uncommitted:
             longest_s = min(longest_s, MAX_AWAITED_INTERVAL_S)
         if self.backlogged or settings.commit_share == 0.0:
             return longest_s

@@ -301,11 +301,14 @@ def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., PartitionTestbe
     assert one.commits[-1] == SETTLED + 249
 
 
-@pytest.mark.parametrize("awaited", ["nothing", "dead letter", "told level", "feedback"])
+@pytest.mark.parametrize("awaited", ["nothing", "dead letter", "told level", "feedback", "many records"])
 def test_what_people_may_look_for_waits_ten_seconds_at_most(
-    site: Callable[..., PartitionTestbed], kit: Any, make: Any, awaited: str
+    site: Callable[..., PartitionTestbed], kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch, awaited: str
 ) -> None:
-    """States of agents that nobody is told of wait for the whole interval, also behind a backlog."""
+    """States of agents that nobody is told of wait for the whole interval, also behind a backlog; and so does what is
+    long to replay.
+    """
+    monkeypatch.setattr(partition_commits, "MANY_RECORDS", 10 if awaited == "many records" else 11)
     one = site(calm_events(kit, make), commit_interval_s=60.0, commit_share=0.0)
     work = one.start()
     settled(one, work)
