@@ -44,6 +44,8 @@ class EdgeCollector:
         self._hours: dict[int, int] = {}
         self._risks: dict[int, float] = {}
         self._pending: dict[tuple[str, str, str, str, str], AgentEdge] = {}
+        self.has_new_delegation = False
+        """True if a delegation waits to be written that was not written before: containment goes down by it."""
 
     def collect(self, columns: EventColumns, risks: npt.NDArray[np.float64]) -> None:
         """Take the new pairs of a batch.
@@ -65,6 +67,7 @@ class EdgeCollector:
     def drain(self) -> list[AgentEdge]:
         """Edges to write, each once; they are forgotten here."""
         taken, self._pending = list(self._pending.values()), {}
+        self.has_new_delegation = False
         return taken
 
     def clear(self) -> None:
@@ -77,8 +80,10 @@ class EdgeCollector:
         hours = columns.time_ms[rows] // HOUR_MS
         first = np.sort(np.unique(marks ^ hours.astype(np.uint64), return_index=True)[1])  # in the order of events
         for at, mark, hour in zip(first.tolist(), marks[first].tolist(), hours[first].tolist(), strict=True):
-            if self._hours.get(mark, -1) >= hour:
+            written = self._hours.get(mark, -1)
+            if written >= hour:
                 continue
+            self.has_new_delegation |= kind == "delegated" and written < 0
             if len(self._hours) >= MAX_REMEMBERED_PAIRS:
                 self._hours.clear()
             self._hours[mark] = hour

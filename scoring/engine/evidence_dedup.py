@@ -87,16 +87,16 @@ _NAMED = np.array(
         for feature in (_FEATURE_OF_NAME[kind], *_FEATURES_BESIDE_KIND.get(kind, ()))
     ],
     np.int64,
-)
+).reshape(-1, 2)
 """Features that a name made odd, each with the bit of the name."""
 _IMPLIED = np.array(
     [(feature, kind, FEATURE_OF_KIND[kind]) for kind, implied in IMPLIED_FEATURES.items() for feature in implied],
     np.int64,
-)
+).reshape(-1, 3)
 """Features that are odd wherever an item is new, with its bit and its own feature."""
 _COMPARED = np.array(
     [(feature, FEATURE_OF_KIND[kind]) for feature, kinds in COMPARED_KINDS.items() for kind in kinds], np.int64
-)
+).reshape(-1, 2)
 """Features that compare an item with the model's history, with its own feature."""
 _GATHERED = np.array(
     [
@@ -104,9 +104,11 @@ _GATHERED = np.array(
         *((at, layout.KINDS + number) for number, at in enumerate(_HOURLY_COUNT_FEATURES.tolist())),
     ],
     np.int64,
-)
+).reshape(-1, 2)
 """Features that gather names, and counts over hours, with their bit."""
-_GATHERED_NEW = np.array([(at, kind) for at, feature in _GATHERING for kind in feature.gathers_new], np.int64)
+_GATHERED_NEW = np.array([(at, kind) for at, feature in _GATHERING for kind in feature.gathers_new], np.int64).reshape(
+    -1, 2
+)
 """Features that gather names which are new to the agent, with their bit."""
 _NAME_BIT = np.uint32(1 << 31)
 """Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""

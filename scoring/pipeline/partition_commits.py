@@ -35,13 +35,17 @@ MIN_COMMIT_INTERVAL_S = 0.02
 MAX_DECISION_INTERVAL_S = 1.0
 """Longest time that decisions of a backlog wait for their commit, and others that nobody acts on or is alerted by."""
 
-MAX_AWAITED_INTERVAL_S = 10.0
-"""Longest time that states wait where people may look for what changed: a level that somebody is told of, a dead
-letter, a rule of feedback."""
+MAX_AWAITED_S = 10.0
+"""Longest time that states wait for their commit where people or containment may look for what changed: a level that
+somebody is told of, a new delegation, a dead letter, a rule of feedback."""
 
-MANY_RECORDS = 10_000
-"""Records of the partition from which on states wait no longer than that, either: whoever takes it over from a worker
-that died applies them again before its answers are fresh, at some 20,000 a second."""
+MANY_RECORDS = 20_000
+"""Records of all partitions of a worker from which on states wait no longer than that, either: who takes over from a
+worker that died applies them again before its answers are fresh, about a second of work."""
+
+BACKLOG_S = 1.0
+"""Time behind a full batch for which a partition counts as backlogged: what is fetched is cut by partition, so that not
+every batch of a backlog is full."""
 
 DECISION_SHARE = 0.25
 """Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
@@ -93,14 +97,16 @@ class PartitionCommits:
         """Alerts of identity conflicts by key, so that each is written once."""
         self._decision_is_acted_on = False
         """True if a decision that waits is one that people or servers are told of."""
-        self._state_is_awaited = False
-        """True if people may look for something of what waits for a commit of states."""
+        self._awaited_since = math.inf
+        """Time since when people may look for something of what waits for a commit of states."""
+        self.worker_has_many = False
+        """True if `MANY_RECORDS` of the worker are not committed."""
         self.position = Position(partition, 0, 0)
         """Committed position."""
         self.next_offset = 0
         """Offset of the next record to apply."""
-        self.backlogged = False
-        """True if the last batch was full: more waits than is read at a time. Whoever finds nothing to read ends it."""
+        self.full_at = -math.inf
+        """Time of the last batch that was full: more waited than is read at a time."""
         self._begun: _BegunCommit | None = None
         self._event_ids_from = 0
         self._published = self._noted_published = 0
@@ -126,7 +132,8 @@ class PartitionCommits:
         self._decisions.extend(applied.decisions)
         is_acted_on = any(map(self._is_acted_on, applied.decisions))
         self._decision_is_acted_on = self._decision_is_acted_on or is_acted_on
-        self._state_is_awaited = self._state_is_awaited or is_acted_on or bool(applied.dead_letters)
+        if is_acted_on or applied.dead_letters or self._has_awaited_changes:
+            self._awaited_since = min(self._awaited_since, self._context.monotonic())
         self._dead_letters.extend(applied.dead_letters)
         for conflict in applied.identity_conflicts:
             row = build_identity_conflict_row(conflict, self._context.service)
@@ -134,7 +141,18 @@ class PartitionCommits:
                 _log.warning("another agent has this agent's key", tenant=conflict.tenant, agent_id=conflict.agent_id)
             self._conflict_rows[row.key] = row
         self.next_offset = next_offset
-        self.backlogged = batch_full
+        if batch_full:
+            self.full_at = self._context.monotonic()
+
+    @property
+    def backlogged(self) -> bool:
+        """True if more waits than is read at a time."""
+        return self._context.monotonic() < self.full_at + BACKLOG_S
+
+    @property
+    def _has_awaited_changes(self) -> bool:
+        edges, feedback = self._processor.edge_collector, self._processor.engine.feedback_rules
+        return feedback.has_uncommitted or (edges is not None and edges.has_new_delegation)
 
     @property
     def has_uncommitted(self) -> bool:
@@ -171,7 +189,8 @@ class PartitionCommits:
         return bool(self._decisions or self._conflict_rows)
 
     def _state_wait_s(self) -> float:
-        return self._committed_at + self._state_interval_s() - self._context.monotonic()
+        due_at = min(self._committed_at + self._state_interval_s(), self._awaited_since + MAX_AWAITED_S)
+        return due_at - self._context.monotonic()
 
     def _decision_wait_s(self) -> float:
         return self._decided_at + self._decision_interval_s() - self._context.monotonic()
@@ -202,9 +221,8 @@ class PartitionCommits:
         if processor.model_switcher.pending_switches or processor.control_records.erasures:
             return 0.0
         longest_s = settings.commit_interval_s
-        is_long_to_replay = self.uncommitted_records >= MANY_RECORDS
-        if self._state_is_awaited or is_long_to_replay or processor.engine.feedback_rules.has_uncommitted:
-            longest_s = min(longest_s, MAX_AWAITED_INTERVAL_S)
+        if self.worker_has_many or self.uncommitted_records >= MANY_RECORDS:
+            longest_s = min(longest_s, MAX_AWAITED_S)
         if self.backlogged or settings.commit_share == 0.0:
             return longest_s
         return min(longest_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
@@ -248,7 +266,6 @@ class PartitionCommits:
         taken = self._decisions, [*outbox, *self._conflict_rows.values()], self._edges
         self._decisions, self._conflict_rows, self._edges = [], {}, []
         self._decision_is_acted_on = False
-        self.backlogged = False
         return taken
 
     def _build_state_commit(self) -> _BegunCommit:
@@ -280,7 +297,7 @@ class PartitionCommits:
             event_ids=event_ids,
             event_ids_needed_from=needed_from,
         )
-        self._dead_letters, self._state_is_awaited = [], False
+        self._dead_letters, self._awaited_since = [], math.inf
         return _BegunCommit(commit, True, published, vectors)
 
     def _take_event_ids(self) -> tuple[EventIdRun | None, int]:

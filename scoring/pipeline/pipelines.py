@@ -20,7 +20,7 @@ from ..store.sql_store import SqlStore
 from .commit_round import CommitRound
 from .commit_thread import CommitThread
 from .partition import PartitionPipeline
-from .partition_commits import MAX_UNCOMMITTED_RECORDS
+from .partition_commits import MANY_RECORDS, MAX_UNCOMMITTED_RECORDS
 from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
 from .preloading import AgentPreloader
 from .processor import Processor, StageMetrics
@@ -123,9 +123,7 @@ class SinglePartitionPipeline:
             self._collect(None)
         with self.stages.timed("poll"):
             batch = self._source.poll(self._batch_size, self._poll_timeout_s())
-        if batch is None:
-            commits.backlogged = False
-        else:
+        if batch is not None:
             partition.apply(batch)
         partition.risk.publish_due()
         if self._can_preload:
@@ -295,6 +293,7 @@ class ConsumerGroupPipeline:
                 break
         self._publish_risk()
         self._drop_refused(self._commits.collect())
+        self._tell_uncommitted()
         if not self._commits.busy:
             self._commit_due()
         if self._can_preload:
@@ -312,11 +311,21 @@ class ConsumerGroupPipeline:
         beside = self._commits.busy or self._preloader.busy
         return poll_timeout_s(self._partitions.values(), self._context.tuning.poll_s, work_beside=beside)
 
+    def _tell_uncommitted(self) -> None:
+        """Tell the partitions whether much waits to be committed on all of them together."""
+        many = self._uncommitted_records >= MANY_RECORDS
+        for pipeline in self._partitions.values():
+            pipeline.commits.worker_has_many = many
+
+    @property
+    def _uncommitted_records(self) -> int:
+        return sum(pipeline.commits.uncommitted_records for pipeline in self._partitions.values())
+
     @property
     def _buffer_full(self) -> bool:
-        commits = [pipeline.commits for pipeline in self._partitions.values()]
-        uncommitted = sum(partition.uncommitted_records for partition in commits)
-        return uncommitted >= MAX_UNCOMMITTED_RECORDS or any(partition.buffer_full for partition in commits)
+        if self._uncommitted_records >= MAX_UNCOMMITTED_RECORDS:
+            return True
+        return any(pipeline.commits.buffer_full for pipeline in self._partitions.values())
 
     def _publish_risk(self) -> None:
         """Publish what is due of every partition."""
@@ -346,8 +355,6 @@ class ConsumerGroupPipeline:
         with self.stages.timed("poll"):
             batch = self._source.poll(self._context.settings.batch_size, timeout_s)
         if batch is None:
-            for idle in self._partitions.values():
-                idle.commits.backlogged = False
             return 0
         pipeline = self._partitions.get(batch.partition)
         if pipeline is not None:

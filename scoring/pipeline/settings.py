@@ -15,7 +15,12 @@ class PipelineSettings(SettingsPart, frozen=True):
 
     batch_size: Annotated[int, setting("events per kernel batch", ge=1, le=65_536)] = 1000
     commit_interval_s: Annotated[
-        float, setting("longest time between two commits of agents' states, s; decisions do not wait", gt=0, le=60)
+        float,
+        setting(
+            "longest time between two commits of agents' states, s; 10 where people look for them; decisions do not wait",
+            gt=0,
+            le=60,
+        ),
     ] = 60.0
     commit_share: Annotated[
         float,

@@ -63,6 +63,21 @@ def test_a_pair_that_goes_on_is_written_once_an_hour(kit: Any, event: Any) -> No
     assert seen(kit, [event("a", minute, peer="b") for minute in (1, 30, 59)]) == [{("called", "a", "b")}]
 
 
+def test_a_new_delegation_is_told_until_it_is_taken(kit: Any, event: Any) -> None:
+    """A delegation that goes on, and other pairs, are no news for containment."""
+    collector, told = EdgeCollector(), []
+    for made in (
+        event("a", 1, peer="b"),
+        event("pay", 2, delegation=["pay", "plan"]),
+        event("pay", 90, delegation=["pay", "plan"]),
+    ):
+        collector.collect(kit.columns([made]), np.zeros(1))
+        told.append(collector.has_new_delegation)
+        collector.drain()
+        told.append(collector.has_new_delegation)
+    assert told == [False, False, True, False, False, False]
+
+
 def test_an_edge_says_when(kit: Any, event: Any, make: Any) -> None:
     """In event time, from the first to the last of what is written."""
     collector = EdgeCollector()

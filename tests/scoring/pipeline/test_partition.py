@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from sqlalchemy import select
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.ingest.spans import UNTRACED, Spans
+from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.pipeline import partition_commits
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
@@ -268,6 +270,7 @@ def test_commits_take_their_share_of_the_time(site: Callable[..., PartitionTestb
     store = Failing(one.store)
     work = one.start(store=store)
     settled(one, work)
+    work.commits.full_at = -math.inf
 
     def waited_s() -> float:
         """How long records wait for the next commit."""
@@ -295,38 +298,55 @@ def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., PartitionTestbe
         one.clock.advance(0.125)
         commit_if_due(work)
     assert one.commits == [SETTLED + offset for offset in (80, 160, 240)]
+    one.clock.advance(partition_commits.BACKLOG_S)
     work.apply(one.batch(work, 9))
     one.clock.advance(0.125)
     commit_if_due(work)
     assert one.commits[-1] == SETTLED + 249
 
 
-@pytest.mark.parametrize("awaited", ["nothing", "dead letter", "told level", "feedback", "many records"])
+@pytest.mark.parametrize(
+    "awaited",
+    ["nothing", "dead letter", "told level", "feedback", "new delegation", "many records", "many of a worker"],
+)
 def test_what_people_may_look_for_waits_ten_seconds_at_most(
     site: Callable[..., PartitionTestbed], kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch, awaited: str
 ) -> None:
-    """States of agents that nobody is told of wait for the whole interval, also behind a backlog; and so does what is
-    long to replay.
+    """States of agents that nobody is told of wait for the whole interval; and so does what is long to replay.
+
+    What is told is durable at once, and never waits for the states that waited before.
     """
-    monkeypatch.setattr(partition_commits, "MANY_RECORDS", 10 if awaited == "many records" else 11)
     one = site(calm_events(kit, make), commit_interval_s=60.0, commit_share=0.0)
     work = one.start()
     settled(one, work)
-    began = one.clock()
-    work.apply(one.batch(work, 10))
+    commits, processor = work.commits, work._processor
+    work.apply(one.batch(work, 9))
+    one.clock.advance(25.0)
+    assert not commits.states_due
     letters = [DeadLetter("01", 0, "urn:gw", "no JSON", "", b"rubbish", 0, 0)] * (awaited == "dead letter")
     decisions = [some_decision(kit, RiskLevel.HIGH, history(kit, make))] * (awaited == "told level")
-    work.commits.note_applied(AppliedBatch([], decisions, letters, 0, 0, []), work.next_offset, batch_full=True)
     if awaited == "feedback":
         rule = FeedbackRule("F-1", "peer_group", "", "acme", "Nobody", ("target_surprise",), None, 2**60)
-        assert work._processor.engine.feedback_rules.adopt(rule, work.next_offset - 1, make.START_MS)
-    while not work.commits.states_due:
+        assert processor.engine.feedback_rules.adopt(rule, work.next_offset - 1, make.START_MS)
+    if awaited == "new delegation":
+        processor.edge_collector = EdgeCollector()
+        processor.edge_collector.has_new_delegation = True
+    commits.note_applied(AppliedBatch([], decisions, letters, 0, 0, []), work.next_offset, batch_full=False)
+    if awaited.startswith("many"):
+        monkeypatch.setattr(partition_commits, "MANY_RECORDS", 9 if awaited == "many records" else 10)
+        commits.worker_has_many = awaited == "many of a worker"
+        assert commits.states_due  # they have waited for more than ten seconds
+        return
+    assert commits.decisions_due == (awaited == "told level") and not commits.states_due
+    commit_if_due(work)
+    began = one.clock()
+    while not commits.states_due and one.clock() < began + 99.0:
         one.clock.advance(0.5)
-    assert one.clock() - began == pytest.approx(60.0 if awaited == "nothing" else 10.0, abs=0.6)
+    assert one.clock() - began == pytest.approx(35.0 if awaited == "nothing" else 10.0, abs=0.6)
     work.finish()
     work.apply(one.batch(work, 1))
     one.clock.advance(10.5)
-    assert not work.commits.states_due  # what was awaited is written
+    assert not commits.states_due  # what was awaited is written
 
 
 def some_decision(kit: Any, level: RiskLevel, records: list[Record]) -> Decision:

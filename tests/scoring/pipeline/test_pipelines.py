@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import sqlite3
 import threading
@@ -111,10 +112,10 @@ def test_stored_agents_move_in_without_a_pause(
     preloader, commits = pipeline._preloader, pipeline._partition.commits
     while not preloader.has_agents:
         time.sleep(0.001)
-    commits.backlogged = True
+    commits.full_at = math.inf
     pipeline.step()
     assert preloader.has_agents and waits == [BESIDE_POLL_S]
-    commits.backlogged = False
+    commits.full_at = -math.inf
     for _ in range(6):
         pipeline.step()
     assert waits[1:] == [0.0] * 6 and not preloader.busy and not preloader.has_agents

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch, RecordKind
+from trustwatch.scoring.pipeline import pipelines
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.commit_thread import CommitThread
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
+from trustwatch.scoring.pipeline.partition_commits import BACKLOG_S
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext, RiskListener
 from trustwatch.scoring.pipeline.pipelines import ConsumerGroupPipeline
 from trustwatch.scoring.pipeline.preloading import AgentPreloader
@@ -368,7 +370,7 @@ class TwoPartitions:
 
 @pytest.mark.parametrize("size", [39, 40])
 def test_answers_wait_for_no_batch_of_another_partition_unless_there_is_a_backlog(
-    site: PublishingPartition, kit: Any, size: int
+    site: PublishingPartition, kit: Any, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """Batches of 40 are full: more waits, and one publication of all partitions costs less."""
     told: list[str] = []
@@ -392,10 +394,13 @@ def test_answers_wait_for_no_batch_of_another_partition_unless_there_is_a_backlo
         if size == 40
         else ["batch of 0", "risk of 0", "batch of 1", "risk of 1"]
     )
+    assert not any(pipeline.commits.worker_has_many for pipeline in group._partitions.values())
+    monkeypatch.setattr(pipelines, "MANY_RECORDS", 2 * size)
+    group.step()
+    assert all(pipeline.commits.worker_has_many for pipeline in group._partitions.values())
     commits = [pipeline.commits for pipeline in group._partitions.values()]
     assert all(partition.backlogged == (size == 40) for partition in commits)
-    while group.step():
-        pass
+    site.now += BACKLOG_S
     assert not any(partition.backlogged for partition in commits)
     group.finish()
     group.close()
