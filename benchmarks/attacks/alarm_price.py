@@ -25,6 +25,7 @@ from .attacked_enterprise import AttackedEnterprise
 PRICES = (10, 20, 50, 100, 200, 400)
 """Honest agent-days of 1,000 on which there is an alarm."""
 
+Floats = NDArray[np.float64]
 Values = NDArray[np.float32]
 
 
@@ -65,9 +66,9 @@ class EvidenceOfDays(NamedTuple):
     """
 
     attacks: list[AttackEvidence]
-    p_values: Values
-    share: Values
-    least_p: Values
+    p_values: Floats
+    share: Floats
+    least_p: Floats
     features: Values
 
 
@@ -100,9 +101,9 @@ def gather_evidence(world: AttackedEnterprise, noticed: Sequence[bool]) -> Evide
             attacks.append(AttackEvidence(plan.scenario.name, is_noticed, p_value, float(nats), float(asked), features))
     honest = np.flatnonzero(world.untouched_rows)
     days, day_of = np.unique(world.agent[honest] * 100_000 + trail["time_ms"][honest] // DAY_MS, return_inverse=True)
-    share = np.zeros(len(days), np.float32)
+    share = np.zeros(len(days))
     np.maximum.at(share, day_of, shares[honest].max(axis=1))
-    least_p = np.ones(len(days), np.float32)
+    least_p = np.ones(len(days))
     np.minimum.at(least_p, day_of, p_values[honest])
     of_days = np.zeros((len(days), len(FEATURE_NAMES)), np.float32)
     np.maximum.at(of_days, day_of[acts[honest]], trail["vectors"][honest[acts[honest]]])
@@ -129,7 +130,7 @@ def _missed(evidence: EvidenceOfDays, names: Sequence[str]) -> FigureTable:
     rows = []
     for name in names:
         missed = [attack for attack in evidence.attacks if attack.name == name and not attack.noticed]
-        as_odd = [1000.0 * float((evidence.p_values <= np.float32(attack.p_value)).mean()) for attack in missed]
+        as_odd = [1000.0 * float((evidence.p_values <= attack.p_value).mean()) for attack in missed]
         as_much = [1000.0 * float((evidence.share >= attack.share).mean()) for attack in missed]
         rows.append(
             (
@@ -190,7 +191,7 @@ def best_feature(attacks: Sequence[Values], honest: Values) -> int:
     return int(np.argmin(np.median(as_high, axis=0)))
 
 
-def _noticed_at(attacks: Sequence[float], honest: Values) -> list[str]:
+def _noticed_at(attacks: Sequence[float], honest: NDArray[np.floating]) -> list[str]:
     """Attacks above the lowest threshold that no more honest days exceed than each price says."""
     ordered = np.sort(honest)[::-1]
     limits = [float(ordered[int(len(ordered) * price / 1000)]) for price in PRICES]
