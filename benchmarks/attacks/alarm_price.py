@@ -22,7 +22,7 @@ from trustwatch.scoring.engine.settings import AlertBudget
 from ..detection.report import FigureTable
 from .attacked_enterprise import AttackedEnterprise
 
-PRICES = (10, 20, 50, 100, 200, 400)
+PRICES = (10, 20, 30, 50, 100, 200, 400)
 """Honest agent-days of 1,000 on which there is an alarm."""
 
 Floats = NDArray[np.float64]
@@ -35,7 +35,7 @@ class AttackEvidence(NamedTuple):
     Attributes:
         name: of its scenario.
         noticed: an agent of it rose to *medium*.
-        p_value: smallest of its malicious events for compromise or malfunction, as evidence rests on them.
+        p_values: smallest of its malicious events for compromise and malfunction, as evidence rests on them.
         nats: most evidence behind one of its malicious events, natural log, of the concern that came nearest.
         asked: what *medium* asks of that agent and concern.
         features: (F,), largest values of its malicious events that do more than read; None where all read.
@@ -43,10 +43,15 @@ class AttackEvidence(NamedTuple):
 
     name: str
     noticed: bool
-    p_value: float
+    p_values: tuple[float, float]
     nats: float
     asked: float
     features: Values | None
+
+    @property
+    def p_value(self) -> float:
+        """The smaller of both p-values."""
+        return min(self.p_values)
 
     @property
     def share(self) -> float:
@@ -86,7 +91,7 @@ def gather_evidence(world: AttackedEnterprise, noticed: Sequence[bool]) -> Evide
     trail = world.trail
     limits = model_thresholds(world.model, AlertBudget())[trail["group"], :, 0]
     shares = trail["statistics"] / limits
-    p_values = trail["concern_p"][:, [COMPROMISE, MALFUNCTION]].min(axis=1)
+    p_values = trail["concern_p"][:, [COMPROMISE, MALFUNCTION]]
     decode = msgspec.json.Decoder(_Event).decode
     acts = np.array([decode(event).effect not in ("", "read") for event in world.events])
     attacks = []
@@ -94,15 +99,28 @@ def gather_evidence(world: AttackedEnterprise, noticed: Sequence[bool]) -> Evide
     for own, plan in zip(malicious, world.plans, strict=True):
         if len(own):
             row, concern = np.unravel_index(int(shares[own].argmax()), shares[own].shape)
-            nats, asked = trail["statistics"][own[row], concern], limits[own[row], concern]
+            evidence = float(trail["statistics"][own[row], concern]), float(limits[own[row], concern])
             values = trail["vectors"][own[acts[own]]]
             features = values.max(axis=0) if len(values) else None
-            is_noticed, p_value = noticed[len(attacks)], float(p_values[own].min())
-            attacks.append(AttackEvidence(plan.scenario.name, is_noticed, p_value, float(nats), float(asked), features))
+            compromise, malfunction = p_values[own].min(axis=0).tolist()
+            name, is_noticed = plan.scenario.name, noticed[len(attacks)]
+            attacks.append(AttackEvidence(name, is_noticed, (compromise, malfunction), *evidence, features))
+    return _beside_honest_days(world, attacks, shares.max(axis=1), p_values.min(axis=1), acts)
+
+
+def _beside_honest_days(
+    world: AttackedEnterprise,
+    attacks: list[AttackEvidence],
+    shares: Floats,
+    p_values: Floats,
+    acts: NDArray[np.bool_],
+) -> EvidenceOfDays:
+    """The attacks beside honest days, for shares, smallest p-values and flags of events (n,) that do more than read."""
+    trail = world.trail
     honest = np.flatnonzero(world.untouched_rows)
     days, day_of = np.unique(world.agent[honest] * 100_000 + trail["time_ms"][honest] // DAY_MS, return_inverse=True)
     share = np.zeros(len(days))
-    np.maximum.at(share, day_of, shares[honest].max(axis=1))
+    np.maximum.at(share, day_of, shares[honest])
     least_p = np.ones(len(days))
     np.minimum.at(least_p, day_of, p_values[honest])
     of_days = np.zeros((len(days), len(FEATURE_NAMES)), np.float32)
@@ -136,7 +154,7 @@ def _missed(evidence: EvidenceOfDays, names: Sequence[str]) -> FigureTable:
             (
                 name,
                 str(len(missed)),
-                _spread([attack.p_value for attack in missed], ".4f"),
+                *(_spread([attack.p_values[at] for attack in missed], ".4f") for at in range(2)),
                 _spread([attack.nats for attack in missed], ".1f"),
                 _spread([attack.asked for attack in missed], ".1f"),
                 _spread(as_odd, ".1f"),
@@ -146,15 +164,16 @@ def _missed(evidence: EvidenceOfDays, names: Sequence[str]) -> FigureTable:
     columns = (
         "attack",
         "missed",
-        "smallest p",
+        "smallest p of compromise",
+        "of malfunction",
         "evidence",
         "*medium* asks for",
         "honest events as odd, of 1,000",
         "honest agent-days with as much, of 1,000",
     )
     note = (
-        "Medians, least and most. p is of compromise or malfunction; evidence, a natural logarithm, the most behind a "
-        f"malicious event. Honest are {len(evidence.p_values):,} events of {len(evidence.share):,} days of agents "
+        "Medians, least and most. Evidence, a natural logarithm, is the most behind a malicious event; as odd is by "
+        f"the smaller p. Honest are {len(evidence.p_values):,} events of {len(evidence.share):,} days of agents "
         "that no attack has touched yet, in the same days."
     )
     return FigureTable("Attacks that levels miss", columns, rows, note)

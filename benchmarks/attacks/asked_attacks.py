@@ -38,6 +38,7 @@ _COLUMNS = (
     "one waits before more than reads were done",
     "calls made before (median)",
     "of (median)",
+    "honest calls as odd as its oddest, of 1,000 (median)",
 )
 
 Flags = NDArray[np.bool_]
@@ -51,12 +52,14 @@ class AskedAttack(NamedTuple):
         waits: bool (m,), those that are refused, or wait for a person.
         by_model: bool (m,), those that would wait whatever their agent's level.
         reads: bool (m,), those that only read.
+        as_odd: share of the honest calls of its enterprise that score at least as high as the oddest of them.
     """
 
     name: str
     waits: Flags
     by_model: Flags
     reads: Flags
+    as_odd: float
 
     @property
     def made(self) -> int:
@@ -66,7 +69,7 @@ class AskedAttack(NamedTuple):
     @property
     def stays_reading(self) -> bool | None:
         """True if a call waits before one that does more than read was made; None where all of them read."""
-        return None if self.reads.all() else self.waits.any() and self.made <= _first(~self.reads)
+        return None if self.reads.all() else bool(self.waits.any()) and self.made <= _first(~self.reads)
 
 
 class AskedEnterprise(NamedTuple):
@@ -85,8 +88,46 @@ class AskedEnterprise(NamedTuple):
     by_level: NDArray[np.int32]
 
 
+class JudgedCalls(NamedTuple):
+    """Calls of the judged days.
+
+    Attributes:
+        rows: (c,), of the enterprise.
+        reads: bool (c,), those that only read.
+        by_model: bool (c,), as `AskedAttack.by_model`.
+        by_level: bool (c,), those that their agent's level refuses or holds.
+        oddness: (c,), scores of the model.
+    """
+
+    rows: NDArray[np.intp]
+    reads: Flags
+    by_model: Flags
+    by_level: Flags
+    oddness: NDArray[np.float64]
+
+    @property
+    def waits(self) -> Flags:
+        """Those that are refused, or wait for a person."""
+        return self.by_model | self.by_level
+
+
 def ask_about_enterprise(world: AttackedEnterprise) -> AskedEnterprise:
     """Ask about every call of the judged days."""
+    calls = judge_calls(world)
+    malicious, attack, agent = (column[calls.rows] for column in (world.malicious_rows, world.attack, world.agent))
+    honest, waits, agents = world.untouched_rows[calls.rows], calls.waits, int(world.agent.max()) + 1
+    attacks = []
+    for number, plan in enumerate(world.plans):
+        own = malicious & (attack == number)
+        if own.any():
+            as_odd = float((calls.oddness[honest] >= calls.oddness[own].max()).mean())
+            attacks.append(AskedAttack(plan.scenario.name, waits[own], calls.by_model[own], calls.reads[own], as_odd))
+    counts = (np.bincount(agent[honest & kind], minlength=agents) for kind in (honest, waits, calls.by_level))
+    return AskedEnterprise(attacks, *(count.astype(np.int32) for count in counts))
+
+
+def judge_calls(world: AttackedEnterprise) -> JudgedCalls:
+    """Answers to questions about all calls of the judged days."""
     questions = list(as_questions(world.events))
     rows = np.array([row for row, question in enumerate(questions) if question.type in CALL_TYPES], np.intp)
     calls = [questions[row] for row in rows.tolist()]
@@ -94,19 +135,10 @@ def ask_about_enterprise(world: AttackedEnterprise) -> AskedEnterprise:
     # As the service does: what was announced of an agent counts below medium alone.
     announced = as_parts(world.trail["announced"][rows]) & (levels < risk_levels.MEDIUM)[:, np.newaxis]
     scorer = CallScorer(world.model, ChallengeBudget(), domains(), CALLS_AT_ONCE)
-    by_model = np.array([score.exceeds for score in scorer.score_many(calls, announced)], np.bool_)
-    by_level = hold_by_level(calls, levels)
-    waits, reads = by_model | by_level, np.array([call.effect == "read" for call in calls], np.bool_)
-    malicious, attack = world.malicious_rows[rows], world.attack[rows]
-    attacks = []
-    for number, plan in enumerate(world.plans):
-        own = malicious & (attack == number)
-        if own.any():
-            attacks.append(AskedAttack(plan.scenario.name, waits[own], by_model[own], reads[own]))
-    honest, agent = world.untouched_rows[rows], world.agent[rows]
-    agents = int(world.agent.max()) + 1
-    counts = (np.bincount(agent[honest & kind], minlength=agents) for kind in (honest, waits, by_level))
-    return AskedEnterprise(attacks, *(count.astype(np.int32) for count in counts))
+    scores = scorer.score_many(calls, announced)
+    by_model, oddness = (np.array([getattr(score, name) for score in scores]) for name in ("exceeds", "anomaly_score"))
+    reads = np.array([call.effect == "read" for call in calls], np.bool_)
+    return JudgedCalls(rows, reads, by_model, hold_by_level(calls, levels), oddness)
 
 
 def hold_by_level(calls: Sequence[NativeEvent], levels: NDArray[np.int8]) -> Flags:
@@ -139,6 +171,7 @@ def _row(name: str, attacks: Sequence[AskedAttack]) -> tuple[str, ...]:
         counted_share(sum(writing), len(writing)) if writing else "–",
         f"{np.median([attack.made for attack in attacks]):.0f}",
         f"{np.median([len(attack.waits) for attack in attacks]):.0f}",
+        f"{1000.0 * np.median([attack.as_odd for attack in attacks]):.1f}",
     )
 
 

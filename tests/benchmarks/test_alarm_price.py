@@ -27,7 +27,7 @@ def features(value: float) -> np.ndarray:
 
 
 def attack(nats: float, *, p_value: float = 0.012, asked: float = 5.0, noticed: bool = False) -> AttackEvidence:
-    return AttackEvidence("burst", noticed, p_value, nats, asked, features(9.0))
+    return AttackEvidence("burst", noticed, (p_value, 0.5), nats, asked, features(9.0))
 
 
 def honest_days(attacks: list[AttackEvidence]) -> EvidenceOfDays:
@@ -61,6 +61,7 @@ def test_missed_attacks_stand_beside_honest_days_and_events() -> None:
             "burst",
             "2",
             "0.1500 (0.1000–0.2000)",
+            "0.5000 (0.5000–0.5000)",
             "2.5 (2.0–3.0)",
             "5.5 (5.0–6.0)",
             "150.0 (100.0–200.0)",
