@@ -94,7 +94,7 @@ def gather_evidence(world: AttackedEnterprise, noticed: Sequence[bool]) -> Evide
     p_values = trail["concern_p"][:, [COMPROMISE, MALFUNCTION]]
     decode = msgspec.json.Decoder(_Event).decode
     acts = np.array([decode(event).effect not in ("", "read") for event in world.events])
-    attacks = []
+    attacks: list[AttackEvidence] = []
     malicious = (np.flatnonzero(world.malicious_rows & (world.attack == at)) for at in range(len(world.plans)))
     for own, plan in zip(malicious, world.plans, strict=True):
         if len(own):
