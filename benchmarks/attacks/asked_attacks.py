@@ -34,7 +34,7 @@ _COLUMNS = (
     "attack",
     "its first malicious call waits",
     "one of them waits",
-    "one waits by the model alone",
+    "one waits by the model, whatever the level",
     "one waits before more than reads were done",
     "calls made before (median)",
     "of (median)",
