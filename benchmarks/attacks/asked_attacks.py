@@ -2,7 +2,7 @@
 
 A client asks before each call of the judged days. The agent's level of that moment decides first, by the default
 policy, then the model at the default challenge budget. Nobody answers, and each call is made all the same, so that
-every attack runs to its end; levels are those that its events brought until then, as if no worker were behind.
+every attack runs to its end; levels are those that all events before a call brought, as where the worker keeps up.
 """
 
 from __future__ import annotations
