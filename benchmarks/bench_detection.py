@@ -118,10 +118,10 @@ class DetectionBenchmark:
         return contamination.run(sets, 1 if self.quick else 5)
 
     def attacks(self) -> list[FigureTable]:
-        """What is noticed and what gets through, pooled over ten enterprises that chose nothing."""
+        """What is noticed, which calls wait and what gets through, pooled over ten enterprises that chose nothing."""
         size = EnterpriseSize(40, 2, 3, 1, 100.0) if self.quick else EnterpriseSize(110, 28, 3, 4, 60.0)
         seeds = range(71, 72 if self.quick else 81)
-        clean = (attack_suite.judge(attacked_enterprise.clean_history(size, seed)) for seed in seeds)
+        clean = (attacked_enterprise.clean_history(size, seed) for seed in seeds)
         return attack_suite.run(clean, self.poisoned_enterprise)
 
     def calibration_traces(self) -> list[FigureTable]:

@@ -187,7 +187,7 @@ class CallEvaluator:
         digest = self._identities.call_digest(*access.identity, bound)
         scopes = self._approved_scopes(access, by_level.level)
         approved = any(CALL_SCOPE_PREFIX + of_call in scopes for of_call in (digest, _unkeyed_digest(bound)))
-        decision, reason = _decision_of_level(by_level, call, approved=approved)
+        decision, reason = decide_by_level(by_level, call.effect, approved=approved)
         score, asked, basis, detail = None, None, BY_LEVEL, ""
         if decision == "allow":
             known_type = "" if context.entry is None else context.entry.summary.agent_type
@@ -311,12 +311,18 @@ def _unkeyed_digest(bound: bytes) -> str:
     return hashlib.sha256(bound).hexdigest()[:CALL_DIGEST_DIGITS]
 
 
-def _decision_of_level(by_level: Verdict, call: CallQuestion, *, approved: bool) -> tuple[CallDecision, str]:
-    """Decision on a call by the agent's level. What holds some scopes for a person holds every call that does more than
-    read, since the scopes that a call needs are not known here."""
+def decide_by_level(by_level: Verdict, effect: str | None, *, approved: bool) -> tuple[CallDecision, str]:
+    """Decision on a call by the agent's level, and its reason. What holds some scopes for a person holds every call
+    that does more than read, since the scopes that a call needs are not known here.
+
+    Args:
+        by_level: verdict of the policy on the agent.
+        effect: of the call; None = not told.
+        approved: a person said yes to this very call.
+    """
     if not by_level.would_allow and by_level.reason != STEP_UP:
         return "deny", by_level.reason
-    if by_level.step_up and not approved and (by_level.reason == STEP_UP or call.effect != "read"):
+    if by_level.step_up and not approved and (by_level.reason == STEP_UP or effect != "read"):
         return "step_up", STEP_UP
     return "allow", ALLOWED
 

@@ -6,17 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
 from trustwatch.ingest.timestamps import HOUR_MS, MINUTE_MS
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 
-from ..detection.report import FigureTable
+from ..detection.report import FigureTable, counted_share
 from .additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
+from .alarm_price import gather_evidence, pool_evidence, tables_of_evidence
+from .asked_attacks import ask_about_enterprise, table_of_asked
 from .attacked_enterprise import AttackedEnterprise
 
-LEAST_FOR_INTERVAL = 10
-"""Attacks of a kind from which an interval says more than the numbers."""
+PRICED = "exfiltration", "mimicry_post"
+"""Kinds of attacks that fewer were noticed of than was wanted."""
 
 _LINGER_MS = HOUR_MS
 """An alert this long after the last event of an attack still counts as noticing it."""
@@ -81,10 +82,18 @@ def judge(world: AttackedEnterprise) -> SuiteResult:
     )
 
 
-def run(clean: Iterable[SuiteResult], poisoned: AttackedEnterprise) -> list[FigureTable]:
+def run(clean: Iterable[AttackedEnterprise], poisoned: AttackedEnterprise) -> list[FigureTable]:
     """Tables of the *clean* enterprises, pooled, and of the *poisoned* one."""
+    judged, asked, evidence = [], [], []
+    for world in clean:
+        judged.append(judge(world))
+        asked.append(ask_about_enterprise(world))
+        evidence.append(gather_evidence(world, [outcome.noticed for outcome in judged[-1].outcomes]))
+    names = (*SCENARIOS, *ADDITIONAL_SCENARIOS)
     return [
-        _table("Attacks behind a clean history", list(clean), (*SCENARIOS, *ADDITIONAL_SCENARIOS)),
+        _table("Attacks behind a clean history", judged, names),
+        table_of_asked(asked, names),
+        *tables_of_evidence(pool_evidence(evidence), PRICED),
         _table("Attacks that poisoned the history", [judge(poisoned)], tuple(POISONED_HISTORY_SCENARIOS)),
     ]
 
@@ -115,20 +124,12 @@ def _row(name: str, summary: str, seen: list[AttackOutcome]) -> tuple[str, ...]:
     return (
         name,
         summary,
-        _share(len(hits), len(seen)),
+        counted_share(len(hits), len(seen)),
         str(sum(outcome.early for outcome in hits)),
         f"{np.median([outcome.events for outcome in hits]):.0f}" if hits else "–",
         f"{np.median([outcome.malicious for outcome in seen]):.0f}",
         f"{np.median([outcome.minutes for outcome in hits]):.0f}" if hits else "–",
     )
-
-
-def _share(hits: int, of: int) -> str:
-    """A share and its interval (Clopper and Pearson); of few, the numbers alone."""
-    if of < LEAST_FOR_INTERVAL:
-        return f"{hits} of {of}"
-    low, high = binomtest(hits, of).proportion_ci(0.95)
-    return f"{hits} of {of} ({low:.2f}–{high:.2f})"
 
 
 def _false_alerts(results: Sequence[SuiteResult]) -> str:

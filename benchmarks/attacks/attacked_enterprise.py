@@ -34,7 +34,13 @@ from .additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARI
 START = datetime(2026, 3, 2, tzinfo=UTC)
 SALT = b"salt of the worlds"
 TENANTS = ("acme-corp", "globex")
-FIELDS = ("time_ms", "p", "anomaly", "statistic", "gain", "before", "after", "group")
+FIELDS = (
+    *("time_ms", "p", "anomaly", "statistic", "gain", "before", "after", "group"),
+    *("level", "announced", "concern_p", "statistics", "vectors"),
+)
+"""Kept of each event. *level* is the one before it, when time had passed since the agent's last; *announced*, the parts
+of its access path that had been announced by then (`ScoredBatch.announced_paths`). *concern_p* and *statistics*
+(n, 3) are by concern, *vectors* (n, F)."""
 
 
 class EnterpriseSize(NamedTuple):
@@ -79,6 +85,13 @@ class AttackedEnterprise:
         return ~np.isin(self.agent, np.unique(self.agent[self.attack >= 0]))
 
     @property
+    def untouched_rows(self) -> NDArray[np.bool_]:
+        """Rows of agents that no attack has touched yet."""
+        first = np.full(int(self.agent.max()) + 1, len(self.agent))
+        np.minimum.at(first, self.agent[self.attack >= 0], np.flatnonzero(self.attack >= 0))
+        return np.asarray(np.arange(len(self.agent)) < first[self.agent])
+
+    @property
     def level_rises(self) -> NDArray[np.bool_]:
         """Rows at which an agent's level rose to medium or more."""
         return np.asarray((self.trail["after"] >= risk_levels.MEDIUM) & (self.trail["after"] > self.trail["before"]))
@@ -103,6 +116,11 @@ class NumericReplay(HistoryReplay):
             levels[:, 0],
             levels[:, 1],
             scored.threshold_rows,
+            risks[:, risk.LEVEL_BEFORE].astype(np.int8),
+            scored.announced_paths.copy(),
+            scored.concern_p_values.copy(),
+            scored.concern_risk[:, :, risk.CONCERN_STATISTIC].copy(),
+            scored.vectors.astype(np.float32),
         )
 
 

@@ -7,6 +7,11 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scipy.stats import binomtest
+
+LEAST_FOR_INTERVAL = 10
+"""Cases from which the interval of a share says more than the numbers."""
+
 
 class FigureTable(NamedTuple):
     """A titled Markdown table; `note` says what must be known to read it, `records` are the figures as numbers."""
@@ -35,6 +40,14 @@ def _row(cells: tuple[Any, ...]) -> str:
 
 def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def counted_share(hits: int, of: int) -> str:
+    """A share and its 95 % interval (Clopper and Pearson); of few, the numbers alone."""
+    if of < LEAST_FOR_INTERVAL:
+        return f"{hits} of {of}"
+    low, high = binomtest(hits, of).proportion_ci(0.95)
+    return f"{hits} of {of} ({low:.2f}–{high:.2f})"
 
 
 def replace_marked_part(document: Path, part: str, text: str) -> None:
