@@ -17,6 +17,7 @@ from trustwatch.scoring.pipeline.preloading import AgentPreloader
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.agent_pages import AgentPage
 from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.records.erasures import EraseCommand
@@ -71,7 +72,7 @@ class Site:
             self.preloader.step(None)
 
     def states(self) -> dict[int, AgentRow]:
-        return {row.name.key: row for row in self.store.agents.states_of_partition(self.position, None, 1000)}
+        return {row.name.key: row for row in self.store.agents.states_of_partition(self.position, None, 1000).rows}
 
     @property
     def position(self) -> Position:
@@ -130,8 +131,9 @@ def test_a_page_is_older_than_what_was_met_since_the_take_over(
         site.fill()
     work, other = ours.start(), plain.start()
     ours.preloader.begin(work)
-    future = ours.preloader._waiting[0].page or pytest.fail("no page is being read")
-    page = future.result()  # meanwhile much happens
+    future = ours.preloader._waiting[0].newest or pytest.fail("no page is being read")
+    future.result()
+    page = ours.store.agents.states_of_partition(ours.position, None, 1000).rows  # meanwhile much happens
     for site, one in ((ours, work), (plain, other)):
         for _ in range(6):
             site.apply(one, 10)
@@ -190,6 +192,8 @@ def test_a_flood_while_pages_come_ends_it(
     site.preloader.begin(work)
     site.preloader.step(None)
     site.apply(work, 60)
+    for page in site.preloader._waiting[0].pages:
+        page.result()
     pages: list[object] = []
     read = site.store.agents.states_of_partition
     monkeypatch.setattr(site.store.agents, "states_of_partition", lambda *of: (pages.append(of), read(*of))[1])
@@ -209,7 +213,7 @@ def test_a_store_that_is_away_ends_it(make_site: Callable[[list[Record]], Site],
     site.preload()
     assert len(work.agent_states.builder.slots) == 0
 
-    def away(*_: object) -> list[AgentRow]:
+    def away(*_: object) -> AgentPage:
         raise Unavailable("away")
 
     work = site.start()
@@ -243,8 +247,8 @@ def test_pages_are_whole(make_site: Callable[[list[Record]], Site], records: lis
     site = make_site(records)
     site.fill()
     store: SqlStore = site.store
-    whole = store.agents.states_of_partition(site.position, None, 100)
+    whole = store.agents.states_of_partition(site.position, None, 100).rows
     paged: list[AgentRow] = []
-    while page := store.agents.states_of_partition(site.position, paged[-1].name.key if paged else None, 3):
+    while page := store.agents.states_of_partition(site.position, paged[-1].name.key if paged else None, 3).rows:
         paged += page
     assert paged == whole and {row.name.key for row in whole} == {one.name.key for one in store.agents.iterate()}
