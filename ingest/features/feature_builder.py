@@ -171,16 +171,6 @@ class FeatureBuilder:
             self.spill.admit(missing, fresh)
         return self.slots.find(keys)
 
-    def take_slots(self, keys: AgentKeys) -> SlotIndices:
-        """Slots for agents that are not resident, and for which there is room (`AgentSlotTable.overflow`).
-
-        The caller puts the state of every one there, by `unpack`: what others left in a slot is not cleared.
-
-        Args:
-            keys: distinct.
-        """
-        return self.slots.add(keys)
-
     def _evict(self, slots: SlotIndices) -> None:
         if self.spill is not None:
             self.spill.evict(self.slots.keys[slots], slots)

@@ -154,7 +154,14 @@ class AgentStateCache:
         return len(fresh)
 
     def preload_columns(self, columns: AgentColumns) -> int | None:
-        """The same of agents of `state_format`, whose columns move in without a row being made of each."""
+        """Let agents that were not met move in, as `preload` does, without a row being made of each.
+
+        Args:
+            columns: of the store, in `state_format`, as of a moment after `begin_preload`.
+
+        Returns:
+            How many moved in; None = as of `preload`.
+        """
         unmet = self._met.are_unmet(columns.keys.tolist())
         if unmet is None:
             return None
@@ -170,8 +177,8 @@ class AgentStateCache:
         """Let stored agents move in that are not in memory, and for whom there is room: as `admit` does it."""
         columns = self._redacted_columns(columns) if self._erasers else columns
         self._met.note(columns.keys.tolist())
-        slots = self.builder.take_slots(columns.keys)
-        self._rows.restore_columns(columns, slots)
+        slots = self.builder.slots.add(columns.keys)
+        self._rows.restore_columns(columns, slots)  # all of it: what others left in the slots is not cleared first
         self._seeded.update_shared_counts(slots, self._seeded.find_stored(columns, self.erased_agents))
 
     def end_preload(self, *, complete: bool) -> None:
@@ -230,17 +237,8 @@ class AgentStateCache:
         )
 
     def _redacted_columns(self, columns: AgentColumns) -> AgentColumns:
-        explained = zip(
-            columns.tenants,
-            map(
-                AgentExplanation,
-                columns.decision_ids,
-                columns.reasons,
-                columns.counterfactuals,
-                columns.indicators,
-            ),
-            strict=True,
-        )
+        texts = columns.decision_ids, columns.reasons, columns.counterfactuals, columns.indicators
+        explained = zip(columns.tenants, map(AgentExplanation, *texts), strict=True)
         redacted = [self._redacted_explanation(tenant, explanation) for tenant, explanation in explained]
         return columns._replace(
             reasons=[explanation.reasons for explanation in redacted],

@@ -103,7 +103,7 @@ class SeededAgents:
     def find_stored(self, columns: AgentColumns, erased: ErasedAgents) -> npt.NDArray[np.int64]:
         """The same of agents that are stored."""
         if not len(self._model.seeds.keys):
-            return np.full(columns.count, -1, np.int64)
+            return np.full(columns.agent_count, -1, np.int64)
         hashes = self._model_identities.agent_hashes(columns.tenants, columns.issuers, columns.agent_ids)
         at = self._model.seeds.find(hashes)
         if erased:

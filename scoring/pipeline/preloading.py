@@ -58,7 +58,7 @@ class _Preload:
         """Let the agents of a page move in next."""
         columns, rows = page.columns, page.rows
         if columns is not None:
-            self.parts += [columns.part(start, start + STEP_SIZE) for start in range(0, columns.count, STEP_SIZE)]
+            self.parts += [columns.part(start, start + STEP_SIZE) for start in range(0, columns.agent_count, STEP_SIZE)]
         self.parts += [rows[start : start + ROW_STEP_SIZE] for start in range(0, len(rows), ROW_STEP_SIZE)]
         self.all_read = page.last_key is None
 

@@ -60,7 +60,7 @@ class AgentColumns(NamedTuple):
         )
 
     @property
-    def count(self) -> int:
+    def agent_count(self) -> int:
         """Number of agents; `len` counts columns."""
         return len(self.keys)
 
@@ -70,13 +70,14 @@ class AgentColumns(NamedTuple):
 
     def part(self, start: int, stop: int) -> AgentColumns:
         """Agents from one place to before another."""
-        return AgentColumns(*(column[start:stop] for column in self))
+        return AgentColumns._make(column[start:stop] for column in self)
 
     def where(self, kept: npt.NDArray[np.bool_]) -> AgentColumns:
         """Agents at the places that are True."""
         flags = kept.tolist()
-        columns = (list(compress(column, flags)) if isinstance(column, list) else column[kept] for column in self)
-        return AgentColumns(*columns)
+        return AgentColumns._make(
+            list(compress(column, flags)) if isinstance(column, list) else column[kept] for column in self
+        )
 
 
 class AgentPage(NamedTuple):

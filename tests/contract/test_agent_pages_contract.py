@@ -94,8 +94,8 @@ def test_columns_say_what_rows_say(store: SqlStore, rows: list[AgentRow], limit:
     fitting = [row for row in ordered if FORMAT.holds(row)]
     assert [row for page in pages for row in page.rows] == [row for row in ordered if not FORMAT.holds(row)]
     columns = [page.columns for page in pages if page.columns is not None]
-    assert all(0 < one.count <= limit for one in columns)
-    places = [as_plain(one.part(at, at + 1)) for one in columns for at in range(one.count)]
+    assert all(0 < one.agent_count <= limit for one in columns)
+    places = [as_plain(one.part(at, at + 1)) for one in columns for at in range(one.agent_count)]
     assert places == [as_plain(AgentColumns.of_rows([row], FORMAT)) for row in fitting]
     assert len(pages) == len(ordered) // limit + 1
 

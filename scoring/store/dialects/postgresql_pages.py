@@ -13,6 +13,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from ...records.agent_pages import AgentColumns, AgentPage, StateFormat, split_rows, state_matrix
+from ...records.agents import AgentRow
 from .. import codec
 from ..sql_schema import MARK, unescape_nul
 from .postgresql_copy import fetch_agents, fetch_rows, sqlalchemy_errors
@@ -43,13 +44,15 @@ def fetch_page(
         cursor.execute(_FETCH_COLUMNS, [partition, least, limit])
         fetched: list[tuple[Any, ...]] = cursor.fetchall()
     last_key = codec.to_unsigned(fetched[-1][0]) if len(fetched) == limit else None
-    fits = [(row[-1], len(row[-3]), len(row[-2])) == state_format for row in fetched]
-    rows: list[Any] = []
-    if not all(fits):
-        others = [codec.to_unsigned(row[0]) for row, as_asked in zip(fetched, fits, strict=True) if not as_asked]
-        rows = sorted(fetch_agents(connection, others), key=lambda row: codec.to_signed(row.name.key))
-        fetched = [row for row, as_asked in zip(fetched, fits, strict=True) if as_asked]
-    return AgentPage(_to_columns(fetched, state_format) if fetched else None, rows, last_key)
+    fitting = [row for row in fetched if (row[-1], len(row[-3]), len(row[-2])) == state_format]
+    rows: list[AgentRow] = []
+    if len(fitting) < len(fetched):
+        others = {row[0] for row in fetched}.difference(row[0] for row in fitting)
+        rows = sorted(
+            fetch_agents(connection, [codec.to_unsigned(key) for key in others]),
+            key=lambda row: codec.to_signed(row.name.key),
+        )
+    return AgentPage(_to_columns(fitting, state_format) if fitting else None, rows, last_key)
 
 
 def _to_columns(fetched: Sequence[tuple[Any, ...]], state_format: StateFormat) -> AgentColumns:

@@ -134,7 +134,7 @@ def move_in(engine: Engine, rows: list[AgentRow], state_format: StateFormat, ste
     page, states = split_rows(rows, AGENTS + 1, state_format), engine.agent_states
     columns, parts = page.columns, []
     if columns is not None:
-        parts = [columns.part(start, start + step) for start in range(0, columns.count, step)]
+        parts = [columns.part(start, start + step) for start in range(0, columns.agent_count, step)]
     return [*(states.preload_columns(part) for part in parts), *(states.preload([row]) for row in page.rows)]
 
 

@@ -19,7 +19,7 @@ from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agent_pages import AgentPage
 from trustwatch.scoring.records.agents import AgentRow
-from trustwatch.scoring.records.commits import Position
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import EraseCommand
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
@@ -146,6 +146,39 @@ def test_a_page_is_older_than_what_was_met_since_the_take_over(
     for site, one in ((ours, work), (plain, other)):
         while one.next_offset < len(site.records):
             site.apply(one, 10)
+        one.finish()
+    assert ours.states() == plain.states()
+
+
+def test_agents_of_another_version_move_in_beside_the_others(
+    make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those whose state has another format come as rows, those that have it as columns, and both go on as ever."""
+    monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
+    monkeypatch.setattr(preloading, "STEP_SIZE", 2)
+    monkeypatch.setattr(preloading, "ROW_STEP_SIZE", 1)
+    ours, plain = make_site(records), make_site(records)
+    for site in (ours, plain):
+        site.fill()
+        older = [
+            msgspec.structs.replace(row, risk=b"of before", state_version=row.state_version.split(":")[0] + ":before")
+            for row in list(site.states().values())[::2]
+        ]
+        at = site.position
+        site.store.commit(Commit(at, Position(0, at.epoch, at.offset), older, [], [], []))
+    work, other = ours.start(), plain.start()
+    ways: list[str] = []
+    for way in ("preload", "preload_columns"):
+        move_in = getattr(work.agent_states, way)
+        monkeypatch.setattr(
+            work.agent_states, way, lambda part, way=way, move_in=move_in: (ways.append(way), move_in(part))[1]
+        )
+    ours.preloader.begin(work)
+    ours.preload()
+    assert set(ways) == {"preload", "preload_columns"}
+    assert len(work.agent_states.builder.slots) == len(ours.states())
+    for site, one in ((ours, work), (plain, other)):
+        site.apply(one, 150)
         one.finish()
     assert ours.states() == plain.states()
 
