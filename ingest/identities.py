@@ -11,8 +11,12 @@ import hashlib
 import hmac
 import secrets
 import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from .durable_files import create_secret_file
 from .errors import ConfigError
@@ -74,6 +78,24 @@ class IdentityHasher:
     def agent_hash(self, tenant: str, issuer: str, agent_id: str) -> AgentHash:
         """Identity of an agent."""
         return self._hash(_AGENT_PURPOSE, tenant, issuer, agent_id)
+
+    def agent_hashes(
+        self, tenants: Sequence[str], issuers: Sequence[str], agent_ids: Sequence[str]
+    ) -> npt.NDArray[np.uint64]:
+        """Identities of many agents, (n, 2): key and check of each `AgentHash`."""
+        begun: dict[tuple[str, str], Any] = {}
+        digests = []
+        for tenant, issuer, agent_id in zip(tenants, issuers, agent_ids, strict=True):
+            started = begun.get((tenant, issuer))
+            if started is None:  # few pairs, many agents
+                started = begun[tenant, issuer] = self._begun[_AGENT_PURPOSE].copy()
+                started.update(_joined(tenant, issuer, ""))
+            one = started.copy()
+            one.update(agent_id.encode())
+            digests.append(one.digest())
+        hashes = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64).reshape(-1, 2)
+        hashes[hashes == 0] = 1
+        return hashes
 
     def agent_key(self, tenant: str, issuer: str, agent_id: str) -> int:
         """First half of an agent's identity, by which it is found."""

@@ -62,13 +62,13 @@ class AgentSeeds:
         nothing = np.zeros(0, np.uint64)
         return AgentSeeds.unrehearsed(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
-    def find(self, identities: Sequence[AgentHash]) -> npt.NDArray[np.int64]:
+    def find(self, identities: Sequence[AgentHash] | npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Position of each agent (n,), -1 for those that the history did not show.
 
         Args:
-            identities: of the agents under the model's salt.
+            identities: of the agents under the model's salt; in an array of shape (n, 2), too.
         """
-        if not len(self.keys) or not identities:
+        if not len(self.keys) or not len(identities):
             return np.full(len(identities), -1, np.int64)
         keys, checks = np.array(identities, np.uint64).T
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)

@@ -62,14 +62,11 @@ class AgentSlotTable:
 
     def add(self, keys: AgentKeys) -> SlotIndices:
         """Give each (new, distinct) key a slot."""
-        slots = np.empty(len(keys), np.int32)
-        for position, key in enumerate(keys.tolist()):
-            if self._free:
-                slot = self._free.pop()
-            else:
-                slot, self._used = self._used, self._used + 1
-            slots[position] = slot
-            self.keys[slot] = key
+        reused = [self._free.pop() for _ in range(min(len(self._free), len(keys)))]
+        end = self._used + len(keys) - len(reused)
+        slots = np.concatenate([np.array(reused, np.int32), np.arange(self._used, end, dtype=np.int32)])
+        self._used = end
+        self.keys[slots] = keys
         self._last_use[slots] = self._clock
         _insert(self._index_keys, self._index_slots, keys, slots)
         return slots
@@ -261,7 +258,7 @@ class FeatureBuilder:
         """State of the given slots as rows of dtype `layout.STATE_ROW`."""
         return layout.pack_rows(self.state, slots)
 
-    def unpack(self, slots: SlotIndices, rows: Array) -> None:
+    def unpack(self, slots: SlotIndices | slice, rows: Array) -> None:
         """Put stored rows into the given slots."""
         layout.unpack_rows(self.state, slots, rows)
 

@@ -240,7 +240,7 @@ def pack_rows(state: AgentState, slots: Array) -> Array:
     return rows
 
 
-def unpack_rows(state: AgentState, slots: Array, rows: Array) -> None:
+def unpack_rows(state: AgentState, slots: Array | slice, rows: Array) -> None:
     """Write rows of dtype STATE_ROW into the given slots."""
     for name, array in state._asdict().items():
         array[slots] = rows[name]

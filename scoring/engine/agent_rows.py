@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,12 +17,18 @@ from ...ingest.hashing import NameHasher
 from ...ingest.identities import IdentityHasher
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from ..records.agents import AgentRow, AgentSummary, RiskLevel
+from ..records.agent_pages import AgentColumns, StateFormat
+from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
 from ..records.decisions import RiskReason
 from ..records.indicators import NO_INDICATORS
 from . import announced_paths, risk_levels
 from .resident_agents import ResidentAgents
 from .state_version import features_version, present_layout, state_version
+
+T = TypeVar("T")
+
+_RISK_BYTES = np.dtype((np.void, risk_levels.ROW.itemsize))
+"""A row of risk as one value: its members one by one take three times as long to copy."""
 
 _encode_json = msgspec.json.Encoder().encode
 _decode_reasons_json = msgspec.json.Decoder(list[RiskReason]).decode
@@ -37,7 +43,7 @@ def _version_parts(state_version: str) -> list[str]:
     return state_version.split(":")
 
 
-class AgentExplanation(NamedTuple):
+class AgentExplanation(msgspec.Struct, frozen=True, gc=False):  # one an agent; see `AgentName`
     """Explanation of an agent's risk: its decision, reasons, counterfactual and indicators."""
 
     decision_id: str = ""
@@ -74,6 +80,7 @@ class AgentRows:
         self.explanations: list[AgentExplanation] = [AgentExplanation()] * len(agents.names)
         """Of the agent in each slot."""
         self.state_version = state_version(model.salt)
+        self.state_format = StateFormat(self.state_version, layout.STATE_ROW.itemsize, risk_levels.ROW.itemsize)
         self._stored_sizes = {
             features_version(model.salt, stored): stored.row.itemsize for stored in (present_layout(), *EARLIER_LAYOUTS)
         }
@@ -94,7 +101,7 @@ class AgentRows:
         groups: dict[tuple[str, str], np.uint64] = {}
         for row in rows:
             if (group := (row.name.tenant, row.agent_type)) not in groups:  # few groups, many agents
-                groups[group] = self._group_hash(row)
+                groups[group] = self._group_hash(*group)
         agents.groups[slots] = [groups[row.name.tenant, row.agent_type] for row in rows]
         agents.threshold_rows[slots] = self._model.group_rows(agents.groups[slots])
         agents.checks[slots] = [self._identities.agent_hash(*row.name.identity).check for row in rows]
@@ -103,6 +110,26 @@ class AgentRows:
             agents.names[slot], agents.types[slot] = row.name, row.agent_type
             self.explanations[slot] = explanation_of(row)
         return as_stored
+
+    def restore_columns(self, columns: AgentColumns, slots: SlotIndices) -> None:
+        """Put stored agents of `state_format` into slots that were just taken."""
+        agents = self._agents
+        at = _as_slice(slots)
+        self._builder.unpack(at, columns.features.view(layout.STATE_ROW)[:, 0])
+        agents.risk.view(_RISK_BYTES)[at] = columns.risk.view(_RISK_BYTES)[:, 0]
+        agents.paths[at] = announced_paths.unpack(columns.announced_paths)
+        groups = list(zip(columns.tenants, columns.agent_types, strict=True))
+        hashes = {group: self._group_hash(*group) for group in set(groups)}  # few groups, many agents
+        agents.groups[at] = [hashes[group] for group in groups]
+        agents.threshold_rows[at] = self._model.group_rows(agents.groups[at])
+        names = columns.tenants, columns.issuers, columns.agent_ids
+        agents.checks[at] = self._identities.agent_hashes(*names)[:, 1]
+        agents.dirty[at] = False
+        self._builder.pinned[at] = agents.risk["due_ms"][at] != 0
+        explained = columns.decision_ids, columns.reasons, columns.counterfactuals, columns.indicators
+        _put(agents.names, at, list(map(AgentName, columns.keys.tolist(), *names)))
+        _put(agents.types, at, columns.agent_types)
+        _put(self.explanations, at, list(map(AgentExplanation, *explained)))
 
     def _restore_features(self, rows: Sequence[AgentRow], slots: SlotIndices) -> None:
         """Put stored features into their slots; rows of one layout together, since a call costs as much as ten rows."""
@@ -133,8 +160,8 @@ class AgentRows:
         """False where features have another salt or a size of no layout, as those of a damaged row."""
         return self._stored_sizes.get(_version_parts(row.state_version)[0]) == len(row.features)
 
-    def _group_hash(self, row: AgentRow) -> np.uint64:
-        return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))
+    def _group_hash(self, tenant: str, agent_type: str) -> np.uint64:
+        return np.uint64(self._hash(f"{tenant}\x1f{agent_type}"))
 
     def _risk_from_columns(self, row: AgentRow) -> Any:
         """Risk of an agent whose stored state has another layout, from its plain columns: an upgrade frees nobody."""
@@ -143,7 +170,7 @@ class AgentRows:
             state[field] = getattr(row, column)
         state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
         if row.level >= RiskLevel.MEDIUM:
-            limits = self._thresholds[self._model.group_row(self._group_hash(row))]
+            limits = self._thresholds[self._model.group_row(self._group_hash(row.name.tenant, row.agent_type))]
             concern = risk_levels.signalled_concern(limits)
             state["concern"] = CONCERNS.index(row.concern) if row.concern in CONCERNS else concern  # 0.1 knew none
             state["statistic"][concern] = state["suspicion"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]
@@ -217,6 +244,21 @@ class AgentRows:
             for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last, path in columns
             if (name := names[slot]) is not None
         ]
+
+
+def _as_slice(slots: SlotIndices) -> SlotIndices | slice:
+    """Slots that follow each other as a slice: most that were just taken do, and then arrays are copied whole."""
+    first, last = int(slots[0]), int(slots[-1])
+    return slice(first, last + 1) if (slots == np.arange(first, first + len(slots))).all() else slots
+
+
+def _put(target: list[T], at: SlotIndices | slice, values: Sequence[T]) -> None:
+    """Put values into the slots of a list."""
+    if isinstance(at, slice):
+        target[at] = values
+        return
+    for slot, value in zip(at.tolist(), values, strict=True):
+        target[slot] = value
 
 
 def explanation_of(row: AgentRow | AgentSummary) -> AgentExplanation:

@@ -18,6 +18,7 @@ from ...ingest.identities import IdentityHasher, unkeyed_agent_key
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
 from ...models.trained_model import TrainedModel
+from ..records.agent_pages import AgentColumns, StateFormat
 from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent
 from ..records.commits import Position
 from . import risk_levels
@@ -96,6 +97,11 @@ class AgentStateCache:
         """Agents by key that moved out since the last commit was begun (without a store: ever)."""
         return self._unsaved.waiting
 
+    @property
+    def state_format(self) -> StateFormat:
+        """Format in which state is stored, and of which columns can be preloaded."""
+        return self._rows.state_format
+
     def explanation(self, slot: int) -> AgentExplanation:
         """Explanation of the agent in a slot."""
         return self._rows.explanations[slot]
@@ -147,6 +153,34 @@ class AgentStateCache:
             self._preloaded = {}
         return len(fresh)
 
+    def preload_columns(self, columns: AgentColumns) -> int | None:
+        """Let agents that were not met move in, as `preload` does, without a row being made of each.
+
+        Args:
+            columns: of the store, in `state_format`, as of a moment after `begin_preload`.
+
+        Returns:
+            How many moved in; None = as of `preload`.
+        """
+        unmet = self._met.are_unmet(columns.keys.tolist())
+        if unmet is None:
+            return None
+        fresh = unmet & (self.builder.slots.find(columns.keys) < 0)
+        count = int(fresh.sum())
+        if self.builder.slots.overflow(count):
+            return None
+        if count:
+            self._move_in(columns if count == len(fresh) else columns.where(fresh))
+        return count
+
+    def _move_in(self, columns: AgentColumns) -> None:
+        """Let stored agents move in that are not in memory, and for whom there is room: as `admit` does it."""
+        columns = self._redacted_columns(columns) if self._erasers else columns
+        self._met.note(columns.keys.tolist())
+        slots = self.builder.slots.add(columns.keys)
+        self._rows.restore_columns(columns, slots)  # all of it: what others left in the slots is not cleared first
+        self._seeded.update_shared_counts(slots, self._seeded.find_stored(columns, self.erased_agents))
+
     def end_preload(self, *, complete: bool) -> None:
         """Note that no more pages come. *complete*: those that were given are all that the store had."""
         self._met.end(all_met=complete)
@@ -195,8 +229,22 @@ class AgentStateCache:
         redacted = self._redacted_explanation(row.name.tenant, explanation)
         if redacted == explanation:
             return row
-        _, reasons, counterfactual, indicators = redacted
-        return msgspec.structs.replace(row, reasons=reasons, counterfactual=counterfactual, indicators=indicators)
+        return msgspec.structs.replace(
+            row,
+            reasons=redacted.reasons,
+            counterfactual=redacted.counterfactual,
+            indicators=redacted.indicators,
+        )
+
+    def _redacted_columns(self, columns: AgentColumns) -> AgentColumns:
+        texts = columns.decision_ids, columns.reasons, columns.counterfactuals, columns.indicators
+        explained = zip(columns.tenants, map(AgentExplanation, *texts), strict=True)
+        redacted = [self._redacted_explanation(tenant, explanation) for tenant, explanation in explained]
+        return columns._replace(
+            reasons=[explanation.reasons for explanation in redacted],
+            counterfactuals=[explanation.counterfactual for explanation in redacted],
+            indicators=[explanation.indicators for explanation in redacted],
+        )
 
     def after_erasures(self, stored: Iterable[AgentSummary]) -> Iterator[AgentSummary]:
         """Agents of the store as they are after the erasures that were met and that it perhaps has not yet."""

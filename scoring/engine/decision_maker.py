@@ -152,7 +152,7 @@ class DecisionMaker:
         kept = self._indicators_kept(slot, int(scored.columns.time_ms[row]))
         indicators = encode_indicators(with_indicators(kept, indicators_of_row(scored, row)))
         states = self._engine.agent_states
-        states.set_explanation(slot, states.explanation(slot)._replace(indicators=indicators))
+        states.set_explanation(slot, msgspec.structs.replace(states.explanation(slot), indicators=indicators))
 
     def _keep_callers(self, scored: ScoredBatch, row: int) -> None:
         """Keep who called, beside the reasons of a stronger event: it counts once, and is gone from those that follow.
@@ -168,12 +168,15 @@ class DecisionMaker:
         (own,) = self._engine.explainer.reasons(scored, [row])
         weight, kept_weight = float(scored.evidence[row]), float(state["told"])
         if kept_weight <= 0.0:
-            explanation = before._replace(reasons=encode_reasons(own))
+            explanation = msgspec.structs.replace(before, reasons=encode_reasons(own))
             self._set_explanation(slot, explanation, max(weight, _LEAST_WEIGHT), at_ms)
             return
         reasons = with_callers(decode_reasons(before.reasons), kept_weight, own, weight, at_ms)
         self._set_explanation(
-            slot, before._replace(reasons=encode_reasons(reasons)), kept_weight, int(state["told_ms"])
+            slot,
+            msgspec.structs.replace(before, reasons=encode_reasons(reasons)),
+            kept_weight,
+            int(state["told_ms"]),
         )
 
     def decide_time_passed(self, slots: SlotIndices, moment: RecordMoment) -> list[Decision]:

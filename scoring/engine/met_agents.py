@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+import numpy as np
+import numpy.typing as npt
 
 from ..records.agents import AgentRow
 
@@ -38,6 +41,15 @@ class MetAgents:
         """Those of *rows*, by key, whose agents were not met; None where that is not remembered."""
         met = self._since_take_over
         return None if met is None else {row.name.key: row for row in rows if row.name.key not in met}
+
+    def are_unmet(self, keys: Collection[int]) -> npt.NDArray[np.bool_] | None:
+        """True for those of *keys* whose agents were not met; None where that is not remembered."""
+        met = self._since_take_over
+        if met is None:
+            return None
+        if met.isdisjoint(keys):
+            return np.ones(len(keys), np.bool_)
+        return np.array([key not in met for key in keys], np.bool_)
 
     def end(self, *, all_met: bool) -> None:
         """Note that no more rows are preloaded; *all_met*: the store has no agent that was not met."""

@@ -14,6 +14,7 @@ from ...ingest.features import layout
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from ...ingest.identities import AgentHash, IdentityHasher
 from ...models.trained_model import TrainedModel
+from ..records.agent_pages import AgentColumns
 from ..records.agents import AgentIdentity, AgentRow
 from . import risk_levels, usual_oddness
 from .forgetting import ErasedAgents
@@ -96,6 +97,18 @@ class SeededAgents:
             for place in np.flatnonzero(at >= 0).tolist():
                 key = int(keys[place])
                 if (names.get(key) or self._name_arriving(arriving[key])) in erased:
+                    at[place] = -1
+        return at
+
+    def find_stored(self, columns: AgentColumns, erased: ErasedAgents) -> npt.NDArray[np.int64]:
+        """The same of agents that are stored."""
+        if not len(self._model.seeds.keys):
+            return np.full(columns.agent_count, -1, np.int64)
+        hashes = self._model_identities.agent_hashes(columns.tenants, columns.issuers, columns.agent_ids)
+        at = self._model.seeds.find(hashes)
+        if erased:
+            for place in np.flatnonzero(at >= 0).tolist():
+                if columns.identity(place) in erased:
                     at[place] = -1
         return at
 

@@ -38,7 +38,7 @@ AgentIdentity = tuple[str, str, str]
 """Tenant, issuer and id of an agent."""
 
 
-class AgentName(msgspec.Struct, frozen=True):
+class AgentName(msgspec.Struct, frozen=True, gc=False):  # a million are in memory, and none has a part in a cycle
     """Identity of an agent in words; `key` is `IdentityHasher.agent_key` of it in its deployment (unsigned 64 bits)."""
 
     key: int

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Integer, cast, func, literal, literal_column,
 
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.timestamps import DAY_MS
+from ..records.agent_pages import AgentPage, StateFormat
 from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, DueAgent, HistoryExtent, VersionedAgent
 from ..records.commits import Position
 from ..records.decisions import Decision
@@ -68,14 +69,23 @@ class AgentStore:
                 check_owner(connection, owner)
             return {agent.name.key: agent for agent in self._database.dialect.read_agents(connection, keys)}
 
-    def states_of_partition(self, owner: Position, after: int | None, limit: int) -> list[AgentRow]:
-        """Rows of the agents of a partition, in the order of their keys as signed numbers, behind the key *after*.
+    def states_of_partition(
+        self, owner: Position, after: int | None, limit: int, state_format: StateFormat | None = None
+    ) -> AgentPage:
+        """Agents of a partition, in the order of their keys as signed numbers, behind the key *after*.
 
-        Raises Fenced if *owner* does not own it any more.
+        Args:
+            owner: of the partition.
+            after: unsigned; None = from the first one on.
+            limit: agents.
+            state_format: whose agents come as columns; None = all come as rows.
+
+        Raises:
+            Fenced: *owner* does not own the partition any more.
         """
         with self._database.read() as connection:
             check_owner(connection, owner)
-            return self._database.dialect.read_page(connection, owner.partition, after, limit)
+            return self._database.dialect.read_page(connection, owner.partition, after, limit, state_format)
 
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
         """Full name of the agent that 0.1 knew by *key*; every agent is looked at, so this is for rare cases."""

@@ -276,7 +276,7 @@ def test_agents_of_a_partition_in_pages(store: SqlStore) -> None:
     write(store, 1, agents=[agent("elsewhere")])
     mine = store.partitions.position(0)
     pages, after = [], None
-    while page := store.agents.states_of_partition(mine, after, 2):
+    while page := store.agents.states_of_partition(mine, after, 2).rows:
         pages.append(page)
         after = page[-1].name.key
     assert [row for page in pages for row in page] == rows

@@ -33,6 +33,17 @@ def test_parts_are_kept_apart() -> None:
     assert len({unkeyed_agent_key(*name) for name in names}) == 4
 
 
+@given(st.lists(st.tuples(*(st.text(st.characters(codec="utf-8"), max_size=150) for _ in range(3))), max_size=5))
+def test_many_at_once_are_the_same(names: list[tuple[str, str, str]]) -> None:
+    """Of whatever names, with and without a key."""
+    names = [*names, *names, *((tenant, issuer, tenant + name) for tenant, issuer, name in names)]
+    for hasher in (IdentityHasher(KEY), IdentityHasher()):
+        hashes = hasher.agent_hashes(*([name[part] for name in names] for part in range(3)))
+
+        assert hashes.shape == (len(names), 2) and hashes.dtype == np.uint64
+        assert [tuple(row) for row in hashes.tolist()] == [hasher.agent_hash(*name) for name in names]
+
+
 def test_an_identity_has_128_bits_of_its_key() -> None:
     """Both halves change with the key, and no principal shares one with an agent."""
     ours, theirs = IdentityHasher(KEY), IdentityHasher(bytes(32))

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from ....ingest.errors import ConfigError
+from ...records.agent_pages import AgentPage, StateFormat
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from . import postgresql, sqlite
@@ -76,8 +77,14 @@ class Dialect(Protocol):
     def read_agents(self, connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
         """Rows of those keys that exist."""
 
-    def read_page(self, connection: Connection, partition: int, after: int | None, limit: int) -> list[AgentRow]:
-        """Rows of a partition in the order of their keys as signed numbers, behind the key *after*."""
+    def read_page(
+        self, connection: Connection, partition: int, after: int | None, limit: int, state_format: StateFormat | None
+    ) -> AgentPage:
+        """Agents of a partition in the order of their keys as signed numbers, behind the key *after*.
+
+        Args:
+            state_format: whose agents come as columns; None = all come as rows.
+        """
 
     @property
     def ROW_PURGED_DECISIONS(self) -> Table:

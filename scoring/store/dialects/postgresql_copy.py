@@ -51,7 +51,6 @@ _MERGE = (
 _READ = ", ".join(f'"{column.name}"' for column in codec.AGENT_COLUMNS)
 _FETCH = f"SELECT {_READ} FROM agents WHERE key = ANY(%s)"  # noqa: S608
 _FETCH_PAGE = f"SELECT {_READ} FROM agents WHERE partition = %s AND key >= %s ORDER BY key LIMIT %s"  # noqa: S608
-_LEAST_KEY = -(2**63)
 _TEXT_POSITIONS_READ = [at for at, column in enumerate(codec.AGENT_COLUMNS) if _postgresql_type(column) == "text"]
 _FETCH_SIZE = 2_000
 """Agents a statement: 4 MB at a time."""
@@ -67,7 +66,7 @@ def stage_agents(connection: Connection, rows: Sequence[AgentRow], version: Posi
     """Put *rows* into `staged_agents`, which is empty again after the transaction. Raises DBAPIError."""
     connection.exec_driver_sql(_CREATE)
     driver: Any = connection.connection
-    with _sqlalchemy_errors(connection), driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+    with sqlalchemy_errors(connection), driver.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_TYPES)
         for row in rows:
             values = list(codec.agent_values(row, version))
@@ -79,17 +78,16 @@ def stage_agents(connection: Connection, rows: Sequence[AgentRow], version: Posi
 def fetch_agents(connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
     """Rows of those *keys* that exist; states come as bytes, not as text. Raises DBAPIError."""
     driver: Any = connection.connection.driver_connection
-    with _sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
+    with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
         for some in chunked(keys, _FETCH_SIZE):
             cursor.execute(_FETCH, [[codec.to_signed(key) for key in some]])
             yield from map(_to_agent, cursor.fetchall())
 
 
-def fetch_page(connection: Connection, partition: int, after: int | None, limit: int) -> list[AgentRow]:
-    """Rows of a partition in the order of their keys as signed numbers, behind the key *after*. Raises DBAPIError."""
-    least = _LEAST_KEY if after is None else codec.to_signed(after) + 1
+def fetch_rows(connection: Connection, partition: int, least: int, limit: int) -> list[AgentRow]:
+    """Rows of a partition in the order of their keys as signed numbers, from the key *least* on. Raises DBAPIError."""
     driver: Any = connection.connection.driver_connection
-    with _sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
+    with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
         cursor.execute(_FETCH_PAGE, [partition, least, limit])
         return list(map(_to_agent, cursor.fetchall()))
 
@@ -102,7 +100,7 @@ def _to_agent(fetched: Sequence[Any]) -> AgentRow:
 
 
 @contextmanager
-def _sqlalchemy_errors(connection: Connection) -> Iterator[None]:
+def sqlalchemy_errors(connection: Connection) -> Iterator[None]:
     """SQLAlchemy has no COPY: errors of the driver itself get the class that its own calls would raise."""
     base: type[Exception] = connection.dialect.loaded_dbapi.Error
     try:

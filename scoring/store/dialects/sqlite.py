@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from ....ingest.errors import ConfigError, Unavailable
+from ...records.agent_pages import AgentPage, StateFormat, split_rows
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec
@@ -167,12 +168,19 @@ def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[Agent
         )
 
 
-def read_page(connection: Connection, partition: int, after: int | None, limit: int) -> list[AgentRow]:
-    """Rows of a partition in the order of their keys as signed numbers, behind the key *after*."""
+def read_page(
+    connection: Connection, partition: int, after: int | None, limit: int, state_format: StateFormat | None
+) -> AgentPage:
+    """Agents of a partition in the order of their keys as signed numbers, behind the key *after*.
+
+    Args:
+        state_format: whose agents come as columns; None = all come as rows.
+    """
     query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == partition)
     if after is not None:
         query = query.where(AGENTS.c.key > codec.to_signed(after))
-    return [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
+    rows = [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
+    return split_rows(rows, limit, state_format)
 
 
 def prepare_weeks(_engine: Engine, _now_ms: int) -> None:

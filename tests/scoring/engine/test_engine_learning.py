@@ -10,6 +10,7 @@ from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
 from trustwatch.models.baseline_learning import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
 from trustwatch.scoring.engine import risk, risk_levels
+from trustwatch.scoring.engine.agent_rows import AgentExplanation
 from trustwatch.scoring.engine.engine import SUSPICION_SHARE, Engine, EngineSettings
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 
@@ -214,7 +215,7 @@ def test_slots_are_clean_after_their_agent_left(kit: Any, make: Any) -> None:
     processor = kit.processor(capacity=1)
     engine = processor.engine
     engine.score(kit.columns([make.event(1, 1, make.START_MS, type="token.revoke", agent_type="Payer")]))
-    engine.agent_states.set_explanation(0, engine.agent_states.explanation(0)._replace(decision_id="x"))
+    engine.agent_states.set_explanation(0, AgentExplanation(decision_id="x"))
     engine.score(kit.columns([make.event(2, "other", make.START_MS, agent_type="Nobody")]))
     assert engine.agents.names[0].agent_id == "other"
     assert (engine.agents.types[0], engine.agents.threshold_rows[0]) == ("Nobody", 0)

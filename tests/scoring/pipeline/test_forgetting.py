@@ -104,7 +104,8 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
     processor = run(kit, records)
     notes = processor.engine.agent_states
     slot = processor.engine.agent_states.find_slot(GONE.agent_identity)
-    told = notes.explanation(slot)._replace(
+    told = msgspec.structs.replace(
+        notes.explanation(slot),
         reasons=json.dumps([{"text": "first use of acct-ann"}]).encode(),
         counterfactual="not acct-ann",
         indicators=json.dumps([{"kind": "software", "value": "cli of acct-ann"}]).encode(),

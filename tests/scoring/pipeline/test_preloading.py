@@ -17,8 +17,9 @@ from trustwatch.scoring.pipeline.preloading import AgentPreloader
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.agent_pages import AgentPage
 from trustwatch.scoring.records.agents import AgentRow
-from trustwatch.scoring.records.commits import Position
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import EraseCommand
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
@@ -71,7 +72,7 @@ class Site:
             self.preloader.step(None)
 
     def states(self) -> dict[int, AgentRow]:
-        return {row.name.key: row for row in self.store.agents.states_of_partition(self.position, None, 1000)}
+        return {row.name.key: row for row in self.store.agents.states_of_partition(self.position, None, 1000).rows}
 
     @property
     def position(self) -> Position:
@@ -130,8 +131,9 @@ def test_a_page_is_older_than_what_was_met_since_the_take_over(
         site.fill()
     work, other = ours.start(), plain.start()
     ours.preloader.begin(work)
-    future = ours.preloader._waiting[0].page or pytest.fail("no page is being read")
-    page = future.result()  # meanwhile much happens
+    future = ours.preloader._waiting[0].newest or pytest.fail("no page is being read")
+    future.result()
+    page = ours.store.agents.states_of_partition(ours.position, None, 1000).rows  # meanwhile much happens
     for site, one in ((ours, work), (plain, other)):
         for _ in range(6):
             site.apply(one, 10)
@@ -144,6 +146,39 @@ def test_a_page_is_older_than_what_was_met_since_the_take_over(
     for site, one in ((ours, work), (plain, other)):
         while one.next_offset < len(site.records):
             site.apply(one, 10)
+        one.finish()
+    assert ours.states() == plain.states()
+
+
+def test_agents_of_another_version_move_in_beside_the_others(
+    make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those whose state has another format come as rows, those that have it as columns, and both go on as ever."""
+    monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
+    monkeypatch.setattr(preloading, "STEP_SIZE", 2)
+    monkeypatch.setattr(preloading, "ROW_STEP_SIZE", 1)
+    ours, plain = make_site(records), make_site(records)
+    for site in (ours, plain):
+        site.fill()
+        older = [
+            msgspec.structs.replace(row, risk=b"of before", state_version=row.state_version.split(":")[0] + ":before")
+            for row in list(site.states().values())[::2]
+        ]
+        at = site.position
+        site.store.commit(Commit(at, Position(0, at.epoch, at.offset), older, [], [], []))
+    work, other = ours.start(), plain.start()
+    ways: list[str] = []
+    for way in ("preload", "preload_columns"):
+        move_in = getattr(work.agent_states, way)
+        monkeypatch.setattr(
+            work.agent_states, way, lambda part, way=way, move_in=move_in: (ways.append(way), move_in(part))[1]
+        )
+    ours.preloader.begin(work)
+    ours.preload()
+    assert set(ways) == {"preload", "preload_columns"}
+    assert len(work.agent_states.builder.slots) == len(ours.states())
+    for site, one in ((ours, work), (plain, other)):
+        site.apply(one, 150)
         one.finish()
     assert ours.states() == plain.states()
 
@@ -190,6 +225,8 @@ def test_a_flood_while_pages_come_ends_it(
     site.preloader.begin(work)
     site.preloader.step(None)
     site.apply(work, 60)
+    for page in site.preloader._waiting[0].pages:
+        page.result()
     pages: list[object] = []
     read = site.store.agents.states_of_partition
     monkeypatch.setattr(site.store.agents, "states_of_partition", lambda *of: (pages.append(of), read(*of))[1])
@@ -209,7 +246,7 @@ def test_a_store_that_is_away_ends_it(make_site: Callable[[list[Record]], Site],
     site.preload()
     assert len(work.agent_states.builder.slots) == 0
 
-    def away(*_: object) -> list[AgentRow]:
+    def away(*_: object) -> AgentPage:
         raise Unavailable("away")
 
     work = site.start()
@@ -243,8 +280,8 @@ def test_pages_are_whole(make_site: Callable[[list[Record]], Site], records: lis
     site = make_site(records)
     site.fill()
     store: SqlStore = site.store
-    whole = store.agents.states_of_partition(site.position, None, 100)
+    whole = store.agents.states_of_partition(site.position, None, 100).rows
     paged: list[AgentRow] = []
-    while page := store.agents.states_of_partition(site.position, paged[-1].name.key if paged else None, 3):
+    while page := store.agents.states_of_partition(site.position, paged[-1].name.key if paged else None, 3).rows:
         paged += page
     assert paged == whole and {row.name.key for row in whole} == {one.name.key for one in store.agents.iterate()}

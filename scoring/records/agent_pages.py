@@ -1,0 +1,111 @@
+"""Pages of stored agents, column by column: what a partition that was taken over is read in."""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .agents import AgentIdentity, AgentRow
+
+
+class StateFormat(NamedTuple):
+    """Format of stored state: its name, and the bytes of one agent."""
+
+    state_version: str
+    features_bytes: int
+    risk_bytes: int
+
+    def holds(self, row: AgentRow) -> bool:
+        """True if the state of a row has this format."""
+        return (row.state_version, len(row.features), len(row.risk)) == self
+
+
+class AgentColumns(NamedTuple):
+    """Stored agents of one state format; place i of every column is of agent i. For names see `AgentRow`."""
+
+    keys: npt.NDArray[np.uint64]
+    tenants: list[str]
+    issuers: list[str]
+    agent_ids: list[str]
+    agent_types: list[str]
+    decision_ids: list[str]
+    reasons: list[bytes]
+    counterfactuals: list[str]
+    indicators: list[bytes]
+    announced_paths: list[bytes]
+    features: npt.NDArray[np.uint8]
+    """(n, StateFormat.features_bytes)"""
+    risk: npt.NDArray[np.uint8]
+    """(n, StateFormat.risk_bytes)"""
+
+    @staticmethod
+    def of_rows(rows: list[AgentRow], state_format: StateFormat) -> AgentColumns:
+        """Columns of rows that all have the format."""
+        return AgentColumns(
+            np.array([row.name.key for row in rows], np.uint64),
+            [row.name.tenant for row in rows],
+            [row.name.issuer for row in rows],
+            [row.name.agent_id for row in rows],
+            [row.agent_type for row in rows],
+            [row.decision_id for row in rows],
+            [row.reasons for row in rows],
+            [row.counterfactual for row in rows],
+            [row.indicators for row in rows],
+            [row.announced_paths for row in rows],
+            state_matrix(b"".join(row.features for row in rows), state_format.features_bytes),
+            state_matrix(b"".join(row.risk for row in rows), state_format.risk_bytes),
+        )
+
+    @property
+    def agent_count(self) -> int:
+        """Number of agents; `len` counts columns."""
+        return len(self.keys)
+
+    def identity(self, place: int) -> AgentIdentity:
+        """Full name of one agent."""
+        return self.tenants[place], self.issuers[place], self.agent_ids[place]
+
+    def part(self, start: int, stop: int) -> AgentColumns:
+        """Agents from one place to before another."""
+        return AgentColumns._make(column[start:stop] for column in self)
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> AgentColumns:
+        """Agents at the places that are True."""
+        flags = kept.tolist()
+        return AgentColumns._make(
+            list(compress(column, flags)) if isinstance(column, list) else column[kept] for column in self
+        )
+
+
+class AgentPage(NamedTuple):
+    """Agents of a partition that were read at once."""
+
+    columns: AgentColumns | None
+    """Agents whose state has the format that was asked for, in the order of their keys as signed numbers; None = no
+    agent, or none was asked for."""
+    rows: list[AgentRow]
+    """All others, in that order, too."""
+    last_key: int | None
+    """Key (unsigned) behind which the next page begins; None = this was the last one."""
+
+
+LAST_PAGE = AgentPage(None, [], None)
+"""A page of nobody, with nothing behind it."""
+
+
+def split_rows(rows: list[AgentRow], limit: int, state_format: StateFormat | None) -> AgentPage:
+    """A page from *rows*, all that a query for *limit* rows gave, in the order of their keys."""
+    last_key = rows[-1].name.key if len(rows) == limit else None
+    fitting = [] if state_format is None else [row for row in rows if state_format.holds(row)]
+    if state_format is None or not fitting:
+        return AgentPage(None, rows, last_key)
+    others = [row for row in rows if not state_format.holds(row)] if len(fitting) < len(rows) else []
+    return AgentPage(AgentColumns.of_rows(fitting, state_format), others, last_key)
+
+
+def state_matrix(states: bytes, size: int) -> npt.NDArray[np.uint8]:
+    """States that lie one behind the other as one row (size,) each."""
+    return np.frombuffer(states, np.uint8).reshape(-1, size)

@@ -1,0 +1,86 @@
+"""Pages of agents from PostgreSQL, column by column: a worker that takes a partition over reads all of its agents.
+
+Rows come as they stand in the table, without the numbers that the state has, too, and are turned over at once. Agents
+whose state has another format than the one that is asked for come as rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection
+
+from ...records.agent_pages import AgentColumns, AgentPage, StateFormat, split_rows, state_matrix
+from ...records.agents import AgentRow
+from .. import codec
+from ..sql_schema import MARK, unescape_nul
+from .postgresql_copy import fetch_agents, fetch_rows, sqlalchemy_errors
+
+_COLUMNS = (
+    "key",
+    *("tenant", "issuer", "agent_id", "agent_type", "decision_id", "reasons", "counterfactual", "indicators"),
+    *("announced_paths", "features", "risk", "state_version"),
+)
+_COLUMN_LIST = ", ".join(f'"{name}"' for name in _COLUMNS)
+_FETCH_COLUMNS = f"SELECT {_COLUMN_LIST} FROM agents WHERE partition = %s AND key >= %s ORDER BY key LIMIT %s"  # noqa: S608 (our names)
+_LEAST_KEY = -(2**63)
+
+
+def fetch_page(
+    connection: Connection, partition: int, after: int | None, limit: int, state_format: StateFormat | None
+) -> AgentPage:
+    """Agents of a partition in the order of their keys as signed numbers, behind the key *after*. Raises DBAPIError.
+
+    Args:
+        state_format: whose agents come as columns; None = all come as rows.
+    """
+    least = _LEAST_KEY if after is None else codec.to_signed(after) + 1
+    if state_format is None:
+        return split_rows(fetch_rows(connection, partition, least, limit), limit, None)
+    driver: Any = connection.connection.driver_connection
+    with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
+        cursor.execute(_FETCH_COLUMNS, [partition, least, limit])
+        fetched: list[tuple[Any, ...]] = cursor.fetchall()
+    last_key = codec.to_unsigned(fetched[-1][0]) if len(fetched) == limit else None
+    fitting = [row for row in fetched if (row[-1], len(row[-3]), len(row[-2])) == state_format]
+    rows: list[AgentRow] = []
+    if len(fitting) < len(fetched):
+        others = {row[0] for row in fetched}.difference(row[0] for row in fitting)
+        rows = sorted(
+            fetch_agents(connection, [codec.to_unsigned(key) for key in others]),
+            key=lambda row: codec.to_signed(row.name.key),
+        )
+    return AgentPage(_to_columns(fitting, state_format) if fitting else None, rows, last_key)
+
+
+def _to_columns(fetched: Sequence[tuple[Any, ...]], state_format: StateFormat) -> AgentColumns:
+    keys, tenants, issuers, agent_ids, agent_types, *rest = zip(*fetched, strict=True)
+    decision_ids, reasons, counterfactuals, indicators, announced_paths, features, risk, _ = rest
+    return AgentColumns(
+        np.array(keys, np.int64).view(np.uint64),
+        _shared(_unescaped(tenants)),
+        _shared(_unescaped(issuers)),
+        _unescaped(agent_ids),
+        _shared(_unescaped(agent_types)),
+        _unescaped(decision_ids),
+        _shared(reasons),
+        _shared(_unescaped(counterfactuals)),
+        _shared(indicators),
+        _shared(announced_paths),
+        state_matrix(b"".join(features), state_format.features_bytes),
+        state_matrix(b"".join(risk), state_format.risk_bytes),
+    )
+
+
+def _unescaped(texts: Sequence[str]) -> list[str]:
+    """Texts without the escapes of the database, which hardly any has."""
+    return list(map(unescape_nul, texts)) if MARK in "".join(texts) else list(texts)
+
+
+def _shared(values: Sequence[Any]) -> list[Any]:
+    """The same values; equal ones are one object, since most agents have the same."""
+    first: dict[Any, Any] = {}
+    keep: Callable[[Any, Any], Any] = first.setdefault
+    return list(map(keep, values, values))
