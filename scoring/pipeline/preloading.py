@@ -23,7 +23,7 @@ from .partition import PartitionPipeline
 _log = structlog.get_logger(__name__)
 
 PAGE_SIZE = 1_000
-"""Agents that are read at a time, 12 MB: asking for a page costs as much as a hundred agents."""
+"""Agents that are read at a time, 3 MB: asking for a page costs as much as a hundred agents."""
 
 PAGES_AHEAD = 2
 """Pages that are read, or being read, while agents move in: reading never waits for the pipeline's thread."""

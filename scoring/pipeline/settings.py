@@ -17,7 +17,7 @@ class PipelineSettings(SettingsPart, frozen=True):
     commit_interval_s: Annotated[
         float,
         setting(
-            "longest time between two commits of agents' states, s; 10 where people look for them; decisions do not wait",
+            "longest time between commits of agents' states, s; 10 where people look for them; decisions do not wait",
             gt=0,
             le=60,
         ),

@@ -115,7 +115,7 @@ def test_pages_are_of_ones_own_partition(store: SqlStore) -> None:
 
 @pytest.mark.integration
 def test_a_text_that_others_wrote(postgres_store_url: str) -> None:
-    """One with what stands between texts, which we never write, is read all the same."""
+    """A mark of escapes before what we never write there is left as it is."""
     from sqlalchemy import text
 
     with closing(open_store(postgres_store_url)) as store:
