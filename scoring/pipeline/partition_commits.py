@@ -170,6 +170,11 @@ class PartitionCommits:
         return self.has_uncommitted and (self.buffer_full or self._state_wait_s() <= 0.0)
 
     @property
+    def states_late_s(self) -> float:
+        """Seconds since it was time to commit states; negative while it is not."""
+        return -self._state_wait_s()
+
+    @property
     def decisions_due(self) -> bool:
         """True if it is time to make decisions durable."""
         return self._has_decisions and self._decision_wait_s() <= 0.0

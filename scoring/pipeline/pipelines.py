@@ -221,6 +221,7 @@ class ConsumerGroupPipeline:
         self._fenced: dict[int, float] = {}
         self._commits = CommitThread(context)
         self._preloader = AgentPreloader(context.store.agents)
+        self._states_are_next = False
         self._stepped_at = context.monotonic()
         self.stages = context.stages
 
@@ -368,22 +369,28 @@ class ConsumerGroupPipeline:
         return len(batch.records)
 
     def _commit_due(self) -> None:
-        """Begin to commit what is due: states, and with them those of all partitions not far behind; or decisions.
+        """Begin to commit what is due: decisions of all partitions, and in turns states of the one that waited longest.
 
-        A transaction costs much the same for one partition as for all.
+        Rows of states are built on this thread, and events wait meanwhile: so one partition comes after the other. A
+        transaction of decisions costs much the same for one partition as for all. Where memory is full, all is written.
         """
         waiting = [pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.commits.has_uncommitted]
-        full = self._buffer_full
-        due = {pipeline.partition for pipeline in waiting if full or pipeline.commits.states_due}
-        if due:
-            ready = [pipeline for pipeline in waiting if pipeline.partition in due or not pipeline.commits.backlogged]
-        else:
-            ready = [pipeline for pipeline in waiting if pipeline.commits.decisions_due]
-            if ready:  # what nobody waits for comes along
-                ready = [pipeline for pipeline in waiting if pipeline in ready or pipeline.commits.has_calm_decisions]
-        ready = [pipeline for pipeline in ready if self._publish_risk_of(pipeline, at_once=True)]
+        due = [pipeline for pipeline in waiting if pipeline.commits.states_due]
+        is_decided = any(pipeline.commits.decisions_due for pipeline in waiting)
+        if self._buffer_full:
+            self._begin_commit(waiting, with_states=True)
+        elif due and (self._states_are_next or not is_decided):
+            self._begin_commit([max(due, key=lambda pipeline: pipeline.commits.states_late_s)], with_states=True)
+        elif is_decided:  # what nobody waits for comes along
+            ready = [one for one in waiting if one.commits.decisions_due or one.commits.has_calm_decisions]
+            self._begin_commit(ready, with_states=False)
+
+    def _begin_commit(self, pipelines: Collection[PartitionPipeline], *, with_states: bool) -> None:
+        """Begin a commit of those whose risk can be published before."""
+        self._states_are_next = not with_states
+        ready = [pipeline for pipeline in pipelines if self._publish_risk_of(pipeline, at_once=True)]
         if ready:
-            self._commits.start([pipeline.commits for pipeline in ready], with_states=bool(due))
+            self._commits.start([pipeline.commits for pipeline in ready], with_states=with_states)
 
     def _drop_refused(self, refused: Mapping[int, Fenced]) -> None:
         """Drop the partitions that are not ours, as the store says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch, RecordKind
-from trustwatch.scoring.pipeline import pipelines
+from trustwatch.scoring.pipeline import partition_commits, pipelines
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.commit_thread import CommitThread
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
-from trustwatch.scoring.pipeline.partition_commits import BACKLOG_S
+from trustwatch.scoring.pipeline.partition_commits import BACKLOG_S, PartitionCommits
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext, RiskListener
 from trustwatch.scoring.pipeline.pipelines import ConsumerGroupPipeline
 from trustwatch.scoring.pipeline.preloading import AgentPreloader
@@ -402,6 +403,43 @@ def test_answers_wait_for_no_batch_of_another_partition_unless_there_is_a_backlo
     assert all(partition.backlogged == (size == 40) for partition in commits)
     site.now += BACKLOG_S
     assert not any(partition.backlogged for partition in commits)
+    group.finish()
+    group.close()
+
+
+def test_states_of_one_partition_after_the_other_and_decisions_between(
+    site: PublishingPartition, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events wait for the rows of one partition at most, and what is told for one commit of states."""
+    context = site.context(lambda *_: None, commit_interval_s=20.0, commit_share=0.0)
+    source: Any = TwoPartitions(site.records, 20)
+    group = ConsumerGroupPipeline(
+        source, context._replace(source=source), lambda _: kit.processor(site.store.agents, 9)
+    )
+    group.start()
+    begun: list[tuple[list[int], bool]] = []
+    start = group._commits.start
+
+    def begin(commits: Sequence[PartitionCommits], *, with_states: bool) -> None:
+        begun.append(([commit.position.partition for commit in commits], with_states))
+        start(commits, with_states=with_states)
+        group._commits._running[1].result()  # type: ignore[index]
+
+    monkeypatch.setattr(group._commits, "start", begin)
+    group.step()
+    site.now += 20.0
+    for _ in range(5):
+        group.step()
+        site.now += 0.001
+    assert begun[0] == ([0, 1], False)
+    assert [partitions for partitions, with_states in begun if with_states] == [[0], [1]]
+    assert all(earlier != later for earlier, later in itertools.pairwise(with_states for _, with_states in begun))
+    offsets = {position.partition: position.offset for position in site.store.partitions.list_positions()}
+    assert set(offsets) == {0, 1} and all(offsets.values())
+    monkeypatch.setattr(partition_commits, "MAX_UNCOMMITTED_RECORDS", 1)
+    begun.clear()
+    group.step()
+    assert begun == [([0, 1], True)]
     group.finish()
     group.close()
 
