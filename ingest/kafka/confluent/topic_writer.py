@@ -20,7 +20,7 @@ from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_
 _log = structlog.get_logger(__name__)
 _BATCH_BYTES = 1024 * 1024
 _QUEUE_KBYTES = 64 * 1024
-_LINGER_MS = 1  # of librdkafka's threads: more requests cost it little, and each record waits twice on its way
+_LINGER_MS = 1  # a record waits so long twice on its way, and more requests cost librdkafka little
 _CLOSE_S = 5.0
 _WAIT_S = 0.05
 
