@@ -81,7 +81,7 @@ class PartitionStore:
             published = case((POSITIONS.c.published > offset, offset), else_=POSITIONS.c.published)
             values = {"epoch": epoch, "offset": offset, "published": published}
             connection.execute(update(POSITIONS).where(POSITIONS.c.partition == partition).values(values))
-            if offset < before or not before:
+            if offset < before or (offset and not before):  # 0 after 0: no states are stored yet
                 _forget_later_offsets(connection, partition, offset)
             forget_event_ids(connection, partition)
         return Position(partition, epoch, offset)

@@ -80,3 +80,12 @@ def test_going_on_from_the_same_place_keeps_what_is_ahead(store: SqlStore, ahead
 
     store.partitions.set_position(0, 9)
     assert list(store.decisions.iterate_unpublished(0, 0)) == [] == store.agents.list_ahead()
+
+
+def test_a_partition_without_states_keeps_what_is_ahead_too(store: SqlStore, ahead: Position) -> None:
+    """A copy may have been made before its first commit of states."""
+    owner = store.partitions.claim(1)
+    (decision,) = [one for one in store.decisions.iterate_unpublished(0, 0) if one.offset == 12]
+    store.commit(Commit(owner, owner, [], [msgspec.structs.replace(decision, decision_id="D-1", partition=1)], [], []))
+    store.partitions.set_position(1, 0, above=90)
+    assert [one.offset for one in store.decisions.iterate_unpublished(1, 0)] == [12]
