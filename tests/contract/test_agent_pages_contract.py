@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from trustwatch.ingest.errors import Fenced
 from trustwatch.scoring.records.agent_pages import AgentColumns, AgentPage, StateFormat
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
 FORMAT = StateFormat("v2:r2", 5, 3)
 TEXTS = st.one_of(
@@ -30,14 +28,6 @@ STATES = st.one_of(  # mostly of the format; the others are of another version, 
     st.tuples(st.binary(max_size=7), st.binary(max_size=4), st.sampled_from([FORMAT.state_version, "v1:r2", "v2"])),
 )
 _partitions = count(1)
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
-    on_file = request.param == "sqlite"
-    url = sqlite_url(tmp_path / "store.db") if on_file else str(request.getfixturevalue("postgres_store_url"))
-    with closing(open_store(url)) as opened:
-        yield opened
 
 
 @st.composite
