@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, BinaryIO, Final
@@ -41,7 +42,7 @@ def write_file_atomically(
         path: of the file.
         content: its bytes, or a function that writes them.
         temporary: where the content is written first, in the same folder; a crash may leave it there. None = a hidden
-            name of this process, so that two processes may write one file.
+            name of this thread, so that several threads and processes may write one file.
         mode: of a new file, less the umask.
     """
     temporary = temporary or _scratch_path(path)
@@ -60,7 +61,7 @@ def write_file_atomically(
 def create_file_once(path: Path, content: bytes, *, mode: int = NEW_FILE_MODE) -> None:
     """Make a file with its folders, whole or not at all.
 
-    One that is there already stays, and of two processes the first one wins: read the file afterwards.
+    One that is there already stays, and of several threads or processes the first one wins: read the file afterwards.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
@@ -99,11 +100,11 @@ def lock_file(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bo
 
 
 def _scratch_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
 
 
 def _write_new_file(path: Path, content: bytes | Callable[[BinaryIO], object], mode: int) -> None:
-    path.unlink(missing_ok=True)  # of a process with the same id that died, or of the last try
+    path.unlink(missing_ok=True)  # of a process and thread with the same ids that died, or of the last try
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         if callable(content):
             content(file)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from trustwatch.ingest.durable_files import (
@@ -92,6 +94,41 @@ def test_of_many_processes_the_first_one_wins(tmp_path):
 
     assert contents == {(tmp_path / "key").read_bytes() + b"\n"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
+def test_of_many_threads_the_first_one_wins(tmp_path):
+    """Two threads of one process shared a temporary file: one took it from under the other, which failed."""
+    together = threading.Barrier(4)
+
+    def create(number: int) -> list[bytes]:
+        contents = []
+        for attempt in range(50):
+            path = tmp_path / f"{attempt}"
+            together.wait(timeout=20)
+            create_secret_file(path, b"%d" % number * 1_000)
+            contents.append(path.read_bytes())
+        return contents
+
+    with ThreadPoolExecutor(4) as threads:
+        first, *others = threads.map(create, range(4))
+
+    assert all(other == first for other in others)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(f"{attempt}" for attempt in range(50))
+
+
+def test_many_threads_replace_one_file(tmp_path):
+    together = threading.Barrier(4)
+
+    def replace(number: int) -> None:
+        for _ in range(50):
+            together.wait(timeout=20)
+            write_file_atomically(tmp_path / "file", b"%d" % number * 1_000)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(replace, range(4)))
+
+    assert (tmp_path / "file").read_bytes() in {b"%d" % number * 1_000 for number in range(4)}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(("shared", "answer"), [(False, "[False, False]"), (True, "[True, False]")])
