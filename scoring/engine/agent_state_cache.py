@@ -19,7 +19,7 @@ from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
 from ...models.trained_model import TrainedModel
 from ..records.agent_pages import AgentColumns, StateFormat
-from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent
+from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, agent_summary
 from ..records.commits import Position
 from . import risk_levels
 from .agent_rows import AgentExplanation, AgentRows, explanation_of
@@ -94,8 +94,18 @@ class AgentStateCache:
 
     @property
     def evicted(self) -> Mapping[int, AgentRow]:
-        """Agents by key that moved out since the last commit was begun (without a store: ever)."""
+        """Agents by key that moved out since a commit of their rows was begun (without a store: ever)."""
         return self._unsaved.waiting
+
+    @property
+    def unwritten_count(self) -> int:
+        """Number of agents that changed since a commit of their rows was begun."""
+        return int(np.count_nonzero(self._agents.dirty)) + len(self._unsaved.waiting)
+
+    @property
+    def uncheckpointed_count(self) -> int:
+        """Number of those of them that changed since the last checkpoint was begun."""
+        return int(np.count_nonzero(self._agents.uncheckpointed)) + len(self._unsaved.uncheckpointed)
 
     @property
     def state_format(self) -> StateFormat:
@@ -133,6 +143,18 @@ class AgentStateCache:
     def begin_preload(self) -> None:
         """Note from here on which agents are met: what a page says of them may be older."""
         self._met.begin()
+        self._met.note(self._unsaved.waiting)
+
+    def resume(self, rows: Iterable[AgentRow], unpublished: Collection[int]) -> None:
+        """Take agents over of which the store has something older: they come from checkpoints.
+
+        Args:
+            rows: of agents that are not in memory.
+            unpublished: keys of those whose risk perhaps nobody published.
+        """
+        kept = {row.name.key: self._redacted_row(row) for row in rows}
+        self._unsaved.waiting.update(kept)
+        self._unsaved.add_unpublished([agent_summary(kept[key]) for key in unpublished])
 
     def preload(self, rows: Sequence[AgentRow]) -> int | None:
         """Let agents that were not met move in; nobody has to leave.
@@ -256,11 +278,12 @@ class AgentStateCache:
         """Agents whose rows go with the next commit."""
         return self._unsaved.removed
 
-    def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:  # noqa: ARG002 (the rows name their agents)
+    def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:
         """Keep the rows of agents that changed since the last commit; the store has, or is getting, the others."""
         moving = slots
         if self._store is not None:
             moving = slots[self._agents.dirty[slots]]
+            self._unsaved.uncheckpointed.update(keys[self._agents.uncheckpointed[slots]].tolist())
             self._unsaved.add_unpublished(self._rows.summaries(slots[self._agents.moved[slots]]))
         self._unsaved.waiting.update((row.name.key, row) for row in self.rows(moving))
         self._agents.clear(slots)
@@ -281,7 +304,7 @@ class AgentStateCache:
         converted = np.zeros(len(keys), np.bool_)
         converted[stored] = ~self._restore([stored_rows[key] for key in keys[stored].tolist()], slots[stored])
         for key, slot in zip(keys[stored].tolist(), slots[stored].tolist(), strict=True):
-            self._agents.dirty[slot] = self._unsaved.waiting.pop(key, None) is not None
+            self._agents.dirty[slot], self._agents.uncheckpointed[slot] = self._unsaved.take_back(key)
         self._seeded.seed_habits(slots[converted], history[converted])
         self._seeded.update_shared_counts(slots, history)
 
@@ -371,12 +394,26 @@ class AgentStateCache:
 
     def changed_rows(self) -> list[AgentRow]:
         """Rows of all agents that changed since the last commit was begun, those that moved out meanwhile included."""
-        slots = np.flatnonzero(self._agents.dirty).astype(np.int32)
+        rows = self._pack(self._agents.dirty)
+        if self._store is not None:
+            rows.extend(self._unsaved.waiting.values())
+        return rows
+
+    def _pack(self, wanted: npt.NDArray[np.bool_]) -> list[AgentRow]:
+        """Rows of the slots that are True."""
+        slots = np.flatnonzero(wanted).astype(np.int32)
         rows: list[AgentRow] = []
         for start in range(0, len(slots), _PACK_CHUNK):  # small copies stay in the processor's caches
             rows += self.rows(slots[start : start + _PACK_CHUNK])
-        if self._store is not None:
-            rows.extend(self._unsaved.waiting.values())
+        return rows
+
+    def begin_checkpoint(self) -> list[AgentRow]:
+        """Rows of all agents that changed since the last checkpoint, or commit of rows, was begun.
+
+        They stay what the next commit of rows has to write.
+        """
+        rows = self._pack(self._agents.uncheckpointed) + self._unsaved.begin_checkpoint()
+        self._agents.uncheckpointed[:] = False
         return rows
 
     def begin_commit(self) -> list[AgentRow]:
@@ -385,7 +422,7 @@ class AgentStateCache:
         Until `mark_committed` they are what is known of their agents, since the store may still have older ones.
         """
         rows = self.changed_rows()
-        self._agents.dirty[:] = False
+        self._agents.dirty[:] = self._agents.uncheckpointed[:] = False
         self._unsaved.begin_commit(rows)
         return rows
 

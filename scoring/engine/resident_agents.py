@@ -30,13 +30,16 @@ class ResidentAgents:
         self.paths = np.zeros(capacity, announced_paths.PATHS)
         """Access paths that were announced of each agent."""
         self.dirty = np.zeros(capacity, np.bool_)
-        """True for agents that changed since the last commit was begun."""
+        """True for agents that changed since a commit of their rows was begun."""
+        self.uncheckpointed = np.zeros(capacity, np.bool_)
+        """True for agents that changed since their last checkpoint was begun, too; each of them is dirty."""
         self.moved = np.zeros(capacity, np.bool_)
         """True for agents that changed since their risk was last published; each of them is dirty, too."""
 
     def mark_changed(self, slots: SlotIndices | int) -> None:
         """Note that agents changed: their risk has to be published, and they have to be stored."""
         self.dirty[slots] = True
+        self.uncheckpointed[slots] = True
         self.moved[slots] = True
 
     def register(self, slot: int, key: int, event: NativeEvent) -> bool:
@@ -72,6 +75,7 @@ class ResidentAgents:
         self.risk[slots] = np.zeros((), risk_levels.ROW)
         self.paths[slots] = np.zeros((), announced_paths.PATHS)
         self.dirty[slots] = False
+        self.uncheckpointed[slots] = False
         self.moved[slots] = False
         self.checks[slots] = 0
         self.groups[slots] = 0

@@ -27,7 +27,9 @@ class UnsavedAgents:
 
     def __init__(self) -> None:
         self.waiting: dict[int, AgentRow] = {}
-        """Agents that moved out since the last commit was begun (without a store: ever), by key."""
+        """Agents that moved out since a commit of their rows was begun (without a store: ever), by key."""
+        self.uncheckpointed: set[int] = set()
+        """Those of them that changed since their last checkpoint was begun."""
         self._in_flight: dict[int, AgentRow] = {}
         self._removed: set[int] = set()
         self._removed_in_flight: set[int] = set()
@@ -55,8 +57,21 @@ class UnsavedAgents:
     def remove(self, key: int) -> None:
         """Forget an erased agent: its row goes with the next commit, and is not read meanwhile."""
         self.waiting.pop(key, None)
+        self.uncheckpointed.discard(key)
         self._unpublished.pop(key, None)
         self._removed.add(key)
+
+    def take_back(self, key: int) -> tuple[bool, bool]:
+        """Note that an agent moves in again; returns whether it is dirty, and whether it is uncheckpointed."""
+        is_uncheckpointed = key in self.uncheckpointed
+        self.uncheckpointed.discard(key)
+        return self.waiting.pop(key, None) is not None, is_uncheckpointed
+
+    def begin_checkpoint(self) -> list[AgentRow]:
+        """Rows that the checkpoint which begins has to have."""
+        rows = [self.waiting[key] for key in sorted(self.uncheckpointed & self.waiting.keys())]
+        self.uncheckpointed.clear()
+        return rows
 
     def is_removed(self, key: int) -> bool:
         """True if the store's row of an agent is not to be read any more, since it was erased."""
@@ -79,6 +94,7 @@ class UnsavedAgents:
     def begin_commit(self, rows: Collection[AgentRow]) -> None:
         """Note that *rows*, those that wait among them, are on their way to the store."""
         self._in_flight, self.waiting = {row.name.key: row for row in rows}, {}
+        self.uncheckpointed.clear()
         self._removed_in_flight, self._removed = self._removed, set()
 
     def mark_committed(self) -> None:

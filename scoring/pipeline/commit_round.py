@@ -1,5 +1,8 @@
 """Rounds of commits: what partitions have to write, in one transaction, and what is published behind it.
 
+Checkpoints are written before the transaction that names them, and those that it ends are removed behind it. So a crash
+leaves files that nobody needs at most, which the next round that ends checkpoints removes.
+
 A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps its
 own compare-and-set: one that the store refuses does not hold the others up.
 """
@@ -9,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import structlog
+from msgspec.structs import replace
+
 from ...ingest.errors import Fenced, Unavailable
 from ...ingest.retry import retry_until_available
 from ...ingest.spans import SpanValue
@@ -16,6 +22,8 @@ from ..records.commits import Commit
 from ..store.sql_store import CommitResult, SqlStore
 from .partition_commits import PartitionCommits
 from .pipeline_context import PipelineContext
+
+_log = structlog.get_logger(__name__)
 
 
 class CommitRound:
@@ -27,16 +35,22 @@ class CommitRound:
         partitions: what they have applied is committed.
         context: what they share.
         with_states: False = their decisions alone.
+        with_rows: True = no checkpoints: the rows of all agents that changed are written.
     """
 
     def __init__(
-        self, partitions: Sequence[PartitionCommits], context: PipelineContext, *, with_states: bool = True
+        self,
+        partitions: Sequence[PartitionCommits],
+        context: PipelineContext,
+        *,
+        with_states: bool = True,
+        with_rows: bool = False,
     ) -> None:
         self._partitions = partitions
         self._context = context
         self._started = context.monotonic()
         with context.stages.timed("rows"):
-            self._commits = [partition.begin(with_states=with_states) for partition in partitions]
+            self._commits = [partition.begin(with_states=with_states, with_rows=with_rows) for partition in partitions]
         self._results: list[CommitResult | Fenced] = []
         self._took_s = 0.0
         self._given_up = False
@@ -58,6 +72,7 @@ class CommitRound:
         letters = [letter for commit in self._commits for letter in commit.dead_letters]
         if publisher is not None and letters:
             retry_until_available(partial(publisher.write_dead_letters, letters), self._wait_before_retry)
+        self._write_checkpoints()
         with stages.timed("commit"):
             self._results = write_commits(self._commits, self._context.store, self._wait_before_retry)
         if publisher is not None:
@@ -66,7 +81,35 @@ class CommitRound:
                     if not isinstance(result, Fenced):
                         retry_until_available(partial(publisher.publish_commit, commit), self._wait_before_retry)
                 retry_until_available(publisher.wait_acknowledged, self._wait_before_retry)
+        self._remove_ended_checkpoints()
         self._took_s = self._context.monotonic() - self._started
+
+    def _write_checkpoints(self) -> None:
+        """Write the checkpoints of the commits, and have the commits name them."""
+        files, counts = self._context.checkpoints, self._context.stages.counts
+        for number, commit in enumerate(self._commits):
+            if files is None or not commit.checkpointed:
+                continue
+            with self._context.stages.timed("checkpoint"):
+                write = partial(files.write, commit.position, commit.checkpointed)
+                checkpoint = retry_until_available(write, self._wait_before_retry)
+            self._commits[number] = replace(commit, checkpointed=(), checkpoint=checkpoint)
+            counts["checkpoints"] += 1
+            counts["checkpoint_bytes"] += checkpoint.content_bytes
+
+    def _remove_ended_checkpoints(self) -> None:
+        """Remove files that nobody needs any more; what can not be removed now is removed the next time."""
+        files = self._context.checkpoints
+        for commit, result in zip(self._commits, self._results, strict=True):
+            if files is None or not commit.ends_checkpoints or isinstance(result, Fenced):
+                continue
+            try:
+                files.remove_up_to(commit.position)
+            except Unavailable as error:
+                self._context.stages.counts["checkpoints_not_removed"] += 1
+                _log.warning(
+                    "checkpoints can not be removed now", partition=commit.position.partition, error=str(error)
+                )
 
     def _attributes(self) -> dict[str, SpanValue]:
         """Attributes of this round's span: numbers alone."""
@@ -76,6 +119,7 @@ class CommitRound:
             "trustwatch.offsets.first": [commit.expected.offset for commit in self._commits],
             "trustwatch.offsets.end": [commit.position.offset for commit in self._commits],
             "trustwatch.agents": sum(len(commit.agents) for commit in self._commits),
+            "trustwatch.checkpointed_agents": sum(c.checkpoint.agents for c in self._commits if c.checkpoint),
             "trustwatch.decisions": sum(len(commit.decisions) for commit in self._commits),
             "trustwatch.outbox_rows": sum(len(commit.outbox) for commit in self._commits),
             "trustwatch.dead_letters": sum(len(commit.dead_letters) for commit in self._commits),

@@ -12,17 +12,19 @@ on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
-from ...ingest.errors import CorruptLog, Unavailable
+from ...ingest.errors import ConfigError, CorruptLog, Unavailable
 from ...ingest.record_erasure import ErasedFilter
 from ...ingest.retry import Answer, retry_until_available
 from ...ingest.source import RecordBatch
 from ...ingest.spans import SpanValue
 from ..engine.agent_state_cache import AgentStateCache
+from ..records.agents import AgentRow
 from ..records.commits import Position
 from ..records.models import ModelSwitch
 from .commit_round import CommitRound
@@ -91,6 +93,8 @@ class PartitionPipeline:
 
         Raises:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
+            CorruptCheckpoint: states of agents can not be read.
+            ConfigError: they are in checkpoints, and the settings name none.
         """
         partition = self.partition
         position = self.retry_until_available(lambda: self._context.store.partitions.claim(partition))
@@ -99,18 +103,45 @@ class PartitionPipeline:
         self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
         published = self._republish()
+        has_checkpoints = self._resume_checkpoints(published)
         furthest = position.offset + MAX_UNCOMMITTED_RECORDS + 2 * self._context.settings.batch_size
         self.risk.take_over(position, min(self._end, furthest), published)
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
         rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
         self._processor.engine.feedback_rules.restore(rules)
         self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
-        self.commits.resume(published=published, event_ids_from=self._restore_duplicate_window())
+        event_ids_from = self._restore_duplicate_window()
+        self.commits.resume(published=published, event_ids_from=event_ids_from, has_checkpoints=has_checkpoints)
         if self._processor.model_switcher.pending_switches:
             # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
             # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
             CommitRound([self.commits], self._context).run()
         return position.offset
+
+    def _resume_checkpoints(self, published: int) -> bool:
+        """Go on from the checkpoints of the partition, where it has some: returns whether it has.
+
+        What commits up to *published* wrote is in the risk topic. A service without one begins with rows: there all of
+        it is published.
+        """
+        store, files, newest = self._context.store, self._context.checkpoints, dict[int, AgentRow]()
+        checkpoints = self.retry_until_available(lambda: store.checkpoints.list_of(self.partition))
+        if checkpoints and files is None:
+            raise ConfigError(
+                f"`store.checkpoints`: the newest states of partition {self.partition} are in checkpoints; name where "
+                "they are. A service that is stopped leaves none"
+            )
+        unpublished: set[int] = set()
+        for checkpoint in checkpoints:
+            read = partial(files.read, checkpoint)
+            rows = {row.name.key: row for row in self.retry_until_available(read)}
+            newest |= rows
+            if self._context.publisher is None or checkpoint.position.offset > published:
+                unpublished |= rows.keys()
+        self.agent_states.resume(newest.values(), unpublished)
+        if checkpoints:
+            _log.info("agents go on from checkpoints", partition=self.partition, agents=len(newest))
+        return bool(checkpoints)
 
     def _restore_duplicate_window(self) -> int:
         """Restore the window from the ids that commits stored, and where those do not reach back enough, the log.
@@ -179,16 +210,16 @@ class PartitionPipeline:
 
     def finish(self) -> None:
         """Commit what was applied, one that was given up before included. Raises Fenced."""
-        while self.commits.has_uncommitted:
+        while not self.commits.is_finished:
             self.commit()
         if self.commits.has_unnoted_publication:
             for error in CommitRound([self.commits], self._context, with_states=False).run().values():
                 raise error
 
     def commit(self) -> None:
-        """Write everything since the last commit in one transaction, then publish it. Raises Fenced."""
+        """Write everything since the last commit, rows of all agents too, then publish it. Raises Fenced."""
         self.risk.publish_due(at_once=True)
-        for error in CommitRound([self.commits], self._context).run().values():
+        for error in CommitRound([self.commits], self._context, with_rows=True).run().values():
             raise error
 
     def count_behind(self) -> int:

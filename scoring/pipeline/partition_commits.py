@@ -1,7 +1,9 @@
 """Commits of one partition: what it has applied and not written, when that is due, and what it then is.
 
 Decisions are made durable at once, by themselves, while the agents' states, which cost far more, wait for the next
-commit of states. Only that one moves the position on. Who takes over from there makes the decisions of later records
+commit of states. Where many agents change their states go into a checkpoint (`store/checkpoint_files.py`), and their
+rows are written more rarely still; only those of agents about whom something was decided come along, so that whoever
+reads rows sees levels as of the position. A commit of states alone moves the position on. Who takes over from there makes the decisions of later records
 again, and the store skips those that it has.
 """
 
@@ -11,14 +13,13 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import structlog
 from msgspec.structs import replace
 
 from ...ingest.errors import Unavailable
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
-from ..records.agents import AgentEdge, RiskLevel
+from ..records.agents import AgentEdge, AgentRow, RiskLevel
 from ..records.commits import Commit, EventIdRun, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
@@ -99,6 +100,10 @@ class PartitionCommits:
         """True if a decision that waits is one that people or servers are told of."""
         self._awaited_since = math.inf
         """Time since when people may look for something of what waits for a commit of states."""
+        self._decided_agents: set[int] = set()
+        """Keys of agents about whom something was decided since the last commit of states was begun."""
+        self.has_checkpoints = False
+        """True if checkpoints have states that are newer than the rows of their agents."""
         self.worker_has_many = False
         """True if `MANY_RECORDS` of the worker are not committed."""
         self.position = Position(partition, 0, 0)
@@ -112,24 +117,28 @@ class PartitionCommits:
         self._published = self._noted_published = 0
         self._committed_at, self._commit_took_s = context.monotonic(), 0.0
         self._decided_at, self._decision_commit_took_s = self._committed_at, 0.0
+        self._rows_begun_at = self._committed_at
 
     def take_over(self, position: Position) -> None:
         """Go on from a stored position, in the epoch that begins."""
         self.position, self.next_offset = position, position.offset
 
-    def resume(self, *, published: int, event_ids_from: int) -> None:
+    def resume(self, *, published: int, event_ids_from: int, has_checkpoints: bool) -> None:
         """Note how far what commits wrote is known to be published, and which event ids are stored.
 
         Args:
             published: offset before which all is.
             event_ids_from: offset from which on no ids are stored.
+            has_checkpoints: whether some agents go on from checkpoints.
         """
+        self.has_checkpoints = has_checkpoints
         self._published = self._noted_published = published
         self._event_ids_from = event_ids_from
 
     def note_applied(self, applied: AppliedBatch, next_offset: int, *, batch_full: bool) -> None:
         """Gather what a batch did that ends before *next_offset*."""
         self._decisions.extend(applied.decisions)
+        self._decided_agents.update(decision.agent.key for decision in applied.decisions)
         is_acted_on = any(map(self._is_acted_on, applied.decisions))
         self._decision_is_acted_on = self._decision_is_acted_on or is_acted_on
         if is_acted_on or applied.dead_letters or self._has_awaited_changes:
@@ -158,6 +167,11 @@ class PartitionCommits:
     def has_uncommitted(self) -> bool:
         """True if something was applied that is not committed."""
         return self.next_offset != self.position.offset
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the rows of all agents have everything that was applied."""
+        return not (self.has_uncommitted or self.has_checkpoints)
 
     @property
     def uncommitted_records(self) -> int:
@@ -210,10 +224,26 @@ class PartitionCommits:
         """True if as much waits for a commit as memory has room for."""
         if self.uncommitted_records >= MAX_UNCOMMITTED_RECORDS:
             return True
-        engine = self._processor.engine
-        agents = int(np.count_nonzero(engine.dirty)) + len(engine.agent_states.evicted)
-        waiting = agents + len(self._dead_letters)
-        return waiting >= self._context.tuning.max_uncommitted
+        states = self._processor.engine.agent_states
+        agents = states.unwritten_count if self._context.checkpoints is None else states.uncheckpointed_count
+        return agents + len(self._dead_letters) >= self._context.tuning.max_uncommitted
+
+    @property
+    def _rows_due(self) -> bool:
+        """True if the next commit of states has to write the rows of all agents that changed.
+
+        Few rows cost little. What an erasure or another model changes is nowhere else to be found afterwards, and
+        agents that moved out take memory until their rows are written.
+        """
+        context, states, processor = self._context, self._processor.engine.agent_states, self._processor
+        if context.checkpoints is None or states.unwritten_count <= context.tuning.few_agents:
+            return True
+        if processor.model_switcher.pending_switches or processor.control_records.erasures or states.removed_agents:
+            return True
+        if len(states.evicted) >= context.tuning.max_uncommitted:
+            return True
+        is_long_ago = context.monotonic() >= self._rows_begun_at + context.tuning.rows_interval_s
+        return is_long_ago or states.unwritten_count >= context.tuning.max_unwritten
 
     def _state_interval_s(self) -> float:
         """Least time between two commits of states: the quicker they are, the less.
@@ -228,7 +258,7 @@ class PartitionCommits:
         longest_s = settings.commit_interval_s
         if self.worker_has_many or self.uncommitted_records >= MANY_RECORDS:
             longest_s = min(longest_s, MAX_AWAITED_S)
-        if self.backlogged or settings.commit_share == 0.0:
+        if self.backlogged or settings.commit_share == 0.0 or not self._rows_due:
             return longest_s
         return min(longest_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
 
@@ -243,7 +273,7 @@ class PartitionCommits:
             return 0.0 if self._decision_is_acted_on or self._conflict_rows else most_s
         return min(most_s, max(self._decision_commit_took_s / DECISION_SHARE, MIN_COMMIT_INTERVAL_S))
 
-    def begin(self, *, with_states: bool = True) -> Commit:
+    def begin(self, *, with_states: bool = True, with_rows: bool = False) -> Commit:
         """Begin to commit everything since the last commit; or that one again, if it was given up.
 
         What is applied from here on is for the commit after it.
@@ -251,10 +281,12 @@ class PartitionCommits:
         Args:
             with_states: False = decisions alone, and what goes with them; but a switch of models never waits for
                 decisions that follow it.
+            with_rows: True = no checkpoint: the rows of all agents that changed are written.
         """
         if self._begun is None:
             with_states = with_states or bool(self._processor.model_switcher.pending_switches)
-            self._begun = self._build_state_commit() if with_states else self._build_decision_commit()
+            is_whole = with_rows or self._rows_due
+            self._begun = self._build_state_commit(is_whole) if with_states else self._build_decision_commit()
         return self._begun.commit
 
     def _build_decision_commit(self) -> _BegunCommit:
@@ -273,9 +305,10 @@ class PartitionCommits:
         self._decision_is_acted_on = False
         return taken
 
-    def _build_state_commit(self) -> _BegunCommit:
+    def _build_state_commit(self, is_whole: bool) -> _BegunCommit:
+        """A commit that moves the position on; *is_whole*: the rows of all agents have everything then."""
         processor, epoch = self._processor, self.position.epoch
-        removed, rows = processor.engine.agent_states.removed_agents, processor.engine.agent_states.begin_commit()
+        removed, (rows, checkpointed) = processor.engine.agent_states.removed_agents, self._take_states(is_whole)
         switches = [replace(switch, epoch=epoch) for switch in processor.model_switcher.pending_switches]
         processor.model_switcher.pending_switches.clear()
         vectors = VectorFrames((), 0)
@@ -301,9 +334,21 @@ class PartitionCommits:
             erasures=erasures if self._context.publisher is not None else (),
             event_ids=event_ids,
             event_ids_needed_from=needed_from,
+            checkpointed=checkpointed,
+            ends_checkpoints=is_whole and self.has_checkpoints,
         )
         self._dead_letters, self._awaited_since = [], math.inf
         return _BegunCommit(commit, True, published, vectors)
+
+    def _take_states(self, is_whole: bool) -> tuple[list[AgentRow], list[AgentRow]]:
+        """Rows to write, and agents for a checkpoint."""
+        states, decided = self._processor.engine.agent_states, self._decided_agents
+        self._decided_agents = set()
+        if is_whole:
+            self._rows_begun_at = self._context.monotonic()
+            return states.begin_commit(), []
+        changed = states.begin_checkpoint()
+        return [row for row in changed if row.name.key in decided], changed
 
     def _take_event_ids(self) -> tuple[EventIdRun | None, int]:
         """Event ids that no commit has stored, once they are many, and where the window begins if that moved."""
@@ -324,7 +369,11 @@ class PartitionCommits:
         if not begun.has_states:
             self._decision_commit_took_s = took_s
             return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters)
-        self._processor.engine.agent_states.mark_committed()
+        if commit.checkpointed:
+            self.has_checkpoints = True
+        else:
+            self._processor.engine.agent_states.mark_committed()
+            self.has_checkpoints = self.has_checkpoints and not commit.ends_checkpoints
         self.position = commit.position
         self._committed_at, self._commit_took_s = now, took_s
         if begun.published:

@@ -13,6 +13,7 @@ from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.erasures import PartitionErasure
+from ..store.checkpoint_files import CheckpointFiles
 from ..store.sql_store import SqlStore
 from .processor import StageMetrics, VectorFrames
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
@@ -78,4 +79,5 @@ class PipelineContext(NamedTuple):
     service: str = "https://trustwatch.invalid"  # `source` of alerts
     tuning: PipelineTuning = DEFAULT_TUNING
     spans: Spans = UNTRACED
+    checkpoints: CheckpointFiles | None = None  # of states between commits of rows; None = rows are always written
     acts_at_every_level: bool = False  # whether an actuator hears of changes between `unknown` and `low`, too

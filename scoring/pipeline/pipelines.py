@@ -16,6 +16,7 @@ from ...ingest.source import DurableSource, GroupSource
 from ...ingest.spans import UNTRACED, Spans
 from ..policy.book import LivePolicy
 from ..records.commits import ONLY_PARTITION, Position
+from ..store.checkpoint_files import CheckpointFiles
 from ..store.sql_store import SqlStore
 from .commit_round import CommitRound
 from .commit_thread import CommitThread
@@ -47,6 +48,7 @@ class SinglePartitionPipeline:
         service: URI of this service, the `source` of alerts.
         tuning: what no operator sets.
         spans: of batches and commits.
+        checkpoints: see `PipelineContext`.
         acts_at_every_level: whether an actuator hears of changes between `unknown` and `low`, too.
     """
 
@@ -65,6 +67,7 @@ class SinglePartitionPipeline:
         service: str = "https://trustwatch.invalid",
         tuning: PipelineTuning = DEFAULT_TUNING,
         spans: Spans = UNTRACED,
+        checkpoints: CheckpointFiles | None = None,
         acts_at_every_level: bool = False,
     ) -> None:
         self._source = source
@@ -83,6 +86,7 @@ class SinglePartitionPipeline:
             service=service,
             tuning=tuning,
             spans=spans,
+            checkpoints=checkpoints,
             acts_at_every_level=acts_at_every_level,
         )
         self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
@@ -423,11 +427,11 @@ class ConsumerGroupPipeline:
         """Commit what was applied on every partition."""
         self._drop_refused(self._commits.collect(None))
         while waiting := [
-            pipeline for _, pipeline in sorted(self._partitions.items()) if pipeline.commits.has_uncommitted
+            pipeline for _, pipeline in sorted(self._partitions.items()) if not pipeline.commits.is_finished
         ]:
-            ready = [pipeline for pipeline in waiting if self._publish_risk_of(pipeline, at_once=True)]
+            ready = [pipeline.commits for pipeline in waiting if self._publish_risk_of(pipeline, at_once=True)]
             if ready:
-                self._drop_refused(CommitRound([pipeline.commits for pipeline in ready], self._context).run())
+                self._drop_refused(CommitRound(ready, self._context, with_rows=True).run())
         commits = [pipeline.commits for pipeline in self._partitions.values()]
         if published := [partition for partition in commits if partition.has_unnoted_publication]:
             self._drop_refused(CommitRound(published, self._context, with_states=False).run())

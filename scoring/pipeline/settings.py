@@ -34,6 +34,11 @@ class PipelineTuning(NamedTuple):
     """Numbers that no operator sets. Times in seconds."""
 
     max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
+    few_agents: int = (
+        500  # agents of a partition whose rows are written with every commit of states, if no more changed
+    )
+    max_unwritten: int = 100_000  # agents of a partition whose rows may be older than their checkpoints
+    rows_interval_s: float = 600.0  # longest time for which that may be so
     retry_s: float = 0.5
     poll_s: float = 0.2
 

@@ -19,6 +19,7 @@ from sqlalchemy.sql.selectable import Alias, Join
 
 from .sql_schema import (
     CHAINS,
+    CHECKPOINTS,
     COUNTERS,
     DEAD_LETTERS,
     DELIVERIES,
@@ -76,6 +77,7 @@ OF_CALLER: Final[Mapping[Table, str]] = {
 OF_DEPLOYMENT: Final = frozenset(
     {
         CHAINS,
+        CHECKPOINTS,
         COUNTERS,
         EVENT_IDS,
         FORGOTTEN,

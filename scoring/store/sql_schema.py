@@ -127,7 +127,7 @@ def float_column(name: str) -> Column[float]:
     return Column(name, Float(53), nullable=False)
 
 
-# Tables of the pipeline: positions, event ids for the duplicate window, agents, decisions and chains, dead letters.
+# Tables of the pipeline: positions, event ids for the duplicate window, checkpoints, agents, decisions and chains, dead letters.
 
 
 META = Table("meta", METADATA, Column("key", TEXT, primary_key=True), text_column("value"))
@@ -150,6 +150,18 @@ EVENT_IDS = Table(
     Column("first_offset", BigInteger, primary_key=True, autoincrement=False),
     integer_column("end_offset"),
     Column("hashes", LargeBinary, nullable=False),
+)
+
+CHECKPOINTS = Table(
+    "checkpoints",
+    METADATA,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    text_column("name"),
+    text_column("digest"),
+    integer_column("agents"),
+    integer_column("content_bytes"),
 )
 
 AGENTS = Table(

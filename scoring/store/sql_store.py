@@ -19,6 +19,7 @@ from . import codec
 from .act_store import ActStore
 from .agent_store import AgentStore
 from .case_store import CaseStore
+from .checkpoint_store import CheckpointStore, write_checkpoints
 from .containment_store import ActuationStore, EdgeStore, InterventionStore, write_edges
 from .database import Database, translate_errors
 from .dead_letter_store import DeadLetterStore, write_dead_letters
@@ -87,6 +88,7 @@ class SqlStore:
         self.dead_letters = DeadLetterStore(self.database)
         self.partitions = PartitionStore(self.database)
         self.event_ids = EventIdStore(self.database)
+        self.checkpoints = CheckpointStore(self.database)
         self.outbox = OutboxStore(self.database)
         self.cases = CaseStore(self.database)
         self.interventions = InterventionStore(self.database)
@@ -190,6 +192,7 @@ class SqlStore:
 def _write_records(connection: Connection, commits: Sequence[Commit], identities: IdentityHasher) -> None:
     """All of *commits* that is neither agents nor decisions; the order of the tables is that of their locks."""
     write_event_ids(connection, commits)
+    write_checkpoints(connection, commits)
     insert_outbox_rows(connection, [row for commit in commits for row in commit.outbox])
     if edges := [edge for commit in commits for edge in commit.edges]:
         write_edges(connection, edges, identities)
