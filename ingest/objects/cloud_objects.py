@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 
 _STATUS = re.compile(r"status code: ((\d{3})[A-Za-z ]*)")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
-_AGAIN_LATER = {"408", "425", "429"}
+_AGAIN_LATER = {"408", "409", "425", "429"}
 """Statuses of 4xx that refuse nothing."""
 _REFUSALS: Final = (
     ("BadScheme", "plain http is used with AWS_ALLOW_HTTP=true (AZURE_ALLOW_HTTP) alone"),
