@@ -33,6 +33,7 @@ _AGAIN_LATER = {"408", "409", "425", "429"}
 """Statuses of 4xx that refuse nothing."""
 _REFUSALS: Final = (
     ("BadScheme", "plain http is used with AWS_ALLOW_HTTP=true (AZURE_ALLOW_HTTP) alone"),
+    ("BareRedirect", "it points to another region: is AWS_REGION the one of the bucket?"),
     ("MissingAccount", "the environment names no account (AZURE_STORAGE_ACCOUNT_NAME)"),
     ("RustPanic", "obstore can not work with the endpoint of the environment: is it a URL, https://host?"),
 )
@@ -125,17 +126,20 @@ class CloudObjects:
             raise Unavailable(f"{error}; is the endpoint of the environment right, and does it run?") from None
 
     def _run(self, what: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        async def within() -> Answer:
+        answers: list[Answer] = []  # beside the task, whose result the signal module of Python writes out as text
+
+        async def within() -> None:
             try:
                 async with asyncio.timeout(self._call_s):
-                    return await call()
+                    answers.append(await call())
             except TimeoutError:
                 raise Unavailable(f"{self._shown}: {what} was not answered within {self._call_s:g} s") from None
             except Exception as error:  # obstore has errors of its own, built-in ones, and one for what it never meant
                 cause, refused = _cause(error)
                 raise (StoreRefused if refused else Unavailable)(f"{self._shown}: {what}: {cause}") from None
 
-        return asyncio.run(within())
+        asyncio.run(within())
+        return answers.pop()
 
     async def _read(self, name: str) -> bytes | None:
         try:

@@ -50,6 +50,7 @@ class FolderObjects:
     def put(self, name: str, content: bytes) -> None:
         """Write a file in one step. Raises as `ObjectStore.put`."""
         path = self._path(name)
+        self._require_root()
         for left in reversed(range(PUT_TRIES)):
             try:
                 self._make_folders(path.parent)
@@ -57,7 +58,7 @@ class FolderObjects:
                 write_file_atomically(path, content, temporary=scratch, mode=FILE_MODE)
                 self._sync_folders(path.parent)
             except FileNotFoundError as error:
-                if not left or not self._root.is_dir():
+                if not left:
                     raise self._unavailable(error) from error
             except OSError as error:
                 raise self._unavailable(error) from error
@@ -148,6 +149,7 @@ class FolderObjects:
 
     def _remove_left_behind(self) -> None:
         """Remove old temporary files, by the clock of the file system that wrote them."""
+        self._require_root()
         mark = self._root / f".{uuid.uuid4().hex}.tmp"
         try:
             write_file_atomically(mark, b"", mode=FILE_MODE)

@@ -29,9 +29,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         case "folder":
             return open_object_store(str(tmp_path / "objects"))
         case "memory":
-            return CloudObjects(MemoryStore(), "memory", 10.0)
+            return CloudObjects(MemoryStore(), "memory", 60.0)
         case "local":
-            return CloudObjects(LocalStore(tmp_path / "objects", mkdir=True), "local", 10.0)
+            return CloudObjects(LocalStore(tmp_path / "objects", mkdir=True), "local", 60.0)
         case _:
             request.getfixturevalue("s3_gateway")
             return open_object_store(f"s3://{BUCKET}/a/prefix", call_s=60.0)
@@ -55,7 +55,7 @@ def test_what_is_missing_is_said_so(store: ObjectStore) -> None:
     store.put("a/two", b"2")
     store.delete(["a/two"])
 
-    for name in ("b/one", "a/three", "one", "a/two", "a/one/more"):
+    for name in ("b/one", "a/three", "one", "a/two"):
         with pytest.raises(ObjectMissing, match=name):
             store.get(name)
 
@@ -92,8 +92,10 @@ def test_deleting_takes_what_it_is_told(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/a", "a/", "a//b", "..", "a/../b", "a..b", ".", ".hidden", "a/.tmp", "A", "a b", "ä", "a\\b", "a\n", "a%2f"]
-    + ["a" * 201, "/".join(["a" * 180] * 4)],
+    (
+        *("", "/a", "a/", "a//b", "..", "a/../b", "a..b", ".", ".hidden", "a/.tmp", "A", "a b", "ä", "a\\b", "a\n"),
+        *("a%2f", "a" * 201, "/".join(["a" * 180] * 4)),
+    ),
 )
 def test_other_names_are_refused(store: ObjectStore, name: str) -> None:
     """None is ever a path out of the store, a hidden file, or something that a server writes otherwise."""
@@ -181,10 +183,12 @@ def put_until_done(store: ObjectStore, name: str) -> None:
     """Put again what was not taken: VersityGW answers 409 where it removes the folder of a bucket in that moment."""
     for left in reversed(range(10)):
         try:
-            return store.put(name, name.encode())
+            store.put(name, name.encode())
         except Unavailable:
             if not left:
                 raise
+        else:
+            return
 
 
 def test_a_store_that_works_passes_its_check(store: ObjectStore) -> None:

@@ -1,8 +1,8 @@
 """Real authorization servers and gateways for every test that asks for them.
 
 `hydra`, `keycloak` and `oidc_provider` start at the first such test and end with the run; each test gets them running,
-with their default configuration, whatever the test before did to them. `envoy`, `caddy`, `nginx`, `otel_collector` and `s3_gateway`
-are each test's own.
+with their default configuration, whatever the test before did to them. `envoy`, `caddy`, `nginx`, `otel_collector` and
+`s3_gateway` are each test's own.
 Where a server can not be had, the test is skipped with the reason.
 """
 
@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider, OtelCollector, S3Gateway, Server
+    from scripts.service_stack import (
+        Caddy,
+        Envoy,
+        Hydra,
+        Keycloak,
+        Nginx,
+        OidcProvider,
+        OtelCollector,
+        S3Gateway,
+        Server,
+    )
 
 
 BUCKET = "trustwatch"
