@@ -13,6 +13,7 @@ import structlog
 from ..ingest.archive.vector_spool import VectorSpoolWriter
 from ..ingest.errors import ConfigError
 from ..ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open_identity_key
+from ..ingest.objects.object_store import open_object_store
 from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from ..ingest.record_erasure import ErasedFilter
 from ..ingest.settings import Secret, reveal
@@ -23,11 +24,13 @@ from ..scoring.engine.forgetting import ErasedAgents
 from ..scoring.pipeline.model_switch import ActiveModels
 from ..scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from ..scoring.policy.policy_file import read_policy_book
+from ..scoring.store.checkpoint_files import CheckpointFiles
 from ..scoring.store.retention_settings import RetentionCutoffs
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
 from .settings.access_settings import ANY_TENANT
 from .settings.root import Settings
+from .settings.storage_settings import NO_CHECKPOINTS
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
@@ -107,6 +110,18 @@ def store_address(settings: Settings) -> StoreAddress:
         return StoreAddress(store.url, store.password, None)
     file = settings.data_dir / "trustwatch.db"
     return StoreAddress(sqlite_url(file), None, file)
+
+
+def open_checkpoint_files(settings: Settings) -> CheckpointFiles | None:
+    """Where states of agents go between writes of their rows; None = nowhere. Raises ConfigError, Unavailable."""
+    url, setting = settings.store.checkpoints, "`store.checkpoints`"
+    if url == NO_CHECKPOINTS or (url is None and settings.store.url is not None):
+        return None
+    objects = open_object_store(
+        str(settings.data_dir.absolute() / "checkpoints") if url is None else url, setting=setting
+    )
+    objects.check()
+    return CheckpointFiles(objects)
 
 
 def open_service_store_reading(settings: Settings) -> SqlStore:

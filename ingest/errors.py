@@ -9,6 +9,7 @@ Each class says what to do about it, and carries a stable machine-readable `code
     ├── ModelError                  invalid_model       the saved model is refused; nothing is loaded
     ├── CorruptLog                  corrupt_log         stop: an acknowledged record can not be read back
     ├── CorruptCheckpoint           corrupt_checkpoint  stop: stored states of agents can not be read back
+    ├── ObjectMissing               object_missing      the object store answers, and holds nothing of that name
     ├── Fenced                      fenced              stop: another worker owns the partition
     └── Unavailable                 unavailable         try again later; nothing was committed
 
@@ -73,6 +74,12 @@ class CorruptCheckpoint(TrustwatchError):
     """A checkpoint that the database names is not there, or is not what was written."""
 
     code = "corrupt_checkpoint"
+
+
+class ObjectMissing(TrustwatchError):
+    """The object store answers, and holds no object of that name."""
+
+    code = "object_missing"
 
 
 class Fenced(TrustwatchError):

@@ -34,6 +34,7 @@ from ..composition import (
     engine_settings,
     live_policy,
     load_forgotten_agents,
+    open_checkpoint_files,
     open_model_registry,
     open_service_store,
     open_spool,
@@ -83,6 +84,7 @@ class EmbeddedPipelineWorker:
             on_risk=self._send_risk,
             service=service_url(settings),
             spans=child.spans,
+            checkpoints=open_checkpoint_files(settings),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from ...ingest.settings import Secret, SettingsPart, setting
+
+NO_CHECKPOINTS: Final = "none"
+"""Value of `store.checkpoints`: states are in rows alone."""
 
 
 class StoreSettings(SettingsPart, frozen=True):
@@ -14,6 +17,13 @@ class StoreSettings(SettingsPart, frozen=True):
 
     url: Annotated[str | None, setting("`postgresql://USER@HOST/NAME`; null is SQLite below `data_dir`")] = None
     password: Annotated[Secret | None, setting("password of the database user: `{env: NAME}` or `{file: PATH}`")] = None
+    checkpoints: Annotated[
+        str | None,
+        setting(
+            "where states of agents go between writes of their rows: a folder or `s3://BUCKET/PREFIX` that all workers "
+            "reach, or `none`; null is `checkpoints` in `data_dir` for SQLite, and none for PostgreSQL"
+        ),
+    ] = None
     agents_days: Annotated[
         int, setting("calm agents that were not seen for so long are forgotten, days", ge=1, le=36_500)
     ] = 365

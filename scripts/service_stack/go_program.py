@@ -39,12 +39,25 @@ def built_go_program(name: str, main_go: str, go_mod: str) -> Path:
     Raises:
         Unavailable: no Go, or it can not be fetched or built.
     """
-    digest = hashlib.sha256((main_go + go_mod).encode()).hexdigest()[:16]
+    return _cached(name, {"main.go": main_go, "go.mod": go_mod}, ".")
+
+
+def built_go_command(name: str, package: str, go_mod: str) -> Path:
+    """Path of the program *name*, built of the *package* of one of its modules where that was not done before.
+
+    Raises:
+        Unavailable: no Go, or it can not be fetched or built.
+    """
+    return _cached(name, {"go.mod": go_mod}, package)
+
+
+def _cached(name: str, files: dict[str, str], package: str) -> Path:
+    digest = hashlib.sha256("".join(files.values()).encode()).hexdigest()[:16]
     program = cache_folder() / f"{name}-{digest}" / name
     if not program.exists():
         with locked(program.parent.with_name(program.parent.name + ".lock")):
             if not program.exists():
-                _build(main_go, go_mod, program)
+                _build(files, package, program)
     return program
 
 
@@ -60,16 +73,16 @@ def _numbers(found: re.Match[str]) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _build(main_go: str, go_mod: str, program: Path) -> None:
+def _build(files: dict[str, str], package: str, program: Path) -> None:
     go = go_command()
-    _require_version(go, go_mod, program.name)
+    _require_version(go, files["go.mod"], program.name)
     work = Path(tempfile.mkdtemp(prefix="go-", dir=cache_folder()))
     try:
-        (work / "go.mod").write_text(go_mod)
-        (work / "main.go").write_text(main_go)
+        for name, text in files.items():
+            (work / name).write_text(text)
         command: list[str | Path] = ["nice", go, "build", "-mod=mod", "-p", "1", "-trimpath", "-ldflags", "-s -w", "-o"]
         made = work / "out" / program.name
-        done = run([*command, made, "."], folder=work, environment={"CGO_ENABLED": "0"}, timeout_s=BUILD_S)
+        done = run([*command, made, package], folder=work, environment={"CGO_ENABLED": "0"}, timeout_s=BUILD_S)
         if done.returncode != 0:
             raise ServiceUnavailable(f"Go can not fetch or build {program.name}:\n{last_lines(done.stdout)}")
         made.parent.rename(program.parent)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
-from trustwatch.ingest.objects.object_store import FolderObjects
+from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline import partition_commits, pipelines
 from trustwatch.scoring.pipeline.commit_round import CommitRound
