@@ -3,8 +3,8 @@
 Decisions are made durable at once, by themselves, while the agents' states, which cost far more, wait for the next
 commit of states. Where many agents change their states go into a checkpoint (`store/checkpoint_files.py`), and their
 rows are written more rarely still; only those of agents about whom something was decided come along, so that whoever
-reads rows sees levels as of the position. A commit of states alone moves the position on. Who takes over from there makes the decisions of later records
-again, and the store skips those that it has.
+reads rows sees levels as of the position. Commits of decisions leave the position where it is. Who takes over from
+there makes the decisions of later records again, and the store skips those that it has.
 """
 
 from __future__ import annotations

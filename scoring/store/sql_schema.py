@@ -127,7 +127,8 @@ def float_column(name: str) -> Column[float]:
     return Column(name, Float(53), nullable=False)
 
 
-# Tables of the pipeline: positions, event ids for the duplicate window, checkpoints, agents, decisions and chains, dead letters.
+# Tables of the pipeline: positions, event ids for the duplicate window, checkpoints, agents, decisions and chains, dead
+# letters.
 
 
 META = Table("meta", METADATA, Column("key", TEXT, primary_key=True), text_column("value"))
