@@ -12,7 +12,6 @@ on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ from ...ingest.source import RecordBatch
 from ...ingest.spans import SpanValue
 from ..engine.agent_state_cache import AgentStateCache
 from ..records.agents import AgentRow
-from ..records.commits import Position
+from ..records.commits import Checkpoint, Position
 from ..records.models import ModelSwitch
 from .commit_round import CommitRound
 from .event_times import EventTimes
@@ -124,17 +123,11 @@ class PartitionPipeline:
         What commits up to *published* wrote is in the risk topic. A service without one begins with rows: there all of
         it is published.
         """
-        store, files, newest = self._context.store, self._context.checkpoints, dict[int, AgentRow]()
-        checkpoints = self.retry_until_available(lambda: store.checkpoints.list_of(self.partition))
-        if checkpoints and files is None:
-            raise ConfigError(
-                f"`store.checkpoints`: the newest states of partition {self.partition} are in checkpoints; name where "
-                "they are. A service that is stopped leaves none"
-            )
+        checkpoints = self.retry_until_available(lambda: self._context.store.checkpoints.list_of(self.partition))
+        newest: dict[int, AgentRow] = {}
         unpublished: set[int] = set()
         for checkpoint in checkpoints:
-            read = partial(files.read, checkpoint)
-            rows = {row.name.key: row for row in self.retry_until_available(read)}
+            rows = {row.name.key: row for row in self._read_checkpoint(checkpoint)}
             newest |= rows
             if self._context.publisher is None or checkpoint.position.offset > published:
                 unpublished |= rows.keys()
@@ -142,6 +135,14 @@ class PartitionPipeline:
         if checkpoints:
             _log.info("agents go on from checkpoints", partition=self.partition, agents=len(newest))
         return bool(checkpoints)
+
+    def _read_checkpoint(self, checkpoint: Checkpoint) -> list[AgentRow]:
+        if (files := self._context.checkpoints) is None:
+            raise ConfigError(
+                f"`store.checkpoints`: the newest states of partition {self.partition} are in checkpoints; name where "
+                "they are. A service that is stopped leaves none"
+            )
+        return self.retry_until_available(lambda: files.read(checkpoint))
 
     def _restore_duplicate_window(self) -> int:
         """Restore the window from the ids that commits stored, and where those do not reach back enough, the log.

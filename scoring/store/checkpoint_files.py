@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 import zstandard
 
-from ...ingest.errors import CorruptCheckpoint
-from ...ingest.objects.object_store import ObjectMissing, ObjectStore
+from ...ingest.errors import CorruptCheckpoint, ObjectMissing
+from ...ingest.objects.object_store import ObjectStore
 from ..records.agents import AgentRow
 from ..records.commits import Checkpoint, Position
 

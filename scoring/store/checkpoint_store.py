@@ -42,11 +42,7 @@ def write_checkpoints(connection: Connection, commits: Sequence[Commit]) -> None
             gone = CHECKPOINTS.c.partition == commit.position.partition
             connection.execute(delete(CHECKPOINTS).where(gone))
         if (made := commit.checkpoint) is not None:
-            values = {**dict(zip(("partition", "epoch", "offset"), _key(made.position), strict=True))}
-            values |= {"name": made.name, "digest": made.digest}
-            values |= {"agents": made.agents, "content_bytes": made.content_bytes}
-            connection.execute(insert(CHECKPOINTS), values)
-
-
-def _key(position: Position) -> tuple[int, int, int]:
-    return position.partition, position.epoch, position.offset
+            row = made._asdict()
+            at = row.pop("position")
+            row |= {"partition": at.partition, "epoch": at.epoch, "offset": at.offset}
+            connection.execute(insert(CHECKPOINTS), row)

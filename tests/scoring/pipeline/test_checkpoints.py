@@ -1,0 +1,269 @@
+"""Checkpoints: what is in them and in rows, when rows are written, and what a next owner makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Fenced, Unavailable
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.pipeline.commit_round import CommitRound
+from trustwatch.scoring.pipeline.partition import PartitionPipeline
+from trustwatch.scoring.records.agents import AgentRow, RiskLevel
+from trustwatch.scoring.records.commits import Position
+
+from tests.support.publishing_partition import (
+    GONE,
+    CountedCheckpointFiles,
+    PublishingPartition,
+    busy_records,
+    states_of,
+    stored_states,
+)
+
+
+@pytest.fixture
+def site(tmp_path: Path, kit: Any, make: Any) -> Iterator[PublishingPartition]:
+    files = CountedCheckpointFiles(tmp_path / "checkpoints")
+    made = PublishingPartition(tmp_path / "store.db", kit, busy_records(kit, make), files)
+    made.written = 0
+    yield made
+    made.preloader.close()
+    made.store.close()
+
+
+@pytest.fixture
+def work(site: PublishingPartition) -> PartitionPipeline:
+    """A worker with all agents in memory, that has rows of them as of offset 100."""
+    made = site.worker(capacity=100)
+    site.written = len(site.records)
+    site.apply(made, 100)
+    made.commit()
+    return made
+
+
+def commit(site: PublishingPartition, work: PartitionPipeline) -> CommitRound:
+    """A commit of states, as the pipeline makes it."""
+    work.risk.publish_due(at_once=True)
+    made = CommitRound([work.commits], work._context)
+    assert made.run() == {}
+    return made
+
+
+def files_of(site: PublishingPartition) -> list[str]:
+    assert site.checkpoints is not None
+    return site.checkpoints.objects.list_names("")
+
+
+def rows_by_name(site: PublishingPartition) -> dict[str, AgentRow]:
+    keys = [agent.name.key for agent in site.store.agents.iterate()]
+    return {row.name.agent_id: row for row in site.store.agents.load(keys).values()}
+
+
+def in_memory(work: PartitionPipeline) -> dict[str, tuple[bytes, bytes, bytes]]:
+    states = work.agent_states
+    resident = np.flatnonzero([name is not None for name in states._agents.names]).astype(np.int32)
+    return states_of([*states.evicted.values(), *states.rows(resident)])
+
+
+def test_levels_are_in_rows_and_the_rest_in_the_checkpoint(site: PublishingPartition, work: PartitionPipeline) -> None:
+    """Rows of agents about whom something was decided are as of the position; others may be older."""
+    before = rows_by_name(site)
+    decided: set[str] = set()
+    for size in (40, 50):
+        site.apply(work, size)
+        decided |= {one.agent.agent_id for one in work.commits._decisions}
+        CommitRound([work.commits], work._context, with_states=False).run()  # decisions leave before states
+    commit(site, work)
+    after, now = rows_by_name(site), in_memory(work)
+    assert site.store.partitions.position(0).offset == 190 and site.store.agents.list_ahead(0) == []
+    changed = {name for name, row in after.items() if row != before[name]}
+    assert changed == decided and max(after[name].level for name in decided) >= RiskLevel.MEDIUM
+    assert {name: states_of([after[name]])[name] for name in decided} == {name: now[name] for name in decided}
+    (checkpoint,) = site.store.checkpoints.list_of(0)
+    assert checkpoint.position == site.store.partitions.position(0) and files_of(site) == [checkpoint.name]
+    assert site.checkpoints is not None
+    assert states_of(site.checkpoints.read(checkpoint)).items() <= now.items()
+    assert checkpoint.agents == len(site.checkpoints.read(checkpoint)) > len(decided) > 0
+
+
+def test_the_next_owner_goes_on_from_them(site: PublishingPartition, work: PartitionPipeline) -> None:
+    """Each agent from the last checkpoint that it is in; the duplicate window, dead letters and rules from the rows."""
+    for _ in range(3):
+        site.apply(work, 60)
+        commit(site, work)
+    states = in_memory(work)
+    site.now += 0.001
+    heir = site.worker(capacity=100)
+    assert heir.next_offset == 280 and in_memory(heir).items() <= states.items()
+    site.preloader.step(None)
+    site.preloader.step(None)
+    heir.finish()
+    assert stored_states(site) == states and files_of(site) == []
+    assert site.store.checkpoints.partitions() == []
+
+
+def test_rows_are_written_when_they_are_due(site: PublishingPartition, work: PartitionPipeline) -> None:
+    """After the interval; where few agents changed; where too many moved out."""
+    site.apply(work, 40)
+    commit(site, work)
+    assert len(files_of(site)) == 1
+    site.now += 2.0
+    site.apply(work, 40)
+    commit(site, work)
+    assert files_of(site) == [] and stored_states(site) == in_memory(work)
+    site.apply(work, 1)
+    assert work.agent_states.unwritten_count == 1
+    commit(site, work)
+    assert files_of(site) == [] and stored_states(site) == in_memory(work)
+
+
+def test_agents_that_moved_out_are_in_a_checkpoint(site: PublishingPartition) -> None:
+    """And stay known until their rows are written, though memory has room for few."""
+    work = site.worker(capacity=3)
+    site.written = len(site.records)
+    for _ in range(5):
+        site.apply(work, 20)
+        commit(site, work)
+    assert len(files_of(site)) > 3 and len(work.agent_states.evicted) > 3
+    states = in_memory(work)
+    heir = site.worker(capacity=3)
+    heir.finish()
+    assert stored_states(site) == states
+
+
+def test_an_agent_that_comes_back_before_its_checkpoint_is_in_it(
+    site: PublishingPartition, work: PartitionPipeline
+) -> None:
+    """It moved out changed, and moves in again without an event."""
+    commit(site, work)
+    site.apply(work, 40)
+    states = work.agent_states
+    slot = int(np.flatnonzero(states._agents.uncheckpointed)[0])
+    name = states._agents.names[slot]
+    assert name is not None
+    keys = states.builder.slots.keys[[slot]]
+    states.evict(keys, np.array([slot], np.int32))
+    states.builder.slots.remove(np.array([slot], np.int32))
+    assert states.find_slot(name.identity) is not None
+    assert name.agent_id in {row.name.agent_id for row in states.begin_checkpoint()}
+
+
+def test_an_erasure_leaves_nothing_of_the_agent(site: PublishingPartition, work: PartitionPipeline) -> None:
+    """All rows are written then, and the checkpoints that had it go."""
+    order = next(at for at, record in enumerate(site.records) if record.kind == RecordKind.FORGET)
+    site.apply(work, order - 100)
+    commit(site, work)
+    assert GONE[2] in states_of(site.checkpoints.read(site.store.checkpoints.list_of(0)[0]))  # type: ignore[union-attr]
+    site.apply(work, 1)
+    assert work.commits.states_due
+    commit(site, work)
+    assert files_of(site) == [] and GONE[2] not in rows_by_name(site)
+
+
+def test_whoever_lost_the_partition_leaves_files_that_the_owner_removes(
+    site: PublishingPartition, work: PartitionPipeline
+) -> None:
+    """And takes none of the owner's away."""
+    site.apply(work, 40)
+    late = CommitRound([work.commits], work._context)
+    heir = site.worker(capacity=100)
+    late.write()
+    assert [type(error) for error in late.finish().values()] == [Fenced]
+    site.apply(heir, 50)
+    commit(site, heir)
+    assert [name[17:30] for name in files_of(site)] == ["000000000001-", "000000000002-"]
+    assert site.checkpoints is not None
+    assert site.checkpoints.remove_up_to(work.position) == 0
+    assert site.checkpoints.remove_up_to(Position(0, 1, 10**9)) == 1
+    heir.finish()
+    assert files_of(site) == []
+
+
+def test_a_store_of_objects_that_is_away_is_waited_for(
+    site: PublishingPartition, work: PartitionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the commit is in the database meanwhile; files that can not be removed are counted."""
+    assert site.checkpoints is not None
+    objects, tries = site.checkpoints.objects, []
+
+    def away(*_: object) -> None:
+        raise Unavailable("no answer")
+
+    def come_back(_seconds: float) -> None:
+        assert site.store.partitions.position(0).offset == 100
+        tries.append("put")
+        monkeypatch.undo()
+
+    site.apply(work, 40)
+    monkeypatch.setattr(objects, "put", away)
+    monkeypatch.setattr(site, "sleep", come_back)
+    commit(site, work)
+    assert tries == ["put"] and len(files_of(site)) == 1
+    monkeypatch.setattr(objects, "delete", away)
+    work.finish()
+    assert work._context.stages.counts["checkpoints_not_removed"] == 1 and len(files_of(site)) == 1
+    assert site.store.checkpoints.partitions() == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda path: path.unlink(), "is not there"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is not what was written"),
+        (lambda path: path.write_bytes(b""), "is not what was written"),
+    ],
+)
+def test_a_damaged_checkpoint_stops_the_partition(
+    site: PublishingPartition, work: PartitionPipeline, tmp_path: Path, damage: Callable[[Path], object], fault: str
+) -> None:
+    """Nobody goes on from states that are older than the position."""
+    site.apply(work, 40)
+    commit(site, work)
+    (name,) = files_of(site)
+    damage(tmp_path / "checkpoints" / name)
+    with pytest.raises(CorruptCheckpoint, match=f"{name}.*{fault}"):
+        site.worker()
+
+
+def test_settings_that_name_none_are_refused_while_there_are_some(
+    site: PublishingPartition, work: PartitionPipeline
+) -> None:
+    site.apply(work, 40)
+    commit(site, work)
+    files, site.checkpoints = site.checkpoints, None
+    with pytest.raises(ConfigError, match=r"`store\.checkpoints`: the newest states of partition 0"):
+        site.worker()
+    site.checkpoints = files
+    site.worker().finish()
+    site.checkpoints = None
+    site.worker()
+
+
+def test_rows_of_a_later_version_can_be_read(site: PublishingPartition, work: PartitionPipeline) -> None:
+    """Members that a version knows nothing of are left out, and those that it misses have their defaults."""
+    site.apply(work, 40)
+    states = in_memory(work)
+    rows = [{**msgspec.to_builtins(row, builtin_types=(bytes,)), "new": 1} for row in work.agent_states.changed_rows()]
+    for row in rows:
+        del row["indicators"]
+    assert site.checkpoints is not None
+    checkpoint = site.checkpoints.write(Position(0, 1, 140), rows)  # type: ignore[arg-type]
+    assert states_of(site.checkpoints.read(checkpoint)).items() <= states.items()
+
+
+def test_ticks_alone_make_no_checkpoint(site: PublishingPartition, work: PartitionPipeline, kit: Any) -> None:
+    """Nothing changed of anybody: the position moves on, and no file is written."""
+    site.apply(work, 40)
+    commit(site, work)
+    at = site.records[work.next_offset - 1].received_ms
+    tick: Record = kit.tick(at + 1)
+    site.records.insert(work.next_offset, tick)
+    site.apply(work, 1)
+    commit(site, work)
+    assert site.store.partitions.position(0).offset == 141 and len(files_of(site)) == 1
+    assert not work.commits.is_finished
