@@ -90,3 +90,30 @@ def test_a_file_without_its_name_is_waited_for(store: SqlStore, files: Checkpoin
     assert erasure.remaining(ORDERED) == {"checkpoints.unfinished_files": 1}
     assert erasure.erase(ORDERED) == {"checkpoints.files": 0}
     assert not left.exists()
+
+
+def test_files_that_can_not_be_removed_are_said(store: SqlStore, files: CheckpointFiles, tmp_path: Path) -> None:
+    """A place that refuses, or is gone, is no place without files."""
+    wrote(files, 0, 1, 50)
+    erasure = CheckpointErasure(places(tmp_path, files), store)
+    (tmp_path / "checkpoints").rename(tmp_path / "unmounted")
+    told = rf"checkpoints at {tmp_path}/checkpoints can not be removed: .* is its disk mounted"
+    for look in (erasure.erase, erasure.remaining):
+        with pytest.raises(CheckpointsNotErased, match=told):
+            look(ORDERED)
+    (tmp_path / "unmounted").rename(tmp_path / "checkpoints")
+
+    assert erasure.erase(ORDERED) == {"checkpoints.files": 1}
+
+
+def test_what_is_not_reached_and_what_stays_is_named(store: SqlStore, files: CheckpointFiles) -> None:
+    """A replica may have no such folder; a bucket keeps versions by rules of its own."""
+    replica = CheckpointErasure({}, store, "/shared/checkpoints")
+    in_bucket = CheckpointErasure({"s3://bucket/states": files}, store)
+
+    assert replica.erase(ORDERED) == replica.remaining(ORDERED) == {}
+    assert replica.not_checked() == ["files of checkpoints at /shared/checkpoints, which workers reach"]
+    assert [what for what, _, _ in in_bucket.remains()] == [
+        "earlier versions and copies of removed checkpoint files, where s3://bucket/states keeps such"
+    ]
+    assert CheckpointErasure({"/shared/checkpoints": files}, store).remains() == []
