@@ -94,8 +94,7 @@ class CheckpointErasure:
         except Unavailable as error:
             raise _not_erased(place, error) from error
         epochs = {position.partition: position.epoch for position in self._store.partitions.list_positions()}
-        checkpoints = self._store.checkpoints
-        named = {made.name for partition in checkpoints.partitions() for made in checkpoints.list_of(partition)}
+        named = {checkpoint.name for checkpoint in self._store.checkpoints.list_all()}
         before = {
             name
             for name, position in listed.items()
