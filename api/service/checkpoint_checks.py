@@ -46,20 +46,20 @@ def check_checkpoints(settings: Settings, store: SqlStore, *, contents: bool) ->
         contents: whether files are read; False = other workers may run, and end checkpoints meanwhile.
 
     Raises:
-        ConfigError: the settings name none, or a place where they are not.
+        ConfigError: the settings name none, or a place that refuses, or where they are not.
         CorruptCheckpoint: one is not what was written.
     """
-    checkpoints = store.checkpoints.list_all()
-    if not checkpoints:
-        return
     try:
-        files = open_named_checkpoints(settings, checkpoints)
+        files, checkpoints = open_checkpoint_files(settings), store.checkpoints.list_all()
+        if not checkpoints:
+            return
+        files = files or open_named_checkpoints(settings, checkpoints)
         present = files.list_files().keys()
         still_named = {checkpoint.name for checkpoint in store.checkpoints.list_all()}
         missing = [one for one in checkpoints if one.name in still_named and one.name not in present]
         if missing:
             raise ConfigError(
-                f"store.checkpoints: {checkpoint_place(settings)} does not hold {missing[0].name}, and {len(missing)} of "
+                f"store.checkpoints: {checkpoint_place(settings)} does not hold {missing[0].name}; {len(missing)} of "
                 f"{len(checkpoints)} files are missing, with {_described(missing)}: name the place where they are, or "
                 "restore database and checkpoints from one back-up"
             )
