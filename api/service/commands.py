@@ -24,7 +24,15 @@ from ..cli.terminal import (
     write_json,
     write_line,
 )
-from ..composition import console_url, identity_key_path, live_policy, open_service_store, service_url, store_address
+from ..composition import (
+    checkpoint_place,
+    console_url,
+    identity_key_path,
+    live_policy,
+    open_service_store,
+    service_url,
+    store_address,
+)
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
@@ -104,9 +112,16 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
         for description in descriptions.values()
         if description
     }
-    progress = _partition_progress(configured)
+    progress, checkpoints = _partition_progress(configured)
     if json:
-        write_json({"client": broker_settings.client, "topics": topics, "events": progress})
+        write_json(
+            {
+                "client": broker_settings.client,
+                "topics": topics,
+                "events": progress,
+                "checkpoints": {"place": checkpoint_place(configured), "partitions": checkpoints},
+            }
+        )
         return
     faster = _FASTER_CLIENT if broker_settings.client == "kafka-python" else ""
     write_line(f"client: {broker_settings.client}{faster}")
@@ -119,22 +134,27 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
         write_line(
             f"partition {row['partition']}: applied {readable(row['applied'])} of {readable(row['end'])}, {state}"
         )
+    listed = ", ".join(map(str, checkpoints)) or "none"
+    write_line(f"partitions with newer states of agents in checkpoints: {listed}")
 
 
-def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
+def _partition_progress(settings: Settings) -> tuple[list[dict[str, Any]], list[int]]:
+    """Progress of each partition, and those of which some agents' newest states are in checkpoints."""
     broker_settings = settings.brokers
     store = open_service_store(settings)
     reader = open_reader(broker_settings, (broker_settings.names.events,))
     try:
         applied = {position.partition: position.offset for position in store.partitions.list_positions()}
+        checkpoints = store.checkpoints.partitions()
         ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
     finally:
         reader.close()
         store.close()
-    return [
+    progress = [
         {"partition": at, "applied": applied.get(at, 0), "end": end, "behind": end - applied.get(at, 0)}
         for at, end in ends.items()
     ]
+    return progress, checkpoints
 
 
 @topics_app.command()
