@@ -15,7 +15,7 @@ from .protocols import ObjectStore
 __all__ = ["CALL_S", "CLOUD_SCHEMES", "ObjectStore", "open_object_store"]
 
 CALL_S: Final = 10.0
-"""Seconds after which a call to a cloud ends, whatever it waits for."""
+"""Seconds after which a call to a cloud ends, whatever it waits for; 64 MB need 6.4 MB a second then."""
 CLOUD_SCHEMES: Final = ("s3", "gs", "az")
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
@@ -30,7 +30,7 @@ def open_object_store(url: str, *, setting: str = "the URL of objects", call_s: 
         url: a path or `file:///path`; `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`. Keys come
             from the environment, as obstore reads it (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...), never from here.
         setting: what messages call the URL.
-        call_s: seconds after which a call to a cloud ends.
+        call_s: seconds after which a call to a cloud ends. obstore itself ends one request after 30 s.
 
     Raises:
         ConfigError: no such URL, a folder that can not be made, keys in the URL, a missing extra.

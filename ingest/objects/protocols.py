@@ -11,6 +11,9 @@ class ObjectStore(Protocol):
 
     Calls block, and may come from several threads. Names hold a-z, 0-9, ".", "_", "-" and "/" between parts, no part
     begins with "." (`object_names`); any other is a ValueError.
+
+    A cloud may carry out a call later than it was given up here: after Unavailable an object may still be written or
+    removed, even after a later call. Whoever can not bear that gives each content a name of its own.
     """
 
     def put(self, name: str, content: bytes) -> None:
