@@ -89,6 +89,8 @@ class StoreAddress(NamedTuple):
         return open_reading_store(self.url, password=reveal(self.password) or None)
 
 
+CHECKPOINTS_FOLDER: Final = "checkpoints"
+"""Of states between writes of their rows, below `data_dir`, where `store.checkpoints` names no other place."""
 RESTORING_FOLDER: Final = ".restoring"
 """Below `data_dir` while a back-up is restored into it, and after a restore that did not finish."""
 
@@ -112,16 +114,43 @@ def store_address(settings: Settings) -> StoreAddress:
     return StoreAddress(sqlite_url(file), None, file)
 
 
-def open_checkpoint_files(settings: Settings) -> CheckpointFiles | None:
-    """Where states of agents go between writes of their rows; None = nowhere. Raises ConfigError, Unavailable."""
-    url, setting = settings.store.checkpoints, "`store.checkpoints`"
+def checkpoint_place(settings: Settings) -> str | None:
+    """Folder or URL where states of agents go between writes of their rows; None = nowhere."""
+    url = settings.store.checkpoints
     if url == NO_CHECKPOINTS or (url is None and settings.store.url is not None):
         return None
-    objects = open_object_store(
-        str(settings.data_dir.absolute() / "checkpoints") if url is None else url, setting=setting
-    )
-    objects.check()
+    return str(_own_checkpoint_folder(settings)) if url is None else url
+
+
+def _own_checkpoint_folder(settings: Settings) -> Path:
+    return settings.data_dir.absolute() / CHECKPOINTS_FOLDER
+
+
+def open_checkpoint_files(settings: Settings, *, check: bool = True) -> CheckpointFiles | None:
+    """Open what `checkpoint_place` names; None = nowhere. Raises ConfigError, Unavailable.
+
+    Args:
+        settings: of the service.
+        check: False = no object is written to see if it works.
+    """
+    if (place := checkpoint_place(settings)) is None:
+        return None
+    objects = open_object_store(place, setting="`store.checkpoints`")
+    if check:
+        objects.check()
     return CheckpointFiles(objects)
+
+
+def open_checkpoints_to_erase(settings: Settings) -> dict[str, CheckpointFiles]:
+    """Where checkpoints may lie, by folder or URL: as settings say, and where they lie by default. Raises ConfigError.
+
+    Files that a crash left stay in the default folder when settings name another place, or none.
+    """
+    files, own = open_checkpoint_files(settings, check=False), _own_checkpoint_folder(settings)
+    found = {} if files is None else {str(checkpoint_place(settings)): files}
+    if str(own) not in found and own.is_dir():
+        found[str(own)] = CheckpointFiles(open_object_store(str(own)))
+    return found
 
 
 def open_service_store_reading(settings: Settings) -> SqlStore:

@@ -186,6 +186,17 @@ METRICS: Final = (
         "what they do is not judged in the sessions that came so; `trustwatch explain` and the console say of which",
     ),
     MetricDefinition(
+        "trustwatch_checkpoints_total",
+        "observed counter",
+        "files",
+        "files of checkpoints with states of agents: written; not_removed, because their place refused: tried again with "
+        "the next ones and by erasures",
+        ("result",),
+    ),
+    MetricDefinition(
+        "trustwatch_checkpoint_bytes_total", "observed counter", "bytes", "size of the checkpoints that were written"
+    ),
+    MetricDefinition(
         "trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage", ("stage",)
     ),
     MetricDefinition(

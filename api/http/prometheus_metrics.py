@@ -27,7 +27,11 @@ from .runtime import Runtime
 LabelledValues = Mapping[tuple[str, ...], float]
 MetricValues = Mapping[str, LabelledValues]
 """Values of `observed` metrics, by name of the metric and labels."""
-_OF_OTHER_METRICS = frozenset({"feedback_matched", ORDER_DOUBTED_AGENTS})
+_CHECKPOINT_RESULTS = {"written": "checkpoints", "not_removed": "checkpoints_not_removed"}
+_CHECKPOINT_BYTES = "checkpoint_bytes"
+_OF_OTHER_METRICS = frozenset(
+    {"feedback_matched", ORDER_DOUBTED_AGENTS, _CHECKPOINT_BYTES, *_CHECKPOINT_RESULTS.values()}
+)
 """Counts of the pipeline that metrics of their own show."""
 
 
@@ -122,6 +126,10 @@ def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
             (name,): count for name, count in status.work_counts.items() if name not in _OF_OTHER_METRICS
         },
         "trustwatch_agents_without_order": {(): status.work_counts.get(ORDER_DOUBTED_AGENTS, 0)},
+        "trustwatch_checkpoints_total": {
+            (result,): status.work_counts.get(count, 0) for result, count in _CHECKPOINT_RESULTS.items()
+        },
+        "trustwatch_checkpoint_bytes_total": {(): status.work_counts.get(_CHECKPOINT_BYTES, 0)},
         "trustwatch_pipeline_seconds_total": {(name,): spent for name, spent in status.stage_seconds.items()},
         "trustwatch_dead_letters_dropped_total": {(): status.dropped_dead_letters},
         "trustwatch_decisions_total": {

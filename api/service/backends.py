@@ -32,6 +32,7 @@ from ..events.ingest_status import IngestStatus, IngestWorkerProcess
 from ..models.first_training import is_learning
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
+from .checkpoint_checks import check_checkpoints
 
 NO_PARTITION = (
     "a partition: its group has given it none yet; where there are more workers than partitions, it stands by for one "
@@ -159,7 +160,10 @@ class EmbeddedBackend(EventBackend):
         self._duplicate_window = DuplicateWindow()
 
     def load_view(self, view: RiskView) -> None:
-        """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
+        """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied.
+
+        Raises as `check_checkpoints`, too: the worker would end again and again.
+        """
         applied, log = self.store.partitions.position(ONLY_PARTITION).offset, self._event_log
         if applied > log.next_offset:
             raise CorruptLog(
@@ -167,6 +171,7 @@ class EmbeddedBackend(EventBackend):
                 f"{log.next_offset}: it has lost records or belongs to another data directory; restore both from the "
                 "same back-up"
             )
+        check_checkpoints(self.settings, self.store, contents=True)
         view.apply(self.store.agents.iterate())
         view.apply(versioned.agent for versioned in self.store.agents.list_ahead())
 
@@ -224,7 +229,12 @@ class DistributedBackend(EventBackend):
         self._roles = roles
 
     def load_view(self, view: RiskView) -> None:
-        """See `EventBackend`: from the store, with versions, since a stalled worker may write to the topic last."""
+        """See `EventBackend`: from the store, with versions, since a stalled worker may write to the topic last.
+
+        Raises as `check_checkpoints`: a worker would end again and again.
+        """
+        if self._roles.workers:
+            check_checkpoints(self.settings, self.store, contents=False)
         if not self._roles.api:
             return
         for position in self.store.partitions.list_positions():

@@ -1,7 +1,7 @@
 """A back-up of the embedded form, taken while the service runs.
 
-The database is copied first and the log after it, so that the database's position never lies beyond the log's end: a
-service that starts on both applies the rest of the log, as after a crash. Models come last, since a version in use is
+The database is copied first, with the checkpoints that it names, and the log after it, so that the database's position
+never lies beyond the log's end: a service that starts on both applies the rest of the log, as after a crash. Models come last, since a version in use is
 never removed.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.durable_files import NEW_FILE_MODE, sync_file, write_file_atomically
+from ...ingest.durable_files import NEW_FILE_MODE, write_file_atomically
 from ...ingest.errors import ConfigError, ModelError
 from ...ingest.identities import IDENTITY_KEY_FILE
 from ...ingest.log.log_copy import LogExtent, copy_log
@@ -26,10 +26,11 @@ from ...models.model_directory import read_manifest as read_model_manifest
 from ...models.model_registry import RegisteredModel
 from ...scoring.records.commits import ONLY_PARTITION, Position
 from ...scoring.store.sql_store import open_reading_store, sqlite_url
-from ..composition import open_model_registry, store_address
+from ..composition import checkpoint_place, open_model_registry, store_address
 from ..http.auth.signing import LOCAL_JWKS_FILE, LOCAL_KEY_FILE
 from ..settings.root import Settings
 from ..shared_signals.transmitter_context import KEY_FOLDER
+from .backup_checkpoints import DATABASE_FILE, copy_with_checkpoints
 from .backup_manifest import (
     DATA_FOLDER,
     FORMAT_VERSION,
@@ -42,7 +43,6 @@ from .backup_manifest import (
     write_manifest,
 )
 
-DATABASE_FILE: Final = "trustwatch.db"
 LOG_FOLDER: Final = "log"
 MODELS_FOLDER: Final = "models"
 KEY_FILES: Final = (IDENTITY_KEY_FILE, PRIVACY_KEY_FILE, LOCAL_KEY_FILE, LOCAL_JWKS_FILE)
@@ -67,9 +67,18 @@ def is_secret(name: str) -> bool:
 def require_embedded(settings: Settings) -> None:
     """Raise ConfigError where log or database are not files below `data_dir`."""
     if settings.distributed or store_address(settings).file is None:
+        place = checkpoint_place(settings)
+        besides = (
+            ""
+            if place is None
+            else (
+                f"; it does not hold the checkpoints at {place}, with the newest states of agents: stop the workers cleanly "
+                "first, which leaves none, or copy both as of one moment"
+            )
+        )
         raise ConfigError(
             "these settings keep events on brokers or state in PostgreSQL: back up the database with `pg_dump` "
-            "(docs/operations.md, Back-up and restore)"
+            f"(docs/operations.md, Back-up and restore){besides}"
         )
 
 
@@ -137,13 +146,9 @@ def _write_backup(settings: Settings, target: Path, now_s: Callable[[], float], 
 
 
 def _copy_database(settings: Settings, target: Path) -> Position:
-    with closing(store_address(settings).open_reading()) as store:
-        store.database.copy_to(target)
+    copy_with_checkpoints(settings, target)
     with closing(open_reading_store(sqlite_url(target))) as copy:
-        position = copy.partitions.position(ONLY_PARTITION)
-    with target.open("rb+") as file:
-        sync_file(file)
-    return position
+        return copy.partitions.position(ONLY_PARTITION)
 
 
 def _copy_log(settings: Settings, target: Path, position: Position) -> LogExtent:

@@ -20,11 +20,18 @@ from .. import clock
 from ..access.decision_point import PolicyDecisionPoint
 from ..agents.baseline_profile import read_baseline_profile
 from ..brokers import open_admin, open_reader
-from ..composition import open_service_privacy_key, principal_alias, spool_directory
+from ..composition import (
+    checkpoint_place,
+    open_checkpoints_to_erase,
+    open_service_privacy_key,
+    principal_alias,
+    spool_directory,
+)
 from ..http.agent_lookup import AgentResolver
 from ..http.auth.signing import LocalSigningKey
 from ..http.store_executor import StoreExecutor
 from ..privacy.agent_export import ExportSources
+from ..privacy.checkpoint_erasure import CheckpointErasure
 from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
 from ..privacy.erasure_steps import ProofSigner
 from ..privacy.local_archives import LocalArchives
@@ -78,8 +85,10 @@ def make_erasure_service(
 def _embedded_targets(
     settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, _roles: ServiceRoles
 ) -> ErasureTargets:
-    archive = settings.archive
-    return EmbeddedErasureTargets(store, log, status, archive.directory, archive.vectors, spool_directory(settings))
+    archive, checkpoints = settings.archive, CheckpointErasure(open_checkpoints_to_erase(settings), store)
+    return EmbeddedErasureTargets(
+        store, log, status, archive.directory, archive.vectors, spool_directory(settings), checkpoints
+    )
 
 
 def _topic_targets(
@@ -101,7 +110,11 @@ def _topic_targets(
     brokers = BrokerClients(
         broker_settings.names, lambda topic: open_reader(broker_settings, (topic,)), lambda: open_admin(broker_settings)
     )
-    return TopicErasureTargets(store, log, brokers, archives, frozenset(folders))
+    if roles.workers:
+        checkpoints = CheckpointErasure(open_checkpoints_to_erase(settings), store)
+    else:  # the folder may be on another host
+        checkpoints = CheckpointErasure({}, store, checkpoint_place(settings) or "")
+    return TopicErasureTargets(store, log, brokers, archives, frozenset(folders), checkpoints)
 
 
 async def forget_in_memory(

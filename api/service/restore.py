@@ -1,8 +1,9 @@
 """Restoring a back-up of the embedded form into an empty `data_dir`.
 
 Everything is looked at before anything is put in its place: the manifest, every digest while files are copied beside
-their place, and then what the service will look at: database, identity key, position and log together. A restore that
-is killed leaves `.restoring` behind, beside which nothing is opened and no key is made (`require_whole_data`).
+their place, and then what the service will look at: database, checkpoints, identity key, position and log together. A
+restore that is killed leaves `.restoring` behind, beside which nothing is opened and no key is made
+(`require_whole_data`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import BinaryIO, Final, NamedTuple
 from ...ingest.archive.archive_files import data_files
 from ...ingest.archive.archive_files import read_position as read_archive_position
 from ...ingest.durable_files import NEW_FILE_MODE, sync_directory, write_file_atomically
-from ...ingest.errors import ConfigError, CorruptLog, ModelError
+from ...ingest.errors import ConfigError, CorruptCheckpoint, CorruptLog, ModelError
 from ...ingest.identities import IDENTITY_KEY_FILE, open_identity_key
 from ...ingest.log.log_copy import log_extent
 from ...ingest.log.log_segments import lock_log
@@ -25,9 +26,10 @@ from ...models.model_directory import copy_model, is_model
 from ...models.model_directory import read_manifest as read_model_manifest
 from ...scoring.records.commits import ONLY_PARTITION
 from ...scoring.store.sql_store import open_store, sqlite_url
-from ..composition import RESTORING_FOLDER, identity_key_path
+from ..composition import CHECKPOINTS_FOLDER, RESTORING_FOLDER, identity_key_path
 from ..settings.root import Settings
-from .backup import DATABASE_FILE, LOG_FOLDER, MODELS_FOLDER, is_secret, require_embedded
+from .backup import LOG_FOLDER, MODELS_FOLDER, is_secret, require_embedded
+from .backup_checkpoints import DATABASE_FILE, check_backed_up, check_place_for_restore, install_checkpoints
 from .backup_manifest import (
     DATA_FOLDER,
     MODEL_FOLDER,
@@ -55,10 +57,12 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
     """Restore the back-up at *source* into `data_dir`, and the installed model to `model_dir` if none is there.
 
     Raises:
-        ConfigError: not the embedded form; `data_dir` is not empty, or an archive knows more than the back-up; another
-            model is installed; the identity key is another one; or a newer program wrote the database.
+        ConfigError: not the embedded form; `data_dir` or the place for checkpoints is not empty, or an archive knows
+            more than the back-up; another model is installed; the identity key is another one; or a newer program wrote
+            the database.
         LogInUse: a service runs on `data_dir`.
         BadBackup: *source* is no back-up, or it is damaged. Nothing was restored.
+        Unavailable: the place for checkpoints does not answer. Nothing was restored.
         OSError: the disk is full or refuses. What was moved into place by then, nothing opens.
     """
     require_embedded(settings)
@@ -66,6 +70,8 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
     _require_empty(settings.data_dir)
     _check_archives(settings, manifest)
     _check_installed_model(settings, manifest)
+    checkpoints = f"{DATA_FOLDER}/{CHECKPOINTS_FOLDER}/"
+    check_place_for_restore(settings, needed=any(name.startswith(checkpoints) for name in manifest.files))
     with _staging_folder(settings.data_dir) as staging:
         for name, file in manifest.files.items():
             _copy_checked(source, name, file, staging)
@@ -73,6 +79,7 @@ def restore_backup(settings: Settings, source: Path) -> RestoredBackup:
         if not settings.model_dir.resolve().is_relative_to(settings.data_dir.resolve()):
             _install_model(staging / MODEL_FOLDER, settings.model_dir)
         _require_empty(settings.data_dir, besides=RESTORING_FOLDER)
+        install_checkpoints(settings, staging / DATA_FOLDER)
     _put_in_place(staging / DATA_FOLDER, settings.data_dir)
     _install_model(staging / MODEL_FOLDER, settings.model_dir)
     shutil.rmtree(staging)
@@ -171,12 +178,13 @@ def _check_restored(settings: Settings, staging: Path, manifest: BackupManifest)
         extent = log_extent(data / LOG_FOLDER)
         read_model_manifest(staging / MODEL_FOLDER)
         with closing(open_store(sqlite_url(data / DATABASE_FILE))) as store:  # of an older program: brought up to date
+            check_backed_up(data, store)
             offset = store.partitions.position(ONLY_PARTITION).offset
             needs_key = store.has_identity_key()
             key = _key_file(settings, data) if needs_key else None
             if key is not None:
                 store.read_with_identities(open_identity_key(key, create=False))
-    except (CorruptLog, ModelError) as error:
+    except (CorruptLog, CorruptCheckpoint, ModelError) as error:
         raise BadBackup(f"the back-up is damaged: {error}") from None
     if not extent.first_offset <= manifest.log_first_offset <= offset <= extent.end_offset == manifest.log_end_offset:
         raise BadBackup(

@@ -116,6 +116,13 @@ class CloudObjects:
         if given:
             self._run("delete", lambda: self._remove(given))
 
+    def count_unfinished(self, older_than_s: float) -> int:  # noqa: ARG002 (of the protocol)
+        """None: an object is written with one request, of which a crash leaves nothing."""
+        return 0
+
+    def remove_unfinished(self, older_than_s: float) -> None:
+        """Nothing is to be done: see `count_unfinished`."""
+
     def check(self) -> None:
         """Try all of it. Raises as `ObjectStore.check`."""
         try:

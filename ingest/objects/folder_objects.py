@@ -97,10 +97,23 @@ class FolderObjects:
         except OSError as error:
             raise self._unavailable(error) from error
 
+    def count_unfinished(self, older_than_s: float) -> int:
+        """Number of temporary files. Raises as `ObjectStore.count_unfinished`."""
+        return sum(path.parent != self._root for path in self._unfinished(older_than_s))  # marks lie in the root
+
+    def remove_unfinished(self, older_than_s: float) -> None:
+        """Remove temporary files, and folders that are empty then. Raises as `ObjectStore.remove_unfinished`."""
+        try:
+            for path in self._unfinished(older_than_s):
+                path.unlink(missing_ok=True)
+                self._forget(path.parent)
+        except OSError as error:
+            raise self._unavailable(error) from error
+
     def check(self) -> None:
         """Try all of it, and remove what crashes of writers left. Raises ConfigError: it does not work."""
         try:
-            self._remove_left_behind()
+            self.remove_unfinished(LEFT_BEHIND_S)
             try_store(self, str(self._root))
         except Unavailable as error:
             raise ConfigError(f"{error}; see to the rights and the room of that folder, or name another one") from error
@@ -149,20 +162,22 @@ class FolderObjects:
             else:
                 yield Path(entry.path)
 
-    def _remove_left_behind(self) -> None:
-        """Remove old temporary files, by the clock of the file system that wrote them."""
+    def _unfinished(self, older_than_s: float) -> list[Path]:
+        """Temporary files of that age, by the clock of the file system that wrote them."""
         self._require_root()
         mark = self._root / f".{uuid.uuid4().hex}.tmp"
+        found = []
         try:
             write_file_atomically(mark, b"", mode=FILE_MODE)
-            before = mark.stat().st_mtime - LEFT_BEHIND_S
+            latest = mark.stat().st_mtime - older_than_s
             mark.unlink()
             for path in self._files(self._root):
                 with contextlib.suppress(FileNotFoundError):
-                    if _SCRATCH.fullmatch(path.name) and path.stat().st_mtime < before:
-                        path.unlink()
+                    if _SCRATCH.fullmatch(path.name) and path.stat().st_mtime <= latest:
+                        found.append(path)
         except OSError as error:
             raise self._unavailable(error) from error
+        return found
 
     def _require_root(self) -> None:
         if not self._root.is_dir():

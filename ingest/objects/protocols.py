@@ -47,6 +47,20 @@ class ObjectStore(Protocol):
             Unavailable: some may be left; the same call may succeed later.
         """
 
+    def count_unfinished(self, older_than_s: float) -> int:
+        """Number of pieces that no name shows: a crash of a writer left them, or one is at work. Of that age or more.
+
+        Raises:
+            Unavailable: nobody can tell now.
+        """
+
+    def remove_unfinished(self, older_than_s: float) -> None:
+        """Remove such pieces of that age, in seconds, or more; a writer that was slower writes its object again.
+
+        Raises:
+            Unavailable: some may be left; the same call may succeed later.
+        """
+
     def check(self) -> None:
         """Write, read, list and delete a small object, at start.
 

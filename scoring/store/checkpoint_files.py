@@ -7,7 +7,8 @@ version reads what an earlier one wrote. Its name is its position: a commit that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -22,6 +23,8 @@ _HEAD: Final = b"TWCP\x01"
 """Of the present format; the last byte is its number."""
 _LEVEL: Final = 1
 """Of compression: higher ones take several times as long for a tenth less."""
+_FOLDERS: Final = "partition-"
+_FILE_NAME: Final = re.compile(r"partition-(\d{6,})/(\d{12,})-(\d{20,})\.states")
 _encode_rows = msgspec.msgpack.Encoder().encode
 _decode_rows = msgspec.msgpack.Decoder(list[AgentRow]).decode
 
@@ -45,6 +48,11 @@ class CheckpointFiles:
 
     def read(self, checkpoint: Checkpoint) -> list[AgentRow]:
         """Agents of a checkpoint. Raises CorruptCheckpoint: it is not there, or not what was written."""
+        content = self.read_content(checkpoint)
+        return _decode_rows(zstandard.ZstdDecompressor().decompress(content[len(_HEAD) :]))
+
+    def read_content(self, checkpoint: Checkpoint) -> bytes:
+        """Content of a file, as it was written. Raises CorruptCheckpoint as `read`."""
         try:
             content = self._objects.get(checkpoint.name)
         except ObjectMissing:
@@ -53,7 +61,29 @@ class CheckpointFiles:
             raise _corrupt(checkpoint, "is not what was written")
         if not content.startswith(_HEAD):
             raise _corrupt(checkpoint, "was written by a newer Trustwatch")
-        return _decode_rows(zstandard.ZstdDecompressor().decompress(content[len(_HEAD) :]))
+        return content
+
+    def write_content(self, checkpoint: Checkpoint, content: bytes) -> None:
+        """Write a file again that `read_content` gave, at another place."""
+        self._objects.put(checkpoint.name, content)
+
+    def list_files(self) -> dict[str, Position]:
+        """Positions of all files by their names, those that no commit named included."""
+        names = self._objects.list_names(_FOLDERS)
+        found = {name: _FILE_NAME.fullmatch(name) for name in names}
+        return {name: Position(*map(int, match.groups())) for name, match in found.items() if match is not None}
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove files; one that is not there is no error."""
+        self._objects.delete(names)
+
+    def count_unfinished(self, older_than_s: float) -> int:
+        """Files that a crash of a writer left without their names, or that are being written; of that age or more."""
+        return self._objects.count_unfinished(older_than_s)
+
+    def remove_unfinished(self, older_than_s: float) -> None:
+        """Remove such files."""
+        self._objects.remove_unfinished(older_than_s)
 
     def remove_up_to(self, position: Position) -> int:
         """Remove files of a partition that a commit at *position* has ended, those that no commit named included.
@@ -67,7 +97,7 @@ class CheckpointFiles:
 
 
 def _folder(partition: int) -> str:
-    return f"partition-{partition:06}/"
+    return f"{_FOLDERS}{partition:06}/"
 
 
 def _file_name(position: Position) -> str:

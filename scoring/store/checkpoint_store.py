@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Select, delete, insert, select
 
 from ..records.commits import Checkpoint, Commit, Position
 from .database import Database
@@ -19,10 +20,16 @@ class CheckpointStore:
 
     def list_of(self, partition: int) -> list[Checkpoint]:
         """Checkpoints of a partition, the oldest first: an agent goes on from the last one that it is in."""
+        return self._list(select(CHECKPOINTS).where(CHECKPOINTS.c.partition == partition))
+
+    def list_all(self) -> list[Checkpoint]:
+        """Checkpoints of all partitions, those of each together, the oldest first."""
+        return self._list(select(CHECKPOINTS))
+
+    def _list(self, query: Select[Any]) -> list[Checkpoint]:
         table = CHECKPOINTS.c
-        query = select(CHECKPOINTS).where(table.partition == partition).order_by(table.epoch, table.offset)
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(query.order_by(table.partition, table.epoch, table.offset)).all()
         return [
             Checkpoint(Position(row.partition, row.epoch, row.offset), row.name, row.digest, row.agents, row[-1])
             for row in rows

@@ -200,3 +200,12 @@ def test_a_store_that_works_passes_its_check(store: ObjectStore) -> None:
 
     assert store.list_names("") == ["mine"]
     assert store.get("mine") == b"1"
+
+
+def test_what_is_finished_is_not_counted_as_unfinished(store: ObjectStore) -> None:
+    """Nor removed with what crashes left."""
+    store.put("a/b", b"1")
+    store.remove_unfinished(0.0)
+
+    assert store.count_unfinished(0.0) == 0
+    assert store.get("a/b") == b"1"

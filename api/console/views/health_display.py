@@ -74,6 +74,7 @@ _TROUBLES: Final = (
         "of the pipeline",
         ("vectors_dropped", "identity_conflicts", "fenced", "ticks_not_sent", "heartbeats_not_sent"),
     ),
+    _Trouble("trustwatch_checkpoints_total", "checkpoints that could not be removed", ("not_removed",)),
     _Trouble("trustwatch_events_total", "events that were rejected", ("rejected",)),
     _Trouble("trustwatch_events_refused_requests_total", "requests with events that were told to come again"),
     _Trouble("trustwatch_ingest_records_total", "records of foreign topics that were rejected", ("rejected",)),

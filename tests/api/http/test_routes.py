@@ -496,6 +496,17 @@ def test_metrics_tell_how_many_agents_have_no_evidence_of_order(site: Any) -> No
     assert not any('what="order_doubted_agents"' in line for line in lines[0])
 
 
+def test_metrics_tell_of_checkpoints(site: Any) -> None:
+    """How many were written, how large, and which could not be removed; they are no records."""
+    site.status.work_counts = {"checkpoints": 4, "checkpoint_bytes": 9_000, "checkpoints_not_removed": 1}
+    lines = site.client.get("/metrics").text.splitlines()
+
+    assert 'trustwatch_checkpoints_total{result="written"} 4.0' in lines
+    assert 'trustwatch_checkpoints_total{result="not_removed"} 1.0' in lines
+    assert "trustwatch_checkpoint_bytes_total 9000.0" in lines
+    assert not any('what="checkpoint' in line for line in lines)
+
+
 def test_metrics_count_what_happened(site: Any, event: Any, summary: Any) -> None:
     """Requests by route and status, events by source and outcome, and how the pipeline fares."""
     site.report([summary()], offset=7, behind=3, changes=[changed(1)])

@@ -7,14 +7,16 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 import pytest
 from trustwatch.api.privacy.erasure_steps import MAX_ROUNDS
 from trustwatch.api.settings.storage_settings import PrivacySettings
+from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
@@ -22,6 +24,7 @@ from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import EraseCommand
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
@@ -152,6 +155,35 @@ def test_an_agent_is_erased_with_a_proof(known: Any) -> None:
     assert (chain["intact"], chain["erased"], chain["redacted"]) == (True, 1, 1)
     (listed,) = known.get("/v1/privacy/erasures").json()["items"]
     assert listed["proof"] is None
+
+
+def test_no_checkpoint_of_before_the_order_is_left(known: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that a dead worker left, under a name that no commit has: the erasure says why it waits, until it is gone."""
+    files = CheckpointFiles(FolderObjects(known.settings.data_dir / "checkpoints"))
+    left = files.write(Position(0, 0, 2), [row(BOT)])
+    asked: list[str] = []
+    remove = FolderObjects.delete
+
+    def refuse_once(objects: FolderObjects, names: Collection[str]) -> None:
+        (erasure,) = known.get("/v1/privacy/erasures").json()["items"]
+        asked.append(erasure["detail"])
+        if len(asked) == 1:
+            raise Unavailable("Read-only file system")
+        remove(objects, names)
+
+    monkeypatch.setattr(FolderObjects, "delete", refuse_once)
+    monkeypatch.setattr("trustwatch.api.privacy.service.RETRY_S", 0.1)
+    told = carried_out(known, post(known, "/v1/privacy/erasures", WISH).json()["erasure_id"])
+    path = f"/v1/privacy/erasures/{told['erasure_id']}/verify"
+    checked = post(known, path, {"proof": told["proof"], "subject": "bot"}).json()
+    files.write(left.position, [row(BOT)])  # a worker that was thought to be dead
+    again = post(known, path, {"proof": told["proof"], "subject": "bot"}).json()
+
+    assert "can not be removed: Read-only file system; tried again" in asked[1]
+    assert (told["status"], told["detail"]) == ("done", None)
+    assert told["document"]["erased"]["checkpoints.files"] == 1
+    assert checked["left"] == {}
+    assert (again["nothing_left"], again["left"]) == (False, {"checkpoints.files": 1})
 
 
 def test_what_comes_back_is_found(known: Any) -> None:

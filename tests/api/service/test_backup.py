@@ -20,6 +20,7 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.api.composition import (
     RESTORING_FOLDER,
     identity_key_path,
+    open_checkpoint_files,
     open_model_registry,
     open_service_privacy_key,
     open_service_store,
@@ -27,7 +28,7 @@ from trustwatch.api.composition import (
 )
 from trustwatch.api.file_access import restrict_new_files
 from trustwatch.api.http.auth.signing import LocalSigningKey
-from trustwatch.api.service import restore
+from trustwatch.api.service import backup_checkpoints, restore
 from trustwatch.api.service.backup import FinishedBackup, take_backup
 from trustwatch.api.service.backup_manifest import (
     MANIFEST_FILE,
@@ -39,11 +40,12 @@ from trustwatch.api.service.backup_manifest import (
     read_manifest,
     write_manifest,
 )
+from trustwatch.api.service.checkpoint_checks import check_checkpoints
 from trustwatch.api.service.restore import restore_backup
 from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.archive.archive_files import event_folder, file_name, write_positions
-from trustwatch.ingest.errors import ConfigError, ModelError
+from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, ModelError, Unavailable
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_segments import LogInUse
 from trustwatch.ingest.source import Record, RecordKind
@@ -51,7 +53,9 @@ from trustwatch.models.model_directory import copy_model
 from trustwatch.models.model_directory import read_manifest as read_model
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
-from trustwatch.scoring.store.database import DamagedStore
+from trustwatch.scoring.records.commits import Checkpoint, Commit, Position
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
+from trustwatch.scoring.store.database import DamagedStore, Database
 from trustwatch.scoring.store.dialects import open_engine
 from trustwatch.scoring.store.migrate import alembic_config
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
@@ -302,7 +306,7 @@ def test_what_is_no_file_or_longer_than_it_says_is_refused(
 KILLED_RESTORES = """
 import os, sys
 from pathlib import Path
-from trustwatch.api.service import restore
+from trustwatch.api.service import backup_checkpoints, restore
 from trustwatch.api.settings.root import Settings
 
 folder, backup = Path(sys.argv[1]), Path(sys.argv[2])
@@ -552,6 +556,9 @@ def test_brokers_and_servers_have_back_ups_of_their_own(settings: Settings, tmp_
     store = msgspec.structs.replace(settings.store, url="postgresql://trustwatch@db/trustwatch")
     with pytest.raises(ConfigError, match="pg_dump"):
         take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup", lambda: CREATED_S)
+    store = msgspec.structs.replace(store, checkpoints="s3://bucket/states")
+    with pytest.raises(ConfigError, match="pg_dump.*does not hold the checkpoints at s3://bucket/states.*cleanly"):
+        take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup", lambda: CREATED_S)
 
 
 def test_the_commands(settings: Settings, tmp_path: Path) -> None:
@@ -574,3 +581,133 @@ def test_the_commands(settings: Settings, tmp_path: Path) -> None:
     kept = run(app, ["backup", str(tmp_path / "c"), "--settings", second, "--without-keys"])
     assert "not in it: settings and the files that they name; key files" in kept.stderr
     assert "it holds keys" not in kept.stderr
+
+
+def checkpointed(settings: Settings, offset: int = 2) -> Checkpoint:
+    """What a killed service leaves: a checkpoint that its database names, with the newest state of an agent."""
+    files = open_checkpoint_files(settings)
+    assert files is not None
+    with closing(open_service_store(settings)) as store:
+        at = store.partitions.position(0)
+        made = files.write(Position(0, at.epoch, offset), [agent(name("bot"), 2)])
+        store.commit(Commit(at, made.position, [], [], [], [], checkpoint=made))
+    return made
+
+
+def placed(settings: Settings, place: Path | str | None) -> Settings:
+    """The settings with another place for checkpoints."""
+    store = msgspec.structs.replace(settings.store, checkpoints=None if place is None else str(place))
+    return msgspec.structs.replace(settings, store=store)
+
+
+@pytest.mark.parametrize("source", [None, "states"])
+@pytest.mark.parametrize("target", [None, "states", "other/data/below/states"])
+def test_checkpoints_go_where_the_settings_say(
+    settings: Settings, elsewhere: Settings, tmp_path: Path, source: str | None, target: str | None
+) -> None:
+    """Of a killed service, from one place to another: below `data_dir` or not."""
+    settings = placed(settings, None if source is None else tmp_path / "mine" / source)
+    elsewhere = placed(elsewhere, None if target is None else tmp_path / target)
+    made = [checkpointed(settings, offset) for offset in (2, 3)]
+    take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+    restore_backup(elsewhere, tmp_path / "backup")
+    files = open_checkpoint_files(elsewhere)
+    assert files is not None
+    with closing(open_service_store(elsewhere)) as store:
+        check_checkpoints(elsewhere, store, contents=True)
+        assert store.checkpoints.list_all() == made
+    assert files.read(made[1])[0].level == 2
+    assert files.list_files().keys() == {one.name for one in made}
+    assert not (elsewhere.data_dir / RESTORING_FOLDER).exists()
+
+
+def test_checkpoints_that_end_meanwhile_are_copied_anew(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service writes rows, and removes files that the copy of its database names: the copy is made again."""
+    first = checkpointed(settings, 2)
+    files, copies = open_checkpoint_files(settings), [0]
+    assert files is not None
+    copy = Database.copy_to
+
+    def end_after(database: Database, target: Path) -> None:
+        copy(database, target)
+        copies[0] += 1
+        if copies[0] == 1:
+            with closing(open_service_store(settings)) as store:
+                made = files.write(msgspec.structs.replace(first.position, offset=3), [agent(name("bot"), 2)])
+                ended = Commit(first.position, made.position, [], [], [], [], checkpoint=made, ends_checkpoints=True)
+                store.commit(ended)
+            files.remove([first.name])
+
+    monkeypatch.setattr(Database, "copy_to", end_after)
+    manifest = take_backup(settings, tmp_path / "backup", lambda: CREATED_S).manifest
+    held = [path for path in manifest.files if "checkpoints" in path]
+
+    assert copies == [2]
+    assert (manifest.offset, held) == (3, [f"data/checkpoints/{file}" for file in files.list_files()])
+
+
+def test_a_backup_without_a_checkpoint_is_none(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in use is not there; the settings name no place; or none is ever there in time."""
+    made = checkpointed(settings)
+    files = open_checkpoint_files(settings)
+    assert files is not None
+    with pytest.raises(ConfigError, match="store.checkpoints: the newest states of at least 1 agents of partition 0"):
+        take_backup(placed(settings, "none"), tmp_path / "backup", lambda: CREATED_S)
+    files.remove([made.name])
+    with pytest.raises(CorruptCheckpoint, match=f"{made.name}, with the newest states of 1 agents"):
+        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+    copied = []
+    monkeypatch.setattr(backup_checkpoints, "_copy_checkpoints", lambda *_: copied.append(1))
+    with pytest.raises(Unavailable, match="ended 5 times while they were copied"):
+        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+    assert len(copied) == 5
+    assert not (tmp_path / "backup").exists()
+
+
+def test_what_is_in_the_way_of_restored_checkpoints(settings: Settings, elsewhere: Settings, tmp_path: Path) -> None:
+    """No place, one that has checkpoints of a service, a file that is not what the database names."""
+    made = checkpointed(settings)
+    take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+    with pytest.raises(ConfigError, match="store.checkpoints: the back-up holds checkpoints"):
+        restore_backup(placed(elsewhere, "none"), tmp_path / "backup")
+    taken = placed(elsewhere, tmp_path / "taken")
+    files = open_checkpoint_files(taken)
+    assert files is not None
+    files.write(made.position, [])
+    with pytest.raises(ConfigError, match="taken holds checkpoints of a service already"):
+        restore_backup(taken, tmp_path / "backup")
+    (tmp_path / "backup" / "data" / "checkpoints" / made.name).write_bytes(b"another")
+    rewritten(
+        tmp_path / "backup",
+        files={path: describe_file(file) for path, file in list_files(tmp_path / "backup") if "/" in path},
+    )
+    with pytest.raises(BadBackup, match=f"damaged: checkpoint {made.name}.*is not what was written"):
+        restore_backup(elsewhere, tmp_path / "backup")
+    assert not list(elsewhere.data_dir.iterdir())
+
+
+def test_a_place_that_refuses_midway_is_left_empty(
+    settings: Settings, elsewhere: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the next restore finds it as the first one did."""
+    elsewhere = placed(elsewhere, tmp_path / "states")
+    made = [checkpointed(settings, offset) for offset in (2, 3)]
+    take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+    write = CheckpointFiles.write_content
+
+    def refuse_second(files: CheckpointFiles, checkpoint: Checkpoint, content: bytes) -> None:
+        if checkpoint == made[1]:
+            raise Unavailable("No space left on device")
+        write(files, checkpoint, content)
+
+    with monkeypatch.context() as patched, pytest.raises(Unavailable):
+        patched.setattr(CheckpointFiles, "write_content", refuse_second)
+        restore_backup(elsewhere, tmp_path / "backup")
+    restore_backup(elsewhere, tmp_path / "backup")
+    files = open_checkpoint_files(elsewhere)
+    assert files is not None
+    assert files.list_files().keys() == {one.name for one in made}

@@ -112,6 +112,7 @@ def test_a_crash_leaves_the_old_object(store: FolderObjects, root: Path) -> None
     assert (store.get("a/b"), store.list_names("")) == (b"old", ["a/b"])
     store.check()
     assert left.exists()
+    assert [store.count_unfinished(age_s) for age_s in (0.0, LEFT_BEHIND_S)] == [1, 0]
 
     aged = left.stat().st_mtime - LEFT_BEHIND_S - 60
     os.utime(left, (aged, aged))

@@ -1,0 +1,86 @@
+"""Checks of checkpoints, wherever somebody needs the newest states of all agents: a start, a back-up, a move."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from ...ingest.errors import ConfigError, Unavailable
+from ...scoring.records.commits import Checkpoint
+from ...scoring.store.checkpoint_files import CheckpointFiles
+from ...scoring.store.sql_store import SqlStore
+from ..composition import checkpoint_place, open_checkpoint_files
+from ..settings.root import Settings
+
+LEAVE_NONE: Final = (
+    "start the workers once with the `store.checkpoints` that they had, and stop them cleanly (SIGTERM): a worker that "
+    "is stopped so leaves none"
+)
+"""How an operator gets rid of checkpoints."""
+
+_log = structlog.get_logger(__name__)
+
+
+def open_named_checkpoints(settings: Settings, checkpoints: Sequence[Checkpoint]) -> CheckpointFiles:
+    """Where the settings say that *checkpoints*, at least one, lie. Raises ConfigError: they say that there are none."""
+    files = open_checkpoint_files(settings, check=False)
+    if files is None:
+        raise ConfigError(
+            f"store.checkpoints: {_described(checkpoints)} are in checkpoints, and the settings name no place of them: "
+            f"name it again; to do without checkpoints, {LEAVE_NONE}"
+        )
+    return files
+
+
+def check_checkpoints(settings: Settings, store: SqlStore, *, contents: bool) -> None:
+    """Check, before workers start, that they will find the checkpoints that agents go on from.
+
+    A place that does not answer now is left to the workers, which wait for it.
+
+    Args:
+        settings: of the service.
+        store: names the checkpoints.
+        contents: whether files are read; False = other workers may run, and end checkpoints meanwhile.
+
+    Raises:
+        ConfigError: the settings name none, or a place that refuses, or where they are not.
+        CorruptCheckpoint: one is not what was written.
+    """
+    try:
+        files, checkpoints = open_checkpoint_files(settings), store.checkpoints.list_all()
+        if not checkpoints:
+            return
+        files = files or open_named_checkpoints(settings, checkpoints)
+        present = files.list_files().keys()
+        still_named = {checkpoint.name for checkpoint in store.checkpoints.list_all()}
+        missing = [one for one in checkpoints if one.name in still_named and one.name not in present]
+        if missing:
+            raise ConfigError(
+                f"store.checkpoints: {checkpoint_place(settings)} does not hold {missing[0].name}; {len(missing)} of "
+                f"{len(checkpoints)} files are missing, with {_described(missing)}: name the place where they are, or "
+                "restore database and checkpoints from one back-up"
+            )
+        for checkpoint in checkpoints if contents else ():
+            files.read_content(checkpoint)
+    except Unavailable as error:
+        _log.warning("checkpoints can not be looked at now; the worker waits for them", error=str(error))
+
+
+def require_no_checkpoints(store: SqlStore, what: str) -> None:
+    """Raise ConfigError while agents' newest states are in checkpoints, which *what* would leave behind."""
+    if checkpoints := store.checkpoints.list_all():
+        raise ConfigError(
+            f"{_described(checkpoints)} are in checkpoints, and {what} goes by rows: {LEAVE_NONE}; then run this again"
+        )
+
+
+def _described(checkpoints: Sequence[Checkpoint]) -> str:
+    """The agents of checkpoints, in words; one that is in several is counted several times."""
+    agents = Counter[int]()
+    for checkpoint in checkpoints:
+        agents[checkpoint.position.partition] = max(agents[checkpoint.position.partition], checkpoint.agents)
+    listed = ", ".join(map(str, sorted(agents)))
+    return f"the newest states of at least {agents.total():,} agents of partition{'s'[: len(agents) > 1]} {listed}"
