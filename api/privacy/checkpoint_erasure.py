@@ -95,11 +95,7 @@ class CheckpointErasure:
             raise _not_erased(place, error) from error
         epochs = {position.partition: position.epoch for position in self._store.partitions.list_positions()}
         named = {checkpoint.name for checkpoint in self._store.checkpoints.list_all()}
-        before = {
-            name
-            for name, position in listed.items()
-            if position.offset <= offsets.get(position.partition, -1)
-        }
+        before = {name for name, position in listed.items() if position.offset <= offsets.get(position.partition, -1)}
         left = {name for name, position in listed.items() if position.epoch < epochs.get(position.partition, 0)}
         return sorted((before | left) - named), sorted(before & named)
 

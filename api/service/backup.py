@@ -68,9 +68,13 @@ def require_embedded(settings: Settings) -> None:
     """Raise ConfigError where log or database are not files below `data_dir`."""
     if settings.distributed or store_address(settings).file is None:
         place = checkpoint_place(settings)
-        besides = "" if place is None else (
-            f"; it does not hold the checkpoints at {place}, with the newest states of agents: stop the workers cleanly "
-            "first, which leaves none, or copy both as of one moment"
+        besides = (
+            ""
+            if place is None
+            else (
+                f"; it does not hold the checkpoints at {place}, with the newest states of agents: stop the workers cleanly "
+                "first, which leaves none, or copy both as of one moment"
+            )
         )
         raise ConfigError(
             "these settings keep events on brokers or state in PostgreSQL: back up the database with `pg_dump` "

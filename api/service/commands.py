@@ -238,7 +238,9 @@ def restored(
         write_json(done._asdict() | {"positions": positions, "lost_states": lost_states})
     else:
         if lost:
-            print_message(f"these checkpoints are lost, and their agents go on from older states: {describe_lost(lost)}")
+            print_message(
+                f"these checkpoints are lost, and their agents go on from older states: {describe_lost(lost)}"
+            )
         print_message(
             f"{done.partitions} partitions go on above epoch {done.above}; published the risk of {done.agents:,} agents"
         )

@@ -39,8 +39,10 @@ class FolderObjects:
         """
         self._root = folder.absolute()
         try:
+            new = [path for path in (self._root, *self._root.parents) if not path.exists()]
             self._root.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            sync_directory(self._root.parent)
+            for path in new:
+                sync_directory(path.parent)
         except OSError as error:
             raise ConfigError(f"{self._root} can not hold objects: {error.strerror}; name a folder") from error
 

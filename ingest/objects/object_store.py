@@ -1,85 +1,26 @@
-"""Stores of objects: one interface for a folder and for the clouds' buckets, opened by a URL."""
+"""Stores of objects, opened by a URL: a folder, or a bucket of a cloud."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigError
 from ..extras import require_extra
 from .folder_objects import FolderObjects
+from .protocols import ObjectStore
+
+__all__ = ["CALL_S", "CLOUD_SCHEMES", "ObjectStore", "open_object_store"]
 
 CALL_S: Final = 10.0
-"""Seconds after which a call to a cloud ends, whatever it waits for."""
+"""Seconds after which a call to a cloud ends, whatever it waits for; 64 MB need 6.4 MB a second then."""
 CLOUD_SCHEMES: Final = ("s3", "gs", "az")
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
 _PREFIX = re.compile(r"(/[a-zA-Z0-9_-][a-zA-Z0-9._-]*)*/?")
-
-
-class ObjectStore(Protocol):
-    """Named pieces of bytes. A reader beside a writer gets all of an object or none, of several writers one wins.
-
-    Calls block, and may come from several threads. Names hold a-z, 0-9, ".", "_", "-" and "/" between parts, no part
-    begins with "." (`object_names`); any other is a ValueError.
-    """
-
-    def put(self, name: str, content: bytes) -> None:
-        """Write an object, or put another content in its place; it is durable when this returns.
-
-        Raises:
-            Unavailable: it was not written, or nobody said so in time. The same call may succeed later.
-        """
-
-    def get(self, name: str) -> bytes:
-        """The content of an object.
-
-        Raises:
-            ObjectMissing: the store answers, and has none of that name.
-            Unavailable: nobody can tell now.
-        """
-
-    def list_names(self, prefix: str) -> list[str]:
-        """Names that begin with *prefix*, in order; "" = all. Whatever `put` returned for is there.
-
-        The text counts: "a/1" lists `a/10`, too, "a/1/" lists what is in that folder.
-
-        Raises:
-            Unavailable: nobody can tell now.
-        """
-
-    def delete(self, names: Collection[str]) -> None:
-        """Remove objects; one that is not there is no error.
-
-        Raises:
-            Unavailable: some may be left; the same call may succeed later.
-        """
-
-    def count_unfinished(self, older_than_s: float) -> int:
-        """Number of pieces that no name shows: a crash of a writer left them, or one is at work. Of that age or more.
-
-        Raises:
-            Unavailable: nobody can tell now.
-        """
-
-    def remove_unfinished(self, older_than_s: float) -> None:
-        """Remove such pieces of that age, in seconds, or more; a writer that was slower writes its object again.
-
-        Raises:
-            Unavailable: some may be left; the same call may succeed later.
-        """
-
-    def check(self) -> None:
-        """Write, read, list and delete a small object, at start.
-
-        Raises:
-            ConfigError: the store refuses: no such bucket, keys, rights, a full disk.
-            Unavailable: nobody answers: the store is down, or its address is wrong.
-        """
 
 
 def open_object_store(url: str, *, setting: str = "the URL of objects", call_s: float = CALL_S) -> ObjectStore:
@@ -89,7 +30,7 @@ def open_object_store(url: str, *, setting: str = "the URL of objects", call_s: 
         url: a path or `file:///path`; `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`. Keys come
             from the environment, as obstore reads it (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...), never from here.
         setting: what messages call the URL.
-        call_s: seconds after which a call to a cloud ends.
+        call_s: seconds after which a call to a cloud ends. obstore itself ends one request after 30 s.
 
     Raises:
         ConfigError: no such URL, a folder that can not be made, keys in the URL, a missing extra.

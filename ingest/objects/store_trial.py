@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..errors import ObjectMissing, Unavailable
-
-if TYPE_CHECKING:
-    from .object_store import ObjectStore
+from .protocols import ObjectStore
 
 TRIAL_FOLDER: Final = "check"
 """First part of the names of such objects."""

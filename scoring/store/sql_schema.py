@@ -514,7 +514,6 @@ EDGES = Table(
     integer_column("risk_ms"),
     Index("ix_edges_source", "source_key", "kind"),
     Index("ix_edges_target", "target_key", "kind"),
-    Index("ix_edges_time", "last_ms"),
 )
 
 

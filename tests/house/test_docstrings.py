@@ -32,6 +32,10 @@ FOREIGN_NAMES = frozenset(
         "AADServicePrincipalSignInLogs",
         "SigninLogs",
         "AdminEvent",  # Keycloak
+        "AWS_ACCESS_KEY_ID",  # the environment of S3's clients
+        "AWS_ALLOW_HTTP",
+        "AWS_ENDPOINT_URL",
+        "AWS_PROXY_URL",
         "AnyValue",  # OpenTelemetry
         "BaseCoordinator.join_group_async",  # kafka-python
         "Host",  # headers of HTTP
