@@ -142,7 +142,7 @@ def open_checkpoint_files(settings: Settings, *, check: bool = True) -> Checkpoi
 
 
 def open_checkpoints_to_erase(settings: Settings) -> dict[str, CheckpointFiles]:
-    """Where checkpoints may lie, by folder or URL: as settings say, and where they lie by default. Raises ConfigError.
+    """Open every place of checkpoints, by folder or URL: that of the settings, and the default one. Raises ConfigError.
 
     Files that a crash left stay in the default folder when settings name another place, or none.
     """

@@ -104,7 +104,7 @@ class CheckpointErasure:
         return [f"files of checkpoints at {self._unreached}, which workers reach"] if self._unreached else []
 
     def remains(self) -> list[tuple[str, str, str]]:
-        """What stays for a while after files were removed, why, and until when."""
+        """Things that stay after files were removed, why, and until when."""
         return [
             (
                 f"earlier versions and copies of removed checkpoint files, where {place} keeps such",

@@ -1,8 +1,8 @@
 """A back-up of the embedded form, taken while the service runs.
 
 The database is copied first, with the checkpoints that it names, and the log after it, so that the database's position
-never lies beyond the log's end: a service that starts on both applies the rest of the log, as after a crash. Models come last, since a version in use is
-never removed.
+never lies beyond the log's end: a service that starts on both applies the rest of the log, as after a crash. Models
+come last, since a version in use is never removed.
 """
 
 from __future__ import annotations
@@ -67,15 +67,12 @@ def is_secret(name: str) -> bool:
 def require_embedded(settings: Settings) -> None:
     """Raise ConfigError where log or database are not files below `data_dir`."""
     if settings.distributed or store_address(settings).file is None:
-        place = checkpoint_place(settings)
-        besides = (
-            ""
-            if place is None
-            else (
-                f"; it does not hold the checkpoints at {place}, with the newest states of agents: stop the workers cleanly "
-                "first, which leaves none, or copy both as of one moment"
+        place, besides = checkpoint_place(settings), ""
+        if place is not None:
+            besides = (
+                f"; a dump does not hold the checkpoints at {place}, with the newest states of agents: stop the "
+                "workers cleanly first, which leaves none"
             )
-        )
         raise ConfigError(
             "these settings keep events on brokers or state in PostgreSQL: back up the database with `pg_dump` "
             f"(docs/operations.md, Back-up and restore){besides}"

@@ -19,13 +19,13 @@ LEAVE_NONE: Final = (
     "start the workers once with the `store.checkpoints` that they had, and stop them cleanly (SIGTERM): a worker that "
     "is stopped so leaves none"
 )
-"""How an operator gets rid of checkpoints."""
+"""Words on the way to rows that have everything."""
 
 _log = structlog.get_logger(__name__)
 
 
 def open_named_checkpoints(settings: Settings, checkpoints: Sequence[Checkpoint]) -> CheckpointFiles:
-    """Where the settings say that *checkpoints*, at least one, lie. Raises ConfigError: they say that there are none."""
+    """Open the place of *checkpoints*, at least one. Raises ConfigError: the settings say that there is none."""
     files = open_checkpoint_files(settings, check=False)
     if files is None:
         raise ConfigError(

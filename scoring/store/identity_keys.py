@@ -80,9 +80,9 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
         connection.execute(delete(EVENT_IDS))  # hashes under the old key
         if connection.execute(select(CHECKPOINTS.c.name).limit(1)).first() is not None:
             raise ConfigError(
-                "the newest states of some agents are in checkpoints, whose agents have keys of before: start the workers "
-                "once with the `store.checkpoints` that they had, and stop them cleanly, which leaves none; then run "
-                "this again"
+                "the newest states of some agents are in checkpoints, whose agents have keys of before: start the "
+                "workers once with the `store.checkpoints` that they had, and stop them cleanly, which leaves none; "
+                "then run this again"
             )
         changed = _change_keys(connection, identities)
         connection.execute(UPSERT_META.for_connection(connection), proof)

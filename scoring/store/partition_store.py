@@ -98,8 +98,8 @@ class PartitionStore:
             checkpoint = connection.execute(select(CHECKPOINTS.c.name).limit(1)).scalar()
         if checkpoint is not None:
             raise ConfigError(
-                f"agents can not move to other partitions while newer states of some are in checkpoints ({checkpoint}): "
-                "stop the workers cleanly, which leaves none"
+                f"agents can not move to other partitions while newer states of some are in checkpoints "
+                f"({checkpoint}): stop the workers cleanly, which leaves none"
             )
         columns = (AGENTS.c.key, AGENTS.c.tenant, AGENTS.c.issuer, AGENTS.c.agent_id, AGENTS.c.partition)
         query = select(*columns).order_by(AGENTS.c.key).limit(chunk)

@@ -69,7 +69,7 @@ def test_no_agent_moves_and_no_key_changes(store: SqlStore, made: list[Checkpoin
     before = snapshot(store)
     with pytest.raises(ConfigError, match=f"newer states of some are in checkpoints .{made[0].name}.*cleanly"):
         store.partitions.repartition(lambda _: 1)
-    with pytest.raises(ConfigError, match="in checkpoints, whose agents have keys of before.*stop them cleanly"):
+    with pytest.raises(ConfigError, match=r"in checkpoints, whose agents have keys of before.*stop them cleanly"):
         store.use_identities(IdentityHasher(b"k" * 32), renew=True)
 
     assert snapshot(store) == before
@@ -169,7 +169,7 @@ def test_lost_checkpoints_are_accepted_by_name_alone(
 
 def test_without_any_place_all_go_on_from_rows(store: SqlStore, made: list[Checkpoint], settings: Settings) -> None:
     nowhere = msgspec.structs.replace(settings, store=StoreSettings(checkpoints="none"))
-    with pytest.raises(ConfigError, match="looked at: nothing, since `store.checkpoints` names no place"):
+    with pytest.raises(ConfigError, match=r"looked at: nothing, since `store.checkpoints` names no place"):
         write_rows_from_checkpoints(nowhere, store, accept_loss=False)
 
     assert write_rows_from_checkpoints(nowhere, store, accept_loss=True) == made

@@ -557,7 +557,7 @@ def test_brokers_and_servers_have_back_ups_of_their_own(settings: Settings, tmp_
     with pytest.raises(ConfigError, match="pg_dump"):
         take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup", lambda: CREATED_S)
     store = msgspec.structs.replace(store, checkpoints="s3://bucket/states")
-    with pytest.raises(ConfigError, match="pg_dump.*does not hold the checkpoints at s3://bucket/states.*cleanly"):
+    with pytest.raises(ConfigError, match=r"pg_dump.*not hold the checkpoints at s3://bucket/states.*cleanly"):
         take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup", lambda: CREATED_S)
 
 
@@ -655,7 +655,7 @@ def test_a_backup_without_a_checkpoint_is_none(
     made = checkpointed(settings)
     files = open_checkpoint_files(settings)
     assert files is not None
-    with pytest.raises(ConfigError, match="store.checkpoints: the newest states of at least 1 agents of partition 0"):
+    with pytest.raises(ConfigError, match=r"store.checkpoints: the newest states of at least 1 agents of partition 0"):
         take_backup(placed(settings, "none"), tmp_path / "backup", lambda: CREATED_S)
     files.remove([made.name])
     with pytest.raises(CorruptCheckpoint, match=f"{made.name}, with the newest states of 1 agents"):
@@ -672,7 +672,7 @@ def test_what_is_in_the_way_of_restored_checkpoints(settings: Settings, elsewher
     """No place, one that has checkpoints of a service, a file that is not what the database names."""
     made = checkpointed(settings)
     take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
-    with pytest.raises(ConfigError, match="store.checkpoints: the back-up holds checkpoints"):
+    with pytest.raises(ConfigError, match=r"store.checkpoints: the back-up holds checkpoints"):
         restore_backup(placed(elsewhere, "none"), tmp_path / "backup")
     taken = placed(elsewhere, tmp_path / "taken")
     files = open_checkpoint_files(taken)

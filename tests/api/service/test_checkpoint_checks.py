@@ -71,7 +71,7 @@ def start_group(settings: Settings, roles: ServiceRoles = ServiceRoles()) -> Non
 def test_settings_have_to_name_the_place(settings: Settings, tmp_path: Path, starts: Any) -> None:
     """With the one of before it starts; other ones are refused with what to do."""
     starts(settings)
-    with pytest.raises(ConfigError, match="at least 1 agents of partition 0 are in checkpoints.*name no place of them"):
+    with pytest.raises(ConfigError, match=r"1 agents of partition 0 are in checkpoints.*name no place of them"):
         starts(placed(settings, "none"))
     told = f"{tmp_path}/empty does not hold {named(settings).name}; 1 of 1 files are missing"
     with pytest.raises(ConfigError, match=told):
