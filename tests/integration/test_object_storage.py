@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,24 +90,27 @@ def test_a_server_that_dies_while_it_is_written_to(s3_gateway: S3Gateway) -> Non
     ended = threading.Event()
 
     def kill() -> None:
-        for _ in range(5):
-            time.sleep(0.3)
-            s3_gateway.kill()
-            time.sleep(0.3)
-            s3_gateway.start()
-        ended.set()
+        try:
+            for down_s in (0.3, 0.3, 4.0, 0.3, 0.3):  # the tries of one call outlast the short ones
+                time.sleep(0.3)
+                s3_gateway.kill()
+                time.sleep(down_s)
+                s3_gateway.start()
+        finally:
+            ended.set()
 
-    killer = threading.Thread(target=kill)
-    killer.start()
+    pool = ThreadPoolExecutor(1)
+    killing = pool.submit(kill)
     number = acknowledged = 0
-    while not ended.is_set() or failed == 0:
+    while not ended.is_set():
         number = (number + 1) % 250
         try:
             store.put("a", bytes([number]) * MIB)
             acknowledged = number
         except Unavailable:
             failed += 1
-    killer.join()
+    killing.result()
+    pool.shutdown()
 
     last = store.get("a")
     assert failed > 0
