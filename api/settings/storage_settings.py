@@ -20,8 +20,9 @@ class StoreSettings(SettingsPart, frozen=True):
     checkpoints: Annotated[
         str | None,
         setting(
-            "where states of agents go between writes of their rows: a folder or `s3://BUCKET/PREFIX` that all workers "
-            "reach, or `none`; null is `checkpoints` in `data_dir` for SQLite, and none for PostgreSQL"
+            "where states of agents go between writes of their rows: a folder or `s3://BUCKET/PREFIX` of this "
+            "deployment alone, which all its workers reach, or `none`; null is `checkpoints` in `data_dir` for SQLite, "
+            "and none for PostgreSQL"
         ),
     ] = None
     agents_days: Annotated[

@@ -236,7 +236,7 @@ class PartitionCommits:
         agents that moved out take memory until their rows are written.
         """
         context, states, processor = self._context, self._processor.engine.agent_states, self._processor
-        if context.checkpoints is None or states.unwritten_count <= context.tuning.few_agents:
+        if context.checkpoints is None or states.unwritten_count < context.settings.checkpoint_agents:
             return True
         if processor.model_switcher.pending_switches or processor.control_records.erasures or states.removed_agents:
             return True

@@ -26,6 +26,14 @@ class PipelineSettings(SettingsPart, frozen=True):
         float,
         setting("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
     ] = 0.005
+    checkpoint_agents: Annotated[
+        int,
+        setting(
+            "agents of a partition that must have changed before their states go into a checkpoint instead of their "
+            "rows; only where `store.checkpoints` says so",
+            ge=1,
+        ),
+    ] = 500
     resident_agents: Annotated[int, setting("agents whose state is held in memory", ge=1)] = 200_000
     tick_interval_s: Annotated[float, setting("time advances without events every, s", gt=0, le=3600)] = 5.0
 
@@ -34,9 +42,6 @@ class PipelineTuning(NamedTuple):
     """Numbers that no operator sets. Times in seconds."""
 
     max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
-    few_agents: int = (
-        500  # agents of a partition whose rows are written with every commit of states, if no more changed
-    )
     max_unwritten: int = 100_000  # agents of a partition whose rows may be older than their checkpoints
     rows_interval_s: float = 600.0  # longest time for which that may be so
     retry_s: float = 0.5

@@ -70,8 +70,8 @@ callers:
 tenants:
   acme-corp: {{domains: [acme-corp.example], mode: enforce}}
   globex: {{domains: [globex.example], mode: enforce}}
-store: {{url: "{url}", password: {{file: {folder}/password}}}}
-pipeline: {{commit_interval_s: 0.2, tick_interval_s: {tick_s}, resident_agents: {residents}}}
+store: {{url: "{url}", password: {{file: {folder}/password}}, checkpoints: {checkpoints}}}
+pipeline: {{commit_interval_s: 0.2, checkpoint_agents: 1, tick_interval_s: {tick_s}, resident_agents: {residents}}}
 risk: {{half_life_s: 2, hold_s: 4, staleness_s: {staleness_s}}}
 kafka:
   bootstrap_servers: [{servers}]
@@ -221,6 +221,7 @@ class DistributedTestbed:
             "partitions": PARTITIONS,
             "replication": replication,
             "topics": "[]",
+            "checkpoints": "none",
             "more": "",
             "events": f"{self.name}.events",
             **members,
@@ -321,7 +322,12 @@ class DistributedTestbed:
         """
         self._undisturbed = self.postgres.create_database()
         path = self.write_settings(
-            "undisturbed", self._undisturbed, f"{self.name}.{UNDISTURBED}", UNDISTURBED, residents=200_000
+            "undisturbed",
+            self._undisturbed,
+            f"{self.name}.{UNDISTURBED}",
+            UNDISTURBED,
+            residents=200_000,
+            checkpoints="none",
         )
         settings = load_process_settings(path)
         with self.admin() as admin:

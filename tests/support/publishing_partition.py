@@ -62,13 +62,13 @@ class PublishingPartition:
             self,  # type: ignore[arg-type]
             self.store,
             POLICY,
-            PipelineSettings(**{"batch_size": 40, **settings}),
+            PipelineSettings(**{"batch_size": 40, "checkpoint_agents": 2, **settings}),
             lambda: self.now,
             self._sleep,
             lambda done: self.committed.append(done.position.offset),
             StageMetrics(lambda: self.now),
             on_risk=on_risk,
-            tuning=PipelineTuning(few_agents=1, max_unwritten=100, rows_interval_s=2.0),
+            tuning=PipelineTuning(max_unwritten=100, rows_interval_s=2.0),
             checkpoints=self.checkpoints,
         )
 

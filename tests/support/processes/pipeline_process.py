@@ -16,6 +16,7 @@ from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
@@ -27,6 +28,7 @@ from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 SALT = b"salt of the kill test"
@@ -126,7 +128,7 @@ def records(folder: Path) -> list[Record]:
     return found
 
 
-def run(folder: Path, data: Path, batch: int) -> None:
+def run(folder: Path, data: Path, batch: int, checkpoints: CheckpointFiles | None) -> None:
     """Append what the log does not have yet, acknowledge it, and let the pipeline work; small memory, many commits."""
     world = records(folder)
     model = load_trained_model(folder / "model")
@@ -139,11 +141,12 @@ def run(folder: Path, data: Path, batch: int) -> None:
         processor,
         store,
         POLICY,
-        PipelineSettings(batch_size=batch, commit_interval_s=0.02),
+        PipelineSettings(batch_size=batch, commit_interval_s=0.02, checkpoint_agents=2),
         time.monotonic,
         time.sleep,
         lambda done: None,
-        tuning=PipelineTuning(poll_s=0.0),
+        tuning=PipelineTuning(poll_s=0.0, rows_interval_s=0.5),
+        checkpoints=checkpoints,
     )
     pipeline.start()
     sys.stdout.write("ready\n")
@@ -166,7 +169,9 @@ def main() -> None:
     if sys.argv[1] == "make":
         make(Path(sys.argv[2]))
     else:
-        run(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+        data = Path(sys.argv[3])
+        files = CheckpointFiles(FolderObjects(data / "checkpoints")) if sys.argv[5] == "checkpoints" else None
+        run(Path(sys.argv[2]), data, int(sys.argv[4]), files)
 
 
 if __name__ == "__main__":
