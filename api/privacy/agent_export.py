@@ -122,7 +122,12 @@ class _ZipBuffer:
 
 
 def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
-    """Behaviour of the agent in words; `agents.jsonl` has the row."""
+    """Behaviour of the agent in words; `agents.jsonl` has the row.
+
+    `may_be_older` is true while newer states of some agents are in checkpoints: the row may then be some minutes older
+    than what the agent is judged by, or not be there yet; its events are in
+    the export all the same.
+    """
     row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
     return {
@@ -130,6 +135,7 @@ def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str
         "tenant": subject.tenant,
         "issuer": subject.issuer,
         "known": row is not None,
+        "may_be_older": bool(sources.store.checkpoints.partitions()),
         "profile": None if profile is None else msgspec.to_builtins(profile, enc_hook=str),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ...ingest.errors import TrustwatchError, Unavailable
+from ...ingest.errors import Unavailable
 from ...ingest.objects.object_store import CLOUD_SCHEMES
 from ...scoring.store.checkpoint_files import CheckpointFiles
 from ...scoring.store.sql_store import SqlStore
@@ -16,8 +16,8 @@ WRITTEN_WITHIN_S: Final = 60.0
 """Age from which a file without its name is one that a crash left: a writer that is slower writes it once more."""
 
 
-class CheckpointsNotErased(TrustwatchError):
-    """Files of checkpoints that hold states of before an order can not be removed now."""
+class CheckpointsNotErased(Unavailable):
+    """Files of checkpoints that hold states of before an order can not be removed, or looked for, now."""
 
     code = "checkpoints_not_erased"
 

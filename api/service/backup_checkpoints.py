@@ -33,7 +33,7 @@ def copy_with_checkpoints(settings: Settings, database: Path) -> None:
         Unavailable: the service ended checkpoints each time before they were copied, or a place does not answer.
     """
     for _ in range(COPY_TRIES):
-        database.unlink(missing_ok=True)
+        _remove_copy(database)
         with closing(store_address(settings).open_reading()) as store:
             store.database.copy_to(database)
             with closing(open_reading_store(sqlite_url(database))) as copy:
@@ -47,6 +47,13 @@ def copy_with_checkpoints(settings: Settings, database: Path) -> None:
         )
     with database.open("rb+") as file:
         sync_file(file)
+
+
+def _remove_copy(database: Path) -> None:
+    """Remove what an earlier try wrote: its checkpoints hold states that nothing names any more."""
+    for path in database.parent.glob(f"{database.name}*"):  # with the files that SQLite keeps beside it
+        path.unlink()
+    shutil.rmtree(database.parent / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
 def _copy_checkpoints(settings: Settings, store: SqlStore, checkpoints: list[Checkpoint], data: Path) -> bool:

@@ -178,7 +178,10 @@ def test_no_checkpoint_of_before_the_order_is_left(known: Any, monkeypatch: pyte
     checked = post(known, path, {"proof": told["proof"], "subject": "bot"}).json()
     files.write(left.position, [row(BOT)])  # a worker that was thought to be dead
     again = post(known, path, {"proof": told["proof"], "subject": "bot"}).json()
+    (known.settings.data_dir / "checkpoints").rename(known.settings.data_dir / "unmounted")
+    unseen = post(known, path, {"proof": told["proof"], "subject": "bot"})
 
+    assert (unseen.status_code, unseen.json()["code"]) == (503, "unavailable")  # not that nothing is left
     assert "can not be removed: Read-only file system; tried again" in asked[1]
     assert (told["status"], told["detail"]) == ("done", None)
     assert told["document"]["erased"]["checkpoints.files"] == 1
