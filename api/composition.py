@@ -91,6 +91,8 @@ class StoreAddress(NamedTuple):
 
 CHECKPOINTS_FOLDER: Final = "checkpoints"
 """Of states between writes of their rows, below `data_dir`, where `store.checkpoints` names no other place."""
+DATABASE_ID: Final = "database_id"
+"""Key of the metadata under which a database has an id of its own."""
 RESTORING_FOLDER: Final = ".restoring"
 """Below `data_dir` while a back-up is restored into it, and after a restore that did not finish."""
 
@@ -139,6 +141,17 @@ def open_checkpoint_files(settings: Settings, *, check: bool = True) -> Checkpoi
     if check:
         objects.check()
     return CheckpointFiles(objects)
+
+
+def open_worker_checkpoints(settings: Settings, store: SqlStore) -> CheckpointFiles | None:
+    """Open what `checkpoint_place` names, for a worker that writes there. Raises as `open_checkpoint_files`.
+
+    Raises ConfigError, too, where another deployment writes there. A copy of a database is not told from it.
+    """
+    files = open_checkpoint_files(settings)
+    if files is not None:
+        files.claim(store.metadata.put_default(DATABASE_ID, new_id()))
+    return files
 
 
 def open_checkpoints_to_erase(settings: Settings) -> dict[str, CheckpointFiles]:

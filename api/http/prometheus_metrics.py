@@ -27,7 +27,11 @@ from .runtime import Runtime
 LabelledValues = Mapping[tuple[str, ...], float]
 MetricValues = Mapping[str, LabelledValues]
 """Values of `observed` metrics, by name of the metric and labels."""
-_CHECKPOINT_RESULTS = {"written": "checkpoints", "not_removed": "checkpoints_not_removed"}
+_CHECKPOINT_RESULTS = {
+    "written": "checkpoints",
+    "postponed": "checkpoints_postponed",
+    "not_removed": "checkpoints_not_removed",
+}
 _CHECKPOINT_BYTES = "checkpoint_bytes"
 _OF_OTHER_METRICS = frozenset(
     {"feedback_matched", ORDER_DOUBTED_AGENTS, _CHECKPOINT_BYTES, *_CHECKPOINT_RESULTS.values()}

@@ -21,6 +21,7 @@ from ...ingest.topics.topic_commit_log import DOOR_TIMEOUT_S, TopicCommitLog
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
 from ...scoring.policy.risk_view import RiskView
+from ...scoring.records.agents import agent_summary
 from ...scoring.records.commits import ONLY_PARTITION
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
@@ -32,7 +33,7 @@ from ..events.ingest_status import IngestStatus, IngestWorkerProcess
 from ..models.first_training import is_learning
 from ..settings.environment import HOW_TO_NAME_BROKERS
 from ..settings.root import Settings
-from .checkpoint_checks import check_checkpoints
+from .checkpoint_checks import check_checkpoints, read_checkpoints
 
 NO_PARTITION = (
     "a partition: its group has given it none yet; where there are more workers than partitions, it stands by for one "
@@ -171,8 +172,10 @@ class EmbeddedBackend(EventBackend):
                 f"{log.next_offset}: it has lost records or belongs to another data directory; restore both from the "
                 "same back-up"
             )
-        check_checkpoints(self.settings, self.store, contents=True)
+        check_checkpoints(self.settings, self.store)
         view.apply(self.store.agents.iterate())
+        for rows in read_checkpoints(self.settings, self.store):  # an answer never goes back to what rows have
+            view.apply(map(agent_summary, rows))
         view.apply(versioned.agent for versioned in self.store.agents.list_ahead())
 
     def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
@@ -234,7 +237,7 @@ class DistributedBackend(EventBackend):
         Raises as `check_checkpoints`: a worker would end again and again.
         """
         if self._roles.workers:
-            check_checkpoints(self.settings, self.store, contents=False)
+            check_checkpoints(self.settings, self.store)
         if not self._roles.api:
             return
         for position in self.store.partitions.list_positions():

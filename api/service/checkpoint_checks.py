@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import structlog
 
 from ...ingest.errors import ConfigError, Unavailable
+from ...scoring.records.agents import AgentRow
 from ...scoring.records.commits import Checkpoint
 from ...scoring.store.checkpoint_files import CheckpointFiles
 from ...scoring.store.sql_store import SqlStore
@@ -35,19 +36,29 @@ def open_named_checkpoints(settings: Settings, checkpoints: Sequence[Checkpoint]
     return files
 
 
-def check_checkpoints(settings: Settings, store: SqlStore, *, contents: bool) -> None:
+def read_checkpoints(settings: Settings, store: SqlStore) -> Iterator[list[AgentRow]]:
+    """Agents of all checkpoints, the oldest of a partition first; none, where the place does not answer now.
+
+    No worker may run that ends checkpoints meanwhile. Raises ConfigError, CorruptCheckpoint.
+    """
+    try:
+        if checkpoints := store.checkpoints.list_all():
+            yield from map(open_named_checkpoints(settings, checkpoints).read, checkpoints)
+    except Unavailable as error:
+        _log.warning("checkpoints can not be read now; the worker waits for them", error=str(error))
+
+
+def check_checkpoints(settings: Settings, store: SqlStore) -> None:
     """Check, before workers start, that they will find the checkpoints that agents go on from.
 
     A place that does not answer now is left to the workers, which wait for it.
 
     Args:
         settings: of the service.
-        store: names the checkpoints.
-        contents: whether files are read; False = other workers may run, and end checkpoints meanwhile.
+        store: names the checkpoints; other workers may run, and end some meanwhile.
 
     Raises:
         ConfigError: the settings name none, or a place that refuses, or where they are not.
-        CorruptCheckpoint: one is not what was written.
     """
     try:
         files, checkpoints = open_checkpoint_files(settings), store.checkpoints.list_all()
@@ -63,8 +74,6 @@ def check_checkpoints(settings: Settings, store: SqlStore, *, contents: bool) ->
                 f"{len(checkpoints)} files are missing, with {_described(missing)}: name the place where they are, or "
                 "restore database and checkpoints from one back-up"
             )
-        for checkpoint in checkpoints if contents else ():
-            files.read_content(checkpoint)
     except Unavailable as error:
         _log.warning("checkpoints can not be looked at now; the worker waits for them", error=str(error))
 

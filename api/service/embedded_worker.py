@@ -34,10 +34,10 @@ from ..composition import (
     engine_settings,
     live_policy,
     load_forgotten_agents,
-    open_checkpoint_files,
     open_model_registry,
     open_service_store,
     open_spool,
+    open_worker_checkpoints,
     policy_book,
     service_url,
 )
@@ -84,7 +84,7 @@ class EmbeddedPipelineWorker:
             on_risk=self._send_risk,
             service=service_url(settings),
             spans=child.spans,
-            checkpoints=open_checkpoint_files(settings),
+            checkpoints=open_worker_checkpoints(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 

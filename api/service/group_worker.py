@@ -39,10 +39,10 @@ from ..composition import (
     engine_settings,
     live_policy,
     load_forgotten_agents,
-    open_checkpoint_files,
     open_model_registry,
     open_service_store,
     open_spool,
+    open_worker_checkpoints,
     policy_book,
     service_url,
 )
@@ -117,7 +117,7 @@ class GroupPipelineWorker:
             self.publisher.publish_risk,
             service_url(settings),
             spans=spans,
-            checkpoints=open_checkpoint_files(settings),
+            checkpoints=open_worker_checkpoints(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 

@@ -124,7 +124,7 @@ class AgentRows:
         agents.threshold_rows[at] = self._model.group_rows(agents.groups[at])
         names = columns.tenants, columns.issuers, columns.agent_ids
         agents.checks[at] = self._identities.agent_hashes(*names)[:, 1]
-        agents.dirty[at] = agents.uncheckpointed[at] = False
+        agents.dirty[at] = agents.uncheckpointed[at] = agents.unlisted[at] = False
         self._builder.pinned[at] = agents.risk["due_ms"][at] != 0
         explained = columns.decision_ids, columns.reasons, columns.counterfactuals, columns.indicators
         _put(agents.names, at, list(map(AgentName, columns.keys.tolist(), *names)))

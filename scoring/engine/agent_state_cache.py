@@ -284,6 +284,7 @@ class AgentStateCache:
         if self._store is not None:
             moving = slots[self._agents.dirty[slots]]
             self._unsaved.uncheckpointed.update(keys[self._agents.uncheckpointed[slots]].tolist())
+            self._unsaved.unlisted.update(keys[self._agents.unlisted[slots] & self._agents.dirty[slots]].tolist())
             self._unsaved.add_unpublished(self._rows.summaries(slots[self._agents.moved[slots]]))
         self._unsaved.waiting.update((row.name.key, row) for row in self.rows(moving))
         self._agents.clear(slots)
@@ -303,8 +304,10 @@ class AgentStateCache:
         stored = [place for place, key in enumerate(keys.tolist()) if key in stored_rows]
         converted = np.zeros(len(keys), np.bool_)
         converted[stored] = ~self._restore([stored_rows[key] for key in keys[stored].tolist()], slots[stored])
+        agents = self._agents
+        agents.unlisted[slots] = True
         for key, slot in zip(keys[stored].tolist(), slots[stored].tolist(), strict=True):
-            self._agents.dirty[slot], self._agents.uncheckpointed[slot] = self._unsaved.take_back(key)
+            agents.dirty[slot], agents.uncheckpointed[slot], agents.unlisted[slot] = self._unsaved.take_back(key)
         self._seeded.seed_habits(slots[converted], history[converted])
         self._seeded.update_shared_counts(slots, history)
 
@@ -407,14 +410,21 @@ class AgentStateCache:
             rows += self.rows(slots[start : start + _PACK_CHUNK])
         return rows
 
-    def begin_checkpoint(self) -> list[AgentRow]:
+    def begin_checkpoint(self) -> tuple[list[AgentRow], set[int]]:
         """Rows of all agents that changed since the last checkpoint, or commit of rows, was begun.
 
         They stay what the next commit of rows has to write.
+
+        Returns:
+            The rows, and keys of agents of which the store has no row, or one with another type.
         """
-        rows = self._pack(self._agents.uncheckpointed) + self._unsaved.begin_checkpoint()
-        self._agents.uncheckpointed[:] = False
-        return rows
+        agents, (left, unlisted) = self._agents, self._unsaved.begin_checkpoint()
+        listed_now = agents.unlisted & agents.uncheckpointed
+        names = (agents.names[slot] for slot in np.flatnonzero(listed_now).tolist())
+        unlisted.update(name.key for name in names if name is not None)
+        rows = self._pack(agents.uncheckpointed) + left
+        agents.unlisted[listed_now] = agents.uncheckpointed[:] = False
+        return rows, unlisted
 
     def begin_commit(self) -> list[AgentRow]:
         """Rows of `changed_rows`, on their way to the store from here on; what changes now is for the next commit.
@@ -422,6 +432,7 @@ class AgentStateCache:
         Until `mark_committed` they are what is known of their agents, since the store may still have older ones.
         """
         rows = self.changed_rows()
+        self._agents.unlisted[self._agents.dirty] = False
         self._agents.dirty[:] = self._agents.uncheckpointed[:] = False
         self._unsaved.begin_commit(rows)
         return rows

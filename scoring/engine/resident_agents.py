@@ -33,6 +33,8 @@ class ResidentAgents:
         """True for agents that changed since a commit of their rows was begun."""
         self.uncheckpointed = np.zeros(capacity, np.bool_)
         """True for agents that changed since their last checkpoint was begun, too; each of them is dirty."""
+        self.unlisted = np.zeros(capacity, np.bool_)
+        """True for agents of which the store has no row, or one that has another type."""
         self.moved = np.zeros(capacity, np.bool_)
         """True for agents that changed since their risk was last published; each of them is dirty, too."""
 
@@ -53,7 +55,8 @@ class ResidentAgents:
             self.names[slot] = AgentName(key, event.tenant or "", agent.issuer or "", agent.id)
         elif agent.self_asserted or not agent.type:
             return False
-        self.types[slot] = agent.type or ""
+        if self.types[slot] != (agent.type or ""):
+            self.types[slot], self.unlisted[slot] = agent.type or "", True
         return True
 
     def find_impostors(self, slots: SlotIndices, checks: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
@@ -76,6 +79,7 @@ class ResidentAgents:
         self.paths[slots] = np.zeros((), announced_paths.PATHS)
         self.dirty[slots] = False
         self.uncheckpointed[slots] = False
+        self.unlisted[slots] = False
         self.moved[slots] = False
         self.checks[slots] = 0
         self.groups[slots] = 0

@@ -1,7 +1,8 @@
 """Rounds of commits: what partitions have to write, in one transaction, and what is published behind it.
 
 Checkpoints are written before the transaction that names them, and those that it ends are removed behind it. So a crash
-leaves files that nobody needs at most, which the next round that ends checkpoints removes.
+leaves files that nobody needs at most, which the next owner removes. Where one can not be written the round writes the
+decisions of its partition alone: what acts on the outside needs the database, and no other store.
 
 A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps its
 own compare-and-set: one that the store refuses does not hold the others up.
@@ -51,6 +52,9 @@ class CommitRound:
         self._started = context.monotonic()
         with context.stages.timed("rows"):
             self._commits = [partition.begin(with_states=with_states, with_rows=with_rows) for partition in partitions]
+        self._must_write = with_rows or any(partition.buffer_full for partition in partitions)
+        self._postponed: set[int] = set()
+        """Places of commits whose checkpoint could not be written."""
         self._results: list[CommitResult | Fenced] = []
         self._took_s = 0.0
         self._given_up = False
@@ -85,17 +89,40 @@ class CommitRound:
         self._took_s = self._context.monotonic() - self._started
 
     def _write_checkpoints(self) -> None:
-        """Write the checkpoints of the commits, and have the commits name them."""
+        """Write the checkpoints of the commits, and have the commits name them.
+
+        One that can not be written is waited for where memory is full, or the worker ends; else its commit is one of
+        decisions.
+        """
         files, counts = self._context.checkpoints, self._context.stages.counts
         for number, commit in enumerate(self._commits):
             if files is None or not commit.checkpointed:
                 continue
-            with self._context.stages.timed("checkpoint"):
-                write = partial(files.write, commit.position, commit.checkpointed)
-                checkpoint = retry_until_available(write, self._wait_before_retry)
+            write = partial(files.write, commit.position, commit.checkpointed)
+            try:
+                with self._context.stages.timed("checkpoint"):
+                    checkpoint = retry_until_available(write, self._wait_before_retry) if self._must_write else write()
+            except Unavailable as error:
+                if self._must_write:
+                    raise
+                self._postpone(number, error)
+                continue
             self._commits[number] = replace(commit, checkpointed=(), checkpoint=checkpoint)
             counts["checkpoints"] += 1
             counts["checkpoint_bytes"] += checkpoint.content_bytes
+
+    def _postpone(self, number: int, error: Unavailable) -> None:
+        commit = self._commits[number]
+        _log.warning(
+            "a checkpoint can not be written now; decisions go on, states wait",
+            partition=commit.position.partition,
+            error=str(error),
+        )
+        self._context.stages.counts["checkpoints_postponed"] += 1
+        self._postponed.add(number)
+        self._commits[number] = Commit(
+            commit.expected, commit.expected, [], commit.decisions, commit.outbox, [], commit.published, commit.edges
+        )
 
     def _remove_ended_checkpoints(self) -> None:
         """Remove files that nobody needs any more; what can not be removed now is removed the next time."""
@@ -144,9 +171,11 @@ class CommitRound:
         A refused one has lost its partition: nothing of it was written, and it is to be dropped.
         """
         refused: dict[int, Fenced] = {}
-        for partition, result in zip(self._partitions, self._results, strict=True):
+        for number, (partition, result) in enumerate(zip(self._partitions, self._results, strict=True)):
             if isinstance(result, Fenced):
                 refused[partition.position.partition] = result
+            elif number in self._postponed:
+                self._context.on_commit(partition.postpone(result, self._took_s))
             else:
                 self._context.on_commit(partition.mark_committed(result, self._took_s))
         return refused

@@ -102,7 +102,7 @@ class PartitionPipeline:
         self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
         published = self._republish()
-        has_checkpoints = self._resume_checkpoints(published)
+        checkpointed = self._resume_checkpoints(published)
         furthest = position.offset + MAX_UNCOMMITTED_RECORDS + 2 * self._context.settings.batch_size
         self.risk.take_over(position, min(self._end, furthest), published)
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
@@ -110,15 +110,15 @@ class PartitionPipeline:
         self._processor.engine.feedback_rules.restore(rules)
         self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
         event_ids_from = self._restore_duplicate_window()
-        self.commits.resume(published=published, event_ids_from=event_ids_from, has_checkpoints=has_checkpoints)
+        self.commits.resume(published=published, event_ids_from=event_ids_from, checkpointed=checkpointed)
         if self._processor.model_switcher.pending_switches:
             # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
             # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
             CommitRound([self.commits], self._context).run()
         return position.offset
 
-    def _resume_checkpoints(self, published: int) -> bool:
-        """Go on from the checkpoints of the partition, where it has some: returns whether it has.
+    def _resume_checkpoints(self, published: int) -> int:
+        """Go on from the checkpoints of the partition, where it has some; returns the number of agents in them.
 
         What commits up to *published* wrote is in the risk topic. A service without one begins with rows: there all of
         it is published.
@@ -134,7 +134,18 @@ class PartitionPipeline:
         self.agent_states.resume(newest.values(), unpublished)
         if checkpoints:
             _log.info("agents go on from checkpoints", partition=self.partition, agents=len(newest))
-        return bool(checkpoints)
+        else:
+            self._remove_left_checkpoints()
+        return sum(checkpoint.agents for checkpoint in checkpoints)
+
+    def _remove_left_checkpoints(self) -> None:
+        """Remove files that owners before left and that no commit names; what can not be removed now stays."""
+        try:
+            if self._context.checkpoints is not None:
+                self._context.checkpoints.remove_up_to(self.position)
+        except Unavailable as error:
+            self._context.stages.counts["checkpoints_not_removed"] += 1
+            _log.warning("checkpoints can not be removed now", partition=self.partition, error=str(error))
 
     def _read_checkpoint(self, checkpoint: Checkpoint) -> list[AgentRow]:
         if (files := self._context.checkpoints) is None:

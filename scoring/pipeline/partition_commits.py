@@ -2,8 +2,9 @@
 
 Decisions are made durable at once, by themselves, while the agents' states, which cost far more, wait for the next
 commit of states. Where many agents change their states go into a checkpoint (`store/checkpoint_files.py`), and their
-rows are written more rarely still; only those of agents about whom something was decided come along, so that whoever
-reads rows sees levels as of the position. Commits of decisions leave the position where it is. Who takes over from
+rows are written more rarely still. Only some come along: of agents about whom something was decided, that are at medium
+or above, or that are new to lists or have another type. So whoever reads rows sees as of the position who there is, at
+which level, and of what type. Commits of decisions leave the position where it is. Who takes over from
 there makes the decisions of later records again, and the store skips those that it has.
 """
 
@@ -47,6 +48,9 @@ worker that died applies them again before its answers are fresh, about a second
 BACKLOG_S = 1.0
 """Time behind a full batch for which a partition counts as backlogged: what is fetched is cut by partition, so that not
 every batch of a backlog is full."""
+
+POSTPONED_FOR = 5.0
+"""Multiple of the time that a try to write a checkpoint took after which it is tried again."""
 
 DECISION_SHARE = 0.25
 """Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
@@ -102,8 +106,11 @@ class PartitionCommits:
         """Time since when people may look for something of what waits for a commit of states."""
         self._decided_agents: set[int] = set()
         """Keys of agents about whom something was decided since the last commit of states was begun."""
-        self.has_checkpoints = False
-        """True if checkpoints have states that are newer than the rows of their agents."""
+        self._checkpointed = 0
+        """Agents in checkpoints that rows have not ended; one in several counts several times."""
+        self._postponed: _BegunCommit | None = None
+        """A commit of states, without its decisions, whose checkpoint can not be written now."""
+        self._retry_states_at = -math.inf
         self.worker_has_many = False
         """True if `MANY_RECORDS` of the worker are not committed."""
         self.position = Position(partition, 0, 0)
@@ -123,15 +130,18 @@ class PartitionCommits:
         """Go on from a stored position, in the epoch that begins."""
         self.position, self.next_offset = position, position.offset
 
-    def resume(self, *, published: int, event_ids_from: int, has_checkpoints: bool) -> None:
+    def resume(self, *, published: int, event_ids_from: int, checkpointed: int) -> None:
         """Note how far what commits wrote is known to be published, and which event ids are stored.
 
         Args:
             published: offset before which all is.
             event_ids_from: offset from which on no ids are stored.
-            has_checkpoints: whether some agents go on from checkpoints.
+            checkpointed: agents in checkpoints. Their rows are due at once: owners that die soon after each other would
+                put them off for ever.
         """
-        self.has_checkpoints = has_checkpoints
+        self._checkpointed = checkpointed
+        if checkpointed:
+            self._rows_begun_at = -math.inf
         self._published = self._noted_published = published
         self._event_ids_from = event_ids_from
 
@@ -167,6 +177,11 @@ class PartitionCommits:
     def has_uncommitted(self) -> bool:
         """True if something was applied that is not committed."""
         return self.next_offset != self.position.offset
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """True if checkpoints have states that are newer than the rows of their agents."""
+        return self._checkpointed > 0
 
     @property
     def is_finished(self) -> bool:
@@ -208,6 +223,8 @@ class PartitionCommits:
         return bool(self._decisions or self._conflict_rows)
 
     def _state_wait_s(self) -> float:
+        if self._postponed is not None:
+            return self._retry_states_at - self._context.monotonic()
         due_at = min(self._committed_at + self._state_interval_s(), self._awaited_since + MAX_AWAITED_S)
         return due_at - self._context.monotonic()
 
@@ -236,14 +253,15 @@ class PartitionCommits:
         agents that moved out take memory until their rows are written.
         """
         context, states, processor = self._context, self._processor.engine.agent_states, self._processor
+        tuning = context.tuning
         if context.checkpoints is None or states.unwritten_count < context.settings.checkpoint_agents:
             return True
         if processor.model_switcher.pending_switches or processor.control_records.erasures or states.removed_agents:
             return True
-        if len(states.evicted) >= context.tuning.max_uncommitted:
+        if len(states.evicted) >= tuning.max_uncommitted or self._checkpointed >= tuning.max_checkpointed:
             return True
-        is_long_ago = context.monotonic() >= self._rows_begun_at + context.tuning.rows_interval_s
-        return is_long_ago or states.unwritten_count >= context.tuning.max_unwritten
+        is_long_ago = context.monotonic() >= self._rows_begun_at + tuning.rows_interval_s
+        return is_long_ago or states.unwritten_count >= tuning.max_unwritten
 
     def _state_interval_s(self) -> float:
         """Least time between two commits of states: the quicker they are, the less.
@@ -284,10 +302,30 @@ class PartitionCommits:
             with_rows: True = no checkpoint: the rows of all agents that changed are written.
         """
         if self._begun is None:
-            with_states = with_states or bool(self._processor.model_switcher.pending_switches)
-            is_whole = with_rows or self._rows_due
-            self._begun = self._build_state_commit(is_whole) if with_states else self._build_decision_commit()
+            if not with_states and not self._processor.model_switcher.pending_switches:
+                self._begun = self._build_decision_commit()
+            elif self._postponed is not None:
+                self._begun, self._postponed = self._postponed, None
+            else:
+                self._begun = self._build_state_commit(with_rows or self._rows_due)
         return self._begun.commit
+
+    def postpone(self, result: CommitResult, took_s: float) -> CommittedChanges:
+        """Note that of a commit of states the decisions alone are in the store: its checkpoint can not be written.
+
+        Decisions go on meanwhile. It is tried again, but not so often that they wait for it most of the time.
+
+        Args:
+            result: of what was written.
+            took_s: seconds that it took, with the try.
+        """
+        begun, now = self._begun, self._context.monotonic()
+        assert begun is not None
+        commit = begun.commit
+        self._begun, self._decided_at, self._noted_published = None, now, commit.published
+        self._postponed = begun._replace(commit=replace(commit, decisions=[], outbox=[], edges=()))
+        self._retry_states_at = now + max(self._context.tuning.retry_s, POSTPONED_FOR * took_s)
+        return CommittedChanges(commit.decisions, commit.expected, result.dropped_dead_letters)
 
     def _build_decision_commit(self) -> _BegunCommit:
         """A commit that leaves the position where it is; written twice it is the same."""
@@ -347,8 +385,13 @@ class PartitionCommits:
         if is_whole:
             self._rows_begun_at = self._context.monotonic()
             return states.begin_commit(), []
-        changed = states.begin_checkpoint()
-        return [row for row in changed if row.name.key in decided], changed
+        changed, unlisted = states.begin_checkpoint()
+        listed = [
+            row
+            for row in changed
+            if row.level >= RiskLevel.MEDIUM or row.name.key in decided or row.name.key in unlisted
+        ]
+        return listed, changed
 
     def _take_event_ids(self) -> tuple[EventIdRun | None, int]:
         """Event ids that no commit has stored, once they are many, and where the window begins if that moved."""
@@ -370,10 +413,10 @@ class PartitionCommits:
             self._decision_commit_took_s = took_s
             return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters)
         if commit.checkpointed:
-            self.has_checkpoints = True
+            self._checkpointed += len(commit.checkpointed)
         else:
             self._processor.engine.agent_states.mark_committed()
-            self.has_checkpoints = self.has_checkpoints and not commit.ends_checkpoints
+            self._checkpointed = 0 if commit.ends_checkpoints else self._checkpointed
         self.position = commit.position
         self._committed_at, self._commit_took_s = now, took_s
         if begun.published:

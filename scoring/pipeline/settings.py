@@ -42,8 +42,10 @@ class PipelineTuning(NamedTuple):
     """Numbers that no operator sets. Times in seconds."""
 
     max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
-    max_unwritten: int = 100_000  # agents of a partition whose rows may be older than their checkpoints
-    rows_interval_s: float = 600.0  # longest time for which that may be so
+    max_unwritten: int = 20_000  # agents of a partition whose rows may be older than their checkpoints: all are written
+    # at once, and the database of one machine has no other writer meanwhile
+    max_checkpointed: int = 100_000  # agents in its checkpoints, an agent in several counted several times
+    rows_interval_s: float = 600.0  # time from which on rows are due
     retry_s: float = 0.5
     poll_s: float = 0.2
 

@@ -14,13 +14,15 @@ from typing import Final
 import msgspec
 import zstandard
 
-from ...ingest.errors import CorruptCheckpoint, ObjectMissing
+from ...ingest.errors import ConfigError, CorruptCheckpoint, ObjectMissing
 from ...ingest.objects.object_store import ObjectStore
 from ..records.agents import AgentRow
 from ..records.commits import Checkpoint, Position
 
 _HEAD: Final = b"TWCP\x01"
 """Of the present format; the last byte is its number."""
+_OWNER: Final = "deployment"
+"""Name of the object that says whose the place is."""
 _LEVEL: Final = 1
 """Of compression: higher ones take several times as long for a tenth less."""
 _FOLDERS: Final = "partition-"
@@ -38,6 +40,25 @@ class CheckpointFiles:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
+
+    def claim(self, deployment: str) -> None:
+        """Claim the place for a deployment.
+
+        Args:
+            deployment: its id, of `database_id`.
+
+        Raises:
+            ConfigError: it is another one's, whose files would be removed.
+        """
+        try:
+            owner = self._objects.get(_OWNER).decode()
+        except ObjectMissing:
+            self._objects.put(_OWNER, deployment.encode())
+            owner = self._objects.get(_OWNER).decode()
+        if owner != deployment:
+            raise ConfigError(
+                "`store.checkpoints`: the place is another deployment's; name one of its own for this one"
+            )
 
     def write(self, position: Position, rows: Sequence[AgentRow]) -> Checkpoint:
         """Write the states of agents as of a position; they are durable then."""

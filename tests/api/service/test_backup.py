@@ -614,7 +614,7 @@ def test_checkpoints_go_where_the_settings_say(
     files = open_checkpoint_files(elsewhere)
     assert files is not None
     with closing(open_service_store(elsewhere)) as store:
-        check_checkpoints(elsewhere, store, contents=True)
+        check_checkpoints(elsewhere, store)
         assert store.checkpoints.list_all() == made
     assert files.read(made[1])[0].level == 2
     assert files.list_files().keys() == {one.name for one in made}

@@ -131,7 +131,7 @@ def check_checkpoints(site: PublishingPartition, folder: Path) -> None:
     """Checkpoints were written and read, and nothing of them is left."""
     assert site.store.checkpoints.partitions() == []
     if (files := site.checkpoints) is not None:
-        assert files.written > 10 and files.read_again > 5
+        assert files.written > 5 and files.read_again > 3
         assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
