@@ -22,7 +22,7 @@ from ...ingest.identities import IdentityHasher
 from ...ingest.scan import claim_reader, raw_encoder
 from ...ingest.source import Record, RecordBatch, RecordKind
 from ...ingest.timestamps import DAY_MS
-from ...models import forest_evaluator
+from ...models import assessment_kernel
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import Engine, EngineSettings
@@ -58,7 +58,7 @@ class KernelPart(enum.StrEnum):
 
 _LONGEST: Final[dict[KernelPart, tuple[Any, ...]]] = {
     KernelPart.FEATURES: (feature_kernel.observe,),
-    KernelPart.JUDGING: (forest_evaluator.score_rows, risk.update, feature_kernel.learn),
+    KernelPart.JUDGING: (assessment_kernel.assess_rows, risk.update, feature_kernel.learn),
     KernelPart.READING: (raw_encoder.scan_records, claim_reader.read_claims),
 }
 """Kernels of each part that take longest; the others take less than a second."""
