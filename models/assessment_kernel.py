@@ -1,8 +1,8 @@
 """All scores of a batch in one kernel: evidence, statistics, anomaly scores and p-values, in all and by concern.
 
-A small batch costs as much as its calls, and there were some fifty of them in a row. Every number has the bits that the
-functions for whole columns give (`combined_evidence`, `score_concerns`, `anomaly_scores`, `Calibration.p_values`), which
-training uses: both are made of the same inlined helpers.
+A small batch costs as much as its calls, and there were some fifty of them in a row. Every number has the bits that
+the functions for whole columns give (`combined_evidence`, `score_concerns`, `anomaly_scores`, `Calibration.p_values`),
+which training uses: both are made of the same inlined helpers.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from trustwatch.models.baseline_learning import (
     MIN_LEARNED_EVENTS,
     ODD_P_VALUE,
     learnable_parts,
-    sampled_for_learning,
 )
 
 ROWS = 2000
@@ -69,6 +68,6 @@ def test_an_agent_that_taught_little_is_learned_whatever_is_odd():
 def test_what_is_announced_is_learned(kind):
     """What an authorization server says of a client is no habit to be doubted."""
     learned = learnable_parts(events(kind=kind), AT, np.full(ROWS, 0.001), KNOWN)
-    lucky = sampled_for_learning(np.full(ROWS, 7, np.uint64), events(kind=kind).time_ms)
+    lucky = learnable_parts(events(), AT, np.full(ROWS, 0.001), KNOWN) == LEARN_ALL
     assert (learned[~lucky] == LEARN_CREDENTIAL).all()
     assert (learned[lucky] == LEARN_ALL).all()
