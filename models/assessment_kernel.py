@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.compilation import compiled, inlined
+from ..ingest.compilation import allocation_free, inlined
 from .calibration import (
     DECADES_OF_SCALE,
     Calibration,
@@ -121,7 +121,7 @@ def _calibrated(
     return p_value(score, entry, chosen.start, chosen.sizes, chosen.values, chosen.above)
 
 
-@compiled
+@allocation_free
 def assess_rows(
     tables: AssessmentTables,
     X: NDArray[np.float64],
@@ -129,6 +129,8 @@ def assess_rows(
     failed: NDArray[np.bool_],
     familiar: NDArray[np.bool_],
     raising: NDArray[np.float64],
+    room: NDArray[np.float64],
+    line: NDArray[np.float64],
     evidence: NDArray[np.float64],
     anomaly: NDArray[np.float64],
     p_values: NDArray[np.float64],
@@ -137,11 +139,12 @@ def assess_rows(
 
     Args:
         X, groups, failed, familiar, raising: (n, F) and (n,), as for `ForestDetector.assess`.
+        room, line: float64 (2, n, F) and (n + F,), written to: a kernel that allocates is called at twice the price.
         evidence: float64 (n, F), written: weighed evidence of each feature.
         anomaly, p_values: float64 (n, 4), written: the columns above.
     """
     tails, tail, width = tables.tails, tables.score_tail, X.shape[1]
-    inner, seen = np.zeros(X.shape), np.zeros(X.shape)
+    inner, seen, forest, picked = room[0], room[1], line[: len(X)], line[len(X) :]
     for row in range(len(X)):
         for feature in range(width):
             value = X[row, feature]
@@ -149,11 +152,8 @@ def assess_rows(
                 return int(row * width + feature)
             weighed = value_evidence(value, tails.x, tails.u, tails.rate, feature) * tables.importance[feature]
             evidence[row, feature] = weighed
-            if not tables.added[feature]:
-                inner[row, feature] = weighed
-                if tables.seen[feature]:
-                    seen[row, feature] = weighed
-    forest = np.empty(len(X))
+            inner[row, feature] = 0.0 if tables.added[feature] else weighed
+            seen[row, feature] = inner[row, feature] if tables.seen[feature] else 0.0
     score_rows(
         seen,
         tables.forest_features,
@@ -165,7 +165,6 @@ def assess_rows(
     scales, of_compromise, of_overreach = tables.scales
     first, second, third, fourth = tables.calibrations
     first_familiar, second_familiar, third_familiar, fourth_familiar = tables.familiar
-    room = np.empty(width)
     for row in range(len(X)):
         added, addable, group = 0.0, False, groups[row]
         for feature in range(width):
@@ -176,8 +175,8 @@ def assess_rows(
         from_forest = value_evidence(forest[row], tail.x, tail.u, tail.rate, 0)
         from_tails = power_norm(inner[row], tables.norms[ALL_EVIDENCE])
         statistic = tables.forest_weight * from_forest + (1.0 - tables.forest_weight) * from_tails
-        compromise = _picked_norm(evidence[row], tables.compromise, tables.norms[COMPROMISE], room)
-        overreach = _picked_norm(evidence[row], tables.overreach, tables.norms[OVERREACH], room)
+        compromise = _picked_norm(evidence[row], tables.compromise, tables.norms[COMPROMISE], picked)
+        overreach = _picked_norm(evidence[row], tables.overreach, tables.norms[OVERREACH], picked)
         most = PROBE_SCALE if failed[row] else np.inf
         entry = group_index(scales.groups, group)
         anomaly[row, ALL_EVIDENCE] = anomaly_score(statistic, scales, entry, added, np.inf)

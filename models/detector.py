@@ -275,7 +275,7 @@ class ForestDetector:
         if groups.shape != (len(X),) or failed.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape}, groups of shape {groups.shape}, failed of shape {failed.shape}")
         X, n = check_rows(X, len(self.feature_names)), len(X)
-        evidence, anomaly, p_values = np.empty(X.shape), np.empty((n, ASSESSMENTS)), np.empty((n, ASSESSMENTS))
+        evidence, (anomaly, p_values) = np.empty(X.shape), np.empty((2, n, ASSESSMENTS))
         bad = assess_rows(
             self._tables,
             X,
@@ -283,6 +283,8 @@ class ForestDetector:
             np.ascontiguousarray(failed),
             np.zeros(n, np.bool_) if familiar is None else np.ascontiguousarray(familiar),
             np.zeros(n) if raising is None else np.ascontiguousarray(raising),
+            np.empty((2, *X.shape)),
+            np.empty(n + X.shape[1]),
             evidence,
             anomaly,
             p_values,
