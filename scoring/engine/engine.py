@@ -102,7 +102,7 @@ class Engine:
         n = len(columns)
         slots = self._admit(columns)
         types = self._register_agents(columns, slots)
-        groups = columns.names[:, event_columns.GROUP]
+        group_rows, group_coverage = self.model.peer_groups(columns.names[:, event_columns.GROUP])
         out = ScoredBatch(
             columns,
             slots,
@@ -117,7 +117,7 @@ class Engine:
             np.zeros((n, risk.OUTPUTS)),
             np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS)),
             np.zeros(n),
-            self.model.group_rows(groups),
+            group_rows,
             np.empty((n, layout.NUMBERS), np.float32),
             np.empty((n, layout.KINDS), np.uint8),
             np.ones(n),
@@ -131,7 +131,6 @@ class Engine:
             np.zeros(n, np.uint8),
             types,
         )
-        group_coverage = self.model.coverage(groups)
         rule_matches = self.feedback_rules.coverage(columns, received_ms)
         measured = _measured_columns(out)
         for rows in agent_rounds(slots):
@@ -249,7 +248,7 @@ class Engine:
         )
         scores, concerns = self.model.detector.assess(*given)
         of_all = scores.anomaly_score, scores.p_value, concerns.anomaly_score, concerns.p_value
-        round_kernels.keep_scores(rows, *of_all, given.raising, self._counted_concerns, measured)
+        round_kernels.keep_scores(rows, *of_all, given.raising, self.counted_concerns, measured)
         places, masks = evidence_dedup.find_counted(
             rows,
             out.slots,
@@ -290,7 +289,7 @@ class Engine:
             own.raising,
             scores.feature_evidence,
             evidence,
-            self._counted_concerns,
+            self.counted_concerns,
             measured,
         )
         out.effective_rows.update(zip(rows[places].tolist(), vectors, strict=True))
@@ -298,6 +297,8 @@ class Engine:
     def _keep_announced(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
         """Note which parts of access paths had been announced before a round, and keep what its events announce."""
         columns, paths = out.columns, self.agents.paths
+        if not announced_paths.may_matter(paths, out.slots, columns.codes, rows):
+            return
         known = rows[paths["version"][out.slots[rows]] != 0]
         known = known[out.risk[known, risk.LEVEL_BEFORE] < risk_levels.MEDIUM]
         if len(known):
@@ -371,7 +372,8 @@ class Engine:
         """Keep what each round asks of the model."""
         self._asked_by_compromise = self.model.detector.asked_by_compromise
         self._asked_features = np.flatnonzero(self._asked_by_compromise)
-        self._counted_concerns = np.array(self.model.counted_concerns, np.int64)
+        self.counted_concerns = np.array(self.model.counted_concerns, np.int64)
+        """Numbers of the concerns that move levels."""
         self._told_evidence = float(self.model.target_evidence(np.ones(1, np.bool_))[0])
 
     def _risk_parameters(self) -> risk_levels.RiskParameters:
