@@ -23,14 +23,12 @@ from .calibration import (
     has_addable_entries,
     p_value,
 )
-from .concerns import COMPROMISE_NORM, OVERREACH_NORM, PROBE_SCALE, ConcernModel
+from .concerns import COMPROMISE_NORM, CONCERNS, OVERREACH_NORM, PROBE_SCALE, ConcernModel
 from .evidence_combination import EvidenceCombination, is_seen_by_forest, power_norm
 from .feature_tails import TailTables, value_evidence
 from .forest_evaluator import ForestArrays, score_rows
 
-ALL_EVIDENCE, COMPROMISE, MALFUNCTION, OVERREACH = range(4)
-ASSESSMENTS = 4
-"""Columns of scores and p-values: of all evidence together, then of each concern."""
+COMPROMISE, MALFUNCTION, OVERREACH = range(len(CONCERNS))
 
 FourCalibrations = tuple[Calibration, Calibration, Calibration, Calibration]
 
@@ -44,10 +42,10 @@ class AssessmentTables(NamedTuple):
         forest_features, forest_thresholds, forest_leaves, forest_normaliser: see `ForestArrays`.
         score_tail: upper tail of the forest's scores.
         forest_weight: share of the forest in the statistic.
-        norms: int64 (4,), norm of each assessment's statistic.
+        norms: int64 (3,), norm of each concern's statistic; that of malfunction is of all evidence.
         compromise, overreach: int64 (k,), numbers of the features that these concerns ask about, ascending.
         scales: of all evidence (and of malfunction), of compromise and of overreach.
-        calibrations: of each assessment.
+        calibrations: of all evidence, then of each concern.
         familiar: the same for agents that the history shows well.
     """
 
@@ -89,7 +87,7 @@ def assessment_tables(
         float(forest.normaliser),
         parts.score_tail,
         float(parts.forest_weight),
-        np.array([parts.norm, COMPROMISE_NORM, parts.norm, OVERREACH_NORM], np.int64),
+        np.array([COMPROMISE_NORM, parts.norm, OVERREACH_NORM], np.int64),
         np.flatnonzero(by_concern.roles.compromise),
         np.flatnonzero(by_concern.roles.overreach),
         (scales, by_concern.compromise_scales, by_concern.overreach_scales),
@@ -134,6 +132,8 @@ def assess_rows(
     evidence: NDArray[np.float64],
     anomaly: NDArray[np.float64],
     p_values: NDArray[np.float64],
+    concern_anomaly: NDArray[np.float64],
+    concern_p_values: NDArray[np.float64],
 ) -> int:
     """Assess rows; returns -1, or `row * F + feature` of the first value that is not finite.
 
@@ -141,7 +141,8 @@ def assess_rows(
         X, groups, failed, familiar, raising: (n, F) and (n,), as for `ForestDetector.assess`.
         room, line: float64 (2, n, F) and (n + F,), written to: a kernel that allocates is called at twice the price.
         evidence: float64 (n, F), written: weighed evidence of each feature.
-        anomaly, p_values: float64 (n, 4), written: the columns above.
+        anomaly, p_values: float64 (n,), written: of all evidence.
+        concern_anomaly, concern_p_values: float64 (n, 3), written: by concern.
     """
     tails, tail, width = tables.tails, tables.score_tail, X.shape[1]
     inner, seen, forest, picked = room[0], room[1], line[: len(X)], line[len(X) :]
@@ -163,8 +164,8 @@ def assess_rows(
         forest,
     )
     scales, of_compromise, of_overreach = tables.scales
-    first, second, third, fourth = tables.calibrations
-    first_familiar, second_familiar, third_familiar, fourth_familiar = tables.familiar
+    of_all, first, second, third = tables.calibrations
+    of_all_familiar, first_familiar, second_familiar, third_familiar = tables.familiar
     for row in range(len(X)):
         added, addable, group = 0.0, False, groups[row]
         for feature in range(width):
@@ -173,21 +174,22 @@ def assess_rows(
                 addable |= X[row, feature] > 0.0
         added = (added + raising[row]) / DECADES_OF_SCALE
         from_forest = value_evidence(forest[row], tail.x, tail.u, tail.rate, 0)
-        from_tails = power_norm(inner[row], tables.norms[ALL_EVIDENCE])
+        from_tails = power_norm(inner[row], tables.norms[MALFUNCTION])
         statistic = tables.forest_weight * from_forest + (1.0 - tables.forest_weight) * from_tails
         compromise = _picked_norm(evidence[row], tables.compromise, tables.norms[COMPROMISE], picked)
         overreach = _picked_norm(evidence[row], tables.overreach, tables.norms[OVERREACH], picked)
         most = PROBE_SCALE if failed[row] else np.inf
         entry = group_index(scales.groups, group)
-        anomaly[row, ALL_EVIDENCE] = anomaly_score(statistic, scales, entry, added, np.inf)
-        anomaly[row, MALFUNCTION] = anomaly_score(statistic, scales, entry, 0.0, np.inf)
+        scores = concern_anomaly[row]
+        anomaly[row] = anomaly_score(statistic, scales, entry, added, np.inf)
+        scores[MALFUNCTION] = anomaly_score(statistic, scales, entry, 0.0, np.inf)
         entry = group_index(of_compromise.groups, group)
-        anomaly[row, COMPROMISE] = anomaly_score(compromise, of_compromise, entry, added, most)
+        scores[COMPROMISE] = anomaly_score(compromise, of_compromise, entry, added, most)
         entry = group_index(of_overreach.groups, group)
-        anomaly[row, OVERREACH] = anomaly_score(overreach, of_overreach, entry, 0.0, np.inf)
-        known, scores = familiar[row], anomaly[row]
-        p_values[row, 0] = _calibrated(scores[0], group, addable, known, first, first_familiar)
-        p_values[row, 1] = _calibrated(scores[1], group, addable, known, second, second_familiar)
-        p_values[row, 2] = _calibrated(scores[2], group, addable, known, third, third_familiar)
-        p_values[row, 3] = _calibrated(scores[3], group, addable, known, fourth, fourth_familiar)
+        scores[OVERREACH] = anomaly_score(overreach, of_overreach, entry, 0.0, np.inf)
+        known, found = familiar[row], concern_p_values[row]
+        p_values[row] = _calibrated(anomaly[row], group, addable, known, of_all, of_all_familiar)
+        found[0] = _calibrated(scores[0], group, addable, known, first, first_familiar)
+        found[1] = _calibrated(scores[1], group, addable, known, second, second_familiar)
+        found[2] = _calibrated(scores[2], group, addable, known, third, third_familiar)
     return -1

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ingest.errors import ConfigError
-from .assessment_kernel import ALL_EVIDENCE, ASSESSMENTS, AssessmentTables, assess_rows, assessment_tables
+from .assessment_kernel import AssessmentTables, assess_rows, assessment_tables
 from .calibration import Calibration, PeerScales, anomaly_scores
 from .concerns import CONCERNS, ConcernModel, ConcernScores
 from .evidence_combination import (
@@ -275,7 +275,8 @@ class ForestDetector:
         if groups.shape != (len(X),) or failed.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape}, groups of shape {groups.shape}, failed of shape {failed.shape}")
         X, n = check_rows(X, len(self.feature_names)), len(X)
-        evidence, (anomaly, p_values) = np.empty(X.shape), np.empty((2, n, ASSESSMENTS))
+        scores = Scores(np.empty(n), np.empty(n), np.empty(X.shape))
+        concerns = ConcernScores(np.empty((n, len(CONCERNS))), np.empty((n, len(CONCERNS))))
         bad = assess_rows(
             self._tables,
             X,
@@ -285,15 +286,14 @@ class ForestDetector:
             np.zeros(n) if raising is None else np.ascontiguousarray(raising),
             np.empty((2, *X.shape)),
             np.empty(n + X.shape[1]),
-            evidence,
-            anomaly,
-            p_values,
+            scores.feature_evidence,
+            scores.anomaly_score,
+            scores.p_value,
+            *concerns,
         )
         if bad >= 0:
             raise self._named(NotFinite(*divmod(bad, X.shape[1])))
-        of_all, of_concerns = ALL_EVIDENCE, slice(ALL_EVIDENCE + 1, None)
-        concerns = ConcernScores(anomaly[:, of_concerns], p_values[:, of_concerns])
-        return Scores(anomaly[:, of_all], p_values[:, of_all], evidence), concerns
+        return scores, concerns
 
     def covers(self, group: int) -> bool:
         """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""

@@ -131,9 +131,9 @@ class DecisionMaker:
             scored.slots,
             self._engine.risk,
             scored.levels,
-            scored.evidence,
+            scored.risk,
             scored.caller_changed,
-            scored.concern_risk[:, :, risk.CONCERN_STATISTIC],
+            scored.concern_risk,
             self._engine.counted_concerns,
             scored.observations.new_kinds,
         )
@@ -352,9 +352,9 @@ def _has_notable_row(
     slots: npt.NDArray[np.int32],
     state: npt.NDArray[Any],
     levels: npt.NDArray[np.int8],
-    evidence: npt.NDArray[np.float64],
+    out: npt.NDArray[np.float64],
     caller_changed: npt.NDArray[np.bool_],
-    statistics: npt.NDArray[np.float64],
+    by_concern: npt.NDArray[np.float64],
     concerns: npt.NDArray[np.int64],
     new_kinds: npt.NDArray[np.uint32],
 ) -> bool:
@@ -363,16 +363,17 @@ def _has_notable_row(
 
     Args:
         state: risk rows by slot.
-        statistics: (n, 3), by concern, after each row; *concerns* (k,) are those that move levels.
+        out, by_concern: of `risk.update`.
+        concerns: (k,), those that move levels.
         Others: per row, as in `ScoredBatch` and `RowObservations`.
     """
     for row in range(len(slots)):
         moved = levels[row, 0] != levels[row, 1] or caller_changed[row]
-        if moved or evidence[row] >= _NOTABLE_EVIDENCE or (new_kinds[row] & CALLER_BITS) != 0:
+        if moved or out[row, risk.GAIN] >= _NOTABLE_EVIDENCE or (new_kinds[row] & CALLER_BITS) != 0:
             return True
         calm = state[slots[row]].told > 0.0
         for concern in concerns:
-            calm &= statistics[row, concern] <= 0.0
+            calm &= by_concern[row, concern, risk.CONCERN_STATISTIC] <= 0.0
         if calm:
             return True
     return False

@@ -108,7 +108,14 @@ class EdgeCollector:
         candidates = np.empty((len(_KINDS), len(columns)), np.bool_)
         seen = self._seen_marks, self._seen_hours
         if not _find_candidates(
-            columns.names, columns.codes, columns.time_ms, risks, _COLUMNS, _FACTORS, *seen, candidates
+            columns.names,
+            columns.codes,
+            columns.time_ms,
+            np.ascontiguousarray(risks),
+            _COLUMNS,
+            _FACTORS,
+            *seen,
+            candidates,
         ):
             return
         for flags, (column, factor, kind) in zip(candidates, _KINDS, strict=True):

@@ -84,23 +84,33 @@ class Engine:
         self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values(), self.identities)
         """Rules of feedback; changed by records, between batches."""
 
-    def find_impostors(self, columns: EventColumns) -> npt.NDArray[np.bool_]:
+    def admit(self, columns: EventColumns) -> SlotIndices:
+        """Slot of each row's agent (n,), after those that are not resident have moved in; at most `capacity` different
+        ones may occur."""
+        with self.agent_states.arriving(columns):
+            return self.builder.admit(columns.names[:, event_columns.AGENT])
+
+    def find_impostors(self, columns: EventColumns, slots: SlotIndices) -> npt.NDArray[np.bool_]:
         """Rows of agents whose key belongs to another agent, bool (n,): they must not be scored.
 
-        The agent that is known under the key, here, in the store or by its first event, keeps it. At most `capacity`
-        different agents may occur in *columns*.
+        The agent that is known under the key, here, in the store or by its first event, keeps it. *slots* are from
+        `admit`.
         """
-        slots = self._admit(columns)
         return self.agents.find_impostors(slots, columns.names[:, event_columns.AGENT_CHECK])
 
-    def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> ScoredBatch:
+    def score(
+        self,
+        columns: EventColumns,
+        received_ms: npt.NDArray[np.int64] | None = None,
+        slots: SlotIndices | None = None,
+    ) -> ScoredBatch:
         """Score a batch and move all state; at most `capacity` different agents may occur in it.
 
         *received_ms*, when each event arrived, ends rules of feedback, and what has counted, on time; None = when it
-        happened.
+        happened. *slots* are from `admit`, just before; None = they are looked up.
         """
         n = len(columns)
-        slots = self._admit(columns)
+        slots = self.admit(columns) if slots is None else slots
         types = self._register_agents(columns, slots)
         group_rows, group_coverage = self.model.peer_groups(columns.names[:, event_columns.GROUP])
         out = ScoredBatch(
@@ -132,17 +142,12 @@ class Engine:
             types,
         )
         rule_matches = self.feedback_rules.coverage(columns, received_ms)
-        measured = _measured_columns(out)
+        measured = measured_columns(out)
         for rows in agent_rounds(slots):
             self._score_round(out, measured, rows, group_coverage, rule_matches)
         self.agents.mark_changed(slots)
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
-
-    def _admit(self, columns: EventColumns) -> SlotIndices:
-        """Slot of each row's agent, after those that are not resident have moved in."""
-        with self.agent_states.arriving(columns):
-            return self.builder.admit(columns.names[:, event_columns.AGENT])
 
     def _score_round(
         self,
@@ -260,10 +265,10 @@ class Engine:
             columns.codes[:, event_columns.SELF_ASSERTED],
         )
         if len(places):
-            self._measure_suppressed(out, measured, rows, given, places, masks, scores.feature_evidence)
+            self.measure_suppressed(out, measured, rows, given, places, masks, scores.feature_evidence)
         return scores.feature_evidence
 
-    def _measure_suppressed(
+    def measure_suppressed(
         self,
         out: ScoredBatch,
         measured: Measured,
@@ -323,7 +328,7 @@ class Engine:
             columns.names,
             columns.codes,
             columns.time_ms,
-            out.concern_risk[:, :, risk.SUSPICION],
+            out.concern_risk,
             self.thresholds,
             out.threshold_rows,
             out.levels,
@@ -400,7 +405,7 @@ class Engine:
         return levels
 
 
-def _measured_columns(out: ScoredBatch) -> Measured:
+def measured_columns(out: ScoredBatch) -> Measured:
     """Columns of *out* that assessments are written into."""
     return Measured(
         out.anomaly,

@@ -16,7 +16,7 @@ from ...ingest.compilation import allocation_free, compiled
 from ...ingest.features import layout
 from ...models.baseline_learning import LEARN_NOTHING, announced_part, learnable_part
 from ...models.detector import FAMILIAR_EVENTS
-from . import risk_levels
+from . import risk, risk_levels
 from .evidence_dedup import (
     CALLER_FEATURES,
     CARRIER_MIN_EVIDENCE,
@@ -283,7 +283,7 @@ def choose_learned(
     names: npt.NDArray[np.uint64],
     codes: npt.NDArray[np.int8],
     time_ms: npt.NDArray[np.int64],
-    suspicion: Floats,
+    by_concern: Floats,
     thresholds: Floats,
     threshold_rows: npt.NDArray[np.int64],
     levels: npt.NDArray[np.int8],
@@ -296,7 +296,7 @@ def choose_learned(
     Of what is self-asserted that is nothing, of a suspicious window an announced key alone.
 
     Args:
-        suspicion: (n, 3), of each row's agent after the row, by concern.
+        by_concern: float64 (n, 3, CONCERN_OUTPUTS), of `risk.update`: suspicion after each row.
         thresholds: (g, 3, 3), of which *threshold_rows* (n,) says the first index; the last one is the level.
         levels: (n, 2), before and after each row.
     """
@@ -305,9 +305,9 @@ def choose_learned(
         if codes[row, event_columns.SELF_ASSERTED] != 0:
             continue
         calm = levels[row, 1] < risk_levels.MEDIUM
-        for concern in range(suspicion.shape[1]):
+        for concern in range(by_concern.shape[1]):
             limit = SUSPICION_SHARE * thresholds[threshold_rows[row], concern, 0]
-            calm &= not suspicion[row, concern] >= limit
+            calm &= not by_concern[row, concern, risk.SUSPICION] >= limit
         event_type = codes[row, event_columns.TYPE]
         if calm:
             agent, taught = names[row, event_columns.AGENT_DRAW], agent_numbers[row, layout.N_EVENTS]
