@@ -359,13 +359,12 @@ def _has_notable_row(
     new_kinds: npt.NDArray[np.uint32],
 ) -> bool:
     """Tell whether a row changed a level or its caller, may be notable or of a new caller, or left an agent calm of
-    which something was told.
+    which something was told. Columns are per row, as in `ScoredBatch` and `RowObservations`.
 
     Args:
         state: risk rows by slot.
         out, by_concern: of `risk.update`.
         concerns: (k,), those that move levels.
-        Others: per row, as in `ScoredBatch` and `RowObservations`.
     """
     for row in range(len(slots)):
         moved = levels[row, 0] != levels[row, 1] or caller_changed[row]

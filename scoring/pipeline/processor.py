@@ -38,8 +38,6 @@ from .model_switch import ActiveModels, ModelSwitcher
 
 _MAX_AHEAD_MS = layout.MOST_DISORDER_MS
 """Of a clock that runs ahead: a longer lead would make events of right clocks late, and take their pace from them."""
-
-
 _LAST_MS = np.iinfo(np.int64).max
 
 
