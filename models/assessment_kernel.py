@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.compilation import allocation_free, inlined
+from ..ingest.compilation import compiled, inlined
 from .calibration import (
     DECADES_OF_SCALE,
     Calibration,
@@ -119,7 +119,7 @@ def _calibrated(
     return p_value(score, entry, chosen.start, chosen.sizes, chosen.values, chosen.above)
 
 
-@allocation_free
+@compiled  # `score_rows` allocates, and is compiled as its caller is
 def assess_rows(
     tables: AssessmentTables,
     X: NDArray[np.float64],
@@ -139,7 +139,7 @@ def assess_rows(
 
     Args:
         X, groups, failed, familiar, raising: (n, F) and (n,), as for `ForestDetector.assess`.
-        room, line: float64 (2, n, F) and (n + F,), written to: a kernel that allocates is called at twice the price.
+        room, line: float64 (2, n, F) and (n + F,), written to.
         evidence: float64 (n, F), written: weighed evidence of each feature.
         anomaly, p_values: float64 (n,), written: of all evidence.
         concern_anomaly, concern_p_values: float64 (n, 3), written: by concern.
