@@ -89,7 +89,7 @@ class TimedDetector:
 
     def __init__(self, detector: Any, clock: StageClock) -> None:
         self._detector = detector
-        self.score = clock.timed("score: forest, tails, p-value", detector.score)
+        self.assess = clock.timed("score: forest, tails, p-value", detector.assess)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._detector, name)

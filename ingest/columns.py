@@ -7,6 +7,7 @@ and closed vocabularies become small integer codes. The events themselves stay b
 from __future__ import annotations
 
 import ipaddress
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, overload
@@ -382,6 +383,10 @@ def _scope_set(requested: tuple[str, ...] | None, granted: tuple[str, ...] | Non
     return " ".join(sorted(scopes)), float(len(scopes)), ungranted
 
 
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"((?:{_OCTET}\.){{3}}){_OCTET}")
+
+
 def network_of(ip: str | None) -> str:
     """The network of an address: /24 of IPv4, /48 of IPv6; text that is no address stands for itself.
 
@@ -390,6 +395,8 @@ def network_of(ip: str | None) -> str:
     """
     if not ip:
         return ""
+    if dotted := _IPV4.fullmatch(ip):  # objects of an address and a network cost thirty times as much
+        return f"{dotted[1]}0/24"
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..ingest import columns as event_columns
 from ..ingest.columns import EventColumns
+from ..ingest.compilation import allocation_free, inlined
 
 ODD_P_VALUE = 0.05
 """p-value up to which an event is odd."""
@@ -49,28 +50,51 @@ def learnable_parts(
         uint8 (m,): NOTHING, ALL or CREDENTIAL.
     """
     agents = columns.names[rows, event_columns.AGENT_DRAW] if drawn_for is None else drawn_for
-    lucky = sampled_for_learning(agents, columns.time_ms[rows])
-    whole = lucky | (taught < MIN_LEARNED_EVENTS) | (p_values[rows] > ODD_P_VALUE)
-    return np.where(whole, LEARN_ALL, announced_credentials(columns, rows)).astype(np.uint8)
+    types, parts = columns.codes[rows, event_columns.TYPE], np.empty(len(rows), np.uint8)
+    _write_parts(agents, columns.time_ms[rows], types, taught, p_values[rows], parts)
+    return parts
 
 
-def announced_credentials(columns: EventColumns, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Least parts of *rows* (m,) to learn, whatever else is known of the agent: uint8 (m,), CREDENTIAL or NOTHING.
+@inlined
+def announced_part(event_type: int) -> int:
+    """Least part of an event of a type to learn, whatever else is known: LEARN_CREDENTIAL or LEARN_NOTHING.
 
     That a key was announced is a fact, not behaviour. An agent under suspicion, of which nothing else is learned, would
     otherwise be told to use a key that "was never registered", in each of its events.
     """
-    types = columns.codes[rows, event_columns.TYPE]
-    announced = (types == event_columns.CLIENT_CHANGE) | (types == event_columns.CLIENT_REGISTER)
-    return np.where(announced, LEARN_CREDENTIAL, LEARN_NOTHING).astype(np.uint8)
+    if event_type == event_columns.CLIENT_CHANGE or event_type == event_columns.CLIENT_REGISTER:
+        return LEARN_CREDENTIAL
+    return LEARN_NOTHING
 
 
-def sampled_for_learning(agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """The draw of one in so many for events (n,) of these agents at these times; as good as random.
+@inlined
+def learnable_part(agent: np.uint64, at_ms: int, event_type: int, taught: float, p_value: float) -> int:
+    """Part of one event that may be learned; arguments as for `learnable_parts`."""
+    if taught < MIN_LEARNED_EVENTS or p_value > ODD_P_VALUE or is_drawn(agent, at_ms):
+        return LEARN_ALL
+    return announced_part(event_type)
+
+
+@inlined
+def is_drawn(agent: np.uint64, at_ms: int) -> bool:
+    """Draw one in so many of an agent's events, by their times, UTC milliseconds; as good as random.
 
     Splitmix64: a product alone would draw every fifth event of an agent with a steady rhythm, or none of 150.
     """
-    mixed = agents * np.uint64(0x9E3779B97F4A7C15) + time_ms.astype(np.uint64)
+    mixed = agent * np.uint64(0x9E3779B97F4A7C15) + np.uint64(at_ms)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray((mixed ^ (mixed >> np.uint64(31))) % LEARNED_ONE_IN == 0)
+    return bool((mixed ^ (mixed >> np.uint64(31))) % LEARNED_ONE_IN == 0)
+
+
+@allocation_free
+def _write_parts(
+    agents: npt.NDArray[np.uint64],
+    time_ms: npt.NDArray[np.int64],
+    types: npt.NDArray[np.int8],
+    taught: npt.NDArray[np.float32] | npt.NDArray[np.int64],
+    p_values: npt.NDArray[np.float64],
+    parts: npt.NDArray[np.uint8],
+) -> None:
+    for row in range(len(parts)):
+        parts[row] = learnable_part(agents[row], time_ms[row], types[row], taught[row], p_values[row])

@@ -167,6 +167,21 @@ def group_index(ids: NDArray[np.uint64], group: np.uint64) -> int:
 
 
 @inlined
+def has_addable_entries(ids: NDArray[np.uint64]) -> bool:
+    """Tell whether there is a calibration of rows to which evidence can be added, among ascending ids of entries."""
+    return bool(ids[group_index(ids, _ADDABLE)] == _ADDABLE)
+
+
+@inlined
+def calibrated_entry(ids: NDArray[np.uint64], group: np.uint64, addable: bool) -> int:
+    """Entry of a calibration that judges a row of a group, to which evidence can be added or not."""
+    if not addable:
+        return group_index(ids, group)
+    entry = group_index(ids, group ^ _ADDABLE)
+    return group_index(ids, _ADDABLE) if entry == 0 else entry
+
+
+@inlined
 def p_value(
     score: float,
     entry: int,
@@ -201,9 +216,7 @@ def _p_values(
     out: NDArray[np.float64],
 ) -> None:
     for row in range(len(scores)):
-        entry = group_index(ids, groups[row] ^ _ADDABLE if addable[row] else groups[row])
-        if entry == 0 and addable[row]:
-            entry = group_index(ids, _ADDABLE)
+        entry = calibrated_entry(ids, groups[row], addable[row])
         out[row] = p_value(scores[row], entry, start, sizes, values, above)
 
 
@@ -286,9 +299,7 @@ def anomaly_scores(
     _anomaly_rows(
         statistic,
         groups,
-        scales.groups,
-        scales.location,
-        scales.scale,
+        scales,
         np.zeros(n) if added is None else added / DECADES_OF_SCALE,
         np.full(n, np.inf) if most is None else most,
         out,
@@ -296,17 +307,21 @@ def anomaly_scores(
     return out
 
 
+@inlined
+def anomaly_score(statistic: float, scales: PeerScales, entry: int, added: float, most: float) -> float:
+    """Anomaly score of one statistic on the scale of one entry; *added* in scales, *most* as for `anomaly_scores`."""
+    return squash_to_unit(min((statistic - scales.location[entry]) / scales.scale[entry], most) + added)
+
+
 @compiled
 def _anomaly_rows(
     statistic: NDArray[np.float64],
     groups: NDArray[np.uint64],
-    ids: NDArray[np.uint64],
-    location: NDArray[np.float64],
-    scale: NDArray[np.float64],
+    scales: PeerScales,
     added: NDArray[np.float64],
     most: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> None:
     for row in range(len(statistic)):
-        entry = group_index(ids, groups[row])
-        out[row] = squash_to_unit(min((statistic[row] - location[entry]) / scale[entry], most[row]) + added[row])
+        entry = group_index(scales.groups, groups[row])
+        out[row] = anomaly_score(statistic[row], scales, entry, added[row], most[row])

@@ -34,7 +34,7 @@ COMPROMISE_NORM, OVERREACH_NORM = 4, 1
 
 PROBE_P_VALUE = 0.1
 """p-value that a call which did not happen counts as towards compromise, at the least."""
-_PROBE_SCALE = float(np.log10((1.0 - 0.5) / PROBE_P_VALUE)) / DECADES_OF_SCALE
+PROBE_SCALE = float(np.log10((1.0 - 0.5) / PROBE_P_VALUE)) / DECADES_OF_SCALE
 
 
 class FeatureRoles(NamedTuple):
@@ -187,7 +187,7 @@ def _anomaly(
     raising: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], ...]:
     """Anomaly scores (n,) of each concern."""
-    most = np.where(failed, _PROBE_SCALE, np.inf)
+    most = np.where(failed, PROBE_SCALE, np.inf)
     compromise = _statistic(combined, model.roles.compromise, COMPROMISE_NORM)
     overreach = _statistic(combined, model.roles.overreach, OVERREACH_NORM)
     added = combined.added if raising is None else combined.added + raising

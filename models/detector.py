@@ -6,15 +6,16 @@ fits one, `model_persistence.py` writes and reads one; scoring needs neither sci
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..ingest.errors import ConfigError
+from .assessment_kernel import AssessmentTables, assess_rows, assessment_tables
 from .calibration import Calibration, PeerScales, anomaly_scores
-from .concerns import CONCERNS, ConcernModel, ConcernScores, score_concerns
+from .concerns import CONCERNS, ConcernModel, ConcernScores
 from .evidence_combination import (
     CombinedEvidence,
     EvidenceCombination,
@@ -22,6 +23,7 @@ from .evidence_combination import (
     forest_input,
     weighted_evidence,
 )
+from .feature_tails import check_rows
 from .forest_evaluator import path_shortenings
 from .input_checks import NotFinite, WrongShape
 
@@ -199,6 +201,11 @@ class ForestDetector:
     settings: DetectorSettings
     feature_names: tuple[str, ...]
     version: str
+    _tables: AssessmentTables = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tables = assessment_tables(self.parts, self.scales, self.calibration, self.familiar, self.by_concern)
+        object.__setattr__(self, "_tables", tables)  # the class is frozen
 
     def score(
         self, X: NDArray[np.float64], groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None = None
@@ -267,10 +274,26 @@ class ForestDetector:
         """
         if groups.shape != (len(X),) or failed.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape}, groups of shape {groups.shape}, failed of shape {failed.shape}")
-        groups, combined = np.ascontiguousarray(groups, dtype=np.uint64), self.evidence(X)
-        concerns = score_concerns(self.by_concern, self.scales, combined, groups, failed, familiar, raising)
-        added = combined.added if raising is None else combined.added + raising
-        return self._scores(combined, added, groups, familiar), concerns
+        X, n = check_rows(X, len(self.feature_names)), len(X)
+        scores = Scores(np.empty(n), np.empty(n), np.empty(X.shape))
+        concerns = ConcernScores(np.empty((n, len(CONCERNS))), np.empty((n, len(CONCERNS))))
+        bad = assess_rows(
+            self._tables,
+            X,
+            np.ascontiguousarray(groups, dtype=np.uint64),
+            np.ascontiguousarray(failed),
+            np.zeros(n, np.bool_) if familiar is None else np.ascontiguousarray(familiar),
+            np.zeros(n) if raising is None else np.ascontiguousarray(raising),
+            np.empty((2, *X.shape)),
+            np.empty(n + X.shape[1]),
+            scores.feature_evidence,
+            scores.anomaly_score,
+            scores.p_value,
+            *concerns,
+        )
+        if bad >= 0:
+            raise self._named(NotFinite(*divmod(bad, X.shape[1])))
+        return scores, concerns
 
     def covers(self, group: int) -> bool:
         """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""

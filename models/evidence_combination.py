@@ -80,9 +80,14 @@ def weighted_evidence(
     return np.asarray(tail_evidence(tails, X) * importance)
 
 
+def is_seen_by_forest(importance: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Flags (F,) of the features that the forest sees."""
+    return np.asarray(importance >= FOREST_MIN_IMPORTANCE)
+
+
 def forest_input(u: NDArray[np.float64], importance: NDArray[np.float64]) -> NDArray[np.float64]:
     """The evidence (n, F) that the forest sees: features of little importance are constant, so no tree cuts them."""
-    return np.asarray(u * (importance >= FOREST_MIN_IMPORTANCE))
+    return np.asarray(u * is_seen_by_forest(importance))
 
 
 def combine_evidence(parts: EvidenceCombination, u: NDArray[np.float64]) -> CombinedEvidence:
@@ -99,7 +104,7 @@ def combine_evidence(parts: EvidenceCombination, u: NDArray[np.float64]) -> Comb
 
 
 @inlined
-def _power_norm(u: NDArray[np.float64], norm: int) -> float:
+def power_norm(u: NDArray[np.float64], norm: int) -> float:
     """Norm of one row, relative to its largest so that nothing underflows."""
     largest = 0.0
     for feature in range(len(u)):
@@ -122,7 +127,7 @@ def power_norms(u: NDArray[np.float64], norm: int) -> NDArray[np.float64]:
     """Norm (n,) of each row of evidence (n, k), a power of two from 1, the sum, to 64, about the largest."""
     out = np.empty(len(u))
     for row in range(len(u)):
-        out[row] = _power_norm(u[row], norm)
+        out[row] = power_norm(u[row], norm)
     return out
 
 
@@ -141,6 +146,6 @@ def combine_rows(
 ) -> None:
     """Evidence of the forest, of the features, and T, of each row."""
     for row in range(len(u)):
-        from_tails[row] = _power_norm(u[row], norm)
+        from_tails[row] = power_norm(u[row], norm)
         from_forest[row] = value_evidence(scores[row], tail_x, tail_u, tail_rate, 0)
         statistic[row] = forest_weight * from_forest[row] + (1.0 - forest_weight) * from_tails[row]

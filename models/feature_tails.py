@@ -230,6 +230,14 @@ def evidence_rows(
     return -1
 
 
+def check_rows(X: NDArray[np.float64], features: int) -> NDArray[np.float64]:
+    """Rows as a contiguous float64 matrix (n, *features*). Raises WrongShape where they are none."""
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    if X.ndim != 2 or X.shape[1] != features:
+        raise WrongShape(f"the model has {features} features, the rows have shape {X.shape}")
+    return X
+
+
 def tail_evidence(tails: TailTables, X: NDArray[np.float64]) -> NDArray[np.float64]:
     """Evidence of every value, in decades.
 
@@ -245,9 +253,7 @@ def tail_evidence(tails: TailTables, X: NDArray[np.float64]) -> NDArray[np.float
         NotFinite: a value is NaN or infinite.
         WrongShape: X is not (n, F).
     """
-    X = np.ascontiguousarray(X, dtype=np.float64)
-    if X.ndim != 2 or X.shape[1] != tails.n_features:
-        raise WrongShape(f"the model has {tails.n_features} features, the rows have shape {X.shape}")
+    X = check_rows(X, tails.n_features)
     out = np.empty_like(X)
     bad = evidence_rows(X, tails.x, tails.u, tails.rate, out)
     if bad >= 0:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..ingest.compilation import allocation_free
 from ..ingest.features import layout
 from ..ingest.features.layout import Baseline
 from ..ingest.identities import AgentHash
 from .betting import AlarmTail
+from .calibration import group_index
 from .call_challenges import CallChallenges
 from .concerns import ByConcern
 from .detector import Detector
@@ -128,8 +130,13 @@ class TrainedModel:
 
     def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Row of each group in `groups`, 0 (the fleet) for unknown ones."""
-        at = np.minimum(np.searchsorted(self.groups, groups), len(self.groups) - 1)
-        return np.where(self.groups[at] == groups, at, 0)
+        return self.peer_groups(groups)[0]
+
+    def peer_groups(self, groups: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Row of each group (n,), as `group_rows`, and how much of it is known, as `coverage`."""
+        rows, coverage = np.empty(len(groups), np.int64), np.empty(len(groups))
+        _look_up_groups(np.ascontiguousarray(groups), self.groups, self.group_events, rows, coverage)
+        return rows, coverage
 
     def group_row(self, group: np.uint64) -> int:
         """Row of one group."""
@@ -142,6 +149,19 @@ class TrainedModel:
 
     def coverage(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
         """Share of each peer group that is known, in [0, 1); 0 for a group that the history did not show."""
-        rows = self.group_rows(groups)
-        events = np.where(rows > 0, self.group_events[rows], 0).astype(np.float64)
-        return events / (events + HALF_COVERED_EVENTS)
+        return self.peer_groups(groups)[1]
+
+
+@allocation_free
+def _look_up_groups(
+    groups: npt.NDArray[np.uint64],
+    ids: npt.NDArray[np.uint64],
+    held_out: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    coverage: npt.NDArray[np.float64],
+) -> None:
+    """Write the row and coverage of each of *groups* among ascending *ids* with their numbers of *held_out* events."""
+    for at in range(len(groups)):
+        rows[at] = group_index(ids, groups[at])
+        events = np.float64(held_out[rows[at]]) if rows[at] > 0 else 0.0
+        coverage[at] = events / (events + HALF_COVERED_EVENTS)

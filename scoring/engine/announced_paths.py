@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.compilation import compiled
 from ...ingest.events import EVENT_TYPES
 from ...ingest.features import layout
 from ...ingest.features.frequency_tables import mix_pairs
@@ -80,6 +81,19 @@ def find_announced(paths: Paths, parts: npt.NDArray[np.uint64], now_ms: npt.NDAr
     age = (now_ms // MINUTE_MS)[:, np.newaxis] - paths["since_min"]
     same = (parts[:, KIND_OF_PLACE] == paths["names"]) & (paths["names"] != 0) & (age < KEPT_MINUTES)
     return np.stack([same[:, kind == KIND_OF_PLACE].any(axis=1) for kind in range(KINDS)], axis=1)
+
+
+@compiled
+def may_matter(
+    paths: Paths, slots: npt.NDArray[np.int32], codes: npt.NDArray[np.int8], rows: npt.NDArray[np.int64]
+) -> bool:
+    """Tell whether any of *rows* is an announcement, or of an agent of which something is kept or awaited; few are."""
+    for row in rows:
+        own, event_type = paths[slots[row]], codes[row, event_columns.TYPE]
+        announces = event_type == event_columns.CLIENT_CHANGE or event_type == event_columns.CLIENT_REGISTER
+        if announces or own.version != 0 or own.is_waiting != 0:
+            return True
+    return False
 
 
 def find_telling(

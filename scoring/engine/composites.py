@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...ingest.compilation import compiled
 from ...ingest.features import feature_vector, layout
 from ...ingest.features.deviations import reset_reference
 from ...ingest.features.feature_declaration import Compared
@@ -52,11 +53,14 @@ def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
     return wide
 
 
+@compiled
 def recompute_composites(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
     """Composites of *after* (m, F) from its parts; none rises."""
     recomputed = after.copy()
     feature_vector.compose_rows(recomputed, codes)
-    after[:, _MADE] = np.minimum(after[:, _MADE], recomputed[:, _MADE])
+    for row in range(len(after)):
+        for feature in _MADE:
+            after[row, feature] = min(after[row, feature], recomputed[row, feature])
 
 
 def _session_strangeness(vectors: Matrix) -> Matrix:

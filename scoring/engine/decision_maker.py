@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from ...ingest.compilation import compiled
 from ...ingest.features.feature_builder import SlotIndices
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.record_keys import record_id
@@ -18,7 +20,7 @@ from . import risk
 from .agent_rows import AgentExplanation, decode_reasons, encode_reasons
 from .engine import Engine
 from .explanations import MAX_CALLER_REASONS, caller_reasons, with_callers, with_prior_reasons
-from .indicators import has_room, indicators_of_row, lately_new, new_callers, with_indicators
+from .indicators import CALLER_BITS, has_room, indicators_of_row, lately_new, new_callers, with_indicators
 from .scored_batch import ScoredBatch
 
 _NOTABLE_EVIDENCE = 1.0
@@ -70,7 +72,9 @@ class DecisionMaker:
             offsets: of its records in the log, (n,).
             received: when they arrived, (n,), UTC milliseconds.
         """
-        decisions = []
+        decisions: list[Decision] = []
+        if not self._may_matter(scored):
+            return decisions
         changed, calm = set(scored.level_changes), self._calm_rows(scored)
         rows = self._rows_to_explain(scored, changed, calm)
         levels = {row: (int(scored.levels[row, 0]), int(scored.levels[row, 1])) for row in rows}
@@ -120,6 +124,19 @@ class DecisionMaker:
         explanation = AgentExplanation(decision_id, encode_reasons(kept), counterfactual, encode_indicators(indicators))
         self._keep_explanation(explanation, scored, row, force=changes)
         return decisions
+
+    def _may_matter(self, scored: ScoredBatch) -> bool:
+        """Tell whether there is anything to keep, to take back or to decide: in most small batches there is not."""
+        return _has_notable_row(
+            scored.slots,
+            self._engine.risk,
+            scored.levels,
+            scored.risk,
+            scored.caller_changed,
+            scored.concern_risk,
+            self._engine.counted_concerns,
+            scored.observations.new_kinds,
+        )
 
     def _calm_rows(self, scored: ScoredBatch) -> set[int]:
         """Rows that leave their agent calm, of agents that something may have been kept of."""
@@ -328,6 +345,37 @@ class DecisionMaker:
             partition=partition,
             offset=offset,
         )
+
+
+@compiled
+def _has_notable_row(
+    slots: npt.NDArray[np.int32],
+    state: npt.NDArray[Any],
+    levels: npt.NDArray[np.int8],
+    out: npt.NDArray[np.float64],
+    caller_changed: npt.NDArray[np.bool_],
+    by_concern: npt.NDArray[np.float64],
+    concerns: npt.NDArray[np.int64],
+    new_kinds: npt.NDArray[np.uint32],
+) -> bool:
+    """Tell whether a row changed a level or its caller, may be notable or of a new caller, or left an agent calm of
+    which something was told. Columns are per row, as in `ScoredBatch` and `RowObservations`.
+
+    Args:
+        state: risk rows by slot.
+        out, by_concern: of `risk.update`.
+        concerns: (k,), those that move levels.
+    """
+    for row in range(len(slots)):
+        moved = levels[row, 0] != levels[row, 1] or caller_changed[row]
+        if moved or out[row, risk.GAIN] >= _NOTABLE_EVIDENCE or (new_kinds[row] & CALLER_BITS) != 0:
+            return True
+        calm = state[slots[row]].told > 0.0
+        for concern in concerns:
+            calm &= by_concern[row, concern, risk.CONCERN_STATISTIC] <= 0.0
+        if calm:
+            return True
+    return False
 
 
 def _name_order(name: AgentName | None) -> AgentIdentity:

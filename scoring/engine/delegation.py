@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.compilation import allocation_free
 from ...ingest.events import NativeEvent
 from ...ingest.timestamps import HOUR_MS
 from ..records.agents import AgentEdge, EdgeKind
@@ -37,11 +38,61 @@ _KINDS: tuple[tuple[int, int, EdgeKind], ...] = (
 )
 
 
+_COLUMNS = np.array([column for column, _, _ in _KINDS], np.int64)
+_FACTORS = np.array([factor for _, factor, _ in _KINDS], np.uint64)
+_LATELY_SEEN = 1 << 16
+"""Pairs that a kernel recognises by itself, a power of two: of most batches nothing is new, and none is risky."""
+
+
+@allocation_free
+def _find_candidates(
+    names: npt.NDArray[np.uint64],
+    codes: npt.NDArray[np.int8],
+    time_ms: npt.NDArray[np.int64],
+    risks: npt.NDArray[np.float64],
+    columns: npt.NDArray[np.int64],
+    factors: npt.NDArray[np.uint64],
+    seen_marks: npt.NDArray[np.uint64],
+    seen_hours: npt.NDArray[np.int64],
+    candidates: npt.NDArray[np.bool_],
+) -> bool:
+    """Flag the rows whose pair of a kind is risky, or was not seen lately in its hour; it counts as seen from now on.
+
+    Args:
+        columns, factors: of each of the kinds, see `_KINDS`.
+        seen_marks, seen_hours: pairs seen lately, each in the place that mark and hour say; -1 = none.
+        candidates: bool (kinds, n), written.
+
+    Returns:
+        True if there is any.
+    """
+    any_found = False
+    for row in range(len(names)):
+        vouched = codes[row, event_columns.SELF_ASSERTED] == 0 and codes[row, event_columns.OWN_DENIAL] == 0
+        hour = time_ms[row] // HOUR_MS
+        for kind in range(len(columns)):
+            candidates[kind, row] = False
+            name = names[row, columns[kind]]
+            if not vouched or name == 0:
+                continue
+            mark = names[row, event_columns.AGENT] * factors[kind] ^ name
+            place = (mark + np.uint64(hour)) & np.uint64(len(seen_marks) - 1)
+            if seen_marks[place] != mark or seen_hours[place] != hour:
+                seen_marks[place], seen_hours[place] = mark, hour
+                candidates[kind, row] = True
+            if risks[row] >= MIN_WRITTEN_RISK:
+                candidates[kind, row] = True
+            any_found |= candidates[kind, row]
+    return any_found
+
+
 class EdgeCollector:
     """Picks edges out of batches of one partition."""
 
     def __init__(self) -> None:
         self._hours: dict[int, int] = {}
+        self._seen_marks = np.zeros(_LATELY_SEEN, np.uint64)
+        self._seen_hours = np.full(_LATELY_SEEN, -1, np.int64)
         self._risks: dict[int, float] = {}
         self._pending: dict[tuple[str, str, str, str, str], AgentEdge] = {}
         self.has_new_delegation = False
@@ -54,11 +105,21 @@ class EdgeCollector:
             columns: n events.
             risks: shape (n,): risk score of each event's agent after it, in [0, 1].
         """
-        vouched = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (
-            columns.codes[:, event_columns.OWN_DENIAL] == 0
-        )
-        for column, factor, kind in _KINDS:
-            rows = np.flatnonzero(vouched & (columns.names[:, column] != 0))
+        candidates = np.empty((len(_KINDS), len(columns)), np.bool_)
+        seen = self._seen_marks, self._seen_hours
+        if not _find_candidates(
+            columns.names,
+            columns.codes,
+            columns.time_ms,
+            np.ascontiguousarray(risks),
+            _COLUMNS,
+            _FACTORS,
+            *seen,
+            candidates,
+        ):
+            return
+        for flags, (column, factor, kind) in zip(candidates, _KINDS, strict=True):
+            rows = np.flatnonzero(flags)
             if len(rows):
                 marks = columns.names[rows, event_columns.AGENT] * np.uint64(factor) ^ columns.names[rows, column]
                 self._collect_new(columns, risks, rows, marks, kind)
@@ -72,8 +133,12 @@ class EdgeCollector:
 
     def clear(self) -> None:
         """Remember no pair: what was written of some may have been erased, and is written anew when they go on."""
-        self._hours.clear()
+        self._forget_hours()
         self._risks.clear()
+
+    def _forget_hours(self) -> None:
+        self._hours.clear()
+        self._seen_hours.fill(-1)
 
     def _collect_new(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
         """Pairs that are new, or not written in their hour."""
@@ -85,7 +150,7 @@ class EdgeCollector:
                 continue
             self.has_new_delegation |= kind == "delegated" and written < 0
             if len(self._hours) >= MAX_REMEMBERED_PAIRS:
-                self._hours.clear()
+                self._forget_hours()
             self._hours[mark] = hour
             row = int(rows[at])
             self._add(columns.events[row], kind, int(columns.time_ms[row]), float(risks[row]))

@@ -19,23 +19,18 @@ from ...ingest.features.feature_builder import SlotIndices, agent_rounds
 from ...ingest.features.feature_table import FEATURE_COUNT
 from ...ingest.features.row_observations import IGNORED_EVENT, allocate_observations
 from ...ingest.identities import IdentityHasher
-from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
 from ...models.concerns import CONCERNS, ConcernScores
-from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
-from . import announced_paths, evidence_dedup, level_thresholds, risk, risk_levels
+from . import announced_paths, evidence_dedup, level_thresholds, risk, risk_levels, round_kernels
 from .agent_state_cache import AgentLoader, AgentStateCache
 from .explainer import Explainer
 from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
 from .resident_agents import ResidentAgents
+from .round_kernels import Measured, RoundInput
 from .scored_batch import ScoredBatch
 from .settings import AlertBudget, RiskEvaluationSettings
-from .usual_oddness import NEVER_USUAL, NEWCOMER_EVENTS, NO_HABIT, USUAL
-
-SUSPICION_SHARE = 0.6
-"""Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
-
+from .usual_oddness import USUAL
 
 NEVER_KNOWN = 2.0
 """Least confidence that no agent reaches: it is at most 1."""
@@ -85,28 +80,39 @@ class Engine:
         self.builder = self.agent_states.builder
         self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
         self.explainer = self._new_explainer()
+        self._ask_model()
         self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values(), self.identities)
         """Rules of feedback; changed by records, between batches."""
 
-    def find_impostors(self, columns: EventColumns) -> npt.NDArray[np.bool_]:
+    def admit(self, columns: EventColumns) -> SlotIndices:
+        """Slot of each row's agent (n,), after those that are not resident have moved in; at most `capacity` different
+        ones may occur."""
+        with self.agent_states.arriving(columns):
+            return self.builder.admit(columns.names[:, event_columns.AGENT])
+
+    def find_impostors(self, columns: EventColumns, slots: SlotIndices) -> npt.NDArray[np.bool_]:
         """Rows of agents whose key belongs to another agent, bool (n,): they must not be scored.
 
-        The agent that is known under the key, here, in the store or by its first event, keeps it. At most `capacity`
-        different agents may occur in *columns*.
+        The agent that is known under the key, here, in the store or by its first event, keeps it. *slots* are from
+        `admit`.
         """
-        slots = self._admit(columns)
         return self.agents.find_impostors(slots, columns.names[:, event_columns.AGENT_CHECK])
 
-    def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> ScoredBatch:
+    def score(
+        self,
+        columns: EventColumns,
+        received_ms: npt.NDArray[np.int64] | None = None,
+        slots: SlotIndices | None = None,
+    ) -> ScoredBatch:
         """Score a batch and move all state; at most `capacity` different agents may occur in it.
 
         *received_ms*, when each event arrived, ends rules of feedback, and what has counted, on time; None = when it
-        happened.
+        happened. *slots* are from `admit`, just before; None = they are looked up.
         """
         n = len(columns)
-        slots = self._admit(columns)
+        slots = self.admit(columns) if slots is None else slots
         types = self._register_agents(columns, slots)
-        groups = columns.names[:, event_columns.GROUP]
+        group_rows, group_coverage = self.model.peer_groups(columns.names[:, event_columns.GROUP])
         out = ScoredBatch(
             columns,
             slots,
@@ -121,7 +127,7 @@ class Engine:
             np.zeros((n, risk.OUTPUTS)),
             np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS)),
             np.zeros(n),
-            self.model.group_rows(groups),
+            group_rows,
             np.empty((n, layout.NUMBERS), np.float32),
             np.empty((n, layout.KINDS), np.uint8),
             np.ones(n),
@@ -135,30 +141,25 @@ class Engine:
             np.zeros(n, np.uint8),
             types,
         )
-        group_coverage = self.model.coverage(groups)
         rule_matches = self.feedback_rules.coverage(columns, received_ms)
+        measured = measured_columns(out)
         for rows in agent_rounds(slots):
-            self._score_round(out, rows, groups, group_coverage, rule_matches)
+            self._score_round(out, measured, rows, group_coverage, rule_matches)
         self.agents.mark_changed(slots)
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
 
-    def _admit(self, columns: EventColumns) -> SlotIndices:
-        """Slot of each row's agent, after those that are not resident have moved in."""
-        with self.agent_states.arriving(columns):
-            return self.builder.admit(columns.names[:, event_columns.AGENT])
-
     def _score_round(
         self,
         out: ScoredBatch,
+        measured: Measured,
         rows: npt.NDArray[np.int64],
-        groups: Any,
         group_coverage: Any,
         rule_matches: RuleCoverage | None,
     ) -> None:
         """One event of each agent: observe, score, judge, and only then learn."""
         self._observe(out, rows)
-        self._judge(out, rows, groups, group_coverage, rule_matches)
+        self._judge(out, measured, rows, group_coverage, rule_matches)
         self._keep_announced(out, rows)
         if self.settings.learn:
             self.builder.learn(out.columns, out.slots, rows, out.observations, self._learnable_parts(out, rows))
@@ -170,24 +171,30 @@ class Engine:
     def _judge(
         self,
         out: ScoredBatch,
+        measured: Measured,
         rows: npt.NDArray[np.int64],
-        groups: Any,
         group_coverage: Any,
         rule_matches: RuleCoverage | None,
     ) -> None:
         """Score what was observed, and move the risk of its agents."""
-        columns, slots, observations = out.columns, out.slots, out.observations
-        out.agent_numbers[rows] = self.builder.state.numbers[slots[rows]]
-        out.known_items[rows] = self.builder.state.known[slots[rows]]
+        columns, slots, observations, state = out.columns, out.slots, out.observations, self.builder.state
+        round_kernels.remember_agents(rows, slots, state.numbers, state.known, out.agent_numbers, out.known_items)
         # Before feedback, which silences no signal.
         self.signal_rules.write_evidence(columns, rows, out.vectors, observations, out.signals)
         if rule_matches is not None:
-            self.feedback_rules.neutralise(
-                rule_matches, rows, slots, columns, out.vectors, observations, self.builder.state
-            )
-        feature_evidence = self._measure(out, rows, groups)
-        least_p_values = self._least_p_values(out)
-        self._mark_habits(out, rows, feature_evidence, least_p_values)
+            self.feedback_rules.neutralise(rule_matches, rows, slots, columns, out.vectors, observations, state)
+        evidence = self._measure(out, measured, rows)
+        round_kernels.mark_habits(
+            rows,
+            slots,
+            self.risk,
+            measured.least_p_values,
+            columns.codes,
+            evidence,
+            self._asked_features,
+            out.habits,
+            out.caller_changed,
+        )
         self._move_risk(out, rows, group_coverage)
         evidence_dedup.record_counted(
             rows,
@@ -196,30 +203,12 @@ class Engine:
             observations,
             out.vectors,
             out.at_ms,
-            least_p_values,
+            measured.least_p_values,
             columns.codes[:, event_columns.SELF_ASSERTED],
-            feature_evidence,
-            self.model.detector.asked_by_compromise,
+            evidence,
+            self._asked_by_compromise,
             out.effective_target_evidence[rows],
         )
-
-    def _mark_habits(
-        self,
-        out: ScoredBatch,
-        rows: npt.NDArray[np.int64],
-        feature_evidence: npt.NDArray[np.float64],
-        least_p_values: npt.NDArray[np.float64],
-    ) -> None:
-        """Mark events that never become usual, and those by which the caller of an agent changed."""
-        asserted = out.columns.codes[:, event_columns.SELF_ASSERTED]
-        least = evidence_dedup.carrying_evidence(feature_evidence, self.model.detector.asked_by_compromise)
-        out.caller_changed[rows] = evidence_dedup.find_changed_callers(
-            rows, least_p_values, asserted, feature_evidence, least
-        )
-        newcomer = self.risk["events"][out.slots[rows]] < NEWCOMER_EVENTS
-        out.habits[rows[newcomer]] = USUAL
-        never_usual = evidence_dedup.find_never_usual(feature_evidence, least, newcomer)
-        out.habits[rows[never_usual]] = NEVER_USUAL
 
     def _move_risk(self, out: ScoredBatch, rows: npt.NDArray[np.int64], group_coverage: Any) -> None:
         """Move risk and levels of a round's agents by what was measured."""
@@ -245,60 +234,76 @@ class Engine:
             out.concern_risk,
         )
 
-    def _measure(self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any) -> npt.NDArray[np.float64]:
+    def _measure(self, out: ScoredBatch, measured: Measured, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Anomaly scores and p-values of a round; returns the evidence of each feature, (m, F).
 
         What has counted is suppressed for evidence alone: an odd event is learned as rarely as ever.
         """
-        detector, familiar = self.model.detector, out.agent_numbers[rows, layout.N_SHARED] >= FAMILIAR_EVENTS
-        failed = out.columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
-        raising = self.model.target_evidence(out.observations.told_targets[rows])
-        out.target_evidence[rows] = out.effective_target_evidence[rows] = raising
-        scores, concerns = detector.assess(out.vectors[rows], groups[rows], failed[rows], familiar, raising)
-        out.anomaly[rows] = out.effective_anomaly[rows] = scores.anomaly_score
-        out.p_values[rows] = out.raw_p_values[rows] = scores.p_value
-        out.concerns.anomaly_score[rows] = out.effective_concerns[rows] = concerns.anomaly_score
-        out.concerns.p_value[rows] = out.concern_p_values[rows] = concerns.p_value
+        columns, observations = out.columns, out.observations
+        given = RoundInput.allocate(len(rows), FEATURE_COUNT)
+        round_kernels.gather_input(
+            rows,
+            out.vectors,
+            columns.names,
+            columns.codes,
+            out.agent_numbers,
+            observations.told_targets,
+            self._told_evidence,
+            given,
+        )
+        scores, concerns = self.model.detector.assess(*given)
+        of_all = scores.anomaly_score, scores.p_value, concerns.anomaly_score, concerns.p_value
+        round_kernels.keep_scores(rows, *of_all, given.raising, self.counted_concerns, measured)
         places, masks = evidence_dedup.find_counted(
             rows,
             out.slots,
             self.risk,
-            out.observations,
+            observations,
             out.vectors,
             out.at_ms,
-            self._least_p_values(out),
-            out.columns.codes[:, event_columns.SELF_ASSERTED],
+            measured.least_p_values,
+            columns.codes[:, event_columns.SELF_ASSERTED],
         )
         if len(places):
-            again = rows[places]
-            out.habits[again] = np.where(evidence_dedup.leave_never_usual_aside(masks), NO_HABIT, USUAL)
-            vectors = evidence_dedup.suppress_counted(
-                out.vectors[again], masks, out.observations.new_kinds[again], out.columns.codes[again]
-            )
-            raising = np.where(evidence_dedup.target_has_counted(masks), 0.0, raising[places])
-            out.effective_target_evidence[again] = raising
-            suppressed, suppressed_concerns = detector.assess(
-                vectors, groups[again], failed[again], familiar[places], raising
-            )
-            # Less that is odd is never odder, whatever the forest makes of the rare combination that is left.
-            out.effective_anomaly[again] = np.minimum(suppressed.anomaly_score, out.anomaly[again])
-            out.p_values[again] = np.maximum(suppressed.p_value, out.raw_p_values[again])
-            out.effective_concerns[again] = np.minimum(
-                suppressed_concerns.anomaly_score, concerns.anomaly_score[places]
-            )
-            out.concern_p_values[again] = np.maximum(suppressed_concerns.p_value, concerns.p_value[places])
-            out.effective_rows.update(zip(again.tolist(), vectors, strict=True))
-            scores.feature_evidence[places] = suppressed.feature_evidence
+            self.measure_suppressed(out, measured, rows, given, places, masks, scores.feature_evidence)
         return scores.feature_evidence
 
-    def _least_p_values(self, out: ScoredBatch) -> npt.NDArray[np.float64]:
-        """Least p-value (n,) of each row, over the concerns that move levels and all evidence."""
-        least: npt.NDArray[np.float64] = out.concern_p_values[:, self.model.counted_concerns].min(axis=1)
-        return np.minimum(out.p_values, least)
+    def measure_suppressed(
+        self,
+        out: ScoredBatch,
+        measured: Measured,
+        rows: npt.NDArray[np.int64],
+        given: RoundInput,
+        places: npt.NDArray[np.int64],
+        masks: npt.NDArray[np.uint32],
+        evidence: npt.NDArray[np.float64],
+    ) -> None:
+        """Measure those *places* in *rows* again in which something has counted, without it."""
+        codes, own = out.columns.codes, RoundInput.allocate(len(places), FEATURE_COUNT)
+        fresh, own_codes = np.empty(len(places), np.uint32), np.empty((len(places), codes.shape[1]), np.int8)
+        round_kernels.take_input(
+            rows, places, masks, given, out.observations.new_kinds, codes, out.habits, fresh, own_codes, own
+        )
+        vectors = evidence_dedup.suppress_counted(own.X, masks, fresh, own_codes)
+        scores, concerns = self.model.detector.assess(vectors, *own[1:])
+        of_all = scores.anomaly_score, scores.p_value, concerns.anomaly_score, concerns.p_value
+        round_kernels.keep_suppressed(
+            rows,
+            places,
+            *of_all,
+            own.raising,
+            scores.feature_evidence,
+            evidence,
+            self.counted_concerns,
+            measured,
+        )
+        out.effective_rows.update(zip(rows[places].tolist(), vectors, strict=True))
 
     def _keep_announced(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> None:
         """Note which parts of access paths had been announced before a round, and keep what its events announce."""
         columns, paths = out.columns, self.agents.paths
+        if not announced_paths.may_matter(paths, out.slots, columns.codes, rows):
+            return
         known = rows[paths["version"][out.slots[rows]] != 0]
         known = known[out.risk[known, risk.LEVEL_BEFORE] < risk_levels.MEDIUM]
         if len(known):
@@ -317,13 +322,21 @@ class Engine:
 
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
-        suspicion = out.concern_risk[rows, :, risk.SUSPICION]
-        suspicious = suspicion >= SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
-        calm = (out.levels[rows, 1] < risk_levels.MEDIUM) & ~suspicious.any(axis=1)
-        vouched = out.columns.codes[rows, event_columns.SELF_ASSERTED] == 0
-        habit = learnable_parts(out.columns, rows, out.raw_p_values, out.agent_numbers[rows, layout.N_EVENTS])
-        least = announced_credentials(out.columns, rows)
-        return np.where(vouched, np.where(calm, habit, least), np.uint8(LEARN_NOTHING))
+        columns, parts = out.columns, np.empty(len(rows), np.uint8)
+        round_kernels.choose_learned(
+            rows,
+            columns.names,
+            columns.codes,
+            columns.time_ms,
+            out.concern_risk,
+            self.thresholds,
+            out.threshold_rows,
+            out.levels,
+            out.raw_p_values,
+            out.agent_numbers,
+            parts,
+        )
+        return parts
 
     def _register_agents(self, columns: EventColumns, slots: SlotIndices) -> dict[int, list[tuple[int, str]]]:
         """Names and peer groups of agents that are new in their slots, or have changed their group.
@@ -358,6 +371,15 @@ class Engine:
         self.risk_parameters = self._risk_parameters()
         self.agent_states.use_model(model, self.thresholds, self.risk_parameters)
         self.explainer = self._new_explainer()
+        self._ask_model()
+
+    def _ask_model(self) -> None:
+        """Keep what each round asks of the model."""
+        self._asked_by_compromise = self.model.detector.asked_by_compromise
+        self._asked_features = np.flatnonzero(self._asked_by_compromise)
+        self.counted_concerns = np.array(self.model.counted_concerns, np.int64)
+        """Numbers of the concerns that move levels."""
+        self._told_evidence = float(self.model.target_evidence(np.ones(1, np.bool_))[0])
 
     def _risk_parameters(self) -> risk_levels.RiskParameters:
         """Parameters of the risk kernel; by a model that has learned nothing nobody is known."""
@@ -381,3 +403,20 @@ class Engine:
         self.agents.mark_changed(slots)
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return levels
+
+
+def measured_columns(out: ScoredBatch) -> Measured:
+    """Columns of *out* that assessments are written into."""
+    return Measured(
+        out.anomaly,
+        out.effective_anomaly,
+        out.p_values,
+        out.raw_p_values,
+        out.concerns.anomaly_score,
+        out.effective_concerns,
+        out.concerns.p_value,
+        out.concern_p_values,
+        out.target_evidence,
+        out.effective_target_evidence,
+        np.empty(len(out.p_values)),
+    )

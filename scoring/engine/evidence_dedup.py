@@ -57,7 +57,9 @@ _KIND_NAMES = np.array(
 _FEATURE_OF_NAME = FEATURE_OF_KIND.copy()
 _FEATURE_OF_NAME[layout.K_ARGUMENT] = FEATURE_INDEX["argument_origin"]
 """Feature that is odd because of a name: the surprise of its kind, or that a value came from others."""
-_FLOW = [FEATURE_INDEX[name] for name in ("argument_origin", "argument_route", "sensitive_route")]
+FLOW_FEATURES = np.array(
+    [FEATURE_INDEX[name] for name in ("argument_origin", "argument_route", "sensitive_route")], np.int64
+)
 """Features that the values and routes of an event's arguments make odd; these have one name together."""
 _NEVER_USUAL_KINDS = np.array(
     [
@@ -73,10 +75,11 @@ _NEVER_USUAL_KINDS = np.array(
     ]
 )
 """Flags (KINDS,) of the names of callers and of arguments: what an attack has new is odd again every day."""
-_NEVER_USUAL_BITS = np.uint32(sum(1 << kind for kind in _KIND_NAMES.tolist() if _NEVER_USUAL_KINDS[kind]))
+NEVER_USUAL_BITS = np.uint32(sum(1 << kind for kind in _KIND_NAMES.tolist() if _NEVER_USUAL_KINDS[kind]))
+"""Bits of the masks of `find_counted` that leave the name of a caller or of arguments aside."""
 _FEATURES_BESIDE_KIND = {
     kind: [at for at, feature in enumerate(FEATURES) if kind in feature.restates] for kind in ITEMS
-} | {layout.K_ARGUMENT: _FLOW[1:]}
+} | {layout.K_ARGUMENT: FLOW_FEATURES[1:].tolist()}
 """Features that repeat the surprise of a kind's own feature from another view, such as that of the peer group."""
 _HOURLY_COUNT_FEATURES = np.array([at for at, feature in enumerate(FEATURES) if feature.counts == BY_LEVEL], np.int64)
 _GATHERING = [(at, feature) for at, feature in enumerate(FEATURES) if feature.gathering]
@@ -343,65 +346,13 @@ def suppress_counted(
     return after
 
 
-def target_has_counted(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    """Flags (m,) of the *masks* (m,) of `find_counted` in which the target has counted."""
-    return _mask_bit(masks, layout.K_TARGET)
-
-
-def _mask_bit(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]:
-    return np.asarray(((masks >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_))
-
-
-_CALLER_FEATURES = np.array(
+CALLER_FEATURES = np.array(
     [at for at, feature in enumerate(FEATURES) if feature.caller and feature.counts == ONCE], np.int64
 )
-_WHO_FEATURES = np.array([*_CALLER_FEATURES, FEATURE_INDEX["habits_of_others"]], np.int64)
+"""Features of the names that say who calls."""
+WHO_FEATURES = np.array([*CALLER_FEATURES, FEATURE_INDEX["habits_of_others"]], np.int64)
 NEVER_USUAL_EVIDENCE = 2.0
 """Evidence of who calls or of where arguments came from, decades, that no odder feature of the event makes usual."""
-
-
-def carrying_evidence(feature_evidence: Matrix, asked: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Least evidence (m,), decades, of a feature that is one of those that carry the evidence of compromise.
-
-    Arguments as for `record_counted`.
-    """
-    strongest = feature_evidence[:, asked].max(axis=1, initial=0.0)
-    return np.asarray(np.maximum(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * strongest))
-
-
-def find_changed_callers(
-    rows: npt.NDArray[np.int64],
-    p_values: npt.NDArray[np.float64],
-    asserted: npt.NDArray[np.int8],
-    feature_evidence: Matrix,
-    least: npt.NDArray[np.float64],
-) -> npt.NDArray[np.bool_]:
-    """Places in *rows* (m,) where a name that says who calls is one of those that carry the evidence.
-
-    Each name does so once a day, so these events are few. *least* is from `carrying_evidence`, the other arguments are
-    as for `record_counted`.
-    """
-    carried = feature_evidence[:, _CALLER_FEATURES].max(axis=1) >= least
-    return np.asarray(carried & (p_values[rows] <= EVIDENCE_P_VALUE) & (asserted[rows] == 0))
-
-
-def find_never_usual(
-    feature_evidence: Matrix, least: npt.NDArray[np.float64], newcomer: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """Rows (m,) of which who calls, or where arguments came from, carries the evidence, or is as odd as
-    `NEVER_USUAL_EVIDENCE` beside something odder. Of a *newcomer* (m,) every caller is new, which says nothing.
-
-    Other arguments as for `find_changed_callers`.
-    """
-    least = np.minimum(least, NEVER_USUAL_EVIDENCE)
-    flows = feature_evidence[:, _FLOW].max(axis=1) >= least
-    callers = feature_evidence[:, _WHO_FEATURES].max(axis=1) >= least
-    return np.asarray(flows | (callers & ~newcomer))
-
-
-def leave_never_usual_aside(masks: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    """Flags (m,) of the masks of `find_counted` that leave the name of a caller or of arguments aside."""
-    return np.asarray((masks & _NEVER_USUAL_BITS) != 0)
 
 
 def record_counted(
@@ -434,7 +385,7 @@ def record_counted(
         feature_evidence[told, target] = np.maximum(feature_evidence[told, target], target_evidence[told])
     if len(observations.arguments.values):
         feature_evidence = feature_evidence.copy()
-        feature_evidence[:, _FLOW[0]] = feature_evidence[:, _FLOW].max(axis=1)
+        feature_evidence[:, FLOW_FEATURES[0]] = feature_evidence[:, FLOW_FEATURES].max(axis=1)
     _record_counted(
         rows,
         slots,

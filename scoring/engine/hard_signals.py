@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.compilation import allocation_free, inlined
 from ...ingest.events import NativeEvent
 from ...ingest.features import layout
 from ...ingest.features.event_words import credential_of
@@ -21,14 +22,6 @@ Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
 _MAX_CHAIN_DEPTH = 5
-
-
-class SignalInput(NamedTuple):
-    """Facts that a rule may look at: a batch, and what the feature builder observed in it."""
-
-    columns: EventColumns
-    matrix: Matrix
-    observations: RowObservations
 
 
 def _action_of(event: NativeEvent) -> str:
@@ -43,7 +36,7 @@ class HardSignal(NamedTuple):
     feature: str
     text: str
     meaning: str
-    fires: Callable[[SignalInput, Rows], Flags]
+    rule: int
     observed: Callable[[NativeEvent], str] = _action_of
     """The value seen, as its reason names it."""
     of_signal_events: bool = False
@@ -51,32 +44,83 @@ class HardSignal(NamedTuple):
     """
 
 
-def _use_after_revocation(seen: SignalInput, rows: Rows) -> Flags:
-    return np.asarray(seen.observations.token_reuse[rows] != 0)
+RULES = 8
+(
+    USE_AFTER_REVOCATION,
+    OUTSIDE_CAPABILITIES,
+    UNREGISTERED_KEY,
+    METHOD_DOWNGRADE,
+    DEEP_DELEGATION,
+    REPORTED_COMPROMISE,
+    FAILED_PROOF,
+    REPORTED_EVIDENCE,
+) = range(RULES)
+"""Numbers of the rules in `_fires`, which is compiled: a call of NumPy for each rule cost more than the rule."""
+_F_METHOD_DOWNGRADE = FEATURE_INDEX["method_downgrade"]
 
 
-def _outside_capabilities(seen: SignalInput, rows: Rows) -> Flags:
-    return np.asarray(seen.columns.codes[rows, event_columns.CAPABILITY] == event_columns.OUTSIDE)
+class SignalInput(NamedTuple):
+    """Facts that a rule may look at, each with a row for each event of a batch."""
+
+    codes: npt.NDArray[np.int8]  # of its columns
+    numbers: npt.NDArray[np.float64]  # likewise
+    vectors: Matrix
+    token_reuse: npt.NDArray[np.uint8]  # this and the next two as in `RowObservations`
+    new_kinds: npt.NDArray[np.uint32]
+    flags: npt.NDArray[np.uint8]
+
+    @staticmethod
+    def of(columns: EventColumns, vectors: Matrix, observations: RowObservations) -> SignalInput:
+        """Facts of a batch with these feature vectors (n, F), and what the feature builder observed in it."""
+        seen = observations
+        return SignalInput(columns.codes, columns.numbers, vectors, seen.token_reuse, seen.new_kinds, seen.flags)
 
 
-def _unregistered_key(seen: SignalInput, rows: Rows) -> Flags:
-    types = seen.columns.codes[rows, event_columns.TYPE]
-    announced = (types == event_columns.CLIENT_CHANGE) | (types == event_columns.CLIENT_REGISTER)
-    new = (seen.observations.new_kinds[rows] >> np.uint32(layout.K_CREDENTIAL)) & np.uint32(1)
-    return np.asarray(~announced & (new != 0))
+@inlined
+def _fires(rule: int, seen: SignalInput, row: int) -> bool:
+    """Tell whether a rule fires on a row, as its `meaning` says."""
+    event_type = seen.codes[row, event_columns.TYPE]
+    if rule == USE_AFTER_REVOCATION:
+        return bool(seen.token_reuse[row] != 0)
+    if rule == OUTSIDE_CAPABILITIES:
+        return bool(seen.codes[row, event_columns.CAPABILITY] == event_columns.OUTSIDE)
+    if rule == UNREGISTERED_KEY:
+        if event_type == event_columns.CLIENT_CHANGE or event_type == event_columns.CLIENT_REGISTER:
+            return False
+        return bool((seen.new_kinds[row] >> np.uint32(layout.K_CREDENTIAL)) & np.uint32(1) != 0)
+    if rule == METHOD_DOWNGRADE:
+        return bool(seen.vectors[row, _F_METHOD_DOWNGRADE] >= 1.0)
+    if rule == DEEP_DELEGATION:
+        return bool(seen.numbers[row, event_columns.DEPTH] > _MAX_CHAIN_DEPTH)
+    if rule == REPORTED_COMPROMISE:
+        return bool(event_type == event_columns.SIGNAL_HARD)
+    if rule == FAILED_PROOF:
+        return bool(event_type == event_columns.SIGNAL_PROOF)
+    return bool(event_type == event_columns.SIGNAL_EVIDENCE)
 
 
-def _method_downgrade(seen: SignalInput, rows: Rows) -> Flags:
-    return np.asarray(seen.matrix[rows, FEATURE_INDEX["method_downgrade"]] >= 1.0)
+@allocation_free
+def _write_fired(
+    rows: Rows,
+    seen: SignalInput,
+    weights: npt.NDArray[np.float64],
+    of_signal_events: Flags,
+    out: npt.NDArray[np.float64],
+    fired: npt.NDArray[np.uint32],
+) -> None:
+    """Write the summed weight of each row's rules into *out* (n,); rule number r of the last row is bit r of *fired*.
 
-
-def _deep_delegation(seen: SignalInput, rows: Rows) -> Flags:
-    return np.asarray(seen.columns.numbers[rows, event_columns.DEPTH] > _MAX_CHAIN_DEPTH)
-
-
-def _of_type(signal_type: int) -> Callable[[SignalInput, Rows], Flags]:
-    """A rule that fires on the events of a type."""
-    return lambda seen, rows: np.asarray(seen.columns.codes[rows, event_columns.TYPE] == signal_type)
+    Args:
+        weights: (RULES,), 0 for rules that are off.
+        of_signal_events: (RULES,), see `HardSignal`.
+    """
+    for row in rows:
+        out[row], fired[0] = 0.0, 0
+        for rule in range(RULES):
+            may_speak = of_signal_events[rule] or seen.flags[row] != IGNORED_EVENT
+            if may_speak and weights[rule] > 0.0 and _fires(rule, seen, row):
+                out[row] += weights[rule]
+                fired[0] |= np.uint32(1) << np.uint32(rule)
 
 
 HARD_SIGNALS: tuple[HardSignal, ...] = (
@@ -86,7 +130,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "token",
         "used a token that had been revoked",
         "an event carries a token id that an earlier token.revoke event of the same agent named",
-        _use_after_revocation,
+        USE_AFTER_REVOCATION,
     ),
     HardSignal(
         "outside_capabilities",
@@ -94,7 +138,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "capability",
         "action is not among the declared capabilities",
         "the action is not in the capabilities that a trusted source or the registry gives the agent",
-        _outside_capabilities,
+        OUTSIDE_CAPABILITIES,
     ),
     HardSignal(
         "unregistered_key",
@@ -102,7 +146,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "credential",
         "authenticated with a key that is not known of it and was not announced",
         "a credential new to the agent appears outside a client.register or client.change event",
-        _unregistered_key,
+        UNREGISTERED_KEY,
         credential_of,
     ),
     HardSignal(
@@ -111,7 +155,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "authentication",
         "authenticated by a weaker method than the strongest that is known of it",
         "the client authentication method ranks below the strongest that the agent has used",
-        _method_downgrade,
+        METHOD_DOWNGRADE,
         credential_of,
     ),
     HardSignal(
@@ -120,7 +164,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "delegation",
         f"delegation chain is longer than {_MAX_CHAIN_DEPTH} actors",
         f"the delegation chain has more than {_MAX_CHAIN_DEPTH} actors",
-        _deep_delegation,
+        DEEP_DELEGATION,
     ),
     HardSignal(
         "reported_compromise",
@@ -128,7 +172,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "signal",
         "a system that may speak for it says that it or a credential of it is compromised",
         "an event `signal.hard`: a transmitter of shared signals reports a compromise",
-        _of_type(event_columns.SIGNAL_HARD),
+        REPORTED_COMPROMISE,
         of_signal_events=True,
     ),
     HardSignal(
@@ -137,7 +181,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "signal",
         "its token was presented with a proof that is not its own",
         "an event `signal.proof`: a bound token came with another key, or a proof came again",
-        _of_type(event_columns.SIGNAL_PROOF),
+        FAILED_PROOF,
         of_signal_events=True,
     ),
     HardSignal(
@@ -146,7 +190,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "signal",
         "a system that may speak for it reports",
         "an event `signal.evidence`: a transmitter of shared signals reports what may be a sign of compromise",
-        _of_type(event_columns.SIGNAL_EVIDENCE),
+        REPORTED_EVIDENCE,
         of_signal_events=True,
     ),
 )
@@ -170,6 +214,11 @@ class HardSignalRules:
             codes = ", ".join(hard_signal_codes())
             raise ValueError(f"no such hard signal: {', '.join(sorted(unknown))}; there are {codes}")
         self._enabled = [signal for signal in HARD_SIGNALS if signal.code not in disabled]
+        self._weights, self._of_signal_events = np.zeros(RULES), np.zeros(RULES, np.bool_)
+        for signal in self._enabled:
+            self._weights[signal.rule] = signal.weight
+            self._of_signal_events[signal.rule] = signal.of_signal_events
+        self._fired = np.zeros(1, np.uint32)
 
     def write_evidence(
         self,
@@ -180,18 +229,13 @@ class HardSignalRules:
         out: npt.NDArray[np.float64],
     ) -> None:
         """Write the summed weight of each row's signals into *out* (float64, shape (n,)); our own denials have none."""
-        seen = SignalInput(columns, matrix, observations)
-        behaves = observations.flags[rows] != IGNORED_EVENT
-        out[rows] = 0.0
-        for signal in self._enabled:
-            spoken_of = signal.fires(seen, rows)
-            out[rows] += signal.weight * (spoken_of if signal.of_signal_events else spoken_of & behaves)
+        seen = SignalInput.of(columns, matrix, observations)
+        _write_fired(rows, seen, self._weights, self._of_signal_events, out, self._fired)
 
     def fired_signals(
         self, columns: EventColumns, row: int, matrix: Matrix, observations: RowObservations
     ) -> list[HardSignal]:
         """Signals that fire on one row."""
-        ignored = observations.flags[row] == IGNORED_EVENT
-        seen, rows = SignalInput(columns, matrix, observations), np.array([row])
-        asked = (signal for signal in self._enabled if signal.of_signal_events or not ignored)
-        return [signal for signal in asked if signal.fires(seen, rows)[0]]
+        self.write_evidence(columns, np.array([row]), matrix, observations, np.zeros(len(columns)))
+        fired = int(self._fired[0])
+        return [signal for signal in self._enabled if fired >> signal.rule & 1]

@@ -25,14 +25,15 @@ MAX_OF_KIND = 4
 
 _CALLERS: dict[IndicatorKind, int] = {"network": layout.K_NETWORK, "credential": layout.K_CREDENTIAL}
 """Kinds that say who calls and that an agent learns: what comes with a new one is told as such."""
-_CALLER_BITS = np.uint32(sum(1 << kind for kind in _CALLERS.values()))
+CALLER_BITS = np.uint32(sum(1 << kind for kind in _CALLERS.values()))
+"""Their bits in `RowObservations.new_kinds`."""
 _PLACES = {kind: place for place, kind in enumerate(get_args(IndicatorKind))}
 
 
 def new_callers(scored: ScoredBatch) -> npt.NDArray[np.int64]:
     """Rows from a network, or with a credential, that their agents do not know; nothing that is only asserted."""
     vouched = scored.columns.codes[:, event_columns.SELF_ASSERTED] == 0
-    return np.flatnonzero(((scored.observations.new_kinds & _CALLER_BITS) != 0) & vouched)
+    return np.flatnonzero(((scored.observations.new_kinds & CALLER_BITS) != 0) & vouched)
 
 
 def lately_new(kept: Sequence[Indicator], at_ms: int) -> tuple[Indicator, ...]:

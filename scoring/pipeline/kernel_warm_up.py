@@ -18,14 +18,17 @@ from ...ingest.columns import ColumnEncoder
 from ...ingest.compilation import is_kept
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.features import feature_kernel
+from ...ingest.features.feature_table import FEATURE_COUNT
 from ...ingest.identities import IdentityHasher
 from ...ingest.scan import claim_reader, raw_encoder
 from ...ingest.source import Record, RecordBatch, RecordKind
 from ...ingest.timestamps import DAY_MS
-from ...models import forest_evaluator
+from ...models import assessment_kernel
 from ...models.trained_model import TrainedModel
 from ..engine import risk
-from ..engine.engine import Engine, EngineSettings
+from ..engine.delegation import EdgeCollector
+from ..engine.engine import Engine, EngineSettings, measured_columns
+from ..engine.round_kernels import RoundInput
 from ..engine.scored_batch import ScoredBatch
 from ..policy.book import LivePolicy
 from .processor import Processor
@@ -58,7 +61,7 @@ class KernelPart(enum.StrEnum):
 
 _LONGEST: Final[dict[KernelPart, tuple[Any, ...]]] = {
     KernelPart.FEATURES: (feature_kernel.observe,),
-    KernelPart.JUDGING: (forest_evaluator.score_rows, risk.update, feature_kernel.learn),
+    KernelPart.JUDGING: (assessment_kernel.assess_rows, risk.update, feature_kernel.learn),
     KernelPart.READING: (raw_encoder.scan_records, claim_reader.read_claims),
 }
 """Kernels of each part that take longest; the others take less than a second."""
@@ -98,9 +101,19 @@ class _JudgingEngine(Engine):
 
 
 def _process_events(engine: Engine, encoder: ColumnEncoder, policy: LivePolicy) -> None:
-    processor = Processor(engine, encoder, DuplicateWindow(1), policy, compiled_elsewhere=True)
+    processor = Processor(engine, encoder, DuplicateWindow(1), policy, edges=EdgeCollector(), compiled_elsewhere=True)
     agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
     records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]
     records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))
     records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + DAY_MS).to_bytes(8, "little")))
-    processor.apply(RecordBatch(0, 0, records))
+    applied = processor.apply(RecordBatch(0, 0, records))
+    _suppress_first_row(engine, applied.scored[0][0])
+
+
+def _suppress_first_row(engine: Engine, scored: ScoredBatch) -> None:
+    """Measure a row without a name that has counted, which a model that knows nothing never does."""
+    first, given = np.zeros(1, np.int64), RoundInput.allocate(1, FEATURE_COUNT)
+    for array in given:
+        array[:] = 0
+    measured, evidence = measured_columns(scored), np.zeros((1, FEATURE_COUNT))
+    engine.measure_suppressed(scored, measured, first, given, first, np.ones(1, np.uint32), evidence)

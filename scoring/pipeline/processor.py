@@ -20,6 +20,7 @@ from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import decode_event
 from ...ingest.features import layout
+from ...ingest.features.feature_builder import SlotIndices
 from ...ingest.features.feature_table import FEATURE_NAMES
 from ...ingest.scan.raw_encoder import EventDecoder, RawEncoder
 from ...ingest.source import Record, RecordBatch, RecordKind
@@ -37,6 +38,7 @@ from .model_switch import ActiveModels, ModelSwitcher
 
 _MAX_AHEAD_MS = layout.MOST_DISORDER_MS
 """Of a clock that runs ahead: a longer lead would make events of right clocks late, and take their pace from them."""
+_LAST_MS = np.iinfo(np.int64).max
 
 
 class AppliedBatch(NamedTuple):
@@ -118,10 +120,10 @@ class Processor:
         for position, error in encoded.refused:
             row = int(new[position])
             applied.dead_letters.append(dead_letter_of_record(batch.partition, int(offsets[row]), run[row], error))
-        rows, columns = self._refuse_impostors(batch, first, new[encoded.positions], encoded.columns, applied)
+        rows, columns, slots = self._refuse_impostors(batch, first, new[encoded.positions], encoded.columns, applied)
         if len(rows):
             received = np.array(arrived, np.int64)[rows]
-            scored = self.engine.score(_clamp_to_arrival(columns, received), received)
+            scored = self.engine.score(_clamp_to_arrival(columns, received), received, slots)
             applied.scored.append((scored, offsets[rows]))
             if self.edge_collector is not None:
                 self.edge_collector.collect(scored.columns, scored.risk_scores)
@@ -135,11 +137,13 @@ class Processor:
 
     def _refuse_impostors(
         self, batch: RecordBatch, first: int, rows: npt.NDArray[np.int64], columns: EventColumns, applied: AppliedBatch
-    ) -> tuple[npt.NDArray[np.int64], EventColumns]:
-        """Rows (of records[first:]) and columns without those of agents whose key is another agent's."""
-        impostors = self.engine.find_impostors(columns)
+    ) -> tuple[npt.NDArray[np.int64], EventColumns, SlotIndices]:
+        """Rows (of records[first:]) and columns without those of agents whose key is another agent's; and the slots of
+        all others."""
+        slots = self.engine.admit(columns)
+        impostors = self.engine.find_impostors(columns, slots)
         if not impostors.any():
-            return rows, columns
+            return rows, columns, slots
         for impostor in np.flatnonzero(impostors).tolist():
             position, event = first + int(rows[impostor]), columns.events[impostor]
             record, offset = batch.records[position], batch.base_offset + position
@@ -149,7 +153,7 @@ class Processor:
                 IdentityConflict(event.tenant or "", event.agent.issuer or "", event.agent.id, record.received_ms)
             )
         kept = np.flatnonzero(~impostors)
-        return rows[kept], columns.take(kept)
+        return rows[kept], columns.take(kept), slots[kept]
 
     def _apply_non_event(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
         """Apply a record that is no event."""
@@ -193,7 +197,7 @@ def _clamp_to_arrival(columns: EventColumns, received: Any) -> EventColumns:
     A clock that is wrong, or lies, must neither let risk decay nor make the agent's later events late. History that
     carries no arrival (0) is taken as it is.
     """
-    latest = np.where(received > 0, received + _MAX_AHEAD_MS, np.iinfo(np.int64).max)
+    latest = np.where(received > 0, received + _MAX_AHEAD_MS, _LAST_MS)
     return columns.with_times(np.minimum(columns.time_ms, latest))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder, MemoizedFunction, network_of
 from trustwatch.ingest.events import EFFECTS, OUTCOMES, NativeEvent, decode_event
@@ -192,6 +195,26 @@ def test_columns_cut_microseconds_down() -> None:
 def test_columns_reduce_addresses_to_networks(ip: str | None, network: str) -> None:
     """Addresses of one network are one name; text that is no address stands for itself."""
     assert network_of(ip) == network
+
+
+@given(
+    ip=st.one_of(
+        st.ip_addresses().map(str),
+        st.lists(
+            st.integers(0, 300).map(str) | st.sampled_from(["01", "+1", " 1", "", "\u0661"]), min_size=3, max_size=5
+        ).map(".".join),
+        st.text("0123456789.:/ \n", max_size=16),
+    )
+)
+def test_the_network_of_any_text_is_that_of_its_address(ip: str) -> None:
+    """As the standard library reads it, or the text itself."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        assert network_of(ip) == ip
+        return
+    network = ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False)
+    assert network_of(ip) == str(network)
 
 
 def test_columns_same_network_same_name() -> None:

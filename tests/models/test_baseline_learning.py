@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest import columns
 from trustwatch.ingest.columns import EventColumns
@@ -15,7 +15,6 @@ from trustwatch.models.baseline_learning import (
     MIN_LEARNED_EVENTS,
     ODD_P_VALUE,
     learnable_parts,
-    sampled_for_learning,
 )
 
 ROWS = 2000
@@ -41,11 +40,27 @@ def test_what_is_not_odd_becomes_a_habit():
 @given(
     agent=st.integers(0, 2**64 - 1), start=st.integers(0, 2**42), step=st.sampled_from([1, 1000, 60_000, 86_400_000])
 )
+@settings(deadline=None)
 def test_the_draw_is_even(agent, start, step):
     """Whatever an agent's rhythm, about one odd event in eight is drawn, and no long run of them never is."""
     lucky = np.flatnonzero(learnable_parts(events(agent, start, step), AT, np.full(ROWS, 0.001), KNOWN))
     assert len(lucky) == pytest.approx(ROWS / int(LEARNED_ONE_IN), rel=0.4)
     assert np.diff(np.r_[0, lucky, ROWS]).max() < 150
+
+
+@given(agent=st.integers(0, 2**64 - 1), start=st.integers(0, 2**42), step=st.integers(0, 2**30))
+@settings(deadline=None)
+def test_the_draw_is_splitmix64(agent, start, step):
+    """Of agent and time, one in eight: what was drawn before a release is drawn after it."""
+    agents, times = np.full(ROWS, agent, np.uint64), events(agent, start, step).time_ms.astype(np.uint64)
+    mixed = agents * np.uint64(0x9E3779B97F4A7C15) + times
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    drawn = (mixed ^ (mixed >> np.uint64(31))) % np.uint64(8) == 0
+
+    learned = learnable_parts(events(agent, start, step), AT, np.full(ROWS, 0.001), KNOWN)
+
+    np.testing.assert_array_equal(learned == LEARN_ALL, drawn)
 
 
 def test_the_draw_does_not_depend_on_the_cut_of_batches():
@@ -69,6 +84,6 @@ def test_an_agent_that_taught_little_is_learned_whatever_is_odd():
 def test_what_is_announced_is_learned(kind):
     """What an authorization server says of a client is no habit to be doubted."""
     learned = learnable_parts(events(kind=kind), AT, np.full(ROWS, 0.001), KNOWN)
-    lucky = sampled_for_learning(np.full(ROWS, 7, np.uint64), events(kind=kind).time_ms)
+    lucky = learnable_parts(events(), AT, np.full(ROWS, 0.001), KNOWN) == LEARN_ALL
     assert (learned[~lucky] == LEARN_CREDENTIAL).all()
     assert (learned[lucky] == LEARN_ALL).all()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trustwatch.scoring.engine import delegation
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.records.agents import AgentEdge
 
@@ -133,3 +137,31 @@ def test_risk_belongs_to_the_pair_in_whose_events_it_was(kit: Any, event: Any) -
     collector.collect(kit.columns(batch), np.array([0.1, 0.8]))
 
     assert {edge.target: edge.risk for edge in collector.drain()} == {"ann": 0.1, "bob": 0.8}
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pairs_are_those_of_a_table_of_all(kit: Any, event: Any, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """However few pairs the kernel recognises by itself: a pair of a new hour, or of more risk, and no other."""
+    dice = random.Random(seed)
+    monkeypatch.setattr(delegation, "_LATELY_SEEN", dice.choice([1, 4, 1 << 16]))
+    collector, hours, risks, minute = EdgeCollector(), {}, {}, 0.0
+    for _ in range(8):
+        batch, wanted = [], set()
+        chances = [dice.choice([0.0, 0.0, 0.35, 0.6, 0.9]) for _ in range(dice.randrange(1, 12))]
+        for risk in chances:
+            minute += dice.choice([-70, 0.5, 3, 20, 61])
+            agent, peer, claims = f"a{dice.randrange(3)}", dice.choice([None, "b", "c"]), dice.random() < 0.2
+            batch.append(event(agent, minute + 10_000, peer=peer))
+            batch[-1]["agent"]["self_asserted"] = claims
+            hour, pair = int(kit.columns(batch[-1:]).time_ms[0]) // HOUR_MS, (agent, peer)
+            if peer is None or claims:
+                continue
+            if hours.get(pair, -1) < hour:
+                hours[pair] = hour
+                wanted.add(pair)
+            if risk >= 0.3 and risk >= risks.get(pair, 0.0) + 0.05:
+                risks[pair] = risk
+                wanted.add(pair)
+        collector.collect(kit.columns(batch), np.array(chances))
+        assert {(edge.source, edge.target) for edge in collector.drain()} == wanted

@@ -11,7 +11,8 @@ from trustwatch.ingest.features import layout
 from trustwatch.models.baseline_learning import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
 from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.agent_rows import AgentExplanation
-from trustwatch.scoring.engine.engine import SUSPICION_SHARE, Engine, EngineSettings
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
+from trustwatch.scoring.engine.round_kernels import SUSPICION_SHARE
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
 
 

@@ -9,7 +9,7 @@ import pytest
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.features import feature_kernel
 from trustwatch.ingest.scan import claim_reader, raw_encoder
-from trustwatch.models import forest_evaluator
+from trustwatch.models import assessment_kernel
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.pipeline import kernel_warm_up
@@ -68,7 +68,7 @@ def test_reading_calls_both_kernels(watch: Callable[[Any, str], Calls]) -> None:
 
 def test_a_part_is_kept_with_all_its_long_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is missing is enough to say so in the log."""
-    missing = forest_evaluator.score_rows
+    missing = assessment_kernel.assess_rows
     monkeypatch.setattr(kernel_warm_up, "is_kept", lambda *kernels: missing not in kernels)
 
     kept = {part: kernel_warm_up.is_part_kept(part) for part in kernel_warm_up.KernelPart}

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.source import Record
+from trustwatch.scoring.engine import announced_paths
+from trustwatch.scoring.engine.decision_maker import DecisionMaker
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.records.agents import AgentRow, RiskLevel
@@ -99,6 +102,26 @@ def test_batches_change_nothing(kit: Any, records: list[Record], undisturbed: An
     assert scores == undisturbed[0]
     assert decisions == undisturbed[1]
     assert everything(processor)[0] == undisturbed[2]
+
+
+@pytest.mark.parametrize("size", [1, 5, 60])
+def test_what_is_passed_over_would_have_changed_nothing(
+    kit: Any, records: list[Record], undisturbed: Any, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """A batch without a row that may bring a decision, or tell an announced path, costs a look alone."""
+    looked: list[bool] = []
+    may_matter = DecisionMaker._may_matter
+
+    def look(maker: DecisionMaker, scored: ScoredBatch) -> bool:
+        looked.append(may_matter(maker, scored))
+        return True
+
+    monkeypatch.setattr(DecisionMaker, "_may_matter", look)
+    monkeypatch.setattr(announced_paths, "may_matter", lambda *_: True)
+    processor = kit.processor()
+    scores, decisions = run(processor, kit, records, itertools.repeat(size))
+    assert (scores, decisions, everything(processor)[0]) == undisturbed
+    assert any(looked) and (size == 60 or not all(looked))
 
 
 def test_batches_change_nothing_of_agents_that_nobody_knew(kit: Any, make: Any) -> None:
