@@ -167,7 +167,7 @@ class AgentStore:
         return map(codec.to_versioned, self._database.iterate(query, (AGENTS.c.key,), chunk))
 
     def find_newest(self, name: AgentName) -> AgentSummary | None:
-        """One agent as of the newest that is stored, be it its row or a decision after it; None = neither is."""
+        """One agent as of its row or a decision after it, whichever is newer; None = neither is."""
         if ahead := self.list_ahead(agent=name):
             return ahead[0].agent
         with self._database.read() as connection:
@@ -175,7 +175,7 @@ class AgentStore:
         return next((row for row in rows if row.name.identity == name.identity), None)
 
     def iterate_newest(self, levels: Collection[int], tenants: Tenants = None) -> Iterator[AgentSummary]:
-        """Agents at one of *levels* as of the newest that is stored, be it their row or a decision after it."""
+        """Agents at one of *levels* as of their row or a decision after it, whichever is newer."""
         ahead = {versioned.agent.name.identity: versioned.agent for versioned in self.list_ahead(tenants=tenants)}
         query = AgentQuery(tenants, levels, limit=MAX_PAGE)
         for agent in iterate_pages(lambda cursor: self.page(msgspec.structs.replace(query, cursor=cursor))):
