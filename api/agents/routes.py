@@ -95,7 +95,10 @@ async def list_agents(
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[AgentOut]:
-    """Agents by tenant and id, as of the last commit; times and scores of calm ones may be ten minutes older. Scope `trust.score:read`."""
+    """Agents by tenant and id, as of the last commit; times and scores of calm ones may be ten minutes older.
+
+    Scope `trust.score:read`.
+    """
     page = await agents.list(caller, AgentFilters(tenant, level, agent_type, prefix), limit, cursor)
     return PageOut(items=[agent_out(summary) for summary in page.items], next_cursor=page.next_cursor)
 
