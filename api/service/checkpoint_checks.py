@@ -13,7 +13,7 @@ from ...scoring.records.agents import AgentRow
 from ...scoring.records.commits import Checkpoint
 from ...scoring.store.checkpoint_files import CheckpointFiles
 from ...scoring.store.sql_store import SqlStore
-from ..composition import checkpoint_place, open_checkpoint_files
+from ..composition import checkpoint_place, open_checkpoint_files, open_worker_checkpoints
 from ..settings.root import Settings
 
 LEAVE_NONE: Final = (
@@ -45,13 +45,13 @@ def read_checkpoints(settings: Settings, store: SqlStore) -> Iterator[list[Agent
         if checkpoints := store.checkpoints.list_all():
             yield from map(open_named_checkpoints(settings, checkpoints).read, checkpoints)
     except Unavailable as error:
-        _log.warning("checkpoints can not be read now; the worker waits for them", error=str(error))
+        _log.warning("checkpoints can not be read now; the worker needs them", error=str(error))
 
 
 def check_checkpoints(settings: Settings, store: SqlStore) -> None:
     """Check, before workers start, that they will find the checkpoints that agents go on from.
 
-    A place that does not answer now is left to the workers, which wait for it.
+    A place that does not answer now is left to the workers, which are started again until it does.
 
     Args:
         settings: of the service.
@@ -61,7 +61,7 @@ def check_checkpoints(settings: Settings, store: SqlStore) -> None:
         ConfigError: the settings name none, or a place that refuses, or where they are not.
     """
     try:
-        files, checkpoints = open_checkpoint_files(settings), store.checkpoints.list_all()
+        files, checkpoints = open_worker_checkpoints(settings, store), store.checkpoints.list_all()
         if not checkpoints:
             return
         files = files or open_named_checkpoints(settings, checkpoints)
@@ -75,7 +75,7 @@ def check_checkpoints(settings: Settings, store: SqlStore) -> None:
                 "restore database and checkpoints from one back-up"
             )
     except Unavailable as error:
-        _log.warning("checkpoints can not be looked at now; the worker waits for them", error=str(error))
+        _log.warning("checkpoints can not be looked at now; the worker needs them", error=str(error))
 
 
 def require_no_checkpoints(store: SqlStore, what: str) -> None:

@@ -26,6 +26,9 @@ from .pipeline_context import PipelineContext
 
 _log = structlog.get_logger(__name__)
 
+AWAY_S = 60.0
+"""Time for which no checkpoint is written after one could not be, s: each try may cost seconds, and decisions wait."""
+
 
 class CommitRound:
     """Commits of partitions, at least one, in one transaction; then their decisions are published.
@@ -52,7 +55,6 @@ class CommitRound:
         self._started = context.monotonic()
         with context.stages.timed("rows"):
             self._commits = [partition.begin(with_states=with_states, with_rows=with_rows) for partition in partitions]
-        self._must_write = with_rows or any(partition.buffer_full for partition in partitions)
         self._postponed: set[int] = set()
         """Places of commits whose checkpoint could not be written."""
         self._results: list[CommitResult | Fenced] = []
@@ -91,20 +93,17 @@ class CommitRound:
     def _write_checkpoints(self) -> None:
         """Write the checkpoints of the commits, and have the commits name them.
 
-        One that can not be written is waited for where memory is full, or the worker ends; else its commit is one of
-        decisions.
+        Where one can not be written its commit is one of decisions, and the next one of states has rows.
         """
         files, counts = self._context.checkpoints, self._context.stages.counts
         for number, commit in enumerate(self._commits):
             if files is None or not commit.checkpointed:
                 continue
-            write = partial(files.write, commit.position, commit.checkpointed)
             try:
                 with self._context.stages.timed("checkpoint"):
-                    checkpoint = retry_until_available(write, self._wait_before_retry) if self._must_write else write()
+                    checkpoint = files.write(commit.position, commit.checkpointed)
             except Unavailable as error:
-                if self._must_write:
-                    raise
+                files.leave_alone_until(self._context.monotonic() + AWAY_S)
                 self._postpone(number, error)
                 continue
             self._commits[number] = replace(commit, checkpointed=(), checkpoint=checkpoint)
@@ -114,7 +113,7 @@ class CommitRound:
     def _postpone(self, number: int, error: Unavailable) -> None:
         commit = self._commits[number]
         _log.warning(
-            "a checkpoint can not be written now; decisions go on, states wait",
+            "a checkpoint can not be written now; rows are written instead",
             partition=commit.position.partition,
             error=str(error),
         )
@@ -175,7 +174,7 @@ class CommitRound:
             if isinstance(result, Fenced):
                 refused[partition.position.partition] = result
             elif number in self._postponed:
-                self._context.on_commit(partition.postpone(result, self._took_s))
+                self._context.on_commit(partition.postpone(result))
             else:
                 self._context.on_commit(partition.mark_committed(result, self._took_s))
         return refused

@@ -49,9 +49,6 @@ BACKLOG_S = 1.0
 """Time behind a full batch for which a partition counts as backlogged: what is fetched is cut by partition, so that not
 every batch of a backlog is full."""
 
-POSTPONED_FOR = 5.0
-"""Multiple of the time that a try to write a checkpoint took after which it is tried again."""
-
 DECISION_SHARE = 0.25
 """Part of the pipeline's time that commits of decisions alone may take behind a backlog."""
 
@@ -109,8 +106,8 @@ class PartitionCommits:
         self._checkpointed = 0
         """Agents in checkpoints that rows have not ended; one in several counts several times."""
         self._postponed: _BegunCommit | None = None
-        """A commit of states, without its decisions, whose checkpoint can not be written now."""
-        self._retry_states_at = -math.inf
+        """A commit of states without its decisions, whose checkpoint could not be written; the next one takes along what
+        it has."""
         self.worker_has_many = False
         """True if `MANY_RECORDS` of the worker are not committed."""
         self.position = Position(partition, 0, 0)
@@ -223,8 +220,6 @@ class PartitionCommits:
         return bool(self._decisions or self._conflict_rows)
 
     def _state_wait_s(self) -> float:
-        if self._postponed is not None:
-            return self._retry_states_at - self._context.monotonic()
         due_at = min(self._committed_at + self._state_interval_s(), self._awaited_since + MAX_AWAITED_S)
         return due_at - self._context.monotonic()
 
@@ -255,6 +250,8 @@ class PartitionCommits:
         context, states, processor = self._context, self._processor.engine.agent_states, self._processor
         tuning = context.tuning
         if context.checkpoints is None or states.unwritten_count < context.settings.checkpoint_agents:
+            return True
+        if self._postponed is not None or context.checkpoints.is_away(context.monotonic()):
             return True
         if processor.model_switcher.pending_switches or processor.control_records.erasures or states.removed_agents:
             return True
@@ -304,27 +301,17 @@ class PartitionCommits:
         if self._begun is None:
             if not with_states and not self._processor.model_switcher.pending_switches:
                 self._begun = self._build_decision_commit()
-            elif self._postponed is not None:
-                self._begun, self._postponed = self._postponed, None
             else:
                 self._begun = self._build_state_commit(with_rows or self._rows_due)
         return self._begun.commit
 
-    def postpone(self, result: CommitResult, took_s: float) -> CommittedChanges:
-        """Note that of a commit of states the decisions alone are in the store: its checkpoint can not be written.
-
-        Decisions go on meanwhile. It is tried again, but not so often that they wait for it most of the time.
-
-        Args:
-            result: of what was written.
-            took_s: seconds that it took, with the try.
-        """
-        begun, now = self._begun, self._context.monotonic()
+    def postpone(self, result: CommitResult) -> CommittedChanges:
+        """Note that of a commit of states the decisions alone are in the store: its checkpoint could not be written."""
+        begun = self._begun
         assert begun is not None
         commit = begun.commit
-        self._begun, self._decided_at, self._noted_published = None, now, commit.published
+        self._begun, self._decided_at, self._noted_published = None, self._context.monotonic(), commit.published
         self._postponed = begun._replace(commit=replace(commit, decisions=[], outbox=[], edges=()))
-        self._retry_states_at = now + max(self._context.tuning.retry_s, POSTPONED_FOR * took_s)
         return CommittedChanges(commit.decisions, commit.expected, result.dropped_dead_letters)
 
     def _build_decision_commit(self) -> _BegunCommit:
@@ -376,7 +363,9 @@ class PartitionCommits:
             ends_checkpoints=is_whole and self.has_checkpoints,
         )
         self._dead_letters, self._awaited_since = [], math.inf
-        return _BegunCommit(commit, True, published, vectors)
+        earlier, self._postponed = self._postponed, None
+        begun = _BegunCommit(commit, True, published, vectors)
+        return begun if earlier is None else _with_earlier(earlier, begun)
 
     def _take_states(self, is_whole: bool) -> tuple[list[AgentRow], list[AgentRow]]:
         """Rows to write, and agents for a checkpoint."""
@@ -438,3 +427,22 @@ class PartitionCommits:
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
         return build_alert_row(decision, self._context.policy.book.policy_members(decision), self._context.service)
+
+
+def _with_earlier(earlier: _BegunCommit, begun: _BegunCommit) -> _BegunCommit:
+    """A commit of rows with what an earlier one had that was postponed, which changed no model and erased nobody."""
+    before, commit = earlier.commit, begun.commit
+    runs = [run for run in (before.event_ids, commit.event_ids) if run is not None]
+    joined = EventIdRun(runs[0].first_offset, b"".join(run.hashes for run in runs)) if runs else None
+    rules = {rule.rule.rule_id: rule for rule in (*before.feedback_rules, *commit.feedback_rules)}
+    vectors = VectorFrames(
+        [*earlier.vectors.frames, *begun.vectors.frames], earlier.vectors.events + begun.vectors.events
+    )
+    both = replace(
+        commit,
+        dead_letters=[*before.dead_letters, *commit.dead_letters],
+        feedback_rules=list(rules.values()),
+        event_ids=joined,
+        event_ids_needed_from=max(before.event_ids_needed_from, commit.event_ids_needed_from),
+    )
+    return begun._replace(commit=both, vectors=vectors)

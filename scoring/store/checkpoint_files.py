@@ -7,6 +7,7 @@ version reads what an earlier one wrote. Its name is its position: a commit that
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -40,6 +41,15 @@ class CheckpointFiles:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
+        self._away_until_s = -math.inf
+
+    def is_away(self, now_s: float) -> bool:
+        """True where nobody should write now, since a write failed not long ago."""
+        return now_s < self._away_until_s
+
+    def leave_alone_until(self, at_s: float) -> None:
+        """Note that a write failed, and until when none is to be tried, on a clock that never goes back."""
+        self._away_until_s = at_s
 
     def claim(self, deployment: str) -> None:
         """Claim the place for a deployment.
@@ -57,7 +67,8 @@ class CheckpointFiles:
             owner = self._objects.get(_OWNER).decode()
         if owner != deployment:
             raise ConfigError(
-                "`store.checkpoints`: the place is another deployment's; name one of its own for this one"
+                "`store.checkpoints`: the place is another database's (object `deployment`); name one of this "
+                "database alone"
             )
 
     def write(self, position: Position, rows: Sequence[AgentRow]) -> Checkpoint:

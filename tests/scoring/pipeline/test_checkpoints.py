@@ -13,8 +13,12 @@ from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Fenced, Una
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
-from trustwatch.scoring.records.agents import AgentRow, RiskLevel
-from trustwatch.scoring.records.commits import Position
+from trustwatch.scoring.pipeline.partition_commits import _BegunCommit, _with_earlier
+from trustwatch.scoring.pipeline.processor import VectorFrames
+from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
+from trustwatch.scoring.records.commits import Commit, EventIdRun, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter
+from trustwatch.scoring.records.feedback import FeedbackRule, PartitionRule
 from trustwatch.scoring.store.chain_verification import verify_chains
 
 from tests.support.publishing_partition import (
@@ -25,6 +29,7 @@ from tests.support.publishing_partition import (
     states_of,
     stored_states,
 )
+from tests.support.stored_rows import agent
 
 
 @pytest.fixture
@@ -188,62 +193,101 @@ def test_whoever_lost_the_partition_leaves_files_that_the_owner_removes(
     assert files_of(site) == []
 
 
-def test_decisions_go_on_while_the_store_of_objects_is_away(
+def test_rows_are_written_while_the_store_of_objects_is_away(
     site: PublishingPartition, work: PartitionPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """States wait, and are tried again; what they waited with is as of when they were to be written."""
+    """Decisions leave at once; what the checkpoint was to have comes with the rows, and none is tried for a while."""
     assert site.checkpoints is not None
-    states = undisturbed_states(site)
+    states, tried = undisturbed_states(site), site.checkpoints.written
     monkeypatch.setattr(site.checkpoints.objects, "put", away)
     site.apply(work, 40)
+    letters = len(work.commits._dead_letters)
     commit(site, work)
     assert site.store.partitions.position(0).offset == 100 and files_of(site) == []
     told = {one.decision_id for one in site.store.decisions.iterate_unpublished(0, 100)}
-    assert work.commits.has_uncommitted and not work.commits.states_due
     site.apply(work, 50)
+    letters += len(work.commits._dead_letters)
     CommitRound([work.commits], work._context, with_states=False).run()
     assert told < {one.decision_id for one in site.store.decisions.iterate_unpublished(0, 100)}
-    site.now += 10.0
-    assert work.commits.states_due
+    stored = len(site.store.dead_letters.page().items)
     commit(site, work)
-    assert work._context.stages.counts["checkpoints_postponed"] == 2
+    assert site.store.partitions.position(0).offset == 190 and stored_states(site) == states
+    assert len(site.store.dead_letters.page().items) == stored + letters > stored
+    site.apply(work, 5)
+    commit(site, work)
+    assert site.checkpoints.written == tried + 1
+    assert work._context.stages.counts["checkpoints_postponed"] == 1
     monkeypatch.undo()
-    site.now += 10.0
+    site.now += 60.0
     commit(site, work)
-    assert site.store.partitions.position(0).offset == 140
-    assert [one.position.offset for one in site.store.checkpoints.list_of(0)] == [140]
-    heir = site.worker(capacity=100)
-    site.apply(heir, 50)
-    heir.finish()
-    assert stored_states(site) == states and verify_chains(site.store.decisions, site.store.erasures).intact
+    site.apply(work, 5)
+    commit(site, work)
+    assert len(files_of(site)) == 1 and verify_chains(site.store.decisions, site.store.erasures).intact
 
 
-def test_a_worker_that_ends_waits_for_the_store_of_objects(
+def test_a_worker_ends_while_the_store_of_objects_is_away(
     site: PublishingPartition, work: PartitionPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And files that can not be removed are counted; the next owner removes them."""
+    """It waits for nothing; files that stay are counted, and the next owner removes them."""
     assert site.checkpoints is not None
-    tries: list[str] = []
-
-    def come_back(_seconds: float) -> None:
-        assert site.store.partitions.position(0).offset == 100
-        tries.append("put")
-        monkeypatch.undo()
-
     site.apply(work, 40)
+    commit(site, work)
     monkeypatch.setattr(site.checkpoints.objects, "put", away)
-    commit(site, work)
-    monkeypatch.setattr(site, "sleep", come_back)
-    work.finish()
-    assert tries == ["put"] and files_of(site) == [] and site.store.checkpoints.partitions() == []
+    monkeypatch.setattr(site.checkpoints.objects, "delete", away)
     site.apply(work, 40)
     commit(site, work)
-    monkeypatch.setattr(site.checkpoints.objects, "delete", away)
     work.finish()
-    assert work._context.stages.counts["checkpoints_not_removed"] == 1 and len(files_of(site)) == 1
+    assert site.store.partitions.position(0).offset == 180 and stored_states(site) == in_memory(work)
+    assert site.store.checkpoints.partitions() == [] and len(files_of(site)) == 1
+    assert work._context.stages.counts["checkpoints_not_removed"] == 1
     monkeypatch.undo()
     site.worker()
     assert files_of(site) == []
+
+
+def test_a_commit_of_rows_takes_a_postponed_one_along() -> None:
+    """Dead letters and event ids in their order, each rule as it was last, vectors of both."""
+    at, later = Position(0, 1, 10), Position(0, 1, 30)
+    first, second, third = (rule(number) for number in (1, 2, 3))
+    postponed = Commit(
+        Position(0, 1, 0),
+        at,
+        [],
+        [],
+        [],
+        [letter(1)],
+        feedback_rules=[first, second],
+        event_ids=EventIdRun(0, b"a" * 80),
+        event_ids_needed_from=7,
+        checkpointed=[agent(AgentName(1, "t", "i", "a"), 1)],
+    )
+    rows = [agent(AgentName(1, "t", "i", "a"), 2)]
+    newer = msgspec.structs.replace(second, until_offset=25, matched=9)
+    now = Commit(
+        Position(0, 1, 0), later, rows, [], [], [letter(2)], 5, (), [newer, third], event_ids=EventIdRun(10, b"b" * 160)
+    )
+    both = _with_earlier(
+        _BegunCommit(postponed, True, False, VectorFrames([b"x"], 2)),
+        _BegunCommit(now, True, True, VectorFrames([b"y"], 3)),
+    )
+    assert both.published and both.vectors == VectorFrames([b"x", b"y"], 5)
+    assert both.commit == msgspec.structs.replace(
+        now,
+        dead_letters=[letter(1), letter(2)],
+        feedback_rules=[first, newer, third],
+        event_ids=EventIdRun(0, b"a" * 80 + b"b" * 160),
+        event_ids_needed_from=7,
+    )
+    assert both.commit.checkpointed == () and both.commit.agents == rows
+
+
+def rule(number: int) -> PartitionRule:
+    made = FeedbackRule(f"F-{number}", "peer_group", "", "acme", "Reader", (), None, 1)
+    return PartitionRule(made, 0, 1, number, -1, 0, 0)
+
+
+def letter(number: int) -> DeadLetter:
+    return DeadLetter(f"L-{number}", 0, "a source", "no event", "$", b"rubbish", 0, number)
 
 
 def away(*_: object) -> None:
@@ -312,7 +356,7 @@ def test_a_place_of_checkpoints_belongs_to_one_deployment(site: PublishingPartit
     assert site.checkpoints is not None
     site.checkpoints.claim("one")
     CountedCheckpointFiles(tmp_path / "checkpoints").claim("one")
-    with pytest.raises(ConfigError, match="another deployment's"):
+    with pytest.raises(ConfigError, match="the place is another database's"):
         CountedCheckpointFiles(tmp_path / "checkpoints").claim("two")
 
 
