@@ -106,8 +106,8 @@ class PartitionCommits:
         self._checkpointed = 0
         """Agents in checkpoints that rows have not ended; one in several counts several times."""
         self._postponed: _BegunCommit | None = None
-        """A commit of states without its decisions, whose checkpoint could not be written; the next one takes along what
-        it has."""
+        """A commit of states without its decisions, whose checkpoint could not be written; the next takes along what it
+        has."""
         self.worker_has_many = False
         """True if `MANY_RECORDS` of the worker are not committed."""
         self.position = Position(partition, 0, 0)
