@@ -30,7 +30,7 @@ from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, 
 from . import clock
 from .settings.access_settings import ANY_TENANT
 from .settings.root import Settings
-from .settings.storage_settings import NO_CHECKPOINTS
+from .settings.storage_settings import NO_CHECKPOINTS, OWN_CHECKPOINTS
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
@@ -90,7 +90,7 @@ class StoreAddress(NamedTuple):
 
 
 CHECKPOINTS_FOLDER: Final = "checkpoints"
-"""Of states between writes of their rows, below `data_dir`, where `store.checkpoints` names no other place."""
+"""Of states between writes of their rows, below `data_dir`, where `store.checkpoints` is `data`."""
 DATABASE_ID: Final = "database_id"
 """Key of the metadata under which a database has an id of its own."""
 RESTORING_FOLDER: Final = ".restoring"
@@ -119,9 +119,9 @@ def store_address(settings: Settings) -> StoreAddress:
 def checkpoint_place(settings: Settings) -> str | None:
     """Folder or URL where states of agents go between writes of their rows; None = nowhere."""
     url = settings.store.checkpoints
-    if url == NO_CHECKPOINTS or (url is None and settings.store.url is not None):
+    if url is None or url == NO_CHECKPOINTS:
         return None
-    return str(_own_checkpoint_folder(settings)) if url is None else url
+    return str(_own_checkpoint_folder(settings)) if url == OWN_CHECKPOINTS else url
 
 
 def _own_checkpoint_folder(settings: Settings) -> Path:
@@ -155,9 +155,9 @@ def open_worker_checkpoints(settings: Settings, store: SqlStore) -> CheckpointFi
 
 
 def open_checkpoints_to_erase(settings: Settings) -> dict[str, CheckpointFiles]:
-    """Open every place of checkpoints, by folder or URL: that of the settings, and the default one. Raises ConfigError.
+    """Open every place of checkpoints, by folder or URL: that of the settings, and `data`. Raises ConfigError.
 
-    Files that a crash left stay in the default folder when settings name another place, or none.
+    Files that a crash left stay in that folder when settings name another place, or none.
     """
     files, own = open_checkpoint_files(settings, check=False), _own_checkpoint_folder(settings)
     found = {} if files is None else {str(checkpoint_place(settings)): files}

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 from ...ingest.settings import Secret, SettingsPart, setting
 
 NO_CHECKPOINTS: Final = "none"
-"""Value of `store.checkpoints`: states are in rows alone."""
+"""Value of `store.checkpoints`: states are in rows alone, as by default."""
+OWN_CHECKPOINTS: Final = "data"
+"""Value of `store.checkpoints`: a folder below `data_dir`."""
 
 
 class StoreSettings(SettingsPart, frozen=True):
@@ -20,9 +22,9 @@ class StoreSettings(SettingsPart, frozen=True):
     checkpoints: Annotated[
         str | None,
         setting(
-            "where states of agents go between writes of their rows: a folder or `s3://BUCKET/PREFIX` of this "
-            "deployment alone, which all its workers reach, or `none`; null is `checkpoints` in `data_dir` for SQLite, "
-            "and none for PostgreSQL"
+            "where states of many agents go between writes of their rows, whose counts are then up to ten minutes old: "
+            "a folder or `s3://BUCKET/PREFIX` of this deployment alone, which all its workers reach; `data` is "
+            "`checkpoints` in `data_dir`; null or `none`: nowhere"
         ),
     ] = None
     agents_days: Annotated[

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.api.privacy.erasure_steps import MAX_ROUNDS
-from trustwatch.api.settings.storage_settings import PrivacySettings
+from trustwatch.api.settings.storage_settings import PrivacySettings, StoreSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.objects.folder_objects import FolderObjects
@@ -72,6 +72,12 @@ def committed(site: Any, offset: int, forgotten: list[int] | None = None, **more
     given = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []} | more
     site.store.commit(Commit(at, Position(0, at.epoch, offset), removed_agents=forgotten or [], **given))
     site.report(list(site.store.agents.iterate()), offset=offset)
+
+
+@pytest.fixture
+def site(new_site: Callable[..., Any]) -> Any:
+    """A service that keeps checkpoints."""
+    return new_site(store=StoreSettings(checkpoints="data"))
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ from trustwatch.api.service.checkpoint_checks import check_checkpoints
 from trustwatch.api.service.restore import restore_backup
 from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import StoreSettings
 from trustwatch.ingest.archive.archive_files import event_folder, file_name, write_positions
 from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, ModelError, Unavailable
 from trustwatch.ingest.log.event_log import EventLog
@@ -79,7 +80,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, model: Path) -> Settings:
     """Settings of a service that has stored two agents of three records, with every key; it does not run."""
-    made = Settings(data_dir=tmp_path / "data", model_dir=model)
+    made = Settings(data_dir=tmp_path / "data", model_dir=model, store=StoreSettings(checkpoints="data"))
     with EventLog(made.data_dir / "log") as log:
         log.append([Record(RecordKind.EVENT, number, NOW, b"{}") for number in (1, 2, 3)])
         log.sync()
@@ -96,7 +97,8 @@ def settings(tmp_path: Path, model: Path) -> Settings:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Settings:
     """Settings of a service on another machine: nothing is there yet."""
-    return Settings(data_dir=tmp_path / "other" / "data", model_dir=tmp_path / "other" / "model")
+    there = tmp_path / "other"
+    return Settings(data_dir=there / "data", model_dir=there / "model", store=StoreSettings(checkpoints="data"))
 
 
 @pytest.fixture
@@ -596,7 +598,7 @@ def checkpointed(settings: Settings, offset: int = 2) -> Checkpoint:
 
 def placed(settings: Settings, place: Path | str | None) -> Settings:
     """The settings with another place for checkpoints."""
-    store = msgspec.structs.replace(settings.store, checkpoints=None if place is None else str(place))
+    store = msgspec.structs.replace(settings.store, checkpoints="data" if place is None else str(place))
     return msgspec.structs.replace(settings, store=store)
 
 

@@ -26,7 +26,7 @@ from tests.support.stored_rows import NOW, agent, commit, name
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings of an embedded service that was killed: three records, one agent in a checkpoint."""
-    made = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "model")
+    made = Settings(data_dir=tmp_path / "data", model_dir=tmp_path / "model", store=StoreSettings(checkpoints="data"))
     with EventLog(made.data_dir / "log") as log:
         log.append([Record(RecordKind.EVENT, number, NOW, b"{}") for number in (1, 2, 3)])
         log.sync()

@@ -11,6 +11,9 @@ branch_labels = None
 depends_on = None
 
 
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
 def upgrade() -> None:
     """Create the table; nobody has checkpoints yet."""
     op.create_table(
@@ -18,8 +21,8 @@ def upgrade() -> None:
         sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("epoch", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("offset", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
+        sa.Column("digest", _TEXT, nullable=False),
         sa.Column("agents", sa.BigInteger, nullable=False),
         sa.Column("content_bytes", sa.BigInteger, nullable=False),
     )
