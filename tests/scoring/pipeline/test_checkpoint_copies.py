@@ -10,6 +10,7 @@ import pytest
 from trustwatch.api.service.backup_checkpoints import copy_with_checkpoints
 from trustwatch.api.service.checkpoint_recovery import write_rows_from_checkpoints
 from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import StoreSettings
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 
@@ -25,7 +26,7 @@ KILLED_AT = 400
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data")
+    return Settings(data_dir=tmp_path / "data", store=StoreSettings(checkpoints="data"))
 
 
 @pytest.fixture
