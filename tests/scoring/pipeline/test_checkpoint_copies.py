@@ -98,7 +98,7 @@ def test_rows_from_checkpoints_are_those_of_the_worker(make_site: Any, settings:
     copy_with_checkpoints(settings, tmp_path / "copy" / "trustwatch.db")
     copy = make_site(tmp_path / "copy")
     before = stored_states(copy)
-    place = Settings(data_dir=tmp_path / "copy")
+    place = Settings(data_dir=tmp_path / "copy", store=StoreSettings(checkpoints="data"))
     assert write_rows_from_checkpoints(place, copy.store, accept_loss=False) == []
 
     assert stored_states(copy) != before
