@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..ingest import columns as event_columns
 from ..ingest.columns import EventColumns
 from ..ingest.compilation import allocation_free, inlined
+from .input_checks import WrongShape
 
 ODD_P_VALUE = 0.05
 """p-value up to which an event is odd."""
@@ -48,8 +49,13 @@ def learnable_parts(
 
     Returns:
         uint8 (m,): NOTHING, ALL or CREDENTIAL.
+
+    Raises:
+        WrongShape: *taught* or *drawn_for* is not (m,).
     """
     agents = columns.names[rows, event_columns.AGENT_DRAW] if drawn_for is None else drawn_for
+    if taught.shape != rows.shape or agents.shape != rows.shape:  # the kernel reads them unasked
+        raise WrongShape(f"{rows.shape} rows, but taught of shape {taught.shape}, agents of shape {agents.shape}")
     types, parts = columns.codes[rows, event_columns.TYPE], np.empty(len(rows), np.uint8)
     _write_parts(agents, columns.time_ms[rows], types, taught, p_values[rows], parts)
     return parts

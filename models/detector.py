@@ -274,6 +274,9 @@ class ForestDetector:
         """
         if groups.shape != (len(X),) or failed.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape}, groups of shape {groups.shape}, failed of shape {failed.shape}")
+        for name, given in (("familiar", familiar), ("raising", raising)):  # the kernel reads them unasked
+            if given is not None and given.shape != (len(X),):
+                raise WrongShape(f"rows of shape {X.shape} but {name} of shape {given.shape}")
         X, n = check_rows(X, len(self.feature_names)), len(X)
         scores = Scores(np.empty(n), np.empty(n), np.empty(X.shape))
         concerns = ConcernScores(np.empty((n, len(CONCERNS))), np.empty((n, len(CONCERNS))))

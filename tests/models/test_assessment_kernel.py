@@ -76,3 +76,7 @@ def test_the_kernel_says_which_value_is_not_finite(detector: ForestDetector) -> 
         detector.assess(X, groups, failed)
     with pytest.raises(WrongShape, match="8 features"):
         detector.assess(X[:, :7], groups, failed)
+    with pytest.raises(WrongShape, match=r"familiar of shape \(1,\)"):
+        detector.assess(np.zeros((3, 8)), groups, failed, familiar=np.ones(1, np.bool_))
+    with pytest.raises(WrongShape, match=r"raising of shape \(2,\)"):
+        detector.assess(np.zeros((3, 8)), groups, failed, raising=np.zeros(2))

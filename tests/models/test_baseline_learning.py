@@ -16,6 +16,7 @@ from trustwatch.models.baseline_learning import (
     ODD_P_VALUE,
     learnable_parts,
 )
+from trustwatch.models.input_checks import WrongShape
 
 ROWS = 2000
 KNOWN = np.full(ROWS, 100)
@@ -87,3 +88,12 @@ def test_what_is_announced_is_learned(kind):
     lucky = learnable_parts(events(), AT, np.full(ROWS, 0.001), KNOWN) == LEARN_ALL
     assert (learned[~lucky] == LEARN_CREDENTIAL).all()
     assert (learned[lucky] == LEARN_ALL).all()
+
+
+def test_columns_of_another_length_are_refused():
+    """A kernel would read what lies behind their end."""
+    p_values = np.full(ROWS, 1.0)
+    with pytest.raises(WrongShape, match=r"taught of shape \(3,\)"):
+        learnable_parts(events(), AT, p_values, KNOWN[:3])
+    with pytest.raises(WrongShape, match=r"agents of shape \(3,\)"):
+        learnable_parts(events(), AT, p_values, KNOWN, np.zeros(3, np.uint64))
