@@ -95,7 +95,7 @@ async def list_agents(
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[AgentOut]:
-    """Agents by tenant and id, as of the last commit; times and scores of calm ones may be ten minutes older.
+    """Agents by tenant and id, as of the last commit; with checkpoints, times and scores of calm ones are older.
 
     Scope `trust.score:read`.
     """

@@ -120,7 +120,7 @@ class AgentService:
     async def list(
         self, caller: AuthenticatedCaller, filters: AgentFilters, limit: int = 50, cursor: str | None = None
     ) -> Page[AgentSummary]:
-        """Agents by tenant and id, as of the last commit; times and scores of calm ones may be ten minutes older.
+        """Agents by tenant and id, as of the last commit; with checkpoints, times and scores of calm ones are older.
 
         Raises:
             TenantNotAllowed: see `visible_tenants`.

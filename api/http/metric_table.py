@@ -189,8 +189,8 @@ METRICS: Final = (
         "trustwatch_checkpoints_total",
         "observed counter",
         "files",
-        "files of checkpoints with states of agents: written; not_removed, because their place refused: tried again "
-        "with the next ones and by erasures",
+        "files of checkpoints with states of agents: written; postponed, because their place did not take them: rows "
+        "are written instead; not_removed, because it refused: tried again with the next ones and by erasures",
         ("result",),
     ),
     MetricDefinition(

@@ -125,8 +125,7 @@ def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str
     """Behaviour of the agent in words; `agents.jsonl` has the row.
 
     `may_be_older` is true while newer states of some agents are in checkpoints: the row may then be some minutes older
-    than what the agent is judged by, or not be there yet; its events are in
-    the export all the same.
+    than what the agent is judged by. Its events are in the export all the same.
     """
     row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
