@@ -8,6 +8,7 @@ import structlog
 
 from ...ingest.errors import ConfigError
 from ...ingest.extras import ExtraName, extra_missing, install_line, missing_packages
+from ...ingest.objects.object_store import CLOUD_SCHEMES
 from ..composition import store_address
 from ..settings.root import Settings
 
@@ -38,5 +39,8 @@ def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
     yield from settings.brokers.needed_extras()
     if store_address(settings).url.startswith("postgresql"):
         yield "postgres", "`store.url` names PostgreSQL"
+    scheme, is_url, _ = (settings.store.checkpoints or "").partition("://")
+    if is_url and scheme.lower() in CLOUD_SCHEMES:
+        yield "objects", "`store.checkpoints` names a bucket"
     if settings.traces.endpoint is not None:
         yield "traces", "`traces.endpoint` names a collector"
