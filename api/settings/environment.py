@@ -10,7 +10,14 @@ import msgspec
 
 from ...ingest.errors import ConfigError
 from ...ingest.settings import Secret
-from ...ingest.settings_reading import element_type, error_hint, error_path, without_annotation, without_none
+from ...ingest.settings_reading import (
+    decode_yaml,
+    element_type,
+    error_hint,
+    error_path,
+    without_annotation,
+    without_none,
+)
 from .root import Settings
 
 PREFIX = "TRUSTWATCH__"
@@ -113,7 +120,7 @@ def _read(name: str, kind: Any, text: str) -> Any:
     if suffix == "[]" and read_text is not None and not text.startswith("["):
         return [read_text(part.strip()) for part in text.split(",") if part.strip()]
     if suffix or read_text is None or (inner is Secret and text.startswith("{")):
-        return _read_yaml(name, text)
+        return decode_yaml(text, name)
     return read_text(text)
 
 
@@ -131,13 +138,6 @@ def _absolute(text: str) -> str:
 
 _TEXTS: Mapping[Any, Callable[[str], str]] = {str: str, Secret: str, Path: _absolute}
 """Types whose values are texts, and how each is read."""
-
-
-def _read_yaml(name: str, text: str) -> Any:
-    try:
-        return msgspec.yaml.decode(text)
-    except (msgspec.DecodeError, ValueError, RecursionError):  # not the message: it quotes what may be a secret
-        raise ConfigError(f"{name}: is no YAML") from None
 
 
 def apply_variables(raw: dict[str, Any], variables: Iterable[SetVariable]) -> None:

@@ -48,7 +48,7 @@ IMPORTERS = {
     "rich": {"api/cli/", "api/feedback/commands.py"},
     "prometheus_client": {"api/http/"},
     "standardwebhooks": {"scoring/delivery/notifiers/"},
-    "yaml": {"api/settings/"},
+    "yaml": {"ingest/settings_reading.py"},
     "jinja2": {"api/backtest/", "api/console/"},
     "markupsafe": {"api/backtest/", "api/console/", "api/svg_charts.py"},
     "jmespath": {"ingest/formats/expressions.py"},

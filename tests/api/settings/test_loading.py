@@ -140,6 +140,9 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("risk: {disabled_signals: [typo]}", ["no such hard signal: typo", "deep_delegation", "`$.risk`"]),
         ("- 1", ["must be a mapping", "`$`"]),
         ("listen: [", ["is no YAML", "line 2, column 1"]),
+        ("listen: {port: 1}\nmode: a\nlisten: {}", ["a name stands twice", "lines 1 and 3", "the first would be lost"]),
+        ("tenants:\n  acme: {mode: enforce}\n  acme: {}", ["a name stands twice", "lines 2 and 3"]),
+        ("callers: [{name: a, name: b}]", ["a name stands twice", "lines 1 and 1"]),
         (
             f"issuers: [{{{ISSUER} algorithms: [none], jwks_uri: 'https://a.b/j'}}]",
             ["'none'", "ES256", "algorithms[0]"],

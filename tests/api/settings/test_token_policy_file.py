@@ -90,6 +90,7 @@ def test_without_a_file_the_settings_hold() -> None:
         ("version: '1'\nlevles: {}", ["levles", "`levels`"]),
         ("version: '1'\ndescendants: unknown", ["descendants"]),
         ("version: [", ["is no YAML", "line "]),
+        ("version: '1'\nrules: [{name: a}]\nrules: []", ["a name stands twice", "lines 2 and 3"]),
         ("- a", ["mapping"]),
         ("version: 2026-02-30", ["is no YAML"]),
     ],
