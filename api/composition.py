@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from secrets import token_hex
 from typing import Final, NamedTuple
 
 import structlog
@@ -272,7 +272,7 @@ def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
 
 def new_id() -> str:
     """Text that never repeats."""
-    return uuid.uuid4().hex
+    return token_hex(16)
 
 
 def load_forgotten_agents(settings: Settings, store: SqlStore) -> ErasedAgents:

@@ -6,7 +6,6 @@ model, PyJWT verifying the token on every request, the agents in a dict.
 
 # No postponed annotations here: FastAPI could not read those of the functions inside `plain`.
 
-import asyncio
 import sys
 import time
 from pathlib import Path
@@ -26,10 +25,11 @@ from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.connection_guard import ConnectionGuard
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
-from trustwatch.api.service.guarded_protocol import guarded_protocol
+from trustwatch.api.service.http_server import UvicornServer, listening_socket, make_server
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
 from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.service_settings import ListenSettings
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
@@ -71,8 +71,8 @@ def summaries() -> list[AgentSummary]:
     ]
 
 
-def ours(folder: Path, *more: object) -> tuple[Any, type[asyncio.Protocol]]:
-    """The real application with a view of AGENTS agents, and *more* services."""
+def ours(folder: Path, *more: object) -> UvicornServer:
+    """The server that `serve` runs, with a view of AGENTS agents, and *more* services."""
     issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
     settings = Settings(
         data_dir=folder,
@@ -105,7 +105,13 @@ def ours(folder: Path, *more: object) -> tuple[Any, type[asyncio.Protocol]]:
         on_startup=(jwks.start,),
         on_shutdown=(jwks.close, log.close),
     )
-    return create_app(services, SLICES), guarded_protocol(connections)
+    return make_server(create_app(services, SLICES), connections)
+
+
+def serve_ours(port: int, folder: Path, *more: object) -> None:
+    """Serve `ours` until killed."""
+    with listening_socket(Settings(listen=ListenSettings(port=port))) as listener:
+        ours(folder, *more).run([listener])
 
 
 def plain(folder: Path) -> FastAPI:
@@ -141,8 +147,7 @@ def main() -> None:
     """Serve until killed."""
     name, port, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     if name == "ours":
-        app, protocol = ours(folder)
-        uvicorn.run(app, host="127.0.0.1", port=port, http=protocol, log_level="warning", access_log=False)
+        serve_ours(port, folder)
     else:
         uvicorn.run(plain(folder), host="127.0.0.1", port=port, log_level="warning", access_log=False)
 

@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import msgspec
-import uvicorn
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.columns import ColumnEncoder
@@ -27,7 +26,7 @@ from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine.settings import ChallengeBudget
 
-from .answer_servers import AUDIENCE, CLIENT, ours
+from .answer_servers import AUDIENCE, CLIENT, serve_ours
 from .events import raw_events
 from .harness import arguments, finish, machine, table
 
@@ -141,8 +140,7 @@ def serve(port: int, folder: Path) -> None:
     """The real application with the model, until it is killed."""
     calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), ChallengeBudget())
     calls.use_version("bench")
-    app, protocol = ours(folder, calls)
-    uvicorn.run(app, host="127.0.0.1", port=port, http=protocol, log_level="warning", access_log=False)
+    serve_ours(port, folder, calls)
 
 
 if __name__ == "__main__":

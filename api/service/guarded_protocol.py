@@ -26,6 +26,7 @@ from ..http.connection_guard import (
     ConnectionGuard,
     GuardedConnection,
 )
+from .joined_writes import JoinedWrites
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -40,7 +41,7 @@ class GuardedProtocol(HttpToolsProtocol):
     guarded: GuardedConnection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast(asyncio.Transport, transport)  # as that of each TCP connection
+        stream = JoinedWrites(cast(asyncio.Transport, transport), self.loop)  # as that of each TCP connection
         super().connection_made(stream)
         self.guarded = self.guard.open(stream, self.client)
 

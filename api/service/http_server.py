@@ -47,7 +47,7 @@ def listening_socket(settings: Settings) -> socket.socket:
         listener = socket.create_server(
             (listen.host, listen.port), family=socket.AF_INET6 if ":" in listen.host else socket.AF_INET, backlog=2048
         )
-        # Connections inherit it. Head and body of an answer are two writes: without it, the second one waits for the
+        # Connections inherit it. What is streamed is several writes: without it, the second one waits for the
         # client's delayed acknowledgement of the first, 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
