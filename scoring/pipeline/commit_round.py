@@ -132,6 +132,7 @@ class CommitRound:
             try:
                 files.remove_up_to(commit.position)
             except Unavailable as error:
+                files.leave_alone_until(self._context.monotonic() + AWAY_S)
                 self._context.stages.counts["checkpoints_not_removed"] += 1
                 _log.warning(
                     "checkpoints can not be removed now", partition=commit.position.partition, error=str(error)
