@@ -34,10 +34,10 @@ from ..composition import (
     engine_settings,
     live_policy,
     load_forgotten_agents,
+    open_checked_checkpoints,
     open_model_registry,
     open_service_store,
     open_spool,
-    open_checked_checkpoints,
     policy_book,
     service_url,
 )
