@@ -154,10 +154,11 @@ class EmbeddedPipelineWorker:
             if self._spool is not None:
                 self._spool.roll_if_due()
             self._policy.refresh()
-            self.pipeline.stages.counts[ORDER_DOUBTED_AGENTS] = self.pipeline.order_doubted_agents
+            counts = self.pipeline.stages.counts
+            counts[ORDER_DOUBTED_AGENTS] = self.pipeline.order_doubted_agents
+            counts[PARTITIONS_WAITING] = self.pipeline.partitions_waiting
         if now - self._reported_at >= HEARTBEAT_EVERY_S:
             stages = self.pipeline.stages
-            stages.counts[PARTITIONS_WAITING] = self.pipeline.partitions_waiting
             offset, risk_offset = self.pipeline.position.offset, self.pipeline.risk_offset
             behind = self._pending_records(max(offset, risk_offset))
             self._child.sender.send_alive(offset, risk_offset, behind, dict(stages.counts), dict(stages.seconds))
