@@ -12,10 +12,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import structlog
 
-from ...ingest.errors import ConfigError, Unavailable
+from ...ingest.errors import Unavailable
 from ..records.agents import AgentRow
 from ..records.commits import Checkpoint, Position
-from .commit_round import AWAY_S
+from .commit_round import remove_ended_checkpoints
 from .partition import LOG_OUTAGE_EVERY_S, PartitionPipeline
 from .pipeline_context import PipelineContext
 
@@ -124,17 +124,9 @@ class CheckpointReader:
         return [files.read(checkpoint) for checkpoint in checkpoints]
 
     def _remove_left(self, position: Position) -> None:
-        """Remove files that owners before left and that no commit names; what can not be removed now stays."""
-        files = self._context.checkpoints
-        assert files is not None
-        if files.is_away(self._context.monotonic()):
-            return
-        try:
-            files.remove_up_to(position)
-        except (ConfigError, Unavailable) as error:
-            files.leave_alone_until(self._context.monotonic() + AWAY_S)
-            self._context.stages.counts["checkpoints_not_removed"] += 1
-            _log.warning("checkpoints can not be removed now", partition=position.partition, error=str(error))
+        """Remove files that owners before left and that no commit names."""
+        assert self._context.checkpoints is not None
+        remove_ended_checkpoints(self._context.checkpoints, position, self._context)
 
     def close(self) -> None:
         """End the thread, after the file that is being read."""
