@@ -4,6 +4,9 @@ The state of an agent is a function of the records of its partition, so its risk
 applied, as of (epoch, offset) (`risk_publication.py`). What acts on the outside waits for its commit
 (`partition_commits.py`), which is written beside it (`commit_round.py`, `commit_thread.py`).
 
+A partition is taken over in two steps: `claim` fences its worker before, `resume` goes on from its states. Where some
+are in checkpoints these are read in between, while the worker goes on with other partitions (`checkpoint_reading.py`).
+
 When the store does not answer, answers go on until memory has no more room for what is not committed; then the work
 waits, nothing is lost, and answers turn stale. When another worker owns the partition, `Fenced` ends this one's work
 on it.

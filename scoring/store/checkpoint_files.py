@@ -47,11 +47,11 @@ class CheckpointFiles:
         self._away_until_s = -math.inf
 
     def is_away(self, now_s: float) -> bool:
-        """True where nobody should write now, since a write failed not long ago."""
+        """True where nobody should write or remove now, since that failed not long ago."""
         return now_s < self._away_until_s
 
     def leave_alone_until(self, at_s: float) -> None:
-        """Note that a write failed, and until when none is to be tried, on a clock that never goes back."""
+        """Note that a write or removal failed, and until when none is tried, on a clock that never goes back."""
         self._away_until_s = at_s
 
     def check(self) -> None:
@@ -65,8 +65,8 @@ class CheckpointFiles:
 
     def _own_objects(self) -> ObjectStore:
         """The objects, once the place is known to be ours. Raises ConfigError, Unavailable."""
-        if self._unchecked_deployment is not None:
-            _claim(self._objects, self._unchecked_deployment)
+        if (deployment := self._unchecked_deployment) is not None:  # of two threads both may find it unchecked
+            _claim(self._objects, deployment)
             self._unchecked_deployment = None
         return self._objects
 
