@@ -1,4 +1,4 @@
-"""The place of checkpoints is a real S3 that dies: partitions whose states are there wait for it, and no others."""
+"""The place of checkpoints is a real S3 that dies or hangs: partitions whose states are there wait for it, and no others."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ AWAY_S = 15.0
 """Time for which the others are watched while the place is away."""
 
 
+@pytest.mark.parametrize(("fault", "client"), [("kill", "kafka-python"), ("pause", "confluent")])
 def test_a_worker_takes_over_while_the_place_of_checkpoints_is_away(
-    make_rig: Any, kafka: Any, load: Any, serve: Any, s3_gateway: S3Gateway
+    make_rig: Any, kafka: Any, load: Any, serve: Any, s3_gateway: S3Gateway, fault: str, client: str
 ) -> None:
     """It keeps its own partitions fresh, others stale, and starts beside another one; at the end nothing is lost or
     doubled."""
-    rig = make_rig(kafka, checkpoints=f"s3://{BUCKET}/states", staleness_s=STALE_S)
+    rig = make_rig(kafka, checkpoints=f"s3://{BUCKET}/states", staleness_s=STALE_S, client=client)
     replica = serve(rig, "--api-only")
     stays, dies = rig.worker(), rig.worker()
     wait(lambda: len(stays.partitions) == len(dies.partitions) == PARTITIONS // 2, 90.0, "two each")
@@ -34,7 +35,7 @@ def test_a_worker_takes_over_while_the_place_of_checkpoints_is_away(
     producer.reached(800)
     wait(lambda: held <= set(rig.store.checkpoints.partitions()), 60.0, "checkpoints of all that is to move")
     dies.kill()
-    s3_gateway.kill()
+    getattr(s3_gateway, fault)()
     assert held <= set(rig.store.checkpoints.partitions())
     epochs = rig.epochs()
     names = {at: next(iter(rig.store.agents.iterate_unpublished(at, -1))).agent.name for at in range(PARTITIONS)}
