@@ -1,4 +1,4 @@
-"""The place of checkpoints is a real S3 that dies or hangs: partitions whose states are there wait for it, and no others."""
+"""A real S3 with checkpoints dies or hangs: partitions whose states are there wait for it, and no others."""
 
 from __future__ import annotations
 
