@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from ..ingest.archive.vector_spool import VectorSpoolWriter
-from ..ingest.errors import ConfigError
+from ..ingest.errors import ConfigError, Unavailable
 from ..ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open_identity_key
 from ..ingest.objects.object_store import open_object_store
 from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
@@ -31,6 +31,8 @@ from . import clock
 from .settings.access_settings import ANY_TENANT
 from .settings.root import Settings
 from .settings.storage_settings import NO_CHECKPOINTS, OWN_CHECKPOINTS
+
+_log = structlog.get_logger(__name__)
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
@@ -144,13 +146,29 @@ def open_checkpoint_files(settings: Settings, *, check: bool = True) -> Checkpoi
 
 
 def open_worker_checkpoints(settings: Settings, store: SqlStore) -> CheckpointFiles | None:
-    """Open what `checkpoint_place` names, for a worker that writes there. Raises as `open_checkpoint_files`.
+    """Open what `checkpoint_place` names, for a worker that writes there; nothing there is asked yet. None = nowhere.
 
-    Raises ConfigError, too, where another deployment writes there. A copy of a database is not told from it.
+    The place is seen to be this deployment's before its first use. A copy of a database is not told from it.
+
+    Raises ConfigError: it can not be opened.
     """
-    files = open_checkpoint_files(settings)
-    if files is not None:
-        files.claim(store.metadata.put_default(DATABASE_ID, new_id()))
+    if (place := checkpoint_place(settings)) is None:
+        return None
+    objects = open_object_store(place, setting="`store.checkpoints`")
+    return CheckpointFiles(objects, store.metadata.put_default(DATABASE_ID, new_id()))
+
+
+def open_checked_checkpoints(settings: Settings, store: SqlStore) -> CheckpointFiles | None:
+    """Open the same and try it, at the start of a worker. A place that does not answer now is waited for later.
+
+    Raises ConfigError, too, where it refuses, or another deployment writes there.
+    """
+    files = open_worker_checkpoints(settings, store)
+    try:
+        if files is not None:
+            files.check()
+    except Unavailable as error:
+        _log.warning("checkpoints can not be written now; rows of agents are, until they can", error=str(error))
     return files
 
 
@@ -238,9 +256,6 @@ def open_service_privacy_key(settings: Settings) -> PrivacyKey:
 def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
     """Aliases logged in place of principals; None = their identifiers are logged. Raises ConfigError."""
     return open_service_privacy_key(settings).pseudonym if settings.privacy.pseudonymise_principals else None
-
-
-_log = structlog.get_logger(__name__)
 
 
 def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:

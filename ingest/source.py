@@ -101,7 +101,10 @@ class PartitionOwner(Protocol):
     """Worker on the partitions that a group assigns. Called from within `GroupSource.join`, `poll` and `close`."""
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Take partitions over. Returns the offset from which each is to be read."""
+        """Take partitions over. Returns the offset from which each is to be read.
+
+        One that is left out waits: no record of it is returned until it is sought.
+        """
 
     def revoked(self, partitions: Collection[int]) -> None:
         """Give partitions back in order: they are still ours until this returns, so work in hand is made durable."""

@@ -186,6 +186,13 @@ METRICS: Final = (
         "what they do is not judged in the sessions that came so; `trustwatch explain` and the console say of which",
     ),
     MetricDefinition(
+        "trustwatch_partitions_waiting",
+        "observed gauge",
+        "partitions",
+        "partitions of the worker beside this process that wait for their checkpoints: nothing of them is applied, and "
+        "answers about their agents are stale; other than 0 for long: the place of checkpoints does not answer",
+    ),
+    MetricDefinition(
         "trustwatch_checkpoints_total",
         "observed counter",
         "files",

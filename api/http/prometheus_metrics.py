@@ -19,7 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS
+from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
 from ...scoring.records.agents import RiskLevel
 from .metric_table import METRICS, MetricDefinition
 from .runtime import Runtime
@@ -34,7 +34,13 @@ _CHECKPOINT_RESULTS = {
 }
 _CHECKPOINT_BYTES = "checkpoint_bytes"
 _OF_OTHER_METRICS = frozenset(
-    {"feedback_matched", ORDER_DOUBTED_AGENTS, _CHECKPOINT_BYTES, *_CHECKPOINT_RESULTS.values()}
+    {
+        "feedback_matched",
+        ORDER_DOUBTED_AGENTS,
+        PARTITIONS_WAITING,
+        _CHECKPOINT_BYTES,
+        *_CHECKPOINT_RESULTS.values(),
+    }
 )
 """Counts of the pipeline that metrics of their own show."""
 
@@ -130,6 +136,7 @@ def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
             (name,): count for name, count in status.work_counts.items() if name not in _OF_OTHER_METRICS
         },
         "trustwatch_agents_without_order": {(): status.work_counts.get(ORDER_DOUBTED_AGENTS, 0)},
+        "trustwatch_partitions_waiting": {(): status.work_counts.get(PARTITIONS_WAITING, 0)},
         "trustwatch_checkpoints_total": {
             (result,): status.work_counts.get(count, 0) for result, count in _CHECKPOINT_RESULTS.items()
         },

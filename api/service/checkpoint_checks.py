@@ -45,13 +45,13 @@ def read_checkpoints(settings: Settings, store: SqlStore) -> Iterator[list[Agent
         if checkpoints := store.checkpoints.list_all():
             yield from map(open_named_checkpoints(settings, checkpoints).read, checkpoints)
     except Unavailable as error:
-        _log.warning("checkpoints can not be read now; the worker needs them", error=str(error))
+        _log.warning("checkpoints can not be read now; the worker waits for them", error=str(error))
 
 
 def check_checkpoints(settings: Settings, store: SqlStore) -> None:
     """Check, before workers start, that they will find the checkpoints that agents go on from.
 
-    A place that does not answer now is left to the workers, which are started again until it does.
+    A place that does not answer now is left to the workers: partitions with checkpoints wait for it.
 
     Args:
         settings: of the service.
@@ -62,6 +62,8 @@ def check_checkpoints(settings: Settings, store: SqlStore) -> None:
     """
     try:
         files, checkpoints = open_worker_checkpoints(settings, store), store.checkpoints.list_all()
+        if files is not None:
+            files.check()
         if not checkpoints:
             return
         files = files or open_named_checkpoints(settings, checkpoints)
@@ -75,7 +77,7 @@ def check_checkpoints(settings: Settings, store: SqlStore) -> None:
                 "restore database and checkpoints from one back-up"
             )
     except Unavailable as error:
-        _log.warning("checkpoints can not be looked at now; the worker needs them", error=str(error))
+        _log.warning("checkpoints can not be looked at now; partitions that have some wait for them", error=str(error))
 
 
 def require_no_checkpoints(store: SqlStore, what: str) -> None:

@@ -21,7 +21,7 @@ from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.pipeline_context import CommittedChanges
-from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS
+from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
 from ...scoring.pipeline.pipelines import SinglePartitionPipeline
 from ...scoring.pipeline.processor import Processor, VectorCollector
 from ...scoring.pipeline.settings import DEFAULT_TUNING
@@ -34,10 +34,10 @@ from ..composition import (
     engine_settings,
     live_policy,
     load_forgotten_agents,
+    open_checked_checkpoints,
     open_model_registry,
     open_service_store,
     open_spool,
-    open_worker_checkpoints,
     policy_book,
     service_url,
 )
@@ -84,7 +84,7 @@ class EmbeddedPipelineWorker:
             on_risk=self._send_risk,
             service=service_url(settings),
             spans=child.spans,
-            checkpoints=open_worker_checkpoints(settings, self.store),
+            checkpoints=open_checked_checkpoints(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 
@@ -115,9 +115,7 @@ class EmbeddedPipelineWorker:
         """Work until told to stop or nobody listens."""
         stored = self._send_stored_position()
         _log.info("taking the log over", from_offset=stored, waiting=self._pending_records(stored))
-        started = clock.monotonic()
         self.pipeline.start()
-        _log.info("log taken over", offset=self.pipeline.position.offset, seconds=round(clock.monotonic() - started, 1))
         gc.freeze()
         while not self._child.should_stop:
             self.pipeline.step()
@@ -156,7 +154,9 @@ class EmbeddedPipelineWorker:
             if self._spool is not None:
                 self._spool.roll_if_due()
             self._policy.refresh()
-            self.pipeline.stages.counts[ORDER_DOUBTED_AGENTS] = self.pipeline.order_doubted_agents
+            counts = self.pipeline.stages.counts
+            counts[ORDER_DOUBTED_AGENTS] = self.pipeline.order_doubted_agents
+            counts[PARTITIONS_WAITING] = self.pipeline.partitions_waiting
         if now - self._reported_at >= HEARTBEAT_EVERY_S:
             stages = self.pipeline.stages
             offset, risk_offset = self.pipeline.position.offset, self.pipeline.risk_offset

@@ -26,7 +26,7 @@ from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
-from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS
+from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
 from ...scoring.pipeline.pipelines import ConsumerGroupPipeline, PartitionProgress
 from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from ...scoring.pipeline.settings import DEFAULT_TUNING
@@ -39,10 +39,10 @@ from ..composition import (
     engine_settings,
     live_policy,
     load_forgotten_agents,
+    open_checked_checkpoints,
     open_model_registry,
     open_service_store,
     open_spool,
-    open_worker_checkpoints,
     policy_book,
     service_url,
 )
@@ -117,7 +117,7 @@ class GroupPipelineWorker:
             self.publisher.publish_risk,
             service_url(settings),
             spans=spans,
-            checkpoints=open_worker_checkpoints(settings, self.store),
+            checkpoints=open_checked_checkpoints(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 
@@ -195,6 +195,7 @@ class GroupPipelineWorker:
         counts = {
             **stages.counts,
             ORDER_DOUBTED_AGENTS: self.pipeline.order_doubted_agents,
+            PARTITIONS_WAITING: self.pipeline.partitions_waiting,
             "published": self.publisher.sent,
             "unchanged": self.publisher.unchanged,
             "producers_replaced": self.writer.replaced,

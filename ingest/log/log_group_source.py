@@ -36,9 +36,12 @@ class LogGroupSource:
 
     def join(self, owner: PartitionOwner) -> None:
         """See `GroupSource.join`. Raises CorruptLog where the owner's offset is not kept, and whatever it raises."""
-        offset = owner.assigned({_PARTITION})[_PARTITION]
+        offset = owner.assigned({_PARTITION}).get(_PARTITION)
         self._owner, self._owned, self._unsought = owner, frozenset({_PARTITION}), offset
-        self.seek(_PARTITION, offset)
+        if offset is None:
+            self.pause(_PARTITION)
+        else:
+            self.seek(_PARTITION, offset)
 
     def owned(self) -> frozenset[int]:
         """See `GroupSource.owned`."""

@@ -16,10 +16,11 @@ from functools import partial
 import structlog
 from msgspec.structs import replace
 
-from ...ingest.errors import Fenced, Unavailable
-from ...ingest.retry import retry_until_available
+from ...ingest.errors import ConfigError, Fenced, Unavailable
+from ...ingest.retry import Answer, retry_until_available
 from ...ingest.spans import SpanValue
-from ..records.commits import Commit
+from ..records.commits import Commit, Position
+from ..store.checkpoint_files import CheckpointFiles
 from ..store.sql_store import CommitResult, SqlStore
 from .partition_commits import PartitionCommits
 from .pipeline_context import PipelineContext
@@ -27,7 +28,8 @@ from .pipeline_context import PipelineContext
 _log = structlog.get_logger(__name__)
 
 AWAY_S = 60.0
-"""Time for which no checkpoint is written after one could not be, s: each try may cost seconds, and decisions wait."""
+"""Time for which no checkpoint is written or removed after one could not be, s: each try may cost seconds, and
+decisions wait."""
 
 
 class CommitRound:
@@ -101,9 +103,8 @@ class CommitRound:
                 continue
             try:
                 with self._context.stages.timed("checkpoint"):
-                    checkpoint = files.write(commit.position, commit.checkpointed)
+                    checkpoint = _ask(files, partial(files.write, commit.position, commit.checkpointed), self._context)
             except Unavailable as error:
-                files.leave_alone_until(self._context.monotonic() + AWAY_S)
                 self._postpone(number, error)
                 continue
             self._commits[number] = replace(commit, checkpointed=(), checkpoint=checkpoint)
@@ -124,18 +125,12 @@ class CommitRound:
         )
 
     def _remove_ended_checkpoints(self) -> None:
-        """Remove files that nobody needs any more; what can not be removed now is removed the next time."""
+        """Remove files that nobody needs any more."""
         files = self._context.checkpoints
         for commit, result in zip(self._commits, self._results, strict=True):
             if files is None or not commit.ends_checkpoints or isinstance(result, Fenced):
                 continue
-            try:
-                files.remove_up_to(commit.position)
-            except Unavailable as error:
-                self._context.stages.counts["checkpoints_not_removed"] += 1
-                _log.warning(
-                    "checkpoints can not be removed now", partition=commit.position.partition, error=str(error)
-                )
+            remove_ended_checkpoints(files, commit.position, self._context)
 
     def _attributes(self) -> dict[str, SpanValue]:
         """Attributes of this round's span: numbers alone."""
@@ -178,6 +173,26 @@ class CommitRound:
             else:
                 self._context.on_commit(partition.mark_committed(result, self._took_s))
         return refused
+
+
+def remove_ended_checkpoints(files: CheckpointFiles, position: Position, context: PipelineContext) -> None:
+    """Remove files that nobody needs from *position* on; those that can not be removed now are the next time."""
+    try:
+        _ask(files, partial(files.remove_up_to, position), context)
+    except (ConfigError, Unavailable) as error:
+        context.stages.counts["checkpoints_not_removed"] += 1
+        _log.warning("checkpoints can not be removed now", partition=position.partition, error=str(error))
+
+
+def _ask(files: CheckpointFiles, call: Callable[[], Answer], context: PipelineContext) -> Answer:
+    """Ask the place of checkpoints, unless it failed to answer not long ago. Raises Unavailable, and as *call*."""
+    if files.is_away(context.monotonic()):
+        raise Unavailable(f"their place did not answer in the last {AWAY_S:g} s")
+    try:
+        return call()
+    except Unavailable:
+        files.leave_alone_until(context.monotonic() + AWAY_S)
+        raise
 
 
 def write_commits(

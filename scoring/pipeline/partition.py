@@ -4,6 +4,9 @@ The state of an agent is a function of the records of its partition, so its risk
 applied, as of (epoch, offset) (`risk_publication.py`). What acts on the outside waits for its commit
 (`partition_commits.py`), which is written beside it (`commit_round.py`, `commit_thread.py`).
 
+A partition is taken over in two steps: `claim` fences its worker before, `resume` goes on from its states. Where some
+are in checkpoints these are read in between, while the worker goes on with other partitions (`checkpoint_reading.py`).
+
 When the store does not answer, answers go on until memory has no more room for what is not committed; then the work
 waits, nothing is lost, and answers turn stale. When another worker owns the partition, `Fenced` ends this one's work
 on it.
@@ -11,7 +14,7 @@ on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +40,9 @@ _log = structlog.get_logger(__name__)
 
 LOG_OUTAGE_EVERY_S = 30.0
 
+ReadStates = Callable[[], Sequence[Sequence[AgentRow]]]
+"""Gives the agents of each checkpoint of a partition, or raises what hindered it."""
+
 
 class PartitionPipeline:
     """Applies the records of one partition, publishes the risk that follows, and commits what they did.
@@ -52,7 +58,11 @@ class PartitionPipeline:
         self._context = context
         self.idle = False
         """True if nothing waited when the source was last asked how much is behind."""
-        self._end = 0
+        self.checkpoints: Sequence[Checkpoint] = ()
+        """Checkpoints that its agents go on from, the oldest first, as of the claim."""
+        self.claimed_at = 0.0
+        """Time at which its claim was begun."""
+        self._end = self._claimed_end = self._published = 0
         self._outage_logged_at = -LOG_OUTAGE_EVERY_S
         self._erased_filter = ErasedFilter()
         processor.engine.agent_states.on_unavailable = self.wait_before_retry
@@ -87,29 +97,53 @@ class PartitionPipeline:
         """Offset of the next record to apply."""
         return self.commits.next_offset
 
-    def take_over(self) -> int:
-        """Take the partition over and rebuild the duplicate window from the log; returns where to read on.
+    def claim(self) -> None:
+        """Claim the partition, so that nobody else writes its states, and publish again what perhaps nobody did.
+
+        It goes on with `resume`, once `checkpoints` were read. Until then nothing of it is applied or published, and it
+        keeps the epoch that begins here.
 
         Raises:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
-            CorruptCheckpoint: states of agents can not be read.
-            ConfigError: they are in checkpoints, and the settings name none.
+            ConfigError: states are in checkpoints, and the settings name no place of them.
         """
-        partition = self.partition
-        position = self.retry_until_available(lambda: self._context.store.partitions.claim(partition))
+        partition, store = self.partition, self._context.store
+        self.claimed_at = self._context.monotonic()
+        position = self.retry_until_available(lambda: store.partitions.claim(partition))
         self.commits.take_over(position)
         self._processor.engine.agent_states.owner = position
-        self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
+        self._end = self._claimed_end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
-        published = self._republish()
-        checkpointed = self._resume_checkpoints(published)
+        self._published = self._republish()
+        self.checkpoints = self.retry_until_available(lambda: store.checkpoints.list_of(partition))
+        if self.checkpoints and self._context.checkpoints is None:
+            raise ConfigError(
+                f"`store.checkpoints`: the newest states of partition {partition} are in checkpoints; name where they "
+                "are. A service that is stopped leaves none"
+            )
+
+    def resume(self, read: ReadStates = tuple) -> int:
+        """Go on from the states that are stored, and rebuild the duplicate window; returns where to read on.
+
+        Args:
+            read: of `checkpoints`.
+
+        Raises:
+            Fenced: another worker has claimed the partition since, and may have removed its checkpoints.
+            CorruptCheckpoint: states of agents can not be read.
+        """
+        position, published, partition = self.position, self._published, self.partition
+        if self.checkpoints:
+            self.retry_until_available(lambda: self._context.store.partitions.check_owner(position))
+            self._resume_checkpoints(read(), published)
         furthest = position.offset + MAX_UNCOMMITTED_RECORDS + 2 * self._context.settings.batch_size
-        self.risk.take_over(position, min(self._end, furthest), published)
+        self.risk.take_over(position, min(self._claimed_end, furthest), published)
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
         rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
         self._processor.engine.feedback_rules.restore(rules)
         self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
         event_ids_from = self._restore_duplicate_window()
+        checkpointed = sum(checkpoint.agents for checkpoint in self.checkpoints)
         self.commits.resume(published=published, event_ids_from=event_ids_from, checkpointed=checkpointed)
         if self._processor.model_switcher.pending_switches:
             # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
@@ -117,43 +151,21 @@ class PartitionPipeline:
             CommitRound([self.commits], self._context).run()
         return position.offset
 
-    def _resume_checkpoints(self, published: int) -> int:
-        """Go on from the checkpoints of the partition, where it has some; returns the number of agents in them.
+    def _resume_checkpoints(self, states: Sequence[Sequence[AgentRow]], published: int) -> None:
+        """Go on from the *states* in the checkpoints of the partition.
 
         What commits up to *published* wrote is in the risk topic. A service without one begins with rows: there all of
         it is published.
         """
-        checkpoints = self.retry_until_available(lambda: self._context.store.checkpoints.list_of(self.partition))
         newest: dict[int, AgentRow] = {}
         unpublished: set[int] = set()
-        for checkpoint in checkpoints:
-            rows = {row.name.key: row for row in self._read_checkpoint(checkpoint)}
+        for checkpoint, agents in zip(self.checkpoints, states, strict=True):
+            rows = {row.name.key: row for row in agents}
             newest |= rows
             if self._context.publisher is None or checkpoint.position.offset > published:
                 unpublished |= rows.keys()
         self.agent_states.resume(newest.values(), unpublished)
-        if checkpoints:
-            _log.info("agents go on from checkpoints", partition=self.partition, agents=len(newest))
-        else:
-            self._remove_left_checkpoints()
-        return sum(checkpoint.agents for checkpoint in checkpoints)
-
-    def _remove_left_checkpoints(self) -> None:
-        """Remove files that owners before left and that no commit names; what can not be removed now stays."""
-        try:
-            if self._context.checkpoints is not None:
-                self._context.checkpoints.remove_up_to(self.position)
-        except Unavailable as error:
-            self._context.stages.counts["checkpoints_not_removed"] += 1
-            _log.warning("checkpoints can not be removed now", partition=self.partition, error=str(error))
-
-    def _read_checkpoint(self, checkpoint: Checkpoint) -> list[AgentRow]:
-        if (files := self._context.checkpoints) is None:
-            raise ConfigError(
-                f"`store.checkpoints`: the newest states of partition {self.partition} are in checkpoints; name where "
-                "they are. A service that is stopped leaves none"
-            )
-        return self.retry_until_available(lambda: files.read(checkpoint))
+        _log.info("agents go on from checkpoints", partition=self.partition, agents=len(newest))
 
     def _restore_duplicate_window(self) -> int:
         """Restore the window from the ids that commits stored, and where those do not reach back enough, the log.

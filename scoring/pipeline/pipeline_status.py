@@ -18,6 +18,9 @@ MAX_QUEUED_CHANGES = 1000
 ORDER_DOUBTED_AGENTS = "order_doubted_agents"
 """Key among `PipelineStatus.work_counts` of a number that goes down, too: agents without evidence of order."""
 
+PARTITIONS_WAITING = "partitions_waiting"
+"""The same of partitions that wait for their checkpoints."""
+
 LevelChangeQueue = asyncio.Queue[LevelChange | None]
 
 

@@ -7,6 +7,7 @@ meanwhile is cheaper in the next one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -18,9 +19,10 @@ from ..policy.book import LivePolicy
 from ..records.commits import ONLY_PARTITION, Position
 from ..store.checkpoint_files import CheckpointFiles
 from ..store.sql_store import SqlStore
+from .checkpoint_reading import CheckpointReader
 from .commit_round import CommitRound
 from .commit_thread import CommitThread
-from .partition import PartitionPipeline
+from .partition import PartitionPipeline, ReadStates
 from .partition_commits import MANY_RECORDS, MAX_UNCOMMITTED_RECORDS
 from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
 from .preloading import AgentPreloader
@@ -71,7 +73,7 @@ class SinglePartitionPipeline:
         acts_at_every_level: bool = False,
     ) -> None:
         self._source = source
-        self._batch_size, self._poll_s = settings.batch_size, tuning.poll_s
+        self._batch_size, self._poll_s, self._monotonic = settings.batch_size, tuning.poll_s, monotonic
         self.stages = StageMetrics(monotonic)
         context = PipelineContext(
             source,
@@ -91,7 +93,13 @@ class SinglePartitionPipeline:
         )
         self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
         self._commits = CommitThread(context)
+        self._checkpoints = CheckpointReader(context)
         self._preloader = AgentPreloader(store.agents)
+
+    @property
+    def partitions_waiting(self) -> int:
+        """1 while the partition waits for its checkpoints, else 0."""
+        return len(self._checkpoints.waiting)
 
     @property
     def position(self) -> Position:
@@ -109,19 +117,36 @@ class SinglePartitionPipeline:
         return self._partition.order_doubted_agents
 
     def start(self) -> None:
-        """Take the partition over, go to where its state was stored, and rebuild the duplicate window from the log.
+        """Take the partition over; one that has checkpoints goes on in `step`, once they were read.
 
         Raises:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
         """
-        self._source.seek(ONLY_PARTITION, self._partition.take_over())
+        self._partition.claim()
+        if not self._checkpoints.begin(self._partition):
+            self._resume()
+
+    def _resume(self, read: ReadStates = tuple) -> None:
+        """Read on from where the state was stored."""
+        offset = self._partition.resume(read)
+        self._source.seek(ONLY_PARTITION, offset)
         self._preloader.begin(self._partition)
+        _log.info("log taken over", offset=offset, seconds=round(self._monotonic() - self._partition.claimed_at, 1))
+
+    def _resume_read(self) -> None:
+        """Go on from the checkpoints, if they are read before long."""
+        self._checkpoints.wait(self._poll_s)
+        for _, states in self._checkpoints.collect():
+            self._resume(states.result)
 
     def step(self) -> int:
         """Read and apply one batch, publish and commit when it is time; returns the number of records.
 
         Raises Fenced.
         """
+        if self._checkpoints.waiting:
+            self._resume_read()
+            return 0
         partition, commits = self._partition, self._partition.commits
         if commits.buffer_full:
             self._collect(None)
@@ -160,6 +185,7 @@ class SinglePartitionPipeline:
     def close(self) -> None:
         """End the threads, after the commit that is being written."""
         self._commits.close()
+        self._checkpoints.close()
         self._preloader.close()
 
 
@@ -224,6 +250,7 @@ class ConsumerGroupPipeline:
         self._partitions: dict[int, PartitionPipeline] = {}
         self._fenced: dict[int, float] = {}
         self._commits = CommitThread(context)
+        self._checkpoints = CheckpointReader(context)
         self._preloader = AgentPreloader(context.store.agents)
         self._states_are_next = False
         self._stepped_at = context.monotonic()
@@ -234,35 +261,57 @@ class ConsumerGroupPipeline:
         self._source.join(self)
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Take partitions over; each is read from where its state was stored."""
+        """Take partitions over; each is read from where its state was stored.
+
+        One that has checkpoints is left out: it is read on in `step`, once its states are there.
+        """
         _log.info("taking partitions over", partitions=sorted(partitions))
         self._drop_refused(self._commits.collect(None))
         with self.stages.timed("take_over"):
             starts = {partition: self._take_over(partition) for partition in sorted(partitions)}
         self._on_change()
-        return starts
+        return {partition: offset for partition, offset in starts.items() if offset is not None}
 
-    def _take_over(self, partition: int) -> int:
+    def _take_over(self, partition: int) -> int | None:
+        """Take a partition over; returns where to read on, None = it waits for its checkpoints."""
         self._fenced.pop(partition, None)
-        started = self._context.monotonic()
         pipeline = PartitionPipeline(partition, self._make_processor(partition), self._context)
-        offset = pipeline.take_over()
-        self._partitions[partition] = pipeline
+        pipeline.claim()
+        return None if self._checkpoints.begin(pipeline) else self._resume(pipeline)
+
+    def _resume(self, pipeline: PartitionPipeline, read: ReadStates = tuple) -> int:
+        """Let a claimed partition go on; returns where to read on. Raises as `PartitionPipeline.resume`."""
+        self._partitions[pipeline.partition] = pipeline
+        offset = pipeline.resume(read)
         self._preloader.begin(pipeline)
         _log.info(
             "partition taken over",
-            partition=partition,
+            partition=pipeline.partition,
             offset=offset,
             epoch=pipeline.position.epoch,
-            seconds=round(self._context.monotonic() - started, 3),
+            seconds=round(self._context.monotonic() - pipeline.claimed_at, 3),
         )
         return offset
+
+    def _resume_read(self) -> None:
+        """Read those partitions on whose checkpoints are there by now."""
+        for pipeline, states in self._checkpoints.collect():
+            partition = pipeline.partition
+            try:
+                with self.stages.timed("take_over"):
+                    offset = self._resume(pipeline, states.result)
+                    pipeline.retry_until_available(partial(self._source.seek, partition, offset))
+            except Fenced as error:
+                self._drop_refused({partition: error})
+            self._on_change()
 
     def revoked(self, partitions: Collection[int]) -> None:
         """Commit what was applied, then forget the partitions."""
         for partition in sorted(partitions):
             pipeline = self._partitions.pop(partition, None)
             self._fenced.pop(partition, None)
+            if self._checkpoints.stop(partition):
+                _log.info("partition handed back before its checkpoints were read", partition=partition)
             if pipeline is None:
                 continue
             self._preloader.stop(pipeline)
@@ -280,8 +329,10 @@ class ConsumerGroupPipeline:
         """Drop the partitions with what was applied since the last commit; the next owner reads it again."""
         for partition in sorted(partitions):
             self._fenced.pop(partition, None)
-            if (pipeline := self._partitions.pop(partition, None)) is not None:
+            waited, pipeline = self._checkpoints.stop(partition), self._partitions.pop(partition, None)
+            if pipeline is not None:
                 self._preloader.stop(pipeline)
+            if waited or pipeline is not None:
                 self._forget(partition)
                 _log.warning("partition lost; its next owner does the uncommitted work again", partition=partition)
         self._on_change()
@@ -303,6 +354,7 @@ class ConsumerGroupPipeline:
             self._commit_due()
         if self._can_preload:
             self._preloader.step()
+        self._resume_read()
         self._reclaim()
         return count
 
@@ -313,7 +365,7 @@ class ConsumerGroupPipeline:
     def _poll_timeout_s(self) -> float:
         if self._preloader.has_agents and self._can_preload:
             return 0.0
-        beside = self._commits.busy or self._preloader.busy
+        beside = self._commits.busy or self._preloader.busy or self._checkpoints.busy
         return poll_timeout_s(self._partitions.values(), self._context.tuning.poll_s, work_beside=beside)
 
     def _tell_uncommitted(self) -> None:
@@ -420,7 +472,8 @@ class ConsumerGroupPipeline:
                 del self._fenced[partition]
                 if partition in self._source.owned():
                     self._drop_refused(self._commits.collect(None))
-                    self._source.seek(partition, self._take_over(partition))
+                    if (offset := self._take_over(partition)) is not None:
+                        self._source.seek(partition, offset)
                     self._on_change()
 
     def finish(self) -> None:
@@ -439,6 +492,7 @@ class ConsumerGroupPipeline:
     def close(self) -> None:
         """End the threads, after the commit that is being written."""
         self._commits.close()
+        self._checkpoints.close()
         self._preloader.close()
 
     @property
@@ -446,10 +500,15 @@ class ConsumerGroupPipeline:
         """See `PartitionPipeline`; of all partitions."""
         return sum(pipeline.order_doubted_agents for pipeline in self._partitions.values())
 
+    @property
+    def partitions_waiting(self) -> int:
+        """Number of our partitions that wait for their checkpoints."""
+        return len(self._checkpoints.waiting)
+
     def progress(self) -> dict[int, PartitionProgress]:
-        """Progress of each of our partitions."""
+        """Progress of each of our partitions; of one that waits for its checkpoints nothing was published."""
         progress = {}
-        for partition, pipeline in sorted(self._partitions.items()):
+        for partition, pipeline in sorted({**self._partitions, **self._checkpoints.waiting}.items()):
             behind = pipeline.count_behind()
             progress[partition] = PartitionProgress(pipeline.position, behind, pipeline.risk.received_ms, pipeline.idle)
         return progress

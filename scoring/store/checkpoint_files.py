@@ -33,49 +33,48 @@ _decode_rows = msgspec.msgpack.Decoder(list[AgentRow]).decode
 
 
 class CheckpointFiles:
-    """Writes and reads checkpoints. Every method may raise Unavailable; it blocks.
+    """Writes and reads checkpoints. Every method may raise Unavailable, or ConfigError as `check`; it blocks.
 
     Args:
         objects: where they lie; every worker of the deployment must reach it.
+        deployment: id of the deployment whose place it must be, of `database_id`: before anything is written, removed
+            or read there it is seen to, once. None = whoever opened it may look at any place.
     """
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: ObjectStore, deployment: str | None = None) -> None:
         self._objects = objects
+        self._unchecked_deployment = deployment
         self._away_until_s = -math.inf
 
     def is_away(self, now_s: float) -> bool:
-        """True where nobody should write now, since a write failed not long ago."""
+        """True where nobody should write or remove now, since that failed not long ago."""
         return now_s < self._away_until_s
 
     def leave_alone_until(self, at_s: float) -> None:
-        """Note that a write failed, and until when none is to be tried, on a clock that never goes back."""
+        """Note that a write or removal failed, and until when none is tried, on a clock that never goes back."""
         self._away_until_s = at_s
 
-    def claim(self, deployment: str) -> None:
-        """Claim the place for a deployment.
-
-        Args:
-            deployment: its id, of `database_id`.
+    def check(self) -> None:
+        """Try the place, and see to whose it is.
 
         Raises:
-            ConfigError: it is another one's, whose files would be removed.
+            ConfigError: it refuses, or is another deployment's, whose files would be removed.
         """
-        try:
-            owner = self._objects.get(_OWNER).decode()
-        except ObjectMissing:
-            self._objects.put(_OWNER, deployment.encode())
-            owner = self._objects.get(_OWNER).decode()
-        if owner != deployment:
-            raise ConfigError(
-                "`store.checkpoints`: the place is another database's (object `deployment`); name one of this "
-                "database alone"
-            )
+        self._objects.check()
+        self._own_objects()
+
+    def _own_objects(self) -> ObjectStore:
+        """The objects, once the place is known to be ours. Raises ConfigError, Unavailable."""
+        if (deployment := self._unchecked_deployment) is not None:  # of two threads both may find it unchecked
+            _claim(self._objects, deployment)
+            self._unchecked_deployment = None
+        return self._objects
 
     def write(self, position: Position, rows: Sequence[AgentRow]) -> Checkpoint:
         """Write the states of agents as of a position; they are durable then."""
         content = _HEAD + zstandard.ZstdCompressor(_LEVEL).compress(_encode_rows(rows))
         name = _file_name(position)
-        self._objects.put(name, content)
+        self._own_objects().put(name, content)
         return Checkpoint(position, name, hashlib.sha256(content).hexdigest(), len(rows), len(content))
 
     def read(self, checkpoint: Checkpoint) -> list[AgentRow]:
@@ -86,7 +85,7 @@ class CheckpointFiles:
     def read_content(self, checkpoint: Checkpoint) -> bytes:
         """Content of a file, as it was written. Raises CorruptCheckpoint as `read`."""
         try:
-            content = self._objects.get(checkpoint.name)
+            content = self._own_objects().get(checkpoint.name)
         except ObjectMissing:
             raise _corrupt(checkpoint, "is not there") from None
         if hashlib.sha256(content).hexdigest() != checkpoint.digest:
@@ -97,35 +96,48 @@ class CheckpointFiles:
 
     def write_content(self, checkpoint: Checkpoint, content: bytes) -> None:
         """Write a file again that `read_content` gave, at another place."""
-        self._objects.put(checkpoint.name, content)
+        self._own_objects().put(checkpoint.name, content)
 
     def list_files(self) -> dict[str, Position]:
         """Positions of all files by their names, those that no commit named included."""
-        names = self._objects.list_names(_FOLDERS)
+        names = self._own_objects().list_names(_FOLDERS)
         found = {name: _FILE_NAME.fullmatch(name) for name in names}
         return {name: Position(*map(int, match.groups())) for name, match in found.items() if match is not None}
 
     def remove(self, names: Collection[str]) -> None:
         """Remove files; one that is not there is no error."""
-        self._objects.delete(names)
+        self._own_objects().delete(names)
 
     def count_unfinished(self, older_than_s: float) -> int:
         """Files that a crash of a writer left without their names, or that are being written; of that age or more."""
-        return self._objects.count_unfinished(older_than_s)
+        return self._own_objects().count_unfinished(older_than_s)
 
     def remove_unfinished(self, older_than_s: float) -> None:
         """Remove such files."""
-        self._objects.remove_unfinished(older_than_s)
+        self._own_objects().remove_unfinished(older_than_s)
 
     def remove_up_to(self, position: Position) -> int:
         """Remove files of a partition that a commit at *position* has ended, those that no commit named included.
 
         Those of later owners stay. Returns the number of files.
         """
-        names = self._objects.list_names(_folder(position.partition))
+        names = self._own_objects().list_names(_folder(position.partition))
         gone = [name for name in names if name <= _file_name(position)]
-        self._objects.delete(gone)
+        self._own_objects().delete(gone)
         return len(gone)
+
+
+def _claim(objects: ObjectStore, deployment: str) -> None:
+    try:
+        owner = objects.get(_OWNER).decode()
+    except ObjectMissing:
+        objects.put(_OWNER, deployment.encode())
+        owner = objects.get(_OWNER).decode()
+    if owner != deployment:
+        raise ConfigError(
+            "`store.checkpoints`: the place is another database's (object `deployment`); name one of this database "
+            "alone"
+        )
 
 
 def _folder(partition: int) -> str:

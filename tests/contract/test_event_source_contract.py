@@ -223,6 +223,26 @@ def test_partitions_of_others_are_not_sought(log: WrittenLog, sources: ExitStack
         follower.source.end_offset(1)
 
 
+def test_a_partition_without_an_offset_waits_until_it_is_sought(log: WrittenLog, sources: ExitStack) -> None:
+    """Though it is ours meanwhile, and has records: its owner has to get something first."""
+
+    class Unready(Follower):
+        def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+            super().assigned(partitions)
+            return {}
+
+    follower = follow(log, sources, kind=Unready)
+    follower.source.join(follower)
+    poll_until(follower.source.owned, follower)
+    log.write([record(50)])
+    for _ in range(10):
+        follower.step()
+    assert follower.count == 0 and follower.source.owned() == {0}
+    follower.source.seek(0, 20)
+    poll_until(lambda: follower.count == 31, follower)
+    assert follower.offsets == {0: list(range(20, 51))}
+
+
 def test_what_the_owner_raises_comes_out(log: WrittenLog, sources: ExitStack) -> None:
     """A store that does not answer, or a fence: the owner decides, and nothing is handed out meanwhile."""
 

@@ -9,12 +9,16 @@ import signal
 import threading
 import time
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
 
 from ..support.nightly import size
+from ..support.peer_fixtures import BUCKET
+
+if TYPE_CHECKING:
+    from scripts.service_stack import S3Gateway
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -129,6 +133,43 @@ def test_killed_pipeline_comes_back_and_loses_nothing(make_service: Any, make_ev
         service.wait(lambda: not service.get("/v1/agents/p-0/risk").json()["stale"])
         assert service.counts(prefix="p-") == dict(sent)
     assert service.stop() == 0
+
+
+def test_killed_service_starts_while_the_place_of_checkpoints_is_away(
+    make_service: Any, make_event: Any, s3_gateway: S3Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes events in, and answers that they are stale, until it can go on from its checkpoints; all count once."""
+    monkeypatch.setenv("TRUSTWATCH__PIPELINE__CHECKPOINT_AGENTS", "1")
+    service = make_service(f'risk: {{staleness_s: 1.5}}\nstore: {{checkpoints: "s3://{BUCKET}/states"}}\n')
+    service.start()
+    sent: Counter[str] = Counter()
+
+    def send(start: int) -> None:
+        events = [make_event(f"p-{number % 7}", start + number) for number in range(100)]
+        assert service.send(events).json()["accepted"] == 100
+        sent.update(event["agent"]["id"] for event in events)
+
+    def stale() -> bool:
+        return bool(service.get("/v1/agents/p-0/risk").json()["stale"])
+
+    send(0)
+    service.wait(lambda: service.metric('trustwatch_checkpoints_total{result="written"}'))
+    service.settle()
+    service.kill_all()
+    s3_gateway.kill()
+    service.start()
+    service.wait(lambda: service.metric("trustwatch_partitions_waiting") == 1)
+    send(500)
+    for _ in range(10):
+        assert stale() and service.is_ready()
+        time.sleep(0.3)
+    s3_gateway.start()
+    service.wait(lambda: not stale() and service.metric("trustwatch_partitions_waiting") == 0)
+    service.settle()
+    assert service.stop() == 0
+    assert "checkpoints can not be read now" in service.log() and "Traceback" not in service.log()
+    service.start()  # rows have everything after a stop
+    assert service.counts(prefix="p-") == dict(sent)
 
 
 def test_stopped_pipeline_is_stale_and_the_service_still_ends(make_service: Any, make_event: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import numpy as np
 from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.scoring.pipeline.checkpoint_reading import CheckpointReader
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext, RiskListener
 from trustwatch.scoring.pipeline.preloading import AgentPreloader
@@ -88,7 +90,7 @@ class PublishingPartition:
         """The next owner of the partition."""
         processor = self.kit.processor(self.store.agents, capacity)
         made = PartitionPipeline(0, processor, self.context(on_risk or self.risk.collect, **settings))
-        begin = made.take_over()
+        begin = take_over(made)
         self.preloader.begin(made)
         if any(record.kind == RecordKind.FORGET for record in self.records[:begin]):  # as the service does
             processor.engine.agent_states.erased_agents.add(GONE)
@@ -98,6 +100,18 @@ class PublishingPartition:
         part = self.records[work.next_offset : self.written][:size]
         if part:
             work.apply(RecordBatch(0, work.next_offset, part))
+
+
+def take_over(work: PartitionPipeline) -> int:
+    """Take a partition over as a worker does that has nothing else to do, files that are left removed."""
+    work.claim()
+    with closing(CheckpointReader(work._context)) as reader:
+        if not reader.begin(work):
+            reader._executor.submit(lambda: None).result()
+            return work.resume()
+        reader.wait(60.0)
+        ((_, states),) = reader.collect()
+        return work.resume(states.result)
 
 
 def busy_records(kit: Any, make: Any) -> list[Record]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
@@ -204,11 +204,11 @@ class ConfluentGroupSource:
             with self._kept_for_poll():
                 offsets = self._owner.assigned(partitions)
                 self._owned |= partitions
-        at = [TopicPartition(self.topic, partition, offsets.get(partition, 0)) for partition in partitions]
+        at = [TopicPartition(self.topic, partition, offsets.get(partition, OFFSET_END)) for partition in partitions]
         consumer.incremental_assign(at)
         self._next.update(offsets)
-        if not offsets:  # the owner failed: no records are returned
-            consumer.pause(at)
+        if waiting := [one for one in at if one.partition not in offsets]:  # or the owner failed: no record is returned
+            consumer.pause(waiting)
 
     def _revoked(self, _: Consumer, topic_partitions: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume` and `close`."""

@@ -213,12 +213,12 @@ class KafkaPythonGroupSource:
     def _assigned(self, owner: PartitionOwner, partitions: set[int]) -> None:
         self._member_id = self._consumer.group_metadata().member_id
         self._partition_count = partition_count(self._consumer, self.topic)
-        for partition in partitions:  # nothing is fetched, even if the owner fails
+        for partition in partitions:  # nothing is fetched, even if the owner fails, or lets some wait
             self._consumer.seek(TopicPartition(self.topic, partition), 0)
             self._consumer.pause(TopicPartition(self.topic, partition))
         offsets = owner.assigned(partitions)
         self._owned |= partitions
-        for partition in partitions:
+        for partition in partitions & offsets.keys():
             self._consumer.seek(TopicPartition(self.topic, partition), offsets[partition])
             self._consumer.resume(TopicPartition(self.topic, partition))
 

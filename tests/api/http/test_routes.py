@@ -507,6 +507,17 @@ def test_metrics_tell_of_checkpoints(site: Any) -> None:
     assert not any('what="checkpoint' in line for line in lines)
 
 
+def test_metrics_tell_how_many_partitions_wait_for_their_checkpoints(site: Any) -> None:
+    """A number that goes down again is no count of records."""
+    lines = []
+    for partitions in (3, 0):
+        site.status.work_counts = {"events": 9, "partitions_waiting": partitions}
+        lines.append(site.client.get("/metrics").text.splitlines())
+
+    assert "trustwatch_partitions_waiting 3.0" in lines[0] and "trustwatch_partitions_waiting 0.0" in lines[1]
+    assert not any('what="partitions_waiting"' in line for line in lines[0])
+
+
 def test_metrics_count_what_happened(site: Any, event: Any, summary: Any) -> None:
     """Requests by route and status, events by source and outcome, and how the pipeline fares."""
     site.report([summary()], offset=7, behind=3, changes=[changed(1)])

@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.composition import open_checkpoint_files, open_service_store
+from trustwatch.api.composition import open_checked_checkpoints, open_checkpoint_files, open_service_store
 from trustwatch.api.service.backends import DistributedBackend, ServiceRoles, open_backend
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import StoreSettings
 from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Unavailable
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.objects.folder_objects import FolderObjects
+from trustwatch.ingest.objects.store_trial import StoreRefused
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.commits import Checkpoint, Commit, Position
@@ -95,14 +96,40 @@ def test_a_replica_needs_no_checkpoints(settings: Settings) -> None:
 
 def test_a_place_that_does_not_answer_is_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the workers, while answers are given."""
-
-    def refuse(_objects: FolderObjects, _prefix: str) -> list[str]:
-        raise Unavailable("no answer within 10 s")
-
     monkeypatch.setattr(FolderObjects, "check", lambda _: None)
-    monkeypatch.setattr(FolderObjects, "list_names", refuse)
+    monkeypatch.setattr(FolderObjects, "list_names", away)
     start(settings)
     start_group(settings)
+
+
+def test_a_worker_starts_while_the_place_does_not_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And sees to whose it is before the first use; a place that refuses, or is another one's, stops it at once."""
+    checkpoint = named(settings)
+    with closing(open_service_store(settings)) as store:
+        assert open_checked_checkpoints(placed(settings, "none"), store) is None
+        with monkeypatch.context() as patch:
+            patch.setattr(FolderObjects, "check", away)
+            patch.setattr(FolderObjects, "get", away)
+            files = open_checked_checkpoints(settings, store)
+            assert files is not None
+            with pytest.raises(Unavailable):
+                files.read(checkpoint)
+        assert len(files.read(checkpoint)) == checkpoint.agents
+        (settings.data_dir / "checkpoints" / "deployment").write_text("another one")
+        with pytest.raises(ConfigError, match="the place is another database's"):
+            open_checked_checkpoints(settings, store)
+        with monkeypatch.context() as patch:
+            patch.setattr(FolderObjects, "put", refuse)
+            with pytest.raises(ConfigError, match="no rights"):
+                open_checked_checkpoints(settings, store)
+
+
+def away(*_: object) -> None:
+    raise Unavailable("no answer within 10 s")
+
+
+def refuse(*_: object) -> None:
+    raise StoreRefused("no rights")
 
 
 def test_checkpoints_that_another_worker_ends_meanwhile_are_not_missed(

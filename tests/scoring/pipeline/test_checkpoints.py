@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Fenced, Unavailable
+from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
@@ -20,6 +21,7 @@ from trustwatch.scoring.records.commits import Commit, EventIdRun, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.feedback import FeedbackRule, PartitionRule
 from trustwatch.scoring.store.chain_verification import verify_chains
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
 
 from tests.support.publishing_partition import (
     GONE,
@@ -241,6 +243,7 @@ def test_a_worker_ends_while_the_store_of_objects_is_away(
     assert site.store.checkpoints.partitions() == [] and len(files_of(site)) == 1
     assert work._context.stages.counts["checkpoints_not_removed"] == 1
     monkeypatch.undo()
+    site.now += 60.0
     site.worker()
     assert files_of(site) == []
 
@@ -351,13 +354,33 @@ def unlisted(work: PartitionPipeline) -> set[str]:
     return {name.agent_id for name in names if name is not None}
 
 
-def test_a_place_of_checkpoints_belongs_to_one_deployment(site: PublishingPartition, tmp_path: Path) -> None:
+def test_a_place_of_checkpoints_belongs_to_one_deployment(tmp_path: Path) -> None:
     """Its files go by partition and position alone: another one would remove them."""
-    assert site.checkpoints is not None
-    site.checkpoints.claim("one")
-    CountedCheckpointFiles(tmp_path / "checkpoints").claim("one")
+    for _ in range(2):
+        CheckpointFiles(FolderObjects(tmp_path), "one").check()
     with pytest.raises(ConfigError, match="the place is another database's"):
-        CountedCheckpointFiles(tmp_path / "checkpoints").claim("two")
+        CheckpointFiles(FolderObjects(tmp_path), "two").check()
+
+
+def test_a_place_that_was_away_at_the_start_is_seen_to_before_its_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose it is: nothing is written into another one's, removed there or read."""
+    objects, at, rows = FolderObjects(tmp_path), Position(0, 1, 10), [agent(AgentName(1, "t", "i", "a"), 1)]
+    mine, others = CheckpointFiles(objects, "one"), CheckpointFiles(objects, "two")
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderObjects, "check", away)
+        patch.setattr(FolderObjects, "get", away)
+        for use in (mine.check, lambda: mine.write(at, rows), lambda: mine.remove_up_to(at)):
+            with pytest.raises(Unavailable):
+                use()
+    assert objects.list_names("") == []
+    written = mine.write(at, rows)
+    assert objects.list_names("") == ["deployment", written.name]
+    for use in (lambda: others.write(at, rows), lambda: others.remove_up_to(at), lambda: others.read(written)):
+        with pytest.raises(ConfigError, match="the place is another database's"):
+            use()
+    assert objects.list_names("") == ["deployment", written.name] and mine.read(written) == rows
 
 
 @pytest.mark.parametrize(

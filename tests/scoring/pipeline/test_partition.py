@@ -87,7 +87,8 @@ class PartitionTestbed:
         work = PartitionPipeline(
             partition, self.kit.processor((store or self.store).agents, capacity), self.around(store)
         )
-        work.take_over()
+        work.claim()
+        work.resume()
         return work
 
     def _sleep(self, seconds: float) -> None:

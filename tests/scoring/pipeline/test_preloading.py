@@ -55,7 +55,8 @@ class Site:
             StageMetrics(lambda: 0.0),
         )
         work = PartitionPipeline(0, self.kit.processor(self.store.agents, capacity), context)
-        work.take_over()
+        work.claim()
+        work.resume()
         return work
 
     def apply(self, work: PartitionPipeline, count: int) -> None:

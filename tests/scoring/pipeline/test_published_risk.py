@@ -250,7 +250,8 @@ def test_a_switch_of_models_at_the_take_over_publishes_nothing_of_others(site: P
     processor = site.kit.processor(site.store.agents, 9)
     processor.model_switcher.pending_switches.append(ModelSwitch(0, 0, 100, "next", "digest", "digest", 1))
     work = PartitionPipeline(0, processor, site.context(site.risk.collect))
-    work.take_over()
+    work.claim()
+    work.resume()
     assert site.store.models.list_switches(1)[0].version == "next"
     site.apply(work, 60)
     work.commit()
