@@ -198,9 +198,7 @@ class AgentPreloader:
                 keys.page = self._executor.submit(self._read_page, preload, keys.after, keys.last)
 
     def _read_page(self, preload: _Preload, after: int | None, last: int | None) -> AgentPage:
-        return self._agents.states_of_partition(
-            preload.pipeline.position, after, PAGE_SIZE, preload.state_format, last=last
-        )
+        return self._agents.states_of_partition(preload.pipeline.position, after, PAGE_SIZE, preload.state_format, last)
 
     def close(self) -> None:
         """End the threads, after the pages that are being read."""
