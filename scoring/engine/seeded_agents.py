@@ -101,9 +101,7 @@ class SeededAgents:
                     at[place] = -1
         return at
 
-    def find_stored(
-        self, columns: AgentColumns, names: EncodedTexts, erased: ErasedAgents
-    ) -> npt.NDArray[np.int64]:
+    def find_stored(self, columns: AgentColumns, names: EncodedTexts, erased: ErasedAgents) -> npt.NDArray[np.int64]:
         """The same of agents that are stored; *names* are theirs, of `encode_agent_names`."""
         if not len(self._model.seeds.keys):
             return np.full(columns.agent_count, -1, np.int64)

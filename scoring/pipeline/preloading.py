@@ -22,16 +22,18 @@ from .partition import PartitionPipeline
 
 _log = structlog.get_logger(__name__)
 
-PAGE_SIZE = 4_000
-"""Agents that are read at a time, 13 MB: a transaction costs as much as a hundred of them."""
+PAGE_SIZE = 1_000
+"""Agents that are read at a time, 3 MB: asking for a page costs as much as a hundred agents."""
 
 KEY_RANGES = ((None, 2**64 - 1), (2**64 - 1, None))
 """Keys behind which each reader begins, and up to which it reads, in the order of signed numbers. Keys are hashes: half
 of a partition's agents lie in each. While the page of one is cut into columns, the database reads for the other."""
 
+STEP_SIZE = 1_000
+"""Agents that move in at a time; it takes some milliseconds."""
+
 ROW_STEP_SIZE = 500
-"""Agents that move in at a time of those that come as rows: each takes several times as long as one in columns, of which
-`MOST_IN_COLUMNS` move in at a time, within some milliseconds."""
+"""The same of those that come as rows; each takes several times as long."""
 
 FEW = 1_000
 """Agents whom even a backlog waits for, if they are all that is left: then new agents are not looked for in the store."""
@@ -89,8 +91,10 @@ class _Preload:
 
     def take(self, keys: _KeyRange, page: AgentPage) -> None:
         """Let the agents of a page move in next. The other range has the next turn."""
-        self.parts += page.columns
-        self.parts += [page.rows[start : start + ROW_STEP_SIZE] for start in range(0, len(page.rows), ROW_STEP_SIZE)]
+        columns, rows = page.columns, page.rows
+        if columns is not None:
+            self.parts += [columns.part(start, start + STEP_SIZE) for start in range(0, columns.agent_count, STEP_SIZE)]
+        self.parts += [rows[start : start + ROW_STEP_SIZE] for start in range(0, len(rows), ROW_STEP_SIZE)]
         self.unread.remove(keys)
         keys.after, keys.page = page.last_key, None
         if page.last_key is not None:
@@ -131,7 +135,7 @@ class AgentPreloader:
 
     @property
     def has_few_left(self) -> bool:
-        """True if some steps, each of which takes no time, come to the end of a partition, as of a new one."""
+        """True if a few steps come to the end of a partition, as of a new one: some milliseconds."""
         return bool(self._waiting) and self._waiting[0].has_few_left
 
     def begin(self, pipeline: PartitionPipeline) -> None:

@@ -23,10 +23,6 @@ class StateFormat(NamedTuple):
         return (row.state_version, len(row.features), len(row.risk)) == self
 
 
-MOST_IN_COLUMNS = 1_000
-"""Agents that columns of a page have at most, 3 MB: more would be memory that the system clears each time anew."""
-
-
 class AgentColumns(NamedTuple):
     """Stored agents of one state format; place i of every column is of agent i. For names see `AgentRow`."""
 
@@ -87,9 +83,9 @@ class AgentColumns(NamedTuple):
 class AgentPage(NamedTuple):
     """Agents of a partition that were read at once."""
 
-    columns: list[AgentColumns]
-    """Agents whose state has the format that was asked for, in the order of their keys as signed numbers, some after
-    the others (`MOST_IN_COLUMNS`); none of them is empty."""
+    columns: AgentColumns | None
+    """Agents whose state has the format that was asked for, in the order of their keys as signed numbers; None = no
+    agent, or none was asked for."""
     rows: list[AgentRow]
     """All others, in that order, too."""
     last_key: int | None
@@ -98,7 +94,7 @@ class AgentPage(NamedTuple):
     @property
     def agent_count(self) -> int:
         """Number of agents."""
-        return sum(columns.agent_count for columns in self.columns) + len(self.rows)
+        return len(self.rows) + (0 if self.columns is None else self.columns.agent_count)
 
 
 def split_rows(rows: list[AgentRow], limit: int, state_format: StateFormat | None) -> AgentPage:
@@ -106,10 +102,9 @@ def split_rows(rows: list[AgentRow], limit: int, state_format: StateFormat | Non
     last_key = rows[-1].name.key if len(rows) == limit else None
     fitting = [] if state_format is None else [row for row in rows if state_format.holds(row)]
     if state_format is None or not fitting:
-        return AgentPage([], rows, last_key)
+        return AgentPage(None, rows, last_key)
     others = [row for row in rows if not state_format.holds(row)] if len(fitting) < len(rows) else []
-    parts = (fitting[start : start + MOST_IN_COLUMNS] for start in range(0, len(fitting), MOST_IN_COLUMNS))
-    return AgentPage([AgentColumns.of_rows(part, state_format) for part in parts], others, last_key)
+    return AgentPage(AgentColumns.of_rows(fitting, state_format), others, last_key)
 
 
 def state_matrix(states: bytes, size: int) -> npt.NDArray[np.uint8]:

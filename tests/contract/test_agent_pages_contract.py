@@ -87,10 +87,10 @@ def test_columns_say_what_rows_say(store: SqlStore, rows: list[AgentRow], limit:
     whole = store.agents.states_of_partition(position, None, 100)
     pages = read(store, position, limit)
     remove(store, position, rows)
-    assert whole == AgentPage([], ordered, None)
+    assert whole == AgentPage(None, ordered, None)
     fitting = [row for row in ordered if FORMAT.holds(row)]
     assert [row for page in pages for row in page.rows] == [row for row in ordered if not FORMAT.holds(row)]
-    columns = [part for page in pages for part in page.columns]
+    columns = [page.columns for page in pages if page.columns is not None]
     assert all(0 < one.agent_count <= limit for one in columns)
     places = [as_plain(one.part(at, at + 1)) for one in columns for at in range(one.agent_count)]
     assert places == [as_plain(AgentColumns.of_rows([row], FORMAT)) for row in fitting]
@@ -111,35 +111,13 @@ def test_ranges_of_keys_are_the_whole(store: SqlStore, rows: list[AgentRow], lim
 
 
 def keys_of(page: AgentPage) -> list[int]:
-    return [key for columns in page.columns for key in columns.keys.tolist()] + [row.name.key for row in page.rows]
+    keys = [] if page.columns is None else page.columns.keys.tolist()
+    assert len(keys) + len(page.rows) == page.agent_count
+    return [*keys, *(row.name.key for row in page.rows)]
 
 
 def signed(key: int) -> int:
     return key - 2**64 if key >= 2**63 else key
-
-
-def test_many_agents_come_in_parts(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No columns hold more than the bound, also where rows of another format stand between, and no agent is lost."""
-    monkeypatch.setattr("trustwatch.scoring.records.agent_pages.MOST_IN_COLUMNS", 7)
-    monkeypatch.setattr("trustwatch.scoring.store.dialects.postgresql_pages.MOST_IN_COLUMNS", 7)
-    monkeypatch.setattr("trustwatch.scoring.store.dialects.postgresql_pages._CUT_AT_ONCE", 3)
-    numbers = (1, 0.5, 0.25, 0.125, 1, 2, 3, 4, 5)
-    rows = [
-        AgentRow(
-            AgentName(key, f"t{key % 3}", "https://as", f"a{key}"),
-            *("X", *numbers, "", b"[]", ""),
-            *(key.to_bytes(5), b"123" if key % 5 else b"", FORMAT.state_version),
-        )
-        for key in range(1, 51)
-    ]
-    position = write(store, rows)
-    pages = read(store, position, 20)
-    remove(store, position, rows)
-    parts = [part for page in pages for part in page.columns]
-    assert all(part.agent_count <= 7 for part in parts)
-    assert [key for part in parts for key in part.keys.tolist()] == [key for key in range(1, 51) if key % 5]
-    assert all(part.features[at].tobytes() == int(key).to_bytes(5) for part in parts for at, key in enumerate(part.keys))
-    assert [row for page in pages for row in page.rows] == [row for row in rows if row.name.key % 5 == 0]
 
 
 def test_pages_are_of_ones_own_partition(store: SqlStore) -> None:
@@ -147,9 +125,9 @@ def test_pages_are_of_ones_own_partition(store: SqlStore) -> None:
     name = AgentName(7, "acme", "https://as", "a")
     row = AgentRow(name, "X", 1, 0.5, 0.5, 0.5, 1, 2, 3, 0, 5, "", b"[]", "", b"12345", b"123", FORMAT.state_version)
     position = write(store, [row])
-    assert read(store, write(store, []), 2) == [AgentPage([], [], None)]
+    assert read(store, write(store, []), 2) == [AgentPage(None, [], None)]
     (page,) = read(store, position, 2)
-    assert [columns.agent_ids for columns in page.columns] == [["a"]]
+    assert page.columns is not None and page.columns.agent_ids == ["a"]
     store.partitions.claim(position.partition)
     with pytest.raises(Fenced):
         store.agents.states_of_partition(position, None, 2, FORMAT)
@@ -172,8 +150,8 @@ def test_a_text_that_others_wrote(postgres_store_url: str) -> None:
         with store.agents._database.write() as connection:
             connection.execute(text("UPDATE agents SET agent_type = E'X\\x012Y' WHERE key = 2"))
         (page,) = read(store, position, 5)
-        (columns,) = page.columns
-        assert columns.agent_ids == ["a1", "a2", "a3"]
+        assert page.columns is not None
+        assert page.columns.agent_ids == ["a1", "a2", "a3"]
         assert [row.agent_type for row in store.agents.states_of_partition(position, None, 5).rows] == (
-            columns.agent_types
+            page.columns.agent_types
         )

@@ -132,9 +132,9 @@ def snapshot(engine: Engine) -> list[Any]:
 def move_in(engine: Engine, rows: list[AgentRow], state_format: StateFormat, step: int) -> list[int | None]:
     """Let the agents of a page move in, those of the format as columns."""
     page, states = split_rows(rows, AGENTS + 1, state_format), engine.agent_states
-    parts = [
-        columns.part(start, start + step) for columns in page.columns for start in range(0, columns.agent_count, step)
-    ]
+    columns, parts = page.columns, []
+    if columns is not None:
+        parts = [columns.part(start, start + step) for start in range(0, columns.agent_count, step)]
     return [*(states.preload_columns(part) for part in parts), *(states.preload([row]) for row in page.rows)]
 
 

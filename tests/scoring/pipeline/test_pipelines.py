@@ -28,7 +28,6 @@ from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
 from trustwatch.scoring.pipeline.pipelines import BESIDE_POLL_S, SinglePartitionPipeline
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
-from trustwatch.scoring.records import agent_pages
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel, agent_summary
 from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
@@ -105,7 +104,7 @@ def test_stored_agents_move_in_without_a_pause(
     first = site.pipeline()
     first.start()
     drain(first)
-    monkeypatch.setattr(agent_pages, "MOST_IN_COLUMNS", 1)
+    monkeypatch.setattr(preloading, "STEP_SIZE", 1)
     monkeypatch.setattr(preloading, "FEW", 5)
     pipeline, waits = site.pipeline(), list[float]()
     poll = site.readers[-1].poll

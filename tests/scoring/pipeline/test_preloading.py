@@ -17,7 +17,6 @@ from trustwatch.scoring.pipeline.preloading import AgentPreloader
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
-from trustwatch.scoring.records import agent_pages
 from trustwatch.scoring.records.agent_pages import AgentPage
 from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
@@ -105,7 +104,7 @@ def test_who_is_preloaded_is_not_read_again_and_comes_to_the_same_state(
 ) -> None:
     """In pages and parts; also a new agent is not looked for any more, since it is known who is stored."""
     monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
-    monkeypatch.setattr(agent_pages, "MOST_IN_COLUMNS", 2)
+    monkeypatch.setattr(preloading, "STEP_SIZE", 2)
     ours, plain = make_site(records), make_site(records)
     for site in (ours, plain):
         site.fill()
@@ -156,7 +155,7 @@ def test_agents_of_another_version_move_in_beside_the_others(
 ) -> None:
     """Those whose state has another format come as rows, those that have it as columns, and both go on as ever."""
     monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
-    monkeypatch.setattr(agent_pages, "MOST_IN_COLUMNS", 2)
+    monkeypatch.setattr(preloading, "STEP_SIZE", 2)
     monkeypatch.setattr(preloading, "ROW_STEP_SIZE", 1)
     ours, plain = make_site(records), make_site(records)
     for site in (ours, plain):
