@@ -141,7 +141,7 @@ def hash_texts(data: Bytes, lengths: npt.NDArray[np.int64], k0: np.uint64, k1: n
         start += lengths[text]
 
 
-# BLAKE2b (RFC 7693) with 8 or 16 bytes of digest, equal to `hashlib`'s: compiled, since a Python call for each is too slow.
+# BLAKE2b (RFC 7693) with 8 or 16 bytes of digest, equal to `hashlib`'s: compiled, since a Python call each is too slow.
 
 
 BLAKE2B_BLOCK_BYTES = 128

@@ -12,8 +12,9 @@ import hmac
 import secrets
 import struct
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,8 +64,6 @@ class IdentityHasher:
             for purpose in (_AGENT_PURPOSE, _PRINCIPAL_PURPOSE)
         }
         """Hashes that have taken the key in, which is half of the work on a name."""
-        self._agents_begun = blake2b_initial_state(_AGENT_PURPOSE, key, _IDENTITY_BYTES)
-        """The same of agents, for compiled code."""
 
     def __reduce__(self) -> tuple[type[IdentityHasher], tuple[bytes]]:
         return IdentityHasher, (self._key,)
@@ -77,6 +76,11 @@ class IdentityHasher:
 
     def __hash__(self) -> int:
         return hash(self.proof)
+
+    @cached_property
+    def _agents_begun(self) -> BlakeWords:
+        """The same as `_begun` of agents, for compiled code; few processes hash many names, the others load none."""
+        return blake2b_initial_state(_AGENT_PURPOSE, self._key, _IDENTITY_BYTES)
 
     def agent_hash(self, tenant: str, issuer: str, agent_id: str) -> AgentHash:
         """Identity of an agent."""

@@ -226,9 +226,6 @@ STATE_ROW = np.dtype([(name, dtype, shape) for name, (dtype, shape) in _STATE_SH
 
 BYTES_PER_AGENT = STATE_ROW.itemsize
 
-_ROW_PARTS = np.dtype([(name, f"V{STATE_ROW[name].itemsize}") for name in STATE_ROW.names or ()])
-"""The same with each array's row as one value: its numbers one by one take longer to copy."""
-
 
 def allocate_state(slots: int) -> AgentState:
     """State of *slots* agents, all of them new."""
@@ -245,10 +242,8 @@ def pack_rows(state: AgentState, slots: Array) -> Array:
 
 def unpack_rows(state: AgentState, slots: Array | slice, rows: Array) -> None:
     """Write rows of dtype STATE_ROW into the given slots."""
-    parts = rows.view(_ROW_PARTS)
     for name, array in state._asdict().items():
-        part = _ROW_PARTS[name]
-        array.reshape(len(array), -1).view(part)[slots, 0] = parts[name]
+        array[slots] = rows[name]
 
 
 class Baseline(NamedTuple):

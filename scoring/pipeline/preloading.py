@@ -36,7 +36,7 @@ ROW_STEP_SIZE = 500
 """The same of those that come as rows; each takes several times as long."""
 
 FEW = 1_000
-"""Agents whom even a backlog waits for, if they are all that is left: then new agents are not looked for in the store."""
+"""Agents whom even a backlog waits for, if they are all that is left: then nobody new is looked for in the store."""
 
 
 class _KeyRange:
