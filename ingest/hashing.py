@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,18 +50,27 @@ class NameHasher:
 
     def hash_many(self, names: Sequence[str]) -> Hashes:
         """Hashes of *names*, shape (n,)."""
-        text = "".join(names)
-        if text.isascii():
-            data = text.encode()
-            lengths = np.fromiter(map(len, names), np.int64, len(names))
-        else:
-            encoded = [name.encode() for name in names]
-            data = b"".join(encoded)
-            lengths = np.fromiter(map(len, encoded), np.int64, len(names))
+        data, lengths = encode_texts(names)
         out = np.empty(len(names), np.uint64)
         # The last word of a name is read past its end, into the next name or this padding, and masked.
         hash_texts(np.frombuffer(data + bytes(8), np.uint8), lengths, self._k0, self._k1, out)
         return out
+
+
+class EncodedTexts(NamedTuple):
+    """UTF-8 of texts, one behind the other, and how many bytes each has."""
+
+    data: bytes
+    lengths: npt.NDArray[np.int64]
+
+
+def encode_texts(texts: Sequence[str]) -> EncodedTexts:
+    """Encode texts for compiled code."""
+    joined = "".join(texts)
+    if joined.isascii():
+        return EncodedTexts(joined.encode(), np.fromiter(map(len, texts), np.int64, len(texts)))
+    encoded = [text.encode() for text in texts]
+    return EncodedTexts(b"".join(encoded), np.fromiter(map(len, encoded), np.int64, len(texts)))
 
 
 @inlined
@@ -131,12 +141,12 @@ def hash_texts(data: Bytes, lengths: npt.NDArray[np.int64], k0: np.uint64, k1: n
         start += lengths[text]
 
 
-# BLAKE2b (RFC 7693) with 8 bytes of digest, equal to `hashlib`'s: compiled, since a Python call for each is too slow.
+# BLAKE2b (RFC 7693) with 8 or 16 bytes of digest, equal to `hashlib`'s: compiled, since a Python call each is too slow.
 
 
 BLAKE2B_BLOCK_BYTES = 128
 BLAKE2B_DIGEST_BYTES = 8
-"""Bytes of the digest."""
+"""Bytes of `blake2b_digest`."""
 
 BlakeWords = npt.NDArray[np.uint64]
 FourWords = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
@@ -176,15 +186,16 @@ BLAKE2B_COUNT = 8
 """Place of the bytes that a begun hash has read, behind the eight words of its state."""
 
 
-def blake2b_initial_state(person: bytes, key: bytes = b"") -> BlakeWords:
+def blake2b_initial_state(person: bytes, key: bytes = b"", digest_bytes: int = BLAKE2B_DIGEST_BYTES) -> BlakeWords:
     """State before the first block of a text, shape (9,), of the hash that *person* names; see `BLAKE2B_COUNT`.
 
     Args:
         person: 16 bytes or less.
         key: 64 bytes or less; b"" = none.
+        digest_bytes: 8 or 16.
     """
     state = np.append(_BLAKE2B_IV, np.uint64(0))
-    state[0] ^= np.uint64(0x01010000 | len(key) << 8 | BLAKE2B_DIGEST_BYTES)
+    state[0] ^= np.uint64(0x01010000 | len(key) << 8 | digest_bytes)
     state[6:BLAKE2B_COUNT] ^= np.frombuffer(person.ljust(16, b"\0"), "<u8")
     if key:  # it is a block of its own, the same before every text
         block = np.frombuffer(key.ljust(BLAKE2B_BLOCK_BYTES, b"\0") + bytes(8), np.uint8)
@@ -287,3 +298,32 @@ def blake2b_digest(text: Bytes, length: int, begun: BlakeWords, state: BlakeWord
         last = at + BLAKE2B_BLOCK_BYTES == end
         _blake2b_compress(state, text, at, read + (length if last else at + BLAKE2B_BLOCK_BYTES), last)
     return np.uint64(state[0])
+
+
+def blake2b_pairs(texts: EncodedTexts, begun: BlakeWords) -> Hashes:
+    """Digests of 16 bytes of many texts, each as two little-endian numbers, shape (n, 2).
+
+    Args:
+        begun: result of `blake2b_initial_state` for 16 bytes.
+    """
+    data, lengths = texts
+    longest = int(lengths.max(initial=0))
+    room = np.empty((longest // BLAKE2B_BLOCK_BYTES + 1) * BLAKE2B_BLOCK_BYTES + 8, np.uint8)
+    out = np.empty((len(lengths), 2), np.uint64)
+    _digest_pairs(np.frombuffer(data, np.uint8), lengths, begun, room, np.empty(8, np.uint64), out)
+    return out
+
+
+@allocation_free
+def _digest_pairs(
+    data: Bytes, lengths: npt.NDArray[np.int64], begun: BlakeWords, room: Bytes, state: BlakeWords, out: Hashes
+) -> None:
+    """Digest of each of the texts that lie one behind the other in *data*; *room* holds the blocks of the longest."""
+    start = 0
+    for text in range(len(lengths)):
+        length = lengths[text]
+        for at in range(length):
+            room[at] = data[start + at]
+        blake2b_digest(room, length, begun, state)
+        out[text, 0], out[text, 1] = state[0], state[1]
+        start += length

@@ -12,15 +12,16 @@ import hmac
 import secrets
 import struct
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .durable_files import create_secret_file
 from .errors import ConfigError
-from .hashing import BlakeWords, blake2b_initial_state
+from .hashing import BlakeWords, EncodedTexts, blake2b_initial_state, blake2b_pairs, encode_texts
 from .record_keys import EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE, event_id_bytes, unkeyed_event_id_hash
 
 IDENTITY_KEY_FILE = "identity-key"
@@ -31,6 +32,7 @@ MAX_KEY_BYTES = 64
 
 _AGENT_PURPOSE, _PRINCIPAL_PURPOSE, _UNKEYED_AGENT_PURPOSE = b"tw-agent-id", b"tw-principal-id", b"tw-agent"
 _CALL_PURPOSE, _PATH_PURPOSE = b"trustwatch call\0", b"trustwatch access path\0"
+_IDENTITY_BYTES = 16
 _two_words = struct.Struct("<2Q").unpack
 
 
@@ -58,7 +60,7 @@ class IdentityHasher:
             raise ValueError(f"an identity key has at most {MAX_KEY_BYTES} bytes, not {len(key)}")
         self._key = key
         self._begun = {
-            purpose: hashlib.blake2b(digest_size=16, key=key, person=purpose)
+            purpose: hashlib.blake2b(digest_size=_IDENTITY_BYTES, key=key, person=purpose)
             for purpose in (_AGENT_PURPOSE, _PRINCIPAL_PURPOSE)
         }
         """Hashes that have taken the key in, which is half of the work on a name."""
@@ -75,25 +77,22 @@ class IdentityHasher:
     def __hash__(self) -> int:
         return hash(self.proof)
 
+    @cached_property
+    def _agents_begun(self) -> BlakeWords:
+        """The same as `_begun` of agents, for compiled code; few processes hash many names, the others load none."""
+        return blake2b_initial_state(_AGENT_PURPOSE, self._key, _IDENTITY_BYTES)
+
     def agent_hash(self, tenant: str, issuer: str, agent_id: str) -> AgentHash:
         """Identity of an agent."""
         return self._hash(_AGENT_PURPOSE, tenant, issuer, agent_id)
 
-    def agent_hashes(
-        self, tenants: Sequence[str], issuers: Sequence[str], agent_ids: Sequence[str]
-    ) -> npt.NDArray[np.uint64]:
-        """Identities of many agents, (n, 2): key and check of each `AgentHash`."""
-        begun: dict[tuple[str, str], Any] = {}
-        digests = []
-        for tenant, issuer, agent_id in zip(tenants, issuers, agent_ids, strict=True):
-            started = begun.get((tenant, issuer))
-            if started is None:  # few pairs, many agents
-                started = begun[tenant, issuer] = self._begun[_AGENT_PURPOSE].copy()
-                started.update(_joined(tenant, issuer, ""))
-            one = started.copy()
-            one.update(agent_id.encode())
-            digests.append(one.digest())
-        hashes = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64).reshape(-1, 2)
+    def agent_hashes(self, names: EncodedTexts) -> npt.NDArray[np.uint64]:
+        """Identities of many agents, (n, 2): key and check of each `AgentHash`.
+
+        Args:
+            names: result of `encode_agent_names`.
+        """
+        hashes = blake2b_pairs(names, self._agents_begun)
         hashes[hashes == 0] = 1
         return hashes
 
@@ -165,9 +164,20 @@ def unkeyed_agent_key(tenant: str, issuer: str, agent_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=_UNKEYED_AGENT_PURPOSE).digest(), "little") or 1
 
 
+def encode_agent_names(tenants: Sequence[str], issuers: Sequence[str], agent_ids: Sequence[str]) -> EncodedTexts:
+    """Full names of many agents as they are hashed, under whichever key."""
+    pairs = list(zip(tenants, issuers, strict=True))
+    begins = {pair: _joined_text(*pair, "") for pair in set(pairs)}  # few pairs, many agents
+    return encode_texts([begins[pair] + agent_id for pair, agent_id in zip(pairs, agent_ids, strict=True)])
+
+
 def _joined(tenant: str, issuer: str, name: str) -> bytes:
+    return _joined_text(tenant, issuer, name).encode()
+
+
+def _joined_text(tenant: str, issuer: str, name: str) -> str:
     """The parts with their lengths, so that no two triples share one text."""
-    return f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{name}".encode()
+    return f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{name}"
 
 
 def open_identity_key(path: Path, *, create: bool) -> IdentityHasher:

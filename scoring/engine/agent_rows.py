@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ...ingest.features import layout
 from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_rows
 from ...ingest.features.feature_builder import FeatureBuilder, SlotIndices
-from ...ingest.hashing import NameHasher
+from ...ingest.hashing import EncodedTexts, NameHasher
 from ...ingest.identities import IdentityHasher
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
@@ -111,8 +111,14 @@ class AgentRows:
             self.explanations[slot] = explanation_of(row)
         return as_stored
 
-    def restore_columns(self, columns: AgentColumns, slots: SlotIndices) -> None:
-        """Put stored agents of `state_format` into slots that were just taken."""
+    def restore_columns(self, columns: AgentColumns, names: EncodedTexts, slots: SlotIndices) -> None:
+        """Put stored agents of `state_format` into slots that were just taken.
+
+        Args:
+            columns: of the agents.
+            names: theirs, of `encode_agent_names`.
+            slots: one for each.
+        """
         agents = self._agents
         at = _as_slice(slots)
         self._builder.unpack(at, columns.features.view(layout.STATE_ROW)[:, 0])
@@ -122,12 +128,12 @@ class AgentRows:
         hashes = {group: self._group_hash(*group) for group in set(groups)}  # few groups, many agents
         agents.groups[at] = [hashes[group] for group in groups]
         agents.threshold_rows[at] = self._model.group_rows(agents.groups[at])
-        names = columns.tenants, columns.issuers, columns.agent_ids
-        agents.checks[at] = self._identities.agent_hashes(*names)[:, 1]
+        agents.checks[at] = self._identities.agent_hashes(names)[:, 1]
         agents.dirty[at] = agents.uncheckpointed[at] = agents.unlisted[at] = False
         self._builder.pinned[at] = agents.risk["due_ms"][at] != 0
         explained = columns.decision_ids, columns.reasons, columns.counterfactuals, columns.indicators
-        _put(agents.names, at, list(map(AgentName, columns.keys.tolist(), *names)))
+        words = columns.keys.tolist(), columns.tenants, columns.issuers, columns.agent_ids
+        _put(agents.names, at, list(map(AgentName, *words)))
         _put(agents.types, at, columns.agent_types)
         _put(self.explanations, at, list(map(AgentExplanation, *explained)))
 

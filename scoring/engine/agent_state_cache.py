@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ...ingest.columns import EventColumns
 from ...ingest.errors import Unavailable
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
-from ...ingest.identities import IdentityHasher, unkeyed_agent_key
+from ...ingest.identities import IdentityHasher, encode_agent_names, unkeyed_agent_key
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
 from ...models.trained_model import TrainedModel
@@ -200,8 +200,9 @@ class AgentStateCache:
         columns = self._redacted_columns(columns) if self._erasers else columns
         self._met.note(columns.keys.tolist())
         slots = self.builder.slots.add(columns.keys)
-        self._rows.restore_columns(columns, slots)  # all of it: what others left in the slots is not cleared first
-        self._seeded.update_shared_counts(slots, self._seeded.find_stored(columns, self.erased_agents))
+        names = encode_agent_names(columns.tenants, columns.issuers, columns.agent_ids)
+        self._rows.restore_columns(columns, names, slots)  # all of it: what others left there is not cleared first
+        self._seeded.update_shared_counts(slots, self._seeded.find_stored(columns, names, self.erased_agents))
 
     def end_preload(self, *, complete: bool) -> None:
         """Note that no more pages come. *complete*: those that were given are all that the store had."""

@@ -12,6 +12,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
+from ...ingest.hashing import EncodedTexts
 from ...ingest.identities import AgentHash, IdentityHasher
 from ...models.trained_model import TrainedModel
 from ..records.agent_pages import AgentColumns
@@ -100,12 +101,11 @@ class SeededAgents:
                     at[place] = -1
         return at
 
-    def find_stored(self, columns: AgentColumns, erased: ErasedAgents) -> npt.NDArray[np.int64]:
-        """The same of agents that are stored."""
+    def find_stored(self, columns: AgentColumns, names: EncodedTexts, erased: ErasedAgents) -> npt.NDArray[np.int64]:
+        """The same of agents that are stored; *names* are theirs, of `encode_agent_names`."""
         if not len(self._model.seeds.keys):
             return np.full(columns.agent_count, -1, np.int64)
-        hashes = self._model_identities.agent_hashes(columns.tenants, columns.issuers, columns.agent_ids)
-        at = self._model.seeds.find(hashes)
+        at = self._model.seeds.find(self._model_identities.agent_hashes(names))
         if erased:
             for place in np.flatnonzero(at >= 0).tolist():
                 if columns.identity(place) in erased:

@@ -19,7 +19,7 @@ from ...ingest.compilation import is_kept
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.features import feature_kernel
 from ...ingest.features.feature_table import FEATURE_COUNT
-from ...ingest.identities import IdentityHasher
+from ...ingest.identities import IdentityHasher, encode_agent_names
 from ...ingest.scan import claim_reader, raw_encoder
 from ...ingest.source import Record, RecordBatch, RecordKind
 from ...ingest.timestamps import DAY_MS
@@ -108,6 +108,7 @@ def _process_events(engine: Engine, encoder: ColumnEncoder, policy: LivePolicy) 
     records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + DAY_MS).to_bytes(8, "little")))
     applied = processor.apply(RecordBatch(0, 0, records))
     _suppress_first_row(engine, applied.scored[0][0])
+    engine.identities.agent_hashes(encode_agent_names(["warm"], ["up"], ["warm"]))  # as stored agents move in
 
 
 def _suppress_first_row(engine: Engine, scored: ScoredBatch) -> None:

@@ -155,7 +155,7 @@ class SinglePartitionPipeline:
         if batch is not None:
             partition.apply(batch)
         partition.risk.publish_due()
-        if self._can_preload:
+        if self._can_preload or self._preloader.has_few_left:
             self._preloader.step()
         self._collect(0.0)
         if not self._commits.busy and (commits.states_due or commits.decisions_due):
@@ -352,7 +352,7 @@ class ConsumerGroupPipeline:
         self._tell_uncommitted()
         if not self._commits.busy:
             self._commit_due()
-        if self._can_preload:
+        if self._can_preload or self._preloader.has_few_left:
             self._preloader.step()
         self._resume_read()
         self._reclaim()

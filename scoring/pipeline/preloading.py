@@ -1,7 +1,7 @@
 """Agents of a partition that was taken over move into memory before they act, so that no event waits for the store.
 
-A thread reads pages of rows; the pipeline's thread lets them move in, some at a time, while it has no backlog. Once
-every page is read it is also known which agents the store has, and a new one is not looked for there.
+Threads read pages of rows; the pipeline's thread lets them move in, some at a time, while it has no backlog. Once every
+page is read it is also known which agents the store has, and a new one is not looked for there.
 
 What moves in is as true as if the agent's own event had brought it: an agent that was in memory, or erased, since the
 take-over is left out, since the page may be older; and pages are read as of a moment at which the partition was ours.
@@ -10,12 +10,12 @@ take-over is left out, since the page may be older; and pages are read as of a m
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import structlog
 
 from ...ingest.errors import Fenced, Unavailable
-from ..records.agent_pages import LAST_PAGE, AgentColumns, AgentPage
+from ..records.agent_pages import AgentColumns, AgentPage
 from ..records.agents import AgentRow
 from ..store.agent_store import AgentStore
 from .partition import PartitionPipeline
@@ -25,14 +25,32 @@ _log = structlog.get_logger(__name__)
 PAGE_SIZE = 1_000
 """Agents that are read at a time, 3 MB: asking for a page costs as much as a hundred agents."""
 
-PAGES_AHEAD = 2
-"""Pages that are read, or being read, while agents move in: reading never waits for the pipeline's thread."""
+KEY_RANGES = ((None, 2**64 - 1), (2**64 - 1, None))
+"""Keys behind which each reader begins, and up to which it reads, in the order of signed numbers. Keys are hashes: half
+of a partition's agents lie in each. While the page of one is cut into columns, the database reads for the other."""
 
 STEP_SIZE = 1_000
 """Agents that move in at a time; it takes some milliseconds."""
 
 ROW_STEP_SIZE = 500
 """The same of those that come as rows; each takes several times as long."""
+
+FEW = 1_000
+"""Agents whom even a backlog waits for, if they are all that is left: then nobody new is looked for in the store."""
+
+
+class _KeyRange:
+    """Agents of a partition that one reader reads, page by page.
+
+    Args:
+        after: key behind which they begin; None = with the first.
+        last: greatest key; None = up to the last one.
+    """
+
+    def __init__(self, after: int | None, last: int | None) -> None:
+        self.after, self.last = after, last
+        self.page: Future[AgentPage] | None = None
+        """The page that is being read, or waits to be, or was not taken yet."""
 
 
 class _Preload:
@@ -45,26 +63,46 @@ class _Preload:
     def __init__(self, pipeline: PartitionPipeline) -> None:
         self.pipeline = pipeline
         self.state_format = pipeline.agent_states.state_format
-        self.pages: deque[Future[AgentPage]] = deque()
-        """Pages that are being read, or wait to be, in the order of keys."""
-        self.newest: Future[AgentPage] | None = None
-        """The last of all pages so far; None = none was asked for."""
+        self.unread = [_KeyRange(after, last) for after, last in KEY_RANGES]
+        """Ranges of which not all pages were taken, the one whose turn is next first."""
         self.parts: deque[AgentColumns | list[AgentRow]] = deque()
-        """Agents of the page before that are still to move in, some at a time."""
-        self.begun = self.all_read = False
+        """Agents of the pages that were taken who are still to move in, some at a time."""
         self.moved_in = 0
 
-    def take(self, page: AgentPage) -> None:
-        """Let the agents of a page move in next."""
+    @property
+    def pages(self) -> list[Future[AgentPage]]:
+        """Pages that are being read, wait to be, or were not taken yet."""
+        return [keys.page for keys in self.unread if keys.page is not None]
+
+    @property
+    def has_agents(self) -> bool:
+        """True if agents are there that can move in at once."""
+        return bool(self.parts) or any(page.done() for page in self.pages)
+
+    @property
+    def has_few_left(self) -> bool:
+        """True if all that is left was read and is not worth a wait."""
+        pages = self.pages
+        if len(pages) < len(self.unread) or not all(page.done() for page in pages):
+            return False
+        read = [page.result() for page in pages if page.exception() is None]
+        left = sum(part.agent_count if isinstance(part, AgentColumns) else len(part) for part in self.parts)
+        return all(page.last_key is None for page in read) and left + sum(page.agent_count for page in read) <= FEW
+
+    def take(self, keys: _KeyRange, page: AgentPage) -> None:
+        """Let the agents of a page move in next. The other range has the next turn."""
         columns, rows = page.columns, page.rows
         if columns is not None:
             self.parts += [columns.part(start, start + STEP_SIZE) for start in range(0, columns.agent_count, STEP_SIZE)]
         self.parts += [rows[start : start + ROW_STEP_SIZE] for start in range(0, len(rows), ROW_STEP_SIZE)]
-        self.all_read = page.last_key is None
+        self.unread.remove(keys)
+        keys.after, keys.page = page.last_key, None
+        if page.last_key is not None:
+            self.unread.append(keys)
 
     def cancel(self) -> None:
-        """Read no more pages than the one that is being read."""
-        for page in reversed(self.pages):  # each is read behind the one before
+        """Read no more pages than those that are being read."""
+        for page in self.pages:
             page.cancel()
 
     def move_in(self) -> int | None:
@@ -82,7 +120,7 @@ class AgentPreloader:
 
     def __init__(self, agents: AgentStore) -> None:
         self._agents = agents
-        self._executor = ThreadPoolExecutor(1, "preload")
+        self._executor = ThreadPoolExecutor(len(KEY_RANGES), "preload")
         self._waiting: deque[_Preload] = deque()
 
     @property
@@ -93,14 +131,18 @@ class AgentPreloader:
     @property
     def has_agents(self) -> bool:
         """True if agents are there that can move in at once."""
-        first = self._waiting[0] if self._waiting else None
-        return first is not None and (bool(first.parts) or (bool(first.pages) and first.pages[0].done()))
+        return bool(self._waiting) and self._waiting[0].has_agents
+
+    @property
+    def has_few_left(self) -> bool:
+        """True if a few steps come to the end of a partition, as of a new one: some milliseconds."""
+        return bool(self._waiting) and self._waiting[0].has_few_left
 
     def begin(self, pipeline: PartitionPipeline) -> None:
         """Preload a partition that was just taken over."""
         pipeline.agent_states.begin_preload()
         self._waiting.append(_Preload(pipeline))
-        self._begin_next()
+        self._read()
 
     def stop(self, pipeline: PartitionPipeline) -> None:
         """Read no more of a partition that is not ours any more."""
@@ -108,7 +150,7 @@ class AgentPreloader:
             if preload.pipeline is pipeline:
                 preload.cancel()
         self._waiting = deque(preload for preload in self._waiting if preload.pipeline is not pipeline)
-        self._begin_next()
+        self._read()
 
     def step(self, timeout_s: float | None = 0.0) -> None:
         """Let some agents move in that are there within *timeout_s* seconds (None = wait for them)."""
@@ -126,17 +168,17 @@ class AgentPreloader:
             self._end(preload, complete=False)
             return
         preload.moved_in += moved_in
-        if preload.all_read and not preload.parts:
+        if not preload.unread and not preload.parts:
             self._end(preload, complete=True)
 
     def _take_page(self, preload: _Preload, timeout_s: float | None) -> bool:
-        """Take the page that was read, and have another one read while its agents move in; False = it is not there."""
-        if not preload.pages or not wait([preload.pages[0]], timeout_s).done:
+        """Take a page that was read, and have its reader go on while its agents move in; False = none is there."""
+        done = wait(preload.pages, timeout_s, FIRST_COMPLETED).done
+        keys = next((keys for keys in preload.unread if keys.page in done), None)
+        if keys is None or keys.page is None:
             return False
-        page = preload.pages.popleft().result()
-        preload.take(page)
-        if not preload.all_read:
-            self._read(preload)
+        preload.take(keys, keys.page.result())
+        self._read()
         return True
 
     def _end(self, preload: _Preload, *, complete: bool) -> None:
@@ -148,28 +190,20 @@ class AgentPreloader:
             partition=preload.pipeline.partition,
             agents=preload.moved_in,
         )
-        self._begin_next()
+        self._read()
 
-    def _begin_next(self) -> None:
-        """Have the first pages of the first partition read, unless that is under way."""
-        if self._waiting and not self._waiting[0].begun:
-            self._waiting[0].begun = True
-            for _ in range(PAGES_AHEAD):
-                self._read(self._waiting[0])
+    def _read(self) -> None:
+        """Have the next page of each range of the first partition read, unless that is under way."""
+        if not self._waiting:
+            return
+        preload = self._waiting[0]
+        for keys in preload.unread:
+            if keys.page is None:
+                keys.page = self._executor.submit(self._read_page, preload, keys.after, keys.last)
 
-    def _read(self, preload: _Preload) -> None:
-        """Have the page read behind the last one that is being read."""
-        preload.newest = self._executor.submit(self._read_page, preload, preload.newest)
-        preload.pages.append(preload.newest)
-
-    def _read_page(self, preload: _Preload, before: Future[AgentPage] | None) -> AgentPage:
-        after = None
-        if before is not None:
-            after = before.result().last_key  # it is read, since one thread reads all; what hindered it, hinders this
-            if after is None:
-                return LAST_PAGE
-        return self._agents.states_of_partition(preload.pipeline.position, after, PAGE_SIZE, preload.state_format)
+    def _read_page(self, preload: _Preload, after: int | None, last: int | None) -> AgentPage:
+        return self._agents.states_of_partition(preload.pipeline.position, after, PAGE_SIZE, preload.state_format, last)
 
     def close(self) -> None:
-        """End the thread, after the page that is being read."""
+        """End the threads, after the pages that are being read."""
         self._executor.shutdown(wait=True, cancel_futures=True)

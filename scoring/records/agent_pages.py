@@ -91,9 +91,10 @@ class AgentPage(NamedTuple):
     last_key: int | None
     """Key (unsigned) behind which the next page begins; None = this was the last one."""
 
-
-LAST_PAGE = AgentPage(None, [], None)
-"""A page of nobody, with nothing behind it."""
+    @property
+    def agent_count(self) -> int:
+        """Number of agents."""
+        return len(self.rows) + (0 if self.columns is None else self.columns.agent_count)
 
 
 def split_rows(rows: list[AgentRow], limit: int, state_format: StateFormat | None) -> AgentPage:

@@ -70,7 +70,12 @@ class AgentStore:
             return {agent.name.key: agent for agent in self._database.dialect.read_agents(connection, keys)}
 
     def states_of_partition(
-        self, owner: Position, after: int | None, limit: int, state_format: StateFormat | None = None
+        self,
+        owner: Position,
+        after: int | None,
+        limit: int,
+        state_format: StateFormat | None = None,
+        last: int | None = None,
     ) -> AgentPage:
         """Agents of a partition, in the order of their keys as signed numbers, behind the key *after*.
 
@@ -79,13 +84,15 @@ class AgentStore:
             after: unsigned; None = from the first one on.
             limit: agents.
             state_format: whose agents come as columns; None = all come as rows.
+            last: greatest key, unsigned; None = up to the last one.
 
         Raises:
             Fenced: *owner* does not own the partition any more.
         """
         with self._database.read() as connection:
             check_owner(connection, owner)
-            return self._database.dialect.read_page(connection, owner.partition, after, limit, state_format)
+            keys = codec.key_range(after, last)
+            return self._database.dialect.read_page(connection, owner.partition, keys, limit, state_format)
 
     def find_unkeyed(self, key: int) -> AgentIdentity | None:
         """Full name of the agent that 0.1 knew by *key*; every agent is looked at, so this is for rare cases."""

@@ -62,6 +62,17 @@ def to_unsigned(number: int) -> int:
     return number + _FULL if number < 0 else number
 
 
+def key_range(after: int | None, last: int | None) -> tuple[int, int]:
+    """Least and greatest signed number of the keys behind *after* up to *last* (unsigned; None = no bound).
+
+    >>> key_range(None, 2**64 - 1), key_range(2**64 - 1, None), key_range(2**63 - 1, None)
+    ((-9223372036854775808, -1), (0, 9223372036854775807), (0, -1))
+    """
+    least = -_HALF if after is None else to_signed(after) + 1
+    greatest = _HALF - 1 if last is None else to_signed(last)
+    return (least, greatest) if least < _HALF else (0, -1)  # behind the greatest is none, and no database has it
+
+
 def to_agent_name(values: Mapping[Any, Any]) -> AgentName:
     """Name of the agent that a row with `agent_key` is about."""
     return AgentName(to_unsigned(values["agent_key"]), *(values[name] for name in AGENT_NAME_COLUMNS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
 from typing import Any
@@ -60,11 +61,17 @@ def remove(store: SqlStore, position: Position, rows: list[AgentRow]) -> None:
 
 def read(store: SqlStore, position: Position, limit: int) -> list[AgentPage]:
     """Every page of a partition."""
-    pages, after = [], None
-    while not pages or after is not None:
-        pages.append(store.agents.states_of_partition(position, after, limit, FORMAT))
-        after = pages[-1].last_key
-    return pages
+    return list(pages_between(store, position, limit, None, None))
+
+
+def pages_between(
+    store: SqlStore, position: Position, limit: int, after: int | None, last: int | None
+) -> Iterator[AgentPage]:
+    page = store.agents.states_of_partition(position, after, limit, FORMAT, last)
+    yield page
+    while page.last_key is not None:
+        page = store.agents.states_of_partition(position, page.last_key, limit, FORMAT, last)
+        yield page
 
 
 def as_plain(columns: AgentColumns) -> tuple[Any, ...]:
@@ -88,6 +95,29 @@ def test_columns_say_what_rows_say(store: SqlStore, rows: list[AgentRow], limit:
     places = [as_plain(one.part(at, at + 1)) for one in columns for at in range(one.agent_count)]
     assert places == [as_plain(AgentColumns.of_rows([row], FORMAT)) for row in fitting]
     assert len(pages) == len(ordered) // limit + 1
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(stored_rows(), st.integers(1, 5), KEYS)
+def test_ranges_of_keys_are_the_whole(store: SqlStore, rows: list[AgentRow], limit: int, border: int) -> None:
+    """Pages up to a key and pages behind it hold each agent once, whether somebody has that key or not."""
+    position = write(store, rows)
+    whole = [key for page in read(store, position, 100) for key in keys_of(page)]
+    below = [key for page in pages_between(store, position, limit, None, border) for key in keys_of(page)]
+    above = [key for page in pages_between(store, position, limit, border, None) for key in keys_of(page)]
+    remove(store, position, rows)
+    assert sorted(below + above) == sorted(whole) == sorted(row.name.key for row in rows)
+    assert all(signed(key) <= signed(border) for key in below) and all(signed(key) > signed(border) for key in above)
+
+
+def keys_of(page: AgentPage) -> list[int]:
+    keys = [] if page.columns is None else page.columns.keys.tolist()
+    assert len(keys) + len(page.rows) == page.agent_count
+    return [*keys, *(row.name.key for row in page.rows)]
+
+
+def signed(key: int) -> int:
+    return key - 2**64 if key >= 2**63 else key
 
 
 def test_pages_are_of_ones_own_partition(store: SqlStore) -> None:

@@ -78,11 +78,17 @@ class Dialect(Protocol):
         """Rows of those keys that exist."""
 
     def read_page(
-        self, connection: Connection, partition: int, after: int | None, limit: int, state_format: StateFormat | None
+        self,
+        connection: Connection,
+        partition: int,
+        keys: tuple[int, int],
+        limit: int,
+        state_format: StateFormat | None,
     ) -> AgentPage:
-        """Agents of a partition in the order of their keys as signed numbers, behind the key *after*.
+        """Agents of a partition in the order of their keys as signed numbers.
 
         Args:
+            keys: least and greatest key, as signed numbers.
             state_format: whose agents come as columns; None = all come as rows.
         """
 

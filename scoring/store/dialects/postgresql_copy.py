@@ -50,7 +50,7 @@ _MERGE = (
 
 _READ = ", ".join(f'"{column.name}"' for column in codec.AGENT_COLUMNS)
 _FETCH = f"SELECT {_READ} FROM agents WHERE key = ANY(%s)"  # noqa: S608
-_FETCH_PAGE = f"SELECT {_READ} FROM agents WHERE partition = %s AND key >= %s ORDER BY key LIMIT %s"  # noqa: S608
+_FETCH_PAGE = f"SELECT {_READ} FROM agents WHERE partition = %s AND key BETWEEN %s AND %s ORDER BY key LIMIT %s"  # noqa: S608
 _TEXT_POSITIONS_READ = [at for at, column in enumerate(codec.AGENT_COLUMNS) if _postgresql_type(column) == "text"]
 _FETCH_SIZE = 2_000
 """Agents a statement: 4 MB at a time."""
@@ -84,11 +84,15 @@ def fetch_agents(connection: Connection, keys: Collection[int]) -> Iterator[Agen
             yield from map(_to_agent, cursor.fetchall())
 
 
-def fetch_rows(connection: Connection, partition: int, least: int, limit: int) -> list[AgentRow]:
-    """Rows of a partition in the order of their keys as signed numbers, from the key *least* on. Raises DBAPIError."""
+def fetch_rows(connection: Connection, partition: int, keys: tuple[int, int], limit: int) -> list[AgentRow]:
+    """Rows of a partition in the order of their keys as signed numbers. Raises DBAPIError.
+
+    Args:
+        keys: least and greatest key, as signed numbers.
+    """
     driver: Any = connection.connection.driver_connection
     with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
-        cursor.execute(_FETCH_PAGE, [partition, least, limit])
+        cursor.execute(_FETCH_PAGE, [partition, *keys, limit])
         return list(map(_to_agent, cursor.fetchall()))
 
 

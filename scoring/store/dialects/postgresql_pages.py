@@ -24,24 +24,25 @@ _COLUMNS = (
     *("announced_paths", "features", "risk", "state_version"),
 )
 _COLUMN_LIST = ", ".join(f'"{name}"' for name in _COLUMNS)
-_FETCH_COLUMNS = f"SELECT {_COLUMN_LIST} FROM agents WHERE partition = %s AND key >= %s ORDER BY key LIMIT %s"  # noqa: S608 (our names)
-_LEAST_KEY = -(2**63)
+_FETCH_COLUMNS = (
+    f"SELECT {_COLUMN_LIST} FROM agents WHERE partition = %s AND key BETWEEN %s AND %s ORDER BY key LIMIT %s"  # noqa: S608 (our names)
+)
 
 
 def fetch_page(
-    connection: Connection, partition: int, after: int | None, limit: int, state_format: StateFormat | None
+    connection: Connection, partition: int, keys: tuple[int, int], limit: int, state_format: StateFormat | None
 ) -> AgentPage:
-    """Agents of a partition in the order of their keys as signed numbers, behind the key *after*. Raises DBAPIError.
+    """Agents of a partition in the order of their keys as signed numbers. Raises DBAPIError.
 
     Args:
+        keys: least and greatest key, as signed numbers.
         state_format: whose agents come as columns; None = all come as rows.
     """
-    least = _LEAST_KEY if after is None else codec.to_signed(after) + 1
     if state_format is None:
-        return split_rows(fetch_rows(connection, partition, least, limit), limit, None)
+        return split_rows(fetch_rows(connection, partition, keys, limit), limit, None)
     driver: Any = connection.connection.driver_connection
     with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
-        cursor.execute(_FETCH_COLUMNS, [partition, least, limit])
+        cursor.execute(_FETCH_COLUMNS, [partition, *keys, limit])
         fetched: list[tuple[Any, ...]] = cursor.fetchall()
     last_key = codec.to_unsigned(fetched[-1][0]) if len(fetched) == limit else None
     fitting = [row for row in fetched if (row[-1], len(row[-3]), len(row[-2])) == state_format]

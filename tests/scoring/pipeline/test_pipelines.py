@@ -105,13 +105,13 @@ def test_stored_agents_move_in_without_a_pause(
     first.start()
     drain(first)
     monkeypatch.setattr(preloading, "STEP_SIZE", 1)
+    monkeypatch.setattr(preloading, "FEW", 5)
     pipeline, waits = site.pipeline(), list[float]()
     poll = site.readers[-1].poll
     monkeypatch.setattr(site.readers[-1], "poll", lambda most, wait_s: (waits.append(wait_s), poll(most, wait_s))[1])
     pipeline.start()
     preloader, commits = pipeline._preloader, pipeline._partition.commits
-    while not preloader.has_agents:
-        time.sleep(0.001)
+    wait_for_pages(pipeline)
     commits.full_at = math.inf
     pipeline.step()
     assert preloader.has_agents and waits == [BESIDE_POLL_S]
@@ -120,6 +120,38 @@ def test_stored_agents_move_in_without_a_pause(
         pipeline.step()
     assert waits[1:] == [0.0] * 6 and not preloader.busy and not preloader.has_agents
     first.close()
+    pipeline.close()
+
+
+def wait_for_pages(pipeline: SinglePartitionPipeline) -> None:
+    """Wait until the first pages of the partition were read."""
+    for preload in pipeline._preloader._waiting:
+        for page in preload.pages:
+            page.result()
+
+
+@pytest.mark.parametrize("stored", [0, 6])
+def test_few_agents_move_in_before_a_backlog(
+    site: RestartedPipelines, kit: Any, make: Any, monkeypatch: pytest.MonkeyPatch, stored: int
+) -> None:
+    """Of a new partition, or one of few agents, nobody is looked for in the store, however much there is to do."""
+    site.append(list(kit.records([make.event(n, n, make.START_MS + 10**9 + n) for n in range(stored)])))
+    first = site.pipeline()
+    first.start()
+    drain(first)
+    first.close()
+    pipeline, loads = site.pipeline(), list[Any]()
+    load = site.store.agents.load
+    monkeypatch.setattr(site.store.agents, "load", lambda *of: (loads.append(of), load(*of))[1])
+    pipeline.start()
+    wait_for_pages(pipeline)
+    pipeline._partition.commits.full_at = math.inf
+    for _ in range(4):  # at most two pages, and the agents of each
+        pipeline.step()
+    assert not pipeline._preloader.busy and pipeline._partition.commits.backlogged
+    site.append(list(kit.records([make.event(90 + n, n, make.START_MS + 2 * 10**9 + n) for n in range(12)])))
+    drain(pipeline)
+    assert len(site.rows()) == 12 and loads == []
     pipeline.close()
 
 

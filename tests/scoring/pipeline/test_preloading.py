@@ -132,8 +132,8 @@ def test_a_page_is_older_than_what_was_met_since_the_take_over(
         site.fill()
     work, other = ours.start(), plain.start()
     ours.preloader.begin(work)
-    future = ours.preloader._waiting[0].newest or pytest.fail("no page is being read")
-    future.result()
+    (reading,) = ours.preloader._waiting
+    assert sum(future.result().agent_count for future in reading.pages) == len(ours.states())
     page = ours.store.agents.states_of_partition(ours.position, None, 1000).rows  # meanwhile much happens
     for site, one in ((ours, work), (plain, other)):
         for _ in range(6):
@@ -191,7 +191,8 @@ def test_what_does_not_fit_stays_where_it_is(make_site: Callable[[list[Record]],
     work = site.start(capacity=4)
     site.preloader.begin(work)
     site.preload()
-    assert len(work.agent_states.builder.slots) == 0
+    assert len(work.agent_states.builder.slots) in (0, 4), "one range of keys fits, or none does"
+    assert not work.agent_states.evicted
     loads = len(site.loads)
     site.apply(work, 10)
     assert len(site.loads) > loads
