@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.compilation import compiled, inlined, inlined_and_callable
+from ..ingest.compilation import allocation_free, inlined, inlined_and_callable
 from .input_checks import NotEnoughHistory, WrongShape
 
 FLEET_GROUP = 0
@@ -154,7 +154,7 @@ def _thin_scores(ordered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     return values, above.astype(np.int64), n
 
 
-@compiled
+@allocation_free
 def group_index(ids: NDArray[np.uint64], group: np.uint64) -> int:
     """Position of a group among ascending ids; 0, the fleet, for one that is not there."""
     low, high = 0, len(ids)
@@ -195,7 +195,7 @@ def count_below(score: float, values: NDArray[np.float64], first: int, end: int)
     return at - first + (1 if length == 1 and values[at] < score else 0)
 
 
-@compiled
+@allocation_free
 def _p_values(
     scores: NDArray[np.float64],
     groups: NDArray[np.uint64],
@@ -364,7 +364,7 @@ def anomaly_score(statistic: float, location: float, scale: float, added: float,
     return squash_to_unit(min((statistic - location) / scale, most) + added)
 
 
-@compiled
+@allocation_free
 def _anomaly_rows(
     statistic: NDArray[np.float64],
     groups: NDArray[np.uint64],

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import compiled
+from ...ingest.compilation import allocation_free
 from ...ingest.features.feature_builder import SlotIndices
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.record_keys import record_id
@@ -347,7 +347,7 @@ class DecisionMaker:
         )
 
 
-@compiled
+@allocation_free
 def _has_notable_row(
     slots: npt.NDArray[np.int32],
     state: npt.NDArray[Any],
