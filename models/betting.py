@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..ingest.compilation import compiled
+from ..ingest.compilation import allocation_free
 from ..ingest.timestamps import DAY_MS
 
 DAMPING = 0.95
@@ -33,7 +33,7 @@ otherwise damp a busy agent for good."""
 STREAK_HALF_LIFE_MS = 1_800_000.0
 
 
-@compiled
+@allocation_free
 def log_bet(p_value: float) -> float:
     """Natural log of the bet on a p-value in (0, 1], from -0.69 up."""
     t = -math.log(p_value)
@@ -42,13 +42,13 @@ def log_bet(p_value: float) -> float:
     return math.log((math.expm1(t) - t) / (t * t))
 
 
-@compiled
+@allocation_free
 def _log_bets(p_values: Any, bets: Any) -> None:
     for row in range(len(p_values)):
         bets[row] = log_bet(p_values[row])
 
 
-@compiled
+@allocation_free
 def damped_bet(bet: float, streak: float, peak: float) -> float:
     """A bet at the given streak, whose largest bet was *peak*: evidence is damped, the lack of it is not."""
     if bet <= 0.0:
@@ -57,19 +57,19 @@ def damped_bet(bet: float, streak: float, peak: float) -> float:
     return fresh + (bet - fresh) * max(math.pow(DAMPING, streak), MIN_BET_WEIGHT)
 
 
-@compiled
+@allocation_free
 def extended_streak(streak: float, bet: float) -> float:
     """A streak after an event with this bet, before damping."""
     return streak + 1.0 if bet >= log_bet(STREAK_P_VALUE) else streak
 
 
-@compiled
+@allocation_free
 def decayed_streak(streak: float, elapsed_ms: float) -> float:
     """A streak, or its peak, after some time."""
     return streak * math.pow(0.5, elapsed_ms / STREAK_HALF_LIFE_MS)
 
 
-@compiled
+@allocation_free
 def _damp_all(bets: Any, agents: Any, time_ms: Any, streaks: Any, peaks: Any, last_ms: Any) -> None:
     """Damp the bets of a history in place, in order; *streaks*, *peaks* and *last_ms* are per agent."""
     for row in range(len(bets)):
@@ -193,7 +193,7 @@ def fit_tail_of_maxima(maxima: npt.NDArray[np.float64]) -> AlarmTail:
     return AlarmTail(start, excess, largest / len(reached), len(reached))
 
 
-@compiled
+@allocation_free
 def _daily_maxima(
     bets: Any, slots: Any, days: Any, established: int, sums: Any, seen: Any, day: Any, highest: Any, maxima: Any
 ) -> int:

@@ -7,12 +7,13 @@ the fleet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.compilation import compiled, inlined
+from ..ingest.compilation import allocation_free, inlined, inlined_and_callable
 from .input_checks import NotEnoughHistory, WrongShape
 
 FLEET_GROUP = 0
@@ -130,7 +131,7 @@ class Calibration(NamedTuple):
         if scores.shape != groups.shape or scores.ndim != 1:
             raise WrongShape(f"{scores.shape} scores for {groups.shape} groups")
         out = np.empty(len(scores))
-        if addable is None or self.groups[group_index(self.groups, _ADDABLE)] != _ADDABLE:
+        if addable is None or not has_addable_entries(self):
             addable = np.zeros(len(scores), np.bool_)
         _p_values(scores, groups, addable, self.groups, self.start, self.sizes, self.values, self.above, out)
         return out
@@ -153,7 +154,7 @@ def _thin_scores(ordered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     return values, above.astype(np.int64), n
 
 
-@compiled
+@allocation_free
 def group_index(ids: NDArray[np.uint64], group: np.uint64) -> int:
     """Position of a group among ascending ids; 0, the fleet, for one that is not there."""
     low, high = 0, len(ids)
@@ -166,13 +167,12 @@ def group_index(ids: NDArray[np.uint64], group: np.uint64) -> int:
     return low if low < len(ids) and ids[low] == group else 0
 
 
-@inlined
-def has_addable_entries(ids: NDArray[np.uint64]) -> bool:
-    """Tell whether there is a calibration of rows to which evidence can be added, among ascending ids of entries."""
-    return bool(ids[group_index(ids, _ADDABLE)] == _ADDABLE)
+def has_addable_entries(calibration: Calibration) -> bool:
+    """Tell whether rows to which evidence can be added are judged among themselves."""
+    return bool(calibration.groups[group_index(calibration.groups, _ADDABLE)] == _ADDABLE)
 
 
-@inlined
+@inlined_and_callable
 def calibrated_entry(ids: NDArray[np.uint64], group: np.uint64, addable: bool) -> int:
     """Entry of a calibration that judges a row of a group, to which evidence can be added or not."""
     if not addable:
@@ -182,28 +182,20 @@ def calibrated_entry(ids: NDArray[np.uint64], group: np.uint64, addable: bool) -
 
 
 @inlined
-def p_value(
-    score: float,
-    entry: int,
-    start: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    values: NDArray[np.float64],
-    above: NDArray[np.int64],
-) -> float:
-    """p-value of one score among the scores of one entry."""
-    low, high = start[entry], start[entry + 1]
-    first = low
-    while low < high:
-        middle = (low + high) >> 1
-        if values[middle] < score:
-            low = middle + 1
-        else:
-            high = middle
-    at_least = sizes[entry] if low == first else above[low - 1]
-    return float((1.0 + at_least) / (1.0 + sizes[entry]))
+def count_below(score: float, values: NDArray[np.float64], first: int, end: int) -> int:
+    """Number of ascending values, *first* to *end*, that are less than a score.
+
+    No step branches on a value: every second branch would be mispredicted, at the price of ten steps.
+    """
+    at, length = first, end - first
+    while length > 1:
+        half = length >> 1
+        at += half if values[at + half - 1] < score else 0
+        length -= half
+    return at - first + (1 if length == 1 and values[at] < score else 0)
 
 
-@compiled
+@allocation_free
 def _p_values(
     scores: NDArray[np.float64],
     groups: NDArray[np.uint64],
@@ -217,7 +209,66 @@ def _p_values(
 ) -> None:
     for row in range(len(scores)):
         entry = calibrated_entry(ids, groups[row], addable[row])
-        out[row] = p_value(scores[row], entry, start, sizes, values, above)
+        below = count_below(scores[row], values, start[entry], start[entry + 1])
+        at_least = sizes[entry] if below == 0 else above[start[entry] + below - 1]
+        out[row] = (1.0 + at_least) / (1.0 + sizes[entry])
+
+
+class PackedCalibrations(NamedTuple):
+    """Calibrations behind one look-up of a peer group.
+
+    A kernel pays for every array that it is called with, and for every look-up of a row's group in each calibration.
+
+    Attributes:
+        groups: uint64 (G,), ascending ids of all that any of them tells from the fleet; the first is `FLEET_GROUP`.
+        entries: int64 (G, c, 2, 2), entry of a group in each calibration, of a row of an unfamiliar agent or a familiar
+            one, to which evidence can not be added or can.
+        start: int64 (E + 1,), where an entry's values begin.
+        values: float64 (m,), ascending within an entry.
+        p_values: float64 (m,), p-value of a score that is greater than the value and not than the next one; of one that
+            is greater than none it is 1.
+    """
+
+    groups: NDArray[np.uint64]
+    entries: NDArray[np.int64]
+    start: NDArray[np.int64]
+    values: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+
+    @staticmethod
+    def pack(
+        calibrations: Sequence[Calibration], familiar: Sequence[Calibration], others: Sequence[NDArray[np.uint64]]
+    ) -> PackedCalibrations:
+        """Calibrations, each with that of *familiar* agents, which is empty where there is none.
+
+        *others* are ids that have to be among the groups, too. Values are copied: some megabytes a model.
+        """
+        ids = np.concatenate([*(part.groups for part in (*calibrations, *familiar)), *others])
+        groups = np.unique(np.concatenate([ids, ids ^ _ADDABLE]))
+        entries = np.empty((len(groups), len(calibrations), 2, 2), np.int64)
+        parts = [*calibrations, *familiar]
+        first = np.cumsum([0, *(len(part.sizes) for part in parts)])
+        for at, of_all in enumerate(calibrations):
+            addable = has_addable_entries(of_all)
+            for row, group in enumerate(groups):
+                entries[row, at] = first[at] + np.array(
+                    [group_index(of_all.groups, group), calibrated_entry(of_all.groups, group, addable)]
+                )
+                if len(familiar[at].groups):
+                    entries[row, at, 1] = first[len(calibrations) + at] + group_index(familiar[at].groups, group)
+        return PackedCalibrations(
+            groups,
+            entries,
+            np.cumsum([0, *(size for part in parts for size in np.diff(part.start))], dtype=np.int64),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([_p_values_above(part) for part in parts]),
+        )
+
+
+def _p_values_above(calibration: Calibration) -> NDArray[np.float64]:
+    """p-value (m,) of a score that is greater than each value and not than the next one."""
+    sizes = np.repeat(calibration.sizes, np.diff(calibration.start))
+    return np.asarray((1.0 + calibration.above) / (1.0 + sizes))
 
 
 # One scale holds for all peer groups: an event that is usual in its group has the same anomaly score in each. Of the
@@ -308,12 +359,12 @@ def anomaly_scores(
 
 
 @inlined
-def anomaly_score(statistic: float, scales: PeerScales, entry: int, added: float, most: float) -> float:
-    """Anomaly score of one statistic on the scale of one entry; *added* in scales, *most* as for `anomaly_scores`."""
-    return squash_to_unit(min((statistic - scales.location[entry]) / scales.scale[entry], most) + added)
+def anomaly_score(statistic: float, location: float, scale: float, added: float, most: float) -> float:
+    """Anomaly score of one statistic of a group; *added* in scales, *most* as for `anomaly_scores`."""
+    return squash_to_unit(min((statistic - location) / scale, most) + added)
 
 
-@compiled
+@allocation_free
 def _anomaly_rows(
     statistic: NDArray[np.float64],
     groups: NDArray[np.uint64],
@@ -324,4 +375,4 @@ def _anomaly_rows(
 ) -> None:
     for row in range(len(statistic)):
         entry = group_index(scales.groups, groups[row])
-        out[row] = anomaly_score(statistic[row], scales, entry, added[row], most[row])
+        out[row] = anomaly_score(statistic[row], scales.location[entry], scales.scale[entry], added[row], most[row])

@@ -287,7 +287,7 @@ class ForestDetector:
             np.ascontiguousarray(failed),
             np.zeros(n, np.bool_) if familiar is None else np.ascontiguousarray(familiar),
             np.zeros(n) if raising is None else np.ascontiguousarray(raising),
-            np.empty((2, *X.shape)),
+            np.empty(X.shape, np.float32),
             np.empty(n + X.shape[1]),
             scores.feature_evidence,
             scores.anomaly_score,

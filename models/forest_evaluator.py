@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.compilation import compiled, inlined
+from ..ingest.compilation import allocation_free, compiled, inlined
 from .input_checks import NotFinite, WrongShape
 
 LANES = 8  # walks in flight at once: enough to hide load latency, few enough for the registers
@@ -70,7 +70,15 @@ def forest_scores(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.fl
     if X.ndim != 2 or X.shape[1] != forest.n_features:
         raise WrongShape(f"the forest has {forest.n_features} features, the rows have shape {X.shape}")
     out = np.empty(X.shape[0])
-    bad = score_rows(X, forest.features, forest.thresholds, forest.leaves, forest.normaliser, out)
+    bad = score_rows(
+        X,
+        forest.features.ravel(),
+        forest.thresholds.ravel(),
+        forest.leaves.ravel(),
+        forest.features.shape[1],
+        forest.normaliser,
+        out,
+    )
     if bad >= 0:
         raise NotFinite(bad // forest.n_features, bad % forest.n_features)
     return out
@@ -82,7 +90,7 @@ def _score(path: float, normaliser: float) -> float:
     return float(2.0 ** (-path / normaliser)) if normaliser > 0.0 else 0.5
 
 
-@compiled
+@allocation_free
 def _copy_as_float32(X: NDArray[np.float64], row: int, to: NDArray[np.float32], lane: int) -> int:
     """Copy a row as float32, as scikit-learn does; returns the first feature that is not finite, else -1."""
     for feature in range(X.shape[1]):
@@ -97,19 +105,17 @@ def _copy_as_float32(X: NDArray[np.float64], row: int, to: NDArray[np.float32], 
 # registers (measured: 2x). Indices are unsigned, because signed ones carry wrap-around code (measured: 2x).
 
 
-@compiled
+@allocation_free
 def _path_of_row(
     x: NDArray[np.float32],
     features: NDArray[np.uint16],
     thresholds: NDArray[np.float32],
     leaves: NDArray[np.float64],
+    tree_slots: int,
 ) -> float:
     """Sum of the path lengths of one row, eight trees at a time; added in the order of `_paths_of_rows`: equal bits."""
-    trees = features.shape[0]
-    slots = np.uint64(features.shape[1])
-    f = features.ravel()
-    t = thresholds.ravel()
-    v = leaves.ravel()
+    trees = len(features) // tree_slots
+    slots, f, t, v = np.uint64(tree_slots), features, thresholds, leaves
     one = np.uint64(1)
     total = 0.0
     tree = 0
@@ -151,24 +157,22 @@ def _path_of_row(
     return total
 
 
-@compiled
+@allocation_free
 def _paths_of_rows(
     block: NDArray[np.float32],
     features: NDArray[np.uint16],
     thresholds: NDArray[np.float32],
     leaves: NDArray[np.float64],
+    tree_slots: int,
     paths: NDArray[np.float64],
 ) -> None:
     """Sums of the path lengths of eight rows, tree by tree, so that a tree stays in the first-level cache."""
-    slots = np.uint64(features.shape[1])
-    f = features.ravel()
-    t = thresholds.ravel()
-    v = leaves.ravel()
+    slots, f, t, v = np.uint64(tree_slots), features, thresholds, leaves
     x0, x1, x2, x3 = block[0], block[1], block[2], block[3]
     x4, x5, x6, x7 = block[4], block[5], block[6], block[7]
     one = np.uint64(1)
     p0 = p1 = p2 = p3 = p4 = p5 = p6 = p7 = 0.0
-    for tree in range(features.shape[0]):
+    for tree in range(len(features) // tree_slots):
         b = np.uint64(tree) * slots
         i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = one
         while i0 < slots:
@@ -193,36 +197,50 @@ def _paths_of_rows(
     paths[4], paths[5], paths[6], paths[7] = p4, p5, p6, p7
 
 
+@allocation_free
+def score_float32_rows(
+    X: NDArray[np.float32],
+    features: NDArray[np.uint16],
+    thresholds: NDArray[np.float32],
+    leaves: NDArray[np.float64],
+    tree_slots: int,
+    normaliser: float,
+    out: NDArray[np.float64],
+) -> None:
+    """Score finite rows into `out`; the arrays are those of `ForestArrays`, raveled, with *tree_slots* to a tree."""
+    row = 0
+    while row + LANES <= len(X):
+        _paths_of_rows(X[row : row + LANES], features, thresholds, leaves, tree_slots, out[row : row + LANES])
+        row += LANES
+    while row < len(X):
+        out[row] = _path_of_row(X[row], features, thresholds, leaves, tree_slots)
+        row += 1
+    for row in range(len(X)):
+        out[row] = _score(out[row], normaliser)
+
+
 @compiled
 def score_rows(
     X: NDArray[np.float64],
     features: NDArray[np.uint16],
     thresholds: NDArray[np.float32],
     leaves: NDArray[np.float64],
+    tree_slots: int,
     normaliser: float,
     out: NDArray[np.float64],
 ) -> int:
-    """Score rows into `out`; returns -1, or `row * F + feature` of the first value that is not finite."""
+    """Score rows into `out`, as `score_float32_rows`; returns -1, or `row * F + feature` of the first value that is not
+    finite."""
     rows: int = X.shape[0]
     width: int = X.shape[1]
     block = np.empty((LANES, width), np.float32)
-    paths = np.empty(LANES)
-    row = 0
-    while row + LANES <= rows:
-        for lane in range(LANES):
-            bad = _copy_as_float32(X, row + lane, block, lane)
+    for first in range(0, rows, LANES):
+        end = min(first + LANES, rows)
+        for row in range(first, end):
+            bad = _copy_as_float32(X, row, block, row - first)
             if bad >= 0:
-                return (row + lane) * width + bad
-        _paths_of_rows(block, features, thresholds, leaves, paths)
-        for lane in range(LANES):
-            out[row + lane] = _score(paths[lane], normaliser)
-        row += LANES
-    while row < rows:
-        bad = _copy_as_float32(X, row, block, 0)
-        if bad >= 0:
-            return row * width + bad
-        out[row] = _score(_path_of_row(block[0], features, thresholds, leaves), normaliser)
-        row += 1
+                return row * width + bad
+        score_float32_rows(block[: end - first], features, thresholds, leaves, tree_slots, normaliser, out[first:end])
     return -1
 
 

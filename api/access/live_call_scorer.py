@@ -13,7 +13,7 @@ from ...ingest.compilation import KernelGate
 from ...ingest.errors import TrustwatchError
 from ...ingest.events import Agent, NativeEvent
 from ...ingest.features import feature_kernel
-from ...models import forest_evaluator
+from ...models import assessment_kernel
 from ...models.model_registry import ModelRegistry
 from ...scoring.engine.call_scorer import CallScorer
 from ...scoring.engine.settings import ChallengeBudget
@@ -54,7 +54,7 @@ class LiveCallScorer:
         self._domains = domains
         self._tried = ""
         self._gate = KernelGate(
-            feature_kernel.observe, forest_evaluator.score_rows, compiled_elsewhere=compiled_elsewhere
+            feature_kernel.observe, assessment_kernel.assess_rows, compiled_elsewhere=compiled_elsewhere
         )
         self.scorer: CallScorer | None = None
         self.missing_because = "the model is not loaded yet"

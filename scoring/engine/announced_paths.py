@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
-from ...ingest.compilation import compiled
+from ...ingest.compilation import allocation_free
 from ...ingest.events import EVENT_TYPES
 from ...ingest.features import layout
 from ...ingest.features.frequency_tables import mix_pairs
@@ -83,7 +83,7 @@ def find_announced(paths: Paths, parts: npt.NDArray[np.uint64], now_ms: npt.NDAr
     return np.stack([same[:, kind == KIND_OF_PLACE].any(axis=1) for kind in range(KINDS)], axis=1)
 
 
-@compiled
+@allocation_free
 def may_matter(
     paths: Paths, slots: npt.NDArray[np.int32], codes: npt.NDArray[np.int8], rows: npt.NDArray[np.int64]
 ) -> bool:

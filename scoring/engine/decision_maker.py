@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import compiled
+from ...ingest.compilation import allocation_free
 from ...ingest.features.feature_builder import SlotIndices
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.record_keys import record_id
@@ -216,7 +216,10 @@ class DecisionMaker:
         """The decision of a level that no event has moved; *reason* None = the passing of time did."""
         reasons = (reason or _relaxation_reason(previous, level),)
         callers = self._callers_kept(slot) if cause == "tick" else []
-        decision = self._new_decision(slot, self._engine.agents.types[slot], moment, previous, level, cause, reasons)
+        evidence = self._engine.explainer.decision_evidence(slot)
+        decision = self._new_decision(
+            slot, self._engine.agents.types[slot], moment, previous, level, cause, reasons, evidence
+        )
         indicators = self._indicators_kept(slot, moment.at_ms) if cause == "tick" else ()
         explanation = AgentExplanation(
             decision.decision_id, encode_reasons((*callers, *reasons)), "", encode_indicators(indicators)
@@ -266,10 +269,10 @@ class DecisionMaker:
         """The decision of a row that moved its agent's level."""
         slot, (previous, level) = int(scored.slots[row]), scored.levels[row].tolist()
         agent_type, explainer = self._agent_type_at(slot, scored, row), self._engine.explainer
-        decision = self._new_decision(slot, agent_type, moment, previous, level, "event", details.reasons)
         evidence = explainer.decision_evidence(slot, scored, row)
         if details.indicators:
             evidence["indicators"] = [msgspec.to_builtins(indicator) for indicator in details.indicators]
+        decision = self._new_decision(slot, agent_type, moment, previous, level, "event", details.reasons, evidence)
         return msgspec.structs.replace(
             decision,
             event_id=scored.columns.events[row].id or "",
@@ -280,7 +283,6 @@ class DecisionMaker:
             p_value=float(scored.p_values[row]),
             counterfactual=details.counterfactual,
             feature_vector=explainer.named_features(scored, row),
-            evidence=evidence,
         )
 
     def _keep_explanation(self, explanation: AgentExplanation, scored: ScoredBatch, row: int, force: bool) -> None:
@@ -306,6 +308,7 @@ class DecisionMaker:
         level: int,
         cause: str,
         reasons: tuple[RiskReason, ...],
+        evidence: dict[str, Any],
     ) -> Decision:
         engine, book = self._engine, self._policy.book
         name = engine.agents.names[slot]
@@ -336,7 +339,7 @@ class DecisionMaker:
             reasons=reasons,
             counterfactual="",
             feature_vector={},
-            evidence=engine.explainer.decision_evidence(slot),
+            evidence=evidence,
             model_version=engine.model.version,
             baseline_version=engine.model.baseline_version,
             policy_version=book.version,
@@ -347,7 +350,7 @@ class DecisionMaker:
         )
 
 
-@compiled
+@allocation_free
 def _has_notable_row(
     slots: npt.NDArray[np.int32],
     state: npt.NDArray[Any],

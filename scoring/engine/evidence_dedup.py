@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import compiled, inlined
+from ...ingest.compilation import allocation_free, compiled, inlined
 from ...ingest.features import layout
 from ...ingest.features.feature_declaration import BY_LEVEL, ONCE, BadFeature, Item
 from ...ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES, ITEMS
@@ -124,26 +124,26 @@ if layout.KINDS + len(_HOURLY_COUNT_FEATURES) > 32:
 Matrix = npt.NDArray[np.float64]
 
 
-@compiled
+@allocation_free
 def _name_key(item: Any, kind: int) -> Any:
     """32 bits for a name of a kind; never 0."""
     mixed = (item ^ np.uint64(kind + 1)) * np.uint64(0x9E3779B97F4A7C15)
     return np.uint32(mixed >> np.uint64(32)) | _NAME_BIT
 
 
-@compiled
+@allocation_free
 def _level_key(number: int, z: float) -> Any:
     """32 bits for the whole standard deviations of a count over hours; 0 for less than one."""
     return np.uint32(number + 1) << np.uint32(8) | np.uint32(z) if z >= 1.0 else np.uint32(0)
 
 
-@compiled
+@allocation_free
 def _same_count(counted: Any, key: Any) -> bool:
     """Tell whether both are levels of one count over hours."""
     return bool(key < _NAME_BIT and counted >> np.uint32(8) == key >> np.uint32(8))
 
 
-@compiled
+@allocation_free
 def _has_counted(risk: Any, key: Any, now_min: int, renewed: bool) -> bool:
     """Tell whether a name, or the same level or a higher one, has counted within the day.
 
@@ -159,7 +159,7 @@ def _has_counted(risk: Any, key: Any, now_min: int, renewed: bool) -> bool:
     return False
 
 
-@compiled
+@allocation_free
 def _find_counted(
     rows: Any,
     slots: Any,
@@ -196,7 +196,7 @@ def _find_counted(
     return count
 
 
-@compiled
+@allocation_free
 def _record_counted(
     rows: Any,
     slots: Any,
@@ -235,7 +235,7 @@ def _record_counted(
                 _put_first(risk, key, time_ms[row] // MINUTE_MS)
 
 
-@compiled
+@allocation_free
 def _put_first(risk: Any, key: Any, now_min: int) -> None:
     """Keep a name before all others; the last gives way, or the lower level that a level is in place of.
 

@@ -261,14 +261,18 @@ class ReasonWriter:
     def _count_among_peers(self, seen: Row, kind: int) -> tuple[int, int]:
         """Counts in the model's history of the peer group, the agent included: of the row's item, and of all of its
         kind."""
-        at, item = self._baseline_rows(seen)[layout.PEERS], seen.found.items[seen.at, kind]
+        peers, item = self._scope_keys(seen)[layout.PEERS], seen.found.items[seen.at, kind]
+        at = self._baseline_row(peers)
         if at < 0 or item == 0:
             return 0, 0
-        count = shared_count(self._baseline, self._scope_keys(seen)[layout.PEERS], item)
-        return round(count), round(float(self._baseline.totals[at, kind, 0]))
+        return round(shared_count(self._baseline, peers, item)), round(float(self._baseline.totals[at, kind, 0]))
 
     def _baseline_rows(self, seen: Row) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.array([scope_row(self._baseline, key) if key else -1 for key in self._scope_keys(seen)], np.int64)
+        return np.array([self._baseline_row(key) for key in self._scope_keys(seen)], np.int64)
+
+    def _baseline_row(self, scope_key: np.uint64) -> int:
+        """Row of a scope in the model's history; -1 = none."""
+        return int(scope_row(self._baseline, scope_key)) if scope_key else -1
 
     @staticmethod
     def _scope_keys(seen: Row) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
@@ -277,7 +281,7 @@ class ReasonWriter:
         return keys
 
     def _known_to_peers(self, seen: Row, kind: int) -> int:
-        at = self._baseline_rows(seen)[layout.PEERS]
+        at = self._baseline_row(self._scope_keys(seen)[layout.PEERS])
         return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
 
     def _quantity_reason(self, seen: Row, feature: Feature, explanation: Quantity, value: float) -> ReasonParts:

@@ -38,6 +38,8 @@ def new_callers(scored: ScoredBatch) -> npt.NDArray[np.int64]:
 
 def lately_new(kept: Sequence[Indicator], at_ms: int) -> tuple[Indicator, ...]:
     """Those that came with something new within a day before *at_ms*."""
+    if not kept:
+        return ()
     since = format_rfc3339(max(at_ms - DAY_MS, 0))
     return tuple(indicator for indicator in kept if indicator.status in NEW_STATUSES and indicator.at >= since)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ingest.compilation import compiled
+from ...ingest.compilation import allocation_free
 from ...ingest.timestamps import HOUR_MS
 from ...models.betting import damped_bet, extended_streak, log_bet
 from ...models.concerns import CONCERNS
@@ -79,7 +79,7 @@ PEER_SHARE = 0.6
 """Most confidence that a well-known peer group alone can give."""
 
 
-@compiled
+@allocation_free
 def evidence_of(p_value: float, confidence: float, streak: float, peak: float) -> float:
     """Natural log of the bet on one p-value in (0, 1].
 
@@ -93,7 +93,7 @@ def evidence_of(p_value: float, confidence: float, streak: float, peak: float) -
     return damped_bet(log_bet(p_value), streak, peak) * (0.5 + 0.5 * confidence)
 
 
-@compiled
+@allocation_free
 def update(
     rows: Any,
     slots: Any,
@@ -170,7 +170,7 @@ def update(
         out[r, SCORE], out[r, CONFIDENCE], out[r, EVENTS] = row.score, row.confidence, row.events
 
 
-@compiled
+@allocation_free
 def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_values: Any, bounds: Any) -> int:
     """Concern that the level is about after an event: compromise, where it reaches that level by itself, or where it
     was named since the level last rose.
@@ -195,7 +195,7 @@ def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_v
     return about
 
 
-@compiled
+@allocation_free
 def _concern_of(gravest: int, p_values: Any) -> int:
     """Concern that the risk is about after an event with these p-values (3,) that moved the *gravest* statistic.
 
@@ -207,7 +207,7 @@ def _concern_of(gravest: int, p_values: Any) -> int:
     return narrower if p_values[narrower] <= SAME_ODDNESS * p_values[MALFUNCTION] else MALFUNCTION
 
 
-@compiled
+@allocation_free
 def _bet_on_block(row: Any, bet: float) -> float:
     """Evidence of one event for overreach: by how much it moves the mean bet of its hour, as a logarithm."""
     if row.at_ms - row.block_ms >= HOUR_MS:
@@ -219,7 +219,7 @@ def _bet_on_block(row: Any, bet: float) -> float:
     return gathered - float(row.statistic[OVERREACH])
 
 
-@compiled
+@allocation_free
 def _apply_vouched_event(
     row: Any, p_values: Any, coverage: float, signals: float, limits: Any, habit: int, by_concern: Any
 ) -> None:
@@ -264,7 +264,7 @@ def _apply_vouched_event(
         row.score *= _CLEAN_EVENT_FACTOR
 
 
-@compiled
+@allocation_free
 def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any, habit: int, by_concern: Any) -> None:
     """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
 
@@ -286,7 +286,7 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any,
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
 
 
-@compiled
+@allocation_free
 def _apply_signals(row: Any, signals: float, limits: Any, by_concern: Any) -> None:
     """Apply what others say of an agent: it is no behaviour, so risk can only rise, by the weight of the signals."""
     concern = signalled_concern(limits)

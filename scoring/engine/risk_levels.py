@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import compiled
+from ...ingest.compilation import allocation_free
 from ...models.betting import decayed_streak
 from ...models.concerns import CONCERNS
 from ..records.agents import ALERTING_LEVELS, RiskLevel
@@ -94,7 +94,7 @@ def allocate(slots: int) -> npt.NDArray[Any]:
     return np.zeros(slots, ROW)
 
 
-@compiled
+@allocation_free
 def displayed_score(statistic: float, bounds: Any) -> float:
     """Risk score in [0, 1] that a statistic stands for: piecewise linear between the levels' thresholds."""
     medium, high, critical = float(bounds[0]), float(bounds[1]), float(bounds[2])
@@ -107,13 +107,13 @@ def displayed_score(statistic: float, bounds: Any) -> float:
     return LEVEL_UP[4] + (1.0 - LEVEL_UP[4]) * (1.0 - math.exp(critical - statistic))
 
 
-@compiled
+@allocation_free
 def signalled_concern(limits: Any) -> int:
     """Concern that hard signals tell of, under its thresholds (3, 3)."""
     return 0 if limits[0, 0] < np.inf else 1
 
 
-@compiled
+@allocation_free
 def risk_of(statistics: Any, bounds: Any) -> tuple[float, int]:
     """Risk score of the gravest concern, and which it is, for statistics (3,) under thresholds (3, 3)."""
     highest, gravest = 0.0, signalled_concern(bounds)
@@ -124,7 +124,7 @@ def risk_of(statistics: Any, bounds: Any) -> tuple[float, int]:
     return highest, gravest
 
 
-@compiled
+@allocation_free
 def level_for_score(score: float) -> Any:
     """Level that a risk score begins."""
     if score >= LEVEL_UP[4]:
@@ -134,7 +134,7 @@ def level_for_score(score: float) -> Any:
     return MEDIUM if score >= LEVEL_UP[2] else LOW
 
 
-@compiled
+@allocation_free
 def _due_ms(row: Any, settings: RiskParameters) -> Any:
     """Time at which the level of a silent agent next steps down; 0 = never."""
     if row.level < MEDIUM:
@@ -146,13 +146,13 @@ def _due_ms(row: Any, settings: RiskParameters) -> Any:
     return max(row.at_ms + np.int64(math.ceil(wait)) + 1, row.since_ms + np.int64(DWELL_MS))
 
 
-@compiled
+@allocation_free
 def _level_without_evidence(row: Any, settings: RiskParameters) -> Any:
     """Level of an agent without evidence: low if enough is known of it."""
     return UNKNOWN if row.confidence < settings.confidence_minimum else LOW
 
 
-@compiled
+@allocation_free
 def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
     """Let time pass until *now_ms*: the displayed risk decays and every step down that has come due is taken."""
     while row.due_ms != 0 and row.due_ms <= now_ms:
@@ -179,7 +179,7 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
     _pass_time(row, now_ms, settings)
 
 
-@compiled
+@allocation_free
 def _pass_time(row: Any, now_ms: int, settings: RiskParameters) -> None:
     """Bring what decays forward to *now_ms*; never backwards."""
     elapsed = now_ms - row.at_ms
@@ -191,7 +191,7 @@ def _pass_time(row: Any, now_ms: int, settings: RiskParameters) -> None:
         row.at_ms = now_ms
 
 
-@compiled
+@allocation_free
 def raise_level(row: Any, settings: RiskParameters) -> None:
     """Raise the level at once; between low and unknown the confidence decides. Sets when time changes it next."""
     reached = level_for_score(row.score)
@@ -206,7 +206,7 @@ def raise_level(row: Any, settings: RiskParameters) -> None:
     row.due_ms = _due_ms(row, settings)
 
 
-@compiled
+@allocation_free
 def advance(
     slots: Any, state: Any, bounds: Any, bound_of_slot: Any, now_ms: int, settings: RiskParameters, out_level: Any
 ) -> None:
@@ -242,7 +242,7 @@ def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     row["level"] = UNKNOWN if row["confidence"] < settings.confidence_minimum else LOW
 
 
-@compiled
+@allocation_free
 def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskParameters) -> None:
     """A person says that so much of an agent's evidence was none: what else there is stays, and the level follows.
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest import columns as event_columns
-from ...ingest.compilation import allocation_free, compiled
+from ...ingest.compilation import allocation_free
 from ...ingest.features import layout
 from ...models.baseline_learning import LEARN_NOTHING, announced_part, learnable_part
 from ...models.detector import FAMILIAR_EVENTS
@@ -237,7 +237,7 @@ def _strongest(evidence: Floats, place: int, features: npt.NDArray[np.int64]) ->
     return strongest
 
 
-@compiled
+@allocation_free
 def mark_habits(
     rows: Rows,
     slots: npt.NDArray[np.int32],

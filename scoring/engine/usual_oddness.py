@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import compiled
+from ...ingest.compilation import allocation_free
 from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.trained_model import ODD_SHAPE
 
@@ -52,7 +52,7 @@ FIELDS: list[Any] = [
 """Fields of an agent's risk state."""
 
 
-@compiled
+@allocation_free
 def begin_period(row: Any) -> None:
     """Count the periods that have ended for a whole period among those past, if another has begun."""
     period = np.int32(row.at_ms // PERIOD_MS)
@@ -75,7 +75,7 @@ def begin_period(row: Any) -> None:
     row.period = period
 
 
-@compiled
+@allocation_free
 def count_event(row: Any, p_values: Any) -> None:
     """Count an event of the present period, with its p-values (3,)."""
     if row.events_now[0] == _MOST_EVENTS:
@@ -87,7 +87,7 @@ def count_event(row: Any, p_values: Any) -> None:
                 row.odd_now[0, concern, level] += 1
 
 
-@compiled
+@allocation_free
 def end_newcomer(row: Any) -> None:
     """Keep what counted at once of an agent that is no newcomer any more."""
     for place in range(2):
@@ -99,7 +99,7 @@ def end_newcomer(row: Any) -> None:
         row.events_now[place] = 0
 
 
-@compiled
+@allocation_free
 def write_factors(row: Any, by_concern: Any, first: int) -> None:
     """Write into *by_concern* (3, c), from column *first*, how many times as often as a fair p-value the agent was as
     odd as each level before, at least 1."""
@@ -116,7 +116,7 @@ def write_factors(row: Any, by_concern: Any, first: int) -> None:
             by_concern[concern, first + level] = times
 
 
-@compiled
+@allocation_free
 def unusual_p_value(p_value: float, factors: Any) -> float:
     """A p-value in (0, 1] in the light of the *factors* (4,) of its agent and concern; never below that of an odder
     event."""

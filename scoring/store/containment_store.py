@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Connection, Float, bindparam, case, or_, select, update
+from sqlalchemy import ColumnElement, Connection, case, or_, select, update
 
 from ...ingest.identities import IdentityHasher
 from ...ingest.record_erasure import ErasureSubject
@@ -18,26 +19,28 @@ from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Interve
 from . import codec
 from .codec import AGENT_NAME_COLUMNS
 from .database import Database, Page, Tenants, visible
-from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip
+from .dialects.statements import MAX_IN_LIST, chunked, insert_or_merge, insert_or_skip
 from .outbox_store import insert_outbox_rows
 from .sql_schema import ACTUATIONS, EDGES, INTERVENTIONS
 
 _INSERT_INTERVENTION = insert_or_skip(INTERVENTIONS, "intervention_id")
 _INSERT_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")
 INSERT_EDGE = insert_or_skip(EDGES, "edge_id")
-_EDGE_RISK = bindparam("risk_of", type_=Float(53))
-_RISK_APPLIES = or_(EDGES.c.risk <= _EDGE_RISK, EDGES.c.risk_ms < bindparam("risk_before", type_=BigInteger))
-"""Condition under which a new risk counts: it is no lower than the stored one, or that one is a day old."""
-_UPDATE_EDGE = (
-    update(EDGES)
-    .where(EDGES.c.edge_id == bindparam("id"))
-    .values(
-        last_ms=case((EDGES.c.last_ms < bindparam("last"), bindparam("last")), else_=EDGES.c.last_ms),
-        first_ms=case((EDGES.c.first_ms > bindparam("first"), bindparam("first")), else_=EDGES.c.first_ms),
-        risk=case((_RISK_APPLIES, _EDGE_RISK), else_=EDGES.c.risk),
-        risk_ms=case((_RISK_APPLIES, bindparam("risk_at", type_=BigInteger)), else_=EDGES.c.risk_ms),
-    )
-)
+
+
+def _merged_edge(new: Any) -> dict[str, ColumnElement[Any]]:
+    """First and last time of both. A new risk counts if it is no lower than the stored one, or that is a day old."""
+    old = EDGES.c
+    counts = or_(old.risk <= new.risk, old.risk_ms < new.risk_ms - DAY_MS)
+    return {
+        "last_ms": case((old.last_ms < new.last_ms, new.last_ms), else_=old.last_ms),
+        "first_ms": case((old.first_ms > new.first_ms, new.first_ms), else_=old.first_ms),
+        "risk": case((counts, new.risk), else_=old.risk),
+        "risk_ms": case((counts, new.risk_ms), else_=old.risk_ms),
+    }
+
+
+_MERGE_EDGES = insert_or_merge(EDGES, ("edge_id",), _merged_edge)
 _scopes_decoder = msgspec.json.Decoder(tuple[str, ...])
 _INTERVENTION_PLAIN = tuple(name for name in Intervention.__struct_fields__ if name not in ("agent", "scopes"))
 _ACTUATION_PLAIN = tuple(name for name in Actuation.__struct_fields__ if name != "agent")
@@ -243,22 +246,15 @@ def node_key(edge: AgentEdge, identities: IdentityHasher, *, source: bool) -> in
 
 def write_edges(connection: Connection, edges: Sequence[AgentEdge], identities: IdentityHasher) -> None:
     """Add what a commit saw, in the order of ids: two that add the same ones never wait for each other in turn."""
-    rows = sorted((edge_params(edge, identities) for edge in edges), key=lambda row: str(row["edge_id"]))
-    connection.execute(INSERT_EDGE.for_connection(connection), rows)
-    connection.execute(
-        _UPDATE_EDGE,
-        [
-            {
-                "id": row["edge_id"],
-                "last": row["last_ms"],
-                "first": row["first_ms"],
-                "risk_of": row["risk"],
-                "risk_at": row["risk_ms"],
-                "risk_before": row["risk_ms"] - DAY_MS,
-            }
-            for row in rows
-        ],
-    )
+    waiting = sorted((edge_params(edge, identities) for edge in edges), key=_edge_id)
+    while waiting:  # commits of several partitions may bring the same edge
+        by_id = [list(same) for _, same in groupby(waiting, _edge_id)]
+        _MERGE_EDGES.execute(connection, [first for first, *_ in by_id])
+        waiting = [row for _, *others in by_id for row in others]
+
+
+def _edge_id(row: dict[str, Any]) -> str:
+    return str(row["edge_id"])
 
 
 def _is_principal(edge: AgentEdge, source: bool) -> bool:

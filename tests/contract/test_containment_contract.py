@@ -180,6 +180,41 @@ def test_the_risk_of_an_edge_is_the_highest_of_a_day(store: SqlStore) -> None:
     assert seen == [(0.2, 0), (0.8, 1), (0.8, 1), (0.3, 2 * day)]
 
 
+def test_partitions_that_commit_together_may_bring_the_same_edge(store: SqlStore) -> None:
+    """It counts as if one had come after the other; names may hold what PostgreSQL keeps in no text, or JSON quotes."""
+    odd = 'nul \0 mark \1 quote " slash \\ \u2028'
+    commits = []
+    for partition, (risk, at_ms) in enumerate(((0.2, NOW + 7), (0.8, NOW + 1), (0.5, NOW + 9))):
+        place = store.partitions.claim(partition)
+        made = msgspec.structs.replace(edge("called", "boss", odd, at_ms), risk=risk, risk_ms=at_ms)
+        edges = [made, edge("called", "boss", f"own-{partition}")]
+        commits.append(Commit(place, Position(partition, place.epoch, 1), [], [], [], [], edges=edges))
+    store.commit_all(commits)
+
+    (found,) = store.edges.find([name(odd).identity], outgoing=False, kinds={"called"})
+    all_of_boss = store.edges.find([name("boss").identity], outgoing=True, kinds={"called"})
+
+    assert found == AgentEdge("acme", "https://as", "called", "boss", odd, NOW + 1, NOW + 9, 0.8, NOW + 1)
+    assert {one.target for one in all_of_boss} == {odd, "own-0", "own-1", "own-2"}
+
+
+def test_a_risk_keeps_every_bit_and_there_may_be_thousands_of_edges(store: SqlStore) -> None:
+    """More than one statement takes."""
+    place = store.partitions.claim(0)
+    risks = [(number + 1) / 7_919 for number in range(5_003)]
+    edges = [
+        msgspec.structs.replace(edge("called", "hub", f"bot-{at}"), risk=risk, risk_ms=2**53 + at)
+        for at, risk in enumerate(risks)
+    ]
+    store.commit(Commit(place, Position(0, place.epoch, 1), [], [], [], [], edges=edges))
+
+    found = store.edges.find([name("hub").identity], outgoing=True, kinds={"called"}, limit=10_000)
+
+    assert {one.target: (one.risk, one.risk_ms) for one in found} == {
+        one.target: (one.risk, one.risk_ms) for one in edges
+    }
+
+
 def test_what_is_finished_goes_and_what_is_lowered_stays(store: SqlStore) -> None:
     """Otherwise nobody could restore it."""
     store.interventions.add(approval(1, status="rejected"))

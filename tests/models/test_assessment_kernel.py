@@ -50,7 +50,8 @@ def test_the_kernel_gives_the_bits_of_the_functions_for_whole_columns(
     rng = np.random.default_rng(seed)
     X = rows_of(rng, n)
     X[:, :5] *= scale
-    groups, failed, familiar = rng.integers(0, 4, n).astype(np.uint64), rng.random(n) < 0.3, rng.random(n) < 0.5
+    ids = np.concatenate([np.arange(4, dtype=np.uint64), detector.calibration.groups])  # those of addable rows, too
+    groups, failed, familiar = rng.choice(ids, n), rng.random(n) < 0.3, rng.random(n) < 0.5
     raising = np.where(rng.random(n) < 0.3, rng.exponential(size=n), 0.0)
     scores, by_concern = detector.assess(X, groups, failed, familiar, raising)
 
