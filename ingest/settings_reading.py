@@ -19,6 +19,8 @@ MAX_FILE_BYTES = 8 * 1024 * 1024
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with libyaml
 _MERGE = "tag:yaml.org,2002:merge"
+_WRONG_YAML = (yaml.YAMLError, ValueError, LookupError, RecursionError)
+"""Errors of PyYAML: of syntax, of a date that does not exist or text that is no UTF-8, of a tag with a wrong value."""
 _PATH_STEP = re.compile(r"\.(\w+)|(\[[^\]]*\])")
 _ERROR_PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 _MISSING_FIELD = re.compile(r"missing required field `(\w+)`")
@@ -51,17 +53,18 @@ def decode_yaml(text: bytes | str, source: str) -> Any:
         ConfigError: it is no YAML, or a mapping has a name twice, of which YAML's readers keep the last alone. Quotes
             nothing of the text, which may hold a secret.
     """
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check_names(node, source)
-        return loader.construct_document(node)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_names(node, source)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except _WRONG_YAML as error:
         raise ConfigError(f"{source}: is no YAML{_error_position(error)}") from None
-    finally:
-        loader.dispose()
 
 
 def _check_names(root: yaml.Node, source: str) -> None:

@@ -35,15 +35,22 @@ class GuardedProtocol(HttpToolsProtocol):
     Attributes:
         guard: bounds all connections of the server.
         guarded: state of this one.
+        joined: where it is written to.
     """
 
     guard: ClassVar[ConnectionGuard]
     guarded: GuardedConnection
+    joined: JoinedWrites
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = JoinedWrites(cast(asyncio.Transport, transport), self.loop)  # as that of each TCP connection
-        super().connection_made(stream)
-        self.guarded = self.guard.open(stream, self.client)
+        self.joined = JoinedWrites(cast(asyncio.Transport, transport), self.loop)  # as that of each TCP connection
+        super().connection_made(self.joined)
+        self.guarded = self.guard.open(self.joined, self.client)
+
+    def eof_received(self) -> None:
+        """Write what is held: the connection closes itself where its client sends no more, and would drop it."""
+        self.joined.flush()
+        super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.guard.forget(self.guarded)

@@ -7,14 +7,14 @@ that nobody needs any more are removed on the same thread, since a place that ha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import structlog
 
 from ...ingest.errors import Unavailable
 from ..records.agents import AgentRow
-from ..records.commits import Checkpoint, Position
+from ..records.commits import Position
 from .commit_round import remove_ended_checkpoints
 from .partition import LOG_OUTAGE_EVERY_S, PartitionPipeline
 from .pipeline_context import PipelineContext
@@ -29,8 +29,11 @@ States = Future[list[list[AgentRow]]]
 class _Read:
     """A claimed partition whose checkpoints are being read."""
 
-    def __init__(self, pipeline: PartitionPipeline, states: States) -> None:
-        self.pipeline, self.states = pipeline, states
+    def __init__(self, pipeline: PartitionPipeline) -> None:
+        self.pipeline = pipeline
+        self.states: States = Future()
+        self.is_stopped = False
+        """True once nobody waits for it any more: no further file is read."""
         self.failed_before = False
         self.again_at = math.inf
         """Time of the next try; infinite while one is under way."""
@@ -70,14 +73,15 @@ class CheckpointReader:
             if self._context.checkpoints is not None:
                 self._executor.submit(self._remove_left, pipeline.position)
             return False
-        states = self._executor.submit(self._read, pipeline.checkpoints)
-        self._reads[pipeline.partition] = _Read(pipeline, states)
+        read = self._reads[pipeline.partition] = _Read(pipeline)
+        read.states = self._executor.submit(self._read, read)
         return True
 
     def stop(self, partition: int) -> bool:
         """Read no more of a partition that is not ours any more; False = nothing of it was to be read."""
         read = self._reads.pop(partition, None)
         if read is not None:
+            read.is_stopped = True
             read.states.cancel()
         return read is not None
 
@@ -107,7 +111,7 @@ class CheckpointReader:
             read.again_at = now + self._context.tuning.retry_s
         elif now >= read.again_at:
             read.again_at = math.inf
-            read.states = self._executor.submit(self._read, read.pipeline.checkpoints)
+            read.states = self._executor.submit(self._read, read)
 
     def _tell(self, read: _Read, now: float) -> None:
         if now - self._outage_logged_at >= LOG_OUTAGE_EVERY_S:
@@ -118,10 +122,11 @@ class CheckpointReader:
                 error=str(read.states.exception()),
             )
 
-    def _read(self, checkpoints: Sequence[Checkpoint]) -> list[list[AgentRow]]:
+    def _read(self, read: _Read) -> list[list[AgentRow]]:
+        """Agents of each checkpoint; of one that is stopped, of those before that."""
         files = self._context.checkpoints
         assert files is not None
-        return [files.read(checkpoint) for checkpoint in checkpoints]
+        return [files.read(checkpoint) for checkpoint in read.pipeline.checkpoints if not read.is_stopped]
 
     def _remove_left(self, position: Position) -> None:
         """Remove files that owners before left and that no commit names."""
@@ -130,5 +135,6 @@ class CheckpointReader:
 
     def close(self) -> None:
         """End the thread, after the file that is being read."""
-        self._reads.clear()
+        for partition in list(self._reads):
+            self.stop(partition)
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -119,7 +119,7 @@ class PartitionPipeline:
         if self.checkpoints and self._context.checkpoints is None:
             raise ConfigError(
                 f"`store.checkpoints`: the newest states of partition {partition} are in checkpoints; name where they "
-                "are. A service that is stopped leaves none"
+                "are. A service that is stopped leaves none, unless it waited for them"
             )
 
     def resume(self, read: ReadStates = tuple) -> int:

@@ -295,7 +295,10 @@ class ConsumerGroupPipeline:
 
     def _resume_read(self) -> None:
         """Read those partitions on whose checkpoints are there by now."""
-        for pipeline, states in self._checkpoints.collect():
+        read = self._checkpoints.collect()
+        if read:  # one may begin with a commit, and two at a time would take each other's decisions as acknowledged
+            self._drop_refused(self._commits.collect(None))
+        for pipeline, states in read:
             partition = pipeline.partition
             try:
                 with self.stages.timed("take_over"):

@@ -489,3 +489,12 @@ def test_many_threads_of_slow_senders_leave_others_alone(new_site: Any) -> None:
 
     assert statuses == {200}
     assert site.connections.held_bytes < 1_000_000
+
+
+def test_who_sends_no_more_gets_the_answer(new_site: Any) -> None:
+    """One that is a head alone, too, which waits for a body that never comes."""
+    site = new_site()
+    for _ in range(20):
+        with connected(site, b"HEAD /v1/agents/a/risk HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
+            connection.shutdown(socket.SHUT_WR)
+            assert received(connection).startswith(b"HTTP/1.1 405 ")

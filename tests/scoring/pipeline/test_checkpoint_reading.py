@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Unavailable
 from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch
+from trustwatch.scoring.pipeline.checkpoint_reading import CheckpointReader
 from trustwatch.scoring.pipeline.commit_round import AWAY_S, CommitRound
 from trustwatch.scoring.pipeline.partition import LOG_OUTAGE_EVERY_S, PartitionPipeline
 from trustwatch.scoring.pipeline.pipelines import RECLAIM_AFTER_S, ConsumerGroupPipeline, SinglePartitionPipeline
@@ -182,6 +183,57 @@ def test_a_place_that_hangs_holds_nobody_up(killed: KilledWorkerSite, monkeypatc
     group.finish()
     group.close()
     assert {partition for partition, _ in killed.told} == {OTHER}
+
+
+def test_it_goes_on_between_two_commits(killed: KilledWorkerSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may begin with one of its own, and two at a time would take each other's decisions as acknowledged."""
+    commits, busy = threading.Event(), []
+    commit_all, get, resume = killed.store.commit_all, killed.objects.get, PartitionPipeline.resume
+
+    def commit_slowly(*given: Any) -> Any:
+        commits.set()
+        time.sleep(0.3)
+        return commit_all(*given)
+
+    def note_busy(work: PartitionPipeline, *given: Any) -> int:
+        busy.append((work.partition, group._commits.busy))
+        return resume(work, *given)
+
+    monkeypatch.setattr(killed.store, "commit_all", commit_slowly)
+    monkeypatch.setattr(killed.objects, "get", lambda name: (commits.wait(60.0), get(name))[1])
+    monkeypatch.setattr(PartitionPipeline, "resume", note_busy)
+    group = killed.group()
+    group.start()
+    killed.step_until(group, lambda: (CHECKPOINTED, len(killed.site.records)) in killed.told)
+    group.finish()
+    group.close()
+    assert commits.is_set() and busy == [(OTHER, False), (CHECKPOINTED, False)]
+    assert killed.stored() == killed.undisturbed()
+
+
+@pytest.mark.parametrize("how", ["stop", "close"])
+def test_no_further_file_is_read_for_nobody(
+    killed: KilledWorkerSite, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A partition that was handed back, or a worker that ends, waits for one file at most."""
+    asked, answer, get = [], threading.Event(), killed.objects.get
+    monkeypatch.setattr(killed.objects, "get", lambda name: (asked.append(name), answer.wait(60.0), get(name))[2])
+    context = killed.site.context(lambda *_: None)
+    work = PartitionPipeline(CHECKPOINTED, killed.site.kit.processor(killed.store.agents, 9), context)
+    work.checkpoints = killed.store.checkpoints.list_all() * 3
+    reader = CheckpointReader(context)
+    assert reader.begin(work)
+    while not asked:
+        time.sleep(0.001)
+    ending = threading.Thread(target=reader.close)
+    if how == "stop":
+        assert reader.stop(CHECKPOINTED) and reader.waiting == {}
+    ending.start()
+    while reader.waiting:
+        time.sleep(0.001)
+    answer.set()
+    ending.join(60.0)
+    assert not ending.is_alive() and len(asked) == 1
 
 
 @pytest.mark.parametrize("how", ["revoked", "lost"])
