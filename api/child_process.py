@@ -84,6 +84,11 @@ class ChildRuntime:
             self.settings = change.settings
 
     @property
+    def stop_requested(self) -> bool:
+        """True if this process was told to end; False if only the service has gone."""
+        return self._stop_requested
+
+    @property
     def should_stop(self) -> bool:
         """True if this process was told to end, or the service has gone: its end of the socket is closed."""
         return self._stop_requested or self._parent_is_gone()

@@ -46,6 +46,8 @@ from .decision_log import log_decisions
 from .kernel_compiler import compile_to_score
 
 HEARTBEAT_EVERY_S = 0.5
+MAX_REST_S = 5.0
+"""Seconds for which a worker that ends applies what waits; the next start applies the rest."""
 POLICY_REFRESH_EVERY_S = 1.0
 """The policy file is looked at this often."""
 
@@ -120,7 +122,18 @@ class EmbeddedPipelineWorker:
         while not self._child.should_stop:
             self.pipeline.step()
             self._send_heartbeat()
+        self._apply_rest()
         self.pipeline.finish()
+
+    def _apply_rest(self) -> None:
+        """Apply what the service took in before it ended: whoever looks into the database then finds it.
+
+        A service that was killed has perhaps started again, and its worker waits for this one to end.
+        """
+        deadline = clock.monotonic() + MAX_REST_S
+        while self._child.stop_requested and clock.monotonic() < deadline:
+            if not self.pipeline.step():
+                return
 
     def _send_stored_position(self) -> int:
         """Say first of all how far the store is: what is told while the partition is taken over builds on it."""

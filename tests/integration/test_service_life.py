@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -39,10 +41,24 @@ def test_starts_answers_and_ends_with_everything_committed(service: Any, make_ev
     assert "Traceback" not in service.log()
 
 
+def test_what_was_taken_in_is_applied_before_the_end(service: Any, make_event: Any) -> None:
+    """Several batches of it, of a worker that learns of the end before it has read any."""
+    service.start()
+    pid = service.pipeline_pid()
+    os.kill(pid, signal.SIGSTOP)
+    for first in range(0, 3_000, 500):
+        sent = service.send([make_event("a", n) for n in range(first, first + 500)])
+        assert sent.json()["accepted"] == 500
+    service.process.send_signal(signal.SIGTERM)
+    time.sleep(1.0)
+    os.kill(pid, signal.SIGCONT)
+    assert service.process.wait(20) == 0
+    with closing(sqlite3.connect(service.folder / "data" / "trustwatch.db")) as connection:
+        assert connection.execute("select agent_id, events from agents").fetchall() == [("a", 3_000)]
+
+
 def test_ctrl_c_of_a_terminal_reaches_all_processes_and_ends_with_0(service: Any, make_event: Any) -> None:
     """A terminal sends SIGINT to the whole group; the pipeline still ends after the service, with all committed."""
-    import os
-
     service.start()
     service.send([make_event("a", n) for n in range(20)])
     os.killpg(service.process.pid, signal.SIGINT)
