@@ -13,7 +13,7 @@ import structlog
 from ..ingest.archive.vector_spool import VectorSpoolWriter
 from ..ingest.errors import ConfigError, Unavailable
 from ..ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open_identity_key
-from ..ingest.objects.object_store import open_object_store
+from ..ingest.objects.object_store import ObjectStore, open_object_store
 from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from ..ingest.record_erasure import ErasedFilter
 from ..ingest.settings import Secret, reveal
@@ -139,10 +139,14 @@ def open_checkpoint_files(settings: Settings, *, check: bool = True) -> Checkpoi
     """
     if (place := checkpoint_place(settings)) is None:
         return None
-    objects = open_object_store(place, setting="`store.checkpoints`")
+    objects = _open_checkpoint_objects(place)
     if check:
         objects.check()
     return CheckpointFiles(objects)
+
+
+def _open_checkpoint_objects(place: str) -> ObjectStore:
+    return open_object_store(place, setting="`store.checkpoints`")
 
 
 def open_worker_checkpoints(settings: Settings, store: SqlStore) -> CheckpointFiles | None:
@@ -154,8 +158,7 @@ def open_worker_checkpoints(settings: Settings, store: SqlStore) -> CheckpointFi
     """
     if (place := checkpoint_place(settings)) is None:
         return None
-    objects = open_object_store(place, setting="`store.checkpoints`")
-    return CheckpointFiles(objects, store.metadata.put_default(DATABASE_ID, new_id()))
+    return CheckpointFiles(_open_checkpoint_objects(place), store.metadata.put_default(DATABASE_ID, new_id()))
 
 
 def open_checked_checkpoints(settings: Settings, store: SqlStore) -> CheckpointFiles | None:

@@ -12,6 +12,8 @@ MOST_JOINED_BYTES: Final = 64 * 1024
 class JoinedWrites(asyncio.Transport):
     """A transport whose write waits for the next one, at most until the event loop has its next turn.
 
+    It has what uvicorn and the guard of connections ask of one; nothing hands a connection to another protocol.
+
     Args:
         transport: of the connection; everything else goes to it at once.
         loop: that it runs in.
@@ -22,7 +24,6 @@ class JoinedWrites(asyncio.Transport):
         self._transport = transport
         self._loop = loop
         self._held = b""
-        self.is_closing = transport.is_closing  # type: ignore[method-assign] # asked several times a request
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write behind what is held; hold *data* where nothing is."""
@@ -53,6 +54,10 @@ class JoinedWrites(asyncio.Transport):
         self._held = b""
         self._transport.abort()
 
+    def is_closing(self) -> bool:
+        """True if the connection is closed, or is being closed."""
+        return self._transport.is_closing()
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Facts about the connection."""
         return self._transport.get_extra_info(name, default)
@@ -64,16 +69,3 @@ class JoinedWrites(asyncio.Transport):
     def resume_reading(self) -> None:
         """Read again."""
         self._transport.resume_reading()
-
-    def get_write_buffer_size(self) -> int:
-        """Bytes that were written and not sent."""
-        return self._transport.get_write_buffer_size() + len(self._held)
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Hand the connection to another protocol."""
-        self.flush()
-        self._transport.set_protocol(protocol)
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        """Whose connection it is."""
-        return self._transport.get_protocol()
