@@ -109,22 +109,30 @@ def test_killed_service_applies_every_acknowledged_event_exactly_once(service: A
     assert "Traceback" not in service.log()
 
 
+class SentEvents(Counter[str]):
+    """Events that a service has accepted, by agent."""
+
+    def __init__(self, service: Any, make_event: Any) -> None:
+        super().__init__()
+        self._service, self._make_event = service, make_event
+
+    def send(self, start: int) -> None:
+        """Send a hundred of seven agents, from the event *start* on."""
+        events = [self._make_event(f"p-{number % 7}", start + number) for number in range(100)]
+        assert self._service.send(events).json()["accepted"] == 100
+        self.update(event["agent"]["id"] for event in events)
+
+
 def test_killed_pipeline_comes_back_and_loses_nothing(make_service: Any, make_event: Any) -> None:
     """Events are taken in while the pipeline is dead; readiness and answers say so; later all of them count once."""
     service = make_service("risk: {staleness_s: 1.5}\n")
     service.start()
-    sent: Counter[str] = Counter()
-
-    def send(start: int) -> None:
-        events = [make_event(f"p-{number % 7}", start + number) for number in range(100)]
-        assert service.send(events).json()["accepted"] == 100
-        sent.update(event["agent"]["id"] for event in events)
-
+    sent = SentEvents(service, make_event)
     for round_ in range(size(each_push=2, nightly=3)):
-        send(round_ * 1000)
+        sent.send(round_ * 1000)
         killed = service.pipeline_pid()
         os.kill(killed, signal.SIGKILL)
-        send(round_ * 1000 + 500)
+        sent.send(round_ * 1000 + 500)
         service.wait(lambda: service.client.get("/readyz").status_code == 503)
         service.wait(lambda: service.get("/v1/agents/p-0/risk").json()["stale"])
         service.wait(service.is_ready)
@@ -142,24 +150,19 @@ def test_killed_service_starts_while_the_place_of_checkpoints_is_away(
     monkeypatch.setenv("TRUSTWATCH__PIPELINE__CHECKPOINT_AGENTS", "1")
     service = make_service(f'risk: {{staleness_s: 1.5}}\nstore: {{checkpoints: "s3://{BUCKET}/states"}}\n')
     service.start()
-    sent: Counter[str] = Counter()
-
-    def send(start: int) -> None:
-        events = [make_event(f"p-{number % 7}", start + number) for number in range(100)]
-        assert service.send(events).json()["accepted"] == 100
-        sent.update(event["agent"]["id"] for event in events)
+    sent = SentEvents(service, make_event)
 
     def stale() -> bool:
         return bool(service.get("/v1/agents/p-0/risk").json()["stale"])
 
-    send(0)
+    sent.send(0)
     service.wait(lambda: service.metric('trustwatch_checkpoints_total{result="written"}'))
     service.settle()
     service.kill_all()
     s3_gateway.kill()
     service.start()
     service.wait(lambda: service.metric("trustwatch_partitions_waiting") == 1)
-    send(500)
+    sent.send(500)
     for _ in range(10):
         assert stale() and service.is_ready()
         time.sleep(0.3)

@@ -34,9 +34,9 @@ GONE = ("acme", "https://as.example", "agent-3")
 class CountedCheckpointFiles(CheckpointFiles):
     """Counts what was written and read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, deployment: str | None = None) -> None:
         self.objects = FolderObjects(folder)
-        super().__init__(self.objects)
+        super().__init__(self.objects, deployment)
         self.written = self.read_again = 0
 
     def write(self, position: Position, rows: Sequence[AgentRow]) -> Checkpoint:

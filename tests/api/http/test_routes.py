@@ -485,15 +485,22 @@ def test_metrics_tell_the_version_and_of_the_process(shared: Any) -> None:
     assert not [name for name in names if name.endswith("_created")]
 
 
-def test_metrics_tell_how_many_agents_have_no_evidence_of_order(site: Any) -> None:
-    """A number that goes down again is no count of records."""
+@pytest.mark.parametrize(
+    ("count", "metric"),
+    [
+        ("order_doubted_agents", "trustwatch_agents_without_order"),
+        ("partitions_waiting", "trustwatch_partitions_waiting"),
+    ],
+)
+def test_metrics_of_the_pipeline_that_go_down_again(site: Any, count: str, metric: str) -> None:
+    """Such a number is no count of records."""
     lines = []
-    for agents in (3, 1):
-        site.status.work_counts = {"events": 9, "order_doubted_agents": agents}
+    for number in (3, 0):
+        site.status.work_counts = {"events": 9, count: number}
         lines.append(site.client.get("/metrics").text.splitlines())
 
-    assert "trustwatch_agents_without_order 3.0" in lines[0] and "trustwatch_agents_without_order 1.0" in lines[1]
-    assert not any('what="order_doubted_agents"' in line for line in lines[0])
+    assert f"{metric} 3.0" in lines[0] and f"{metric} 0.0" in lines[1]
+    assert not any(f'what="{count}"' in line for line in lines[0])
 
 
 def test_metrics_tell_of_checkpoints(site: Any) -> None:
@@ -505,17 +512,6 @@ def test_metrics_tell_of_checkpoints(site: Any) -> None:
     assert 'trustwatch_checkpoints_total{result="not_removed"} 1.0' in lines
     assert "trustwatch_checkpoint_bytes_total 9000.0" in lines
     assert not any('what="checkpoint' in line for line in lines)
-
-
-def test_metrics_tell_how_many_partitions_wait_for_their_checkpoints(site: Any) -> None:
-    """A number that goes down again is no count of records."""
-    lines = []
-    for partitions in (3, 0):
-        site.status.work_counts = {"events": 9, "partitions_waiting": partitions}
-        lines.append(site.client.get("/metrics").text.splitlines())
-
-    assert "trustwatch_partitions_waiting 3.0" in lines[0] and "trustwatch_partitions_waiting 0.0" in lines[1]
-    assert not any('what="partitions_waiting"' in line for line in lines[0])
 
 
 def test_metrics_count_what_happened(site: Any, event: Any, summary: Any) -> None:

@@ -90,7 +90,8 @@ class KilledWorkerSite:
     """A worker died and left its states in checkpoints; the next one has another partition besides."""
 
     def __init__(self, folder: Path, kit: Any, make: Any) -> None:
-        files = CountedCheckpointFiles(folder / "checkpoints")
+        self.folder = folder / "checkpoints"
+        files = CountedCheckpointFiles(self.folder)
         self.site = PublishingPartition(folder / "store.db", kit, busy_records(kit, make), files)
         self.site.sleep = time.sleep  # type: ignore[method-assign]
         self.objects, self.store = files.objects, self.site.store
@@ -285,7 +286,7 @@ def damage(killed: KilledWorkerSite) -> None:
 
 def give_away(killed: KilledWorkerSite) -> None:
     killed.objects.put("deployment", b"another one")
-    killed.site.checkpoints._unchecked_deployment = "this one"  # type: ignore[union-attr]
+    killed.site.checkpoints = CountedCheckpointFiles(killed.folder, "this one")
 
 
 @pytest.mark.parametrize(
