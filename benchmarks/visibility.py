@@ -26,6 +26,7 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 import msgspec
+import structlog
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.kafka import open_admin, open_group_source, open_writer
@@ -277,6 +278,8 @@ def _termination_flag() -> list[int]:
 
 
 if __name__ == "__main__":
+    # What the consumer found goes to stdout, and nothing else: a line of the log there was taken for it.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     settings = msgspec.json.decode(sys.argv[2], type=KafkaClientSettings)
     if sys.argv[1] == "send":
         send(settings, Path(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5]))
