@@ -14,9 +14,9 @@ from ...ingest import columns
 from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.trained_model import TrainedModel
 from ..engine import risk, risk_levels
+from ..engine.agent_paces import AgentPaces
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch
-from ..pipeline.event_times import AgentPaces
 from ..pipeline.processor import AppliedBatch
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from ..records.decisions import Decision

@@ -143,7 +143,10 @@ class DecisionMaker:
         explained = self._engine.risk["told"][scored.slots] > 0.0
         noted = scored.caller_changed | (scored.evidence >= _NOTABLE_EVIDENCE)
         noted[scored.level_changes] = True
-        kept = explained | np.isin(scored.slots, scored.slots[noted]) if noted.any() else explained
+        slots = set(scored.slots[noted].tolist())
+        kept = explained | np.array([slot in slots for slot in scored.slots.tolist()]) if slots else explained
+        if not kept.any():
+            return set()
         return set(np.flatnonzero(kept & scored.is_calm(self._engine.model.counted_concerns)).tolist())
 
     def _callers_kept(self, slot: int) -> list[RiskReason]:

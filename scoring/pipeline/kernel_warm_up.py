@@ -26,6 +26,7 @@ from ...ingest.timestamps import DAY_MS
 from ...models import assessment_kernel
 from ...models.trained_model import TrainedModel
 from ..engine import risk
+from ..engine.agent_paces import AgentPaces, PlaceSet
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine, EngineSettings, measured_columns
 from ..engine.round_kernels import RoundInput
@@ -107,7 +108,9 @@ def _process_events(engine: Engine, encoder: ColumnEncoder, policy: LivePolicy) 
     records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))
     records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + DAY_MS).to_bytes(8, "little")))
     applied = processor.apply(RecordBatch(0, 0, records))
-    _suppress_first_row(engine, applied.scored[0][0])
+    scored, paces = applied.scored[0][0], AgentPaces()
+    _suppress_first_row(engine, scored)
+    paces.flag(paces.note(scored), 0, PlaceSet(), PlaceSet())
     engine.identities.agent_hashes(encode_agent_names(["warm"], ["up"], ["warm"]))  # as stored agents move in
 
 

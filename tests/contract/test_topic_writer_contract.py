@@ -195,6 +195,30 @@ def test_flush_fails_while_the_broker_is_gone_and_then_goes_on(kafka: KafkaClust
     assert values[0] == b"before"
 
 
+def test_waiting_for_a_silent_broker_takes_no_core(kafka: KafkaCluster, client: str) -> None:
+    """A stopped broker answers nothing: more than one request of a partition waits, and nobody asks all the time."""
+    made, waited_s = settings(kafka, client), 4.0
+    topic = made.names.events
+    make_topic(kafka, topic)
+    with closing(open_writer(made)) as writer:
+        writer.send(topic, b"k", b"before")
+        writer.flush(10)
+        kafka.pause_node(1)
+        try:
+            for number in range(3_000):
+                writer.send(topic, b"k", b"%05d" % number * 100)
+            sent_s = time.process_time()
+            with pytest.raises(Unavailable):
+                writer.flush(waited_s)
+            assert time.process_time() - sent_s < 0.25 * waited_s
+        finally:
+            kafka.start()
+        recovered(writer, topic)
+    values = [raw.value for raw in read_all(made, topic)[0] if raw.value is not None and len(raw.value) == 500]
+    assert values
+    assert values == sorted(set(values))
+
+
 def test_a_record_that_the_broker_refuses_ends_nothing(kafka: KafkaCluster, client: str) -> None:
     """Its time is too far ahead: the flush says so, and what comes after it is written."""
     made = settings(kafka, client)

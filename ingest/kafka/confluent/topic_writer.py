@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -16,35 +16,34 @@ from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_error, translated_errors
+from .partition_queues import (
+    LINGER_S,
+    MAX_BATCH_BYTES,
+    OutgoingRecord,
+    PartitionQueue,
+    PendingRecords,
+    size_of_record,
+)
 
 _log = structlog.get_logger(__name__)
-_BATCH_BYTES = 1024 * 1024
 _QUEUE_KBYTES = 64 * 1024
-_LINGER_MS = 1  # a record waits so long twice on its way, and more requests cost librdkafka little
+_MAX_WAITING_BYTES = _QUEUE_KBYTES * 1024
+_LARGE_BYTES = 256 * 1024
+"""A larger record is handed over by its sender, whose error it is if it is too large."""
+
 _CLOSE_S = 5.0
+_POLL_S = 0.1
+_FLUSH_POLL_S = 0.01
+"""Longest wait of a flush for an outcome: the last one may be served by another thread."""
+
+_EXPIRY_INTERVAL_S = 1.0
 _WAIT_S = 0.05
-
-
-class _QueuedRecords:
-    """Number of records that were queued within a time and have no outcome, and of those before them.
-
-    Args:
-        before: of the time before; None = there was none.
-    """
-
-    def __init__(self, before: _QueuedRecords | None = None) -> None:
-        self.count = 0
-        self._before = before
-
-    def waiting(self) -> int:
-        """Records of this time and of all before it."""
-        if self._before is not None and not self._before.waiting():
-            self._before = None
-        return self.count + (0 if self._before is None else self._before.waiting())
 
 
 class ConfluentTopicWriter:
     """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
+
+    A thread of its own serves outcomes while records wait for them, and hands these over.
 
     Raises:
         Unavailable: no broker answers.
@@ -56,21 +55,31 @@ class ConfluentTopicWriter:
         self.replaced = 0
         self._tuning = tuning
         self._partitions: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._changed = threading.Condition(threading.Lock())
+        """Guards all below; woken when all that was sent before a flush has its outcome, and when a record failed."""
         self._failed: KafkaError | None = None
-        self._queued = _QueuedRecords()
-        """Records that were queued since the last `flush` began."""
+        self._pending = PendingRecords()
+        """Records that were sent since the last `flush` began."""
+        self._queues: dict[tuple[str, int], PartitionQueue] = {}
+        self._full: set[PartitionQueue] = set()
+        """Queues with records that librdkafka had no room for."""
+        self._waiting_bytes = 0
+        self._must_serve = threading.Event()
+        """Set while a record waits."""
+        self._closing = False
         self._refused: ConfigError | None = None
         self._producer = self._open()
         self._list_topics()
+        self._thread = threading.Thread(target=self._serve_outcomes, name="kafka-outcomes", daemon=True)
+        self._thread.start()
 
     def _open(self) -> Producer:
         options: dict[str, Any] = {
             **connection_options(self.settings, self._tuning),
             "enable.idempotence": True,
             "acks": "all",
-            "linger.ms": _LINGER_MS,
-            "batch.size": _BATCH_BYTES,
+            "linger.ms": LINGER_S * 1000,
+            "batch.size": MAX_BATCH_BYTES,
             "compression.type": self._tuning.compression,
             "delivery.timeout.ms": self._tuning.delivery_timeout_ms,
             "queue.buffering.max.kbytes": _QUEUE_KBYTES,
@@ -93,50 +102,127 @@ class ConfluentTopicWriter:
         """See `TopicWriter.send`."""
         if partition is None:
             partition = -1 if key is None else partition_of(key, self.partitions(topic))
-        deadline = time.monotonic() + self._tuning.metadata_timeout_ms / 1000
-        with self._lock:
-            queued = self._queued
-            queued.count += 1
-        try:
-            self._queue(topic, value, key, partition, headers, timestamp_ms, partial(self._delivered, queued), deadline)
-        except BaseException:
-            with self._lock:
-                queued.count -= 1
-            raise
-
-    def _queue(
-        self,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        partition: int,
-        headers: Collection[tuple[str, bytes]],
-        timestamp_ms: int | None,
-        on_delivery: Callable[[KafkaError | None, Any], None],
-        deadline: float,
-    ) -> None:
-        while True:
-            producer = self._producer
+        size, at_ms = size_of_record(value, key, headers), timestamp_ms or 0
+        self._serve_outcome_of(topic, partition)
+        with self._changed:
+            queue, producer = self._await_room(topic, partition, size), self._producer
+            record = OutgoingRecord(value, key, list(headers), at_ms, size, time.monotonic(), self._pending)
             try:
-                producer.produce(
-                    topic,
-                    value,
-                    key,
-                    partition,
-                    on_delivery=on_delivery,
-                    timestamp=timestamp_ms or 0,
-                    headers=list(headers) or None,
-                )
+                self._enqueue(queue, record)
+                return
+            except KafkaException as error:
+                failure = error.args[0]
+        self._handle_refusal(topic, failure, producer)
+
+    def _serve_outcome_of(self, topic: str, partition: int) -> None:
+        """Look whether the request before has its outcome, so that the next record need not wait for another thread."""
+        queue = self._queues.get((topic, partition))
+        if queue is not None and queue.handed_over and not queue.waiting and not queue.is_joinable(time.monotonic()):
+            self._producer.poll(0)
+
+    def _await_room(self, topic: str, partition: int, size_bytes: int) -> PartitionQueue:
+        """The queue of a partition, once a record may join it. Raises Unavailable where that takes too long."""
+        deadline = time.monotonic() + self._tuning.metadata_timeout_ms / 1000
+        while True:
+            queue = self._queues.get((topic, partition))
+            if queue is None:
+                queue = self._queues[topic, partition] = PartitionQueue(topic, partition)
+            if self._waiting_bytes < _MAX_WAITING_BYTES and not (size_bytes > _LARGE_BYTES and queue.waiting):
+                return queue
+            if time.monotonic() > deadline:
+                raise Unavailable(f"writing to {topic}: {self._pending.waiting()} records wait already")
+            self._changed.wait(_WAIT_S)
+
+    def _enqueue(self, queue: PartitionQueue, record: OutgoingRecord) -> None:
+        """Hand *record* over now or later. Raises KafkaException where librdkafka refuses it."""
+        if not queue.waiting and (queue.takes(record, record.sent_s) or record.size_bytes > _LARGE_BYTES):
+            try:
+                self._hand_over(queue, record, record.sent_s)
                 return
             except BufferError:
-                producer.poll(_WAIT_S)
-                if time.monotonic() > deadline:
-                    raise Unavailable(f"writing to {topic}: {len(producer)} records wait already") from None
-            except KafkaException as error:
-                self._handle_queue_error(topic, error.args[0], producer)
+                self._full.add(queue)
+        record.pending.count += 1
+        queue.waiting.append(record)
+        self._waiting_bytes += record.size_bytes
+        self._must_serve.set()
 
-    def _handle_queue_error(self, topic: str, error: KafkaError, producer: Producer) -> None:
-        """Handle a record that was not queued. Raises unless another try is worth while."""
+    def _hand_over(self, queue: PartitionQueue, record: OutgoingRecord, now_s: float) -> None:
+        """Raises BufferError where librdkafka has no room, KafkaException where it refuses the record."""
+        self._producer.produce(
+            queue.topic,
+            record.value,
+            record.key,
+            queue.partition,
+            on_delivery=partial(self._note_outcome, queue, record.pending),
+            timestamp=record.timestamp_ms,
+            headers=record.headers or None,
+        )
+        queue.note_handed_over(record, now_s)
+        record.pending.count += 1
+
+    def _hand_over_waiting(self, queue: PartitionQueue) -> None:
+        """Hand over what waits and gets into one request."""
+        while queue.waiting and queue.takes(record := queue.waiting[0], now_s := time.monotonic()):
+            try:
+                self._hand_over(queue, record, now_s)
+            except BufferError:
+                self._full.add(queue)
+                return
+            except KafkaException as error:
+                self._failed = self._failed or error.args[0]
+            except Exception as error:  # its sender has gone on: a flush says so
+                self._failed = self._failed or KafkaError(KafkaError._FAIL, f"{type(error).__name__}: {error}")
+            self._forget_first(queue)
+        if not queue.waiting:
+            self._changed.notify_all()
+
+    def _forget_first(self, queue: PartitionQueue) -> None:
+        record = queue.waiting.popleft()
+        record.pending.count -= 1
+        self._waiting_bytes -= record.size_bytes
+
+    def _serve_outcomes(self) -> None:
+        """Serve outcomes while records wait for them; otherwise `send` and `flush` do, and no thread takes turns."""
+        expiry_s = time.monotonic() + _EXPIRY_INTERVAL_S
+        while not self._closing:
+            self._must_serve.wait(_EXPIRY_INTERVAL_S)
+            self._producer.poll(_POLL_S if self._waiting_bytes else 0)
+            if not self._waiting_bytes:
+                self._must_serve.clear()
+                if self._waiting_bytes:  # set in between
+                    self._must_serve.set()
+            if time.monotonic() >= expiry_s:
+                expiry_s = time.monotonic() + _EXPIRY_INTERVAL_S
+                self._expire()
+
+    def _expire(self) -> None:
+        """Give up what has waited as long as librdkafka would have had it: its sender was told, and sends it again."""
+        with self._changed:
+            before_s = time.monotonic() - self._tuning.delivery_timeout_ms / 1000
+            for queue in self._queues.values():
+                while queue.waiting and queue.waiting[0].sent_s < before_s:
+                    self._forget_first(queue)
+                    self._failed = self._failed or KafkaError(KafkaError._MSG_TIMED_OUT)
+            if self._failed is not None:
+                self._changed.notify_all()
+
+    def _note_outcome(self, queue: PartitionQueue, pending: PendingRecords, error: KafkaError | None, _: Any) -> None:
+        """Called by librdkafka within `poll`."""
+        with self._changed:
+            queue.handed_over -= 1
+            pending.count -= 1
+            if error is not None and self._queues.get((queue.topic, queue.partition)) is queue:
+                self._failed = self._failed or error  # of a producer that was replaced it was told already
+            if not queue.handed_over and queue.waiting:
+                self._hand_over_waiting(queue)
+            full, self._full = self._full, set()
+            for stopped in full:
+                self._hand_over_waiting(stopped)
+            if not pending.count or self._failed is not None:
+                self._changed.notify_all()
+
+    def _handle_refusal(self, topic: str, error: KafkaError, producer: Producer) -> None:
+        """Raise what a record that librdkafka refused means."""
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise ValueError(f"{topic}: record is too large: {error.str()}")
         if not error.fatal() and error.code() != KafkaError._FATAL:
@@ -149,38 +235,38 @@ class ConfluentTopicWriter:
 
         Whoever waits for records of the old one gets *error*. Another thread may have done this already.
         """
-        with self._lock:
+        with self._changed:
             if self._producer is not given_up:
                 return
-            self._failed, self._queued = self._failed or error, _QueuedRecords()
-            waiting = len(given_up)
+            self._failed, waiting = self._failed or error, self._pending.waiting()
+            self._forget_all()
+            self._changed.notify_all()
             _log.warning("a Kafka producer is replaced", cause=f"{error.name()}: {error.str()}", unacknowledged=waiting)
             self.replaced += 1
             given_up.purge()
             self._producer = self._open()
 
+    def _forget_all(self) -> None:
+        for queue in self._queues.values():
+            while queue.waiting:
+                self._forget_first(queue)
+        self._pending, self._queues, self._full = PendingRecords(), {}, set()
+
     def _on_error(self, error: KafkaError) -> None:
-        """Called by librdkafka within `poll` and `flush`, of lost connections too: it reconnects by itself."""
+        """Called by librdkafka within `poll`, of lost connections too: it reconnects by itself."""
         raised = translate_error("writing to Kafka", error)
         if isinstance(raised, ConfigError):
             self._refused = raised
 
-    def _delivered(self, queued: _QueuedRecords, error: KafkaError | None, _: Any) -> None:
-        """Called by librdkafka within `poll`, by whichever thread."""
-        with self._lock:
-            queued.count -= 1
-            if error is not None:
-                self._failed = self._failed or error
-
     def flush(self, timeout_s: float) -> None:
         """See `TopicWriter.flush`. What another thread sends meanwhile is not waited for: that might never end."""
         deadline = time.monotonic() + timeout_s
-        with self._lock:
-            producer, queued = self._producer, self._queued
-            self._queued = _QueuedRecords(queued)
-        while (waiting := queued.waiting()) and self._failed is None and time.monotonic() < deadline:
-            producer.poll(_WAIT_S)
-        with self._lock:
+        with self._changed:
+            producer, pending = self._producer, self._pending
+            self._pending = PendingRecords(pending)
+        while (waiting := pending.waiting()) and self._failed is None and time.monotonic() < deadline:
+            producer.poll(_FLUSH_POLL_S)
+        with self._changed:
             failed, self._failed = self._failed, None
         if failed is not None and (failed.fatal() or failed.code() == KafkaError._FATAL):
             self._renew_producer(failed, producer)
@@ -208,6 +294,12 @@ class ConfluentTopicWriter:
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""
+        with contextlib.suppress(Unavailable):
+            self.flush(_CLOSE_S)
+        with self._changed:
+            self._closing = True
+            self._forget_all()
+            self._must_serve.set()
+        self._thread.join()
         with contextlib.suppress(KafkaException):
-            self._producer.flush(_CLOSE_S)
             self._producer.purge()

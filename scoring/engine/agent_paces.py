@@ -1,0 +1,153 @@
+"""Events of each agent in its newest hour, beside those of a usual day of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.columns import AGENT
+from ...ingest.compilation import allocation_free
+from ...ingest.features import layout
+from ...ingest.timestamps import HOUR_MS
+from .scored_batch import ScoredBatch
+
+HASTY_DAYS = 2.0
+"""Usual days of an agent's events within an hour from which it is in haste."""
+
+LEAST_EVENTS = 20
+"""Events of an agent from which its haste is judged."""
+
+Places = npt.NDArray[np.int64]
+
+_NEVER = np.iinfo(np.int64).min
+
+
+class AgentPaces:
+    """Counts events of each agent in its newest hour. What it says of an agent depends on that agent's events alone.
+
+    Agents have places, from 0 up, in the order in which they are met.
+
+    Attributes:
+        hasty: keys of agents that once were in haste.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[int, int] = {}
+        self._hour, self._events = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._usual_day = np.zeros(0)  # events of one of its days before that hour; 0 = unknown
+        self.hasty: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def note(self, scored: ScoredBatch) -> Places:
+        """Count a batch; what is older than its agent's newest hour was looked at. Returns the place of each row."""
+        keys = scored.columns.names[:, AGENT].tolist()
+        places = self._places_of(keys)
+        hasty = _count_rows(
+            places, scored.columns.time_ms, scored.agent_numbers, self._hour, self._events, self._usual_day
+        )
+        if hasty:
+            self.hasty.update(
+                key for key, days in zip(keys, self.usual_days(places).tolist(), strict=True) if days >= HASTY_DAYS
+            )
+        return places
+
+    def _places_of(self, keys: list[int]) -> Places:
+        known = self._places
+        places = np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
+        if (more := len(known) - len(self._hour)) > 0:
+            more = max(more, len(self._hour))
+            self._hour = np.concatenate([self._hour, np.full(more, _NEVER)])
+            self._events = np.concatenate([self._events, np.zeros(more, np.int64)])
+            self._usual_day = np.concatenate([self._usual_day, np.zeros(more)])
+        return places
+
+    def flag(self, places: Places, hour: int, present: PlaceSet, hasty: PlaceSet) -> None:
+        """Add those *places* whose agent's newest hour is *hour* to *present*, and those in haste to *hasty*."""
+        count = len(self._hour)
+        flags = present.flags(count), hasty.flags(count)
+        met, hurried = _flag_rows(places, hour, self._hour, self._events, self._usual_day, *flags)
+        present.count += met
+        hasty.count += hurried
+
+    def usual_days(self, places: Places) -> npt.NDArray[np.float64]:
+        """Usual days of events that came within the newest hour, by place; 0 = unknown, or too few to tell."""
+        events, usual = self._events[places], self._usual_day[places]
+        return np.where(events >= LEAST_EVENTS, events / np.where(usual > 0.0, usual, np.inf), 0.0)
+
+
+class PlaceSet:
+    """Places, as flags: what is added costs the batch its own, however many there are."""
+
+    def __init__(self) -> None:
+        self._flags = np.zeros(0, np.bool_)
+        self.count = 0
+
+    def flags(self, least: int) -> npt.NDArray[np.bool_]:
+        """A flag for each place, for at least so many."""
+        if (more := least - len(self._flags)) > 0:
+            self._flags = np.concatenate([self._flags, np.zeros(max(more, len(self._flags)), np.bool_)])
+        return self._flags
+
+    @property
+    def places(self) -> Places:
+        """All of them, ascending."""
+        return np.flatnonzero(self._flags)
+
+
+@allocation_free
+def _count_rows(
+    places: npt.NDArray[np.int64],
+    time_ms: npt.NDArray[np.int64],
+    agent_numbers: npt.NDArray[np.float32],
+    hour: npt.NDArray[np.int64],
+    events: npt.NDArray[np.int64],
+    usual_day: npt.NDArray[np.float64],
+) -> int:
+    """Count rows, one after the other; returns how many of them leave their agent in haste.
+
+    Args:
+        places, time_ms: (n,); UTC milliseconds.
+        agent_numbers: (n, NUMBERS), what agents had learned before each row.
+        hour, events, usual_day: by place; changed.
+    """
+    hasty = 0
+    for row in range(len(places)):
+        place, now = places[row], time_ms[row] // HOUR_MS
+        if now > hour[place]:
+            days = np.float64(agent_numbers[row, layout.N_REF_AGE])
+            hour[place], events[place] = now, 0
+            usual_day[place] = agent_numbers[row, layout.N_EVENTS] / days if days >= 1.0 else 0.0
+        if now == hour[place]:
+            events[place] += 1
+        hasty += _is_hasty(events[place], usual_day[place])
+    return hasty
+
+
+@allocation_free
+def _flag_rows(
+    places: npt.NDArray[np.int64],
+    now: int,
+    hour: npt.NDArray[np.int64],
+    events: npt.NDArray[np.int64],
+    usual_day: npt.NDArray[np.float64],
+    present: npt.NDArray[np.bool_],
+    hasty: npt.NDArray[np.bool_],
+) -> tuple[int, int]:
+    """Flag places that were met in the hour *now*, and those in haste; returns how many are new in each."""
+    met, hurried = 0, 0
+    for place in places:
+        if hour[place] != now:
+            continue
+        met += not present[place]
+        present[place] = True
+        if _is_hasty(events[place], usual_day[place]):
+            hurried += not hasty[place]
+            hasty[place] = True
+    return met, hurried
+
+
+@allocation_free
+def _is_hasty(events: int, usual_day: float) -> bool:
+    return events >= LEAST_EVENTS and usual_day > 0.0 and events / usual_day >= HASTY_DAYS

@@ -1,0 +1,118 @@
+"""Records of `ConfluentTopicWriter` that wait for their turn; with a real broker: the contract of writers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.kafka.confluent import topic_writer
+from trustwatch.ingest.kafka.confluent.partition_queues import PendingRecords
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
+
+TUNING = KafkaTuning(delivery_timeout_ms=300)
+
+
+class SilentProducer:
+    """Stands for librdkafka's: keeps what it is given until it is told to acknowledge it."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[bytes, Callable[..., None]]] = []
+        self.values: list[bytes] = []
+        self.answers = False
+        self.refuses: dict[bytes, Exception] = {}
+
+    def produce(self, _topic: str, value: bytes, _key: bytes, _partition: int, *, on_delivery: Any, **_: Any) -> None:
+        if value in self.refuses:
+            raise self.refuses[value]
+        self.given.append((value, on_delivery))
+        self.values.append(value)
+
+    def poll(self, timeout_s: float) -> None:
+        time.sleep(min(timeout_s, 0.005))
+        taken, self.given = (self.given, []) if self.answers else ([], self.given)
+        for _, on_delivery in taken:
+            on_delivery(None, None)
+
+    def list_topics(self, **_: Any) -> Any:
+        return SimpleNamespace(topics={"topic": SimpleNamespace(partitions={0: None})})
+
+    def purge(self) -> None:
+        self.given = []
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+
+@pytest.fixture
+def producer() -> SilentProducer:
+    return SilentProducer()
+
+
+@pytest.fixture
+def writer(producer: SilentProducer, monkeypatch: pytest.MonkeyPatch) -> Iterator[topic_writer.ConfluentTopicWriter]:
+    monkeypatch.setattr(topic_writer, "Producer", lambda *_, **__: producer)
+    monkeypatch.setattr(topic_writer, "_EXPIRY_INTERVAL_S", 0.05)
+    opened = topic_writer.ConfluentTopicWriter(KafkaClientSettings(bootstrap_servers=("b:1",)), TUNING)
+    yield opened
+    producer.answers = True
+    opened.close()
+
+
+def send_later(writer: topic_writer.ConfluentTopicWriter, *values: bytes) -> None:
+    """Send when the request before has left already."""
+    time.sleep(0.005)
+    for value in values:
+        writer.send("topic", b"k", value, partition=0)
+
+
+def test_a_partition_has_one_request_at_a_time(
+    writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer
+) -> None:
+    """What comes behind it is handed over with its outcome, in order."""
+    writer.send("topic", b"k", b"first", partition=0)
+    send_later(writer, b"second", b"third")
+    assert producer.values == [b"first"]
+    producer.answers = True
+    writer.flush(5)
+    assert producer.values == [b"first", b"second", b"third"]
+
+
+def test_what_waits_too_long_is_given_up(writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer) -> None:
+    """Its sender was told that it failed, and sends it again: it is not written after all."""
+    writer.send("topic", b"k", b"first", partition=0)
+    send_later(writer, b"second")
+    with pytest.raises(Unavailable, match="TIMED_OUT"):
+        writer.flush(5)
+    producer.answers = True
+    send_later(writer, b"third")
+    writer.flush(5)
+    assert producer.values == [b"first", b"third"]
+
+
+def test_a_waiting_record_that_is_refused_ends_nothing(
+    writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer
+) -> None:
+    """Its sender has gone on by then: the flush says so."""
+    producer.refuses[b"odd"] = OverflowError("timestamp")
+    writer.send("topic", b"k", b"first", partition=0)
+    send_later(writer, b"odd", b"third")
+    producer.answers = True
+    with pytest.raises(Unavailable, match="OverflowError: timestamp"):
+        writer.flush(5)
+    writer.flush(5)
+    assert producer.values == [b"first", b"third"]
+
+
+def test_counting_what_waits_costs_each_flush_once() -> None:
+    """Each flush that fails adds a link, and a broker may be away for long."""
+    pending = first = PendingRecords()
+    first.count = 1
+    for _ in range(200):
+        pending = PendingRecords(pending)
+    assert pending.waiting() == 1
+    first.count = 0
+    assert pending.waiting() == 0
