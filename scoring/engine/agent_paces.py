@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest.columns import AGENT
-from ...ingest.compilation import allocation_free
+from ...ingest.compilation import allocation_free, inlined
 from ...ingest.features import layout
 from ...ingest.timestamps import HOUR_MS
 from .scored_batch import ScoredBatch
@@ -148,6 +148,6 @@ def _flag_rows(
     return met, hurried
 
 
-@allocation_free
+@inlined
 def _is_hasty(events: int, usual_day: float) -> bool:
     return events >= LEAST_EVENTS and usual_day > 0.0 and events / usual_day >= HASTY_DAYS

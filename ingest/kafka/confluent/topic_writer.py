@@ -56,7 +56,7 @@ class ConfluentTopicWriter:
         self._tuning = tuning
         self._partitions: dict[str, int] = {}
         self._changed = threading.Condition(threading.Lock())
-        """Guards all below; woken when all that was sent before a flush has its outcome, and when a record failed."""
+        """Guards all below; woken when nothing of a partition waits any more."""
         self._failed: KafkaError | None = None
         self._pending = PendingRecords()
         """Records that were sent since the last `flush` began."""
@@ -170,7 +170,7 @@ class ConfluentTopicWriter:
                 return
             except KafkaException as error:
                 self._failed = self._failed or error.args[0]
-            except Exception as error:  # its sender has gone on: a flush says so
+            except Exception as error:  # its sender has gone on, and others wait behind it: a flush says so
                 self._failed = self._failed or KafkaError(KafkaError._FAIL, f"{type(error).__name__}: {error}")
             self._forget_first(queue)
         if not queue.waiting:
@@ -203,8 +203,6 @@ class ConfluentTopicWriter:
                 while queue.waiting and queue.waiting[0].sent_s < before_s:
                     self._forget_first(queue)
                     self._failed = self._failed or KafkaError(KafkaError._MSG_TIMED_OUT)
-            if self._failed is not None:
-                self._changed.notify_all()
 
     def _note_outcome(self, queue: PartitionQueue, pending: PendingRecords, error: KafkaError | None, _: Any) -> None:
         """Called by librdkafka within `poll`."""
@@ -218,8 +216,6 @@ class ConfluentTopicWriter:
             full, self._full = self._full, set()
             for stopped in full:
                 self._hand_over_waiting(stopped)
-            if not pending.count or self._failed is not None:
-                self._changed.notify_all()
 
     def _handle_refusal(self, topic: str, error: KafkaError, producer: Producer) -> None:
         """Raise what a record that librdkafka refused means."""
@@ -294,8 +290,9 @@ class ConfluentTopicWriter:
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""
-        with contextlib.suppress(Unavailable):
-            self.flush(_CLOSE_S)
+        deadline = time.monotonic() + _CLOSE_S
+        while self._pending.waiting() and time.monotonic() < deadline:
+            self._producer.poll(_FLUSH_POLL_S)
         with self._changed:
             self._closing = True
             self._forget_all()
