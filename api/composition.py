@@ -26,6 +26,7 @@ from ..scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from ..scoring.policy.policy_file import read_policy_book
 from ..scoring.store.checkpoint_files import CheckpointFiles
 from ..scoring.store.retention_settings import RetentionCutoffs
+from ..scoring.store.snapshot_files import SnapshotFiles
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
 from .settings.access_settings import ANY_TENANT
@@ -95,6 +96,8 @@ CHECKPOINTS_FOLDER: Final = "checkpoints"
 """Of states between writes of their rows, below `data_dir`, where `store.checkpoints` is `data`."""
 DATABASE_ID: Final = "database_id"
 """Key of the metadata under which a database has an id of its own."""
+SNAPSHOTS_FOLDER: Final = "snapshots"
+"""Of copies of agents' rows, below `data_dir`, where `store.checkpoints` names no other place."""
 RESTORING_FOLDER: Final = ".restoring"
 """Below `data_dir` while a back-up is restored into it, and after a restore that did not finish."""
 
@@ -173,6 +176,17 @@ def open_checked_checkpoints(settings: Settings, store: SqlStore) -> CheckpointF
     except Unavailable as error:
         _log.warning("checkpoints can not be written now; rows of agents are, until they can", error=str(error))
     return files
+
+
+def open_snapshots(settings: Settings) -> SnapshotFiles | None:
+    """Open the place of snapshots, for a worker: that of checkpoints, else a folder of its own; None = there are none.
+
+    Raises ConfigError: it can not be opened.
+    """
+    if not settings.store.snapshots:
+        return None
+    place = checkpoint_place(settings) or str(settings.data_dir.absolute() / SNAPSHOTS_FOLDER)
+    return SnapshotFiles(_open_checkpoint_objects(place))
 
 
 def open_checkpoints_to_erase(settings: Settings) -> dict[str, CheckpointFiles]:

@@ -37,6 +37,7 @@ from ..composition import (
     open_checked_checkpoints,
     open_model_registry,
     open_service_store,
+    open_snapshots,
     open_spool,
     policy_book,
     service_url,
@@ -87,6 +88,7 @@ class EmbeddedPipelineWorker:
             service=service_url(settings),
             spans=child.spans,
             checkpoints=open_checked_checkpoints(settings, self.store),
+            snapshots=open_snapshots(settings),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 

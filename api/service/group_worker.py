@@ -42,6 +42,7 @@ from ..composition import (
     open_checked_checkpoints,
     open_model_registry,
     open_service_store,
+    open_snapshots,
     open_spool,
     policy_book,
     service_url,
@@ -118,6 +119,7 @@ class GroupPipelineWorker:
             service_url(settings),
             spans=spans,
             checkpoints=open_checked_checkpoints(settings, self.store),
+            snapshots=open_snapshots(settings),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 

@@ -27,6 +27,13 @@ class StoreSettings(SettingsPart, frozen=True):
             "`checkpoints` in `data_dir`; null or `none`: nowhere"
         ),
     ] = None
+    snapshots: Annotated[
+        bool,
+        setting(
+            "keep encrypted copies of the rows of partitions of 5,000 agents or more, at `checkpoints` or else in "
+            "`snapshots` in `data_dir`: who takes a partition over reads them in a third of the time"
+        ),
+    ] = True
     agents_days: Annotated[
         int, setting("calm agents that were not seen for so long are forgotten, days", ge=1, le=36_500)
     ] = 365

@@ -93,6 +93,11 @@ class AgentStateCache:
         one has not come to."""
 
     @property
+    def capacity(self) -> int:
+        """Number of agents that memory has room for."""
+        return len(self._agents.names)
+
+    @property
     def evicted(self) -> Mapping[int, AgentRow]:
         """Agents by key that moved out since a commit of their rows was begun (without a store: ever)."""
         return self._unsaved.waiting

@@ -14,6 +14,7 @@ from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.erasures import PartitionErasure
 from ..store.checkpoint_files import CheckpointFiles
+from ..store.snapshot_files import SnapshotFiles
 from ..store.sql_store import SqlStore
 from .processor import StageMetrics, VectorFrames
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
@@ -80,4 +81,5 @@ class PipelineContext(NamedTuple):
     tuning: PipelineTuning = DEFAULT_TUNING
     spans: Spans = UNTRACED
     checkpoints: CheckpointFiles | None = None  # of states between commits of rows; None = rows are always written
+    snapshots: SnapshotFiles | None = None  # copies of rows for take-overs; None = there are none
     acts_at_every_level: bool = False  # whether an actuator hears of changes between `unknown` and `low`, too

@@ -18,6 +18,7 @@ from ...ingest.spans import UNTRACED, Spans
 from ..policy.book import LivePolicy
 from ..records.commits import ONLY_PARTITION, Position
 from ..store.checkpoint_files import CheckpointFiles
+from ..store.snapshot_files import SnapshotFiles
 from ..store.sql_store import SqlStore
 from .checkpoint_reading import CheckpointReader
 from .commit_round import CommitRound
@@ -25,7 +26,7 @@ from .commit_thread import CommitThread
 from .partition import PartitionPipeline, ReadStates
 from .partition_commits import MANY_RECORDS, MAX_UNCOMMITTED_RECORDS
 from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
-from .preloading import AgentPreloader
+from .preloading import make_preloader
 from .processor import Processor, StageMetrics
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
@@ -51,6 +52,7 @@ class SinglePartitionPipeline:
         tuning: what no operator sets.
         spans: of batches and commits.
         checkpoints: see `PipelineContext`.
+        snapshots: the same.
         acts_at_every_level: whether an actuator hears of changes between `unknown` and `low`, too.
     """
 
@@ -70,6 +72,7 @@ class SinglePartitionPipeline:
         tuning: PipelineTuning = DEFAULT_TUNING,
         spans: Spans = UNTRACED,
         checkpoints: CheckpointFiles | None = None,
+        snapshots: SnapshotFiles | None = None,
         acts_at_every_level: bool = False,
     ) -> None:
         self._source = source
@@ -89,12 +92,13 @@ class SinglePartitionPipeline:
             tuning=tuning,
             spans=spans,
             checkpoints=checkpoints,
+            snapshots=snapshots,
             acts_at_every_level=acts_at_every_level,
         )
         self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
         self._commits = CommitThread(context)
         self._checkpoints = CheckpointReader(context)
-        self._preloader = AgentPreloader(store.agents)
+        self._preloader = make_preloader(context)
 
     @property
     def partitions_waiting(self) -> int:
@@ -251,7 +255,7 @@ class ConsumerGroupPipeline:
         self._fenced: dict[int, float] = {}
         self._commits = CommitThread(context)
         self._checkpoints = CheckpointReader(context)
-        self._preloader = AgentPreloader(context.store.agents)
+        self._preloader = make_preloader(context)
         self._states_are_next = False
         self._stepped_at = context.monotonic()
         self.stages = context.stages

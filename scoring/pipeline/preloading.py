@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 
 import structlog
 
@@ -18,16 +19,13 @@ from ...ingest.errors import Fenced, Unavailable
 from ..records.agent_pages import AgentColumns, AgentPage
 from ..records.agents import AgentRow
 from ..store.agent_store import AgentStore
+from ..store.snapshot_files import SnapshotFiles
+from .agent_reading import KEY_RANGES, PageReader, plan_reading
 from .partition import PartitionPipeline
+from .pipeline_context import PipelineContext
+from .snapshot_writing import SnapshotWriter
 
 _log = structlog.get_logger(__name__)
-
-PAGE_SIZE = 1_000
-"""Agents that are read at a time, 3 MB: asking for a page costs as much as a hundred agents."""
-
-KEY_RANGES = ((None, 2**64 - 1), (2**64 - 1, None))
-"""Keys behind which each reader begins, and up to which it reads, in the order of signed numbers. Keys are hashes: half
-of a partition's agents lie in each. While the page of one is cut into columns, the database reads for the other."""
 
 STEP_SIZE = 1_000
 """Agents that move in at a time; it takes some milliseconds."""
@@ -39,40 +37,30 @@ FEW = 1_000
 """Agents whom even a backlog waits for, if they are all that is left: then nobody new is looked for in the store."""
 
 
-class _KeyRange:
-    """Agents of a partition that one reader reads, page by page.
-
-    Args:
-        after: key behind which they begin; None = with the first.
-        last: greatest key; None = up to the last one.
-    """
-
-    def __init__(self, after: int | None, last: int | None) -> None:
-        self.after, self.last = after, last
-        self.page: Future[AgentPage] | None = None
-        """The page that is being read, or waits to be, or was not taken yet."""
-
-
 class _Preload:
     """A partition that is being preloaded.
 
     Args:
         pipeline: of the partition.
+        agents: where rows are.
+        files: of snapshots; None = rows alone are read.
     """
 
-    def __init__(self, pipeline: PartitionPipeline) -> None:
+    def __init__(self, pipeline: PartitionPipeline, agents: AgentStore, files: SnapshotFiles | None) -> None:
         self.pipeline = pipeline
-        self.state_format = pipeline.agent_states.state_format
-        self.unread = [_KeyRange(after, last) for after, last in KEY_RANGES]
-        """Ranges of which not all pages were taken, the one whose turn is next first."""
+        state_format = pipeline.agent_states.state_format
+        self._steps = deque(plan_reading(agents, pipeline.position, state_format, files, pipeline.snapshots))
+        self.unread: list[PageReader] = self._steps.popleft()()
+        """Readers of this step of which not all pages were taken, the one whose turn is next first."""
         self.parts: deque[AgentColumns | list[AgentRow]] = deque()
         """Agents of the pages that were taken who are still to move in, some at a time."""
         self.moved_in = 0
+        self.begun_at = pipeline.claimed_at
 
     @property
     def pages(self) -> list[Future[AgentPage]]:
         """Pages that are being read, wait to be, or were not taken yet."""
-        return [keys.page for keys in self.unread if keys.page is not None]
+        return [reader.page for reader in self.unread if reader.page is not None]
 
     @property
     def has_agents(self) -> bool:
@@ -83,22 +71,25 @@ class _Preload:
     def has_few_left(self) -> bool:
         """True if all that is left was read and is not worth a wait."""
         pages = self.pages
-        if len(pages) < len(self.unread) or not all(page.done() for page in pages):
+        if self._steps or len(pages) < len(self.unread) or not all(page.done() for page in pages):
             return False
         read = [page.result() for page in pages if page.exception() is None]
         left = sum(part.agent_count if isinstance(part, AgentColumns) else len(part) for part in self.parts)
-        return all(page.last_key is None for page in read) and left + sum(page.agent_count for page in read) <= FEW
+        is_last = not any(reader.has_more for reader in self.unread)
+        return is_last and left + sum(page.agent_count for page in read) <= FEW
 
-    def take(self, keys: _KeyRange, page: AgentPage) -> None:
-        """Let the agents of a page move in next. The other range has the next turn."""
+    def take(self, reader: PageReader, page: AgentPage) -> None:
+        """Let the agents of a page move in next. The other reader has the next turn."""
         columns, rows = page.columns, page.rows
         if columns is not None:
             self.parts += [columns.part(start, start + STEP_SIZE) for start in range(0, columns.agent_count, STEP_SIZE)]
         self.parts += [rows[start : start + ROW_STEP_SIZE] for start in range(0, len(rows), ROW_STEP_SIZE)]
-        self.unread.remove(keys)
-        keys.after, keys.page = page.last_key, None
-        if page.last_key is not None:
-            self.unread.append(keys)
+        self.unread.remove(reader)
+        reader.page = None
+        if reader.has_more:
+            self.unread.append(reader)
+        while not self.unread and self._steps:
+            self.unread = self._steps.popleft()()
 
     def cancel(self) -> None:
         """Read no more pages than those that are being read."""
@@ -116,11 +107,17 @@ class AgentPreloader:
 
     Args:
         agents: where rows are read.
+        files: of snapshots; None = rows alone are read.
+        writer: keeps copies of partitions whose agents are in memory; None = nobody does.
     """
 
-    def __init__(self, agents: AgentStore) -> None:
+    def __init__(
+        self, agents: AgentStore, files: SnapshotFiles | None = None, writer: SnapshotWriter | None = None
+    ) -> None:
         self._agents = agents
-        self._executor = ThreadPoolExecutor(len(KEY_RANGES), "preload")
+        self._files = files
+        self._writer = writer
+        self._executor = ThreadPoolExecutor(len(KEY_RANGES) + 1, "preload")
         self._waiting: deque[_Preload] = deque()
 
     @property
@@ -141,11 +138,13 @@ class AgentPreloader:
     def begin(self, pipeline: PartitionPipeline) -> None:
         """Preload a partition that was just taken over."""
         pipeline.agent_states.begin_preload()
-        self._waiting.append(_Preload(pipeline))
+        self._waiting.append(_Preload(pipeline, self._agents, self._files))
         self._read()
 
     def stop(self, pipeline: PartitionPipeline) -> None:
-        """Read no more of a partition that is not ours any more."""
+        """Read no more of a partition that is not ours any more, and keep no copies of it."""
+        if self._writer is not None:
+            self._writer.stop(pipeline.partition)
         for preload in self._waiting:
             if preload.pipeline is pipeline:
                 preload.cancel()
@@ -153,8 +152,13 @@ class AgentPreloader:
         self._read()
 
     def step(self, timeout_s: float | None = 0.0) -> None:
-        """Let some agents move in that are there within *timeout_s* seconds (None = wait for them)."""
+        """Let some agents move in that are there within *timeout_s* seconds (None = wait for them).
+
+        Once all are there copies of their rows are kept, where that is asked for.
+        """
         if not self._waiting:
+            if self._writer is not None:
+                self._writer.step()
             return
         preload = self._waiting[0]
         try:
@@ -174,10 +178,10 @@ class AgentPreloader:
     def _take_page(self, preload: _Preload, timeout_s: float | None) -> bool:
         """Take a page that was read, and have its reader go on while its agents move in; False = none is there."""
         done = wait(preload.pages, timeout_s, FIRST_COMPLETED).done
-        keys = next((keys for keys in preload.unread if keys.page in done), None)
-        if keys is None or keys.page is None:
+        reader = next((reader for reader in preload.unread if reader.page in done), None)
+        if reader is None or reader.page is None:
             return False
-        preload.take(keys, keys.page.result())
+        preload.take(reader, reader.page.result())
         self._read()
         return True
 
@@ -190,20 +194,28 @@ class AgentPreloader:
             partition=preload.pipeline.partition,
             agents=preload.moved_in,
         )
+        if self._writer is not None and complete:
+            self._writer.begin(preload.pipeline)
         self._read()
 
     def _read(self) -> None:
-        """Have the next page of each range of the first partition read, unless that is under way."""
-        if not self._waiting:
-            return
-        preload = self._waiting[0]
-        for keys in preload.unread:
-            if keys.page is None:
-                keys.page = self._executor.submit(self._read_page, preload, keys.after, keys.last)
+        """Have the next page of each reader of the first partition read, unless that is under way.
 
-    def _read_page(self, preload: _Preload, after: int | None, last: int | None) -> AgentPage:
-        return self._agents.states_of_partition(preload.pipeline.position, after, PAGE_SIZE, preload.state_format, last)
+        That of the second one, too, which the database needs time for: it has no agents, or waits for the first.
+        """
+        for preload in islice(self._waiting, 2):
+            for reader in preload.unread:
+                if reader.page is None:
+                    reader.page = self._executor.submit(reader.read)
 
     def close(self) -> None:
-        """End the threads, after the pages that are being read."""
+        """End the threads, after what they are reading or writing."""
+        if self._writer is not None:
+            self._writer.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def make_preloader(context: PipelineContext) -> AgentPreloader:
+    """A preloader for the pipelines of a worker; copies of rows are read and kept where the context has snapshots."""
+    files = context.snapshots
+    return AgentPreloader(context.store.agents, files, None if files is None else SnapshotWriter(context, files))

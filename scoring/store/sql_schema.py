@@ -165,6 +165,17 @@ CHECKPOINTS = Table(
     integer_column("content_bytes"),
 )
 
+SNAPSHOTS = Table(
+    "snapshots",
+    METADATA,
+    Column("name", TEXT, primary_key=True),
+    Column("partition", Integer, nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    integer_column("generation"),
+    integer_column("agents"),
+    integer_column("content_bytes"),
+)
+
 AGENTS = Table(
     "agents",
     METADATA,

@@ -41,6 +41,7 @@ from .retention import Retention
 from .saved_view_store import SavedViewStore
 from .search_store import SearchStore
 from .security_event_store import SecurityEventStore
+from .snapshot_store import SnapshotStore
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
 from .subject_store import SubjectStore
 
@@ -89,6 +90,7 @@ class SqlStore:
         self.partitions = PartitionStore(self.database)
         self.event_ids = EventIdStore(self.database)
         self.checkpoints = CheckpointStore(self.database)
+        self.snapshots = SnapshotStore(self.database)
         self.outbox = OutboxStore(self.database)
         self.cases = CaseStore(self.database)
         self.interventions = InterventionStore(self.database)

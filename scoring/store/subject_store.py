@@ -43,6 +43,7 @@ from .database import Database
 from .decision_chain import content_digest
 from .dialects.statements import chunked, contains
 from .saved_view_store import CONSOLE_NAME_PREFIX
+from .snapshot_store import SnapshotStore
 from .sql_schema import (
     AGENTS,
     CASE_TIES,
@@ -62,6 +63,7 @@ from .sql_schema import (
     POSITIONS,
     SAVED_VIEWS,
     SHARED_VIEWS,
+    SNAPSHOTS,
     TEXT,
 )
 
@@ -73,7 +75,10 @@ _SKIPPED_COLUMNS = frozenset({"features", "risk"})
 """Arrays of kernels; an export states their content in words."""
 _SEPARATE_TABLES = {
     table.name
-    for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, EVENT_IDS, FORGOTTEN, META, POSITIONS)
+    for table in (
+        *(AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, EVENT_IDS, FORGOTTEN, META, POSITIONS),
+        SNAPSHOTS,
+    )
 }
 """Tables that hold no names, or that have a method of their own."""
 _CREATION_COLUMNS = (
@@ -176,6 +181,8 @@ class SubjectStore:
         if not dry:
             remove_empty_cases(self._database)
         steps.append(("agents.changed", work.pseudonymise_table(AGENTS)))
+        if not dry:  # last of all: what is copied from here on has the name no more
+            steps.append(("snapshots", SnapshotStore(self._database).forget_all()))
         if scope.subject.kind == "agent":
             steps.append(("agents", work.count_stale_agents()))
         return steps

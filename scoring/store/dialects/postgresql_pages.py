@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from ...records.agent_pages import AgentColumns, AgentPage, StateFormat, split_rows, state_matrix
 from ...records.agents import AgentRow
+from ...records.snapshots import AgentVersions
 from .. import codec
 from ..sql_schema import MARK, unescape_nul
 from .postgresql_copy import fetch_agents, fetch_rows, sqlalchemy_errors
@@ -29,6 +30,21 @@ _FETCH_COLUMNS = (
 )
 
 
+_FETCH_OF_KEYS = f"SELECT {_COLUMN_LIST} FROM agents WHERE key = ANY(%s) AND partition = %s ORDER BY key"  # noqa: S608
+_COPY_VERSIONS = "COPY (SELECT key, version_epoch, version_offset FROM agents WHERE {}) TO STDOUT (FORMAT BINARY)"
+_COPY_HEAD_BYTES = 19
+"""Signature, flags and length of an extension that nobody uses (PostgreSQL, COPY, Binary Format)."""
+_COPIED_ROW = np.dtype(
+    [
+        ("fields", ">i2"),
+        *(("key_bytes", ">i4"), ("key", ">i8")),
+        *(("epoch_bytes", ">i4"), ("epoch", ">i8")),
+        *(("offset_bytes", ">i4"), ("offset", ">i8")),
+    ]
+)
+"""A row of that copy; none of its values is NULL."""
+
+
 def fetch_page(
     connection: Connection, partition: int, keys: tuple[int, int], limit: int, state_format: StateFormat | None
 ) -> AgentPage:
@@ -40,11 +56,50 @@ def fetch_page(
     """
     if state_format is None:
         return split_rows(fetch_rows(connection, partition, keys, limit), limit, None)
+    fetched = _fetch(connection, _FETCH_COLUMNS, [partition, *keys, limit])
+    last_key = codec.to_unsigned(fetched[-1][0]) if len(fetched) == limit else None
+    return _to_page(connection, fetched, state_format, last_key)
+
+
+def fetch_page_of(connection: Connection, partition: int, keys: Sequence[int], state_format: StateFormat) -> AgentPage:
+    """Those agents of a partition that have one of some keys (signed numbers), in their order. Raises DBAPIError."""
+    fetched = _fetch(connection, _FETCH_OF_KEYS, [list(keys), partition])
+    return _to_page(connection, fetched, state_format, None)
+
+
+def fetch_versions(connection: Connection, partition: int, keys: Sequence[int] | None) -> AgentVersions:
+    """Versions of the rows of a partition, in the order of their keys. Raises DBAPIError.
+
+    Args:
+        keys: of those alone, as signed numbers; None = of all, by COPY: a value of Python for each number would take
+            longer than the database.
+    """
+    values: list[Any] = [partition]
+    where = "partition = %s"
+    if keys is not None:
+        where, values = f"{where} AND key = ANY(%s)", [partition, list(keys)]
+    driver: Any = connection.connection.driver_connection
+    copied = _COPY_VERSIONS.format(where)
+    with sqlalchemy_errors(connection), driver.cursor() as cursor, cursor.copy(copied, values) as copy:
+        content = b"".join(copy)
+    rows = np.frombuffer(content, _COPIED_ROW, len(content) // _COPIED_ROW.itemsize, _COPY_HEAD_BYTES)
+    columns = (rows[name].astype(np.int64) for name in ("key", "epoch", "offset"))
+    key_column, *others = columns
+    return AgentVersions(key_column.view(np.uint64), *others).sorted()
+
+
+def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     driver: Any = connection.connection.driver_connection
     with sqlalchemy_errors(connection), driver.cursor(binary=True) as cursor:
-        cursor.execute(_FETCH_COLUMNS, [partition, *keys, limit])
+        cursor.execute(query, values)
         fetched: list[tuple[Any, ...]] = cursor.fetchall()
-    last_key = codec.to_unsigned(fetched[-1][0]) if len(fetched) == limit else None
+    return fetched
+
+
+def _to_page(
+    connection: Connection, fetched: list[tuple[Any, ...]], state_format: StateFormat, last_key: int | None
+) -> AgentPage:
+    """A page of rows that were read as columns; those of other formats are read again as rows."""
     fitting = [row for row in fetched if (row[-1], len(row[-3]), len(row[-2])) == state_format]
     rows: list[AgentRow] = []
     if len(fitting) < len(fetched):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from sqlalchemy import Connection, Engine, QueuePool, bindparam, create_engine, event, select
 from sqlalchemy.dialects.sqlite import dialect as Dialect
 from sqlalchemy.engine import URL
@@ -23,6 +24,7 @@ from ....ingest.errors import ConfigError, Unavailable
 from ...records.agent_pages import AgentPage, StateFormat, split_rows
 from ...records.agents import AgentRow
 from ...records.commits import Position
+from ...records.snapshots import AgentVersions
 from .. import codec
 from ..sql_schema import AGENTS, DECISIONS
 from .job_locks import NoLock
@@ -180,6 +182,31 @@ def read_page(
     query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == partition, AGENTS.c.key.between(*keys))
     rows = [codec.to_agent(row) for row in connection.execute(query.order_by(AGENTS.c.key).limit(limit))]
     return split_rows(rows, limit, state_format)
+
+
+def read_page_of(connection: Connection, partition: int, keys: Sequence[int], state_format: StateFormat) -> AgentPage:
+    """Those agents of a partition that have one of some keys (signed numbers), in their order; a last page."""
+    query = select(*codec.AGENT_COLUMNS).where(AGENTS.c.partition == partition)
+    rows = [
+        codec.to_agent(row)
+        for chunk in chunked(sorted(keys), MAX_IN_LIST)
+        for row in connection.execute(query.where(AGENTS.c.key.in_(chunk)).order_by(AGENTS.c.key))
+    ]
+    return split_rows(rows, len(rows) + 1, state_format)
+
+
+def read_versions(connection: Connection, partition: int, keys: Sequence[int] | None) -> AgentVersions:
+    """Versions of the rows of a partition, in the order of their keys.
+
+    Args:
+        keys: of those alone, as signed numbers; None = of all.
+    """
+    query = select(AGENTS.c.key, *codec.VERSION_COLUMNS).where(AGENTS.c.partition == partition)
+    queries = [query] if keys is None else [query.where(AGENTS.c.key.in_(part)) for part in chunked(keys, MAX_IN_LIST)]
+    rows = [tuple(row) for part in queries for row in connection.execute(part)]
+    numbers = np.array(rows, np.int64).reshape(-1, 3)
+    key_column, epochs, offsets = (np.ascontiguousarray(column) for column in numbers.T)
+    return AgentVersions(key_column.view(np.uint64), epochs, offsets).sorted()
 
 
 def prepare_weeks(_engine: Engine, _now_ms: int) -> None:

@@ -1,0 +1,248 @@
+"""Readers of the stored agents of a partition, page by page, on threads beside the pipeline's.
+
+Rows come from the database in ranges of keys. Where the partition has snapshots the database says first which version
+each row has. Copies of just those versions come from the files, which costs a third, and only the rest from rows: so it
+does not matter which files are there, how old they are, or what became of an agent since.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Lock
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from ...ingest.errors import Unavailable
+from ..records.agent_pages import AgentPage, StateFormat
+from ..records.commits import Position
+from ..records.snapshots import AgentVersions, Snapshot
+from ..store.agent_store import AgentStore
+from ..store.snapshot_files import OpenSnapshot, SnapshotFiles, UnreadableSnapshot
+
+_log = structlog.get_logger(__name__)
+
+PAGE_SIZE = 1_000
+"""Agents that are read at a time, 3 MB: asking for a page costs as much as a hundred agents."""
+
+KEY_RANGES = ((None, 2**64 - 1), (2**64 - 1, None))
+"""Keys behind which each reader begins, and up to which it reads, in the order of signed numbers. Keys are hashes: half
+of a partition's agents lie in each. While the page of one is cut into columns, the database reads for the other."""
+
+_NO_AGENTS: Final = AgentPage(None, [], None)
+
+
+class PageReader:
+    """Reads some of the agents of a partition. One page is read at a time, by whatever thread."""
+
+    def __init__(self) -> None:
+        self.page: Future[AgentPage] | None = None
+        """The page that is being read, or waits to be, or was not taken yet."""
+        self.has_more = True
+        """False once the last page was read."""
+
+    def read(self) -> AgentPage:
+        """Read the next page. Raises Unavailable, Fenced."""
+        raise NotImplementedError
+
+
+class RangeReader(PageReader):
+    """Reads agents with keys of a range from their rows.
+
+    Args:
+        agents: where they are.
+        owner: of the partition.
+        state_format: whose agents come as columns.
+        after: key behind which they begin; None = with the first.
+        last: greatest key; None = up to the last one.
+    """
+
+    def __init__(
+        self, agents: AgentStore, owner: Position, state_format: StateFormat, after: int | None, last: int | None
+    ) -> None:
+        super().__init__()
+        self._agents, self._owner, self._state_format = agents, owner, state_format
+        self._after, self._last = after, last
+
+    def read(self) -> AgentPage:
+        """See `PageReader`."""
+        page = self._agents.states_of_partition(self._owner, self._after, PAGE_SIZE, self._state_format, self._last)
+        self._after, self.has_more = page.last_key, page.last_key is not None
+        return page
+
+
+class _KeyReader(PageReader):
+    """Reads the agents of some keys from their rows."""
+
+    def __init__(
+        self, agents: AgentStore, owner: Position, state_format: StateFormat, keys: npt.NDArray[np.uint64]
+    ) -> None:
+        super().__init__()
+        self._agents, self._owner, self._state_format, self._keys = agents, owner, state_format, keys
+
+    def read(self) -> AgentPage:
+        """See `PageReader`."""
+        some, self._keys = self._keys[:PAGE_SIZE], self._keys[PAGE_SIZE:]
+        self.has_more = bool(len(self._keys))
+        return self._agents.states_of_agents(self._owner, some, self._state_format)[0] if len(some) else _NO_AGENTS
+
+
+class _VersionReader(PageReader):
+    """Reads the versions of all rows; its one page has no agents."""
+
+    def __init__(self, copies: _Copies, agents: AgentStore, owner: Position) -> None:
+        super().__init__()
+        self._copies, self._agents, self._owner = copies, agents, owner
+
+    def read(self) -> AgentPage:
+        """See `PageReader`."""
+        self._copies.look_for(self._agents.versions_of_partition(self._owner))
+        self.has_more = False
+        return _NO_AGENTS
+
+
+class _SnapshotReader(PageReader):
+    """Reads snapshots, one after the other, beside other readers of them."""
+
+    def __init__(self, copies: _Copies) -> None:
+        super().__init__()
+        self._copies = copies
+        self._open: OpenSnapshot | None = None
+        self._places: npt.NDArray[np.intp] = np.empty(0, np.intp)
+        self._block = 0
+
+    def read(self) -> AgentPage:
+        """See `PageReader`."""
+        while (page := self._read_block()) is None:
+            pass
+        return page
+
+    def _read_block(self) -> AgentPage | None:
+        """The wanted agents of the next block; None = there are none in it, or it is damaged."""
+        if self._open is None and not self._open_next():
+            self.has_more = False
+            return _NO_AGENTS
+        opened = self._open
+        assert opened is not None
+        number, ends = self._block, opened.index.block_ends
+        if number == len(ends):
+            self._open = None
+            return None
+        self._block += 1
+        places = self._places[ends[number - 1] if number else 0 : ends[number]]
+        if not (wanted := places >= 0).any():
+            return None
+        try:
+            columns = opened.read_block(number)
+        except UnreadableSnapshot as error:
+            _log.warning("rows are read instead of their copies", error=str(error))
+            self._copies.give_back(places[wanted])
+            return None
+        return AgentPage(columns if wanted.all() else columns.where(wanted), [], None)
+
+    def _open_next(self) -> bool:
+        taken = self._copies.take_next()
+        if taken is not None:
+            (self._open, self._places), self._block = taken, 0
+        return taken is not None
+
+
+class _Copies:
+    """Agents of a partition whose copies are looked for, shared by the readers of snapshots.
+
+    Args:
+        files: of the snapshots.
+        snapshots: of the partition, as the database knows them.
+        state_format: those of others are left out.
+    """
+
+    def __init__(self, files: SnapshotFiles, snapshots: Sequence[Snapshot], state_format: StateFormat) -> None:
+        self._files = files
+        self._unread = deque(snapshots)
+        self._state_format = state_format
+        self._lock = Lock()
+        self._versions: AgentVersions | None = None
+        self._wanted = np.empty(0, np.bool_)
+
+    def look_for(self, versions: AgentVersions) -> None:
+        """Look for copies of these, whose keys ascend."""
+        self._versions, self._wanted = versions, np.ones(versions.agent_count, np.bool_)
+
+    def take_next(self) -> tuple[OpenSnapshot, npt.NDArray[np.intp]] | None:
+        """Take a snapshot, and all in it that nobody took; None = there is no more.
+
+        Returns:
+            It, and the place of each of its agents for `give_back`; -1 = it is not wanted from there.
+        """
+        assert self._versions is not None
+        while self._versions.agent_count and (opened := self._open_next()) is not None:
+            places = self._versions.find(opened.index.versions)
+            with self._lock:
+                places[~self._wanted[places]] = -1  # of -1 it is the last agent's, and stays -1
+                self._wanted[places[places >= 0]] = False
+            if (places >= 0).any():
+                return opened, places
+        return None
+
+    def _open_next(self) -> OpenSnapshot | None:
+        while True:
+            with self._lock:
+                if not self._unread:
+                    return None
+                snapshot = self._unread.popleft()
+            try:
+                opened = self._files.open(snapshot)
+            except (UnreadableSnapshot, Unavailable) as error:
+                _log.info("rows are read instead of their copies", error=str(error))
+                continue
+            if opened.index.state_format == self._state_format:
+                return opened
+
+    def give_back(self, places: npt.NDArray[np.intp]) -> None:
+        """Want those at some places again."""
+        with self._lock:
+            self._wanted[places] = True
+
+    def wanted_keys(self) -> npt.NDArray[np.uint64]:
+        """Keys of agents of which no copy was found."""
+        assert self._versions is not None
+        return self._versions.keys[self._wanted]
+
+
+Readers = Callable[[], list[PageReader]]
+"""Gives readers that may read at the same time."""
+
+
+def plan_reading(
+    agents: AgentStore,
+    owner: Position,
+    state_format: StateFormat,
+    files: SnapshotFiles | None,
+    snapshots: Sequence[Snapshot],
+) -> list[Readers]:
+    """Readers of all agents of a partition, those of each step once those before have read all.
+
+    Args:
+        agents: where rows are.
+        owner: of the partition.
+        state_format: whose agents come as columns.
+        files: of snapshots; None = rows alone are read.
+        snapshots: of the partition; where there are any, the first step reads the versions of rows alone.
+    """
+    if files is None or not snapshots:
+        return [lambda: [RangeReader(agents, owner, state_format, after, last) for after, last in KEY_RANGES]]
+    copies = _Copies(files, snapshots, state_format)
+
+    def read_rest() -> list[PageReader]:
+        parts = np.array_split(copies.wanted_keys(), len(KEY_RANGES))
+        return [_KeyReader(agents, owner, state_format, part) for part in parts if len(part)]
+
+    return [
+        lambda: [_VersionReader(copies, agents, owner)],
+        lambda: [_SnapshotReader(copies) for _ in KEY_RANGES],
+        read_rest,
+    ]

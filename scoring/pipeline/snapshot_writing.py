@@ -1,0 +1,246 @@
+"""Copies of agents' rows are kept in files, so that whoever takes a large partition over need not read the rows.
+
+A thread beside the pipeline compares the versions of all rows with those of the copies now and then, reads rows that
+have no copy, and writes them into a new file. It works a part of the time, and not while there is a backlog. Nobody
+waits for it: what has no copy is read from its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from ...ingest.errors import Fenced, TrustwatchError
+from ..records.agent_pages import AgentColumns, StateFormat
+from ..records.commits import Position
+from ..records.snapshots import AgentVersions, Snapshot
+from ..store.snapshot_files import SnapshotFiles, UnreadableSnapshot
+from .partition import PartitionPipeline
+from .pipeline_context import PipelineContext
+
+_log = structlog.get_logger(__name__)
+
+MIN_AGENTS: Final = 5_000
+"""Agents of a partition from which on it has snapshots: fewer rows are read in a fraction of a second."""
+
+MIN_CHANGED_SHARE: Final = 0.1
+"""Share of the agents of a partition that have no copy from which on copies are written."""
+
+MIN_KEPT_SHARE: Final = 0.5
+"""Share of the copies of a file that are still as their rows, below which these are copied anew and the file goes."""
+
+BLOCK_SIZE: Final = 1_000
+"""Agents that are read and decoded at a time."""
+
+FILE_SIZE: Final = 20_000
+"""Agents of a file, some 30 MB."""
+
+LOOK_EVERY_S: Final = 60.0
+"""Shortest time between two looks at a partition."""
+
+REST_FACTOR: Final = 3.0
+"""Pause behind each read and write, by the time that it took."""
+
+LOOK_FACTOR: Final = 10.0
+"""Pause behind a look with all that it wrote, by the time that it took."""
+
+
+class _Copied(NamedTuple):
+    """What a look found: which rows have a copy, and which snapshots are worth nothing any more."""
+
+    missing: npt.NDArray[np.uint64]  # keys of agents without a copy
+    dropped: list[Snapshot]
+
+
+class _Stopped(Exception):
+    """The partition is not ours any more, or the worker ends."""
+
+
+class _Watch:
+    """A partition whose copies are kept up. For the thread of the pipeline, but for `stopped`."""
+
+    def __init__(self, pipeline: PartitionPipeline, due_at: float) -> None:
+        self.pipeline = pipeline
+        self.due_at = due_at
+        self.stopped = Event()
+        self.running: Future[None] | None = None
+        self.uncopied = 0
+        """Rows that the last look could not copy: of an earlier format, or gone since."""
+
+
+class SnapshotWriter:
+    """Keeps copies of the rows of partitions, one partition after the other. For the thread of the pipeline.
+
+    Args:
+        context: of the pipelines.
+        files: of snapshots.
+    """
+
+    def __init__(self, context: PipelineContext, files: SnapshotFiles) -> None:
+        self._context = context
+        self._files = files
+        self._executor = ThreadPoolExecutor(1, "snapshots")
+        self._watches: dict[int, _Watch] = {}
+
+    def begin(self, pipeline: PartitionPipeline) -> None:
+        """Keep copies of a partition that was taken over."""
+        self._watches[pipeline.partition] = _Watch(pipeline, self._context.monotonic() + LOOK_EVERY_S)
+
+    def stop(self, partition: int) -> None:
+        """Write no more for a partition that is not ours any more."""
+        if (watch := self._watches.pop(partition, None)) is not None:
+            watch.stopped.set()
+
+    def step(self) -> None:
+        """Begin to look at a partition whose turn it is, unless another one is looked at, or there is a backlog."""
+        if not self._watches:
+            return
+        now, watches = self._context.monotonic(), self._watches.values()
+        for watch in watches:
+            self._note_end(watch, now)
+        if any(watch.running is not None or watch.pipeline.commits.backlogged for watch in watches):
+            return
+        due = [watch for watch in watches if watch.due_at <= now]
+        if due:
+            first = min(due, key=lambda watch: watch.due_at)
+            first.due_at = now
+            first.running = self._executor.submit(self._look, first)
+
+    def _note_end(self, watch: _Watch, now: float) -> None:
+        if watch.running is None or not watch.running.done():
+            return
+        error = watch.running.exception()
+        watch.running = None
+        watch.due_at = now + max(LOOK_EVERY_S, LOOK_FACTOR * (now - watch.due_at))
+        if isinstance(error, TrustwatchError):
+            self._context.stages.counts["snapshots_failed"] += 1
+            _log.warning("copies of rows were not written", partition=watch.pipeline.partition, error=str(error))
+        elif error is not None and not isinstance(error, _Stopped):
+            raise error
+
+    def _look(self, watch: _Watch) -> None:
+        """Look which rows have a copy, and copy others where it is worth it."""
+        try:
+            _Look(self._context, self._files, watch).run()
+        except Fenced:
+            return  # the pipeline learns so, too
+
+    def close(self) -> None:
+        """End the thread, after what it is reading or writing."""
+        for partition in list(self._watches):
+            self.stop(partition)
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Look:
+    """One look at a partition.
+
+    Args:
+        context: of the pipelines.
+        files: of snapshots.
+        watch: the partition; it is ended by `stopped`.
+    """
+
+    def __init__(self, context: PipelineContext, files: SnapshotFiles, watch: _Watch) -> None:
+        self._store, self._counts, self._monotonic = context.store, context.stages.counts, context.monotonic
+        self._files, self._watch = files, watch
+        self._owner: Position = watch.pipeline.position
+        self._format: StateFormat = watch.pipeline.agent_states.state_format
+        self._generation = self._store.snapshots.generation()
+
+    def run(self) -> None:
+        """Look, and write what is worth it. Raises Fenced, Unavailable, _Stopped."""
+        snapshots = self._list_snapshots()
+        versions = self._store.agents.versions_of_partition(self._owner)
+        if not MIN_AGENTS <= versions.agent_count <= self._watch.pipeline.agent_states.capacity:
+            self._drop(snapshots)  # few rows are quickly read, and more than memory has room for would not move in
+            return
+        copied = self._compare(versions, snapshots)
+        if len(copied.missing) - self._watch.uncopied >= max(1, MIN_CHANGED_SHARE * versions.agent_count):
+            self._watch.uncopied = len(copied.missing) - self._copy(copied.missing)
+            self._drop(copied.dropped)
+
+    def _list_snapshots(self) -> list[Snapshot]:
+        """Snapshots of the partition; files that are none, of a crash or from before an erasure, go."""
+        partition = self._owner.partition
+        snapshots = self._store.snapshots.list_of(partition)
+        self._store.partitions.check_owner(self._owner)  # else these files may be the next owner's
+        self._files.remove_others(partition, {snapshot.name for snapshot in snapshots})
+        return snapshots
+
+    def _compare(self, versions: AgentVersions, snapshots: Sequence[Snapshot]) -> _Copied:
+        """Compare rows with their copies. Copies in files that go count as missing."""
+        is_copied, dropped = np.zeros(versions.agent_count, np.bool_), []
+        for snapshot in snapshots:
+            places = self._find(versions, snapshot)
+            places = places[~is_copied[places]]
+            if len(places) >= MIN_KEPT_SHARE * snapshot.agents:
+                is_copied[places] = True
+            else:
+                dropped.append(snapshot)
+        return _Copied(versions.keys[~is_copied], dropped)
+
+    def _find(self, versions: AgentVersions, snapshot: Snapshot) -> npt.NDArray[np.intp]:
+        """Places of the rows that a snapshot has copies of; none if it can not be read here."""
+        try:
+            index = self._files.index(snapshot)
+        except UnreadableSnapshot:
+            return np.empty(0, np.intp)
+        if index.state_format != self._format:
+            return np.empty(0, np.intp)
+        places = versions.find(index.versions)
+        return places[places >= 0]
+
+    def _copy(self, keys: npt.NDArray[np.uint64]) -> int:
+        """Copy the rows of some agents into files; returns of how many."""
+        count = 0
+        for start in range(0, len(keys), FILE_SIZE):
+            blocks = list(self._read_blocks(keys[start : start + FILE_SIZE]))
+            if blocks and not self._write(blocks):
+                break
+            count += sum(versions.agent_count for _, versions in blocks)
+        return count
+
+    def _read_blocks(self, keys: npt.NDArray[np.uint64]) -> Iterator[tuple[AgentColumns, AgentVersions]]:
+        for start in range(0, len(keys), BLOCK_SIZE):
+            begun = self._monotonic()
+            some = keys[start : start + BLOCK_SIZE]
+            page, versions = self._store.agents.states_of_agents(self._owner, some, self._format)
+            if page.columns is not None:  # others are of an earlier format: they are read as rows until they act
+                yield page.columns, versions.of_keys(page.columns.keys)
+            self._rest(begun)
+
+    def _write(self, blocks: Sequence[tuple[AgentColumns, AgentVersions]]) -> bool:
+        """Write a file; False = it had to go again, since all were forgotten meanwhile."""
+        begun = self._monotonic()
+        snapshot = self._files.write(self._owner.partition, self._generation, self._format, blocks)
+        is_kept = False
+        try:
+            is_kept = self._store.snapshots.add(self._owner, snapshot)
+        finally:
+            if not is_kept:
+                self._files.remove([snapshot.name])
+        if is_kept:
+            self._counts["snapshots"] += 1
+            self._counts["snapshot_bytes"] += snapshot.content_bytes
+        self._rest(begun)
+        return is_kept
+
+    def _drop(self, snapshots: Sequence[Snapshot]) -> None:
+        if names := [snapshot.name for snapshot in snapshots]:
+            self._store.snapshots.remove(names)
+            self._files.remove(names)
+
+    def _rest(self, begun: float) -> None:
+        """Leave the machine to others for a while. Raises _Stopped."""
+        if self._watch.stopped.wait(REST_FACTOR * (self._monotonic() - begun)):
+            raise _Stopped
+        while self._watch.pipeline.commits.backlogged:
+            if self._watch.stopped.wait(1.0):
+                raise _Stopped
