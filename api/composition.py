@@ -181,12 +181,19 @@ def open_checked_checkpoints(settings: Settings, store: SqlStore) -> CheckpointF
 def open_snapshots(settings: Settings) -> SnapshotFiles | None:
     """Open the place of snapshots, for a worker: that of checkpoints, else a folder of its own; None = there are none.
 
-    Raises ConfigError: it can not be opened.
+    A folder of its own that can not be made is warned about: without copies, rows are read.
+
+    Raises ConfigError: the place of checkpoints can not be opened.
     """
     if not settings.store.snapshots:
         return None
-    place = checkpoint_place(settings) or str(settings.data_dir.absolute() / SNAPSHOTS_FOLDER)
-    return SnapshotFiles(_open_checkpoint_objects(place))
+    if (place := checkpoint_place(settings)) is not None:
+        return SnapshotFiles(_open_checkpoint_objects(place))
+    try:
+        return SnapshotFiles(open_object_store(str(settings.data_dir.absolute() / SNAPSHOTS_FOLDER)))
+    except ConfigError as error:
+        _log.warning("no copies of rows are kept: a large partition takes longer to take over", error=str(error))
+        return None
 
 
 def open_checkpoints_to_erase(settings: Settings) -> dict[str, CheckpointFiles]:

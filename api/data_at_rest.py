@@ -17,7 +17,9 @@ import structlog
 from .file_access import CLOSED_BITS, FILE_ACCESS, closed_bits
 from .settings.root import Settings
 
-_OWN_NAMES: Final = ("trustwatch.db*", "log", "models", "model", "vectors-spool", "console-links", "checkpoints")
+_OWN_NAMES: Final = (
+    *("trustwatch.db*", "log", "models", "model", "vectors-spool", "console-links", "checkpoints", "snapshots"),
+)
 """Names in `data_dir` that are ours; keys are looked at where they are read, and refused."""
 
 _log = structlog.get_logger(__name__)

@@ -204,6 +204,17 @@ METRICS: Final = (
         "trustwatch_checkpoint_bytes_total", "observed counter", "bytes", "size of the checkpoints that were written"
     ),
     MetricDefinition(
+        "trustwatch_snapshots_total",
+        "observed counter",
+        "files",
+        "files with copies of agents' rows, which a take-over reads instead: written; failed, tried again a minute "
+        "later or more: rows that have no copy are read",
+        ("result",),
+    ),
+    MetricDefinition(
+        "trustwatch_snapshot_bytes_total", "observed counter", "bytes", "size of the snapshots that were written"
+    ),
+    MetricDefinition(
         "trustwatch_pipeline_seconds_total", "observed counter", "s", "time of the pipeline by stage", ("stage",)
     ),
     MetricDefinition(

@@ -33,6 +33,8 @@ _CHECKPOINT_RESULTS = {
     "not_removed": "checkpoints_not_removed",
 }
 _CHECKPOINT_BYTES = "checkpoint_bytes"
+_SNAPSHOT_RESULTS = {"written": "snapshots", "failed": "snapshots_failed"}
+_SNAPSHOT_BYTES = "snapshot_bytes"
 _OF_OTHER_METRICS = frozenset(
     {
         "feedback_matched",
@@ -40,6 +42,8 @@ _OF_OTHER_METRICS = frozenset(
         PARTITIONS_WAITING,
         _CHECKPOINT_BYTES,
         *_CHECKPOINT_RESULTS.values(),
+        _SNAPSHOT_BYTES,
+        *_SNAPSHOT_RESULTS.values(),
     }
 )
 """Counts of the pipeline that metrics of their own show."""
@@ -141,6 +145,10 @@ def _pipeline_values(services: Runtime) -> dict[str, LabelledValues]:
             (result,): status.work_counts.get(count, 0) for result, count in _CHECKPOINT_RESULTS.items()
         },
         "trustwatch_checkpoint_bytes_total": {(): status.work_counts.get(_CHECKPOINT_BYTES, 0)},
+        "trustwatch_snapshots_total": {
+            (result,): status.work_counts.get(count, 0) for result, count in _SNAPSHOT_RESULTS.items()
+        },
+        "trustwatch_snapshot_bytes_total": {(): status.work_counts.get(_SNAPSHOT_BYTES, 0)},
         "trustwatch_pipeline_seconds_total": {(name,): spent for name, spent in status.stage_seconds.items()},
         "trustwatch_dead_letters_dropped_total": {(): status.dropped_dead_letters},
         "trustwatch_decisions_total": {

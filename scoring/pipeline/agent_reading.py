@@ -33,6 +33,7 @@ KEY_RANGES = ((None, 2**64 - 1), (2**64 - 1, None))
 """Keys behind which each reader begins, and up to which it reads, in the order of signed numbers. Keys are hashes: half
 of a partition's agents lie in each. While the page of one is cut into columns, the database reads for the other."""
 
+READ_INSTEAD: Final = "rows are read instead of their copies"
 _NO_AGENTS: Final = AgentPage(None, [], None)
 
 
@@ -132,14 +133,14 @@ class _SnapshotReader(PageReader):
         if number == len(ends):
             self._open = None
             return None
-        self._block += 1
+        self._block += 1  # before it is read: a damaged one is not read again
         places = self._places[ends[number - 1] if number else 0 : ends[number]]
         if not (wanted := places >= 0).any():
             return None
         try:
             columns = opened.read_block(number)
         except UnreadableSnapshot as error:
-            _log.warning("rows are read instead of their copies", error=str(error))
+            _log.warning(READ_INSTEAD, error=str(error))
             self._copies.give_back(places[wanted])
             return None
         return AgentPage(columns if wanted.all() else columns.where(wanted), [], None)
@@ -196,9 +197,13 @@ class _Copies:
                 snapshot = self._unread.popleft()
             try:
                 opened = self._files.open(snapshot)
-            except (UnreadableSnapshot, Unavailable) as error:
-                _log.info("rows are read instead of their copies", error=str(error))
+            except UnreadableSnapshot as error:
+                _log.info(READ_INSTEAD, error=str(error))
                 continue
+            except Unavailable as error:  # each other file would cost its timeout again
+                _log.warning(READ_INSTEAD, error=str(error))
+                self._unread.clear()
+                return None
             if opened.index.state_format == self._state_format:
                 return opened
 

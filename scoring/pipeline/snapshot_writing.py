@@ -41,6 +41,9 @@ BLOCK_SIZE: Final = 1_000
 FILE_SIZE: Final = 20_000
 """Agents of a file, some 30 MB."""
 
+FIRST_LOOK_S: Final = 10.0
+"""Time from which on a partition is looked at, once its agents are in memory."""
+
 LOOK_EVERY_S: Final = 60.0
 """Shortest time between two looks at a partition."""
 
@@ -90,7 +93,7 @@ class SnapshotWriter:
 
     def begin(self, pipeline: PartitionPipeline) -> None:
         """Keep copies of a partition that was taken over."""
-        self._watches[pipeline.partition] = _Watch(pipeline, self._context.monotonic() + LOOK_EVERY_S)
+        self._watches[pipeline.partition] = _Watch(pipeline, self._context.monotonic() + FIRST_LOOK_S)
 
     def stop(self, partition: int) -> None:
         """Write no more for a partition that is not ours any more."""
@@ -167,12 +170,15 @@ class _Look:
             self._drop(copied.dropped)
 
     def _list_snapshots(self) -> list[Snapshot]:
-        """Snapshots of the partition; files that are none, of a crash or from before an erasure, go."""
+        """Snapshots of the partition whose files are here; other files, of a crash or from before an erasure, go."""
         partition = self._owner.partition
+        found = self._files.list_names(partition)
         snapshots = self._store.snapshots.list_of(partition)
-        self._store.partitions.check_owner(self._owner)  # else these files may be the next owner's
-        self._files.remove_others(partition, {snapshot.name for snapshot in snapshots})
-        return snapshots
+        self._store.partitions.check_owner(self._owner)  # else what is found may be the next owner's
+        self._files.remove(found - {snapshot.name for snapshot in snapshots})
+        lost = [snapshot for snapshot in snapshots if snapshot.name not in found]
+        self._drop(lost)
+        return [snapshot for snapshot in snapshots if snapshot not in lost]
 
     def _compare(self, versions: AgentVersions, snapshots: Sequence[Snapshot]) -> _Copied:
         """Compare rows with their copies. Copies in files that go count as missing."""

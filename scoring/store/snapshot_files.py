@@ -124,13 +124,12 @@ class SnapshotFiles:
         """Remove files; one that is not there is no error."""
         for name in names:
             self._indexes.pop(name, None)
-        self._objects.delete(names)
+        if names:
+            self._objects.delete(names)
 
-    def remove_others(self, partition: int, kept: Collection[str]) -> None:
-        """Remove all files of a partition but *kept*."""
-        left = [name for name in self._objects.list_names(_folder(partition)) if name not in kept]
-        if left:
-            self.remove(left)
+    def list_names(self, partition: int) -> set[str]:
+        """Names of all files of a partition."""
+        return set(self._objects.list_names(_folder(partition)))
 
 
 class OpenSnapshot:

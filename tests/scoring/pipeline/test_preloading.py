@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
-from trustwatch.scoring.pipeline import preloading
+from trustwatch.scoring.pipeline import agent_reading, preloading
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.pipeline_context import PipelineContext
 from trustwatch.scoring.pipeline.preloading import AgentPreloader
@@ -104,7 +104,7 @@ def test_who_is_preloaded_is_not_read_again_and_comes_to_the_same_state(
     make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In pages and parts; also a new agent is not looked for any more, since it is known who is stored."""
-    monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
+    monkeypatch.setattr(agent_reading, "PAGE_SIZE", 5)
     monkeypatch.setattr(preloading, "STEP_SIZE", 2)
     ours, plain = make_site(records), make_site(records)
     for site in (ours, plain):
@@ -155,7 +155,7 @@ def test_agents_of_another_version_move_in_beside_the_others(
     make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those whose state has another format come as rows, those that have it as columns, and both go on as ever."""
-    monkeypatch.setattr(preloading, "PAGE_SIZE", 5)
+    monkeypatch.setattr(agent_reading, "PAGE_SIZE", 5)
     monkeypatch.setattr(preloading, "STEP_SIZE", 2)
     monkeypatch.setattr(preloading, "ROW_STEP_SIZE", 1)
     ours, plain = make_site(records), make_site(records)
@@ -220,7 +220,7 @@ def test_a_flood_while_pages_come_ends_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Which rows are older than what was met is not known any more: no further page is read, and the log says so."""
-    monkeypatch.setattr(preloading, "PAGE_SIZE", 2)
+    monkeypatch.setattr(agent_reading, "PAGE_SIZE", 2)
     site = make_site(records)
     site.fill()
     work = site.start(capacity=4)
@@ -265,7 +265,7 @@ def test_a_partition_that_went_is_not_read_on(
     make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one in the queue is."""
-    monkeypatch.setattr(preloading, "PAGE_SIZE", 2)
+    monkeypatch.setattr(agent_reading, "PAGE_SIZE", 2)
     site = make_site(records)
     site.fill()
     gone, next_one = site.start(), site.start()
