@@ -35,8 +35,11 @@ MIN_CHANGED_SHARE: Final = 0.1
 MIN_KEPT_SHARE: Final = 0.5
 """Share of the copies of a file that are still as their rows, below which these are copied anew and the file goes."""
 
-BLOCK_SIZE: Final = 1_000
-"""Agents that are read and decoded at a time."""
+READ_SIZE: Final = 1_000
+"""Agents whose rows are read at a time."""
+
+BLOCK_SIZE: Final = 4_000
+"""Agents that are decoded at a time: threads that do it wait for each other once a block."""
 
 FILE_SIZE: Final = 20_000
 """Agents of a file, some 30 MB."""
@@ -206,21 +209,28 @@ class _Look:
     def _copy(self, keys: npt.NDArray[np.uint64]) -> int:
         """Copy the rows of some agents into files; returns of how many."""
         count = 0
-        for start in range(0, len(keys), FILE_SIZE):
-            blocks = list(self._read_blocks(keys[start : start + FILE_SIZE]))
+        for of_file in _cut(keys, FILE_SIZE):
+            blocks = [block for some in _cut(of_file, BLOCK_SIZE) if (block := self._read_block(some)) is not None]
             if blocks and not self._write(blocks):
                 break
             count += sum(versions.agent_count for _, versions in blocks)
         return count
 
-    def _read_blocks(self, keys: npt.NDArray[np.uint64]) -> Iterator[tuple[AgentColumns, AgentVersions]]:
-        for start in range(0, len(keys), BLOCK_SIZE):
+    def _read_block(self, keys: npt.NDArray[np.uint64]) -> tuple[AgentColumns, AgentVersions] | None:
+        """Rows of some agents, and their versions; None = there are none of the present format.
+
+        Others of them are read as rows until they act, which writes them in this one.
+        """
+        read: list[AgentColumns] = []
+        versions: list[AgentVersions] = []
+        for some in _cut(keys, READ_SIZE):
             begun = self._monotonic()
-            some = keys[start : start + BLOCK_SIZE]
-            page, versions = self._store.agents.states_of_agents(self._owner, some, self._format)
-            if page.columns is not None:  # others are of an earlier format: they are read as rows until they act
-                yield page.columns, versions.of_keys(page.columns.keys)
+            page, of_page = self._store.agents.states_of_agents(self._owner, some, self._format)
+            if page.columns is not None:
+                read.append(page.columns)
+                versions.append(of_page.of_keys(page.columns.keys))
             self._rest(begun)
+        return (AgentColumns.join(read), AgentVersions.join(versions)) if read else None
 
     def _write(self, blocks: Sequence[tuple[AgentColumns, AgentVersions]]) -> bool:
         """Write a file; False = it had to go again, since all were forgotten meanwhile."""
@@ -250,3 +260,8 @@ class _Look:
         while self._watch.pipeline.commits.backlogged:
             if self._watch.stopped.wait(1.0):
                 raise _Stopped
+
+
+def _cut(keys: npt.NDArray[np.uint64], size: int) -> Iterator[npt.NDArray[np.uint64]]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

@@ -31,18 +31,11 @@ _FETCH_COLUMNS = (
 
 
 _FETCH_OF_KEYS = f"SELECT {_COLUMN_LIST} FROM agents WHERE key = ANY(%s) AND partition = %s ORDER BY key"  # noqa: S608
-_COPY_VERSIONS = "COPY (SELECT key, version_epoch, version_offset FROM agents WHERE {}) TO STDOUT (FORMAT BINARY)"
-_COPY_HEAD_BYTES = 19
-"""Signature, flags and length of an extension that nobody uses (PostgreSQL, COPY, Binary Format)."""
-_COPIED_ROW = np.dtype(
-    [
-        ("fields", ">i2"),
-        *(("key_bytes", ">i4"), ("key", ">i8")),
-        *(("epoch_bytes", ">i4"), ("epoch", ">i8")),
-        *(("offset_bytes", ">i4"), ("offset", ">i8")),
-    ]
+_FETCH_VERSIONS = (
+    "SELECT coalesce(string_agg(int8send(key) || int8send(version_epoch) || int8send(version_offset), ''), '') "
+    "FROM agents WHERE partition = %s"
 )
-"""A row of that copy; none of its values is NULL."""
+"""One value: a row of the answer for each agent would take us longer than the database."""
 
 
 def fetch_page(
@@ -71,21 +64,14 @@ def fetch_versions(connection: Connection, partition: int, keys: Sequence[int] |
     """Versions of the rows of a partition, in the order of their keys. Raises DBAPIError.
 
     Args:
-        keys: of those alone, as signed numbers; None = of all, by COPY: a value of Python for each number would take
-            longer than the database.
+        keys: of those alone, as signed numbers; None = of all.
     """
-    values: list[Any] = [partition]
-    where = "partition = %s"
+    query, values = _FETCH_VERSIONS, [partition]
     if keys is not None:
-        where, values = f"{where} AND key = ANY(%s)", [partition, list(keys)]
-    driver: Any = connection.connection.driver_connection
-    copied = _COPY_VERSIONS.format(where)
-    with sqlalchemy_errors(connection), driver.cursor() as cursor, cursor.copy(copied, values) as copy:
-        content = b"".join(copy)
-    rows = np.frombuffer(content, _COPIED_ROW, len(content) // _COPIED_ROW.itemsize, _COPY_HEAD_BYTES)
-    columns = (rows[name].astype(np.int64) for name in ("key", "epoch", "offset"))
-    key_column, *others = columns
-    return AgentVersions(key_column.view(np.uint64), *others).sorted()
+        query, values = f"{_FETCH_VERSIONS} AND key = ANY(%s)", [partition, list(keys)]
+    ((numbers,),) = _fetch(connection, query, values)
+    key_column, epochs, offsets = np.frombuffer(numbers, ">i8").reshape(-1, 3).T.astype(np.int64, order="C")
+    return AgentVersions(key_column.view(np.uint64), epochs, offsets).sorted()
 
 
 def _fetch(connection: Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
