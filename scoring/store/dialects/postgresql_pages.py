@@ -66,7 +66,8 @@ def fetch_versions(connection: Connection, partition: int, keys: Sequence[int] |
     Args:
         keys: of those alone, as signed numbers; None = of all.
     """
-    query, values = _FETCH_VERSIONS, [partition]
+    query = _FETCH_VERSIONS
+    values: list[Any] = [partition]
     if keys is not None:
         query, values = f"{_FETCH_VERSIONS} AND key = ANY(%s)", [partition, list(keys)]
     ((numbers,),) = _fetch(connection, query, values)

@@ -16,7 +16,7 @@ from trustwatch.ingest.errors import CorruptLog, Fenced
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record
-from trustwatch.scoring.pipeline import agent_reading, preloading
+from trustwatch.scoring.pipeline import preloading
 from trustwatch.scoring.pipeline.ipc import (
     LENGTH_PREFIX,
     MAX_FRAME_ITEMS,
