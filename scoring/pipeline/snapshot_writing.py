@@ -169,7 +169,7 @@ class _Look:
             return
         copied = self._compare(versions, snapshots)
         if len(copied.missing) - self._watch.uncopied >= max(1, MIN_CHANGED_SHARE * versions.agent_count):
-            self._watch.uncopied = len(copied.missing) - self._copy(copied.missing)
+            self._copy(copied.missing)
             self._drop(copied.dropped)
 
     def _list_snapshots(self) -> list[Snapshot]:
@@ -206,15 +206,15 @@ class _Look:
         places = versions.find(index.versions)
         return places[places >= 0]
 
-    def _copy(self, keys: npt.NDArray[np.uint64]) -> int:
-        """Copy the rows of some agents into files; returns of how many."""
+    def _copy(self, keys: npt.NDArray[np.uint64]) -> None:
+        """Copy the rows of some agents into files."""
         count = 0
         for of_file in _cut(keys, FILE_SIZE):
             blocks = [block for some in _cut(of_file, BLOCK_SIZE) if (block := self._read_block(some)) is not None]
             if blocks and not self._write(blocks):
-                break
+                return
             count += sum(versions.agent_count for _, versions in blocks)
-        return count
+        self._watch.uncopied = len(keys) - count
 
     def _read_block(self, keys: npt.NDArray[np.uint64]) -> tuple[AgentColumns, AgentVersions] | None:
         """Rows of some agents, and their versions; None = there are none of the present format.
