@@ -19,7 +19,7 @@ import structlog
 from ...ingest.errors import Fenced, TrustwatchError
 from ..records.agent_pages import AgentColumns, StateFormat
 from ..records.commits import Position
-from ..records.snapshots import AgentVersions, Snapshot
+from ..records.snapshots import AgentVersions, Snapshot, SnapshotIndex
 from ..store.snapshot_files import SnapshotFiles, UnreadableSnapshot
 from .partition import PartitionPipeline
 from .pipeline_context import PipelineContext
@@ -58,10 +58,11 @@ LOOK_FACTOR: Final = 10.0
 
 
 class _Copied(NamedTuple):
-    """What a look found: which rows have a copy, and which snapshots are worth nothing any more."""
+    """What a look found: which rows have no copy, and which snapshots are to go."""
 
-    missing: npt.NDArray[np.uint64]  # keys of agents without a copy
+    missing: npt.NDArray[np.uint64]  # keys of agents without a copy in one that stays
     dropped: list[Snapshot]
+    has_gone: bool  # whether one of these has agents that have no row any more: nobody may keep what was forgotten
 
 
 class _Stopped(Exception):
@@ -168,7 +169,8 @@ class _Look:
             self._drop(snapshots)  # few rows are quickly read, and more than memory has room for would not move in
             return
         copied = self._compare(versions, snapshots)
-        if len(copied.missing) - self._watch.uncopied >= max(1, MIN_CHANGED_SHARE * versions.agent_count):
+        enough = max(1, MIN_CHANGED_SHARE * versions.agent_count)
+        if copied.has_gone or len(copied.missing) - self._watch.uncopied >= enough:
             self._copy(copied.missing)
             self._drop(copied.dropped)
 
@@ -184,27 +186,28 @@ class _Look:
         return [snapshot for snapshot in snapshots if snapshot not in lost]
 
     def _compare(self, versions: AgentVersions, snapshots: Sequence[Snapshot]) -> _Copied:
-        """Compare rows with their copies. Copies in files that go count as missing."""
-        is_copied, dropped = np.zeros(versions.agent_count, np.bool_), []
+        """Compare rows with their copies. Copies in files that are to go count as missing."""
+        is_copied, dropped, has_gone = np.zeros(versions.agent_count, np.bool_), [], False
         for snapshot in snapshots:
-            places = self._find(versions, snapshot)
+            index = self._read_index(snapshot)
+            places = np.empty(0, np.intp) if index is None else versions.find(index.versions)
+            places = places[places >= 0]
             places = places[~is_copied[places]]
-            if len(places) >= MIN_KEPT_SHARE * snapshot.agents:
+            is_whole = index is not None and bool(versions.has(index.versions.keys).all())
+            has_gone = has_gone or not is_whole
+            if is_whole and len(places) >= MIN_KEPT_SHARE * snapshot.agents:
                 is_copied[places] = True
             else:
                 dropped.append(snapshot)
-        return _Copied(versions.keys[~is_copied], dropped)
+        return _Copied(versions.keys[~is_copied], dropped, has_gone)
 
-    def _find(self, versions: AgentVersions, snapshot: Snapshot) -> npt.NDArray[np.intp]:
-        """Places of the rows that a snapshot has copies of; none if it can not be read here."""
+    def _read_index(self, snapshot: Snapshot) -> SnapshotIndex | None:
+        """Index of a snapshot; None = it can not be read, or has states of another format."""
         try:
             index = self._files.index(snapshot)
         except UnreadableSnapshot:
-            return np.empty(0, np.intp)
-        if index.state_format != self._format:
-            return np.empty(0, np.intp)
-        places = versions.find(index.versions)
-        return places[places >= 0]
+            return None
+        return index if index.state_format == self._format else None
 
     def _copy(self, keys: npt.NDArray[np.uint64]) -> None:
         """Copy the rows of some agents into files."""

@@ -56,6 +56,13 @@ class AgentVersions(NamedTuple):
         same = (found.keys == others.keys) & (found.epochs == others.epochs) & (found.offsets == others.offsets)
         return np.where(same, places, -1)
 
+    def has(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Whether each of some keys is here, in whatever version. Keys here ascend."""
+        if not self.agent_count:
+            return np.zeros(len(keys), np.bool_)
+        found = self.keys[np.minimum(np.searchsorted(self.keys, keys), self.agent_count - 1)]
+        return np.asarray(found == keys)
+
     def of_keys(self, keys: npt.NDArray[np.uint64]) -> AgentVersions:
         """Those of some keys, all of them here, in that order. Keys here ascend."""
         return self.at(np.searchsorted(self.keys, keys))

@@ -28,6 +28,7 @@ BY_HAND = (
     "runbooks.md",
     "simulator.md",
     "slack.md",
+    "snapshots.md",
     "sources.md",
     "standards.md",
     "threats.md",

@@ -327,6 +327,18 @@ def test_a_file_with_half_of_its_copies_true_stays(site: Site) -> None:
     assert site.row_reads == []
 
 
+def test_nobody_keeps_a_copy_of_an_agent_that_is_gone(site: Site) -> None:
+    """Its row was purged, so the file goes, whatever else is in it; the others are copied anew."""
+    at, before = site.store.partitions.position(0), site.copied()
+    gone = next(iter(site.states()))
+    (held_by,) = [one for one in site.store.snapshots.list_of(0) if gone in site.files.index(one).versions.keys]
+    site.store.commit(Commit(at, Position(0, at.epoch, at.offset), [], [], [], [], removed_agents=[gone]))
+    _, preloader = site.preload()
+    site.look(preloader)
+    assert set(before) - set(site.copied()) == {held_by.name}
+    assert sum(site.copied().values()) == AGENTS - 1 and site.files.list_names(0) == set(site.copied())
+
+
 def test_a_file_that_nobody_names_goes_and_one_that_is_gone_is_forgotten(site: Site) -> None:
     """A crash left the one; somebody removed the other, so it is written again."""
     (first, *_) = site.copied()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.scoring.records.agent_pages import AgentColumns, StateFormat
-from trustwatch.scoring.records.snapshots import AgentVersions, Snapshot
+from trustwatch.scoring.records.snapshots import AgentVersions
 from trustwatch.scoring.store.snapshot_files import SnapshotFiles, UnreadableSnapshot
 
 FORMAT = StateFormat("v2:r2", 5, 3)
@@ -164,4 +164,5 @@ def test_versions_find_equal_ones_alone() -> None:
     )
     assert here.find(others).tolist() == [1, -1, -1, 0, 2, -1]
     assert here.at(slice(0, 0)).find(others).tolist() == [-1] * 6
-    assert isinstance(Snapshot("a", 1, b"", 0, 1, 1), tuple)
+    assert here.has(np.array([0, 1, 5, 6, 2**64 - 1], np.uint64)).tolist() == [False, True, True, False, True]
+    assert here.at(slice(0, 0)).has(others.keys).tolist() == [False] * 6
