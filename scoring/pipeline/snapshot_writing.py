@@ -58,7 +58,7 @@ LOOK_FACTOR: Final = 10.0
 
 
 class _Copied(NamedTuple):
-    """What a look found: which rows have no copy, and which snapshots are to go."""
+    """Findings of a look: rows that have no copy, and snapshots that are to go."""
 
     missing: npt.NDArray[np.uint64]  # keys of agents without a copy in one that stays
     dropped: list[Snapshot]

@@ -57,7 +57,7 @@ class AgentVersions(NamedTuple):
         return np.where(same, places, -1)
 
     def has(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-        """Whether each of some keys is here, in whatever version. Keys here ascend."""
+        """True for each of some keys that is here, in whatever version. Keys here ascend."""
         if not self.agent_count:
             return np.zeros(len(keys), np.bool_)
         found = self.keys[np.minimum(np.searchsorted(self.keys, keys), self.agent_count - 1)]
