@@ -40,6 +40,9 @@ _NO_AGENTS: Final = AgentPage(None, [], None)
 class PageReader:
     """Reads some of the agents of a partition. One page is read at a time, by whatever thread."""
 
+    gives_copies = False
+    """True if its agents come from snapshots."""
+
     def __init__(self) -> None:
         self.page: Future[AgentPage] | None = None
         """The page that is being read, or waits to be, or was not taken yet."""
@@ -108,6 +111,8 @@ class _VersionReader(PageReader):
 
 class _SnapshotReader(PageReader):
     """Reads snapshots, one after the other, beside other readers of them."""
+
+    gives_copies = True
 
     def __init__(self, copies: _Copies) -> None:
         super().__init__()

@@ -54,8 +54,7 @@ class _Preload:
         """Readers of this step of which not all pages were taken, the one whose turn is next first."""
         self.parts: deque[AgentColumns | list[AgentRow]] = deque()
         """Agents of the pages that were taken who are still to move in, some at a time."""
-        self.moved_in = 0
-        self.begun_at = pipeline.claimed_at
+        self.moved_in = self.copies = 0
 
     @property
     def pages(self) -> list[Future[AgentPage]]:
@@ -84,6 +83,7 @@ class _Preload:
         if columns is not None:
             self.parts += [columns.part(start, start + STEP_SIZE) for start in range(0, columns.agent_count, STEP_SIZE)]
         self.parts += [rows[start : start + ROW_STEP_SIZE] for start in range(0, len(rows), ROW_STEP_SIZE)]
+        self.copies += page.agent_count if reader.gives_copies else 0
         self.unread.remove(reader)
         reader.page = None
         if reader.has_more:
@@ -193,6 +193,7 @@ class AgentPreloader:
             "stored agents of the partition are in memory" if complete else "others are read as they act",
             partition=preload.pipeline.partition,
             agents=preload.moved_in,
+            copies=preload.copies,
         )
         if self._writer is not None and complete:
             self._writer.begin(preload.pipeline)

@@ -186,12 +186,16 @@ def goes_on_as_from_rows(site: Site, plain: Site, work: PartitionPipeline) -> No
 
 
 def test_a_take_over_reads_copies_and_no_row(
-    site: Site, make_site: Callable[[list[Record]], Site], records: list[Record]
+    site: Site,
+    make_site: Callable[[list[Record]], Site],
+    records: list[Record],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Every agent is in memory then, and goes on as if its row had been read."""
+    """Every agent is in memory then, and goes on as if its row had been read. The log counts the copies."""
     assert sum(site.copied().values()) == AGENTS and set(site.copied().values()) == {2, 5}
     work, _ = site.preload()
     assert site.row_reads == [] and len(work.agent_states.builder.slots) == AGENTS
+    assert f"copies={AGENTS}" in capsys.readouterr().out
     plain = make_site(records)
     fill(plain)
     goes_on_as_from_rows(site, plain, work)
