@@ -178,19 +178,35 @@ def open_checked_checkpoints(settings: Settings, store: SqlStore) -> CheckpointF
     return files
 
 
-def open_snapshots(settings: Settings) -> SnapshotFiles | None:
+def open_snapshots(settings: Settings, store: SqlStore) -> SnapshotFiles | None:
     """Open the place of snapshots, for a worker: that of checkpoints, else a folder of its own; None = there are none.
 
-    A folder of its own that can not be made is warned about: without copies, rows are read.
+    A folder of its own that can not be made is warned about: without copies, rows are read. Where settings want no
+    snapshots those that there are go, with their secrets: nobody would remove copies of agents that retention purges.
 
     Raises ConfigError: the place of checkpoints can not be opened.
     """
-    if not settings.store.snapshots:
-        return None
-    if (place := checkpoint_place(settings)) is not None:
-        return SnapshotFiles(_open_checkpoint_objects(place))
     try:
-        return SnapshotFiles(open_object_store(str(settings.data_dir.absolute() / SNAPSHOTS_FOLDER)))
+        files = _open_snapshot_files(settings, store)
+        if settings.store.snapshots or files is None:
+            return files
+        if store.snapshots.count():
+            store.snapshots.forget_all()
+        files.remove(files.list_names())
+    except Unavailable as error:
+        _log.warning("copies of rows are not removed", error=str(error))
+    return None
+
+
+def _open_snapshot_files(settings: Settings, store: SqlStore) -> SnapshotFiles | None:
+    deployment = store.metadata.put_default(DATABASE_ID, new_id())
+    if (place := checkpoint_place(settings)) is not None:
+        return SnapshotFiles(_open_checkpoint_objects(place), deployment)
+    folder = settings.data_dir.absolute() / SNAPSHOTS_FOLDER
+    if not settings.store.snapshots and not folder.is_dir():
+        return None
+    try:
+        return SnapshotFiles(open_object_store(str(folder)), deployment)
     except ConfigError as error:
         _log.warning("no copies of rows are kept: a large partition takes longer to take over", error=str(error))
         return None

@@ -18,7 +18,14 @@ from .file_access import CLOSED_BITS, FILE_ACCESS, closed_bits
 from .settings.root import Settings
 
 _OWN_NAMES: Final = (
-    *("trustwatch.db*", "log", "models", "model", "vectors-spool", "console-links", "checkpoints", "snapshots"),
+    "trustwatch.db*",
+    "log",
+    "models",
+    "model",
+    "vectors-spool",
+    "console-links",
+    "checkpoints",
+    "snapshots",
 )
 """Names in `data_dir` that are ours; keys are looked at where they are read, and refused."""
 

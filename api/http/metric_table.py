@@ -207,8 +207,8 @@ METRICS: Final = (
         "trustwatch_snapshots_total",
         "observed counter",
         "files",
-        "files with copies of agents' rows, which a take-over reads instead: written; failed, tried again a minute "
-        "later or more: rows that have no copy are read",
+        "files with copies of agents' rows, which a take-over reads instead: written; failed: looks for what to copy "
+        "that came to no end, tried again a minute later or more: rows that have no copy are read",
         ("result",),
     ),
     MetricDefinition(

@@ -88,7 +88,7 @@ class EmbeddedPipelineWorker:
             service=service_url(settings),
             spans=child.spans,
             checkpoints=open_checked_checkpoints(settings, self.store),
-            snapshots=open_snapshots(settings),
+            snapshots=open_snapshots(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 

@@ -119,7 +119,7 @@ class GroupPipelineWorker:
             service_url(settings),
             spans=spans,
             checkpoints=open_checked_checkpoints(settings, self.store),
-            snapshots=open_snapshots(settings),
+            snapshots=open_snapshots(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
         )
 

@@ -2,13 +2,14 @@
 
 Rows come from the database in ranges of keys. Where the partition has snapshots the database says first which version
 each row has. Copies of just those versions come from the files, which costs a third, and only the rest from rows: so it
-does not matter which files are there, how old they are, or what became of an agent since.
+does not matter which files are there, how old they are, or what became of an agent since. An erasure alone changes rows
+without a new version: it forgets all snapshots, and what was read of one before is not used.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock
 from typing import Final
@@ -18,11 +19,12 @@ import numpy.typing as npt
 import structlog
 
 from ...ingest.errors import Unavailable
-from ..records.agent_pages import AgentPage, StateFormat
+from ..records.agent_pages import AgentColumns, AgentPage, StateFormat
 from ..records.commits import Position
 from ..records.snapshots import AgentVersions, Snapshot
 from ..store.agent_store import AgentStore
 from ..store.snapshot_files import OpenSnapshot, SnapshotFiles, UnreadableSnapshot
+from ..store.sql_store import SqlStore
 
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +44,8 @@ class PageReader:
 
     gives_copies = False
     """True if its agents come from snapshots."""
+    only_prepares = False
+    """True if it gives no agents: others are known once it is done."""
 
     def __init__(self) -> None:
         self.page: Future[AgentPage] | None = None
@@ -52,6 +56,9 @@ class PageReader:
     def read(self) -> AgentPage:
         """Read the next page. Raises Unavailable, Fenced."""
         raise NotImplementedError
+
+    def stop(self) -> None:
+        """Have a page that is being read end early, where it takes long: nobody wants it any more."""
 
 
 class RangeReader(PageReader):
@@ -96,16 +103,21 @@ class _KeyReader(PageReader):
 
 
 class _VersionReader(PageReader):
-    """Reads the versions of all rows; its one page has no agents."""
+    """Reads the versions of all rows, if there are snapshots; its one page has no agents."""
 
-    def __init__(self, copies: _Copies, agents: AgentStore, owner: Position) -> None:
+    only_prepares = True
+
+    def __init__(self, copies: _Copies, store: SqlStore, owner: Position) -> None:
         super().__init__()
-        self._copies, self._agents, self._owner = copies, agents, owner
+        self._copies, self._store, self._owner = copies, store, owner
 
     def read(self) -> AgentPage:
-        """See `PageReader`."""
-        self._copies.look_for(self._agents.versions_of_partition(self._owner))
+        """See `PageReader`. Where versions can not be had rows are read: many short queries instead of a long one."""
         self.has_more = False
+        try:
+            self._copies.look_for(self._owner)
+        except Unavailable as error:
+            _log.warning(READ_INSTEAD, partition=self._owner.partition, error=str(error))
         return _NO_AGENTS
 
 
@@ -127,25 +139,27 @@ class _SnapshotReader(PageReader):
             pass
         return page
 
+    def stop(self) -> None:
+        """See `PageReader`; other readers of these copies end, too."""
+        self._copies.stop()
+
     def _read_block(self) -> AgentPage | None:
-        """The wanted agents of the next block; None = there are none in it, or it is damaged."""
+        """The wanted agents of the next block; None = there are none in it, or it can not be read."""
         if self._open is None and not self._open_next():
             self.has_more = False
             return _NO_AGENTS
         opened = self._open
         assert opened is not None
         number, ends = self._block, opened.index.block_ends
-        if number == len(ends):
+        if number == len(ends) or self._copies.is_stopped:
             self._open = None
             return None
         self._block += 1  # before it is read: a damaged one is not read again
         places = self._places[ends[number - 1] if number else 0 : ends[number]]
         if not (wanted := places >= 0).any():
             return None
-        try:
-            columns = opened.read_block(number)
-        except UnreadableSnapshot as error:
-            _log.warning(READ_INSTEAD, error=str(error))
+        columns = self._copies.read_block(opened, number)
+        if columns is None:
             self._copies.give_back(places[wanted])
             return None
         return AgentPage(columns if wanted.all() else columns.where(wanted), [], None)
@@ -161,22 +175,37 @@ class _Copies:
     """Agents of a partition whose copies are looked for, shared by the readers of snapshots.
 
     Args:
+        store: says which snapshots and versions there are.
         files: of the snapshots.
-        snapshots: of the partition, as the database knows them.
         state_format: those of others are left out.
     """
 
-    def __init__(self, files: SnapshotFiles, snapshots: Sequence[Snapshot], state_format: StateFormat) -> None:
-        self._files = files
-        self._unread = deque(snapshots)
+    def __init__(self, store: SqlStore, files: SnapshotFiles, state_format: StateFormat) -> None:
+        self._store, self._files = store, files
         self._state_format = state_format
+        self._unread: deque[Snapshot] = deque()
         self._lock = Lock()
-        self._versions: AgentVersions | None = None
+        self._generation = 0
+        self._versions = AgentVersions(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
         self._wanted = np.empty(0, np.bool_)
+        self.is_stopped = False
 
-    def look_for(self, versions: AgentVersions) -> None:
-        """Look for copies of these, whose keys ascend."""
-        self._versions, self._wanted = versions, np.ones(versions.agent_count, np.bool_)
+    def look_for(self, owner: Position) -> None:
+        """Look for copies of all agents of a partition, if it has snapshots. Raises Unavailable, Fenced."""
+        self._generation = self._store.snapshots.generation()
+        if snapshots := self._store.snapshots.list_of(owner.partition):
+            self._versions = self._store.agents.versions_of_partition(owner)
+            self._wanted = np.ones(self._versions.agent_count, np.bool_)
+            self._unread.extend(snapshots)
+
+    @property
+    def are_there(self) -> bool:
+        """True if there may be copies; False = all agents have to be read from their rows."""
+        return bool(self._versions.agent_count)
+
+    def stop(self) -> None:
+        """Open no more files, and read no more blocks."""
+        self.is_stopped = True
 
     def take_next(self) -> tuple[OpenSnapshot, npt.NDArray[np.intp]] | None:
         """Take a snapshot, and all in it that nobody took; None = there is no more.
@@ -184,8 +213,9 @@ class _Copies:
         Returns:
             It, and the place of each of its agents for `give_back`; -1 = it is not wanted from there.
         """
-        assert self._versions is not None
-        while self._versions.agent_count and (opened := self._open_next()) is not None:
+        while (snapshot := self._take_unread()) is not None:
+            if (opened := self._open(snapshot)) is None or opened.index.state_format != self._state_format:
+                continue
             places = self._versions.find(opened.index.versions)
             with self._lock:
                 places[~self._wanted[places]] = -1  # of -1 it is the last agent's, and stays -1
@@ -194,23 +224,30 @@ class _Copies:
                 return opened, places
         return None
 
-    def _open_next(self) -> OpenSnapshot | None:
-        while True:
-            with self._lock:
-                if not self._unread:
-                    return None
-                snapshot = self._unread.popleft()
-            try:
-                opened = self._files.open(snapshot)
-            except UnreadableSnapshot as error:
-                _log.info(READ_INSTEAD, error=str(error))
-                continue
-            except Unavailable as error:  # each other file would cost its timeout again
-                _log.warning(READ_INSTEAD, error=str(error))
+    def _take_unread(self) -> Snapshot | None:
+        with self._lock:
+            return self._unread.popleft() if self._unread and not self.is_stopped else None
+
+    def _open(self, snapshot: Snapshot) -> OpenSnapshot | None:
+        """Read a file; None = it can not be read."""
+        try:
+            return self._files.open(snapshot)
+        except UnreadableSnapshot as error:
+            _log.info(READ_INSTEAD, partition=snapshot.partition, error=str(error))
+        except Exception as error:  # whatever it is, rows have all that is needed
+            _log.warning(READ_INSTEAD, partition=snapshot.partition, error=repr(error))
+            with self._lock:  # where a place is away each other file would cost its timeout again
                 self._unread.clear()
-                return None
-            if opened.index.state_format == self._state_format:
-                return opened
+        return None
+
+    def read_block(self, opened: OpenSnapshot, number: int) -> AgentColumns | None:
+        """Agents of a block; None = it can not be read, or an erasure has changed rows without a new version since."""
+        try:
+            columns = opened.read_block(number)
+            return columns if self._store.snapshots.generation() == self._generation else None
+        except Exception as error:  # as above
+            _log.warning(READ_INSTEAD, error=repr(error))
+            return None
 
     def give_back(self, places: npt.NDArray[np.intp]) -> None:
         """Want those at some places again."""
@@ -219,7 +256,6 @@ class _Copies:
 
     def wanted_keys(self) -> npt.NDArray[np.uint64]:
         """Keys of agents of which no copy was found."""
-        assert self._versions is not None
         return self._versions.keys[self._wanted]
 
 
@@ -228,31 +264,34 @@ Readers = Callable[[], list[PageReader]]
 
 
 def plan_reading(
-    agents: AgentStore,
-    owner: Position,
-    state_format: StateFormat,
-    files: SnapshotFiles | None,
-    snapshots: Sequence[Snapshot],
-) -> list[Readers]:
-    """Readers of all agents of a partition, those of each step once those before have read all.
+    store: SqlStore, owner: Position, state_format: StateFormat, files: SnapshotFiles | None
+) -> deque[Readers]:
+    """Readers of all agents of a partition, those of each step once those before have read all and it was taken out.
 
     Args:
-        agents: where rows are.
+        store: where rows are.
         owner: of the partition.
         state_format: whose agents come as columns.
         files: of snapshots; None = rows alone are read.
-        snapshots: of the partition; where there are any, the first step reads the versions of rows alone.
     """
-    if files is None or not snapshots:
-        return [lambda: [RangeReader(agents, owner, state_format, after, last) for after, last in KEY_RANGES]]
-    copies = _Copies(files, snapshots, state_format)
+    agents = store.agents
+
+    def read_ranges() -> list[PageReader]:
+        return [RangeReader(agents, owner, state_format, after, last) for after, last in KEY_RANGES]
+
+    if files is None:
+        return deque([read_ranges])
+    copies = _Copies(store, files, state_format)
+
+    def read_copies() -> list[PageReader]:
+        if copies.are_there:
+            return [_SnapshotReader(copies) for _ in KEY_RANGES]
+        steps.clear()  # ranges leave no rest
+        return read_ranges()
 
     def read_rest() -> list[PageReader]:
         parts = np.array_split(copies.wanted_keys(), len(KEY_RANGES))
         return [_KeyReader(agents, owner, state_format, part) for part in parts if len(part)]
 
-    return [
-        lambda: [_VersionReader(copies, agents, owner)],
-        lambda: [_SnapshotReader(copies) for _ in KEY_RANGES],
-        read_rest,
-    ]
+    steps: deque[Readers] = deque([lambda: [_VersionReader(copies, store, owner)], read_copies, read_rest])
+    return steps

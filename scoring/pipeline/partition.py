@@ -29,7 +29,6 @@ from ..engine.agent_state_cache import AgentStateCache
 from ..records.agents import AgentRow
 from ..records.commits import Checkpoint, Position
 from ..records.models import ModelSwitch
-from ..records.snapshots import Snapshot
 from .commit_round import CommitRound
 from .event_times import EventTimes
 from .partition_commits import MAX_UNCOMMITTED_RECORDS, PartitionCommits
@@ -61,8 +60,6 @@ class PartitionPipeline:
         """True if nothing waited when the source was last asked how much is behind."""
         self.checkpoints: Sequence[Checkpoint] = ()
         """Checkpoints that its agents go on from, the oldest first, as of the claim."""
-        self.snapshots: Sequence[Snapshot] = ()
-        """Snapshots with copies of its agents' rows, as of the claim."""
         self.claimed_at = 0.0
         """Time at which its claim was begun."""
         self._end = self._claimed_end = self._published = 0
@@ -119,8 +116,6 @@ class PartitionPipeline:
         self._check_end(self._end)
         self._published = self._republish()
         self.checkpoints = self.retry_until_available(lambda: store.checkpoints.list_of(partition))
-        if self._context.snapshots is not None:
-            self.snapshots = self.retry_until_available(lambda: store.snapshots.list_of(partition))
         if self.checkpoints and self._context.checkpoints is None:
             raise ConfigError(
                 f"`store.checkpoints`: the newest states of partition {partition} are in checkpoints; name where they "

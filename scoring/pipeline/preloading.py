@@ -1,7 +1,8 @@
 """Agents of a partition that was taken over move into memory before they act, so that no event waits for the store.
 
-Threads read pages of rows; the pipeline's thread lets them move in, some at a time, while it has no backlog. Once every
-page is read it is also known which agents the store has, and a new one is not looked for there.
+Threads read pages of rows, or copies of rows (`agent_reading.py`); the pipeline's thread lets them move in, some at a
+time, while it has no backlog. Once every page is read it is also known which agents the store has, and a new one is not
+looked for there.
 
 What moves in is as true as if the agent's own event had brought it: an agent that was in memory, or erased, since the
 take-over is left out, since the page may be older; and pages are read as of a moment at which the partition was ours.
@@ -18,8 +19,8 @@ import structlog
 from ...ingest.errors import Fenced, Unavailable
 from ..records.agent_pages import AgentColumns, AgentPage
 from ..records.agents import AgentRow
-from ..store.agent_store import AgentStore
 from ..store.snapshot_files import SnapshotFiles
+from ..store.sql_store import SqlStore
 from .agent_reading import KEY_RANGES, PageReader, plan_reading
 from .partition import PartitionPipeline
 from .pipeline_context import PipelineContext
@@ -42,19 +43,18 @@ class _Preload:
 
     Args:
         pipeline: of the partition.
-        agents: where rows are.
+        store: where rows are.
         files: of snapshots; None = rows alone are read.
     """
 
-    def __init__(self, pipeline: PartitionPipeline, agents: AgentStore, files: SnapshotFiles | None) -> None:
+    def __init__(self, pipeline: PartitionPipeline, store: SqlStore, files: SnapshotFiles | None) -> None:
         self.pipeline = pipeline
-        state_format = pipeline.agent_states.state_format
-        self._steps = deque(plan_reading(agents, pipeline.position, state_format, files, pipeline.snapshots))
+        self._steps = plan_reading(store, pipeline.position, pipeline.agent_states.state_format, files)
         self.unread: list[PageReader] = self._steps.popleft()()
         """Readers of this step of which not all pages were taken, the one whose turn is next first."""
         self.parts: deque[AgentColumns | list[AgentRow]] = deque()
         """Agents of the pages that were taken who are still to move in, some at a time."""
-        self.moved_in = self.copies = 0
+        self.moved_in = self.copies_read = 0
 
     @property
     def pages(self) -> list[Future[AgentPage]]:
@@ -70,8 +70,10 @@ class _Preload:
     def has_few_left(self) -> bool:
         """True if all that is left was read and is not worth a wait."""
         pages = self.pages
-        if self._steps or len(pages) < len(self.unread) or not all(page.done() for page in pages):
+        if len(pages) < len(self.unread) or not all(page.done() for page in pages):
             return False
+        if self._steps:
+            return all(reader.only_prepares for reader in self.unread)
         read = [page.result() for page in pages if page.exception() is None]
         left = sum(part.agent_count if isinstance(part, AgentColumns) else len(part) for part in self.parts)
         is_last = not any(reader.has_more for reader in self.unread)
@@ -83,7 +85,7 @@ class _Preload:
         if columns is not None:
             self.parts += [columns.part(start, start + STEP_SIZE) for start in range(0, columns.agent_count, STEP_SIZE)]
         self.parts += [rows[start : start + ROW_STEP_SIZE] for start in range(0, len(rows), ROW_STEP_SIZE)]
-        self.copies += page.agent_count if reader.gives_copies else 0
+        self.copies_read += page.agent_count if reader.gives_copies else 0
         self.unread.remove(reader)
         reader.page = None
         if reader.has_more:
@@ -95,6 +97,8 @@ class _Preload:
         """Read no more pages than those that are being read."""
         for page in self.pages:
             page.cancel()
+        for reader in self.unread:
+            reader.stop()
 
     def move_in(self) -> int | None:
         """Let some agents move in; returns how many did, None = not all of them can."""
@@ -106,15 +110,15 @@ class AgentPreloader:
     """Preloads partitions, one after the other. For the thread of the pipeline.
 
     Args:
-        agents: where rows are read.
+        store: where rows are read.
         files: of snapshots; None = rows alone are read.
-        writer: keeps copies of partitions whose agents are in memory; None = nobody does.
+        writer: keeps copies of partitions that were read; None = nobody does.
     """
 
     def __init__(
-        self, agents: AgentStore, files: SnapshotFiles | None = None, writer: SnapshotWriter | None = None
+        self, store: SqlStore, files: SnapshotFiles | None = None, writer: SnapshotWriter | None = None
     ) -> None:
-        self._agents = agents
+        self._store = store
         self._files = files
         self._writer = writer
         self._executor = ThreadPoolExecutor(len(KEY_RANGES) + 1, "preload")
@@ -138,11 +142,11 @@ class AgentPreloader:
     def begin(self, pipeline: PartitionPipeline) -> None:
         """Preload a partition that was just taken over."""
         pipeline.agent_states.begin_preload()
-        self._waiting.append(_Preload(pipeline, self._agents, self._files))
+        self._waiting.append(_Preload(pipeline, self._store, self._files))
         self._read()
 
     def stop(self, pipeline: PartitionPipeline) -> None:
-        """Read no more of a partition that is not ours any more, and keep no copies of it."""
+        """Read no more of a partition that is not ours any more, and keep no copies up."""
         if self._writer is not None:
             self._writer.stop(pipeline.partition)
         for preload in self._waiting:
@@ -164,8 +168,11 @@ class AgentPreloader:
         try:
             if not preload.parts and not self._take_page(preload, timeout_s):
                 return
-        except (Unavailable, Fenced):  # what acts is read by itself; who lost the partition learns it there
+        except Unavailable:  # what acts is read by itself
             self._end(preload, complete=False)
+            return
+        except Fenced:  # who lost the partition learns it there
+            self._end(preload, complete=False, is_ours=False)
             return
         moved_in = preload.move_in() if preload.parts else 0
         if moved_in is None:
@@ -185,7 +192,7 @@ class AgentPreloader:
         self._read()
         return True
 
-    def _end(self, preload: _Preload, *, complete: bool) -> None:
+    def _end(self, preload: _Preload, *, complete: bool, is_ours: bool = True) -> None:
         self._waiting.popleft()
         preload.cancel()
         preload.pipeline.agent_states.end_preload(complete=complete)
@@ -193,9 +200,9 @@ class AgentPreloader:
             "stored agents of the partition are in memory" if complete else "others are read as they act",
             partition=preload.pipeline.partition,
             agents=preload.moved_in,
-            copies=preload.copies,
+            copies_read=preload.copies_read,
         )
-        if self._writer is not None and complete:
+        if self._writer is not None and is_ours:
             self._writer.begin(preload.pipeline)
         self._read()
 
@@ -211,6 +218,8 @@ class AgentPreloader:
 
     def close(self) -> None:
         """End the threads, after what they are reading or writing."""
+        for preload in self._waiting:
+            preload.cancel()
         if self._writer is not None:
             self._writer.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -219,4 +228,4 @@ class AgentPreloader:
 def make_preloader(context: PipelineContext) -> AgentPreloader:
     """A preloader for the pipelines of a worker; copies of rows are read and kept where the context has snapshots."""
     files = context.snapshots
-    return AgentPreloader(context.store.agents, files, None if files is None else SnapshotWriter(context, files))
+    return AgentPreloader(context.store, files, None if files is None else SnapshotWriter(context, files))

@@ -50,6 +50,9 @@ FIRST_LOOK_S: Final = 10.0
 LOOK_EVERY_S: Final = 60.0
 """Shortest time between two looks at a partition."""
 
+GONE_FOR_S: Final = 6 * 3600.0
+"""Time for which a file may have copies of agents that have no row any more. Who purges some, does so all over."""
+
 REST_FACTOR: Final = 3.0
 """Pause behind each read and write, by the time that it took."""
 
@@ -57,12 +60,15 @@ LOOK_FACTOR: Final = 10.0
 """Pause behind a look with all that it wrote, by the time that it took."""
 
 
+_NO_VERSIONS: Final = AgentVersions(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+
+
 class _Copied(NamedTuple):
     """Findings of a look: rows that have no copy, and snapshots that are to go."""
 
-    missing: npt.NDArray[np.uint64]  # keys of agents without a copy in one that stays
+    missing: AgentVersions  # of agents without a copy in one that stays, and of whom one can be made
     dropped: list[Snapshot]
-    has_gone: bool  # whether one of these has agents that have no row any more: nobody may keep what was forgotten
+    is_urgent: bool  # whether one of these must go, however few rows have no copy
 
 
 class _Stopped(Exception):
@@ -77,8 +83,10 @@ class _Watch:
         self.due_at = due_at
         self.stopped = Event()
         self.running: Future[None] | None = None
-        self.uncopied = 0
-        """Rows that the last look could not copy: of an earlier format, or gone since."""
+        self.uncopied = _NO_VERSIONS
+        """Rows that the last look could not copy, in these versions: they are of an earlier format."""
+        self.gone_since: dict[str, float] = {}
+        """Times at which agents of snapshots, by name, were first found to have no row any more."""
 
 
 class SnapshotWriter:
@@ -103,6 +111,7 @@ class SnapshotWriter:
         """Write no more for a partition that is not ours any more."""
         if (watch := self._watches.pop(partition, None)) is not None:
             watch.stopped.set()
+            self._files.forget_indexes(partition)
 
     def step(self) -> None:
         """Begin to look at a partition whose turn it is, unless another one is looked at, or there is a backlog."""
@@ -125,11 +134,15 @@ class SnapshotWriter:
         error = watch.running.exception()
         watch.running = None
         watch.due_at = now + max(LOOK_EVERY_S, LOOK_FACTOR * (now - watch.due_at))
-        if isinstance(error, TrustwatchError):
+        if error is not None and not isinstance(error, _Stopped):  # whatever it is, the pipeline goes on without copies
             self._context.stages.counts["snapshots_failed"] += 1
-            _log.warning("copies of rows were not written", partition=watch.pipeline.partition, error=str(error))
-        elif error is not None and not isinstance(error, _Stopped):
-            raise error
+            known = isinstance(error, TrustwatchError)
+            _log.warning(
+                "copies of rows were not written",
+                partition=watch.pipeline.partition,
+                error=str(error) if known else repr(error),
+                exc_info=None if known else error,
+            )
 
     def _look(self, watch: _Watch) -> None:
         """Look which rows have a copy, and copy others where it is worth it."""
@@ -169,8 +182,7 @@ class _Look:
             self._drop(snapshots)  # few rows are quickly read, and more than memory has room for would not move in
             return
         copied = self._compare(versions, snapshots)
-        enough = max(1, MIN_CHANGED_SHARE * versions.agent_count)
-        if copied.has_gone or len(copied.missing) - self._watch.uncopied >= enough:
+        if copied.is_urgent or copied.missing.agent_count >= max(1, MIN_CHANGED_SHARE * versions.agent_count):
             self._copy(copied.missing)
             self._drop(copied.dropped)
 
@@ -180,26 +192,40 @@ class _Look:
         found = self._files.list_names(partition)
         snapshots = self._store.snapshots.list_of(partition)
         self._store.partitions.check_owner(self._owner)  # else what is found may be the next owner's
-        self._files.remove(found - {snapshot.name for snapshot in snapshots})
+        self._files.remove_unfinished()
+        named = {snapshot.name for snapshot in snapshots}
+        self._files.remove(found - named)
+        self._files.forget_indexes(partition, named)
         lost = [snapshot for snapshot in snapshots if snapshot.name not in found]
         self._drop(lost)
         return [snapshot for snapshot in snapshots if snapshot not in lost]
 
     def _compare(self, versions: AgentVersions, snapshots: Sequence[Snapshot]) -> _Copied:
         """Compare rows with their copies. Copies in files that are to go count as missing."""
-        is_copied, dropped, has_gone = np.zeros(versions.agent_count, np.bool_), [], False
+        is_copied, dropped, is_urgent = np.zeros(versions.agent_count, np.bool_), [], False
         for snapshot in snapshots:
+            self._check_stopped()
             index = self._read_index(snapshot)
             places = np.empty(0, np.intp) if index is None else versions.find(index.versions)
             places = places[places >= 0]
             places = places[~is_copied[places]]
-            is_whole = index is not None and bool(versions.has(index.versions.keys).all())
-            has_gone = has_gone or not is_whole
-            if is_whole and len(places) >= MIN_KEPT_SHARE * snapshot.agents:
-                is_copied[places] = True
-            else:
+            must_go = index is None or self._has_long_gone(snapshot, index, versions)
+            is_urgent = is_urgent or must_go
+            if must_go or len(places) < MIN_KEPT_SHARE * snapshot.agents:
                 dropped.append(snapshot)
-        return _Copied(versions.keys[~is_copied], dropped, has_gone)
+            else:
+                is_copied[places] = True
+        tried = versions.find(self._watch.uncopied)
+        is_copied[tried[tried >= 0]] = True  # in vain: their rows are as they were
+        self._watch.uncopied = self._watch.uncopied.at(tried >= 0)
+        return _Copied(versions.at(~is_copied), dropped, is_urgent)
+
+    def _has_long_gone(self, snapshot: Snapshot, index: SnapshotIndex, versions: AgentVersions) -> bool:
+        """True if it has agents that have had no row for a while: nobody may keep what was forgotten."""
+        if versions.has(index.versions.keys).all():
+            return False
+        since = self._watch.gone_since.setdefault(snapshot.name, self._monotonic())
+        return self._monotonic() - since >= GONE_FOR_S
 
     def _read_index(self, snapshot: Snapshot) -> SnapshotIndex | None:
         """Index of a snapshot; None = it can not be read, or has states of another format."""
@@ -209,15 +235,16 @@ class _Look:
             return None
         return index if index.state_format == self._format else None
 
-    def _copy(self, keys: npt.NDArray[np.uint64]) -> None:
+    def _copy(self, missing: AgentVersions) -> None:
         """Copy the rows of some agents into files."""
-        count = 0
-        for of_file in _cut(keys, FILE_SIZE):
+        copied = [_NO_VERSIONS.keys]
+        for of_file in _cut(missing.keys, FILE_SIZE):
             blocks = [block for some in _cut(of_file, BLOCK_SIZE) if (block := self._read_block(some)) is not None]
             if blocks and not self._write(blocks):
                 return
-            count += sum(versions.agent_count for _, versions in blocks)
-        self._watch.uncopied = len(keys) - count
+            copied += [versions.keys for _, versions in blocks]
+        left = missing.at(~np.isin(missing.keys, np.concatenate(copied)))
+        self._watch.uncopied = AgentVersions.join([self._watch.uncopied, left]).sorted()
 
     def _read_block(self, keys: npt.NDArray[np.uint64]) -> tuple[AgentColumns, AgentVersions] | None:
         """Rows of some agents, and their versions; None = there are none of the present format.
@@ -258,11 +285,15 @@ class _Look:
 
     def _rest(self, begun: float) -> None:
         """Leave the machine to others for a while. Raises _Stopped."""
-        if self._watch.stopped.wait(REST_FACTOR * (self._monotonic() - begun)):
-            raise _Stopped
+        self._watch.stopped.wait(REST_FACTOR * (self._monotonic() - begun))
+        self._check_stopped()
         while self._watch.pipeline.commits.backlogged:
-            if self._watch.stopped.wait(1.0):
-                raise _Stopped
+            self._watch.stopped.wait(1.0)
+            self._check_stopped()
+
+    def _check_stopped(self) -> None:
+        if self._watch.stopped.is_set():
+            raise _Stopped
 
 
 def _cut(keys: npt.NDArray[np.uint64], size: int) -> Iterator[npt.NDArray[np.uint64]]:

@@ -19,15 +19,16 @@ class Snapshot(NamedTuple):
     """Key that its content is encrypted under. Who removes it from the database makes every copy of the file
     unreadable."""
     generation: int
-    """Number of the erasures that were done before its rows were read."""
+    """How often all snapshots had been forgotten before its rows were read: an erasure does so."""
     agents: int
     content_bytes: int
 
 
 class AgentVersions(NamedTuple):
-    """Versions of agents' rows, by key: (epoch, offset) of the commit that wrote each. Equal versions are equal rows.
+    """Versions of agents' rows, by key: (epoch, offset) of the commit that wrote each.
 
-    Each column has place i for agent i; keys ascend where nothing else is said.
+    Rows of equal versions are equal, but for names that an erasure took out of one of them. Each column has place i for
+    agent i; keys ascend where nothing else is said.
     """
 
     keys: npt.NDArray[np.uint64]

@@ -15,15 +15,14 @@ from typing import Final
 import msgspec
 import zstandard
 
-from ...ingest.errors import ConfigError, CorruptCheckpoint, ObjectMissing
+from ...ingest.errors import CorruptCheckpoint, ObjectMissing
 from ...ingest.objects.object_store import ObjectStore
 from ..records.agents import AgentRow
 from ..records.commits import Checkpoint, Position
+from .claimed_objects import ClaimedObjects
 
 _HEAD: Final = b"TWCP\x01"
 """Of the present format; the last byte is its number."""
-_OWNER: Final = "deployment"
-"""Name of the object that says whose the place is."""
 _LEVEL: Final = 1
 """Of compression: higher ones take several times as long for a tenth less."""
 _FOLDERS: Final = "partition-"
@@ -42,8 +41,7 @@ class CheckpointFiles:
     """
 
     def __init__(self, objects: ObjectStore, deployment: str | None = None) -> None:
-        self._objects = objects
-        self._unchecked_deployment = deployment
+        self._place = ClaimedObjects(objects, deployment)
         self._away_until_s = -math.inf
 
     def is_away(self, now_s: float) -> bool:
@@ -60,21 +58,13 @@ class CheckpointFiles:
         Raises:
             ConfigError: it refuses, or is another deployment's, whose files would be removed.
         """
-        self._objects.check()
-        self._own_objects()
-
-    def _own_objects(self) -> ObjectStore:
-        """The objects, once the place is known to be ours. Raises ConfigError, Unavailable."""
-        if (deployment := self._unchecked_deployment) is not None:  # of two threads both may find it unchecked
-            _claim(self._objects, deployment)
-            self._unchecked_deployment = None
-        return self._objects
+        self._place.check()
 
     def write(self, position: Position, rows: Sequence[AgentRow]) -> Checkpoint:
         """Write the states of agents as of a position; they are durable then."""
         content = _HEAD + zstandard.ZstdCompressor(_LEVEL).compress(_encode_rows(rows))
         name = _file_name(position)
-        self._own_objects().put(name, content)
+        self._place.get().put(name, content)
         return Checkpoint(position, name, hashlib.sha256(content).hexdigest(), len(rows), len(content))
 
     def read(self, checkpoint: Checkpoint) -> list[AgentRow]:
@@ -85,7 +75,7 @@ class CheckpointFiles:
     def read_content(self, checkpoint: Checkpoint) -> bytes:
         """Content of a file, as it was written. Raises CorruptCheckpoint as `read`."""
         try:
-            content = self._own_objects().get(checkpoint.name)
+            content = self._place.get().get(checkpoint.name)
         except ObjectMissing:
             raise _corrupt(checkpoint, "is not there") from None
         if hashlib.sha256(content).hexdigest() != checkpoint.digest:
@@ -96,48 +86,35 @@ class CheckpointFiles:
 
     def write_content(self, checkpoint: Checkpoint, content: bytes) -> None:
         """Write a file again that `read_content` gave, at another place."""
-        self._own_objects().put(checkpoint.name, content)
+        self._place.get().put(checkpoint.name, content)
 
     def list_files(self) -> dict[str, Position]:
         """Positions of all files by their names, those that no commit named included."""
-        names = self._own_objects().list_names(_FOLDERS)
+        names = self._place.get().list_names(_FOLDERS)
         found = {name: _FILE_NAME.fullmatch(name) for name in names}
         return {name: Position(*map(int, match.groups())) for name, match in found.items() if match is not None}
 
     def remove(self, names: Collection[str]) -> None:
         """Remove files; one that is not there is no error."""
-        self._own_objects().delete(names)
+        self._place.get().delete(names)
 
     def count_unfinished(self, older_than_s: float) -> int:
         """Files that a crash of a writer left without their names, or that are being written; of that age or more."""
-        return self._own_objects().count_unfinished(older_than_s)
+        return self._place.get().count_unfinished(older_than_s)
 
     def remove_unfinished(self, older_than_s: float) -> None:
         """Remove such files."""
-        self._own_objects().remove_unfinished(older_than_s)
+        self._place.get().remove_unfinished(older_than_s)
 
     def remove_up_to(self, position: Position) -> int:
         """Remove files of a partition that a commit at *position* has ended, those that no commit named included.
 
         Those of later owners stay. Returns the number of files.
         """
-        names = self._own_objects().list_names(_folder(position.partition))
+        names = self._place.get().list_names(_folder(position.partition))
         gone = [name for name in names if name <= _file_name(position)]
-        self._own_objects().delete(gone)
+        self._place.get().delete(gone)
         return len(gone)
-
-
-def _claim(objects: ObjectStore, deployment: str) -> None:
-    try:
-        owner = objects.get(_OWNER).decode()
-    except ObjectMissing:
-        objects.put(_OWNER, deployment.encode())
-        owner = objects.get(_OWNER).decode()
-    if owner != deployment:
-        raise ConfigError(
-            "`store.checkpoints`: the place is another database's (object `deployment`); name one of this database "
-            "alone"
-        )
 
 
 def _folder(partition: int) -> str:

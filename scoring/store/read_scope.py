@@ -38,6 +38,7 @@ from .sql_schema import (
     RECEIVED_SIGNALS,
     SAVED_VIEWS,
     SIGNAL_STATEMENTS,
+    SNAPSHOTS,
     STREAM_SUBJECTS,
     TARGET_STOPS,
 )
@@ -87,6 +88,7 @@ OF_DEPLOYMENT: Final = frozenset(
         MODEL_VERSIONS,
         POSITIONS,
         RECEIVED_SIGNALS,
+        SNAPSHOTS,
         SIGNAL_STATEMENTS,
         TARGET_STOPS,
     }

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, Final
 
 import msgspec
@@ -22,10 +23,12 @@ from ...ingest.errors import ObjectMissing, TrustwatchError
 from ...ingest.objects.object_store import ObjectStore
 from ..records.agent_pages import AgentColumns, StateFormat
 from ..records.snapshots import AgentVersions, Snapshot, SnapshotIndex
+from .claimed_objects import ClaimedObjects
 
 _HEAD: Final = b"TWSN\x01"
 """Of the present format; the last byte is its number."""
 _FOLDERS: Final = "snapshots/partition-"
+_LEFT_BEHIND_S: Final = 3600.0
 _LENGTH: Final = struct.Struct("<I")
 _LEVEL: Final = 1
 """Of compression: higher ones take several times as long for a tenth less."""
@@ -69,14 +72,17 @@ _decode_block = msgspec.msgpack.Decoder(_Block).decode
 
 
 class SnapshotFiles:
-    """Writes and reads snapshots. Methods may raise Unavailable, and block; several threads may call them.
+    """Writes and reads snapshots. Several threads may call the methods, which block.
+
+    Each may raise Unavailable, or ConfigError: the place is another deployment's.
 
     Args:
         objects: where they lie; who does not reach a file reads the rows.
+        deployment: see `ClaimedObjects`.
     """
 
-    def __init__(self, objects: ObjectStore) -> None:
-        self._objects = objects
+    def __init__(self, objects: ObjectStore, deployment: str | None = None) -> None:
+        self._place = ClaimedObjects(objects, deployment)
         self._indexes: dict[str, SnapshotIndex] = {}
 
     def write(
@@ -99,16 +105,16 @@ class SnapshotFiles:
         index = SnapshotIndex(state_format, versions, ends)
         name = f"{_folder(partition)}{secrets.token_hex(16)}.rows"
         secret = AESGCM.generate_key(256)
-        chunks = [_encode_index(index), *(_encode_columns(columns) for columns, _ in blocks)]
+        chunks = chain([_encode_index(index)], (_encode_columns(columns) for columns, _ in blocks))
         content = b"".join([_HEAD, *_seal(name, secret, chunks)])
-        self._objects.put(name, content)
+        self._place.get().put(name, content)
         self._indexes[name] = index
         return Snapshot(name, partition, secret, generation, versions.agent_count, len(content))
 
     def open(self, snapshot: Snapshot) -> OpenSnapshot:
         """Read a file. Raises UnreadableSnapshot."""
         try:
-            content = self._objects.get(snapshot.name)
+            content = self._place.get().get(snapshot.name)
         except ObjectMissing:
             raise UnreadableSnapshot(f"snapshot {snapshot.name} is not there") from None
         opened = OpenSnapshot(snapshot, content)
@@ -124,12 +130,22 @@ class SnapshotFiles:
         """Remove files; one that is not there is no error."""
         for name in names:
             self._indexes.pop(name, None)
-        if names:
-            self._objects.delete(names)
+        if names:  # a cloud is not asked for nothing
+            self._place.get().delete(names)
 
-    def list_names(self, partition: int) -> set[str]:
-        """Names of all files of a partition."""
-        return set(self._objects.list_names(_folder(partition)))
+    def list_names(self, partition: int | None = None) -> set[str]:
+        """Names of all files of a partition, or of all."""
+        return set(self._place.get().list_names(_FOLDERS if partition is None else _folder(partition)))
+
+    def forget_indexes(self, partition: int, kept: Collection[str] = ()) -> None:
+        """Keep no index of a partition in memory but those of some files."""
+        folder = _folder(partition)
+        for name in [name for name in self._indexes.copy() if name.startswith(folder) and name not in kept]:
+            self._indexes.pop(name, None)
+
+    def remove_unfinished(self) -> None:
+        """Remove what a crash of a writer left without a name, at least an hour ago."""
+        self._place.get().remove_unfinished(_LEFT_BEHIND_S)
 
 
 class OpenSnapshot:
@@ -148,19 +164,23 @@ class OpenSnapshot:
         self._cipher = AESGCM(snapshot.secret)
         if not content.startswith(_HEAD):
             raise UnreadableSnapshot(f"snapshot {self._name} has another format")
-        self._chunks = list(_cut(memoryview(content)[len(_HEAD) :]))
-        self.index = self._decode_index()
+        if len(content) != snapshot.content_bytes:
+            raise self._damaged()
+        chunks = _cut(memoryview(content)[len(_HEAD) :])
+        self.index = self._decode_index(next(chunks, b""))
+        self._blocks = list(islice(chunks, len(self.index.block_ends)))  # as many as who has the secret wrote
 
     def read_block(self, number: int) -> AgentColumns:
         """Agents of a block. Raises UnreadableSnapshot: it is damaged."""
         try:
-            return _to_columns(_decode_block(self._unseal(1 + number)), self.index.state_format)
+            packed = self._unseal(1 + number, self._blocks[number])
+            return _to_columns(_decode_block(packed), self.index.state_format)
         except (msgspec.DecodeError, ValueError, IndexError):
             raise self._damaged() from None
 
-    def _decode_index(self) -> SnapshotIndex:
+    def _decode_index(self, chunk: bytes | memoryview) -> SnapshotIndex:
         try:
-            stored = _decode_index(self._unseal(0))
+            stored = _decode_index(self._unseal(0, chunk))
             versions = AgentVersions(
                 np.frombuffer(stored.keys, "<u8").astype(np.uint64, copy=False),
                 np.frombuffer(stored.epochs, "<i8").astype(np.int64, copy=False),
@@ -170,11 +190,9 @@ class OpenSnapshot:
             raise self._damaged() from None
         return SnapshotIndex(stored.state_format, versions, stored.block_ends)
 
-    def _unseal(self, number: int) -> bytes:
-        if number >= len(self._chunks):
-            raise self._damaged()
+    def _unseal(self, number: int, chunk: bytes | memoryview) -> bytes:
         try:
-            packed = self._cipher.decrypt(_nonce(number), self._chunks[number], self._name.encode())
+            packed = self._cipher.decrypt(_nonce(number), chunk, self._name.encode())
         except InvalidTag:
             raise self._damaged() from None
         return zstandard.ZstdDecompressor().decompress(packed)
@@ -192,7 +210,7 @@ def _nonce(number: int) -> bytes:
     return number.to_bytes(12, "big")
 
 
-def _seal(name: str, secret: bytes, chunks: Sequence[bytes]) -> Iterator[bytes]:
+def _seal(name: str, secret: bytes, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Chunks as they stand in the file, each behind its length. They are of this file and in this order alone."""
     cipher, compressor = AESGCM(secret), zstandard.ZstdCompressor(_LEVEL)
     for number, chunk in enumerate(chunks):

@@ -25,7 +25,7 @@ class SnapshotStore:
         self._database = database
 
     def list_of(self, partition: int) -> list[Snapshot]:
-        """Snapshots of a partition, in no order that means anything."""
+        """Snapshots of a partition, by name."""
         with self._database.read() as connection:
             query = select(SNAPSHOTS).where(SNAPSHOTS.c.partition == partition).order_by(SNAPSHOTS.c.name)
             return [Snapshot(*row) for row in connection.execute(query)]

@@ -55,7 +55,7 @@ class PublishingPartition:
         self.kit, self.records, self.now, self.checkpoints = kit, records, 100.0, checkpoints
         self.store: SqlStore = open_store(sqlite_url(path))
         self.written = len(records)
-        self.preloader = AgentPreloader(self.store.agents)
+        self.preloader = AgentPreloader(self.store)
         self.risk = PublishedRisk()
         self.committed: list[int] = []
 

@@ -41,6 +41,9 @@ BUSY_TIMEOUT_MS = 5_000
 WRITE_OPTION = "trustwatch_write"
 """Execution option of engines whose transactions write."""
 
+_VERSIONS_AT_ONCE = 2_000
+"""Versions that become an array at a time: other threads wait for that."""
+
 _PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",  # first: the next one may have to wait
     "journal_mode=WAL",
@@ -201,11 +204,15 @@ def read_versions(connection: Connection, partition: int, keys: Sequence[int] | 
     Args:
         keys: of those alone, as signed numbers; None = of all.
     """
-    query = select(AGENTS.c.key, *codec.VERSION_COLUMNS).where(AGENTS.c.partition == partition)
+    in_order_of_pages = AGENTS.c.partition + 0  # an index of partitions would have each row looked up by itself
+    query = select(AGENTS.c.key, *codec.VERSION_COLUMNS).where(in_order_of_pages == partition)
     queries = [query] if keys is None else [query.where(AGENTS.c.key.in_(part)) for part in chunked(keys, MAX_IN_LIST)]
-    rows = [tuple(row) for part in queries for row in connection.execute(part)]
-    numbers = np.array(rows, np.int64).reshape(-1, 3)
-    key_column, epochs, offsets = (np.ascontiguousarray(column) for column in numbers.T)
+    parts = [np.empty((0, 3), np.int64)]
+    for one in queries:
+        result = connection.execute(one)
+        while rows := result.fetchmany(_VERSIONS_AT_ONCE):
+            parts.append(np.array([tuple(row) for row in rows], np.int64))
+    key_column, epochs, offsets = np.concatenate(parts).T.copy()
     return AgentVersions(key_column.view(np.uint64), epochs, offsets).sorted()
 
 

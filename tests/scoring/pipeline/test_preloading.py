@@ -41,7 +41,7 @@ class Site:
             return load(keys, owner)
 
         self.store.agents.load = counted  # type: ignore[method-assign]
-        self.preloader = AgentPreloader(self.store.agents)
+        self.preloader = AgentPreloader(self.store)
 
     def start(self, capacity: int = 100) -> PartitionPipeline:
         context = PipelineContext(

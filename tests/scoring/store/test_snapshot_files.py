@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.scoring.records.agent_pages import AgentColumns, StateFormat
 from trustwatch.scoring.records.snapshots import AgentVersions
@@ -120,6 +122,33 @@ def test_damage_anywhere_is_noticed(files: SnapshotFiles, a_block: Block, tmp_pa
         else:
             assert read == [expected, expected]
     assert refused == len(damaged)
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\1\0\0\0a"])
+def test_what_somebody_else_wrote_is_not_cut(
+    files: SnapshotFiles, a_block: Block, tmp_path: Path, filling: bytes
+) -> None:
+    """Without the secret nobody makes a worker take apart more than the first chunk, nor read another length."""
+    snapshot = files.write(3, 1, FORMAT, [a_block])
+    path = tmp_path / snapshot.name
+    size = path.stat().st_size
+    for content in (filling * 5_000_000, (b"TWSN\1" + filling * size)[:size]):
+        path.write_bytes(content)
+        tracemalloc.start()
+        with pytest.raises(UnreadableSnapshot):
+            files.open(snapshot)
+        assert tracemalloc.get_traced_memory()[1] < len(content) + 100_000
+        tracemalloc.stop()
+
+
+def test_a_place_of_another_database_is_left_alone(a_block: Block, tmp_path: Path) -> None:
+    """Nothing there is written, read or removed."""
+    ours, theirs = (SnapshotFiles(FolderObjects(tmp_path), name) for name in ("ours", "theirs"))
+    snapshot = ours.write(3, 1, FORMAT, [a_block])
+    for call in (lambda: theirs.list_names(3), lambda: theirs.open(snapshot), lambda: theirs.remove([snapshot.name])):
+        with pytest.raises(ConfigError, match="another database"):
+            call()
+    assert ours.list_names() == {snapshot.name}
 
 
 def test_blocks_can_not_change_places(files: SnapshotFiles, a_block: Block, tmp_path: Path) -> None:
