@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Collection
@@ -58,6 +59,13 @@ class ConfluentTopicWriter:
         self._changed = threading.Condition(threading.Lock())
         """Guards all below; woken when nothing of a partition waits any more."""
         self._failed: KafkaError | None = None
+        """The failure that was noted last."""
+        self._failures = 0
+        """Number of failures that were noted."""
+        self._told_failures = 0
+        """That of them that a `flush` has raised. One that began before waits for the same records, and raises too."""
+        self._waits_end_s = math.inf
+        """Time at which each wait for outcomes ends, of the monotonic clock."""
         self._pending = PendingRecords()
         """Records that were sent since the last `flush` began."""
         self._queues: dict[tuple[str, int], PartitionQueue] = {}
@@ -169,12 +177,16 @@ class ConfluentTopicWriter:
                 self._full.add(queue)
                 return
             except KafkaException as error:
-                self._failed = self._failed or error.args[0]
+                self._note_failure(error.args[0])
             except Exception as error:  # its sender has gone on, and others wait behind it: a flush says so
-                self._failed = self._failed or KafkaError(KafkaError._FAIL, f"{type(error).__name__}: {error}")
+                self._note_failure(KafkaError(KafkaError._FAIL, f"{type(error).__name__}: {error}"))
             self._forget_first(queue)
         if not queue.waiting:
             self._changed.notify_all()
+
+    def _note_failure(self, error: KafkaError) -> None:
+        self._failed = error if self._failures == self._told_failures else self._failed
+        self._failures += 1
 
     def _forget_first(self, queue: PartitionQueue) -> None:
         record = queue.waiting.popleft()
@@ -202,7 +214,7 @@ class ConfluentTopicWriter:
             for queue in self._queues.values():
                 while queue.waiting and queue.waiting[0].sent_s < before_s:
                     self._forget_first(queue)
-                    self._failed = self._failed or KafkaError(KafkaError._MSG_TIMED_OUT)
+                    self._note_failure(KafkaError(KafkaError._MSG_TIMED_OUT))
 
     def _note_outcome(self, queue: PartitionQueue, pending: PendingRecords, error: KafkaError | None, _: Any) -> None:
         """Called by librdkafka within `poll`."""
@@ -210,7 +222,7 @@ class ConfluentTopicWriter:
             queue.handed_over -= 1
             pending.count -= 1
             if error is not None and self._queues.get((queue.topic, queue.partition)) is queue:
-                self._failed = self._failed or error  # of a producer that was replaced it was told already
+                self._note_failure(error)  # of a producer that was replaced it was noted already
             if not queue.handed_over and queue.waiting:
                 self._hand_over_waiting(queue)
             full, self._full = self._full, set()
@@ -234,7 +246,8 @@ class ConfluentTopicWriter:
         with self._changed:
             if self._producer is not given_up:
                 return
-            self._failed, waiting = self._failed or error, self._pending.waiting()
+            self._note_failure(error)
+            waiting = self._pending.waiting()
             self._forget_all()
             self._changed.notify_all()
             _log.warning("a Kafka producer is replaced", cause=f"{error.name()}: {error.str()}", unacknowledged=waiting)
@@ -256,20 +269,30 @@ class ConfluentTopicWriter:
 
     def flush(self, timeout_s: float) -> None:
         """See `TopicWriter.flush`. What another thread sends meanwhile is not waited for: that might never end."""
-        deadline = time.monotonic() + timeout_s
+        began_s = time.monotonic()
         with self._changed:
-            producer, pending = self._producer, self._pending
+            producer, pending, told = self._producer, self._pending, self._told_failures
             self._pending = PendingRecords(pending)
-        while (waiting := pending.waiting()) and self._failed is None and time.monotonic() < deadline:
+        while (waiting := pending.waiting()) and self._failures == told and self._may_wait(began_s + timeout_s):
             producer.poll(_FLUSH_POLL_S)
         with self._changed:
-            failed, self._failed = self._failed, None
+            failed = self._failed if self._failures > told else None
+            self._told_failures = self._failures
         if failed is not None and (failed.fatal() or failed.code() == KafkaError._FATAL):
             self._renew_producer(failed, producer)
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {failed.name()}: {failed.str()}")
         if waiting:
-            raise Unavailable(f"writing to Kafka: {waiting} records are not acknowledged after {timeout_s} s")
+            waited_s = time.monotonic() - began_s
+            raise Unavailable(f"writing to Kafka: {waiting} records are not acknowledged after {waited_s:.1f} s")
+
+    def _may_wait(self, deadline_s: float) -> bool:
+        """Tell whether a wait until *deadline_s* goes on, see `end_waits`."""
+        return time.monotonic() < min(deadline_s, self._waits_end_s)
+
+    def end_waits(self, within_s: float) -> None:
+        """See `TopicWriter.end_waits`."""
+        self._waits_end_s = min(self._waits_end_s, time.monotonic() + within_s)
 
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
@@ -290,8 +313,8 @@ class ConfluentTopicWriter:
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""
-        deadline = time.monotonic() + _CLOSE_S
-        while self._pending.waiting() and time.monotonic() < deadline:
+        deadline_s = time.monotonic() + _CLOSE_S
+        while self._pending.waiting() and self._may_wait(deadline_s):
             self._producer.poll(_FLUSH_POLL_S)
         with self._changed:
             self._closing = True

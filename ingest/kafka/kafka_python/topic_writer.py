@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Collection
@@ -54,6 +55,8 @@ class KafkaPythonTopicWriter:
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
         self._sends = UnacknowledgedSends()
+        self._waits_end_s = math.inf
+        """Time at which each wait for outcomes ends, of the monotonic clock."""
         self._silence_s = tuning.delivery_timeout_ms / 1000 + _SILENCE_MARGIN_S
         self._producer: ReplaceableProducer | None = self._open(tuning.request_timeout_ms)
 
@@ -122,7 +125,8 @@ class KafkaPythonTopicWriter:
 
     def flush(self, timeout_s: float) -> None:
         """See `TopicWriter.flush`."""
-        producer, sends = self._producer, self._sends
+        with self._lock:  # else of two that belong together one may be replaced in between
+            producer, sends = self._producer, self._sends
         try:
             if producer is not None:
                 with translated_errors("writing to Kafka"):
@@ -136,18 +140,23 @@ class KafkaPythonTopicWriter:
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {type(failed).__name__}: {failed}") from failed
 
-    def _flush_until(self, producer: ReplaceableProducer, deadline: float) -> None:
-        """Flush; give up at *deadline*, or as soon as a record has failed."""
+    def _flush_until(self, producer: ReplaceableProducer, deadline_s: float) -> None:
+        """Flush; give up at *deadline_s*, or when `end_waits` says so, or as soon as a record has failed."""
         while True:
+            left_s = min(deadline_s, self._waits_end_s) - time.monotonic()
             try:
-                producer.flush(min(_FLUSH_SLICE_S, max(0.0, deadline - time.monotonic())))
+                producer.flush(min(_FLUSH_SLICE_S, max(0.0, left_s)))
                 return
             except errors.KafkaTimeoutError:
                 with self._lock:
                     self._sends.settle()
                     failed = self._sends.failure is not None
-                if failed or time.monotonic() >= deadline:
+                if failed or time.monotonic() >= min(deadline_s, self._waits_end_s):
                     raise
+
+    def end_waits(self, within_s: float) -> None:
+        """See `TopicWriter.end_waits`."""
+        self._waits_end_s = min(self._waits_end_s, time.monotonic() + within_s)
 
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
@@ -173,6 +182,6 @@ class KafkaPythonTopicWriter:
         if producer is None:
             return
         try:
-            producer.close(_CLOSE_S)
+            producer.close(min(_CLOSE_S, max(0.0, self._waits_end_s - time.monotonic())))
         except errors.KafkaTimeoutError:  # no broker answers
             producer.give_up()
