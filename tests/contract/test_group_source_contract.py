@@ -326,6 +326,42 @@ def test_reading_goes_on_after_the_broker_was_gone(kafka: KafkaCluster, client: 
     assert member.offsets[0] == list(range(20))
 
 
+@pytest.mark.parametrize("how", ["killed", "silent"])
+def test_leaving_keeps_its_time_though_the_broker_is_gone(
+    kafka: KafkaCluster, client: str, join: Open, how: str
+) -> None:
+    """With positions on their way that nobody takes; the partitions are handed back on the thread that leaves."""
+    made = settings(kafka, client, session_timeout_s=45.0)
+    make_topic(kafka, made.names.events, 2)
+    write(made, spread(2, 100))
+    member = join(made, kind=HandingBack)
+    poll_until(lambda: member.count == 100, member)
+    assert member.source.end_offset(0)
+    if how == "killed":
+        kafka.kill()
+    else:
+        kafka.pause_node(1)
+    ends_s = time.monotonic() + 3.0
+    while time.monotonic() < ends_s:
+        member.step()
+        member.source.note_position({0: member.offsets[0][-1] + 1})
+    began_s = time.monotonic()
+    member.source.close()
+    assert time.monotonic() - began_s < 15.0
+    assert (member.handed_back, member.source.owned()) == ([({0, 1}, threading.current_thread())], frozenset())
+
+
+class HandingBack(Member):
+    """Notes on which thread it hands partitions back."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self.handed_back: list[tuple[set[int], threading.Thread]] = []
+        super().__init__(*arguments, **named)
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        self.handed_back.append(({*partitions}, threading.current_thread()))
+
+
 def test_an_unused_poll_keeps_its_time(kafka: KafkaCluster, client: str, join: Open) -> None:
     """The pipeline has ticks and commits to do: None after about the time it gave."""
     made = settings(kafka, client)

@@ -130,14 +130,14 @@ class ConfluentTopicWriter:
 
     def _await_room(self, topic: str, partition: int, size_bytes: int) -> PartitionQueue:
         """The queue of a partition, once a record may join it. Raises Unavailable where that takes too long."""
-        deadline = time.monotonic() + self._tuning.metadata_timeout_ms / 1000
+        deadline_s = time.monotonic() + self._tuning.metadata_timeout_ms / 1000
         while True:
             queue = self._queues.get((topic, partition))
             if queue is None:
                 queue = self._queues[topic, partition] = PartitionQueue(topic, partition)
             if self._waiting_bytes < _MAX_WAITING_BYTES and not (size_bytes > _LARGE_BYTES and queue.waiting):
                 return queue
-            if time.monotonic() > deadline:
+            if not self._may_wait(deadline_s):
                 raise Unavailable(f"writing to {topic}: {self._pending.waiting()} records wait already")
             self._changed.wait(_WAIT_S)
 

@@ -96,6 +96,8 @@ class KafkaPythonTopicWriter:
         with self._lock, translated_errors(f"writing to {topic}"):
             self._replace_where_needed()
             if self._producer is None:
+                if time.monotonic() >= self._waits_end_s:
+                    raise Unavailable(f"writing to {topic}: this process ends, and its last producer was given up")
                 self._producer = self._open(_REOPEN_MS)
             try:
                 sent = self._producer.send(
