@@ -19,7 +19,7 @@ from ...topics import record_codec
 from ...topics.group_buffer import FairBuffer, RecordRun, offset_out_of_range
 from ...topics.protocols import partition_offsets
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from .bounded_close import BoundedClose
+from .bounded_call import CLOSE_S, BoundedCall
 from .client_connection import (
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
@@ -33,9 +33,6 @@ from .topic_reader import ConfluentTopicReader
 
 _log = structlog.get_logger(__name__)
 _READ_BACK_RECORDS = 10_000
-_LEAVE_S = 5.0
-"""Longest time for leaving the group, and for the end of other connections."""
-
 _IGNORED_ERRORS = frozenset({KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED})
 
 
@@ -69,7 +66,7 @@ class ConfluentGroupSource:
         self._pending_error: Exception | None = None
         self._broken: dict[int, CorruptLog] = {}
         self._closed = False
-        self._leaving: BoundedClose | None = None
+        self._leaving: BoundedCall | None = None
         self._query_consumer: Consumer | None = None
         self._last_poll, self._overslept = time.monotonic(), False
         static = {"group_instance_id": member} if member else {}
@@ -376,15 +373,15 @@ class ConfluentGroupSource:
         self._closed = True
         try:
             with translated_errors("leaving the group"):
-                self._leaving = BoundedClose(self._consumer.close)
+                self._leaving = BoundedCall(self._consumer.close)
                 self._end(self._leaving, "no broker confirmed that this member left the group; the group removes it")
         finally:
             self._owned.clear()
             if self._query_consumer is not None:
-                self._end(BoundedClose(self._query_consumer.close), "a connection does not end")
+                self._end(BoundedCall(self._query_consumer.close), "a connection does not end")
         if self._pending_error:
             raise self._pending_error
 
-    def _end(self, closing: BoundedClose, otherwise: str) -> None:
-        if not closing.run(_LEAVE_S):
-            _log.warning(otherwise, group=self.settings.group_id, waited_s=_LEAVE_S)
+    def _end(self, closing: BoundedCall, otherwise: str) -> None:
+        if not closing.run(CLOSE_S):
+            _log.warning(otherwise, group=self.settings.group_id, waited_s=CLOSE_S)

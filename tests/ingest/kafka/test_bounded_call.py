@@ -1,4 +1,4 @@
-"""Closing within a time; with a real broker that is gone: the contract of group sources."""
+"""Calls within a time; with a real broker that is gone: the contracts of group sources and readers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from trustwatch.ingest.kafka.confluent.bounded_close import BoundedClose
+from trustwatch.ingest.kafka.confluent.bounded_call import BoundedCall
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_callbacks_run_on_the_thread_that_waits_and_their_time_does_not_count() 
         time.sleep(0.3)
         ran.append(threading.current_thread())
 
-    closing = BoundedClose(lambda: [closing.call_back(hand_back) for _ in range(2)])
+    closing = BoundedCall(lambda: [closing.call_back(hand_back) for _ in range(2)])
     assert closing.run(0.2)
     assert ran == [threading.current_thread()] * 2
 
@@ -41,12 +41,13 @@ def test_one_that_takes_too_long_is_left_and_calls_nobody_any_more(released: thr
         closing.call_back(lambda: ran.append("late"))
         ended.set()
 
-    closing = BoundedClose(close)
+    closing = BoundedCall(close)
     began = time.monotonic()
     assert not closing.run(0.2)
     assert time.monotonic() - began < 5.0
     released.set()
     assert ended.wait(10)
+    assert closing.wait(10)
     assert ran == []
 
 
@@ -57,4 +58,4 @@ def test_what_closing_raises_comes_out() -> None:
         raise ValueError("refused")
 
     with pytest.raises(ValueError, match="refused"):
-        BoundedClose(refuse).run(5)
+        BoundedCall(refuse).run(5)
