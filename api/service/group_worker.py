@@ -57,7 +57,7 @@ HEARTBEAT_EVERY_S = 0.5
 BACKLOG_LOGGED_EVERY_S = 10.0
 MIN_RESIDENT_AGENTS = 1_000
 LAST_WAIT_S = 5.0
-"""Seconds for which a worker that ends waits for brokers to acknowledge; its successor sends again what they did not."""
+"""Seconds for which a worker that ends waits for brokers; its successor sends again what they did not acknowledge."""
 
 _log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ...support.distributed_testbed import PARTITIONS, DistributedTestbed, tell, wait
+from ...support.distributed_testbed import PARTITIONS, DistributedTestbed, tell
 from ...support.kafka_topics import CLIENTS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
