@@ -170,10 +170,11 @@ class TopicWriter(Protocol):
         before a failure was raised raises it; one that begins later does not, though its records may be those.
         """
 
-    def end_waits(self, within_s: float) -> None:
-        """Let no `flush`, begun or not, and no `close` wait beyond *within_s* seconds from now: the process is to end.
+    def bound_waits(self, within_s: float) -> None:
+        """Let each `flush`, and `close`, wait *within_s* seconds at most: the process is to end.
 
-        Any thread and any signal handler may call this.
+        One that is under way waits so long from now on. After one that raised Unavailable none waits any more. Any
+        thread and any signal handler may call this.
         """
 
     def partitions(self, topic: str) -> int:

@@ -57,7 +57,7 @@ HEARTBEAT_EVERY_S = 0.5
 BACKLOG_LOGGED_EVERY_S = 10.0
 MIN_RESIDENT_AGENTS = 1_000
 LAST_WAIT_S = 5.0
-"""Seconds for which a worker that ends waits for brokers; its successor sends again what they did not acknowledge."""
+"""Longest wait of a worker that ends for brokers, s; its successor sends again what they did not acknowledge."""
 
 _log = structlog.get_logger(__name__)
 
@@ -228,7 +228,7 @@ class GroupPipelineWorker:
 
     def end_soon(self) -> None:
         """Wait little for brokers from now on; for a signal handler, too."""
-        self.writer.end_waits(LAST_WAIT_S)
+        self.writer.bound_waits(LAST_WAIT_S)
 
     def close(self) -> None:
         """Leave the group, and release connections, all of them though one can not."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Collection
@@ -15,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
+from ..last_waits import LastWaits
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_error, translated_errors
 from .partition_queues import (
@@ -64,8 +64,7 @@ class ConfluentTopicWriter:
         """Number of failures that were noted."""
         self._told_failures = 0
         """That of them that a `flush` has raised. One that began before waits for the same records, and raises too."""
-        self._waits_end_s = math.inf
-        """Time at which each wait for outcomes ends, of the monotonic clock."""
+        self._last_waits = LastWaits()
         self._pending = PendingRecords()
         """Records that were sent since the last `flush` began."""
         self._queues: dict[tuple[str, int], PartitionQueue] = {}
@@ -130,14 +129,14 @@ class ConfluentTopicWriter:
 
     def _await_room(self, topic: str, partition: int, size_bytes: int) -> PartitionQueue:
         """The queue of a partition, once a record may join it. Raises Unavailable where that takes too long."""
-        deadline_s = time.monotonic() + self._tuning.metadata_timeout_ms / 1000
+        began_s, timeout_s = time.monotonic(), self._tuning.metadata_timeout_ms / 1000
         while True:
             queue = self._queues.get((topic, partition))
             if queue is None:
                 queue = self._queues[topic, partition] = PartitionQueue(topic, partition)
             if self._waiting_bytes < _MAX_WAITING_BYTES and not (size_bytes > _LARGE_BYTES and queue.waiting):
                 return queue
-            if not self._may_wait(deadline_s):
+            if self._last_waits.is_over_at(began_s, timeout_s):
                 raise Unavailable(f"writing to {topic}: {self._pending.waiting()} records wait already")
             self._changed.wait(_WAIT_S)
 
@@ -273,11 +272,15 @@ class ConfluentTopicWriter:
         with self._changed:
             producer, pending, told = self._producer, self._pending, self._told_failures
             self._pending = PendingRecords(pending)
-        while (waiting := pending.waiting()) and self._failures == told and self._may_wait(began_s + timeout_s):
+        while (waiting := pending.waiting()) and self._failures == told:
+            if self._last_waits.is_over_at(began_s, timeout_s):
+                break
             producer.poll(_FLUSH_POLL_S)
         with self._changed:
             failed = self._failed if self._failures > told else None
             self._told_failures = self._failures
+        if failed is not None or waiting:
+            self._last_waits.note_in_vain()
         if failed is not None and (failed.fatal() or failed.code() == KafkaError._FATAL):
             self._renew_producer(failed, producer)
         if failed is not None:
@@ -286,13 +289,9 @@ class ConfluentTopicWriter:
             waited_s = time.monotonic() - began_s
             raise Unavailable(f"writing to Kafka: {waiting} records are not acknowledged after {waited_s:.1f} s")
 
-    def _may_wait(self, deadline_s: float) -> bool:
-        """Tell whether a wait until *deadline_s* goes on, see `end_waits`."""
-        return time.monotonic() < min(deadline_s, self._waits_end_s)
-
-    def end_waits(self, within_s: float) -> None:
-        """See `TopicWriter.end_waits`."""
-        self._waits_end_s = min(self._waits_end_s, time.monotonic() + within_s)
+    def bound_waits(self, within_s: float) -> None:
+        """See `TopicWriter.bound_waits`."""
+        self._last_waits.begin(within_s)
 
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
@@ -313,8 +312,8 @@ class ConfluentTopicWriter:
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""
-        deadline_s = time.monotonic() + _CLOSE_S
-        while self._pending.waiting() and self._may_wait(deadline_s):
+        began_s = time.monotonic()
+        while self._pending.waiting() and not self._last_waits.is_over_at(began_s, _CLOSE_S):
             self._producer.poll(_FLUSH_POLL_S)
         with self._changed:
             self._closing = True

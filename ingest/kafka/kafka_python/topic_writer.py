@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Collection
@@ -12,6 +11,7 @@ from kafka import errors
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
+from ..last_waits import LastWaits
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import connection_options, open_client, translated_errors
 from .replaceable_producer import ReplaceableProducer
@@ -55,8 +55,7 @@ class KafkaPythonTopicWriter:
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
         self._sends = UnacknowledgedSends()
-        self._waits_end_s = math.inf
-        """Time at which each wait for outcomes ends, of the monotonic clock."""
+        self._last_waits = LastWaits()
         self._silence_s = tuning.delivery_timeout_ms / 1000 + _SILENCE_MARGIN_S
         self._producer: ReplaceableProducer | None = self._open(tuning.request_timeout_ms)
 
@@ -96,7 +95,7 @@ class KafkaPythonTopicWriter:
         with self._lock, translated_errors(f"writing to {topic}"):
             self._replace_where_needed()
             if self._producer is None:
-                if time.monotonic() >= self._waits_end_s:
+                if self._last_waits.over:
                     raise Unavailable(f"writing to {topic}: this process ends, and its last producer was given up")
                 self._producer = self._open(_REOPEN_MS)
             try:
@@ -132,7 +131,7 @@ class KafkaPythonTopicWriter:
         try:
             if producer is not None:
                 with translated_errors("writing to Kafka"):
-                    self._flush_until(producer, time.monotonic() + timeout_s)
+                    self._flush_within(producer, timeout_s)
         finally:
             with self._lock:
                 self._replace_where_needed()
@@ -142,23 +141,24 @@ class KafkaPythonTopicWriter:
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {type(failed).__name__}: {failed}") from failed
 
-    def _flush_until(self, producer: ReplaceableProducer, deadline_s: float) -> None:
-        """Flush; give up at *deadline_s*, or when `end_waits` says so, or as soon as a record has failed."""
+    def _flush_within(self, producer: ReplaceableProducer, timeout_s: float) -> None:
+        """Flush; give up after *timeout_s* seconds, or as soon as a record has failed."""
+        began_s = time.monotonic()
         while True:
-            left_s = min(deadline_s, self._waits_end_s) - time.monotonic()
             try:
-                producer.flush(min(_FLUSH_SLICE_S, max(0.0, left_s)))
+                producer.flush(min(_FLUSH_SLICE_S, self._last_waits.left_s(began_s, timeout_s)))
                 return
             except errors.KafkaTimeoutError:
                 with self._lock:
                     self._sends.settle()
                     failed = self._sends.failure is not None
-                if failed or time.monotonic() >= min(deadline_s, self._waits_end_s):
+                if failed or self._last_waits.is_over_at(began_s, timeout_s):
+                    self._last_waits.note_in_vain()
                     raise
 
-    def end_waits(self, within_s: float) -> None:
-        """See `TopicWriter.end_waits`."""
-        self._waits_end_s = min(self._waits_end_s, time.monotonic() + within_s)
+    def bound_waits(self, within_s: float) -> None:
+        """See `TopicWriter.bound_waits`."""
+        self._last_waits.begin(within_s)
 
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
@@ -184,6 +184,6 @@ class KafkaPythonTopicWriter:
         if producer is None:
             return
         try:
-            producer.close(min(_CLOSE_S, max(0.0, self._waits_end_s - time.monotonic())))
+            producer.close(self._last_waits.left_s(time.monotonic(), _CLOSE_S))
         except errors.KafkaTimeoutError:  # no broker answers
             producer.give_up()

@@ -150,11 +150,11 @@ def test_every_flush_that_waits_for_a_record_tells_that_it_failed(
 def test_a_process_that_ends_waits_no_longer(
     writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flush that is under way ends, a later one waits no more, and closing does not; what has arrived is good."""
+    """A flush that is under way ends; after it none waits, and closing neither; what has arrived is good."""
     monkeypatch.setattr(topic_writer, "_EXPIRY_INTERVAL_S", 60.0)
     writer.flush(5)
     writer.send("topic", b"k", b"first", partition=0)
-    threading.Timer(0.1, writer.end_waits, [0.1]).start()
+    threading.Timer(0.1, writer.bound_waits, [0.1]).start()
     for at_most_s in (2.0, 0.5):
         began = time.monotonic()
         with pytest.raises(Unavailable, match="1 records are not acknowledged"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -159,11 +160,16 @@ def test_a_flush_knows_which_records_its_producer_had(opened: Opened) -> None:
 
 
 def test_a_process_that_ends_waits_no_longer(opened: Opened) -> None:
-    """Each flush ends at that time, and closing has no time of its own left."""
+    """A flush that is under way ends; after it none waits, nothing new is opened, and closing has no time left."""
     opened.send()
-    opened.producers[0].during_flush = lambda: opened.writer.end_waits(0.0)
-    with pytest.raises(Unavailable):
-        opened.writer.flush(60)
+    opened.producers[0].during_flush = lambda: opened.writer.bound_waits(0.1)
+    began = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            opened.writer.flush(60)
+    assert time.monotonic() - began < 10.0
     opened.writer.close()
+    with pytest.raises(Unavailable, match="this process ends"):
+        opened.send()
     assert opened.producers[0].closed_within_s == [0.0]
     assert opened.producers[0].given_up
