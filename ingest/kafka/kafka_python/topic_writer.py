@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
+from contextlib import closing
 
 import structlog
 from kafka import errors
@@ -168,11 +169,15 @@ class KafkaPythonTopicWriter:
 
     def _count_partitions(self, topic: str) -> int:
         """Count partitions by the admin client: the producer cannot tell a missing topic from a lost broker."""
-        admin = KafkaPythonAdmin(self.settings, self._tuning)
+        if self._last_waits.over:
+            raise Unavailable(f"asking for topic {topic}: this process ends, and no broker answered before")
+        limit_ms = min(self._tuning.request_timeout_ms, self._tuning.metadata_timeout_ms)
         try:
-            description = admin.describe(topic)
-        finally:
-            admin.close()
+            with closing(KafkaPythonAdmin(self.settings, self._tuning._replace(request_timeout_ms=limit_ms))) as admin:
+                description = admin.describe(topic)
+        except Unavailable:
+            self._last_waits.note_in_vain()
+            raise
         if description is None:
             raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
         return description.partitions

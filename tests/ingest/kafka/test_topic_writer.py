@@ -169,7 +169,8 @@ def test_a_process_that_ends_waits_no_longer(opened: Opened) -> None:
             opened.writer.flush(60)
     assert time.monotonic() - began < 10.0
     opened.writer.close()
-    with pytest.raises(Unavailable, match="this process ends"):
-        opened.send()
+    for ask in (opened.send, lambda: opened.writer.partitions("other")):
+        with pytest.raises(Unavailable, match="this process ends"):
+            ask()
     assert opened.producers[0].closed_within_s == [0.0]
     assert opened.producers[0].given_up
