@@ -1,4 +1,4 @@
-"""How long a writer waits for brokers: as its callers say, until its process is to end."""
+"""Waits of a writer for brokers: as long as its callers say, until its process is to end."""
 
 from __future__ import annotations
 
