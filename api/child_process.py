@@ -61,11 +61,14 @@ class ChildRuntime:
         self._stop_requested = False
         self.on_reload: Callable[[SettingsChange], None] = lambda _: None
         """Takes over what of other settings may change while the process runs; logs are taken over anyway."""
+        self.on_stop: Callable[[], None] = lambda: None
+        """Called by the signal handler when the process is told to end, perhaps in the middle of a long wait."""
         self._settings_file: Path | None = None
 
     def handle_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
         """End after the work at hand."""
         self._stop_requested = True
+        self.on_stop()
 
     def read_again_from(self, settings_file: Path | None) -> None:
         """Take SIGHUP for the order to read that file again; None: the variables of the environment alone."""

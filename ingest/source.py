@@ -166,7 +166,15 @@ class TopicWriter(Protocol):
         """Wait until everything that was queued is acknowledged.
 
         Raises Unavailable otherwise; what then became of the records since the last good flush is unknown, and whoever
-        needs them sends them again: readers drop what they have seen.
+        needs them sends them again: readers drop what they have seen. Of several flushes at a time each one that began
+        before a failure was raised raises it; one that begins later does not, though its records may be those.
+        """
+
+    def bound_waits(self, within_s: float) -> None:
+        """Let each `flush`, and `close`, wait *within_s* seconds at most: the process is to end.
+
+        One that is under way waits so long from now on. After one that raised Unavailable none waits any more. Any
+        thread and any signal handler may call this.
         """
 
     def partitions(self, topic: str) -> int:

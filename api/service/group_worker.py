@@ -8,6 +8,7 @@ also writes time into its partitions, so that risk decays there without events.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable
 
@@ -56,6 +57,8 @@ from .partition_migration import check_partitions
 HEARTBEAT_EVERY_S = 0.5
 BACKLOG_LOGGED_EVERY_S = 10.0
 MIN_RESIDENT_AGENTS = 1_000
+LAST_WAIT_S = 5.0
+"""Longest wait of a worker that ends for brokers, s; its successor sends again what they did not acknowledge."""
 
 _log = structlog.get_logger(__name__)
 
@@ -225,14 +228,19 @@ class GroupPipelineWorker:
                 self._spool.roll_if_due()
             stages.counts["vectors_dropped"] = self._spool.dropped_events
 
+    def end_soon(self) -> None:
+        """Wait little for brokers from now on; for a signal handler, too."""
+        self.writer.bound_waits(LAST_WAIT_S)
+
     def close(self) -> None:
-        """Leave the group, and release connections."""
-        self.source.close()
-        self.pipeline.close()
-        if self._spool is not None:  # partitions that are handed back are committed first
-            self._spool.close()
-        self.writer.close()
-        self.store.close()
+        """Leave the group, and release connections, all of them though one can not."""
+        with contextlib.ExitStack() as releases:
+            releases.callback(self.store.close)
+            releases.callback(self.writer.close)
+            if self._spool is not None:  # partitions that are handed back are committed first
+                releases.callback(self._spool.close)
+            releases.callback(self.pipeline.close)
+            self.source.close()
 
 
 def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
@@ -244,7 +252,7 @@ def run_group_worker(child: ChildRuntime) -> None:
     """Run a worker until it is told to stop."""
     _log.info("a worker starts; it loads model and kernels first")
     worker = GroupPipelineWorker(child.settings, child.sleep, spans=child.spans)
-    child.on_reload = worker.use_policy
+    child.on_reload, child.on_stop = worker.use_policy, worker.end_soon
     beat_at = tick_at = clock.monotonic()
     try:
         _log.info(
@@ -263,6 +271,7 @@ def run_group_worker(child: ChildRuntime) -> None:
             if now - beat_at >= HEARTBEAT_EVERY_S:
                 beat_at = now
                 child.sender.send(worker.send_heartbeats())
+        worker.end_soon()  # where the service has gone no signal came
         worker.pipeline.finish()
     finally:
         worker.close()

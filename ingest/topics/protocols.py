@@ -45,7 +45,7 @@ class TopicReader(Protocol):
         """
 
     def commit(self) -> None:
-        """Commit the records returned so far (group only). Raises Unavailable; then a restart returns them again."""
+        """Commit the records returned so far (group only). Raises Unavailable; then a restart may return them again."""
 
     def end_offsets(self) -> Mapping[tuple[str, int], int]:
         """Offset that the next record will get, of each partition that is read. Raises Unavailable."""

@@ -129,8 +129,13 @@ class TopicPublisher:
         self._unacknowledged: dict[tuple[int, AgentIdentity], _SentRisk] = {}
         """Risk that was sent and perhaps has not arrived: of each agent the newest."""
         self._unacknowledged_decisions: list[Sequence[Decision]] = []
-        self._must_resend = False
-        """True if some of it is known not to have arrived."""
+        self._flush_lock = threading.Lock()
+        """One flush at a time: whose records a failure lost the writer does not say, and it tells only who waits."""
+        self._doubts = 0
+        """Number of times that records were not taken or not acknowledged: all that were on their way may be lost."""
+        self._doubts_settled = 0
+        """That number when what is not acknowledged was sent last."""
+        self._doubts_lock = threading.Lock()
         self._turn = 0
         """Number of waits for acknowledgement that began."""
         self.sent = 0
@@ -138,6 +143,7 @@ class TopicPublisher:
 
     def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Send dead letters with their raw bytes, and wait until they have arrived. Raises Unavailable."""
+        doubts = self._doubts
         for letter in letters:
             headers = (
                 ("letter_id", letter.letter_id.encode()),
@@ -154,7 +160,7 @@ class TopicPublisher:
                 headers=headers,
                 timestamp_ms=letter.received_ms,
             )
-        self._flush()
+        self._flush(doubts)
 
     # Per agent the records of the risk topic are in the order of their versions, since compaction keeps the last one:
     # one lock is around all that send some, and what is sent again is what is newest then.
@@ -215,15 +221,25 @@ class TopicPublisher:
             if self._must_resend:
                 self._resend()
             turn, self._turn = self._turn, self._turn + 1
-        self._flush()
+            doubts = self._doubts_settled
+        self._flush(doubts)
         with self._lock:
             if self._must_resend:
                 raise Unavailable("a broker did not take a record; it is sent again")
             self._unacknowledged = {key: sent for key, sent in self._unacknowledged.items() if sent.turn > turn}
             self._unacknowledged_decisions.clear()
 
+    @property
+    def _must_resend(self) -> bool:
+        """True if some of what is not acknowledged may be lost."""
+        return self._doubts != self._doubts_settled
+
+    def _note_doubt(self) -> None:
+        with self._doubts_lock:
+            self._doubts += 1
+
     def _resend(self) -> None:
-        self._must_resend = False
+        self._doubts_settled = self._doubts
         for sent in self._unacknowledged.values():
             self._send_latest(sent)
         for decisions in self._unacknowledged_decisions:
@@ -242,15 +258,23 @@ class TopicPublisher:
         try:
             self._writer.send(topic, key, value, partition=partition, headers=headers, timestamp_ms=timestamp_ms)
         except Unavailable:
-            self._must_resend = True
+            self._note_doubt()
             raise
 
-    def _flush(self) -> None:
-        try:
-            self._writer.flush(_FLUSH_TIMEOUT_S)
-        except Unavailable:  # the writer does not say which record it was, and others that wait may be gone with it
-            self._must_resend = True
-            raise
+    def _flush(self, doubts: int) -> None:
+        """Wait until what was sent has arrived.
+
+        Raises Unavailable: it is to be sent again. Also where there were *doubts* before it was sent, and more by now:
+        the writer does not say which record it was, and told another thread, or this one as it sent something else.
+        """
+        with self._flush_lock:
+            try:
+                self._writer.flush(_FLUSH_TIMEOUT_S)
+            except Unavailable:
+                self._note_doubt()
+                raise
+            if self._doubts != doubts:
+                raise Unavailable("a broker did not take a record, it may be one of these; they are sent again")
 
     def republish(self, position: Position, published: int) -> None:
         """Send again erased agents, decisions and alerts of commits after *published*. Raises Unavailable.
@@ -260,10 +284,11 @@ class TopicPublisher:
         self.forget_partition(position.partition)
         if published >= position.offset:
             return
+        doubts = self._doubts
         for erasure in self._store.erasures.erased_since(position.partition, published):
             self._send_erased(erasure.subject, position.partition, erasure.up_to[position.partition])
         self._send_decisions(self._store.decisions.iterate_unpublished(position.partition, published))
-        self._flush()
+        self._flush(doubts)
 
     def forget_partition(self, partition: int) -> None:
         """Send no more risk of a partition; what was sent of it may have been overtaken by its owner's."""
@@ -278,11 +303,11 @@ class TopicPublisher:
         For an epoch that nobody has worked in: no other record has it, and all later ones are newer. Raises
         Unavailable.
         """
-        count = 0
+        count, doubts = 0, self._doubts
         for summary, _, _ in self._store.agents.iterate_unpublished(position.partition, -1):
             self._send_risk(summary, position.partition, position.epoch, position.offset)
             count += 1
-        self._flush()
+        self._flush(doubts)
         return count
 
     def publish_heartbeat(self, position: Position, behind: int, fresh_ms: int) -> None:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from kafka import TopicPartition
+from confluent_kafka import Consumer
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from trustwatch.ingest.errors import Fenced, Unavailable
-from trustwatch.ingest.kafka.kafka_python import retained_join
+from trustwatch.ingest.kafka.confluent import client_connection
+from trustwatch.ingest.kafka.kafka_python import group_source, retained_join
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
@@ -324,6 +326,42 @@ def test_reading_goes_on_after_the_broker_was_gone(kafka: KafkaCluster, client: 
     assert member.offsets[0] == list(range(20))
 
 
+@pytest.mark.parametrize("how", ["killed", "silent"])
+def test_leaving_keeps_its_time_though_the_broker_is_gone(
+    kafka: KafkaCluster, client: str, join: Open, how: str
+) -> None:
+    """With positions on their way that nobody takes; the partitions are handed back on the thread that leaves."""
+    made = settings(kafka, client, session_timeout_s=45.0)
+    make_topic(kafka, made.names.events, 2)
+    write(made, spread(2, 100))
+    member = join(made, kind=HandingBack)
+    poll_until(lambda: member.count == 100, member)
+    assert member.source.end_offset(0)
+    if how == "killed":
+        kafka.kill()
+    else:
+        kafka.pause_node(1)
+    ends_s = time.monotonic() + 3.0
+    while time.monotonic() < ends_s:
+        member.step()
+        member.source.note_position({0: member.offsets[0][-1] + 1})
+    began_s = time.monotonic()
+    member.source.close()
+    assert time.monotonic() - began_s < 15.0
+    assert (member.handed_back, member.source.owned()) == ([({0, 1}, threading.current_thread())], frozenset())
+
+
+class HandingBack(Member):
+    """Notes on which thread it hands partitions back."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self.handed_back: list[tuple[set[int], threading.Thread]] = []
+        super().__init__(*arguments, **named)
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        self.handed_back.append(({*partitions}, threading.current_thread()))
+
+
 def test_an_unused_poll_keeps_its_time(kafka: KafkaCluster, client: str, join: Open) -> None:
     """The pipeline has ticks and commits to do: None after about the time it gave."""
     made = settings(kafka, client)
@@ -481,6 +519,69 @@ def test_a_paused_partition_waits_for_a_seek(kafka: KafkaCluster, client: str, j
     member.records[0], member.offsets[0] = [], []
     member.source.seek(0, 50)
     poll_until(lambda: member.offsets[0] == list(range(50, 200)), member)
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch, client: str) -> set[int]:
+    """Partitions whose records the client hands to any source, be they handed on or not."""
+    partitions: set[int] = set()
+
+    class WatchedKafkaPython(KafkaConsumer):
+        def poll(self, *arguments: Any, **named: Any) -> Any:
+            found = super().poll(*arguments, **named)
+            partitions.update(place.partition for place in found)
+            return found
+
+    class WatchedConfluent(Consumer):
+        def consume(self, *arguments: Any, **named: Any) -> Any:
+            found = super().consume(*arguments, **named)
+            partitions.update(message.partition() for message in found if message.error() is None)
+            return found
+
+    if client == "confluent":
+        monkeypatch.setattr(client_connection, "Consumer", WatchedConfluent)
+    else:
+        monkeypatch.setattr(group_source, "KafkaConsumer", WatchedKafkaPython)
+    return partitions
+
+
+class UnreadyMember(Member):
+    """A member that has to get something before it reads any partition."""
+
+    def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+        super().assigned(partitions)
+        return {}
+
+
+def test_partitions_that_wait_are_not_even_fetched(
+    kafka: KafkaCluster, client: str, join: Open, fetched: set[int]
+) -> None:
+    """Else all that comes would be read to be dropped; nor once the group has shared anew, until each is sought."""
+    made = settings(kafka, client)
+    make_topic(kafka, made.names.events, 4)
+    unready = join(made, kind=UnreadyMember)
+    poll_until(lambda: len(unready.source.owned()) == 4, unready)
+
+    def write_everywhere() -> None:
+        for partition in range(4):
+            write(made, [record(i) for i in range(100)], partition=partition)
+        for _ in range(10):
+            unready.step()
+
+    write_everywhere()
+    assert (fetched, unready.count) == (set(), 0)
+    ready = join(made)
+    poll_until(lambda: len(unready.source.owned()) == len(ready.source.owned()) == 2, unready, ready)
+    write_everywhere()
+    poll_until(lambda: ready.count == 400, ready, unready)
+    assert (fetched, unready.count) == (set(ready.source.owned()), 0)
+    first, second = sorted(unready.source.owned())
+    unready.source.seek(first, 150)
+    poll_until(lambda: unready.count == 50, unready, ready)
+    assert (second in fetched, unready.offsets) == (False, {first: list(range(150, 200))})
+    unready.source.seek(second, 0)
+    poll_until(lambda: unready.count == 250, unready, ready)
+    assert unready.offsets[second] == list(range(200))
 
 
 def test_a_static_member_that_comes_again_fences_the_old_one(kafka: KafkaCluster, client: str, join: Open) -> None:

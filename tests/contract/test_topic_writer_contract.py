@@ -310,6 +310,40 @@ def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: st
         assert values(reader, 1) == [b"5"]
 
 
+@pytest.mark.parametrize("how", ["killed", "silent"])
+def test_a_reader_keeps_its_time_though_the_broker_is_gone(kafka: KafkaCluster, client: str, how: str) -> None:
+    """Each commit says so within seconds, and closing ends, though a session lasts much longer."""
+    made = settings(kafka, client, session_timeout_s=45.0)
+    topic = made.names.events
+    make_topic(kafka, topic)
+    with closing(open_writer(made)) as writer:
+        for value in (b"1", b"2"):
+            writer.send(topic, b"k", value)
+        writer.flush(10)
+    with closing(open_reader(made, [topic], f"{topic}-group")) as reader:
+        poll_record(reader)
+        reader.commit()
+        poll_record(reader)
+        if how == "killed":
+            kafka.kill()
+        else:
+            kafka.pause_node(1)
+        for _ in range(2):
+            began_s = time.monotonic()
+            with pytest.raises(Unavailable):
+                reader.commit()
+            assert time.monotonic() - began_s < 10.0
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 10.0
+
+
+def poll_record(reader: TopicReader) -> None:
+    """Let one record come."""
+    deadline = time.monotonic() + 90
+    while not reader.poll(0.2, 1):
+        assert time.monotonic() < deadline
+
+
 def test_a_reader_is_at_the_end_beside_a_steady_stream(kafka: KafkaCluster, client: str) -> None:
     """The end is that of when reading began: whoever follows a topic that never rests gets there, and stays there."""
     made = settings(kafka, client)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from ...topics import record_codec
 from ...topics.group_buffer import FairBuffer, RecordRun, offset_out_of_range
 from ...topics.protocols import partition_offsets
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
+from .bounded_call import CLOSE_S, BoundedCall
 from .client_connection import (
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
@@ -64,6 +66,7 @@ class ConfluentGroupSource:
         self._pending_error: Exception | None = None
         self._broken: dict[int, CorruptLog] = {}
         self._closed = False
+        self._leaving: BoundedCall | None = None
         self._query_consumer: Consumer | None = None
         self._last_poll, self._overslept = time.monotonic(), False
         static = {"group_instance_id": member} if member else {}
@@ -211,17 +214,25 @@ class ConfluentGroupSource:
             consumer.pause(waiting)
 
     def _revoked(self, _: Consumer, topic_partitions: list[TopicPartition]) -> None:
-        """Called by librdkafka within `consume` and `close`."""
+        """Called by librdkafka within `consume`, and within `close` by another thread."""
         if self._overslept:  # the group removed us long ago, librdkafka reports it late
             self._give_up(topic_partitions, lambda owner, partitions: owner.lost(partitions))
         else:
             self._give_up(topic_partitions, lambda owner, partitions: owner.revoked(partitions))
 
     def _lost(self, _: Consumer, topic_partitions: list[TopicPartition]) -> None:
-        """Called by librdkafka within `consume` and `close`."""
+        """Called as `_revoked` is."""
         self._give_up(topic_partitions, lambda owner, partitions: owner.lost(partitions))
 
     def _give_up(
+        self, topic_partitions: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]
+    ) -> None:
+        if self._leaving is None:
+            self._drop(topic_partitions, tell)
+        else:
+            self._leaving.call_back(partial(self._drop, topic_partitions, tell))
+
+    def _drop(
         self, topic_partitions: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]
     ) -> None:
         partitions = {topic_partition.partition for topic_partition in topic_partitions}
@@ -353,16 +364,24 @@ class ConfluentGroupSource:
             self._consumer.commit(offsets=[TopicPartition(self.topic, *pair) for pair in offsets.items()])
 
     def close(self) -> None:
-        """Hand the partitions back (`revoked` is called) and leave the group."""
+        """Hand the partitions back (`revoked` is called) and leave the group.
+
+        Where no broker answers within some seconds the group is left to notice it by itself: that is logged.
+        """
         if self._closed:
             return
         self._closed = True
         try:
             with translated_errors("leaving the group"):
-                self._consumer.close()
+                self._leaving = BoundedCall(self._consumer.close)
+                self._end(self._leaving, "no broker confirmed that this member left the group; the group removes it")
         finally:
             self._owned.clear()
             if self._query_consumer is not None:
-                self._query_consumer.close()
+                self._end(BoundedCall(self._query_consumer.close), "a connection does not end")
         if self._pending_error:
             raise self._pending_error
+
+    def _end(self, closing: BoundedCall, otherwise: str) -> None:
+        if not closing.run(CLOSE_S):
+            _log.warning(otherwise, group=self.settings.group_id, waited_s=CLOSE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import TypeAlias
 
 import structlog
@@ -12,6 +13,7 @@ from ...errors import CorruptLog, TrustwatchError, Unavailable
 from ...topics import record_codec
 from ...topics.protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
+from .bounded_call import CLOSE_S, BoundedCall
 from .client_connection import (
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
@@ -55,6 +57,7 @@ class ConfluentTopicReader:
         self._pending_error: TrustwatchError | None = None
         self._positions: dict[TopicPartitionKey, int] = {}
         self._end_targets: dict[TopicPartitionKey, int] = {}
+        self._committing: BoundedCall | None = None
         self._consumer = open_consumer(
             settings,
             tuning,
@@ -107,7 +110,7 @@ class ConfluentTopicReader:
         self._consumer.assign([TopicPartition(*key, offset) for key, offset in positions.items()])
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Called by librdkafka within `consume` and `close`."""
+        """Called by librdkafka within `consume`, and within `close` by another thread."""
         for partition in partitions:
             self._positions.pop(_partition_key(partition), None)
 
@@ -174,8 +177,16 @@ class ConfluentTopicReader:
         """See `TopicReader.commit`."""
         offsets = [TopicPartition(*key, offset) for key, offset in self._positions.items()]
         if offsets:
-            with translated_errors("committing offsets"):
-                self._consumer.commit(offsets=offsets, asynchronous=False)
+            self._commit_within(offsets, self._tuning.metadata_timeout_ms / 1000)
+
+    def _commit_within(self, offsets: list[TopicPartition], limit_s: float) -> None:
+        """Commit; one that was given up before has to end first, so that it does not take the group back."""
+        if self._committing is not None and not self._committing.wait(limit_s):
+            raise Unavailable("committing offsets: no broker has answered the commit before")
+        self._committing = BoundedCall(partial(self._consumer.commit, offsets=offsets, asynchronous=False))
+        with translated_errors("committing offsets"):
+            if not self._committing.run(limit_s):
+                raise Unavailable(f"committing offsets: no broker answered in {limit_s:g} s")
 
     def end_offsets(self) -> dict[TopicPartitionKey, int]:
         """See `TopicReader.end_offsets`."""
@@ -215,9 +226,15 @@ class ConfluentTopicReader:
         return bool(self._positions) and all(at >= self._end_targets[key] for key, at in self._positions.items())
 
     def close(self) -> None:
-        """Leave the group, release connections."""
+        """Leave the group, release connections. Where no broker answers for some seconds, that is left and logged."""
         with translated_errors("leaving the group"):
-            self._consumer.close()
+            if not BoundedCall(self._close_consumer).run(CLOSE_S):
+                _log.warning("no broker confirmed that this reader left its group; the group removes it")
+
+    def _close_consumer(self) -> None:
+        if self._committing is not None:  # it uses the consumer
+            self._committing.wait(None)
+        self._consumer.close()
 
 
 def _partition_key(partition: TopicPartition) -> TopicPartitionKey:

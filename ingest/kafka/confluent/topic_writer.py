@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
+from ..last_waits import LastWaits
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_error, translated_errors
 from .partition_queues import (
@@ -58,6 +59,12 @@ class ConfluentTopicWriter:
         self._changed = threading.Condition(threading.Lock())
         """Guards all below; woken when nothing of a partition waits any more."""
         self._failed: KafkaError | None = None
+        """The failure that was noted last."""
+        self._failures = 0
+        """Number of failures that were noted."""
+        self._told_failures = 0
+        """That of them that a `flush` has raised. One that began before waits for the same records, and raises too."""
+        self._last_waits = LastWaits()
         self._pending = PendingRecords()
         """Records that were sent since the last `flush` began."""
         self._queues: dict[tuple[str, int], PartitionQueue] = {}
@@ -122,14 +129,14 @@ class ConfluentTopicWriter:
 
     def _await_room(self, topic: str, partition: int, size_bytes: int) -> PartitionQueue:
         """The queue of a partition, once a record may join it. Raises Unavailable where that takes too long."""
-        deadline = time.monotonic() + self._tuning.metadata_timeout_ms / 1000
+        began_s, timeout_s = time.monotonic(), self._tuning.metadata_timeout_ms / 1000
         while True:
             queue = self._queues.get((topic, partition))
             if queue is None:
                 queue = self._queues[topic, partition] = PartitionQueue(topic, partition)
             if self._waiting_bytes < _MAX_WAITING_BYTES and not (size_bytes > _LARGE_BYTES and queue.waiting):
                 return queue
-            if time.monotonic() > deadline:
+            if self._last_waits.is_over_at(began_s, timeout_s):
                 raise Unavailable(f"writing to {topic}: {self._pending.waiting()} records wait already")
             self._changed.wait(_WAIT_S)
 
@@ -169,12 +176,16 @@ class ConfluentTopicWriter:
                 self._full.add(queue)
                 return
             except KafkaException as error:
-                self._failed = self._failed or error.args[0]
+                self._note_failure(error.args[0])
             except Exception as error:  # its sender has gone on, and others wait behind it: a flush says so
-                self._failed = self._failed or KafkaError(KafkaError._FAIL, f"{type(error).__name__}: {error}")
+                self._note_failure(KafkaError(KafkaError._FAIL, f"{type(error).__name__}: {error}"))
             self._forget_first(queue)
         if not queue.waiting:
             self._changed.notify_all()
+
+    def _note_failure(self, error: KafkaError) -> None:
+        self._failed = error if self._failures == self._told_failures else self._failed
+        self._failures += 1
 
     def _forget_first(self, queue: PartitionQueue) -> None:
         record = queue.waiting.popleft()
@@ -202,7 +213,7 @@ class ConfluentTopicWriter:
             for queue in self._queues.values():
                 while queue.waiting and queue.waiting[0].sent_s < before_s:
                     self._forget_first(queue)
-                    self._failed = self._failed or KafkaError(KafkaError._MSG_TIMED_OUT)
+                    self._note_failure(KafkaError(KafkaError._MSG_TIMED_OUT))
 
     def _note_outcome(self, queue: PartitionQueue, pending: PendingRecords, error: KafkaError | None, _: Any) -> None:
         """Called by librdkafka within `poll`."""
@@ -210,7 +221,7 @@ class ConfluentTopicWriter:
             queue.handed_over -= 1
             pending.count -= 1
             if error is not None and self._queues.get((queue.topic, queue.partition)) is queue:
-                self._failed = self._failed or error  # of a producer that was replaced it was told already
+                self._note_failure(error)  # of a producer that was replaced it was noted already
             if not queue.handed_over and queue.waiting:
                 self._hand_over_waiting(queue)
             full, self._full = self._full, set()
@@ -234,7 +245,8 @@ class ConfluentTopicWriter:
         with self._changed:
             if self._producer is not given_up:
                 return
-            self._failed, waiting = self._failed or error, self._pending.waiting()
+            self._note_failure(error)
+            waiting = self._pending.waiting()
             self._forget_all()
             self._changed.notify_all()
             _log.warning("a Kafka producer is replaced", cause=f"{error.name()}: {error.str()}", unacknowledged=waiting)
@@ -256,20 +268,30 @@ class ConfluentTopicWriter:
 
     def flush(self, timeout_s: float) -> None:
         """See `TopicWriter.flush`. What another thread sends meanwhile is not waited for: that might never end."""
-        deadline = time.monotonic() + timeout_s
+        began_s = time.monotonic()
         with self._changed:
-            producer, pending = self._producer, self._pending
+            producer, pending, told = self._producer, self._pending, self._told_failures
             self._pending = PendingRecords(pending)
-        while (waiting := pending.waiting()) and self._failed is None and time.monotonic() < deadline:
+        while (waiting := pending.waiting()) and self._failures == told:
+            if self._last_waits.is_over_at(began_s, timeout_s):
+                break
             producer.poll(_FLUSH_POLL_S)
         with self._changed:
-            failed, self._failed = self._failed, None
+            failed = self._failed if self._failures > told else None
+            self._told_failures = self._failures
+        if failed is not None or waiting:
+            self._last_waits.note_in_vain()
         if failed is not None and (failed.fatal() or failed.code() == KafkaError._FATAL):
             self._renew_producer(failed, producer)
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {failed.name()}: {failed.str()}")
         if waiting:
-            raise Unavailable(f"writing to Kafka: {waiting} records are not acknowledged after {timeout_s} s")
+            waited_s = time.monotonic() - began_s
+            raise Unavailable(f"writing to Kafka: {waiting} records are not acknowledged after {waited_s:.1f} s")
+
+    def bound_waits(self, within_s: float) -> None:
+        """See `TopicWriter.bound_waits`."""
+        self._last_waits.begin(within_s)
 
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
@@ -290,8 +312,8 @@ class ConfluentTopicWriter:
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""
-        deadline = time.monotonic() + _CLOSE_S
-        while self._pending.waiting() and time.monotonic() < deadline:
+        began_s = time.monotonic()
+        while self._pending.waiting() and not self._last_waits.is_over_at(began_s, _CLOSE_S):
             self._producer.poll(_FLUSH_POLL_S)
         with self._changed:
             self._closing = True

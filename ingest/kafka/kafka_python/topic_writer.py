@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
+from contextlib import closing
 
 import structlog
 from kafka import errors
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
+from ..last_waits import LastWaits
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import connection_options, open_client, translated_errors
 from .replaceable_producer import ReplaceableProducer
@@ -54,6 +56,7 @@ class KafkaPythonTopicWriter:
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
         self._sends = UnacknowledgedSends()
+        self._last_waits = LastWaits()
         self._silence_s = tuning.delivery_timeout_ms / 1000 + _SILENCE_MARGIN_S
         self._producer: ReplaceableProducer | None = self._open(tuning.request_timeout_ms)
 
@@ -93,6 +96,8 @@ class KafkaPythonTopicWriter:
         with self._lock, translated_errors(f"writing to {topic}"):
             self._replace_where_needed()
             if self._producer is None:
+                if self._last_waits.over:
+                    raise Unavailable(f"writing to {topic}: this process ends, and its last producer was given up")
                 self._producer = self._open(_REOPEN_MS)
             try:
                 sent = self._producer.send(
@@ -122,11 +127,12 @@ class KafkaPythonTopicWriter:
 
     def flush(self, timeout_s: float) -> None:
         """See `TopicWriter.flush`."""
-        producer, sends = self._producer, self._sends
+        with self._lock:  # else of two that belong together one may be replaced in between
+            producer, sends = self._producer, self._sends
         try:
             if producer is not None:
                 with translated_errors("writing to Kafka"):
-                    self._flush_until(producer, time.monotonic() + timeout_s)
+                    self._flush_within(producer, timeout_s)
         finally:
             with self._lock:
                 self._replace_where_needed()
@@ -136,18 +142,24 @@ class KafkaPythonTopicWriter:
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {type(failed).__name__}: {failed}") from failed
 
-    def _flush_until(self, producer: ReplaceableProducer, deadline: float) -> None:
-        """Flush; give up at *deadline*, or as soon as a record has failed."""
+    def _flush_within(self, producer: ReplaceableProducer, timeout_s: float) -> None:
+        """Flush; give up after *timeout_s* seconds, or as soon as a record has failed."""
+        began_s = time.monotonic()
         while True:
             try:
-                producer.flush(min(_FLUSH_SLICE_S, max(0.0, deadline - time.monotonic())))
+                producer.flush(min(_FLUSH_SLICE_S, self._last_waits.left_s(began_s, timeout_s)))
                 return
             except errors.KafkaTimeoutError:
                 with self._lock:
                     self._sends.settle()
                     failed = self._sends.failure is not None
-                if failed or time.monotonic() >= deadline:
+                if failed or self._last_waits.is_over_at(began_s, timeout_s):
+                    self._last_waits.note_in_vain()
                     raise
+
+    def bound_waits(self, within_s: float) -> None:
+        """See `TopicWriter.bound_waits`."""
+        self._last_waits.begin(within_s)
 
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
@@ -157,11 +169,15 @@ class KafkaPythonTopicWriter:
 
     def _count_partitions(self, topic: str) -> int:
         """Count partitions by the admin client: the producer cannot tell a missing topic from a lost broker."""
-        admin = KafkaPythonAdmin(self.settings, self._tuning)
+        if self._last_waits.over:
+            raise Unavailable(f"asking for topic {topic}: this process ends, and no broker answered before")
+        limit_ms = min(self._tuning.request_timeout_ms, self._tuning.metadata_timeout_ms)
         try:
-            description = admin.describe(topic)
-        finally:
-            admin.close()
+            with closing(KafkaPythonAdmin(self.settings, self._tuning._replace(request_timeout_ms=limit_ms))) as admin:
+                description = admin.describe(topic)
+        except Unavailable:
+            self._last_waits.note_in_vain()
+            raise
         if description is None:
             raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
         return description.partitions
@@ -173,6 +189,6 @@ class KafkaPythonTopicWriter:
         if producer is None:
             return
         try:
-            producer.close(_CLOSE_S)
+            producer.close(self._last_waits.left_s(time.monotonic(), _CLOSE_S))
         except errors.KafkaTimeoutError:  # no broker answers
             producer.give_up()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.kafka.confluent import topic_writer
 from trustwatch.ingest.kafka.confluent.partition_queues import PendingRecords
@@ -24,6 +26,7 @@ class SilentProducer:
         self.values: list[bytes] = []
         self.answers = False
         self.refuses: dict[bytes, Exception] = {}
+        self.fails: dict[bytes, KafkaError] = {}
 
     def produce(self, _topic: str, value: bytes, _key: bytes, _partition: int, *, on_delivery: Any, **_: Any) -> None:
         if value in self.refuses:
@@ -34,8 +37,8 @@ class SilentProducer:
     def poll(self, timeout_s: float) -> None:
         time.sleep(min(timeout_s, 0.005))
         taken, self.given = (self.given, []) if self.answers else ([], self.given)
-        for _, on_delivery in taken:
-            on_delivery(None, None)
+        for value, on_delivery in taken:
+            on_delivery(self.fails.get(value), None)
 
     def list_topics(self, **_: Any) -> Any:
         return SimpleNamespace(topics={"topic": SimpleNamespace(partitions={0: None})})
@@ -116,3 +119,48 @@ def test_counting_what_waits_costs_each_flush_once() -> None:
     assert pending.waiting() == 1
     first.count = 0
     assert pending.waiting() == 0
+
+
+def test_every_flush_that_waits_for_a_record_tells_that_it_failed(
+    writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer
+) -> None:
+    """Each may have been for its sake; a flush that begins later has heard nothing of it."""
+    producer.fails[b"lost"] = KafkaError(KafkaError.INVALID_RECORD)
+    writer.send("topic", b"k", b"lost", partition=0)
+    told: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(Unavailable) as raised:
+            writer.flush(5)
+        told.append(str(raised.value))
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    assert told == []
+    producer.answers = True
+    for thread in threads:
+        thread.join()
+    assert [text.split(":")[1] for text in told] == [" INVALID_RECORD"] * 3
+    writer.send("topic", b"k", b"after", partition=0)
+    writer.flush(5)
+
+
+def test_a_process_that_ends_waits_no_longer(
+    writer: topic_writer.ConfluentTopicWriter, producer: SilentProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush that is under way ends; after it none waits, and closing neither; what has arrived is good."""
+    monkeypatch.setattr(topic_writer, "_EXPIRY_INTERVAL_S", 60.0)
+    writer.flush(5)
+    writer.send("topic", b"k", b"first", partition=0)
+    threading.Timer(0.1, writer.bound_waits, [0.1]).start()
+    for at_most_s in (2.0, 0.5):
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="1 records are not acknowledged"):
+            writer.flush(60)
+        assert time.monotonic() - began < at_most_s
+    began = time.monotonic()
+    writer.close()
+    assert time.monotonic() - began < 2.0
+    writer.flush(60)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,7 @@ class Producer:
     def __init__(self) -> None:
         self.sent: list[Future] = []
         self.given_up = False
+        self.closed_within_s: list[float] = []
         self.during_flush: Any = lambda: None
 
     def send(self, *_: Any, **__: Any) -> Future:
@@ -32,6 +35,10 @@ class Producer:
         self.during_flush()
         if not all(future.is_done for future in self.sent):
             raise errors.KafkaTimeoutError("no outcome")
+
+    def close(self, timeout_s: float) -> None:
+        self.closed_within_s.append(timeout_s)
+        self.flush(timeout_s)
 
     def give_up(self) -> None:
         self.given_up = True
@@ -121,3 +128,49 @@ def test_a_flush_that_another_thread_takes_the_producer_from_fails(opened: Opene
     first.during_flush = replaced_meanwhile
     with pytest.raises(Unavailable, match="replaced meanwhile"):
         opened.writer.flush(0)
+
+
+def test_a_flush_knows_which_records_its_producer_had(opened: Opened) -> None:
+    """Where another thread takes the producer as a flush begins, its records are not those of the next one."""
+
+    class Watched(topic_writer.KafkaPythonTopicWriter):
+        """Lets another thread flush, if that may, right after the producer is looked up."""
+
+        was_looked_up = False
+
+        def __getattribute__(self, name: str) -> Any:
+            found = super().__getattribute__(name)
+            if name == "_producer" and not self.was_looked_up and threading.current_thread() is threading.main_thread():
+                self.was_looked_up = True
+                other.start()
+                other.join(0.2)
+            return found
+
+    def flush_too() -> None:
+        with suppress(Unavailable):
+            opened.writer.flush(0)
+
+    other = threading.Thread(target=flush_too)
+    opened.send()
+    opened.producers[0].sent[0].failure(errors.KafkaTimeoutError("expired"))
+    opened.writer.__class__ = Watched
+    with pytest.raises(Unavailable):
+        opened.writer.flush(0)
+    other.join()
+
+
+def test_a_process_that_ends_waits_no_longer(opened: Opened) -> None:
+    """A flush that is under way ends; after it none waits, nothing new is opened, and closing has no time left."""
+    opened.send()
+    opened.producers[0].during_flush = lambda: opened.writer.bound_waits(0.1)
+    began = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            opened.writer.flush(60)
+    assert time.monotonic() - began < 10.0
+    opened.writer.close()
+    for ask in (opened.send, lambda: opened.writer.partitions("other")):
+        with pytest.raises(Unavailable, match="this process ends"):
+            ask()
+    assert opened.producers[0].closed_within_s == [0.0]
+    assert opened.producers[0].given_up

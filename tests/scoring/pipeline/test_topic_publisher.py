@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +28,7 @@ from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel, agent_summary
 from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.indicators import Indicator, encode_indicators
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
@@ -46,6 +50,7 @@ class Topics:
     def __init__(self) -> None:
         self.sent: list[Sent] = []
         self.broken = self.full = False
+        self.before_flush: Callable[[], None] = lambda: None
 
     def send(
         self,
@@ -63,6 +68,8 @@ class Topics:
 
     def flush(self, timeout_s: float) -> None:
         """All is written, or some of it lost."""
+        before, self.before_flush = self.before_flush, lambda: None
+        before()
         if self.broken:
             raise Unavailable("broken")
 
@@ -215,6 +222,54 @@ def test_a_record_that_is_not_taken_makes_those_that_wait_doubtful(
     topics.full = False
     publisher.wait_acknowledged()
     assert topics.risk() == told
+
+
+LETTER = DeadLetter("l1", NOW, "topic:events", "no JSON", "", b"raw", 0, 3)
+
+
+@pytest.mark.parametrize("what", ["dead letters", "decisions again", "all agents"])
+def test_who_waits_beside_others_is_not_sure_of_what_they_were_told(
+    store: SqlStore, topics: Topics, publisher: TopicPublisher, what: str
+) -> None:
+    """A writer raises a failure once to each that waits: a wait that begins behind it may have lost the records."""
+    made = commit(store, store.partitions.claim(0), 10, agent(1))
+    wait = {
+        "dead letters": lambda: publisher.write_dead_letters([LETTER]),
+        "decisions again": lambda: publisher.republish(made.position, published=0),
+        "all agents": lambda: publisher.publish_all_agents(made.position),
+    }[what]
+
+    def others_first() -> None:
+        topics.full = True
+        publisher.publish_risk(made.position, [agent_summary(row) for row in made.agents], ())
+        topics.full = False
+
+    topics.before_flush = others_first
+    with pytest.raises(Unavailable, match="may be one of these"):
+        wait()
+    wait()
+
+
+def test_a_wait_that_another_thread_spoils_is_told_before_the_next_one(
+    topics: Topics, publisher: TopicPublisher
+) -> None:
+    """Both flush one writer: the second begins once the first has noted that records are lost."""
+    began, flushed = threading.Event(), iter((True, False))
+
+    def fail_first(_: float) -> None:
+        if next(flushed):
+            began.set()
+            time.sleep(0.2)
+            raise Unavailable("broken")
+
+    topics.flush = fail_first  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(publisher.write_dead_letters, [LETTER])
+        assert began.wait(10)
+        with pytest.raises(Unavailable, match="may be one of these"):
+            publisher.write_dead_letters([LETTER])
+        with pytest.raises(Unavailable, match="broken"):
+            first.result()
 
 
 def test_a_broker_that_takes_nothing_holds_up_nobody(
