@@ -9,8 +9,9 @@ import pytest
 
 from ...support.distributed_testbed import PARTITIONS, DistributedTestbed, tell
 from ...support.kafka_topics import CLIENTS
+from ...support.nightly import nightly
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), nightly]
 
 ENDS_WITHIN_S = 15.0
 """A service kills a worker that takes 30 s."""
