@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ...support.distributed_testbed import tell, wait
+from ...support.nightly import nightly
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), nightly]
 
 RESIDENTS = 20_000
 IN_MEMORY = "stored agents of the partition are in memory"
