@@ -59,6 +59,9 @@ REST_FACTOR: Final = 3.0
 LOOK_FACTOR: Final = 10.0
 """Pause behind a look with all that it wrote, by the time that it took."""
 
+SCAN_FACTOR: Final = 100.0
+"""The same by the time that the versions of all rows took: a large table may have to be read from disk for it."""
+
 
 _NO_VERSIONS: Final = AgentVersions(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
 
@@ -83,6 +86,8 @@ class _Watch:
         self.due_at = due_at
         self.stopped = Event()
         self.running: Future[None] | None = None
+        self.scan_s = 0.0
+        """Time that the versions of all rows took last."""
         self.uncopied = _NO_VERSIONS
         """Rows that the last look could not copy, in these versions: they are of an earlier format."""
         self.gone_since: dict[str, float] = {}
@@ -133,7 +138,7 @@ class SnapshotWriter:
             return
         error = watch.running.exception()
         watch.running = None
-        watch.due_at = now + max(LOOK_EVERY_S, LOOK_FACTOR * (now - watch.due_at))
+        watch.due_at = now + max(LOOK_EVERY_S, LOOK_FACTOR * (now - watch.due_at), SCAN_FACTOR * watch.scan_s)
         if error is not None and not isinstance(error, _Stopped):  # whatever it is, the pipeline goes on without copies
             self._context.stages.counts["snapshots_failed"] += 1
             known = isinstance(error, TrustwatchError)
@@ -177,7 +182,9 @@ class _Look:
     def run(self) -> None:
         """Look, and write what is worth it. Raises Fenced, Unavailable, _Stopped."""
         snapshots = self._list_snapshots()
+        begun = self._monotonic()
         versions = self._store.agents.versions_of_partition(self._owner)
+        self._watch.scan_s = self._monotonic() - begun
         if not MIN_AGENTS <= versions.agent_count <= self._watch.pipeline.agent_states.capacity:
             self._drop(snapshots)  # few rows are quickly read, and more than memory has room for would not move in
             return

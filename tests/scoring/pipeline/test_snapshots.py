@@ -586,6 +586,25 @@ def test_a_new_partition_learns_beside_a_backlog_that_it_is_empty(
     assert not preloader.busy
 
 
+def test_a_table_that_takes_long_to_look_at_is_looked_at_rarely(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundredth of the time at most."""
+    work, preloader = site.preload()
+    read = site.store.agents.versions_of_partition
+    scans = []
+
+    def slow(*of: Any) -> Any:
+        site.now += 30.0
+        scans.append(site.now)
+        return read(*of)
+
+    monkeypatch.setattr(site.store.agents, "versions_of_partition", slow)
+    site.look(preloader)
+    site.look(preloader, later_s=2_900.0)
+    assert len(scans) == 1
+    site.look(preloader, later_s=101.0)
+    assert len(scans) == 2
+
+
 def test_indexes_of_partitions_that_went_take_no_memory(site: Site) -> None:
     """They are 24 bytes an agent."""
     work, preloader = site.preload()
