@@ -588,7 +588,7 @@ def test_a_new_partition_learns_beside_a_backlog_that_it_is_empty(
 
 def test_a_table_that_takes_long_to_look_at_is_looked_at_rarely(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundredth of the time at most."""
-    work, preloader = site.preload()
+    _, preloader = site.preload()
     read = site.store.agents.versions_of_partition
     scans = []
 
