@@ -19,7 +19,7 @@ class Snapshot(NamedTuple):
     """Key that its content is encrypted under. Who removes it from the database makes every copy of the file
     unreadable."""
     generation: int
-    """How often all snapshots had been forgotten before its rows were read: an erasure does so."""
+    """Number of times that all snapshots had been forgotten before its rows were read: an erasure does so."""
     agents: int
     content_bytes: int
 
