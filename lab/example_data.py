@@ -31,9 +31,9 @@ from ..models.model_persistence import load_trained_model
 from ..scoring.engine.delegation import EdgeCollector
 from ..scoring.engine.engine import Engine
 from ..scoring.learning.training import train_and_save
-from ..scoring.pipeline.pipelines import SinglePartitionPipeline
 from ..scoring.pipeline.processor import Processor
 from ..scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from ..scoring.pipeline.single_partition import SinglePartitionPipeline
 from ..scoring.records.commits import ONLY_PARTITION
 from ..simulator.demo_enterprise import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
 from ..simulator.labelled_events import SimulatedEvent, encode_label

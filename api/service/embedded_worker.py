@@ -22,9 +22,9 @@ from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.pipeline_context import CommittedChanges
 from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
-from ...scoring.pipeline.pipelines import SinglePartitionPipeline
 from ...scoring.pipeline.processor import Processor, VectorCollector
 from ...scoring.pipeline.settings import DEFAULT_TUNING
+from ...scoring.pipeline.single_partition import SinglePartitionPipeline
 from ...scoring.records.agents import AgentSummary
 from ...scoring.records.commits import ONLY_PARTITION, Position
 from ...scoring.records.erasures import PartitionErasure

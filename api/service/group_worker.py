@@ -24,11 +24,11 @@ from ...ingest.spans import UNTRACED, Spans
 from ...ingest.topics.record_codec import headers_for
 from ...scoring.engine.delegation import EdgeCollector
 from ...scoring.engine.engine import Engine
+from ...scoring.pipeline.group_pipeline import ConsumerGroupPipeline, PartitionProgress
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
 from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
-from ...scoring.pipeline.pipelines import ConsumerGroupPipeline, PartitionProgress
 from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from ...scoring.pipeline.settings import DEFAULT_TUNING
 from ...scoring.pipeline.topic_publisher import TopicPublisher

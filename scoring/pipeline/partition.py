@@ -14,7 +14,7 @@ on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,10 @@ from .risk_publication import RiskPublication
 _log = structlog.get_logger(__name__)
 
 LOG_OUTAGE_EVERY_S = 30.0
+
+BESIDE_POLL_S = 0.005
+"""Longest wait for records while a commit is being written, so that what it makes durable is told soon after, or while
+agents are being preloaded."""
 
 ReadStates = Callable[[], Sequence[Sequence[AgentRow]]]
 """Gives the agents of each checkpoint of a partition, or raises what hindered it."""
@@ -274,6 +278,18 @@ class PartitionPipeline:
                 offset=self.next_offset,
             )
         self._context.sleep(self._context.tuning.retry_s)
+
+
+def poll_timeout_s(partitions: Collection[PartitionPipeline], longest_s: float, *, work_beside: bool) -> float:
+    """Longest wait for records: until something has to be published or committed, at most *longest_s*.
+
+    Args:
+        partitions: of the worker.
+        longest_s: seconds.
+        work_beside: whether a thread beside is at work, whose result has to be collected.
+    """
+    waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commits.due_in_s() for partition in partitions)]
+    return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
 
 
 def _batch_attributes(batch: RecordBatch, applied: AppliedBatch, seconds: Mapping[str, float]) -> dict[str, SpanValue]:

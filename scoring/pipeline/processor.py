@@ -1,6 +1,6 @@
 """The processor: raw records in, decisions out. Everything that moves state is a record, so a replay sees the same.
 
-`Processor` has no store and no clock: the live pipeline (`pipelines.py`) adds transactions, `replay` adds nothing.
+`Processor` has no store and no clock: the live pipeline (`partition.py`) adds transactions, `replay` adds nothing.
 Changes of level become decisions in `engine/decision_maker.py`; control records are applied in `control_records.py`.
 """
 

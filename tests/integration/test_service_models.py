@@ -25,9 +25,9 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
-from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 from ..support.service_checks import Models, child_pid, post_lines

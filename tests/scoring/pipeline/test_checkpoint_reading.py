@@ -15,9 +15,10 @@ from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Unavailable
 from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch
 from trustwatch.scoring.pipeline.checkpoint_reading import CheckpointReader
 from trustwatch.scoring.pipeline.commit_round import AWAY_S, CommitRound
+from trustwatch.scoring.pipeline.group_pipeline import RECLAIM_AFTER_S, ConsumerGroupPipeline
 from trustwatch.scoring.pipeline.partition import LOG_OUTAGE_EVERY_S, PartitionPipeline
-from trustwatch.scoring.pipeline.pipelines import RECLAIM_AFTER_S, ConsumerGroupPipeline, SinglePartitionPipeline
 from trustwatch.scoring.pipeline.settings import PipelineTuning
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.records.commits import Position
 
 from tests.support.publishing_partition import (

@@ -19,8 +19,8 @@ from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.forgetting import ErasedAgents
-from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.records.erasures import EraseCommand

@@ -14,8 +14,8 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import RecordBatch
-from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.settings import PipelineSettings
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url

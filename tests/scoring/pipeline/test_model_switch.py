@@ -26,9 +26,9 @@ from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
-from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.commits import Commit
 from trustwatch.scoring.records.models import ModelSwitch, SwitchModel, encode_model_switch

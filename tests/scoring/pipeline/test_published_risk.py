@@ -16,9 +16,9 @@ from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch, Record
 from trustwatch.scoring.pipeline import partition_commits, pipelines
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.commit_thread import CommitThread
+from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline
 from trustwatch.scoring.pipeline.partition import PartitionPipeline
 from trustwatch.scoring.pipeline.partition_commits import BACKLOG_S, PartitionCommits
-from trustwatch.scoring.pipeline.pipelines import ConsumerGroupPipeline
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.records.decisions import Decision

@@ -23,9 +23,9 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
-from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
 from trustwatch.scoring.store.checkpoint_files import CheckpointFiles

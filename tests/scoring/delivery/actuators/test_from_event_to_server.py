@@ -20,8 +20,8 @@ from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
-from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.interventions import ActiveInterventions

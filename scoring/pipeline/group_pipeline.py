@@ -1,7 +1,8 @@
-"""Pipelines: of a log with one partition, and of the partitions that a consumer group gives to this worker.
+"""The pipeline of the partitions that a consumer group gives to this worker.
 
-Both read, apply and publish risk on one thread, and write commits on another: one round at a time, since what changes
-meanwhile is cheaper in the next one.
+It works as `single_partition.py` does, with a turn for each partition. The group protocol alone is no fence: a worker
+that was asleep still believes in its partitions. The store decides by compare-and-set on the position; whoever is
+refused there drops the partition.
 """
 
 from __future__ import annotations
@@ -13,208 +14,22 @@ from typing import NamedTuple
 import structlog
 
 from ...ingest.errors import Fenced
-from ...ingest.source import DurableSource, GroupSource
-from ...ingest.spans import UNTRACED, Spans
-from ..policy.book import LivePolicy
-from ..records.commits import ONLY_PARTITION, Position
-from ..store.checkpoint_files import CheckpointFiles
-from ..store.snapshot_files import SnapshotFiles
-from ..store.sql_store import SqlStore
+from ...ingest.source import GroupSource
+from ..records.commits import Position
 from .checkpoint_reading import CheckpointReader
 from .commit_round import CommitRound
 from .commit_thread import CommitThread
-from .partition import PartitionPipeline, ReadStates
+from .partition import PartitionPipeline, ReadStates, poll_timeout_s
 from .partition_commits import MANY_RECORDS, MAX_UNCOMMITTED_RECORDS
-from .pipeline_context import CommittedChanges, PipelineContext, RiskListener
+from .pipeline_context import PipelineContext
 from .preloading import make_preloader
-from .processor import Processor, StageMetrics
-from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
-
-BESIDE_POLL_S = 0.005
-"""Longest wait for records while a commit is being written, so that what it makes durable is told soon after, or while
-agents are being preloaded."""
-
-
-class SinglePartitionPipeline:
-    """One worker of one partition.
-
-    Args:
-        source: hands out records.
-        processor: applies them.
-        store: keeps state, decisions, outbox, dead letters and position in one transaction.
-        policy: token policies, for alerts.
-        settings: of the operator.
-        monotonic: seconds on a clock that never goes back.
-        sleep: waits between tries while the store does not answer.
-        on_commit: called after each commit with what became durable.
-        on_risk: called with the agents that moved, as soon as their records are applied.
-        service: URI of this service, the `source` of alerts.
-        tuning: what no operator sets.
-        spans: of batches and commits.
-        checkpoints: see `PipelineContext`.
-        snapshots: the same.
-        acts_at_every_level: whether an actuator hears of changes between `unknown` and `low`, too.
-    """
-
-    def __init__(
-        self,
-        source: DurableSource,
-        processor: Processor,
-        store: SqlStore,
-        policy: LivePolicy,
-        settings: PipelineSettings,
-        monotonic: Callable[[], float],
-        sleep: Callable[[float], None],
-        on_commit: Callable[[CommittedChanges], None],
-        *,
-        on_risk: RiskListener | None = None,
-        service: str = "https://trustwatch.invalid",
-        tuning: PipelineTuning = DEFAULT_TUNING,
-        spans: Spans = UNTRACED,
-        checkpoints: CheckpointFiles | None = None,
-        snapshots: SnapshotFiles | None = None,
-        acts_at_every_level: bool = False,
-    ) -> None:
-        self._source = source
-        self._batch_size, self._poll_s, self._monotonic = settings.batch_size, tuning.poll_s, monotonic
-        self.stages = StageMetrics(monotonic)
-        context = PipelineContext(
-            source,
-            store,
-            policy,
-            settings,
-            monotonic,
-            sleep,
-            on_commit,
-            self.stages,
-            on_risk=on_risk,
-            service=service,
-            tuning=tuning,
-            spans=spans,
-            checkpoints=checkpoints,
-            snapshots=snapshots,
-            acts_at_every_level=acts_at_every_level,
-        )
-        self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
-        self._commits = CommitThread(context)
-        self._checkpoints = CheckpointReader(context)
-        self._preloader = make_preloader(context)
-
-    @property
-    def partitions_waiting(self) -> int:
-        """1 while the partition waits for its checkpoints, else 0."""
-        return len(self._checkpoints.waiting)
-
-    @property
-    def position(self) -> Position:
-        """Committed position of the partition."""
-        return self._partition.position
-
-    @property
-    def risk_offset(self) -> int:
-        """Offset before which all records are part of the published risk."""
-        return self._partition.risk.offset
-
-    @property
-    def order_doubted_agents(self) -> int:
-        """See `PartitionPipeline`."""
-        return self._partition.order_doubted_agents
-
-    def start(self) -> None:
-        """Take the partition over; one that has checkpoints goes on in `step`, once they were read.
-
-        Raises:
-            CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
-        """
-        self._partition.claim()
-        if not self._checkpoints.begin(self._partition):
-            self._resume()
-
-    def _resume(self, read: ReadStates = tuple) -> None:
-        """Read on from where the state was stored."""
-        offset = self._partition.resume(read)
-        self._source.seek(ONLY_PARTITION, offset)
-        self._preloader.begin(self._partition)
-        _log.info("log taken over", offset=offset, seconds=round(self._monotonic() - self._partition.claimed_at, 1))
-
-    def _resume_read(self) -> None:
-        """Go on from the checkpoints, if they are read before long."""
-        self._checkpoints.wait(self._poll_s)
-        for _, states in self._checkpoints.collect():
-            self._resume(states.result)
-
-    def step(self) -> int:
-        """Read and apply one batch, publish and commit when it is time; returns the number of records.
-
-        Raises Fenced.
-        """
-        if self._checkpoints.waiting:
-            self._resume_read()
-            return 0
-        partition, commits = self._partition, self._partition.commits
-        if commits.buffer_full:
-            self._collect(None)
-        with self.stages.timed("poll"):
-            batch = self._source.poll(self._batch_size, self._poll_timeout_s())
-        if batch is not None:
-            partition.apply(batch)
-        partition.risk.publish_due()
-        if self._can_preload or self._preloader.has_few_left:
-            self._preloader.step()
-        self._collect(0.0)
-        if not self._commits.busy and (commits.states_due or commits.decisions_due):
-            partition.risk.publish_due(at_once=True)
-            self._commits.start([commits], with_states=commits.states_due)
-        return 0 if batch is None else len(batch.records)
-
-    @property
-    def _can_preload(self) -> bool:
-        return not self._partition.commits.backlogged
-
-    def _poll_timeout_s(self) -> float:
-        if self._preloader.has_agents and self._can_preload:
-            return 0.0
-        beside = self._commits.busy or self._preloader.busy
-        return poll_timeout_s([self._partition], self._poll_s, work_beside=beside)
-
-    def _collect(self, timeout_s: float | None) -> None:
-        for error in self._commits.collect(timeout_s).values():
-            raise error
-
-    def finish(self) -> None:
-        """Commit what was applied. Raises Fenced."""
-        self._collect(None)
-        self._partition.finish()
-
-    def close(self) -> None:
-        """End the threads, after the commit that is being written."""
-        self._commits.close()
-        self._checkpoints.close()
-        self._preloader.close()
-
-
-def poll_timeout_s(partitions: Collection[PartitionPipeline], longest_s: float, *, work_beside: bool) -> float:
-    """Longest wait for records: until something has to be published or committed, at most *longest_s*.
-
-    Args:
-        partitions: of the worker.
-        longest_s: seconds.
-        work_beside: whether a thread beside is at work, whose result has to be collected.
-    """
-    waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commits.due_in_s() for partition in partitions)]
-    return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
-
-
-# The group protocol alone is no fence: a worker that was asleep still believes in its partitions. The store decides by
-# compare-and-set on the position; whoever is refused there drops the partition.
-
+from .processor import Processor
 
 _log = structlog.get_logger(__name__)
 
 RECLAIM_AFTER_S = 60.0
 """A partition that the store refused us and that the group still calls ours is claimed again after this time: longer
 than a group takes to notice that a member sleeps."""
-
 
 MAX_PAUSE_S = 2.0
 """Longest pause between two steps behind which a partition counts as ours unasked: far less than the time after which

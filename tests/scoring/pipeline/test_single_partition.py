@@ -24,9 +24,10 @@ from trustwatch.scoring.pipeline.ipc import (
     PipelineUpdateSender,
     decode_update,
 )
+from trustwatch.scoring.pipeline.partition import BESIDE_POLL_S
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
-from trustwatch.scoring.pipeline.pipelines import BESIDE_POLL_S, SinglePartitionPipeline
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel, agent_summary
 from trustwatch.scoring.records.commits import Position
