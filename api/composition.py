@@ -193,7 +193,9 @@ def open_snapshots(settings: Settings, store: SqlStore) -> SnapshotFiles | None:
         if store.snapshots.count():
             store.snapshots.forget_all()
         files.remove(files.list_names())
-    except Unavailable as error:
+    except (ConfigError, Unavailable) as error:
+        if settings.store.snapshots:
+            raise
         _log.warning("copies of rows are not removed", error=str(error))
     return None
 

@@ -31,7 +31,7 @@ class StoreSettings(SettingsPart, frozen=True):
         bool,
         setting(
             "keep encrypted copies of the rows of partitions of 5,000 agents or more, at `checkpoints` or else in "
-            "`snapshots` in `data_dir`: who takes a partition over reads them in a third of the time"
+            "`snapshots` in `data_dir`: who takes a partition over reads them instead"
         ),
     ] = True
     agents_days: Annotated[

@@ -1,13 +1,14 @@
 """Readers of the stored agents of a partition, page by page, on threads beside the pipeline's.
 
 Rows come from the database in ranges of keys. Where the partition has snapshots the database says first which version
-each row has. Copies of just those versions come from the files, which costs a third, and only the rest from rows: so it
-does not matter which files are there, how old they are, or what became of an agent since. An erasure alone changes rows
-without a new version: it forgets all snapshots, and what was read of one before is not used.
+each row has. Copies of just those versions come from the files, and only the rest from rows: so it does not matter
+which files are there, how old they are, or what became of an agent since. An erasure alone changes rows without a new
+version: it forgets all snapshots, and what was read of one before is not used.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,7 +22,7 @@ import structlog
 from ...ingest.errors import Unavailable
 from ..records.agent_pages import AgentColumns, AgentPage, StateFormat
 from ..records.commits import Position
-from ..records.snapshots import AgentVersions, Snapshot
+from ..records.snapshots import NO_VERSIONS, Snapshot
 from ..store.agent_store import AgentStore
 from ..store.snapshot_files import OpenSnapshot, SnapshotFiles, UnreadableSnapshot
 from ..store.sql_store import SqlStore
@@ -39,7 +40,7 @@ READ_INSTEAD: Final = "rows are read instead of their copies"
 _NO_AGENTS: Final = AgentPage(None, [], None)
 
 
-class PageReader:
+class PageReader(ABC):
     """Reads some of the agents of a partition. One page is read at a time, by whatever thread."""
 
     gives_copies = False
@@ -53,15 +54,15 @@ class PageReader:
         self.has_more = True
         """False once the last page was read."""
 
+    @abstractmethod
     def read(self) -> AgentPage:
         """Read the next page. Raises Unavailable, Fenced."""
-        raise NotImplementedError
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027 (most have nothing that takes long)
         """Have a page that is being read end early, where it takes long: nobody wants it any more."""
 
 
-class RangeReader(PageReader):
+class _RangeReader(PageReader):
     """Reads agents with keys of a range from their rows.
 
     Args:
@@ -186,7 +187,7 @@ class _Copies:
         self._unread: deque[Snapshot] = deque()
         self._lock = Lock()
         self._generation = 0
-        self._versions = AgentVersions(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+        self._versions = NO_VERSIONS
         self._wanted = np.empty(0, np.bool_)
         self.is_stopped = False
 
@@ -277,7 +278,7 @@ def plan_reading(
     agents = store.agents
 
     def read_ranges() -> list[PageReader]:
-        return [RangeReader(agents, owner, state_format, after, last) for after, last in KEY_RANGES]
+        return [_RangeReader(agents, owner, state_format, after, last) for after, last in KEY_RANGES]
 
     if files is None:
         return deque([read_ranges])

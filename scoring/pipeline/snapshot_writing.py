@@ -19,7 +19,7 @@ import structlog
 from ...ingest.errors import Fenced, TrustwatchError
 from ..records.agent_pages import AgentColumns, StateFormat
 from ..records.commits import Position
-from ..records.snapshots import AgentVersions, Snapshot, SnapshotIndex
+from ..records.snapshots import NO_VERSIONS, AgentVersions, Snapshot, SnapshotIndex
 from ..store.snapshot_files import SnapshotFiles, UnreadableSnapshot
 from .partition import PartitionPipeline
 from .pipeline_context import PipelineContext
@@ -63,9 +63,6 @@ SCAN_FACTOR: Final = 100.0
 """The same by the time that the versions of all rows took: a large table may have to be read from disk for it."""
 
 
-_NO_VERSIONS: Final = AgentVersions(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
-
-
 class _Copied(NamedTuple):
     """Findings of a look: rows that have no copy, and snapshots that are to go."""
 
@@ -88,7 +85,7 @@ class _Watch:
         self.running: Future[None] | None = None
         self.scan_s = 0.0
         """Time that the versions of all rows took last."""
-        self.uncopied = _NO_VERSIONS
+        self.uncopied = NO_VERSIONS
         """Rows that the last look could not copy, in these versions: they are of an earlier format."""
         self.gone_since: dict[str, float] = {}
         """Times at which agents of snapshots, by name, were first found to have no row any more."""
@@ -244,7 +241,7 @@ class _Look:
 
     def _copy(self, missing: AgentVersions) -> None:
         """Copy the rows of some agents into files."""
-        copied = [_NO_VERSIONS.keys]
+        copied = [NO_VERSIONS.keys]
         for of_file in _cut(missing.keys, FILE_SIZE):
             blocks = [block for some in _cut(of_file, BLOCK_SIZE) if (block := self._read_block(some)) is not None]
             if blocks and not self._write(blocks):

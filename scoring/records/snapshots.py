@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,10 @@ class AgentVersions(NamedTuple):
     def join(parts: list[AgentVersions]) -> AgentVersions:
         """All of them, one behind the other; at least one."""
         return AgentVersions._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+NO_VERSIONS: Final = AgentVersions(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+"""Of no agent."""
 
 
 class SnapshotIndex(NamedTuple):

@@ -51,5 +51,5 @@ def _claim(objects: ObjectStore, deployment: str) -> None:
     if owner != deployment:
         raise ConfigError(
             "`store.checkpoints`: the place is another database's (object `deployment`); name one of this database "
-            "alone"
+            "alone. If it names none, `snapshots` in `data_dir` is meant: remove that folder"
         )

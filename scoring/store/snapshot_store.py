@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from ..records.commits import Position
 from ..records.snapshots import Snapshot
@@ -33,7 +33,7 @@ class SnapshotStore:
     def count(self) -> int:
         """Number of snapshots of all partitions."""
         with self._database.read() as connection:
-            return len(connection.execute(select(SNAPSHOTS.c.name)).all())
+            return connection.execute(select(func.count()).select_from(SNAPSHOTS)).scalar_one()
 
     def generation(self) -> int:
         """Number of times that all were forgotten. Who writes one reads it before the rows."""

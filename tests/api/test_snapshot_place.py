@@ -65,6 +65,20 @@ def test_without_snapshots_those_of_before_go(tmp_path: Path, store: SqlStore) -
     assert store.snapshots.count() == 0 and files.list_names() == set()
 
 
+def test_without_snapshots_a_place_of_another_database_is_left_alone(
+    tmp_path: Path, store: SqlStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where `store.url` names another database than before: the worker starts, and the files stay."""
+    files = open_snapshots(settings_of(tmp_path), store)
+    assert files is not None and files.list_names() == set()
+    path = tmp_path / "data" / "snapshots" / NAME
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"sealed")
+    with closing(open_service_store(settings_of(tmp_path / "other"))) as other:
+        assert open_snapshots(settings_of(tmp_path, snapshots=False), other) is None
+    assert path.exists() and "remove that folder" in capsys.readouterr().out
+
+
 def test_a_folder_that_can_not_be_made_is_told(
     tmp_path: Path, store: SqlStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
