@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch, RecordKind
-from trustwatch.scoring.pipeline import partition_commits, pipelines
+from trustwatch.scoring.pipeline import group_pipeline, partition_commits
 from trustwatch.scoring.pipeline.commit_round import CommitRound
 from trustwatch.scoring.pipeline.commit_thread import CommitThread
 from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline
@@ -354,7 +354,7 @@ def test_answers_wait_for_no_batch_of_another_partition_unless_there_is_a_backlo
         else ["batch of 0", "risk of 0", "batch of 1", "risk of 1"]
     )
     assert not any(pipeline.commits.worker_has_many for pipeline in group._partitions.values())
-    monkeypatch.setattr(pipelines, "MANY_RECORDS", 2 * size)
+    monkeypatch.setattr(group_pipeline, "MANY_RECORDS", 2 * size)
     group.step()
     assert all(pipeline.commits.worker_has_many for pipeline in group._partitions.values())
     commits = [pipeline.commits for pipeline in group._partitions.values()]
