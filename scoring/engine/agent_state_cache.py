@@ -98,6 +98,11 @@ class AgentStateCache:
         return len(self._agents.names)
 
     @property
+    def resident_count(self) -> int:
+        """Number of agents in memory."""
+        return len(self.builder.slots)
+
+    @property
     def evicted(self) -> Mapping[int, AgentRow]:
         """Agents by key that moved out since a commit of their rows was begun (without a store: ever)."""
         return self._unsaved.waiting

@@ -57,6 +57,9 @@ class CommitRound:
         self._started = context.monotonic()
         with context.stages.timed("rows"):
             self._commits = [partition.begin(with_states=with_states, with_rows=with_rows) for partition in partitions]
+        self._to_note = [partition.publication_to_note for partition in partitions]
+        self._are_noted = False
+        """True once the store knows that what is in `_to_note` is published."""
         self._postponed: set[int] = set()
         """Places of commits whose checkpoint could not be written."""
         self._results: list[CommitResult | Fenced] = []
@@ -89,8 +92,25 @@ class CommitRound:
                     if not isinstance(result, Fenced):
                         retry_until_available(partial(publisher.publish_commit, commit), self._wait_before_retry)
                 retry_until_available(publisher.wait_acknowledged, self._wait_before_retry)
+        self._note_publications()
         self._remove_ended_checkpoints()
         self._took_s = self._context.monotonic() - self._started
+
+    def _note_publications(self) -> None:
+        """Tell the store that all is published; where it does not answer now, the next commit tells it."""
+        written = [
+            position
+            for number, (position, result) in enumerate(zip(self._to_note, self._results, strict=True))
+            if position is not None and number not in self._postponed and not isinstance(result, Fenced)
+        ]
+        if not written:
+            return
+        try:
+            self._context.store.partitions.note_published(written)
+        except Unavailable as error:
+            _log.info("a publication is noted with the next commit", error=str(error))
+        else:
+            self._are_noted = True
 
     def _write_checkpoints(self) -> None:
         """Write the checkpoints of the commits, and have the commits name them.
@@ -171,7 +191,8 @@ class CommitRound:
             elif number in self._postponed:
                 self._context.on_commit(partition.postpone(result))
             else:
-                self._context.on_commit(partition.mark_committed(result, self._took_s))
+                is_noted = self._are_noted and self._to_note[number] is not None
+                self._context.on_commit(partition.mark_committed(result, self._took_s, is_noted=is_noted))
         return refused
 
 

@@ -55,6 +55,11 @@ DECISION_SHARE = 0.25
 EVENT_IDS_OF_A_RUN = 4_096
 """Event ids that wait until they are worth a row: so many records the next owner reads again at most."""
 
+MANY_AGENTS = 5_000
+"""Agents of a partition from which on the store is told at once that a commit is published, not with the next one: who
+takes over and does not know it looks through the rows of all agents, for ten seconds and more where they are a million.
+"""
+
 MAX_UNCOMMITTED_RECORDS = 200_000
 """Records beyond the last commit behind which no further batch is applied. When a worker dies, the risk of at most two
 batches more is published."""
@@ -305,6 +310,14 @@ class PartitionCommits:
                 self._begun = self._build_state_commit(with_rows or self._rows_due)
         return self._begun.commit
 
+    @property
+    def publication_to_note(self) -> Position | None:
+        """Position up to which all is published once the commit that was begun is, if the store is to know at once."""
+        begun, agents = self._begun, self._processor.engine.agent_states
+        if begun is None or not begun.published or self._context.on_risk is None:
+            return None
+        return begun.commit.position if agents.resident_count >= min(MANY_AGENTS, agents.capacity) else None
+
     def postpone(self, result: CommitResult) -> CommittedChanges:
         """Note that of a commit of states the decisions alone are in the store: its checkpoint could not be written."""
         begun = self._begun
@@ -392,8 +405,11 @@ class PartitionCommits:
         before, now = window.first_offset_to_rebuild(self.position.offset), window.first_offset_to_rebuild(end)
         return run, now if now > before else 0
 
-    def mark_committed(self, result: CommitResult, took_s: float) -> CommittedChanges:
-        """Note that the commit which was begun is in the store and published, *took_s* seconds after it was begun."""
+    def mark_committed(self, result: CommitResult, took_s: float, *, is_noted: bool = False) -> CommittedChanges:
+        """Note that the commit which was begun is in the store and published, *took_s* seconds after it was begun.
+
+        *is_noted*: the store knows that it is published.
+        """
         begun, now = self._begun, self._context.monotonic()
         assert begun is not None
         commit, self._begun, self._decided_at = begun.commit, None, now
@@ -410,6 +426,8 @@ class PartitionCommits:
         self._committed_at, self._commit_took_s = now, took_s
         if begun.published:
             self._published = commit.position.offset
+        if is_noted:
+            self._noted_published = commit.position.offset
         return CommittedChanges(commit.decisions, commit.position, result.dropped_dead_letters, begun.vectors)
 
     def _is_acted_on(self, decision: Decision) -> bool:

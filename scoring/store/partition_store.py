@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, select, update
@@ -56,6 +56,14 @@ class PartitionStore:
         with self._database.read() as connection:
             query = select(POSITIONS.c.published).where(POSITIONS.c.partition == partition)
             return connection.execute(query).scalar_one_or_none() or 0
+
+    def note_published(self, committed: Sequence[Position]) -> None:
+        """Note that all that commits up to these positions wrote is published; nothing of a partition that is lost."""
+        with self._database.write() as connection:
+            for one in sorted(committed, key=lambda position: position.partition):  # as commits do: no circle of waits
+                owned = (POSITIONS.c.partition == one.partition) & (POSITIONS.c.epoch == one.epoch)
+                behind = POSITIONS.c.published < one.offset
+                connection.execute(update(POSITIONS).where(owned, behind).values(published=one.offset))
 
     def claim(self, partition: int) -> Position:
         """Take the partition over: the epoch goes up by one, so that the previous owner is fenced."""

@@ -759,6 +759,19 @@ def test_published_never_goes_back(store: SqlStore) -> None:
     assert store.partitions.published_offset(1) == 0
 
 
+def test_a_publication_is_noted_by_its_owner_alone(store: SqlStore) -> None:
+    """It never goes back, and who lost the partition notes nothing."""
+    write(store, offset=10)
+    write(store, offset=20, partition=1)
+    store.partitions.note_published([Position(1, 1, 20), Position(0, 1, 10)])
+    store.partitions.note_published([Position(0, 1, 9), Position(1, 0, 30), Position(2, 0, 5)])
+    assert [store.partitions.published_offset(partition) for partition in range(3)] == [10, 20, 0]
+
+    store.partitions.claim(0)
+    store.partitions.note_published([Position(0, 1, 15)])
+    assert store.partitions.published_offset(0) == 10
+
+
 def test_nothing_is_published_before_it_is_committed(store: SqlStore) -> None:
     """A commit cannot say that its own rows have left already."""
     write(store, offset=10)

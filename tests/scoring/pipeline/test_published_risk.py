@@ -69,16 +69,19 @@ def site(request: pytest.FixtureRequest, tmp_path: Path, kit: Any, make: Any) ->
     made.store.close()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("seed", "many_agents"), [(0, 5_000), (1, 1), (2, 5_000), (3, 1), (4, 5_000), (5, 1)])
 def test_whatever_was_published_is_what_the_records_say(
     site: PublishingPartition,
     truth: RiskByOffset,
     decided: list[Decision],
     states: dict[str, tuple[bytes, bytes, bytes]],
     seed: int,
+    many_agents: int,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Workers die with commits begun, written or not; the one before goes on as a zombie; nothing goes back."""
+    monkeypatch.setattr(partition_commits, "MANY_AGENTS", many_agents)
     dice, beside, zombies = random.Random(seed), random.Random(seed), PublishedRisk()
 
     def publish(position: Position, agents: Sequence[AgentSummary], erasures: object) -> None:
@@ -201,7 +204,14 @@ def test_what_a_dead_worker_may_have_published_is_applied_first(site: Publishing
     assert {agent.name for _, agent in site.risk.published} == {agent.name for agent in site.store.agents.iterate()}
 
 
-def test_what_nobody_is_known_to_have_told_is_told_once_it_may_be(site: PublishingPartition) -> None:
+def refuse(committed: object) -> None:
+    """A store that does not answer."""
+    raise Unavailable("the database does not answer")
+
+
+def test_what_nobody_is_known_to_have_told_is_told_once_it_may_be(
+    site: PublishingPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that dies while it is silent has committed what nobody told; the next one tells it, from the store."""
     site.written = 150
     silent = site.worker()
@@ -217,6 +227,7 @@ def test_what_nobody_is_known_to_have_told_is_told_once_it_may_be(site: Publishi
     told = {agent.name.agent_id: agent for _, agent in site.risk.published}
     assert told == {agent.name.agent_id: agent for agent in site.store.agents.iterate()}
     site.written = 160
+    monkeypatch.setattr(site.store.partitions, "note_published", refuse)
     site.apply(work, 10)
     work.commit()
     assert site.store.partitions.published_offset(0) == 150
@@ -253,9 +264,9 @@ def test_a_switch_of_models_at_the_take_over_publishes_nothing_of_others(site: P
     work.claim()
     work.resume()
     assert site.store.models.list_switches(1)[0].version == "next"
+    assert site.store.partitions.published_offset(0) == 0
     site.apply(work, 60)
     work.commit()
-    assert site.store.partitions.published_offset(0) == 0
     assert {agent.name for _, agent in site.risk.published} == {agent.name for agent in site.store.agents.iterate()}
 
 
@@ -475,3 +486,65 @@ def test_a_worker_that_ends_waits_for_no_database(site: PublishingPartition) -> 
     site.store.commit_all = commit_all  # type: ignore[method-assign]
     work.finish()
     assert site.store.partitions.position(0).offset == 30
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Partitions count as large with one agent."""
+    monkeypatch.setattr(partition_commits, "MANY_AGENTS", 1)
+
+
+@pytest.mark.usefixtures("many")
+def test_of_many_agents_the_store_knows_at_once_what_is_published(site: PublishingPartition) -> None:
+    """Who takes over from a killed worker has nothing to look for among the rows, and the end writes nothing more."""
+    site.written = 0
+    work = site.worker()
+    site.written = 160
+    site.apply(work, 100)
+    work.commit()
+    assert site.store.partitions.published_offset(0) == 100 and not work.commits.has_unnoted_publication
+    before = len(site.risk.published)
+    again = site.worker()
+    assert before == len(site.risk.published)
+    site.apply(again, 60)
+    again.finish()
+    assert site.store.partitions.published_offset(0) == 160 == again.risk.offset
+    told = {agent.name: agent for _, agent in site.risk.published}
+    assert told == {agent.name: agent for agent in site.store.agents.iterate()}
+
+
+@pytest.mark.usefixtures("many")
+def test_what_is_not_published_is_not_noted(site: PublishingPartition) -> None:
+    """A worker that has to be silent commits without a note; its successor tells what is in the rows."""
+    site.written = 150
+    silent = site.worker()
+    site.apply(silent, 100)
+    silent.commit()
+    assert site.store.partitions.published_offset(0) == 0
+    work = site.worker()
+    site.apply(work, 60)
+    work.commit()
+    told = {agent.name.agent_id: agent for _, agent in site.risk.published}
+    assert told == {agent.name.agent_id: agent for agent in site.store.agents.iterate()}
+
+
+@pytest.mark.usefixtures("many")
+def test_a_note_that_can_not_be_written_goes_with_the_next_commit(
+    site: PublishingPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed is; how much of it is published the store learns later."""
+    site.written = 0
+    work = site.worker()
+    site.written = 160
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.store.partitions, "note_published", refuse)
+        site.apply(work, 100)
+        work.commit()
+        assert work.position.offset == 100 and work.commits.has_unnoted_publication
+        assert site.store.partitions.published_offset(0) == 0
+        site.apply(work, 30)
+        work.commit()
+    assert site.store.partitions.published_offset(0) == 100
+    work.finish()
+    assert site.store.partitions.published_offset(0) == 130 and not work.commits.has_unnoted_publication
