@@ -47,6 +47,8 @@ class PageReader(ABC):
     """True if its agents come from snapshots."""
     only_prepares = False
     """True if it gives no agents: others are known once it is done."""
+    takes_long = False
+    """True if it keeps the database and this process busy for seconds, so that it has to wait for a quiet moment."""
 
     def __init__(self) -> None:
         self.page: Future[AgentPage] | None = None
@@ -103,14 +105,33 @@ class _KeyReader(PageReader):
         return self._agents.states_of_agents(self._owner, some, self._state_format)[0] if len(some) else _NO_AGENTS
 
 
-class _VersionReader(PageReader):
-    """Reads the versions of all rows, if there are snapshots; its one page has no agents."""
+class _SnapshotFinder(PageReader):
+    """Looks which snapshots there are; its one page has no agents."""
 
     only_prepares = True
 
-    def __init__(self, copies: _Copies, store: SqlStore, owner: Position) -> None:
+    def __init__(self, copies: _Copies, owner: Position) -> None:
         super().__init__()
-        self._copies, self._store, self._owner = copies, store, owner
+        self._copies, self._owner = copies, owner
+
+    def read(self) -> AgentPage:
+        """See `PageReader`. Where the database does not answer rows are read."""
+        self.has_more = False
+        try:
+            self._copies.find(self._owner)
+        except Unavailable as error:
+            _log.warning(READ_INSTEAD, partition=self._owner.partition, error=str(error))
+        return _NO_AGENTS
+
+
+class _VersionReader(PageReader):
+    """Reads the versions of all rows; its one page has no agents."""
+
+    only_prepares = takes_long = True
+
+    def __init__(self, copies: _Copies, owner: Position) -> None:
+        super().__init__()
+        self._copies, self._owner = copies, owner
 
     def read(self) -> AgentPage:
         """See `PageReader`. Where versions can not be had rows are read: many short queries instead of a long one."""
@@ -191,13 +212,20 @@ class _Copies:
         self._wanted = np.empty(0, np.bool_)
         self.is_stopped = False
 
-    def look_for(self, owner: Position) -> None:
-        """Look for copies of all agents of a partition, if it has snapshots. Raises Unavailable, Fenced."""
+    def find(self, owner: Position) -> None:
+        """Find the snapshots of a partition. Raises Unavailable."""
         self._generation = self._store.snapshots.generation()
-        if snapshots := self._store.snapshots.list_of(owner.partition):
-            self._versions = self._store.agents.versions_of_partition(owner)
-            self._wanted = np.ones(self._versions.agent_count, np.bool_)
-            self._unread.extend(snapshots)
+        self._unread.extend(self._store.snapshots.list_of(owner.partition))
+
+    @property
+    def have_files(self) -> bool:
+        """True if there are snapshots that were not read."""
+        return bool(self._unread)
+
+    def look_for(self, owner: Position) -> None:
+        """Look for copies of all agents of a partition. Raises Unavailable, Fenced."""
+        self._versions = self._store.agents.versions_of_partition(owner)
+        self._wanted = np.ones(self._versions.agent_count, np.bool_)
 
     @property
     def are_there(self) -> bool:
@@ -284,6 +312,12 @@ def plan_reading(
         return deque([read_ranges])
     copies = _Copies(store, files, state_format)
 
+    def read_versions() -> list[PageReader]:
+        if copies.have_files:
+            return [_VersionReader(copies, owner)]
+        steps.clear()
+        return read_ranges()
+
     def read_copies() -> list[PageReader]:
         if copies.are_there:
             return [_SnapshotReader(copies) for _ in KEY_RANGES]
@@ -294,5 +328,5 @@ def plan_reading(
         parts = np.array_split(copies.wanted_keys(), len(KEY_RANGES))
         return [_KeyReader(agents, owner, state_format, part) for part in parts if len(part)]
 
-    steps: deque[Readers] = deque([lambda: [_VersionReader(copies, store, owner)], read_copies, read_rest])
+    steps: deque[Readers] = deque([lambda: [_SnapshotFinder(copies, owner)], read_versions, read_copies, read_rest])
     return steps

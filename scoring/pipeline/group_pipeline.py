@@ -174,8 +174,9 @@ class ConsumerGroupPipeline:
         self._tell_uncommitted()
         if not self._commits.busy:
             self._commit_due()
-        if self._can_preload or self._preloader.has_few_left:
-            self._preloader.step()
+        is_quiet = self._can_preload
+        if is_quiet or self._preloader.has_few_left:
+            self._preloader.step(is_quiet=is_quiet)
         self._resume_read()
         self._reclaim()
         return count

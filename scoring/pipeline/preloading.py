@@ -155,15 +155,16 @@ class AgentPreloader:
         self._waiting = deque(preload for preload in self._waiting if preload.pipeline is not pipeline)
         self._read()
 
-    def step(self, timeout_s: float | None = 0.0) -> None:
+    def step(self, timeout_s: float | None = 0.0, *, is_quiet: bool = True) -> None:
         """Let some agents move in that are there within *timeout_s* seconds (None = wait for them).
 
-        Once all are there copies of their rows are kept, where that is asked for.
+        Once all are there copies of their rows are kept, where that is asked for. *is_quiet*: there is no backlog.
         """
         if not self._waiting:
             if self._writer is not None:
                 self._writer.step()
             return
+        self._read(is_quiet=is_quiet)
         preload = self._waiting[0]
         try:
             if not preload.parts and not self._take_page(preload, timeout_s):
@@ -206,14 +207,15 @@ class AgentPreloader:
             self._writer.begin(preload.pipeline)
         self._read()
 
-    def _read(self) -> None:
+    def _read(self, *, is_quiet: bool = False) -> None:
         """Have the next page of each reader of the first partition read, unless that is under way.
 
-        That of the second one, too, which the database needs time for: it has no agents, or waits for the first.
+        That of the second one, too, which the database needs time for: it has no agents, or waits for the first. What
+        takes long begins where it *is_quiet*: beside a backlog it would keep answers waiting.
         """
         for preload in islice(self._waiting, 2):
             for reader in preload.unread:
-                if reader.page is None:
+                if reader.page is None and (is_quiet or not reader.takes_long):
                     reader.page = self._executor.submit(reader.read)
 
     def close(self) -> None:

@@ -152,8 +152,9 @@ class SinglePartitionPipeline:
         if batch is not None:
             partition.apply(batch)
         partition.risk.publish_due()
-        if self._can_preload or self._preloader.has_few_left:
-            self._preloader.step()
+        is_quiet = self._can_preload
+        if is_quiet or self._preloader.has_few_left:
+            self._preloader.step(is_quiet=is_quiet)
         self._collect(0.0)
         if not self._commits.busy and (commits.states_due or commits.decisions_due):
             partition.risk.publish_due(at_once=True)
