@@ -11,6 +11,7 @@ take-over is left out, since the page may be older; and pages are read as of a m
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 
@@ -28,11 +29,12 @@ from .snapshot_writing import SnapshotWriter
 
 _log = structlog.get_logger(__name__)
 
-STEP_SIZE = 1_000
-"""Agents that move in at a time; it takes some milliseconds."""
+STEP_S = 0.01
+"""Time that agents may take to move in, in which no event is applied; some microseconds for each, and several times
+that in memory that nobody had touched, or where they come as rows."""
 
-ROW_STEP_SIZE = 500
-"""The same of those that come as rows; each takes several times as long."""
+MIN_STEP_SIZE, MAX_STEP_SIZE = 100, 1_000
+"""Fewest and most agents that move in at a time."""
 
 FEW = 1_000
 """Agents whom even a backlog waits for, if they are all that is left: then nobody new is looked for in the store."""
@@ -52,8 +54,11 @@ class _Preload:
         self._steps = plan_reading(store, pipeline.position, pipeline.agent_states.state_format, files)
         self.unread: list[PageReader] = self._steps.popleft()()
         """Readers of this step of which not all pages were taken, the one whose turn is next first."""
-        self.parts: deque[AgentColumns | list[AgentRow]] = deque()
-        """Agents of the pages that were taken who are still to move in, some at a time."""
+        self._taken: deque[AgentColumns | list[AgentRow]] = deque()
+        """Agents of the pages that were taken, some of whom are still to move in."""
+        self._begun = 0
+        """Number of those in the first of these who did."""
+        self._step_size = MIN_STEP_SIZE
         self.moved_in = self.copies_read = 0
 
     @property
@@ -64,7 +69,12 @@ class _Preload:
     @property
     def has_agents(self) -> bool:
         """True if agents are there that can move in at once."""
-        return bool(self.parts) or any(page.done() for page in self.pages)
+        return self.has_taken or any(page.done() for page in self.pages)
+
+    @property
+    def has_taken(self) -> bool:
+        """True if agents of the pages that were taken are still to move in."""
+        return bool(self._taken)
 
     @property
     def has_few_left(self) -> bool:
@@ -75,16 +85,13 @@ class _Preload:
         if self._steps:
             return all(reader.only_prepares for reader in self.unread)
         read = [page.result() for page in pages if page.exception() is None]
-        left = sum(part.agent_count if isinstance(part, AgentColumns) else len(part) for part in self.parts)
+        left = sum(map(_count, self._taken)) - self._begun
         is_last = not any(reader.has_more for reader in self.unread)
         return is_last and left + sum(page.agent_count for page in read) <= FEW
 
     def take(self, reader: PageReader, page: AgentPage) -> None:
         """Let the agents of a page move in next. The other reader has the next turn."""
-        columns, rows = page.columns, page.rows
-        if columns is not None:
-            self.parts += [columns.part(start, start + STEP_SIZE) for start in range(0, columns.agent_count, STEP_SIZE)]
-        self.parts += [rows[start : start + ROW_STEP_SIZE] for start in range(0, len(rows), ROW_STEP_SIZE)]
+        self._taken += [part for part in (page.columns, page.rows) if part is not None and _count(part)]
         self.copies_read += page.agent_count if reader.gives_copies else 0
         self.unread.remove(reader)
         reader.page = None
@@ -100,10 +107,22 @@ class _Preload:
         for reader in self.unread:
             reader.stop()
 
-    def move_in(self) -> int | None:
-        """Let some agents move in; returns how many did, None = not all of them can."""
-        states, part = self.pipeline.agent_states, self.parts.popleft()
-        return states.preload(part) if isinstance(part, list) else states.preload_columns(part)
+    def move_in(self, monotonic: Callable[[], float]) -> int | None:
+        """Let as many agents move in as `STEP_S` is time for; returns how many did, None = not all of them can."""
+        states, taken, start, started = self.pipeline.agent_states, self._taken[0], self._begun, monotonic()
+        end = min(start + self._step_size, _count(taken))
+        if isinstance(taken, list):
+            moved_in = states.preload(taken[start:end])
+        else:
+            moved_in = states.preload_columns(taken.part(start, end))
+        self._begun = end
+        if end == _count(taken):
+            self._taken.popleft()
+            self._begun = 0
+        each_s = (monotonic() - started) / (end - start)
+        fitting = MAX_STEP_SIZE if each_s * MAX_STEP_SIZE <= STEP_S else int(STEP_S / each_s)
+        self._step_size = max(MIN_STEP_SIZE, min(fitting, 2 * self._step_size))
+        return moved_in
 
 
 class AgentPreloader:
@@ -111,14 +130,20 @@ class AgentPreloader:
 
     Args:
         store: where rows are read.
+        monotonic: clock, s.
         files: of snapshots; None = rows alone are read.
         writer: keeps copies of partitions that were read; None = nobody does.
     """
 
     def __init__(
-        self, store: SqlStore, files: SnapshotFiles | None = None, writer: SnapshotWriter | None = None
+        self,
+        store: SqlStore,
+        monotonic: Callable[[], float],
+        files: SnapshotFiles | None = None,
+        writer: SnapshotWriter | None = None,
     ) -> None:
         self._store = store
+        self._monotonic = monotonic
         self._files = files
         self._writer = writer
         self._executor = ThreadPoolExecutor(len(KEY_RANGES) + 1, "preload")
@@ -167,7 +192,7 @@ class AgentPreloader:
         self._read(is_quiet=is_quiet)
         preload = self._waiting[0]
         try:
-            if not preload.parts and not self._take_page(preload, timeout_s):
+            if not preload.has_taken and not self._take_page(preload, timeout_s):
                 return
         except Unavailable:  # what acts is read by itself
             self._end(preload, complete=False)
@@ -175,12 +200,12 @@ class AgentPreloader:
         except Fenced:  # who lost the partition learns it there
             self._end(preload, complete=False, is_ours=False)
             return
-        moved_in = preload.move_in() if preload.parts else 0
+        moved_in = preload.move_in(self._monotonic) if preload.has_taken else 0
         if moved_in is None:
             self._end(preload, complete=False)
             return
         preload.moved_in += moved_in
-        if not preload.unread and not preload.parts:
+        if not preload.unread and not preload.has_taken:
             self._end(preload, complete=True)
 
     def _take_page(self, preload: _Preload, timeout_s: float | None) -> bool:
@@ -230,4 +255,9 @@ class AgentPreloader:
 def make_preloader(context: PipelineContext) -> AgentPreloader:
     """A preloader for the pipelines of a worker; copies of rows are read and kept where the context has snapshots."""
     files = context.snapshots
-    return AgentPreloader(context.store, files, None if files is None else SnapshotWriter(context, files))
+    writer = None if files is None else SnapshotWriter(context, files)
+    return AgentPreloader(context.store, context.monotonic, files, writer)
+
+
+def _count(agents: AgentColumns | list[AgentRow]) -> int:
+    return len(agents) if isinstance(agents, list) else agents.agent_count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -55,7 +56,7 @@ class PublishingPartition:
         self.kit, self.records, self.now, self.checkpoints = kit, records, 100.0, checkpoints
         self.store: SqlStore = open_store(sqlite_url(path))
         self.written = len(records)
-        self.preloader = AgentPreloader(self.store)
+        self.preloader = AgentPreloader(self.store, time.monotonic)
         self.risk = PublishedRisk()
         self.committed: list[int] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from trustwatch.scoring.pipeline.preloading import AgentPreloader
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
-from trustwatch.scoring.records.agent_pages import AgentPage
+from trustwatch.scoring.records.agent_pages import AgentColumns, AgentPage
 from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import EraseCommand
@@ -41,7 +42,7 @@ class Site:
             return load(keys, owner)
 
         self.store.agents.load = counted  # type: ignore[method-assign]
-        self.preloader = AgentPreloader(self.store)
+        self.preloader = AgentPreloader(self.store, time.monotonic)
 
     def start(self, capacity: int = 100) -> PartitionPipeline:
         context = PipelineContext(
@@ -105,7 +106,8 @@ def test_who_is_preloaded_is_not_read_again_and_comes_to_the_same_state(
 ) -> None:
     """In pages and parts; also a new agent is not looked for any more, since it is known who is stored."""
     monkeypatch.setattr(agent_reading, "PAGE_SIZE", 5)
-    monkeypatch.setattr(preloading, "STEP_SIZE", 2)
+    monkeypatch.setattr(preloading, "MIN_STEP_SIZE", 2)
+    monkeypatch.setattr(preloading, "MAX_STEP_SIZE", 2)
     ours, plain = make_site(records), make_site(records)
     for site in (ours, plain):
         site.fill()
@@ -118,6 +120,34 @@ def test_who_is_preloaded_is_not_read_again_and_comes_to_the_same_state(
         one.finish()
     assert len(ours.loads) == loads and len(plain.loads) > loads
     assert ours.states() == plain.states() and len(ours.states()) > 5
+
+
+def test_a_step_takes_its_time_and_no_more(
+    make_site: Callable[[list[Record]], Site], records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where agents move in slowly fewer do at a time, and more again later; never less than some."""
+    monkeypatch.setattr(preloading, "MIN_STEP_SIZE", 1)
+    monkeypatch.setattr(preloading, "MAX_STEP_SIZE", 4)
+    monkeypatch.setattr(agent_reading, "KEY_RANGES", ((None, None),))
+    site = make_site(records)
+    site.fill()
+    work = site.start()
+    each_s, now, sizes = 0.0, 0.0, []
+    move_in = work.agent_states.preload_columns
+
+    def timed(columns: AgentColumns) -> int | None:
+        nonlocal now
+        now += each_s * columns.agent_count
+        sizes.append(columns.agent_count)
+        return move_in(columns)
+
+    monkeypatch.setattr(work.agent_states, "preload_columns", timed)
+    preloader = preloading.AgentPreloader(site.store, lambda: now)
+    preloader.begin(work)
+    for each_s in (0.0, 0.0, preloading.STEP_S / 2, 1.0, 0.0):  # noqa: B007 (the clock reads it)
+        preloader.step(None)
+    preloader.close()
+    assert sizes == [1, 2, 4, 2, 1]
 
 
 def test_a_page_is_older_than_what_was_met_since_the_take_over(
@@ -156,8 +186,8 @@ def test_agents_of_another_version_move_in_beside_the_others(
 ) -> None:
     """Those whose state has another format come as rows, those that have it as columns, and both go on as ever."""
     monkeypatch.setattr(agent_reading, "PAGE_SIZE", 5)
-    monkeypatch.setattr(preloading, "STEP_SIZE", 2)
-    monkeypatch.setattr(preloading, "ROW_STEP_SIZE", 1)
+    monkeypatch.setattr(preloading, "MIN_STEP_SIZE", 1)
+    monkeypatch.setattr(preloading, "MAX_STEP_SIZE", 2)
     ours, plain = make_site(records), make_site(records)
     for site in (ours, plain):
         site.fill()
