@@ -129,7 +129,7 @@ class AgentRows:
         agents.groups[at] = [hashes[group] for group in groups]
         agents.threshold_rows[at] = self._model.group_rows(agents.groups[at])
         agents.checks[at] = self._identities.agent_hashes(names)[:, 1]
-        agents.dirty[at] = agents.uncheckpointed[at] = agents.unlisted[at] = False
+        agents.unlisted[at] = False
         self._builder.pinned[at] = agents.risk["due_ms"][at] != 0
         explained = columns.decision_ids, columns.reasons, columns.counterfactuals, columns.indicators
         words = columns.keys.tolist(), columns.tenants, columns.issuers, columns.agent_ids

@@ -110,12 +110,12 @@ class AgentStateCache:
     @property
     def unwritten_count(self) -> int:
         """Number of agents that changed since a commit of their rows was begun."""
-        return int(np.count_nonzero(self._agents.dirty)) + len(self._unsaved.waiting)
+        return len(self._agents.dirty) + len(self._unsaved.waiting)
 
     @property
     def uncheckpointed_count(self) -> int:
         """Number of those of them that changed since the last checkpoint was begun."""
-        return int(np.count_nonzero(self._agents.uncheckpointed)) + len(self._unsaved.uncheckpointed)
+        return len(self._agents.uncheckpointed) + len(self._unsaved.uncheckpointed)
 
     @property
     def state_format(self) -> StateFormat:
@@ -247,7 +247,7 @@ class AgentStateCache:
         redacted = self._redacted_explanation(name.tenant, explanation)
         if redacted != explanation:
             self._rows.explanations[slot] = redacted
-            self._agents.mark_changed(slot)
+            self._agents.mark_changed(np.array([slot], np.int32))
 
     def _redacted_explanation(self, tenant: str, explanation: AgentExplanation) -> AgentExplanation:
         return AgentExplanation(
@@ -317,8 +317,11 @@ class AgentStateCache:
         converted[stored] = ~self._restore([stored_rows[key] for key in keys[stored].tolist()], slots[stored])
         agents = self._agents
         agents.unlisted[slots] = True
-        for key, slot in zip(keys[stored].tolist(), slots[stored].tolist(), strict=True):
-            agents.dirty[slot], agents.uncheckpointed[slot], agents.unlisted[slot] = self._unsaved.take_back(key)
+        if stored:
+            marks = np.array([self._unsaved.take_back(key) for key in keys[stored].tolist()], np.bool_)
+            agents.dirty.set(slots[stored][marks[:, 0]])
+            agents.uncheckpointed.set(slots[stored][marks[:, 1]])
+            agents.unlisted[slots[stored]] = marks[:, 2]
         self._seeded.seed_habits(slots[converted], history[converted])
         self._seeded.update_shared_counts(slots, history)
 
@@ -399,8 +402,8 @@ class AgentStateCache:
 
     def take_moved(self) -> list[AgentSummary]:
         """Take the summaries of agents that changed since the last call, moved out meanwhile or not."""
-        slots = np.flatnonzero(self._agents.moved).astype(np.int32)
-        self._agents.moved[:] = False
+        slots = self._agents.moved.slots()
+        self._agents.moved.clear_all()
         moved, unpublished = self._rows.summaries(slots), self._unsaved.take_unpublished()
         if not unpublished:
             return moved
@@ -408,14 +411,12 @@ class AgentStateCache:
 
     def changed_rows(self) -> list[AgentRow]:
         """Rows of all agents that changed since the last commit was begun, those that moved out meanwhile included."""
-        rows = self._pack(self._agents.dirty)
+        rows = self._pack(self._agents.dirty.slots())
         if self._store is not None:
             rows.extend(self._unsaved.waiting.values())
         return rows
 
-    def _pack(self, wanted: npt.NDArray[np.bool_]) -> list[AgentRow]:
-        """Rows of the slots that are True."""
-        slots = np.flatnonzero(wanted).astype(np.int32)
+    def _pack(self, slots: SlotIndices) -> list[AgentRow]:
         rows: list[AgentRow] = []
         for start in range(0, len(slots), _PACK_CHUNK):  # small copies stay in the processor's caches
             rows += self.rows(slots[start : start + _PACK_CHUNK])
@@ -430,11 +431,13 @@ class AgentStateCache:
             The rows, and keys of agents of which the store has no row, or one with another type.
         """
         agents, (left, unlisted) = self._agents, self._unsaved.begin_checkpoint()
-        listed_now = agents.unlisted & agents.uncheckpointed
-        names = (agents.names[slot] for slot in np.flatnonzero(listed_now).tolist())
+        slots = agents.uncheckpointed.slots()
+        listed_now = slots[agents.unlisted[slots]]
+        names = (agents.names[slot] for slot in listed_now.tolist())
         unlisted.update(name.key for name in names if name is not None)
-        rows = self._pack(agents.uncheckpointed) + left
-        agents.unlisted[listed_now] = agents.uncheckpointed[:] = False
+        rows = self._pack(slots) + left
+        agents.unlisted[listed_now] = False
+        agents.uncheckpointed.clear_all()
         return rows, unlisted
 
     def begin_commit(self) -> list[AgentRow]:
@@ -443,8 +446,9 @@ class AgentStateCache:
         Until `mark_committed` they are what is known of their agents, since the store may still have older ones.
         """
         rows = self.changed_rows()
-        self._agents.unlisted[self._agents.dirty] = False
-        self._agents.dirty[:] = self._agents.uncheckpointed[:] = False
+        self._agents.unlisted[self._agents.dirty.slots()] = False
+        self._agents.dirty.clear_all()
+        self._agents.uncheckpointed.clear_all()
         self._unsaved.begin_commit(rows)
         return rows
 

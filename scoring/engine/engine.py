@@ -73,7 +73,7 @@ class Engine:
         self.risk_parameters = self._risk_parameters()
         self.thresholds = level_thresholds.model_thresholds(model, settings.risk.alert_budget)
         self.agents = ResidentAgents(settings.capacity)
-        self.risk, self.dirty = self.agents.risk, self.agents.dirty
+        self.risk = self.agents.risk
         self.agent_states = AgentStateCache(
             self.agents, model, self.thresholds, self.risk_parameters, store, partition, self.identities
         )
@@ -391,8 +391,9 @@ class Engine:
 
     def due_slots(self, now_ms: int) -> SlotIndices:
         """Resident agents whose level changes by *now_ms* without any event."""
-        due_ms = self.risk["due_ms"]
-        return np.flatnonzero((due_ms != 0) & (due_ms <= now_ms)).astype(np.int32)
+        pinned = np.flatnonzero(self.builder.pinned).astype(np.int32)  # few of many: rows of risk are far apart
+        due_ms = self.risk["due_ms"][pinned]
+        return pinned[(due_ms != 0) & (due_ms <= now_ms)]
 
     def advance_time(self, slots: SlotIndices, now_ms: int) -> npt.NDArray[np.int8]:
         """Let time pass for the given agents; returns their levels before and after, shape (m, 2)."""

@@ -9,6 +9,7 @@ from ...ingest.events import NativeEvent
 from ...ingest.features.feature_builder import SlotIndices
 from ..records.agents import AgentName
 from . import announced_paths, risk_levels
+from .slot_flags import SlotFlags
 
 
 class ResidentAgents:
@@ -29,20 +30,19 @@ class ResidentAgents:
         self.risk = risk_levels.allocate(capacity)
         self.paths = np.zeros(capacity, announced_paths.PATHS)
         """Access paths that were announced of each agent."""
-        self.dirty = np.zeros(capacity, np.bool_)
-        """True for agents that changed since a commit of their rows was begun."""
-        self.uncheckpointed = np.zeros(capacity, np.bool_)
-        """True for agents that changed since their last checkpoint was begun, too; each of them is dirty."""
+        self.dirty = SlotFlags(capacity)
+        """Set for agents that changed since a commit of their rows was begun."""
+        self.uncheckpointed = SlotFlags(capacity)
+        """Set for agents that changed since their last checkpoint was begun, too; each of them is dirty."""
         self.unlisted = np.zeros(capacity, np.bool_)
         """True for agents of which the store has no row, or one that has another type."""
-        self.moved = np.zeros(capacity, np.bool_)
-        """True for agents that changed since their risk was last published; each of them is dirty, too."""
+        self.moved = SlotFlags(capacity)
+        """Set for agents that changed since their risk was last published; each of them is dirty, too."""
 
-    def mark_changed(self, slots: SlotIndices | int) -> None:
+    def mark_changed(self, slots: SlotIndices) -> None:
         """Note that agents changed: their risk has to be published, and they have to be stored."""
-        self.dirty[slots] = True
-        self.uncheckpointed[slots] = True
-        self.moved[slots] = True
+        for flags in (self.dirty, self.uncheckpointed, self.moved):
+            flags.set(slots)
 
     def register(self, slot: int, key: int, event: NativeEvent) -> bool:
         """Remember who lives in the slot. Returns whether the agent's peer group is what the event says.
@@ -77,10 +77,9 @@ class ResidentAgents:
         """Forget who lived in the slots and what their risk was (their agents have left)."""
         self.risk[slots] = np.zeros((), risk_levels.ROW)
         self.paths[slots] = np.zeros((), announced_paths.PATHS)
-        self.dirty[slots] = False
-        self.uncheckpointed[slots] = False
+        for flags in (self.dirty, self.uncheckpointed, self.moved):
+            flags.clear(slots)
         self.unlisted[slots] = False
-        self.moved[slots] = False
         self.checks[slots] = 0
         self.groups[slots] = 0
         self.threshold_rows[slots] = 0

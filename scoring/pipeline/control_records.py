@@ -100,7 +100,7 @@ class ControlRecords:
         previous = int(state["level"])
         risk_levels.release(state, moment.at_ms, engine.risk_parameters)
         reset_decaying_state(engine.builder.state, slot)
-        engine.agents.mark_changed(slot)
+        engine.agents.mark_changed(np.array([slot], np.int32))
         engine.builder.pinned[slot] = False
         level = int(state["level"])
         by, note = sanitize_text(command.by), sanitize_text(command.note) or "no note"
@@ -120,7 +120,7 @@ class ControlRecords:
         limits = engine.thresholds[engine.agents.threshold_rows[slot]]
         risk_levels.withdraw(engine.risk, slot, command.withdraw, limits, engine.risk_parameters)
         reset_session_strangeness(engine.builder.state, slot)
-        engine.agents.mark_changed(slot)
+        engine.agents.mark_changed(np.array([slot], np.int32))
         engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
         level, by = int(engine.risk["level"][slot]), sanitize_text(command.by)
         text = (

@@ -115,6 +115,7 @@ def snapshot(engine: Engine) -> list[Any]:
     slots = np.flatnonzero(table.keys).astype(np.int32)
     slots = slots[np.argsort(table.keys[slots])]
     assert table.find(table.keys[slots]).tolist() == slots.tolist()
+    assert (engine.builder.pinned[slots] == (engine.risk["due_ms"][slots] != 0)).all()
     arrays = (
         *engine.builder.state,
         *(agents.checks, agents.groups, agents.threshold_rows, agents.risk, agents.paths, agents.dirty, agents.moved),

@@ -154,7 +154,7 @@ def test_an_agent_that_comes_back_before_its_checkpoint_is_in_it(
     commit(site, work)
     site.apply(work, 40)
     states = work.agent_states
-    slot = int(np.flatnonzero(states._agents.uncheckpointed)[0])
+    slot = int(states._agents.uncheckpointed.slots()[0])
     name = states._agents.names[slot]
     assert name is not None
     keys = states.builder.slots.keys[[slot]]
@@ -336,7 +336,7 @@ def test_agents_that_are_new_or_of_another_type_are_in_lists(
     """Though nothing was decided about them."""
     site.apply(work, 40)
     agents = work.agent_states._agents
-    slots = np.flatnonzero(agents.uncheckpointed)
+    slots = agents.uncheckpointed.slots()
     calm = [slot for slot in slots.tolist() if not agents.unlisted[slot]][:2]
     agents.unlisted[calm] = True
     names = unlisted(work)

@@ -118,7 +118,7 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
     assert b"erased~2" in notes.explanation(slot).reasons
     assert notes.explanation(slot).counterfactual == "not erased~2"
     assert b"cli of erased~2" in notes.explanation(slot).indicators
-    assert processor.engine.dirty[slot]
+    assert processor.engine.agents.dirty[slot]
     row = processor.engine.agent_states.rows(np.array([slot], np.int32))[0]
     known = msgspec.structs.replace(row, reasons=told.reasons, indicators=told.indicators)
     notes._restore([known], np.array([slot], np.int32))

@@ -105,7 +105,8 @@ def test_stored_agents_move_in_without_a_pause(
     first = site.pipeline()
     first.start()
     drain(first)
-    monkeypatch.setattr(preloading, "STEP_SIZE", 1)
+    monkeypatch.setattr(preloading, "MIN_STEP_SIZE", 1)
+    monkeypatch.setattr(preloading, "MAX_STEP_SIZE", 1)
     monkeypatch.setattr(preloading, "FEW", 5)
     pipeline, waits = site.pipeline(), list[float]()
     poll = site.readers[-1].poll
