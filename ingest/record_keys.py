@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from functools import lru_cache, reduce
 
 import msgspec
@@ -116,12 +117,10 @@ def murmur2(data: bytes) -> int:
     """MurmurHash2 as in `org.apache.kafka.common.utils.Utils.murmur2`, as an unsigned 32-bit number."""
     length = len(data)
     h = 0x9747B28C ^ length
-    whole = length & ~3
-    for start in range(0, whole, 4):
-        k = int.from_bytes(data[start : start + 4], "little") * _MURMUR2_MULTIPLIER & _UINT32_MASK
-        k = (k ^ k >> 24) * _MURMUR2_MULTIPLIER & _UINT32_MASK
-        h = h * _MURMUR2_MULTIPLIER & _UINT32_MASK ^ k
-    rest = data[whole:]
+    for k in struct.unpack_from(f"<{length // 4}I", data):
+        k = k * _MURMUR2_MULTIPLIER & _UINT32_MASK  # noqa: PLW2901 (a word becomes its hash)
+        h = (h * _MURMUR2_MULTIPLIER ^ (k ^ k >> 24) * _MURMUR2_MULTIPLIER) & _UINT32_MASK
+    rest = data[length & ~3 :]
     if rest:
         h = (h ^ int.from_bytes(rest, "little")) * _MURMUR2_MULTIPLIER & _UINT32_MASK
     h = (h ^ h >> 13) * _MURMUR2_MULTIPLIER & _UINT32_MASK

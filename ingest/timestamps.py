@@ -13,6 +13,8 @@ HOUR_S = 3_600
 DAY_S = 24 * HOUR_S
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
+"""It is written without an offset, which we write as Z."""
 
 
 def format_rfc3339(at_ms: int) -> str:
@@ -21,7 +23,7 @@ def format_rfc3339(at_ms: int) -> str:
     >>> format_rfc3339(1_764_023_054_130)
     '2025-11-24T22:24:14.130Z'
     """
-    return f"{_seconds_text(at_ms)}.{at_ms % 1000:03d}Z"
+    return f"{_time(at_ms).isoformat(timespec='milliseconds')}Z"
 
 
 def format_rfc3339_seconds(at_ms: int) -> str:
@@ -30,7 +32,7 @@ def format_rfc3339_seconds(at_ms: int) -> str:
     >>> format_rfc3339_seconds(1_764_023_054_130)
     '2025-11-24T22:24:14Z'
     """
-    return f"{_seconds_text(at_ms)}Z"
+    return f"{_time(at_ms).isoformat(timespec='seconds')}Z"
 
 
 def format_day(day: int) -> str:
@@ -42,6 +44,6 @@ def format_day(day: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
 
 
-def _seconds_text(at_ms: int) -> str:
+def _time(at_ms: int) -> datetime:
     # Integers all the way: a float of seconds would be off by a millisecond in far years.
-    return (EPOCH + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%dT%H:%M:%S")
+    return _NAIVE_EPOCH + timedelta(milliseconds=at_ms)
