@@ -118,7 +118,7 @@ def murmur2(data: bytes) -> int:
     length = len(data)
     h = 0x9747B28C ^ length
     for k in struct.unpack_from(f"<{length // 4}I", data):
-        k = k * _MURMUR2_MULTIPLIER & _UINT32_MASK  # noqa: PLW2901 (a word becomes its hash)
+        k = k * _MURMUR2_MULTIPLIER & _UINT32_MASK
         h = (h * _MURMUR2_MULTIPLIER ^ (k ^ k >> 24) * _MURMUR2_MULTIPLIER) & _UINT32_MASK
     rest = data[length & ~3 :]
     if rest:

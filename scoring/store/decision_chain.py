@@ -27,7 +27,7 @@ from sqlalchemy import Connection, select, update
 
 from ...ingest.identities import unkeyed_agent_key
 from .codec import AGENT_NAME_COLUMNS, to_signed
-from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
+from .dialects.statements import find_stored, insert_or_skip, upsert
 from .sql_schema import CHAINS, DECISIONS
 
 GENESIS_DIGEST = ""
@@ -158,10 +158,7 @@ def link_decisions(
 
     The heads move with them, in this transaction. Whoever else appends to the same chains waits for it.
     """
-    stored: set[str] = set()
-    for part in chunked(rows, MAX_IN_LIST):
-        ids = [row["decision_id"] for row in part]
-        stored.update(connection.scalars(select(DECISIONS.c.decision_id).where(DECISIONS.c.decision_id.in_(ids))))
+    stored = find_stored(connection, DECISIONS.c.decision_id, [row["decision_id"] for row in rows])
     fresh = list({row["decision_id"]: row for row in rows if row["decision_id"] not in stored}.values())
     by_partition: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for row in fresh:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    any_,
     bindparam,
     cast,
     column,
@@ -126,12 +127,13 @@ _encode_json = msgspec.json.Encoder().encode
 
 def rows_as_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as a JSON list of objects: texts as PostgreSQL takes them, bytes in base64, floats to their last bit."""
-    given = _encode_json(rows).decode()
-    # Few texts have what must be escaped, and to look for it in each of all texts costs more than the rest.
-    if "\\u0000" in given or "\\u0001" in given:
+    given = _encode_json(rows)
+    # Few texts have what must be escaped, and to look for it in each of them costs more than the rest. A single letter
+    # is found ten times as fast as several.
+    if b"\\" in given and (b"\\u0000" in given or b"\\u0001" in given):
         escaped = [{name: escape_nul(it) if isinstance(it, str) else it for name, it in row.items()} for row in rows]
-        given = _encode_json(escaped).decode()
-    return given
+        given = _encode_json(escaped)
+    return given.decode()
 
 
 def insert_or_merge(
@@ -228,6 +230,18 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def find_stored(connection: Connection, key: Column[str], texts: Sequence[str]) -> set[str]:
+    """Those of *texts* that stand in a column which has an index."""
+    found: set[str] = set()
+    for some in chunked(texts, MAX_IN_LIST):
+        if connection.dialect.name == "sqlite":
+            found.update(connection.scalars(select(key).where(key.in_(some))))
+        else:  # one parameter: the client takes a quarter of the time that a list of them costs it
+            among = key == any_(bindparam("texts", type_=postgresql.ARRAY(Text())))
+            found.update(connection.scalars(select(key).where(among), {"texts": list(map(escape_nul, some))}))
+    return found
 
 
 class leading_code(FunctionElement[str]):
