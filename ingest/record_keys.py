@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from functools import lru_cache, reduce
 
 import msgspec
@@ -115,17 +116,30 @@ def partition_of(key: bytes, partitions: int) -> int:
 def murmur2(data: bytes) -> int:
     """MurmurHash2 as in `org.apache.kafka.common.utils.Utils.murmur2`, as an unsigned 32-bit number."""
     length = len(data)
-    h = 0x9747B28C ^ length
+    h, last = 0x9747B28C ^ length, max(length - 1, 0) // _SHARED_BYTES * _SHARED_BYTES
+    for start in range(0, last, _SHARED_BYTES):
+        h = _mix_shared(h, data[start : start + _SHARED_BYTES])
     whole = length & ~3
-    for start in range(0, whole, 4):
-        k = int.from_bytes(data[start : start + 4], "little") * _MURMUR2_MULTIPLIER & _UINT32_MASK
-        k = (k ^ k >> 24) * _MURMUR2_MULTIPLIER & _UINT32_MASK
-        h = h * _MURMUR2_MULTIPLIER & _UINT32_MASK ^ k
+    h = _mix(h, data[last:whole])
     rest = data[whole:]
     if rest:
         h = (h ^ int.from_bytes(rest, "little")) * _MURMUR2_MULTIPLIER & _UINT32_MASK
     h = (h ^ h >> 13) * _MURMUR2_MULTIPLIER & _UINT32_MASK
     return h ^ h >> 15
+
+
+def _mix(h: int, words: bytes) -> int:
+    """Hash on, by words of four bytes."""
+    for (k,) in _each_word(words):
+        mixed = k * _MURMUR2_MULTIPLIER & _UINT32_MASK
+        h = (h * _MURMUR2_MULTIPLIER ^ (mixed ^ mixed >> 24) * _MURMUR2_MULTIPLIER) & _UINT32_MASK
+    return h
+
+
+_SHARED_BYTES = 32
+_each_word = struct.Struct("<I").iter_unpack
+_mix_shared = lru_cache(maxsize=4_096)(_mix)
+"""Keys of agents begin with their tenant and issuer: those of one length share all but the end."""
 
 
 @lru_cache(maxsize=65_536)

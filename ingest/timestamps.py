@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -21,7 +22,7 @@ def format_rfc3339(at_ms: int) -> str:
     >>> format_rfc3339(1_764_023_054_130)
     '2025-11-24T22:24:14.130Z'
     """
-    return f"{_seconds_text(at_ms)}.{at_ms % 1000:03d}Z"
+    return f"{_seconds_text(at_ms // 1000)}.{at_ms % 1000:03d}Z"
 
 
 def format_rfc3339_seconds(at_ms: int) -> str:
@@ -30,7 +31,7 @@ def format_rfc3339_seconds(at_ms: int) -> str:
     >>> format_rfc3339_seconds(1_764_023_054_130)
     '2025-11-24T22:24:14Z'
     """
-    return f"{_seconds_text(at_ms)}Z"
+    return f"{_seconds_text(at_ms // 1000)}Z"
 
 
 def format_day(day: int) -> str:
@@ -42,6 +43,7 @@ def format_day(day: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
 
 
-def _seconds_text(at_ms: int) -> str:
+@lru_cache(maxsize=1_024)  # what is written together happened in few seconds
+def _seconds_text(at_s: int) -> str:
     # Integers all the way: a float of seconds would be off by a millisecond in far years.
-    return (EPOCH + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%dT%H:%M:%S")
+    return (EPOCH + timedelta(seconds=at_s)).strftime("%Y-%m-%dT%H:%M:%S")

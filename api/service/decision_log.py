@@ -14,8 +14,9 @@ _log = structlog.get_logger(__name__)
 
 def log_decisions(decisions: Sequence[Decision]) -> None:
     """Log decisions. Principals and resources stay out: reasons are in the decision itself."""
+    log = _log.bind()  # with today's settings of logs, which are looked up once for all of them
     for decision in decisions:
-        _log.info(
+        log.info(
             "decision",
             decision_id=decision.decision_id,
             tenant=decision.agent.tenant,

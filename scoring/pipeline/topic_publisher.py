@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Collection, Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -45,6 +46,9 @@ _FLUSH_TIMEOUT_S = 30.0
 
 _encode = msgspec.json.Encoder().encode
 _NO_REASONS_JSON = msgspec.Raw(b"[]")
+_DECISION_FIELDS = tuple(field for field in Decision.__struct_fields__ if field != "agent")
+_decision_values = attrgetter(*_DECISION_FIELDS)
+_HEADERS = (("content-type", CLOUDEVENTS_CONTENT_TYPE.encode()),)
 
 
 class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -338,13 +342,12 @@ class TopicPublisher:
         for decision in decisions:
             name = decision.agent
             key = agent_partition_key(*name.identity)
-            headers = (("content-type", CLOUDEVENTS_CONTENT_TYPE.encode()),)
-            value = decision_event(decision, self._service)
-            self._send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)
+            value, at_ms = decision_event(decision, self._service), decision.decided_ms
+            self._send(self._names.decisions, key, value, headers=_HEADERS, timestamp_ms=at_ms)
             if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
                 policy = self._policy.book.policy_members(decision)
                 alert = _encode(with_console_link(build_alert_event(decision, policy, self._service), self._console))
-                self._send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
+                self._send(self._names.alerts, key, alert, headers=_HEADERS, timestamp_ms=at_ms)
 
     def _remember_sent(self, partition: int, fingerprints: dict[AgentIdentity, int]) -> None:
         if sum(map(len, self._last_sent.values())) + len(fingerprints) > MAX_REMEMBERED_AGENTS:
@@ -441,15 +444,15 @@ def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> Agent
 def decision_event(decision: Decision, source: str) -> bytes:
     """A decision as a CloudEvent: everything that a replay needs, too."""
     name = decision.agent
-    data = {
-        **{field: getattr(decision, field) for field in decision.__struct_fields__ if field != "agent"},
-        "tenant": name.tenant,
-        "issuer": name.issuer,
-        "agent_id": name.agent_id,
-        "agent_key": str(name.key),
-        "previous_level": RiskLevel(decision.previous_level).label,
-        "level": RiskLevel(decision.level).label,
-    }
+    data = dict(zip(_DECISION_FIELDS, _decision_values(decision), strict=True))
+    data.update(
+        tenant=name.tenant,
+        issuer=name.issuer,
+        agent_id=name.agent_id,
+        agent_key=str(name.key),
+        previous_level=RiskLevel(decision.previous_level).label,
+        level=RiskLevel(decision.level).label,
+    )
     return _encode(
         {
             "specversion": "1.0",

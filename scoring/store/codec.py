@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,6 +37,7 @@ _STATE_FIELDS = ("features", "risk", "state_version")
 _DECISION_PLAIN = tuple(
     f for f in Decision.__struct_fields__ if f not in ("agent", "reasons", "feature_vector", "evidence")
 )
+_plain_of_decision = attrgetter(*_DECISION_PLAIN)
 _AGENT_COLUMN_NAMES = tuple(column.name for column in sql_schema.AGENTS.columns)
 DEAD_LETTER_FIELDS = DeadLetter.__struct_fields__
 
@@ -149,15 +151,20 @@ def to_agent(row: Sequence[Any]) -> AgentRow:
 def decision_params(decision: Decision) -> dict[str, Any]:
     """Parameters of an insert into `decisions`. Raises ValueError on a feature that is not finite: JSON has no such
     number, and the record could not be replayed."""
-    for name, value in decision.feature_vector.items():
-        if not math.isfinite(value):
-            raise ValueError(f"decision {decision.decision_id}: feature {name!r} is {value}")
-    params = {name: getattr(decision, name) for name in _DECISION_PLAIN}
+    vector, agent = decision.feature_vector, decision.agent
+    if not all(map(math.isfinite, vector.values())):
+        name, value = next((name, value) for name, value in vector.items() if not math.isfinite(value))
+        raise ValueError(f"decision {decision.decision_id}: feature {name!r} is {value}")
+    params: dict[str, Any] = dict(zip(_DECISION_PLAIN, _plain_of_decision(decision), strict=True))
     params.update(
-        {name: getattr(decision.agent, name) for name in AGENT_NAME_COLUMNS}, agent_key=to_signed(decision.agent.key)
+        agent_key=to_signed(agent.key),
+        tenant=agent.tenant,
+        issuer=agent.issuer,
+        agent_id=agent.agent_id,
+        reasons=_encode(decision.reasons),
+        feature_vector=_encode(vector),
+        evidence=_encode(decision.evidence),
     )
-    for name in ("reasons", "feature_vector", "evidence"):
-        params[name] = _encode(getattr(decision, name))
     return params
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -41,6 +41,7 @@ def _merged_edge(new: Any) -> dict[str, ColumnElement[Any]]:
 
 
 _MERGE_EDGES = insert_or_merge(EDGES, ("edge_id",), _merged_edge)
+_encode = msgspec.json.Encoder().encode
 _scopes_decoder = msgspec.json.Decoder(tuple[str, ...])
 _INTERVENTION_PLAIN = tuple(name for name in Intervention.__struct_fields__ if name not in ("agent", "scopes"))
 _ACTUATION_PLAIN = tuple(name for name in Actuation.__struct_fields__ if name != "agent")
@@ -246,15 +247,12 @@ def node_key(edge: AgentEdge, identities: IdentityHasher, *, source: bool) -> in
 
 def write_edges(connection: Connection, edges: Sequence[AgentEdge], identities: IdentityHasher) -> None:
     """Add what a commit saw, in the order of ids: two that add the same ones never wait for each other in turn."""
-    waiting = sorted((edge_params(edge, identities) for edge in edges), key=_edge_id)
+    waiting = sorted((edge_params(edge, identities) for edge in edges), key=itemgetter("edge_id"))
     while waiting:  # commits of several partitions may bring the same edge
-        by_id = [list(same) for _, same in groupby(waiting, _edge_id)]
-        _MERGE_EDGES.execute(connection, [first for first, *_ in by_id])
-        waiting = [row for _, *others in by_id for row in others]
-
-
-def _edge_id(row: dict[str, Any]) -> str:
-    return str(row["edge_id"])
+        firsts: dict[str, dict[str, Any]] = {}
+        others = [row for row in waiting if firsts.setdefault(row["edge_id"], row) is not row]
+        _MERGE_EDGES.execute(connection, list(firsts.values()))
+        waiting = others
 
 
 def _is_principal(edge: AgentEdge, source: bool) -> bool:
@@ -263,10 +261,10 @@ def _is_principal(edge: AgentEdge, source: bool) -> bool:
 
 def edge_params(edge: AgentEdge, identities: IdentityHasher) -> dict[str, Any]:
     """Parameters of an insert into `edges`."""
-    values = msgspec.structs.asdict(edge)
     # As a JSON array: no name can run into another one.
-    full_name = msgspec.json.encode((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target))
-    return values | {
+    full_name = _encode((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target))
+    return {
+        **msgspec.structs.asdict(edge),
         "edge_id": hashlib.sha256(full_name).hexdigest()[:40],
         "source_key": codec.to_signed(node_key(edge, identities, source=True)),
         "target_key": codec.to_signed(node_key(edge, identities, source=False)),

@@ -26,7 +26,7 @@ from .dead_letter_store import DeadLetterStore, write_dead_letters
 from .decision_chain import SALT_BYTES, link_decisions
 from .decision_store import DecisionStore
 from .dialects import dialect_of, open_engine, open_reading_engine
-from .dialects.statements import insert_or_skip
+from .dialects.statements import insert_rows_or_skip
 from .erasure_store import ErasureStore, write_forget_positions
 from .event_id_store import EventIdStore, write_event_ids
 from .feedback_store import FeedbackStore, write_partition_rules
@@ -46,7 +46,7 @@ from .sql_schema import AGENTS, DECISIONS, POSITIONS
 from .subject_store import SubjectStore
 
 DEFAULT_MAX_DEAD_LETTERS = 100_000
-_INSERT_DECISION = insert_or_skip(DECISIONS)
+_INSERT_DECISIONS = insert_rows_or_skip(DECISIONS)
 _PUBLISHED = bindparam("new_published", type_=BigInteger)
 _ADVANCE = (
     update(POSITIONS)
@@ -159,7 +159,7 @@ class SqlStore:
 
     def _write_decisions(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         if rows and (linked := link_decisions(connection, rows, self._new_salt)):
-            connection.execute(_INSERT_DECISION.for_connection(connection), linked)
+            _INSERT_DECISIONS.execute(connection, linked)
 
     @property
     def identities(self) -> IdentityHasher:

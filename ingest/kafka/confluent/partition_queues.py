@@ -63,8 +63,10 @@ class OutgoingRecord(NamedTuple):
 
 def size_of_record(value: bytes | None, key: bytes | None, headers: Collection[tuple[str, bytes]]) -> int:
     """See `OutgoingRecord.size_bytes`."""
-    in_headers = sum(len(name) + len(content) for name, content in headers)
-    return len(value or b"") + len(key or b"") + in_headers + _RECORD_OVERHEAD_BYTES
+    size = len(value or b"") + len(key or b"") + _RECORD_OVERHEAD_BYTES
+    for name, content in headers:
+        size += len(name) + len(content)
+    return size
 
 
 class PartitionQueue:

@@ -151,7 +151,9 @@ class ConfluentTopicWriter:
         record.pending.count += 1
         queue.waiting.append(record)
         self._waiting_bytes += record.size_bytes
-        self._must_serve.set()
+        # The thread looks at the bytes once more after it has cleared this: to find it set is enough, and costs little.
+        if not self._must_serve.is_set():
+            self._must_serve.set()
 
     def _hand_over(self, queue: PartitionQueue, record: OutgoingRecord, now_s: float) -> None:
         """Raises BufferError where librdkafka has no room, KafkaException where it refuses the record."""

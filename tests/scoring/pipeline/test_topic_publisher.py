@@ -21,6 +21,7 @@ from trustwatch.scoring.pipeline.topic_publisher import (
     Heartbeat,
     RiskRecord,
     TopicPublisher,
+    decision_event,
     risk_record,
     summary_from_record,
 )
@@ -371,3 +372,25 @@ def test_announced_paths_go_with_an_agents_risk(store: SqlStore, topics: Topics,
     members = msgspec.json.decode(topics.sent[1].value or b"")
     del members["announced_paths"]
     assert msgspec.json.decode(msgspec.json.encode(members), type=RiskRecord).announced_paths == b""
+
+
+def test_a_decision_event_has_every_member_of_the_decision() -> None:
+    """Their order and bytes are what readers and archives have had: those of the decision, then the agent's names."""
+    written = decision_event(DECISION, "https://tw")
+
+    plain = msgspec.json.decode(msgspec.json.encode(DECISION))
+    agent = plain.pop("agent")
+    levels = {"previous_level": "medium", "level": "critical"}
+    names = {name: agent[name] for name in ("tenant", "issuer", "agent_id")} | {"agent_key": str(agent["key"])}
+    event = {
+        "specversion": "1.0",
+        "id": DECISION.decision_id,
+        "type": "io.trustwatch.decision.v1",
+        "source": "https://tw",
+        "subject": DECISION.agent.agent_id,
+        "time": "2025-11-24T16:00:00.123Z",
+        "datacontenttype": "application/json",
+        "data": plain | levels | names,
+    }
+    assert written == msgspec.json.encode(event)
+    assert list(json.loads(written)["data"])[:2] == ["decision_id", "agent_type"]

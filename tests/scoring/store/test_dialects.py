@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 
 import pytest
@@ -11,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.scoring.store import dialects
 from trustwatch.scoring.store.dialects import job_locks, postgresql, weekly_tables
+from trustwatch.scoring.store.dialects.statements import rows_as_json
 from trustwatch.scoring.store.sql_schema import escape_nul, unescape_nul
 from trustwatch.scoring.store.sql_store import open_store
 
@@ -24,6 +27,27 @@ def test_escaped_text(one: str, other: str) -> None:
     assert unescape_nul(escape_nul(one)) == one
     assert (escape_nul(one) < escape_nul(other)) == (one < other)
     assert escape_nul(one).startswith(escape_nul(other)) == one.startswith(other)
+
+
+ROWS = st.dictionaries(
+    st.sampled_from("abcd"),
+    TEXTS | st.binary() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False),
+)
+
+
+@given(st.lists(ROWS))
+def test_rows_as_json(rows: list[dict[str, object]]) -> None:
+    """PostgreSQL takes the text, and finds each value in it: floats to the last bit, bytes in base64."""
+    written = rows_as_json(rows)
+
+    def expected(value: object) -> object:
+        if isinstance(value, bytes):
+            return base64.b64encode(value).decode()
+        return escape_nul(value) if isinstance(value, str) else value
+
+    read = json.loads(written)
+    assert repr(read) == repr([{name: expected(value) for name, value in row.items()} for row in rows])
+    assert not any("\0" in value for row in read for value in row.values() if isinstance(value, str))
 
 
 @given(st.integers(0, 1 << 43))
