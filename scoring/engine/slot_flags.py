@@ -23,7 +23,7 @@ class SlotFlags:
     def __init__(self, capacity: int) -> None:
         self._flags = np.zeros(capacity, np.bool_)
         self._listed = np.empty(_FIRST_SIZE, np.int32)
-        """Slots in the order in which they were set; one that was cleared stays, and stands twice once it is set again."""
+        """Slots in the order in which they were set; one that was cleared stays, and is there twice if set again."""
         self._listed_count = 0
         self._count = 0
 
