@@ -393,7 +393,8 @@ class Engine:
         """Resident agents whose level changes by *now_ms* without any event."""
         pinned = np.flatnonzero(self.builder.pinned).astype(np.int32)  # few of many: rows of risk are far apart
         due_ms = self.risk["due_ms"][pinned]
-        return pinned[(due_ms != 0) & (due_ms <= now_ms)]
+        due: SlotIndices = pinned[(due_ms != 0) & (due_ms <= now_ms)]
+        return due
 
     def advance_time(self, slots: SlotIndices, now_ms: int) -> npt.NDArray[np.int8]:
         """Let time pass for the given agents; returns their levels before and after, shape (m, 2)."""
