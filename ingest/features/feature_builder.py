@@ -148,7 +148,7 @@ class FeatureBuilder:
         self.slots = AgentSlotTable(capacity)
         self.state = layout.allocate_state(capacity)
         self.pinned = np.zeros(capacity, np.bool_)
-        """Agents that should stay resident (their risk still moves with time); they leave last."""
+        """True where an agent's risk still moves with time: it is looked for there alone, and leaves last."""
         self.spill = spill
         self._scopes = np.zeros(layout.SCOPES, np.uint64)
         self._scope_rows = np.zeros(layout.SCOPES, np.int64)

@@ -411,7 +411,10 @@ class AgentStateCache:
 
     def changed_rows(self) -> list[AgentRow]:
         """Rows of all agents that changed since the last commit was begun, those that moved out meanwhile included."""
-        rows = self._pack(self._agents.dirty.slots())
+        return self._changed_rows(self._agents.dirty.slots())
+
+    def _changed_rows(self, slots: SlotIndices) -> list[AgentRow]:
+        rows = self._pack(slots)
         if self._store is not None:
             rows.extend(self._unsaved.waiting.values())
         return rows
@@ -445,8 +448,9 @@ class AgentStateCache:
 
         Until `mark_committed` they are what is known of their agents, since the store may still have older ones.
         """
-        rows = self.changed_rows()
-        self._agents.unlisted[self._agents.dirty.slots()] = False
+        slots = self._agents.dirty.slots()
+        rows = self._changed_rows(slots)
+        self._agents.unlisted[slots] = False
         self._agents.dirty.clear_all()
         self._agents.uncheckpointed.clear_all()
         self._unsaved.begin_commit(rows)

@@ -54,8 +54,11 @@ class SlotFlags:
 
     def slots(self) -> SlotIndices:
         """Slots where it is set, in their order."""
-        listed = np.unique(self._listed[: self._listed_count])
-        found: SlotIndices = listed[self._flags[listed]]
+        listed = np.sort(self._listed[: self._listed_count])
+        listed = listed[self._flags[listed]]
+        is_first = np.ones(len(listed), np.bool_)
+        np.not_equal(listed[1:], listed[:-1], out=is_first[1:])  # `np.unique` takes ten times as long
+        found: SlotIndices = listed[is_first]
         return found
 
     def _make_room(self, count: int) -> None:

@@ -223,7 +223,15 @@ class _Copies:
         return bool(self._unread)
 
     def look_for(self, owner: Position) -> None:
-        """Look for copies of all agents of a partition. Raises Unavailable, Fenced."""
+        """Look for copies of all agents of a partition. Raises Unavailable, Fenced.
+
+        An erasure since the snapshots were found has removed them all; there may be others by now.
+        """
+        if self._store.snapshots.generation() != self._generation:
+            self._unread.clear()
+            self.find(owner)
+        if not self._unread:
+            return
         self._versions = self._store.agents.versions_of_partition(owner)
         self._wanted = np.ones(self._versions.agent_count, np.bool_)
 

@@ -97,11 +97,16 @@ class CommitRound:
         self._took_s = self._context.monotonic() - self._started
 
     def _note_publications(self) -> None:
-        """Tell the store that all is published; where it does not answer now, the next commit tells it."""
+        """Tell the store that all is published; where it does not answer now, the next commit tells it.
+
+        Called once all has arrived. What was sent of a partition that was dropped meanwhile may have been forgotten
+        instead: it is marked before that, and left out here.
+        """
         written = [
             position
             for number, (position, result) in enumerate(zip(self._to_note, self._results, strict=True))
             if position is not None and number not in self._postponed and not isinstance(result, Fenced)
+            if not self._partitions[number].is_dropped
         ]
         if not written:
             return

@@ -155,7 +155,7 @@ class ConsumerGroupPipeline:
             if pipeline is not None:
                 self._preloader.stop(pipeline)
             if waited or pipeline is not None:
-                self._forget(partition)
+                self._forget(partition, pipeline)
                 _log.warning("partition lost; its next owner does the uncommitted work again", partition=partition)
         self._on_change()
 
@@ -279,12 +279,15 @@ class ConsumerGroupPipeline:
             if (pipeline := self._partitions.pop(partition, None)) is None:
                 continue  # the group has taken it already
             self._preloader.stop(pipeline)
-            self._forget(partition)
+            self._forget(partition, pipeline)
             self._source.pause(partition)
             self._fenced[partition] = self._context.monotonic()
             self._on_change()
 
-    def _forget(self, partition: int) -> None:
+    def _forget(self, partition: int, pipeline: PartitionPipeline | None) -> None:
+        """Forget what was sent of a partition; a commit that is being written must not call it published then."""
+        if pipeline is not None:
+            pipeline.commits.is_dropped = True
         if self._context.publisher is not None:
             self._context.publisher.forget_partition(partition)
 

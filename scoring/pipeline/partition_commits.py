@@ -56,9 +56,8 @@ EVENT_IDS_OF_A_RUN = 4_096
 """Event ids that wait until they are worth a row: so many records the next owner reads again at most."""
 
 MANY_AGENTS = 5_000
-"""Agents of a partition from which on the store is told at once that a commit is published, not with the next one: who
-takes over and does not know it looks through the rows of all agents, for ten seconds and more where they are a million.
-"""
+"""Agents in memory from which on the store is told at once that a commit is published, not with the next one: who takes
+over and does not know it looks through all rows of the partition, for ten seconds where they are a million."""
 
 MAX_UNCOMMITTED_RECORDS = 200_000
 """Records beyond the last commit behind which no further batch is applied. When a worker dies, the risk of at most two
@@ -115,6 +114,8 @@ class PartitionCommits:
         has."""
         self.worker_has_many = False
         """True if `MANY_RECORDS` of the worker are not committed."""
+        self.is_dropped = False
+        """True once the partition is not ours any more: what was sent of it may be forgotten before it arrives."""
         self.position = Position(partition, 0, 0)
         """Committed position."""
         self.next_offset = 0

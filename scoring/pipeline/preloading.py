@@ -119,9 +119,11 @@ class _Preload:
         if end == _count(taken):
             self._taken.popleft()
             self._begun = 0
-        each_s = (monotonic() - started) / (end - start)
-        fitting = MAX_STEP_SIZE if each_s * MAX_STEP_SIZE <= STEP_S else int(STEP_S / each_s)
-        self._step_size = max(MIN_STEP_SIZE, min(fitting, 2 * self._step_size))
+        took_s = monotonic() - started
+        if took_s <= STEP_S:
+            self._step_size = min(MAX_STEP_SIZE, 2 * self._step_size)
+        else:
+            self._step_size = max(MIN_STEP_SIZE, int((end - start) * STEP_S / took_s))
         return moved_in
 
 

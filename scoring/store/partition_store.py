@@ -52,7 +52,7 @@ class PartitionStore:
             check_owner(connection, owner)
 
     def published_offset(self, partition: int) -> int:
-        """Highest `Commit.published` of *partition*; 0 = nothing yet."""
+        """Offset up to which all that commits of *partition* wrote is known to be published; 0 = nothing yet."""
         with self._database.read() as connection:
             query = select(POSITIONS.c.published).where(POSITIONS.c.partition == partition)
             return connection.execute(query).scalar_one_or_none() or 0

@@ -483,9 +483,9 @@ def test_an_erasure_behind_a_take_over_ends_the_use_of_its_copies(site: Site) ->
     """Rows lose a name without a new version, so a copy of before is not used, however long it lay there."""
     work, preloader = site.start()
     preloader.begin(work)
-    (reading,) = preloader._waiting
-    for page in reading.pages:  # versions and secrets are known
-        page.result()
+    wait_for_pages(preloader)
+    preloader.step()
+    wait_for_pages(preloader)  # versions and secrets are known
     site.store.snapshots.forget_all()
     site.row_reads.clear()
     while preloader.busy:
@@ -582,8 +582,63 @@ def test_a_new_partition_learns_beside_a_backlog_that_it_is_empty(
         if not preloader.busy:
             break
         assert preloader.has_few_left
-        preloader.step()
+        preloader.step(is_quiet=False)
     assert not preloader.busy
+
+
+@pytest.fixture
+def version_reads(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[Position]:
+    """Owners for whom the versions of all rows were read."""
+    reads: list[Position] = []
+    read = site.store.agents.versions_of_partition
+    monkeypatch.setattr(site.store.agents, "versions_of_partition", lambda owner: (reads.append(owner), read(owner))[1])
+    return reads
+
+
+def wait_for_pages(preloader: AgentPreloader) -> None:
+    """Wait for what is being read."""
+    for page in [page for waiting in preloader._waiting for page in waiting.pages]:
+        page.result()
+
+
+def test_versions_of_all_rows_wait_until_there_is_no_backlog(site: Site, version_reads: list[Position]) -> None:
+    """Nothing is there to move in meanwhile, and nobody spins for it."""
+    work, preloader = site.start()
+    site.row_reads.clear()
+    preloader.begin(work)
+    for _ in range(50):
+        wait_for_pages(preloader)
+        if preloader.has_few_left:
+            preloader.step(is_quiet=False)
+    assert preloader.busy and not version_reads and not preloader.has_few_left and not preloader.has_agents
+    while preloader.busy:
+        preloader.step(None)
+    assert len(version_reads) == 1 and site.row_reads == [] and len(work.agent_states.builder.slots) == AGENTS
+
+
+def test_who_loses_a_partition_reads_no_versions_of_it(site: Site, version_reads: list[Position]) -> None:
+    """Though it was to."""
+    work, preloader = site.start()
+    preloader.begin(work)
+    wait_for_pages(preloader)
+    preloader.step(is_quiet=False)
+    assert not preloader._waiting[0].pages
+    preloader.stop(work)
+    preloader.close()
+    assert not version_reads and not preloader.busy
+
+
+def test_an_erasure_while_versions_wait_makes_rows_be_read(site: Site, version_reads: list[Position]) -> None:
+    """No version is asked for in vain."""
+    work, preloader = site.start()
+    preloader.begin(work)
+    wait_for_pages(preloader)
+    preloader.step(is_quiet=False)
+    site.store.snapshots.forget_all()
+    site.row_reads.clear()
+    while preloader.busy:
+        preloader.step(None)
+    assert not version_reads and len(work.agent_states.builder.slots) == AGENTS
 
 
 def test_a_table_that_takes_long_to_look_at_is_looked_at_rarely(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
