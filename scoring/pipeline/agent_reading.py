@@ -105,39 +105,26 @@ class _KeyReader(PageReader):
         return self._agents.states_of_agents(self._owner, some, self._state_format)[0] if len(some) else _NO_AGENTS
 
 
-class _SnapshotFinder(PageReader):
-    """Looks which snapshots there are; its one page has no agents."""
+class _Preparation(PageReader):
+    """Looks which copies there are; its one page has no agents.
+
+    Args:
+        prepare: does it. Raises Unavailable; then rows are read, by many short queries instead of a long one.
+        owner: of the partition.
+        takes_long: see `PageReader`.
+    """
 
     only_prepares = True
 
-    def __init__(self, copies: _Copies, owner: Position) -> None:
+    def __init__(self, prepare: Callable[[Position], None], owner: Position, *, takes_long: bool = False) -> None:
         super().__init__()
-        self._copies, self._owner = copies, owner
+        self._prepare, self._owner, self.takes_long = prepare, owner, takes_long
 
     def read(self) -> AgentPage:
-        """See `PageReader`. Where the database does not answer rows are read."""
+        """See `PageReader`."""
         self.has_more = False
         try:
-            self._copies.find(self._owner)
-        except Unavailable as error:
-            _log.warning(READ_INSTEAD, partition=self._owner.partition, error=str(error))
-        return _NO_AGENTS
-
-
-class _VersionReader(PageReader):
-    """Reads the versions of all rows; its one page has no agents."""
-
-    only_prepares = takes_long = True
-
-    def __init__(self, copies: _Copies, owner: Position) -> None:
-        super().__init__()
-        self._copies, self._owner = copies, owner
-
-    def read(self) -> AgentPage:
-        """See `PageReader`. Where versions can not be had rows are read: many short queries instead of a long one."""
-        self.has_more = False
-        try:
-            self._copies.look_for(self._owner)
+            self._prepare(self._owner)
         except Unavailable as error:
             _log.warning(READ_INSTEAD, partition=self._owner.partition, error=str(error))
         return _NO_AGENTS
@@ -322,7 +309,7 @@ def plan_reading(
 
     def read_versions() -> list[PageReader]:
         if copies.have_files:
-            return [_VersionReader(copies, owner)]
+            return [_Preparation(copies.look_for, owner, takes_long=True)]
         steps.clear()
         return read_ranges()
 
@@ -336,5 +323,5 @@ def plan_reading(
         parts = np.array_split(copies.wanted_keys(), len(KEY_RANGES))
         return [_KeyReader(agents, owner, state_format, part) for part in parts if len(part)]
 
-    steps: deque[Readers] = deque([lambda: [_SnapshotFinder(copies, owner)], read_versions, read_copies, read_rest])
+    steps: deque[Readers] = deque([lambda: [_Preparation(copies.find, owner)], read_versions, read_copies, read_rest])
     return steps
