@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ...support.distributed_testbed import PARTITIONS, tell, wait
+from ...support.nightly import nightly
 from ...support.peer_fixtures import BUCKET
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ AWAY_S = 15.0
 """Time for which the others are watched while the place is away."""
 
 
-@pytest.mark.parametrize(("fault", "client"), [("kill", "kafka-python"), ("pause", "confluent")])
+@pytest.mark.parametrize(
+    ("fault", "client"), [("kill", "kafka-python"), pytest.param("pause", "confluent", marks=nightly)]
+)
 def test_a_worker_takes_over_while_the_place_of_checkpoints_is_away(
     make_rig: Any, kafka: Any, load: Any, serve: Any, s3_gateway: S3Gateway, fault: str, client: str
 ) -> None:

@@ -15,6 +15,7 @@ from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.records.agents import AgentIdentity, AgentRow
 
 from ...support.distributed_testbed import PARTITIONS, tell, wait
+from ...support.nightly import nightly
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -77,6 +78,7 @@ def plain(agents: dict[int, AgentRow]) -> dict[AgentIdentity, AgentRow]:
     }
 
 
+@nightly
 def test_an_older_copy_of_the_database_is_put_back(rig: Any, load: Any, serve: Any, make_event: Any) -> None:
     """What was told since is of the future for it: all is applied again, and what is told from then on counts."""
     from scripts.service_stack.postgres import USER, binaries

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from ...support.distributed_testbed import PARTITIONS, DistributedTestbed, DoorLoad, Serving, tell, wait
-from ...support.kafka_topics import CLIENTS
-from ...support.nightly import size
+from ...support.nightly import nightly, size
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 
@@ -43,7 +42,7 @@ def wait_back(load: DoorLoad, replica: Serving) -> float:
     return round(time.monotonic() - began, 1)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", ["kafka-python", pytest.param("confluent", marks=nightly)])
 def test_all_comes_back_after_each_outage(client: str, make_rig: Any, kafka: Any, serve: Any, world: Any) -> None:
     """Events are taken again soon after each start, a refusal comes early and says when to come again; at the end every
     event that was acknowledged counts once."""
