@@ -69,6 +69,13 @@ def site(request: pytest.FixtureRequest, tmp_path: Path, kit: Any, make: Any) ->
     made.store.close()
 
 
+def check_time_finds_all(work: PartitionPipeline) -> None:
+    """Ticks look for agents whose risk time changes among those that are pinned alone."""
+    builder, risk = work.agent_states.builder, work._processor.engine.risk
+    slots = np.flatnonzero(builder.slots.keys)
+    assert (builder.pinned[slots] == (risk["due_ms"][slots] != 0)).all()
+
+
 @pytest.mark.parametrize(("seed", "many_agents"), [(0, 5_000), (1, 1), (2, 5_000), (3, 1), (4, 5_000), (5, 1)])
 def test_whatever_was_published_is_what_the_records_say(
     site: PublishingPartition,
@@ -95,6 +102,7 @@ def test_whatever_was_published_is_what_the_records_say(
     while work.next_offset < len(site.records) or work.commits.has_uncommitted:
         site.written = min(len(site.records), site.written + dice.randrange(8))
         site.apply(work, dice.randrange(1, 12))
+        check_time_finds_all(work)
         site.now += dice.random() * 0.05
         work.risk.publish_due(at_once=dice.random() < 0.2)
         if beside.random() < 0.3:
