@@ -14,7 +14,7 @@ _log = structlog.get_logger(__name__)
 
 def log_decisions(decisions: Sequence[Decision]) -> None:
     """Log decisions. Principals and resources stay out: reasons are in the decision itself."""
-    log = _log.bind()  # with today's settings of logs, which are looked up once for all of them
+    log = _log.bind()  # the settings of the log are looked up once for all of them
     for decision in decisions:
         log.info(
             "decision",
