@@ -106,7 +106,9 @@ class TrustA2AHandler(RequestHandler):
         return self._guard.counts()
 
     def __getattr__(self, name: str) -> Any:
-        """Pass every other attribute of the wrapped handler on, such as its agent card."""
+        """Pass every other attribute of the wrapped handler on, such as its agent card, but no request unguarded."""
+        if name.startswith("on_"):
+            raise AttributeError(f"TrustA2AHandler does not know the request {name!r}, so it is not served")
         return getattr(self.__dict__["_handler"], name)
 
     async def on_get_task(self, params: types.GetTaskRequest, context: ServerCallContext) -> types.Task | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -39,6 +39,9 @@ ACCESS_REFUSED = -32040
 """JSON-RPC error code of refusals, in the range that is left to implementations; `data.error` says which."""
 MAX_NAME_CHARACTERS = 256
 
+UNGATED_METHODS = frozenset({"initialize", "server/discover", "ping"})
+"""Methods that every client may call; so is each notification named `notifications/…`."""
+LISTEN = "subscriptions/listen"
 READ_METHODS = frozenset(
     {
         "tools/list",
@@ -48,7 +51,17 @@ READ_METHODS = frozenset(
         "prompts/list",
         "prompts/get",
         "completion/complete",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        LISTEN,
+        "tasks/get",
+        "tasks/list",
+        "tasks/result",
     }
+)
+NO_AGENT = (
+    "This request names no agent. The server must pass caller= to TrustMcpMiddleware if there is no verified access "
+    'token, as over stdio; without_caller="pass" serves requests without an agent.'
 )
 TRACED_METHODS = frozenset({TOOL_CALL, "resources/read"})
 _NAME_PARAMETERS: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
@@ -57,23 +70,32 @@ _NAME_PARAMETERS: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name",
 class TrustMcpMiddleware:
     """A server middleware: `MCPServer("tools", middleware=[TrustMcpMiddleware(...)])`.
 
-    Tool calls are events of type `tool.call` whose action is the tool; lists and reads are `api.call` with the method.
-    Handshakes, pings and notifications cause no look-up and no event. A refusal is a JSON-RPC error; where HTTP
-    clients should see 401 and 403, put `TrustMiddleware` around the app with a client and give this one a sender alone.
+    Tool calls are events of type `tool.call` whose action is the tool; every other request is an `api.call` with the
+    method, also one that the server does not know. Handshakes (`initialize`, `server/discover`), pings and
+    notifications cause no look-up and no event. A refusal is a JSON-RPC error; a refused message that expects no answer
+    is dropped. If HTTP clients should see 401 and 403, put `TrustMiddleware` around the app with a client and give this
+    one a sender alone.
+
+    A request is judged when it arrives. A `subscriptions/listen` that is already open when its agent is contained
+    stays open until the client or the server ends it, and is one event then.
 
     Args:
         server: name of this server; `peer` of the events.
-        caller: reads the agent; without one, from the access token that the SDK's own bearer authentication verified.
-            None = no agent, and the request passes untold.
+        caller: reads the agent; without one, from the access token that the SDK's own bearer authentication verified,
+            of which there is none over stdio. None = no agent.
+        without_caller: `refuse` refuses requests without an agent, with an error that names `caller=`; `pass` lets them
+            pass without a look-up or an event. Both are counted as `unnamed`.
         client: asks for risk; None enforces nothing.
         sender: takes the events; None sends none.
-        effects: what tools do, by name (`read`, `write`, `delete`, `admin`); others are `unknown`.
-        needed: scopes that a tool needs, by name.
+        effects: what tools, and methods of your own, do, by name (`read`, `write`, `delete`, `admin`); others are
+            `unknown`, but for `READ_METHODS`.
+        needed: scopes that a tool or method needs, by name.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
         origins: traces where the arguments of tools and resources came from; None reads neither them nor answers.
         untrusted: tools whose answers may hold what others wrote (mail, web pages, tickets, files), `resources/read`
             for resources; None = it is not known of any.
-        calls: asks about each call of a tool before it is made (`AsyncCallVerdicts`); best with *origins*.
+        calls: asks about each call of a tool, and each other request that does more than read, before it is made
+            (`AsyncCallVerdicts`); best with *origins*.
         resource: names the resource of a request, so that single tools can have a type (`risk.sensitive_types`) or lie
             outside; where there is none, or for None, the type is `mcp` and the id the tool's.
     """
@@ -83,6 +105,7 @@ class TrustMcpMiddleware:
         server: str,
         *,
         caller: Callable[[Context], Caller | None] | None = None,
+        without_caller: Literal["refuse", "pass"] = "refuse",
         client: RiskLookup | None = None,
         sender: EventSink | None = None,
         effects: Mapping[str, Effect] | None = None,
@@ -94,7 +117,10 @@ class TrustMcpMiddleware:
         resource: Callable[[Context], EventResource | None] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if without_caller not in ("refuse", "pass"):
+            raise ValueError(f"without_caller is {without_caller!r}; it is refuse or pass")
         self._server = server
+        self._without_caller = without_caller
         self._resource = resource or (lambda _: None)
         self._caller = caller or caller_from_token
         self._guard = Guard(client, sender, approved, calls)
@@ -105,24 +131,27 @@ class TrustMcpMiddleware:
         self._clock = clock or SystemClock()
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        if ctx.request_id is None or (ctx.method != TOOL_CALL and ctx.method not in READ_METHODS):
+        if _is_ungated(ctx):
             return await call_next(ctx)
         caller = self._caller(ctx)
         if caller is None:
             self._guard.count_unidentified()
-            return await call_next(ctx)
+            if self._without_caller == "pass":
+                return await call_next(ctx)
+            raise MCPError(ACCESS_REFUSED, NO_AGENT, {"error": "no_agent"})
         began, started = self._clock.wall(), self._clock.steady()
         name = _called_name(ctx)
-        effect: Effect = "read" if ctx.method in READ_METHODS else self._effects.get(name or "", "unknown")
-        ruling = await self._guard.evaluate(caller, effect, self._needed.get(name or ""))
-        outcome: tuple[Outcome, str | None] = "error", "cancelled"
+        named = name or ctx.method
+        effect: Effect = "read" if ctx.method in READ_METHODS else self._effects.get(named, "unknown")
+        ruling = await self._guard.evaluate(caller, effect, self._needed.get(named))
+        # A stream of changes ends when its client leaves.
+        outcome: tuple[Outcome, str | None] = ("success", None) if ctx.method == LISTEN else ("error", "cancelled")
         trace = self._start_trace(ctx, caller, name)
         try:
-            if self._guard.judges_calls and ctx.method == TOOL_CALL:
+            if self._guard.judges_calls and (ctx.method == TOOL_CALL or effect != "read"):
                 asked = self._event(ctx, caller, name, effect, ("success", None), began)
                 trace.add_to_event(asked)
-                given = (ctx.params or {}).get("arguments") or {}
-                ruling = await self._guard.judge_call(ruling, caller, asked, trace.hash_arguments(given))
+                ruling = await self._guard.judge_call(ruling, caller, asked, trace.hash_arguments(_arguments(ctx)))
             if ruling.refused:
                 outcome = ruling.event_outcome()
                 raise refusal_error(ruling)
@@ -179,7 +208,7 @@ class TrustMcpMiddleware:
             time=datetime.fromtimestamp(began, UTC),
             agent=EventAgent(id=caller.agent_id),
             type=kind,
-            action=(name if tool and name else ctx.method)[:MAX_NAME_CHARACTERS],
+            action=(name if tool and name else ctx.method)[:MAX_NAME_CHARACTERS] or "-",
             outcome=outcome[0],
             error=outcome[1],
             effect=effect,
@@ -208,6 +237,19 @@ def refusal_error(ruling: Ruling) -> MCPError:
     """Error for a refused request; it discloses nothing of risk."""
     _, code, _, detail = REFUSAL_DETAILS[ruling.action]
     return MCPError(ACCESS_REFUSED, detail, {"error": code})
+
+
+def _is_ungated(ctx: Context) -> bool:
+    """Names count to the letter, as the SDK reads them; a request is no notification, whatever its name."""
+    return ctx.method in UNGATED_METHODS or (ctx.request_id is None and ctx.method.startswith("notifications/"))
+
+
+def _arguments(ctx: Context) -> Mapping[str, Any]:
+    """Arguments of a tool, or parameters of another method without what the transport adds."""
+    params = ctx.params or {}
+    if ctx.method == TOOL_CALL:
+        return params.get("arguments") or {}
+    return {name: value for name, value in params.items() if name != "_meta"}
 
 
 def _called_name(ctx: Context) -> str | None:

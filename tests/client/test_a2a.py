@@ -233,6 +233,57 @@ def test_every_method_of_the_sdk_is_watched() -> None:
 
     assert set(A2A_METHOD_EFFECTS) == set(JsonRpcDispatcher.METHOD_TO_MODEL)
     assert {name for name in vars(RequestHandler) if name.startswith("on_")} <= set(vars(TrustA2AHandler))
+    with pytest.raises(AttributeError, match="not served"):
+        getattr(GuardedA2aAgent("JSONRPC", None, CLAIMS).handler, "on_of_a_newer_sdk")  # noqa: B009
+
+
+TASK, MESSAGE = {"id": "t-1"}, {"messageId": "m", "role": "user", "parts": [{"kind": "text", "text": "pay"}]}
+PUSH = {"taskId": "t-1", "pushNotificationConfig": {"url": "https://in.example"}}
+METHODS_OF_1_0: dict[str, dict[str, Any]] = {method: {} for method in A2A_METHOD_EFFECTS}
+METHODS_OF_0_3: dict[str, dict[str, Any]] = {
+    "message/send": {"message": MESSAGE},
+    "message/stream": {"message": MESSAGE},
+    "tasks/get": TASK,
+    "tasks/cancel": TASK,
+    "tasks/resubscribe": TASK,
+    "tasks/pushNotificationConfig/set": PUSH,
+    "tasks/pushNotificationConfig/get": TASK,
+    "tasks/pushNotificationConfig/list": TASK,
+    "tasks/pushNotificationConfig/delete": TASK | {"pushNotificationConfigId": "c"},
+    "agent/getAuthenticatedExtendedCard": {},
+}
+
+
+def test_a_contained_agent_is_refused_each_method_of_both_versions_and_batches() -> None:
+    """What is not refused by us does not exist for the SDK: batches, and names in other letters."""
+    world = GuardedA2aAgent("JSONRPC", ScriptedAnswer(DENY), CLAIMS)
+    builder = Verified()
+    app = Starlette(routes=create_jsonrpc_routes(world.handler, "/", builder, enable_v0_3_compat=True))
+    world.app = Authenticated(app, CLAIMS)
+
+    def body(method: str, params: dict[str, Any]) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+    async def run() -> dict[str, str]:
+        answers = {}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url="http://clerk") as http:
+            for version, methods in (("1.0", METHODS_OF_1_0), ("0.3", METHODS_OF_0_3)):
+                for method, params in methods.items():
+                    headers = {"a2a-version": version}
+                    answers[method] = (await http.post("/", json=body(method, params), headers=headers)).text
+            for name, other in (
+                ("batch", [body("SendMessage", {}), body("message/send", METHODS_OF_0_3["message/send"])]),
+                ("sendmessage", body("sendmessage", {})),
+            ):
+                answers[name] = (await http.post("/", json=other, headers={"a2a-version": "1.0"})).text
+        return answers
+
+    answers = asyncio.run(run())
+
+    assert [name for name, text in answers.items() if "Access is denied" not in text] == ["batch", "sendmessage"]
+    assert "Batch requests are not supported" in answers["batch"] and "-32601" in answers["sendmessage"]
+    assert {event.outcome for event in world.told.events} == {"denied"}
+    assert len(world.told.events) == len(A2A_METHOD_EFFECTS) + len(METHODS_OF_0_3)
 
 
 @pytest.mark.parametrize("binding", BINDINGS)

@@ -214,8 +214,8 @@ def test_reading_tools_go_on_where_only_writes_wait() -> None:
     assert world.paid == []
 
 
-def test_who_names_no_agent_passes_untold() -> None:
-    world = GuardedMcpServer(ScriptedAnswer(DENY), caller=None)
+def test_who_names_no_agent_passes_untold_if_the_server_says_so() -> None:
+    world = GuardedMcpServer(ScriptedAnswer(DENY), caller=None, without_caller="pass")
 
     assert not world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": 7})).is_error
     assert world.told.events == []
