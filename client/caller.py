@@ -77,7 +77,8 @@ def caller_from_claims(
     actors inform and decide nothing.
 
     Args:
-        claims: verified by you. An unverified token here lets anybody act as anybody.
+        claims: verified by you, with the proof of what `cnf` binds the token to. An unverified token here lets anybody
+            act as anybody.
         tenant: of every caller; else `tenant_claim` names it.
     """
     actors = _delegation_actors(claims)

@@ -63,6 +63,10 @@ NO_AGENT = (
     "This request names no agent. The server must pass caller= to TrustMcpMiddleware if there is no verified access "
     'token, as over stdio; without_caller="pass" serves requests without an agent.'
 )
+BOUND = (
+    "The access token is bound to a key or certificate (cnf) and is not accepted as a bearer token. A server that has "
+    "its proof checked must pass caller= to TrustMcpMiddleware."
+)
 TRACED_METHODS = frozenset({TOOL_CALL, "resources/read"})
 _NAME_PARAMETERS: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
 
@@ -82,7 +86,7 @@ class TrustMcpMiddleware:
     Args:
         server: name of this server; `peer` of the events.
         caller: reads the agent; without one, from the access token that the SDK's own bearer authentication verified,
-            of which there is none over stdio. None = no agent.
+            of which there is none over stdio. None = no agent. It may raise MCPError to refuse.
         without_caller: `refuse` refuses requests without an agent, with an error that names `caller=`; `pass` lets them
             pass without a look-up or an event. Both are counted as `unnamed`.
         client: asks for risk; None enforces nothing.
@@ -133,7 +137,11 @@ class TrustMcpMiddleware:
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         if _is_ungated(ctx):
             return await call_next(ctx)
-        caller = self._caller(ctx)
+        try:
+            caller = self._caller(ctx)
+        except MCPError:
+            self._guard.count_unidentified()
+            raise
         if caller is None:
             self._guard.count_unidentified()
             if self._without_caller == "pass":
@@ -220,9 +228,18 @@ class TrustMcpMiddleware:
 
 
 def caller_from_token(_: Context) -> Caller | None:
-    """The caller of the access token that the SDK's bearer authentication verified; None where there is none."""
+    """The caller of the access token that the SDK's bearer authentication verified; None where there is none.
+
+    Raises:
+        MCPError: the token is bound to a key or certificate (`cnf`), whose proof that authentication does not ask for.
+    """
     token = get_access_token()
-    return None if token is None else caller_from_claims(claims_from_token(token))
+    if token is None:
+        return None
+    claims = claims_from_token(token)
+    if claims.get("cnf") is not None:
+        raise MCPError(ACCESS_REFUSED, BOUND, {"error": "invalid_token"})
+    return caller_from_claims(claims)
 
 
 def claims_from_token(token: AccessToken) -> dict[str, Any]:

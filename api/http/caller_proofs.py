@@ -34,7 +34,7 @@ class CallerProofs:
         self._report = report
 
     def check(self, caller: AuthenticatedCaller, presented: PresentedToken, scope: MutableMapping[str, Any]) -> None:
-        """Raise ProofRefused unless the request proves what the caller's token is bound to. Once for each request."""
+        """Raise InvalidToken unless the request proves what the caller's token is bound to. Once for each request."""
         if scope.get(PROVEN) == presented.token:
             return
         headers = scope["headers"]

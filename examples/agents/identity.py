@@ -115,8 +115,9 @@ class Verifier:
             if header.get("typ") != "at+jwt":
                 return None
             key = self._keys[header.get("kid", "")]
-            return jwt.decode(
+            claims = jwt.decode(
                 token, key, ["RS256"], audience=self._resource, issuer=self._issuer, options=options, leeway=5
             )
         except (jwt.PyJWTError, KeyError):
             return None
+        return None if "cnf" in claims else claims  # bound to a key, whose proof is not read here

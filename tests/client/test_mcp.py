@@ -249,6 +249,39 @@ def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mo
     assert (agent, "acme" if agent == "sub-agent" else None, "https://as.example") in says.asked
 
 
+@pytest.mark.parametrize("cnf", [{"jkt": "k"}, {"x5t#S256": "c"}, {"kid": "k"}, {}])
+@pytest.mark.parametrize("without_caller", ["refuse", "pass"])
+def test_a_token_that_is_bound_to_something_is_no_bearer_token(
+    monkeypatch: pytest.MonkeyPatch, cnf: dict[str, str], without_caller: str
+) -> None:
+    """The SDK asks for no proof: who stole the token would be its agent."""
+    world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True, without_caller=without_caller)
+    app = world.server.streamable_http_app()
+    verify = Verifier.verify_token
+
+    async def verify_bound(self: Verifier, token: str) -> AccessToken | None:
+        verified = await verify(self, token)
+        return verified and verified.model_copy(update={"claims": {**(verified.claims or {}), "cnf": cnf}})
+
+    monkeypatch.setattr(Verifier, "verify_token", verify_bound)
+
+    async def work() -> MCPError:
+        headers = {"authorization": "Bearer agent-7"}
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(app), headers=headers) as http,
+            Client(streamable_http_client("http://127.0.0.1:8000/mcp", http_client=http)) as client,
+        ):
+            with pytest.raises(MCPError) as raised:
+                await client.call_tool("balance", {"account": "a"})
+        return raised.value
+
+    refused = asyncio.run(work())
+
+    assert (refused.code, refused.data) == (ACCESS_REFUSED, {"error": "invalid_token"})
+    assert (world.told.events, says.asked, world.middleware.counts()["unnamed"]) == ([], [], 1)
+
+
 def test_without_a_verified_token_the_sdk_refuses_before_us() -> None:
     world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True)
     app = world.server.streamable_http_app()

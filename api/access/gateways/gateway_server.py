@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ....scoring.policy.access_evaluation import STEP_UP, UNDECIDED
 from ....scoring.policy.book import LivePolicy
 from ...events.proof_reports import ProofReports
-from ...http.auth.proof_of_possession import UNBOUND, ProofRefused, ProofVerifier, TokenBinding
+from ...http.auth.proof_of_possession import UNBOUND, ProofRefused, ProofVerifier
 from ...http.auth.token_verification import AuthenticationFailed, InvalidToken, MissingToken, UnknownKey
 from ...http.refused_callers import RefusedCallers
 from ...http.request_ids import request_id_of
@@ -181,7 +181,9 @@ class GatewayServer:
         bound, verifies = holder.bound_to, self._dpop == "verify"
         if bound.jkt and not dpop and not verifies:
             raise InvalidToken("the token is bound to a key and may not be presented as Bearer")
-        checked = TokenBinding(bound.jkt if verifies else "", bound.x5t if self._verifies_certificates else "")
+        checked = bound._replace(
+            jkt=bound.jkt if verifies else "", x5t=bound.x5t if self._verifies_certificates else ""
+        )
         shown = shown_proof(way, scope, dpop=dpop and verifies)
         if checked == UNBOUND and not shown.is_dpop:
             return

@@ -47,13 +47,16 @@ class TokenBinding(NamedTuple):
     Attributes:
         jkt: thumbprint of a key (RFC 7638).
         x5t: SHA-256 of a certificate, base64url.
+        is_unchecked: true if `cnf` has a member that is checked nowhere here, or none at all.
     """
 
     jkt: str = ""
     x5t: str = ""
+    is_unchecked: bool = False
 
 
 UNBOUND: Final = TokenBinding()
+_CHECKED_MEMBERS: Final = ("jkt", "x5t#S256")
 
 
 def read_binding(members: Mapping[str, Any]) -> TokenBinding:
@@ -63,10 +66,11 @@ def read_binding(members: Mapping[str, Any]) -> TokenBinding:
         return UNBOUND
     if not isinstance(confirmation, dict):
         raise InvalidToken("the token is bound to something that is not understood (cnf)")
-    named = {name: confirmation[name] for name in ("jkt", "x5t#S256") if name in confirmation}
+    named = {name: confirmation[name] for name in _CHECKED_MEMBERS if name in confirmation}
     if not all(isinstance(value, str) and 0 < len(value) <= MAX_THUMBPRINT_LENGTH for value in named.values()):
         raise InvalidToken("the token is bound to something that is not understood (cnf)")
-    return TokenBinding(named.get("jkt", ""), named.get("x5t#S256", "")) if named else UNBOUND
+    is_unchecked = not named or len(named) < len(confirmation)
+    return TokenBinding(named.get("jkt", ""), named.get("x5t#S256", ""), is_unchecked)
 
 
 class ProofRefused(InvalidToken):
@@ -171,13 +175,16 @@ class ProofVerifier:
         self._certificates = ForwardedCertificates(settings)
 
     def check(self, binding: TokenBinding, token: bytes, shown: ShownProof, holder: Sequence[str]) -> None:
-        """Raise ProofRefused unless a request shows everything that its token is bound to.
+        """Raise InvalidToken, mostly a ProofRefused, unless a request shows everything that its token is bound to.
 
         Args:
             binding, token: what it shows them for.
             shown: beside the token.
             holder: names of whom the token was issued to: its proofs are counted together, whatever keys they have.
         """
+        if binding.is_unchecked:
+            sentence = "the token is bound in a way that is not checked here: its cnf may have jkt and x5t#S256 alone"
+            raise InvalidToken(sentence, lasting=False)
         if binding.x5t:
             self._check_certificate(binding.x5t, shown.certificate)
         if binding.jkt or shown.is_dpop:

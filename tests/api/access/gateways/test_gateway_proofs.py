@@ -222,6 +222,30 @@ def test_our_own_api(new_desk: Callable[..., Any], method: str, path: str) -> No
     assert ("signal.proof", "proof-replayed", "gateway") in told
 
 
+@pytest.mark.parametrize(
+    "cnf", [{"kid": "k"}, {"jkt": CLIENT.cnf["jkt"], "kid": "k"}, {"x5t#S256": "b", "osc": "o"}, {}]
+)
+@pytest.mark.parametrize("path", ["/v1/agents/bot/risk", "/v1/decisions"])
+def test_what_nobody_checks_is_no_bearer_token_of_our_own_api(
+    new_desk: Callable[..., Any], cnf: dict[str, str], path: str
+) -> None:
+    """Nor is it taken beside a proof of the member that is checked; on the fast way and the ordinary one."""
+    own = OwnApi(new_desk(), **cnf)
+    for answer in (own.ask(path, scheme="Bearer"), own.ask(path, proof=own.proof("GET", f"http://localhost{path}"))):
+        assert answer.status_code == 401
+        assert "cnf" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"dpop": "gateway"}, {"dpop": "verify"}], ids=str)
+def test_what_nobody_checks_is_no_bearer_token_at_gateways(new_desk: Callable[..., Any], settings: Any) -> None:
+    """Introspection tells of it: there the resource server checks."""
+    desk = new_desk(**settings)
+    token = desk.issuer.token(cnf={"kid": "k"})
+
+    assert desk.envoy(token).status_code == 401
+    assert desk.introspect(token).json()["cnf"] == {"kid": "k"}
+
+
 def test_our_own_api_by_certificate(new_desk: Callable[..., Any]) -> None:
     """Refused where no header of certificates is configured; else by the certificate of the proxy's header."""
     digest = x5t_of(CERTIFICATE)

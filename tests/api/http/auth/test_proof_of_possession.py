@@ -274,13 +274,31 @@ def test_whose_word_on_certificates_counts() -> None:
 
 
 def test_what_a_token_is_bound_to() -> None:
-    """By `cnf`; what is no thumbprint is refused, and what is bound in another way is not bound here."""
-    assert read_binding({}) is UNBOUND
-    assert read_binding({"cnf": {"jwk": {}}}) is UNBOUND
+    """By `cnf`; what is no thumbprint is refused."""
+    assert read_binding({}) is read_binding({"cnf": None}) is UNBOUND
     assert read_binding({"cnf": {"jkt": "a", "x5t#S256": "b"}}) == TokenBinding("a", "b")
     for wrong in ("x", [], {"jkt": ""}, {"jkt": 7}, {"x5t#S256": None}, {"jkt": "x" * 300}):
         with pytest.raises(InvalidToken):
             read_binding({"cnf": wrong})
+
+
+@pytest.mark.parametrize("name", ["jwk", "kid", "jku", "osc", "x5t", "x5t#S512", "JKT", "jkt#S512", ""])
+@pytest.mark.parametrize("checked", [{}, {"jkt": CLIENT.jkt}, {"x5t#S256": "b"}])
+def test_a_token_that_is_bound_in_another_way_too_is_refused(name: str, checked: dict[str, str]) -> None:
+    """Whatever is shown: nothing here checks that member."""
+    bench = Bench()
+    binding = read_binding({"cnf": {**checked, name: {}}})
+    proof = bench.proof().encode()
+    for shown in (ShownProof(False, (), "POST", URL, "b"), ShownProof(True, (proof,), "POST", URL, "b")):
+        with pytest.raises(InvalidToken, match="cnf"):
+            bench.verifier.check(binding, TOKEN.encode(), shown, ("as", "bot"))
+
+
+def test_an_empty_cnf_is_no_token_without_one() -> None:
+    with pytest.raises(InvalidToken, match="cnf"):
+        Bench().verifier.check(
+            read_binding({"cnf": {}}), TOKEN.encode(), ShownProof(False, (), "GET", URL), ("as", "bot")
+        )
 
 
 def test_thumbprints_are_those_of_the_rfc() -> None:
