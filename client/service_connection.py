@@ -13,6 +13,8 @@ from .timing import Clock
 
 RETRYABLE_ERRORS = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 """A connection that ended under a request: a question may be asked again, once, within the same budget."""
+_TOKEN_REFUSED = (401, 421)
+"""421: only a valid token may come under a name that the service does not know as its own."""
 _JSON_HEADERS = {"content-type": "application/json"}
 
 
@@ -48,7 +50,7 @@ class ServiceConnection:
         token = self._tokens.get()
         headers = {**(headers or {}), **_bearer_header(token)}
         reply = self._http.request(method, url, content=body, headers=headers, params=params, timeout=timeout_s)
-        if reply.status_code == 401:
+        if reply.status_code in _TOKEN_REFUSED:
             self._tokens.discard_token(token)
         return reply
 
@@ -69,7 +71,7 @@ class ServiceConnection:
                 if last:
                     raise
                 continue
-            if reply.status_code != 401 or last:
+            if reply.status_code not in _TOKEN_REFUSED or last:
                 return reply
             self._tokens.discard_token(token)
         raise AssertionError("unreachable")
@@ -104,7 +106,7 @@ class AsyncServiceConnection:
         token = await self._tokens.get()
         headers = {**(headers or {}), **_bearer_header(token)}
         reply = await self._http.request(method, url, content=body, headers=headers, params=params, timeout=timeout_s)
-        if reply.status_code == 401:
+        if reply.status_code in _TOKEN_REFUSED:
             self._tokens.discard_token(token)
         return reply
 
@@ -122,7 +124,7 @@ class AsyncServiceConnection:
                 if last:
                     raise
                 continue
-            if reply.status_code != 401 or last:
+            if reply.status_code not in _TOKEN_REFUSED or last:
                 return reply
             self._tokens.discard_token(token)
         raise AssertionError("unreachable")

@@ -1,7 +1,8 @@
-"""Names by which requests without a token may call the service.
+"""Names by which requests without a valid token may call the service.
 
 A page of another site can have its own name lead to this machine (DNS rebinding) and then read, in the browser of
-somebody who works here, what is open to local requests. Its requests still name that site; a token it has not.
+somebody who works here, what is open to local requests. Its requests still name that site, and it has no valid token,
+though it can send any header.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ UNCHECKED_PATHS = frozenset({"/healthz", "/readyz"})
 
 
 class AllowedHosts:
-    """Check of the `Host` of requests without a token.
+    """Check of the `Host` of requests without a valid token.
 
     Args:
         listen: where the service listens, and what it is called.
@@ -37,12 +38,12 @@ class AllowedHosts:
         """Raise ProblemError unless the request names this service: 400 without exactly one Host, 421 for another."""
         given = [value for name, value in scope["headers"] if name == HOST_HEADER]
         if len(given) != 1:
-            detail = "a request without a bearer token must have exactly one Host header"
+            detail = "a request without a valid token must have exactly one Host header"
             raise ProblemError(ProblemDetails(400, "invalid_host", "Invalid Host", detail))
         host = host_name(given[0].decode("latin-1"))
         if not self._covers(host):
             detail = (
-                "a request without a bearer token must name this service: the address it listens on, localhost, the "
+                "a request without a valid token must name this service: the address it listens on, localhost, the "
                 "host of `listen.public_url`, or one of `listen.allowed_hosts`"
             )
             raise ProblemError(ProblemDetails(421, "misdirected_request", "Misdirected request", detail))

@@ -18,9 +18,11 @@ from ...scoring.store.read_scope import NOBODY, reads_of
 from .allowed_hosts import UNCHECKED_PATHS, AllowedHosts
 from .auth.bearer_tokens import TokenVerifier
 from .auth.callers import AuthenticatedCaller
+from .auth.proof_of_possession import ProofRefused
+from .auth.token_verification import AuthenticationFailed
 from .connection_guard import ConnectionGuard
 from .dependencies import authenticate_request, presents_bearer
-from .problems import ProblemDetails, problem_of, send_problem
+from .problems import ProblemDetails, ProblemError, problem_of, send_problem
 from .prometheus_metrics import ServiceMetrics
 from .request_body import declared_body_length, limit_body
 from .request_ids import identify_request
@@ -38,7 +40,7 @@ class RequestAdmission:
 
     Args:
         verifier: judges bearer tokens.
-        hosts: names by which requests without a token may come.
+        hosts: names by which requests without a valid token may come.
         body_limits: bytes of a body by path, where they are not `MAX_REQUEST_BYTES`.
         own_sign_in: paths of applications that know their callers by other means, and read no body before.
         guard: told of callers that are known; None = a server without one.
@@ -65,13 +67,27 @@ class RequestAdmission:
     async def admit(self, scope: Scope) -> None:
         """Raise unless the request may go on. Raises ProblemError (400, 421), AuthenticationFailed."""
         path = scope["path"]
-        if not presents_bearer(scope) and path not in UNCHECKED_PATHS:
-            self._hosts.check(scope)
+        if path not in UNCHECKED_PATHS:
+            await self._check_host(scope)
         if scope["method"] in BODILESS_METHODS or path.startswith(self._own_sign_in):
             return
         await authenticate_request(self._verifier, scope)
         if self._guard is not None:
             self._guard.admit(scope["client"])
+
+    async def _check_host(self, scope: Scope) -> None:
+        """Raise unless the request names this service, or comes with a valid token, whatever else it has for one."""
+        try:
+            self._hosts.check(scope)
+        except ProblemError as misdirected:
+            if not presents_bearer(scope):
+                raise
+            try:
+                await authenticate_request(self._verifier, scope)
+            except ProofRefused:  # of a token that is valid: its client learns what the proof lacks
+                raise
+            except AuthenticationFailed:
+                raise misdirected from None
 
 
 class FastPath:

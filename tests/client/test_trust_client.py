@@ -303,9 +303,10 @@ def test_what_waits_in_line_is_dropped_once_the_service_fails(server: Scripted) 
         assert client.counts()["cause_paused"] >= 1
 
 
-def test_a_refused_token_is_replaced_once(server: Scripted, make_client: Make) -> None:
+@pytest.mark.parametrize("status", [401, 421])
+def test_a_refused_token_is_replaced_once(server: Scripted, make_client: Make, status: int) -> None:
     given = iter(["old", "new"])
-    server.then(Reply(401, {"code": "invalid_token"}))
+    server.then(Reply(status, {"code": "invalid_token"}))
 
     answer = make_client(server.url, lambda: next(given), settings()).risk("bot")
 

@@ -357,9 +357,9 @@ def test_streams_of_one_caller_are_bounded(hasty: Any) -> None:
 @pytest.mark.parametrize(
     "path", ["/metrics", "/openapi.json", "/v1/schema/audit-event", "/v1/agents/", "/v1/agents", "/nowhere"]
 )
-@pytest.mark.parametrize("authorization", [None, "Basic eDp5"])
+@pytest.mark.parametrize("authorization", [None, "Basic eDp5", "Bearer x", "bearer e30.e30.e30", "DPoP x", "Bearer"])
 def test_requests_without_a_token_must_name_the_service(shared: Any, path: str, authorization: str | None) -> None:
-    """A page whose name was made to lead here reads nothing: its requests name it."""
+    """A page whose name was made to lead here reads nothing: its requests name it, and it can write any header."""
     token = {} if authorization is None else {"authorization": authorization}
 
     answer = shared.client.get(path, headers={**FOREIGN, **token})
@@ -391,6 +391,22 @@ def test_names_by_which_the_service_may_be_called(new_site: Any, host: str, stat
         answer = received(connection)
 
     assert int(answer.split()[1]) == status
+
+
+@pytest.mark.parametrize("path", ["/console/", "/v1/risk/query", "/v1/agents/bot/risk"])
+def test_a_token_that_is_not_valid_opens_nothing_under_another_name(shared: Any, path: str) -> None:
+    """Neither a page nor a body; what is answered before asks for a valid token in any case."""
+    method = "POST" if path == "/v1/risk/query" else "GET"
+
+    answer = shared.client.request(method, path, headers={**FOREIGN, "authorization": "Bearer x"})
+
+    assert answer.status_code == (401 if path == "/v1/agents/bot/risk" else 421)
+
+
+@pytest.mark.parametrize("path", ["/v1/agents", "/v1/agents/bot/risk", "/openapi.json"])
+def test_a_valid_token_may_come_by_any_name(shared: Any, path: str) -> None:
+    """No page of another site has it."""
+    assert shared.client.get(path, headers={**FOREIGN, **shared.auth()}).status_code in (200, 404)
 
 
 def test_where_all_addresses_are_listened_on_each_may_be_named(new_site: Any) -> None:
