@@ -12,7 +12,7 @@ from .asgi import TrustMiddleware
 from .call_verdicts import AsyncCallVerdicts, CallVerdict, CallVerdicts
 from .caller import Caller, caller_from_claims
 from .event_sender import AsyncEventSender, EventSender
-from .events import AuditEvent, EventArgument, fingerprint
+from .events import AuditEvent, Call, EventArgument, fingerprint
 from .guard import Guard, Ruling, judge
 from .origin_keys import OriginKeys
 from .origin_tracker import OriginTracker
@@ -31,6 +31,7 @@ __all__ = [
     "AsyncEventSender",
     "AsyncTrustClient",
     "AuditEvent",
+    "Call",
     "CallVerdict",
     "CallVerdicts",
     "Caller",

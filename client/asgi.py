@@ -158,7 +158,6 @@ class TrustMiddleware:
         if not self._guard.judges_calls:
             return ruling
         asked = self._event(scope, caller, exchange, ruling, action)
-        asked.outcome, asked.error = "success", None
         asked.bytes_in = _announced_bytes(scope)
         trace.add_to_event(asked)
         return await self._guard.judge_call(ruling, caller, asked, trace.hash_arguments())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -16,29 +17,14 @@ from .access_tokens import AsyncTokenSource, TokenSource
 from .answer_cache import classify_refusal
 from .caller import Caller
 from .counters import Counters
-from .events import AuditEvent
+from .events import AuditEvent, Call
+from .risk_answers import AnswerMode, Reason
 from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection
 from .settings import validate_url
 from .timing import Clock, SystemClock
 from .trust_errors import FailureCause, TrustUnavailable
 
-_ASKED = (
-    "action",
-    "effect",
-    "resource",
-    "arguments",
-    "principal",
-    "delegation",
-    "task",
-    "peer",
-    "scopes",
-    "client",
-    "credential",
-    "bytes_in",
-)
-"""Members of an event that are known before the call."""
 BUDGET_S = 0.25
-_CALL_TYPES = ("api.call", "tool.call", "a2a.message")
 
 
 class CallVerdict(msgspec.Struct, frozen=True):
@@ -46,15 +32,23 @@ class CallVerdict(msgspec.Struct, frozen=True):
 
     Attributes:
         decision: what policy says of the call, whatever the mode.
-        allow: what to do.
+        allow: what to do; always true in shadow mode.
         reason: code of the decision.
         approval_id: approval of this very call that waits for a person; None = none does.
+        would_allow: what `allow` is in mode `enforce`; None = the service did not answer.
+        mode: None = the service did not answer.
+        reasons: what is unusual about the call, the strongest first.
+        p_value: share of honest calls of that effect at least as unusual; None = no model judged the call.
     """
 
     decision: Literal["allow", "step_up", "deny"]
     allow: bool
     reason: str = ""
     approval_id: str | None = None
+    would_allow: bool | None = None
+    mode: AnswerMode | None = None
+    reasons: tuple[Reason, ...] = ()
+    p_value: float | None = None
 
 
 _log = logging.getLogger("trustwatch.client")
@@ -77,12 +71,12 @@ class _CallQuestions:
         self.counters = Counters("asked", "fail_open", "fail_closed")
         self._logged_causes: set[FailureCause] = set()
 
-    def request(self, caller: Caller, event: AuditEvent, arguments_hash: str | None) -> tuple[str, bytes]:
-        """URL and body of the question about the call that *event* is about to tell of; counted."""
+    def request(self, caller: Caller, call: Call | AuditEvent, arguments_hash: str | None) -> tuple[str, bytes]:
+        """URL and body of the question about *call*; counted."""
         self.counters.increment("asked")
         named = {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
         return f"{self._url}{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}", _question(
-            event, arguments_hash
+            caller.add_to_call(call if isinstance(call, Call) else call.as_call()), arguments_hash
         )
 
     def read(self, caller: Caller, reply: httpx2.Response) -> CallVerdict:
@@ -140,17 +134,20 @@ class CallVerdicts(ClosedOnExit):
         self._connection = ServiceConnection(token, clock or SystemClock(), http)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trustwatch-calls")
 
-    def evaluate(self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
-        """The verdict on the call that *event* is about to tell of, made by *caller*.
+    def evaluate(self, caller: Caller, call: Call | AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
+        """The verdict on *call*, which *caller* is about to make.
 
         Args:
+            caller: also says on whose behalf, for which task and with which token, if the call does not.
+            call: an event in its place is deprecated; its time and outcome are not sent.
             arguments_hash: of all its arguments (`ArgumentOrigins.hash_arguments`); an approval holds for these alone.
 
         Raises:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
+        _warn_of_event(call)
         try:
-            question = self._questions.request(caller, event, arguments_hash)
+            question = self._questions.request(caller, call, arguments_hash)
             asked = self._pool.submit(self._connection.ask, *question, self._budget_s)
             try:
                 reply = asked.result(self._budget_s)
@@ -194,14 +191,17 @@ class AsyncCallVerdicts(AsyncClosedOnExit):
         self._connection = AsyncServiceConnection(token, clock or SystemClock(), http)
         self._tasks: set[asyncio.Task[httpx2.Response]] = set()
 
-    async def evaluate(self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
+    async def evaluate(
+        self, caller: Caller, call: Call | AuditEvent, *, arguments_hash: str | None = None
+    ) -> CallVerdict:
         """As `CallVerdicts.evaluate`.
 
         Raises:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
+        _warn_of_event(call)
         try:
-            question = self._questions.request(caller, event, arguments_hash)
+            question = self._questions.request(caller, call, arguments_hash)
             asked = asyncio.create_task(self._connection.ask(*question, self._budget_s))
             self._tasks.add(asked)
             asked.add_done_callback(self._forget)
@@ -239,10 +239,13 @@ def _cause_of(error: Exception) -> FailureCause:
     return "token"  # of what is left, only a source of tokens runs code of others
 
 
-def _question(event: AuditEvent, arguments_hash: str | None) -> bytes:
-    members = {name: value for name in _ASKED if (value := getattr(event, name)) is not None}
+def _warn_of_event(call: Call | AuditEvent) -> None:
+    if isinstance(call, AuditEvent):
+        warnings.warn("evaluate takes a Call; pass event.as_call()", DeprecationWarning, stacklevel=3)
+
+
+def _question(call: Call, arguments_hash: str | None) -> bytes:
+    members = msgspec.to_builtins(call)
     if arguments_hash is not None:
         members["arguments_hash"] = arguments_hash
-    if event.type in _CALL_TYPES:
-        members["type"] = event.type
     return msgspec.json.encode(members)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .events import AuditEvent, EventAgent, EventCredential, EventPrincipal, fingerprint
+from .events import AuditEvent, Call, EventAgent, EventCredential, EventPrincipal, fingerprint
 
 MAX_DELEGATION_ACTORS = 16
 """Actors of a delegation chain that are read."""
@@ -59,12 +59,22 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
                 capabilities=None if self.capabilities is None else list(self.capabilities),
             ),
             tenant=self.tenant,
-            task=self.task,
             session=event.session or self.session,
-            principal=EventPrincipal(id=self.principal) if self.principal else None,
-            delegation=list(self.delegation) or None,
-            credential=EventCredential(token_id=self.token_id) if self.token_id else None,
+            **self._details(),
         )
+
+    def add_to_call(self, call: Call) -> Call:
+        """*call* with what is known of the caller, if the call does not say it itself."""
+        missing = {name: value for name, value in self._details().items() if getattr(call, name) is None}
+        return msgspec.structs.replace(call, **missing)
+
+    def _details(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "principal": EventPrincipal(id=self.principal) if self.principal else None,
+            "delegation": list(self.delegation) or None,
+            "credential": EventCredential(token_id=self.token_id) if self.token_id else None,
+        }
 
 
 def caller_from_claims(

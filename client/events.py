@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -119,6 +119,8 @@ EventType = Literal[
     "signal.change",
     "signal.note",
 ]
+CallType = Literal["tool.call", "api.call", "a2a.message"]
+_CALL_TYPES: Mapping[str, CallType] = {name: name for name in get_args(CallType)}
 Effect = Literal["read", "write", "delete", "admin", "unknown"]
 Outcome = Literal["success", "denied", "error"]
 Provenance = Literal["granted", "derived", "new", "unknown"]
@@ -229,7 +231,30 @@ class EventArgument(EventPart, rename={"from_call": "from"}):
 EventArguments = Annotated[list[EventArgument], msgspec.Meta(max_length=MAX_EVENT_ARGUMENTS)]
 
 
-class AuditEvent(EventPart, kw_only=True):
+class CallDetails(EventPart, kw_only=True):
+    """Members that are known before a call is made, and that its event has, too."""
+
+    principal: EventPrincipal | None = None
+    delegation: EventNames | None = None
+    task: EventText | None = None
+    effect: Effect | None = None
+    resource: EventResource | None = None
+    peer: EventText | None = None
+    scopes: EventScopes | None = None
+    bytes_in: NonNegative | None = None
+    client: EventClient | None = None
+    credential: EventCredential | None = None
+    arguments: EventArguments | None = None
+
+
+class Call(CallDetails, kw_only=True):
+    """A call before it is made, which `CallVerdicts.evaluate` asks about."""
+
+    action: EventId
+    type: CallType = "tool.call"
+
+
+class AuditEvent(CallDetails, kw_only=True):
     """One record of what an agent did or asked for. Units: `time` with UTC offset, bytes, milliseconds."""
 
     time: datetime
@@ -240,28 +265,22 @@ class AuditEvent(EventPart, kw_only=True):
     id: EventText | None = None
     source: EventText | None = None
     tenant: EventText | None = None
-    principal: EventPrincipal | None = None
-    delegation: EventNames | None = None
-    task: EventText | None = None
-    effect: Effect | None = None
-    resource: EventResource | None = None
-    peer: EventText | None = None
-    scopes: EventScopes | None = None
     status: int | None = None
     error: EventText | None = None
     caused_by: CausedBy | None = None
-    bytes_in: NonNegative | None = None
     bytes_out: NonNegative | None = None
     duration_ms: NonNegative | None = None
     count: Annotated[float, msgspec.Meta(ge=1)] | None = None
-    client: EventClient | None = None
-    credential: EventCredential | None = None
     session: EventText | None = None
     trace_id: EventText | None = None
     txn: EventText | None = None
-    arguments: EventArguments | None = None
     untrusted_result: bool | None = None
     attributes: dict[str, Any] | None = None
+
+    def as_call(self) -> Call:
+        """The call that this event reports."""
+        details = {name: getattr(self, name) for name in CallDetails.__struct_fields__}
+        return Call(action=self.action, type=_CALL_TYPES.get(self.type, "tool.call"), **details)
 
 
 # Names of 0.1: programs were written with them.

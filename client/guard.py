@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from .call_verdicts import CallVerdict
 from .caller import Caller
 from .counters import Counters
-from .events import CAUSED_BY_TRUST, DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, CausedBy, Effect, Outcome
+from .events import CAUSED_BY_TRUST, DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, Call, CausedBy, Effect, Outcome
 from .refusal import GuardAction
 from .risk_answers import Answer
 from .step_up_approvals import ApprovalSource, read_approved_scopes
@@ -30,9 +30,7 @@ class RiskLookup(Protocol):
 class CallJudge(Protocol):
     """Verdicts on calls: an `AsyncCallVerdicts`, or a stand-in for it."""
 
-    async def evaluate(
-        self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None
-    ) -> CallVerdict: ...
+    async def evaluate(self, caller: Caller, call: Call, *, arguments_hash: str | None = None) -> CallVerdict: ...
 
 
 class EventSink(Protocol):
@@ -172,7 +170,7 @@ class Guard:
         if self._calls is None or ruling.refused or ruling.approved:
             return ruling
         try:
-            verdict = await self._calls.evaluate(caller, event, arguments_hash=arguments_hash)
+            verdict = await self._calls.evaluate(caller, event.as_call(), arguments_hash=arguments_hash)
         except TrustUnavailable:
             self._counters.increment("unavailable")
             return ruling._replace(action="unavailable", would="unavailable")

@@ -157,7 +157,7 @@ class TrustMcpMiddleware:
         trace = self._start_trace(ctx, caller, name)
         try:
             if self._guard.judges_calls and (ctx.method == TOOL_CALL or effect != "read"):
-                asked = self._event(ctx, caller, name, effect, ("success", None), began)
+                asked = self._event(ctx, caller, name, effect, outcome, began)
                 trace.add_to_event(asked)
                 ruling = await self._guard.judge_call(ruling, caller, asked, trace.hash_arguments(_arguments(ctx)))
             if ruling.refused:

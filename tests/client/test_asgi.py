@@ -392,8 +392,8 @@ def test_a_request_is_asked_about_before_the_app_has_it(
     assert reply.status_code == status
     (asked,), (event,) = judge.asked, told.events
     assert asked.action == event.action == "GET /orders/{order}"
-    assert (asked.type, asked.effect, asked.outcome, asked.status) == ("api.call", "read", "success", None)
-    assert judge.callers[0].agent_id == asked.agent.id == "bot" and asked.tenant == "acme"
+    assert (asked.type, asked.effect) == ("api.call", "read")
+    assert (judge.callers[0].agent_id, judge.callers[0].tenant) == ("bot", "acme")
     assert asked.resource is not None and asked.resource.id == "/orders/42" and asked.arguments is None
     assert event.caused_by == (None if status == 200 else "trustwatch")
     if counted:
@@ -495,7 +495,7 @@ def test_a_question_tells_where_values_of_query_and_body_came_from(body: dict[st
     assert (argument.origin, argument.from_call, argument.untrusted) == ("tool", 0, True)
     mail, sent = told.events
     assert (mail.untrusted_result, sent.untrusted_result) == (True, True), "others chose what the answer tells"
-    assert sent.arguments is not None and sent.session == judge.asked[1].session == "conv-1"
+    assert sent.arguments is not None and sent.session == "conv-1"
     assert sent.bytes_in == (judge.asked[1].bytes_in or 0)
     assert b"evil" not in msgspec.json.encode([judge.asked, told.events])
 

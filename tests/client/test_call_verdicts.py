@@ -16,27 +16,24 @@ import pytest
 from trustwatch.client import (
     AsyncCallVerdicts,
     AuditEvent,
+    Call,
     Caller,
     CallVerdict,
     CallVerdicts,
     ClientCredentials,
     ClientSecret,
     EventArgument,
+    Reason,
     TrustUnavailable,
 )
-from trustwatch.client.events import EventAgent, EventResource
+from trustwatch.client.events import EventAgent, EventPrincipal, EventResource
 
 from ..support.client_doubles import Reply, Request, Scripted
 
 BOT = Caller(agent_id="https://agents.example/7", issuer="https://as.example", tenant="acme")
-EVENT = AuditEvent(
-    time=datetime(2026, 1, 1, tzinfo=UTC),
-    agent=EventAgent(id=BOT.agent_id),
-    type="tool.call",
+CALL = Call(
     action="pay",
-    outcome="success",
     effect="write",
-    session="conv-1",
     resource=EventResource(id="acct-1"),
     arguments=[EventArgument("to", "tool", "0cabec3c8913", 2, "read_mail", untrusted=True)],
 )
@@ -46,27 +43,91 @@ def ask(handler: Callable[[httpx2.Request], httpx2.Response], fail_mode: Literal
     async def run() -> CallVerdict:
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(handler)) as http:
             verdicts = AsyncCallVerdicts("https://trust.example", lambda: "token", fail_mode=fail_mode, http=http)
-            return await verdicts.evaluate(BOT, EVENT)
+            return await verdicts.evaluate(BOT, CALL)
 
     return asyncio.run(run())
 
 
 def test_what_is_asked_and_answered() -> None:
-    """Members that are known before the call; neither its time nor its outcome nor its session."""
     requests: list[httpx2.Request] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         requests.append(request)
-        body = {"decision": "step_up", "allow": False, "reason": "unusual_call", "approval_id": "a-1", "p_value": 0.01}
-        return httpx2.Response(200, json=body)
+        return httpx2.Response(200, json=STEP_UP | MORE)
 
-    assert ask(answer, "closed") == CallVerdict("step_up", allow=False, reason="unusual_call", approval_id="a-1")
+    assert ask(answer, "closed") == CallVerdict(
+        "step_up",
+        allow=False,
+        reason="unusual_call",
+        approval_id="a-1",
+        would_allow=False,
+        mode="enforce",
+        reasons=(Reason("argument_origin", "argument_surprise", "to out of read_mail", text="a value that …"),),
+        p_value=0.004,
+    )
     (request,) = requests
     assert request.url.raw_path.startswith(b"/v1/agents/https%3A%2F%2Fagents.example%2F7/calls/evaluate?tenant=acme")
     assert request.headers["authorization"] == "Bearer token"
     body: dict[str, Any] = json.loads(request.content)
-    assert set(body) == {"action", "type", "effect", "resource", "arguments"}
+    assert set(body) == {"action", "effect", "resource", "arguments"}
     assert body["arguments"][0]["untrusted"] is True
+
+
+def test_a_call_says_what_it_knows_itself_and_the_caller_the_rest() -> None:
+    """For whom, for which task and with which token; what the call says itself stays."""
+    me = msgspec.structs.replace(BOT, principal="jo", task="desk", delegation=("boss",), token_id="sha256:1")
+    known = Call(action="pay", type="a2a.message", task="books", principal=EventPrincipal(id="ann"))
+    bodies: list[dict[str, Any]] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        bodies.append(json.loads(request.content))
+        return httpx2.Response(200, json=STEP_UP)
+
+    async def run() -> None:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+            verdicts = AsyncCallVerdicts("https://trust.example", lambda: "token", fail_mode="closed", http=http)
+            for call in (Call(action="pay"), known):
+                await verdicts.evaluate(me, call, arguments_hash="0" * 12)
+
+    asyncio.run(run())
+
+    said = {"action": "pay", "arguments_hash": "0" * 12, "delegation": ["boss"], "credential": {"token_id": "sha256:1"}}
+    assert bodies == [
+        said | {"task": "desk", "principal": {"id": "jo"}},
+        said | {"type": "a2a.message", "task": "books", "principal": {"id": "ann"}},
+    ]
+    assert known.credential is None, "the call of the program is as it was"
+
+
+def test_an_event_in_place_of_a_call_is_deprecated(make_verdicts: Callable[..., Any], server: Scripted) -> None:
+    """It is the same question, without its time, its outcome and its session."""
+    server.answer = lambda _: Reply(200, STEP_UP)
+    verdicts = make_verdicts(server.url, lambda: "token", fail_mode="closed", budget_s=5.0)
+    event = AuditEvent(
+        time=datetime(2026, 1, 1, tzinfo=UTC),
+        agent=EventAgent(id=BOT.agent_id),
+        type="tool.call",
+        action="pay",
+        outcome="success",
+        effect="write",
+        session="conv-1",
+        resource=CALL.resource,
+        arguments=CALL.arguments,
+    )
+
+    with pytest.warns(DeprecationWarning, match="as_call"):
+        by_event = verdicts.evaluate(BOT, event)
+
+    assert by_event == verdicts.evaluate(BOT, event.as_call()) == verdicts.evaluate(BOT, CALL)
+    first, second, third = (request.json for request in server.requests)
+    assert first == second == third
+
+
+def test_what_is_no_call_is_the_type_that_the_service_takes_for_it() -> None:
+    event = AuditEvent(
+        time=datetime(2026, 1, 1, tzinfo=UTC), agent=EventAgent(id="-"), type="admin", action="x", outcome="success"
+    )
+    assert event.as_call() == Call(action="x", type="tool.call")
 
 
 def refusing(status: int) -> Callable[[httpx2.Request], httpx2.Response]:
@@ -104,9 +165,9 @@ def test_the_fail_mode_holds_without_an_answer_and_is_counted(
                 for mode in ("open", "closed")
             )
             for _ in range(2):
-                assert (await opened.evaluate(BOT, EVENT)).allow
+                assert (await opened.evaluate(BOT, CALL)).allow
             with pytest.raises(TrustUnavailable) as refused:
-                await closed.evaluate(BOT, EVENT)
+                await closed.evaluate(BOT, CALL)
             assert refused.value.cause == cause
             assert opened.counts() == {"asked": 2, "fail_open": 2, "fail_closed": 0, f"cause_{cause}": 2}
             assert closed.counts() == {"asked": 1, "fail_open": 0, "fail_closed": 1, f"cause_{cause}": 1}
@@ -124,7 +185,7 @@ def test_without_a_token_the_fail_mode_holds_too() -> None:
     async def run() -> None:
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(refusing(200))) as http:
             verdicts = AsyncCallVerdicts("https://trust.example", broken, fail_mode="open", http=http)
-            assert (await verdicts.evaluate(BOT, EVENT)).allow
+            assert (await verdicts.evaluate(BOT, CALL)).allow
             assert verdicts.counts()["cause_token"] == 1
 
     asyncio.run(run())
@@ -133,11 +194,24 @@ def test_without_a_token_the_fail_mode_holds_too() -> None:
 def test_a_name_that_is_no_text_takes_no_call_with_it(make_verdicts: Callable[..., Any]) -> None:
     """Paths that a server decodes loosely may hold half a character, which no question can be written with."""
     verdicts = make_verdicts("https://trust.example", lambda: "token", fail_mode="open")
-    assert verdicts.evaluate(BOT, msgspec.structs.replace(EVENT, action="GET /\ud800")).allow
+    assert verdicts.evaluate(BOT, msgspec.structs.replace(CALL, action="GET /\ud800")).allow
     assert verdicts.counts() == {"asked": 1, "fail_open": 1, "fail_closed": 0, "cause_malformed": 1}
 
 
-STEP_UP = {"decision": "step_up", "allow": False, "reason": "unusual_call", "approval_id": "a-1"}
+STEP_UP: dict[str, Any] = {"decision": "step_up", "allow": False, "reason": "unusual_call", "approval_id": "a-1"}
+MORE: dict[str, Any] = {
+    "would_allow": False,
+    "mode": "enforce",
+    "p_value": 0.004,
+    "reasons": [
+        {
+            "code": "argument_origin",
+            "feature": "argument_surprise",
+            "observed": "to out of read_mail",
+            "text": "a value that …",
+        }
+    ],
+}
 
 
 def test_threads_and_loops_ask_alike(make_verdicts: Callable[..., Any], server: Scripted) -> None:
@@ -145,7 +219,7 @@ def test_threads_and_loops_ask_alike(make_verdicts: Callable[..., Any], server: 
     server.answer = lambda _: Reply(200, STEP_UP)
     verdicts = make_verdicts(server.url, lambda: "token", fail_mode="closed", budget_s=5.0)
 
-    assert verdicts.evaluate(BOT, EVENT) == CallVerdict("step_up", False, "unusual_call", "a-1")
+    assert verdicts.evaluate(BOT, CALL) == CallVerdict("step_up", False, "unusual_call", "a-1")
 
     (request,) = server.requests
     assert request.path.endswith("/calls/evaluate?tenant=acme&issuer=https%3A%2F%2Fas.example")
@@ -157,7 +231,7 @@ def test_a_late_answer_is_none(make_verdicts: Callable[..., Any], server: Script
     server.answer = lambda _: Reply(200, STEP_UP, wait_s=0.5)
     verdicts = make_verdicts(server.url, lambda: "token", fail_mode="open", budget_s=0.05)
 
-    assert verdicts.evaluate(BOT, EVENT) == CallVerdict("allow", allow=True)
+    assert verdicts.evaluate(BOT, CALL) == CallVerdict("allow", allow=True)
     assert verdicts.counts()["cause_timeout"] == 1
 
 
@@ -176,9 +250,9 @@ def test_a_token_counts_against_the_budget_and_is_there_for_the_next_call(
     verdicts = make_verdicts(server.url, token, fail_mode="open", budget_s=0.3)
 
     began = time.monotonic()
-    assert verdicts.evaluate(BOT, EVENT).allow and time.monotonic() - began < 1.5
+    assert verdicts.evaluate(BOT, CALL).allow and time.monotonic() - began < 1.5
     deadline = time.monotonic() + 10
-    while verdicts.evaluate(BOT, EVENT).decision != "step_up":
+    while verdicts.evaluate(BOT, CALL).decision != "step_up":
         assert time.monotonic() < deadline
     assert [request.path for request in server.requests].count("/token") <= 3
 
@@ -190,9 +264,9 @@ def test_a_token_that_is_refused_and_a_connection_that_ended_are_replaced_once(
     server.answer = lambda request: Reply(200, STEP_UP) if "new" in request.headers["authorization"] else Reply(401)
     verdicts = make_verdicts(server.url, lambda: next(tokens), fail_mode="closed", budget_s=5.0)
 
-    assert verdicts.evaluate(BOT, EVENT).decision == "step_up"
+    assert verdicts.evaluate(BOT, CALL).decision == "step_up"
     server.then(Reply(0))
-    assert verdicts.evaluate(BOT, EVENT).decision == "step_up"
+    assert verdicts.evaluate(BOT, CALL).decision == "step_up"
     assert verdicts.counts() == {"asked": 2, "fail_open": 0, "fail_closed": 0}
 
 
@@ -204,10 +278,10 @@ def test_the_fail_mode_holds_in_both_forms(
     verdicts = make_verdicts(server.url, lambda: "token", fail_mode=mode, budget_s=5.0)
 
     if mode == "open":
-        assert verdicts.evaluate(BOT, EVENT).allow
+        assert verdicts.evaluate(BOT, CALL).allow
     else:
         with pytest.raises(TrustUnavailable) as refused:
-            verdicts.evaluate(BOT, EVENT)
+            verdicts.evaluate(BOT, CALL)
         assert refused.value.cause == "server_error"
     assert verdicts.counts()[f"fail_{mode}"] == verdicts.counts()["cause_server_error"] == 1
 
@@ -219,10 +293,10 @@ def test_many_threads_ask_at_once(server: Scripted) -> None:
         CallVerdicts(server.url, lambda: "token", fail_mode="closed", budget_s=20.0, workers=3) as verdicts,
         ThreadPoolExecutor(12) as threads,
     ):
-        events = [msgspec.structs.replace(EVENT, action=f"action-{number}") for number in range(48)]
-        found = list(threads.map(lambda event: verdicts.evaluate(BOT, event).reason, events))
+        calls = [msgspec.structs.replace(CALL, action=f"action-{number}") for number in range(48)]
+        found = list(threads.map(lambda call: verdicts.evaluate(BOT, call).reason, calls))
 
-    assert found == [event.action for event in events]
+    assert found == [call.action for call in calls]
 
 
 def test_a_fail_mode_must_be_named() -> None:

@@ -484,7 +484,7 @@ def test_a_call_is_asked_about_before_it_is_made(verdict: CallVerdict, refused: 
     assert world.run(work) is bool(refused)
     (asked,) = judge.asked
     assert judge.callers == [BOT]
-    assert (asked.action, asked.effect, asked.session, asked.outcome) == ("pay", "write", "conv-1", "success")
+    assert (asked.type, asked.action, asked.effect, asked.peer) == ("tool.call", "pay", "write", "ledger")
     assert world.paid == ([] if refused else [5])
     told = world.told.events[-1]
     assert (told.action, told.caused_by is not None) == ("pay", bool(refused))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from trustwatch.client import Answer, AuditEvent, Caller, CallVerdict, TokenPolicy, TrustUnavailable
+from trustwatch.client import Answer, AuditEvent, Call, Caller, CallVerdict, TokenPolicy, TrustUnavailable
 from trustwatch.client.events import encode_event
 from trustwatch.ingest.events import NativeEvent as ServiceEvent
 from trustwatch.ingest.events import decode_event
@@ -216,12 +216,12 @@ class ScriptedJudge:
 
     def __init__(self, verdict: CallVerdict | None) -> None:
         self.verdict = verdict
-        self.asked: list[AuditEvent] = []
+        self.asked: list[Call] = []
         self.callers: list[Caller] = []
         self.hashes: list[str | None] = []
 
-    async def evaluate(self, caller: Caller, event: AuditEvent, *, arguments_hash: str | None = None) -> CallVerdict:
-        self.asked.append(event)
+    async def evaluate(self, caller: Caller, call: Call, *, arguments_hash: str | None = None) -> CallVerdict:
+        self.asked.append(call)
         self.hashes.append(arguments_hash)
         self.callers.append(caller)
         if self.verdict is None:

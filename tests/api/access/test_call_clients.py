@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
@@ -21,7 +20,7 @@ from a2a.utils.errors import InvalidRequestError
 from fastapi import FastAPI
 from trustwatch.client import (
     AsyncCallVerdicts,
-    AuditEvent,
+    Call,
     Caller,
     CallVerdicts,
     EventArgument,
@@ -29,7 +28,7 @@ from trustwatch.client import (
     TrustUnavailable,
 )
 from trustwatch.client.a2a import TrustA2AHandler
-from trustwatch.client.events import EventAgent, EventResource
+from trustwatch.client.events import EventResource
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 
@@ -49,19 +48,14 @@ def judged(site: Any, summary: Any) -> Iterator[Any]:
     site.calls.scorer = None
 
 
-def sending(value: str) -> AuditEvent:
-    """The event of a call that sends something to an address out of a mail."""
-    event = AuditEvent(
-        time=datetime.now(UTC),
-        agent=EventAgent(id="-"),
-        type="tool.call",
+def sending(value: str) -> Call:
+    """A call that sends something to an address out of a mail."""
+    return Call(
         action="send",
-        outcome="success",
         effect="write",
         resource=EventResource(target="host-1"),
         arguments=[EventArgument("to", "tool", value, 0, "read_mail", untrusted=True)],
     )
-    return BOT.add_to_event(event)
 
 
 def test_a_thread_asks_about_a_call(judged: Any) -> None:
@@ -74,6 +68,9 @@ def test_a_thread_asks_about_a_call(judged: Any) -> None:
     assert (odd.decision, odd.allow, odd.reason, bool(odd.approval_id)) == ("step_up", False, "unusual_call", True)
     assert (ordinary.decision, ordinary.allow, ordinary.approval_id) == ("allow", True, None)
     assert refused.value.cause == "refused"
+    assert (odd.mode, odd.would_allow, ordinary.would_allow) == ("enforce", False, True)
+    assert odd.p_value is not None and ordinary.p_value is not None and odd.p_value < ordinary.p_value
+    assert odd.reasons[0].text and odd.reasons[0].code == "argument_origin"
 
 
 def asking(site: Any, work: Callable[[AsyncCallVerdicts], Awaitable[Any]]) -> Any:
