@@ -73,7 +73,7 @@ class ReadSettings(NamedTuple):
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should change in the file, though the service starts."""
+        """Advice on what an operator should change in the file, though the service starts."""
         return [*self.removed, *self.settings.upgrade_warnings()]
 
 

@@ -25,7 +25,13 @@ class RemovedSetting(NamedTuple):
     line: str
 
 
-REMOVED_SETTINGS: Final[Mapping[str, RemovedSetting]] = {}
+REMOVED_SETTINGS: Final[Mapping[str, RemovedSetting]] = {
+    "webhooks[].slack_app": RemovedSetting(
+        None,
+        "use the `url` of an incoming webhook of Slack; if the console is on, its messages link to the case, where "
+        "people act once they are signed in.",
+    ),
+}
 """Removed settings by path, as `reference/settings.md` would write it: `kafka.topics[].name`, `tenants.NAME.mode`. If
 all of a part was removed, the part has the row."""
 
@@ -52,8 +58,8 @@ def leave_out_removed(raw: dict[str, Any], origin: Callable[[str], str]) -> list
     for path, removed in REMOVED_SETTINGS.items():
         for part, place in _parts_with(raw, path.replace("[]", ".[]").split(".")):
             is_default = _is_default(part.pop(path.rpartition(".")[2]), removed.default)
-            what = "this setting was removed and does nothing; delete it" if is_default else "this setting was removed"
-            message = f"{what}. {removed.line} - at `${place}`"
+            what = "delete this setting, which was removed" if is_default else "this setting was removed"
+            message = f"{what}: {removed.line} - at `${place}`"
             if not is_default:
                 raise ConfigError(f"{origin(message)}: {message}")
             warnings.append(f"{origin(message)}: {message}")

@@ -13,7 +13,7 @@ from trustwatch.ingest.errors import ConfigError
 
 from ...support.checkout import ROOT
 
-LINE = "Use `listen.port` instead."
+LINE = "use `listen.port`."
 WEBHOOK = 'webhooks: [{name: soc, url: "https://soc.example", format: slack%s}]\n'
 
 
@@ -50,7 +50,7 @@ def test_an_old_default_is_left_out_with_a_warning(tmp_path: Path, text: str, pl
     settings = read(tmp_path, text)
 
     (warning,) = settings.warnings
-    assert warning.startswith(f"{tmp_path / 'settings.yaml'}: this setting was removed and does nothing; delete it. ")
+    assert warning.startswith(f"{tmp_path / 'settings.yaml'}: delete this setting, which was removed: ")
     assert warning.endswith(f"{LINE} - at `${place}`")
 
 
@@ -70,7 +70,7 @@ def test_any_other_value_is_refused_with_the_line(tmp_path: Path, text: str, pla
     with pytest.raises(ConfigError) as refused:
         read(tmp_path, text)
 
-    assert str(refused.value) == f"{tmp_path / 'settings.yaml'}: this setting was removed. {LINE} - at `${place}`"
+    assert str(refused.value) == f"{tmp_path / 'settings.yaml'}: this setting was removed: {LINE} - at `${place}`"
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_variables_count_alike(tmp_path: Path, variable: str, default: str, othe
     """By their names; an empty one sets nothing."""
     text = WEBHOOK % ""
     (warning,) = read(tmp_path, text, **{variable: default}).removed
-    assert warning.startswith(f"{variable}: this setting was removed and does nothing")
-    with pytest.raises(ConfigError, match=rf"^{variable}: this setting was removed\. {LINE}"):
+    assert warning.startswith(f"{variable}: delete this setting, which was removed: {LINE}")
+    with pytest.raises(ConfigError, match=rf"^{variable}: this setting was removed: {LINE}"):
         read(tmp_path, text, **{variable: other})
     assert read(tmp_path, text, **{variable: ""}).removed == []
 
