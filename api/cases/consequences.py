@@ -1,4 +1,4 @@
-"""Consequences of what people do to a case, in the words that console and chat say before."""
+"""Consequences of what people do to a case, in the words that the console says before."""
 
 from __future__ import annotations
 

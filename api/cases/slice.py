@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 from ...scoring.policy.interventions import ActiveInterventions
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
@@ -17,29 +16,24 @@ from ..http.agent_lookup import AgentResolver
 from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
-from ..http.slice import FastRoute, LifespanService, Slice
+from ..http.slice import LifespanService, Slice
 from ..http.store_executor import StoreExecutor
 from .agent_acts import CaseAgentActs
-from .described_paths import DESCRIBED_PATHS
 from .figures import CaseFigures
 from .routes import router
 from .service import CaseService
-from .slack_acts import SlackActs
-from .slack_endpoint import SlackEndpoint
-from .slack_replies import SlackReplies
 from .story import CaseStory
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime, executor, agents = services.get(Runtime), services.get(StoreExecutor), services.get(AgentService)
     figures = CaseFigures(runtime, executor, services.get(ServiceMetrics))
-    containment = services.get(ContainmentService)
     cases = CaseService(
         runtime,
         executor,
         CaseAgentActs(
             agents,
-            containment,
+            services.get(ContainmentService),
             services.find(FeedbackService),
             runtime.now_ms,
             runtime.monotonic,
@@ -50,9 +44,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         services.get(AgentResolver),
         figures,
     )
-    replies = services.find(SlackReplies) or SlackReplies(make_webhook_client())
-    slack = SlackEndpoint(runtime, SlackActs(runtime, cases, containment, replies))
-    return figures, cases, CaseStory(runtime, executor, cases, agents), slack
+    return figures, cases, CaseStory(runtime, executor, cases, agents)
 
 
 def _held_at(interventions: ActiveInterventions, now_ms: Callable[[], int], name: AgentName) -> int | None:
@@ -66,22 +58,15 @@ def _level_of(view: RiskView, name: AgentName) -> int | None:
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
-    parts = services.find(CaseFigures), services.find(SlackEndpoint)
-    return [service for service in parts if service is not None]
-
-
-def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
-    endpoint = services.find(SlackEndpoint)
-    return () if endpoint is None else (endpoint,)
+    figures = services.find(CaseFigures)
+    return () if figures is None else (figures,)
 
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:
-    figures, slack = services.find(CaseFigures), services.find(SlackEndpoint)
+    figures = services.find(CaseFigures)
     budget = services.get(Runtime).settings.risk.alert_budget
     values: dict[str, LabelledValues] = {} if figures is None else dict(figures.values())
     values["trustwatch_alert_budget"] = {(level,): getattr(budget, level) for level in ("medium", "high", "critical")}
-    if slack is not None:
-        values["trustwatch_slack_interactions_total"] = {(what,): count for what, count in slack.outcomes.items()}
     return values
 
 
@@ -90,7 +75,5 @@ SLICE = Slice(
     routers=(router,),
     services=_make_services,
     lifespans=_lifespans,
-    fast_routes=_fast_routes,
     metrics=_metric_values,
-    described=DESCRIBED_PATHS,
 )

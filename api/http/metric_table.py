@@ -286,15 +286,6 @@ METRICS: Final = (
         ("level",),
     ),
     MetricDefinition(
-        "trustwatch_slack_interactions_total",
-        "observed counter",
-        "clicks",
-        "buttons that people pressed in Slack, by outcome: done, asked (what it will do was said), changed (the case "
-        "had changed), partly (not every agent was contained), refused, unknown_person, failed; ignored (nothing of "
-        "ours), busy; or not of Slack: unsigned, stale, forged, replayed, malformed",
-        ("outcome",),
-    ),
-    MetricDefinition(
         "trustwatch_event_streams",
         "observed gauge",
         "streams",

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import random
 import signal
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,19 +58,36 @@ GC_THRESHOLD = (2_000, 10, 500)
 cycles, so they come about every five minutes under full load, not every two seconds."""
 
 
-def run_service(settings: Settings, settings_file: Path | None, roles: ServiceRoles = ServiceRoles()) -> None:  # noqa: B008
+def run_service(settings: Settings, settings_file: Path | None, roles: ServiceRoles, removed: Iterable[str]) -> None:
     """`serve` on uvicorn's choice of event loop: uvloop where it is installed."""
     with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
-        runner.run(serve(settings, settings_file, roles))
+        runner.run(serve(settings, settings_file, roles, removed))
 
 
-async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRoles = ServiceRoles()) -> None:  # noqa: B008
-    """Serve until SIGINT or SIGTERM. Raises TrustwatchError where the service can not start."""
+async def serve(
+    settings: Settings,
+    settings_file: Path | None,
+    roles: ServiceRoles = ServiceRoles(),  # noqa: B008
+    removed: Iterable[str] = (),
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        settings: as configured.
+        settings_file: where they were read; None = from variables alone.
+        roles: the parts that run here.
+        removed: warnings about removed settings that the file still has.
+
+    Raises:
+        TrustwatchError: the service can not start.
+    """
     check_service_roles(roles, settings)
     check_extras(settings)
     configure_structured_logs(settings.logs.level, settings.logs.format)  # this process is a service from here on
     for advice in settings.upgrade_warnings():
         _log.warning("settings_of_version_1", advice=advice)
+    for advice in removed:
+        _log.warning("setting_removed", advice=advice)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -8,7 +8,7 @@ import typer
 
 from ...ingest.errors import TrustwatchError
 from ..cli.terminal import SettingsFileOption, fail, not_available, print_message
-from ..settings.loading import load_process_settings
+from ..settings.loading import read_process_settings
 
 
 def serve(
@@ -26,7 +26,8 @@ def serve(
         raise typer.BadParameter(
             "--workers-only, --api-only and --archiver-only exclude each other; without any, all of it runs"
         )
-    configured = load_process_settings(settings)
+    read = read_process_settings(settings)
+    configured = read.settings
     try:  # only now: settings that are refused do not wait for the libraries of the service
         from .backends import ServiceRoles
         from .serve import run_service
@@ -41,7 +42,7 @@ def serve(
             "no issuers are configured: nobody can be authenticated, so every call but health checks is refused"
         )
     try:
-        run_service(configured, settings, roles)
+        run_service(configured, settings, roles, read.removed)
     except BaseExceptionGroup as group:
         errors, rest = group.split(TrustwatchError)
         if rest is not None or errors is None:

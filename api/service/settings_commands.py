@@ -12,7 +12,7 @@ import typer
 from ...ingest.errors import ConfigError
 from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json, write_line, write_table
 from ..settings.effective import DEFAULT, effective_members, settings_schema
-from ..settings.loading import load_process_settings, read_process_settings
+from ..settings.loading import read_process_settings
 
 settings_app = typer.Typer(
     name="settings", no_args_is_help=True, help="Settings: check a file, show what holds, write a schema for editors."
@@ -28,7 +28,7 @@ def check(
 ) -> None:
     """Say whether a service would start with a file and this environment: members, values, secrets. Starts nothing."""
     try:
-        warnings = load_process_settings(file).upgrade_warnings()
+        warnings = read_process_settings(file).warnings
     except ConfigError as error:
         if not json:
             raise

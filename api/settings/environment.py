@@ -18,6 +18,7 @@ from ...ingest.settings_reading import (
     without_annotation,
     without_none,
 )
+from .removed import is_removed
 from .root import Settings
 
 PREFIX = "TRUSTWATCH__"
@@ -77,7 +78,7 @@ def _find_member(name: str, steps: tuple[str, ...], text: str) -> SetVariable:
     kind: Any = Settings
     path: list[str | int] = []
     place = ""
-    for step in steps:
+    for index, step in enumerate(steps):
         inner = without_none(kind)
         element, suffix = element_type(inner)
         if suffix == ".NAME" and step:
@@ -88,10 +89,21 @@ def _find_member(name: str, steps: tuple[str, ...], text: str) -> SetVariable:
             place, kind = f"{place}[{step}]", element
         else:
             member = step.lower()
-            kind = _member_kind(name, inner, member, place)
             path.append(member)
+            if is_removed(f"{place}.{member}"):
+                path += [int(below) if _is_index(below) else below.lower() for below in steps[index + 1 :]]
+                return SetVariable(name, tuple(path), f"{place}.{member}", _read_undeclared(name, text))
+            kind = _member_kind(name, inner, member, place)
             place = f"{place}.{member}"
     return SetVariable(name, tuple(path), place, _read(name, kind, text))
+
+
+def _read_undeclared(name: str, text: str) -> Any:
+    """The value of a member without a type: as YAML has it, else the text."""
+    try:
+        return decode_yaml(text, name)
+    except ConfigError:
+        return text
 
 
 def _index(name: str, step: str, place: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ...ingest.errors import ConfigError
 from ...ingest.settings import Secret
 from ...ingest.settings_reading import error_hint, read_yaml
 from .environment import SetVariable, apply_variables, origin_of_error, set_variables
+from .removed import leave_out_removed
 from .root import Settings
 
 SETTINGS_FILE = "TRUSTWATCH_SETTINGS"
@@ -60,12 +62,19 @@ class ReadSettings(NamedTuple):
         file: that was read; None: there is none.
         in_file: what it holds.
         variables: what the environment sets over it.
+        removed: warnings about removed settings that still hold their old defaults.
     """
 
     settings: Settings
     file: Path | None
     in_file: dict[str, Any]
     variables: list[SetVariable]
+    removed: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Advice on what an operator should change in the file, though the service starts."""
+        return [*self.removed, *self.settings.upgrade_warnings()]
 
 
 def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings:
@@ -77,14 +86,15 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings
     variables = set_variables(environ)
     raw = copy.deepcopy(in_file)
     apply_variables(raw, variables)
+    origin = partial(origin_of_error, file="settings" if path is None else str(path), variables=variables)
+    removed = leave_out_removed(raw, origin)
     _fill_policies(raw)
     try:
         settings = msgspec.convert(raw, Settings, dec_hook=_decoder(base, environ))
     except msgspec.ValidationError as error:
-        origin = origin_of_error(str(error), "settings" if path is None else str(path), variables)
-        raise ConfigError(f"{origin}: {error}{error_hint(Settings, str(error))}") from None
+        raise ConfigError(f"{origin(str(error))}: {error}{error_hint(Settings, str(error))}") from None
     settings = msgspec.structs.replace(settings, data_dir=base / settings.data_dir, model_dir=base / settings.model_dir)
-    return ReadSettings(settings, path, in_file, variables)
+    return ReadSettings(settings, path, in_file, variables, removed)
 
 
 def _fill_policies(raw: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from ..records.agents import RiskLevel
-from ..records.commits import LeasedDelivery, MessageThread
+from ..records.commits import LeasedDelivery
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,12 @@ class DeliveryResult(NamedTuple):
 
     `delivered`; `retry` (later, not before *retry_after_s* if that is given); `failed` (this row, for good); `gone`
     (nothing more to this target until it is reconfigured); `skipped` (the target has nothing to do with this row, and
-    *error* says why). *error* is at most a line, and is shown to operators. *thread* is where what was delivered
-    stands, if further messages about the same case are to follow it.
+    *error* says why). *error* is at most a line, and is shown to operators.
     """
 
     outcome: DeliveryOutcome
     error: str = ""
     retry_after_s: float | None = None
-    thread: MessageThread | None = None
 
 
 T = TypeVar("T", bound=DeliveryTarget)

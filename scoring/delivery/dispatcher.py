@@ -270,7 +270,7 @@ class _TargetWorker:
                 error=result.error,
                 then=status,
             )
-        return DeliverySettlement(row.seq, row.target, row.attempt, status, again_ms, result.error, now, result.thread)
+        return DeliverySettlement(row.seq, row.target, row.attempt, status, again_ms, result.error, now)
 
     async def _is_stopped(self) -> bool:
         stopped = await asyncio.to_thread(self._outbox.stopped_targets)

@@ -57,24 +57,8 @@ class Delivery(msgspec.Struct, frozen=True):
     payload: bytes = b""  # of the outbox row
 
 
-class MessageThread(msgspec.Struct, frozen=True):
-    """The first message about a case at a target, which further ones follow.
-
-    Attributes:
-        channel, ts: by which the target knows the message.
-        level: the highest level that the channel was told of.
-    """
-
-    channel: str
-    ts: str
-    level: int
-
-
 class LeasedDelivery(NamedTuple):
-    """One delivery that is about to be tried; *attempt* counts from 1 and identifies the lease.
-
-    *thread* is where the target was told of the same case before.
-    """
+    """One delivery that is about to be tried; *attempt* counts from 1 and identifies the lease."""
 
     seq: int
     row: OutboxRow
@@ -82,7 +66,6 @@ class LeasedDelivery(NamedTuple):
     attempt: int
     queued_ms: int
     suppressed_before: int
-    thread: MessageThread | None = None
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from .database import Database, Page, Tenants, visible
 from .dialects.statements import MAX_IN_LIST, chunked
 from .open_cases import case_agent_params, last_entries, to_case_agent
 from .outbox_store import insert_outbox_rows
-from .sql_schema import AGENTS, CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_THREADS, CASE_TIES, CASES, DELIVERIES
+from .sql_schema import AGENTS, CASE_AGENTS, CASE_DECISIONS, CASE_ENTRIES, CASE_TIES, CASES, DELIVERIES
 
 MAX_TIMED = 10_000
 """Cases whose times statistics look at."""
@@ -375,7 +375,7 @@ def remove_empty_cases(database: Database) -> None:
             connection.execute(select(CASES.c.case_id).where(CASES.c.case_id == case_id).with_for_update())
             _recount(connection, case_id)
             if not _agents_of(connection, case_id):
-                for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES, CASE_THREADS, CASES):
+                for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES, CASES):
                     connection.execute(table.delete().where(table.c.case_id == case_id))
 
 

@@ -15,14 +15,13 @@ from sqlalchemy import Column, Connection, bindparam, func, insert, literal, sel
 from ...ingest.timestamps import format_rfc3339
 from ..records.agents import AgentName, RiskLevel
 from ..records.cases import CaseOfAlert
-from ..records.commits import CASE_KEY_PREFIX, Delivery, LeasedDelivery, MessageThread, OutboxRow
-from . import case_threads, codec
+from ..records.commits import CASE_KEY_PREFIX, Delivery, LeasedDelivery, OutboxRow
+from . import codec
 from .case_assignment import assign_cases
 from .case_settings import CaseSettings
-from .case_threads import LeasedThread
 from .database import Database, Page, Tenants, visible
 from .dialects.statements import INSERT_COUNTER, insert_or_skip, upsert
-from .sql_schema import CASE_THREADS, COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
+from .sql_schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
 
 if TYPE_CHECKING:
     from .codec import AnyRow
@@ -72,9 +71,7 @@ _OF_AGENT, _OF_CASE = _cooldown_queries(DELIVERIES.c.agent_key), _cooldown_queri
 _SET_PAYLOAD = update(OUTBOX).where(OUTBOX.c.seq == bindparam("s")).values(payload=bindparam("of_case"))
 _SELECT_DUE = (
     select(OUTBOX, *(DELIVERIES.c[name] for name in ("attempts", "queued_ms", "suppressed_before")))
-    .add_columns(*case_threads.COLUMNS)
     .join_from(DELIVERIES, OUTBOX)
-    .join(CASE_THREADS, case_threads.OF_DELIVERY, isouter=True)
     .where(
         DELIVERIES.c.target == bindparam("t"),
         DELIVERIES.c.status == PENDING,
@@ -150,7 +147,7 @@ class TargetStop(NamedTuple):
 
 
 class DeliverySettlement(NamedTuple):
-    """Outcome of a leased delivery, with the thread that it is in. It has no effect if the lease was lost meanwhile."""
+    """Outcome of a leased delivery. It has no effect if the lease was lost meanwhile."""
 
     seq: int
     target: str
@@ -159,7 +156,6 @@ class DeliverySettlement(NamedTuple):
     next_attempt_ms: int
     error: str
     at_ms: int
-    thread: MessageThread | None = None
 
 
 class _CaseChangeData(msgspec.Struct):
@@ -242,10 +238,7 @@ class OutboxStore:
         if not settlements:
             return
         with self._database.write() as connection:
-            in_order = sorted(settlements, key=lambda item: (item.seq, item.target))
-            threads = (LeasedThread(item.seq, item.target, item.attempt, item.thread) for item in in_order)
-            case_threads.write_threads(connection, threads)
-            connection.execute(_SETTLE, [_settlement_params(item) for item in in_order])
+            connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
         """Sequence numbers of *seqs* whose agent's level a later delivery to *target* has told already.
@@ -459,9 +452,7 @@ def _insert_delivery(connection: Connection, row: AnyRow, now_ms: int, **values:
 
 
 def _to_leased_delivery(row: AnyRow, target: str) -> LeasedDelivery:
-    thread = case_threads.thread_of(row)
-    waited = row.attempts + 1, row.queued_ms, row.suppressed_before
-    return LeasedDelivery(row.seq, codec.to_outbox(row), target, *waited, thread)
+    return LeasedDelivery(row.seq, codec.to_outbox(row), target, row.attempts + 1, row.queued_ms, row.suppressed_before)
 
 
 def _settlement_params(item: DeliverySettlement) -> dict[str, Any]:

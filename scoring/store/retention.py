@@ -19,7 +19,6 @@ from .sql_schema import (
     CASE_AGENTS,
     CASE_DECISIONS,
     CASE_ENTRIES,
-    CASE_THREADS,
     CASE_TIES,
     CASES,
     DEAD_LETTERS,
@@ -118,18 +117,12 @@ class Retention:
             return connection.execute(delete(FEEDBACK).where(*over)).rowcount
 
     def _purge_cases(self, before_ms: int) -> int:
-        """Remove cases that changed last before, also those that nobody closed: their decisions are gone, too.
-
-        And threads whose case is gone: a message that was on its way wrote them after it.
-        """
+        """Remove cases that changed last before, also those that nobody closed: their decisions are gone, too."""
         old = select(CASES.c.case_id).where(CASES.c.updated_ms < before_ms)
         with self._database.write() as connection:
-            for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES, CASE_THREADS):
+            for table in (CASE_AGENTS, CASE_TIES, CASE_DECISIONS, CASE_ENTRIES):
                 connection.execute(delete(table).where(table.c.case_id.in_(old)))
-            removed = connection.execute(delete(CASES).where(CASES.c.case_id.in_(old))).rowcount
-            orphaned = ~exists().where(CASES.c.case_id == CASE_THREADS.c.case_id)
-            connection.execute(delete(CASE_THREADS).where(orphaned))
-            return removed
+            return connection.execute(delete(CASES).where(CASES.c.case_id.in_(old))).rowcount
 
     def purge_model_days(self, before_day: int) -> int:
         """Remove days before *before_day*; versions, history and switches stay. Returns the number of rows."""

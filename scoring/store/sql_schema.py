@@ -442,20 +442,6 @@ CASE_ENTRIES = Table(
     Column("detail", LargeBinary, nullable=False),
 )
 
-CASE_THREADS = Table(
-    "case_threads",
-    METADATA,
-    Column("target", TEXT, primary_key=True),
-    Column("case_id", TEXT, primary_key=True),
-    text_column("tenant"),
-    # The first message about the case at that target, as the target knows it.
-    text_column("channel"),
-    text_column("ts"),
-    # The highest level that the channel was told of.
-    Column("level", SmallInteger, nullable=False),
-    Index("ix_case_threads_case", "case_id"),
-)
-
 
 # Tables of containment: interventions of people, actuations, ties between agents.
 

@@ -104,8 +104,6 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
         "erasure_id",
         "redacted",
         "fingerprint",
-        "channel",
-        "ts",
         "version",
         "digest",
         "installed",

@@ -16,7 +16,6 @@ import msgspec
 import pytest
 import uvicorn
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
-from trustwatch.api.cases.slack_replies import SlackReplies
 from trustwatch.api.composition import new_id as services_id
 from trustwatch.api.composition import principal_alias
 from trustwatch.api.events.ingest_status import IngestStatus
@@ -133,8 +132,6 @@ class ApiService:
         self.desk: ModelService | None = None
         self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), ChallengeBudget())
         self.pause = 0.0
-        self.slack_answers: list[tuple[str, Any]] = []
-        """Answers to people who pressed a button in Slack: where to, and what."""
         self.preview: Any = None
         """Plays the process of a preview (see `trustwatch.api.feedback.preview_runner.Run`)."""
         self.ids = iter(range(10**9))
@@ -186,9 +183,7 @@ class ApiService:
         self.erasures = make_erasure_service(
             self.settings, self.log, self.store, self.view, self.guard, self.status, agents, executor
         )
-        slack_replies = SlackReplies(httpx2.AsyncClient(transport=httpx2.MockTransport(self._answered_in_slack)))
         services = (
-            slack_replies,
             self.connections,
             executor,
             agents,
@@ -226,10 +221,6 @@ class ApiService:
             on_startup=(jwks.start, self._running),
             on_shutdown=(jwks.close, previews.close, self._guarded, self.log.close),
         )
-
-    def _answered_in_slack(self, request: httpx2.Request) -> httpx2.Response:
-        self.slack_answers.append((str(request.url), msgspec.json.decode(request.content)))
-        return httpx2.Response(200, text="ok")
 
     async def _running(self) -> None:
         self.loop = asyncio.get_running_loop()

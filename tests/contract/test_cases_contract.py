@@ -6,15 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import inspect, text
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.cases import Case, CaseEntry
-from trustwatch.scoring.records.commits import CASE_KEY_PREFIX, MessageThread, OutboxRow
+from trustwatch.scoring.records.commits import CASE_KEY_PREFIX, OutboxRow
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.case_settings import CaseSettings
 from trustwatch.scoring.store.case_store import CaseFilters, CaseUpdate, new_case
+from trustwatch.scoring.store.migrate import migrate
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore
@@ -258,39 +260,20 @@ def test_what_belongs_to_a_case_is_told_in_order(store: SqlStore) -> None:
     assert "alert-D2" in lease(NOW + MINUTE)
 
 
-def test_the_thread_of_a_case_is_kept(store: SqlStore) -> None:
-    """It is written with the delivery that began it, if its lease held; each target has its own, and so has each case
-    after a merger; it goes with the case."""
-    route(store, rise(1, A, target="x"), rise(2, B, level=4, at_ms=1, target="x"), rise(3, C, at_ms=2))
+def test_a_store_with_threads_of_a_chat_loses_these_alone(store: SqlStore) -> None:
+    """The table of 0018 goes, with its rows and index; cases stay."""
+    route(store, rise(1, A))
+    cases, engine = open_cases(store), store.database.writing_engine
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE case_threads (target TEXT, case_id TEXT)"))
+        connection.execute(text("CREATE INDEX ix_case_threads_case ON case_threads (case_id)"))
+        connection.execute(text("INSERT INTO case_threads VALUES ('chat', 'case-D1')"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0023'"))
 
-    def settle(seq: int, ts: str, attempt: int = 1) -> None:
-        thread = MessageThread("C1", ts, 3)
-        store.outbox.settle([DeliverySettlement(seq, "pager", attempt, "delivered", 0, "", NOW, thread)])
+    migrate(engine)
 
-    def leased(at_ms: int) -> dict[str, MessageThread | None]:
-        return {one.row.key: one.thread for one in store.outbox.lease("pager", at_ms, 10, 1_000, in_case_order=True)}
-
-    assert leased(NOW) == {"alert-D1": None, "alert-D3": None}
-    settle(1, "late", attempt=7)
-    settle(1, "1.1")
-    settle(3, "1.3")
-    assert leased(NOW) == {"alert-D2": MessageThread("C1", "1.1", 3)}
-    first, second = open_cases(store)
-    assert store.cases.merge(
-        change(second, "merged", status="closed", merged_into=first.case_id), change(first, "merged")
-    )
-    route(store, rise(4, C, level=4, before=3, at_ms=3))
-    assert leased(NOW + 1_000)["alert-D2"] == MessageThread("C1", "1.1", 3)
-    settle(2, "1.1", attempt=2)
-    assert leased(NOW + 1_000) == {"alert-D4": MessageThread("C1", "1.1", 3)}
-    assert leased(NOW + 2_000) == {"alert-D4": MessageThread("C1", "1.1", 3)}
-    store.retention.purge(RetentionCutoffs(cases_ms=NOW + 10 * MINUTE))
-    assert leased(NOW + 3_000) == {"alert-D4": None}
-    late = MessageThread("C1", "1.4", 3)
-    store.outbox.settle([DeliverySettlement(4, "pager", 3, "pending", NOW + 4_000, "", NOW, late)])
-    assert leased(NOW + 4_000) == {"alert-D4": late}
-    store.retention.purge(RetentionCutoffs())
-    assert leased(NOW + 6_000) == {"alert-D4": None}
+    assert not inspect(engine).has_table("case_threads")
+    assert open_cases(store) == cases != []
 
 
 def test_a_reopened_case_has_the_levels_of_now(store: SqlStore) -> None:

@@ -414,7 +414,6 @@ def test_every_text_of_every_table_is_thought_of() -> None:
         "erasures": "emptied by the job",
         "event_ids": "hashes",
         "forgotten": "keyed hashes",
-        "case_threads": "a channel of settings, and numbers of Slack",
     }
     missed = [
         f"{table.name}.{column.name}"

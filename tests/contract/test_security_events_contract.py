@@ -226,8 +226,7 @@ def test_a_store_from_before_learns_which_subjects_are_compound(store: SqlStore,
         connection.execute(insert(STREAM_SUBJECTS), rows)
         connection.execute(text("DROP INDEX ix_stream_subjects_compound"))
         connection.execute(text("ALTER TABLE stream_subjects DROP COLUMN compound"))
-        connection.execute(text("DROP TABLE case_threads"))  # of 0018, which comes again, too
-        connection.execute(text("ALTER TABLE agents DROP COLUMN announced_paths"))  # of 0020
+        connection.execute(text("ALTER TABLE agents DROP COLUMN announced_paths"))  # of 0020, which comes again
         connection.execute(text("DROP TABLE checkpoints"))  # of 0021
         connection.execute(text("DROP TABLE snapshots"))  # of 0023
         connection.execute(text("CREATE INDEX ix_edges_time ON edges (last_ms)"))  # until 0022

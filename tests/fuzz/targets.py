@@ -24,7 +24,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 from trustwatch.api.access.call_answers import read_call_question
 from trustwatch.api.access.call_evaluation import CallQuestion
-from trustwatch.api.cases.slack_requests import SlackRequestRefused, SlackSignatures, is_response_url, read_click
 from trustwatch.api.events.event_bodies import (
     CLOUDEVENT_MEDIA_TYPE,
     EVENT_MEDIA_TYPES,
@@ -572,21 +571,6 @@ def search_query(data: bytes) -> None:
             assert any(literal.lower() in text.lower() for literal in term.literals)
 
 
-def slack_click(data: bytes) -> None:
-    """A click in Slack: a button of ours, nothing of ours, or a refusal. Headers likewise. Slack alone is answered."""
-    header, _, body = data.partition(b"\n")
-    for given in ([], [header], [b"1531420618"]):
-        with suppress(SlackRequestRefused):
-            SlackSignatures.read_headers(given, [header], 1_531_420_618.0)
-    with suppress(SlackRequestRefused):
-        click = read_click(body)
-        if click is not None:
-            assert click.action
-            assert click.value.case_id is not None
-            url = click.response_url.lower()
-            assert not is_response_url(click.response_url) or url.startswith("https://hooks.slack.com")
-
-
 TARGETS: Final[Mapping[str, Target]] = {
     target.__name__: target
     for target in (
@@ -615,6 +599,5 @@ TARGETS: Final[Mapping[str, Target]] = {
         stream_request,
         page_cursor,
         search_query,
-        slack_click,
     )
 }

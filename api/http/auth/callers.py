@@ -218,7 +218,7 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
     bound_to: TokenBinding = UNBOUND
     """The key or certificate that each request has to prove."""
     other_names: frozenset[str] = frozenset()
-    """Further names that it is known to have: those of its client certificate, the `sub` of a person in Slack."""
+    """Further names that it is known to have: those of its client certificate."""
 
     @property
     def name(self) -> str:

@@ -16,7 +16,6 @@ from .alert_links import with_console_link
 from .ocsf import render_ocsf
 from .pagerduty import render_pagerduty
 from .slack import render_slack
-from .slack_buttons import ButtonsOfTarget
 
 AlertFormat = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
 ALERT_FORMATS: tuple[AlertFormat, ...] = get_args(AlertFormat)
@@ -38,8 +37,6 @@ class RenderedAlert(NamedTuple):
 
     body: bytes
     content_type: str
-    needs_attention: bool = False
-    """It tells of trouble, and not of an end, or of what people did."""
 
 
 def render_alert(
@@ -48,7 +45,6 @@ def render_alert(
     suppressed_before: int = 0,
     routing_key: str = "",
     console: str = "",
-    buttons: ButtonsOfTarget | None = None,
 ) -> RenderedAlert | None:
     """*payload* (a CloudEvent as JSON) as *alert_format*; None where that kind of target has nothing to do.
 
@@ -58,7 +54,6 @@ def render_alert(
         suppressed_before: alerts that cool-down kept back since the previous one.
         routing_key: of PagerDuty.
         console: URL of the console, which the alert then links to; "" = there is none.
-        buttons: of an app of Slack; None = it has none.
 
     Raises:
         msgspec.DecodeError: the payload is no JSON object. Nothing else makes it fail.
@@ -68,11 +63,11 @@ def render_alert(
     if isinstance(data, dict):
         data["suppressed_before"] = suppressed_before
     alert = parse_alert(event)
-    body = _render_body(event, alert, alert_format, routing_key, buttons)
+    body = _render_body(event, alert, alert_format, routing_key)
     if body is None:
         return None
     content_type = CLOUDEVENTS_CONTENT_TYPE if alert_format == "cloudevents" else JSON_CONTENT_TYPE
-    return RenderedAlert(_encode(body), content_type, alert.needs_attention)
+    return RenderedAlert(_encode(body), content_type)
 
 
 def _render_body(
@@ -80,10 +75,9 @@ def _render_body(
     alert: AlertContent,
     alert_format: AlertFormat,
     routing_key: str,
-    buttons: ButtonsOfTarget | None,
 ) -> Mapping[str, Any] | None:
     if alert_format == "slack":
-        return render_slack(alert, buttons)
+        return render_slack(alert)
     if alert_format == "pagerduty":
         return render_pagerduty(alert, routing_key)
     if alert_format == "ocsf":

@@ -10,7 +10,6 @@ from typing import Any
 
 from ...records.agents import RiskLevel
 from .alert_content import AlertContent, truncate
-from .slack_buttons import ButtonsOfTarget, case_buttons
 
 MAX_HEADER, MAX_FIELD, MAX_SECTION, MAX_TEXT = 150, 2_000, 3_000, 4_000
 """Slack's limits in characters; a message beyond them is refused as a whole. The last one is what Slack advises."""
@@ -27,8 +26,8 @@ _LEVEL_SYMBOLS = {
 }
 
 
-def render_slack(alert: AlertContent, buttons: ButtonsOfTarget | None = None) -> dict[str, Any]:
-    """*alert* as the body of a POST to an incoming webhook, or what an app posts, which may have *buttons*."""
+def render_slack(alert: AlertContent) -> dict[str, Any]:
+    """*alert* as the body of a POST to an incoming webhook."""
     sign = _LEVEL_SYMBOLS[alert.level]
     blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain_text(f"{sign} {alert.title}", MAX_HEADER)}]
     if alert.fields:
@@ -42,7 +41,6 @@ def render_slack(alert: AlertContent, buttons: ButtonsOfTarget | None = None) ->
     links = _links(alert)
     if links:
         blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": links, "verbatim": True}})
-    blocks += case_buttons(alert, buttons)
     return {"text": _fallback_text(alert), "blocks": blocks}
 
 

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
 
 import httpx2
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -17,7 +16,6 @@ from ...records.commits import LeasedDelivery
 from ..delivery_target import DeliveryResult
 from ..retry_after import parse_retry_after
 from .alert_formats import SIGNED_FORMATS, RenderedAlert, render_alert
-from .slack_app import post_to_channel
 from .webhook_target import WebhookTarget
 
 AlertSigner = Callable[[str, bytes, str], bytes]
@@ -93,9 +91,7 @@ class WebhookNotifier:
         What a format has nothing to say about is skipped.
         """
         routing_key = reveal(target.routing_key)
-        rendered = render_alert(
-            row.row.payload, target.format, row.suppressed_before, routing_key, self._console, target.buttons
-        )
+        rendered = render_alert(row.row.payload, target.format, row.suppressed_before, routing_key, self._console)
         if rendered is None:
             why = f"nothing to {target.format}: somebody of the case stays at medium or above"
             return DeliveryResult("skipped", why + ", or a person did what it has no word for")
@@ -103,12 +99,8 @@ class WebhookNotifier:
             if self._sign is None:
                 return DeliveryResult("retry", "signed alerts need `shared_signals.enabled`")
             token = await asyncio.to_thread(self._sign, target.name, rendered.body, row.row.key)
-            rendered = rendered._replace(body=token, content_type=JWT_CONTENT_TYPE)
+            rendered = RenderedAlert(token, JWT_CONTENT_TYPE)
         try:
-            if target.slack_app is not None:
-                post = partial(post_to_channel, self._client, target.url.reveal(), target.slack_app, row)
-                result = await post(rendered.body, rises=rendered.needs_attention, now_ms=self._clock())
-                return result._replace(error=target.redact(result.error))
             return await self._post(row, target, rendered)
         except httpx2.HTTPError as error:
             return DeliveryResult("retry", target.redact(f"{type(error).__name__}: {error}")[:MAX_ERROR_CHARS])

@@ -13,8 +13,6 @@ from ....ingest.settings import Name, Secret, SettingsPart, check_url, reveal, s
 from ...records.agents import LevelName, RiskLevel
 from ..delivery_target import MAX_NAME_LENGTH, MAX_TIMEOUT_S
 from .alert_formats import SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat
-from .slack_app_settings import SlackAppSettings, SlackInteractionSettings
-from .slack_buttons import ButtonsOfTarget
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not one
 
@@ -43,13 +41,6 @@ class WebhookTarget(SettingsPart, frozen=True):
     routing_key: Annotated[
         Secret | None, setting("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
     ] = None
-    slack_app: Annotated[
-        SlackAppSettings | None,
-        setting(
-            "an app whose bot posts, `url` being `https://slack.com/api/chat.postMessage`: messages about one case "
-            "stand in one thread; for `slack`"
-        ),
-    ] = None
     levels: Annotated[
         tuple[LevelName, ...],
         setting("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
@@ -75,8 +66,6 @@ class WebhookTarget(SettingsPart, frozen=True):
         if self.previous_secret is not None and self.secret is None:
             raise ValueError("`previous_secret` signs beside `secret`, which is missing; leave it out")
         self._check_presence("routing_key", self.routing_key, needed=self.format == "pagerduty")
-        if self.slack_app is not None and self.format != "slack":
-            raise ValueError(f"`slack_app` means nothing in format `{self.format}`; leave it out")
 
     def _check_presence(self, member: str, secret: Secret | None, *, needed: bool) -> None:
         if needed and secret is None:
@@ -88,16 +77,6 @@ class WebhookTarget(SettingsPart, frozen=True):
     def secrets(self) -> tuple[str, ...]:
         """Secrets that sign, the present one first."""
         return tuple(secret.reveal() for secret in (self.secret, self.previous_secret) if secret is not None)
-
-    @property
-    def interactions(self) -> SlackInteractionSettings | None:
-        """Settings of the buttons that its messages have; None = they have none."""
-        return None if self.slack_app is None else self.slack_app.interactions
-
-    @property
-    def buttons(self) -> ButtonsOfTarget | None:
-        """Buttons of its messages; None = they have none."""
-        return None if self.interactions is None else ButtonsOfTarget(self.name, self.interactions)
 
     @property
     def levels_taken(self) -> frozenset[RiskLevel]:
@@ -112,20 +91,17 @@ class WebhookTarget(SettingsPart, frozen=True):
 
     @property
     def ordered(self) -> bool:
-        """True for receivers that keep an incident, which would stay open if it were triggered again after it was
-        resolved, and for those that keep a thread, which the first message begins."""
-        return self.format == "pagerduty" or self.slack_app is not None
+        """True for receivers that keep an incident: triggered again after it was resolved, it would stay open."""
+        return self.format == "pagerduty"
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the URL (and routing key, or of the app that posts): it says whether the target changed, no more."""
-        app = "" if self.slack_app is None else self.slack_app.bot_token.reveal() + self.slack_app.channel
-        return hashlib.sha256((self.url.reveal() + reveal(self.routing_key) + app).encode()).hexdigest()[:32]
+        """Hash of the URL (and routing key): it says whether the target changed, and no more."""
+        return hashlib.sha256((self.url.reveal() + reveal(self.routing_key)).encode()).hexdigest()[:32]
 
     def redact(self, text: str) -> str:
         """*text* of the target, without what of its secrets it repeats."""
-        bot_token = None if self.slack_app is None else self.slack_app.bot_token
-        return redact_secrets(text, self.url.reveal(), (*self.secrets, reveal(self.routing_key), reveal(bot_token)))
+        return redact_secrets(text, self.url.reveal(), (*self.secrets, reveal(self.routing_key)))
 
 
 def check_signed_url(url: str, secrets: Iterable[str]) -> None:

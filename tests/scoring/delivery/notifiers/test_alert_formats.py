@@ -432,3 +432,7 @@ def test_an_alert_of_a_case_leads_to_its_page() -> None:
     for payload in (in_case(RiskLevel.LOW, RiskLevel.HIGH), of_person("closed", "closed")):
         linked = with_console_link(json.loads(payload), "https://trust.example/console")
         assert linked["data"]["links"]["console"] == "https://trust.example/console/cases/case-1"
+        chat = render_alert(payload, "slack", console="https://trust.example/console")
+        assert chat is not None
+        shown = json.loads(chat.body)["blocks"][-1]["text"]["text"]
+        assert shown.startswith("<https://trust.example/console/cases/case-1|")
