@@ -361,7 +361,7 @@ class RemoteStream:
         ours = _decode(content, RemoteStreamDocument)
         if not self._is_ours(ours.description) and not self.is_pushed:
             _log.error("signal_stream_without_description", transmitter=self._settings.name)
-        return ours
+        return await self._read(endpoint, ours)
 
     def _may_be_ours(self, only: RemoteStreamDocument) -> bool:
         """True for the only stream there where its description is lost, or cut so far that it says nothing."""
@@ -377,11 +377,18 @@ class RemoteStream:
             if method == "PATCH":
                 del body["delivery"]
         content = await self._ask(method, endpoint, body, (200, 202, 204))
-        changed = _decode(content, RemoteStreamDocument) if content else None
-        if changed is not None and (self.is_pushed or changed.delivery.endpoint_url):
-            return changed
-        again = await self._streams(endpoint)
-        return next((stream for stream in again if stream.stream_id == ours.stream_id), changed or ours)
+        return await self._read(endpoint, _decode(content, RemoteStreamDocument) if content else ours)
+
+    async def _read(self, endpoint: str, changed: RemoteStreamDocument) -> RemoteStreamDocument:
+        """The stream as its transmitter has it after a change: read by its id, else from the list, else as answered."""
+        if changed.iss not in (None, self._settings.issuer):
+            return changed  # nothing more is asked of a stream that will not be used
+        for address in (_about(endpoint, changed.stream_id), endpoint):
+            with contextlib.suppress(StreamNotKept):  # the change is made, and its answer says what it is
+                found = [one for one in await self._streams(address) if one.stream_id == changed.stream_id]
+                if found:
+                    return found[0]
+        return changed
 
     def _check(self, ours: RemoteStreamDocument) -> None:
         """Raise StreamNotKept unless what comes by the stream will be taken: before anything else is asked of it."""

@@ -51,7 +51,8 @@ class TransmitterContext:
         self.issuer = part.issuer or self.base_url
         self.keys = SecurityEventKeys(key_folder(settings), part.key_days * SECONDS_PER_DAY, now_s, monotonic)
         wording = EventWording(part.principal, part.reason_texts)
-        rules = TransmitterRules(self.issuer, part.subject, part.default_subjects == "ALL", wording)
+        by_default, without_wise = part.default_subjects == "ALL", frozenset(part.without_wise)
+        rules = TransmitterRules(self.issuer, part.subject, by_default, wording, without_wise)
         self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
         self.encryption = _make_encryption(settings, now_s, monotonic)
         self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}
