@@ -8,6 +8,7 @@ from typing import Any, Final
 import httpx2
 import structlog
 
+from ...ingest.outgoing_http import connection_error_text
 from ...ingest.printable_text import printable_line
 from ...scoring.delivery.notifiers.alert_content import truncate
 from ...scoring.delivery.notifiers.slack import MAX_SECTION, escape_markup
@@ -46,7 +47,7 @@ class SlackReplies:
         try:
             answer = await self._client.post(response_url, json=body, timeout=TIMEOUT_S)
         except httpx2.HTTPError as error:
-            _log.warning("slack_reply_failed", error=type(error).__name__)
+            _log.warning("slack_reply_failed", error=connection_error_text(error))
             return False
         if not answer.is_success:
             _log.warning("slack_reply_failed", error=f"HTTP {answer.status_code}")

@@ -50,7 +50,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         services.get(AgentResolver),
         figures,
     )
-    replies = services.find(SlackReplies) or SlackReplies(make_webhook_client())
+    replies = services.find(SlackReplies) or SlackReplies(make_webhook_client(runtime.settings.outgoing.ca_file))
     slack = SlackEndpoint(runtime, SlackActs(runtime, cases, containment, replies))
     return figures, cases, CaseStory(runtime, executor, cases, agents), slack
 

@@ -20,6 +20,7 @@ import structlog
 
 from ...ingest.errors import ConfigError, TrustwatchError
 from ...ingest.formats.received_signals import SIGNAL_RULES
+from ...ingest.outgoing_http import connection_error_text
 from ...ingest.settings import check_url
 from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
 from ...scoring.records.security_events import POLL_METHOD, PUSH_METHOD, StreamStatus
@@ -438,7 +439,7 @@ class RemoteStream:
         except TimeoutError:
             raise StreamNotKept(f"{method} {_shown(url)}: no answer in time") from None
         except httpx2.HTTPError as error:
-            raise StreamNotKept(f"{method} {_shown(url)}: {type(error).__name__}") from None
+            raise StreamNotKept(f"{method} {_shown(url)}: {connection_error_text(error)}") from None
 
     async def _request(
         self, method: str, url: str, content: bytes | None, headers: Mapping[str, str], expected: tuple[int, ...]

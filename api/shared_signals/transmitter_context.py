@@ -47,6 +47,7 @@ class TransmitterContext:
     def __init__(self, settings: Settings, now_s: Callable[[], float], monotonic: Callable[[], float]) -> None:
         part = settings.shared_signals
         self.settings = part
+        self.ca_file = settings.outgoing.ca_file
         self.base_url = service_url(settings)
         self.issuer = part.issuer or self.base_url
         self.keys = SecurityEventKeys(key_folder(settings), part.key_days * SECONDS_PER_DAY, now_s, monotonic)
@@ -140,4 +141,4 @@ def _make_encryption(
     from ..http.auth.set_encryption import SetEncryption  # an extra of its own
 
     issuers = [keys.as_issuer(name) for name, keys in receivers.items()]
-    return SetEncryption(issuers, settings.verification, now_s, monotonic)
+    return SetEncryption(issuers, settings.verification, now_s, monotonic, settings.outgoing.ca_file)

@@ -453,7 +453,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(SETTINGS.replace("DATA", str(tmp_path / "data")))
     monkeypatch.setenv("IDP_TOKEN", "token")
     monkeypatch.setattr(
-        commands, "make_webhook_client", lambda: httpx2.AsyncClient(transport=httpx2.MockTransport(idp.answer))
+        commands, "make_webhook_client", lambda _: httpx2.AsyncClient(transport=httpx2.MockTransport(idp.answer))
     )
 
     def run(*arguments: str) -> Any:
