@@ -139,7 +139,7 @@ def run_child(work: Callable[[ChildRuntime], None], role: str = "") -> int:
         restrict_new_files()
         settings = load_process_settings(arguments.settings)
         configure_structured_logs(settings.logs.level, settings.logs.format)
-        spans = open_spans(settings.traces, role) if role else None
+        spans = open_spans(settings.traces, role, settings.outgoing.ca_file) if role else None
         child = ChildRuntime(settings, socket.socket(fileno=arguments.socket), spans or UNTRACED)
         child.read_again_from(arguments.settings)
         signal.signal(signal.SIGTERM, child.handle_stop_signal)

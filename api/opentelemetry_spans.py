@@ -7,13 +7,16 @@ collector: one that is away, or too slow, costs spans, which are counted, and sa
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Token
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
+import requests
 import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
@@ -23,8 +26,10 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from requests.adapters import HTTPAdapter
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
+from ..ingest.outgoing_http import trusted_authorities
 from ..ingest.spans import Span, SpanKind, SpanValue
 from .settings.service_settings import TraceSettings
 
@@ -54,10 +59,11 @@ class OtlpSpans:
         settings: of traces; the endpoint is set.
         role: what this process does.
         instance: id of this process, unlike that of any other.
+        ca_file: `outgoing.ca_file` of the settings.
     """
 
-    def __init__(self, settings: TraceSettings, role: str, instance: str) -> None:
-        self._delivery = SpanDelivery(_make_exporter(settings), settings.traces_url())
+    def __init__(self, settings: TraceSettings, role: str, instance: str, ca_file: Path | None = None) -> None:
+        self._delivery = SpanDelivery(_make_exporter(settings, ca_file), settings.traces_url())
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)),
             resource=Resource.create(
@@ -146,9 +152,23 @@ class _OtlpSpan:
         self._span.set_status(trace.StatusCode.ERROR)
 
 
-def _make_exporter(settings: TraceSettings) -> OTLPSpanExporter:
+def _make_exporter(settings: TraceSettings, ca_file: Path | None) -> OTLPSpanExporter:
     headers = {name: secret.reveal() for name, secret in settings.headers.items()}
-    return OTLPSpanExporter(endpoint=settings.traces_url(), headers=headers, timeout=SEND_TIMEOUT_S)
+    session = requests.Session()
+    session.mount("https://", _TrustingAdapter(trusted_authorities(ca_file)))
+    return OTLPSpanExporter(endpoint=settings.traces_url(), headers=headers, timeout=SEND_TIMEOUT_S, session=session)
+
+
+class _TrustingAdapter(HTTPAdapter):
+    """Connects to the collector as our other clients connect."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *sizes: Any, **options: Any) -> None:
+        """See `HTTPAdapter`."""
+        super().init_poolmanager(*sizes, **options, ssl_context=self._context)
 
 
 class SpanDelivery(SpanExporter):

@@ -76,7 +76,7 @@ class ActuationService:
         )
         self._store = store
         self._on_rows_waiting = changed
-        self._http = make_webhook_client()
+        self._http = make_webhook_client(settings.outgoing.ca_file)
         self._full_reconciliation_requested = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         actuators = ActuatorFactory(self._http, _make_assertion_signer, clock.now_ms, clock.monotonic)

@@ -56,7 +56,12 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     if not runtime.settings.gateway.issuers:
         return containment, calls, CallAnswers(runtime, calls), hooks, reports
     issuers = GatewayIssuers(
-        runtime.settings.gateway, runtime.settings.verification, runtime.clock, runtime.new_id, runtime.monotonic
+        runtime.settings.gateway,
+        runtime.settings.verification,
+        runtime.clock,
+        runtime.new_id,
+        runtime.monotonic,
+        runtime.settings.outgoing.ca_file,
     )
     gateway = _make_gateway_server(services, issuers, proofs, reports)
     return containment, calls, CallAnswers(runtime, calls), hooks, reports, issuers, gateway

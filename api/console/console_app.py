@@ -145,6 +145,7 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
             runtime.clock,
             runtime.new_id,
             runtime.monotonic,
+            runtime.settings.outgoing.ca_file,
         )
     cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
     renderer = PageRenderer(StaticAssets(), menu_entries(), runtime.now_ms)

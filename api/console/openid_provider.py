@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ import httpx2
 import msgspec
 
 from ...ingest.errors import TrustwatchError
+from ...ingest.outgoing_http import connection_error_text, make_http_client
 from ...ingest.settings import check_url
 from ...scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
@@ -93,8 +95,10 @@ class OpenIdProvider:
         clock: Callable[[], float],
         new_id: Callable[[], str],
         monotonic: Callable[[], float],
+        ca_file: Path | None = None,
     ) -> None:
         self.settings = settings
+        self._ca_file = ca_file
         self._monotonic = monotonic
         self._rules = rules
         self._redirect_uri = redirect_uri
@@ -262,7 +266,7 @@ class OpenIdProvider:
                 algorithms=self.settings.algorithms,
                 token_types=("JWT",),
             )
-            jwks = JwksCache((issuer,), self._rules, self._clock, self._monotonic)
+            jwks = JwksCache((issuer,), self._rules, self._clock, self._monotonic, self._ca_file)
             self._jwks = metadata.jwks_uri, issuer, jwks
             await jwks.start(self.settings.timeout_s)
         return self._jwks[1], self._jwks[2]
@@ -287,7 +291,7 @@ class OpenIdProvider:
     async def _fetch(self, method: str, url: str, **request: Any) -> bytes:
         """The body of a 200. Raises SignInRefused for a 400, else ProviderUnavailable."""
         if self._http is None:
-            self._http = httpx2.AsyncClient(follow_redirects=False, trust_env=False)
+            self._http = make_http_client(self._ca_file)
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", **request.pop("headers", {})}
         timeout_s = self.settings.timeout_s
         body = bytearray()
@@ -299,7 +303,7 @@ class OpenIdProvider:
                         if len(body) > MAX_PROVIDER_BYTES:
                             raise ProviderUnavailable(f"the sign-in server sent more than {MAX_PROVIDER_BYTES} bytes")
         except (OSError, httpx2.HTTPError, httpx2.InvalidURL) as error:  # TimeoutError is an OSError
-            raise ProviderUnavailable(f"the sign-in server does not answer ({type(error).__name__})") from None
+            raise ProviderUnavailable(f"the sign-in server does not answer ({connection_error_text(error)})") from None
         if response.status_code in (400, 401) and method == "POST":
             raise SignInRefused(f"the sign-in server refused the code or the console itself ({response.status_code})")
         if response.status_code != httpx2.codes.OK:

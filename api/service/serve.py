@@ -97,7 +97,7 @@ async def serve(
     await asyncio.to_thread(make_local_key, settings)
     await asyncio.to_thread(begin_learning, settings, stop.is_set)
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
-    spans = open_spans(settings.traces, "service")
+    spans = open_spans(settings.traces, "service", settings.outgoing.ca_file)
     try:
         async with open_backend(settings, settings_file, roles) as backend:
             view, status = RiskView(), PipelineStatus()
@@ -216,7 +216,7 @@ class RunningService:
         gc.freeze()  # a full collection over all modules would hold up answers for 100 ms
         gc.set_threshold(*GC_THRESHOLD)
         quiet, answered = asyncio.Event(), asyncio.Event()
-        async with make_webhook_client() as client:
+        async with make_webhook_client(parts.settings.outgoing.ca_file) as client:
             self._webhooks = self._make_webhook_notifier(client)
             self._dispatcher = self._make_dispatcher()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.request)

@@ -109,7 +109,7 @@ def make_service_parts(
         spans: of requests, deliveries and actuations; None = nothing is traced.
     """
     log, store = backend.log, backend.store
-    jwks = JwksCache(settings.issuers, settings.verification, clock.now_s, clock.monotonic)
+    jwks = JwksCache(settings.issuers, settings.verification, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
     policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()
     agents = AgentResolver(view, store, executor)
     decision_point = make_decision_point(

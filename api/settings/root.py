@@ -32,6 +32,7 @@ from .service_settings import (
     DeadLetterSettings,
     ListenSettings,
     LogSettings,
+    OutgoingSettings,
     ServicePipelineSettings,
     TenantSettings,
     TraceSettings,
@@ -55,6 +56,7 @@ class Settings(SettingsPart, frozen=True):
     model_dir: Annotated[Path, setting("the trained model; relative to the settings file")] = Path("var/model")
     listen: Annotated[ListenSettings, setting("address of the API")] = ListenSettings()
     logs: Annotated[LogSettings, setting("log of the processes")] = LogSettings()
+    outgoing: Annotated[OutgoingSettings, setting("connections to other services")] = OutgoingSettings()
     traces: Annotated[TraceSettings, setting("traces of requests and work, by OpenTelemetry")] = TraceSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], setting("authorization servers whose tokens are accepted")] = ()
     verification: Annotated[VerificationSettings, setting("verification of tokens")] = VerificationSettings()
@@ -151,7 +153,7 @@ class Settings(SettingsPart, frozen=True):
             if webhook.signed and not self.shared_signals.enabled:
                 raise ValueError(f"needs `shared_signals.enabled`, whose keys sign - at `$.webhooks[{index}].signed`")
         callers = {caller.name for caller in self.callers}
-        for member in ("audiences", "encryption"):
+        for member in ("audiences", "encryption", "without_wise"):
             for name in getattr(self.shared_signals, member):
                 if name not in callers:
                     raise ValueError(f"no caller is called {name!r} - at `$.shared_signals.{member}`")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
+from ...ingest.errors import ConfigError
 from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
 from ...scoring.pipeline.settings import PipelineSettings
 from ...scoring.policy.book import EnforcementMode
@@ -67,6 +69,29 @@ TRACES_PATH: Final = "/v1/traces"
 """Path at which OTLP/HTTP takes traces, below the URL of a collector."""
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+
+
+class OutgoingSettings(SettingsPart, frozen=True):
+    """Connections that the service makes to others."""
+
+    ca_file: Annotated[
+        Path | None,
+        setting(
+            "certificates of private authorities, PEM, that are trusted besides the system's, for webhooks, actuators, "
+            "keys of issuers, introspection, sign-in, shared signals and traces; read at start alone. Brokers and "
+            "databases have settings of their own"
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.ca_file is None:
+            return
+        from ...ingest.outgoing_http import trusted_authorities  # its library takes time to load
+
+        try:
+            trusted_authorities(self.ca_file)
+        except ConfigError as error:
+            raise ValueError(f"`ca_file`: {error}") from None
 
 
 class TraceSettings(SettingsPart, frozen=True):

@@ -144,7 +144,7 @@ def _ask(settings: Settings, name: str, ask: Callable[[RemoteStream], Coroutine[
         )
 
     async def go() -> T:
-        async with make_webhook_client() as http:
+        async with make_webhook_client(settings.outgoing.ca_file) as http:
             factory = ActuatorFactory(http, _make_signer, clock.now_ms, clock.monotonic)
             entry = next(
                 transmitter for transmitter in settings.shared_signals.transmitters if transmitter.name == name

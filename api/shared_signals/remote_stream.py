@@ -20,6 +20,7 @@ import structlog
 
 from ...ingest.errors import ConfigError, TrustwatchError
 from ...ingest.formats.received_signals import SIGNAL_RULES
+from ...ingest.outgoing_http import connection_error_text
 from ...ingest.settings import check_url
 from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
 from ...scoring.records.security_events import POLL_METHOD, PUSH_METHOD, StreamStatus
@@ -361,7 +362,7 @@ class RemoteStream:
         ours = _decode(content, RemoteStreamDocument)
         if not self._is_ours(ours.description) and not self.is_pushed:
             _log.error("signal_stream_without_description", transmitter=self._settings.name)
-        return ours
+        return await self._read(endpoint, ours)
 
     def _may_be_ours(self, only: RemoteStreamDocument) -> bool:
         """True for the only stream there where its description is lost, or cut so far that it says nothing."""
@@ -377,11 +378,18 @@ class RemoteStream:
             if method == "PATCH":
                 del body["delivery"]
         content = await self._ask(method, endpoint, body, (200, 202, 204))
-        changed = _decode(content, RemoteStreamDocument) if content else None
-        if changed is not None and (self.is_pushed or changed.delivery.endpoint_url):
-            return changed
-        again = await self._streams(endpoint)
-        return next((stream for stream in again if stream.stream_id == ours.stream_id), changed or ours)
+        return await self._read(endpoint, _decode(content, RemoteStreamDocument) if content else ours)
+
+    async def _read(self, endpoint: str, changed: RemoteStreamDocument) -> RemoteStreamDocument:
+        """The stream as its transmitter has it after a change: read by its id, else from the list, else as answered."""
+        if changed.iss not in (None, self._settings.issuer):
+            return changed  # nothing more is asked of a stream that will not be used
+        for address in (_about(endpoint, changed.stream_id), endpoint):
+            with contextlib.suppress(StreamNotKept):  # the change is made, and its answer says what it is
+                found = [one for one in await self._streams(address) if one.stream_id == changed.stream_id]
+                if found:
+                    return found[0]
+        return changed
 
     def _check(self, ours: RemoteStreamDocument) -> None:
         """Raise StreamNotKept unless what comes by the stream will be taken: before anything else is asked of it."""
@@ -431,7 +439,7 @@ class RemoteStream:
         except TimeoutError:
             raise StreamNotKept(f"{method} {_shown(url)}: no answer in time") from None
         except httpx2.HTTPError as error:
-            raise StreamNotKept(f"{method} {_shown(url)}: {type(error).__name__}") from None
+            raise StreamNotKept(f"{method} {_shown(url)}: {connection_error_text(error)}") from None
 
     async def _request(
         self, method: str, url: str, content: bytes | None, headers: Mapping[str, str], expected: tuple[int, ...]

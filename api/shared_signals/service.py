@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from ...ingest.printable_text import printable_line
-from ...scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, events_delivered
+from ...scoring.delivery.shared_signals.event_types import events_delivered
 from ...scoring.records.security_events import (
     POLL_METHOD,
     PUSH_METHOD,
@@ -347,13 +347,14 @@ class SharedSignalsService:
     def _document(self, stream: EventStream) -> dict[str, Any]:
         """The stream's configuration. The receiver's own Authorization header is not told again."""
         polled = stream.method == POLL_METHOD
+        supported = self._context.deriver.supported_events(stream.owner)
         document: dict[str, Any] = {
             "stream_id": stream.stream_id,
             "iss": self._context.issuer,
             "aud": stream.audience,
-            "events_supported": list(EVENTS_SUPPORTED),
+            "events_supported": list(supported),
             "events_requested": list(stream.events_requested),
-            "events_delivered": events_delivered(stream.events_requested),
+            "events_delivered": events_delivered(stream.events_requested, supported),
             "delivery": {
                 "method": stream.method,
                 "endpoint_url": self._poll_url(stream) if polled else stream.endpoint_url,

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from ...ingest.errors import Fenced, TrustwatchError
+from ...ingest.outgoing_http import connection_error_text
 from ...ingest.printable_text import printable_line
 from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
 from ...scoring.store.database import Database, LeaderLock
@@ -142,7 +143,7 @@ class TransmitterPoll:
         except TimeoutError:
             raise PollFailed("no answer in time") from None
         except httpx2.HTTPError as error:
-            raise PollFailed(type(error).__name__) from None
+            raise PollFailed(connection_error_text(error)) from None
 
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
         async with self._http.stream("POST", self.url, content=body, headers=headers) as response:

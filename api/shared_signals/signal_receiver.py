@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -166,10 +167,11 @@ class SignalReceiver:
         monotonic: Callable[[], float],
         states: VerificationStates,
         decryption: SetDecryption | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         self.transmitters = {settings.name: SignalTransmitter(settings) for settings in transmitters}
         issuers = [transmitter.issuer for transmitter in self.transmitters.values()]
-        self.jwks = JwksCache(issuers, rules, clock, monotonic)
+        self.jwks = JwksCache(issuers, rules, clock, monotonic, ca_file)
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self._rules = rules
         self._intake = intake

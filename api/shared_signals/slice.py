@@ -49,6 +49,7 @@ def _make_receiver(services: ServiceRegistry) -> Sequence[object]:
         runtime.monotonic,
         states,
         _make_decryption(runtime),
+        runtime.settings.outgoing.ca_file,
     )
     return receiver, PushEndpoint(receiver), _make_poller(runtime, receiver, states)
 
@@ -68,7 +69,7 @@ def _make_poller(runtime: Runtime, receiver: SignalReceiver, states: Verificatio
     def make_signer(private_key: str, key_id: str, algorithm: str) -> AssertionSigner:
         return assertion_signer(private_key, key_id, algorithm, runtime.clock, runtime.new_id)
 
-    http = make_webhook_client()
+    http = make_webhook_client(runtime.settings.outgoing.ca_file)
     factory = ActuatorFactory(http, make_signer, runtime.now_ms, runtime.monotonic)
     polls: list[TransmitterPoll] = []
     streams: dict[str, RemoteStream] = {}

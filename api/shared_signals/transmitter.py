@@ -319,7 +319,7 @@ class SharedSignalsTransmitter:
         if not part.may_push_to(stream.endpoint_url):
             return DeliveryResult("gone", "`shared_signals.push_hosts` no longer names the receiver's host")
         if self._client is None:
-            self._client = make_webhook_client()
+            self._client = make_webhook_client(self._context.ca_file)
         try:
             token, authorization = await asyncio.to_thread(self._sign, stream, event)
             async with asyncio.timeout(part.push_timeout_s):

@@ -47,11 +47,13 @@ class TransmitterContext:
     def __init__(self, settings: Settings, now_s: Callable[[], float], monotonic: Callable[[], float]) -> None:
         part = settings.shared_signals
         self.settings = part
+        self.ca_file = settings.outgoing.ca_file
         self.base_url = service_url(settings)
         self.issuer = part.issuer or self.base_url
         self.keys = SecurityEventKeys(key_folder(settings), part.key_days * SECONDS_PER_DAY, now_s, monotonic)
         wording = EventWording(part.principal, part.reason_texts)
-        rules = TransmitterRules(self.issuer, part.subject, part.default_subjects == "ALL", wording)
+        by_default, without_wise = part.default_subjects == "ALL", frozenset(part.without_wise)
+        rules = TransmitterRules(self.issuer, part.subject, by_default, wording, without_wise)
         self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
         self.encryption = _make_encryption(settings, now_s, monotonic)
         self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}
@@ -139,4 +141,4 @@ def _make_encryption(
     from ..http.auth.set_encryption import SetEncryption  # an extra of its own
 
     issuers = [keys.as_issuer(name) for name, keys in receivers.items()]
-    return SetEncryption(issuers, settings.verification, now_s, monotonic)
+    return SetEncryption(issuers, settings.verification, now_s, monotonic, settings.outgoing.ca_file)

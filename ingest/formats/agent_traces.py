@@ -17,7 +17,7 @@ _RUN_METADATA = "extra.metadata"
 LANGSMITH = MappingSpec(
     anonymous="skip",
     # Chains, prompts and parsers are steps inside of an agent.
-    when="contains(['tool', 'llm', 'retriever', 'embedding'], run_type) && start_time && status != 'pending'",
+    when="contains(['tool', 'llm', 'retriever', 'embedding'], run_type) && status != 'pending'",
     members={
         "id": "id",
         "time": "utc(start_time)",
@@ -48,7 +48,7 @@ _SERVICE = 'metadata.resourceAttributes."service.name"'
 
 LANGFUSE = MappingSpec(
     anonymous="skip",
-    when="contains(['TOOL', 'GENERATION', 'RETRIEVER', 'EMBEDDING'], type) && (startTime || start_time)",
+    when="contains(['TOOL', 'GENERATION', 'RETRIEVER', 'EMBEDDING'], type)",
     members={
         "id": "id",
         "time": "utc(startTime || start_time)",

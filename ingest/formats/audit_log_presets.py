@@ -1,8 +1,9 @@
 """Mappings of the audit logs of clouds, directories and platforms, as their manuals describe them.
 
-Agents are what acts by itself: roles, service accounts, applications. What a person does at a console or a login page
-is skipped. Nothing of what a request or an answer held passes, except the name of the object that it was about: these
-logs hold environment variables, policies, and now and then secrets.
+Agents are what acts by itself: roles, service accounts, applications, by a list of the machine actors that each log
+names. Any other actor (a person, an address, an anonymous caller, the platform itself) is at most the principal of a
+client, and a record that names only such an actor is skipped. Nothing of what a request or an answer held passes,
+except the name of the object that it was about: these logs hold environment variables, policies, and sometimes secrets.
 """
 
 from __future__ import annotations
@@ -37,11 +38,17 @@ _OF_PERMISSIONS = (
 )
 _IS_PERSON_OF_SSO = f"contains({_ISSUER}.arn || '', '/AWSReservedSSO_')"
 _IS_SERVICE_ROLE = f"contains({_ISSUER}.arn || '', ':role/aws-service-role/')"
+_AWS_MACHINES = "['AssumedRole', 'Role', 'IAMUser', 'FederatedUser', 'WebIdentityUser', 'AWSAccount', 'AWSService']"
+_AWS_CONSUMER_LOGINS = "['cognito-identity.amazonaws.com', 'graph.facebook.com', 'www.amazon.com']"
+_IS_AWS_MACHINE = (
+    f"(contains({_AWS_MACHINES}, userIdentity.type) || !(userIdentity.type) && userIdentity.invokedBy)"
+    f" && !contains({_AWS_CONSUMER_LOGINS}, userIdentity.identityProvider)"
+)
 _SESSION_NAME = "userIdentity.type == 'AssumedRole' && after(userIdentity.principalId, ':')"
 
 AWS_CLOUDTRAIL = MappingSpec(
     anonymous="skip",
-    when="eventName && eventType != 'AwsConsoleSignIn' && userIdentity.type != 'Root'"
+    when=f"eventName && eventType != 'AwsConsoleSignIn' && {_IS_AWS_MACHINE}"
     f" && !{_is_true('sessionCredentialFromConsole')}",
     members={
         "id": "eventID",
@@ -107,7 +114,6 @@ AWS_CLOUDTRAIL = MappingSpec(
             "IAMUser": "iam-user",
             "FederatedUser": "federated-user",
             "WebIdentityUser": "web-identity",
-            "SAMLUser": "saml-identity",
             "AWSAccount": "aws-account",
             "AWSService": "aws-service",
             "sso-role": "sso-role",
@@ -118,25 +124,28 @@ AWS_CLOUDTRAIL = MappingSpec(
 )
 """AWS CloudTrail: management and data events, of a trail's files, CloudTrail Lake, EventBridge or CloudWatch Logs."""
 
-_OKTA_ACTS_ITSELF = "!contains(['User', 'SystemPrincipal'], actor.type)"
+_OKTA_ACTS_ITSELF = "contains(['PublicClientApp', 'PublicClientAppEntity'], actor.type)"
+_OKTA_USES_CLIENT = "contains(['User', 'SystemPrincipal'], actor.type)"
+_OKTA_CLIENT = f"({_OKTA_ACTS_ITSELF} && actor.id || {_OKTA_USES_CLIENT} && client.id)"
 _OKTA_GRANT = "contains(eventType, 'token.grant')"
 _OKTA_GRANT_TYPE = "debugContext.debugData.grantType"
 _OKTA_REFUSALS = (
     "['access_denied', 'invalid_client', 'invalid_grant', 'invalid_scope', 'no_matching_policy', 'no_matching_scope',"
     " 'unauthorized_client', 'user_not_assigned']"
 )
+_OKTA_REUSE = "ends_with(eventType, 'token.detect_reuse')"
 _OKTA_TOKENS = "['access_token', 'id_token', 'refresh_token']"
 
 OKTA = MappingSpec(
     anonymous="skip",
     # ID and refresh tokens come with an access token, and would count its grant again.
-    when="published && eventType && !ends_with(eventType, 'token.grant.id_token')"
+    when="eventType && !ends_with(eventType, 'token.grant.id_token')"
     " && !ends_with(eventType, 'token.grant.refresh_token')",
     members={
         "id": "uuid",
         "time": "published",
-        "agent.id": f"{_OKTA_ACTS_ITSELF} && actor.id || client.id || transaction.detail.requestApiTokenId",
-        "agent.type": f"({_OKTA_ACTS_ITSELF} && actor.id || client.id) && 'oauth-client' || 'api-token'",
+        "agent.id": f"{_OKTA_CLIENT} || {_OKTA_USES_CLIENT} && transaction.detail.requestApiTokenId",
+        "agent.type": f"{_OKTA_CLIENT} && 'oauth-client' || 'api-token'",
         # Whoever fails to authenticate may name any client.
         "agent.self_asserted": "outcome.reason == 'invalid_client' || null",
         "principal.id": "actor.type == 'User' && actor.alternateId"
@@ -145,6 +154,8 @@ OKTA = MappingSpec(
         f" || ends_with({_OKTA_GRANT_TYPE} || '', ':token-exchange') && 'token.exchange' || 'token.request')"
         " || ends_with(eventType, '.authorize') && 'token.request'"
         " || contains(eventType, 'token.revoke') && 'token.revoke'"
+        # Okta's word about the client, and nothing that the client did.
+        f" || {_OKTA_REUSE} && 'signal.evidence'"
         " || eventType == 'app.oauth2.client.lifecycle.create' && 'client.register'"
         " || starts_with(eventType, 'app.oauth2.client.') && 'client.change' || 'admin'",
         "action": "eventType",
@@ -152,9 +163,9 @@ OKTA = MappingSpec(
         " || 'admin'",
         "resource.type": f"target[?!contains({_OKTA_TOKENS}, type)].type | [0]",
         "resource.id": f"target[?!contains({_OKTA_TOKENS}, type)].id | [0]",
-        "outcome": f"outcome.result == 'FAILURE' && contains({_OKTA_REFUSALS}, outcome.reason) && 'DENY'"
-        " || outcome.result",
-        "error": "contains(['FAILURE', 'DENY'], outcome.result) && outcome.reason",
+        "outcome": f"({_OKTA_REUSE} || outcome.result == 'FAILURE' && contains({_OKTA_REFUSALS}, outcome.reason))"
+        " && 'DENY' || outcome.result",
+        "error": f"{_OKTA_REUSE} && 'token_reuse' || contains(['FAILURE', 'DENY'], outcome.result) && outcome.reason",
         "client.ip": "client.ipAddress",
         "client.user_agent": "client.userAgent.rawUserAgent",
         "credential.token_id": "sha256(target[?type == 'access_token'].id | [0])",
@@ -191,7 +202,7 @@ _ENTRA_METHODS = {
 
 ENTRA_SIGN_IN = MappingSpec(
     anonymous="skip",
-    when=f"createdDateTime && ({_ENTRA_APP_ALONE} || isInteractive == `false` || isInteractive == 'false')",
+    when=f"{_ENTRA_APP_ALONE} || isInteractive == `false` || isInteractive == 'false'",
     members={
         "id": "id",
         "time": "createdDateTime",
@@ -229,7 +240,7 @@ _TABLE_NOT_INTERACTIVE = (
 
 ENTRA_SIGN_IN_TABLE = MappingSpec(
     anonymous="skip",
-    when=f"TimeGenerated && AppId && ({_TABLE_APP_ALONE} || {_TABLE_NOT_INTERACTIVE})",
+    when=f"AppId && ({_TABLE_APP_ALONE} || {_TABLE_NOT_INTERACTIVE})",
     members={
         "id": "Id",
         "time": "CreatedDateTime || TimeGenerated",
@@ -261,7 +272,7 @@ _ENTRA_APP = "(initiatedBy.app || InitiatedBy.app)"
 
 ENTRA_AUDIT = MappingSpec(
     anonymous="skip",
-    when=f"(activityDateTime || ActivityDateTime || TimeGenerated) && {_ENTRA_APP}",
+    when=_ENTRA_APP,
     members={
         "id": "id || Id",
         "time": "activityDateTime || ActivityDateTime || TimeGenerated",
@@ -296,7 +307,7 @@ _GITHUB_ADMINISTRATION = (
 GITHUB_AUDIT = MappingSpec(
     anonymous="skip",
     time_format="ms",
-    when='action && "@timestamp"',
+    when="action",
     members={
         "id": '"_document_id"',
         "time": '"@timestamp"',
@@ -343,19 +354,28 @@ GITHUB_AUDIT = MappingSpec(
 _KUBERNETES_EXTRA = 'user.extra."authentication.kubernetes.io/{}"[0]'
 _KUBERNETES_OF_ROLES = "objectRef.apiGroup == 'rbac.authorization.k8s.io'"
 _KUBERNETES_CHANGES = "!contains(['get', 'list', 'watch'], verb)"
+_KUBERNETES_ROLE = (
+    "((contains(user.username, ':role/') || contains(user.username, ':assumed-role/'))"
+    " && !contains(user.username, 'AWSReservedSSO_'))"
+)
+_KUBERNETES_CLOUD_ACCOUNT = "ends_with(user.username, '.gserviceaccount.com')"
+_KUBERNETES_OWN = (
+    "(starts_with(user.username, 'system:') && !contains(['system:anonymous', 'system:admin'], user.username))"
+)
 _KUBERNETES_RESOURCE = "join('/', [objectRef.resource, objectRef.subresource || ''][?@ != ''])"
 
 KUBERNETES_AUDIT = MappingSpec(
     anonymous="skip",
     # A request is told at several stages; one that is watched begins to be answered, and ends when nobody looks.
-    when="contains(['ResponseComplete', 'Panic'], stage) && user.username != 'system:anonymous'",
+    when="contains(['ResponseComplete', 'Panic'], stage)",
     members={
         "id": "join('-', [auditID, stage])",
         "time": "requestReceivedTimestamp || stageTimestamp",
-        "agent.id": "user.username",
-        "agent.type": "starts_with(user.username, 'system:serviceaccount:') && 'service-account'"
-        " || starts_with(user.username, 'system:node:') && 'node'"
-        " || starts_with(user.username, 'system:') && 'component' || 'user'",
+        "agent.id": f"user.username && ({_KUBERNETES_OWN} || {_KUBERNETES_ROLE} || {_KUBERNETES_CLOUD_ACCOUNT})"
+        " && user.username || null",
+        "agent.type": f"(starts_with(user.username, 'system:serviceaccount:') || {_KUBERNETES_CLOUD_ACCOUNT})"
+        " && 'service-account' || starts_with(user.username, 'system:node:') && 'node'"
+        f" || {_KUBERNETES_ROLE} && 'role' || {_KUBERNETES_OWN} && 'component' || 'user'",
         "agent.instance": _KUBERNETES_EXTRA.format("pod-name"),
         "principal.id": "impersonatedUser.username",
         "type": "objectRef.resource == 'serviceaccounts' && objectRef.subresource == 'token' && 'token.request'"
@@ -417,7 +437,7 @@ _AUTH0_USER = "user_id && !ends_with(user_id, '@clients') && user_id"
 
 AUTH0 = MappingSpec(
     anonymous="skip",
-    when=f"date && type && ({_AUTH0_IS_GRANT} || {_AUTH0_BY_API} || {_AUTH0_REVOKED})",
+    when=f"type && ({_AUTH0_IS_GRANT} || {_AUTH0_BY_API} || {_AUTH0_REVOKED})",
     members={
         "id": 'log_id || "_id"',
         "time": "date",

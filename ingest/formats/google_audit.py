@@ -15,7 +15,7 @@ _EMAIL = f"{_WHO}.principalEmail"
 _SUBJECT = f"{_WHO}.principalSubject"
 _GCLOUD = "32555940559.apps.googleusercontent.com"
 _IS_SERVICE_ACCOUNT = (
-    f"(ends_with({_EMAIL} || '', 'gserviceaccount.com') && {_EMAIL}"
+    f"(ends_with({_EMAIL} || '', '.gserviceaccount.com') && {_EMAIL}"
     f" || starts_with({_SUBJECT} || '', 'serviceAccount:') && after({_SUBJECT}, ':'))"
 )
 _IS_WORKLOAD = (
@@ -44,7 +44,7 @@ GCP_AUDIT = MappingSpec(
     # A long operation is told at its begin and at its end, which counts where it failed.
     when=f"{_METHOD} && !(operation.last && !(operation.first) && contains(['null', '0'], {_CODE}))",
     members={
-        "id": "insertId && join('-', [insertId, timestamp])",
+        "id": "insertId && timestamp && join('-', [insertId, timestamp])",
         "time": "utc(timestamp)",
         "agent.id": f"{_IS_SERVICE_ACCOUNT} || {_IS_WORKLOAD} || {_IS_CLIENT}",
         "agent.type": f"{_IS_SERVICE_ACCOUNT} && 'service-account' || {_IS_WORKLOAD} && 'workload-identity'"
@@ -77,21 +77,22 @@ GCP_AUDIT = MappingSpec(
 """Cloud Audit Logs: entries of Logs Explorer, of a sink to Cloud Storage, Pub/Sub or BigQuery."""
 
 _ACTOR_CLIENT = "actor.applicationInfo.oauthClientId"
-_IS_ACCOUNT = "(ends_with(actor.email || '', 'gserviceaccount.com') && actor.email)"
+_IS_ACCOUNT = "(ends_with(actor.email || '', '.gserviceaccount.com') && actor.email)"
 _OF_TOKENS = "id.applicationName == 'token'"
+_CLIENT_OF_ACTIVITY = f"({_OF_TOKENS} && parameters.client_id || {_ACTOR_CLIENT})"
 _GIVEN = "contains(['authorize', 'request'], event.name)"
 
 GOOGLE_WORKSPACE = MappingSpec(
     anonymous="skip",
     members={
-        "id": "id.uniqueQualifier && join('-', [id.time, id.uniqueQualifier, id.applicationName || '-', number])"
-        " || sha256(to_string(@))",
+        "id": "id.uniqueQualifier && id.time"
+        " && join('-', [id.time, id.uniqueQualifier, id.applicationName || '-', number]) || sha256(to_string(@))",
         "time": "id.time",
-        "agent.id": f"parameters.client_id || {_ACTOR_CLIENT} || {_IS_ACCOUNT}"
-        " || actor.callerType == 'KEY' && actor.key",
-        "agent.type": f"(parameters.client_id || {_ACTOR_CLIENT}) && 'oauth-client'"
-        f" || {_IS_ACCOUNT} && 'service-account' || 'api-key'",
-        "principal.id": "!ends_with(actor.email || '', 'gserviceaccount.com') && (actor.email || actor.profileId)"
+        "agent.id": f"{_CLIENT_OF_ACTIVITY} || {_IS_ACCOUNT}"
+        # Google's own automatic work has this key.
+        " || actor.callerType == 'KEY' && actor.key != 'SYSTEM' && actor.key",
+        "agent.type": f"{_CLIENT_OF_ACTIVITY} && 'oauth-client' || {_IS_ACCOUNT} && 'service-account' || 'api-key'",
+        "principal.id": "!ends_with(actor.email || '', '.gserviceaccount.com') && (actor.email || actor.profileId)"
         " || null",
         "type": f"{_OF_TOKENS} && ({_GIVEN} && 'token.request' || event.name == 'revoke' && 'token.revoke')"
         " || id.applicationName == 'admin' && 'admin' || 'api.call'",

@@ -9,10 +9,14 @@ _USER = "(actor.user || user)"
 _IS_ROLE = f"({_USER}.type == 'AssumedRole' && actor.session.issuer)"
 _APP = "(actor.app_uid || actor.app_name)"
 _NO_PERSONS = (
-    "['AssumedRole', 'Role', 'IAMUser', 'FederatedUser', 'WebIdentityUser', 'SAMLUser', 'AWSService', 'AWSAccount',"
+    "['AssumedRole', 'Role', 'IAMUser', 'FederatedUser', 'WebIdentityUser', 'AWSService', 'AWSAccount',"
     " 'System', 'Service', 'Service Account', 'ServiceAccount']"
 )
-_ACTS_ITSELF = f"(contains({_NO_PERSONS}, {_USER}.type || '-') || contains(['3', '4'], to_string({_USER}.type_id)))"
+_CONSUMER_LOGINS = "['cognito-identity.amazonaws.com', 'graph.facebook.com', 'www.amazon.com']"
+_ACTS_ITSELF = (
+    f"(contains({_NO_PERSONS}, {_USER}.type || '-') && !contains({_CONSUMER_LOGINS}, actor.idp.name)"
+    f" || contains(['3', '4'], to_string({_USER}.type_id)))"
+)
 _USER_ID = f"({_USER}.uid || {_USER}.name || {_USER}.email_addr)"
 _IS_ACCOUNT = f"({_ACTS_ITSELF} && {_USER_ID})"
 _OF_AUTHENTICATION = "contains([`3002`, '3002'], class_uid)"

@@ -31,6 +31,8 @@ from .raw_records import (
 REQUIRED_MEMBERS = ("time", "agent.id", "type", "action", "outcome")
 OTHER_VALUES = "*"
 ATTRIBUTE_PREFIX = "attributes."
+NO_AGENT_NAMES = frozenset({"", "-", "anonymous", "anonymous_principal", "system", "unknown"})
+"""Texts that products log in place of a name when they do not know the caller, or are it themselves."""
 MEMBER_VOCABULARIES = {"type": EVENT_TYPES, "effect": EFFECTS, "outcome": OUTCOMES, "resource.provenance": PROVENANCES}
 
 AnonymousPolicy = Literal["skip", "refuse"]
@@ -187,7 +189,7 @@ class RecordMapping:
         """Reason for which a record is no audit event by design; None = it may be one. Raises MalformedEvent."""
         if self._when is not None and self._when(record) in (None, False, "", [], {}):
             return f"`when` gives nothing: {self._when.text}"
-        if self._skip_anonymous and self._agent.read(record) is None:
+        if self._skip_anonymous and (self._agent.read(record) or "").casefold() in NO_AGENT_NAMES:
             return f"it names no agent: {self._agent.expression.text}"
         return None
 

@@ -95,7 +95,7 @@ def _is_one_record(members: dict[str, msgspec.Raw]) -> bool:
     return (
         ("agent" in members and "action" in members)
         or "specversion" in members
-        or ("run_type" in members and "start_time" in members)
+        or ("run_type" in members and not members.keys().isdisjoint(("start_time", "trace_id")))
         or all(name in members for name in _WORKSPACE_ACTIVITY)
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx2
@@ -13,6 +14,7 @@ import msgspec
 import structlog
 
 from ....ingest.errors import TrustwatchError
+from ....ingest.outgoing_http import connection_error_text, make_http_client
 from ....scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
     make_client_authenticator,
@@ -222,7 +224,9 @@ class IntrospectionClient:
                 members = await self._fetch(token.decode("ascii"))
         except (TimeoutError, httpx2.HTTPError, IntrospectionUnreachable) as error:
             if not self._failing:
-                _log.warning("introspection_unreachable", issuer=self.issuer, error=f"{type(error).__name__}: {error}")
+                _log.warning(
+                    "introspection_unreachable", issuer=self.issuer, error=connection_error_text(error, with_text=True)
+                )
             self._failing = True
             raise IntrospectionUnreachable(f"{self.issuer}: introspection can not be asked") from None
         self._failing = False
@@ -276,6 +280,7 @@ class GatewayIssuers:
         clock: seconds since 1970.
         new_id: text that never repeats.
         monotonic: seconds on a clock that never goes back.
+        ca_file: as of `make_http_client`.
 
     Attributes:
         verifier: judges the tokens of agents.
@@ -291,22 +296,20 @@ class GatewayIssuers:
         clock: EpochClock,
         new_id: Callable[[], str],
         monotonic: Callable[[], float],
+        ca_file: Path | None = None,
     ) -> None:
         proofs = {
             issuer_settings.issuer: _client_authentication(issuer_settings, clock, new_id)
             for issuer_settings in settings.issuers
         }
         self.holder_factory = TokenHolderFactory(settings.issuers)
-        self.jwks = JwksCache(settings.issuers, rules, clock, monotonic)
+        self.jwks = JwksCache(settings.issuers, rules, clock, monotonic, ca_file)
         self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
             settings.issuers, self.jwks, self.holder_factory.from_claims, rules, clock
         )
         self.issuer_names = frozenset(issuer.issuer for issuer in settings.issuers)
         self.revocation_counts: Counter[tuple[str, str]] = Counter()
-        # No proxies, certificates or .netrc from the environment: only the settings say whom to trust.
-        self._http = httpx2.AsyncClient(
-            follow_redirects=False, trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx2.Limits(max_connections=200)
-        )
+        self._http = make_http_client(ca_file, timeout=HTTP_TIMEOUT_S, limits=httpx2.Limits(max_connections=200))
         self.introspection_clients = {
             issuer_settings.issuer: IntrospectionClient(
                 issuer_settings, issuer_settings.introspection, proofs[issuer_settings.issuer], self._http, clock

@@ -19,6 +19,7 @@ import httpx2
 import msgspec
 import structlog
 
+from ....ingest.outgoing_http import connection_error_text, make_http_client
 from ...settings.access_settings import IssuerSettings, VerificationSettings
 from .token_verification import KeySet, parse_keys
 
@@ -90,6 +91,7 @@ class PublishedKeyCache(Generic[Keys]):
         clock: seconds since 1970, for what is told.
         parse: makes the usable keys of an issuer's document; raises ValueError where it is none.
         monotonic: seconds on a clock that never goes back: ages and intervals are measured by it.
+        ca_file: as of `make_http_client`.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class PublishedKeyCache(Generic[Keys]):
         clock: EpochClock,
         parse: Callable[[bytes, IssuerSettings], Keys],
         monotonic: Callable[[], float] = time.monotonic,
+        ca_file: Path | None = None,
     ) -> None:
         self._parse = parse
+        self._ca_file = ca_file
         self._issuers: dict[str, _IssuerKeys[Keys]] = {issuer.issuer: _IssuerKeys(issuer) for issuer in issuers}
         self._rules = rules
         self._clock = clock
@@ -204,7 +208,7 @@ class PublishedKeyCache(Generic[Keys]):
                 document = await self._fetch_document(issuer_keys.settings)
             keys = self._parse(document, issuer_keys.settings)
         except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
-            issuer_keys.last_error = f"{type(error).__name__}: {error}"[:200]
+            issuer_keys.last_error = connection_error_text(error, with_text=True)[:200]
             _log.warning("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
         except Exception as error:  # a fault of ours: said, and tried again like every other
@@ -226,8 +230,7 @@ class PublishedKeyCache(Generic[Keys]):
         if issuer.jwks_file is not None:
             return await asyncio.to_thread(_read_file, issuer.jwks_file)
         if self._client is None:
-            # No proxies, certificates or .netrc from the environment: only the settings say whom to trust.
-            self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False)
+            self._client = make_http_client(self._ca_file)
         timeout = httpx2.Timeout(self._rules.fetch_timeout_s)
         headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
         async with self._client.stream("GET", str(issuer.jwks_uri), timeout=timeout, headers=headers) as response:
@@ -245,8 +248,9 @@ class JwksCache(PublishedKeyCache[KeySet]):
         rules: VerificationSettings,
         clock: EpochClock,
         monotonic: Callable[[], float] = time.monotonic,
+        ca_file: Path | None = None,
     ) -> None:
-        super().__init__(issuers, rules, clock, _verification_keys, monotonic)
+        super().__init__(issuers, rules, clock, _verification_keys, monotonic, ca_file)
 
 
 def _verification_keys(document: bytes, issuer: IssuerSettings) -> KeySet:

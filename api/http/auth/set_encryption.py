@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -150,6 +151,7 @@ class SetEncryption:
         rules: of fetching keys.
         clock: seconds since 1970.
         monotonic: seconds on a clock that never goes back.
+        ca_file: as of `make_http_client`.
     """
 
     def __init__(
@@ -158,11 +160,12 @@ class SetEncryption:
         rules: VerificationSettings,
         clock: EpochClock,
         monotonic: Callable[[], float],
+        ca_file: Path | None = None,
     ) -> None:
         known = tuple(receivers)
         self._names = frozenset(receiver.issuer for receiver in known)
         self._cache = PublishedKeyCache(
-            known, rules, clock, lambda document, _: parse_encryption_keys(document), monotonic
+            known, rules, clock, lambda document, _: parse_encryption_keys(document), monotonic, ca_file
         )
         self._started = False
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from ....ingest.outgoing_http import connection_error_text
 from ....ingest.settings import Secret
 from .actuator import ActuatorAccessDenied, ActuatorUnavailable, error_detail
 
@@ -189,7 +190,7 @@ class ClientCredentialsAuthenticator:
         try:
             answer = await self._http.post(self._url, data=form, headers=headers)
         except httpx2.HTTPError as error:
-            raise ActuatorUnavailable(f"token endpoint: {type(error).__name__}") from None
+            raise ActuatorUnavailable(f"token endpoint: {connection_error_text(error)}") from None
         if answer.status_code != 200:
             kind = ActuatorAccessDenied if answer.status_code in (400, 401, 403) else ActuatorUnavailable
             raise kind(f"token endpoint: HTTP {answer.status_code}{error_detail(answer)}")

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import httpx2
 import msgspec
 
+from ....ingest.outgoing_http import connection_error_text
 from ..retry_after import parse_retry_after
 from .actuator import (
     ActuationNotConfirmed,
@@ -75,7 +76,7 @@ class AdminApi:
         try:
             return await self._http.request(method, self._url + path, headers=headers, **request)
         except httpx2.HTTPError as error:
-            raise ActuatorUnavailable(f"{method} {path.split('?', 1)[0]}: {type(error).__name__}") from None
+            raise ActuatorUnavailable(f"{method} {path.split('?', 1)[0]}: {connection_error_text(error)}") from None
 
 
 # Actuators of servers that show their clients write nothing but differences, and read each write back.

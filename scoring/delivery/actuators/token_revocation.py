@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import httpx2
 from cachetools import FIFOCache
 
+from ....ingest.outgoing_http import connection_error_text
 from .actuator import error_detail
 from .authenticators import ClientAuthenticator
 
@@ -111,7 +112,7 @@ class TokenRevoker:
         except TimeoutError:
             burned = RevocationResult("failed", f"no answer within {endpoint.timeout_s:g} s")
         except httpx2.HTTPError as error:
-            burned = RevocationResult("failed", type(error).__name__)
+            burned = RevocationResult("failed", connection_error_text(error))
         if burned.outcome not in _FINAL_OUTCOMES:
             self._revoked_tokens.pop(mark, None)
         self._observe(endpoint.name, burned.outcome)

@@ -13,6 +13,7 @@ from typing import Literal
 import httpx2
 import msgspec
 
+from ....ingest.outgoing_http import connection_error_text
 from ..notifiers.webhook_notifier import sign_headers
 from ..notifiers.webhook_target import redact_secrets
 from .actuator import (
@@ -77,7 +78,7 @@ class WebhookActuator:
         try:
             answer = await self._http.post(url, content=body, headers=headers)
         except httpx2.HTTPError as error:
-            raise ActuatorUnavailable(type(error).__name__) from None
+            raise ActuatorUnavailable(connection_error_text(error)) from None
         if answer.is_success:
             return answer
         detail = redact_secrets(error_detail(answer), self._settings.url, self._settings.secrets)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx2
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from ....ingest.outgoing_http import connection_error_text, make_http_client
 from ....ingest.printable_text import printable_line
 from ....ingest.settings import reveal
 from ...records.commits import LeasedDelivery
@@ -103,7 +104,9 @@ class WebhookNotifier:
         try:
             return await self._post(row, target, rendered)
         except httpx2.HTTPError as error:
-            return DeliveryResult("retry", target.redact(f"{type(error).__name__}: {error}")[:MAX_ERROR_CHARS])
+            return DeliveryResult(
+                "retry", target.redact(connection_error_text(error, with_text=True))[:MAX_ERROR_CHARS]
+            )
 
     async def _post(self, row: LeasedDelivery, target: WebhookTarget, rendered: RenderedAlert) -> DeliveryResult:
         headers = {"content-type": rendered.content_type}
@@ -125,16 +128,13 @@ def sign_headers(message_id: str, body: bytes, secrets: tuple[str, ...], at_ms: 
     }
 
 
-def make_webhook_client(verify: ssl.SSLContext | None = None, proxy: str | None = None) -> httpx2.AsyncClient:
-    """Client of the notifier. *verify*: a context for a private certificate authority; *proxy*: URL of a forward proxy.
+def make_webhook_client(ca_file: Path | None = None) -> httpx2.AsyncClient:
+    """Client of the notifier. *ca_file*: as of `make_http_client`.
 
     It has no time-out of its own: the dispatcher bounds the whole attempt, not each phase of it.
     """
-    return httpx2.AsyncClient(
-        verify=True if verify is None else verify,
-        proxy=proxy,
-        trust_env=False,
-        follow_redirects=False,
+    return make_http_client(
+        ca_file,
         timeout=None,
         limits=httpx2.Limits(max_connections=None),  # lanes are bounded; a shared bound would let one delay others
         headers={"user-agent": "trustwatch", "accept-encoding": "identity"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from ....ingest.formats.security_event_types import STREAM_UPDATED, VERIFICATION
 from ...records.security_events import EventStream, SecurityEvent, StreamSubject
 from .announced_decision import AnnouncedDecision
-from .event_types import EVENT_RULES, EventRule, EventWording, event_members
+from .event_types import CAEP_EVENTS_SUPPORTED, EVENT_RULES, EVENTS_SUPPORTED, EventRule, EventWording, event_members
 from .subject_identifiers import SubjectFormat, agent_subject, is_wanted
 
 
@@ -23,12 +23,14 @@ class TransmitterRules(NamedTuple):
         subject_format: how agents are named.
         wanted_by_default: whether a stream is about every agent that its owner may see, until it says otherwise.
         wording: what events say.
+        without_wise: owners whose streams leave WISE events out.
     """
 
     issuer: str
     subject_format: SubjectFormat = "iss_sub"
     wanted_by_default: bool = True
     wording: EventWording = EventWording()
+    without_wise: Set[str] = frozenset()
 
 
 class EventDeriver:
@@ -61,8 +63,12 @@ class EventDeriver:
             for stream in streams
             if self._may_tell(stream, decision, subjects.get(stream.stream_id, ()))
             for rule in rules
-            if rule.event_type in stream.events_requested
+            if rule.event_type in stream.events_requested and rule.event_type in self.supported_events(stream.owner)
         ]
+
+    def supported_events(self, owner: str) -> tuple[str, ...]:
+        """Event types that a stream of *owner* can ask for."""
+        return CAEP_EVENTS_SUPPORTED if owner in self._rules.without_wise else EVENTS_SUPPORTED
 
     def _may_tell(self, stream: EventStream, decision: AnnouncedDecision, said: Sequence[StreamSubject]) -> bool:
         tenants = self._tenants.get(stream.owner, frozenset())

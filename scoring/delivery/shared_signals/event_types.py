@@ -140,11 +140,12 @@ EVENT_RULES: Final = (
 """In the order in which the events of one decision are sent."""
 
 EVENTS_SUPPORTED: Final = tuple(rule.event_type for rule in EVENT_RULES)
+CAEP_EVENTS_SUPPORTED: Final = tuple(event_type for event_type in EVENTS_SUPPORTED if event_type.startswith(CAEP))
 
 
-def events_delivered(requested: Sequence[str]) -> list[str]:
-    """The event types of *requested* that we send, each once, in our order."""
-    return [event_type for event_type in EVENTS_SUPPORTED if event_type in requested]
+def events_delivered(requested: Sequence[str], supported: Sequence[str] = EVENTS_SUPPORTED) -> list[str]:
+    """The event types of *requested* that a stream supports, each once, in our order."""
+    return [event_type for event_type in supported if event_type in requested]
 
 
 def event_members(rule: EventRule, decision: AnnouncedDecision, wording: EventWording) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Final
 import httpx2
 import msgspec
 
+from ....ingest.outgoing_http import connection_error_text
 from ....ingest.printable_text import printable_line
 from ..delivery_target import DeliveryResult
 from ..retry_after import parse_retry_after
@@ -42,7 +43,7 @@ async def push_set(client: httpx2.AsyncClient, url: str, authorization: str, tok
             body = b"" if response.is_success else await _read_beginning(response)
             return classify_answer(response.status_code, response.headers.get("retry-after"), body, now_ms)
     except httpx2.HTTPError as error:
-        return DeliveryResult("retry", printable_line(f"{type(error).__name__}: {error}", MAX_ERROR_CHARS))
+        return DeliveryResult("retry", printable_line(connection_error_text(error, with_text=True), MAX_ERROR_CHARS))
 
 
 def classify_answer(status: int, retry_after: str | None, body: bytes, now_ms: int) -> DeliveryResult:

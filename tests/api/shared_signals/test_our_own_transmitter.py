@@ -162,7 +162,7 @@ class Rerouted(httpx2.AsyncHTTPTransport):
 def rerouted(transmitter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The receiver's requests reach the transmitter by its public name."""
     port = transmitter.site.socket.getsockname()[1]
-    monkeypatch.setattr(slice_module, "make_webhook_client", lambda: httpx2.AsyncClient(transport=Rerouted(port)))
+    monkeypatch.setattr(slice_module, "make_webhook_client", lambda _: httpx2.AsyncClient(transport=Rerouted(port)))
 
 
 @pytest.mark.usefixtures("rerouted")

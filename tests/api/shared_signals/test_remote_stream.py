@@ -151,11 +151,11 @@ def test_made_once_then_changed_as_the_settings_are() -> None:
         "events_requested": [REVOKED],
         "description": "trustwatch f1d9ef0e (idp)",
     }
-    assert idp.methods == ["GET", "POST", "POST"]
+    assert idp.methods == ["GET", "POST", "GET", "POST"]
     assert keep(idp).stream_id == "s0"
     assert idp.methods == ["GET"]
     assert keep(idp, settings(events=(REVOKED, RISC + "account-disabled"))).stream_id == "s0"
-    assert idp.methods == ["GET", "PATCH", "POST"]
+    assert idp.methods == ["GET", "PATCH", "GET", "POST"]
     idp.streams.append({"stream_id": "of-others", "delivery": {"method": POLL_METHOD}, "description": "ours no"})
     assert with_stream(idp, lambda stream: stream.delete()) is True
     assert [one["stream_id"] for one in idp.streams] == ["of-others"]
@@ -165,7 +165,7 @@ def test_made_once_then_changed_as_the_settings_are() -> None:
 def test_by_push() -> None:
     """Where it reaches us, by our secret; given again at each start, since nobody tells the secret that was given."""
     idp = Idp()
-    for methods in (["GET", "POST", "POST"], ["GET", "PATCH", "POST"]):
+    for methods in (["GET", "POST", "GET", "POST"], ["GET", "PATCH", "GET", "POST"]):
         assert keep(idp, settings("push"))[:3] == ("s0", "", True)
         told = next(body["delivery"] for _, _, body in idp.asked if body and "delivery" in body)
         assert told == {
@@ -307,7 +307,7 @@ def test_replaced_at_will() -> None:
     keep(idp)
     idp.methods  # noqa: B018 - forgets what was asked
     assert with_stream(idp, lambda stream: stream.keep(replace=True)).changed
-    assert idp.methods == ["GET", "PUT", "POST"]
+    assert idp.methods == ["GET", "PUT", "GET", "POST"]
 
 
 def test_verifications_that_are_refused() -> None:
@@ -453,7 +453,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(SETTINGS.replace("DATA", str(tmp_path / "data")))
     monkeypatch.setenv("IDP_TOKEN", "token")
     monkeypatch.setattr(
-        commands, "make_webhook_client", lambda: httpx2.AsyncClient(transport=httpx2.MockTransport(idp.answer))
+        commands, "make_webhook_client", lambda _: httpx2.AsyncClient(transport=httpx2.MockTransport(idp.answer))
     )
 
     def run(*arguments: str) -> Any:

@@ -1,0 +1,61 @@
+"""HTTP clients of the service: the one place that makes them, so that all trust the same certificate authorities.
+
+Neither proxies, certificates nor `.netrc` of the environment are used, and no redirects are followed: the settings
+alone say who is trusted.
+"""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from .errors import ConfigError
+
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+
+
+def make_http_client(ca_file: Path | None, **options: Any) -> httpx2.AsyncClient:
+    """A client for requests to other services.
+
+    Args:
+        ca_file: `outgoing.ca_file` of the settings.
+        options: time-outs, limits and headers, as of httpx2.
+
+    Raises:
+        ConfigError: as `trusted_authorities`.
+    """
+    return httpx2.AsyncClient(verify=trusted_authorities(ca_file), trust_env=False, follow_redirects=False, **options)
+
+
+@cache
+def trusted_authorities(ca_file: Path | None) -> ssl.SSLContext:
+    """Context that trusts the system's authorities, and those in *ca_file* as well.
+
+    The file is read once in the life of a process: a client that is made later trusts the same authorities.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no certificates.
+    """
+    context = httpx2.create_ssl_context(trust_env=False)
+    if ca_file is None:
+        return context
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except ssl.SSLError:
+        raise ConfigError(f"{ca_file} holds no certificates that can be read: write them as PEM") from None
+    except OSError as error:
+        raise ConfigError(f"{ca_file} cannot be read: {error.strerror}") from None
+    return context
+
+
+def connection_error_text(error: Exception, *, with_text: bool = False) -> str:
+    """Kind of a failed request, and its text if that may be shown; of a certificate that is refused, what to do."""
+    kind, text = type(error).__name__, str(error)
+    if _UNTRUSTED not in text:
+        return f"{kind}: {text}" if with_text else kind
+    reason = text.partition("verify failed: ")[2].partition(" (_ssl")[0] or "not trusted"
+    return f"{kind}: certificate refused ({reason}); name a private authority in `outgoing.ca_file`"
