@@ -309,7 +309,7 @@ class ReasonWriter:
         if habit is None:  # the event that is told of names nothing that is compared
             return feature.name, "the session", "its own habits", "the session is unlike this agent's history"
         others = " ".join(f"other {sanitize_text(seen.event.agent.type or '')} agents".split())
-        said = f"more like {others} than like this one" if habit.group > habit.own else "unlike this agent's history"
+        said = f"more like {others} than like this one" if habit.others else "unlike this agent's history"
         item = ITEMS[habit.kind]
         name = sanitize_text(item.name(seen.event))
         usual_text = f"{habit.own:,} of {habit.own_total:,} times in this agent's history"
