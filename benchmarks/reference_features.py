@@ -153,11 +153,12 @@ class ReferenceAgent:
 
 
 class ReferenceScope:
-    """What is normal in the fleet, a tenant, a peer group or a task."""
+    """What is normal in the fleet, a tenant, a peer group or a task; or what an agent did, there or in a group."""
 
-    __slots__ = ("counts", "distinct", "followers", "moments", "seen")
+    __slots__ = ("counts", "distinct", "events", "followers", "moments", "seen")
 
     def __init__(self) -> None:
+        self.events = 0
         self.counts: dict[Item, int] = {}
         self.followers: dict[Item, int] = {}  # different items of a kind behind a context
         self.seen: dict[str, float] = {}
@@ -166,6 +167,7 @@ class ReferenceScope:
 
     def count(self, items: Mapping[str, Item]) -> None:
         """Count the items of one event."""
+        self.events += 1
         for kind, item in items.items():
             known = self.counts.get(item, 0)
             self.counts[item] = known + 1
@@ -263,11 +265,13 @@ class ReferenceFeatures:
         levels = tuple(self.scopes.get(key) if key else None for key in _scope_keys(event))
         login = event.get("credential") or {}
         method = METHODS.get(login.get("method") or "", 0)
-        vector = _vector(agent, event, items, quantities, levels, session, method, late_ms / 1000)
+        own, part = (self.scopes.get(key) for key in _agent_keys(event))
+        share = min(agent.shared / max(agent.events, 1), 1.0)
+        if own is not None:
+            share *= (part.events if part else 0) / own.events
+        vector = _vector(agent, event, items, quantities, levels, share, session, method, late_ms / 1000)
         if vouched and agent.shared:
-            vector["habits_of_others"] = session.habits.add(
-                items, agent.counts, self.scopes.get(("agent", *name)), levels[2]
-            )
+            vector["habits_of_others"] = session.habits.add(items, agent.counts, own, part, levels[2])
         values = self._trace(agent, event, session, now_ms, vector, vouched)
         if ordered and late_ms <= MOST_DISORDER_MS:
             session.previous = event["action"]
@@ -350,7 +354,7 @@ def fit(events: Iterable[Event]) -> dict[Item, ReferenceScope]:
         features.learn(observed)
         if observed.agent is None:
             continue
-        for key in (*_scope_keys(event), ("agent", *_agent(event))):
+        for key in (*_scope_keys(event), *_agent_keys(event)):
             if key is not None:
                 scope = scopes.setdefault(key, ReferenceScope())
                 scope.count(observed.items)
@@ -383,6 +387,12 @@ def _scope_keys(event: Event) -> tuple[Item | None, ...]:
     """Keys of fleet, tenant, peer group and task."""
     tenant, role, task = event.get("tenant") or "", event["agent"].get("type") or "", event.get("task")
     return ("fleet",), ("tenant", tenant), ("peers", tenant, role), ("task", tenant, role, task) if task else None
+
+
+def _agent_keys(event: Event) -> tuple[Item, Item]:
+    """Keys of what an agent did, and of what it did in the peer group of the event."""
+    name = _agent(event)
+    return ("agent", *name), ("agent in group", *name, event["agent"].get("type") or "")
 
 
 def _note_version(agent: ReferenceAgent, version: str | None, now_ms: int) -> None:
@@ -556,6 +566,7 @@ def _vector(
     items: Mapping[str, Item],
     quantities: Mapping[str, float],
     levels: Sequence[ReferenceScope | None],
+    share: float,
     session: ReferenceSession,
     method: int,
     late_s: float,
@@ -566,7 +577,7 @@ def _vector(
     for kind, item in items.items():
         if kind == "from":
             continue
-        p, own, peers, known = _probability(agent, kind, item, levels)
+        p, own, peers, known = _probability(agent, kind, item, levels, share)
         if not known and agent.seen.get(kind) and kind in NAMING:
             fresh += 1
         out[f"{kind}_surprise"] = _bits(p)
@@ -624,12 +635,14 @@ LevelCounts = tuple[float, float, float]  # of an item: its count, that of all o
 
 
 def _probability(
-    agent: ReferenceAgent, kind: str, item: Item, levels: Sequence[ReferenceScope | None]
+    agent: ReferenceAgent, kind: str, item: Item, levels: Sequence[ReferenceScope | None], part: float
 ) -> tuple[float, float, float, float]:
-    """Over all levels, own history over the peers', the peers' alone; and how often the agent had the item."""
+    """Over all levels, own history over the peers', the peers' alone; and how often the agent had the item.
+
+    *part* is the share of the agent's own counts that its peer group counts, too.
+    """
     fleet, tenant, group, task = (_level_counts(scope, kind, item) for scope in levels)
     mine = _own_counts(agent, kind, item)
-    part = min(agent.shared / max(agent.events, 1), 1.0)
     beyond_tenant, beyond_group = _exclude_level(fleet, tenant), _exclude_level(tenant, group)
     others = _witten_bell(1.0, beyond_tenant)
     if beyond_tenant[0] <= 0 and beyond_group[0] <= 0 and beyond_group[1]:
@@ -643,13 +656,17 @@ def _probability(
 
 
 def _level_counts(scope: ReferenceScope | None, kind: str, item: Item) -> LevelCounts:
-    """What a scope has counted; behind its context where the item has one."""
+    """What a scope has counted; behind its context where the item has one.
+
+    If an agent changes type in a session, its new group may know repetitions of an action without their beginning.
+    """
     if scope is None:
         return 0.0, 0.0, 0.0
     count = scope.counts.get(item, 0)
     if kind in CONTEXTUAL:
         context = _context(kind, item)
-        return count, scope.counts.get(context, 0), scope.followers.get((kind, context), 0)
+        total = scope.counts.get(context, 0)
+        return (count, total, scope.followers.get((kind, context), 0)) if total else (0.0, 0.0, 0.0)
     return count, scope.seen.get(kind, 0), scope.distinct.get(kind, 0)
 
 

@@ -38,10 +38,14 @@ class SessionHabits:
         items: Mapping[str, Item],
         learned: Mapping[Item, int],
         own: CountedItems | None,
+        part: CountedItems | None,
         group: CountedItems | None,
     ) -> float:
-        """Add an event, given its items by kind and what its agent has learned; returns the value of the feature."""
-        said = [_bits(kind, items[kind], learned, own, group) for kind in COMPARED_KINDS if kind in items]
+        """Add an event, given its items by kind and what its agent has learned; returns the value of the feature.
+
+        The history counts what the agent did (*own*), the *part* of it in the peer group, and all of the *group*.
+        """
+        said = [_bits(kind, items[kind], learned, own, part, group) for kind in COMPARED_KINDS if kind in items]
         told = [bits for bits in said if bits is not None]
         if not told:
             return 0.0
@@ -51,17 +55,24 @@ class SessionHabits:
 
 
 def _bits(
-    kind: str, item: Item, learned: Mapping[Item, int], own: CountedItems | None, group: CountedItems | None
+    kind: str,
+    item: Item,
+    learned: Mapping[Item, int],
+    own: CountedItems | None,
+    part: CountedItems | None,
+    group: CountedItems | None,
 ) -> float | None:
     """Bits by which the others of the group explain an item better than the agent; None where too little is known."""
     if own is None or group is None:
         return None
     total, in_group = own.seen.get(kind, 0), group.seen.get(kind, 0)
-    if total < LEAST_ITEMS or in_group - total < LEAST_ITEMS:
+    others_total = in_group - (part.seen.get(kind, 0) if part else 0)
+    if total < LEAST_ITEMS or others_total < LEAST_ITEMS:
         return None
     mine, distinct, all_distinct = own.counts.get(item, 0), own.distinct[kind], group.distinct[kind]
-    others, others_total = group.counts.get(item, 0) - mine, in_group - total
-    others_distinct = max(all_distinct - distinct, all_distinct * others_total / in_group)
+    others = group.counts.get(item, 0) - (part.counts.get(item, 0) if part else 0)
+    others_distinct = all_distinct - (part.distinct.get(kind, 0) if part else 0)
+    others_distinct = max(others_distinct, all_distinct * others_total / in_group)
     p_others = (others + (others_distinct + 1) * NEW_TO_PEERS) / (others_total + others_distinct + 1)
     known = min(max(mine, learned.get(item, 0) - BEFORE_A_HABIT), total)
     p_own = (known + (distinct + 1) * p_others) / (total + distinct + 1)

@@ -1,4 +1,4 @@
-"""Extras of the distribution: the libraries that a part needs beyond `pip install trustwatch`."""
+"""Extras of the distribution: the libraries that a part needs beyond those that are always installed."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def extra_missing(extra: ExtraName, needed_by: str, missing: list[str]) -> str:
     return f"{needed_by}, but {packages} {'is' if len(missing) == 1 else 'are'} not installed: {install_line(extra)}"
 
 
-def install_line(extra: ExtraName) -> str:
-    """The command that installs an extra."""
-    return f"pip install 'trustwatch[{extra}]'"
+def install_line(extra: str) -> str:
+    """Return the command that installs an extra; no package index has Trustwatch, so it names a clone or a wheel."""
+    return f"pip install '.[{extra}]' in a clone of Trustwatch, or 'path/to/WHEEL[{extra}]'"
 
 
 def _is_installed(module: str) -> bool:

@@ -1,9 +1,11 @@
-"""Texts that others wrote, as people may see them in a log, a terminal or a message."""
+"""Texts that others wrote, and numbers, as people may see them in a log, a terminal or a message."""
 
 from __future__ import annotations
 
 import json
 import re
+
+_GROUPED_FROM, _LEAST_SHOWN = 999.5, 0.001
 
 
 def printable_line(text: str, limit: int | None = None) -> str:
@@ -52,3 +54,16 @@ def shown_controls(text: str) -> str:
     'nimda\\\\u202e, low'
     """
     return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def number_text(value: float, digits: int = 3) -> str:
+    """A number as people read it: to so many digits, without an exponent, whole and in groups of three from 1,000 on.
+
+    >>> [number_text(value) for value in (0.0, 1.08e-16, 0.01234, 12.0, 999.7, 1234567.8)]
+    ['0', 'less than 0.001', '0.0123', '12', '1,000', '1,234,568']
+    """
+    if abs(value) >= _GROUPED_FROM:
+        return f"{value:,.0f}"
+    if 0.0 < abs(value) < _LEAST_SHOWN:
+        return "less than 0.001" if value > 0.0 else "more than -0.001"
+    return f"{value:.{digits}g}"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..ingest.printable_text import number_text
 from ..scoring.engine.risk_levels import LEVEL_UP
 from ..scoring.records.agents import RiskLevel
 from .chart_canvas import (
@@ -198,7 +199,7 @@ def contributions(frame: Any, most: int = 10, title: str = "What stood out in th
         return empty_chart(title, "nothing stands out: a hard signal raised the level")
     shown = shown.assign(
         percent=shown["share"] * 100,
-        words=[f"{value:.3g} {unit}" for value, unit in zip(shown["value"], shown["unit"], strict=True)],
+        words=[f"{number_text(value)} {unit}" for value, unit in zip(shown["value"], shown["unit"], strict=True)],
     )
     where: Channels = {
         "x": number("percent", "share of what stood out, %", scale=_room_for_words(shown["percent"])),

@@ -79,7 +79,9 @@ STORE_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
         FrameColumn("cause", "name", "event, tick (time passed) or release (a person)"),
         FrameColumn("reason", "text", "the strongest reason"),
         FrameColumn("signals", "text", "hard signals that fired, blanks between: rules that need no statistics"),
-        FrameColumn("counterfactual", "text", "what would have kept the level lower; empty = not known"),
+        FrameColumn(
+            "counterfactual", "text", "what would have kept the level lower; empty = no one thing of the event"
+        ),
         FrameColumn("mode", "name", "shadow or enforce"),
         FrameColumn("model_version", "name", "model that scored it"),
         FrameColumn("policy_version", "name", "token policy then"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..ingest.printable_text import number_text
 from .chart_canvas import (
     Channels,
     Chart,
@@ -302,12 +303,12 @@ def budget_report(frame: Any, title: str = "The alert budget on held-out history
     common = frame.assign(level=frame["level"].astype(str))
     rows = pd.concat(
         [
-            common.assign(whose=promised, value=frame["budget"], said=frame["budget"].map("{:.3g}".format)),
+            common.assign(whose=promised, value=frame["budget"], said=frame["budget"].map(number_text)),
             common.assign(
                 whose=observed,
                 value=frame["observed"],
                 said=[
-                    f"{value:.3g}" + ("" if enough else "*")
+                    number_text(value) + ("" if enough else "*")
                     for value, enough in zip(frame["observed"], frame["enough_history"], strict=True)
                 ],
             ),

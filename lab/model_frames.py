@@ -16,7 +16,7 @@ from ..ingest.features.feature_table import FEATURES
 from ..ingest.formats.history_decoding import decode_history_event
 from ..models.detector import DetectorSettings
 from ..scoring.engine import level_thresholds, risk_levels
-from ..scoring.learning.training import train_and_save
+from ..scoring.learning.training import KnownPeerGroups, train_and_save
 from .event_frames import raw_events
 from .frame_builder import build_frame, build_frame_from_columns
 from .session import LabError, LabModel, LabSession, peer_group_names
@@ -134,7 +134,7 @@ def train_model(
     path = session.work_path("model") if directory is None else Path(directory)
     trained = train_and_save(
         path,
-        ColumnEncoder(salt, session.settings.domains()).encode(history),
+        KnownPeerGroups().settle(ColumnEncoder(salt, session.settings.domains()).encode(history)),
         salt,
         version or clock.utc_now().strftime("lab-%Y-%m-%d.%H%M%S"),
         DetectorSettings(seed=seed, trees=trees),

@@ -20,6 +20,7 @@ from ..api.composition import engine_settings, open_service_store_reading, store
 from ..api.settings.loading import load_process_settings
 from ..api.settings.root import Settings
 from ..ingest.errors import ConfigError
+from ..ingest.extras import install_line
 from ..ingest.hashing import NameHasher
 from ..models.detector import ForestDetector
 from ..models.model_directory import is_model
@@ -37,7 +38,7 @@ SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
 DEFAULT_ROW_LIMIT = 100_000
 """Rows of a frame by default; more are cut with a `LabWarning`."""
 
-EXTRA_MISSING = "trustwatch.lab needs pandas, altair and vl-convert-python: pip install 'trustwatch[lab]'"
+EXTRA_MISSING = f"trustwatch.lab needs pandas, altair and vl-convert-python: {install_line('lab')}"
 _CACHED_AGENTS = 50_000
 
 

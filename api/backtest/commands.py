@@ -16,6 +16,7 @@ import typer
 from ...ingest.errors import ConfigError
 from ...ingest.file_source import FileSource
 from ...ingest.history.conversion import HistoryConverter
+from ...ingest.printable_text import number_text
 from ...models.model_directory import read_manifest
 from ...models.model_persistence import load_trained_model
 from ...models.trained_model import TrainedModel
@@ -227,7 +228,10 @@ def _print_budget(side: BacktestSide) -> None:
     if words := side.haste_words:
         print_message(words)
     for row in side.alerts:
-        print_message(f"{row.level}: {row.alerts:,} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
+        print_message(
+            f"{row.level}: {row.alerts:,} alerts, {number_text(row.rate)} per 1,000 agent-days, "
+            f"budget {number_text(row.budget)}"
+        )
     for excess in side.over_budget:
         print_message(f"over budget at {excess.level}:")
         for words in excess.words:
@@ -259,9 +263,10 @@ def _print_calls(calls: CallChallengeReport) -> None:
         return
     whose = "of good sessions " if calls.honest_only else ""
     for row in calls.effects:
-        if row.within is not None:
-            rate = f"{row.per_1000:.3g} of 1,000 ({row.within[0]:.3g} to {row.within[1]:.3g})"
-            kept = "" if row.budget is None else f", budget {row.budget:g}: {row.budget_words}"
+        if row.within is not None and row.per_1000 is not None:
+            low, high = map(number_text, row.within)
+            rate = f"{number_text(row.per_1000)} of 1,000 ({low} to {high})"
+            kept = "" if row.budget is None else f", budget {number_text(row.budget)}: {row.budget_words}"
             print_message(f"calls {whose}({row.effect}): {row.challenged:,} of {row.calls:,} wait, {rate}{kept}")
     if calls.threshold_words:
         print_message(f"  {calls.threshold_words}")
@@ -296,7 +301,7 @@ def _print_evaluation(side: BacktestSide) -> None:
             f"{_number_text(figures.recall_at_5_percent)} at 5 % false positives"
         )
     for level in evaluation.levels:
-        delay = "" if level.delay_seconds is None else f", half within {level.delay_seconds[0]:.3g} s"
+        delay = "" if level.delay_seconds is None else f", half within {number_text(level.delay_seconds[0])} s"
         print_message(
             f"{level.level}: {level.detected} of {level.sessions} bad sessions detected{delay}; {level.already} of "
             f"agents that were there before; {level.false_alerts} false alerts"
@@ -311,7 +316,7 @@ def _print_evaluation(side: BacktestSide) -> None:
 
 
 def _number_text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else number_text(value, 4)
 
 
 def replay_command(

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ...ingest.printable_text import shown_controls
+from ...ingest.printable_text import number_text, shown_controls
 from ...scoring.backtest.label_evaluation import LabelEvaluation
 from ...scoring.backtest.policy_simulation import OUTCOMES
 from ...scoring.backtest.result import BacktestResult, BacktestSide
@@ -151,8 +151,4 @@ def _number_text(value: float | None) -> str:
     >>> _number_text(0.12345), _number_text(None), _number_text(12), _number_text(1234.5)
     ('0.123', '–', '12', '1,234')
     """
-    if value is None:
-        return "–"
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return "–" if value is None else number_text(value)

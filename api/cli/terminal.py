@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ...ingest.printable_text import escaped_json, escaped_text
+from ...ingest.printable_text import escaped_json, escaped_text, number_text
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
 JsonLinesOption = Annotated[bool, typer.Option("--json", help="print JSON lines on stdout: one object a row")]
@@ -28,9 +28,6 @@ SettingsFileOption = Annotated[
 _BETWEEN_COLUMNS = 2
 _LEAST_PROSE = 20
 """Columns of prose are folded to no less, in characters."""
-
-_GROUPED_FROM = 1000.0
-"""Fractions from here on would be shown as powers of ten."""
 
 stderr_console = Console(stderr=True, highlight=False)
 """Messages go to stderr, so that stdout holds nothing but results."""
@@ -136,7 +133,7 @@ def readable(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < _GROUPED_FROM else f"{value:,.0f}"
+        return number_text(value)
     return str(value)
 
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from ...ingest.printable_text import shown_controls
+from ...ingest.printable_text import number_text, shown_controls
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
 from ..search.query import MAX_STARS
@@ -123,7 +123,7 @@ class PageRenderer:
             when=self.time_with_age,
             level=level_badge,
             share=format_share,
-            number=format_number,
+            number=number_text,
             lasts=format_duration,
             query=url_with_query,
             reasons=reason_texts,
@@ -261,14 +261,6 @@ def format_share(value: float, digits: int = 2) -> str:
     ('0.88', '–')
     """
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
-
-
-def format_number(value: float) -> str:
-    """
-    >>> format_number(1234567), format_number(0.25)
-    ('1,234,567', '0.25')
-    """
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.3g}"
 
 
 def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent") -> str:

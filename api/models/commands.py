@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import typer
 
+from ...ingest.printable_text import number_text
 from ..cli.remote import DEFAULT_URL, ServiceClient, TenantOption, TokenOption, UrlOption, paged_items
 from ..cli.terminal import (
     JsonLinesOption,
@@ -102,7 +103,7 @@ def _print_figures(figures: dict[str, Any]) -> None:
     write_line(f"in shadow over {readable(figures['events'])} events, {readable(figures['agent_days'])} agent-days:")
     for name in ("champion", "challenger"):
         group_figures = figures[name]
-        rates = ", ".join(f"{level} {rate:.3g}" for level, rate in group_figures["per_1000"].items())
+        rates = ", ".join(f"{level} {number_text(rate)}" for level, rate in group_figures["per_1000"].items())
         delay = "" if group_figures["delay_s"] is None else f", after {group_figures['delay_s']:.0f} s"
         write_line(
             f"  {name} {group_figures['version']}: alerts per 1,000 agent-days {rates}; "

@@ -15,7 +15,7 @@ from ...models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSettings
 from ...models.input_checks import VOUCHING_ADVICE
 from ...models.model_directory import is_model
 from ...models.model_persistence import load_trained_model
-from ...scoring.learning.training import TrainedVersion, train_and_save
+from ...scoring.learning.training import KnownPeerGroups, TrainedVersion, train_and_save
 from ...scoring.learning.walkforward import walk_forward_events
 from ...scoring.pipeline.kernel_warm_up import KernelPart, is_part_kept
 from .. import clock
@@ -77,7 +77,7 @@ def train_command(
     history.malformed += converter.malformed
     if not read:
         raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
-    columns = ColumnEncoder(key, configured.domains()).encode(read)
+    columns = KnownPeerGroups().settle(ColumnEncoder(key, configured.domains()).encode(read))
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
     if not is_part_kept(KernelPart.FEATURES):
         print_message("compiling kernels: the first training on this machine takes up to a minute longer")

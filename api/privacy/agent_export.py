@@ -52,7 +52,7 @@ def export_agent(
     Args:
         sources: what is read.
         subject: an agent.
-        dead_letters_of: callers whose dead letters may be seen; None = all.
+        dead_letters_of: callers whose dead letters may be seen; None = all, and what tells about the deployment.
         now_ms: UTC milliseconds.
         by: who asked, for the manifest.
 
@@ -61,22 +61,24 @@ def export_agent(
     """
     sink = _ZipBuffer()
     entries: dict[str, dict[str, Any]] = {}
+    whole = dead_letters_of is None
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        yield from _write_entry(archive, sink, entries, "agent.json", [_agent_document(sources, subject)])
+        yield from _write_entry(archive, sink, entries, "agent.json", [_agent_document(sources, subject, whole)])
         rows = sources.store.subjects.export(subject, dead_letters_of)
         for table, table_rows in groupby(rows, lambda row: row[0]):
             yield from _write_entry(archive, sink, entries, f"{table}.jsonl", (row for _, row in table_rows))
         yield from _write_entry(archive, sink, entries, "events.jsonl", _agent_events(sources, subject))
-        manifest = {
+        manifest: dict[str, Any] = {
             "agent_id": subject.name,
             "tenant": subject.tenant,
             "issuer": subject.issuer,
             "made_at": format_rfc3339(now_ms),
             "by": by,
-            "software": version("trustwatch"),
             "files": entries,
-            "chain": chain_heads_document(sources.store.decisions.chain_heads()),
         }
+        if whole:
+            manifest["software"] = version("trustwatch")
+            manifest["chain"] = chain_heads_document(sources.store.decisions.chain_heads())
         yield from _write_entry(archive, sink, {}, "manifest.json", [manifest])
     yield sink.take()
 
@@ -121,11 +123,11 @@ class _ZipBuffer:
         return b"".join(parts)
 
 
-def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
+def _agent_document(sources: ExportSources, subject: ErasureSubject, whole: bool) -> dict[str, Any]:
     """Behaviour of the agent in words; `agents.jsonl` has the row.
 
-    `may_be_older` is true while newer states of some agents are in checkpoints: the row may then be some minutes older
-    than what the agent is judged by. Its events are in the export all the same.
+    `may_be_older`, in an export of the *whole*, is true while newer states of some agents are in checkpoints: the row
+    may then be some minutes older than what the agent is judged by. Its events are in the export all the same.
     """
     row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
@@ -134,7 +136,7 @@ def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str
         "tenant": subject.tenant,
         "issuer": subject.issuer,
         "known": row is not None,
-        "may_be_older": bool(sources.store.checkpoints.partitions()),
+        **({"may_be_older": bool(sources.store.checkpoints.partitions())} if whole else {}),
         "profile": None if profile is None else msgspec.to_builtins(profile, enc_hook=str),
     }
 

@@ -275,7 +275,8 @@ class ErasureService:
     def export(self, caller: AuthenticatedCaller, agent: AgentSelector) -> Iterator[bytes]:
         """Everything about one agent as a ZIP, piece by piece, which blocks; see `agent_export.export_agent`.
 
-        Of refused records a caller that is not bound to all tenants gets those that it sent itself.
+        Of refused records a caller that is not bound to all tenants gets those that it sent itself, and nothing that
+        tells about the deployment: places in the log, names of targets and their errors, heads of the chain, version.
 
         Raises:
             TenantNotAllowed: it is not bound to that tenant, or has to name one.

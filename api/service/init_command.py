@@ -15,7 +15,14 @@ from ...ingest.durable_files import create_secret_file, write_file_atomically
 from ...ingest.errors import ConfigError
 from ...ingest.settings import check_url
 from ..cli.terminal import JsonOption, fail, print_message, write_json
-from ..settings.first_settings import HOOK_KEY_FILE, AuthorizationServer, FirstAnswers, Form, first_settings
+from ..settings.first_settings import (
+    HOOK_KEY_FILE,
+    AuthorizationServer,
+    FirstAnswers,
+    Form,
+    first_settings,
+    token_command,
+)
 from ..settings.loading import environment_with, load_settings
 from ..settings.storage_settings import StoreSettings
 
@@ -244,5 +251,6 @@ def _next_steps(file: Path, answers: FirstAnswers) -> list[str]:
     steps.append("trustwatch settings check")
     steps.append("trustwatch serve")
     if answers.has_local_key:
-        steps.append("trustwatch token    # signs in programs; trustwatch console-link signs you in")
+        console = "; trustwatch console-link signs you in" if answers.has_development_login else ""
+        steps.append(f"{token_command(answers)}    # signs in programs{console}")
     return ["next:", *(f"  {step}" for step in steps)]

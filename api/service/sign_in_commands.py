@@ -34,6 +34,11 @@ def token(
         print_message(
             f"note: these settings do not trust {LOCAL_ISSUER}, so a service that runs with them will refuse the token"
         )
+    if client_id not in {caller.client_id for caller in configured.callers}:
+        print_message(
+            f"note: no caller of these settings has the client id {client_id}, so a service that runs with them will "
+            "refuse the token; name one with --client-id"
+        )
     scopes = scope or list(ALL_SCOPES)
     issued = issue_local_token(configured.data_dir, client_id, scopes, audience, lifetime)
     if json:

@@ -60,6 +60,16 @@ class FirstAnswers(NamedTuple):
         return self.local_key or self.server == "none"
 
     @property
+    def local_client(self) -> str:
+        """Caller for which the key of this machine signs: a trial has one that may do everything."""
+        return "demo" if self.server == "none" and not self.gateway else "operator"
+
+    @property
+    def has_development_login(self) -> bool:
+        """True if `trustwatch console-link` signs in at the console."""
+        return self.has_local_key and self.form == "embedded"
+
+    @property
     def agents_issuer(self) -> str:
         """`iss` of the agents' tokens."""
         return LOCAL_ISSUER if self.server == "none" else self.issuer
@@ -68,6 +78,11 @@ class FirstAnswers(NamedTuple):
     def needs_hook_secret(self) -> bool:
         """True if the file names a file with the secret of Hydra's token hook."""
         return self.server == "hydra"
+
+
+def token_command(answers: FirstAnswers) -> str:
+    """Return the command that prints a token for the local caller of these settings."""
+    return "trustwatch token" if answers.local_client == "demo" else "trustwatch token --client-id operator"
 
 
 def first_settings(answers: FirstAnswers) -> str:
@@ -121,7 +136,7 @@ def _issuers(answers: FirstAnswers) -> str:
     if answers.has_local_key:
         shared = "" if answers.form == "embedded" else "\n# Copy local-key.pem and local-jwks.json to every machine."
         return f"""
-{head} A key of this machine, to try it: `trustwatch token` signs with it.{shared}
+{head} A key of this machine, to try it: `{token_command(answers)}` signs with it.{shared}
 issuers:
   - {{issuer: "{LOCAL_ISSUER}", jwks_file: var/data/local-jwks.json, audiences: [trustwatch]}}
 """
@@ -141,7 +156,7 @@ issuers:
 
 
 def _callers(answers: FirstAnswers) -> str:
-    if answers.server == "none" and not answers.gateway:
+    if answers.local_client == "demo":
         return """
 # Which clients may ask and send, and for whom. This one may do everything: for a trial alone.
 callers:
@@ -158,7 +173,7 @@ callers:
     ]
     if answers.has_local_key:
         lines += [
-            "  - name: operator            # you: `trustwatch token --client-id operator`",
+            f"  - name: operator            # you: `{token_command(answers)}`",
             "    client_id: operator",
             *_spoken_for(answers),
         ]
@@ -279,7 +294,7 @@ def _keycloak_actuator(answers: FirstAnswers) -> list[str]:
 
 
 def _console(answers: FirstAnswers) -> str:
-    if answers.has_local_key and answers.form == "embedded":
+    if answers.has_development_login:
         return """
 # Pages for people; `trustwatch console-link` prints a link that signs in, on this machine alone.
 console: {enabled: true, development_login: true}

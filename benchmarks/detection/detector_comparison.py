@@ -63,7 +63,7 @@ def _skipping(name: str, line: Callable[[], ComparisonRow]) -> ComparisonRow:
     try:
         return line()
     except ImportError as error:
-        return ComparisonRow(name, None, 0.0, f"{error} (pip install 'trustwatch[bench]')")
+        return ComparisonRow(name, None, 0.0, f"{error} (pip install '.[bench]' in the clone)")
 
 
 def _on_counts(lab: FittedTrace, draws: int) -> Iterator[ComparisonRow]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..columns import AGENT, AGENT_DRAW, GROUP, UNTRACED, UNTRUSTED_RESULT, EventColumns
+from ..columns import AGENT, GROUP, UNTRACED, UNTRUSTED_RESULT, EventColumns
 from ..compilation import compiled, inlined
 from ..errors import ModelError
 from ..events import MAX_ARGUMENTS
@@ -112,8 +112,8 @@ def fit_baseline(
                 baseline, traced, scopes, times, observations, counting, used, items, MAX_VALUES
             )
         if with_values >= 0:
-            agents = columns.names[:, AGENT_DRAW]
-            counted = count_own_items(baseline, rows, agents, observations.items, with_values, items)
+            groups = scopes[:, layout.PEERS]
+            counted = count_own_items(baseline, rows, columns, groups, observations.items, with_values, items)
             if counted == len(rows) or items == MAX_ITEMS:  # of more than there is room for the newest are known
                 break
         items *= 2

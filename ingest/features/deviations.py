@@ -113,6 +113,7 @@ def item_probability(
     scopes: Array,
     table: Array,
     numbers: Array,
+    share: float,
     kind: int,
     hashed: np.uint64,
     context: np.uint64,
@@ -123,6 +124,7 @@ def item_probability(
     Args:
         rows, scopes: rows and keys of the event's scopes in the baseline, in the order FLEET, TENANT, PEERS, TASK.
         table, numbers: the agent's rows.
+        share: of the agent's own counts that its peer group counts, too.
         context: hash of the item that this one is conditional on, 0 for none.
         totals: from `scope_totals` the item's kind and context.
 
@@ -138,7 +140,6 @@ def item_probability(
         distinct = total * distinct / seen if seen > 0.0 else 0.0
     if total > 0.0:
         own = min(own_count(table, kind, hashed), total)
-    share = min(float(numbers[layout.N_SHARED]) / max(float(numbers[layout.N_EVENTS]), 1.0), 1.0)
     # Where a level has nothing beyond the one within it, neither needs to be looked up for that step.
     beyond_tenant, beyond_peers, beyond_own = in_fleet > in_tenant, in_tenant > in_peers, in_peers > share * total
     count, different = _item_counts(

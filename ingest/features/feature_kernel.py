@@ -27,7 +27,7 @@ from .argument_routes import argument_route, gives_sensitive_answer, sensitive_r
 from .deviations import update_reference
 from .feature_vector import F_ARGUMENT, F_ARGUMENT_ROUTE, F_HABITS, F_SENSITIVE_ROUTE, write_feature_vector
 from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
-from .habits_of_others import habits_of_others
+from .habits_of_others import habits_of_others, share_in_group
 from .layout import AgentState, Array, Baseline
 from .row_observations import IGNORED_EVENT, OUT_OF_ORDER_EVENT, SENSITIVE, UNHASHED, RowObservations
 from .session_memory import count_action_use, session_slot, use_bucket
@@ -252,6 +252,16 @@ def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Basel
         scope_rows[level] = -1 if scopes[level] == 0 else scope_row(baseline, scopes[level])
 
 
+@inlined
+def _share_of_group(baseline: Baseline, agent_numbers: Array, names: Array, scopes: Array) -> float:
+    """Share of an agent's own counts that the peer group of its event counts, too."""
+    shared = np.float64(agent_numbers[layout.N_SHARED])
+    if shared <= 0.0:
+        return 0.0
+    known = min(shared / max(np.float64(agent_numbers[layout.N_EVENTS]), 1.0), 1.0)
+    return known * share_in_group(baseline, names[columns.AGENT_DRAW], scopes[layout.PEERS])
+
+
 @allocation_free
 def _pass_over(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int) -> None:
     """Keep what an event that is no behaviour leaves behind: our own denial, or what others say of the agent."""
@@ -376,6 +386,7 @@ def observe(
             baseline,
             table,
             agent_numbers,
+            _share_of_group(baseline, agent_numbers, names[row], scopes),
             state.session_numbers[slot, k],
         )
         target = observations.items[row, layout.K_TARGET]

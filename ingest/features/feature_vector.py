@@ -74,6 +74,7 @@ def write_feature_vector(
     baseline: Baseline,
     table: Array,
     numbers: Array,
+    share: float,
     session: Array,
 ) -> np.uint32:
     """Write one feature vector.
@@ -86,12 +87,13 @@ def write_feature_vector(
         rows, scopes: the scopes' rows in the baseline, -1 for none, and their keys (SCOPES,).
         baseline: of the model.
         table, numbers, session: the agent's state, and that of the session.
+        share: of the agent's own counts that its peer group counts, too.
 
     Returns a bit mask of the kinds in which the agent has a history, but not of this item.
     """
     out[:] = 0.0
     bits[:] = 0.0
-    fresh = _write_surprises(out, bits, items, contexts, rows, scopes, baseline, table, numbers)
+    fresh = _write_surprises(out, bits, items, contexts, rows, scopes, baseline, table, numbers, share)
     for quantity in range(layout.QUANTITIES):
         if quantities[quantity] >= 0.0:
             feature = FEATURE_OF_QUANTITY[quantity]
@@ -112,6 +114,7 @@ def _write_surprises(
     baseline: Baseline,
     table: Array,
     numbers: Array,
+    share: float,
 ) -> np.uint32:
     """Surprise of every item, and how much better the peers explain the event than the agent's own past."""
     shift, fresh = 0.0, np.uint32(0)
@@ -126,7 +129,7 @@ def _write_surprises(
         if CONTEXT_KIND[kind] != layout.K_ACTION:
             totals = scope_totals(baseline, rows, scopes, table, numbers, kind, CONTEXT_KIND[kind], contexts[kind])
         p, p_own, p_peers, own = item_probability(
-            baseline, rows, scopes, table, numbers, kind, items[kind], contexts[kind], totals
+            baseline, rows, scopes, table, numbers, share, kind, items[kind], contexts[kind], totals
         )
         if own == 0.0 and numbers[layout.N_SEEN + kind] > 0.0:
             fresh |= np.uint32(1) << np.uint32(kind)

@@ -3,6 +3,9 @@
 Who uses a stolen identity for ordinary things of others shows in no single event. So each action and target is compared
 with how often the agent itself has it in the model's history, and how often the others of its peer group have it; the
 mean over a session tells. What the agent has learned since is its own, too, which of odd events is one in eight.
+
+An agent may have acted in several peer groups. Its own side is all of its history; of a group's counts it takes away
+what it did in that group.
 """
 
 from __future__ import annotations
@@ -45,6 +48,34 @@ def own_scope(agent: np.uint64) -> np.uint64:
     return hash_pair(np.uint64(14), agent)
 
 
+_EVENTS = np.uint64(15)
+"""Key under which a shared baseline counts the events of one agent, and those that it had in a peer group."""
+
+
+@inlined
+def _scope_in_group(own: np.uint64, group: np.uint64) -> np.uint64:
+    """Key under which a shared baseline counts what one agent did in a peer group, both given as scopes."""
+    return hash_pair(own, group)
+
+
+@inlined
+def _part_in_group(baseline: Baseline, own: np.uint64, group: np.uint64) -> np.uint64:
+    """Scope that counts what an agent contributed to a peer group: its own one, if it was in no other group.
+
+    Models of 0.2 do not count agents by group: they take all of an agent's history for a part of any group.
+    """
+    scope = _scope_in_group(own, group)
+    return own if shared_count(baseline, scope, _EVENTS) == shared_count(baseline, own, _EVENTS) else scope
+
+
+@inlined
+def share_in_group(baseline: Baseline, agent: np.uint64, group: np.uint64) -> float:
+    """Share of the events of an agent's history that it had in a peer group; 1 if the baseline does not count them."""
+    own = own_scope(agent)
+    total = shared_count(baseline, own, _EVENTS)
+    return shared_count(baseline, _scope_in_group(own, group), _EVENTS) / total if total > 0.0 else 1.0
+
+
 @inlined
 def total_item(kind: int) -> np.uint64:
     """Key under which a shared baseline counts all items of a kind that one agent had."""
@@ -72,9 +103,15 @@ def item_bits(
 
 
 @inlined
-def others_distinct(all_distinct: float, all_total: float, own_distinct: float, own_total: float) -> float:
-    """Different items that the others of a group have: at least their share of events has as many of them."""
-    return max(all_distinct - own_distinct, all_distinct * (all_total - own_total) / all_total)
+def others_counts(
+    group: float, group_total: float, group_distinct: float, part: float, part_total: float, part_distinct: float
+) -> tuple[float, float, float]:
+    """Counts of an item for the others of a group: those of the group without the agent's part of it.
+
+    Others have at least their share of the different items. In models of 0.2 the part may exceed the group's count.
+    """
+    total = group_total - part_total
+    return max(group - part, 0.0), total, max(group_distinct - part_distinct, group_distinct * total / group_total)
 
 
 @inlined
@@ -92,16 +129,24 @@ def _compared_counts(
     baseline: Baseline, rows: Array, scopes: Array, scope: np.uint64, kind: int, item: np.uint64
 ) -> tuple[float, float, float, float, float, float]:
     """Arguments of `item_bits` for an item; all 0 where the history has too little of either side."""
-    group = rows[layout.PEERS]
+    group, peers = rows[layout.PEERS], scopes[layout.PEERS]
     if item == 0 or group < 0:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     in_group, total = np.float64(baseline.totals[group, kind, 0]), shared_count(baseline, scope, total_item(kind))
-    if total < LEAST_ITEMS or in_group - total < LEAST_ITEMS:
+    part = _part_in_group(baseline, scope, peers)
+    part_total = total if part == scope else shared_count(baseline, part, total_item(kind))
+    if total < LEAST_ITEMS or in_group - part_total < LEAST_ITEMS:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     distinct, own = shared_count(baseline, scope, different_items(kind)), shared_count(baseline, scope, item)
-    peers = max(shared_count(baseline, scopes[layout.PEERS], item) - own, 0.0)
-    others = others_distinct(np.float64(baseline.totals[group, kind, 1]), in_group, distinct, total)
-    return own, total, distinct, peers, in_group - total, others
+    of_others, others_total, others_distinct = others_counts(
+        shared_count(baseline, peers, item),
+        in_group,
+        np.float64(baseline.totals[group, kind, 1]),
+        shared_count(baseline, part, item),
+        part_total,
+        shared_count(baseline, part, different_items(kind)),
+    )
+    return own, total, distinct, of_others, others_total, others_distinct
 
 
 @inlined
@@ -135,12 +180,14 @@ class CountedHabit(NamedTuple):
     Attributes:
         kind: of the item.
         own, own_total: how often the agent has it, and all items of the kind.
-        group, group_total: the same of its peer group, itself included where it was in that.
+        others: how often the others of its peer group have it.
+        group, group_total: as `own` and `own_total` of its peer group, itself included if it was in that.
     """
 
     kind: int
     own: int
     own_total: int
+    others: int
     group: int
     group_total: int
 
@@ -155,27 +202,60 @@ def telling_habit(
         if counts[1] > 0.0:
             group = shared_count(baseline, scopes[layout.PEERS], items[kind])
             in_group = float(baseline.totals[rows[layout.PEERS], kind, 0])
-            counts_of_habit = (round(count) for count in (counts[0], counts[1], group, in_group))
+            counts_of_habit = (round(count) for count in (counts[0], counts[1], counts[3], group, in_group))
             habits.append((item_bits(*counts), CountedHabit(kind, *counts_of_habit)))
     return max(habits)[1] if habits else None
 
 
+def count_own_items(
+    baseline: Baseline, rows: Array, columns: EventColumns, groups: Array, items: Array, used: int, room: int
+) -> int:
+    """Count what each agent did, the newest of *rows* first, and in which peer group if it was in several.
+
+    Args:
+        groups: uint64 (n,), key of the scope of each row's peer group.
+        items: uint64 (n, KINDS).
+        used, room: places of the baseline that are taken, and those that there are.
+
+    Returns:
+        number of rows that were counted before the room ended.
+    """
+    agents = columns.names[:, event_columns.AGENT_DRAW]
+    _, first = np.unique(mix_pairs(agents[rows], groups[rows]), return_index=True)
+    acting, groups_of = np.unique(agents[rows][first], return_counts=True)
+    moved = np.isin(agents, acting[groups_of > 1])
+    return _count_own_items(baseline, rows, agents, groups, moved, items, used, room)
+
+
 @compiled
-def count_own_items(baseline: Baseline, rows: Array, agents: Array, items: Array, used: int, room: int) -> int:
-    """Count what each agent did, the newest of *rows* first; returns how many rows were counted before the *room* ended
-    beside *used* places."""
+def _count_own_items(
+    baseline: Baseline, rows: Array, agents: Array, groups: Array, moved: Array, items: Array, used: int, room: int
+) -> int:
     for counted in range(len(rows)):
         row = rows[len(rows) - 1 - counted]
-        if used > room - 3 * len(COMPARED_KINDS):
+        if used > room - 2 * (1 + 3 * len(COMPARED_KINDS)):
             return counted
-        scope = own_scope(agents[row])
-        for kind in COMPARED_KINDS:
-            if items[row, kind] == 0:
-                continue
-            used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, total_item(kind))))
-            if count_key(baseline.keys, baseline.counts, hash_pair(scope, items[row, kind])):
-                used += 1 + int(count_key(baseline.keys, baseline.counts, hash_pair(scope, different_items(kind))))
+        own = own_scope(agents[row])
+        in_group = _scope_in_group(own, groups[row])
+        used += int(count_key(baseline.keys, baseline.counts, hash_pair(own, _EVENTS)))
+        used += int(count_key(baseline.keys, baseline.counts, hash_pair(in_group, _EVENTS)))
+        used += _count_compared(baseline, own, items[row])
+        if moved[row]:
+            used += _count_compared(baseline, in_group, items[row])
     return len(rows)
+
+
+@inlined
+def _count_compared(baseline: Baseline, scope: np.uint64, items: Array) -> int:
+    """Count the items of an event that are compared in a scope; returns how many places that takes."""
+    used = 0
+    for kind in COMPARED_KINDS:
+        if items[kind] == 0:
+            continue
+        used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, total_item(kind))))
+        if count_key(baseline.keys, baseline.counts, hash_pair(scope, items[kind])):
+            used += 1 + int(count_key(baseline.keys, baseline.counts, hash_pair(scope, different_items(kind))))
+    return used
 
 
 def habits_in_history(columns: EventColumns, items: Array, sessions: Array) -> Array:
@@ -204,47 +284,25 @@ def _add_item_bits(
     bits: Array, compared: Array, rows: Array, items: Array, agents: Array, groups: Array, sessions: Array
 ) -> None:
     """Add the bits of one kind's items to those of their *rows*; all but *bits* and *compared* are of these rows."""
-    agent_items, group_items = mix_pairs(agents, items), mix_pairs(groups, items)
-    new = (_occurrences_before(agent_items) == 0).astype(np.int64)
-    own = _occurrences_before(agent_items) - _occurrences_before(mix_pairs(sessions, items))
+    new = (_occurrences_before(mix_pairs(agents, items)) == 0).astype(np.int64)
+    own = _occurrences_before(mix_pairs(agents, items)) - _occurrences_before(mix_pairs(sessions, items))
     total = _occurrences_before(agents) - _occurrences_before(sessions)
     distinct = _sums_before(agents, new) - _sums_before(sessions, new)
-    in_group, in_agent = _counts(groups), _counts(agents)
-    in_group_distinct, in_agent_distinct = _sums(groups, _occurrences_before(group_items) == 0), _sums(agents, new)
-    peers = _counts(group_items) - _counts(agent_items)
-    fit = (total >= LEAST_ITEMS) & (in_group - in_agent >= LEAST_ITEMS)
-    _write_bits(
-        bits,
-        rows[fit],
-        own[fit],
-        total[fit],
-        distinct[fit],
-        peers[fit],
-        in_group[fit],
-        in_agent[fit],
-        in_group_distinct[fit],
-        in_agent_distinct[fit],
-    )
+    group = _counts_elsewhere(groups, items, sessions)
+    part = _counts_elsewhere(mix_pairs(groups, agents), items, sessions)
+    fit = (total >= LEAST_ITEMS) & (group[:, 1] - part[:, 1] >= LEAST_ITEMS)
+    own_side = np.stack([own, total, distinct], axis=1)
+    _write_bits(bits, rows[fit], own_side[fit], group[fit], part[fit])
     compared[rows[fit]] = True
 
 
 @compiled
-def _write_bits(
-    bits: Array,
-    rows: Array,
-    own: Array,
-    total: Array,
-    distinct: Array,
-    peers: Array,
-    in_group: Array,
-    in_agent: Array,
-    in_group_distinct: Array,
-    in_agent_distinct: Array,
-) -> None:
+def _write_bits(bits: Array, rows: Array, own: Array, group: Array, part: Array) -> None:
     for at in range(len(rows)):
-        others = others_distinct(in_group_distinct[at], in_group[at], in_agent_distinct[at], in_agent[at])
-        of_others = in_group[at] - in_agent[at]
-        bits[rows[at]] += item_bits(own[at], total[at], distinct[at], peers[at], of_others, others)
+        others, others_total, others_distinct = others_counts(
+            group[at, 0], group[at, 1], group[at, 2], part[at, 0], part[at, 1], part[at, 2]
+        )
+        bits[rows[at]] += item_bits(own[at, 0], own[at, 1], own[at, 2], others, others_total, others_distinct)
 
 
 @compiled
@@ -252,6 +310,16 @@ def _walk_sessions(values: Array, bits: Array, compared: Array, number: Array, s
     for row in range(len(values)):
         if compared[row]:
             values[row] = add_to_session(sessions[number[row]], bits[row])
+
+
+def _counts_elsewhere(ids: Array, items: Array, sessions: Array) -> Array:
+    """Counts (n, 3) without each event's session: of its item under its id, of all items there, of different ones."""
+    pairs, in_session = mix_pairs(ids, items), mix_pairs(sessions, ids)
+    pairs_in_session = mix_pairs(sessions, pairs)
+    count, here = _counts(pairs), _counts(pairs_in_session)
+    new_here = (_occurrences_before(pairs_in_session) == 0) & (count == here)
+    distinct = _sums(ids, _occurrences_before(pairs) == 0) - _sums(in_session, new_here)
+    return np.stack([count - here, _counts(ids) - _counts(in_session), distinct], axis=1)
 
 
 def _counts(ids: Array) -> Array:

@@ -48,11 +48,11 @@ def find_alerts(scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArra
 
 
 def _alert_of(row: int, scored: ScoredBatch, agents: ResidentAgents) -> BacktestAlert:
-    event, slot = scored.columns.events[row], int(scored.slots[row])
+    event = scored.columns.events[row]
     return BacktestAlert(
         int(scored.columns.time_ms[row]),
         (event.tenant or "", event.agent.issuer or "", event.agent.id),
-        agents.types[slot],
+        scored.type_at(row, agents.types),
         event.id or "",
         int(scored.risk[row, risk.LEVEL_BEFORE]),
         int(scored.levels[row, 1]),

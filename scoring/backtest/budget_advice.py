@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ...ingest.printable_text import number_text
 from ..engine.settings import AlertBudget
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from .alert_list import BacktestAlert
@@ -79,8 +80,8 @@ def chance_of_at_least(number: int, expected: float) -> float:
 
 def _chance_words(number: int, expected: float, chance: float) -> str:
     return (
-        f"may be chance: where {expected:.2g} are expected, {number} or more come in {chance * 100:.0f} of 100 "
-        "histories of this length; look at more days before a setting is changed"
+        f"may be chance: where {number_text(expected, 2)} are expected, {number} or more come in {chance * 100:.0f} "
+        "of 100 histories of this length; look at more days before a setting is changed"
     )
 
 
@@ -134,7 +135,7 @@ def _remedy(
         if numbers[position] <= expected:
             return (
                 f"set risk.alert_budget to {_setting(other)} (it is {_setting(budget)}): this history would have had "
-                f"{numbers[position]}, where {expected:.2g} are accepted; attacks are found later then"
+                f"{numbers[position]}, where {number_text(expected, 2)} are accepted; attacks are found later then"
             )
     least = f", down to {_setting(smaller[-1][0])}," if smaller else ""
     return (

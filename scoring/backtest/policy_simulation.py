@@ -150,7 +150,7 @@ class PolicySimulation:
 
     def _simulate_request(self, scored: ScoredBatch, row: int, level: int, agents: ResidentAgents) -> None:
         slot, columns = int(scored.slots[row]), scored.columns
-        name, agent_type = agents.names[slot], agents.types[slot]
+        name, agent_type = agents.names[slot], scored.type_at(row, agents.types)
         assert name is not None
         concern = CONCERNS[int(scored.risk[row, risk.CONCERN])] if level >= RiskLevel.MEDIUM else ""
         effective_policy = self._effective_policy(name, agent_type, concern)

@@ -16,6 +16,7 @@ from ...ingest.features.feature_declaration import BITS, Carried, Feature, Item,
 from ...ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES
 from ..records.decisions import RiskReason
 from .composites import recompute_composites
+from .hard_signals import HARD_SIGNALS, HardSignal
 
 _BEFORE_THE_EVENT = frozenset({layout.K_HOUR, layout.K_TRANSITION, layout.K_REPEAT})
 """Kinds whose item follows from when the event happens, and from what came before it."""
@@ -74,6 +75,11 @@ def _thing_of(feature: Feature, surprise: npt.NDArray[np.float64]) -> int:
     return FEATURE_INDEX[feature.name]
 
 
+def signals_of(index: int) -> list[HardSignal]:
+    """Hard signals that fire because of the thing that a feature is about."""
+    return [signal for signal in HARD_SIGNALS if FEATURES[index].name in signal.things]
+
+
 def thing_words(index: int) -> str:
     """Words for the thing that a feature is about.
 
@@ -100,7 +106,7 @@ def with_usual(
     """
     after = vectors.copy()
     explanation = FEATURES[index].explanation
-    usual = [index]
+    usual = [index, *(FEATURE_INDEX[signal.code] for signal in signals_of(index) if signal.code in FEATURE_INDEX)]
     if isinstance(explanation, Item):
         usual += [at for at, other in enumerate(FEATURES) if _is_odd_by(other, explanation.kind, new_kinds)]
     most = [_ORDINARY.get(FEATURES[at].unit, 0.0) for at in usual]

@@ -263,15 +263,10 @@ class DecisionMaker:
         compromise = self._engine.explainer.is_compromise(scored, row)
         return with_prior_reasons(reasons, float(scored.evidence[row]), kept, weight, since_ms, compromise=compromise)
 
-    def _agent_type_at(self, slot: int, scored: ScoredBatch, row: int) -> str:
-        """The agent's type when the row's event happened, however many it took in the batch."""
-        types = [name for first, name in scored.types.get(slot, ()) if first <= row]
-        return types[-1] if types else self._engine.agents.types[slot]
-
     def _event_decision(self, moment: RecordMoment, scored: ScoredBatch, row: int, details: _EventDetails) -> Decision:
         """The decision of a row that moved its agent's level."""
         slot, (previous, level) = int(scored.slots[row]), scored.levels[row].tolist()
-        agent_type, explainer = self._agent_type_at(slot, scored, row), self._engine.explainer
+        agent_type, explainer = scored.type_at(row, self._engine.agents.types), self._engine.explainer
         evidence = explainer.decision_evidence(slot, scored, row)
         if details.indicators:
             evidence["indicators"] = [msgspec.to_builtins(indicator) for indicator in details.indicators]

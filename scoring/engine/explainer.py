@@ -16,7 +16,7 @@ from ...models.trained_model import TrainedModel
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.decisions import RiskReason
 from . import risk, risk_levels
-from .counterfactuals import replaceable_features, thing_words, with_usual
+from .counterfactuals import replaceable_features, signals_of, thing_words, with_usual
 from .explanations import ReasonWriter
 from .hard_signals import HardSignalRules
 from .resident_agents import ResidentAgents
@@ -86,7 +86,11 @@ class Explainer:
         The row is scored without its strongest such feature, else without the next one.
         """
         for index in replaceable_features(reasons, scored.vectors[row], scored.observations.surprise_bits[row]):
-            level = self._level_with(scored, row, self._p_values_with_usual(scored, row, index))
+            p_values, signals = (
+                self._p_values_with_usual(scored, row, index),
+                self._signals_with_usual(scored, row, index),
+            )
+            level = self._level_with(scored, row, p_values, signals)
             if level < scored.levels[row, 1]:
                 return f"{RiskLevel(level).label} had the {thing_words(index)} been usual"
         return ""
@@ -103,8 +107,14 @@ class Explainer:
         _, concerns = self._detector.assess(usual, groups, failed, scored.is_familiar(twice), raising)
         return np.asarray(concerns.p_value.max(axis=0))
 
-    def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64]) -> int:
-        """Highest level after the row, had it had other p-values (3,), of which none is usual for the agent."""
+    def _signals_with_usual(self, scored: ScoredBatch, row: int, index: int) -> float:
+        """Evidence of the row's hard signals, without those that fire because of the thing that a feature is about."""
+        fired = self._signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations)
+        gone = {signal.code for signal in signals_of(index)}
+        return sum(signal.weight for signal in fired if signal.code not in gone)
+
+    def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64], signals: float) -> int:
+        """Highest level after the row, had it had other p-values (3,), none usual to the agent, and other *signals*."""
         limits = self._thresholds[scored.threshold_rows[row]]
         confidence = float(scored.risk[row, risk.CONFIDENCE])
         before = scored.concern_risk[row]
@@ -116,7 +126,7 @@ class Explainer:
                 )
             ]
         )
-        gains[risk_levels.signalled_concern(limits)] += scored.signals[row]
+        gains[risk_levels.signalled_concern(limits)] += signals
         without = np.where(gains > 0.0, np.maximum(before[:, risk.STATISTIC_BEFORE], 0.0) + gains, 0.0)
         reached = int(risk_levels.level_for_score(risk_levels.risk_of(without, limits)[0]))
         rested = int(scored.risk[row, risk.LEVEL_BEFORE])

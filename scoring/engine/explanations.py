@@ -36,6 +36,7 @@ from ...ingest.features.frequency_tables import different_items_known, scope_row
 from ...ingest.features.habits_of_others import telling_habit
 from ...ingest.features.layout import Baseline
 from ...ingest.features.row_observations import ACTED_ON, SENSITIVE, UNHASHED, RowObservations
+from ...ingest.printable_text import number_text
 from ..records.decisions import RiskReason
 from .hard_signals import HardSignal, hard_signal_codes
 
@@ -74,8 +75,7 @@ def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
 
 def _amount_text(logarithm: float) -> str:
     """A quantity from its `log1p`, for people: 0.583, 41.4, 48,600."""
-    amount = math.expm1(logarithm)
-    return f"{amount:.3g}" if amount < 1000 else f"{amount:,.0f}"
+    return number_text(math.expm1(logarithm))
 
 
 def _usual_text(form: str, logarithm: float) -> str:
@@ -309,7 +309,7 @@ class ReasonWriter:
         if habit is None:  # the event that is told of names nothing that is compared
             return feature.name, "the session", "its own habits", "the session is unlike this agent's history"
         others = " ".join(f"other {sanitize_text(seen.event.agent.type or '')} agents".split())
-        said = f"more like {others} than like this one" if habit.group > habit.own else "unlike this agent's history"
+        said = f"more like {others} than like this one" if habit.others else "unlike this agent's history"
         item = ITEMS[habit.kind]
         name = sanitize_text(item.name(seen.event))
         usual_text = f"{habit.own:,} of {habit.own_total:,} times in this agent's history"

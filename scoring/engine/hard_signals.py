@@ -42,6 +42,8 @@ class HardSignal(NamedTuple):
     of_signal_events: bool = False
     """True for rules about what others say of an agent: such events are no behaviour, and no other rule looks at them.
     """
+    things: tuple[str, ...] = ()
+    """Features of the things that make it fire: had one of them been usual, it would not have fired."""
 
 
 RULES = 8
@@ -139,6 +141,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "action is not among the declared capabilities",
         "the action is not in the capabilities that a trusted source or the registry gives the agent",
         OUTSIDE_CAPABILITIES,
+        things=("action_surprise",),
     ),
     HardSignal(
         "unregistered_key",
@@ -148,6 +151,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "a credential new to the agent appears outside a client.register or client.change event",
         UNREGISTERED_KEY,
         credential_of,
+        things=("credential_surprise",),
     ),
     HardSignal(
         "method_downgrade",
@@ -157,6 +161,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "the client authentication method ranks below the strongest that the agent has used",
         METHOD_DOWNGRADE,
         credential_of,
+        things=("credential_surprise",),
     ),
     HardSignal(
         "deep_delegation",
@@ -165,6 +170,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         f"delegation chain is longer than {_MAX_CHAIN_DEPTH} actors",
         f"the delegation chain has more than {_MAX_CHAIN_DEPTH} actors",
         DEEP_DELEGATION,
+        things=("chain_surprise", "chain_depth"),
     ),
     HardSignal(
         "reported_compromise",

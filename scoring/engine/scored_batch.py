@@ -58,6 +58,16 @@ class ScoredBatch(NamedTuple):
                 vectors[place] = self.effective_rows[row]
         return vectors
 
+    def type_at(self, row: int, latest: Sequence[str]) -> str:
+        """Type of a row's agent when the event happened, however many it took in the batch.
+
+        Args:
+            latest: types by slot, after the batch.
+        """
+        slot = int(self.slots[row])
+        types = [name for first, name in self.types.get(slot, ()) if first <= row]
+        return types[-1] if types else latest[slot]
+
     def is_familiar(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
         """Flags of the *rows* whose agents the model's history shows well."""
         return np.asarray(self.agent_numbers[list(rows), layout.N_SHARED] >= FAMILIAR_EVENTS)

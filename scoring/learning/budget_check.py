@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.printable_text import number_text
 from ...ingest.timestamps import DAY_MS
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
@@ -65,7 +66,8 @@ class BudgetReport(NamedTuple):
         ]
         for report in self.levels:
             lines.append(
-                f"  {report.level}: {report.observed:.3g} observed, budget {report.budget:g}{self._verdict(report)}"
+                f"  {report.level}: {number_text(report.observed)} observed, budget {number_text(report.budget)}"
+                f"{self._verdict(report)}"
             )
         if self.groups_of_the_fleet:
             lines.append(

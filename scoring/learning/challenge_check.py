@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest.events import EFFECTS
+from ...ingest.printable_text import number_text
 from ...models.call_challenges import SCORE_RESOLUTION, allowed_calls
 from ..engine.settings import ChallengeBudget
 from .question_rehearsal import RehearsedScores
@@ -68,14 +69,16 @@ class ChallengeExpectation(NamedTuple):
     @property
     def summary(self) -> str:
         """The promise in a few words."""
-        text = f"{self.expected:.3g} of 1,000 expected, at most about {self.at_most:.3g}; budget {self.budget:.3g}"
+        expected, at_most = number_text(self.expected), number_text(self.at_most)
+        text = f"{expected} of 1,000 expected, at most about {at_most}; budget {number_text(self.budget)}"
         return text if self.is_shown else f"{text}, advisory"
 
     def describe(self) -> str:
         """The promise in words, for whoever trains."""
         text = (
-            f"calls that wait for a person where nobody answers, of 1,000: {self.expected:.3g} expected (at most about "
-            f"{self.at_most:.3g}), budget {self.budget:.3g}; by the last {self.days:.3g} days of the history, in which "
+            f"calls that wait for a person where nobody answers, of 1,000: {number_text(self.expected)} expected "
+            f"(at most about {number_text(self.at_most)}), budget {number_text(self.budget)}; by the last "
+            f"{number_text(self.days)} days of the history, in which "
             f"calls of {self.waiting_agents:,} of {self.agents:,} agents would have waited"
         )
         if self.is_shown:

@@ -227,7 +227,7 @@ class PeerGroupMonitor:
         for day in np.unique(days).tolist():
             for group in np.unique(columns.names[days == day, event_columns.GROUP]).tolist():
                 rows = np.flatnonzero((days == day) & (columns.names[:, event_columns.GROUP] == np.uint64(group)))
-                name = self._group_name(day, group, int(scored.slots[rows[0]]), agents)
+                name = self._group_name(day, group, scored, int(rows[0]), agents)
                 self._count_events(
                     (day, name), FLEET_GROUP if name == OTHER_GROUPS else group, scored, rows, rows[fine[rows]], u
                 )
@@ -260,11 +260,12 @@ class PeerGroupMonitor:
             )
             counts.sketch.add_events(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
 
-    def _group_name(self, day: int, group: int, slot: int, agents: ResidentAgents) -> PeerGroup:
+    def _group_name(self, day: int, group: int, scored: ScoredBatch, row: int, agents: ResidentAgents) -> PeerGroup:
+        """Name of a group, to which a row belongs: its agent may be of another type after the batch."""
         peer_group = self._groups.get(group)
         if peer_group is None:
-            name = agents.names[slot]
-            peer_group = OTHER_GROUPS if name is None else (name.tenant, agents.types[slot])
+            name, told = agents.names[int(scored.slots[row])], scored.columns.events[row].agent.type
+            peer_group = OTHER_GROUPS if name is None else (name.tenant, told or scored.type_at(row, agents.types))
             if len(self._groups) > 10 * MAX_GROUPS_PER_DAY:
                 self._groups.clear()
             self._groups[group] = peer_group

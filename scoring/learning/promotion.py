@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ...ingest.printable_text import number_text
 from ..records.agents import ALERTING_LEVELS
 from .budget_chart import BREACH_PROBABILITY, upper_control_limit
 
@@ -126,7 +127,7 @@ def _budget_breaches(comparison: ShadowComparison, name: str, budget: Mapping[st
         accepted = budget[level] * comparison.agent_days / 1000.0
         limit = upper_control_limit(accepted, BREACH_PROBABILITY)
         if false > limit:
-            breaches.append(f"{false} at {level} or above, {accepted:.3g} expected, {limit} are still chance")
+            breaches.append(f"{false} at {level} or above, {number_text(accepted)} expected, {limit} are still chance")
     return breaches
 
 

@@ -54,6 +54,31 @@ class ExcludedEvents(NamedTuple):
     malformed: int
 
 
+class KnownPeerGroups:
+    """Peer groups of the agents of a history, as `Engine` has them: only an authenticated event with a type moves one.
+
+    An event without a type (of an authorization server, a gateway) is judged live among the peers that its agent is
+    known to have, so it is learned among them.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[int, int] = {}
+
+    def settle(self, columns: EventColumns) -> EventColumns:
+        """Set the peer groups of events without a type; returns *columns*. The events of one history, in order."""
+        of_agent = columns.names[:, [event_columns.AGENT, event_columns.GROUP]].tolist()
+        for row, (agent, group) in enumerate(of_agent):
+            known = self._groups.setdefault(agent, group)
+            if known == group:
+                continue
+            about = columns.events[row].agent
+            if not about.type:
+                columns.names[row, event_columns.GROUP] = known
+            elif not about.self_asserted:
+                self._groups[agent] = group
+        return columns
+
+
 class TrainingHistory:
     """The newest events of a history as columns.
 
@@ -65,6 +90,7 @@ class TrainingHistory:
 
     def __init__(self, encoder: ColumnEncoder, most: int, since_ms: int) -> None:
         self._encoder = encoder
+        self._groups = KnownPeerGroups()
         self._max_events = most
         self._since_ms = since_ms
         self._undecoded: list[NativeEvent] = []
@@ -87,7 +113,7 @@ class TrainingHistory:
     def _encode(self) -> None:
         if not self._undecoded:
             return
-        columns = self._encoder.encode(self._undecoded)
+        columns = self._groups.settle(self._encoder.encode(self._undecoded))
         late = np.flatnonzero(columns.time_ms >= self._since_ms)
         self._undecoded = []
         if not len(late):

@@ -73,6 +73,14 @@ _ERASURE_PAGE = 200
 _EXPORT_PAGE = 200
 _SKIPPED_COLUMNS = frozenset({"features", "risk"})
 """Arrays of kernels; an export states their content in words."""
+_DEPLOYMENT_COLUMNS = frozenset(
+    {
+        *("partition", "offset", "version_epoch", "version_offset", "state_version", "seq", "chain_sequence"),
+        *("target", "group", "attempts", "error", "last_error", "original", "desired", "stream_id"),
+    }
+)
+"""Columns that tell how the deployment is built and configured, or how much it has of all tenants. `target` is a name
+of the settings, except in edges."""
 _SEPARATE_TABLES = {
     table.name
     for table in (
@@ -192,31 +200,32 @@ class SubjectStore:
 
         Args:
             subject: an agent.
-            sources: whose dead letters may be seen; None = all. Those that name the agent are about it.
+            sources: whose dead letters that name the agent may be seen, without columns about the deployment; None =
+                all of them, with these columns.
         """
+        hidden = _SKIPPED_COLUMNS if sources is None else _SKIPPED_COLUMNS | _DEPLOYMENT_COLUMNS
         agent = codec.agent_of(subject, self._database.known_identities())
         key = codec.to_signed(agent.key)
         for table in METADATA.sorted_tables:
             if "agent_key" in table.c:
-                yield from self._iterate_rows(table, _is_own_row(table, agent))
-        yield from self._iterate_rows(AGENTS, and_(AGENTS.c.key == key, *_has_name(AGENTS, subject)))
+                yield from self._iterate_rows(table, _is_own_row(table, agent), hidden)
+        yield from self._iterate_rows(AGENTS, and_(AGENTS.c.key == key, *_has_name(AGENTS, subject)), hidden)
         ends = [and_(EDGES.c[f"{end}_key"] == key, EDGES.c[end] == subject.name) for end in _ENDS]
-        yield from self._iterate_rows(
-            EDGES, and_(EDGES.c.tenant == subject.tenant, EDGES.c.issuer == subject.issuer, or_(*ends))
-        )
+        of_tenant = and_(EDGES.c.tenant == subject.tenant, EDGES.c.issuer == subject.issuer)
+        yield from self._iterate_rows(EDGES, and_(of_tenant, or_(*ends)), hidden - {"target"})
         names = NameEraser(subject.name, "")
         filters = [contains(DEAD_LETTERS.c.raw, needle) for needle in (*names.needles, b"\\u")]
         where = or_(*filters) if sources is None else and_(or_(*filters), DEAD_LETTERS.c.source.in_(sorted(sources)))
-        for name, row in self._iterate_rows(DEAD_LETTERS, where, raw=True):
+        for name, row in self._iterate_rows(DEAD_LETTERS, where, hidden, raw=True):
             if names.is_in_bytes(row["raw"]):
                 yield name, row | {"raw": _export_value(row["raw"])}
 
     def _iterate_rows(
-        self, table: Table, where: ColumnElement[bool], *, raw: bool = False
+        self, table: Table, where: ColumnElement[bool], hidden: Collection[str], *, raw: bool = False
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         keys = tuple(table.primary_key.columns)
         for row in self._database.iterate(select(table).where(where), keys, _EXPORT_PAGE):
-            values = {name: value for name, value in row._mapping.items() if name not in _SKIPPED_COLUMNS}
+            values = {name: value for name, value in row._mapping.items() if name not in hidden}
             yield table.name, values if raw else {name: _export_value(value) for name, value in values.items()}
 
 

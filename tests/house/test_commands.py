@@ -48,7 +48,7 @@ help, ran = (CliRunner().invoke(make_app(), arguments) for arguments in (["--hel
 assert help.exit_code == 0, help.output
 assert "notebooks in JupyterLab" in help.output, help.output
 assert ran.exit_code != 0
-assert "pip install 'trustwatch[lab]'" in ran.stderr, ran.stderr
+assert "pip install '.[lab]'" in ran.stderr, ran.stderr
 assert lab.open_session
 """
 

@@ -70,6 +70,16 @@ def history(seed: int, length: int, agents: int = 3, days: float = 2.0) -> list[
     return ordered
 
 
+def change_types(events: Iterable[dict[str, Any]], seed: int) -> None:
+    """Let agents change to another type, to none and back again."""
+    rng, types = random.Random(seed), dict[str, str | None]()
+    for made in events:
+        agent = made["agent"]
+        if agent["id"] not in types or rng.random() < 0.02:
+            types[agent["id"]] = rng.choice(["Role0", "Role1", None])
+        agent["type"] = types[agent["id"]]
+
+
 def _members(rng: random.Random, habit: random.Random) -> dict[str, Any]:
     """Members of one event; *habit* draws which of the optional ones its agent has at all."""
     members: dict[str, Any] = {

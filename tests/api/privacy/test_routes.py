@@ -19,12 +19,13 @@ from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
-from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import EraseCommand
 from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
@@ -288,8 +289,8 @@ def unpacked(answer: Any) -> dict[str, list[Any]]:
 
 
 def test_an_export_has_everything_about_one_agent(known: Any) -> None:
-    """Every part with its number of lines and digest; nothing of others."""
-    answer = known.get("/v1/agents/bot/export", tenant="acme", issuer=AS)
+    """Every part with its number of lines and digest, for a caller of all tenants; nothing of others."""
+    answer = known.get("/v1/agents/bot/export", "all", tenant="acme", issuer=AS)
     found = unpacked(answer)
     (manifest,) = found.pop("manifest.json")
 
@@ -315,6 +316,27 @@ def test_exports_stay_within_tenants(known: Any) -> None:
     nobody = unpacked(known.get("/v1/agents/nobody/export", issuer=AS))
     assert nobody["agent.json"][0]["known"] is False
     assert nobody["events.jsonl"] == []
+
+
+def test_a_tenants_export_reveals_nothing_about_the_deployment(known: Any) -> None:
+    """Where targets are and how they fail, how much there is of all tenants, what runs: that is the operator's."""
+    outbox = [OutboxRow("alert-D1", "alert", "", b"{}", NOW_MS, BOT.key, "up", 3, "acme")]
+    committed(known, 4, outbox=outbox)
+    known.store.outbox.route([DeliveryRoute("soc-target", "alert", frozenset(range(5)), 0)], NOW_MS)
+    failed = "no answer of https://kc.internal:8443"
+    known.store.actuations.request(Actuation("kc-target", BOT, 1, b"{}", b"", "failed", NOW_MS, 0, 0, NOW_MS, failed))
+
+    of_all = unpacked(known.get("/v1/agents/bot/export", "all", tenant="acme", issuer=AS))
+    of_tenant = unpacked(known.get("/v1/agents/bot/export", "trusted", issuer=AS))
+    telling = {"partition", "offset", "seq", "chain_sequence", "software", "chain", "may_be_older", "state_version"}
+    members = {name for rows in of_tenant.values() for row in rows for name in row}
+
+    assert all(word in json.dumps(of_all) for word in ("soc-target", "kc-target", "kc.internal", *telling))
+    assert not any(word in json.dumps(of_tenant) for word in ("soc-target", "kc-target", "kc.internal"))
+    assert not members & telling
+    assert of_tenant.keys() == of_all.keys() - {"dead_letters.jsonl"}
+    assert of_tenant["edges.jsonl"] == of_all["edges.jsonl"]
+    assert of_tenant["events.jsonl"] == of_all["events.jsonl"]
 
 
 def test_principals_under_pseudonyms(new_site: Any, event: Callable[..., Any]) -> None:

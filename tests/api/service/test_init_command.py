@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import stat
@@ -112,6 +113,40 @@ def test_a_trial_with_a_server_has_a_key_of_its_own(tmp_path: Path, form: str, s
         assert (callers[name].tenants, callers[name].issuers) == (("acme-corp",), (agents_issuer,))
     assert [hook.issuer for hook in settings.hooks] == ([agents_issuer] if server == "hydra" else [])
     assert settings.console.development_login == (form == "embedded")
+
+
+@pytest.mark.parametrize("server", ["none", "hydra", "other"])
+@pytest.mark.parametrize("gateway", ["", "ledger"])
+@pytest.mark.parametrize("form", ["embedded", "distributed"])
+def test_the_printed_next_steps_let_the_reader_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, server: str, gateway: str
+) -> None:
+    """The token is one of a caller of the file, and a link to the console is named only if there is one."""
+    options = ["--form", form, "--server", server, "--local-key", "--gateway", gateway]
+    options += ["--issuer", ISSUER[server]] if server != "none" else []
+    options += ["--brokers", "a:9092", "--database", "postgresql://tw@db.example/tw"] if form == "distributed" else []
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    done = run(file := tmp_path / "trustwatch.yaml", *options)
+    (step,) = (line for line in done.output.splitlines() if line.startswith("  trustwatch token"))
+    command, _, says = step.partition("#")
+
+    issued = RUN.invoke(make_app(), [*command.split()[1:], "--settings", str(file)])
+    claims = json.loads(base64.urlsafe_b64decode(issued.stdout.split(".")[1] + "=="))
+    link = RUN.invoke(make_app(), ["console-link", "--settings", str(file)])
+
+    assert claims["client_id"] in {caller.client_id for caller in load_settings(file, SECRETS).callers}
+    assert "note:" not in issued.stderr
+    assert ("console-link" in says) == (link.exit_code == 0) == (form == "embedded")
+    assert command.strip() in file.read_text()
+
+
+def test_a_token_for_no_caller_is_noted(tmp_path: Path) -> None:
+    """A service with these settings would refuse it."""
+    run(file := tmp_path / "trustwatch.yaml", "--server", "none")
+    issued = RUN.invoke(make_app(), ["token", "--client-id", "operator", "--settings", str(file)])
+    assert "no caller of these settings has the client id operator" in issued.stderr
+    assert issued.stdout.count(".") == 2
 
 
 def test_the_log_of_keycloak_is_that_of_agents(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from trustwatch.api.service.required_extras import check_extras
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.extras import install_line
 from trustwatch.ingest.kafka import open_admin, open_writer
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.scoring.store.sql_store import open_store
@@ -62,7 +63,7 @@ def test_a_missing_extra_is_named(text: str, tmp_path: Path, monkeypatch: pytest
         check_extras(settings)
 
     assert str(error.value).startswith(f"{setting}, but ")
-    assert str(error.value).endswith(f"not installed: pip install 'trustwatch[{extra}]'")
+    assert str(error.value).endswith(f"not installed: {install_line(extra)}")
 
 
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +87,7 @@ def test_serve_ends_before_it_makes_anything(tmp_path: Path, monkeypatch: pytest
     done = CliRunner().invoke(make_app(), ["serve", "--settings", str(tmp_path / "t.yaml")])
 
     assert done.exit_code != 0
-    assert "pip install 'trustwatch[archive]'" in f"{done.output}{done.exception}"
+    assert install_line("archive") in f"{done.output}{done.exception}"
     assert [path.name for path in tmp_path.iterdir()] == ["t.yaml"]
 
 
@@ -97,9 +98,9 @@ def test_commands_that_use_kafka_name_it(client: str, monkeypatch: pytest.Monkey
     hide(monkeypatch, ["kafka", "confluent_kafka"])
 
     extra = "kafka" if client == "kafka-python" else "fast"
-    with pytest.raises(ConfigError, match=r"kafka-python is not installed: pip install 'trustwatch\[kafka\]'"):
+    with pytest.raises(ConfigError, match=r"kafka-python is not installed: pip install '\.\[kafka\]'"):
         open_admin(settings)
-    with pytest.raises(ConfigError, match=rf"is not installed: pip install 'trustwatch\[{extra}\]'"):
+    with pytest.raises(ConfigError, match=rf"is not installed: pip install '\.\[{extra}\]'"):
         open_writer(settings)
 
 
@@ -107,7 +108,7 @@ def test_commands_that_open_postgresql_name_it(monkeypatch: pytest.MonkeyPatch) 
     """Before the server is asked."""
     hide(monkeypatch, ["psycopg"])
 
-    with pytest.raises(ConfigError, match=r"pip install 'trustwatch\[postgres\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[postgres\]'"):
         open_store("postgresql://u@127.0.0.1:1/d")
 
 
@@ -126,6 +127,4 @@ def test_otlp_without_protobuf_is_a_warning(tmp_path: Path, monkeypatch: pytest.
     with capture_logs() as logs:
         check_extras(settings)
 
-    assert [(line["callers"], line["protobuf_needs"]) for line in logs] == [
-        (["collector"], "pip install 'trustwatch[otlp]'")
-    ]
+    assert [(line["callers"], line["protobuf_needs"]) for line in logs] == [(["collector"], install_line("otlp"))]

@@ -20,7 +20,7 @@ from trustwatch.ingest.hashing import NameHasher
 
 from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit, fit_values
 
-from ...support.feature_histories import SALT, columns, history, overflows, trace_arguments
+from ...support.feature_histories import SALT, change_types, columns, history, overflows, trace_arguments
 
 ORIGIN, HABITS, ROUTE, SENSITIVE = (
     FEATURE_NAMES.index(name) for name in ("argument_origin", "habits_of_others", "argument_route", "sensitive_route")
@@ -92,11 +92,15 @@ def test_features_oracle_agrees_over_a_baseline(seed: int, tenants: int) -> None
 
 
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), alone=st.booleans())
-def test_features_oracle_agrees_where_the_baseline_counts_the_agents_themselves(seed: int, alone: bool) -> None:
+@given(seed=st.integers(0, 2**32 - 1), alone=st.booleans(), changes=st.booleans())
+def test_features_oracle_agrees_where_the_baseline_counts_the_agents_themselves(
+    seed: int, alone: bool, changes: bool
+) -> None:
     """What the baseline has from the agent itself is taken out of its peers' level, in the share that it has of it."""
     past = history(seed, 200, agents=1 if alone else 4)
     lived = past + history(seed ^ 1, 100)
+    if changes:
+        change_types(lived, seed)
     builder = FeatureBuilder(fitted(columns(past)), 8)
     builder.set_shared_counts(columns(past).names[:, AGENT])
 
@@ -145,11 +149,13 @@ def test_features_oracle_agrees_on_routes_of_arguments(seed: int) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_features_oracle_agrees_on_habits_of_others(seed: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), changes=st.booleans())
+def test_features_oracle_agrees_on_habits_of_others(seed: int, changes: bool) -> None:
     """Sessions are compared with the exact history of the agent and that of its peers, where both have enough."""
     past = history(seed, 900, agents=4)
     lived = history(seed ^ 1, 200, agents=4)
+    if changes:
+        change_types(past + lived, seed)
     builder = FeatureBuilder(fitted(columns(past)), 8)
     builder.set_shared_counts(columns(past).names[:, AGENT])
 

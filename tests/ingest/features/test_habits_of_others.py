@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.ingest.columns import AGENT, EventColumns
+from trustwatch.ingest.columns import AGENT, AGENT_DRAW, GROUP, EventColumns
 from trustwatch.ingest.features import baseline, layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
+from trustwatch.ingest.features.frequency_tables import mix_pairs
 from trustwatch.ingest.features.habits_of_others import MEMORY, MOST_BITS, habits_in_history
 
 from ...support.feature_histories import columns, event, history
@@ -130,6 +131,22 @@ def test_of_a_history_that_is_too_long_the_newest_is_known(monkeypatch: pytest.M
     counts = watched.builder.baseline.counts
     assert counts.max() >= 27_500 and (counts > 0).sum() <= 1 << 18
     assert watched.feed(*newest, learn=False)[-1] < watched.feed(*oldest, learn=False)[-1]
+
+
+def test_a_baseline_that_counts_no_agents_by_group_works_on(watched: Watched) -> None:
+    """Models of 0.2 have none of these counts: agents that were in one group alone are compared as they were."""
+    stolen = [work("a1", float(at), f"customer-2-{at}") for at in range(8)]
+    with_counts = watched.feed(*stolen, learn=False)
+    old, batch = Watched(past()), columns(stolen)
+    draw, group = batch.names[:1, AGENT_DRAW], mix_pairs(np.array([13], np.uint64), batch.names[:1, GROUP])
+    own = mix_pairs(np.array([14], np.uint64), draw)
+    counted = np.concatenate([mix_pairs(scope, np.array([15], np.uint64)) for scope in (own, mix_pairs(own, group))])
+    places = np.isin(old.builder.baseline.keys, counted)
+    assert old.builder.baseline.counts[places].tolist() == [EVENTS, EVENTS]
+
+    old.builder.baseline.counts[places] = 0.0
+
+    assert old.feed(*stolen, learn=False) == with_counts
 
 
 def test_a_history_is_measured_as_it_would_have_been_live() -> None:

@@ -174,7 +174,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = tmp_path / "log"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=f"is {what}, but pyarrow is not installed: pip install .trustwatch.archive"):
+    with pytest.raises(ConfigError, match=f"is {what}, but pyarrow is not installed: pip install '..archive"):
         parsed(path)
 
 

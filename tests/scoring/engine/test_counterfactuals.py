@@ -123,6 +123,21 @@ def test_what_would_have_kept_the_level_lower_does(kit: Any, make: Any) -> None:
     assert len(told) >= 3 and told.total() >= 15, told
 
 
+def test_a_signal_goes_with_the_thing_that_makes_it_fire(kit: Any, make: Any) -> None:
+    """Had the action been usual, it would have been a declared one: rises by it are not left without a sentence."""
+    history, told = make.stream(1, 2_000), Counter[str]()
+    declared = sorted({event["action"] for event in history})
+    for seed in range(4):
+        events = _story(make, 700 + seed, 300)
+        for event in events:
+            event["agent"] = event["agent"] | {"capabilities": declared}
+        (batch,) = kit.batches(kit.records(events), iter([len(events)]))
+        for decision in kit.processor(capacity=100).apply(batch).decisions:
+            if decision.counterfactual and "outside_capabilities" in decision.evidence["signals"]:
+                told[_check(kit, history, events, decision)] += 1
+    assert told["action_surprise"] >= 3, told
+
+
 def _check(kit: Any, history: list[Event], events: list[Event], decision: Any) -> str:
     """Send the events before the decision's, and its own one as edited; returns the feature that was spoken of."""
     level, thing = decision.counterfactual.removesuffix(" been usual").split(" had the ")

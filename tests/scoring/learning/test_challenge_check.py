@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -139,3 +141,12 @@ def _exact(scores: NDArray[np.float64]) -> HeldOutCalls:
     """Those of *scores* at all ranks, so that none between two of them is rounded."""
     ordered = np.sort(scores)[::-1]
     return HeldOutCalls(len(ordered), tuple(range(1, len(ordered) + 1)), tuple(ordered.tolist()))
+
+
+def test_numbers_are_ones_that_people_read() -> None:
+    """No exponent, however small or large a rate is."""
+    expectation = ChallengeExpectation(10, 2, 1, 4.0, 1, 0.5, 1.08e-16, 999.9)
+
+    for text in (expectation.summary, expectation.describe()):
+        assert "less than 0.001" in text and "1,000" in text
+        assert not re.search(r"\de[+-]\d", text)

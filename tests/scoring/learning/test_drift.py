@@ -202,3 +202,16 @@ def test_an_alert_says_what_has_drifted() -> None:
     assert event["subject"] == "acme/Payer"
     assert event["data"]["day"] == event["data"]["since"] == "2024-10-04"
     assert event["data"]["drifted"] == ["scores"]
+
+
+def test_a_group_has_the_name_of_its_events(world: ModelAndLaterDays) -> None:
+    """Also if their agent is of another type by the end of the batch."""
+    first = json.loads(world.later[0])
+    events = []
+    for number, kind in enumerate(("First", "Second", "First", "Third")):
+        event = {**first, "id": f"changes-{number}", "agent": {**first["agent"], "id": "changing", "type": kind}}
+        events.append(json.dumps(event).encode())
+
+    counted = {day.agent_type: day.events for day in watched(world, events)}
+
+    assert counted == {"*": 4, "First": 2, "Second": 1, "Third": 1}

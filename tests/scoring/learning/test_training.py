@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import msgspec
@@ -40,6 +41,26 @@ def test_columns_are_those_of_the_events(make: Any, kit: Any) -> None:
     for name in ("names", "numbers", "codes", "time_ms"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
     assert history.malformed == 1
+
+
+def test_peer_groups_are_those_that_live_has(make: Any, kit: Any) -> None:
+    """Of agents that change type and go back; events without one, and self-asserted ones, move none."""
+    dice, events = random.Random(3), make.stream(4, ENCODE_CHUNK + 300)
+    for event in events:
+        kind = dice.choice(["Clerk", "Teller", None, None])
+        event["agent"] = {"id": event["agent"]["id"], "self_asserted": dice.random() < 0.1}
+        event["agent"] |= {"type": kind} if kind else {}
+    history = TrainingHistory(ColumnEncoder(make.SALT), 10**6, 0)
+    for event in events:
+        history.add(json.dumps(event).encode())
+    found = history.columns()
+
+    (batch,) = kit.batches(kit.records(events), iter([len(events)]))
+    live = [scored.columns for scored, _ in kit.processor(capacity=100).apply(batch).scored]
+    assert found is not None
+    groups = [columns.names[:, [event_columns.AGENT, event_columns.GROUP]] for columns in live]
+    assert np.array_equal(found.names[:, [event_columns.AGENT, event_columns.GROUP]], np.concatenate(groups))
+    assert not np.array_equal(found.names, kit.columns(events).names)
 
 
 def told(events: list[dict[str, Any]]) -> list[bytes]:
