@@ -58,4 +58,5 @@ def connection_error_text(error: Exception, *, with_text: bool = False) -> str:
     if _UNTRUSTED not in text:
         return f"{kind}: {text}" if with_text else kind
     reason = text.partition("verify failed: ")[2].partition(" (_ssl")[0] or "not trusted"
-    return f"{kind}: certificate refused ({reason}); name a private authority in `outgoing.ca_file`"
+    advice = "; name a private authority in `outgoing.ca_file`" if "issuer" in reason or "self-signed" in reason else ""
+    return f"{kind}: certificate refused ({reason}){advice}"

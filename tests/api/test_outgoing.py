@@ -37,7 +37,7 @@ from trustwatch.client import TrustUnavailable
 from trustwatch.client.settings import RiskSettings
 from trustwatch.client.trust_client import TrustClient
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.outgoing_http import trusted_authorities
+from trustwatch.ingest.outgoing_http import connection_error_text, trusted_authorities
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings, ActuatorSettings
@@ -307,6 +307,20 @@ def test_a_file_that_cannot_be_used_is_a_wrong_setting(content: bytes | None, tm
         OutgoingSettings(file)
     with pytest.raises(ConfigError):
         trusted_authorities(file)
+
+
+def test_the_advice_is_for_unknown_authorities_alone() -> None:
+    """A wrong host name or an expired certificate is not a matter of authorities."""
+    verify = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+    for reason, advised in (
+        ("unable to get local issuer certificate", True),
+        ("self-signed certificate in certificate chain", True),
+        ("Hostname mismatch, certificate is not valid for 'x'.", False),
+        ("certificate has expired", False),
+    ):
+        text = connection_error_text(httpx2.ConnectError(f"{verify}{reason} (_ssl.c:1016)"))
+        assert f"certificate refused ({reason})" in text and ("outgoing.ca_file" in text) is advised
+    assert connection_error_text(httpx2.ReadTimeout("at https://secret.example")) == "ReadTimeout"
 
 
 def test_a_file_that_can_be_used(authority: CertificateAuthority, tmp_path: Path) -> None:
