@@ -6,6 +6,7 @@ alone say who is trusted.
 
 from __future__ import annotations
 
+import re
 import ssl
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import httpx2
 from .errors import ConfigError
 
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def make_http_client(ca_file: Path | None, **options: Any) -> httpx2.AsyncClient:
@@ -31,9 +33,8 @@ def make_http_client(ca_file: Path | None, **options: Any) -> httpx2.AsyncClient
     return httpx2.AsyncClient(verify=trusted_authorities(ca_file), trust_env=False, follow_redirects=False, **options)
 
 
-@cache
 def trusted_authorities(ca_file: Path | None) -> ssl.SSLContext:
-    """Context that trusts the system's authorities, and those in *ca_file* as well.
+    """A new context that trusts the system's authorities, and those in *ca_file* as well.
 
     The file is read once in the life of a process: a client that is made later trusts the same authorities.
 
@@ -41,15 +42,24 @@ def trusted_authorities(ca_file: Path | None) -> ssl.SSLContext:
         ConfigError: the file cannot be read, or holds no certificates.
     """
     context = httpx2.create_ssl_context(trust_env=False)
-    if ca_file is None:
-        return context
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cadata=_certificates(ca_file))
+        except ssl.SSLError:
+            raise ConfigError(f"{ca_file} holds a certificate that cannot be read: write it as PEM") from None
+    return context
+
+
+@cache
+def _certificates(ca_file: Path) -> str:
+    """The certificates in a PEM file, without what stands between them."""
     try:
-        context.load_verify_locations(cafile=ca_file)
-    except ssl.SSLError:
-        raise ConfigError(f"{ca_file} holds no certificates that can be read: write them as PEM") from None
+        found = _CERTIFICATE.findall(ca_file.read_text(encoding="ascii", errors="replace"))
     except OSError as error:
         raise ConfigError(f"{ca_file} cannot be read: {error.strerror}") from None
-    return context
+    if not found:
+        raise ConfigError(f"{ca_file} holds no certificates: write them as PEM")
+    return "\n".join(found)
 
 
 def connection_error_text(error: Exception, *, with_text: bool = False) -> str:
@@ -58,4 +68,5 @@ def connection_error_text(error: Exception, *, with_text: bool = False) -> str:
     if _UNTRUSTED not in text:
         return f"{kind}: {text}" if with_text else kind
     reason = text.partition("verify failed: ")[2].partition(" (_ssl")[0] or "not trusted"
-    return f"{kind}: certificate refused ({reason}); name a private authority in `outgoing.ca_file`"
+    advice = "; name a private authority in `outgoing.ca_file`" if "issuer" in reason or "self-signed" in reason else ""
+    return f"{kind}: certificate refused ({reason}){advice}"

@@ -37,7 +37,7 @@ from trustwatch.client import TrustUnavailable
 from trustwatch.client.settings import RiskSettings
 from trustwatch.client.trust_client import TrustClient
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.outgoing_http import trusted_authorities
+from trustwatch.ingest.outgoing_http import connection_error_text, trusted_authorities
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings, ActuatorSettings
@@ -52,6 +52,7 @@ from ..support.alert_receiver import ALERTS, outgoing, target
 from ..support.mutual_tls import CertificateAuthority
 
 RULES = VerificationSettings()
+PEM = b"-----BEGIN CERTIFICATE-----\n%b\n-----END CERTIFICATE-----\n"
 
 
 class Peer:
@@ -282,14 +283,23 @@ def test_the_client_library_takes_an_authority(peer: Peer, authority: Certificat
     assert "/v1/risk/query" in peer.asked
 
 
-def test_the_authorities_of_the_system_are_trusted_as_well(authority: CertificateAuthority) -> None:
-    """What the file holds is added."""
-    own = {json.dumps(one) for one in trusted_authorities(None).get_ca_certs()}
-    both = {json.dumps(one) for one in trusted_authorities(authority.folder / "clients.pem").get_ca_certs()}
-    assert own < both and len(both - own) == 1
+def test_the_authorities_of_the_system_are_trusted_as_well(authority: CertificateAuthority, tmp_path: Path) -> None:
+    """What the file holds is added, with words between the certificates; it is read once, and no context is shared."""
+    CertificateAuthority(tmp_path)
+    file = tmp_path / "ca.pem"
+    both_of_ours = [folder.joinpath("clients.pem").read_text() for folder in (authority.folder, tmp_path)]
+    file.write_text("# Zertifizierungsstelle für Prüfungen\n".join(["", *both_of_ours]))
+    own, both = ({json.dumps(one) for one in trusted_authorities(given).get_ca_certs()} for given in (None, file))
+    assert own < both and len(both - own) == 2
+    file.unlink()
+    again = trusted_authorities(file)
+    again.load_verify_locations(cadata=CertificateAuthority(tmp_path).folder.joinpath("clients.pem").read_text())
+    assert {json.dumps(one) for one in trusted_authorities(file).get_ca_certs()} == both
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no certificate", PEM % b"AAAA", b"-----BEGIN CERTIFICATE-----\nAAAA\n"]
+)
 def test_a_file_that_cannot_be_used_is_a_wrong_setting(content: bytes | None, tmp_path: Path) -> None:
     """`settings check` says where and why, as every start does; nothing is trusted less in silence."""
     file, settings = tmp_path / "ca.pem", tmp_path / "trustwatch.yaml"
@@ -302,11 +312,25 @@ def test_a_file_that_cannot_be_used_is_a_wrong_setting(content: bytes | None, tm
     assert checked.exit_code == 1
     problem = json.loads(checked.stdout)["problem"]
     assert str(file) in problem and "$.outgoing" in problem and "`ca_file`" in problem
-    assert ("cannot be read" if content is None else "write them as PEM") in problem
+    assert ("cannot be read: No such file" if content is None else "as PEM") in problem
     with pytest.raises(ValueError, match="ca_file"):
         OutgoingSettings(file)
     with pytest.raises(ConfigError):
         trusted_authorities(file)
+
+
+def test_the_advice_is_for_unknown_authorities_alone() -> None:
+    """A wrong host name or an expired certificate is not a matter of authorities."""
+    verify = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+    for reason, advised in (
+        ("unable to get local issuer certificate", True),
+        ("self-signed certificate in certificate chain", True),
+        ("Hostname mismatch, certificate is not valid for 'x'.", False),
+        ("certificate has expired", False),
+    ):
+        text = connection_error_text(httpx2.ConnectError(f"{verify}{reason} (_ssl.c:1016)"))
+        assert f"certificate refused ({reason})" in text and ("outgoing.ca_file" in text) is advised
+    assert connection_error_text(httpx2.ReadTimeout("at https://secret.example")) == "ReadTimeout"
 
 
 def test_a_file_that_can_be_used(authority: CertificateAuthority, tmp_path: Path) -> None:
