@@ -66,16 +66,17 @@ class KnownPeerGroups:
 
     def settle(self, columns: EventColumns) -> EventColumns:
         """Set the peer groups of events without a type; returns *columns*. The events of one history, in order."""
-        of_agent = columns.names[:, [event_columns.AGENT, event_columns.GROUP]].tolist()
-        for row, (agent, group) in enumerate(of_agent):
-            known = self._groups.setdefault(agent, group)
-            if known == group:
-                continue
-            about = columns.events[row].agent
-            if not about.type:
-                columns.names[row, event_columns.GROUP] = known
-            elif not about.self_asserted:
-                self._groups[agent] = group
+        for start in range(0, len(columns), ENCODE_CHUNK):
+            names = columns.names[start : start + ENCODE_CHUNK, [event_columns.AGENT, event_columns.GROUP]]
+            for row, (agent, group) in enumerate(names.tolist(), start):
+                known = self._groups.setdefault(agent, group)
+                if known == group:
+                    continue
+                about = columns.events[row].agent
+                if not about.type:
+                    columns.names[row, event_columns.GROUP] = known
+                elif not about.self_asserted:
+                    self._groups[agent] = group
         return columns
 
 
