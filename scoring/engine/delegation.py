@@ -4,12 +4,13 @@ A pair is written when it is new, and once an hour of event time while it contin
 row that results is a function of the pair's events alone (`records.agents.merge_edges`): an event is left out only if
 one that was written outdoes it. What a process remembers therefore saves writes and changes no row, and a restart that
 forgets it writes what is stored already. Only what a token vouches for makes an edge: an agent that merely claims to
-act for another must not drag it into its blast radius.
+act for another must not drag it into its blast radius. An edge moves its target (the agent that was delegated to or
+called), so it needs a source that is authorized for that agent; any ancestor may be named.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ _KINDS: tuple[tuple[int, int, EdgeKind], ...] = (
 
 _COLUMNS = np.array([column for column, _, _ in _KINDS], np.int64)
 _FACTORS = np.array([factor for _, factor, _ in _KINDS], np.uint64)
+_OF_UNAUTHORIZED = np.uint64(0xD6E8FEB86659FD93)
 _LATELY_SEEN = 1 << 16
 """Pairs that a kernel recognises by itself, a power of two: of most batches nothing is new, and none is risky."""
 
@@ -77,7 +79,8 @@ def _find_candidates(
             name = names[row, columns[kind]]
             if not vouched or name == 0:
                 continue
-            mark = names[row, event_columns.AGENT] * factors[kind] ^ name
+            unauthorized = names[row, event_columns.UNAUTHORIZED] * _OF_UNAUTHORIZED
+            mark = names[row, event_columns.AGENT] * factors[kind] ^ name ^ unauthorized
             place = (mark + np.uint64(hour)) & np.uint64(len(seen_marks) - 1)
             seen = seen_times[place]
             if seen_marks[place] != mark or seen // HOUR_MS != hour or time_ms[row] < seen:
@@ -125,7 +128,9 @@ class EdgeCollector:
         for flags, (column, factor, kind) in zip(candidates, _KINDS, strict=True):
             rows = np.flatnonzero(flags)
             if len(rows):
-                marks = columns.names[rows, event_columns.AGENT] * np.uint64(factor) ^ columns.names[rows, column]
+                names = columns.names[rows]
+                marks = names[:, event_columns.AGENT] * np.uint64(factor) ^ names[:, column]
+                marks ^= names[:, event_columns.UNAUTHORIZED] * _OF_UNAUTHORIZED
                 self._collect_new(columns, risks, rows, marks, kind)
                 self._collect_risky(columns, risks, rows, marks, kind)
 
@@ -192,13 +197,21 @@ def _written_risk(risk: float) -> float:
     return int(risk * EDGE_RISK_STEPS) / EDGE_RISK_STEPS if risk >= MIN_WRITTEN_RISK else 0.0
 
 
-def _edge_pairs(event: NativeEvent, kind: EdgeKind) -> list[tuple[str, str]]:
+def _edge_pairs(event: NativeEvent, kind: EdgeKind) -> Iterator[tuple[str, str]]:
     """(source, target) of the edges that an event shows."""
-    if kind == "called":
-        return [(event.agent.id, event.peer or "")]
     if kind == "acts_for":
-        return [(event.agent.id, (event.principal.id if event.principal else None) or "")]
+        yield event.agent.id, (event.principal.id if event.principal else None) or ""
+        return
+    unauthorized = event.unauthorized or ()
+    if kind == "called":
+        if event.peer not in unauthorized:
+            yield event.agent.id, event.peer or ""
+        return
     chain = list(event.delegation or ())[:MAX_CHAIN_ACTORS]
-    if chain and chain[0] != event.agent.id:  # the current actor comes first; some write only those before it
-        chain.insert(0, event.agent.id)
-    return [(earlier, later) for later, earlier in pairwise(chain)]
+    if chain and chain[0] == event.agent.id:  # the current actor comes first; some write only those before it
+        del chain[0]
+    later = event.agent.id
+    for earlier in chain:
+        yield earlier, later
+        if earlier not in unauthorized:  # else whoever came before it delegated to the later one, by way of it
+            later = earlier
