@@ -44,8 +44,9 @@ from .targets import TenantDomains, canonical_target, is_url
     SESSION,
     VERSION,
     RESOURCE_TYPE,
-) = range(20)
-NAMES = 20
+    UNAUTHORIZED,
+) = range(21)
+NAMES = 21
 
 # Columns of `numbers` (float64).
 BYTES_IN, BYTES_OUT, DURATION, COUNT, BREADTH, UNGRANTED, DEPTH, LIFETIME = range(8)
@@ -335,6 +336,7 @@ class ColumnEncoder:
             event.session or "",
             agent.version or "",
             kind,
+            "\x1f".join(event.unauthorized or ()),
         )
         return _pack(
             *self._agents[tenant, agent.issuer or "", agent.id],

@@ -62,11 +62,13 @@ CAUSED_BY_US: CausedBy = "trustwatch"
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
-Names = Annotated[list[Text], msgspec.Meta(max_length=256)]
+MAX_NAMES = 256
+"""Names in a list; a record with more is refused."""
+Names = Annotated[list[Text], msgspec.Meta(max_length=MAX_NAMES)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 MAX_ARGUMENTS = 256
-"""Arguments of one call; a record with more is refused, as with lists of names."""
+"""Arguments of one call; a record with more is refused."""
 
 MAX_LABEL_LENGTH = 256
 """Characters in the name of an argument or tool."""
@@ -181,6 +183,7 @@ class NativeEvent(msgspec.Struct, gc=False, kw_only=True):
     status: int | None = None
     error: Text | None = None
     caused_by: CausedBy | None = None
+    unauthorized: Names | None = None
     bytes_in: NonNegative | None = None
     bytes_out: NonNegative | None = None
     duration_ms: NonNegative | None = None

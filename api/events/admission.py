@@ -13,7 +13,7 @@ import msgspec
 
 from ...ingest.columns import OWN_ERRORS, is_caused_by_us
 from ...ingest.errors import MalformedEvent
-from ...ingest.events import MAX_EVENT_BYTES, NativeEvent, decode_event
+from ...ingest.events import MAX_EVENT_BYTES, MAX_NAMES, NativeEvent, decode_event
 from ...ingest.formats.raw_records import RawRecord
 from ...ingest.identities import IdentityHasher
 from ...ingest.record_keys import agent_partition_key
@@ -155,7 +155,7 @@ class Admission:
             changed["issuer"] = issuer
         if not binding.vouches and not agent.self_asserted:
             changed["self_asserted"] = True
-        filled = _effective_mark(event, binding)
+        filled = _effective_mark(event, binding) | _effective_authority(event, issuer, binding)
         if tenant and tenant != event.tenant:
             filled["tenant"] = tenant
         principal: dict[str, Any] = {}
@@ -202,6 +202,18 @@ def _effective_mark(event: NativeEvent, binding: SourceBinding) -> dict[str, Any
     if event.error in OWN_ERRORS and not counts:
         changed["error"] = CLAIMED_ERROR_PREFIX + event.error
     return changed
+
+
+def _effective_authority(event: NativeEvent, issuer: str, binding: SourceBinding) -> dict[str, Any]:
+    """The member `unauthorized` where it differs from what counts; None = to be removed.
+
+    What the service writes itself about a caller's request has it already.
+    """
+    if binding.ours:
+        return {}
+    names = binding.unauthorized_agents(issuer, (event.peer, *(event.delegation or ())))
+    found = names[:MAX_NAMES] or None  # the actors that make edges come first
+    return {} if found == event.unauthorized else {"unauthorized": found}
 
 
 def is_text(raw: bytes) -> bool:

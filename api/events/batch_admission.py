@@ -50,8 +50,9 @@ class BatchAdmission:
     """Admits records with the outcomes that `Admission.admit` has for each. For one thread.
 
     What decides about a plain record, besides its time, is its claim: the sender, and what the event says of tenant,
-    issuer, source and agent. Where `Admission` once took a record with that claim as it was sent, it would take every
-    other one too, so those are not decoded. What is refused, changed or unusual is judged by `Admission` every time.
+    issuer, source and agent; if the sender is authorized for some agents only, also the others that the event names.
+    Where `Admission` once took a record with that claim as it was sent, it would take every other one too, so those are
+    not decoded. What is refused, changed or unusual is judged by `Admission` every time.
 
     Args:
         admission: the reference.
@@ -117,7 +118,8 @@ class BatchAdmission:
         if sender is None:
             if len(self._senders) >= MAX_SENDERS:
                 self._senders.clear()
-            sender = self._senders[binding] = BatchSender(next(self._next_sender_number), binding.source_without_name)
+            number, caller = next(self._next_sender_number), binding.source_without_name
+            sender = self._senders[binding] = BatchSender(number, caller, binding.is_bounded)
         return sender
 
     def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:

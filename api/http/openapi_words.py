@@ -276,6 +276,7 @@ MEMBERS: Final[Mapping[str, MemberWords]] = {
     "AuditEvent.status": _W("status of HTTP, or the tool's own", 200),
     "AuditEvent.error": _W("code of the error", "timeout"),
     "AuditEvent.caused_by": _W("`trustwatch` for what we caused: it does not count as behaviour"),
+    "AuditEvent.unauthorized": _W("agents that the source is not authorized for; set by Trustwatch"),
     "AuditEvent.bytes_in": _W("bytes that the agent sent", 512),
     "AuditEvent.bytes_out": _W("bytes that it got", 2_048),
     "AuditEvent.duration_ms": _W("how long it took, ms", 31.0),

@@ -1,8 +1,9 @@
 """Facts that event intake needs of a record before it is logged: its plainness, its claim, its identity, its key.
 
 The kernel reads records as `raw_encoder.scan_records` does and leaves alone what is not plain; callers read those by
-the reference path. The result of that path for a claim (a sender, and the event's tenant, issuer, source and agent) is
-remembered under a fingerprint, and holds for every plain record with the same claim.
+the reference path. The result of that path for a claim (a sender, and the event's tenant, issuer, source and agent; of
+a bounded sender also the other agents that it names) is remembered under a fingerprint, and holds for every plain
+record with the same claim.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ _SELF_ASSERTED, _ERROR, _CAUSED_BY = (
     field_number("error"),
     field_number("caused_by"),
 )
+_CHAIN, _PEER, _UNAUTHORIZED = field_number("delegation"), field_number("peer"), field_number("unauthorized")
 _MARKS = WordList(sorted(columns.OWN_ERRORS))
 _MARK_TEXTS, _MARK_LENGTHS = _MARKS.texts, _MARKS.lengths
 _CLAIMED = (_TENANT, _ISSUER, _SOURCE, _AGENT_ID, _AGENT_TYPE)
@@ -66,6 +68,8 @@ class BatchSender(NamedTuple):
     number: int
     caller: str
     """Stands for the source of events that name none."""
+    is_bounded: bool = False
+    """True if it is authorized for some agents only."""
 
 
 class BatchClaims(NamedTuple):
@@ -93,6 +97,7 @@ class ClaimLimits(NamedTuple):
     number: int
     latest_ms: int  # of the event's time, exclusive
     aliased: bool
+    is_bounded: bool
 
 
 class ClaimWorkspace(NamedTuple):
@@ -148,7 +153,7 @@ class ClaimReader:
             return out
         # The caller's name stands behind the records, so that it is a text among theirs.
         data = np.frombuffer(b"\0".join((*payloads, caller + _PADDING)), np.uint8)
-        bounds = ClaimLimits(sender.number, latest_ms, aliased)
+        bounds = ClaimLimits(sender.number, latest_ms, aliased, sender.is_bounded)
         read_claims(data, starts, len(caller), SCAN_SCHEMA, self._members, self._memory, self._workplace, bounds, out)
         return out
 
@@ -195,9 +200,9 @@ def read_claims(
             continue
         if spans.begins[_TIME] >= bounds.latest_ms or (bounds.aliased and spans.lengths[_PRINCIPAL] > 0):
             continue
-        if _names_us(data, spans):
+        if _is_for_admission(data, spans):
             continue
-        fingerprint(work.room, _append_claim(work.room, data, spans, bounds.number), memory, out.fingerprints[row])
+        fingerprint(work.room, _append_claim(work.room, data, spans, bounds), memory, out.fingerprints[row])
         slot = slot_of(memory, out.fingerprints[row])
         out.state[row] = CLAIM_NEW
         if memory.fingerprints[slot, 0] != 0:
@@ -206,22 +211,26 @@ def read_claims(
 
 
 @inlined
-def _names_us(data: Bytes, spans: MemberSpans) -> bool:
-    """True if a record says that we caused it: few do, and that decides only `Admission`."""
-    if spans.lengths[_CAUSED_BY] != ABSENT:
+def _is_for_admission(data: Bytes, spans: MemberSpans) -> bool:
+    """True if a record has what `Admission` alone may write, or says that we caused it: few do."""
+    if spans.lengths[_CAUSED_BY] != ABSENT or spans.lengths[_UNAUTHORIZED] != ABSENT:
         return True
     return word_index(data, spans.begins[_ERROR], spans.lengths[_ERROR], _MARK_TEXTS, _MARK_LENGTHS) >= 0
 
 
 @inlined
-def _append_claim(room: Bytes, data: Bytes, spans: MemberSpans, number: int) -> int:
+def _append_claim(room: Bytes, data: Bytes, spans: MemberSpans, bounds: ClaimLimits) -> int:
     """Append all members that decide about a claim, so that no two claims give the same bytes."""
-    at = append_number(room, 0, number)
+    at = append_number(room, 0, bounds.number)
     asserted = spans.begins[_SELF_ASSERTED] if spans.lengths[_SELF_ASSERTED] != ABSENT else 0
     at = append_number(room, at, asserted)
     for member in _CLAIMED:
         at = append_number(room, at, spans.lengths[member])
         at = append_text(room, at, data, spans.begins[member], spans.lengths[member])
+    if bounds.is_bounded:
+        at = append_number(room, at, spans.lengths[_PEER])
+        at = append_text(room, at, data, spans.begins[_PEER], spans.lengths[_PEER])
+        at = append_list(room, at, data, spans.begins[_CHAIN], spans.lengths[_CHAIN])
     return append_list(room, at, data, spans.begins[_CAPABILITIES], spans.lengths[_CAPABILITIES])
 
 

@@ -145,6 +145,7 @@ _CAPABILITIES, _SELF_ASSERTED = field_number("agent.capabilities"), field_number
 _TENANT, _ACTION, _TYPE = field_number("tenant"), field_number("action"), field_number("type")
 _OUTCOME, _TIME = field_number("outcome"), field_number("time")
 _EFFECT, _ERROR, _CHAIN = field_number("effect"), field_number("error"), field_number("delegation")
+_UNAUTHORIZED = field_number("unauthorized")
 _CAUSED_BY = field_number("caused_by")
 _SCOPES, _REQUESTED, _GRANTED = field_number("scopes"), field_number("scopes.requested"), field_number("scopes.granted")
 _RESOURCE_ID, _RESOURCE_TYPE = field_number("resource.id"), field_number("resource.type")
@@ -316,6 +317,8 @@ def _write_composed(data: Bytes, spans: MemberSpans, tools: WriterTools, names: 
     names[columns.CREDENTIAL] = _hashed(tools, end)
     end = append_joined(room, 0, data, spans.begins[_CHAIN], spans.lengths[_CHAIN], _UNIT_SEPARATOR)
     names[columns.CHAIN] = _hashed(tools, end)
+    begin, count = spans.begins[_UNAUTHORIZED], spans.lengths[_UNAUTHORIZED]
+    names[columns.UNAUTHORIZED] = _hashed(tools, append_joined(room, 0, data, begin, count, _UNIT_SEPARATOR))
 
 
 @inlined

@@ -1,13 +1,16 @@
 """Delegation edges between agents: picked out of batches and written with the state that they belong to.
 
-A pair is written when it is new, and once an hour of event time while it goes on: what is written is a first and a
-last time, so that writing it twice changes nothing. Most batches therefore write none. Only what a token vouches for
-makes an edge: an agent that merely claims to act for another must not drag it into its blast radius.
+A pair is written when it is new, and once an hour of event time while it continues, so most batches write none. The
+row that results is a function of the pair's events alone (`records.agents.merge_edges`): an event is left out only if
+one that was written outdoes it. What a process remembers therefore saves writes and changes no row, and a restart that
+forgets it writes what is stored already. Only what a token vouches for makes an edge: an agent that merely claims to
+act for another must not drag it into its blast radius. An edge moves its target (the agent that was delegated to or
+called), so it needs a source that is authorized for that agent; any ancestor may be named.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,13 +21,13 @@ from ...ingest.columns import EventColumns
 from ...ingest.compilation import allocation_free
 from ...ingest.events import NativeEvent
 from ...ingest.timestamps import HOUR_MS
-from ..records.agents import AgentEdge, EdgeKind
+from ..records.agents import EDGE_RISK_STEPS, AgentEdge, EdgeKind, merge_edges, risk_rank
 
 MAX_REMEMBERED_PAIRS = 500_000
 """Pairs whose last hour is remembered; when there are more, all are forgotten and written once more than needed."""
 
-MIN_WRITTEN_RISK, MIN_RISK_RISE = 0.3, 0.05
-"""Risk scores from which a pair's risk is written beside its hour, and by how much more than was written before."""
+MIN_WRITTEN_RISK = 0.3
+"""Risk score from which a pair's risk is written when it rises by a step; a lower one is written as 0."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -40,6 +43,7 @@ _KINDS: tuple[tuple[int, int, EdgeKind], ...] = (
 
 _COLUMNS = np.array([column for column, _, _ in _KINDS], np.int64)
 _FACTORS = np.array([factor for _, factor, _ in _KINDS], np.uint64)
+_OF_UNAUTHORIZED = np.uint64(0xD6E8FEB86659FD93)
 _LATELY_SEEN = 1 << 16
 """Pairs that a kernel recognises by itself, a power of two: of most batches nothing is new, and none is risky."""
 
@@ -53,14 +57,14 @@ def _find_candidates(
     columns: npt.NDArray[np.int64],
     factors: npt.NDArray[np.uint64],
     seen_marks: npt.NDArray[np.uint64],
-    seen_hours: npt.NDArray[np.int64],
+    seen_times: npt.NDArray[np.int64],
     candidates: npt.NDArray[np.bool_],
 ) -> bool:
-    """Flag the rows whose pair of a kind is risky, or was not seen lately in its hour; it counts as seen from now on.
+    """Flag the rows whose pair of a kind is risky, or was not seen lately in its hour at that time or before.
 
     Args:
         columns, factors: of each of the kinds, see `_KINDS`.
-        seen_marks, seen_hours: pairs seen lately, each in the place that mark and hour say; -1 = none.
+        seen_marks, seen_times: pairs seen lately, each in the place that mark and hour say, and when; -1 = none.
         candidates: bool (kinds, n), written.
 
     Returns:
@@ -75,10 +79,12 @@ def _find_candidates(
             name = names[row, columns[kind]]
             if not vouched or name == 0:
                 continue
-            mark = names[row, event_columns.AGENT] * factors[kind] ^ name
+            unauthorized = names[row, event_columns.UNAUTHORIZED] * _OF_UNAUTHORIZED
+            mark = names[row, event_columns.AGENT] * factors[kind] ^ name ^ unauthorized
             place = (mark + np.uint64(hour)) & np.uint64(len(seen_marks) - 1)
-            if seen_marks[place] != mark or seen_hours[place] != hour:
-                seen_marks[place], seen_hours[place] = mark, hour
+            seen = seen_times[place]
+            if seen_marks[place] != mark or seen // HOUR_MS != hour or time_ms[row] < seen:
+                seen_marks[place], seen_times[place] = mark, time_ms[row]
                 candidates[kind, row] = True
             if risks[row] >= MIN_WRITTEN_RISK:
                 candidates[kind, row] = True
@@ -90,10 +96,11 @@ class EdgeCollector:
     """Picks edges out of batches of one partition."""
 
     def __init__(self) -> None:
-        self._hours: dict[int, int] = {}
+        self._last_ms: dict[int, int] = {}
+        """Time of the first event in the last hour of a pair, by its mark."""
         self._seen_marks = np.zeros(_LATELY_SEEN, np.uint64)
-        self._seen_hours = np.full(_LATELY_SEEN, -1, np.int64)
-        self._risks: dict[int, float] = {}
+        self._seen_times = np.full(_LATELY_SEEN, -1, np.int64)
+        self._risk_ranks: dict[int, tuple[int, float, int]] = {}
         self._pending: dict[tuple[str, str, str, str, str], AgentEdge] = {}
         self.has_new_delegation = False
         """True if a delegation waits to be written that was not written before: containment goes down by it."""
@@ -106,7 +113,7 @@ class EdgeCollector:
             risks: shape (n,): risk score of each event's agent after it, in [0, 1].
         """
         candidates = np.empty((len(_KINDS), len(columns)), np.bool_)
-        seen = self._seen_marks, self._seen_hours
+        seen = self._seen_marks, self._seen_times
         if not _find_candidates(
             columns.names,
             columns.codes,
@@ -121,7 +128,9 @@ class EdgeCollector:
         for flags, (column, factor, kind) in zip(candidates, _KINDS, strict=True):
             rows = np.flatnonzero(flags)
             if len(rows):
-                marks = columns.names[rows, event_columns.AGENT] * np.uint64(factor) ^ columns.names[rows, column]
+                names = columns.names[rows]
+                marks = names[:, event_columns.AGENT] * np.uint64(factor) ^ names[:, column]
+                marks ^= names[:, event_columns.UNAUTHORIZED] * _OF_UNAUTHORIZED
                 self._collect_new(columns, risks, rows, marks, kind)
                 self._collect_risky(columns, risks, rows, marks, kind)
 
@@ -132,40 +141,45 @@ class EdgeCollector:
         return taken
 
     def clear(self) -> None:
-        """Remember no pair: what was written of some may have been erased, and is written anew when they go on."""
-        self._forget_hours()
-        self._risks.clear()
+        """Remember no pair: what was written of some may have been erased, and is written again when they continue."""
+        self._forget_times()
+        self._risk_ranks.clear()
 
-    def _forget_hours(self) -> None:
-        self._hours.clear()
-        self._seen_hours.fill(-1)
+    def _forget_times(self) -> None:
+        self._last_ms.clear()
+        self._seen_times.fill(-1)
 
     def _collect_new(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
-        """Pairs that are new, or not written in their hour."""
-        hours = columns.time_ms[rows] // HOUR_MS
-        first = np.sort(np.unique(marks ^ hours.astype(np.uint64), return_index=True)[1])  # in the order of events
-        for at, mark, hour in zip(first.tolist(), marks[first].tolist(), hours[first].tolist(), strict=True):
-            written = self._hours.get(mark, -1)
-            if written >= hour:
+        """Pairs that are new, or not written in their hour at that time or before."""
+        times = columns.time_ms[rows]
+        by_time = np.argsort(times, kind="stable")
+        in_hour = (marks ^ (times // HOUR_MS).astype(np.uint64))[by_time]
+        first = np.sort(by_time[np.unique(in_hour, return_index=True)[1]])  # in the order of events
+        for at, mark, at_ms in zip(first.tolist(), marks[first].tolist(), times[first].tolist(), strict=True):
+            written_ms = self._last_ms.get(mark, -1)
+            hours_later = at_ms // HOUR_MS - written_ms // HOUR_MS
+            if hours_later == 0 and at_ms >= written_ms:
                 continue
-            self.has_new_delegation |= kind == "delegated" and written < 0
-            if len(self._hours) >= MAX_REMEMBERED_PAIRS:
-                self._forget_hours()
-            self._hours[mark] = hour
+            self.has_new_delegation |= kind == "delegated" and written_ms < 0
+            if len(self._last_ms) >= MAX_REMEMBERED_PAIRS:
+                self._forget_times()
+            if hours_later >= 0:
+                self._last_ms[mark] = at_ms
             row = int(rows[at])
-            self._add(columns.events[row], kind, int(columns.time_ms[row]), float(risks[row]))
+            self._add(columns.events[row], kind, at_ms, _written_risk(float(risks[row])))
 
     def _collect_risky(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
         """Pairs whose risk has risen since it was written: few, since few agents are at risk."""
         risky = risks[rows] >= MIN_WRITTEN_RISK
         for row, mark in zip(rows[risky].tolist(), marks[risky].tolist(), strict=True):
-            risk = float(risks[row])
-            if risk < self._risks.get(mark, 0.0) + MIN_RISK_RISE:
+            risk, at_ms = _written_risk(float(risks[row])), int(columns.time_ms[row])
+            rank = risk_rank(risk, at_ms)
+            if mark in self._risk_ranks and rank <= self._risk_ranks[mark]:
                 continue
-            if len(self._risks) >= MAX_REMEMBERED_PAIRS:
-                self._risks.clear()
-            self._risks[mark] = risk
-            self._add(columns.events[row], kind, int(columns.time_ms[row]), risk)
+            if len(self._risk_ranks) >= MAX_REMEMBERED_PAIRS:
+                self._risk_ranks.clear()
+            self._risk_ranks[mark] = rank
+            self._add(columns.events[row], kind, at_ms, risk)
 
     def _add(self, event: NativeEvent, kind: EdgeKind, at_ms: int, risk: float) -> None:
         tenant, issuer = event.tenant or "", event.agent.issuer or ""
@@ -173,22 +187,31 @@ class EdgeCollector:
             if source == target or not source or not target:
                 continue
             named = (tenant, issuer, kind, source, target)
-            edge = self._pending.get(named)
-            if edge is None:
-                self._pending[named] = AgentEdge(tenant, issuer, kind, source, target, at_ms, at_ms, risk, at_ms)
-                continue
-            worst, worst_ms = max((edge.risk, edge.risk_ms), (risk, at_ms))
-            first, last = min(edge.first_ms, at_ms), max(edge.last_ms, at_ms)
-            self._pending[named] = AgentEdge(tenant, issuer, kind, source, target, first, last, worst, worst_ms)
+            edge = AgentEdge(*named, at_ms, at_ms, risk, at_ms)
+            waiting = self._pending.get(named)
+            self._pending[named] = edge if waiting is None else merge_edges(waiting, edge)
 
 
-def _edge_pairs(event: NativeEvent, kind: EdgeKind) -> list[tuple[str, str]]:
+def _written_risk(risk: float) -> float:
+    """A risk in whole steps: else each event of a rising risk would be worth a row."""
+    return int(risk * EDGE_RISK_STEPS) / EDGE_RISK_STEPS if risk >= MIN_WRITTEN_RISK else 0.0
+
+
+def _edge_pairs(event: NativeEvent, kind: EdgeKind) -> Iterator[tuple[str, str]]:
     """(source, target) of the edges that an event shows."""
-    if kind == "called":
-        return [(event.agent.id, event.peer or "")]
     if kind == "acts_for":
-        return [(event.agent.id, (event.principal.id if event.principal else None) or "")]
+        yield event.agent.id, (event.principal.id if event.principal else None) or ""
+        return
+    unauthorized = event.unauthorized or ()
+    if kind == "called":
+        if event.peer not in unauthorized:
+            yield event.agent.id, event.peer or ""
+        return
     chain = list(event.delegation or ())[:MAX_CHAIN_ACTORS]
-    if chain and chain[0] != event.agent.id:  # the current actor comes first; some write only those before it
-        chain.insert(0, event.agent.id)
-    return [(earlier, later) for later, earlier in pairwise(chain)]
+    if chain and chain[0] == event.agent.id:  # the current actor comes first; some write only those before it
+        del chain[0]
+    later = event.agent.id
+    for earlier in chain:
+        yield earlier, later
+        if earlier not in unauthorized:  # else whoever came before it delegated to the later one, by way of it
+            later = earlier

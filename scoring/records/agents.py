@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ...ingest.timestamps import DAY_MS, HOUR_MS
 from .indicators import NO_INDICATORS
 
 ConcernName = Literal["compromise", "malfunction", "overreach"]
@@ -120,8 +121,15 @@ class AgentEdge(msgspec.Struct, frozen=True):
     """Tie between two agents, or an agent and a principal: an agent `delegated` to or `called` another one, or it
     `acts_for` a principal.
 
-    Written when it is new, once an hour while it goes on, and when its risk rises; so `last_ms` may be an hour old.
-    `risk` is the highest risk score of the agent that acted in events which showed the pair, as of `risk_ms`.
+    Written when it is new, once an hour while it continues, and when its risk rises a step. Each member is a function
+    of the events that showed the pair, whatever their order and whoever wrote them.
+
+    Attributes:
+        first_ms: time of the first event.
+        last_ms: time of the first event in the last hour (UTC) that has one, so it may be an hour old.
+        risk: highest risk score of the agent that acted, rounded down to a step, less a step for each 72 minutes of
+            age; 0 = below 0.3.
+        risk_ms: time of the first event in its hour with that risk.
     """
 
     tenant: str
@@ -133,6 +141,26 @@ class AgentEdge(msgspec.Struct, frozen=True):
     last_ms: int
     risk: float = 0.0
     risk_ms: int = 0
+
+
+EDGE_RISK_STEPS = 20
+"""Steps between a risk of 0 and of 1 in edges."""
+EDGE_RISK_STEP_MS = DAY_MS // EDGE_RISK_STEPS
+"""Age that outweighs a step, so a risk that is a day old gives way to any other."""
+
+
+def risk_rank(risk: float, risk_ms: int) -> tuple[int, float, int]:
+    """The order of risks of one edge: the greatest is kept. The SQL of it is in `containment_store`."""
+    return round(risk * EDGE_RISK_STEPS) * EDGE_RISK_STEP_MS + risk_ms - risk_ms % HOUR_MS, risk, -risk_ms
+
+
+def merge_edges(one: AgentEdge, other: AgentEdge) -> AgentEdge:
+    """The edge that two of the same pair make: in either order, and however often."""
+    earlier, later = sorted((one, other), key=lambda edge: edge.last_ms)
+    last = earlier if earlier.last_ms // HOUR_MS == later.last_ms // HOUR_MS else later
+    worst = max(one, other, key=lambda edge: risk_rank(edge.risk, edge.risk_ms))
+    first_ms = min(one.first_ms, other.first_ms)
+    return msgspec.structs.replace(worst, first_ms=first_ms, last_ms=last.last_ms)
 
 
 class HistoryExtent(NamedTuple):

@@ -8,12 +8,24 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, case, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from ...ingest.identities import IdentityHasher
 from ...ingest.record_erasure import ErasureSubject
-from ...ingest.timestamps import DAY_MS
-from ..records.agents import AgentEdge, AgentIdentity, AgentName
+from ...ingest.timestamps import HOUR_MS
+from ..records.agents import EDGE_RISK_STEP_MS, EDGE_RISK_STEPS, AgentEdge, AgentIdentity, AgentName
 from ..records.commits import OutboxRow
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Intervention
 from . import codec
@@ -25,19 +37,32 @@ from .sql_schema import ACTUATIONS, EDGES, INTERVENTIONS
 
 _INSERT_INTERVENTION = insert_or_skip(INTERVENTIONS, "intervention_id")
 _INSERT_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")
-INSERT_EDGE = insert_or_skip(EDGES, "edge_id")
 
 
 def _merged_edge(new: Any) -> dict[str, ColumnElement[Any]]:
-    """First and last time of both. A new risk counts if it is no lower than the stored one, or that is a day old."""
+    """Columns of `records.agents.merge_edges`: rows do not depend on the order in which edges are written."""
     old = EDGES.c
-    counts = or_(old.risk <= new.risk, old.risk_ms < new.risk_ms - DAY_MS)
+    is_last = or_(
+        _hour(new.last_ms) > _hour(old.last_ms),
+        and_(_hour(new.last_ms) == _hour(old.last_ms), new.last_ms < old.last_ms),
+    )
+    is_worst = tuple_(*_risk_rank(new)) > tuple_(*_risk_rank(old))
     return {
-        "last_ms": case((old.last_ms < new.last_ms, new.last_ms), else_=old.last_ms),
+        "last_ms": case((is_last, new.last_ms), else_=old.last_ms),
         "first_ms": case((old.first_ms > new.first_ms, new.first_ms), else_=old.first_ms),
-        "risk": case((counts, new.risk), else_=old.risk),
-        "risk_ms": case((counts, new.risk_ms), else_=old.risk_ms),
+        "risk": case((is_worst, new.risk), else_=old.risk),
+        "risk_ms": case((is_worst, new.risk_ms), else_=old.risk_ms),
     }
+
+
+def _hour(time_ms: ColumnElement[int]) -> ColumnElement[int]:
+    return time_ms - time_ms % HOUR_MS
+
+
+def _risk_rank(edge: Any) -> tuple[ColumnElement[Any], ...]:
+    """`records.agents.risk_rank` of the columns of an edge."""
+    steps = cast(func.round(edge.risk * EDGE_RISK_STEPS), BigInteger)
+    return steps * EDGE_RISK_STEP_MS + _hour(edge.risk_ms), edge.risk, -edge.risk_ms
 
 
 _MERGE_EDGES = insert_or_merge(EDGES, ("edge_id",), _merged_edge)

@@ -38,7 +38,7 @@ from ..records.agents import AgentName
 from ..records.commits import ALERT_KEY_PREFIX
 from . import codec
 from .case_store import remove_empty_cases
-from .containment_store import INSERT_EDGE, edge_params
+from .containment_store import write_edges
 from .database import Database
 from .decision_chain import content_digest
 from .dialects.statements import chunked, contains
@@ -314,7 +314,7 @@ class _SubjectErasure:
     def _remove_edge(self, connection: Connection, row: Any) -> bool:
         if self._subject.kind == "principal":
             renamed = codec.to_edge(row, target=self._subject.pseudonym)
-            connection.execute(INSERT_EDGE.for_connection(connection), edge_params(renamed, self._database.identities))
+            write_edges(connection, [renamed], self._database.identities)
         return self._remove(connection, EDGES, row)
 
     def pseudonymise_table(self, table: Table) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from functools import reduce
 from typing import Any
 
 import msgspec
-from trustwatch.scoring.records.agents import AgentEdge
+from trustwatch.scoring.records.agents import AgentEdge, merge_edges
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
@@ -14,6 +16,7 @@ from trustwatch.scoring.store.sql_store import SqlStore
 
 from tests.support.stored_rows import NOW, name
 
+HOUR = 3_600_000
 LONG = "https://agents.example/" + "é" * 1000
 
 
@@ -152,7 +155,7 @@ def test_edges_keep_their_first_and_last_time(store: SqlStore) -> None:
     """In the transaction of the state; found from both ends, at any length of names."""
     place = store.partitions.claim(0)
     first = [edge("delegated", "boss", LONG), edge("called", "boss", "ledger"), edge("acts_for", "boss", "ledger")]
-    second = [edge("delegated", "boss", LONG, NOW + 50)]
+    second = [edge("delegated", "boss", LONG, NOW + HOUR)]
     for offset, edges in ((1, first), (2, second)):
         store.commit(Commit(place, next_place := Position(0, place.epoch, offset), [], [], [], [], edges=edges))
         place = next_place
@@ -161,7 +164,7 @@ def test_edges_keep_their_first_and_last_time(store: SqlStore) -> None:
     (back,) = store.edges.find([name(LONG).identity], outgoing=False, kinds={"delegated", "called"})
     called = store.edges.find([name("ledger").identity], outgoing=False, kinds={"called", "acts_for"})
 
-    assert delegated == back == AgentEdge("acme", "https://as", "delegated", "boss", LONG, NOW, NOW + 50)
+    assert delegated == back == AgentEdge("acme", "https://as", "delegated", "boss", LONG, NOW, NOW + HOUR)
     assert [one.kind for one in called] == ["called"], "a principal is not the agent of the same name"
     assert store.edges.find([name("boss").identity], outgoing=True, kinds={"called"}, since_ms=NOW + 1) == []
 
@@ -194,8 +197,31 @@ def test_partitions_that_commit_together_may_bring_the_same_edge(store: SqlStore
     (found,) = store.edges.find([name(odd).identity], outgoing=False, kinds={"called"})
     all_of_boss = store.edges.find([name("boss").identity], outgoing=True, kinds={"called"})
 
-    assert found == AgentEdge("acme", "https://as", "called", "boss", odd, NOW + 1, NOW + 9, 0.8, NOW + 1)
+    assert found == AgentEdge("acme", "https://as", "called", "boss", odd, NOW + 1, NOW + 1, 0.8, NOW + 1)
     assert {one.target for one in all_of_boss} == {odd, "own-0", "own-1", "own-2"}
+
+
+def test_an_edge_does_not_depend_on_the_order_of_commits(store: SqlStore) -> None:
+    """Nor on how often it is written: the row is what `merge_edges` makes of all."""
+    dice, place, offset = random.Random(5), store.partitions.claim(0), 0
+    for number in range(60):
+        target = f"bot-{number}"
+        seen = [
+            msgspec.structs.replace(
+                edge("called", "boss", target, NOW + dice.randrange(30) * HOUR // 7),
+                risk=dice.randrange(21) / 20,
+                risk_ms=NOW + dice.randrange(60) * HOUR // 7,
+            )
+            for _ in range(6)
+        ]
+        merged = reduce(merge_edges, seen)
+        assert merged == reduce(merge_edges, dice.sample(seen, 6))
+        for edges in (dice.sample(seen, 4), seen, dice.sample(seen, 3)):
+            offset += 1
+            next_place = Position(0, place.epoch, offset)
+            store.commit(Commit(place, next_place, [], [], [], [], edges=edges))
+            place = next_place
+        assert store.edges.find([name(target).identity], outgoing=False, kinds={"called"}) == [merged]
 
 
 def test_a_risk_keeps_every_bit_and_there_may_be_thousands_of_edges(store: SqlStore) -> None:

@@ -64,7 +64,7 @@ def stored(data: Path) -> dict[str, Any]:
     """Everything in the store that the pipeline writes, but which start and which commit wrote it, and random salts."""
     with closing(sqlite3.connect(data / "trustwatch.db")) as connection:
         tables = {}
-        for name in ("agents", "decisions", "dead_letters"):
+        for name in ("agents", "decisions", "dead_letters", "edges"):
             rows = connection.execute(f"select * from {name}")
             columns = [column for column, *_ in rows.description]
             kept = [at for at, column in enumerate(columns) if not column.startswith(("version_", "chain_"))]
@@ -104,6 +104,7 @@ def test_killed_pipeline_ends_as_if_undisturbed(tmp_path: Path, states: str) -> 
     expected, found = stored(undisturbed), stored(disturbed)
     assert len(expected["decisions"]) > 50
     assert len(expected["dead_letters"]) > 10
+    assert len(expected["edges"]) > 100
     assert [rule[2] > 0 and rule[3] > 20 for rule in expected["rules"]] == [True, True]
     for table in expected:
         assert found[table] == expected[table], table

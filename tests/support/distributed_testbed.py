@@ -187,6 +187,7 @@ class State(NamedTuple):
     alerts: dict[str, str]  # outbox key -> payload
     actions: dict[str, str]  # the same, of what actuators are to bring about
     letters: dict[str, StoredDeadLetter]
+    edges: dict[str, str]  # id -> row as JSON
 
 
 class DistributedTestbed:
@@ -412,6 +413,7 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
     for line in rows.splitlines():
         kind, key, payload = line.split("|")
         leaving[kind][key] = _without_case(bytes.fromhex(payload)).decode()
+    edges = postgres.sql("select edge_id, row_to_json(edges) from edges", database)
     letters, cursor = [], None
     while True:
         page = store.dead_letters.page(limit=500, cursor=cursor)
@@ -425,6 +427,7 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
         leaving["alert"],
         leaving[ACTION_ROW_KIND],
         {one.letter.letter_id: one for one in letters},
+        dict(line.split("|", 1) for line in edges.splitlines()),
     )
 
 

@@ -321,6 +321,8 @@ class AuthZenEndpoint:
         if not asker.binding.vouches:
             agent = {"id": agent_id, "issuer": asker.issuer or None, "self_asserted": True}
             parsed = parsed._replace(event_extras={**parsed.event_extras, "agent": agent})
+        if named := asker.binding.unauthorized_agents(asker.issuer, parsed.access_request.ancestors):
+            parsed = parsed._replace(event_extras={**parsed.event_extras, "unauthorized": named})
         lifetime_s = None if parsed.own_event_type else decided.verdict.max_token_lifetime_s
         self._decider.record(parsed, decided, lifetime_s)
 

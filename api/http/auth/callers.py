@@ -103,6 +103,8 @@ class SourceBinding:
         self._agent_pattern = _any_of(agent for agent in agents if agent != SELF)
         self._own_agent = own_agent if SELF in agents else ""
         self._own_issuers = frozenset(own_issuers)
+        self.is_bounded = self.vouches and not self._all_agents
+        """True if its word on agents counts, and counts for some of them only."""
         self._allowed_claims: set[tuple[str | None, str | None, str | None]] = set()
 
     @property
@@ -172,15 +174,28 @@ class SourceBinding:
         Raises:
             SourceNotAllowed: with the path `$.agent.id`.
         """
-        if self._all_agents or self._agent_pattern.match(agent_id) is not None:
-            return
-        if self._own_agent and agent_id == self._own_agent and issuer in self._own_issuers:
+        if self._covers_agent(issuer, agent_id):
             return
         raise SourceNotAllowed(
             "this source may not speak for that agent: `agents` of its entry in the settings does not cover it; list "
             "the ids, or globs of them, that it reports (`self` is the client of its own token)",
             "$.agent.id",
         )
+
+    def _covers_agent(self, issuer: str | None, agent_id: str) -> bool:
+        if self._all_agents or self._agent_pattern.match(agent_id) is not None:
+            return True
+        return bool(self._own_agent) and agent_id == self._own_agent and issuer in self._own_issuers
+
+    def unauthorized_agents(self, issuer: str | None, names: Iterable[str | None]) -> list[str]:
+        """Those of *names* that an event may show and that it must not affect: agents which `agents` does not cover.
+
+        Every member that names an agent other than the event's own is held to this. Empty for a source whose events are
+        all self-asserted: these affect no other agent.
+        """
+        if not self.is_bounded:
+            return []
+        return [name for name in dict.fromkeys(names) if name and not self._covers_agent(issuer, name)]
 
     def may_speak_for(self, tenant: str | None, issuer: str | None, agent_id: str) -> bool:
         """True if an event of that agent would be taken from this source."""

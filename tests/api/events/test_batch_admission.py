@@ -50,9 +50,9 @@ REGISTRY = (
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """An event that does not say we caused it, with another member; `...` leaves it out."""
+    """An event without what `Admission` alone may write, with another member; `...` leaves it out."""
     made = scan_records.changed(path, value)
-    for name, plain in (("error", "boom"), ("caused_by", None)):
+    for name, plain in (("error", "boom"), ("caused_by", None), ("unauthorized", None)):
         made[name] = made[name] if path == name and value is not ... else plain
     return made
 
@@ -231,14 +231,19 @@ def test_what_is_not_native_is_judged_where_it_stands() -> None:
 
 
 @pytest.mark.parametrize("sender", ["itself", "one"])
-def test_a_claim_that_was_taken_covers_no_word_on_who_vouches_or_who_caused_it(sender: str) -> None:
+def test_a_claim_that_was_taken_covers_no_word_on_who_vouches_causes_or_is_named(sender: str) -> None:
     """The first record teaches the memory its claim; the others differ in what decides besides it."""
     taken = changed("agent.id", "a")
+    taken |= {"delegation": ["a"], "peer": "a"}
     taken["agent"] |= {"self_asserted": sender == "itself", "type": None, "capabilities": None, "issuer": AS}
     others = [
         {**taken, "agent": {**taken["agent"], "self_asserted": False}},
         *({**taken, "error": error} for error in OWN_ERRORS),
         {**taken, "caused_by": "trustwatch"},
+        {**taken, "peer": "b"},
+        {**taken, "delegation": ["a", "b"]},
+        {**taken, "delegation": None},
+        *({**taken, "unauthorized": names} for names in (["a"], ["b"], [])),
     ]
     both = Both()
     source = EventSourceSettings(sender, ("acme",), (AS,), ("*",), ("self",), gateway=sender != "itself")

@@ -50,12 +50,16 @@ def known_erasures(of: SqlStore) -> Any:
 
 
 def without(state: State, *keys: int) -> State:
-    """A state without some agents, and without tombstones: who reads the topic again knows nothing to bury."""
+    """A state without some agents, and without tombstones: a worker that reads the topic again knows nothing to bury.
+
+    And without edges: those of an erased agent are removed, and the records of others make edges of its pseudonym.
+    """
     return state._replace(
         agents={key: row for key, row in state.agents.items() if key not in keys},
         decisions={name: one for name, one in state.decisions.items() if not name.startswith("erased-")},
         alerts={name: SERVICE.sub("", text) for name, text in state.alerts.items()},
         actions={name: SERVICE.sub("", text) for name, text in state.actions.items()},
+        edges={},
     )
 
 

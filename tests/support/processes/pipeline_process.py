@@ -22,6 +22,7 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
+from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
@@ -57,6 +58,18 @@ def event(dice: random.Random, number: int, at_ms: int, odd: float) -> dict[str,
         "bytes_out": dice.randrange(100, 2_000),
         "type": "token.revoke" if strange and dice.random() < 0.3 else "tool.call",
         **revoked,
+        **ties(number, agent),
+    }
+
+
+def ties(number: int, agent: int) -> dict[str, Any]:
+    """Others that an event names: few enough that most pairs show again within an hour."""
+    dice = random.Random(number)
+    caller = (agent + 1) % AGENTS
+    return {
+        "delegation": [f"agent-{agent}", f"agent-{caller}", "front"][: dice.choice((1, 2, 3))],
+        "peer": f"agent-{dice.randrange(2)}",
+        "principal": {"id": dice.choice(("ann", "bob"))},
     }
 
 
@@ -135,7 +148,7 @@ def run(folder: Path, data: Path, batch: int, checkpoints: CheckpointFiles | Non
     store = open_store(sqlite_url(data / "trustwatch.db"))
     log, source = EventLog(data / "log"), LogReader(data / "log")
     engine = Engine(model, EngineSettings(capacity=12), store.agents)
-    processor = Processor(engine, ColumnEncoder(SALT), DuplicateWindow(1_024), POLICY)
+    processor = Processor(engine, ColumnEncoder(SALT), DuplicateWindow(1_024), POLICY, edges=EdgeCollector())
     pipeline = SinglePartitionPipeline(
         source,
         processor,
