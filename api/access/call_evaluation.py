@@ -61,6 +61,8 @@ FAILED = "the model could not be asked for a fault of ours"
 
 CallType = Literal["api.call", "tool.call", "a2a.message"]
 CallDecision = Literal["allow", "step_up", "deny"]
+CALL_DECISIONS: tuple[CallDecision, ...] = ("deny", "step_up", "allow")
+"""Decisions, the strictest first."""
 
 _log = structlog.get_logger(__name__)
 
