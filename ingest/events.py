@@ -62,7 +62,8 @@ CAUSED_BY_US: CausedBy = "trustwatch"
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
-Names = Annotated[list[Text], msgspec.Meta(max_length=256)]
+MAX_NAMES = 256
+Names = Annotated[list[Text], msgspec.Meta(max_length=MAX_NAMES)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 MAX_ARGUMENTS = 256

@@ -135,6 +135,7 @@ def _combine(verdicts: Sequence[Verdict], deciding: Verdict) -> Verdict:
         refresh_allowed=all(one.refresh_allowed for one in verdicts),
         revoke=any(one.revoke for one in verdicts),
         stale=any(one.stale for one in verdicts),
+        outside=_union(one.outside for one in verdicts),
     )
     if combined.allow and scopes == ():  # each grants some scopes, and no scope is granted by all
         reason = STEP_UP if held else SCOPES_REFUSED

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from starlette.types import Scope
 
 from ....ingest.errors import SourceNotAllowed, TrustwatchError
-from ....scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, Verdict
+from ....scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, SCOPES_REFUSED, STEP_UP, Verdict
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.problems import problem_of
 from ...http.refused_callers import AGENT_NOT_ALLOWED, RefusedCallers
@@ -231,6 +231,8 @@ class AuthZenEndpoint:
             shaped.add(item.requester)
         if issuance:
             context["issuance"] = issuance
+        if item.action in found.decided.verdict.outside:
+            context["outside_boundary"] = True
         return {"decision": True, "context": context} if context else {"decision": True}
 
     def _issuance_context(self, decided: AccessDecision) -> dict[str, Any]:
@@ -281,6 +283,7 @@ def _rendered_call(evaluation: CallEvaluation) -> dict[str, Any]:
         "reason": None if evaluation.would_allow else evaluation.reason,
         "approval_id": evaluation.approval_id or None,
         "reasons": [reason.text for reason in evaluation.reasons] or None,
+        "outside_boundary": evaluation.outside or None,
     }
     return {
         "decision": evaluation.allow,
@@ -294,6 +297,8 @@ def _denial_reason(item: EvaluationItem, verdict: Verdict) -> str:
         return verdict.reason
     if item.grant or verdict.scopes is None or item.action in verdict.scopes:
         return ""
+    if item.action in verdict.outside:
+        return OUTSIDE_BOUNDARY
     return STEP_UP if item.action in verdict.held_scopes else SCOPES_REFUSED
 
 

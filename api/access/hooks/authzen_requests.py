@@ -269,5 +269,8 @@ def _parsed_request_of(
     more = without_empty_members(
         **requester.names(), resource={"type": kind, "id": name}, count=len(items) if len(items) > 1 else None
     )
+    # The model judges a call with arguments; the call evaluator knows its boundary, too.
+    actions = tuple(dict.fromkeys(item.action for item in items if item.call is None))
+    question = question._replace(actions=actions)
     # Names of actions are judged as scopes are, and are none: events hold scopes of tokens alone.
     return ParsedHookRequest(question, items[0].action, None, {**more, "scopes": None}, own_event_type="api.call")
