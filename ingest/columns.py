@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .argument_columns import ArgumentColumns, collect_arguments
+from .capabilities import capability_text, covers
 from .event_arguments import read_arguments, read_untrusted_result
 from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, Resource, decode_event
 from .hashing import NameHasher
@@ -45,8 +46,9 @@ from .targets import TenantDomains, canonical_target, is_url
     VERSION,
     RESOURCE_TYPE,
     UNAUTHORIZED,
-) = range(21)
-NAMES = 21
+    CAPABILITIES,
+) = range(22)
+NAMES = 22
 
 # Columns of `numbers` (float64).
 BYTES_IN, BYTES_OUT, DURATION, COUNT, BREADTH, UNGRANTED, DEPTH, LIFETIME = range(8)
@@ -73,7 +75,7 @@ METHOD_RANK = {
 }
 
 WORK_TYPES = frozenset({"api.call", "tool.call", "a2a.message", "approval", "admin"})
-"""Events whose action must be a declared capability; token and client events are the authorization server's words."""
+"""Events whose action a declared capability must cover; token and client events are told by authorization servers."""
 
 # What we caused is no behaviour, else a contained agent could never recover. Its mark is the member `caused_by`, which
 # only sources configured for it may set. Records of 0.1 carry the mark in `error`; the door lets no such text through
@@ -337,6 +339,7 @@ class ColumnEncoder:
             agent.version or "",
             kind,
             "\x1f".join(event.unauthorized or ()),
+            capability_text(capabilities),
         )
         return _pack(
             *self._agents[tenant, agent.issuer or "", agent.id],
@@ -354,7 +357,9 @@ class ColumnEncoder:
             provenance,
             method,
             external,
-            UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
+            UNDECLARED
+            if capabilities is None or event.type not in WORK_TYPES
+            else not covers(tuple(capabilities), action),
             agent.self_asserted,
             _TYPE[event.type] >= FIRST_SIGNAL
             or ((event.caused_by is not None or event.error in OWN_ERRORS) and is_caused_by_us(event)),

@@ -55,6 +55,7 @@ class CallAnswer(msgspec.Struct, frozen=True):
     evaluated_at: str
     model_version: str | None
     policy_version: str
+    outside_boundary: bool
 
 
 class CallAnswers:
@@ -89,8 +90,16 @@ class CallAnswers:
         ancestors = tuple(name for name in (call.delegation or ())[:MAX_ACTORS] if name and name != agent_id)
         # Who may not speak for an agent asks no person in its name: it would use up the agent's own approvals.
         approvable = caller.binding.may_speak_for(tenant, issuer, agent_id)
+        # An agent that could name its own scopes would choose its own boundary.
+        held = tuple(call.scopes.granted or ()) if call.scopes is not None and caller.binding.source.trusted else ()
         access = AccessRequest(
-            tenant or "", issuer or "", agent_id, ancestors=ancestors, approvable=approvable, caller=caller.name
+            tenant or "",
+            issuer or "",
+            agent_id,
+            ancestors=ancestors,
+            approvable=approvable,
+            caller=caller.name,
+            held=held,
         )
         return _encode(self._member_values(access, self._evaluator.evaluate(access, call, VIA_API)))
 
@@ -118,6 +127,7 @@ class CallAnswers:
             format_rfc3339(self._runtime.now_ms()),
             None if score is None else self._runtime.scoring_version,
             by_level.policy_version,
+            evaluation.outside,
         )
 
     def _threshold_member(self, evaluation: CallEvaluation) -> CallThresholdMember:

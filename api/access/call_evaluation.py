@@ -39,6 +39,7 @@ from ...scoring.engine.announced_paths import NO_PATHS
 from ...scoring.engine.call_scorer import CallScore
 from ...scoring.policy.access_evaluation import (
     ALLOWED,
+    OUTSIDE_BOUNDARY,
     STEP_UP,
     UNUSUAL_CALL,
     AccessRequest,
@@ -61,6 +62,8 @@ FAILED = "the model could not be asked for a fault of ours"
 
 CallType = Literal["api.call", "tool.call", "a2a.message"]
 CallDecision = Literal["allow", "step_up", "deny"]
+CALL_DECISIONS: tuple[CallDecision, ...] = ("deny", "step_up", "allow")
+"""Decisions, the strictest first."""
 
 _log = structlog.get_logger(__name__)
 
@@ -125,6 +128,7 @@ class CallEvaluation(NamedTuple):
         detail: why the verdict rests on the level alone; "" = it does not, or that was enough.
         approval_id: the approval that waits for a person; "" = none does.
         call: keyed digest of the call.
+        outside: no capability that the agent declares covers the action.
     """
 
     decision: CallDecision
@@ -136,6 +140,7 @@ class CallEvaluation(NamedTuple):
     detail: str
     approval_id: str
     call: str
+    outside: bool = False
 
     @property
     def would_allow(self) -> bool:
@@ -188,6 +193,10 @@ class CallEvaluator:
         scopes = self._approved_scopes(access, by_level.level)
         approved = any(CALL_SCOPE_PREFIX + of_call in scopes for of_call in (digest, _unkeyed_digest(bound)))
         decision, reason = decide_by_level(by_level, call.effect, approved=approved)
+        boundary = self._policy_evaluator.boundary
+        outside = boundary.find_outside(access.identity, context.entry, (call.action,), access.held) != ()
+        if outside and boundary.outside == "deny" and decision != "deny":
+            decision, reason = "deny", OUTSIDE_BOUNDARY
         score, asked, basis, detail = None, None, BY_LEVEL, ""
         if decision == "allow":
             known_type = "" if context.entry is None else context.entry.summary.agent_type
@@ -199,9 +208,11 @@ class CallEvaluator:
             basis = BY_LEVEL if score is None else BY_MODEL
             if score is not None and score.exceeds and not approved:
                 decision, reason = "step_up", UNUSUAL_CALL
+        if outside and boundary.outside == "step_up" and decision == "allow" and not approved:
+            decision, reason = "step_up", OUTSIDE_BOUNDARY
         approval_id = ""
         if decision == "step_up" and by_level.enforced and access.approvable:
-            new_path = self._new_path(asked) if asked is not None else None
+            new_path = self._new_path(asked) if asked is not None and reason == UNUSUAL_CALL else None
             text = _request_text(call, reason, score, new_path)
             path_scopes = () if new_path is None else (self._path_scope(access, new_path),)
             approvable = (CALL_SCOPE_PREFIX + digest, *path_scopes)
@@ -219,7 +230,7 @@ class CallEvaluator:
                     "trustwatch.basis": basis,
                 }
             )
-        return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest)
+        return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest, outside)
 
     def _approved_scopes(self, access: AccessRequest, level: RiskLevel) -> frozenset[str]:
         return self._policy_evaluator.interventions.approved_scopes(access.identity, self._now_ms(), int(level))

@@ -155,6 +155,8 @@ class PolicyDecisionPoint:
             "error": None if verdict.allow else OWN_DENIAL_ERROR,
             "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": _mode_word(verdict)},
         }
+        if verdict.outside:
+            event["attributes"]["outside_boundary"] = True
         if not verdict.allow:
             event["caused_by"] = CAUSED_BY_US
         if lifetime_s is not None:

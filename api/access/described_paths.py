@@ -105,7 +105,7 @@ def _evaluation(*, several: bool) -> Part:
         "requestBody": {"required": True, "content": _json(f"Evaluation{many}Question")},
         "responses": {
             "200": _answer("the decision" + many, _json(f"Evaluation{many}Answer")),
-            "400": _text("no evaluation can be read"),
+            "400": _text("no evaluation can be read, or the body is not `application/json`"),
             "401": _answer(
                 "no token, or one that is refused", {"text/plain": {"schema": {"type": "string"}}}, _CHALLENGE
             ),
@@ -242,7 +242,9 @@ _SCHEMAS: Final[Mapping[str, Part]] = {
         "A subject or resource of AuthZEN.",
         _ENTITY,
         ("type", "id"),
-        type=_member("string", "kind of the entity; `user` for a person whose client is in `context.client_id`"),
+        type=_member(
+            "string", "kind of the entity; of a `user` or an `identity`, who are persons, the agent is in `context`"
+        ),
         id=_member("string", "its id"),
         properties=_member("object", "more about it", additionalProperties=True),
     ),
@@ -262,7 +264,8 @@ _SCHEMAS: Final[Mapping[str, Part]] = {
         resource=_schema("AuthzenEntity") | {"description": "what it is done to"},
         context=_member(
             "object",
-            "`client_id`, `act`; with `arguments` a call is judged as `POST /v1/agents/{agent_id}/calls/evaluate` does",
+            "`agent`, `client_id`, `act`: the agents that are judged; with `arguments` a call is judged as "
+            "`POST /v1/agents/{agent_id}/calls/evaluate` does",
             additionalProperties=True,
         ),
     ),
@@ -290,7 +293,8 @@ _SCHEMAS: Final[Mapping[str, Part]] = {
         decision=_member("boolean", "whether it may be done"),
         context=_member(
             "object",
-            "`reason` of a denial; `issuance`: lifetime, scopes and claims of a token",
+            "`reason` of a denial; `agent`: whose verdict it is, if several are judged or none is named; `issuance`: "
+            "lifetime, scopes and claims of a token",
             additionalProperties=True,
         ),
     ),

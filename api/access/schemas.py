@@ -122,6 +122,10 @@ class CallVerdictOut(BaseModel):
     evaluated_at: TimeText
     model_version: str | None
     policy_version: str
+    outside_boundary: bool = Field(
+        description="true if the agent declares capabilities and none covers the action; `outside_boundary` of the "
+        "settings says what follows"
+    )
 
 
 class ApprovalIn(BaseModel):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import fnmatch
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from ...ingest.capabilities import scope_capabilities
 from ...ingest.columns import OWN_ERRORS, is_caused_by_us
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import MAX_EVENT_BYTES, MAX_NAMES, NativeEvent, decode_event
@@ -54,6 +55,11 @@ class AgentRegistry:
         except KeyError:
             return self._find_and_cache(key)
 
+    def capabilities_of(self, tenant: str, issuer: str, agent_id: str) -> tuple[str, ...] | None:
+        """Capabilities that the operator registered for that agent; None = none."""
+        entry = self.find(tenant, issuer, agent_id)
+        return None if entry is None else entry.capabilities
+
     def _find_and_cache(self, key: tuple[str, str, str]) -> RegisteredAgent | None:
         tenant, issuer, agent_id = key
         fitting = self._entries.get((tenant, issuer), ())
@@ -87,6 +93,7 @@ class Admission:
         registry: what the operator knows.
         alias: what is logged in place of a principal's identifier, given tenant and identifier; None = as it is.
         identities: of the deployment, for the hashes of event ids.
+        scope_actions: capabilities that granted scopes add to declared ones.
     """
 
     def __init__(
@@ -94,8 +101,10 @@ class Admission:
         registry: AgentRegistry,
         alias: PrincipalAlias | None = None,
         identities: IdentityHasher = IdentityHasher(),  # noqa: B008
+        scope_actions: Mapping[str, tuple[str, ...]] = {},
     ) -> None:
         self.identities = identities
+        self.scope_actions = scope_actions
         self._registry = registry
         self._alias = alias
 
@@ -179,6 +188,9 @@ class Admission:
         if entry is not None:
             kind = entry.type
             capabilities = capabilities if entry.capabilities is None else list(entry.capabilities)
+        if capabilities is not None and trusted and self.scope_actions and event.scopes is not None:
+            added = scope_capabilities(event.scopes.granted or (), self.scope_actions)
+            capabilities = list(dict.fromkeys((*capabilities, *added)))[:MAX_NAMES]
         changed: dict[str, Any] = {}
         if kind != agent.type:
             changed["type"] = kind

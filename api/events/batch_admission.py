@@ -143,7 +143,8 @@ class BatchAdmission:
             record = self._admission.admit_native(payload, binding, now_ms, prefix)
         except (MalformedEvent, SourceNotAllowed) as error:
             return error
-        if claims.state[position] == CLAIM_NEW and record.payload is payload:
+        by_scopes = bool(self._admission.scope_actions) and b'"capabilities"' in payload
+        if claims.state[position] == CLAIM_NEW and record.payload is payload and not by_scopes:
             self._reader.remember(claims.fingerprints[position], record.key)
         return record
 

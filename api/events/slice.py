@@ -45,7 +45,9 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         reserve=disk_reserve(settings, runtime.monotonic),
         fairness=SourceFairness(partial(_backlog, runtime), runtime.monotonic),
     )
-    admission = Admission(AgentRegistry(settings.registry), runtime.principal_alias, runtime.store.identities)
+    admission = Admission(
+        AgentRegistry(settings.registry), runtime.principal_alias, runtime.store.identities, settings.scope_actions
+    )
     intake = EventIntake(
         runtime.event_log,
         admission,

@@ -36,7 +36,10 @@ def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
     """All foreign topics of the settings. Nothing is opened yet: what does not answer is tried again."""
     brokers = settings.brokers
     admission = Admission(
-        AgentRegistry(settings.registry), principal_alias(settings), open_service_identities(settings)
+        AgentRegistry(settings.registry),
+        principal_alias(settings),
+        open_service_identities(settings),
+        settings.scope_actions,
     )
     sources = [
         ForeignTopicReader(topic, _reader_factory(brokers, topic), admission, clock.monotonic, clock.now_ms)

@@ -16,6 +16,7 @@ from ...ingest.topics.topic_commit_log import TopicCommitLog
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import PolicyEvaluator
 from ...scoring.policy.book import LivePolicy
+from ...scoring.policy.declared_boundary import DeclaredBoundary
 from ...scoring.policy.interventions import ActiveInterventions
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName, RiskLevel
@@ -68,7 +69,8 @@ def make_decision_point(
         spans: of the requests that ask; None = nothing is traced.
     """
     interventions = ActiveInterventions()
-    admission = Admission(AgentRegistry(settings.registry), alias, store.identities)
+    registry = AgentRegistry(settings.registry)
+    admission = Admission(registry, alias, store.identities)
     audit = AuditSink(log, admission, now_ms, new_id, disk_reserve(settings, clock.monotonic).is_reached)
     approvals = ApprovalWorkflow(
         store.interventions, interventions, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
@@ -79,9 +81,9 @@ def make_decision_point(
         fresh_ms = status.fresh_ms if partition is None else status.fresh_ms_of(partition)
         return not fresh_ms or now_ms() >= fresh_ms + staleness_ms
 
-    return PolicyDecisionPoint(
-        PolicyEvaluator(view, policy, interventions, stale, now_ms), approvals, audit, store.identities, spans
-    )
+    boundary = DeclaredBoundary(registry.capabilities_of, settings.outside_boundary or "record", settings.scope_actions)
+    verdicts = PolicyEvaluator(view, policy, interventions, stale, now_ms, boundary)
+    return PolicyDecisionPoint(verdicts, approvals, audit, store.identities, spans)
 
 
 def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from ...ingest.settings import Name, SettingsPart, is_loopback, setting
 from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
+from ...scoring.policy.declared_boundary import OutsideBoundary
 from ...scoring.records.dead_letters import PIPELINE_SENDER
 from ...scoring.store.case_settings import CaseSettings
 from ...scoring.store.retention_settings import RetentionSettings
@@ -65,6 +66,18 @@ class Settings(SettingsPart, frozen=True):
     registry: Annotated[
         tuple[RegisteredAgent, ...], setting("agents as the operator knows them; first match wins")
     ] = ()
+    outside_boundary: Annotated[
+        OutsideBoundary | None,
+        setting(
+            "what holds of an action that no declared capability of its agent covers: `record` says so in the answer, "
+            "`step_up` asks a person first, `deny` refuses; null is `step_up` where `settings_version` is 2, else "
+            "`record`"
+        ),
+    ] = None
+    scope_actions: Annotated[
+        Mapping[Name, tuple[Name, ...]],
+        setting("globs of the actions that a granted scope covers beside declared capabilities; else it covers none"),
+    ] = {}
     webhooks: Annotated[tuple[WebhookTarget, ...], setting("where alerts go")] = ()
     cases: Annotated[CaseSettings, setting("which rises of risk belong to one case")] = CaseSettings()
     hooks: Annotated[tuple[HookSettings, ...], setting("authorization servers that ask while they issue tokens")] = ()
@@ -160,6 +173,9 @@ class Settings(SettingsPart, frozen=True):
 
     def _apply_defaults_of_version(self) -> None:
         """Fill in or refuse members that files of version 1 may still leave out."""
+        if self.outside_boundary is None:
+            default = "record" if self.settings_version == 1 else "step_up"
+            msgspec.structs.force_setattr(self, "outside_boundary", default)
         if self.settings_version == 1:
             return
         for index, client in enumerate(self.gateway.clients):

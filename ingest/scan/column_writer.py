@@ -286,6 +286,7 @@ def write_row(data: Bytes, spans: MemberSpans, tools: WriterTools, out: ColumnRo
     missing = _find_agent(data, spans, tools, names, out.fingerprints[row, fingerprint_table.AGENT])
     missing |= _find_network(data, spans, tools, names, out.fingerprints[row, fingerprint_table.NETWORK])
     missing |= _find_scopes(data, spans, tools, names, numbers, out.fingerprints[row, fingerprint_table.SCOPES])
+    missing |= _find_coverage(data, spans, tools, codes, out.fingerprints[row, fingerprint_table.CAPABILITY])
     return missing | _find_target(data, spans, tools, names, codes, out.fingerprints[row, fingerprint_table.TARGET])
 
 
@@ -319,6 +320,11 @@ def _write_composed(data: Bytes, spans: MemberSpans, tools: WriterTools, names: 
     names[columns.CHAIN] = _hashed(tools, end)
     begin, count = spans.begins[_UNAUTHORIZED], spans.lengths[_UNAUTHORIZED]
     names[columns.UNAUTHORIZED] = _hashed(tools, append_joined(room, 0, data, begin, count, _UNIT_SEPARATOR))
+    names[columns.CAPABILITIES] = 0
+    if spans.lengths[_CAPABILITIES] != ABSENT:
+        begin, count = spans.begins[_CAPABILITIES], spans.lengths[_CAPABILITIES]
+        end = append_byte(room, 0, _UNIT_SEPARATOR)
+        names[columns.CAPABILITIES] = _hashed(tools, append_joined(room, end, data, begin, count, _UNIT_SEPARATOR))
 
 
 @inlined
@@ -343,10 +349,6 @@ def _write_codes(data: Bytes, spans: MemberSpans, codes: columns.Codes) -> None:
     codes[columns.UNTRUSTED_RESULT] = 0 if lengths[_ARGUMENTS] != ABSENT else columns.UNTRACED
     if lengths[_UNTRUSTED_RESULT] != ABSENT:
         codes[columns.UNTRUSTED_RESULT] = begins[_UNTRUSTED_RESULT]
-    codes[columns.CAPABILITY] = columns.UNDECLARED
-    if lengths[_CAPABILITIES] != ABSENT and _IS_WORK[begins[_TYPE]]:
-        listed = list_contains(data, begins[_CAPABILITIES], lengths[_CAPABILITIES], begins[_ACTION], lengths[_ACTION])
-        codes[columns.CAPABILITY] = columns.INSIDE if listed else columns.OUTSIDE
     codes[columns.OWN_DENIAL] = begins[_TYPE] >= columns.FIRST_SIGNAL
     if begins[_TYPE] == columns.APPROVAL:
         record = word_index(data, begins[_ERROR], lengths[_ERROR], _RECORD_TEXTS, _RECORD_LENGTHS)
@@ -443,6 +445,27 @@ def _find_scopes(
         tools.memory.numbers[slot, 0],
         tools.memory.numbers[slot, 1],
     )
+    return 0
+
+
+@inlined
+def _find_coverage(
+    data: Bytes, spans: MemberSpans, tools: WriterTools, codes: columns.Codes, prints: columns.UInt64s
+) -> int:
+    """An action that is listed is covered; about globs the reference path decides (`capabilities.covers`)."""
+    begins, lengths = spans.begins, spans.lengths
+    codes[columns.CAPABILITY] = columns.UNDECLARED
+    if lengths[_CAPABILITIES] == ABSENT or not _IS_WORK[begins[_TYPE]]:
+        return 0
+    codes[columns.CAPABILITY] = columns.INSIDE
+    if list_contains(data, begins[_CAPABILITIES], lengths[_CAPABILITIES], begins[_ACTION], lengths[_ACTION]):
+        return 0
+    end = append_byte(tools.room, 0, fingerprint_table.CAPABILITY)
+    end = append_list(tools.room, end, data, begins[_CAPABILITIES], lengths[_CAPABILITIES])
+    slot = _look_up(tools, _append_member(tools.room, end, data, spans, _ACTION), prints)
+    if slot < 0:
+        return 1 << fingerprint_table.CAPABILITY
+    codes[columns.CAPABILITY] = np.int8(tools.memory.numbers[slot, 0])
     return 0
 
 

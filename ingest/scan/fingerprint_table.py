@@ -1,4 +1,4 @@
-"""Cache of values that no kernel can compute: agent keys, networks, scope sets, canonical targets.
+"""Cache of values that no kernel can compute: agent keys, networks, scope sets, canonical targets, coverage.
 
 An entry is found by the 128-bit fingerprint (SipHash-2-4 under two secret keys) of what it is made from. Its values
 come from the reference path, which the first record with a new combination takes.
@@ -15,10 +15,10 @@ from .. import columns
 from ..compilation import allocation_free, as_int, inlined
 from ..hashing import salted_key, siphash
 
-AGENT, NETWORK, SCOPES, TARGET = range(4)
+AGENT, NETWORK, SCOPES, TARGET, CAPABILITY = range(5)
 """Kinds of entries; bit k of a row's state says that its entry of kind k is missing."""
-ENTRY_KINDS = 4
-TARGET_SIDE = 4
+ENTRY_KINDS = 5
+TARGET_SIDE = 5
 """Stands for TARGET in fingerprints of a host alone, of which only the side is looked up."""
 
 UInt64s = npt.NDArray[np.uint64]
@@ -31,7 +31,7 @@ class FingerprintTable(NamedTuple):
     keys: UInt64s  # (4,): of both halves of the fingerprint
     fingerprints: UInt64s  # (places, 2)
     values: UInt64s  # (places, w): of an agent AGENT, AGENT_CHECK, AGENT_DRAW; else one hash, in the first column
-    numbers: npt.NDArray[np.float64]  # (places, 2): breadth and ungranted of scopes, side of a target
+    numbers: npt.NDArray[np.float64]  # (places, 2): breadth and ungranted of scopes, side of a target, coverage
 
 
 def allocate_fingerprint_table(salt: bytes, places: int) -> FingerprintTable:
@@ -105,6 +105,8 @@ def _store_entry(
     elif kind == SCOPES:
         memory.values[slot, 0] = names[columns.SCOPES]
         memory.numbers[slot, 0], memory.numbers[slot, 1] = numbers[columns.BREADTH], numbers[columns.UNGRANTED]
+    elif kind == CAPABILITY:
+        memory.numbers[slot, 0] = codes[columns.CAPABILITY]
     else:
         memory.values[slot, 0] = names[columns.TARGET]
         memory.numbers[slot, 0] = codes[columns.EXTERNAL]

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...ingest.capabilities import capability_text, decode_capabilities
 from ...ingest.features import layout
 from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_rows
 from ...ingest.features.feature_builder import FeatureBuilder, SlotIndices
@@ -104,6 +105,7 @@ class AgentRows:
                 groups[group] = self._group_hash(*group)
         agents.groups[slots] = [groups[row.name.tenant, row.agent_type] for row in rows]
         agents.threshold_rows[slots] = self._model.group_rows(agents.groups[slots])
+        self._restore_capabilities([row.capabilities for row in rows], slots)
         agents.checks[slots] = [self._identities.agent_hash(*row.name.identity).check for row in rows]
         self._builder.pinned[slots] = agents.risk["due_ms"][slots] != 0
         for row, slot in zip(rows, slots.tolist(), strict=True):
@@ -128,6 +130,7 @@ class AgentRows:
         hashes = {group: self._group_hash(*group) for group in set(groups)}  # few groups, many agents
         agents.groups[at] = [hashes[group] for group in groups]
         agents.threshold_rows[at] = self._model.group_rows(agents.groups[at])
+        self._restore_capabilities(columns.capabilities, slots)
         agents.checks[at] = self._identities.agent_hashes(names)[:, 1]
         agents.unlisted[at] = False
         self._builder.pinned[at] = agents.risk["due_ms"][at] != 0
@@ -165,6 +168,14 @@ class AgentRows:
     def fits(self, row: AgentRow) -> bool:
         """False where features have another salt or a size of no layout, as those of a damaged row."""
         return self._stored_sizes.get(_version_parts(row.state_version)[0]) == len(row.features)
+
+    def _restore_capabilities(self, kept: Sequence[bytes], slots: SlotIndices) -> None:
+        """Put declared capabilities into their slots; few lists, many agents."""
+        agents = self._agents
+        hashes = {one: self._hash(capability_text(decode_capabilities(one))) for one in set(kept)}
+        agents.capability_hashes[slots] = [hashes[one] for one in kept]
+        for slot, declared in zip(slots.tolist(), kept, strict=True):
+            agents.capabilities[slot] = declared
 
     def _group_hash(self, tenant: str, agent_type: str) -> np.uint64:
         return np.uint64(self._hash(f"{tenant}\x1f{agent_type}"))
@@ -209,6 +220,7 @@ class AgentRows:
                 summary.concern,
                 summary.indicators,
                 summary.announced_paths,
+                summary.capabilities,
             )
             for at, summary in enumerate(self.summaries(named))
         ]
@@ -246,6 +258,7 @@ class AgentRows:
                 CONCERNS[concern] if level >= RiskLevel.MEDIUM else "",
                 explanations[slot].indicators,
                 path,
+                self._agents.capabilities[slot],
             )
             for slot, concern, level, score, confidence, anomaly, at_ms, due_ms, events, first, last, path in columns
             if (name := names[slot]) is not None

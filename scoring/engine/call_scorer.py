@@ -21,6 +21,7 @@ from ...ingest.events import EFFECTS, NativeEvent
 from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import ADDED_FEATURES, COMPROMISE_FEATURES, FEATURE_COUNT
 from ...ingest.features.feature_vector import F_ARGUMENT
+from ...ingest.features.frequency_tables import mix_pairs, scope_row
 from ...ingest.features.layout import AgentState
 from ...ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservations, allocate_observations
 from ...ingest.identities import IdentityHasher
@@ -141,12 +142,33 @@ class CallScorer:
     def _score_batch(
         self, calls: Sequence[NativeEvent], trusted: npt.NDArray[np.bool_], announced: bytes = NO_PATHS
     ) -> list[CallScore]:
-        n = len(calls)
         columns = self._encoder.encode(
             [msgspec.structs.replace(call, outcome="success", session=None) for call in calls]
         )
         if announced:
             trusted = trusted | find_announced(unpack([announced]), part_names(columns.names), columns.time_ms)
+        scores = self._measure(calls, columns, trusted)
+        unknown = self._find_unknown_tasks(columns)
+        if len(unknown):
+            undeclared = columns.take(unknown)
+            undeclared.names[:, event_columns.TASK] = 0
+            told = [calls[row] for row in unknown.tolist()]
+            for row, score in zip(unknown.tolist(), self._measure(told, undeclared, trusted[unknown]), strict=True):
+                scores[row] = max(scores[row], score, key=lambda one: one.anomaly_score)
+        return scores
+
+    def _find_unknown_tasks(self, columns: EventColumns) -> npt.NDArray[np.int64]:
+        """Rows that declare a task of which the history shows nothing in their peer group: such a task could be made
+        up, and what it would excuse counts as if none had been declared."""
+        groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
+        keys, baseline = mix_pairs(groups, tasks), self._model.baseline
+        return np.array([row for row in np.flatnonzero(tasks) if scope_row(baseline, keys[row]) < 0], np.int64)
+
+    def _measure(
+        self, calls: Sequence[NativeEvent], columns: EventColumns, trusted: npt.NDArray[np.bool_]
+    ) -> list[CallScore]:
+        """Scores of calls by their columns."""
+        n = len(calls)
         slots, rows = self._slots[:n], self._rows[:n]
         with self._lock:
             known = self._recall_agents(calls)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest import columns as event_columns
+from ...ingest.capabilities import encode_capabilities
 from ...ingest.columns import EventColumns
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import SlotIndices, agent_rounds
@@ -112,6 +113,7 @@ class Engine:
         n = len(columns)
         slots = self.admit(columns) if slots is None else slots
         types = self._register_agents(columns, slots)
+        self._keep_capabilities(columns, slots)
         group_rows, group_coverage = self.model.peer_groups(columns.names[:, event_columns.GROUP])
         out = ScoredBatch(
             columns,
@@ -361,6 +363,13 @@ class Engine:
             elif not columns.events[row].agent.type:
                 groups[row] = self.agents.groups[slot]  # it is judged among the peers that the agent is known to have
         return types_by_slot
+
+    def _keep_capabilities(self, columns: EventColumns, slots: SlotIndices) -> None:
+        """Keep what agents declare, for verdicts before a call. Events that declare nothing change nothing."""
+        declared, known = columns.names[:, event_columns.CAPABILITIES], self.agents.capability_hashes
+        for row in np.flatnonzero((declared != 0) & (known[slots] != declared)).tolist():
+            known[slots[row]] = declared[row]
+            self.agents.capabilities[slots[row]] = encode_capabilities(columns.events[row].agent.capabilities or ())
 
     def use_model(self, model: TrainedModel) -> None:
         """Go on with another model of the same salt. Agents move out, and come back to be measured against it."""

@@ -139,7 +139,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         3.0,
         "capability",
         "action is not among the declared capabilities",
-        "the action is not in the capabilities that a trusted source or the registry gives the agent",
+        "no capability that a trusted source or the registry gives the agent covers the action, by name or glob",
         OUTSIDE_CAPABILITIES,
         things=("action_surprise",),
     ),

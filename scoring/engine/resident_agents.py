@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ...ingest.capabilities import NOTHING_DECLARED
 from ...ingest.events import NativeEvent
 from ...ingest.features.feature_builder import SlotIndices
 from ..records.agents import AgentName
@@ -22,6 +23,10 @@ class ResidentAgents:
     def __init__(self, capacity: int) -> None:
         self.names: list[AgentName | None] = [None] * capacity
         self.types: list[str] = [""] * capacity
+        self.capabilities: list[bytes] = [NOTHING_DECLARED] * capacity
+        """Capabilities that the last event of each agent declared that declared any."""
+        self.capability_hashes = np.zeros(capacity, np.uint64)
+        """Hash of each agent's capabilities, as in `columns.CAPABILITIES`."""
         self.checks = np.zeros(capacity, np.uint64)
         """Second half of each agent's identity (`identities.AgentHash`), 0 until its first event."""
         self.groups = np.zeros(capacity, np.uint64)
@@ -83,6 +88,8 @@ class ResidentAgents:
         self.checks[slots] = 0
         self.groups[slots] = 0
         self.threshold_rows[slots] = 0
+        self.capability_hashes[slots] = 0
         for slot in slots.tolist():
             self.names[slot] = None
             self.types[slot] = ""
+            self.capabilities[slot] = NOTHING_DECLARED

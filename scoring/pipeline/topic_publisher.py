@@ -77,6 +77,7 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
     concern: str = ""  # that the level is about; "" = none, or not known to an earlier version
     indicators: msgspec.Raw = msgspec.Raw(NO_INDICATORS)  # JSON list, as in the risk answer
     announced_paths: bytes = b""  # for verdicts on calls, see `engine.announced_paths`
+    capabilities: bytes = b""  # declared, see `ingest.capabilities.encode_capabilities`
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
@@ -369,6 +370,7 @@ def _fingerprint(row: AgentSummary) -> int:
             row.concern,
             row.indicators,
             row.announced_paths,
+            row.capabilities,
             row.agent_type,
             row.evaluated_ms // REPUBLISH_INTERVAL_MS,
         )
@@ -402,6 +404,7 @@ def risk_record(row: AgentSummary, partition: int, epoch: int, offset: int) -> R
         row.concern,
         msgspec.Raw(row.indicators),
         row.announced_paths,
+        row.capabilities,
     )
 
 
@@ -438,6 +441,7 @@ def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> Agent
         record.concern,
         bytes(record.indicators),
         record.announced_paths,
+        record.capabilities,
     )
 
 

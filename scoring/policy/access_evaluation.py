@@ -14,6 +14,7 @@ import msgspec
 
 from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from .book import EffectivePolicy, LevelTokenPolicy, LivePolicy, PolicyBook
+from .declared_boundary import DeclaredBoundary, OutsideBoundary
 from .interventions import ActiveInterventions
 from .risk_view import RiskView, RiskViewEntry
 
@@ -28,6 +29,9 @@ class AccessRequest(NamedTuple):
         ancestors: the earlier actors of the delegation chain, nearest first.
         approvable: whether a person's approval may be asked for by this way.
         caller: who asks: a caller of the settings by its name, `hook:NAME`, or `gateway:ISSUER` of the agent's token.
+        actions: names of actions that must be inside of the agent's declared boundary; those that are `scopes` too are
+            held or refused one by one.
+        held: scopes that the agent is known to have, for its boundary.
     """
 
     tenant: str
@@ -38,6 +42,8 @@ class AccessRequest(NamedTuple):
     ancestors: tuple[str, ...] = ()
     approvable: bool = True
     caller: str = ""
+    actions: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
     @property
     def identity(self) -> AgentIdentity:
@@ -64,6 +70,7 @@ class Verdict(msgspec.Struct, frozen=True):
         policy_version: of the book.
         stale: what is known of the agent may be out of date.
         rule: policy rule that matched; "" = none.
+        outside: actions asked for that are outside of the agent's declared boundary and not approved.
     """
 
     allow: bool
@@ -81,6 +88,7 @@ class Verdict(msgspec.Struct, frozen=True):
     policy_version: str
     stale: bool = False
     rule: str = ""
+    outside: tuple[str, ...] = ()
 
     @property
     def narrowed(self) -> bool:
@@ -104,6 +112,7 @@ NOT_NARROWED = "scopes_not_narrowable"
 NOT_SHORTENED = "lifetime_not_supported"
 UNDECIDED = "undecided"
 UNUSUAL_CALL = "unusual_call"
+OUTSIDE_BOUNDARY = "outside_boundary"
 
 VERDICT_REASONS = {
     ALLOWED: "nothing stands against it",
@@ -115,6 +124,8 @@ VERDICT_REASONS = {
     NOT_NARROWED: "some scopes are not granted, and the asking server can not leave them out",
     NOT_SHORTENED: "the lifetime that the policy allows is one that the asking server can not give",
     UNUSUAL_CALL: "the call is odder than nearly all that honest agents make, and waits for a person's approval",
+    OUTSIDE_BOUNDARY: "no capability that the agent declares covers the action; `outside_boundary` of the settings says"
+    " whether a person may approve it",
     UNDECIDED: "the question could not be decided, for a fault of ours or a request that can not be read",
 }
 """Reason codes of verdicts. They may leave the service; no other part of a reason does."""
@@ -135,6 +146,8 @@ def evaluate_policy(
     *,
     approved: Collection[str] = (),
     stale: bool = False,
+    outside: tuple[str, ...] = (),
+    outside_boundary: OutsideBoundary = "record",
 ) -> Verdict:
     """Verdict of the policy on a request.
 
@@ -145,15 +158,21 @@ def evaluate_policy(
         version: of the policy book.
         approved: scopes that a person approved for this agent, to the letter, and that have not expired; `*` is all.
         stale: whether what is known may be out of date.
+        outside: actions asked for that are outside of the declared boundary and not approved.
+        outside_boundary: what holds of them.
     """
     policy = effective_policy.table[level]
     refused, held_scopes = _classify_scopes(question, policy, approved)
+    if outside and outside_boundary != "record":
+        refused, held_scopes = _classify_outside(question, outside, outside_boundary, refused, held_scopes)
     left_out = {*refused, *held_scopes}
     passing_scopes = tuple(scope for scope in question.scopes if scope not in left_out)
     step_up = bool(held_scopes) or (
         policy.step_up and not question.scopes and not _approves_all(approved, policy.step_up_scopes)
     )
     reason = _verdict_reason(question, policy, passing_scopes, refused, step_up)
+    if reason in (STEP_UP, SCOPES_REFUSED) and left_out and left_out <= set(outside):
+        reason = OUTSIDE_BOUNDARY
     narrowed = bool(refused or held_scopes) and reason == ALLOWED
     enforced = effective_policy.enforced
     return Verdict(
@@ -172,6 +191,7 @@ def evaluate_policy(
         policy_version=version,
         stale=stale,
         rule=effective_policy.rule,
+        outside=outside,
     )
 
 
@@ -194,6 +214,20 @@ def _classify_scopes(
         and not _is_approved(approved, scope)
     )
     return refused, held_scopes
+
+
+def _classify_outside(
+    question: AccessRequest,
+    outside: Collection[str],
+    outside_boundary: OutsideBoundary,
+    refused: tuple[str, ...],
+    held_scopes: tuple[str, ...],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Scopes that are refused and held once actions outside of the declared boundary are, too."""
+    more = tuple(scope for scope in question.scopes if scope in outside and scope not in refused)
+    if outside_boundary == "deny":
+        return (*refused, *more), tuple(scope for scope in held_scopes if scope not in more)
+    return refused, tuple(dict.fromkeys((*held_scopes, *more)))
 
 
 def _verdict_reason(
@@ -257,6 +291,7 @@ class PolicyEvaluator:
         interventions: what people ordered.
         stale: whether what the view holds of a partition (None = of agents nobody knows) may be out of date.
         now_ms: UTC milliseconds.
+        boundary: what agents declare.
     """
 
     def __init__(
@@ -266,8 +301,10 @@ class PolicyEvaluator:
         interventions: ActiveInterventions,
         stale: Callable[[int | None], bool],
         now_ms: Callable[[], int],
+        boundary: DeclaredBoundary = DeclaredBoundary(),  # noqa: B008 - it has no state
     ) -> None:
         self.view = view
+        self.boundary = boundary
         self.policy = policy
         self.interventions = interventions
         self._is_stale = stale
@@ -285,9 +322,21 @@ class PolicyEvaluator:
         now_ms = self._now_ms()
         approved = self.interventions.approved_scopes(question.identity, now_ms, int(context.effective_level))
         stale = self._is_stale(None if entry is None else entry.partition)
-        return evaluate_policy(
-            question, effective_policy, context.effective_level, book.version, approved=approved, stale=stale
-        ), context
+        outside: tuple[str, ...] = ()
+        if question.actions:
+            found = self.boundary.find_outside(question.identity, entry, question.actions, question.held)
+            outside = tuple(action for action in found if action not in approved)
+        verdict = evaluate_policy(
+            question,
+            effective_policy,
+            context.effective_level,
+            book.version,
+            approved=approved,
+            stale=stale,
+            outside=outside,
+            outside_boundary=self.boundary.outside,
+        )
+        return verdict, context
 
     def context_of(self, question: AccessRequest, book: PolicyBook) -> DecisionContext:
         """Risk of the agent that asks, and the pins and ancestors that its level follows from."""

@@ -37,6 +37,7 @@ class AgentColumns(NamedTuple):
     counterfactuals: list[str]
     indicators: list[bytes]
     announced_paths: list[bytes]
+    capabilities: list[bytes]
     features: npt.NDArray[np.uint8]
     """(n, StateFormat.features_bytes)"""
     risk: npt.NDArray[np.uint8]
@@ -56,6 +57,7 @@ class AgentColumns(NamedTuple):
             [row.counterfactual for row in rows],
             [row.indicators for row in rows],
             [row.announced_paths for row in rows],
+            [row.capabilities for row in rows],
             state_matrix(b"".join(row.features for row in rows), state_format.features_bytes),
             state_matrix(b"".join(row.risk for row in rows), state_format.risk_bytes),
         )

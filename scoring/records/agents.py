@@ -85,6 +85,7 @@ class AgentRow(msgspec.Struct, frozen=True):
     concern: str = ""  # that the level is about, from medium on (`models.concerns.CONCERNS`); "" = none
     indicators: bytes = NO_INDICATORS  # JSON list of Indicator
     announced_paths: bytes = b""  # see `engine.announced_paths`
+    capabilities: bytes = b""  # declared, see `ingest.capabilities.encode_capabilities`; empty = none were
 
 
 class AgentSummary(msgspec.Struct, frozen=True):
@@ -107,6 +108,7 @@ class AgentSummary(msgspec.Struct, frozen=True):
     concern: str = ""
     indicators: bytes = NO_INDICATORS
     announced_paths: bytes = b""
+    capabilities: bytes = b""
 
 
 def agent_summary(row: AgentRow) -> AgentSummary:

@@ -307,4 +307,5 @@ def _after_decision(decision: Decision, row: AgentSummary | None) -> AgentSummar
         concern=decision.concern,
         indicators=encode_indicators(decision.indicators),
         announced_paths=b"" if row is None else row.announced_paths,
+        capabilities=b"" if row is None else row.capabilities,
     )

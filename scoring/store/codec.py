@@ -110,6 +110,7 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
         row.concern,
         row.indicators,
         row.announced_paths,
+        row.capabilities,
     )
 
 
@@ -143,8 +144,8 @@ def to_versioned(row: AnyRow) -> VersionedAgent:
 
 def to_agent(row: Sequence[Any]) -> AgentRow:
     """Agent from `AGENT_COLUMNS`."""
-    key, tenant, issuer, agent_id, *summary, concern, indicators, paths, features, risk, state_version = row
-    rest = [*summary, features, risk, state_version, concern, indicators, paths]
+    key, tenant, issuer, agent_id, *summary, concern, indicators, paths, declared, features, risk, state_version = row
+    rest = [*summary, features, risk, state_version, concern, indicators, paths, declared]
     return AgentRow(AgentName(to_unsigned(key), tenant, issuer, agent_id), *rest)
 
 

@@ -269,7 +269,8 @@ def _to_columns(block: _Block, state_format: StateFormat) -> AgentColumns:
     """Columns of a block. Raises ValueError or IndexError: they do not fit together."""
     keys = np.frombuffer(block.keys, "<u8").astype(np.uint64, copy=False)
     words = dict(zip(_WORDS, block.words, strict=True))
-    kinds = {name: bytes if name in ("reasons", "indicators", "announced_paths") else str for name in _WORDS}
+    of_bytes = ("reasons", "indicators", "announced_paths", "capabilities")
+    kinds = {name: bytes if name in of_bytes else str for name in _WORDS}
     columns = AgentColumns(
         keys=keys,
         **{name: _decode_words(words[name], kinds[name]) for name in _WORDS},

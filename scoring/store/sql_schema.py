@@ -206,6 +206,7 @@ AGENTS = Table(
     text_column("concern", ""),
     Column("indicators", LargeBinary, nullable=False, server_default=EmptyList()),
     Column("announced_paths", LargeBinary, nullable=False, server_default=NoBytes()),
+    Column("capabilities", LargeBinary, nullable=False, server_default=NoBytes()),
     Index("ix_agents_name", "tenant", "agent_id", "issuer", unique=True),
     Index("ix_agents_id", "agent_id"),
     Index("ix_agents_partition", "partition", "key"),

@@ -66,6 +66,7 @@ def agent(agent_id: str, tenant: str = "acme", **values: object) -> AgentRow:
         state_version="v1",
         concern="overreach",
         announced_paths=b"\x00\xff path",
+        capabilities=b'["pay"]',
     )
     return msgspec.structs.replace(row, **values)
 

@@ -139,4 +139,4 @@ def stored_states(site: PublishingPartition) -> dict[str, tuple[bytes, bytes, by
 
 
 def states_of(rows: Iterable[AgentRow]) -> dict[str, tuple[bytes, bytes, bytes]]:
-    return {row.name.agent_id: (row.features, row.risk, row.announced_paths) for row in rows}
+    return {row.name.agent_id: (row.features, row.risk, row.announced_paths, row.capabilities) for row in rows}

@@ -12,6 +12,7 @@ import structlog
 from ....scoring.delivery.actuators.token_revocation import TokenRevoker
 from ....scoring.policy.access_evaluation import (
     NOT_NARROWED,
+    OUTSIDE_BOUNDARY,
     STALE,
     STEP_UP,
     UNDECIDED,
@@ -63,11 +64,19 @@ class GatewayDecider:
         self._safe_methods = frozenset(settings.safe_methods)
         self._refusals = LineLimit(clock.monotonic)
 
-    def decide_call(self, holder: TokenHolder, token: bytes, method: str, via: str) -> AccessDecision:
-        """The verdict on a call with a method; "" is a method that is not known. Never raises."""
-        return self._decide(
-            holder, token, via, self._constrain_safe if method in self._safe_methods else self._constrain_unsafe
-        )
+    def decide_call(self, holder: TokenHolder, token: bytes, method: str, via: str, action: str = "") -> AccessDecision:
+        """The verdict on a call. Never raises.
+
+        Args:
+            method: of HTTP; "" is one that is not known.
+            action: that the call is known to be, for the agent's declared boundary; "" = none is known.
+        """
+        fit = self._constrain_safe if method in self._safe_methods else self._constrain_unsafe
+        if not action:
+            return self._decide(holder, token, via, fit)
+        question = holder.access_request
+        asked = holder._replace(access_request=question._replace(actions=(action,), held=question.scopes))
+        return self._decide(asked, token, via, lambda verdict: self._constrain_boundary(fit(verdict)))
 
     def decide_introspection(self, holder: TokenHolder, token: bytes, via: str) -> AccessDecision:
         """The verdict on a token that is asked about; its `scopes` are those that it is good for. Never raises."""
@@ -109,7 +118,7 @@ class GatewayDecider:
         self, decided: AccessDecision, question: AccessRequest, via: str, kind: str, method: str, target: str
     ) -> None:
         """Make an audit event of a denial, or of every call where the settings say so. Never raises."""
-        if decided.verdict.allow and not self.records_all:
+        if decided.verdict.allow and not self.records_all and not decided.verdict.outside:
             return
         if not decided.verdict.allow:
             self._refusals.write(_log.info, "call refused", via=via, **refusal_members(question, decided))
@@ -124,6 +133,18 @@ class GatewayDecider:
         except Exception as error:
             self._decision_point.audit_sink.dropped += 1
             self._log_failure("gateway_not_recorded", via, error)
+
+    def _constrain_boundary(self, verdict: Verdict) -> Verdict:
+        """Refuse an action outside of the declared boundary, or let a person decide, as the settings say."""
+        on_outside = self._decision_point.policy_evaluator.boundary.outside
+        if not verdict.outside or on_outside == "record":
+            return verdict
+        if on_outside == "deny" and (verdict.would_allow or verdict.step_up):
+            return _deny(verdict, OUTSIDE_BOUNDARY)
+        if not verdict.would_allow:
+            return verdict
+        denied = _deny(verdict, OUTSIDE_BOUNDARY, step_up=True)
+        return msgspec.structs.replace(denied, held_scopes=verdict.outside)
 
     def _constrain_stale(self, verdict: Verdict) -> Verdict:
         return _deny(verdict, STALE) if verdict.stale and self._denies_stale and verdict.would_allow else verdict

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from typing import NamedTuple
 
 import msgspec
 from starlette.types import Scope
 
+from ....ingest.events import MAX_ID_LENGTH
 from ....scoring.records.agents import RiskLevel
 from ...http.auth.bearer_tokens import PresentedToken
 from ...http.auth.proof_of_possession import ProofRefused, ShownProof
 from ...http.auth.token_verification import BadAuthorization, MissingToken
 from ...http.problems import proof_challenge
 from ...settings.enforcement_settings import GatewaySettings
+from ..judged_agents import TOOL_CALL
 
 AUTHORIZATION_NAME = b"authorization"
 METHOD_HEADERS = (b"x-forwarded-method", b"x-original-method")
@@ -22,6 +26,7 @@ URI_HEADERS = (b"x-forwarded-uri", b"x-original-uri", b"x-original-url")
 HOST_HEADERS = (b"x-forwarded-host", b"x-original-host")
 SCHEME_HEADERS = (b"x-forwarded-proto",)
 DPOP_NAME = b"dpop"
+MCP_METHOD_NAME, MCP_NAME_NAME = b"mcp-method", b"mcp-name"
 EXT_AUTHZ_PREFIX = b"/ext-authz"
 
 MAX_TARGET_LENGTH = 512
@@ -106,6 +111,30 @@ def shown_proof(way: str, scope: Scope, *, dpop: bool) -> ShownProof:
     return ShownProof(
         dpop, tuple(value for name, value in scope["headers"] if name == DPOP_NAME), method, url.decode("latin-1")
     )
+
+
+def mcp_action(scope: Scope) -> str:
+    """The action of a call by MCP, as its headers name it: the tool, or the method; "" = it is no call by MCP.
+
+    Servers of MCP refuse a request whose headers say something else than its body.
+    """
+    methods = [value for name, value in scope["headers"] if name == MCP_METHOD_NAME]
+    if not methods:
+        return ""
+    method = methods[0].decode("latin-1") if len(methods) == 1 else TOOL_CALL
+    if method != TOOL_CALL:
+        return method[:MAX_ID_LENGTH]
+    return _decode_mcp_name(single_header(scope, MCP_NAME_NAME) or b"")[:MAX_ID_LENGTH] or TOOL_CALL
+
+
+def _decode_mcp_name(value: bytes) -> str:
+    """A name that is not plain ASCII comes as base64 between `=?base64?` and `?=`; "" = it can not be read."""
+    try:
+        if value.startswith(b"=?base64?") and value.endswith(b"?="):
+            value = base64.b64decode(value[len(b"=?base64?") : -len(b"?=")], validate=True)
+        return value.decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 def forwarded_target(scope: Scope) -> str:

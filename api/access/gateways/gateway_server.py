@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ....scoring.policy.access_evaluation import STEP_UP, UNDECIDED
+from ....scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, STEP_UP, UNDECIDED
 from ....scoring.policy.book import LivePolicy
 from ...events.proof_reports import ProofReports
 from ...http.auth.proof_of_possession import UNBOUND, ProofRefused, ProofVerifier
@@ -33,6 +33,7 @@ from .gateway_protocol import (
     call_target,
     forwarded_method,
     forwarded_target,
+    mcp_action,
     presented_token,
     shown_proof,
     single_header,
@@ -163,10 +164,12 @@ class GatewayServer:
         except AuthenticationFailed as error:
             return self._unauthenticated_response(way, scope, error)
         method = scope["method"] if way == "ext_authz" else forwarded_method(scope)
-        decided = self._decider.decide_call(holder, token, method, way)
-        if decided.verdict.allow and not self._decider.records_all:
+        action = mcp_action(scope)
+        decided = self._decider.decide_call(holder, token, method, way, action)
+        if decided.verdict.allow and not self._decider.records_all and not decided.verdict.outside:
             return self._allowed_response(decided)
-        return self._recorded_response(way, scope, holder, decided, method)
+        done = action if decided.verdict.outside else method
+        return self._recorded_response(way, scope, holder, decided, done)
 
     async def _token_holder(self, token: bytes) -> TokenHolder:
         try:
@@ -203,17 +206,17 @@ class GatewayServer:
         )
 
     def _recorded_response(
-        self, way: str, scope: Scope, holder: TokenHolder, decided: AccessDecision, method: str
+        self, way: str, scope: Scope, holder: TokenHolder, decided: AccessDecision, action: str
     ) -> GatewayResponse:
         if way == "ext_authz":
             called = call_target(single_header(scope, b"host"), scope["raw_path"][len(EXT_AUTHZ_PREFIX) :])
         else:
             called = forwarded_target(scope)
-        self._decider.record(decided, holder.access_request, way, "api.call", method, called)
+        self._decider.record(decided, holder.access_request, way, "api.call", action, called)
         verdict = decided.verdict
         if verdict.allow:
             return self._allowed_response(decided)
-        if verdict.reason == STEP_UP:
+        if verdict.step_up and verdict.reason in (STEP_UP, OUTSIDE_BOUNDARY):
             return self._responses.step_up(self._request_id(scope), decided.approval_id)
         return self._responses.denied(self._request_id(scope), "undecided" if verdict.reason == UNDECIDED else "denied")
 

@@ -1,254 +1,73 @@
 """AuthZEN: one evaluation, or many with defaults (OpenID AuthZEN Authorization API 1.0).
 
-An item whose action is `issue:<token type>:<grant type>` is the gate of the token issuance profile: whether a token is
-issued at all. Every other item asks for its action by name: a scope, in that profile. The items that one agent asks for
-at once are one question.
+Callers prove themselves by an access token with the scope `trust.decide`; their binding says whose agents they ask
+about. A denial is an answer of status 200. Requests that are none get 400 with a sentence, as the standard has it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import msgspec
 from starlette.types import Scope
 
 from ....ingest.errors import SourceNotAllowed, TrustwatchError
-from ....scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, AccessRequest, Verdict
-from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller, SourceBinding
+from ....scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, SCOPES_REFUSED, STEP_UP, Verdict
+from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.problems import problem_of
 from ...http.refused_callers import AGENT_NOT_ALLOWED, RefusedCallers
-from ..call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
-from ..decision_point import (
-    MAX_SCOPES,
-    AccessDecision,
-    ClientInducedFailure,
-    RequestLimitExceeded,
-    check_name_length,
-    earlier_actors,
-    refusal_members,
-    text_or_empty,
+from ..call_evaluation import CALL_DECISIONS, CallEvaluation, CallEvaluator, CallQuestion
+from ..decision_point import AccessDecision, ClientInducedFailure, refusal_members
+from ..judged_agents import NO_AGENT, JudgedAgent, strictest_decision
+from .authzen_requests import (
+    DENY_ON_FIRST_DENY,
+    INVALID_ITEM,
+    PERMIT_ON_FIRST_PERMIT,
+    EvaluationAsker,
+    EvaluationBatch,
+    EvaluationItem,
+    EvaluationRequester,
+    RequesterQuestions,
+    group_by_requester,
+    read_evaluations,
 )
 from .hook_adapter import (
-    REFRESH_GRANT,
     HookRequest,
     HookResponse,
     ParsedHookRequest,
     UnreadableHookRequest,
     decode_json_object,
+    is_json,
     json_hook_response,
-    member_at,
-    principal_member,
-    without_empty_members,
 )
 from .hook_decider import HookDecider
 
-ISSUANCE_ACTION = re.compile(r"issue:([^:]+):(.+)")
-
-EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT = "execute_all", "deny_on_first_deny", "permit_on_first_permit"
-EVALUATION_SEMANTICS = (EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT)
-
-MAX_CALLS = 50
-"""Items of a batch that tell arguments: each is judged by the model, while nobody else is answered."""
-
-MAX_REQUESTERS = 50
-"""Questions that a batch may ask: each agent, with its principal and ancestors, is one, and one audit event."""
-
-_REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource": ("type", "id")}
-
-
-class EvaluationRequester(NamedTuple):
-    """Agent, principal and ancestors that an item of a batch asks about: items that agree in them are one question."""
-
-    agent: str
-    principal: str
-    ancestors: tuple[str, ...]
-
-
-class EvaluationAsker(NamedTuple):
-    """A caller that asks, and the tenant and issuer of the agents that it asks about."""
-
-    caller: AuthenticatedCaller
-    tenant: str
-    issuer: str
-
-    @property
-    def binding(self) -> SourceBinding:
-        """Claims that its events may make."""
-        return self.caller.binding
-
-    def speaks_for(self, agent: str) -> bool:
-        """True if its events of that agent would be taken."""
-        return self.binding.may_speak_for(self.tenant, self.issuer, agent)
-
-    def access_request(
-        self, requester: EvaluationRequester, scopes: tuple[str, ...], *, refresh: bool = False
-    ) -> AccessRequest:
-        """A question about an agent. Who may not speak for it has no person asked in its name."""
-        return AccessRequest(
-            self.tenant,
-            self.issuer,
-            requester.agent,
-            scopes,
-            refresh,
-            requester.ancestors,
-            self.speaks_for(requester.agent),
-            self.binding.name,
-        )
-
-
-class EvaluationItem(NamedTuple):
-    """One evaluation. `grant` is the grant type of a gate, "" for every other; `error` says what is wrong with it;
-    `call` is what is asked about where the context tells the arguments of a call."""
-
-    requester: EvaluationRequester
-    action: str
-    grant: str
-    resource: tuple[str, str]
-    error: str = ""
-    call: CallQuestion | None = None
-
-
-class EvaluationBatch(NamedTuple):
-    """A whole request. `several` says whether an array is to be answered."""
-
-    items: list[EvaluationItem]
-    semantic: str
-    is_batch: bool
-
-
-_INVALID_ITEM = EvaluationItem(EvaluationRequester("", "", ()), "", "", ("", ""))
-
-
-def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
-    """The evaluations of a request.
-
-    Args:
-        data: the request.
-        several: whether it came to the endpoint for many; without any it is one all the same.
-
-    Raises:
-        Unreadable: it is none as a whole.
-        RequestLimitExceeded: more than MAX_SCOPES of them, MAX_CALLS that tell arguments, or MAX_REQUESTERS.
-    """
-    given = data.get("evaluations") if several else None
-    if given is not None and type(given) is not list:
-        raise UnreadableHookRequest("evaluations must be an array")
-    if not given:
-        item = _read_item(data, {})
-        if item.error:
-            raise UnreadableHookRequest(item.error)
-        return EvaluationBatch([item], EXECUTE_ALL, False)
-    if len(given) > MAX_SCOPES:
-        raise RequestLimitExceeded(f"evaluations may have {MAX_SCOPES} items")
-    semantic = member_at(data, "options", "evaluations_semantic") or EXECUTE_ALL
-    if semantic not in EVALUATION_SEMANTICS:
-        raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
-    if sum(_tells_arguments(evaluation, data) for evaluation in given) > MAX_CALLS:
-        raise RequestLimitExceeded(f"{MAX_CALLS} evaluations may tell arguments; ask about further calls by themselves")
-    items = [_read_item(evaluation, data) for evaluation in given]
-    if len({item.requester for item in items if not item.error}) > MAX_REQUESTERS:
-        raise RequestLimitExceeded(f"evaluations may name {MAX_REQUESTERS} agents; ask about others by themselves")
-    return EvaluationBatch(items, semantic, True)
-
-
-def _tells_arguments(given: Any, defaults: dict[str, Any]) -> bool:
-    """True if an item, or what stands for all, has arguments of a call."""
-    context = given.get("context", defaults.get("context")) if type(given) is dict else None
-    return member_at(context, "arguments") is not None
-
-
-def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
-    """One item; a member that it does not have is that of the request."""
-    if type(given) is not dict:
-        return _INVALID_ITEM._replace(error="an evaluation must be an object")
-    whole: dict[str, Any] = {name: given.get(name, defaults.get(name)) for name in (*_REQUIRED_MEMBERS, "context")}
-    for part, members in _REQUIRED_MEMBERS.items():
-        for member in members:
-            if not text_or_empty(member_at(whole[part], member)):
-                return _INVALID_ITEM._replace(error=f"{part}.{member} is required and must be a text")
-    context = whole["context"]
-    if context is not None and type(context) is not dict:
-        return _INVALID_ITEM._replace(error="context must be an object")
-    subject, action = whole["subject"], check_name_length(whole["action"]["name"])
-    client = text_or_empty(member_at(context, "client_id"))
-    agent = check_name_length(client if client and subject["type"] == "user" else subject["id"])
-    act = member_at(context, "act") or member_at(subject, "properties", "act")
-    who = EvaluationRequester(
-        agent, "" if agent == subject["id"] else check_name_length(subject["id"]), earlier_actors(act, agent)
-    )
-    gate = ISSUANCE_ACTION.fullmatch(action)
-    resource = check_name_length(whole["resource"]["type"]), check_name_length(whole["resource"]["id"])
-    if gate or member_at(context, "arguments") is None:
-        return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
-    try:
-        call = _read_call(whole)
-    except msgspec.ValidationError as error:
-        return _INVALID_ITEM._replace(error=f"no call can be read: {error}")
-    return EvaluationItem(who, action, "", resource, call=call)
-
-
-def _read_call(whole: dict[str, Any]) -> CallQuestion:
-    """The call of an item whose context tells arguments, in the shape of an event's. Raises msgspec.ValidationError."""
-    subject, action, resource, context = (whole[name] for name in ("subject", "action", "resource", "context"))
-    properties = member_at(resource, "properties")
-    call_members = {
-        "action": action["name"],
-        "effect": member_at(action, "properties", "effect"),
-        "resource": {
-            **(properties if type(properties) is dict else {}),
-            "type": resource["type"],
-            "id": resource["id"],
-        },
-        "principal": {"id": subject["id"]} if subject["type"] == "user" else None,
-        **{name: context.get(name) for name in ("arguments", "arguments_hash", "task", "peer")},
-    }
-    return msgspec.convert(call_members, CallQuestion)
-
-
-def group_by_requester(
-    items: list[EvaluationItem], asker: EvaluationAsker
-) -> dict[EvaluationRequester, ParsedHookRequest]:
-    """One question for all that somebody asks for at once."""
-    by_requester: dict[EvaluationRequester, list[EvaluationItem]] = {}
-    for item in items:
-        if not item.error:
-            by_requester.setdefault(item.requester, []).append(item)
-    return {requester: _parsed_request_of(requester, requested, asker) for requester, requested in by_requester.items()}
-
-
-def _parsed_request_of(
-    requester: EvaluationRequester, items: list[EvaluationItem], asker: EvaluationAsker
-) -> ParsedHookRequest:
-    gates = [item for item in items if item.grant]
-    scopes = tuple(dict.fromkeys(item.action for item in items if not item.grant))
-    refresh = any(gate.grant == REFRESH_GRANT for gate in gates)
-    question = asker.access_request(requester, scopes, refresh=refresh)
-    kind, name = items[0].resource
-    if gates:
-        more = without_empty_members(
-            principal=principal_member(requester.principal, requester.agent), resource={"audience": name}
-        )
-        return ParsedHookRequest(question, gates[0].grant, None, more)
-    more = without_empty_members(
-        principal=principal_member(requester.principal, requester.agent),
-        resource={"type": kind, "id": name},
-        count=len(items) if len(items) > 1 else None,
-    )
-    # Names of actions are judged as scopes are, and are none: events hold scopes of tokens alone.
-    return ParsedHookRequest(question, items[0].action, None, {**more, "scopes": None}, own_event_type="api.call")
-
-
-# Callers prove themselves by an access token with the scope `trust.decide`; their binding says whose agents they ask
-# about. A denial is an answer of status 200. Requests that are none get 400 with a sentence, as the standard has it.
+NOT_AUTHORIZED = (
+    "the request names an agent that this caller is not authorized for: `agents` and `issuers` of its entry in the "
+    "settings must cover `context.agent`, `context.client_id` and each actor of `context.act`"
+)
 
 EVALUATION_PATH, EVALUATIONS_PATH = "/access/v1/evaluation", "/access/v1/evaluations"
 METADATA_PATH = "/.well-known/authzen-configuration"
 ISSUANCE_CAPABILITY = "urn:ietf:params:authzen:token-issuance"
 
 IdentifyHookCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
+
+
+class RequesterDecision(NamedTuple):
+    """Decision for a requester: the strictest of its agents'. `decided_by` is whose it is."""
+
+    decided: AccessDecision
+    decided_by: JudgedAgent
+    several: bool
+    names_no_agent: bool
+
+    def context(self) -> dict[str, Any]:
+        """Members of an answer's context that say which agent decided, if that is not plain from the request."""
+        if self.names_no_agent:
+            return {"agent": None, "detail": NO_AGENT}
+        return {"agent": self.decided_by.agent_id} if self.several else {}
 
 
 class AuthZenEndpoint:
@@ -292,36 +111,60 @@ class AuthZenEndpoint:
 
     def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
         """The answer to a whole request."""
+        if not is_json(request):
+            return _text_response(400, "the body must be JSON, sent with `Content-Type: application/json`")
         try:
             batch = read_evaluations(decode_json_object(request.body), several=self._is_batch)
         except (UnreadableHookRequest, ClientInducedFailure) as error:
             return _text_response(400, str(error))
-        questions = group_by_requester(batch.items, asker)
-        decided = {requester: self._decider.decide(parsed, _unconstrained) for requester, parsed in questions.items()}
+        batch = batch._replace(items=[self._authorize(item, asker) for item in batch.items])
+        if not batch.is_batch and batch.items[0].error:
+            return _text_response(batch.items[0].status, batch.items[0].error)
+        questions = group_by_requester(batch.items, asker, partial(self._is_known, asker))
+        decided = {requester: self._decide(requester, asked) for requester, asked in questions.items()}
         try:
             content = self._render(batch, decided, asker)
         except Exception as error:
-            decided = {
-                requester: self._decider.undecided_decision(error, parsed.access_request)
-                for requester, parsed in questions.items()
-            }
+            decided = {requester: self._undecided(error, requester, asked) for requester, asked in questions.items()}
             content = self._render(batch, decided, asker)
-        for requester, parsed in questions.items():
-            self._record(asker, parsed, decided[requester])
+        for requester, asked in questions.items():
+            if requester.agents:
+                self._record(asker, asked, decided[requester].decided)
         return json_hook_response(200, content)
 
-    def _record(self, asker: EvaluationAsker, parsed: ParsedHookRequest, decided: AccessDecision) -> None:
+    def _authorize(self, item: EvaluationItem, asker: EvaluationAsker) -> EvaluationItem:
+        """The item, or an error if it names agents that the caller is not authorized for."""
+        if item.error or not asker.is_refused(item.requester):
+            return item
+        named = {"tenant": asker.tenant, "agent_id": item.requester.acting.agent_id}
+        self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, **named)
+        return INVALID_ITEM._replace(error=NOT_AUTHORIZED, status=403)
+
+    def _is_known(self, asker: EvaluationAsker, agent_id: str) -> bool:
+        return self._decider.knows(asker.tenant, asker.issuer, agent_id)
+
+    def _decide(self, requester: EvaluationRequester, asked: RequesterQuestions) -> RequesterDecision:
+        decision, at = strictest_decision([self._decider.decide(parsed, _unconstrained) for parsed in asked.parsed])
+        return RequesterDecision(decision, asked.agents[at], len(asked.agents) > 1, not requester.agents)
+
+    def _undecided(
+        self, error: Exception, requester: EvaluationRequester, asked: RequesterQuestions
+    ) -> RequesterDecision:
+        decision = self._decider.undecided_decision(error, asked.parsed[0].access_request)
+        return RequesterDecision(decision, requester.acting, False, False)
+
+    def _record(self, asker: EvaluationAsker, asked: RequesterQuestions, decided: AccessDecision) -> None:
         """Make an audit event of a question, as far as the caller's own events about that agent would be believed."""
-        agent_id = parsed.access_request.agent_id
-        if not asker.speaks_for(agent_id):
+        parsed, agent = asked.parsed[0], asked.agents[0]
+        if not asker.speaks_for(agent):
             if not decided.verdict.allow or decided.verdict.held_scopes:
                 members = refusal_members(parsed.access_request, decided)
                 self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, **members)
             return
         if not asker.binding.vouches:
-            agent = {"id": agent_id, "issuer": asker.issuer or None, "self_asserted": True}
-            parsed = parsed._replace(event_extras={**parsed.event_extras, "agent": agent})
-        if named := asker.binding.unauthorized_agents(asker.issuer, parsed.access_request.ancestors):
+            asserted = {"id": agent.agent_id, "issuer": parsed.access_request.issuer or None, "self_asserted": True}
+            parsed = parsed._replace(event_extras={**parsed.event_extras, "agent": asserted})
+        if named := asker.binding.unauthorized_agents(parsed.access_request.issuer, parsed.access_request.ancestors):
             parsed = parsed._replace(event_extras={**parsed.event_extras, "unauthorized": named})
         lifetime_s = None if parsed.own_event_type else decided.verdict.max_token_lifetime_s
         self._decider.record(parsed, decided, lifetime_s)
@@ -342,7 +185,7 @@ class AuthZenEndpoint:
         return tenant, issuer
 
     def _render(
-        self, batch: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision], asker: EvaluationAsker
+        self, batch: EvaluationBatch, decided: dict[EvaluationRequester, RequesterDecision], asker: EvaluationAsker
     ) -> dict[str, Any]:
         answers = []
         shaped: set[EvaluationRequester] = set()
@@ -359,25 +202,40 @@ class AuthZenEndpoint:
 
     def _judge_call(self, call: CallQuestion, requester: EvaluationRequester, asker: EvaluationAsker) -> dict[str, Any]:
         """One decision on a call that the level lets pass; in shadow mode with what would have been denied."""
-        access = asker.access_request(requester, (call.action,))
-        evaluation = self._calls.evaluate(access, call, self._decider.channel)
-        if not evaluation.allow and not asker.speaks_for(requester.agent):
-            members = {"tenant": asker.tenant, "issuer": asker.issuer, "agent_id": requester.agent}
+        agents = requester.agents or (requester.acting,)
+        evaluations = [
+            self._calls.evaluate(asker.access_request(requester, agent, (call.action,)), call, self._decider.channel)
+            for agent in agents
+        ]
+        at = min(range(len(agents)), key=lambda one: CALL_DECISIONS.index(evaluations[one].decision))
+        evaluation, agent = evaluations[at], agents[at]
+        if not evaluation.allow and not asker.speaks_for(agent):
+            members = {"tenant": asker.tenant, "issuer": asker.issuer, "agent_id": agent.agent_id}
             self._refused_callers.tell(asker.caller, AGENT_NOT_ALLOWED, reason=evaluation.reason, **members)
-        return _rendered_call(evaluation)
+        rendered = _rendered_call(evaluation)
+        if not requester.agents:
+            rendered["context"] |= {"agent": None, "detail": NO_AGENT}
+        elif len(agents) > 1:
+            rendered["context"]["agent"] = agent.agent_id
+        return rendered
 
     def _render_item(
-        self, item: EvaluationItem, decided: AccessDecision | None, shaped: set[EvaluationRequester]
+        self, item: EvaluationItem, found: RequesterDecision | None, shaped: set[EvaluationRequester]
     ) -> dict[str, Any]:
         """One decision. What shapes the token stands on the first gate alone."""
-        if decided is None:
-            return {"decision": False, "context": {"error": {"status": 400, "message": item.error}}}
-        if reason := _denial_reason(item, decided.verdict):
-            return {"decision": False, "context": {"reason": reason}}
-        issuance = {} if not item.grant or item.requester in shaped else self._issuance_context(decided)
+        if found is None:
+            return {"decision": False, "context": {"error": {"status": item.status, "message": item.error}}}
+        context = found.context()
+        if reason := _denial_reason(item, found.decided.verdict):
+            return {"decision": False, "context": {"reason": reason, **context}}
+        issuance = {} if not item.grant or item.requester in shaped else self._issuance_context(found.decided)
         if item.grant:
             shaped.add(item.requester)
-        return {"decision": True, "context": {"issuance": issuance}} if issuance else {"decision": True}
+        if issuance:
+            context["issuance"] = issuance
+        if item.action in found.decided.verdict.outside:
+            context["outside_boundary"] = True
+        return {"decision": True, "context": context} if context else {"decision": True}
 
     def _issuance_context(self, decided: AccessDecision) -> dict[str, Any]:
         verdict = decided.verdict
@@ -427,6 +285,7 @@ def _rendered_call(evaluation: CallEvaluation) -> dict[str, Any]:
         "reason": None if evaluation.would_allow else evaluation.reason,
         "approval_id": evaluation.approval_id or None,
         "reasons": [reason.text for reason in evaluation.reasons] or None,
+        "outside_boundary": evaluation.outside or None,
     }
     return {
         "decision": evaluation.allow,
@@ -440,6 +299,8 @@ def _denial_reason(item: EvaluationItem, verdict: Verdict) -> str:
         return verdict.reason
     if item.grant or verdict.scopes is None or item.action in verdict.scopes:
         return ""
+    if item.action in verdict.outside:
+        return OUTSIDE_BOUNDARY
     return STEP_UP if item.action in verdict.held_scopes else SCOPES_REFUSED
 
 

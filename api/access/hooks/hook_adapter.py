@@ -152,6 +152,12 @@ class HookAdapter(ABC):
         return decided.risk_claims() if self.settings.claims else {}
 
 
+def is_json(request: HookRequest) -> bool:
+    """True if the body is declared as `application/json`, whatever the parameters of that type."""
+    declared = request.header(b"content-type") or b""
+    return declared.partition(b";")[0].strip(b" \t").lower() == b"application/json"
+
+
 def decode_json_object(body: bytes) -> dict[str, Any]:
     """A JSON object; members that nobody knows are no error. Raises ClientInducedFailure, Unreadable."""
     try:

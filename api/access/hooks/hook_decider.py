@@ -51,6 +51,14 @@ class HookDecider:
         self._now_ms = now_ms
         self._refusals = LineLimit(clock.monotonic)
 
+    def knows(self, tenant: str, issuer: str, agent_id: str) -> bool:
+        """True if that agent has been seen, or if that cannot be decided. Never raises."""
+        try:
+            return self._decision_point.policy_evaluator.view.get(tenant, issuer, agent_id) is not None
+        except Exception as error:
+            self._log_failure("hook_failed", error)
+            return True
+
     def decide(self, parsed: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
         """The verdict; one with the reason `undecided` where there is none, for a fault of ours. Never raises."""
         try:

@@ -22,7 +22,7 @@ from .postgresql_copy import fetch_agents, fetch_rows, sqlalchemy_errors
 _COLUMNS = (
     "key",
     *("tenant", "issuer", "agent_id", "agent_type", "decision_id", "reasons", "counterfactual", "indicators"),
-    *("announced_paths", "features", "risk", "state_version"),
+    *("announced_paths", "capabilities", "features", "risk", "state_version"),
 )
 _COLUMN_LIST = ", ".join(f'"{name}"' for name in _COLUMNS)
 _FETCH_COLUMNS = (
@@ -100,7 +100,7 @@ def _to_page(
 
 def _to_columns(fetched: Sequence[tuple[Any, ...]], state_format: StateFormat) -> AgentColumns:
     keys, tenants, issuers, agent_ids, agent_types, *rest = zip(*fetched, strict=True)
-    decision_ids, reasons, counterfactuals, indicators, announced_paths, features, risk, _ = rest
+    decision_ids, reasons, counterfactuals, indicators, announced_paths, capabilities, features, risk, _ = rest
     return AgentColumns(
         np.array(keys, np.int64).view(np.uint64),
         _shared(_unescaped(tenants)),
@@ -112,6 +112,7 @@ def _to_columns(fetched: Sequence[tuple[Any, ...]], state_format: StateFormat) -
         _shared(_unescaped(counterfactuals)),
         _shared(indicators),
         _shared(announced_paths),
+        _shared(capabilities),
         state_matrix(b"".join(features), state_format.features_bytes),
         state_matrix(b"".join(risk), state_format.risk_bytes),
     )

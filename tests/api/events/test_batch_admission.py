@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,10 +69,15 @@ class Both:
     """The reference and the batch path of one intake."""
 
     def __init__(
-        self, entries: Sequence[RegisteredAgent] = (), *, aliased: bool = False, claim_slots: int = 1 << 10
+        self,
+        entries: Sequence[RegisteredAgent] = (),
+        *,
+        aliased: bool = False,
+        claim_slots: int = 1 << 10,
+        scope_actions: Mapping[str, tuple[str, ...]] = {},
     ) -> None:
         def make() -> Admission:
-            return Admission(AgentRegistry(entries), alias if aliased else None)
+            return Admission(AgentRegistry(entries), alias if aliased else None, scope_actions=scope_actions)
 
         self.reference, self.batch = make(), BatchAdmission(make(), b"salt", claim_slots)
         self.plain = 0
@@ -215,6 +221,20 @@ def test_a_trusted_agents_claim_is_remembered_and_plain() -> None:
     assert both.check(native(compact(WHOLE), compact(changed("id", ...))), BINDINGS["all"]) == 2
     assert both.check(native(compact(WHOLE), compact(changed("id", "x\\"))), BINDINGS["all"]) == 1  # an escape
     assert both.check(native(compact(WHOLE), compact(WHOLE)), BINDINGS["doubted"]) == 0  # its type is not its to say
+
+
+def test_scopes_add_capabilities_of_trusted_sources_by_the_table() -> None:
+    """Also of a claim that was taken before without scopes."""
+    both = Both(scope_actions={"admin": ("delete_*",)})
+    declared = changed("agent.capabilities", ["pay"])
+    parcels = native(
+        *(compact({**declared, "scopes": {"granted": scopes}}) for scopes in ([], ["admin"], ["delete_x"]))
+    )
+    both.check(parcels, BINDINGS["all"])
+    logged = [
+        msgspec.json.decode(one.payload)["agent"] for one in both.batch.admit(parcels, BINDINGS["all"], NOW_MS).outcomes
+    ]
+    assert [agent["capabilities"] for agent in logged] == [["pay"], ["pay", "delete_*"], ["pay"]]
 
 
 def test_what_is_not_native_is_judged_where_it_stands() -> None:

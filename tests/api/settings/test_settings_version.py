@@ -57,6 +57,13 @@ def test_a_new_file_names_the_tenants_of_gateways(tmp_path: Path) -> None:
         loaded(tmp_path, ASKS.replace("secret", "tenants: [], secret"))
 
 
+@pytest.mark.parametrize(("version", "default"), [(1, "record"), (2, "step_up")])
+def test_new_deployments_ask_about_actions_outside_of_a_boundary(tmp_path: Path, version: int, default: str) -> None:
+    text = f"settings_version: {version}\n" + ISSUER
+    assert loaded(tmp_path, text).outside_boundary == default
+    assert loaded(tmp_path, text + "outside_boundary: deny\n").outside_boundary == "deny"
+
+
 def test_files_that_we_write_are_new_ones(tmp_path: Path) -> None:
     """They name everything, so that nobody begins with what is about to go."""
     secret = tmp_path / "postgres"

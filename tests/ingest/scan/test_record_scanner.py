@@ -416,10 +416,12 @@ def test_scan_finds_scopes_and_capabilities_as_the_reference(pair: ScannerAndRef
     lists = [None, [], [""], ["", ""], ["a"], ["a", "b"], ["b", "a"], ["ab"], ["a", "b", "a"], ["a b"], ["z", "é"]]
     lists += [["x"] * 256, ["x"] * 257]
     made = [changed("scopes", {"requested": asked, "granted": given}) for asked in lists for given in lists]
+    lists += [["*"], ["b*", "?"], ["[ab]"], ["tools/*"], ["b*"], ["a*b"], ["[a"]]
     made += [
-        changed("agent.capabilities", value) | {"action": "a", "type": kind}
+        changed("agent.capabilities", value) | {"action": action, "type": kind}
         for value in lists
         for kind in ("api.call", "token.request")
+        for action in ("a", "b", "tools/list", "[a")
     ]
     made += [changed("delegation", value) for value in lists]
 

@@ -193,3 +193,16 @@ def test_a_saved_model_scores_calls_alike(
 def test_a_model_without_thresholds_is_refused(learned: TrainedModel) -> None:
     with pytest.raises(NoCallVerdicts, match="retrain"):
         CallScorer(dataclasses.replace(learned, challenges=None), ChallengeBudget())
+
+
+@pytest.mark.parametrize("action", ["send", "enter_code", "delete"])
+@pytest.mark.parametrize("value", [NEW, KNOWN])
+def test_an_unknown_task_excuses_nothing(scorer: CallScorer, make: Any, kit: Any, action: str, value: str) -> None:
+    """A task that the history does not know could be made up: it is judged as if none had been named, or stricter."""
+    asked = question(make, kit, action, "write", value)
+    made_up = msgspec.structs.replace(asked, task="made-up")
+    none = msgspec.structs.replace(asked, task=None)
+    without, unknown = scorer.score(none), scorer.score(made_up)
+    assert unknown.anomaly_score >= without.anomaly_score
+    assert unknown.exceeds or not without.exceeds
+    assert scorer.score_many([asked, made_up, none]) == [scorer.score(call) for call in (asked, made_up, none)]

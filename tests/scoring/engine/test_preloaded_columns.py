@@ -89,6 +89,7 @@ CHANGES: dict[str, Callable[[AgentRow, bytes], dict[str, Any] | AgentRow]] = {
     },
     "announced": lambda row, salt: {"announced_paths": paths(VERSION)},
     "announced otherwise": lambda row, salt: {"announced_paths": paths(VERSION + 1)},
+    "declared": lambda row, salt: {"capabilities": b'["pay","look_*"]'},
     "announced in part": lambda row, salt: {"announced_paths": paths(VERSION, 9)},
     "of no type": lambda row, salt: {"agent_type": ""},
     "renamed": lambda row, salt: {

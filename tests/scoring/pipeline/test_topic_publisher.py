@@ -365,12 +365,15 @@ def test_announced_paths_go_with_an_agents_risk(store: SqlStore, topics: Topics,
     """A key that is newly announced is told at once; records of before have none."""
     publisher.republish(store.partitions.claim(2), 0)
     for paths in (b"", b"", b"\x01\xff", b"\x01\xff"):
-        publisher.publish_risk(Position(2, 1, 10), [agent_summary(agent(1, announced_paths=paths))], ())
+        publisher.publish_risk(
+            Position(2, 1, 10), [agent_summary(agent(1, announced_paths=paths, capabilities=paths and b'["pay"]'))], ()
+        )
     told = [msgspec.json.decode(record.value or b"", type=RiskRecord) for record in topics.sent]
     assert [record.announced_paths for record in told] == [b"", b"\x01\xff"]
     assert summary_from_record(told[1], IdentityHasher()).announced_paths == b"\x01\xff"
+    assert [summary_from_record(record, IdentityHasher()).capabilities for record in told] == [b"", b'["pay"]']
     members = msgspec.json.decode(topics.sent[1].value or b"")
-    del members["announced_paths"]
+    del members["announced_paths"], members["capabilities"]
     assert msgspec.json.decode(msgspec.json.encode(members), type=RiskRecord).announced_paths == b""
 
 

@@ -40,7 +40,7 @@ def block(draw: Any, keys: list[int]) -> Block:
     matrices = (np.frombuffer(draw(st.binary(min_size=size * n, max_size=size * n)), np.uint8) for n in FORMAT[1:])
     features, risk = (matrix.reshape(size, -1) for matrix in matrices)
     key_column = np.array(keys, np.uint64)
-    words = *(of(TEXT) for _ in range(5)), of(BYTES), of(TEXT), of(BYTES), of(BYTES)
+    words = *(of(TEXT) for _ in range(5)), of(BYTES), of(TEXT), of(BYTES), of(BYTES), of(BYTES)
     numbers = (np.array(of(st.integers(0, 2**62)), np.int64) for _ in range(2))
     return AgentColumns(key_column, *words, features, risk), AgentVersions(key_column, *numbers)
 
@@ -60,7 +60,7 @@ def a_block() -> Block:
     names = [f"agent-{key}" for key in keys.tolist()]
     texts, raw = ["same"] * 300, [b"[]"] * 300
     states = (np.full((300, size), 7, np.uint8) for size in FORMAT[1:])
-    columns = AgentColumns(keys, texts, texts, names, texts, texts, raw, texts, raw, raw, *states)
+    columns = AgentColumns(keys, texts, texts, names, texts, texts, raw, texts, raw, raw, raw, *states)
     return columns, AgentVersions(keys, np.full(300, 4), np.arange(300))
 
 

@@ -158,7 +158,8 @@ class HookTestbed:
         """One call of the AuthZEN decision point."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         path = "/access/v1/evaluations" if several else "/access/v1/evaluation"
-        return self.send("POST", path, content, **{**self.auth(client), **headers})
+        sent = {"content_type": "application/json", **self.auth(client), **headers}
+        return self.send("POST", path, content, **sent)
 
     def events(self) -> list[dict[str, Any]]:
         """Audit events that were made durable, without their ids."""

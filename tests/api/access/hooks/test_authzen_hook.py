@@ -94,13 +94,15 @@ def test_every_gate_is_decided(make_desk: Any, token: str, grant: str) -> None:
 
 
 def test_the_standards_own_requests(make_desk: Any) -> None:
-    """The samples of the standard: a user who is no agent yet is unknown, which is no refusal."""
+    """The samples of the standard: a user is no agent, and is answered as unknown, which is no refusal."""
     desk = make_desk("authzen")
+    desk.level("critical", "alice@example.com")
 
-    assert desk.evaluate(SINGLE, several=False).json() == YES
-    assert desk.evaluate(BOXCARRED).json() == {"evaluations": [YES, YES, YES]}
-    desk.level("medium", "alice@example.com")
-    assert desk.evaluate(BOXCARRED).json() == {"evaluations": [YES, YES, no("step_up_required")]}
+    assert desk.evaluate(SINGLE, several=False).json()["decision"] is True
+    assert [one["decision"] for one in desk.evaluate(BOXCARRED).json()["evaluations"]] == [True, True, True]
+    desk.level("medium", "bot")
+    asked = {**BOXCARRED, "context": {"client_id": "bot"}}
+    assert desk.evaluate(asked).json() == {"evaluations": [YES, YES, no("step_up_required")]}
 
 
 @pytest.mark.parametrize(
@@ -131,20 +133,24 @@ def test_items_override_whole_members(make_desk: Any) -> None:
     items = [GATE, {**GATE, "subject": {"type": "workload", "id": "bad"}}, {"action": {"name": "read"}}]
 
     assert desk.evaluate({**PROFILE, "evaluations": items}).json() == {
-        "evaluations": [issued("unknown", token_lifetime=300), no("risk_level"), YES]
+        "evaluations": [
+            issued("unknown", token_lifetime=300),
+            {"decision": False, "context": {"reason": "risk_level", "agent": "bad"}},
+            YES,
+        ]
     }
-    assert [event["agent"]["id"] for event in desk.events()] == ["bot", "bad"]
+    assert [event.get("principal") for event in desk.events()] == [None, {"id": "bad", "type": "workload"}]
 
 
 @pytest.mark.parametrize("kind", ["user", "client", "workload", "agent", "https://schemas.example/robot"])
 def test_subjects_of_any_type(make_desk: Any, kind: str) -> None:
-    """The subject is the agent; of a user the client is, and the user is whom it acts for."""
+    """The client is the agent, and the subject is whom it acts for."""
     desk = make_desk("authzen")
     desk.evaluate({**PROFILE, "subject": {"type": kind, "id": "ann"}})
 
     (event,) = desk.events()
-    assert event["agent"]["id"] == ("bot" if kind == "user" else "ann")
-    assert event.get("principal") == ({"id": "ann", "type": "user"} if kind == "user" else None)
+    assert event["agent"]["id"] == "bot"
+    assert event.get("principal") == {"id": "ann", "type": kind}
 
 
 def test_a_question_is_an_audit_event(make_desk: Any) -> None:
@@ -236,7 +242,7 @@ def test_members_that_nobody_knows_are_no_error(make_desk: Any) -> None:
     """The standard: they MUST be ignored."""
     request = json.loads(json.dumps(SINGLE))
     request |= {"unheard": 1, "options": {"unheard": [2]}}
-    request["subject"] |= {"properties": {"department": "sales"}, "unheard": {}}
+    request["subject"] |= {"type": "client", "properties": {"department": "sales"}, "unheard": {}}
 
     assert make_desk("authzen").evaluate(request, several=False).json() == YES
 
@@ -257,7 +263,7 @@ def test_who_may_ask(make_desk: Any, make_hook: Any) -> None:
     assert (reader.status_code, reader.text) == (403, "the token lacks the scope trust.decide")
     assert (stranger.status_code, everyone.status_code) == (403, 403)
     bound = make_desk(make_hook("authzen", tenant="acme", issuer="https://as.example"))
-    assert bound.evaluate(SINGLE, client="all", several=False).json() == YES
+    assert bound.evaluate(SINGLE, client="all", several=False).json()["decision"] is True
     assert bound.evaluate(SINGLE, client="other").status_code == 403
     assert desk.guard.verdict_counts.total() == 0
 

@@ -1,0 +1,276 @@
+"""Requests of AuthZEN: evaluations, and the questions that they ask.
+
+An item whose action is `issue:<token type>:<grant type>` is the gate of the token issuance profile: whether a token is
+issued at all. Every other item asks for its action by name: a scope, in that profile. The items that one agent asks for
+at once are one question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ....scoring.policy.access_evaluation import AccessRequest
+from ...http.auth.callers import AuthenticatedCaller, SourceBinding
+from ..call_evaluation import CallQuestion
+from ..decision_point import MAX_SCOPES, RequestLimitExceeded, check_name_length, text_or_empty
+from ..judged_agents import PERSON_TYPES, JudgedAgent, UnreadableAgent, judged_action, read_named_agents
+from .hook_adapter import (
+    REFRESH_GRANT,
+    ParsedHookRequest,
+    UnreadableHookRequest,
+    member_at,
+    principal_member,
+    without_empty_members,
+)
+
+ISSUANCE_ACTION = re.compile(r"issue:([^:]+):(.+)")
+
+EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT = "execute_all", "deny_on_first_deny", "permit_on_first_permit"
+EVALUATION_SEMANTICS = (EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT)
+
+MAX_CALLS = 50
+"""Items of a batch that tell arguments: each is judged by the model, while nobody else is answered."""
+
+MAX_JUDGED_AGENTS = 50
+"""Agents that a batch may ask about: each, with the principal and the chain that an item names, is judged once."""
+
+_REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource": ("type", "id")}
+
+
+class EvaluationRequester(NamedTuple):
+    """Agents and principal that an item of a batch asks about: items that agree in them are one question.
+
+    Attributes:
+        agents: that are judged, the acting one first; empty if the request names none.
+        ancestors: earlier actors of the delegation chain, nearest first.
+        principal: id and type of whom the agent acts for; "" = it acts for itself.
+        subject: id of a subject that is judged too if it is a known agent; "" = there is none.
+    """
+
+    agents: tuple[JudgedAgent, ...]
+    ancestors: tuple[str, ...]
+    principal: tuple[str, str]
+    subject: str
+
+    @property
+    def acting(self) -> JudgedAgent:
+        """The agent that acts; one without a name if the request names none."""
+        return self.agents[0] if self.agents else JudgedAgent("")
+
+    def names(self) -> dict[str, Any]:
+        """Members of the audit event that say who asks for whom."""
+        return {"principal": principal_member(self.principal[0], self.acting.agent_id, self.principal[1])}
+
+
+class EvaluationAsker(NamedTuple):
+    """A caller that asks, and the tenant and issuer of the agents that it asks about."""
+
+    caller: AuthenticatedCaller
+    tenant: str
+    issuer: str
+
+    @property
+    def binding(self) -> SourceBinding:
+        """Claims that its events may make."""
+        return self.caller.binding
+
+    def speaks_for(self, agent: JudgedAgent) -> bool:
+        """True if its events of that agent would be taken."""
+        return bool(agent.agent_id) and self.binding.may_speak_for(
+            self.tenant, agent.issuer or self.issuer, agent.agent_id
+        )
+
+    def is_refused(self, requester: EvaluationRequester) -> bool:
+        """True if it names several agents, or one of another issuer, and is not authorized for each of them."""
+        names_others = len(requester.agents) > 1 or bool(requester.acting.issuer)
+        return names_others and not all(map(self.speaks_for, requester.agents))
+
+    def access_request(
+        self, requester: EvaluationRequester, agent: JudgedAgent, scopes: tuple[str, ...], *, refresh: bool = False
+    ) -> AccessRequest:
+        """A question about an agent. If the caller may not speak for it, no person is asked in its name."""
+        return AccessRequest(
+            self.tenant,
+            agent.issuer or self.issuer,
+            agent.agent_id,
+            scopes,
+            refresh,
+            requester.ancestors if agent == requester.acting else (),
+            self.speaks_for(agent),
+            self.binding.name,
+        )
+
+
+class EvaluationItem(NamedTuple):
+    """One evaluation. `grant` is the grant type of a gate, "" for every other; `error` says what is wrong with it;
+    `call` is what is asked about if the context has the arguments of a call; `action` is the one that is judged."""
+
+    requester: EvaluationRequester
+    action: str
+    grant: str
+    resource: tuple[str, str]
+    error: str = ""
+    call: CallQuestion | None = None
+    status: int = 400
+
+
+class EvaluationBatch(NamedTuple):
+    """A whole request. `several` says whether an array is to be answered."""
+
+    items: list[EvaluationItem]
+    semantic: str
+    is_batch: bool
+
+
+_NO_REQUESTER = EvaluationRequester((), (), ("", ""), "")
+INVALID_ITEM = EvaluationItem(_NO_REQUESTER, "", "", ("", ""))
+
+
+def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
+    """The evaluations of a request.
+
+    Args:
+        data: the request.
+        several: whether it came to the endpoint for many; without any it is one all the same.
+
+    Raises:
+        Unreadable: it is none as a whole.
+        RequestLimitExceeded: more than MAX_SCOPES of them, MAX_CALLS that tell arguments, or MAX_JUDGED_AGENTS.
+    """
+    given = data.get("evaluations") if several else None
+    if given is not None and type(given) is not list:
+        raise UnreadableHookRequest("evaluations must be an array")
+    if not given:
+        item = _read_item(data, {})
+        if item.error:
+            raise UnreadableHookRequest(item.error)
+        return EvaluationBatch([item], EXECUTE_ALL, False)
+    if len(given) > MAX_SCOPES:
+        raise RequestLimitExceeded(f"evaluations may have {MAX_SCOPES} items")
+    semantic = member_at(data, "options", "evaluations_semantic") or EXECUTE_ALL
+    if semantic not in EVALUATION_SEMANTICS:
+        raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
+    if sum(_tells_arguments(evaluation, data) for evaluation in given) > MAX_CALLS:
+        raise RequestLimitExceeded(f"{MAX_CALLS} evaluations may tell arguments; ask about further calls by themselves")
+    items = [_read_item(evaluation, data) for evaluation in given]
+    requesters = {item.requester for item in items if not item.error}
+    if sum(max(1, len(item.requester.agents)) for item in items if item.call is not None) > MAX_CALLS:
+        raise RequestLimitExceeded(
+            f"{MAX_CALLS} calls with arguments, each for each agent that it names, may be asked at once"
+        )
+    if sum(max(1, len(requester.agents)) for requester in requesters) > MAX_JUDGED_AGENTS:
+        raise RequestLimitExceeded(f"evaluations may name {MAX_JUDGED_AGENTS} agents; ask about others by themselves")
+    return EvaluationBatch(items, semantic, True)
+
+
+def _tells_arguments(given: Any, defaults: dict[str, Any]) -> bool:
+    """True if an item, or what stands for all, has arguments of a call."""
+    context = given.get("context", defaults.get("context")) if type(given) is dict else None
+    return member_at(context, "arguments") is not None
+
+
+def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
+    """One item; a member that it does not have is that of the request."""
+    if type(given) is not dict:
+        return INVALID_ITEM._replace(error="an evaluation must be an object")
+    whole: dict[str, Any] = {name: given.get(name, defaults.get(name)) for name in (*_REQUIRED_MEMBERS, "context")}
+    for part, members in _REQUIRED_MEMBERS.items():
+        for member in members:
+            if not text_or_empty(member_at(whole[part], member)):
+                return INVALID_ITEM._replace(error=f"{part}.{member} is required and must be a text")
+    context = whole["context"]
+    if context is not None and type(context) is not dict:
+        return INVALID_ITEM._replace(error="context must be an object")
+    try:
+        who = _read_requester(whole["subject"], context)
+    except UnreadableAgent as error:
+        return INVALID_ITEM._replace(error=str(error))
+    resource = check_name_length(whole["resource"]["type"]), check_name_length(whole["resource"]["id"])
+    action = judged_action(check_name_length(whole["action"]["name"]), resource[1])
+    gate = ISSUANCE_ACTION.fullmatch(action)
+    if gate or member_at(context, "arguments") is None:
+        return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
+    try:
+        call = _read_call(whole, action)
+    except msgspec.ValidationError as error:
+        return INVALID_ITEM._replace(error=f"no call can be read: {error}")
+    return EvaluationItem(who, action, "", resource, call=call)
+
+
+def _read_requester(subject: dict[str, Any], context: dict[str, Any] | None) -> EvaluationRequester:
+    """The agents and principal that an item asks about. Raises UnreadableAgent, RequestLimitExceeded."""
+    named = read_named_agents(subject, context)
+    subject_id = check_name_length(subject["id"])
+    acts_for_itself = bool(named.judged) and named.judged[0].agent_id == subject_id
+    kind = "user" if subject["type"] in PERSON_TYPES else check_name_length(subject["type"])
+    principal = ("", "") if acts_for_itself else (subject_id, kind)
+    return EvaluationRequester(named.judged, named.ancestors, principal, named.subject)
+
+
+def _read_call(whole: dict[str, Any], judged: str) -> CallQuestion:
+    """The call of an item whose context tells arguments, in the shape of an event's. Raises msgspec.ValidationError."""
+    subject, action, resource, context = (whole[name] for name in ("subject", "action", "resource", "context"))
+    properties = member_at(resource, "properties")
+    call_members = {
+        "action": judged,
+        "effect": member_at(action, "properties", "effect"),
+        "resource": {
+            **(properties if type(properties) is dict else {}),
+            "type": resource["type"],
+            "id": resource["id"],
+        },
+        "principal": {"id": subject["id"]} if subject["type"] in PERSON_TYPES else None,
+        **{name: context.get(name) for name in ("arguments", "arguments_hash", "task", "peer")},
+    }
+    return msgspec.convert(call_members, CallQuestion)
+
+
+class RequesterQuestions(NamedTuple):
+    """Questions of one requester: one for each judged agent, the acting one first."""
+
+    parsed: list[ParsedHookRequest]
+    agents: list[JudgedAgent]
+
+
+def group_by_requester(
+    items: list[EvaluationItem], asker: EvaluationAsker, is_known: Callable[[str], bool]
+) -> dict[EvaluationRequester, RequesterQuestions]:
+    """Questions by requester. *is_known* returns whether an id is that of a known agent."""
+    by_requester: dict[EvaluationRequester, list[EvaluationItem]] = {}
+    for item in items:
+        if not item.error:
+            by_requester.setdefault(item.requester, []).append(item)
+    questions = {}
+    for requester, requested in by_requester.items():
+        agents = list(requester.agents) or [requester.acting]
+        subject = JudgedAgent(requester.subject)
+        if requester.subject and subject not in agents and is_known(requester.subject):
+            agents.append(subject)
+        parsed = [_parsed_request_of(requester, agent, requested, asker) for agent in agents]
+        questions[requester] = RequesterQuestions(parsed, agents)
+    return questions
+
+
+def _parsed_request_of(
+    requester: EvaluationRequester, agent: JudgedAgent, items: list[EvaluationItem], asker: EvaluationAsker
+) -> ParsedHookRequest:
+    gates = [item for item in items if item.grant]
+    scopes = tuple(dict.fromkeys(item.action for item in items if not item.grant))
+    refresh = any(gate.grant == REFRESH_GRANT for gate in gates)
+    question = asker.access_request(requester, agent, scopes, refresh=refresh)
+    kind, name = items[0].resource
+    if gates:
+        more = without_empty_members(**requester.names(), resource={"audience": name})
+        return ParsedHookRequest(question, gates[0].grant, None, more)
+    more = without_empty_members(
+        **requester.names(), resource={"type": kind, "id": name}, count=len(items) if len(items) > 1 else None
+    )
+    # The model judges a call with arguments; the call evaluator knows its boundary, too.
+    actions = tuple(dict.fromkeys(item.action for item in items if item.call is None))
+    question = question._replace(actions=actions)
+    # Names of actions are judged as scopes are, and are none: events hold scopes of tokens alone.
+    return ParsedHookRequest(question, items[0].action, None, {**more, "scopes": None}, own_event_type="api.call")

@@ -1,0 +1,140 @@
+"""AuthZEN about actions outside of what an agent declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trustwatch.ingest.capabilities import encode_capabilities
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary
+from trustwatch.scoring.records.agents import AgentName, AgentSummary
+
+AS = "https://as.example"
+OUTSIDE = {"reason": "outside_boundary"}
+
+
+def registered(_tenant: str, _issuer: str, agent: str) -> tuple[str, ...] | None:
+    return ("pay", "look_*") if agent == "bot" else None
+
+
+def bounded(make_desk: Any, outside: Any, mode: str = "enforce", **table: Any) -> Any:
+    desk = make_desk("authzen", mode=mode)
+    desk.guard.policy_evaluator.boundary = DeclaredBoundary(registered, outside, **table)
+    desk.level("low")
+    return desk
+
+
+def asked(action: str, **context: Any) -> dict[str, Any]:
+    return {
+        "subject": {"type": "identity", "id": "ann"},
+        "action": {"name": "tools/call"},
+        "resource": {"type": "tool", "id": action},
+        "context": {"agent": "bot", **context},
+    }
+
+
+def ask(desk: Any, action: str, **context: Any) -> Any:
+    return desk.evaluate(asked(action, **context), several=False).json()
+
+
+@pytest.mark.parametrize("outside", ["record", "step_up", "deny"])
+def test_an_action_outside_is_answered_as_the_settings_say(make_desk: Any, outside: str) -> None:
+    desk = bounded(make_desk, outside)
+    for action in ("pay", "look_up"):
+        assert ask(desk, action) == {"decision": True}
+    answer = ask(desk, "delete_everything")
+    if outside == "record":
+        assert answer == {"decision": True, "context": {"outside_boundary": True}}
+    else:
+        assert answer == {"decision": False, "context": OUTSIDE}
+    assert [one.scopes for one in desk.asked()] == ([("delete_everything",)] if outside == "step_up" else [])
+    (event,) = [one for one in desk.events() if one["action"] == "delete_everything"]
+    assert event["attributes"]["outside_boundary"] is True
+    assert ask(desk, "delete_everything", agent="other") == {"decision": True}
+
+
+@pytest.mark.parametrize("outside", ["step_up", "deny"])
+def test_in_shadow_mode_it_is_recorded_only(make_desk: Any, outside: str) -> None:
+    desk = bounded(make_desk, outside, "shadow")
+    assert ask(desk, "delete_everything") == {"decision": True, "context": {"outside_boundary": True}}
+    (event,) = desk.events()
+    assert (event["attributes"]["outside_boundary"], event["attributes"]["verdict"]) == (True, "outside_boundary")
+    assert desk.asked() == []
+
+
+def test_each_action_of_a_batch_is_judged_by_itself(make_desk: Any) -> None:
+    desk = bounded(make_desk, "step_up")
+    items = [{"resource": {"type": "tool", "id": action}} for action in ("pay", "delete_everything", "look_up")]
+    answers = desk.evaluate({**asked("pay"), "evaluations": items}).json()["evaluations"]
+    assert answers == [{"decision": True}, {"decision": False, "context": OUTSIDE}, {"decision": True}]
+
+
+def test_a_yes_covers_the_action_alone(make_desk: Any) -> None:
+    """And never with `deny`."""
+    desk = bounded(make_desk, "step_up")
+    ask(desk, "delete_everything")
+    (waiting,) = desk.asked()
+    path = f"/v1/approvals/{waiting.intervention_id}/approve"
+    sent = {"content_type": "application/json", **desk.auth("as")}
+    assert desk.send("POST", path, b'{"why": "spring cleaning"}', **sent).status_code == 200
+    assert ask(desk, "delete_everything") == {"decision": True}
+    assert ask(desk, "delete_more") == {"decision": False, "context": OUTSIDE}
+
+
+def test_what_trusted_sources_declared_holds(make_desk: Any) -> None:
+    """It is published with the agent's risk; what the operator registered wins."""
+    desk = bounded(make_desk, "deny")
+    for agent in ("bot", "other"):
+        name = AgentName(IdentityHasher().agent_key("acme", AS, agent), "acme", AS, agent)
+        declared = encode_capabilities(["ship_*"])
+        desk.view.apply(
+            [AgentSummary(name, "Payer", 1, 0.5, 0.9, 0.5, 1, 2, 3, 0, 12, "", b"[]", "", capabilities=declared)]
+        )
+    assert [ask(desk, action, agent="other")["decision"] for action in ("ship_it", "pay")] == [True, False]
+    assert [ask(desk, action)["decision"] for action in ("ship_it", "pay")] == [False, True]
+
+
+def test_the_strictest_of_several_agents_holds(make_desk: Any) -> None:
+    desk = bounded(make_desk, "step_up")
+    desk.level("low", "other")
+    both = ask(desk, "delete_everything", agent="other", client_id="bot")
+    assert both == {"decision": False, "context": {**OUTSIDE, "agent": "bot"}}
+
+
+def test_scopes_of_a_token_are_no_actions(make_desk: Any) -> None:
+    """With the gate of the token issuance profile an action is a scope, which covers actions only by the table."""
+    desk = bounded(make_desk, "deny")
+    gate = {"action": {"name": "issue:access_token:client_credentials"}}
+    body = {**asked("pay"), "evaluations": [gate, {"action": {"name": "accounts:list"}}]}
+    assert [one["decision"] for one in desk.evaluate(body).json()["evaluations"]] == [True, True]
+
+
+def test_methods_of_the_protocol_are_inside(make_desk: Any) -> None:
+    desk = bounded(make_desk, "deny")
+    for method, expected in (
+        ("initialize", True),
+        ("server/discover", True),
+        ("tools/list", True),
+        ("resources/read", False),
+    ):
+        body = {**asked("x"), "action": {"name": method}}
+        assert desk.evaluate(body, several=False).json()["decision"] is expected
+
+
+@pytest.mark.parametrize(("outside", "call"), [("step_up", "step_up"), ("deny", "deny"), ("record", "allow")])
+def test_a_call_with_arguments_is_bounded_too(make_desk: Any, outside: str, call: str) -> None:
+    """A yes holds for this very call; it is asked for once."""
+    desk = bounded(make_desk, outside)
+    answer = ask(desk, "delete_everything", arguments=[])
+    assert answer["decision"] is (outside == "record")
+    context = answer["context"]
+    assert (context["call"], context["outside_boundary"]) == (call, True)
+    assert len(desk.asked()) == (outside == "step_up")
+    if outside == "step_up":
+        assert context["reason"] == "outside_boundary"
+        path = f"/v1/approvals/{context['approval_id']}/approve"
+        sent = {"content_type": "application/json", **desk.auth("as")}
+        assert desk.send("POST", path, b'{"why": "spring cleaning"}', **sent).status_code == 200
+        assert ask(desk, "delete_everything", arguments=[])["decision"] is True
+        assert ask(desk, "delete_everything", arguments=[], task="other")["decision"] is False
