@@ -239,6 +239,8 @@ class ReferenceFeatures:
             return MeasuredEvent(None, {}, {}, {}, 0, False, False, (), [], None)
         at_ms, name = _at_ms(event), _agent(event)
         agent = self.agents.get(name)
+        if agent is not None and event["outcome"] == "denied" and _note_token(agent, event):
+            return MeasuredEvent(None, {}, {}, {}, 0, True, False, (), [], None)
         gap_ms = None
         if agent is None:
             agent = self.agents[name] = ReferenceAgent(at_ms, self.shared.get(name, 0))

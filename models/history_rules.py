@@ -48,7 +48,12 @@ _STATE_RANGES: Final[Mapping[str, tuple[float | None, float | None]]] = {
     "session_numbers": (-len(COMPARED_KINDS) * MOST_BITS, _MOST),
     "session_last": (-_LATEST_MS, _LATEST_MS),
     "disorder": (0.0, 1.0),
+    "use_ms": (-_LATEST_MS, _LATEST_MS),
+    "use_new": (0, 2),
 }
+
+
+_USES_OF_TOKENS: Final = ("use_token", "use_network", "use_ms", "use_new")
 
 
 def _state_rules() -> dict[str, ArrayRule]:
@@ -97,7 +102,7 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
 
 
 _ADDED_LATER: Final = {
-    "seeds": frozenset({"known", "odd", "rehearsed", "disorder", "session_doubt"}),
+    "seeds": frozenset({"known", "odd", "rehearsed", "disorder", "session_doubt", *_USES_OF_TOKENS}),
     "alarms": frozenset({"rehearsed"}),
 }
 """Arrays by folder that models trained before have not; their reader knows what stands for them."""

@@ -30,7 +30,7 @@ from trustwatch.lab import (
     store_frames,
 )
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS
-from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS
+from trustwatch.scoring.engine.hard_signals import AS_SIGN, HARD_SIGNALS, IN_FULL, TO_HIGH
 from trustwatch.scoring.policy.policy_file import PolicyFile
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
@@ -242,6 +242,10 @@ STATE_PARTS = {
     "revoked": "the last 4 tokens",
     "disorder": "share of recent events that came out of order in their sessions",
     "session_doubt": "4 sessions: events whose order is doubted while that share is high",
+    "use_token": "tokens of the last 8 uses, one for each token and network",
+    "use_network": "their networks",
+    "use_ms": "their times",
+    "use_new": "whether the network was new",
 }
 """What each part of an agent's state holds, by its name in the layout."""
 
@@ -262,22 +266,67 @@ REASON_CODES = (
     "  `_surprise`: `first_seen_target`",
     "- `risk_relaxed`, `baseline_known`: no new evidence came, and the level went down; enough is known now",
     "- `released`, `feedback`: a person vouched for the agent; a person's feedback took evidence back",
+    "",
+    "Reasons of a rise that come from earlier events end in `; earlier, at 2025-12-05 10:30:45 UTC`.",
+    "",
+    "- **Numbers are counts that can be listed.** *7 known actions of this agent*: different ones in the events that",
+    "  it was taught. *At least 31*: its table is full; then a name is not called *new*, but *not remembered*. *12",
+    "  known actions of its peer group*, *3 of 900 times in the history of its peer group*, *0 of 412 in this agent's",
+    "  history*: counted in the model's history, the agent included. `frames.habits` of the",
+    "  [notebooks](../docs/notebooks.md) lists names in events that are kept. Reasons of agents whose state is older",
+    "  than these counts have no number.",
+    "- **Strength is a word**: *very unusual* (expected 1 time in 256 or less), *unusual* (1 in 16), *a little",
+    "  unusual*; *above*, *well above* (3 standard deviations) and *far above* (6) what is usual.",
+    "- **A counterfactual** speaks of something unusual that another event could have had in its place: a target, a",
+    "  key, a size; of an action with its outcome and sizes. The row is scored with that thing as usual as one time",
+    "  in eight; where the level stays, there is none. There is none for pace, order, drift and what gathered in a",
+    "  session.",
 )
 """What a receiver of reasons has to expect, by hand."""
 
 
+COUNT_WORDS = {IN_FULL: "in full", AS_SIGN: "as a sign", TO_HIGH: "to *high*"}
+SIGNALS_THAT_ARE_BOUNDED = (
+    "**Signs** tell of a token, a session or a system, and not of what the agent does: whoever holds a token or a",
+    "proof can present it again and again. Their evidence is kept apart from the statistic and bounded by what",
+    "*medium* needs. The statistic with signs reaches *medium* at most, until the agent's own behavior *agrees*:",
+    "until the statistic without signs, less what events brought that no token vouches for, is at *medium* by itself.",
+    "Then signs count in full. Events without evidence, an alert that time has cleared and a release reduce them as",
+    "they reduce the statistic. A revoked token that was refused is no behavior: it is no failure of the agent.",
+    "",
+    "**A token on two networks.** A use is work (`api.call`, `tool.call`, `a2a.message`, `approval`, `admin`,",
+    "`other`) that succeeded and that a token vouches for, with `credential.token_id` and a network: `client.asn`,",
+    "else the /24 or /48 of `client.ip`. Of each agent the last eight uses are kept, one for each token and network.",
+    "The signal fires if two uses of one token lie within `risk.token_networks_s`, whichever came first, and one",
+    "network was new: the agent had not learned it, and had taught at least 100 events for each network that it knew.",
+    "A release accepts the networks that are kept. An honest agent that moves to a new network with its token also",
+    "becomes *high*, once; a second gateway that sees other addresses of all agents has the same effect, so set it to",
+    "0 before its first day.",
+    "",
+    "**A new network** by itself is no hard signal. By Laplace's rule an agent that met k networks in d days meets",
+    "another one on p = k / (d + 2) of its days. A token request or work that succeeded from a new network (as above)",
+    "brings at least the part ln p / ln b of the evidence for *medium*, once a day; b is the share of agent-days on",
+    "which compromise may be *medium* (half of `risk.alert_budget.medium` per 1,000). At most it is all of it. By",
+    "default that is .48 after a week on one network, .74 after four, and *medium* from the hundredth day on:",
+    "earlier, honest changes alone would exceed the budget. The decision has p in `new_network_p`.",
+)
+"""What the table has no room for, by hand."""
+
+
 def _hard_signals_table() -> list[str]:
     """Every rule beside the model, with its weight."""
-    rows = [f"| `{signal.code}` | {signal.weight:g} | {signal.meaning} |" for signal in HARD_SIGNALS]
+    rows = [f"| `{s.code}` | {s.weight:g} | {COUNT_WORDS[s.counts]} | {s.meaning} |" for s in HARD_SIGNALS]
     return [
         "## Hard signals",
         "",
         "Rules beside the model. The weight is added to the evidence of the event, on the scale of the thresholds",
         "([risk](../docs/risk.md#evidence)). `risk.disabled_signals` switches them off by name.",
         "",
-        "| signal | weight | fires when |",
-        "|---|---|---|",
+        "| signal | weight | counts | fires when |",
+        "|---|---|---|---|",
         *rows,
+        "",
+        *SIGNALS_THAT_ARE_BOUNDED,
     ]
 
 

@@ -74,6 +74,14 @@ STATE_ROW_WITH_NAMES = np.dtype(
     ]
 )
 """Of those that knew both, but not how often an agent's events come out of order."""
+STATE_ROW_WITH_ORDER = np.dtype(
+    [
+        *((name, STATE_ROW_WITH_NAMES[name]) for name in STATE_ROW_WITH_NAMES.names or ()),
+        ("disorder", np.float32, (1,)),
+        ("session_doubt", np.uint8, (layout.SESSIONS,)),
+    ]
+)
+"""Of those that knew that, but not from which networks tokens are used."""
 
 
 class StateLayout(NamedTuple):
@@ -89,6 +97,7 @@ EARLIER_LAYOUTS: Final = (
     StateLayout(3, 21, STATE_ROW_WITH_VALUES),
     StateLayout(3, 21, STATE_ROW_WITH_HABITS),
     StateLayout(3, 21, STATE_ROW_WITH_NAMES),
+    StateLayout(3, 21, STATE_ROW_WITH_ORDER),
 )
 
 

@@ -29,6 +29,7 @@ from .feature_vector import F_ARGUMENT, F_ARGUMENT_ROUTE, F_HABITS, F_SENSITIVE_
 from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
 from .habits_of_others import habits_of_others, share_in_group
 from .layout import AgentState, Array, Baseline
+from .new_networks import write_new_network
 from .row_observations import IGNORED_EVENT, OUT_OF_ORDER_EVENT, SENSITIVE, UNHASHED, RowObservations
 from .session_memory import count_action_use, session_slot, use_bucket
 from .told_targets import is_told_new
@@ -262,9 +263,19 @@ def _share_of_group(baseline: Baseline, agent_numbers: Array, names: Array, scop
     return known * share_in_group(baseline, names[columns.AGENT_DRAW], scopes[layout.PEERS])
 
 
+@inlined
+def _is_no_behavior(observations: RowObservations, row: int, revoked: Array, names: Array, codes: Array) -> bool:
+    """True for our own denials, what others say of the agent, and a revoked token that was refused: anybody may have
+    presented it. Writes whether a revoked token was used."""
+    if codes[columns.OWN_DENIAL] != 0:
+        return True
+    observations.token_reuse[row] = _check_revoked_token(revoked, names, codes)
+    return bool(observations.token_reuse[row] != 0 and codes[columns.OUTCOME] == columns.DENIED)
+
+
 @allocation_free
 def _pass_over(state: AgentState, slot: int, names: Array, codes: Array, at_ms: int) -> None:
-    """Keep what an event that is no behaviour leaves behind: our own denial, or what others say of the agent."""
+    """Keep what an event that is no behaviour leaves behind."""
     agent_numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
     now_ms = max(at_ms, times[layout.T_LAST])
     if codes[columns.TYPE] >= columns.FIRST_SIGNAL and codes[columns.SELF_ASSERTED] == 0:
@@ -310,8 +321,8 @@ def observe(
         observations.contexts[row, :] = np.uint64(0)
         observations.quantities[row, :] = -1.0
         observations.flags[row], observations.new_kinds[row], observations.token_reuse[row] = 0, 0, 0
-        observations.told_targets[row] = False
-        if codes[row, columns.OWN_DENIAL] != 0:
+        observations.told_targets[row], observations.token_gap_ms[row], observations.new_network_p[row] = False, -1, 1.0
+        if _is_no_behavior(observations, row, state.revoked[slot], names[row], codes[row]):
             observations.flags[row] = IGNORED_EVENT
             out[row, :] = 0.0
             _pass_over(state, slot, names[row], codes[row], at_ms)
@@ -328,7 +339,6 @@ def observe(
         if is_vouched:
             _change_version(times, agent_numbers, table, names[row, columns.VERSION], now_ms)
         observations.age_days[row] = (now_ms - times[layout.T_FIRST]) / DAY_MS
-        observations.token_reuse[row] = _check_revoked_token(state.revoked[slot], names[row], codes[row])
         session = names[row, columns.SESSION] if names[row, columns.SESSION] != 0 else np.uint64(1)
         k = session_slot(state, slot, session, now_ms)
         prev = state.session_prev[slot, k]
@@ -389,6 +399,7 @@ def observe(
             _share_of_group(baseline, agent_numbers, names[row], scopes),
             state.session_numbers[slot, k],
         )
+        write_new_network(observations, row, state, slot, names[row], codes[row], at_ms)
         target = observations.items[row, layout.K_TARGET]
         observations.told_targets[row] = is_told_new(codes[row], target, scopes, scope_rows, baseline, table)
         if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED:

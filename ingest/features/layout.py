@@ -158,6 +158,9 @@ event; 0 where there was none, or it is older than that (70 minutes). A float32 
 REVOKED_TOKENS = 4
 """Hashes of the agent's most recently revoked tokens."""
 
+TOKEN_USES = 8
+"""Latest uses of tokens of an agent that are remembered, one for each token and network."""
+
 HALF_LIVES_S = (60.0, 900.0, 14_400.0)
 FAILURE_HALF_LIFE_S = 3600.0
 LEAST_VALUES = 10
@@ -202,6 +205,10 @@ class AgentState(NamedTuple):
     revoked: Array  # uint64 (slots, REVOKED_TOKENS)
     disorder: Array  # float32 (slots, 1): share of the agent's recent events that were out of order in their sessions
     session_doubt: Array  # uint8 (slots, SESSIONS): events of work whose order is doubted while that share is high
+    use_token: Array  # uint32 (slots, TOKEN_USES): upper half of the hash of a token, 0 = none
+    use_network: Array  # uint32 (slots, TOKEN_USES): the same of the network that it was used from
+    use_ms: Array  # int64 (slots, TOKEN_USES): when it was, last
+    use_new: Array  # uint8 (slots, TOKEN_USES): see `new_networks`
 
 
 _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -219,6 +226,10 @@ _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "revoked": (np.uint64, (REVOKED_TOKENS,)),
     "disorder": (np.float32, (1,)),
     "session_doubt": (np.uint8, (SESSIONS,)),
+    "use_token": (np.uint32, (TOKEN_USES,)),
+    "use_network": (np.uint32, (TOKEN_USES,)),
+    "use_ms": (np.int64, (TOKEN_USES,)),
+    "use_new": (np.uint8, (TOKEN_USES,)),
 }
 
 STATE_ROW = np.dtype([(name, dtype, shape) for name, (dtype, shape) in _STATE_SHAPES.items()])

@@ -11,8 +11,9 @@ from . import layout
 from .layout import Array
 
 LATE_EVENT, IGNORED_EVENT, OUT_OF_ORDER_EVENT = 1, 2, 3
-"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is our own denial; it is
-late by so much that it says nothing of pace and order."""
+"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is no behaviour (our own
+denial, a signal event, or a revoked token that was refused); it is late by so much that it says nothing of pace and
+order."""
 
 NO_FOREIGN, ACTED_ON, LOOKED_UP = range(3)
 """Values of `RowObservations.is_foreign`: others did not write the value; or they may have, and the call acts on it, or
@@ -35,6 +36,8 @@ class RowObservations(NamedTuple):
     new_kinds: Array  # uint32 (n,): bit k set where the agent has a history of kind k, but not of this item
     age_days: Array  # float64 (n,): days since the agent's first event
     token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
+    token_gap_ms: Array  # int64 (n,): see `new_networks.note_token_use`
+    new_network_p: Array  # float64 (n,): see `new_networks.new_network_probability`
     told_targets: Array  # bool (n,): a target that no person named and nobody has used, in a new task (`told_targets`)
     arguments: ArgumentColumns  # of the batch
     values: Array  # uint64 (m,): item of each argument's value, as shared baselines count it; 0 = it has no hash
@@ -56,6 +59,8 @@ def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> R
         np.zeros(n, np.uint32),
         np.zeros(n),
         np.zeros(n, np.uint8),
+        np.full(n, -1, np.int64),
+        np.ones(n),
         np.zeros(n, np.bool_),
         given,
         np.zeros(len(given.values), np.uint64),

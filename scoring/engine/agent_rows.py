@@ -24,7 +24,7 @@ from ..records.decisions import RiskReason
 from ..records.indicators import NO_INDICATORS
 from . import announced_paths, risk_levels
 from .resident_agents import ResidentAgents
-from .state_version import features_version, present_layout, state_version
+from .state_version import features_version, present_layout, risk_version, state_version
 
 T = TypeVar("T")
 
@@ -84,6 +84,9 @@ class AgentRows:
         self.state_format = StateFormat(self.state_version, layout.STATE_ROW.itemsize, risk_levels.ROW.itemsize)
         self._stored_sizes = {
             features_version(model.salt, stored): stored.row.itemsize for stored in (present_layout(), *EARLIER_LAYOUTS)
+        }
+        self._risk_layouts = {
+            f"{risk_version(row)}:{row.itemsize}": row for row in (risk_levels.ROW, *risk_levels.EARLIER_ROWS)
         }
 
     def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
@@ -154,13 +157,13 @@ class AgentRows:
                 self._builder.unpack(slots[places], states)
 
     def _restore_risk(self, rows: Sequence[AgentRow], slots: SlotIndices) -> npt.NDArray[np.bool_]:
-        present, size = self.state_version.split(":")[-1], risk_levels.ROW.itemsize
-        kept = [_version_parts(row.state_version)[-1] == present and len(row.risk) == size for row in rows]
-        as_stored = np.array(kept, np.bool_)
-        states = np.frombuffer(
-            b"".join(row.risk for row, same in zip(rows, kept, strict=True) if same), risk_levels.ROW
-        )
-        self._agents.risk[slots[as_stored]] = states
+        versions = np.array([f"{_version_parts(row.state_version)[-1]}:{len(row.risk)}" for row in rows])
+        as_stored = np.zeros(len(rows), np.bool_)
+        for version, stored in self._risk_layouts.items():
+            same = np.flatnonzero(versions == version)
+            states = np.frombuffer(b"".join(rows[place].risk for place in same.tolist()), stored)
+            self._agents.risk[slots[same]] = risk_levels.converted(states)
+            as_stored[same] = True
         for place in np.flatnonzero(~as_stored).tolist():
             self._agents.risk[slots[place]] = self._risk_from_columns(rows[place])
         return as_stored

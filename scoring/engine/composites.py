@@ -18,6 +18,7 @@ from ...ingest.features.deviations import reset_reference
 from ...ingest.features.feature_declaration import Compared
 from ...ingest.features.feature_table import FEATURE_OF_KIND, FEATURES, ITEMS
 from ...ingest.features.layout import AgentState
+from ...ingest.features.new_networks import accept_new_networks
 
 Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
@@ -132,3 +133,4 @@ def reset_decaying_state(state: AgentState, slot: int) -> None:
     ):
         state.numbers[slot, column] = np.float32(0.0)
     reset_reference(state.numbers[slot])
+    accept_new_networks(state, slot)

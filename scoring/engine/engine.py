@@ -22,7 +22,7 @@ from ...ingest.features.row_observations import IGNORED_EVENT, allocate_observat
 from ...ingest.identities import IdentityHasher
 from ...models.concerns import CONCERNS, ConcernScores
 from ...models.trained_model import TrainedModel
-from . import announced_paths, evidence_dedup, level_thresholds, risk, risk_levels, round_kernels
+from . import announced_paths, evidence_dedup, hard_signals, level_thresholds, risk, risk_levels, round_kernels
 from .agent_state_cache import AgentLoader, AgentStateCache
 from .explainer import Explainer
 from .feedback_rules import FeedbackRules, RuleCoverage
@@ -33,6 +33,8 @@ from .scored_batch import ScoredBatch
 from .settings import AlertBudget, RiskEvaluationSettings
 from .usual_oddness import USUAL
 
+MOST_ACCEPTED_SHARE = 0.5
+"""Most share of agent-days with an alert that a new network is compared with: a larger budget makes it no odder."""
 NEVER_KNOWN = 2.0
 """Least confidence that no agent reaches: it is at most 1."""
 
@@ -79,7 +81,7 @@ class Engine:
             self.agents, model, self.thresholds, self.risk_parameters, store, partition, self.identities
         )
         self.builder = self.agent_states.builder
-        self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
+        self.signal_rules = HardSignalRules(settings.risk.disabled_signals, settings.risk.token_networks_s)
         self.explainer = self._new_explainer()
         self._ask_model()
         self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values(), self.identities)
@@ -128,7 +130,7 @@ class Engine:
             np.zeros((n, 2), np.int8),
             np.zeros((n, risk.OUTPUTS)),
             np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS)),
-            np.zeros(n),
+            np.zeros((n, hard_signals.COUNTS)),
             group_rows,
             np.empty((n, layout.NUMBERS), np.float32),
             np.empty((n, layout.KINDS), np.uint8),
@@ -256,6 +258,7 @@ class Engine:
         scores, concerns = self.model.detector.assess(*given)
         of_all = scores.anomaly_score, scores.p_value, concerns.anomaly_score, concerns.p_value
         round_kernels.keep_scores(rows, *of_all, given.raising, self.counted_concerns, measured)
+        round_kernels.doubt_new_networks(rows, observations.new_network_p, measured)
         places, masks = evidence_dedup.find_counted(
             rows,
             out.slots,
@@ -268,6 +271,16 @@ class Engine:
         )
         if len(places):
             self.measure_suppressed(out, measured, rows, given, places, masks, scores.feature_evidence)
+        round_kernels.keep_new_networks(
+            rows,
+            places,
+            masks,
+            observations.new_network_p,
+            self._accepted_share,
+            scores.feature_evidence,
+            out.signals,
+            measured.least_p_values,
+        )
         return scores.feature_evidence
 
     def measure_suppressed(
@@ -388,6 +401,9 @@ class Engine:
         self._asked_features = np.flatnonzero(self._asked_by_compromise)
         self.counted_concerns = np.array(self.model.counted_concerns, np.int64)
         """Numbers of the concerns that move levels."""
+        caller = risk_levels.COMPROMISE if len(self._asked_features) else risk_levels.MALFUNCTION
+        accepted = self.model.detector.budget_shares[caller] * self.settings.risk.alert_budget.medium / 1000.0
+        self._accepted_share = min(accepted, MOST_ACCEPTED_SHARE)
         self._told_evidence = float(self.model.target_evidence(np.ones(1, np.bool_))[0])
 
     def _risk_parameters(self) -> risk_levels.RiskParameters:

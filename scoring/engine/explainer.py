@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest import columns as event_columns
+from ...ingest.features import layout
 from ...ingest.features.feature_table import FEATURE_NAMES
-from ...ingest.features.feature_vector import F_TARGET
+from ...ingest.features.feature_vector import F_NETWORK, F_OUTCOME, F_TARGET
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..records.agents import ALERTING_LEVELS, RiskLevel
@@ -18,7 +19,7 @@ from ..records.decisions import RiskReason
 from . import risk, risk_levels
 from .counterfactuals import replaceable_features, signals_of, thing_words, with_usual
 from .explanations import ReasonWriter
-from .hard_signals import HardSignalRules
+from .hard_signals import AS_SIGN, IN_FULL, OF_MEDIUM, TO_HIGH, HardSignalRules
 from .resident_agents import ResidentAgents
 from .scored_batch import ScoredBatch
 from .usual_oddness import NEVER_USUAL, unusual_p_value
@@ -86,11 +87,10 @@ class Explainer:
         The row is scored without its strongest such feature, else without the next one.
         """
         for index in replaceable_features(reasons, scored.vectors[row], scored.observations.surprise_bits[row]):
-            p_values, signals = (
-                self._p_values_with_usual(scored, row, index),
-                self._signals_with_usual(scored, row, index),
-            )
-            level = self._level_with(scored, row, p_values, signals)
+            if index == F_OUTCOME and int(scored.observations.new_kinds[row]) >> layout.K_NETWORK & 1:
+                continue  # had the call succeeded, its new network would weigh more
+            p_values = self._p_values_with_usual(scored, row, index)
+            level = self._level_with(scored, row, p_values, self._signals_with_usual(scored, row, index))
             if level < scored.levels[row, 1]:
                 return f"{RiskLevel(level).label} had the {thing_words(index)} been usual"
         return ""
@@ -107,14 +107,22 @@ class Explainer:
         _, concerns = self._detector.assess(usual, groups, failed, scored.is_familiar(twice), raising)
         return np.asarray(concerns.p_value.max(axis=0))
 
-    def _signals_with_usual(self, scored: ScoredBatch, row: int, index: int) -> float:
-        """Evidence of the row's hard signals, without those that fire because of the thing that a feature is about."""
-        fired = self._signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations)
-        gone = {signal.code for signal in signals_of(index)}
-        return sum(signal.weight for signal in fired if signal.code not in gone)
+    def _signals_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
+        """Evidence (COUNTS,) of the row's hard signals, without what there is because of the thing of a feature."""
+        signals: npt.NDArray[np.float64] = scored.signals[row].copy()
+        if index == F_NETWORK:
+            signals[OF_MEDIUM] = 0.0
+        because = {signal.code for signal in signals_of(index)}
+        for signal in self._signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations):
+            if signal.code in because:
+                signals[signal.counts] -= signal.weight
+        return signals
 
-    def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64], signals: float) -> int:
-        """Highest level after the row, had it had other p-values (3,), none usual to the agent, and other *signals*."""
+    def _level_with(
+        self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64], signals: npt.NDArray[np.float64]
+    ) -> int:
+        """Highest level after the row, had it had other p-values (3,), of which none is usual for the agent, and these
+        *signals* (COUNTS,)."""
         limits = self._thresholds[scored.threshold_rows[row]]
         confidence = float(scored.risk[row, risk.CONFIDENCE])
         before = scored.concern_risk[row]
@@ -126,7 +134,10 @@ class Explainer:
                 )
             ]
         )
-        gains[risk_levels.signalled_concern(limits)] += signals
+        told = risk_levels.signalled_concern(limits)
+        if signals[OF_MEDIUM] > 0.0:
+            gains[told] = max(gains[told], signals[OF_MEDIUM] * limits[told, 0])
+        gains[told] += signals[IN_FULL] + signals[AS_SIGN] + signals[TO_HIGH]
         without = np.where(gains > 0.0, np.maximum(before[:, risk.STATISTIC_BEFORE], 0.0) + gains, 0.0)
         reached = int(risk_levels.level_for_score(risk_levels.risk_of(without, limits)[0]))
         rested = int(scored.risk[row, risk.LEVEL_BEFORE])
@@ -141,8 +152,10 @@ class Explainer:
         state = self._agents.risk[slot]
         if scored is None:
             limits = self._thresholds[self._agents.threshold_rows[slot]]
-            gravest = int(risk_levels.risk_of(state["statistic"], limits)[1])
-            kept: dict[str, Any] = {"statistic": float(state["statistic"][gravest]), "events": int(state["events"])}
+            counted = np.empty(len(CONCERNS))
+            risk_levels.write_counted(self._agents.risk, slot, limits, counted)
+            gravest = int(risk_levels.risk_of(counted, limits)[1])
+            kept: dict[str, Any] = {"statistic": float(counted[gravest]), "events": int(state["events"])}
         else:
             limits = self._thresholds[scored.threshold_rows[row]]
             after = scored.risk[row]
@@ -158,6 +171,8 @@ class Explainer:
             if row in scored.effective_rows:
                 less = scored.effective_rows[row] < scored.vectors[row]
                 kept["left_aside"] = [FEATURE_NAMES[index] for index in np.flatnonzero(less).tolist()]
+            if scored.signals[row, OF_MEDIUM] > 0.0:
+                kept["new_network_p"] = float(scored.observations.new_network_p[row])
             if scored.effective_target_evidence[row] > 0.0:
                 kept["target_evidence"] = float(scored.effective_target_evidence[row])
             kept["concerns"] = dict(zip(CONCERNS, scored.concern_p_values[row].tolist(), strict=True))

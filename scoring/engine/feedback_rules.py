@@ -18,7 +18,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.events import Resource
 from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
-from ...ingest.features.feature_vector import F_TARGET
+from ...ingest.features.feature_vector import F_NETWORK, F_TARGET
 from ...ingest.features.layout import AgentState
 from ...ingest.features.row_observations import RowObservations
 from ...ingest.hashing import NameHasher
@@ -324,5 +324,6 @@ class FeedbackRules:
             state,
         )
         observations.told_targets[rows] &= ~named[:, F_TARGET]
+        observations.new_network_p[rows[named[:, F_NETWORK]]] = 1.0
         # What is named is usual, however it came about.
         vectors[rows] = np.where(named, np.minimum(after, self._usual), after)

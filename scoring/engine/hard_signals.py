@@ -13,7 +13,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.compilation import allocation_free, inlined
 from ...ingest.events import NativeEvent
 from ...ingest.features import layout
-from ...ingest.features.event_words import credential_of
+from ...ingest.features.event_words import credential_of, network_of
 from ...ingest.features.feature_table import FEATURE_INDEX
 from ...ingest.features.row_observations import IGNORED_EVENT, RowObservations
 
@@ -22,6 +22,14 @@ Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
 _MAX_CHAIN_DEPTH = 5
+
+
+IN_FULL, AS_SIGN, TO_HIGH, OF_MEDIUM = range(4)
+"""Columns of evidence of hard signals: in full, as a *sign*, or to *high* at most. A sign tells of a token, session or
+system and not of the agent's own behavior: signs raise a level to *medium* at most until that behavior agrees
+(`risk_levels`). The last column is no rule's: what the event brings at least, as a part of the evidence for *medium*
+(`round_kernels.keep_new_networks`)."""
+COUNTS = 4
 
 
 def _action_of(event: NativeEvent) -> str:
@@ -39,16 +47,21 @@ class HardSignal(NamedTuple):
     rule: int
     observed: Callable[[NativeEvent], str] = _action_of
     """The value seen, as its reason names it."""
-    of_signal_events: bool = False
-    """True for rules about what others say of an agent: such events are no behaviour, and no other rule looks at them.
+    counts: int = IN_FULL
+    """Column of its evidence: `IN_FULL`, `AS_SIGN` or `TO_HIGH`."""
+    of_ignored_events: bool = False
+    """True for rules about what others say of an agent, or do with a token of it: such events are no behaviour, and no
+    other rule looks at them.
     """
     things: tuple[str, ...] = ()
     """Features of the things that make it fire: had one of them been usual, it would not have fired."""
 
 
-RULES = 8
+RULES = 10
 (
     USE_AFTER_REVOCATION,
+    REFUSED_REVOKED_TOKEN,
+    TOKEN_ON_TWO_NETWORKS,
     OUTSIDE_CAPABILITIES,
     UNREGISTERED_KEY,
     METHOD_DOWNGRADE,
@@ -67,23 +80,28 @@ class SignalInput(NamedTuple):
     codes: npt.NDArray[np.int8]  # of its columns
     numbers: npt.NDArray[np.float64]  # likewise
     vectors: Matrix
-    token_reuse: npt.NDArray[np.uint8]  # this and the next two as in `RowObservations`
+    token_reuse: npt.NDArray[np.uint8]  # this and the next three as in `RowObservations`
+    token_gap_ms: npt.NDArray[np.int64]
     new_kinds: npt.NDArray[np.uint32]
     flags: npt.NDArray[np.uint8]
+    most_gap_ms: float  # setting
 
     @staticmethod
-    def of(columns: EventColumns, vectors: Matrix, observations: RowObservations) -> SignalInput:
+    def of(columns: EventColumns, vectors: Matrix, seen: RowObservations, most_gap_ms: float) -> SignalInput:
         """Facts of a batch with these feature vectors (n, F), and what the feature builder observed in it."""
-        seen = observations
-        return SignalInput(columns.codes, columns.numbers, vectors, seen.token_reuse, seen.new_kinds, seen.flags)
+        observed = seen.token_reuse, seen.token_gap_ms, seen.new_kinds, seen.flags
+        return SignalInput(columns.codes, columns.numbers, vectors, *observed, most_gap_ms)
 
 
 @inlined
 def _fires(rule: int, seen: SignalInput, row: int) -> bool:
     """Tell whether a rule fires on a row, as its `meaning` says."""
     event_type = seen.codes[row, event_columns.TYPE]
-    if rule == USE_AFTER_REVOCATION:
-        return bool(seen.token_reuse[row] != 0)
+    if rule in (USE_AFTER_REVOCATION, REFUSED_REVOKED_TOKEN):
+        is_denied = seen.codes[row, event_columns.OUTCOME] == event_columns.DENIED
+        return bool(seen.token_reuse[row] != 0 and is_denied == (rule == REFUSED_REVOKED_TOKEN))
+    if rule == TOKEN_ON_TWO_NETWORKS:
+        return bool(0 <= seen.token_gap_ms[row] <= seen.most_gap_ms)
     if rule == OUTSIDE_CAPABILITIES:
         return bool(seen.codes[row, event_columns.CAPABILITY] == event_columns.OUTSIDE)
     if rule == UNREGISTERED_KEY:
@@ -106,22 +124,23 @@ def _write_fired(
     rows: Rows,
     seen: SignalInput,
     weights: npt.NDArray[np.float64],
-    of_signal_events: Flags,
-    out: npt.NDArray[np.float64],
+    counts: Rows,
+    of_ignored_events: Flags,
+    out: Matrix,
     fired: npt.NDArray[np.uint32],
 ) -> None:
-    """Write the summed weight of each row's rules into *out* (n,); rule number r of the last row is bit r of *fired*.
+    """Write the summed weights of each row's rules into *out* (n, COUNTS); rule r of the last row is bit r of *fired*.
 
     Args:
         weights: (RULES,), 0 for rules that are off.
-        of_signal_events: (RULES,), see `HardSignal`.
+        counts, of_ignored_events: (RULES,), see `HardSignal`.
     """
     for row in rows:
-        out[row], fired[0] = 0.0, 0
+        out[row, :], fired[0] = 0.0, 0
         for rule in range(RULES):
-            may_speak = of_signal_events[rule] or seen.flags[row] != IGNORED_EVENT
+            may_speak = of_ignored_events[rule] or seen.flags[row] != IGNORED_EVENT
             if may_speak and weights[rule] > 0.0 and _fires(rule, seen, row):
-                out[row] += weights[rule]
+                out[row, counts[rule]] += weights[rule]
                 fired[0] |= np.uint32(1) << np.uint32(rule)
 
 
@@ -131,8 +150,30 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         20.0,
         "token",
         "used a token that had been revoked",
-        "an event carries a token id that an earlier token.revoke event of the same agent named",
+        "an event that was not denied carries a token id that an earlier token.revoke event of the agent named",
         USE_AFTER_REVOCATION,
+    ),
+    HardSignal(
+        "refused_revoked_token",
+        4.0,
+        "token",
+        "a token of it that had been revoked was presented, and refused",
+        "a denied event carries such a token id",
+        REFUSED_REVOKED_TOKEN,
+        counts=AS_SIGN,
+        of_ignored_events=True,
+    ),
+    HardSignal(
+        "token_on_two_networks",
+        20.0,
+        "token",
+        "one token is in use from two networks, one of them new to it",
+        "one token was used from two networks within `risk.token_networks_s`, one of them new to the agent, and rare "
+        "by its history; raises to *high* at most",
+        TOKEN_ON_TWO_NETWORKS,
+        network_of,
+        counts=TO_HIGH,
+        things=("network_surprise",),
     ),
     HardSignal(
         "outside_capabilities",
@@ -179,7 +220,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "a system that may speak for it says that it or a credential of it is compromised",
         "an event `signal.hard`: a transmitter of shared signals reports a compromise",
         REPORTED_COMPROMISE,
-        of_signal_events=True,
+        of_ignored_events=True,
     ),
     HardSignal(
         "failed_proof",
@@ -188,16 +229,19 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "its token was presented with a proof that is not its own",
         "an event `signal.proof`: a bound token came with another key, or a proof came again",
         FAILED_PROOF,
-        of_signal_events=True,
+        counts=AS_SIGN,
+        of_ignored_events=True,
     ),
     HardSignal(
         "reported_evidence",
         2.0,
         "signal",
         "a system that may speak for it reports",
-        "an event `signal.evidence`: a transmitter of shared signals reports what may be a sign of compromise",
+        "an event `signal.evidence`: a transmitter of shared signals reports what may be a sign of compromise, or a "
+        "bound token came without its proof",
         REPORTED_EVIDENCE,
-        of_signal_events=True,
+        counts=AS_SIGN,
+        of_ignored_events=True,
     ),
 )
 
@@ -212,19 +256,22 @@ class HardSignalRules:
 
     Args:
         disabled: codes that are switched off. Raises ValueError for a code that is not in the table.
+        token_networks_s: most time between the uses of one token from two networks; 0 switches the rule off.
     """
 
-    def __init__(self, disabled: Collection[str] = ()) -> None:
+    def __init__(self, disabled: Collection[str] = (), token_networks_s: float = 300.0) -> None:
         unknown = set(disabled) - set(hard_signal_codes())
         if unknown:
             codes = ", ".join(hard_signal_codes())
             raise ValueError(f"no such hard signal: {', '.join(sorted(unknown))}; there are {codes}")
         self._enabled = [signal for signal in HARD_SIGNALS if signal.code not in disabled]
-        self._weights, self._of_signal_events = np.zeros(RULES), np.zeros(RULES, np.bool_)
+        self._weights, self._of_ignored_events = np.zeros(RULES), np.zeros(RULES, np.bool_)
+        self._counts = np.zeros(RULES, np.int64)
         for signal in self._enabled:
-            self._weights[signal.rule] = signal.weight
-            self._of_signal_events[signal.rule] = signal.of_signal_events
+            self._weights[signal.rule], self._counts[signal.rule] = signal.weight, signal.counts
+            self._of_ignored_events[signal.rule] = signal.of_ignored_events
         self._fired = np.zeros(1, np.uint32)
+        self._most_gap_ms = token_networks_s * 1000.0 if token_networks_s > 0.0 else -1.0
 
     def write_evidence(
         self,
@@ -232,16 +279,16 @@ class HardSignalRules:
         rows: Rows,
         matrix: Matrix,
         observations: RowObservations,
-        out: npt.NDArray[np.float64],
+        out: Matrix,
     ) -> None:
-        """Write the summed weight of each row's signals into *out* (float64, shape (n,)); our own denials have none."""
-        seen = SignalInput.of(columns, matrix, observations)
-        _write_fired(rows, seen, self._weights, self._of_signal_events, out, self._fired)
+        """Write the summed weights of each row's signals into *out* (n, COUNTS); our own denials have none."""
+        seen = SignalInput.of(columns, matrix, observations, self._most_gap_ms)
+        _write_fired(rows, seen, self._weights, self._counts, self._of_ignored_events, out, self._fired)
 
     def fired_signals(
         self, columns: EventColumns, row: int, matrix: Matrix, observations: RowObservations
     ) -> list[HardSignal]:
         """Signals that fire on one row."""
-        self.write_evidence(columns, np.array([row]), matrix, observations, np.zeros(len(columns)))
+        self.write_evidence(columns, np.array([row]), matrix, observations, np.zeros((len(columns), COUNTS)))
         fired = int(self._fired[0])
         return [signal for signal in self._enabled if fired >> signal.rule & 1]

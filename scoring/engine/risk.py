@@ -29,13 +29,17 @@ from ...ingest.compilation import allocation_free
 from ...ingest.timestamps import HOUR_MS
 from ...models.betting import damped_bet, extended_streak, log_bet
 from ...models.concerns import CONCERNS
+from .hard_signals import AS_SIGN, IN_FULL, OF_MEDIUM, TO_HIGH
 from .risk_levels import (
     COMPROMISE,
     MALFUNCTION,
+    MAX_ABOVE_CRITICAL,
     MEDIUM,
     OVERREACH,
     OWN_EVENTS,
     RiskParameters,
+    bound_parts,
+    counted_statistic,
     displayed_score,
     level_for_score,
     raise_level,
@@ -54,9 +58,6 @@ from .usual_oddness import (
     unusual_p_value,
     write_factors,
 )
-
-_MAX_ABOVE_CRITICAL = 4.0
-"""Most that the statistic may rise above the critical threshold: bounds the clean events that recovery takes."""
 
 _CLEAN_EVENT_FACTOR = 0.98
 """Factor on the displayed risk for each event that brings no evidence."""
@@ -122,8 +123,8 @@ def update(
         p_values: float64 (n, 3), by concern: what risk rests on.
         overall, scores: float64 per row, p-value and anomaly score of all evidence, which are kept with the agent.
         coverage: float64 per row, 0 to 1: how much is known of the agent's peer group.
-        signals: float64 per row: evidence of hard signals, natural log, at least 0. They tell of compromise; where
-            that has no share of the budget, they count for malfunction.
+        signals: float64 (n, COUNTS), see `hard_signals`: evidence of hard signals, natural log, at least 0. They tell
+            of compromise; where that has no share of the budget, they count for malfunction.
         bounds: float64 (g, 3, 3) from `model_thresholds`; bound_of: int64 per row, its group.
         asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
         skip: per row, not 0 where the event is no behaviour (our own denial, or a signal event, whose weight counts).
@@ -140,7 +141,7 @@ def update(
         out[r, LEVEL_BEFORE], out[r, GAIN] = row.level, 0.0
         for concern in range(len(CONCERNS)):
             by_concern[r, concern, CONCERN_GAIN] = 0.0
-            by_concern[r, concern, STATISTIC_BEFORE] = row.statistic[concern]
+            by_concern[r, concern, STATISTIC_BEFORE] = counted_statistic(row, concern, limits)
             by_concern[r, concern, STREAK_BEFORE] = row.streak[concern]
             by_concern[r, concern, PEAK_BEFORE] = row.peak[concern]
         if skip[r] == 0:
@@ -153,15 +154,18 @@ def update(
             else:
                 _apply_unvouched_event(row, p_values[r], signals[r], limits, habits[r], by_concern[r])
             raise_level(row, settings)
-        elif signals[r] > 0.0:
+        elif signals[r, IN_FULL] + signals[r, AS_SIGN] > 0.0:
             _apply_signals(row, signals[r], limits, by_concern[r])
             raise_level(row, settings)
         out_level[r, 1] = row.level
-        gravest = risk_of(row.statistic, limits)[1]
         for concern in range(len(CONCERNS)):
-            by_concern[r, concern, CONCERN_STATISTIC] = row.statistic[concern]
+            by_concern[r, concern, CONCERN_STATISTIC] = counted_statistic(row, concern, limits)
             by_concern[r, concern, SUSPICION] = row.suspicion[concern]
-        out[r, GAIN], out[r, STATISTIC] = by_concern[r, gravest, CONCERN_GAIN], row.statistic[gravest]
+        gravest = risk_of(by_concern[r, :, CONCERN_STATISTIC], limits)[1]
+        out[r, GAIN], out[r, STATISTIC] = (
+            by_concern[r, gravest, CONCERN_GAIN],
+            by_concern[r, gravest, CONCERN_STATISTIC],
+        )
         is_graver = out[r, GAIN] > 0.0
         if is_graver or by_concern[r, COMPROMISE, CONCERN_GAIN] > 0.0:
             is_raised = row.level > out[r, LEVEL_BEFORE]
@@ -184,7 +188,7 @@ def _concern_after(row: Any, is_raised: bool, gravest: int, is_graver: bool, p_v
         p_values, bounds: of the event, (3,), and of the agent, (3, 3).
     """
     brought = row.concern == COMPROMISE and row.level >= MEDIUM and not is_raised
-    reached = level_for_score(displayed_score(row.statistic[COMPROMISE], bounds[COMPROMISE]))
+    reached = level_for_score(displayed_score(counted_statistic(row, COMPROMISE, bounds), bounds[COMPROMISE]))
     if brought or reached >= max(MEDIUM, row.level):
         return COMPROMISE
     if not is_graver:
@@ -221,7 +225,7 @@ def _bet_on_block(row: Any, bet: float) -> float:
 
 @allocation_free
 def _apply_vouched_event(
-    row: Any, p_values: Any, coverage: float, signals: float, limits: Any, habit: int, by_concern: Any
+    row: Any, p_values: Any, coverage: float, signals: Any, limits: Any, habit: int, by_concern: Any
 ) -> None:
     """Apply one event that a token vouches for."""
     row.events += 1
@@ -235,7 +239,7 @@ def _apply_vouched_event(
         if concern == OVERREACH:
             gain = _bet_on_block(row, evidence_of(p_value, row.confidence, 0.0, 0.0))
             by_concern[concern, CONCERN_GAIN] = gain
-            row.statistic[concern] = min(row.statistic[concern] + gain, bounds[2] + _MAX_ABOVE_CRITICAL)
+            row.statistic[concern] = min(row.statistic[concern] + gain, bounds[2] + MAX_ABOVE_CRITICAL)
             row.suspicion[concern] = row.statistic[concern]
             if gain > 0.0 and bounds[0] < np.inf:
                 row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
@@ -245,18 +249,20 @@ def _apply_vouched_event(
         if habit != NEVER_USUAL:
             p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
-        if concern == signalled_concern(limits):
-            gain += signals
-            suspicious += signals
+        is_told = concern == signalled_concern(limits)
+        gain = _with_signals(gain, signals, bounds, is_told)
+        suspicious = _with_signals(suspicious, signals, bounds, is_told)
         undamped = log_bet(p_value)
         row.streak[concern] = extended_streak(row.streak[concern], undamped)
         row.peak[concern] = max(row.peak[concern], undamped)
-        most = bounds[2] + _MAX_ABOVE_CRITICAL
+        most = bounds[2] + MAX_ABOVE_CRITICAL
         row.statistic[concern] = min(max(row.statistic[concern], 0.0) + gain, most)
         row.suspicion[concern] = min(max(row.suspicion[concern], 0.0) + suspicious, most)
+        if is_told:
+            gain = _add_what_is_bounded(row, gain, signals, limits)
         by_concern[concern, CONCERN_GAIN] = gain
         if gain > 0.0 and bounds[0] < np.inf:
-            row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
+            row.score = max(row.score, displayed_score(counted_statistic(row, concern, limits), bounds))
             calm = False
     if habit == USUAL:
         count_event(row, p_values)
@@ -265,7 +271,7 @@ def _apply_vouched_event(
 
 
 @allocation_free
-def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any, habit: int, by_concern: Any) -> None:
+def _apply_unvouched_event(row: Any, p_values: Any, signals: Any, limits: Any, habit: int, by_concern: Any) -> None:
     """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
 
     It rises to *high* at most: who only fails to sign in by an agent's name must not have its tokens revoked.
@@ -278,20 +284,63 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any,
         if habit != NEVER_USUAL:
             p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         bet = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
-        gain = max(bet + (signals if concern == signalled_concern(limits) else 0.0), 0.0)
-        by_concern[concern, CONCERN_GAIN] = gain
+        gain = max(bet + (signals[IN_FULL] if concern == signalled_concern(limits) else 0.0), 0.0)
         if gain > 0.0:
             row.statistic[concern] = max(before, min(max(before, 0.0) + gain, bounds[1]))
             row.suspicion[concern] = max(row.suspicion[concern], row.statistic[concern])
-            row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
+        if concern == signalled_concern(limits):
+            row.claimed += max(row.statistic[concern], 0.0) - max(before, 0.0)
+            gain += _add_signs(row, signals, bounds)
+        by_concern[concern, CONCERN_GAIN] = gain
+        if gain > 0.0:
+            row.score = max(row.score, displayed_score(counted_statistic(row, concern, limits), bounds))
 
 
 @allocation_free
-def _apply_signals(row: Any, signals: float, limits: Any, by_concern: Any) -> None:
+def _add_signs(row: Any, signals: Any, bounds: Any) -> float:
+    """Add the signs among an event's signals; returns their weight. However many come, they say as much as *medium*."""
+    row.signs = min(max(row.signs, 0.0) + signals[AS_SIGN], bounds[0])
+    return float(signals[AS_SIGN])
+
+
+@allocation_free
+def _with_signals(evidence: float, signals: Any, bounds: Any, is_told: bool) -> float:
+    """Evidence of an event, with what a new network brings at least and the signals that count in full, if the concern
+    is the one that these tell of."""
+    if not is_told:
+        return evidence
+    if signals[OF_MEDIUM] > 0.0:
+        evidence = max(evidence, signals[OF_MEDIUM] * bounds[0])
+    return float(evidence + signals[IN_FULL])
+
+
+@allocation_free
+def _add_what_is_bounded(row: Any, gain: float, signals: Any, limits: Any) -> float:
+    """Add signs, and evidence that raises to *high* at most, behind the *gain* of the event itself; returns all gain.
+
+    A gain below 0 clears signs as it clears the statistic.
+    """
+    concern = signalled_concern(limits)
+    bounds = limits[concern]
+    row.signs += min(gain, 0.0)
+    bound_parts(row, limits, np.inf)
+    added = _add_signs(row, signals, bounds)
+    before = max(float(row.statistic[concern]), 0.0)
+    raised = max(before, min(before + signals[TO_HIGH], float(bounds[1])))
+    if raised > before:
+        row.statistic[concern] = raised
+        row.suspicion[concern] = max(float(row.suspicion[concern]), raised)
+        added += raised - before
+    return max(gain, 0.0) + added if added > 0.0 else gain
+
+
+@allocation_free
+def _apply_signals(row: Any, signals: Any, limits: Any, by_concern: Any) -> None:
     """Apply what others say of an agent: it is no behaviour, so risk can only rise, by the weight of the signals."""
     concern = signalled_concern(limits)
     bounds, before = limits[concern], row.statistic[concern]
-    by_concern[concern, CONCERN_GAIN] = signals
-    row.statistic[concern] = max(before, min(max(before, 0.0) + signals, bounds[2] + _MAX_ABOVE_CRITICAL))
-    row.suspicion[concern] = max(row.suspicion[concern], row.statistic[concern])
-    row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
+    if signals[IN_FULL] > 0.0:
+        row.statistic[concern] = max(before, min(max(before, 0.0) + signals[IN_FULL], bounds[2] + MAX_ABOVE_CRITICAL))
+        row.suspicion[concern] = max(row.suspicion[concern], row.statistic[concern])
+    by_concern[concern, CONCERN_GAIN] = signals[IN_FULL] + _add_signs(row, signals, bounds)
+    row.score = max(row.score, displayed_score(counted_statistic(row, concern, limits), bounds))

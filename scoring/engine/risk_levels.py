@@ -55,6 +55,9 @@ def kernel_parameters(settings: RiskEvaluationSettings) -> RiskParameters:
     return RiskParameters(settings.half_life_s * 1000.0, settings.hold_s * 1000.0, settings.confidence_minimum)
 
 
+MAX_ABOVE_CRITICAL = 4.0
+"""Most that the statistic may rise above the critical threshold: bounds the clean events that recovery takes."""
+
 MAX_COUNTED_NAMES = 32
 """Names that are remembered as having counted; the one that counted first gives way."""
 
@@ -83,10 +86,25 @@ ROW = np.dtype(
         ("concern", np.int8),  # that the risk is about, see `_concern_of`
         ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names that have counted of late (see `evidence_dedup`)
         ("counted_min", np.int32, (MAX_COUNTED_NAMES,)),  # and when, in minutes of UTC
+        ("signs", np.float64),  # evidence of signs (see `hard_signals`), which is not in the statistic
+        ("claimed", np.float64),  # part of the statistic that hard signals count for, which no token vouches for
     ]
 )
 """One agent's risk state, as kept in memory and as stored. `state_version` is made of these names, too: under another
 one no stored agent could be resumed."""
+
+EARLIER_ROWS = (np.dtype([(name, ROW[name]) for name in ROW.names or () if name not in ("signs", "claimed")]),)
+"""Of earlier versions, whose members all mean what they do now; signs were in the statistic."""
+
+
+def converted(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Rows of dtype `ROW` from rows of that or an earlier layout, of which what was not known is 0."""
+    if rows.dtype == ROW:
+        return rows
+    converted_rows = np.zeros(len(rows), ROW)
+    for name in rows.dtype.names or ():
+        converted_rows[name] = rows[name]
+    return converted_rows
 
 
 def allocate(slots: int) -> npt.NDArray[Any]:
@@ -122,6 +140,38 @@ def risk_of(statistics: Any, bounds: Any) -> tuple[float, int]:
         if score > highest:
             highest, gravest = score, concern
     return highest, gravest
+
+
+@allocation_free
+def counted_statistic(row: Any, concern: int, bounds: Any) -> float:
+    """Statistic of a concern as the level follows from it, with the signs as far as they count; thresholds are (3, 3).
+
+    They count in full where vouched behavior alone has reached *medium*. Else they raise the statistic to *medium* at
+    most: anybody who holds a token or a proof of an agent can present it again and again.
+    """
+    own = float(row.statistic[concern])
+    if row.signs <= 0.0 or concern != signalled_concern(bounds):
+        return own
+    medium, critical = float(bounds[concern, 0]), float(bounds[concern, 2])
+    both = max(own, 0.0) + float(row.signs)
+    if own - row.claimed >= medium:
+        return max(own, min(both, critical + MAX_ABOVE_CRITICAL))
+    return max(own, min(both, medium))
+
+
+@allocation_free
+def write_counted(state: Any, slot: int, bounds: Any, out: Any) -> None:
+    """Write the statistics of an agent as they count, (3,), into *out*."""
+    for concern in range(len(CONCERNS)):
+        out[concern] = counted_statistic(state[slot], concern, bounds)
+
+
+@allocation_free
+def bound_parts(row: Any, bounds: Any, most: float) -> None:
+    """Let what is claimed be no more than the statistic that it is part of, and signs at most what *most* leaves."""
+    own = max(float(row.statistic[signalled_concern(bounds)]), 0.0)
+    row.claimed = min(row.claimed, own)
+    row.signs = min(row.signs, max(most - own, 0.0))
 
 
 @allocation_free
@@ -164,6 +214,8 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
                 halfway = 0.5 * (bounds[concern, 0] + bounds[concern, 1])
                 row.statistic[concern] = min(row.statistic[concern], halfway)
                 row.suspicion[concern] = min(row.suspicion[concern], halfway)
+            told = signalled_concern(bounds)
+            bound_parts(row, bounds, 0.5 * (bounds[told, 0] + bounds[told, 1]))
             row.block_ms = 0
             row.score = min(row.score, LEVEL_UP[4] - 0.01)
             row.level = HIGH
@@ -173,6 +225,7 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
             row.level = _level_without_evidence(row, settings)
             for concern in range(len(CONCERNS)):
                 row.statistic[concern] = min(row.statistic[concern], RESTART_SHARE * bounds[concern, 0])
+            bound_parts(row, bounds, RESTART_SHARE * bounds[signalled_concern(bounds), 0])
             row.block_ms = 0
         row.since_ms = at_ms
         row.due_ms = _due_ms(row, settings)
@@ -231,7 +284,7 @@ def seed(
 def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     """Drop the evidence so far, since a person vouches for the agent; the level is what is known without it."""
     row["statistic"] = row["suspicion"] = row["streak"] = row["peak"] = 0.0
-    row["score"] = 0.0
+    row["score"] = row["signs"] = row["claimed"] = 0.0
     row["block_ms"] = 0
     row["at_ms"] = max(int(row["at_ms"]), now_ms)
     row["since_ms"] = row["at_ms"]
@@ -261,7 +314,11 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskPa
         row.streak[concern] = row.peak[concern] = 0.0
     row.told, row.block_ms = 0.0, 0
     row.counted[:], row.counted_min[:] = 0, 0
-    row.score = min(row.score, risk_of(row.statistic, bounds)[0])
+    bound_parts(row, bounds, np.inf)
+    score = 0.0
+    for concern in range(len(CONCERNS)):
+        score = max(score, displayed_score(counted_statistic(row, concern, bounds), bounds[concern]))
+    row.score = min(row.score, score)
     level = level_for_score(row.score)
     if level < MEDIUM:
         level = _level_without_evidence(row, settings)

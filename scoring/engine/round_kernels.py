@@ -6,6 +6,7 @@ Each kernel here is one step of `engine.Engine._judge`; what the numbers mean is
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.compilation import allocation_free
 from ...ingest.features import layout
+from ...ingest.features.feature_vector import F_NETWORK
 from ...models.baseline_learning import LEARN_NOTHING, announced_part, learnable_part
 from ...models.detector import FAMILIAR_EVENTS
 from . import risk, risk_levels
@@ -27,6 +29,7 @@ from .evidence_dedup import (
     NEVER_USUAL_EVIDENCE,
     WHO_FEATURES,
 )
+from .hard_signals import OF_MEDIUM
 from .usual_oddness import NEVER_USUAL, NEWCOMER_EVENTS, NO_HABIT, USUAL
 
 Rows = npt.NDArray[np.int64]
@@ -150,6 +153,50 @@ def _keep_least(row: int, counted: npt.NDArray[np.int64], out: Measured) -> None
     for concern in counted:
         least = min(least, out.concern_p_values[row, concern])
     out.least_p_values[row] = least
+
+
+@allocation_free
+def doubt_new_networks(rows: Rows, new_network_p: Floats, out: Measured) -> None:
+    """Let events from a rare new network be looked up among what has counted, and be learned as seldom as odd ones."""
+    for row in rows:
+        if new_network_p[row] < 1.0:
+            out.raw_p_values[row] = min(out.raw_p_values[row], new_network_p[row])
+            out.least_p_values[row] = min(out.least_p_values[row], EVIDENCE_P_VALUE)
+
+
+@allocation_free
+def keep_new_networks(
+    rows: Rows,
+    places: Rows,
+    masks: npt.NDArray[np.uint32],
+    new_network_p: Floats,
+    accepted_share: float,
+    evidence: Floats,
+    signals: Floats,
+    least_p_values: Floats,
+) -> None:
+    """Write how far a new network raises towards *medium*, into `hard_signals.OF_MEDIUM` of *signals*.
+
+    That is the logarithm of the share of days on which the agent's history expects one, over that of the accepted share
+    of days with an alert: a new network alone is *medium* where it is as rare as false alerts may be, and never more.
+
+    Args:
+        places, masks: of `evidence_dedup.find_counted`: the probability of a network that has counted becomes 1.
+        new_network_p: (n,), see `RowObservations`.
+        accepted_share: of agent-days, for *medium* and the concern that a new network tells of.
+        evidence: (m, F), of each feature of *rows*: that of the network becomes the strongest, so that it counts once.
+    """
+    for at in range(len(places)):
+        if masks[at] >> np.uint32(layout.K_NETWORK) & np.uint32(1):
+            new_network_p[rows[places[at]]] = 1.0
+    for at in range(len(rows)):
+        row = rows[at]
+        if new_network_p[row] < 1.0:
+            signals[row, OF_MEDIUM] = min(math.log(new_network_p[row]) / math.log(accepted_share), 1.0)
+            least_p_values[row] = min(least_p_values[row], EVIDENCE_P_VALUE)
+            evidence[at, F_NETWORK] = max(evidence[at, F_NETWORK], CARRIER_MIN_EVIDENCE)
+            for feature in range(evidence.shape[1]):
+                evidence[at, F_NETWORK] = max(evidence[at, F_NETWORK], evidence[at, feature])
 
 
 @allocation_free

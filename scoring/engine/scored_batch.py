@@ -33,7 +33,7 @@ class ScoredBatch(NamedTuple):
     levels: npt.NDArray[np.int8]  # (n, 2): before and after
     risk: npt.NDArray[np.float64]  # (n, risk.OUTPUTS): see there
     concern_risk: npt.NDArray[np.float64]  # (n, 3, risk.CONCERN_OUTPUTS): see there
-    signals: npt.NDArray[np.float64]  # evidence of hard signals
+    signals: npt.NDArray[np.float64]  # (n, COUNTS): evidence of hard signals, see `hard_signals`
     threshold_rows: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
     agent_numbers: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
     known_items: npt.NDArray[np.uint8]  # (n, KINDS): likewise its counts of different items

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
+
+import numpy as np
 
 from ...ingest.features import layout
 from ...ingest.features.earlier_layout import StateLayout
@@ -16,9 +19,12 @@ def present_layout() -> StateLayout:
 
 def state_version(salt: bytes) -> str:
     """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
-    return (
-        f"{features_version(salt, present_layout())}:{hashlib.sha256(str(risk_levels.ROW).encode()).hexdigest()[:12]}"
-    )
+    return f"{features_version(salt, present_layout())}:{risk_version(risk_levels.ROW)}"
+
+
+def risk_version(row: np.dtype[Any]) -> str:
+    """Names a layout of the risk state."""
+    return hashlib.sha256(str(row).encode()).hexdigest()[:12]
 
 
 def features_version(salt: bytes, stored: StateLayout) -> str:

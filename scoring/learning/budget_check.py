@@ -23,6 +23,7 @@ from ...ingest.timestamps import DAY_MS
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine import level_thresholds, risk, risk_levels
+from ..engine.hard_signals import COUNTS
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..engine.usual_oddness import USUAL
 from ..records.agents import ALERTING_LEVELS, RiskLevel
@@ -108,7 +109,7 @@ def check_budget(
         p_values: float64 (n, 3), held-out p-values of each by concern, see `train_with_held_out`.
         settings: budget and risk that are asked about.
         habits: int8 (n,), see `risk.update`; None = all are usual.
-        signals: float64 (n,), evidence of hard signals, likewise; None leaves them out.
+        signals: float64 (n, COUNTS), evidence of hard signals, likewise; None leaves them out.
     """
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, event_columns.GROUP]
@@ -124,7 +125,7 @@ def check_budget(
         np.ones(n),
         np.zeros(n),
         model.coverage(groups),
-        np.zeros(n) if signals is None else signals,
+        np.zeros((n, COUNTS)) if signals is None else signals,
         level_thresholds.model_thresholds(model, settings.alert_budget),
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],

@@ -36,6 +36,7 @@ from ...models.model_training import TrainingProgress, agent_seeds, train_with_h
 from ...models.trained_model import AgentSeeds, TrainedModel
 from ..engine import risk, usual_oddness
 from ..engine.engine import Engine, EngineSettings
+from ..engine.hard_signals import COUNTS
 from ..engine.usual_oddness import USUAL
 from .question_rehearsal import RehearsedScores, rehearse_questions
 
@@ -61,7 +62,7 @@ class WalkForwardResult(NamedTuple):
         validation_events: those events, m of them, in order.
         p_values: float64 (m, 3), of each by concern.
         habits: int8 (m,), what each is to the habits of its agent, see `usual_oddness`.
-        signals: float64 (m,), evidence of hard signals, natural log, with all of them on.
+        signals: float64 (m, COUNTS), evidence of hard signals (`hard_signals`), natural log, with all of them on.
         calls: of the history's end, asked about; None = too few.
     """
 
@@ -108,7 +109,7 @@ def train_walk_forward(
     detector = model.detector
     model, calls = _with_rehearsed_questions(model, columns.take(taught))
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
-        nothing = np.full(len(columns), USUAL, np.int8), np.zeros(len(columns))
+        nothing = np.full(len(columns), USUAL, np.int8), np.zeros((len(columns), COUNTS))
         return WalkForwardResult(model, columns, held_out.concerns.p_value, *nothing, calls)
     first = _model_of(model, before, as_odd=True)
     groups = after.names[:, event_columns.GROUP].copy()
@@ -223,7 +224,7 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     columns = EventColumns(stubs, *columns[1:])
     shape = len(columns), len(CONCERNS)
     addable, habits = np.zeros(len(columns), np.bool_), np.full(len(columns), USUAL, np.int8)
-    signals = np.zeros(len(columns))
+    signals = np.zeros((len(columns), COUNTS))
     lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), addable, habits, signals)
     for start in range(0, len(columns), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(columns)))

@@ -74,7 +74,19 @@ def test_only_order_is_new_to_state_that_counts_names() -> None:
     assert not made["disorder"].any() and not made["session_doubt"].any()
 
 
-@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits", "with names"])
+def test_only_uses_of_tokens_are_new_to_state_that_knows_order() -> None:
+    """Everything else is the same; no token has been used from anywhere."""
+    rows = earlier_rows(3, EARLIER_LAYOUTS[4])
+    made = converted(rows)
+
+    for name in rows.dtype.names or ():
+        np.testing.assert_array_equal(made[name], rows[name])
+    assert not any(made[name].any() for name in ("use_token", "use_network", "use_ms", "use_new"))
+
+
+@pytest.mark.parametrize(
+    "earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits", "with names", "with order"]
+)
 def test_a_stored_row_is_of_this_layout_or_of_an_earlier_one(earlier: StateLayout) -> None:
     """Rows of another size are damaged."""
     old = earlier_rows(1, earlier)

@@ -151,7 +151,9 @@ def test_model_is_not_changed_by_scoring(kit: Any, make: Any) -> None:
     assert (kit.model.seeds.rows.tobytes(), kit.model.baseline.counts.tobytes()) == before
 
 
-@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits", "with names"])
+@pytest.mark.parametrize(
+    "earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits", "with names", "with order"]
+)
 def test_features_that_earlier_versions_stored_go_on(kit: Any, make: Any, earlier: StateLayout) -> None:
     """Under the same salt: the row is converted, whatever else it holds; one of another size is left behind."""
     shelf, processor = shelf_of(kit, make)

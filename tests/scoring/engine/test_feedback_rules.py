@@ -189,7 +189,7 @@ def test_hard_signals_fire_as_ever(world: WorkingAgents) -> None:
     stolen = {"credential": {"method": "none", "thumbprint": "stolen"}}
     ((scored, _),) = world.apply([world.event(**stolen)]).scored
 
-    assert float(scored.signals[0]) == 7.0  # a key that was never registered, by a weaker method
+    assert float(scored.signals[0].sum()) == 7.0  # a key that was never registered, by a weaker method
     (named,) = [
         world.processor.engine.signal_rules.fired_signals(scored.columns, 0, scored.vectors, scored.observations)
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
-from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS, HardSignalRules, hard_signal_codes
+from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS, OF_MEDIUM, HardSignalRules, hard_signal_codes
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 
 
@@ -22,6 +22,14 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "use_after_revocation": (
         [*CALM, token("t1"), token("t1", type="token.revoke"), token("t1")],
         [*CALM, token("t1"), token("t1", type="token.revoke"), token("t2")],
+    ),
+    "refused_revoked_token": (
+        [*CALM, token("t1", type="token.revoke"), token("t1", outcome="denied")],
+        [*CALM, token("t1", type="token.revoke"), token("t1")],
+    ),
+    "token_on_two_networks": (
+        [*[token("t1") for _ in range(100)], token("t1", client={"asn": 65001})],
+        [*[token("t1") for _ in range(100)], token("t2", client={"asn": 65001})],
     ),
     "outside_capabilities": (
         [*CALM, {"agent_capabilities": ["write"]}],
@@ -64,7 +72,7 @@ def fired(kit: Any, make: Any) -> Callable[..., tuple[set[str], float]]:
         scored = engine.score(kit.columns(events))
         last = len(story) - 1
         found = engine.signal_rules.fired_signals(scored.columns, last, scored.vectors, scored.observations)
-        return {signal.code for signal in found}, float(scored.signals[last])
+        return {signal.code for signal in found}, float(scored.signals[last, :OF_MEDIUM].sum())
 
     return tell
 

@@ -13,7 +13,7 @@ from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.level_thresholds import thresholds
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 
-from ...support.one_question import QUESTION, concern_outputs, for_each_concern, one_question
+from ...support.one_question import QUESTION, concern_outputs, for_each_concern, in_full, one_question
 
 T0 = 1_764_000_000_000
 HOUR, MINUTE = 3_600_000, 60_000
@@ -47,7 +47,7 @@ class One:
             np.array([p]),
             np.array([0.5]),
             np.array([coverage]),
-            np.array([signal]),
+            in_full(np.array([signal])),
             one_question(self.bounds),
             zero,
             np.array([asserted], np.int8),
@@ -119,7 +119,7 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
             none,
             none,
             np.ones(agents),
-            none,
+            in_full(none),
             one_question(bounds),
             np.zeros(agents, np.int64),
             np.zeros(agents, np.int8),
@@ -164,7 +164,7 @@ def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
         none,
         none,
         np.ones(n),
-        none,
+        in_full(none),
         one_question(bounds),
         np.zeros(n, np.int64),
         np.zeros(n, np.int8),
@@ -435,7 +435,7 @@ def test_all_concerns_together_keep_the_budget(dependent: bool) -> None:
             none,
             none,
             np.ones(agents),
-            none,
+            in_full(none),
             bounds,
             np.zeros(agents, np.int64),
             np.zeros(agents, np.int8),
@@ -466,7 +466,7 @@ class ByConcern(One):
             np.array([min(p_values)]),
             np.array([0.5]),
             np.ones(1),
-            np.array([signal]),
+            in_full(np.array([signal])),
             np.repeat(self.bounds[:, None], 3, axis=1),
             zero,
             np.zeros(1, np.int8),

@@ -21,7 +21,7 @@ from trustwatch.scoring.engine.usual_oddness import (
     USUAL,
 )
 
-from ...support.one_question import QUESTION, one_question
+from ...support.one_question import QUESTION, in_full, one_question
 
 DAY, MIDNIGHT = 86_400_000, 1_764_028_800_000
 BOUNDS = one_question(np.array([[40.0, 60.0, 80.0]]))
@@ -51,7 +51,7 @@ class History:
             np.ones(n),
             np.zeros(n),
             np.ones(n),
-            np.zeros(n),
+            in_full(np.zeros(n)),
             BOUNDS,
             np.zeros(n, np.int64),
             flags * asserted,
