@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal
@@ -349,10 +349,16 @@ def _plain_value(value: Any, depth: int) -> Any:
 
 OtlpSignal = Literal["traces", "logs"]
 
-_SIGNAL_NAMES: dict[OtlpSignal, tuple[str, str, str, str]] = {
-    "traces": ("trace.v1.trace_service_pb2", "ExportTraceService", "rejected_spans", "resourceSpans"),
-    "logs": ("logs.v1.logs_service_pb2", "ExportLogsService", "rejected_log_records", "resourceLogs"),
+_SIGNAL_NAMES: dict[OtlpSignal, tuple[str, str, str]] = {
+    "traces": ("trace.v1.trace_service_pb2", "ExportTraceService", "rejected_spans"),
+    "logs": ("logs.v1.logs_service_pb2", "ExportLogsService", "rejected_log_records"),
 }
+_MEMBER_NAMES: dict[OtlpSignal, tuple[tuple[str, str], ...]] = {
+    "traces": (("resource_spans", "resourceSpans"), ("scope_spans", "scopeSpans"), ("spans", "spans")),
+    "logs": (("resource_logs", "resourceLogs"), ("scope_logs", "scopeLogs"), ("log_records", "logRecords")),
+}
+"""Names of lists in protobuf and in JSON, from the outside to the records."""
+_MESSAGES_PER_SLICE = 1_000
 MAX_MESSAGES = 1_000_000
 """Messages in one export request: resources, spans, attributes and their values."""
 
@@ -368,32 +374,47 @@ def protobuf_available() -> bool:
     return not missing_packages("otlp")
 
 
-def protobuf_to_json(signal: OtlpSignal, body: bytes) -> bytes:
-    """An export request as OTLP/JSON, where ids are hexadecimal.
+def protobuf_to_json(signal: OtlpSignal, body: bytes, pause: Callable[[], None] = lambda: None) -> bytes:
+    """An export request as OTLP/JSON, where ids are hexadecimal; *pause* is called every few records.
 
     Raises:
-        MalformedEvent: it is no such message.
+        MalformedEvent: it is no such message, or would become much longer.
     """
     decode_error = import_module("google.protobuf.message").DecodeError
     message = _new_message(signal, "Request")
+    budget = ParserBudget(pause=pause)
+    budget.open_value(body)
     try:
-        _check_message_count(body, message.DESCRIPTOR)
+        _check_message_count(body, message.DESCRIPTOR, pause)
         message.ParseFromString(body)
-        request = import_module("google.protobuf.json_format").MessageToDict(message)
+        request = _exported_groups(signal, message, budget)
     except (decode_error, ValueError, LookupError, RecursionError) as error:
         raise MalformedEvent(f"no OTLP protobuf of {signal}: {error}") from None
-    request.setdefault(_SIGNAL_NAMES[signal][3], [])
-    budget = ParserBudget()
-    budget.open_value(body)
-    for record in _exported_records(request):
-        record.update({name: base64.b64decode(record[name]).hex() for name in _ID_MEMBERS if name in record})
-        budget.count(None)
     made = msgspec.json.encode(request)
     budget.check_bytes(len(made))
     return made
 
 
-def _check_message_count(body: bytes, descriptor: Any) -> None:
+def _exported_groups(signal: OtlpSignal, message: Any, budget: ParserBudget) -> dict[str, Any]:
+    """The members of an export request that are read, record by record."""
+    to_dict = import_module("google.protobuf.json_format").MessageToDict
+    top, middle, inner = _MEMBER_NAMES[signal]
+    groups = []
+    for group in getattr(message, top[0]):
+        scopes = []
+        for scoped in getattr(group, middle[0]):
+            records = []
+            for record in getattr(scoped, inner[0]):
+                made = to_dict(record)
+                made.update({name: base64.b64decode(made[name]).hex() for name in _ID_MEMBERS if name in made})
+                records.append(made)
+                budget.count(None)
+            scopes.append({"scope": to_dict(scoped.scope), inner[1]: records})
+        groups.append({"resource": to_dict(group.resource), middle[1]: scopes})
+    return {top[1]: groups}
+
+
+def _check_message_count(body: bytes, descriptor: Any, pause: Callable[[], None]) -> None:
     """Raise MalformedEvent for more messages than are read: each takes some hundred bytes, however short it is."""
     found, waiting = 0, [(0, len(body), descriptor)]
     while waiting:
@@ -405,6 +426,8 @@ def _check_message_count(body: bytes, descriptor: Any) -> None:
                 field = kind.fields_by_number.get(key >> 3)
                 if field is not None and field.message_type is not None:
                     found += 1
+                    if not found % _MESSAGES_PER_SLICE:
+                        pause()
                     waiting.append((at, at + size, field.message_type))
                 at += size
             elif key & 7 == 0:
@@ -437,14 +460,5 @@ def protobuf_response(signal: OtlpSignal, rejected: int, message: str) -> bytes:
 
 
 def _new_message(signal: OtlpSignal, kind: str) -> Any:
-    module, prefix, _, _ = _SIGNAL_NAMES[signal]
+    module, prefix, _ = _SIGNAL_NAMES[signal]
     return getattr(import_module(f"opentelemetry.proto.collector.{module}"), f"{prefix}{kind}")()
-
-
-def _exported_records(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for traced in request.get("resourceSpans", ()):
-        for scoped in traced.get("scopeSpans", ()):
-            yield from scoped.get("spans", ())
-    for logged in request.get("resourceLogs", ()):
-        for scoped in logged.get("scopeLogs", ()):
-            yield from scoped.get("logRecords", ())

@@ -7,10 +7,11 @@ at once are one question.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 from starlette.types import Scope
@@ -18,6 +19,7 @@ from starlette.types import Scope
 from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, AccessRequest, Verdict
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller, SourceBinding
+from ...http.bulk_turns import BulkTurns, TooMuchBulkWork
 from ...http.problems import problem_of
 from ...http.refused_callers import AGENT_NOT_ALLOWED, RefusedCallers
 from ..call_evaluation import CallEvaluation, CallEvaluator, CallQuestion
@@ -34,6 +36,7 @@ from ..decision_point import (
 from .hook_adapter import (
     REFRESH_GRANT,
     HookRequest,
+    HookResponder,
     HookResponse,
     ParsedHookRequest,
     UnreadableHookRequest,
@@ -56,7 +59,27 @@ MAX_CALLS = 50
 MAX_REQUESTERS = 50
 """Questions that a batch may ask: each agent, with its principal and ancestors, is one, and one audit event."""
 
+ITEMS_PER_SLICE = 50
+"""Items of a batch that are read, or answered, before others are answered."""
+
+FEW_BYTES = 16 * 1024
+"""Bytes of a body that are decoded at once."""
+
 _REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource": ("type", "id")}
+
+
+T = TypeVar("T")
+Slices = Generator[None, None, T]
+"""Work that lets others go first after each slice."""
+
+
+def finish(slices: Slices[T]) -> T:
+    """The result of work that is done at once."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            return cast("T", end.value)
 
 
 class EvaluationRequester(NamedTuple):
@@ -123,6 +146,11 @@ _INVALID_ITEM = EvaluationItem(EvaluationRequester("", "", ()), "", "", ("", "")
 
 
 def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
+    """As `read_in_slices`, at once."""
+    return finish(read_in_slices(data, several=several))
+
+
+def read_in_slices(data: dict[str, Any], *, several: bool) -> Slices[EvaluationBatch]:
     """The evaluations of a request.
 
     Args:
@@ -148,7 +176,11 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
         raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
     if sum(_tells_arguments(evaluation, data) for evaluation in given) > MAX_CALLS:
         raise RequestLimitExceeded(f"{MAX_CALLS} evaluations may tell arguments; ask about further calls by themselves")
-    items = [_read_item(evaluation, data) for evaluation in given]
+    items = []
+    for evaluation in given:
+        items.append(_read_item(evaluation, data))
+        if not len(items) % ITEMS_PER_SLICE:
+            yield
     if len({item.requester for item in items if not item.error}) > MAX_REQUESTERS:
         raise RequestLimitExceeded(f"evaluations may name {MAX_REQUESTERS} agents; ask about others by themselves")
     return EvaluationBatch(items, semantic, True)
@@ -259,6 +291,7 @@ class AuthZenEndpoint:
         identify: the caller of a request; raises AuthenticationFailed.
         calls: judges calls whose arguments are told.
         refused_callers: told of those that reach beyond their entry of the settings.
+        turns: of long requests.
         several: whether this is the endpoint for many evaluations.
     """
 
@@ -268,6 +301,7 @@ class AuthZenEndpoint:
         identify: IdentifyHookCaller,
         calls: CallEvaluator,
         refused_callers: RefusedCallers,
+        turns: BulkTurns,
         *,
         several: bool,
     ) -> None:
@@ -276,8 +310,9 @@ class AuthZenEndpoint:
         self._calls = calls
         self._refused_callers = refused_callers
         self._is_batch = several
+        self._turns = turns
 
-    async def admit(self, _: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
+    async def admit(self, _: HookRequest, scope: Scope) -> HookResponder | HookResponse:
         """Return the function that answers the request once its body is read, or a refusal that needs no body."""
         try:
             caller = await self._identify(scope)
@@ -290,25 +325,40 @@ class AuthZenEndpoint:
             return _text_response(problem.status, problem.detail, *headers)
         return partial(self.answer, asker)
 
-    def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
-        """The answer to a whole request."""
+    async def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
+        """The answer to a whole request; a long one in slices, one request of a tenant at a time."""
+        slices = self._answer_in_slices(asker, request)
+        answer = next(slices) if len(request.body) <= FEW_BYTES else None
+        if answer is not None:
+            return answer
         try:
-            batch = read_evaluations(decode_json_object(request.body), several=self._is_batch)
+            async with self._turns.turn(asker.tenant, len(request.body)):
+                while (answer := next(slices)) is None:
+                    await asyncio.sleep(0)
+        except TooMuchBulkWork as error:
+            return _text_response(429, str(error), (b"retry-after", b"%d" % error.retry_after_s))
+        return answer
+
+    def _answer_in_slices(self, asker: EvaluationAsker, request: HookRequest) -> Iterator[HookResponse | None]:
+        """None after each slice, the answer after the last."""
+        try:
+            batch = yield from read_in_slices(decode_json_object(request.body), several=self._is_batch)
         except (UnreadableHookRequest, ClientInducedFailure) as error:
-            return _text_response(400, str(error))
+            yield _text_response(400, str(error))
+            return
         questions = group_by_requester(batch.items, asker)
         decided = {requester: self._decider.decide(parsed, _unconstrained) for requester, parsed in questions.items()}
         try:
-            content = self._render(batch, decided, asker)
+            content = yield from self._render(batch, decided, asker)
         except Exception as error:
             decided = {
                 requester: self._decider.undecided_decision(error, parsed.access_request)
                 for requester, parsed in questions.items()
             }
-            content = self._render(batch, decided, asker)
+            content = yield from self._render(batch, decided, asker)
         for requester, parsed in questions.items():
             self._record(asker, parsed, decided[requester])
-        return json_hook_response(200, content)
+        yield json_hook_response(200, content)
 
     def _record(self, asker: EvaluationAsker, parsed: ParsedHookRequest, decided: AccessDecision) -> None:
         """Make an audit event of a question, as far as the caller's own events about that agent would be believed."""
@@ -341,10 +391,12 @@ class AuthZenEndpoint:
 
     def _render(
         self, batch: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision], asker: EvaluationAsker
-    ) -> dict[str, Any]:
-        answers = []
+    ) -> Slices[dict[str, Any]]:
+        answers: list[dict[str, Any]] = []
         shaped: set[EvaluationRequester] = set()
         for item in batch.items:
+            if len(answers) % ITEMS_PER_SLICE == ITEMS_PER_SLICE - 1:
+                yield
             answers.append(self._render_item(item, decided.get(item.requester), shaped))
             if item.call is not None and answers[-1]["decision"]:
                 answers[-1] = self._judge_call(item.call, item.requester, asker)
