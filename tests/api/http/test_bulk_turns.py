@@ -80,4 +80,4 @@ def test_what_a_tenant_has_waiting_is_bounded() -> None:
         False,
         True,
     ]
-    assert not turns._tenants  # noqa: SLF001 - nothing is remembered of tenants without work
+    assert not turns._tenants
