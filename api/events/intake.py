@@ -120,7 +120,7 @@ class _IncomingBody:
         self.receipt.reject(Rejection(index, error.path, error.reason, letter_id))
 
     def dead_letters(self) -> list[Record]:
-        """What was refused, for the log."""
+        """Return the refused records, for the log."""
         return [] if self._refused is None else [letter.record for letter in self._refused.letters()]
 
 

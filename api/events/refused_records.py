@@ -53,7 +53,7 @@ class _OpenLetter:
         return True
 
     def close(self, now_ms: int, source: str) -> RefusedLetter:
-        """The letter as it is logged."""
+        """Return the letter as it is logged."""
         reason, path, around = self._reason, self._path, self._surroundings
         raw = self._held[0].raw if around is None else around.enclose(self._held, short=self._short)
         if self._refused > 1:

@@ -205,7 +205,7 @@ def unpack_export(value: bytes) -> Iterator[UnpackedRecord]:
 
 
 class _Resource:
-    """What a resource says of all its records: read, written and hashed once."""
+    """A resource of many records: read, written and hashed once."""
 
     def __init__(self, resource: _OtlpResource, member: str, scoped_member: str) -> None:
         self.attributes = _plain_attributes(resource.attributes)
