@@ -25,6 +25,10 @@ class TrustwatchError(Exception):
     code = "internal_error"
 
 
+MAX_REASON_LENGTH = 500
+"""Characters of a reason: it may quote what was sent, and is kept next to it."""
+
+
 class MalformedEvent(TrustwatchError):
     """A record is no audit event, and never will be.
 
@@ -36,6 +40,7 @@ class MalformedEvent(TrustwatchError):
     code = "malformed_event"
 
     def __init__(self, reason: str, path: str = "$") -> None:
+        reason = reason if len(reason) <= MAX_REASON_LENGTH else f"{reason[:MAX_REASON_LENGTH]}…"
         super().__init__(f"{reason} - at `{path}`")
         self.reason = reason
         self.path = path

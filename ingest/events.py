@@ -293,8 +293,21 @@ def event_json_schema() -> dict[str, Any]:
     }
 
 
+MAX_JSON_VALUES = 2_000_000
+"""Values in one piece of foreign JSON. Each takes 50 to 200 bytes once it is decoded, however short it is as text."""
+
+_FEW_JSON_BYTES = 64 * 1024
+
+
+def check_json_values(raw: bytes) -> None:
+    """Raise MalformedEvent for JSON that may hold more than `MAX_JSON_VALUES`; signs within texts count too."""
+    if len(raw) > _FEW_JSON_BYTES and sum(map(raw.count, (b",", b"{", b"["))) > MAX_JSON_VALUES:
+        raise MalformedEvent(f"the JSON holds more than {MAX_JSON_VALUES} values: send less at once")
+
+
 def decode_json(decode: Callable[[bytes], DecodedT], raw: bytes) -> DecodedT:
     """Apply *decode* of msgspec to a foreign record. Raises MalformedEvent, with the path of a wrong member."""
+    check_json_values(raw)
     try:
         return decode(raw)
     except msgspec.ValidationError as error:

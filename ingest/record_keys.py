@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterable
 from functools import lru_cache, reduce
 
 import msgspec
@@ -40,6 +41,27 @@ def unkeyed_event_id_hash(tenant: str | None, source: str | None, event_id: str 
 def raw_record_digest(raw: bytes | memoryview) -> str:
     """Name of a record that has none: 128 bits of BLAKE2b, hexadecimal, so that nobody finds two with one name."""
     return hashlib.blake2b(raw, digest_size=16, person=RAW_RECORD_PURPOSE).hexdigest()
+
+
+class RawRecordHash:
+    """`raw_record_digest` of a record in parts, so that a common beginning is hashed once."""
+
+    def __init__(self, parts: Iterable[bytes] = ()) -> None:
+        self._hash = hashlib.blake2b(digest_size=16, person=RAW_RECORD_PURPOSE)
+        for part in parts:
+            self._hash.update(part)
+
+    def followed_by(self, *parts: bytes) -> RawRecordHash:
+        """Hash of a record that goes on with *parts*; this one stays as it is."""
+        longer = RawRecordHash()
+        longer._hash = self._hash.copy()
+        for part in parts:
+            longer._hash.update(part)
+        return longer
+
+    def hex(self) -> str:
+        """The digest."""
+        return self._hash.hexdigest()
 
 
 def raw_id_hash(raw: bytes | memoryview) -> int:

@@ -156,7 +156,7 @@ def _native_payloads(raw_records: Sequence[RawRecord]) -> tuple[list[bytes], dic
     """Native JSON of each record, and what is wrong with those of which none can be made, by position."""
     payloads: list[bytes] = []
     wrong: dict[int, MalformedEvent] = {}
-    for position, (raw, native, _) in enumerate(raw_records):
+    for position, (raw, native, *_) in enumerate(raw_records):
         if native is not None:
             try:
                 raw = native()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import repeat
 from typing import Final
 
@@ -20,6 +20,7 @@ from ...ingest.formats.cloudevents import (
 from ...ingest.formats.raw_records import (
     FormatParser,
     ParsedRecords,
+    ParserBudget,
     RawRecord,
     TooManyRecords,
     rejected_record,
@@ -108,13 +109,16 @@ def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> li
     return raw_records
 
 
-def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> ParsedRecords:
+def parse_foreign_body(
+    content_type: str, body: bytes, parser: FormatParser, pause: Callable[[], None] = lambda: None
+) -> ParsedRecords:
     """Records of a body in a gateway's or authorization server's own format, in order.
 
     Args:
         content_type: value of the header; JSON is one value, NDJSON and text are one a line.
         body: without content coding.
         parser: of the format.
+        pause: called every few records, so that others can run.
 
     Raises:
         UnsupportedBody, MalformedEvent, BodyTooLarge: as `parse_body`.
@@ -122,10 +126,10 @@ def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> 
     kind = _media_type(content_type, (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, TEXT_MEDIA_TYPE))
     values = [body] if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
     _check_count(len(values))
-    raw_records, skipped = [], 0
+    raw_records, skipped, budget = [], 0, ParserBudget(MAX_BODY_EVENTS, pause)
     for value in values:
         try:
-            parsed = parser(value, {})
+            parsed = parser(value, {}, budget)
         except TooManyRecords as error:
             raise BodyTooLarge(f"{error.reason}; one request may hold {MAX_BODY_EVENTS} events") from None
         except MalformedEvent as error:
@@ -134,7 +138,6 @@ def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> 
             parsed = ParsedRecords([rejected_record(value, error)])
         raw_records += parsed.records
         skipped += parsed.skipped
-        _check_count(len(raw_records) + skipped)
     return ParsedRecords(raw_records, skipped)
 
 
@@ -164,7 +167,7 @@ def _split_body(kind: str, headers: Mapping[str, str], body: bytes) -> list[RawR
         return [RawRecord(_cloudevent_envelope(headers, body), lambda: decode_http_binary(headers, body))]
     raws = split_json(body, MAX_BODY_EVENTS) if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
     return list(
-        map(RawRecord._make, zip(raws, repeat(None), repeat("$")))
+        map(RawRecord._make, zip(raws, repeat(None), repeat("$"), repeat(None)))
     )  # a third of what `RawRecord(raw)` takes for each
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -18,10 +19,11 @@ from ...ingest.topics.protocols import FetchedRecords, TopicReader
 from ...ingest.topics.record_codec import TopicRecord, header_texts, headers_for
 from ..http.auth.callers import SourceBinding
 from ..settings.topic_settings import ForeignTopicSettings
-from .admission import MAX_CLOCK_AHEAD_S, Admission, dead_letter_record
+from .admission import MAX_CLOCK_AHEAD_S, Admission
 from .event_bodies import MEDIA_TYPE_FORMATS
 from .ingest_status import ForeignTopicReport, IngestReport
 from .intake_limits import TokenBucket
+from .refused_records import RefusedLetter, RefusedRecords
 from .source_silence import SilenceDetector
 
 POLL_RECORDS = 100
@@ -42,16 +44,14 @@ MISCONFIGURED_RETRY_S = 30.0
 _log = structlog.get_logger(__name__)
 
 
-EventPosition = tuple[int, int]
-"""Partition of a record, and which of the events in it."""
-
-
 class RejectedTopicRecord(NamedTuple):
-    """A record, or one event of it, that can not be taken: the dead letter, and what the dead-letter topic gets."""
+    """A record, or events of it, that cannot be taken: the dead letter, what the dead-letter topic gets, and how many
+    events it holds."""
 
     dead_letter: Record
     raw: bytes
     headers: list[tuple[str, bytes]]
+    events: int
 
 
 class ForeignTopicReader:
@@ -120,14 +120,14 @@ class ForeignTopicReader:
             read += polled
             self.uncommitted = self.received_records = True
             if self._bucket is not None:
-                self._bucket.consume(max(len(out) - taken, polled))
+                events = sum(1 if isinstance(outcome, Record) else outcome.events for outcome in out[taken:])
+                self._bucket.consume(max(events, polled))
         self._count_outcomes(out)
         return out if self.settings.format in MEDIA_TYPE_FORMATS else _in_time_order(out)
 
     def _count_outcomes(self, out: Collection[Record | RejectedTopicRecord]) -> None:
-        refused = sum(isinstance(outcome, RejectedTopicRecord) for outcome in out)
-        self.report.rejected += refused
-        self.report.accepted += len(out) - refused
+        self.report.rejected += sum(outcome.events for outcome in out if isinstance(outcome, RejectedTopicRecord))
+        self.report.accepted += sum(isinstance(outcome, Record) for outcome in out)
 
     def _is_rate_limited(self) -> bool:
         if self._bucket is None:
@@ -190,53 +190,52 @@ class ForeignTopicReader:
         if record.value is None:
             self.report.skipped += 1  # a tombstone
             return
+        refused = RefusedRecords(now_ms, self.settings.name, partial(self._letter_id, partition, record, now_ms))
         try:
             raw_records, skipped = self._parse(record.value, header_texts(record))
         except Exception as error:
-            yield self._reject(record, (partition, 0), record.value, error, now_ms)
-            return
+            refused.add(RawRecord(record.value), self._refusal(partition, record, error), 0)
+            raw_records, skipped = [], 0
         self.report.skipped += skipped
         for index, raw_record in enumerate(raw_records):
-            yield self._admit_event(record, (partition, index), raw_record, now_ms)
-
-    def _admit_event(
-        self, record: TopicRecord, position: EventPosition, raw_record: RawRecord, now_ms: int
-    ) -> Record | RejectedTopicRecord:
-        try:
-            return self._admission.admit(raw_record, self._binding, now_ms)
-        except Exception as error:
-            return self._reject(record, position, raw_record.raw, error, now_ms)
-
-    def _reject(
-        self, record: TopicRecord, position: EventPosition, raw: bytes, error: Exception, now_ms: int
-    ) -> RejectedTopicRecord:
-        """Reject an event. The same record always makes the same letter: its id follows from its position."""
-        topic, name = self.settings.topic, self.settings.name
-        partition, index = position
-        if isinstance(error, MalformedEvent | SourceNotAllowed):
-            reason, path = error.reason, error.path
-        else:  # a fault of ours; its message may quote what was sent
-            reason, path = f"could not be read: {type(error).__name__}", "$"
-            _log.error(
-                "record could not be read",
-                source=name,
-                partition=partition,
-                offset=record.offset,
-                error=type(error).__name__,
+            try:
+                yield self._admission.admit(raw_record, self._binding, now_ms)
+            except Exception as error:
+                refused.add(raw_record, self._refusal(partition, record, error), index)
+        for letter in refused.letters():
+            yield RejectedTopicRecord(
+                letter.record, letter.raw, self._letter_headers(partition, record, letter), letter.records
             )
+
+    def _refusal(self, partition: int, record: TopicRecord, error: Exception) -> MalformedEvent | SourceNotAllowed:
+        if isinstance(error, MalformedEvent | SourceNotAllowed):
+            return error
+        # A fault of ours; its message may quote what was sent.
+        _log.error(
+            "record could not be read",
+            source=self.settings.name,
+            partition=partition,
+            offset=record.offset,
+            error=type(error).__name__,
+        )
+        return MalformedEvent(f"could not be read: {type(error).__name__}")
+
+    def _letter_id(self, partition: int, record: TopicRecord, now_ms: int, index: int) -> str:
+        """The same record always makes the same letters: their ids follow from their positions."""
         at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + MAX_CLOCK_AHEAD_S * 1000 else 0
-        letter_id = record_id(at_ms, "topic", topic, partition, record.offset, index)
+        return record_id(at_ms, "topic", self.settings.topic, partition, record.offset, index)
+
+    def _letter_headers(self, partition: int, record: TopicRecord, letter: RefusedLetter) -> list[tuple[str, bytes]]:
         facts = {
-            "reason": reason,
-            "path": path,
-            "source": name,
-            "topic": topic,
+            "reason": letter.reason,
+            "path": letter.path,
+            "source": self.settings.name,
+            "topic": self.settings.topic,
             "partition": partition,
             "offset": record.offset,
-            "letter_id": letter_id,
+            "letter_id": letter.letter_id,
         }
-        headers = [(key, str(value).encode()) for key, value in facts.items()]
-        return RejectedTopicRecord(dead_letter_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
+        return [(key, str(value).encode()) for key, value in facts.items()]
 
 
 def _in_time_order(out: Sequence[Record | RejectedTopicRecord]) -> list[Record | RejectedTopicRecord]:

@@ -21,9 +21,10 @@ from ...ingest.log.group_commit import Backpressure, GroupCommit
 from ...ingest.record_keys import record_id
 from ...ingest.source import Record, RecordKind
 from ..http.auth.callers import SourceBinding
-from .admission import Admission, dead_letter_record
+from .admission import Admission
 from .batch_admission import AdmissionOutcome, BatchAdmission
 from .intake_limits import IntakeLimits, Overloaded
+from .refused_records import RefusedRecords
 
 IDS_PER_GENERATION = 131_072
 """Ids of one generation, about 12 MB; at least one and at most two generations are remembered."""
@@ -103,10 +104,24 @@ class _IncomingBody:
     """A body on its way in. *nonce*: of the ids of its dead letters; "" = refused records are not kept."""
 
     def __init__(self, binding: SourceBinding, now_ms: int, nonce: str) -> None:
-        self.binding, self.now_ms, self.nonce = binding, now_ms, nonce
+        self.binding, self.now_ms = binding, now_ms
         self.receipt = Receipt()
         self.records: list[Record] = []
         self.id_hashes: set[int] = set()
+        self._refused = (
+            RefusedRecords(now_ms, binding.name, lambda index: record_id(now_ms, "edge", f"{nonce}:{index}"))
+            if nonce
+            else None
+        )
+
+    def reject(self, raw_record: RawRecord, error: MalformedEvent | SourceNotAllowed, index: int) -> None:
+        """Count a refused record, and keep it."""
+        letter_id = "" if self._refused is None else self._refused.add(raw_record, error, index)
+        self.receipt.reject(Rejection(index, error.path, error.reason, letter_id))
+
+    def dead_letters(self) -> list[Record]:
+        """Return the refused records, for the log."""
+        return [] if self._refused is None else [letter.record for letter in self._refused.letters()]
 
 
 class EventIntake:
@@ -168,6 +183,7 @@ class EventIntake:
             await self._admit_in_slices(raw_records, body)
         if in_time_order and len(body.records) > 1:
             body.records = await self._in_time_order(body.records)
+        body.records += body.dead_letters()
         await self._commit(body.records)
         body.receipt.accepted = len(body.id_hashes)
         self._recent_ids.add(body.id_hashes)
@@ -194,11 +210,10 @@ class EventIntake:
         if admitted.all_admitted and self._accept_if_all_new(admitted.outcomes, body):
             return admitted.slow_path_records
         for index, (raw_record, outcome) in enumerate(zip(raw_records, admitted.outcomes, strict=True), start):
-            record = (
-                outcome if isinstance(outcome, Record) else self._reject_record(raw_record.raw, outcome, index, body)
-            )
-            if record is not None and not self._is_duplicate(record, body):
-                body.records.append(record)
+            if not isinstance(outcome, Record):
+                body.reject(raw_record, outcome, index)
+            elif not self._is_duplicate(outcome, body):
+                body.records.append(outcome)
         return admitted.slow_path_records
 
     def _accept_if_all_new(self, records: list[AdmissionOutcome], body: _IncomingBody) -> bool:
@@ -212,36 +227,12 @@ class EventIntake:
 
     async def reject_body(self, raw: bytes, binding: SourceBinding, error: MalformedEvent) -> Receipt:
         """Keep a body that could not be taken apart; counts as one rejected record. Raises as `receive`."""
-        receipt, now_ms = Receipt(), int(self._clock() * 1000)
-        await self._commit([self._dead_letter(raw, binding, now_ms, error, receipt, self._new_id(), 0)])
-        return receipt
-
-    def _reject_record(
-        self, raw: bytes, error: MalformedEvent | SourceNotAllowed, index: int, body: _IncomingBody
-    ) -> Record | None:
-        if body.nonce:
-            nonce = f"{body.nonce}:{index}"
-            return self._dead_letter(raw, body.binding, body.now_ms, error, body.receipt, nonce, index)
-        body.receipt.reject(Rejection(index, error.path, error.reason, ""))
-        return None
-
-    def _dead_letter(
-        self,
-        raw: bytes,
-        binding: SourceBinding,
-        now_ms: int,
-        error: MalformedEvent | SourceNotAllowed,
-        receipt: Receipt,
-        nonce: str,
-        index: int,
-    ) -> Record:
-        letter_id = record_id(now_ms, "edge", nonce)
-        receipt.reject(Rejection(index, error.path, error.reason, letter_id))
-        return dead_letter_record(letter_id, now_ms, binding.name, error.reason, error.path, raw)
+        body = _IncomingBody(binding, int(self._clock() * 1000), self._new_id())
+        body.reject(RawRecord(raw), error, 0)
+        await self._commit(body.dead_letters())
+        return body.receipt
 
     def _is_duplicate(self, record: Record, body: _IncomingBody) -> bool:
-        if record.kind != RecordKind.EVENT:
-            return False
         if record.id_hash in body.id_hashes or record.id_hash in self._recent_ids:
             body.receipt.duplicate += 1
             return True

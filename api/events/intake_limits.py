@@ -37,7 +37,8 @@ class Overloaded(Unavailable):
     """The sender, or all senders together, are faster than their events are taken.
 
     Args:
-        cause: `rate`, `quota`, `share`, `fairness`, `memory`, `lag`, `disk` or `reserve`: a label for metrics.
+        cause: `rate`, `quota`, `share`, `fairness`, `memory`, `lag`, `bulk`, `disk` or `reserve`: a label for
+            metrics.
         reason: what is too much, in words.
         retry_after_s: when another attempt makes sense.
     """

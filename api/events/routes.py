@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -139,11 +139,12 @@ def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) ->
     name = requested_format or caller.binding.source.format
     if name in MEDIA_TYPE_FORMATS:
         return BodySplitter(
-            lambda headers, body: ParsedRecords(parse_body(headers.get("content-type", ""), headers, body))
+            lambda headers, body, _: ParsedRecords(parse_body(headers.get("content-type", ""), headers, body))
         )
     parser = parser_named(caller.binding, name)
     return BodySplitter(
-        lambda headers, body: parse_foreign_body(headers.get("content-type", ""), body, parser), is_foreign=True
+        lambda headers, body, pause: parse_foreign_body(headers.get("content-type", ""), body, parser, pause),
+        is_foreign=True,
     )
 
 
@@ -252,11 +253,12 @@ async def _receive_export(
         what = "protobuf is not read here" if binary else "the body must be OTLP"
         raise UnsupportedBody(f"{what}; {OTLP_JSON_HINT} (Content-Type: {JSON_MEDIA_TYPE})")
 
-    def parsed(_: Mapping[str, str], body: bytes) -> ParsedRecords:
+    def parsed(_: Mapping[str, str], body: bytes, pause: Callable[[], None]) -> ParsedRecords:
         return parse_foreign_body(
             JSON_MEDIA_TYPE,
-            otlp.protobuf_to_json(signal, body) if binary else body,
+            otlp.protobuf_to_json(signal, body, pause) if binary else body,
             caller.binding.parser("otlp"),
+            pause,
         )
 
     split = BodySplitter(parsed, is_foreign=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import anyio.to_thread
@@ -11,6 +14,7 @@ import msgspec
 from ...ingest.errors import MalformedEvent
 from ...ingest.formats.raw_records import ParsedRecords, RawRecord
 from ..http.auth.callers import AuthenticatedCaller, SourceBinding, TenantNotAllowed
+from ..http.bulk_turns import BulkTurns, TooMuchBulkWork
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.prometheus_metrics import ServiceMetrics
 from ..http.runtime import Runtime
@@ -19,20 +23,27 @@ from .intake import EventIntake, Receipt
 from .intake_limits import BodyReservation, BodyTooLarge, Overloaded
 from .source_silence import SilenceDetector
 
-THREAD_ABOVE_BYTES = 32 * 1024
-"""Bytes from which unpacking, and mapping foreign records, would hold up other requests."""
+PACKED_BULK_BYTES = 1024
+"""Bytes from which unpacking would hold up other requests: they may become a thousand times as many."""
+
+FOREIGN_BULK_BYTES = 4 * 1024
+"""Bytes from which mapping foreign records would: about ten of them."""
+
+PARSER_PAUSE_S = 0.0005
+"""Sleep of a parser in a thread between two slices: the event loop runs meanwhile."""
 
 
 class BodySplitter(NamedTuple):
     """A way to take a body apart.
 
     Attributes:
-        parse: makes its records.
+        parse: makes its records; calls its last argument every few records.
         is_foreign: they are another program's. To map them costs more than to cut a body, so large ones are done in a
-            thread; and deliveries of logs are shuffled, so what is taken becomes durable in the order of its times.
+            thread, one body of a tenant at a time; and deliveries of logs are shuffled, so what is taken becomes
+            durable in the order of its times.
     """
 
-    parse: Callable[[Mapping[str, str], bytes], ParsedRecords]
+    parse: Callable[[Mapping[str, str], bytes, Callable[[], None]], ParsedRecords]
     is_foreign: bool = False
 
 
@@ -53,6 +64,7 @@ class EventService:
         self._intake = intake
         self._silence = silence
         self._metrics = metrics
+        self._turns = BulkTurns()
 
     async def receive(
         self,
@@ -97,22 +109,32 @@ class EventService:
     ) -> Receipt:
         limits = self._intake.limits
         limits.check(binding)
-        with limits.reserve(binding) as reservation:
-            body = await _read_body(headers, chunks, reservation)
-            try:
-                body = await _decompressed(body, headers.get("content-encoding", ""), reservation)
-                limits.count_bytes(binding, len(body))
-                if split.is_foreign and len(body) > THREAD_ABOVE_BYTES:
-                    records, skipped = await anyio.to_thread.run_sync(split.parse, headers, body)
-                else:
-                    records, skipped = split.parse(headers, body)
-            except MalformedEvent as error:
-                limits.count_events(binding, 1)
-                return await self._intake.reject_body(body, binding, error)
-            limits.count_events(binding, len(records) + skipped)
-            receipt = await self._intake.receive(records, binding, in_time_order=split.is_foreign)
+        try:
+            declared = headers.get("content-length", "")
+            if declared.isdigit() and _is_bulk(headers, int(declared), split):
+                self._turns.check(_bulk_tenant(binding), int(declared))
+            with limits.reserve(binding) as reservation:
+                body = await _read_body(headers, chunks, reservation)
+                try:
+                    async with self._turn(binding, headers, body, split):
+                        body = await _decompressed(body, headers.get("content-encoding", ""), reservation)
+                        limits.count_bytes(binding, len(body))
+                        records, skipped = await _parsed(headers, body, split)
+                except MalformedEvent as error:
+                    limits.count_events(binding, 1)
+                    return await self._intake.reject_body(body, binding, error)
+                limits.count_events(binding, len(records) + skipped)
+                receipt = await self._intake.receive(records, binding, in_time_order=split.is_foreign)
+        except TooMuchBulkWork as error:
+            raise Overloaded("bulk", str(error), error.retry_after_s) from None
         receipt.skipped = skipped
         return receipt
+
+    def _turn(
+        self, binding: SourceBinding, headers: Mapping[str, str], body: bytes, split: BodySplitter
+    ) -> AbstractAsyncContextManager[None]:
+        bulk = _is_bulk(headers, len(body), split)
+        return self._turns.turn(_bulk_tenant(binding), len(body)) if bulk else nullcontext()
 
     def _count(self, binding: SourceBinding, receipt: Receipt) -> None:
         for outcome in ("accepted", "duplicate", "rejected", "skipped"):
@@ -136,8 +158,31 @@ async def _read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], r
     return bytes(body)
 
 
+def _is_bulk(headers: Mapping[str, str], length: int, split: BodySplitter) -> bool:
+    """True for a body that takes long in pure Python, or may once it is unpacked."""
+    return (split.is_foreign and length > FOREIGN_BULK_BYTES) or (
+        bool(headers.get("content-encoding")) and length > PACKED_BULK_BYTES
+    )
+
+
+def _bulk_tenant(binding: SourceBinding) -> str:
+    """The tenant that bulk work counts for; a caller of several counts alone."""
+    return binding.default_tenant or f"caller {binding.name}"
+
+
+async def _parsed(headers: Mapping[str, str], body: bytes, split: BodySplitter) -> ParsedRecords:
+    """Records of a body; those of another program in a thread, if they are many."""
+    if split.is_foreign and len(body) > FOREIGN_BULK_BYTES:
+        return await anyio.to_thread.run_sync(split.parse, headers, body, partial(time.sleep, PARSER_PAUSE_S))
+    return split.parse(headers, body, _go_on)
+
+
+def _go_on() -> None:
+    """A pause of no time."""
+
+
 async def _decompressed(body: bytes, coding: str, reservation: BodyReservation) -> bytes:
-    if len(body) > THREAD_ABOVE_BYTES and coding:
+    if len(body) > PACKED_BULK_BYTES and coding:
         plain = await anyio.to_thread.run_sync(decompress_body, body, coding)
     else:
         plain = decompress_body(body, coding)

@@ -76,7 +76,7 @@ LANGFUSE = MappingSpec(
 
 def unpack_observations(value: bytes) -> Iterator[UnpackedRecord]:
     """Observations; those in a trace's page or download with what the trace alone says."""
-    for raw, record, kind in unpack_audit_log(value, shows=SIGNS["langfuse"]):
+    for raw, record, kind, _ in unpack_audit_log(value, shows=SIGNS["langfuse"]):
         observations = record.get("observations") if isinstance(record, dict) else None
         if not isinstance(record, dict) or not isinstance(observations, list):
             yield UnpackedRecord(raw, record, kind)

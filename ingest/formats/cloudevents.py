@@ -17,7 +17,7 @@ import msgspec
 
 from ..errors import MalformedEvent
 from ..events import decode_json
-from .raw_records import ParsedRecords, RawRecord, split_array
+from .raw_records import ParsedRecords, ParserBudget, RawRecord, split_array
 
 NATIVE_CLOUDEVENT_TYPE = "io.trustwatch.audit.v1"
 SPEC_VERSION = "1.0"
@@ -89,7 +89,7 @@ def structured_record(raw: bytes) -> RawRecord:
     return RawRecord(raw, lambda: decode_structured(raw), "$.data")
 
 
-def parse_cloudevent(value: bytes, headers: Mapping[str, str]) -> ParsedRecords:
+def parse_cloudevent(value: bytes, headers: Mapping[str, str], _budget: ParserBudget | None = None, /) -> ParsedRecords:
     """The CloudEvent in a Kafka record: binary with `ce_` headers (which are not percent-encoded), else structured."""
     attributes = _binary_attributes(headers)
     if not attributes:

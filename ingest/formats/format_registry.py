@@ -11,7 +11,7 @@ from .audit_log_presets import AUDIT_LOG_PRESETS
 from .expressions import JmesPathExpression
 from .format_signs import SIGNS, Record, SignReader
 from .gateway_presets import GATEWAY_PRESETS
-from .raw_records import FormatParser, ParsedRecords, RawRecord, split_json, split_ndjson
+from .raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord, split_json, split_ndjson
 from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
 from .wrapped_records import unpack_audit_log, unpack_gateway_log
 
@@ -19,14 +19,20 @@ ParserFactory = Callable[[MappingSpec], FormatParser]
 """Makes a parser; given what the settings say under `mapping`."""
 
 
-def parse_native(value: bytes, _headers: Mapping[str, str]) -> ParsedRecords:
+def parse_native(value: bytes, _headers: Mapping[str, str], budget: ParserBudget | None = None, /) -> ParsedRecords:
     """A native event, or an array of them."""
-    return ParsedRecords([RawRecord(raw) for raw in split_json(value)])
+    return _native_records(value, split_json, budget or ParserBudget())
 
 
-def parse_ndjson(value: bytes, _headers: Mapping[str, str]) -> ParsedRecords:
+def parse_ndjson(value: bytes, _headers: Mapping[str, str], budget: ParserBudget | None = None, /) -> ParsedRecords:
     """Native events, one per line."""
-    return ParsedRecords([RawRecord(raw) for raw in split_ndjson(value)])
+    return _native_records(value, split_ndjson, budget or ParserBudget())
+
+
+def _native_records(value: bytes, split: Callable[[bytes, int], list[bytes]], budget: ParserBudget) -> ParsedRecords:
+    raws = split(value, budget.open_value(value))
+    budget.check_count(len(raws))
+    return ParsedRecords([RawRecord(raw) for raw in raws])
 
 
 def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..errors import MalformedEvent
 from .format_signs import SIGNS
 from .record_mapping import MappingSpec, UnpackedRecord
-from .wrapped_records import unpack_audit_log
+from .wrapped_records import check_surroundings, unpack_audit_log
 
 _AUDIT = "(protoPayload || protopayload_auditlog)"
 _WHO = f"{_AUDIT}.authenticationInfo"
@@ -86,7 +87,7 @@ GOOGLE_WORKSPACE = MappingSpec(
     anonymous="skip",
     members={
         "id": "id.uniqueQualifier && id.time"
-        " && join('-', [id.time, id.uniqueQualifier, id.applicationName || '-', number]) || sha256(to_string(@))",
+        " && join('-', [id.time, id.uniqueQualifier, id.applicationName || '-', number])",
         "time": "id.time",
         "agent.id": f"{_CLIENT_OF_ACTIVITY} || {_IS_ACCOUNT}"
         # Google's own automatic work has this key.
@@ -129,13 +130,19 @@ GOOGLE_WORKSPACE = MappingSpec(
 
 def unpack_workspace_activities(value: bytes) -> Iterator[UnpackedRecord]:
     """Events of activities: one of these may hold several, whose parameters are a list of names and values."""
-    for raw, record, kind in unpack_audit_log(value, shows=SIGNS["google-workspace"]):
+    for unpacked in unpack_audit_log(value, shows=SIGNS["google-workspace"]):
+        raw, record = unpacked.raw, unpacked.record
         events = record.get("events") if isinstance(record, dict) else None
         if not isinstance(record, dict) or not isinstance(events, list):
-            yield UnpackedRecord(raw, record, kind)
+            yield unpacked
+            continue
+        try:
+            check_surroundings(record, len(events))
+        except MalformedEvent as error:
+            yield UnpackedRecord(raw, error)
             continue
         if not events:
-            yield UnpackedRecord(raw, None, kind)
+            yield UnpackedRecord(raw, None)
         for number, event in enumerate(events):
             named = event if isinstance(event, dict) else {}
             parameters = _parameter_values(named.get("parameters"))

@@ -12,7 +12,7 @@ import msgspec
 from ..errors import MalformedEvent
 from ..events import decode_json
 from ..timestamps import EPOCH
-from .raw_records import split_array, split_ndjson
+from .raw_records import MAX_BODY_RECORDS, split_array, split_ndjson
 
 _LOGFMT_PAIR = re.compile(r'(?:^|\s)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|.*?)(?=\s[A-Za-z_][\w.-]*=|$)')
 _LOGFMT_TIME = re.compile(r"\d{4}-\d\d-\d\dT\S+")
@@ -63,7 +63,7 @@ _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))
 
 
 def split_records(value: bytes) -> list[bytes]:
-    """A JSON object, the elements of an array, or lines of text or JSON.
+    """A JSON object, the elements of an array, or lines of text or JSON; at most one more than a body may have.
 
     Raises:
         MalformedEvent: a broken array.
@@ -72,7 +72,8 @@ def split_records(value: bytes) -> list[bytes]:
     if text[:1] == b"{" and b"\n{" not in text.rstrip():
         return [value]
     # An array begins with an object, a line of a log never does: `[2025-…]`, `[WARN]`.
-    return split_array(value) if text[:1] == b"[" and text[1:].lstrip()[:1] in (b"{", b"]") else split_ndjson(value)
+    is_array = text[:1] == b"[" and text[1:].lstrip()[:1] in (b"{", b"]")
+    return split_array(value, most=MAX_BODY_RECORDS) if is_array else split_ndjson(value, MAX_BODY_RECORDS)
 
 
 def decode_object(raw: bytes) -> dict[str, Any]:

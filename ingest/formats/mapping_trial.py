@@ -59,7 +59,7 @@ def _try_mapping(mapping: RecordMapping, value: bytes) -> Iterator[RecordTrial]:
 
 
 def _try_kinds(parser: MultiKindParser, value: bytes) -> Iterator[RecordTrial]:
-    for raw, record, kind in parser.unpack(value):
+    for raw, record, kind, _ in parser.unpack(value):
         if isinstance(record, dict):
             yield _try_record(parser.mappings[kind], record, raw)
         elif record is None:

@@ -16,7 +16,7 @@ _TARGET = re.compile(r"target(\d{1,3})")
 
 def unpack_okta_log(value: bytes) -> Iterator[UnpackedRecord]:
     """Events of the log; rows of the table as events of the API."""
-    for raw, record, kind in unpack_audit_log(value, shows=SIGNS["okta"]):
+    for raw, record, kind, _ in unpack_audit_log(value, shows=SIGNS["okta"]):
         is_row = isinstance(record, dict) and "event_type" in record and "eventType" not in record
         yield UnpackedRecord(raw, _event_of_row(record) if is_row and isinstance(record, dict) else record, kind)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from ..events import decode_json
 from ..extras import missing_packages
 from . import hydra_events
 from .gateway_presets import AGENTGATEWAY, EFFECT_OF_METHOD, ENVOY
+from .raw_records import MAX_REPEATED_BYTES, Enclosure, ParserBudget, Surroundings
 from .record_mapping import MappingSpec, UnpackedRecord
 
 SPAN_KIND, HYDRA_KIND, AGENTGATEWAY_KIND, ENVOY_KIND = "span", "hydra", "agentgateway", "envoy"
@@ -31,6 +32,10 @@ SPAN_KIND, HYDRA_KIND, AGENTGATEWAY_KIND, ENVOY_KIND = "span", "hydra", "agentga
 AGENTGATEWAY_SCOPE = "agentgateway.access"
 OTLP_SPAN_KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 FAILED_STATUS_CODES = (2, "STATUS_CODE_ERROR")
+_MAX_REPEATED_RESOURCE, _MAX_SCOPE_NAME = MAX_REPEATED_BYTES - 1024, 256
+"""Bytes of a resource that is repeated in dead letters, and of the name of a scope, which is repeated with each record.
+A longer name is left out of them: no format has such."""
+
 MAX_VALUE_DEPTH = 16
 """Nested lists and objects in a value of an attribute; deeper ones are nothing."""
 
@@ -185,50 +190,83 @@ def unpack_export(value: bytes) -> Iterator[UnpackedRecord]:
     if body.resourceSpans is None and body.resourceLogs is None:
         raise MalformedEvent("no OTLP/JSON: neither `resourceSpans` nor `resourceLogs`")
     for traced in body.resourceSpans or ():
+        resource = _Resource(traced.resource or _OtlpResource(), "resourceSpans", "scopeSpans")
         for spans in traced.scopeSpans:
+            enclosure = resource.enclosure(spans.scope or _OtlpScope(), "spans")
             for raw in spans.spans:
-                yield from _unpack_span(bytes(raw), traced.resource, spans.scope)
+                yield from _unpack_span(bytes(raw), resource.attributes, enclosure)
     for logged in body.resourceLogs or ():
+        resource = _Resource(logged.resource or _OtlpResource(), "resourceLogs", "scopeLogs")
         for logs in logged.scopeLogs:
+            scope = logs.scope or _OtlpScope()
+            enclosure = resource.enclosure(scope, "logRecords")
             for raw in logs.logRecords:
-                yield _unpack_log_record(bytes(raw), logged.resource, logs.scope)
+                yield _unpack_log_record(bytes(raw), scope, enclosure)
 
 
-def _unpack_span(raw: bytes, resource: _OtlpResource | None, scope: _OtlpScope | None) -> Iterator[UnpackedRecord]:
+class _Resource:
+    """A resource of many records: read, written and hashed once."""
+
+    def __init__(self, resource: _OtlpResource, member: str, scoped_member: str) -> None:
+        self.attributes = _plain_attributes(resource.attributes)
+        beginning, whole = f'{{"{member}":[{{"resource":'.encode(), msgspec.json.encode(resource)
+        is_short = len(whole) <= _MAX_REPEATED_RESOURCE
+        short = whole if is_short else msgspec.json.encode(_shortened(resource))
+        scoped = f',"{scoped_member}":['.encode()
+        self._surroundings = Surroundings((beginning, whole, scoped), (beginning, short, scoped), b"]}]}")
+
+    def enclosure(self, scope: _OtlpScope, member: str) -> Enclosure:
+        """Export request around records of a scope."""
+        name = msgspec.json.encode(scope.name)
+        name = name if len(name) <= _MAX_SCOPE_NAME else b'""'
+        return Enclosure(self._surroundings, b'{"scope":{"name":%b},"%b":[' % (name, member.encode()), b"]}")
+
+
+def _shortened(resource: _OtlpResource) -> _OtlpResource:
+    """The attributes that find room, in order: a value that is read for an event is short."""
+    left = _MAX_REPEATED_RESOURCE
+    kept = []
+    for attribute in resource.attributes:
+        size = len(msgspec.json.encode(attribute))
+        if size <= left:
+            left -= size
+            kept.append(attribute)
+    return _OtlpResource(kept)
+
+
+def _unpack_span(raw: bytes, resource: dict[str, Any], enclosure: Enclosure) -> Iterator[UnpackedRecord]:
     """The span itself, and every event of Hydra on it."""
-    whole = _single_record_export("resourceSpans", "scopeSpans", "spans", raw, resource, scope)
     try:
-        span = _span.decode(raw)
+        span = decode_json(_span.decode, raw)
         attributes = _plain_attributes(span.attributes)
-        record = _span_record(span, attributes, {} if resource is None else _plain_attributes(resource.attributes))
+        record = _span_record(span, attributes, resource)
         hydra_records = [
             event_record
             for number, event in enumerate(span.events)
             if (event_record := _event_record(span, number, event))
         ]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MalformedEvent) as error:
-        yield UnpackedRecord(whole, MalformedEvent(f"span can not be read: {error}"))
+    except MalformedEvent as error:
+        yield UnpackedRecord(raw, MalformedEvent(f"span cannot be read: {error}"), enclosure=enclosure)
         return
     taken = any(name.startswith(("gen_ai.", "mcp.", "a2a.")) for name in attributes)
     if taken or not hydra_records:
-        yield UnpackedRecord(whole, record if taken else None, SPAN_KIND)
+        yield UnpackedRecord(raw, record if taken else None, SPAN_KIND, enclosure)
     for event_record in hydra_records:
-        yield UnpackedRecord(whole, event_record, HYDRA_KIND)
+        yield UnpackedRecord(raw, event_record, HYDRA_KIND, enclosure)
 
 
-def _unpack_log_record(raw: bytes, resource: _OtlpResource | None, scope: _OtlpScope | None) -> UnpackedRecord:
-    whole = _single_record_export("resourceLogs", "scopeLogs", "logRecords", raw, resource, scope)
+def _unpack_log_record(raw: bytes, scope: _OtlpScope, enclosure: Enclosure) -> UnpackedRecord:
     try:
-        log = _log.decode(raw)
+        log = decode_json(_log.decode, raw)
         attributes = _plain_attributes(log.attributes)
         time = _nanoseconds(log.timeUnixNano) or _nanoseconds(log.observedTimeUnixNano)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MalformedEvent) as error:
-        return UnpackedRecord(whole, MalformedEvent(f"log record can not be read: {error}"))
-    if scope is not None and scope.name == AGENTGATEWAY_SCOPE:
+    except MalformedEvent as error:
+        return UnpackedRecord(raw, MalformedEvent(f"log record cannot be read: {error}"), enclosure=enclosure)
+    if scope.name == AGENTGATEWAY_SCOPE:
         trace = {"trace.id": log.traceId} if log.traceId else {}
-        return UnpackedRecord(whole, {**trace, **attributes, "time": time}, AGENTGATEWAY_KIND)
+        return UnpackedRecord(raw, {**trace, **attributes, "time": time}, AGENTGATEWAY_KIND, enclosure)
     is_envoys = "start_time" in attributes and "response_code" in attributes
-    return UnpackedRecord(whole, attributes if is_envoys else None, ENVOY_KIND)
+    return UnpackedRecord(raw, attributes if is_envoys else None, ENVOY_KIND, enclosure)
 
 
 def _span_record(span: _OtlpSpan, attributes: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:
@@ -271,14 +309,6 @@ def _event_record(span: _OtlpSpan, number: int, event: _OtlpSpanEvent) -> dict[s
     }
 
 
-def _single_record_export(
-    top: str, middle: str, inner: str, raw: bytes, resource: _OtlpResource | None, scope: _OtlpScope | None
-) -> bytes:
-    """An export request of this one record: what a dead letter holds, so that it can be sent again."""
-    scoped = {"scope": scope or _OtlpScope(), inner: [msgspec.Raw(raw)]}
-    return msgspec.json.encode({top: [{"resource": resource or _OtlpResource(), middle: [scoped]}]})
-
-
 def _span_kind(value: Any) -> str:
     if isinstance(value, int) and 0 <= value < len(OTLP_SPAN_KINDS):
         return OTLP_SPAN_KINDS[value]
@@ -319,10 +349,22 @@ def _plain_value(value: Any, depth: int) -> Any:
 
 OtlpSignal = Literal["traces", "logs"]
 
-_SIGNAL_NAMES: dict[OtlpSignal, tuple[str, str, str, str]] = {
-    "traces": ("trace.v1.trace_service_pb2", "ExportTraceService", "rejected_spans", "resourceSpans"),
-    "logs": ("logs.v1.logs_service_pb2", "ExportLogsService", "rejected_log_records", "resourceLogs"),
+_SIGNAL_NAMES: dict[OtlpSignal, tuple[str, str, str]] = {
+    "traces": ("trace.v1.trace_service_pb2", "ExportTraceService", "rejected_spans"),
+    "logs": ("logs.v1.logs_service_pb2", "ExportLogsService", "rejected_log_records"),
 }
+_MEMBER_NAMES: dict[OtlpSignal, tuple[tuple[str, str], ...]] = {
+    "traces": (("resource_spans", "resourceSpans"), ("scope_spans", "scopeSpans"), ("spans", "spans")),
+    "logs": (("resource_logs", "resourceLogs"), ("scope_logs", "scopeLogs"), ("log_records", "logRecords")),
+}
+"""Names of lists in protobuf and in JSON, from the outside to the records."""
+_MESSAGES_PER_SLICE = 1_000
+MAX_MESSAGES = 1_000_000
+"""Messages in one export request: resources, spans, attributes and their values."""
+
+_BYTES_OR_MESSAGE, _FIXED_BYTES = 2, {1: 8, 5: 4}
+"""Wire types: with a length, and of a fixed one. Groups, which OTLP does not have, are refused."""
+
 _ID_MEMBERS = ("traceId", "spanId", "parentSpanId")
 
 
@@ -332,23 +374,80 @@ def protobuf_available() -> bool:
     return not missing_packages("otlp")
 
 
-def protobuf_to_json(signal: OtlpSignal, body: bytes) -> bytes:
-    """An export request as OTLP/JSON, where ids are hexadecimal.
+def protobuf_to_json(signal: OtlpSignal, body: bytes, pause: Callable[[], None] = lambda: None) -> bytes:
+    """An export request as OTLP/JSON, where ids are hexadecimal; *pause* is called every few records.
 
     Raises:
-        MalformedEvent: it is no such message.
+        MalformedEvent: it is no such message, or would become much longer.
     """
     decode_error = import_module("google.protobuf.message").DecodeError
     message = _new_message(signal, "Request")
+    budget = ParserBudget(pause=pause)
+    budget.open_value(body)
     try:
+        _check_message_count(body, message.DESCRIPTOR, pause)
         message.ParseFromString(body)
-        request = import_module("google.protobuf.json_format").MessageToDict(message)
-    except (decode_error, ValueError, RecursionError) as error:
+        request = _exported_groups(signal, message, budget)
+    except (decode_error, ValueError, LookupError, RecursionError) as error:
         raise MalformedEvent(f"no OTLP protobuf of {signal}: {error}") from None
-    request.setdefault(_SIGNAL_NAMES[signal][3], [])
-    for record in _exported_records(request):
-        record.update({name: base64.b64decode(record[name]).hex() for name in _ID_MEMBERS if name in record})
-    return msgspec.json.encode(request)
+    made = msgspec.json.encode(request)
+    budget.check_bytes(len(made))
+    return made
+
+
+def _exported_groups(signal: OtlpSignal, message: Any, budget: ParserBudget) -> dict[str, Any]:
+    """The members of an export request that are read, record by record."""
+    to_dict = import_module("google.protobuf.json_format").MessageToDict
+    top, middle, inner = _MEMBER_NAMES[signal]
+    groups = []
+    for group in getattr(message, top[0]):
+        scopes = []
+        for scoped in getattr(group, middle[0]):
+            records = []
+            for record in getattr(scoped, inner[0]):
+                made = to_dict(record)
+                made.update({name: base64.b64decode(made[name]).hex() for name in _ID_MEMBERS if name in made})
+                records.append(made)
+                budget.count(None)
+            scopes.append({"scope": to_dict(scoped.scope), inner[1]: records})
+        groups.append({"resource": to_dict(group.resource), middle[1]: scopes})
+    return {top[1]: groups}
+
+
+def _check_message_count(body: bytes, descriptor: Any, pause: Callable[[], None]) -> None:
+    """Raise MalformedEvent for more messages than are read: each takes some hundred bytes, however short it is."""
+    found, waiting = 0, [(0, len(body), descriptor)]
+    while waiting:
+        at, end, kind = waiting.pop()
+        while at < end:
+            key, at = _varint(body, at)
+            if key & 7 == _BYTES_OR_MESSAGE:
+                size, at = _varint(body, at)
+                field = kind.fields_by_number.get(key >> 3)
+                if field is not None and field.message_type is not None:
+                    found += 1
+                    if not found % _MESSAGES_PER_SLICE:
+                        pause()
+                    waiting.append((at, at + size, field.message_type))
+                at += size
+            elif key & 7 == 0:
+                at = _varint(body, at)[1]
+            else:
+                at += _FIXED_BYTES[key & 7]
+            if found > MAX_MESSAGES:
+                raise MalformedEvent(f"it holds more than {MAX_MESSAGES} messages: send fewer records at once")
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    """A number of protobuf, and the place after it. Raises IndexError if there is none."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = body[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise IndexError("a number has more than 10 bytes")
 
 
 def protobuf_response(signal: OtlpSignal, rejected: int, message: str) -> bytes:
@@ -361,14 +460,5 @@ def protobuf_response(signal: OtlpSignal, rejected: int, message: str) -> bytes:
 
 
 def _new_message(signal: OtlpSignal, kind: str) -> Any:
-    module, prefix, _, _ = _SIGNAL_NAMES[signal]
+    module, prefix, _ = _SIGNAL_NAMES[signal]
     return getattr(import_module(f"opentelemetry.proto.collector.{module}"), f"{prefix}{kind}")()
-
-
-def _exported_records(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for traced in request.get("resourceSpans", ()):
-        for scoped in traced.get("scopeSpans", ()):
-            yield from scoped.get("spans", ())
-    for logged in request.get("resourceLogs", ()):
-        for scoped in logged.get("scopeLogs", ()):
-            yield from scoped.get("logRecords", ())

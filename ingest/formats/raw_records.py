@@ -3,27 +3,85 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from ..errors import MalformedEvent
+from ..events import check_json_values
+from ..record_keys import RawRecordHash
+
+MAX_REPEATED_BYTES = 64 * 1024
+"""Bytes of surroundings that are repeated with further records; only the first copy may hold more."""
+
+
+class Surroundings:
+    """JSON around all records of a part of a body, such as the resource of spans: kept once, however many they are.
+
+    Args:
+        before: parts of the JSON before the records.
+        short: parts of a shorter form, with at most `MAX_REPEATED_BYTES`, for further copies.
+        after: the JSON after the records.
+    """
+
+    def __init__(self, before: Sequence[bytes], short: Sequence[bytes], after: bytes) -> None:
+        self._before, self._short, self.after = tuple(before), tuple(short), after
+        self.hashed = RawRecordHash(before)
+
+    def length(self, *, short: bool) -> int:
+        """Bytes that a copy has without its records."""
+        return sum(map(len, self._short if short else self._before)) + len(self.after)
+
+    def enclose(self, records: Sequence[RawRecord], *, short: bool = False) -> bytes:
+        """Records with the JSON around them, so that they can be parsed again."""
+        parts = [
+            enclosure.before + b",".join(record.raw for record in together) + enclosure.after
+            for enclosure, together in groupby(records, attrgetter("enclosure"))
+        ]
+        return b"".join((*(self._short if short else self._before), b",".join(parts), self.after))
+
+
+class Enclosure(NamedTuple):
+    """JSON that has to be around a record to parse it again.
+
+    Attributes:
+        surroundings: shared with records of other enclosures.
+        before: short JSON between the surroundings and the record.
+        after: likewise.
+    """
+
+    surroundings: Surroundings
+    before: bytes
+    after: bytes
+
+    def digest(self, raw: bytes) -> str:
+        """Digest of the record with everything around it, computed without making that."""
+        around = self.surroundings
+        return around.hashed.followed_by(self.before, raw, self.after, around.after).hex()
 
 
 class RawRecord(NamedTuple):
     """One record as it came in.
 
     Attributes:
-        raw: kept in the dead letter if the record is refused, and enough to try it again.
+        raw: kept in the dead letter if the record is refused. Records that came in one enclosing record share it.
         to_native: makes native event JSON of it; None = it is native already.
         path_prefix: path of the native event in the sent record, for paths of rejections.
+        enclosure: JSON that has to be around *raw* to parse it again; None = it stands alone.
     """
 
     raw: bytes
     to_native: Callable[[], bytes] | None = None
     path_prefix: str = "$"
+    enclosure: Enclosure | None = None
+
+    @property
+    def whole(self) -> bytes:
+        """The record alone, in a form that its format parses again."""
+        return self.raw if self.enclosure is None else self.enclosure.surroundings.enclose([self])
 
 
 class ParsedRecords(NamedTuple):
@@ -33,27 +91,104 @@ class ParsedRecords(NamedTuple):
     skipped: int = 0
 
 
-FormatParser = Callable[[bytes, Mapping[str, str]], ParsedRecords]
-"""Takes a record apart: its value and its headers (names in small letters).
+MAX_BODY_RECORDS = 100_000
+"""Records in one body, or in one value of a topic or file."""
 
-Raises MalformedEvent where the record as a whole can not be taken apart; what is wrong with one of several events in it
-is raised by that record's `to_native`.
-"""
+OUTPUT_FACTOR, OUTPUT_BYTES_PER_RECORD = 2, 1024
+"""Bytes of native events that a body may become: its own times the factor, and so many for each record. What is refused
+takes up to 1.8 times its bytes as dead letters, so that a body becomes at most four times its bytes in all."""
 
 
-def rejected_record(raw: bytes, error: MalformedEvent) -> RawRecord:
+class TooManyRecords(MalformedEvent):
+    """Raised for a value that holds more records than may be in one."""
+
+    def __init__(self, most: int = MAX_BODY_RECORDS) -> None:
+        super().__init__(f"the value holds more than {most} records: send fewer at once")
+
+
+class TooMuchOutput(MalformedEvent):
+    """Raised for a value whose events would have many times its bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"its events would have more than {OUTPUT_FACTOR} times its bytes and {OUTPUT_BYTES_PER_RECORD} for each "
+            "record: members that many records share are too long, or the mapping repeats long members"
+        )
+
+
+RECORDS_PER_SLICE = 10
+"""Records between two pauses of a parser: about a millisecond."""
+
+
+def _no_pause() -> None:
+    """Continue at once."""
+
+
+class ParserBudget:
+    """Records and bytes that parsers may make of one body; counts across all values of the body.
+
+    Args:
+        most: records.
+        pause: called after each slice of records, so that a parser in a thread lets others run.
+    """
+
+    def __init__(self, most: int = MAX_BODY_RECORDS, pause: Callable[[], None] = _no_pause) -> None:
+        self.records = 0
+        self._most, self._pause = most, pause
+        self._left_bytes = 0
+
+    def check_count(self, more: int) -> None:
+        """Raise TooManyRecords if the body cannot hold so many further records."""
+        if self.records + more > self._most:
+            raise TooManyRecords(self._most)
+
+    def open_value(self, value: bytes) -> int:
+        """Grant what the bytes of a value allow; returns the number of records that it may hold."""
+        self._left_bytes = max(self._left_bytes, 0) + OUTPUT_FACTOR * len(value)
+        return self._most - self.records
+
+    def count(self, native: bytes | None) -> None:
+        """Count one record and its event, if it has one. Raises TooManyRecords, TooMuchOutput."""
+        self.check_count(1)
+        self.records += 1
+        self._left_bytes += OUTPUT_BYTES_PER_RECORD
+        self.check_bytes(len(native or b""))
+        if not self.records % RECORDS_PER_SLICE:
+            self._pause()
+
+    def check_bytes(self, more: int) -> None:
+        """Count bytes of events. Raises TooMuchOutput."""
+        self._left_bytes -= more
+        if self._left_bytes < 0:
+            raise TooMuchOutput
+
+
+class FormatParser(Protocol):
+    """Takes a record apart: its value and its headers (names in small letters)."""
+
+    def __call__(
+        self, value: bytes, headers: Mapping[str, str], budget: ParserBudget | None = None, /
+    ) -> ParsedRecords:
+        """The records in a value, within *budget*; None = that of a body with this value alone.
+
+        Raises MalformedEvent if the record as a whole cannot be taken apart; what is wrong with one of several events
+        in it is raised by that record's `to_native`.
+        """
+
+
+def rejected_record(raw: bytes, error: MalformedEvent, enclosure: Enclosure | None = None) -> RawRecord:
     """A raw record that is refused already."""
 
     def refuse() -> bytes:
         raise error
 
-    return RawRecord(raw, refuse)
+    return RawRecord(raw, refuse, enclosure=enclosure)
 
 
 # Bodies are cut into records without decoding them, so that a bad record rejects only itself.
 #
-# *most* bounds what a hostile body can cost: 16 MiB hold 8 million records of one byte, and an object for each of them
-# takes half a minute. A caller that gives it gets one record more where there are more, and so can tell.
+# *most* bounds what a hostile body can cost: a caller that gives it gets one record more if there are more, and so can
+# detect that.
 
 
 _NDJSON_LINE = re.compile(rb"\S[^\n]*")
@@ -80,21 +215,11 @@ def split_array(raw: bytes, expected: str = "an array of objects", most: int | N
     """
     if not raw.lstrip().startswith(b"["):
         raise MalformedEvent(f"body must be {expected}")
+    check_json_values(raw)
     try:
         return [bytes(element) for element in islice(_array_decoder.decode(raw), _limit_with_one_more(most))]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEvent(f"body is no JSON array: {error}") from None
-
-
-MAX_VALUE_RECORDS = 10_000
-"""Records that a mapping takes out of one value: each is decoded, and takes some hundred times its bytes."""
-
-
-class TooManyRecords(MalformedEvent):
-    """Raised for a value that holds more than `MAX_VALUE_RECORDS`."""
-
-    def __init__(self) -> None:
-        super().__init__(f"the value holds more than {MAX_VALUE_RECORDS} records: send fewer at once")
 
 
 def split_ndjson(raw: bytes, most: int | None = None) -> list[bytes]:

@@ -17,10 +17,11 @@ from .expressions import JmesPathExpression
 from .log_lines import decode_logfmt
 from .member_kinds import MEMBER_KINDS, MemberConverter, MemberKind, TimeFormat, member_converter
 from .raw_records import (
-    MAX_VALUE_RECORDS,
+    MAX_BODY_RECORDS,
+    Enclosure,
     ParsedRecords,
+    ParserBudget,
     RawRecord,
-    TooManyRecords,
     rejected_record,
     split_array,
 )
@@ -146,26 +147,33 @@ class RecordMapping:
         self.wrapper = spec.records
         self._signs = [member for member in self.members if member.name in ("agent.id", "time") and _reads(member)]
 
-    def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
+    def __call__(
+        self, value: bytes, _headers: MappingType[str, str], budget: ParserBudget | None = None, /
+    ) -> ParsedRecords:
         """Parse one JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
+        budget = budget or ParserBudget()
+        raws = self.split(value, budget.open_value(value))
+        budget.check_count(len(raws))
         records, skipped = [], 0
-        for raw in self.split(value):
+        for raw in raws:
+            native: bytes | None = b""
             try:
                 native = self.to_native_event(self.decode(raw), raw)
             except MalformedEvent as error:
                 records.append(rejected_record(raw, error))
-                continue
-            if native is None:
-                skipped += 1
             else:
-                records.append(RawRecord(raw, partial(bytes, native)))
+                if native is None:
+                    skipped += 1
+                else:
+                    records.append(RawRecord(raw, partial(bytes, native)))
+            budget.count(native)
         return ParsedRecords(records, skipped)
 
-    def to_native_event(self, record: Any, raw: bytes) -> bytes | None:
+    def to_native_event(self, record: Any, raw: bytes, name: Callable[[], str] | None = None) -> bytes | None:
         """Native event JSON of one decoded record; None where it is none of ours.
 
         Without a member `id`, the event is identified by *raw*, the whole record: two records that differ only in what
-        is not mapped are two events.
+        is not mapped are two events. *name* gives another identity for it.
 
         Raises:
             MalformedEvent: names the mapping member and the path in the record.
@@ -180,7 +188,7 @@ class RecordMapping:
             elif member.name in REQUIRED_MEMBERS:
                 raise member.missing_error(record)
         if "id" not in event:
-            event["id"] = f"record-{raw_record_digest(raw)}"
+            event["id"] = f"record-{raw_record_digest(raw) if name is None else name()}"
         native = msgspec.json.encode(event)
         self._verify(native)
         return native
@@ -203,13 +211,9 @@ class RecordMapping:
             path = "$" if member is None else member.expression.path
             raise MalformedEvent(f"mapping member `{name}`: {error.reason}", path) from None
 
-    def split(self, value: bytes) -> Sequence[bytes]:
-        """The records of a value. Raises MalformedEvent."""
-        most = MAX_VALUE_RECORDS
-        records = split_array(value, most=most) if value.lstrip()[:1] == b"[" else self.unwrap(value, most)
-        if len(records) > most:
-            raise TooManyRecords
-        return records
+    def split(self, value: bytes, most: int = MAX_BODY_RECORDS) -> Sequence[bytes]:
+        """The records of a value; one more than *most* shows that there are more. Raises MalformedEvent."""
+        return split_array(value, most=most) if value.lstrip()[:1] == b"[" else self.unwrap(value, most)
 
     def unwrap(self, value: bytes, most: int | None = None) -> list[bytes]:
         """The records that an object wraps, in the member `records`; itself where it is a record, or wraps none.
@@ -303,18 +307,44 @@ class UnpackedRecord(NamedTuple):
     """One record of a value.
 
     Attributes:
-        raw: enough to try it again; its identity too, where the mapping gives it none.
+        raw: enough to try it again, with *enclosure* around it; its identity too, where the mapping gives it none.
         record: for the mapping of its kind; None where it is no audit event by design, the error where it is broken.
         kind: selects the mapping.
+        enclosure: see `RawRecord`.
     """
 
     raw: bytes
     record: dict[str, Any] | MalformedEvent | None
     kind: str = ""
+    enclosure: Enclosure | None = None
 
 
 RecordUnpacker = Callable[[bytes], Iterable[UnpackedRecord]]
 """Takes a value apart. Raises MalformedEvent where it can not be taken apart at all."""
+
+
+class _RecordNames:
+    """Names records that have no id by what they came in, which is hashed once, and by their place in it."""
+
+    def __init__(self) -> None:
+        self._raw: bytes | None = None
+        self._enclosure: Enclosure | None = None
+        self._digest = ""
+        self._place = 0
+
+    def move_to(self, unpacked: UnpackedRecord) -> None:
+        """Go on to the next record of the value."""
+        if unpacked.raw is self._raw:
+            self._place += 1
+        else:
+            self._raw, self._enclosure, self._digest, self._place = unpacked.raw, unpacked.enclosure, "", 0
+
+    def name(self) -> str:
+        """Name of the record."""
+        if not self._digest and self._raw is not None:
+            enclosure = self._enclosure
+            self._digest = raw_record_digest(self._raw) if enclosure is None else enclosure.digest(self._raw)
+        return f"{self._digest}-{self._place}" if self._place else self._digest
 
 
 class MultiKindParser:
@@ -332,22 +362,31 @@ class MultiKindParser:
         self.unpack = unpack
         self.mappings = {kind: RecordMapping(spec) for kind, spec in specs.items()}
 
-    def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
+    def __call__(
+        self, value: bytes, _headers: MappingType[str, str], budget: ParserBudget | None = None, /
+    ) -> ParsedRecords:
         """Records of a value. Headers are not read."""
-        records, skipped = [], 0
-        for raw, record, kind in self.unpack(value):
-            native = self._to_raw_record(raw, record, kind)
-            if native is None:
-                skipped += 1
+        budget = budget or ParserBudget()
+        budget.open_value(value)
+        records, skipped, names = [], 0, _RecordNames()
+        for unpacked in self.unpack(value):
+            names.move_to(unpacked)
+            native: bytes | None = b""
+            try:
+                native = self._to_native(unpacked, names)
+            except MalformedEvent as error:
+                records.append(rejected_record(unpacked.raw, error, unpacked.enclosure))
             else:
-                records.append(native)
+                if native is None:
+                    skipped += 1
+                else:
+                    records.append(RawRecord(unpacked.raw, partial(bytes, native), enclosure=unpacked.enclosure))
+            budget.count(native)
         return ParsedRecords(records, skipped)
 
-    def _to_raw_record(self, raw: bytes, record: dict[str, Any] | MalformedEvent | None, kind: str) -> RawRecord | None:
-        if isinstance(record, MalformedEvent):
-            return rejected_record(raw, record)
-        try:
-            native = None if record is None else self.mappings[kind].to_native_event(record, raw)
-        except MalformedEvent as error:
-            return rejected_record(raw, error)
-        return None if native is None else RawRecord(raw, partial(bytes, native))
+    def _to_native(self, unpacked: UnpackedRecord, names: _RecordNames) -> bytes | None:
+        if isinstance(unpacked.record, MalformedEvent):
+            raise unpacked.record
+        if unpacked.record is None:
+            return None
+        return self.mappings[unpacked.kind].to_native_event(unpacked.record, unpacked.raw, names.name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from ..errors import MalformedEvent
 from ..events import decode_json
 from .format_signs import Record, SignReader
 from .log_lines import AGENTGATEWAY_SIGN, TEXT_MEMBERS, decode_logfmt, decode_object, shipper_text
-from .raw_records import split_array
+from .raw_records import MAX_BODY_RECORDS, split_array
 from .record_mapping import UnpackedRecord
 
 _EXPORT_LISTS = ("Records", "records", "value", "items", "events", "logEvents")
@@ -46,6 +46,9 @@ EXPORT_MEMBERS = ("Records", "records", "value")
 MAX_ENVELOPES = 4
 """Envelopes around one record; what lies deeper stays as it is."""
 
+MAX_REPEATED_MEMBERS = 256
+"""Members of an object around several records, each of which is read together with them."""
+
 _ENVELOPES = (("detail", "detail-type"), ("properties", "operationName"), ("data", "log_id"), ("_source", "_index"))
 """Members that hold a record, and what stands beside each."""
 
@@ -55,19 +58,23 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _decode = msgspec.json.Decoder().decode
 
 
-def unwrap_value(value: bytes) -> list[bytes]:
+def unwrap_value(value: bytes, most: int | None = None) -> list[bytes]:
     """Elements of an array, or of the array in an object that wraps records; else the value itself.
+
+    Args:
+        value: JSON.
+        most: elements that are cut out; None = all. One more shows that there are more.
 
     Raises:
         MalformedEvent: it is no JSON.
     """
     text = value.strip()
     if text[:1] == b"[":
-        return split_array(text)
+        return split_array(text, most=most)
     if not any(name.encode() in text for name in WRAPPER_MEMBERS):
         return [text]
     wrapped = wrapped_array(decode_json(_members.decode, text))
-    return [text] if wrapped is None else split_array(wrapped)
+    return [text] if wrapped is None else split_array(wrapped, most=most)
 
 
 def wrapped_array(members: dict[str, msgspec.Raw]) -> bytes | None:
@@ -115,7 +122,7 @@ def unpack_audit_log(
         shows: whether a record shows the format.
         names_agent: whether it names an agent. What does one of both is never opened: a text in it may be anybody's.
     """
-    for raw in unwrap_value(value):
+    for raw in unwrap_value(value, MAX_BODY_RECORDS):
         try:
             record = decode_object(raw)
             is_whole = shows(record) or names_agent(record)
@@ -139,11 +146,11 @@ def unpack_gateway_log(
         names_agent: likewise.
         logfmt: whether the gateway writes lines of `key=value` pairs.
     """
-    for raw in unwrap_value(value) if value.lstrip()[:1] in (b"{", b"[") else (value,):
+    for raw in unwrap_value(value, MAX_BODY_RECORDS) if value.lstrip()[:1] in (b"{", b"[") else (value,):
         text = raw.lstrip()
         try:
             if logfmt and text[:1] != b"{":
-                found = [dict(decode_logfmt(text.decode(errors="replace")))]
+                found: Iterable[dict[str, Any]] = [dict(decode_logfmt(text.decode(errors="replace")))]
             else:
                 outer = decode_object(raw)
                 is_whole = shows(outer) or names_agent(outer)
@@ -154,11 +161,22 @@ def unpack_gateway_log(
             yield from (UnpackedRecord(raw, record) for record in found)
 
 
-def _opened_gateway_records(outer: dict[str, Any], shows: SignReader, logfmt: bool) -> list[dict[str, Any]]:
+def _opened_gateway_records(outer: dict[str, Any], shows: SignReader, logfmt: bool) -> Iterable[dict[str, Any]]:
     line = (shipper_text(outer) or "") if logfmt else ""
     if AGENTGATEWAY_SIGN in line and line.lstrip()[:1] != "{":
         return [{**outer, **decode_logfmt(line)}]
-    return [{**outer, **inner} for inner in enclosed_records(outer, shows)] or [outer]
+    inside = enclosed_records(outer, shows)
+    check_surroundings(outer, len(inside))
+    return ({**outer, **inner} for inner in inside) if inside else [outer]
+
+
+def check_surroundings(outer: dict[str, Any], records: int) -> None:
+    """Raise MalformedEvent if many members would be repeated with each of several records that an object holds."""
+    if records > 1 and len(outer) > MAX_REPEATED_MEMBERS:
+        raise MalformedEvent(
+            f"an object around {records} records has {len(outer)} members, limit is {MAX_REPEATED_MEMBERS}: send the "
+            "records one by one"
+        )
 
 
 def enclosed_records(record: dict[str, Any], shows: SignReader, depth: int = MAX_ENVELOPES) -> list[dict[str, Any]]:

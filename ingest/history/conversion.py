@@ -16,7 +16,7 @@ from ..file_source import ByteProgress
 from ..formats.format_registry import create_parser
 from ..formats.history_decoding import RecordOwner, decode_history_event, native_history_record
 from ..formats.member_kinds import MEMBER_KINDS
-from ..formats.raw_records import FormatParser, ParsedRecords, RawRecord
+from ..formats.raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord
 from ..formats.record_mapping import ATTRIBUTE_PREFIX, REQUIRED_MEMBERS, MappingSpec, RecordMapping
 from .format_detection import describe_record, export_advice, most_common_format, record_format
 from .json_cutting import NO_WRAPPER, Wrapper
@@ -163,13 +163,15 @@ class _NativeTableParser:
         attributes = {name: json.dumps(name) for name in sorted(self._attributes)}
         return RecordMapping(MappingSpec(members={name: name for name in MEMBER_KINDS} | attributes))
 
-    def __call__(self, value: bytes, headers: Mapping[str, str]) -> ParsedRecords:
+    def __call__(
+        self, value: bytes, headers: Mapping[str, str], budget: ParserBudget | None = None, /
+    ) -> ParsedRecords:
         """Parse one row. Headers are not read."""
         names = {name for name in msgspec.json.decode(value) if name.startswith(ATTRIBUTE_PREFIX)} - {ATTRIBUTE_PREFIX}
         if not names <= self._attributes:
             self._attributes |= names
             self._mapping = self._make_mapping()
-        return self._mapping(value, headers)
+        return self._mapping(value, headers, budget)
 
 
 class HistoryConverter:
@@ -323,7 +325,7 @@ class HistoryConverter:
             native = raw.raw if raw.to_native is None else raw.to_native()
             event, _ = native_history_record(formatted.owner.fill(native))
         except MalformedEvent as error:
-            self._refuse(formatted, number, error, raw.raw)
+            self._refuse(formatted, number, error, raw.raw if raw.enclosure is None else b"")
             return None
         return event.replace(b"\r", b" ").replace(b"\n", b" ")  # JSON has them between its parts alone
 

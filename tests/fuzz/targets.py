@@ -33,6 +33,7 @@ from trustwatch.api.events.event_bodies import (
     parse_foreign_body,
 )
 from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
+from trustwatch.api.events.refused_records import RefusedRecords
 from trustwatch.api.http.auth.bearer_tokens import presented_token
 from trustwatch.api.http.auth.client_certificates import certificate_names, read_certificate
 from trustwatch.api.http.auth.proof_of_possession import (
@@ -250,20 +251,26 @@ def _check_records(parser: FormatParser, value: bytes, headers: Mapping[str, str
         assert error.reason
         return
     assert skipped >= 0
-    for record in records[:50]:
-        _check_record(record)
+    refused = RefusedRecords(0, "fuzz", str)
+    kept = sum(_check_record(record, refused, index) for index, record in enumerate(records[:50]))
+    kept += sum(len(letter.record.payload) for letter in refused.letters())
+    held = len(value) + sum(map(len, headers.values()))
+    assert kept <= 4 * held + 1024 * max(len(records), 1), "the log holds many times what was sent"
 
 
-def _check_record(record: RawRecord) -> None:
+def _check_record(record: RawRecord, refused: RefusedRecords, index: int) -> int:
+    """Bytes of the event; a refused record has none."""
     try:
         native = record.raw if record.to_native is None else record.to_native()
     except MalformedEvent as error:
         assert error.reason
-        return
+        refused.add(record, error, index)
+        return 0
     try:
         decode_event(native)
     except MalformedEvent:
         assert record.to_native is None, "a format made an event that is none"
+    return len(native)
 
 
 def http_body(data: bytes) -> None:

@@ -6,7 +6,8 @@ about. A denial is an answer of status 200. Requests that are none get 400 with 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from starlette.types import Scope
 from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, SCOPES_REFUSED, STEP_UP, Verdict
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
+from ...http.bulk_turns import BulkTurns, TooMuchBulkWork
 from ...http.problems import problem_of
 from ...http.refused_callers import AGENT_NOT_ALLOWED, RefusedCallers
 from ..call_evaluation import CALL_DECISIONS, CallEvaluation, CallEvaluator, CallQuestion
@@ -23,17 +25,20 @@ from ..judged_agents import NO_AGENT, JudgedAgent, strictest_decision
 from .authzen_requests import (
     DENY_ON_FIRST_DENY,
     INVALID_ITEM,
+    ITEMS_PER_SLICE,
     PERMIT_ON_FIRST_PERMIT,
     EvaluationAsker,
     EvaluationBatch,
     EvaluationItem,
     EvaluationRequester,
     RequesterQuestions,
+    Slices,
     group_by_requester,
-    read_evaluations,
+    read_in_slices,
 )
 from .hook_adapter import (
     HookRequest,
+    HookResponder,
     HookResponse,
     ParsedHookRequest,
     UnreadableHookRequest,
@@ -42,6 +47,9 @@ from .hook_adapter import (
     json_hook_response,
 )
 from .hook_decider import HookDecider
+
+FEW_BYTES = 16 * 1024
+"""Bytes of a body that are decoded at once."""
 
 NOT_AUTHORIZED = (
     "the request names an agent that this caller is not authorized for: `agents` and `issuers` of its entry in the "
@@ -78,6 +86,7 @@ class AuthZenEndpoint:
         identify: the caller of a request; raises AuthenticationFailed.
         calls: judges calls whose arguments are told.
         refused_callers: told of those that reach beyond their entry of the settings.
+        turns: of long requests.
         several: whether this is the endpoint for many evaluations.
     """
 
@@ -87,6 +96,7 @@ class AuthZenEndpoint:
         identify: IdentifyHookCaller,
         calls: CallEvaluator,
         refused_callers: RefusedCallers,
+        turns: BulkTurns,
         *,
         several: bool,
     ) -> None:
@@ -95,8 +105,9 @@ class AuthZenEndpoint:
         self._calls = calls
         self._refused_callers = refused_callers
         self._is_batch = several
+        self._turns = turns
 
-    async def admit(self, _: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
+    async def admit(self, _: HookRequest, scope: Scope) -> HookResponder | HookResponse:
         """Return the function that answers the request once its body is read, or a refusal that needs no body."""
         try:
             caller = await self._identify(scope)
@@ -109,28 +120,44 @@ class AuthZenEndpoint:
             return _text_response(problem.status, problem.detail, *headers)
         return partial(self.answer, asker)
 
-    def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
-        """The answer to a whole request."""
+    async def answer(self, asker: EvaluationAsker, request: HookRequest) -> HookResponse:
+        """The answer to a whole request; a long one in slices, one request of a tenant at a time."""
         if not is_json(request):
             return _text_response(400, "the body must be JSON, sent with `Content-Type: application/json`")
+        slices = self._answer_in_slices(asker, request)
+        answer = next(slices) if len(request.body) <= FEW_BYTES else None
+        if answer is not None:
+            return answer
         try:
-            batch = read_evaluations(decode_json_object(request.body), several=self._is_batch)
+            async with self._turns.turn(asker.tenant, len(request.body)):
+                while (answer := next(slices)) is None:
+                    await asyncio.sleep(0)
+        except TooMuchBulkWork as error:
+            return _text_response(429, str(error), (b"retry-after", b"%d" % error.retry_after_s))
+        return answer
+
+    def _answer_in_slices(self, asker: EvaluationAsker, request: HookRequest) -> Iterator[HookResponse | None]:
+        """None after each slice, the answer after the last."""
+        try:
+            batch = yield from read_in_slices(decode_json_object(request.body), several=self._is_batch)
         except (UnreadableHookRequest, ClientInducedFailure) as error:
-            return _text_response(400, str(error))
+            yield _text_response(400, str(error))
+            return
         batch = batch._replace(items=[self._authorize(item, asker) for item in batch.items])
         if not batch.is_batch and batch.items[0].error:
-            return _text_response(batch.items[0].status, batch.items[0].error)
+            yield _text_response(batch.items[0].status, batch.items[0].error)
+            return
         questions = group_by_requester(batch.items, asker, partial(self._is_known, asker))
         decided = {requester: self._decide(requester, asked) for requester, asked in questions.items()}
         try:
-            content = self._render(batch, decided, asker)
+            content = yield from self._render(batch, decided, asker)
         except Exception as error:
             decided = {requester: self._undecided(error, requester, asked) for requester, asked in questions.items()}
-            content = self._render(batch, decided, asker)
+            content = yield from self._render(batch, decided, asker)
         for requester, asked in questions.items():
             if requester.agents:
                 self._record(asker, asked, decided[requester].decided)
-        return json_hook_response(200, content)
+        yield json_hook_response(200, content)
 
     def _authorize(self, item: EvaluationItem, asker: EvaluationAsker) -> EvaluationItem:
         """The item, or an error if it names agents that the caller is not authorized for."""
@@ -186,10 +213,12 @@ class AuthZenEndpoint:
 
     def _render(
         self, batch: EvaluationBatch, decided: dict[EvaluationRequester, RequesterDecision], asker: EvaluationAsker
-    ) -> dict[str, Any]:
-        answers = []
+    ) -> Slices[dict[str, Any]]:
+        answers: list[dict[str, Any]] = []
         shaped: set[EvaluationRequester] = set()
         for item in batch.items:
+            if len(answers) % ITEMS_PER_SLICE == ITEMS_PER_SLICE - 1:
+                yield
             answers.append(self._render_item(item, decided.get(item.requester), shaped))
             if item.call is not None and answers[-1]["decision"]:
                 answers[-1] = self._judge_call(item.call, item.requester, asker)

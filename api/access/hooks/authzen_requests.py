@@ -8,8 +8,8 @@ at once are one question.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -37,6 +37,13 @@ MAX_CALLS = 50
 
 MAX_JUDGED_AGENTS = 50
 """Agents that a batch may ask about: each, with the principal and the chain that an item names, is judged once."""
+
+ITEMS_PER_SLICE = 50
+"""Items of a batch that are read, or answered, before others are answered."""
+
+T = TypeVar("T")
+Slices = Generator[None, None, T]
+"""Work that lets others go first after each slice."""
 
 _REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource": ("type", "id")}
 
@@ -130,7 +137,7 @@ _NO_REQUESTER = EvaluationRequester((), (), ("", ""), "")
 INVALID_ITEM = EvaluationItem(_NO_REQUESTER, "", "", ("", ""))
 
 
-def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
+def read_in_slices(data: dict[str, Any], *, several: bool) -> Slices[EvaluationBatch]:
     """The evaluations of a request.
 
     Args:
@@ -156,7 +163,17 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
         raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
     if sum(_tells_arguments(evaluation, data) for evaluation in given) > MAX_CALLS:
         raise RequestLimitExceeded(f"{MAX_CALLS} evaluations may tell arguments; ask about further calls by themselves")
-    items = [_read_item(evaluation, data) for evaluation in given]
+    items = []
+    for evaluation in given:
+        items.append(_read_item(evaluation, data))
+        if not len(items) % ITEMS_PER_SLICE:
+            yield
+    _check_agents(items)
+    return EvaluationBatch(items, semantic, True)
+
+
+def _check_agents(items: list[EvaluationItem]) -> None:
+    """Raise RequestLimitExceeded if a batch names more agents, or more calls for each of them, than are judged."""
     requesters = {item.requester for item in items if not item.error}
     if sum(max(1, len(item.requester.agents)) for item in items if item.call is not None) > MAX_CALLS:
         raise RequestLimitExceeded(
@@ -164,7 +181,6 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
         )
     if sum(max(1, len(requester.agents)) for requester in requesters) > MAX_JUDGED_AGENTS:
         raise RequestLimitExceeded(f"evaluations may name {MAX_JUDGED_AGENTS} agents; ask about others by themselves")
-    return EvaluationBatch(items, semantic, True)
 
 
 def _tells_arguments(given: Any, defaults: dict[str, Any]) -> bool:

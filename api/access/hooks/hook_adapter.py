@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -59,6 +59,10 @@ class HookResponse(NamedTuple):
     status: int
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+HookResponder = Callable[[HookRequest], HookResponse | Awaitable[HookResponse]]
+"""Answers a request once its body is read."""
 
 
 class ParsedHookRequest(NamedTuple):

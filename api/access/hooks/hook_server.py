@@ -16,6 +16,7 @@ from ....ingest.settings import Secret
 from ....scoring.policy.access_evaluation import UNDECIDED
 from ....scoring.policy.book import LivePolicy
 from ... import clock
+from ...http.bulk_turns import BulkTurns
 from ...http.line_limit import LineLimit
 from ...http.problems import CONTENT_TYPE, internal_problem
 from ...http.refused_callers import RefusedCallers
@@ -31,7 +32,7 @@ from .authzen_hook import (
     AuthZenMetadataEndpoint,
     IdentifyHookCaller,
 )
-from .hook_adapter import MAX_HOOK_BODY_BYTES, HookAdapter, HookRequest, HookResponse, ParsedHookRequest
+from .hook_adapter import MAX_HOOK_BODY_BYTES, HookAdapter, HookRequest, HookResponder, HookResponse, ParsedHookRequest
 from .hook_decider import HookDecider
 from .hydra_hook import HydraHook
 from .okta_hook import OktaHook
@@ -118,9 +119,6 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
         return None
 
 
-HookResponder = Callable[[HookRequest], HookResponse]
-
-
 class HookEndpoint:
     """Answers one product. It never fails: what can not be decided is answered as the settings say.
 
@@ -196,7 +194,7 @@ HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
     "zitadel": ZitadelHook,
 }
 
-HookAdmission = Callable[[HookRequest, Scope], Awaitable[Callable[[HookRequest], HookResponse] | HookResponse]]
+HookAdmission = Callable[[HookRequest, Scope], Awaitable[HookResponder | HookResponse]]
 HookMeter = Callable[[str, str, int, float], None]
 """Counts an answer: name of the hook, route, status, seconds."""
 
@@ -290,7 +288,10 @@ class HookServer:
             body = await read_request_body(receive, MAX_HOOK_BODY_BYTES)
         except RequestBodyTooLong:
             return route.too_large(MAX_HOOK_BODY_BYTES)
-        return None if body is None else admitted(request._replace(body=body))
+        if body is None:
+            return None
+        answer = admitted(request._replace(body=body))
+        return answer if isinstance(answer, HookResponse) else await answer
 
     def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:
         """Nothing before the answer may fail; where it does all the same, no internal detail leaves."""
@@ -303,6 +304,7 @@ def _routes_of_hook(settings: HookSettings, dependencies: HookServerDependencies
     asking = HookDecider(
         settings, dependencies.decision_point, dependencies.live_policy, lambda: int(dependencies.clock() * 1000)
     )
+    turns = BulkTurns()
     if settings.kind != "authzen":
         endpoint = HookEndpoint(
             HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, dependencies.clock), asking
@@ -310,7 +312,7 @@ def _routes_of_hook(settings: HookSettings, dependencies: HookServerDependencies
         return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
     single, many = (
         AuthZenEndpoint(
-            asking, dependencies.identify, dependencies.calls, dependencies.refused_callers, several=several
+            asking, dependencies.identify, dependencies.calls, dependencies.refused_callers, turns, several=several
         )
         for several in (False, True)
     )

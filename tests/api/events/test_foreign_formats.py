@@ -13,8 +13,10 @@ import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from trustwatch.api.http.bulk_turns import BulkTurns, TooMuchBulkWork
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.loading import load_settings
+from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.formats import otlp
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.commits import Commit, Position
@@ -250,6 +252,60 @@ def test_refused_spans_are_told(site: Any) -> None:
     partial = answer.json()["partialSuccess"]
     assert partial["rejectedSpans"] == "1" and "nanoseconds" in partial["errorMessage"]
     assert len(site.logged()) == len(site.logged(RecordKind.DEAD)) == 1
+
+
+def test_refused_spans_of_a_resource_share_a_letter(site: Any) -> None:
+    """The resource is kept once, and a replay of the letter sends all of them."""
+    bad = {**SPAN, "startTimeUnixNano": "soon"}
+    body = spans(*[bad] * 50)
+    body["resourceSpans"][0]["resource"] = {"attributes": [{"key": "note", "value": {"stringValue": "x" * 10_000}}]}
+
+    answer = export(site, "/v1/traces", body)
+
+    assert answer.status_code == 400 and answer.json()["rejected"] == 50
+    (letter,) = site.logged(RecordKind.DEAD)
+    assert {rejection["dead_letter_id"] for rejection in answer.json()["rejections"]} == {
+        json.loads(letter.payload)["letter_id"]
+    }
+    kept = json.loads(base64.b64decode(json.loads(letter.payload)["raw"]))
+    assert kept["resourceSpans"][0]["scopeSpans"][0]["spans"] == [bad] * 50
+
+
+def test_bulk_work_of_a_tenant_is_bounded(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 before the body is read; a short body is taken all the same."""
+    monkeypatch.setattr(BulkTurns, "check", refuse_bulk)
+
+    long = export(site, "/v1/traces", spans(*[SPAN] * 50))
+    short = export(site, "/v1/traces", spans(SPAN))
+
+    assert (long.status_code, long.json()["code"]) == (429, "too_many_requests")
+    assert long.headers["retry-after"] == "2" and "of this tenant wait" in long.json()["detail"]
+    assert short.status_code == 200 and len(site.logged()) == 1
+
+
+def refuse_bulk(*_: Any) -> None:
+    raise TooMuchBulkWork
+
+
+@pytest.mark.parametrize(
+    ("spans_in_body", "words"),
+    [
+        ([b"\x4a\x00" * 1_000_001], "more than 1000000 messages"),
+        ([b"\x4a\x06\x12\x04\x0a\x02ab" * 5_000], "2 times its bytes"),
+    ],
+)
+def test_protobuf_is_bounded_before_it_is_taken_apart(spans_in_body: list[bytes], words: str) -> None:
+    """Each message takes some hundred bytes of memory, and becomes longer as JSON."""
+
+    def field(number: int, content: bytes) -> bytes:
+        length, out = len(content), b""
+        while length > 0x7F:
+            out, length = out + bytes([length & 0x7F | 0x80]), length >> 7
+        return bytes([number << 3 | 2]) + out + bytes([length]) + content
+
+    body = field(1, field(2, b"".join(field(2, one) for one in spans_in_body)))
+    with pytest.raises(MalformedEvent, match=words):
+        otlp.protobuf_to_json("traces", body)
 
 
 def test_a_body_that_is_no_otlp(site: Any) -> None:

@@ -261,7 +261,7 @@ def test_a_body_of_everything() -> None:
     events, skipped, refusals = taken("otlp", body)
 
     assert (len(events), skipped, len(refusals)) == (2, 2, 2)
-    assert all("span can not be read" in reason for reason in refusals)
+    assert all("span cannot be read" in reason for reason in refusals)
 
 
 def test_a_dead_letter_can_be_sent_again() -> None:
@@ -272,7 +272,7 @@ def test_a_dead_letter_can_be_sent_again() -> None:
 
     first, _ = create_parser("otlp", spec)(json.dumps(body).encode(), {}).records
 
-    (event,), _, _ = taken("otlp", first.raw)
+    (event,), _, _ = taken("otlp", first.whole)
     assert event["agent"]["id"] == "agent-7"
 
 

@@ -11,7 +11,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.gateway_presets import GATEWAY_PRESETS
 from trustwatch.ingest.formats.member_kinds import MEMBER_KINDS
-from trustwatch.ingest.formats.raw_records import TooManyRecords
+from trustwatch.ingest.formats.raw_records import ParserBudget, TooManyRecords
 from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
 
 BASE = {"time": "at", "agent.id": "who", "type": "'api.call'", "action": "what", "outcome": "status"}
@@ -311,8 +311,8 @@ def test_a_value_holds_a_bounded_number_of_records() -> None:
     mapping = RecordMapping(WRAPPED)
     for value in (b"[" + b"{}," * 10_000 + b"{}]", b'{"items": [' + b"{}," * 10_000 + b"{}]}"):
         with pytest.raises(TooManyRecords, match="more than 10000 records"):
-            mapping(value, {})
-    assert len(mapping(b'{"items": [' + b"{}," * 9_999 + b"{}]}", {}).records) == 10_000
+            mapping(value, {}, ParserBudget(10_000))
+        assert len(mapping(value, {}).records) == 10_001
 
 
 def test_only_a_complete_mapping_says_what_wraps_records() -> None:

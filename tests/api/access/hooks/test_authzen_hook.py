@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
+import httpx2
 import pytest
+from trustwatch.api.access.hooks import authzen_hook
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
+from trustwatch.api.http import bulk_turns
 
 GATE = {"action": {"name": "issue:access_token:client_credentials"}}
 PROFILE = {
@@ -307,3 +312,55 @@ def test_where_the_decision_point_is(make_desk: Any) -> None:
         "capabilities": ["urn:ietf:params:authzen:token-issuance"],
     }
     assert make_desk("hydra").send("GET", "/.well-known/authzen-configuration").status_code == 404
+
+
+LONG: dict[str, Any] = {**BOXCARRED, "evaluations": [{"action": {"name": f"a{number}"}} for number in range(1_000)]}
+LONG["resource"] = {"type": "document", "id": "x"}
+
+
+def test_a_long_batch_lets_others_go_first(make_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop runs again after 50 items that are read or answered."""
+    desk, read, turns = make_desk("authzen"), [0], [0]
+    read_item = authzen_hook._read_item
+
+    def counted(*given: Any) -> Any:
+        read[0] += 1
+        return read_item(*given)
+
+    async def run() -> tuple[httpx2.Response, list[int]]:
+        body = json.dumps(LONG).encode()
+        request = desk.http.request("POST", "/access/v1/evaluations", content=body, headers=desk.auth())
+        asked = asyncio.ensure_future(request)
+        seen = []
+        while not asked.done():
+            seen.append(read[0])
+            turns[0] += 1
+            await asyncio.sleep(0)
+        return await asked, seen
+
+    monkeypatch.setattr(authzen_hook, "_read_item", counted)
+    answer, seen = desk.runner.run(run())
+
+    assert answer.status_code == 200 and len(answer.json()["evaluations"]) == 1_000
+    assert max(after - before for before, after in pairwise(seen)) <= authzen_hook.ITEMS_PER_SLICE
+    assert turns[0] >= 2 * 1_000 / authzen_hook.ITEMS_PER_SLICE - 1
+
+
+def test_long_batches_of_a_tenant_take_turns(make_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is more than may wait is refused with a time to come again; short ones never wait."""
+    monkeypatch.setattr(bulk_turns, "MAX_TENANT_PIECES", 2)
+    desk = make_desk("authzen")
+
+    async def run() -> list[httpx2.Response]:
+        bodies = [json.dumps(LONG).encode()] * 5 + [json.dumps(BOXCARRED).encode()]
+        path = "/access/v1/evaluations"
+        return await asyncio.gather(
+            *(desk.http.request("POST", path, content=body, headers=desk.auth()) for body in bodies)
+        )
+
+    answers = desk.runner.run(run())
+
+    assert sorted(answer.status_code for answer in answers[:5]) == [200, 200, 429, 429, 429]
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.headers["retry-after"] == "2" and "one after another" in refused.text
+    assert answers[5].status_code == 200

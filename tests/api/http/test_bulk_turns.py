@@ -1,0 +1,83 @@
+"""Turns of bulk work: how much is done at a time, and how much of a tenant waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from trustwatch.api.http.bulk_turns import (
+    AT_ONCE,
+    MAX_TENANT_BYTES,
+    MAX_TENANT_PIECES,
+    BulkTurns,
+    TooMuchBulkWork,
+)
+
+
+def test_one_piece_of_a_tenant_and_few_in_all_are_worked_on() -> None:
+    """However many come at once; each gets its turn."""
+    turns, active, most, done = BulkTurns(), Counter[str](), Counter[str](), Counter[str]()
+
+    async def work(tenant: str) -> None:
+        async with turns.turn(tenant, 100):
+            active[tenant] += 1
+            most[tenant] = max(most[tenant], active[tenant])
+            most["all"] = max(most["all"], active.total())
+            await asyncio.sleep(0)
+            active[tenant] -= 1
+            done[tenant] += 1
+
+    async def run() -> None:
+        await asyncio.gather(*(work(tenant) for tenant in "abc" for _ in range(20)))
+
+    asyncio.run(run())
+
+    assert done == {"a": 20, "b": 20, "c": 20}
+    assert most == {"a": 1, "b": 1, "c": 1, "all": AT_ONCE}
+
+
+def test_a_tenant_does_not_wait_for_the_pieces_of_another() -> None:
+    """Only for those that are worked on."""
+    turns, order = BulkTurns(at_once=1), list[str]()
+
+    async def work(tenant: str) -> None:
+        async with turns.turn(tenant, 1):
+            order.append(tenant)
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        await asyncio.gather(*(work("noisy") for _ in range(30)), work("quiet"))
+
+    asyncio.run(run())
+
+    assert order.index("quiet") <= 2
+
+
+def test_what_a_tenant_has_waiting_is_bounded() -> None:
+    """By number and by bytes; another tenant, and one piece of any size, are still taken."""
+    turns, release = BulkTurns(), asyncio.Event()
+
+    async def work(tenant: str, size: int) -> None:
+        async with turns.turn(tenant, size):
+            await release.wait()
+
+    async def run() -> list[BaseException | None]:
+        tasks = [asyncio.create_task(work("many", 1)) for _ in range(MAX_TENANT_PIECES + 3)]
+        tasks += [asyncio.create_task(work("large", 2 * MAX_TENANT_BYTES)), asyncio.create_task(work("large", 1))]
+        await asyncio.sleep(0)
+        with pytest.raises(TooMuchBulkWork, match="too many large bodies"):
+            turns.check("large", 1)
+        turns.check("other", 1)
+        release.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(run())
+
+    assert [isinstance(error, TooMuchBulkWork) for error in found] == [
+        *[False] * MAX_TENANT_PIECES,
+        *[True] * 3,
+        False,
+        True,
+    ]
+    assert not turns._tenants
