@@ -6,8 +6,8 @@ Only this module and the settings know which program keeps topics; everybody els
 
 from __future__ import annotations
 
-from ..ingest.kafka import open_admin, open_group_source, open_reader, open_writer
-from ..ingest.kafka.settings import KafkaClientSettings as BrokerSettings
+from trustwatch.ingest.kafka import open_admin, open_group_source, open_reader, open_writer
+from trustwatch.ingest.kafka.settings import KafkaClientSettings as BrokerSettings
 
 TOPIC_PREFIX = "kafka:"
 """Beginning of a history that is read from a topic, on the command line."""

@@ -19,9 +19,10 @@ from types import FrameType
 
 import structlog
 
-from ..ingest.errors import Fenced, TrustwatchError
-from ..ingest.spans import UNTRACED, RecordedSpans, Spans
-from ..scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, PipelineUpdateSender, decode_update
+from trustwatch.ingest.errors import Fenced, TrustwatchError
+from trustwatch.ingest.spans import UNTRACED, RecordedSpans, Spans
+from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, PipelineUpdateSender, decode_update
+
 from . import clock
 from .file_access import restrict_new_files
 from .settings.loading import load_process_settings

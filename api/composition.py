@@ -10,24 +10,25 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from ..ingest.archive.vector_spool import VectorSpoolWriter
-from ..ingest.errors import ConfigError, Unavailable
-from ..ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open_identity_key
-from ..ingest.objects.object_store import ObjectStore, open_object_store
-from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
-from ..ingest.record_erasure import ErasedFilter
-from ..ingest.settings import Secret, reveal
-from ..models.model_registry import ModelRegistry
-from ..models.trained_model import TrainedModel
-from ..scoring.engine.engine import EngineSettings
-from ..scoring.engine.forgetting import ErasedAgents
-from ..scoring.pipeline.model_switch import ActiveModels
-from ..scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
-from ..scoring.policy.policy_file import read_policy_book
-from ..scoring.store.checkpoint_files import CheckpointFiles
-from ..scoring.store.retention_settings import RetentionCutoffs
-from ..scoring.store.snapshot_files import SnapshotFiles
-from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
+from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open_identity_key
+from trustwatch.ingest.objects.object_store import ObjectStore, open_object_store
+from trustwatch.ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
+from trustwatch.ingest.record_erasure import ErasedFilter
+from trustwatch.ingest.settings import Secret, reveal
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.forgetting import ErasedAgents
+from trustwatch.scoring.pipeline.model_switch import ActiveModels
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.policy.policy_file import read_policy_book
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs
+from trustwatch.scoring.store.snapshot_files import SnapshotFiles
+from trustwatch.scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
+
 from . import clock
 from .settings.access_settings import ANY_TENANT
 from .settings.root import Settings

@@ -11,9 +11,10 @@ from typing import Literal
 
 import msgspec
 
-from ..scoring.delivery.actuators.actuator_settings import ActuatorSettings
-from ..scoring.policy.book import LevelTokenPolicy
-from ..scoring.records.agents import RiskLevel
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
+from trustwatch.scoring.policy.book import LevelTokenPolicy
+from trustwatch.scoring.records.agents import RiskLevel
+
 from .settings.enforcement_settings import HookSettings
 from .settings.root import Settings
 

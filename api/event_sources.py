@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from ..ingest.duplicate_window import DuplicateWindow
-from ..ingest.log.log_group_source import LogGroupSource
-from ..ingest.record_erasure import ErasedFilter
-from ..ingest.source import GroupSource
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.log.log_group_source import LogGroupSource
+from trustwatch.ingest.record_erasure import ErasedFilter
+from trustwatch.ingest.source import GroupSource
+
 from .brokers import open_group_source
 from .composition import load_erased_filter, open_service_identities
 from .settings.root import Settings

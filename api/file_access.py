@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from ..ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
 
 FILE_ACCESS: Final = "TRUSTWATCH_FILE_ACCESS"
 """Variable that says who may read what we write: `owner` (the default) or `group`."""

@@ -29,8 +29,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from requests.adapters import HTTPAdapter
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
-from ..ingest.outgoing_http import trusted_authorities
-from ..ingest.spans import Span, SpanKind, SpanValue
+from trustwatch.ingest.outgoing_http import trusted_authorities
+from trustwatch.ingest.spans import Span, SpanKind, SpanValue
+
 from .settings.service_settings import TraceSettings
 
 MAX_WAITING_SPANS: Final = 2_048

@@ -8,7 +8,7 @@ from typing import Literal
 
 import structlog
 
-from ..ingest.printable_text import escaped_text
+from trustwatch.ingest.printable_text import escaped_text
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]

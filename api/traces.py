@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from ..ingest.spans import RecordedSpans
+from trustwatch.ingest.spans import RecordedSpans
+
 from .settings.service_settings import TraceSettings
 
 

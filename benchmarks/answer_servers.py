@@ -16,6 +16,7 @@ import msgspec
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
 from trustwatch.api.agents.schemas import RISK_EXAMPLE, RiskOut
 from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier

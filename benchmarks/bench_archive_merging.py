@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+
 from trustwatch.ingest.archive.archive_files import event_folder, file_name
 from trustwatch.ingest.archive.event_archive import event_table
 from trustwatch.ingest.archive.file_merging import MERGED_GROUP_ROWS, merge_small_files

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import msgspec
+
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.columns import ColumnEncoder

@@ -25,9 +25,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from trustwatch.ingest.source import Record
-
 from scripts.service_stack import ServiceUnavailable
+from trustwatch.ingest.source import Record
 
 from .distributed_services import (
     PARTITIONS,

@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline

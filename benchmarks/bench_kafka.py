@@ -19,14 +19,14 @@ from typing import Any, get_args
 
 import msgspec
 from kafka.admin import KafkaAdminClient
+
+from scripts.service_stack import ServiceUnavailable
 from trustwatch.ingest.kafka import open_group_source, open_writer
 from trustwatch.ingest.kafka.settings import KafkaClientName, KafkaClientSettings
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.topics import record_codec
 from trustwatch.ingest.topics.topic_definitions import TopicNames
-
-from scripts.service_stack import ServiceUnavailable
 
 from .distributed_services import AllPartitionsOwner, start_broker
 

@@ -20,7 +20,7 @@ from itertools import cycle
 from statistics import median
 from typing import Any
 
-from trustwatch.client.argument_origins import ArgumentOrigins, keyed_fingerprint
+from trustwatch_client.argument_origins import ArgumentOrigins, keyed_fingerprint
 
 from .harness import arguments, finish, machine, table
 

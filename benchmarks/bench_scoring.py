@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.ensemble import IsolationForest
+
 from trustwatch.models.detector import DetectorSettings, ForestDetector
 from trustwatch.models.detector_training import fit_detector, flatten_forest
 from trustwatch.models.forest_evaluator import forest_scores

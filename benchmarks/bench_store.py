@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import text
+
+from scripts.service_stack import Postgres, ServiceUnavailable
 from trustwatch.ingest.features.layout import STATE_ROW
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.engine import risk_levels
@@ -29,8 +31,6 @@ from trustwatch.scoring.store.dialects import postgresql, postgresql_copy
 from trustwatch.scoring.store.dialects.statements import UPSERT_AGENT
 from trustwatch.scoring.store.sql_schema import AGENTS
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
-
-from scripts.service_stack import Postgres, ServiceUnavailable
 
 from .embedded_logs import CELLS, Cell, file_system, make_records, measure_logs
 from .harness import finish, machine, options, table

@@ -27,6 +27,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
+
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.columns import ColumnEncoder

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scripts.service_stack import KafkaCluster, Postgres
 from trustwatch.api.composition import open_service_store
 from trustwatch.api.settings.loading import load_process_settings
 from trustwatch.ingest.columns import ColumnEncoder
@@ -33,8 +34,6 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
-
-from scripts.service_stack import KafkaCluster, Postgres
 
 PARTITIONS = 4
 SALT = b"benchmark"

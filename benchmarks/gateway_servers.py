@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import jwt
 import uvicorn
 from fastapi import FastAPI, Header, Response
+
 from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import CallerDirectory

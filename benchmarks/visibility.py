@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 import structlog
+
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.kafka import open_admin, open_group_source, open_writer

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..ingest.printable_text import number_text
-from ..scoring.engine.risk_levels import LEVEL_UP
-from ..scoring.records.agents import RiskLevel
+from trustwatch.ingest.printable_text import number_text
+from trustwatch.scoring.engine.risk_levels import LEVEL_UP
+from trustwatch.scoring.records.agents import RiskLevel
+
 from .chart_canvas import (
     LEVEL_MARK,
     MAX_BARS,

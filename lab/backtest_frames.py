@@ -13,17 +13,18 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from ..api import clock
-from ..api.backtest.report import render_report
-from ..api.composition import policy_book
-from ..ingest.timestamps import DAY_MS
-from ..scoring.backtest import runner
-from ..scoring.backtest.counts import BacktestCounts
-from ..scoring.backtest.label_evaluation import ScoreSeparation
-from ..scoring.backtest.plan import BUDGET_FACTORS, BacktestPlan, default_budgets, read_labels
-from ..scoring.backtest.result import BacktestResult, BacktestSide, PolicyOutcome, build_result
-from ..scoring.policy.book import PolicyBook
-from ..scoring.policy.policy_file import read_policy_book
+from trustwatch.api import clock
+from trustwatch.api.backtest.report import render_report
+from trustwatch.api.composition import policy_book
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.scoring.backtest import runner
+from trustwatch.scoring.backtest.counts import BacktestCounts
+from trustwatch.scoring.backtest.label_evaluation import ScoreSeparation
+from trustwatch.scoring.backtest.plan import BUDGET_FACTORS, BacktestPlan, default_budgets, read_labels
+from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, PolicyOutcome, build_result
+from trustwatch.scoring.policy.book import PolicyBook
+from trustwatch.scoring.policy.policy_file import read_policy_book
+
 from .event_frames import label_file, raw_events
 from .event_frames import labels as labels_frame
 from .event_history import EventFilter, EventHistory, build_event_filter, parse_time_ms, timestamp_of

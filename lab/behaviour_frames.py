@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..ingest.columns import ColumnEncoder
-from ..ingest.events import NativeEvent
-from ..ingest.features import layout
-from ..ingest.features.feature_kernel import scope_keys
-from ..ingest.features.feature_table import QUANTITIES
-from ..ingest.features.frequency_tables import scope_row
-from ..models.trained_model import TrainedModel
-from ..scoring.engine.state_version import state_version
-from ..scoring.records.agents import AgentName, AgentRow
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_kernel import scope_keys
+from trustwatch.ingest.features.feature_table import QUANTITIES
+from trustwatch.ingest.features.frequency_tables import scope_row
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine.state_version import state_version
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+
 from .event_history import AgentReference, EventFilter, EventHistory
 from .frame_builder import build_frame, build_frame_from_columns
 from .session import LabError, LabSession

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..api.cli.lazy_commands import CommandPanel, LazyCommand
+from trustwatch.api.cli.lazy_commands import CommandPanel, LazyCommand
 
 COMMANDS = (
     LazyCommand(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..api.cli.terminal import fail, print_message, write_json
+from trustwatch.api.cli.terminal import fail, print_message, write_json
+
 from .session import EXTRA_MISSING, is_extra_installed
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..ingest.timestamps import HOUR_MS
-from ..scoring.backtest.plan import read_labels
+from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.scoring.backtest.plan import read_labels
+
 from .event_history import (
     AgentReference,
     EventHistory,

@@ -12,21 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..api.brokers import open_reader
-from ..api.composition import load_erased_filter
-from ..api.settings.root import Settings
-from ..ingest.archive.archive_files import read_position
-from ..ingest.duplicate_window import DuplicateWindow
-from ..ingest.errors import MalformedEvent
-from ..ingest.events import NativeEvent
-from ..ingest.extras import extra_missing, missing_packages
-from ..ingest.file_source import FileSource
-from ..ingest.formats.history_decoding import decode_history_event
-from ..ingest.log.log_reader import LogReader
-from ..ingest.log.log_segments import segment_bases
-from ..ingest.record_keys import raw_id_hash
-from ..ingest.source import Record, RecordKind
-from ..ingest.topics.topic_history import topic_parts
+from trustwatch.api.brokers import open_reader
+from trustwatch.api.composition import load_erased_filter
+from trustwatch.api.settings.root import Settings
+from trustwatch.ingest.archive.archive_files import read_position
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.extras import extra_missing, missing_packages
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.record_keys import raw_id_hash
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics.topic_history import topic_parts
+
 from .session import LabError, LabSession, warn_incomplete
 
 BATCH_RECORDS = 1000
@@ -248,7 +249,7 @@ def _decode_record(record: Record) -> HistoryEvent | None:
 def _archive_records(directory: Path, event_filter: EventFilter) -> Iterator[Record]:
     if missing := missing_packages("archive"):
         raise LabError(extra_missing("archive", f"{directory} is an archive", missing))
-    from ..ingest.archive.archive_reader import raw_lines
+    from trustwatch.ingest.archive.archive_reader import raw_lines
 
     since, until = (
         None if at is None else datetime.fromtimestamp(at / 1000, UTC)

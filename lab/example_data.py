@@ -12,31 +12,32 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ..api import clock
-from ..api.composition import engine_settings, live_policy, open_service_store
-from ..api.settings.loading import load_settings
-from ..api.settings.root import Settings
-from ..ingest.columns import ColumnEncoder
-from ..ingest.duplicate_window import DuplicateWindow
-from ..ingest.errors import TrustwatchError
-from ..ingest.events import decode_event
-from ..ingest.extras import missing_packages
-from ..ingest.log.event_log import EventLog
-from ..ingest.log.log_reader import LogReader
-from ..ingest.record_keys import raw_id_hash
-from ..ingest.source import Record, RecordKind
-from ..ingest.timestamps import HOUR_MS
-from ..models.detector import DetectorSettings
-from ..models.model_persistence import load_trained_model
-from ..scoring.engine.delegation import EdgeCollector
-from ..scoring.engine.engine import Engine
-from ..scoring.learning.training import train_and_save
-from ..scoring.pipeline.processor import Processor
-from ..scoring.pipeline.settings import PipelineSettings, PipelineTuning
-from ..scoring.pipeline.single_partition import SinglePartitionPipeline
-from ..scoring.records.commits import ONLY_PARTITION
-from ..simulator.demo_enterprise import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
-from ..simulator.labelled_events import SimulatedEvent, encode_label
+from trustwatch.api import clock
+from trustwatch.api.composition import engine_settings, live_policy, open_service_store
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.extras import missing_packages
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.record_keys import raw_id_hash
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.scoring.engine.delegation import EdgeCollector
+from trustwatch.scoring.engine.engine import Engine
+from trustwatch.scoring.learning.training import train_and_save
+from trustwatch.scoring.pipeline.processor import Processor
+from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
+from trustwatch.scoring.records.commits import ONLY_PARTITION
+from trustwatch.simulator.demo_enterprise import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
+from trustwatch.simulator.labelled_events import SimulatedEvent, encode_label
+
 from .session import SETTINGS_FILE_NAMES, LabError, open_read_only_store
 
 EXAMPLE_START = datetime(2026, 1, 6, tzinfo=UTC)
@@ -180,7 +181,7 @@ def _process_day(settings: Settings, begin: int) -> None:
 
 def _archive_log(settings: Settings) -> None:
     """Write the whole log as Parquet, as the archiving process would."""
-    from ..ingest.archive.event_archive import EventArchive, EventToArchive
+    from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 
     directory = settings.archive.directory
     assert directory is not None

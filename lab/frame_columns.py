@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..ingest.features.feature_declaration import UNIT_WORDS
-from ..ingest.features.feature_table import FEATURES
-from ..scoring.records.agents import RiskLevel
+from trustwatch.ingest.features.feature_declaration import UNIT_WORDS
+from trustwatch.ingest.features.feature_table import FEATURES
+from trustwatch.scoring.records.agents import RiskLevel
 
 LEVEL_NAMES = tuple(level.label for level in RiskLevel)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..ingest.printable_text import number_text
+from trustwatch.ingest.printable_text import number_text
+
 from .chart_canvas import (
     Channels,
     Chart,

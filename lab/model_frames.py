@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..api import clock
-from ..ingest.columns import ColumnEncoder
-from ..ingest.features.feature_table import FEATURES
-from ..ingest.formats.history_decoding import decode_history_event
-from ..models.detector import DetectorSettings
-from ..scoring.engine import level_thresholds, risk_levels
-from ..scoring.learning.training import KnownPeerGroups, train_and_save
+from trustwatch.api import clock
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.features.feature_table import FEATURES
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.scoring.engine import level_thresholds, risk_levels
+from trustwatch.scoring.learning.training import KnownPeerGroups, train_and_save
+
 from .event_frames import raw_events
 from .frame_builder import build_frame, build_frame_from_columns
 from .session import LabError, LabModel, LabSession, peer_group_names

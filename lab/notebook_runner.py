@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..api.settings.loading import environment_with
+from trustwatch.api.settings.loading import environment_with
+
 from .notebook_pages import count_charts, render_page
 from .session import LabError
 

@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..ingest.events import NativeEvent
-from ..ingest.features.feature_declaration import UNIT_WORDS
-from ..ingest.features.feature_table import FEATURE_NAMES, FEATURES
-from ..ingest.record_keys import raw_id_hash
-from ..ingest.source import Record, RecordBatch, RecordKind
-from ..scoring.engine import risk
-from ..scoring.engine.scored_batch import ScoredBatch
-from ..scoring.pipeline.replay import HistoryReplay
-from ..scoring.records.agents import RiskLevel
-from ..scoring.records.decisions import Decision
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.features.feature_declaration import UNIT_WORDS
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
+from trustwatch.ingest.record_keys import raw_id_hash
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.scored_batch import ScoredBatch
+from trustwatch.scoring.pipeline.replay import HistoryReplay
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.decisions import Decision
+
 from .event_frames import raw_events
 from .event_history import AgentReference, EventFilter, EventHistory, build_event_filter, parse_time_ms
 from .frame_builder import build_frame, build_frame_from_columns

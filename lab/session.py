@@ -16,22 +16,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from ..api.composition import engine_settings, open_service_store_reading, store_address
-from ..api.settings.loading import load_process_settings
-from ..api.settings.root import Settings
-from ..ingest.errors import ConfigError
-from ..ingest.extras import install_line
-from ..ingest.hashing import NameHasher
-from ..models.detector import ForestDetector
-from ..models.model_directory import is_model
-from ..models.model_persistence import load_trained_model
-from ..models.trained_model import TrainedModel
-from ..scoring.engine.engine import EngineSettings
-from ..scoring.learning.budget_check import BudgetReport
-from ..scoring.records.agents import AgentSummary
-from ..scoring.store.agent_store import AgentQuery
-from ..scoring.store.database import MAX_PAGE, iterate_pages
-from ..scoring.store.sql_store import SqlStore
+from trustwatch.api.composition import engine_settings, open_service_store_reading, store_address
+from trustwatch.api.settings.loading import load_process_settings
+from trustwatch.api.settings.root import Settings
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.extras import install_line
+from trustwatch.ingest.hashing import NameHasher
+from trustwatch.models.detector import ForestDetector
+from trustwatch.models.model_directory import is_model
+from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.learning.budget_check import BudgetReport
+from trustwatch.scoring.records.agents import AgentSummary
+from trustwatch.scoring.store.agent_store import AgentQuery
+from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
+from trustwatch.scoring.store.sql_store import SqlStore
 
 SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
 

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import msgspec
 import pandas as pd
 
-from ..scoring.records.agents import AgentName, AgentSummary, RiskLevel
-from ..scoring.records.commits import ALERT_KEY_PREFIX, Delivery
-from ..scoring.records.decisions import Decision, RiskReason
-from ..scoring.store.blast_radius import ACTS_FOR, CALLED, DELEGATED, find_blast_radius
-from ..scoring.store.database import MAX_PAGE, iterate_pages
+from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
+from trustwatch.scoring.records.decisions import Decision, RiskReason
+from trustwatch.scoring.store.blast_radius import ACTS_FOR, CALLED, DELEGATED, find_blast_radius
+from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
+
 from .event_history import AgentReference, agent_identity, parse_time_ms
 from .frame_builder import build_frame
 from .session import DEFAULT_ROW_LIMIT, LabError, LabSession, warn_incomplete

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.errors import ModelError
+from trustwatch.ingest.errors import ModelError
 
 ADVICE: Final = "the model was damaged or made by hand: copy it again or train it again"
 TRAINED_OTHERWISE: Final = "train the model again"

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.compilation import allocation_free, inlined
+from trustwatch.ingest.compilation import allocation_free, inlined
+
 from .calibration import (
     DECADES_OF_SCALE,
     Calibration,

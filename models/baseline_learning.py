@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..ingest import columns as event_columns
-from ..ingest.columns import EventColumns
-from ..ingest.compilation import allocation_free, inlined
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.compilation import allocation_free, inlined
+
 from .input_checks import WrongShape
 
 ODD_P_VALUE = 0.05

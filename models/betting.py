@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..ingest.compilation import allocation_free
-from ..ingest.timestamps import DAY_MS
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.timestamps import DAY_MS
 
 DAMPING = 0.95
 MIN_BET_WEIGHT = 0.2

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.compilation import allocation_free, inlined, inlined_and_callable
+from trustwatch.ingest.compilation import allocation_free, inlined, inlined_and_callable
+
 from .input_checks import NotEnoughHistory, WrongShape
 
 FLEET_GROUP = 0

@@ -17,23 +17,24 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest import columns as event_columns
-from ..ingest.columns import EventColumns
-from ..ingest.errors import ModelError
-from ..ingest.events import EFFECTS, EVENT_TYPES
-from ..ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_ALL, NEW_TO_PEERS, NEW_TO_TASK
-from ..ingest.features.feature_table import FEATURE_INDEX
-from ..ingest.features.feature_vector import (
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.events import EFFECTS, EVENT_TYPES
+from trustwatch.ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_ALL, NEW_TO_PEERS, NEW_TO_TASK
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX
+from trustwatch.ingest.features.feature_vector import (
     F_ARGUMENT_ROUTE,
     F_SENSITIVE_ROUTE,
     F_TRANSITION,
     F_WRITE,
     compose_rows,
 )
-from ..ingest.features.foreign_values import foreign_values
-from ..ingest.features.frequency_tables import mix_pairs
-from ..ingest.features.layout import Baseline
-from ..ingest.features.row_observations import RowObservations
+from trustwatch.ingest.features.foreign_values import foreign_values
+from trustwatch.ingest.features.frequency_tables import mix_pairs
+from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.features.row_observations import RowObservations
+
 from .concerns import CONCERNS, score_concerns
 from .detector import ForestDetector
 from .evidence_combination import CombinedEvidence, weighted_evidence

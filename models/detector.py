@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
+
 from .assessment_kernel import AssessmentTables, assess_rows, assessment_tables
 from .calibration import Calibration, PeerScales, anomaly_scores
 from .concerns import CONCERNS, ConcernModel, ConcernScores

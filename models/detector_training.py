@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ingest.errors import ConfigError, ModelError
+from trustwatch.ingest.errors import ConfigError, ModelError
+
 from .calibration import Calibration, ScoresBeforeAdding, anomaly_scores, fit_peer_scales
 from .concerns import ConcernScores, FeatureRoles, fit_concerns
 from .detector import DetectorSettings, ForestDetector, Scores, fit_usual_evidence

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.compilation import compiled, inlined
+from trustwatch.ingest.compilation import compiled, inlined
+
 from .feature_tails import TailTables, tail_evidence, value_evidence
 from .forest_evaluator import ForestArrays, forest_scores
 

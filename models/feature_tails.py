@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ingest.compilation import compiled, inlined
-from ..ingest.errors import ConfigError
+from trustwatch.ingest.compilation import compiled, inlined
+from trustwatch.ingest.errors import ConfigError
+
 from .input_checks import NotFinite, WrongShape, finite_float32
 
 EVIDENCE_CAP = 6.0

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.compilation import allocation_free, compiled, inlined
+from trustwatch.ingest.compilation import allocation_free, compiled, inlined
+
 from .input_checks import NotFinite, WrongShape
 
 LANES = 8  # walks in flight at once: enough to hide load latency, few enough for the registers

@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.errors import ModelError
-from ..ingest.features import layout
-from ..ingest.features.baseline import MAX_ITEMS
-from ..ingest.features.habits_of_others import COMPARED_KINDS, MOST_BITS
+from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.baseline import MAX_ITEMS
+from trustwatch.ingest.features.habits_of_others import COMPARED_KINDS, MOST_BITS
+
 from .array_rules import (
     TRAINED_OTHERWISE,
     ArrayForm,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..ingest.errors import ModelError, TrustwatchError
+from trustwatch.ingest.errors import ModelError, TrustwatchError
 
 VOUCHING_ADVICE = (
     "Spans, runs of LangSmith and observations of Langfuse are self-asserted, since anybody can write an agent's id"

@@ -12,8 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from ..ingest.features.baseline import empty_baseline
-from ..ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES
+from trustwatch.ingest.features.baseline import empty_baseline
+from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES
+
 from .betting import AlarmTail
 from .detector import DetectorSettings
 from .detector_training import fit_detector

@@ -24,8 +24,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ingest.durable_files import sync_directory, sync_file
-from ..ingest.errors import ModelError
+from trustwatch.ingest.durable_files import sync_directory, sync_file
+from trustwatch.ingest.errors import ModelError
+
 from .array_rules import ArrayForm
 from .model_files import (
     RESTORE_ADVICE,

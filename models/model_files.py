@@ -21,7 +21,8 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_magic
 from numpy.typing import NDArray
 
-from ..ingest.errors import ModelError
+from trustwatch.ingest.errors import ModelError
+
 from .array_rules import ArrayForm, array_bytes
 
 RESTORE_ADVICE: Final = "copy the model again or retrain"

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from ..ingest.errors import ConfigError, ModelError
-from ..ingest.features import layout
-from ..ingest.features.baseline import baseline_arrays, baseline_from_arrays
-from ..ingest.features.feature_table import FEATURE_NAMES, feature_table_hash
+from trustwatch.ingest.errors import ConfigError, ModelError
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.baseline import baseline_arrays, baseline_from_arrays
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES, feature_table_hash
+
 from .array_rules import ArrayForm
 from .betting import AlarmTail
 from .calibration import Calibration, PeerScales

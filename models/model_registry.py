@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from ..ingest.errors import ModelError
+from trustwatch.ingest.errors import ModelError
+
 from .model_directory import ModelManifest, copy_model, is_model, read_manifest
 from .model_persistence import load_trained_model
 from .trained_model import TrainedModel

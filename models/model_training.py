@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..ingest import columns as event_columns
-from ..ingest.columns import EventColumns
-from ..ingest.features import layout
-from ..ingest.features.baseline import NO_TYPES, baseline_arrays, empty_baseline, fit_baseline
-from ..ingest.features.feature_builder import FeatureBuilder
-from ..ingest.features.feature_declaration import BITS, Z
-from ..ingest.features.feature_table import (
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.baseline import NO_TYPES, baseline_arrays, empty_baseline, fit_baseline
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_declaration import BITS, Z
+from trustwatch.ingest.features.feature_table import (
     ADDED_FEATURES,
     COMPROMISE_FEATURES,
     FEATURE_COUNT,
@@ -30,11 +30,11 @@ from ..ingest.features.feature_table import (
     FEATURES,
     OVERREACH_FEATURES,
 )
-from ..ingest.features.foreign_values import foreign_values
-from ..ingest.features.frequency_tables import mix_pairs
-from ..ingest.features.habits_of_others import habits_in_history
-from ..ingest.features.layout import Baseline
-from ..ingest.features.row_observations import (
+from trustwatch.ingest.features.foreign_values import foreign_values
+from trustwatch.ingest.features.frequency_tables import mix_pairs
+from trustwatch.ingest.features.habits_of_others import habits_in_history
+from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.features.row_observations import (
     ACTED_ON,
     IGNORED_EVENT,
     LOOKED_UP,
@@ -42,9 +42,10 @@ from ..ingest.features.row_observations import (
     UNHASHED,
     RowObservations,
 )
-from ..ingest.features.told_targets import UNNAMED
-from ..ingest.hashing import NameHasher
-from ..ingest.timestamps import DAY_MS
+from trustwatch.ingest.features.told_targets import UNNAMED
+from trustwatch.ingest.hashing import NameHasher
+from trustwatch.ingest.timestamps import DAY_MS
+
 from .baseline_learning import learnable_parts
 from .betting import damped_bets, fit_alarm_tail
 from .call_challenges import CallChallenges, fit_challenges

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..ingest.compilation import allocation_free
-from ..ingest.features import layout
-from ..ingest.features.layout import Baseline
-from ..ingest.identities import AgentHash
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.identities import AgentHash
+
 from .betting import AlarmTail
 from .calibration import group_index
 from .call_challenges import CallChallenges

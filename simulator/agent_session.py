@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..ingest.timestamps import HOUR_MS
+from trustwatch.ingest.timestamps import HOUR_MS
+
 from .behaviour_model import AgentTask, ResourceKind, TaskStep, to_json
 from .labelled_events import ActorStream, GroundTruth, SimulatedToken
 from .population import AgentDeployment, SimulatedAgent

@@ -10,7 +10,7 @@ from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
-from ..scoring.delivery.notifiers.webhook_notifier import verify_signature
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import verify_signature
 
 MAX_ALERT_BYTES = 1024 * 1024
 

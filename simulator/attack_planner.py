@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ..ingest.errors import ConfigError
-from ..ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+
 from .attack_scenarios import SCENARIOS, AttackContext, AttackScenario
 from .labelled_events import ActorStream, DraftEvent
 from .population import Enterprise, SimulatedAgent

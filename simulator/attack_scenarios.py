@@ -8,7 +8,8 @@ from datetime import timedelta
 from itertools import chain as concat
 from itertools import count
 
-from ..ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+
 from .actors import choose_task, expected_events, run_task, start_session
 from .agent_roles import ACCOUNT, CLUSTER, EMPLOYEE, PAYEE, PAYMENT_PROCESSOR, PLAN, ROLES, TABLE, VAULT, make_step
 from .agent_session import (

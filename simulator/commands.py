@@ -15,15 +15,16 @@ from typing import Annotated, BinaryIO, cast
 import msgspec
 import typer
 
-from ..api import clock
-from ..api.brokers import BrokerSettings, open_writer
-from ..api.cli.terminal import JsonOption, SettingsFileOption, print_message, print_summary
-from ..api.settings.loading import load_process_settings
-from ..ingest.errors import ConfigError
-from ..ingest.events import decode_event
-from ..ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
-from ..ingest.source import Record, RecordKind
-from ..ingest.topics.topic_commit_log import TopicCommitLog
+from trustwatch.api import clock
+from trustwatch.api.brokers import BrokerSettings, open_writer
+from trustwatch.api.cli.terminal import JsonOption, SettingsFileOption, print_message, print_summary
+from trustwatch.api.settings.loading import load_process_settings
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
+
 from .attack_scenarios import SCENARIOS
 from .event_stream import retime, simulate
 from .labelled_events import SimulatedEvent, write_jsonl

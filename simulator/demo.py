@@ -20,18 +20,19 @@ from urllib.parse import quote, urlencode
 
 import httpx2
 
-from ..api import clock
-from ..api.composition import engine_settings
-from ..api.console.login_links import issue_login_code
-from ..api.http.auth.callers import ALL_SCOPES
-from ..api.http.auth.signing import issue_local_token
-from ..api.settings.loading import load_settings
-from ..ingest.columns import ColumnEncoder
-from ..ingest.durable_files import create_secret_file
-from ..ingest.errors import ConfigError
-from ..ingest.events import decode_event
-from ..models.detector import DetectorSettings
-from ..scoring.learning.training import train_and_save
+from trustwatch.api import clock
+from trustwatch.api.composition import engine_settings
+from trustwatch.api.console.login_links import issue_login_code
+from trustwatch.api.http.auth.callers import ALL_SCOPES
+from trustwatch.api.http.auth.signing import issue_local_token
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.durable_files import create_secret_file
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.events import decode_event
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.scoring.learning.training import train_and_save
+
 from .alert_inbox import AlertInbox
 from .demo_enterprise import (
     AGENTS,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ..ingest.log.event_log import EventLog
+from trustwatch.ingest.log.event_log import EventLog
+
 from .event_stream import simulate
 from .labelled_events import SimulatedEvent
 from .settings import Attack, SimulationSettings

@@ -11,8 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ..ingest.errors import ConfigError
-from ..ingest.timestamps import MINUTE_MS
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.timestamps import MINUTE_MS
+
 from .actors import AgentActor, LifecycleActor
 from .attack_planner import AttackActor, plan_attacks
 from .labelled_events import ActorStream, DraftEvent, SimulatedEvent, SimulatedLabel

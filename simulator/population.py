@@ -7,7 +7,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..ingest.timestamps import DAY_MS
+from trustwatch.ingest.timestamps import DAY_MS
+
 from .agent_roles import ROLES
 from .behaviour_model import AgentRole
 from .random_streams import RandomStream, hex_digest

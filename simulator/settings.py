@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ..ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
 
 MAX_AGENTS = 1_000_000
 MAX_DURATION = timedelta(days=3660)

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from functools import lru_cache
 from typing import Literal
 
-from ..ingest.timestamps import HOUR_MS
+from trustwatch.ingest.timestamps import HOUR_MS
 
 WEEK_HOURS = 168
 _EPOCH_HOUR_OF_WEEK = 72

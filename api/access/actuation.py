@@ -9,21 +9,22 @@ from functools import partial
 
 import structlog
 
-from ...ingest.errors import TrustwatchError
-from ...ingest.spans import UNTRACED, Spans
-from ...scoring.delivery.actuators.actuator import Actuator
-from ...scoring.delivery.actuators.actuator_factory import ActuatorFactory
-from ...scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
-from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
-from ...scoring.delivery.actuators.authenticators import AssertionSigner
-from ...scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
-from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
-from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
-from ...scoring.pipeline.desired_state_resolver import DesiredStateResolver
-from ...scoring.policy.access_evaluation import PolicyEvaluator
-from ...scoring.records.agents import AgentName
-from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.spans import UNTRACED, Spans
+from trustwatch.scoring.delivery.actuators.actuator import Actuator
+from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
+from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
+from trustwatch.scoring.delivery.actuators.authenticators import AssertionSigner
+from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
+from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
+from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..composition import new_id
 from ..http.auth.signing import assertion_signer

@@ -14,17 +14,18 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import msgspec
 import structlog
 
-from ...ingest.errors import Unavailable
-from ...ingest.identities import CALL_DIGEST_DIGITS
-from ...ingest.record_keys import record_id
-from ...scoring.delivery.notifiers.alert_events import build_approval_row
-from ...scoring.delivery.shared_signals.announced_pin import build_pin_row
-from ...scoring.policy.access_evaluation import ALL_SCOPES
-from ...scoring.policy.interventions import ActiveInterventions
-from ...scoring.records.agents import AgentName, RiskLevel
-from ...scoring.records.commits import OutboxRow
-from ...scoring.records.containment import Intervention
-from ...scoring.store.containment_store import InterventionStore
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.identities import CALL_DIGEST_DIGITS
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.scoring.delivery.notifiers.alert_events import build_approval_row
+from trustwatch.scoring.delivery.shared_signals.announced_pin import build_pin_row
+from trustwatch.scoring.policy.access_evaluation import ALL_SCOPES
+from trustwatch.scoring.policy.interventions import ActiveInterventions
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.records.containment import Intervention
+from trustwatch.scoring.store.containment_store import InterventionStore
+
 from ..events.audit_sink import AuditSink, order_event
 from ..http.line_limit import LineLimit
 from ..http.order_lines import OrderLines

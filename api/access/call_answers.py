@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.policy.access_evaluation import AccessRequest
-from ...scoring.records.decisions import RiskReason
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.policy.access_evaluation import AccessRequest
+from trustwatch.scoring.records.decisions import RiskReason
+
 from ..http.agent_lookup import find_agent_entry
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError

@@ -17,8 +17,8 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 import structlog
 
-from ...ingest.access_path import AccessPath
-from ...ingest.events import (
+from trustwatch.ingest.access_path import AccessPath
+from trustwatch.ingest.events import (
     Agent,
     Arguments,
     Client,
@@ -33,11 +33,11 @@ from ...ingest.events import (
     Scopes,
     Text,
 )
-from ...ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
-from ...ingest.spans import Spans
-from ...scoring.engine.announced_paths import NO_PATHS
-from ...scoring.engine.call_scorer import CallScore
-from ...scoring.policy.access_evaluation import (
+from trustwatch.ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
+from trustwatch.ingest.spans import Spans
+from trustwatch.scoring.engine.announced_paths import NO_PATHS
+from trustwatch.scoring.engine.call_scorer import CallScore
+from trustwatch.scoring.policy.access_evaluation import (
     ALLOWED,
     OUTSIDE_BOUNDARY,
     STEP_UP,
@@ -47,8 +47,9 @@ from ...scoring.policy.access_evaluation import (
     PolicyEvaluator,
     Verdict,
 )
-from ...scoring.records.agents import AgentName, RiskLevel
-from ...scoring.records.decisions import RiskReason
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.decisions import RiskReason
+
 from .approval_workflow import (
     CALL_SCOPE_PREFIX,
     MAX_PENDING_PER_AGENT,

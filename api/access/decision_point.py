@@ -6,13 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ...ingest.errors import TrustwatchError
-from ...ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
-from ...ingest.identities import IdentityHasher
-from ...ingest.spans import Spans, SpanValue
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.policy.access_evaluation import LEVEL_CLAIM, AccessRequest, DecisionContext, PolicyEvaluator, Verdict
-from ...scoring.records.agents import AgentName
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.spans import Spans, SpanValue
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.policy.access_evaluation import (
+    LEVEL_CLAIM,
+    AccessRequest,
+    DecisionContext,
+    PolicyEvaluator,
+    Verdict,
+)
+from trustwatch.scoring.records.agents import AgentName
+
 from ..events.audit_sink import AuditSink
 from ..http.auth.callers import OWN_SOURCE_PREFIX
 from .approval_workflow import ApprovalWorkflow, without_call_scopes

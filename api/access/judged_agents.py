@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, Verdict
+from trustwatch.scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, Verdict
+
 from .decision_point import MAX_ACTORS, AccessDecision, RequestLimitExceeded, check_name_length
 
 PERSON_TYPES = frozenset({"user", "identity"})

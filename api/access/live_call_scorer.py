@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ...ingest.compilation import KernelGate
-from ...ingest.errors import TrustwatchError
-from ...ingest.events import Agent, NativeEvent
-from ...ingest.features import feature_kernel
-from ...models import assessment_kernel
-from ...models.model_registry import ModelRegistry
-from ...scoring.engine.call_scorer import CallScorer
-from ...scoring.engine.settings import ChallengeBudget
+from trustwatch.ingest.compilation import KernelGate
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.events import Agent, NativeEvent
+from trustwatch.ingest.features import feature_kernel
+from trustwatch.models import assessment_kernel
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.scoring.engine.call_scorer import CallScorer
+from trustwatch.scoring.engine.settings import ChallengeBudget
 
 REFRESH_EVERY_S = 2.0
 

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from ...scoring.records.containment import InterventionStatus
-from ...scoring.store.blast_radius import MAX_DEPTH
+from trustwatch.scoring.records.containment import InterventionStatus
+from trustwatch.scoring.store.blast_radius import MAX_DEPTH
+
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AdministratorDep, AgentDep, ReaderDep, ReviewerDep, provided
 from ..http.names_in_paths import AGENT_PATH, PRINCIPAL_PATH

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...ingest.events import HASH_PATTERN
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
-from ...scoring.records.containment import Actuation, Intervention
-from ...scoring.store.blast_radius import ReachedAgent
-from ...scoring.store.database import Page
+from trustwatch.ingest.events import HASH_PATTERN
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
+from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.store.blast_radius import ReachedAgent
+from trustwatch.scoring.store.database import Page
+
 from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import Level, PageOut, ReasonOut, TimeText, UnitInterval, format_rfc3339_or_none, level_word
 from .service import DEFAULT_VALID_S, MAX_VALID_S, MIN_VALID_S, ActingAgent, BlastRadiusReport

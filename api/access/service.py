@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from ...scoring.records.agents import AgentEdge, AgentName, RiskLevel
-from ...scoring.records.containment import Actuation, Intervention, InterventionKind
-from ...scoring.store.agent_graph import AgentGraph, find_agent_graph
-from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
-from ...scoring.store.database import Page
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, RiskLevel
+from trustwatch.scoring.records.containment import Actuation, Intervention, InterventionKind
+from trustwatch.scoring.store.agent_graph import AgentGraph, find_agent_graph
+from trustwatch.scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
+from trustwatch.scoring.store.database import Page
+
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import invalid_value_error

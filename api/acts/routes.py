@@ -7,7 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from ...scoring.records.acts import ActKind
+from trustwatch.scoring.records.acts import ActKind
+
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AdministratorDep, provided
 from ..http.problems import invalid_value_error

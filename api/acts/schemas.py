@@ -3,8 +3,9 @@
 
 from pydantic import BaseModel, Field
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.acts import Act, ActKind
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.acts import Act, ActKind
+
 from ..http.schemas import TimeText
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...ingest.printable_text import printable_line
-from ...scoring.records.acts import ACT_KINDS, Act, ActKind
-from ...scoring.store.act_store import ActFilters
-from ...scoring.store.database import Page
+from trustwatch.ingest.printable_text import printable_line
+from trustwatch.scoring.records.acts import ACT_KINDS, Act, ActKind
+from trustwatch.scoring.store.act_store import ActFilters
+from trustwatch.scoring.store.database import Page
+
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import invalid_value_error

@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ...ingest.features import layout
-from ...ingest.features.earlier_layout import read_state_rows
-from ...ingest.features.feature_table import ITEMS, QUANTITIES
-from ...ingest.features.frequency_tables import different_items_known
-from ...ingest.features.missing_evidence import (
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.earlier_layout import read_state_rows
+from trustwatch.ingest.features.feature_table import ITEMS, QUANTITIES
+from trustwatch.ingest.features.frequency_tables import different_items_known
+from trustwatch.ingest.features.missing_evidence import (
     is_latest_unvouched,
     unordered_sessions,
     used_sessions,
     was_never_vouched,
 )
-from ...scoring.records.agents import AgentRow
+from trustwatch.scoring.records.agents import AgentRow
 
 _FIRST = (layout.Q_PACE_15M, layout.Q_PACE_4H, layout.Q_GAP, layout.Q_SESSION)
 """Quantities that say most of what an agent is like; the others follow in their order."""

@@ -8,7 +8,8 @@ from functools import lru_cache
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...ingest.spans import Spans
+from trustwatch.ingest.spans import Spans
+
 from ..http.agent_paths import decode_agent_id, parse_agent_selection
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller

@@ -13,14 +13,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
-from ...ingest.events import NativeEvent, decode_event
-from ...ingest.log.log_reader import LogReader
-from ...ingest.log.log_segments import segment_bases
-from ...ingest.record_erasure import RecordEraser
-from ...ingest.source import Record, RecordKind
-from ...scoring.records.agents import AgentName
-from ...scoring.records.erasures import Erasure
+from trustwatch.ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
+from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.record_erasure import RecordEraser
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.erasures import Erasure
+
 from ..settings.root import Settings
 
 MAX_RECORDS_READ = 40_000
@@ -193,7 +194,7 @@ def displayable_event(offset: int, payload: bytes, name: AgentName, unerased: Er
 # shown from the moment its erasure is asked for.
 
 if TYPE_CHECKING:
-    from ...ingest.archive.latest_events import AgentEventQuery, LatestEvents
+    from trustwatch.ingest.archive.latest_events import AgentEventQuery, LatestEvents
 
 MAX_LISTED_EVENTS = 50
 """Events that are listed."""
@@ -383,7 +384,7 @@ class _ArchiveSearch:
                 )
             return None
         try:
-            from ...ingest.archive.latest_events import AgentEventQuery  # needs the extra `archive`
+            from trustwatch.ingest.archive.latest_events import AgentEventQuery  # needs the extra `archive`
         except ImportError:
             self._trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
             return None
@@ -392,7 +393,7 @@ class _ArchiveSearch:
     def _run_query(self, query: AgentEventQuery | None) -> LatestEvents | None:
         if query is None or self._locations.archive is None:
             return None
-        from ...ingest.archive.latest_events import latest_events
+        from trustwatch.ingest.archive.latest_events import latest_events
 
         try:
             result = latest_events(self._locations.archive, self._locations.topic, query)

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import msgspec
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.pipeline.pipeline_status import PipelineStatus
-from ...scoring.policy.access_evaluation import AccessRequest
-from ...scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
-from ...scoring.policy.risk_view import RiskView, RiskViewEntry
-from ...scoring.records.agents import AgentName, AgentSummary, RiskLevel
-from ...scoring.records.containment import Intervention
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.policy.access_evaluation import AccessRequest
+from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
+from trustwatch.scoring.policy.risk_view import RiskView, RiskViewEntry
+from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from trustwatch.scoring.records.containment import Intervention
+
 from ..enforcement_points import EnforcementPoint, EnforcementPoints
 from ..http.agent_lookup import find_agent_entry
 from ..http.auth.callers import AuthenticatedCaller

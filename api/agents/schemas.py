@@ -7,7 +7,8 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...scoring.records.agents import AgentName, AgentSummary, ConcernName
+from trustwatch.scoring.records.agents import AgentName, AgentSummary, ConcernName
+
 from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import (
     AgentId,

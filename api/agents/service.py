@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from ...ingest.errors import TrustwatchError, Unavailable
-from ...ingest.record_keys import agent_partition_key
-from ...scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
-from ...scoring.records.erasures import Erasure
-from ...scoring.store.agent_store import AgentQuery
-from ...scoring.store.database import Page
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
+from trustwatch.ingest.record_keys import agent_partition_key
+from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
+from trustwatch.scoring.records.erasures import Erasure
+from trustwatch.scoring.store.agent_store import AgentQuery
+from trustwatch.scoring.store.database import Page
+
 from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller

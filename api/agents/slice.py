@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...scoring.records.erasures import Erasure
+from trustwatch.scoring.records.erasures import Erasure
+
 from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver
 from ..http.auth.signed_answers import AnswerSigner

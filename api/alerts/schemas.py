@@ -7,8 +7,9 @@ from typing import Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.commits import Delivery
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.commits import Delivery
+
 from ..http.schemas import Level, TimeText, format_rfc3339_or_none, level_word
 
 DeliveryStatus = Literal["pending", "delivered", "failed", "suppressed", "dead"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, build_test_alert_row
-from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
-from ...scoring.records.agents import RiskLevel
-from ...scoring.records.commits import Delivery, OutboxRow
-from ...scoring.store.database import Page
-from ...scoring.store.outbox_store import TargetStop
+from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, build_test_alert_row
+from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.commits import Delivery, OutboxRow
+from trustwatch.scoring.store.database import Page
+from trustwatch.scoring.store.outbox_store import TargetStop
+
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import structlog
 
-from ...ingest.archive.archive_files import ArchiveFileKind, DataFile, drop_days_before, read_positions, rewrite_lock
-from ...ingest.archive.file_merging import merge_small_files
-from ...ingest.errors import TrustwatchError
-from ...ingest.timestamps import DAY_MS
+from trustwatch.ingest.archive.archive_files import (
+    ArchiveFileKind,
+    DataFile,
+    drop_days_before,
+    read_positions,
+    rewrite_lock,
+)
+from trustwatch.ingest.archive.file_merging import merge_small_files
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.timestamps import DAY_MS
+
 from .. import clock
 from ..settings.storage_settings import ArchiveSettings
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from ...ingest.archive.archive_files import read_position
+from trustwatch.ingest.archive.archive_files import read_position
+
 from ..child_process import SupervisedProcess
 
 

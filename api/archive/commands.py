@@ -9,8 +9,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from ...ingest.errors import ConfigError
-from ...ingest.extras import require_extra
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.extras import require_extra
+
 from ..cli.terminal import JsonOption, SettingsFileOption, print_message, readable, write_json, write_table
 from ..settings.loading import load_process_settings
 
@@ -27,7 +28,7 @@ def archive_command(
 ) -> None:
     """Show what an archive holds: dates, events, feature vectors, files, and the offset that it reaches."""
     require_extra("archive", "`trustwatch archive` reads Parquet")
-    from ...ingest.archive.archive_reader import count_archive
+    from trustwatch.ingest.archive.archive_reader import count_archive
 
     configured = load_process_settings(settings).archive
     where = directory or configured.directory

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import gc
 
-from ...ingest.archive.vector_spool import waiting_spool_bytes
-from ...scoring.records.agents import RiskLevel
+from trustwatch.ingest.archive.vector_spool import waiting_spool_bytes
+from trustwatch.scoring.records.agents import RiskLevel
+
 from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import spool_directory
@@ -18,7 +19,8 @@ POLL_S, REPORT_EVERY_S = 0.5, 2.0
 
 def run_vector_archive(child: ChildRuntime) -> None:
     """Turn what is handed on into files until told to end."""
-    from ...ingest.archive.vector_archive import VectorArchive
+    from trustwatch.ingest.archive.vector_archive import VectorArchive
+
     from .archive_maintenance import ArchiveMaintenance
 
     settings = child.settings

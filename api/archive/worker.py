@@ -13,13 +13,14 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import structlog
 
-from ...ingest.archive.event_archive import EventArchive, EventToArchive
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.errors import MalformedEvent, Unavailable
-from ...ingest.events import decode_event
-from ...ingest.record_erasure import ErasedFilter
-from ...ingest.source import GroupSource, RecordBatch, RecordKind
-from ...ingest.spans import UNTRACED, Spans, SpanValue
+from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.errors import MalformedEvent, Unavailable
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.record_erasure import ErasedFilter
+from trustwatch.ingest.source import GroupSource, RecordBatch, RecordKind
+from trustwatch.ingest.spans import UNTRACED, Spans, SpanValue
+
 from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..event_sources import event_log_name, load_erased_from_log, make_duplicate_window, open_event_source

@@ -13,26 +13,27 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 import typer
 
-from ...ingest.errors import ConfigError
-from ...ingest.file_source import FileSource
-from ...ingest.history.conversion import HistoryConverter
-from ...ingest.printable_text import number_text
-from ...models.model_directory import read_manifest
-from ...models.model_persistence import load_trained_model
-from ...models.trained_model import TrainedModel
-from ...scoring.backtest.challenge_report import CallChallengeReport
-from ...scoring.backtest.counts import BacktestCounter
-from ...scoring.backtest.known_history import first_applied, history_end, overlap_warning
-from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
-from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
-from ...scoring.backtest.runner import run_backtest, total_bytes
-from ...scoring.engine.engine import EngineSettings
-from ...scoring.engine.settings import AlertBudget
-from ...scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, is_part_kept
-from ...scoring.pipeline.processor import AppliedBatch
-from ...scoring.pipeline.replay import HistoryReplay, ReplayedEvent
-from ...scoring.policy.book import PolicyBook
-from ...scoring.policy.policy_file import read_policy_book
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.history.conversion import HistoryConverter
+from trustwatch.ingest.printable_text import number_text
+from trustwatch.models.model_directory import read_manifest
+from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.backtest.challenge_report import CallChallengeReport
+from trustwatch.scoring.backtest.counts import BacktestCounter
+from trustwatch.scoring.backtest.known_history import first_applied, history_end, overlap_warning
+from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
+from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, build_result
+from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.settings import AlertBudget
+from trustwatch.scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, is_part_kept
+from trustwatch.scoring.pipeline.processor import AppliedBatch
+from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
+from trustwatch.scoring.policy.book import PolicyBook
+from trustwatch.scoring.policy.policy_file import read_policy_book
+
 from .. import clock
 from ..cli.history_input import (
     TIME_FORMATS,

@@ -9,11 +9,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ...ingest.printable_text import number_text, shown_controls
-from ...scoring.backtest.label_evaluation import LabelEvaluation
-from ...scoring.backtest.policy_simulation import OUTCOMES
-from ...scoring.backtest.result import BacktestResult, BacktestSide
-from ...scoring.records.agents import ALERTING_LEVELS
+from trustwatch.ingest.printable_text import number_text, shown_controls
+from trustwatch.scoring.backtest.label_evaluation import LabelEvaluation
+from trustwatch.scoring.backtest.policy_simulation import OUTCOMES
+from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide
+from trustwatch.scoring.records.agents import ALERTING_LEVELS
+
 from ..svg_charts import ChartAxis, ChartSeries, bar_chart, line_chart
 
 CHARTED_LEVELS = tuple(level.label for level in ALERTING_LEVELS)

@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from ...ingest.errors import TrustwatchError, Unavailable
-from ...scoring.records.agents import AgentName, RiskLevel
-from ...scoring.records.cases import CaseAgent
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.cases import CaseAgent
+
 from ..access.service import ContainmentService
 from ..agents.service import AgentService
 from ..feedback.drafts import FeedbackDraft

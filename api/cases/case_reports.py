@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...scoring.records.cases import Case, CaseAgent, CaseEntry, SharedIndicator
-from ...scoring.records.decisions import Decision
+from trustwatch.scoring.records.cases import Case, CaseAgent, CaseEntry, SharedIndicator
+from trustwatch.scoring.records.decisions import Decision
+
 from ..http.agent_lookup import AgentSelector
 
 

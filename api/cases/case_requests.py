@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from ...scoring.records.agents import AgentName, RiskLevel
-from ...scoring.records.cases import CaseAgent, CaseStatus, CaseVerdict
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.cases import CaseAgent, CaseStatus, CaseVerdict
+
 from ..http.agent_lookup import AgentSelector
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.reasons import check_reason

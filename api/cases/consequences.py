@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from ...scoring.policy.book import SHADOW, PolicyBook
-from ...scoring.records.agents import AgentName, RiskLevel
-from ...scoring.records.cases import Case, CaseAgent
+from trustwatch.scoring.policy.book import SHADOW, PolicyBook
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.cases import Case, CaseAgent
 
 VERDICT_CHOICES: Final = (
     ("true", "True: there was trouble", "Its windows are kept out of training."),

@@ -9,9 +9,10 @@ from typing import Final
 
 import structlog
 
-from ...ingest.errors import TrustwatchError
-from ...scoring.records.agents import RiskLevel
-from ...scoring.records.cases import Case, WaitingCases
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.cases import Case, WaitingCases
+
 from ..http.prometheus_metrics import MetricValues, ServiceMetrics, age_s
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ...ingest.printable_text import printable_line
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.agents import RiskLevel
-from ...scoring.records.cases import CaseAgent, SharedIndicator
-from ...scoring.store.case_assignment import tie_words
+from trustwatch.ingest.printable_text import printable_line
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.cases import CaseAgent, SharedIndicator
+from trustwatch.scoring.store.case_assignment import tie_words
+
 from .case_reports import CaseReport
 from .timeline import TimelineItem
 

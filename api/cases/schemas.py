@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...ingest.timestamps import DAY_MS, format_rfc3339
-from ...scoring.records.cases import (
+from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
+from trustwatch.scoring.records.cases import (
     Case,
     CaseAction,
     CaseAgent,
@@ -18,6 +18,7 @@ from ...scoring.records.cases import (
     CaseVerdict,
     SharedIndicator,
 )
+
 from ..http.agent_lookup import AgentSelector
 from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import AgentId, Level, NameText, ReasonOut, TimeText, format_rfc3339_or_none, level_word

@@ -9,11 +9,11 @@ from typing import Any, Final, NoReturn
 import msgspec
 import structlog
 
-from ...ingest.errors import TrustwatchError
-from ...ingest.record_keys import record_id
-from ...ingest.timestamps import DAY_MS, format_rfc3339
-from ...scoring.delivery.notifiers.alert_events import build_case_row
-from ...scoring.records.cases import (
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
+from trustwatch.scoring.delivery.notifiers.alert_events import build_case_row
+from trustwatch.scoring.records.cases import (
     Case,
     CaseAction,
     CaseAgent,
@@ -21,9 +21,10 @@ from ...scoring.records.cases import (
     CaseStatistics,
     CaseStatus,
 )
-from ...scoring.records.commits import OutboxRow
-from ...scoring.store.case_store import MAX_ENTRIES, CaseFilters, CaseUpdate, new_case
-from ...scoring.store.database import Page
+from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.store.case_store import MAX_ENTRIES, CaseFilters, CaseUpdate, new_case
+from trustwatch.scoring.store.database import Page
+
 from ..events.audit_sink import AuditSink, order_event
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller

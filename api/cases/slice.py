@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ...scoring.policy.interventions import ActiveInterventions
-from ...scoring.policy.risk_view import RiskView
-from ...scoring.records.agents import AgentName
+from trustwatch.scoring.policy.interventions import ActiveInterventions
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName
+
 from ..access.decision_point import PolicyDecisionPoint
 from ..access.service import ContainmentService
 from ..agents.service import AgentService

@@ -11,10 +11,11 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from ...ingest.errors import TrustwatchError, Unavailable
-from ...ingest.events import NativeEvent
-from ...scoring.records.decisions import Decision
-from ...scoring.store.database import MAX_PAGE
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.store.database import MAX_PAGE
+
 from ..agents.recent_events import DecisionMoment
 from ..agents.service import AgentService
 from ..http.agent_lookup import visible_tenants

@@ -7,14 +7,15 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
-from ...ingest.events import NativeEvent
-from ...ingest.printable_text import printable_line
-from ...scoring.records.agents import RiskLevel
-from ...scoring.records.cases import CaseEntry
-from ...scoring.records.commits import ALERT_KEY_PREFIX, Delivery
-from ...scoring.records.containment import Actuation, Intervention
-from ...scoring.records.decisions import Decision
-from ...scoring.records.feedback import Feedback
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.printable_text import printable_line
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.cases import CaseEntry
+from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
+from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.feedback import Feedback
+
 from ..events.event_origin import delegated_by, event_sizes, origin_of
 
 TimelineKind = Literal["event", "token", "decision", "case", "approval", "pin", "actuation", "message", "feedback"]

@@ -19,26 +19,27 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 import typer
 
-from ...ingest.archive.archive_files import POSITION_FILE
-from ...ingest.errors import ConfigError, MalformedEvent
-from ...ingest.events import NativeEvent
-from ...ingest.extras import require_extra
-from ...ingest.file_source import FileSource
-from ...ingest.formats.history_decoding import RecordOwner, decode_history_event
-from ...ingest.formats.record_mapping import MappingSpec
-from ...ingest.history.conversion import (
+from trustwatch.ingest.archive.archive_files import POSITION_FILE
+from trustwatch.ingest.errors import ConfigError, MalformedEvent
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.extras import require_extra
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.formats.history_decoding import RecordOwner, decode_history_event
+from trustwatch.ingest.formats.record_mapping import MappingSpec
+from trustwatch.ingest.history.conversion import (
     FormatChoice,
     FormattedFile,
     HistoryConverter,
     total_bytes,
 )
-from ...ingest.history.mapping_file import read_mapping
-from ...ingest.history.piped_input import peek_line
-from ...ingest.history.time_order import Disorder, in_time_order
-from ...ingest.log.log_reader import LogReader
-from ...ingest.log.log_segments import segment_bases
-from ...ingest.source import Record, RecordBatch, RecordKind, Source
-from ...ingest.topics.topic_history import as_one_line
+from trustwatch.ingest.history.mapping_file import read_mapping
+from trustwatch.ingest.history.piped_input import peek_line
+from trustwatch.ingest.history.time_order import Disorder, in_time_order
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
+from trustwatch.ingest.topics.topic_history import as_one_line
+
 from ..brokers import TOPIC_PREFIX
 from ..settings.event_source_settings import only_name
 from ..settings.root import Settings
@@ -232,7 +233,7 @@ def copied_to_file(stream: BinaryIO, stack: ExitStack) -> Path:
 def _archive_lines(path: Path, window: TimeWindow) -> Iterable[bytes]:
     """Events of an archive; the library that reads it is an extra."""
     require_extra("archive", f"{path} is an archive")
-    from ...ingest.archive.archive_reader import raw_lines
+    from trustwatch.ingest.archive.archive_reader import raw_lines
 
     return raw_lines(path, window.after, window.before)
 

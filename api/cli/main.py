@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ...ingest.errors import TrustwatchError
+from trustwatch.ingest.errors import TrustwatchError
+
 from ..file_access import restrict_new_files
 from .lazy_commands import LazyGroup
 from .terminal import fail, is_decorated, write_line

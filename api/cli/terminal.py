@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ...ingest.printable_text import escaped_json, escaped_text, number_text
+from trustwatch.ingest.printable_text import escaped_json, escaped_text, number_text
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
 JsonLinesOption = Annotated[bool, typer.Option("--json", help="print JSON lines on stdout: one object a row")]

@@ -11,13 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from ...ingest.errors import ConfigError
-from ...ingest.formats.cloudevents import structured_value
-from ...ingest.history.conversion import DETECTION_RECORDS, FormatChoice
-from ...ingest.history.record_files import RecordFile, write_value
-from ...ingest.topics.protocols import TopicReader
-from ...ingest.topics.record_codec import TopicRecord, header_texts, own_record
-from ...ingest.topics.topic_history import topic_event_lines, written_records
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.formats.cloudevents import structured_value
+from trustwatch.ingest.history.conversion import DETECTION_RECORDS, FormatChoice
+from trustwatch.ingest.history.record_files import RecordFile, write_value
+from trustwatch.ingest.topics.protocols import TopicReader
+from trustwatch.ingest.topics.record_codec import TopicRecord, header_texts, own_record
+from trustwatch.ingest.topics.topic_history import topic_event_lines, written_records
+
 from ..brokers import TOPIC_FORM, TOPIC_PREFIX, BrokerSettings, open_reader
 from ..composition import load_erased_filter
 from ..settings.root import Settings

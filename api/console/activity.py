@@ -12,9 +12,10 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from ...scoring.pipeline.pipeline_status import PipelineStatus
-from ...scoring.policy.risk_view import RiskView, RiskViewEntry
-from ...scoring.records.agents import AgentSummary, RiskLevel
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.policy.risk_view import RiskView, RiskViewEntry
+from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
+
 from ..http.runtime import Runtime, component_states
 
 MAX_SERIES = 5_000

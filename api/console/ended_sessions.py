@@ -14,8 +14,9 @@ from typing import Final
 import structlog
 from cachetools import FIFOCache, TTLCache
 
-from ...ingest.errors import Unavailable
-from ...scoring.store.metadata_store import MetadataStore
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.scoring.store.metadata_store import MetadataStore
+
 from ..http.store_executor import StoreExecutor
 from ..settings.console_settings import MAX_SESSION_S
 from .console_sessions import ConsoleSession

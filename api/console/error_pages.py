@@ -14,7 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from ...ingest.errors import TrustwatchError, Unavailable
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
+
 from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
 from ..http.refused_callers import RefusedCallers
 from .console_sessions import PageRequest

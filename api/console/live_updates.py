@@ -20,9 +20,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from markupsafe import Markup
 
-from ...ingest.errors import Unavailable
-from ...scoring.pipeline.ipc import LevelChange
-from ...scoring.records.agents import RiskLevel
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.scoring.pipeline.ipc import LevelChange
+from trustwatch.scoring.records.agents import RiskLevel
+
 from ..decisions.level_change_subscription import LevelChangeSubscription, SubscriptionEnded
 from ..decisions.service import DecisionService
 from ..http.auth.callers import SCOPE_SCORE_READ

@@ -19,14 +19,15 @@ import anyio
 import httpx2
 import msgspec
 
-from ...ingest.errors import TrustwatchError
-from ...ingest.outgoing_http import connection_error_text, make_http_client
-from ...ingest.settings import check_url
-from ...scoring.delivery.actuators.authenticators import (
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
+from trustwatch.ingest.settings import check_url
+from trustwatch.scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
     ClientSecretPostAuthenticator,
     make_client_authenticator,
 )
+
 from ..http.auth.jwks import JwksCache
 from ..http.auth.signing import assertion_signer
 from ..http.auth.token_verification import InvalidToken, UnknownKey, verify_id_token

@@ -14,8 +14,9 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import Depends, Request
 from starlette.responses import Response
 
-from ...ingest.errors import TrustwatchError
-from ...scoring.store.read_scope import restrict_reads
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.scoring.store.read_scope import restrict_reads
+
 from ..access.service import ContainmentService
 from ..acts.service import ActService
 from ..agents.service import AgentService

@@ -19,9 +19,10 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from ...ingest.printable_text import number_text, shown_controls
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.agents import RiskLevel
+from trustwatch.ingest.printable_text import number_text, shown_controls
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.agents import RiskLevel
+
 from ..search.query import MAX_STARS
 from ..svg_charts import chart_table
 from .console_sessions import PageRequest

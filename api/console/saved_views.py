@@ -7,8 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from fastapi import Request
 
-from ...ingest.printable_text import printable_line
-from ...scoring.store.saved_view_store import MAX_VIEWS, SavedView
+from trustwatch.ingest.printable_text import printable_line
+from trustwatch.scoring.store.saved_view_store import MAX_VIEWS, SavedView
+
 from ..http.agent_lookup import visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error

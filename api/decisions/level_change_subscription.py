@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Collection
 from types import TracebackType
 
-from ...scoring.pipeline.ipc import LevelChange
-from ...scoring.pipeline.pipeline_status import LevelChangeQueue, PipelineStatus
+from trustwatch.scoring.pipeline.ipc import LevelChange
+from trustwatch.scoring.pipeline.pipeline_status import LevelChangeQueue, PipelineStatus
 
 
 class SubscriptionEnded(Exception):

@@ -10,8 +10,9 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ...scoring.records.decisions import Decision
-from ...scoring.store.database import Page
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.store.database import Page
+
 from ..http.agent_lookup import AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import AgentDep, ReaderDep, RuntimeDep, provided

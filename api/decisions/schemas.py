@@ -7,10 +7,11 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.pipeline.ipc import LevelChange
-from ...scoring.records.agents import ConcernName
-from ...scoring.records.decisions import Decision
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.pipeline.ipc import LevelChange
+from trustwatch.scoring.records.agents import ConcernName
+from trustwatch.scoring.records.decisions import Decision
+
 from ..http.schemas import IndicatorOut, Level, ReasonOut, TimeText, concern_or_none, level_word
 
 

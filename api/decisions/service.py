@@ -7,14 +7,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from ...ingest.record_keys import record_time_ms
-from ...scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
-from ...scoring.records.agents import AgentSummary, RiskLevel
-from ...scoring.records.commits import ALERT_KEY_PREFIX, Delivery
-from ...scoring.records.containment import Actuation, Intervention
-from ...scoring.records.decisions import Decision
-from ...scoring.store.database import Page
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.record_keys import record_time_ms
+from trustwatch.scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
+from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
+from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
+from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.store.database import Page
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page

@@ -14,9 +14,10 @@ from typing import Final, NamedTuple
 
 from cachetools import TTLCache
 
-from ...ingest.timestamps import DAY_MS, HOUR_MS
-from ...scoring.records.agents import RiskLevel
-from ...scoring.store.decision_store import CountedChanges
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.store.decision_store import CountedChanges
+
 from ..http.agent_lookup import visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.runtime import Runtime

@@ -15,14 +15,15 @@ from typing import Any
 import msgspec
 import structlog
 
-from ...ingest.columns import OWN_APPROVAL_RECORD
-from ...ingest.errors import MalformedEvent, SourceNotAllowed, Unavailable
-from ...ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
-from ...ingest.formats.raw_records import RawRecord
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.source import Record
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.agents import AgentName
+from trustwatch.ingest.columns import OWN_APPROVAL_RECORD
+from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed, Unavailable
+from trustwatch.ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
+from trustwatch.ingest.formats.raw_records import RawRecord
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.source import Record
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.agents import AgentName
+
 from ..http.auth.callers import OWN_SOURCE_PREFIX, SourceBinding
 from ..settings.event_source_settings import ANY_NAME, EventSourceSettings
 from .admission import Admission

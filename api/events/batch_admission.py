@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...ingest.compilation import KernelGate
-from ...ingest.errors import MalformedEvent, SourceNotAllowed
-from ...ingest.formats.raw_records import RawRecord
-from ...ingest.scan.claim_reader import (
+from trustwatch.ingest.compilation import KernelGate
+from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
+from trustwatch.ingest.formats.raw_records import RawRecord
+from trustwatch.ingest.scan.claim_reader import (
     CLAIM_KNOWN,
     CLAIM_NEW,
     CLAIM_SLOTS,
@@ -22,7 +22,8 @@ from ...ingest.scan.claim_reader import (
     read_claims,
     unread_claims,
 )
-from ...ingest.source import Record, RecordKind
+from trustwatch.ingest.source import Record, RecordKind
+
 from ..http.auth.callers import SourceBinding
 from .admission import MAX_CLOCK_AHEAD_S, Admission, is_text
 

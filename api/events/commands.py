@@ -13,12 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ...ingest.errors import ConfigError, MalformedEvent
-from ...ingest.file_source import FileSource
-from ...ingest.formats.format_registry import FORMATS
-from ...ingest.formats.history_decoding import native_history_record
-from ...ingest.history.conversion import MAPPING, HistoryConverter
-from ...scoring.delivery.retry_after import parse_retry_after
+from trustwatch.ingest.errors import ConfigError, MalformedEvent
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.formats.format_registry import FORMATS
+from trustwatch.ingest.formats.history_decoding import native_history_record
+from trustwatch.ingest.history.conversion import MAPPING, HistoryConverter
+from trustwatch.scoring.delivery.retry_after import parse_retry_after
+
 from .. import clock
 from ..cli.history_input import (
     MAX_SHOWN_PROBLEMS,

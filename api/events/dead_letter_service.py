@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from ...ingest.errors import ConfigError
-from ...ingest.formats.raw_records import FormatParser, RawRecord
-from ...scoring.records.dead_letters import DeadLetter, StoredDeadLetter
-from ...scoring.store.database import Page
-from ...scoring.store.dead_letter_store import DeadLetterCounts
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.formats.raw_records import FormatParser, RawRecord
+from trustwatch.scoring.records.dead_letters import DeadLetter, StoredDeadLetter
+from trustwatch.scoring.store.database import Page
+from trustwatch.scoring.store.dead_letter_store import DeadLetterCounts
+
 from ..http.agent_lookup import not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller, SourceBinding, binding_of_caller, token_issuer
 from ..http.problems import ProblemDetails, ProblemError

@@ -9,15 +9,15 @@ from typing import Final
 
 import msgspec
 
-from ...ingest.errors import MalformedEvent
-from ...ingest.formats.cloudevents import (
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.formats.cloudevents import (
     CONTEXT_ATTRIBUTES,
     binary_envelope,
     decode_http_binary,
     split_batch,
     structured_record,
 )
-from ...ingest.formats.raw_records import (
+from trustwatch.ingest.formats.raw_records import (
     FormatParser,
     ParsedRecords,
     ParserBudget,
@@ -27,7 +27,8 @@ from ...ingest.formats.raw_records import (
     split_json,
     split_ndjson,
 )
-from ...ingest.formats.record_mapping import RecordMapping
+from trustwatch.ingest.formats.record_mapping import RecordMapping
+
 from .intake_limits import BodyTooLarge, UnsupportedBody
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024

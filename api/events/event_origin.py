@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...ingest.columns import network_of
-from ...ingest.events import NativeEvent
+from trustwatch.ingest.columns import network_of
+from trustwatch.ingest.events import NativeEvent
 
 
 class EventOrigin(NamedTuple):

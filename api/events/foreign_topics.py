@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 import structlog
 
-from ...ingest.errors import ConfigError, CorruptLog, MalformedEvent, SourceNotAllowed, Unavailable
-from ...ingest.formats.raw_records import RawRecord
-from ...ingest.history.time_order import record_time_order
-from ...ingest.record_keys import record_id
-from ...ingest.retry import retry_until_available
-from ...ingest.source import Record, TopicWriter
-from ...ingest.spans import UNTRACED, Spans
-from ...ingest.topics.protocols import FetchedRecords, TopicReader
-from ...ingest.topics.record_codec import TopicRecord, header_texts, headers_for
+from trustwatch.ingest.errors import ConfigError, CorruptLog, MalformedEvent, SourceNotAllowed, Unavailable
+from trustwatch.ingest.formats.raw_records import RawRecord
+from trustwatch.ingest.history.time_order import record_time_order
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.retry import retry_until_available
+from trustwatch.ingest.source import Record, TopicWriter
+from trustwatch.ingest.spans import UNTRACED, Spans
+from trustwatch.ingest.topics.protocols import FetchedRecords, TopicReader
+from trustwatch.ingest.topics.record_codec import TopicRecord, header_texts, headers_for
+
 from ..http.auth.callers import SourceBinding
 from ..settings.topic_settings import ForeignTopicSettings
 from .admission import MAX_CLOCK_AHEAD_S, Admission

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 import msgspec
 import structlog
 
-from ...ingest.errors import CorruptLog, MalformedEvent, SourceNotAllowed
-from ...ingest.formats.raw_records import RawRecord
-from ...ingest.history.time_order import record_time_order
-from ...ingest.log.event_log import LogFailed
-from ...ingest.log.group_commit import Backpressure, GroupCommit
-from ...ingest.record_keys import record_id
-from ...ingest.source import Record, RecordKind
+from trustwatch.ingest.errors import CorruptLog, MalformedEvent, SourceNotAllowed
+from trustwatch.ingest.formats.raw_records import RawRecord
+from trustwatch.ingest.history.time_order import record_time_order
+from trustwatch.ingest.log.event_log import LogFailed
+from trustwatch.ingest.log.group_commit import Backpressure, GroupCommit
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.source import Record, RecordKind
+
 from ..http.auth.callers import SourceBinding
 from .admission import Admission
 from .batch_admission import AdmissionOutcome, BatchAdmission

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from ...ingest.errors import TrustwatchError, Unavailable
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
+
 from ..http.auth.callers import SourceBinding
 from .disk_reserve import DiskReserve
 from .source_fairness import SourceFairness

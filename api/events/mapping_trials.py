@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from ...ingest.errors import ConfigError, MalformedEvent
-from ...ingest.formats.mapping_trial import RecordTrial, try_records
-from ...ingest.formats.record_mapping import MultiKindParser, RecordMapping
-from ...ingest.history.conversion import FormattedFile
+from trustwatch.ingest.errors import ConfigError, MalformedEvent
+from trustwatch.ingest.formats.mapping_trial import RecordTrial, try_records
+from trustwatch.ingest.formats.record_mapping import MultiKindParser, RecordMapping
+from trustwatch.ingest.history.conversion import FormattedFile
 
 MAX_SHOWN_VALUE, MAX_SHOWN_EXPRESSION = 60, 70
 """Characters of a value, and of an expression."""

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import structlog
 
-from ...ingest.errors import ConfigError, Unavailable
-from ...ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.pseudonyms import PrivacyKey
+
 from ..composition import open_service_privacy_key
 from ..settings.root import Settings
 from ..settings.storage_settings import PrivacySettings

@@ -10,12 +10,12 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ...ingest.errors import MalformedEvent
-from ...ingest.events import NativeEvent
-from ...ingest.file_source import FileSource, UnreadableFile
-from ...ingest.formats.format_registry import create_parser, parse_native
-from ...ingest.formats.history_decoding import decode_history_event
-from ...ingest.history.conversion import (
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.file_source import FileSource, UnreadableFile
+from trustwatch.ingest.formats.format_registry import create_parser, parse_native
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.ingest.history.conversion import (
     MAPPING,
     NATIVE,
     FormatChoice,
@@ -25,12 +25,13 @@ from ...ingest.history.conversion import (
     choose_format,
     unknown_format,
 )
-from ...ingest.history.format_detection import most_common_format
-from ...ingest.history.json_cutting import NO_WRAPPER
-from ...ingest.history.piped_input import peek_line
-from ...ingest.history.record_files import is_lines, recognise_file, require_files
-from ...ingest.history.time_order import Disorder, TimeReader, in_time_order, native_microseconds
-from ...ingest.topics.topic_history import as_one_line
+from trustwatch.ingest.history.format_detection import most_common_format
+from trustwatch.ingest.history.json_cutting import NO_WRAPPER
+from trustwatch.ingest.history.piped_input import peek_line
+from trustwatch.ingest.history.record_files import is_lines, recognise_file, require_files
+from trustwatch.ingest.history.time_order import Disorder, TimeReader, in_time_order, native_microseconds
+from trustwatch.ingest.topics.topic_history import as_one_line
+
 from ..cli.history_input import STDIN_NAME, copied_to_file, is_disordered, report_malformed
 from ..cli.terminal import byte_progress, print_message
 

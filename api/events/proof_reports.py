@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from cachetools import FIFOCache
 
-from ...ingest.timestamps import DAY_MS, HOUR_MS, format_rfc3339
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, format_rfc3339
+
 from ..http.auth.callers import OWN_SOURCE_PREFIX
 from ..http.auth.proof_of_possession import ProofRefused
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ...ingest.errors import MalformedEvent, SourceNotAllowed
-from ...ingest.formats.raw_records import RawRecord
-from ...ingest.source import Record
+from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
+from trustwatch.ingest.formats.raw_records import RawRecord
+from trustwatch.ingest.source import Record
+
 from .admission import MAX_DEAD_LETTER_BYTES, dead_letter_record
 
 

@@ -10,10 +10,11 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.routing import Route
 
-from ...ingest.extras import install_line
-from ...ingest.formats import otlp
-from ...ingest.formats.otlp import OtlpSignal
-from ...ingest.formats.raw_records import ParsedRecords
+from trustwatch.ingest.extras import install_line
+from trustwatch.ingest.formats import otlp
+from trustwatch.ingest.formats.otlp import OtlpSignal
+from trustwatch.ingest.formats.raw_records import ParsedRecords
+
 from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, SenderDep, authenticate_connection, provided, services_of
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, TenantParam, problem_responses

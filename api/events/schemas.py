@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.dead_letters import StoredDeadLetter
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.dead_letters import StoredDeadLetter
+
 from ..http.schemas import TimeText, format_rfc3339_or_none
 from .origin_keys import IssuedOriginKey
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import anyio.to_thread
 import msgspec
 
-from ...ingest.errors import MalformedEvent
-from ...ingest.formats.raw_records import ParsedRecords, RawRecord
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.formats.raw_records import ParsedRecords, RawRecord
+
 from ..http.auth.callers import AuthenticatedCaller, SourceBinding, TenantNotAllowed
 from ..http.bulk_turns import BulkTurns, TooMuchBulkWork
 from ..http.problems import ProblemDetails, ProblemError

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import structlog
 
-from ...ingest.errors import Unavailable
-from ...ingest.timestamps import MINUTE_MS
-from ...scoring.delivery.notifiers.alert_events import SilentSource, build_silence_row
-from ...scoring.records.commits import OutboxRow
-from ...scoring.store.outbox_store import OutboxStore
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.timestamps import MINUTE_MS
+from trustwatch.scoring.delivery.notifiers.alert_events import SilentSource, build_silence_row
+from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.store.outbox_store import OutboxStore
+
 from ..settings.event_source_settings import EventSourceSettings
 from ..settings.root import Settings
 from .ingest_status import SilenceReport

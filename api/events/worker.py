@@ -8,7 +8,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-from ...ingest.topics.protocols import TopicReader
+from trustwatch.ingest.topics.protocols import TopicReader
+
 from .. import clock
 from ..brokers import BrokerSettings, open_reader, open_writer
 from ..child_process import ChildRuntime, run_child

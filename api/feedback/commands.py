@@ -179,9 +179,9 @@ def revoke(
 
 def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
     """Features that the reasons of a decision name, and those of the ones before it by which the agent rose."""
-    from ...ingest.features.feature_table import FEATURE_NAMES  # no other command of these waits for the engine
-    from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
-    from ...scoring.records.agents import ALERTING_LEVELS
+    from trustwatch.ingest.features.feature_table import FEATURE_NAMES  # no other command of these waits for the engine
+    from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES
+    from trustwatch.scoring.records.agents import ALERTING_LEVELS
 
     alerting = frozenset(level.label for level in ALERTING_LEVELS)
     marked = service.get(f"/v1/decisions/{quote(decision, safe='')}")

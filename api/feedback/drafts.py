@@ -7,13 +7,14 @@ from collections.abc import Collection
 
 import msgspec
 
-from ...ingest.features.feature_table import FEATURE_NAMES
-from ...ingest.timestamps import DAY_S, HOUR_S
-from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
-from ...scoring.engine.hard_signals import HARD_SIGNALS, hard_signal_codes
-from ...scoring.records.agents import RiskLevel
-from ...scoring.records.decisions import Decision
-from ...scoring.records.feedback import FeedbackVerdict, RuleScopeKind
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES
+from trustwatch.ingest.timestamps import DAY_S, HOUR_S
+from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES
+from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS, hard_signal_codes
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.feedback import FeedbackVerdict, RuleScopeKind
+
 from ..http.problems import ProblemDetails, ProblemError
 from ..settings.learning_settings import FeedbackSettings
 

@@ -13,13 +13,14 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from ...ingest.errors import Unavailable
-from ...ingest.record_keys import record_id
-from ...ingest.timestamps import DAY_MS, MINUTE_MS
-from ...scoring.learning.feedback_preview import MarkedDecision, PreviewJob
-from ...scoring.records.decisions import Decision
-from ...scoring.records.feedback import FeedbackPreview, FeedbackRule
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.timestamps import DAY_MS, MINUTE_MS
+from trustwatch.scoring.learning.feedback_preview import MarkedDecision, PreviewJob
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.feedback import FeedbackPreview, FeedbackRule
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from ..http.problems import ProblemDetails, ProblemError
 from ..settings.learning_settings import FeedbackSettings
 

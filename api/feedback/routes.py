@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from ...scoring.records.feedback import FeedbackState, FeedbackVerdict
+from trustwatch.scoring.records.feedback import FeedbackState, FeedbackVerdict
+
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
 from ..http.schemas import (

@@ -11,13 +11,20 @@ from typing import Any
 import msgspec
 import structlog
 
-from ...ingest.errors import TrustwatchError, Unavailable
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.record_keys import agent_partition_key, key_for_partition, partition_of
-from ...ingest.source import Record, RecordKind
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.feedback import AdoptFeedbackRule, Feedback, FeedbackState, FeedbackStep, RevokeFeedbackRule
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.record_keys import agent_partition_key, key_for_partition, partition_of
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.feedback import (
+    AdoptFeedbackRule,
+    Feedback,
+    FeedbackState,
+    FeedbackStep,
+    RevokeFeedbackRule,
+)
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from ..events.audit_sink import AuditSink, order_event
 
 

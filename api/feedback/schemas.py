@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.agents import RiskLevel
-from ...scoring.records.feedback import FeedbackPreview
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.feedback import FeedbackPreview
+
 from ..http.schemas import Level, TimeText, format_rfc3339_or_none
 from .drafts import FeedbackDraft
 from .service import FeedbackStatus

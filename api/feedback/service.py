@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 import msgspec
 import structlog
 
-from ...ingest.errors import TrustwatchError
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.record_keys import record_id
-from ...ingest.timestamps import HOUR_MS
-from ...scoring.records.agents import AgentSummary, RiskLevel
-from ...scoring.records.decisions import Decision
-from ...scoring.records.feedback import (
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.feedback import (
     Feedback,
     FeedbackAction,
     FeedbackPreview,
@@ -25,8 +25,9 @@ from ...scoring.records.feedback import (
     FeedbackVerdict,
     PartitionRule,
 )
-from ...scoring.store.database import Page
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.scoring.store.database import Page
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from ..events.audit_sink import AuditSink
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller

@@ -14,16 +14,16 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from ...ingest.archive.archive_files import read_position
-from ...ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
-from ...ingest.events import decode_event
-from ...ingest.log.log_reader import LogReader
-from ...ingest.log.log_segments import segment_bases
-from ...ingest.record_keys import raw_id_hash
-from ...ingest.source import Record, RecordKind
-from ...ingest.timestamps import MINUTE_MS
-from ...ingest.topics.topic_history import topic_parts
-from ...scoring.learning.feedback_preview import (
+from trustwatch.ingest.archive.archive_files import read_position
+from trustwatch.ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.record_keys import raw_id_hash
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.timestamps import MINUTE_MS
+from trustwatch.ingest.topics.topic_history import topic_parts
+from trustwatch.scoring.learning.feedback_preview import (
     FeedbackLabel,
     PreviewContext,
     PreviewJob,
@@ -32,11 +32,12 @@ from ...scoring.learning.feedback_preview import (
     feedback_labels,
     preview_result,
 )
-from ...scoring.records.commits import ONLY_PARTITION
-from ...scoring.records.feedback import FeedbackRule
-from ...scoring.store.agent_store import AgentQuery
-from ...scoring.store.database import iterate_pages
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.scoring.records.commits import ONLY_PARTITION
+from trustwatch.scoring.records.feedback import FeedbackRule
+from trustwatch.scoring.store.agent_store import AgentQuery
+from trustwatch.scoring.store.database import iterate_pages
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..brokers import open_reader
 from ..child_process import LOWEST_PRIORITY
@@ -113,7 +114,7 @@ def _log_parts(directory: Path, first: int, begun: float = 0.0) -> Iterator[Hist
 
 def _archive_and_log_parts(settings: Settings, behind: int, from_ms: int) -> Iterator[HistoryPart]:
     """The archive, then what of the log is not in it yet. An archive has events alone, so time passes with them."""
-    from ...ingest.archive.archive_reader import raw_lines  # needs the extra `archive`
+    from trustwatch.ingest.archive.archive_reader import raw_lines  # needs the extra `archive`
 
     assert settings.archive.directory is not None
     records: list[Record] = []

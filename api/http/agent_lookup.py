@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from ...scoring.policy.risk_view import RiskView, RiskViewEntry
-from ...scoring.records.agents import AgentName, AgentSummary
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.scoring.policy.risk_view import RiskView, RiskViewEntry
+from trustwatch.scoring.records.agents import AgentName, AgentSummary
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from ..settings.event_source_settings import ANY_NAME
 from .auth.callers import AuthenticatedCaller
 from .problems import ProblemDetails, ProblemError

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-from ...ingest.settings import is_loopback
+from trustwatch.ingest.settings import is_loopback
+
 from ..settings.service_settings import ListenSettings
 from .problems import ProblemDetails, ProblemError
 

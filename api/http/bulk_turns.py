@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ...ingest.errors import Unavailable
+from trustwatch.ingest.errors import Unavailable
 
 AT_ONCE = 2
 """Pieces of bulk work in one process at a time; one of each tenant."""

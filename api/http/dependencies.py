@@ -9,7 +9,8 @@ from fastapi import Depends, Request, Security
 from fastapi.security import OAuth2
 from starlette.types import Scope
 
-from ...scoring.store.read_scope import restrict_reads
+from trustwatch.scoring.store.read_scope import restrict_reads
+
 from .agent_lookup import AgentSelector
 from .auth.bearer_tokens import TokenVerifier, presented_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller

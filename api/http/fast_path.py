@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...ingest.errors import TrustwatchError
-from ...scoring.store.read_scope import NOBODY, reads_of
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.scoring.store.read_scope import NOBODY, reads_of
+
 from .allowed_hosts import UNCHECKED_PATHS, AllowedHosts
 from .auth.bearer_tokens import TokenVerifier
 from .auth.callers import AuthenticatedCaller

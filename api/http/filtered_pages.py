@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from ...scoring.store.database import Page
+from trustwatch.scoring.store.database import Page
 
 T = TypeVar("T")
 

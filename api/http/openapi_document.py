@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from ...ingest.events import event_schema_components
+from trustwatch.ingest.events import event_schema_components
+
 from .openapi_words import MEMBERS, PARAMETERS, TAGS
 
 Document = dict[str, Any]

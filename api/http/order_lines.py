@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import structlog
 
-from ...scoring.records.agents import AgentName
+from trustwatch.scoring.records.agents import AgentName
+
 from .line_limit import LineLimit
 
 _log = structlog.get_logger(__name__)

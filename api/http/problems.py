@@ -22,7 +22,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope, Send
 
-from ...ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, TrustwatchError, Unavailable
+from trustwatch.ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, TrustwatchError, Unavailable
+
 from .auth.callers import InsufficientScope, TenantNotAllowed
 from .auth.proof_of_possession import DPOP_ALGORITHMS, ProofRefused
 from .auth.signed_answers import SignedAnswersMissing

@@ -19,8 +19,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
-from ...scoring.records.agents import RiskLevel
+from trustwatch.scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
+from trustwatch.scoring.records.agents import RiskLevel
+
 from .metric_table import METRICS, MetricDefinition
 from .runtime import Runtime
 

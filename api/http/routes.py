@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from ...ingest.events import event_json_schema
+from trustwatch.ingest.events import event_json_schema
+
 from ..settings.event_source_settings import ANY_NAME
 from .agent_lookup import visible_tenants
 from .auth.callers import SCOPE_ADMIN, SCOPE_METRICS, AuthenticatedCaller, TenantNotAllowed

@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.spans import RecordedSpans
-from ...scoring.delivery.actuators.actuator_notifier import ActuationMetrics
-from ...scoring.pipeline.desired_state_resolver import DesiredStateResolver
-from ...scoring.pipeline.pipeline_status import PipelineStatus
-from ...scoring.policy.access_evaluation import PolicyEvaluator
-from ...scoring.policy.book import LivePolicy
-from ...scoring.policy.risk_view import RiskView
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.spans import RecordedSpans
+from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
+from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
+from trustwatch.scoring.policy.book import LivePolicy
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock as machine
 from ..composition import new_id
 from ..settings.reloading import ReloadStatus

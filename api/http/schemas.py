@@ -8,11 +8,11 @@ import msgspec
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.policy.book import PolicyBook
-from ...scoring.records.agents import LevelName, RiskLevel
-from ...scoring.records.indicators import IndicatorKind, IndicatorStatus
-from ...scoring.store.database import MAX_PAGE
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.policy.book import PolicyBook
+from trustwatch.scoring.records.agents import LevelName, RiskLevel
+from trustwatch.scoring.records.indicators import IndicatorKind, IndicatorStatus
+from trustwatch.scoring.store.database import MAX_PAGE
 
 
 def format_rfc3339_or_none(at_ms: int) -> str | None:

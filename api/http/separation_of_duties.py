@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
-from ...scoring.records.agents import AgentName, AgentSummary
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
+from trustwatch.scoring.records.agents import AgentName, AgentSummary
+
 from ..settings.event_source_settings import ANY_NAME
 from .auth.callers import AuthenticatedCaller
 from .problems import ProblemDetails, ProblemError

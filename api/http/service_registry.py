@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from ...ingest.errors import Unavailable
+from trustwatch.ingest.errors import Unavailable
 
 T = TypeVar("T")
 

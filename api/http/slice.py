@@ -13,7 +13,8 @@ from fastapi import APIRouter
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ...ingest.errors import TrustwatchError
+from trustwatch.ingest.errors import TrustwatchError
+
 from .openapi_document import DescribedPaths
 from .problems import ProblemMaker
 from .prometheus_metrics import MetricValues

@@ -9,8 +9,9 @@ from typing import ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 
-from ...ingest.errors import Unavailable
-from ...scoring.store.database import BadCursor
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.scoring.store.database import BadCursor
+
 from .problems import ProblemDetails, ProblemError
 
 P = ParamSpec("P")

@@ -6,7 +6,8 @@ import re
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from ...ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS
+
 from .problems import ProblemError, invalid_value_error
 
 CHOICES = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "last 30 days"))

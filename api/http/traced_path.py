@@ -10,7 +10,8 @@ from typing import Any, Final
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from ...ingest.spans import RecordedSpans, Span
+from trustwatch.ingest.spans import RecordedSpans, Span
+
 from ..settings.service_settings import TRACES_PATH
 from .fast_path import FastPath, route_template
 from .request_ids import REQUEST_ID_KEY

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import typer
 
-from ...ingest.printable_text import number_text
+from trustwatch.ingest.printable_text import number_text
+
 from ..cli.remote import DEFAULT_URL, ServiceClient, TenantOption, TokenOption, UrlOption, paged_items
 from ..cli.terminal import (
     JsonLinesOption,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.record_keys import key_for_partition
-from ...ingest.source import Record, RecordKind
-from ...ingest.topics.topic_commit_log import TopicCommitLog
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.record_keys import key_for_partition
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 
 
 class ControlRecordWriter:

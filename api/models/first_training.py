@@ -8,13 +8,14 @@ from typing import Any
 
 import structlog
 
-from ...ingest.errors import ModelError
-from ...ingest.timestamps import HOUR_MS
-from ...models.model_registry import ModelRegistry, RegisteredModel
-from ...scoring.engine.settings import AlertBudget
-from ...scoring.learning.learning_progress import LearningProgress, learning_progress
-from ...scoring.records.models import ModelVersion
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
+from trustwatch.scoring.engine.settings import AlertBudget
+from trustwatch.scoring.learning.learning_progress import LearningProgress, learning_progress
+from trustwatch.scoring.records.models import ModelVersion
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..settings.learning_settings import LifecycleSettings
 from .training_state import LAST_TRAINING_KEY

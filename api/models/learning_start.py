@@ -9,14 +9,15 @@ from typing import Final
 
 import structlog
 
-from ...ingest.errors import ModelError, Unavailable
-from ...ingest.log.log_segments import lock_log
-from ...models.learning_model import LEARNING_VERSION, save_learning_model
-from ...models.model_directory import copy_model, is_model, read_manifest
-from ...models.model_registry import ModelRegistry
-from ...scoring.records.models import ModelSwitch
-from ...scoring.store.database import LeaderLock
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import ModelError, Unavailable
+from trustwatch.ingest.log.log_segments import lock_log
+from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
+from trustwatch.models.model_directory import copy_model, is_model, read_manifest
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.scoring.records.models import ModelSwitch
+from trustwatch.scoring.store.database import LeaderLock
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..composition import open_model_registry, open_service_store
 from ..settings.root import Settings

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.errors import Unavailable
-from ...ingest.record_erasure import ErasedFilter
-from ...ingest.source import GroupSource, RecordBatch
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.record_erasure import ErasedFilter
+from trustwatch.ingest.source import GroupSource, RecordBatch
+
 from .. import clock
 from ..event_sources import load_erased_from_log, make_duplicate_window, open_event_source
 from ..settings.root import Settings

@@ -4,10 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...ingest.timestamps import format_day, format_rfc3339
-from ...scoring.learning.budget_chart import BudgetDay
-from ...scoring.learning.calibration_curve import CalibrationCurve
-from ...scoring.records.models import ModelHistoryEntry, ModelStatus, ModelSwitch, ModelVersion, PeerGroupDay
+from trustwatch.ingest.timestamps import format_day, format_rfc3339
+from trustwatch.scoring.learning.budget_chart import BudgetDay
+from trustwatch.scoring.learning.calibration_curve import CalibrationCurve
+from trustwatch.scoring.records.models import ModelHistoryEntry, ModelStatus, ModelSwitch, ModelVersion, PeerGroupDay
+
 from ..http.schemas import TimeText, format_rfc3339_or_none
 from .service import ModelVersionView
 

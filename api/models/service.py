@@ -7,15 +7,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ...ingest.errors import ModelError
-from ...ingest.timestamps import DAY_MS
-from ...models.model_directory import read_manifest
-from ...models.model_registry import ModelRegistry, RegisteredModel
-from ...scoring.learning.budget_chart import BudgetDay
-from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, observed_shares
-from ...scoring.learning.learning_progress import LearningProgress
-from ...scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
-from ...scoring.records.models import (
+from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.model_directory import read_manifest
+from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
+from trustwatch.scoring.learning.budget_chart import BudgetDay
+from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, observed_shares
+from trustwatch.scoring.learning.learning_progress import LearningProgress
+from trustwatch.scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
+from trustwatch.scoring.records.models import (
     ModelAction,
     ModelHistoryEntry,
     ModelSwitch,
@@ -24,8 +24,9 @@ from ...scoring.records.models import (
     SwitchModel,
     encode_model_switch,
 )
-from ...scoring.store.database import Page, Tenants
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.scoring.store.database import Page, Tenants
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from ..http.agent_lookup import require_all_tenants, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error

@@ -6,18 +6,19 @@ from collections.abc import Callable
 
 import structlog
 
-from ...ingest.source import RecordBatch
-from ...ingest.timestamps import DAY_MS
-from ...models.trained_model import TrainedModel
-from ...scoring.learning.drift import PeerGroupMonitor, drift_alert_row, with_drift_start
-from ...scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
-from ...scoring.learning.shadow import ChampionChallengerRun, ShadowRun
-from ...scoring.pipeline.model_switch import ActiveModels, ModelChoice
-from ...scoring.records.commits import ONLY_PARTITION, OutboxRow
-from ...scoring.records.feedback import Feedback
-from ...scoring.records.models import ModelSwitch, ModelVersion, PeerGroupDay
-from ...scoring.store.database import MAX_PAGE
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.source import RecordBatch
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.learning.drift import PeerGroupMonitor, drift_alert_row, with_drift_start
+from trustwatch.scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
+from trustwatch.scoring.learning.shadow import ChampionChallengerRun, ShadowRun
+from trustwatch.scoring.pipeline.model_switch import ActiveModels, ModelChoice
+from trustwatch.scoring.records.commits import ONLY_PARTITION, OutboxRow
+from trustwatch.scoring.records.feedback import Feedback
+from trustwatch.scoring.records.models import ModelSwitch, ModelVersion, PeerGroupDay
+from trustwatch.scoring.store.database import MAX_PAGE
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..composition import engine_settings, service_url
 from ..settings.root import Settings

@@ -9,15 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import ColumnEncoder
-from ...models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSettings
-from ...models.input_checks import VOUCHING_ADVICE
-from ...models.model_directory import is_model
-from ...models.model_persistence import load_trained_model
-from ...scoring.learning.training import KnownPeerGroups, TrainedVersion, train_and_save
-from ...scoring.learning.walkforward import walk_forward_events
-from ...scoring.pipeline.kernel_warm_up import KernelPart, is_part_kept
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSettings
+from trustwatch.models.input_checks import VOUCHING_ADVICE
+from trustwatch.models.model_directory import is_model
+from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.scoring.learning.training import KnownPeerGroups, TrainedVersion, train_and_save
+from trustwatch.scoring.learning.walkforward import walk_forward_events
+from trustwatch.scoring.pipeline.kernel_warm_up import KernelPart, is_part_kept
+
 from .. import clock
 from ..cli.history_input import (
     TIME_FORMATS,

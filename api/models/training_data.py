@@ -9,16 +9,17 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ...ingest.archive.archive_files import read_positions
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.log.log_reader import LogReader
-from ...ingest.log.log_segments import segment_bases
-from ...ingest.source import PartitionOffsets, Record, RecordKind
-from ...ingest.topics.protocols import partition_offsets
-from ...ingest.topics.topic_history import topic_event_lines
-from ...scoring.learning.training import TrainingHistory
-from ...scoring.records.commits import ONLY_PARTITION
-from ...scoring.records.models import ModelVersion
+from trustwatch.ingest.archive.archive_files import read_positions
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.source import PartitionOffsets, Record, RecordKind
+from trustwatch.ingest.topics.protocols import partition_offsets
+from trustwatch.ingest.topics.topic_history import topic_event_lines
+from trustwatch.scoring.learning.training import TrainingHistory
+from trustwatch.scoring.records.commits import ONLY_PARTITION
+from trustwatch.scoring.records.models import ModelVersion
+
 from ..brokers import open_reader
 from ..composition import load_erased_filter
 from ..settings.root import Settings
@@ -163,7 +164,7 @@ def _read_archive(
     up_to = None if directory is None else read_positions(directory, topic)
     if directory is None or not up_to:
         return {}
-    from ...ingest.archive.archive_reader import raw_lines
+    from trustwatch.ingest.archive.archive_reader import raw_lines
 
     arrived = datetime.fromtimestamp(since_ms / 1000, UTC)
     for number, line in enumerate(raw_lines(directory, up_to=up_to, arrived=arrived)):

@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 import structlog
 
-from ...ingest.columns import ColumnEncoder
-from ...ingest.errors import ConfigError, CorruptLog, Unavailable
-from ...ingest.timestamps import DAY_MS, HOUR_MS
-from ...models.detector import ForestDetector
-from ...models.input_checks import NotEnoughHistory
-from ...models.model_registry import ModelRegistry
-from ...models.trained_model import TrainedModel
-from ...scoring.learning.training import (
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.models.detector import ForestDetector
+from trustwatch.models.input_checks import NotEnoughHistory
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.learning.training import (
     TrainedVersion,
     TrainingHistory,
     exclude_windows,
@@ -27,12 +27,13 @@ from ...scoring.learning.training import (
     suspicious_windows,
     train_and_save,
 )
-from ...scoring.pipeline.model_switch import ModelChoice
-from ...scoring.records.decisions import Decision
-from ...scoring.records.feedback import Feedback
-from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
-from ...scoring.store.database import MAX_PAGE, iterate_pages
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.scoring.pipeline.model_switch import ModelChoice
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.feedback import Feedback
+from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
+from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..child_process import StopRequested
 from ..composition import engine_settings

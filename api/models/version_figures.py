@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from ...ingest.hashing import NameHasher
-from ...ingest.timestamps import DAY_MS
-from ...models.detector import ForestDetector
-from ...models.model_registry import ModelRegistry
-from ...scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
-from ...scoring.learning.calibration_curve import CalibrationCurve, calibration_curves
-from ...scoring.records.feedback import Feedback
-from ...scoring.records.models import ModelVersion
-from ...scoring.store.database import MAX_PAGE, Tenants, iterate_pages
-from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.hashing import NameHasher
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.detector import ForestDetector
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
+from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, calibration_curves
+from trustwatch.scoring.records.feedback import Feedback
+from trustwatch.scoring.records.models import ModelVersion
+from trustwatch.scoring.store.database import MAX_PAGE, Tenants, iterate_pages
+from trustwatch.scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
+from trustwatch.scoring.store.sql_store import SqlStore
 
 MAX_DAYS = 366
 MAX_FEEDBACK_ITEMS = 5_000

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from ...models.model_registry import ModelRegistry, RegisteredModel
-from ...scoring.records.models import ModelHistoryEntry, ModelStatus, ModelSwitch, ModelVersion
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.models.model_registry import ModelRegistry, RegisteredModel
+from trustwatch.scoring.records.models import ModelHistoryEntry, ModelStatus, ModelSwitch, ModelVersion
+from trustwatch.scoring.store.sql_store import SqlStore
 
 ORDER_ACTS = ("promoted", "rolled_back")
 

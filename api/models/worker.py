@@ -14,10 +14,11 @@ import os
 
 import structlog
 
-from ...ingest.timestamps import DAY_MS
-from ...scoring.pipeline.model_switch import ActiveModels
-from ...scoring.store.database import LeaderLock
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.scoring.pipeline.model_switch import ActiveModels
+from trustwatch.scoring.store.database import LeaderLock
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..child_process import LOWEST_PRIORITY, ChildRuntime, run_child
 from ..composition import open_model_registry, open_service_store

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...ingest.archive.archive_files import read_positions
-from ...ingest.log.log_reader import LogReader
-from ...ingest.log.log_segments import segment_bases
-from ...ingest.record_erasure import ErasureSubject, RecordEraser
-from ...ingest.source import Record, RecordKind
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.agents import AgentRow
-from ...scoring.store.decision_chain import chain_heads_document
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.archive.archive_files import read_positions
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.agents import AgentRow
+from trustwatch.scoring.store.decision_chain import chain_heads_document
+from trustwatch.scoring.store.sql_store import SqlStore
 
 BUFFER_BYTES = 1 << 16
 POLL_RECORDS = 1_000
@@ -172,7 +172,7 @@ def _archived_events(directory: Path, subject: ErasureSubject, archived: dict[in
 
     By way of a temporary file: a slow receiver must not keep the archive from being rewritten.
     """
-    from ...ingest.archive.archive_reader import agent_lines  # needs the extra `archive`
+    from trustwatch.ingest.archive.archive_reader import agent_lines  # needs the extra `archive`
 
     positions = read_positions(directory) or {}  # once: the archive goes on while it is read
     with tempfile.TemporaryFile() as file:

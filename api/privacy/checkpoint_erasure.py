@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ...ingest.errors import Unavailable
-from ...ingest.objects.object_store import CLOUD_SCHEMES
-from ...scoring.store.checkpoint_files import CheckpointFiles
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.objects.object_store import CLOUD_SCHEMES
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
+from trustwatch.scoring.store.sql_store import SqlStore
 
 FILES_COUNT: Final = "checkpoints.files"
 UNFINISHED_COUNT: Final = "checkpoints.unfinished_files"

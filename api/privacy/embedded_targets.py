@@ -10,17 +10,18 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from ...ingest.archive.archive_files import read_position
-from ...ingest.log.event_log import EventLog
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.log.log_segments import closed_segments, count_changes, write_rewritten_segment
-from ...ingest.record_erasure import RecordEraser
-from ...ingest.source import Record
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.commits import ONLY_PARTITION
-from ...scoring.records.erasures import Erasure
-from ...scoring.store.sql_store import SqlStore
-from ...scoring.store.subject_store import ErasureScope
+from trustwatch.ingest.archive.archive_files import read_position
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.log.log_segments import closed_segments, count_changes, write_rewritten_segment
+from trustwatch.ingest.record_erasure import RecordEraser
+from trustwatch.ingest.source import Record
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.commits import ONLY_PARTITION
+from trustwatch.scoring.records.erasures import Erasure
+from trustwatch.scoring.store.sql_store import SqlStore
+from trustwatch.scoring.store.subject_store import ErasureScope
+
 from .checkpoint_erasure import CheckpointErasure
 from .local_archives import waiting_spool_files
 
@@ -230,7 +231,7 @@ class EmbeddedErasureTargets:
         return dict(counts)
 
     def _erase_archive(self, kind: Any, scope: ErasureScope, dry: bool) -> dict[str, int]:
-        from ...ingest.archive.archive_erasure import (
+        from trustwatch.ingest.archive.archive_erasure import (
             erase_files,  # needs the extra `archive`, which is there where one is kept
         )
 

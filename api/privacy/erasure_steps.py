@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...ingest.identities import unkeyed_agent_key
-from ...ingest.pseudonyms import PrivacyKey
-from ...ingest.record_erasure import ErasureSubject
-from ...ingest.source import Record, RecordKind
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.erasures import EraseCommand, Erasure, subject_digest
-from ...scoring.store.decision_chain import ChainHead, chain_heads_document
+from trustwatch.ingest.identities import unkeyed_agent_key
+from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.record_erasure import ErasureSubject
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.erasures import EraseCommand, Erasure, subject_digest
+from trustwatch.scoring.store.decision_chain import ChainHead, chain_heads_document
+
 from .embedded_targets import ErasureSummary, ErasureTargets
 
 PROOF_TYPE = "trustwatch-erasure+jwt"

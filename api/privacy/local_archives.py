@@ -16,12 +16,13 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from ...ingest.archive.archive_files import ArchiveFileKind, read_positions
-from ...ingest.durable_files import create_file_once
-from ...ingest.errors import ConfigError, CorruptLog
-from ...ingest.timestamps import HOUR_MS, MINUTE_MS
-from ...scoring.records.erasures import Erasure
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.archive.archive_files import ArchiveFileKind, read_positions
+from trustwatch.ingest.durable_files import create_file_once
+from trustwatch.ingest.errors import ConfigError, CorruptLog
+from trustwatch.ingest.timestamps import HOUR_MS, MINUTE_MS
+from trustwatch.scoring.records.erasures import Erasure
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 
 ID_FILE = "_archive-id"
@@ -216,7 +217,7 @@ class LocalArchives:
     def _erase_files(
         self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int], *, dry: bool = False
     ) -> tuple[int, int]:
-        from ...ingest.archive.archive_erasure import (
+        from trustwatch.ingest.archive.archive_erasure import (
             erase_files,  # needs the extra `archive`, which is there where one is kept
         )
 

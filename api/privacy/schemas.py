@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.records.erasures import Erasure
-from ...scoring.store.chain_verification import ChainVerification
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.erasures import Erasure
+from trustwatch.scoring.store.chain_verification import ChainVerification
+
 from ..http.schemas import NameText, TimeText, format_rfc3339_or_none
 from .service import ErasureRequest, ProofCheck
 

@@ -12,23 +12,24 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 import structlog
 
-from ...ingest.errors import Fenced, TrustwatchError, Unavailable
-from ...ingest.events import NativeEvent
-from ...ingest.features.feature_table import FEATURE_NAMES
-from ...ingest.pseudonyms import PrivacyKey
-from ...ingest.record_erasure import ErasureSubject, NameEraser, reserved_words
-from ...ingest.record_keys import record_id
-from ...models.concerns import CONCERNS
-from ...scoring.delivery.actuators.desired_state import DesiredState
-from ...scoring.policy.book import EnforcementMode
-from ...scoring.records.agents import RiskLevel
-from ...scoring.records.decisions import DECISION_CAUSES, Decision
-from ...scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
-from ...scoring.records.feedback import FeedbackRule
-from ...scoring.records.indicators import Indicator
-from ...scoring.store.chain_verification import ChainVerification, verify_chains
-from ...scoring.store.database import LeaderLock, Page
-from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
+from trustwatch.ingest.errors import Fenced, TrustwatchError, Unavailable
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES
+from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser, reserved_words
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.scoring.delivery.actuators.desired_state import DesiredState
+from trustwatch.scoring.policy.book import EnforcementMode
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.decisions import DECISION_CAUSES, Decision
+from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
+from trustwatch.scoring.records.feedback import FeedbackRule
+from trustwatch.scoring.records.indicators import Indicator
+from trustwatch.scoring.store.chain_verification import ChainVerification, verify_chains
+from trustwatch.scoring.store.database import LeaderLock, Page
+from trustwatch.scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
+
 from .. import clock
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, require_all_tenants, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller

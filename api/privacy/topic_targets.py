@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from ...ingest.errors import ConfigError, TrustwatchError
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.record_erasure import ErasureSubject, NameEraser
-from ...ingest.record_keys import key_for_partition
-from ...ingest.source import Record, TopicWriter
-from ...ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS, format_rfc3339
-from ...ingest.topics.protocols import TopicAdmin, TopicDescription, TopicReader
-from ...ingest.topics.topic_commit_log import TopicCommitLog
-from ...ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicDefinition, TopicNames
-from ...scoring.pipeline.topic_publisher import RiskRecord, erased_agent_record
-from ...scoring.records.erasures import Erasure
-from ...scoring.store.erasure_store import ForgetRecordPosition
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import ConfigError, TrustwatchError
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
+from trustwatch.ingest.record_keys import key_for_partition
+from trustwatch.ingest.source import Record, TopicWriter
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS, format_rfc3339
+from trustwatch.ingest.topics.protocols import TopicAdmin, TopicDescription, TopicReader
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
+from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicDefinition, TopicNames
+from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, erased_agent_record
+from trustwatch.scoring.records.erasures import Erasure
+from trustwatch.scoring.store.erasure_store import ForgetRecordPosition
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .checkpoint_erasure import CheckpointErasure
 from .embedded_targets import ErasureSummary, erasure_scope, prefixed_counts
 from .local_archives import ArchiveErasureProgress, LocalArchives

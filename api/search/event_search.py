@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ...ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
-from ...ingest.events import NativeEvent, decode_event
-from ...ingest.features.event_words import credential_of
-from ...ingest.log.log_reader import LogReader
-from ...ingest.log.log_segments import segment_bases
-from ...ingest.source import RecordKind
-from ...scoring.records.erasures import Erasure
+from trustwatch.ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
+from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.ingest.features.event_words import credential_of
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import segment_bases
+from trustwatch.ingest.source import RecordKind
+from trustwatch.scoring.records.erasures import Erasure
+
 from ..agents.recent_events import (
     JSON_ESCAPE,
     LOG_READ_BATCH,
@@ -29,8 +30,8 @@ from ..events.event_origin import origin_of
 from .query import ANY_FIELD, SearchQuery, SearchTerm
 
 if TYPE_CHECKING:
-    from ...ingest.archive.event_search import ArchiveSearch
-    from ...ingest.archive.latest_events import LoggedEvent
+    from trustwatch.ingest.archive.event_search import ArchiveSearch
+    from trustwatch.ingest.archive.latest_events import LoggedEvent
 
 _COLUMNS: Final[Mapping[str, str]] = {
     "agent": "agent_id",
@@ -269,7 +270,7 @@ def _search_archive(
     if asked is None:
         trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
         return nothing._replace(trouble=trouble)
-    from ...ingest.archive.event_search import search_events
+    from trustwatch.ingest.archive.event_search import search_events
 
     fitting: dict[tuple[int, int], NativeEvent] = {}
 
@@ -297,7 +298,7 @@ def _archive_search(
 ) -> ArchiveSearch | None:
     """The question to the archive; None = what reads it is not installed."""
     try:
-        from ...ingest.archive.event_search import ArchiveSearch  # needs the extra `archive`
+        from trustwatch.ingest.archive.event_search import ArchiveSearch  # needs the extra `archive`
     except ImportError:
         return None
     equal = {_COLUMNS[term.field]: term.value for term in query.terms if term.exact and term.field in _COLUMNS}

@@ -15,8 +15,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, get_args
 
-from ...ingest.events import OUTCOMES
-from ...scoring.records.agents import RiskLevel
+from trustwatch.ingest.events import OUTCOMES
+from trustwatch.scoring.records.agents import RiskLevel
+
 from ..http.problems import invalid_value_error
 from ..http.time_range import NO_TIME_RANGE, TimeRange, parse_time_range
 

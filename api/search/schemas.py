@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel, Field
 
-from ...ingest.timestamps import format_rfc3339
-from ...scoring.store.search_store import SeenPrincipal
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.store.search_store import SeenPrincipal
+
 from ..agents.schemas import AgentOut, agent_out
 from ..cases.case_reports import ListedCase
 from ..events.event_origin import origin_of

@@ -7,17 +7,18 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from ...ingest.errors import Unavailable
-from ...ingest.timestamps import HOUR_MS
-from ...scoring.policy.risk_view import RiskViewEntry
-from ...scoring.records.agents import AgentName, AgentSummary, RiskLevel
-from ...scoring.records.cases import Case
-from ...scoring.records.decisions import Decision
-from ...scoring.records.erasures import Erasure
-from ...scoring.store.case_store import CaseFilters
-from ...scoring.store.database import Page, Tenants
-from ...scoring.store.search_store import NO_NAMES, CaseNames, SeenPrincipal
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.scoring.policy.risk_view import RiskViewEntry
+from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from trustwatch.scoring.records.cases import Case
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.erasures import Erasure
+from trustwatch.scoring.store.case_store import CaseFilters
+from trustwatch.scoring.store.database import Page, Tenants
+from trustwatch.scoring.store.search_store import NO_NAMES, CaseNames, SeenPrincipal
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from ..agents.recent_events import event_locations
 from ..cases.case_reports import ListedCase
 from ..http.agent_lookup import visible_tenants

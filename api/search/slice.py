@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...scoring.records.erasures import Erasure
+from trustwatch.scoring.records.erasures import Erasure
+
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import Slice

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import structlog
 
-from ...ingest.errors import TrustwatchError, Unavailable
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.spans import Spans
-from ...ingest.topics.topic_commit_log import TopicCommitLog
-from ...scoring.pipeline.pipeline_status import PipelineStatus
-from ...scoring.policy.access_evaluation import PolicyEvaluator
-from ...scoring.policy.book import LivePolicy
-from ...scoring.policy.declared_boundary import DeclaredBoundary
-from ...scoring.policy.interventions import ActiveInterventions
-from ...scoring.policy.risk_view import RiskView
-from ...scoring.records.agents import AgentName, RiskLevel
-from ...scoring.store.blast_radius import CriticalDescendants
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import TrustwatchError, Unavailable
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.spans import Spans
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
+from trustwatch.scoring.policy.book import LivePolicy
+from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary
+from trustwatch.scoring.policy.interventions import ActiveInterventions
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.store.blast_radius import CriticalDescendants
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..access.approval_workflow import ApprovalWorkflow
 from ..access.decision_point import PolicyDecisionPoint

@@ -11,19 +11,20 @@ from typing import NamedTuple
 
 import structlog
 
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.errors import ConfigError, CorruptLog, TrustwatchError
-from ...ingest.log.event_log import EventLog
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.source import Record, RecordKind
-from ...ingest.timestamps import DAY_MS
-from ...ingest.topics.topic_commit_log import DOOR_TIMEOUT_S, TopicCommitLog
-from ...scoring.pipeline.ipc import PipelineUpdate
-from ...scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
-from ...scoring.policy.risk_view import RiskView
-from ...scoring.records.agents import agent_summary
-from ...scoring.records.commits import ONLY_PARTITION
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.errors import ConfigError, CorruptLog, TrustwatchError
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.ingest.topics.topic_commit_log import DOOR_TIMEOUT_S, TopicCommitLog
+from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import agent_summary
+from trustwatch.scoring.records.commits import ONLY_PARTITION
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset
 from ..brokers import open_writer

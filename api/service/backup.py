@@ -15,17 +15,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.durable_files import NEW_FILE_MODE, write_file_atomically
-from ...ingest.errors import ConfigError, ModelError
-from ...ingest.identities import IDENTITY_KEY_FILE
-from ...ingest.log.log_copy import LogExtent, copy_log
-from ...ingest.pseudonyms import PRIVACY_KEY_FILE
-from ...models.model_directory import copy_model
-from ...models.model_directory import read_manifest as read_model_manifest
-from ...models.model_registry import RegisteredModel
-from ...scoring.records.commits import ONLY_PARTITION, Position
-from ...scoring.store.sql_store import open_reading_store, sqlite_url
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.durable_files import NEW_FILE_MODE, write_file_atomically
+from trustwatch.ingest.errors import ConfigError, ModelError
+from trustwatch.ingest.identities import IDENTITY_KEY_FILE
+from trustwatch.ingest.log.log_copy import LogExtent, copy_log
+from trustwatch.ingest.pseudonyms import PRIVACY_KEY_FILE
+from trustwatch.models.model_directory import copy_model
+from trustwatch.models.model_directory import read_manifest as read_model_manifest
+from trustwatch.models.model_registry import RegisteredModel
+from trustwatch.scoring.records.commits import ONLY_PARTITION, Position
+from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
+
 from ..composition import checkpoint_place, open_model_registry, store_address
 from ..http.auth.signing import LOCAL_JWKS_FILE, LOCAL_KEY_FILE
 from ..settings.root import Settings

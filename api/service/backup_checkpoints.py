@@ -8,12 +8,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from ...ingest.durable_files import sync_file, write_file_atomically
-from ...ingest.errors import ConfigError, CorruptCheckpoint, Unavailable
-from ...ingest.objects.folder_objects import FolderObjects
-from ...scoring.records.commits import Checkpoint
-from ...scoring.store.checkpoint_files import CheckpointFiles
-from ...scoring.store.sql_store import SqlStore, open_reading_store, sqlite_url
+from trustwatch.ingest.durable_files import sync_file, write_file_atomically
+from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Unavailable
+from trustwatch.ingest.objects.folder_objects import FolderObjects
+from trustwatch.scoring.records.commits import Checkpoint
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
+from trustwatch.scoring.store.sql_store import SqlStore, open_reading_store, sqlite_url
+
 from ..composition import CHECKPOINTS_FOLDER, checkpoint_place, open_checkpoint_files, store_address
 from ..settings.root import Settings
 from .checkpoint_checks import open_named_checkpoints

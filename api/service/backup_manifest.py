@@ -18,9 +18,9 @@ from typing import Annotated, Any, BinaryIO, Final, Literal
 
 import msgspec
 
-from ...ingest.durable_files import write_file_atomically
-from ...ingest.errors import ConfigError, TrustwatchError
-from ...models.model_directory import manifest_digest
+from trustwatch.ingest.durable_files import write_file_atomically
+from trustwatch.ingest.errors import ConfigError, TrustwatchError
+from trustwatch.models.model_directory import manifest_digest
 
 KIND: Final = "trustwatch-backup"
 FORMAT_VERSION: Final = 1

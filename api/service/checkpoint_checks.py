@@ -8,11 +8,12 @@ from typing import Final
 
 import structlog
 
-from ...ingest.errors import ConfigError, Unavailable
-from ...scoring.records.agents import AgentRow
-from ...scoring.records.commits import Checkpoint
-from ...scoring.store.checkpoint_files import CheckpointFiles
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.scoring.records.agents import AgentRow
+from trustwatch.scoring.records.commits import Checkpoint
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from ..composition import checkpoint_place, open_checkpoint_files, open_worker_checkpoints
 from ..settings.root import Settings
 

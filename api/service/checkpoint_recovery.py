@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
-from ...ingest.errors import ConfigError, CorruptCheckpoint
-from ...scoring.records.agents import AgentRow
-from ...scoring.records.commits import Checkpoint, Commit
-from ...scoring.store.checkpoint_files import CheckpointFiles
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint
+from trustwatch.scoring.records.agents import AgentRow
+from trustwatch.scoring.records.commits import Checkpoint, Commit
+from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from ..composition import checkpoint_place, open_checkpoint_files
 from ..settings.root import Settings
 

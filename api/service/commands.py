@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ...ingest.errors import ConfigError
-from ...ingest.identities import open_identity_key
-from ...ingest.topics.topic_definitions import TOPIC_DEFINITIONS
-from ...scoring.pipeline.topic_publisher import TopicPublisher
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.identities import open_identity_key
+from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS
+from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
+
 from .. import clock
 from ..brokers import open_admin, open_reader, open_writer
 from ..cli.terminal import (

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from ...scoring.records.agents import RiskLevel
-from ...scoring.records.decisions import Decision
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.decisions import Decision
 
 _log = structlog.get_logger(__name__)
 

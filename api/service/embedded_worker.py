@@ -12,22 +12,23 @@ from collections.abc import Sequence
 
 import structlog
 
-from ...ingest.columns import ColumnEncoder
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.log.log_reader import LogReader
-from ...ingest.retry import retry_until_available
-from ...models.trained_model import TrainedModel
-from ...scoring.engine.delegation import EdgeCollector
-from ...scoring.engine.engine import Engine
-from ...scoring.pipeline.model_switch import ActiveModels
-from ...scoring.pipeline.pipeline_context import CommittedChanges
-from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
-from ...scoring.pipeline.processor import Processor, VectorCollector
-from ...scoring.pipeline.settings import DEFAULT_TUNING
-from ...scoring.pipeline.single_partition import SinglePartitionPipeline
-from ...scoring.records.agents import AgentSummary
-from ...scoring.records.commits import ONLY_PARTITION, Position
-from ...scoring.records.erasures import PartitionErasure
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.retry import retry_until_available
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine.delegation import EdgeCollector
+from trustwatch.scoring.engine.engine import Engine
+from trustwatch.scoring.pipeline.model_switch import ActiveModels
+from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges
+from trustwatch.scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
+from trustwatch.scoring.pipeline.processor import Processor, VectorCollector
+from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
+from trustwatch.scoring.records.agents import AgentSummary
+from trustwatch.scoring.records.commits import ONLY_PARTITION, Position
+from trustwatch.scoring.records.erasures import PartitionErasure
+
 from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import (

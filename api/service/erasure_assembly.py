@@ -8,14 +8,15 @@ from pathlib import Path
 
 import msgspec
 
-from ...ingest.archive.archive_files import ArchiveFileKind as ArchiveKind
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.record_erasure import ErasureSubject, NameEraser
-from ...ingest.timestamps import DAY_MS
-from ...scoring.pipeline.pipeline_status import PipelineStatus
-from ...scoring.policy.risk_view import RiskView
-from ...scoring.records.agents import agent_summary
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.archive.archive_files import ArchiveFileKind as ArchiveKind
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import agent_summary
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .. import clock
 from ..access.decision_point import PolicyDecisionPoint
 from ..agents.baseline_profile import read_baseline_profile

@@ -14,24 +14,25 @@ from collections.abc import Callable
 
 import structlog
 
-from ...ingest.archive.vector_spool import VectorSpoolWriter
-from ...ingest.columns import ColumnEncoder
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.errors import Unavailable
-from ...ingest.retry import retry_until_available
-from ...ingest.source import Record, RecordKind
-from ...ingest.spans import UNTRACED, Spans
-from ...ingest.topics.record_codec import headers_for
-from ...scoring.engine.delegation import EdgeCollector
-from ...scoring.engine.engine import Engine
-from ...scoring.pipeline.group_pipeline import ConsumerGroupPipeline, PartitionProgress
-from ...scoring.pipeline.ipc import PipelineUpdate
-from ...scoring.pipeline.model_switch import ActiveModels
-from ...scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
-from ...scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
-from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
-from ...scoring.pipeline.settings import DEFAULT_TUNING
-from ...scoring.pipeline.topic_publisher import TopicPublisher
+from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.retry import retry_until_available
+from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.spans import UNTRACED, Spans
+from trustwatch.ingest.topics.record_codec import headers_for
+from trustwatch.scoring.engine.delegation import EdgeCollector
+from trustwatch.scoring.engine.engine import Engine
+from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline, PartitionProgress
+from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.pipeline.model_switch import ActiveModels
+from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
+from trustwatch.scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
+from trustwatch.scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
+from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING
+from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
+
 from .. import clock
 from ..brokers import open_group_source, open_writer
 from ..child_process import ChildRuntime, run_child

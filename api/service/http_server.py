@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from ...ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
+
 from ..http.connection_guard import ConnectionGuard
 from ..http.fast_path import FastPath
 from ..settings.root import Settings

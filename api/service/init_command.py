@@ -11,9 +11,10 @@ from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 
-from ...ingest.durable_files import create_secret_file, write_file_atomically
-from ...ingest.errors import ConfigError
-from ...ingest.settings import check_url
+from trustwatch.ingest.durable_files import create_secret_file, write_file_atomically
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import check_url
+
 from ..cli.terminal import JsonOption, fail, print_message, write_json
 from ..settings.first_settings import (
     HOOK_KEY_FILE,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from ...scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, KernelPart, is_part_kept
+from trustwatch.scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, KernelPart, is_part_kept
 
 COMPILING = "kernels are compiled: the first start on this machine takes a minute, beside other work several"
 """Reason of a service that is not ready for that."""

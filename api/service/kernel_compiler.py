@@ -12,11 +12,11 @@ from pathlib import Path
 
 import structlog
 
-from ...ingest.columns import ColumnEncoder
-from ...ingest.errors import TrustwatchError
-from ...models.model_persistence import load_trained_model
-from ...models.trained_model import TrainedModel
-from ...scoring.pipeline.kernel_warm_up import (
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.pipeline.kernel_warm_up import (
     NEEDED_TO_SCORE,
     KernelPart,
     is_part_kept,
@@ -24,7 +24,8 @@ from ...scoring.pipeline.kernel_warm_up import (
     warm_up_judging,
     warm_up_reading,
 )
-from ...scoring.policy.book import LivePolicy
+from trustwatch.scoring.policy.book import LivePolicy
+
 from .. import clock
 from ..composition import live_policy
 from ..file_access import restrict_new_files

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from ...ingest.errors import ConfigError
-from ...ingest.record_keys import agent_partition_key, partition_of
-from ...ingest.topics.protocols import TopicAdmin, TopicReader
-from ...ingest.topics.topic_definitions import TopicNames
-from ...scoring.pipeline.risk_topic_reader import epoch_of_record
-from ...scoring.pipeline.topic_publisher import TopicPublisher
-from ...scoring.records.agents import AgentName
-from ...scoring.records.commits import Position
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.record_keys import agent_partition_key, partition_of
+from trustwatch.ingest.topics.protocols import TopicAdmin, TopicReader
+from trustwatch.ingest.topics.topic_definitions import TopicNames
+from trustwatch.scoring.pipeline.risk_topic_reader import epoch_of_record
+from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.commits import Position
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .checkpoint_checks import require_no_checkpoints
 
 PARTITION_COUNT_KEY = "events.partitions"

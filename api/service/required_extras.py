@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import structlog
 
-from ...ingest.errors import ConfigError
-from ...ingest.extras import ExtraName, extra_missing, install_line, missing_packages
-from ...ingest.objects.object_store import CLOUD_SCHEMES
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.extras import ExtraName, extra_missing, install_line, missing_packages
+from trustwatch.ingest.objects.object_store import CLOUD_SCHEMES
+
 from ..composition import store_address
 from ..settings.root import Settings
 

@@ -15,17 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from ...ingest.archive.archive_files import data_files
-from ...ingest.archive.archive_files import read_position as read_archive_position
-from ...ingest.durable_files import NEW_FILE_MODE, sync_directory, write_file_atomically
-from ...ingest.errors import ConfigError, CorruptCheckpoint, CorruptLog, ModelError
-from ...ingest.identities import IDENTITY_KEY_FILE, open_identity_key
-from ...ingest.log.log_copy import log_extent
-from ...ingest.log.log_segments import lock_log
-from ...models.model_directory import copy_model, is_model
-from ...models.model_directory import read_manifest as read_model_manifest
-from ...scoring.records.commits import ONLY_PARTITION
-from ...scoring.store.sql_store import open_store, sqlite_url
+from trustwatch.ingest.archive.archive_files import data_files
+from trustwatch.ingest.archive.archive_files import read_position as read_archive_position
+from trustwatch.ingest.durable_files import NEW_FILE_MODE, sync_directory, write_file_atomically
+from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, CorruptLog, ModelError
+from trustwatch.ingest.identities import IDENTITY_KEY_FILE, open_identity_key
+from trustwatch.ingest.log.log_copy import log_extent
+from trustwatch.ingest.log.log_segments import lock_log
+from trustwatch.models.model_directory import copy_model, is_model
+from trustwatch.models.model_directory import read_manifest as read_model_manifest
+from trustwatch.scoring.records.commits import ONLY_PARTITION
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
+
 from ..composition import CHECKPOINTS_FOLDER, RESTORING_FOLDER, identity_key_path
 from ..settings.root import Settings
 from .backup import LOG_FOLDER, MODELS_FOLDER, is_secret, require_embedded

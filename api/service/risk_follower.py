@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import gc
 
-from ...ingest.errors import Unavailable
-from ...ingest.topics.protocols import FetchedRecords, TopicReader
-from ...scoring.pipeline.risk_topic_reader import RiskTopicReader
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.topics.protocols import FetchedRecords, TopicReader
+from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader
+
 from .. import clock
 from ..brokers import open_reader, open_writer
 from ..child_process import ChildRuntime, run_child

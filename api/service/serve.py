@@ -15,15 +15,16 @@ import httpx2
 import structlog
 import uvicorn
 
-from ...ingest.spans import UNTRACED, RecordedSpans
-from ...models.model_persistence import load_trained_model
-from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
-from ...scoring.delivery.dispatcher import Dispatcher
-from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
-from ...scoring.delivery.notifiers.webhook_notifier import AlertSigner, WebhookNotifier, make_webhook_client
-from ...scoring.pipeline.pipeline_status import PipelineStatus
-from ...scoring.policy.risk_view import RiskView
-from ...scoring.records.agents import AgentName
+from trustwatch.ingest.spans import UNTRACED, RecordedSpans
+from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
+from trustwatch.scoring.delivery.dispatcher import Dispatcher
+from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import AlertSigner, WebhookNotifier, make_webhook_client
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName
+
 from .. import clock
 from ..composition import console_url, policy_book, require_whole_data, service_url
 from ..data_at_rest import close_existing_data

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ...ingest.errors import TrustwatchError
+from trustwatch.ingest.errors import TrustwatchError
+
 from ..cli.terminal import SettingsFileOption, fail, not_available, print_message
 from ..settings.loading import read_process_settings
 

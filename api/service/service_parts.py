@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from ...ingest.spans import UNTRACED, RecordedSpans
-from ...scoring.pipeline.pipeline_status import PipelineStatus
-from ...scoring.policy.book import LivePolicy
-from ...scoring.policy.risk_view import RiskView
-from ...scoring.records.agents import AgentName
+from trustwatch.ingest.spans import UNTRACED, RecordedSpans
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.policy.book import LivePolicy
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName
+
 from .. import clock
 from ..access.actuation import ActuationService
 from ..access.decision_point import PolicyDecisionPoint

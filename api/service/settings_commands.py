@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ...ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
+
 from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json, write_line, write_table
 from ..settings.effective import DEFAULT, effective_members, settings_schema
 from ..settings.loading import read_process_settings

@@ -14,7 +14,8 @@ from typing import Final, get_args
 
 import structlog
 
-from ...ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
+
 from ..child_process import SupervisedProcess
 from ..composition import policy_book
 from ..settings.loading import load_process_settings

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ...ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
+
 from .. import clock
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
 from ..composition import require_whole_data

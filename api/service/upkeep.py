@@ -7,8 +7,9 @@ import contextlib
 
 import structlog
 
-from ...ingest.errors import TrustwatchError
-from ...scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+
 from .. import clock
 from ..composition import retention_cutoffs
 from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S

@@ -9,7 +9,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from ...ingest.settings import Name, SettingsPart, check_url, setting
+from trustwatch.ingest.settings import Name, SettingsPart, check_url, setting
+
 from .event_source_settings import SELF, EventSourceSettings
 
 SignatureAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
+
 from .access_settings import SignatureAlgorithm
 
 ConsoleScope = Literal["trust.score:read", "trust.feedback", "trust.admin"]

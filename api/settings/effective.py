@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from ...ingest.settings import Secret
+from trustwatch.ingest.settings import Secret
+
 from .environment import SetVariable
 from .loading import ReadSettings
 from .root import Settings

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ...ingest.errors import ConfigError
-from ...ingest.formats.expressions import JmesPathExpression
-from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
-from ...scoring.delivery.actuators.actuator_settings import check_client_credentials
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.formats.expressions import JmesPathExpression
+from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from trustwatch.scoring.delivery.actuators.actuator_settings import check_client_credentials
+
 from .access_settings import IssuerSettings, SignatureAlgorithm
 
 HookKind = Literal["hydra", "okta", "wso2", "zitadel", "authzen"]

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 import msgspec
 
-from ...ingest.errors import ConfigError
-from ...ingest.settings import Secret
-from ...ingest.settings_reading import (
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Secret
+from trustwatch.ingest.settings_reading import (
     decode_yaml,
     element_type,
     error_hint,
@@ -18,6 +18,7 @@ from ...ingest.settings_reading import (
     without_annotation,
     without_none,
 )
+
 from .removed import is_removed
 from .root import Settings
 

@@ -8,11 +8,11 @@ from typing import Annotated, Final
 
 import msgspec
 
-from ...ingest.errors import ConfigError
-from ...ingest.formats.format_registry import create_parser
-from ...ingest.formats.raw_records import FormatParser
-from ...ingest.formats.record_mapping import MappingSpec
-from ...ingest.settings import Name, SettingsPart, setting
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.formats.format_registry import create_parser
+from trustwatch.ingest.formats.raw_records import FormatParser
+from trustwatch.ingest.formats.record_mapping import MappingSpec
+from trustwatch.ingest.settings import Name, SettingsPart, setting
 
 EventRate = Annotated[float, msgspec.Meta(gt=0)]
 SilenceSeconds = Annotated[float, msgspec.Meta(ge=10)]

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from ...ingest.kafka.settings import KafkaClientSettings
-from ...ingest.settings import setting
+from trustwatch.ingest.kafka.settings import KafkaClientSettings
+from trustwatch.ingest.settings import setting
+
 from .topic_settings import ForeignTopicSettings
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ...ingest.settings import SettingsPart, setting
-from ...scoring.learning.settings import DriftSettings
+from trustwatch.ingest.settings import SettingsPart, setting
+from trustwatch.scoring.learning.settings import DriftSettings
 
 
 class FeedbackSettings(SettingsPart, frozen=True):

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...ingest.errors import ConfigError
-from ...ingest.settings import Secret
-from ...ingest.settings_reading import error_hint, read_yaml
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Secret
+from trustwatch.ingest.settings_reading import error_hint, read_yaml
+
 from .environment import SetVariable, apply_variables, origin_of_error, set_variables
 from .removed import leave_out_removed
 from .root import Settings

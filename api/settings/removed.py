@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from ...ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
 
 
 class RemovedSetting(NamedTuple):

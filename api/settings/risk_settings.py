@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...ingest.settings import Name, setting
-from ...scoring.engine.settings import RiskEvaluationSettings
-from ...scoring.policy.book import LevelPolicies
+from trustwatch.ingest.settings import Name, setting
+from trustwatch.scoring.engine.settings import RiskEvaluationSettings
+from trustwatch.scoring.policy.book import LevelPolicies
 
 
 class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):

@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ...ingest.settings import Name, SettingsPart, is_loopback, setting
-from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
-from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
-from ...scoring.policy.declared_boundary import OutsideBoundary
-from ...scoring.records.dead_letters import PIPELINE_SENDER
-from ...scoring.store.case_settings import CaseSettings
-from ...scoring.store.retention_settings import RetentionSettings
+from trustwatch.ingest.settings import Name, SettingsPart, is_loopback, setting
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
+from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
+from trustwatch.scoring.policy.declared_boundary import OutsideBoundary
+from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
+from trustwatch.scoring.store.case_settings import CaseSettings
+from trustwatch.scoring.store.retention_settings import RetentionSettings
+
 from .access_settings import (
     ANY_TENANT,
     CallerSettings,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from ...ingest.errors import ConfigError
-from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
-from ...scoring.pipeline.settings import PipelineSettings
-from ...scoring.policy.book import EnforcementMode
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from trustwatch.scoring.pipeline.settings import PipelineSettings
+from trustwatch.scoring.policy.book import EnforcementMode
 
 
 class ListenSettings(SettingsPart, frozen=True):
@@ -86,7 +86,7 @@ class OutgoingSettings(SettingsPart, frozen=True):
     def __post_init__(self) -> None:
         if self.ca_file is None:
             return
-        from ...ingest.outgoing_http import trusted_authorities  # its library takes time to load
+        from trustwatch.ingest.outgoing_http import trusted_authorities  # its library takes time to load
 
         try:
             trusted_authorities(self.ca_file)

@@ -8,14 +8,15 @@ from typing import Any, get_origin, get_type_hints
 
 import msgspec
 
-from ...ingest.settings import Secret
-from ...ingest.settings_reading import (
+from trustwatch.ingest.settings import Secret
+from trustwatch.ingest.settings_reading import (
     documented_fields,
     element_type,
     literal_choices,
     without_annotation,
     without_none,
 )
+
 from .reloading import RELOADABLE
 from .root import Settings
 

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ...ingest.settings import Name, SettingsPart, check_url, setting
-from ...scoring.delivery.shared_signals.subject_identifiers import SubjectFormat
+from trustwatch.ingest.settings import Name, SettingsPart, check_url, setting
+from trustwatch.scoring.delivery.shared_signals.subject_identifiers import SubjectFormat
+
 from .access_settings import IssuerSettings
 from .signal_transmitter_settings import SignalTransmitterSettings
 

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
-from ...scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings
+from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorAuthSettings
+
 from .access_settings import IssuerSettings, SignatureAlgorithm
 from .event_source_settings import EventSourceSettings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from ...ingest.settings import Secret, SettingsPart, setting
+from trustwatch.ingest.settings import Secret, SettingsPart, setting
 
 NO_CHECKPOINTS: Final = "none"
 """Value of `store.checkpoints`: states are in rows alone, as by default."""

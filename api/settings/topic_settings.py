@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ...ingest.formats.format_registry import FORMATS
-from ...ingest.formats.record_mapping import MappingSpec
-from ...ingest.settings import Name, setting
+from trustwatch.ingest.formats.format_registry import FORMATS
+from trustwatch.ingest.formats.record_mapping import MappingSpec
+from trustwatch.ingest.settings import Name, setting
+
 from .event_source_settings import SELF, EventSourceSettings
 
 TopicEventRate = Annotated[float, msgspec.Meta(ge=0.1)]

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 import typer
 
-from ...ingest.errors import ConfigError
-from ...ingest.printable_text import printable_line
-from ...scoring.delivery.actuators.actuator_factory import ActuatorFactory
-from ...scoring.delivery.actuators.authenticators import AssertionSigner
-from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
-from ...scoring.delivery.shared_signals.subject_identifiers import InvalidSubject, check_subject
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.printable_text import printable_line
+from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
+from trustwatch.scoring.delivery.actuators.authenticators import AssertionSigner
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from trustwatch.scoring.delivery.shared_signals.subject_identifiers import InvalidSubject, check_subject
+
 from .. import clock
 from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json
 from ..composition import new_id, service_url

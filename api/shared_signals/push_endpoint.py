@@ -13,8 +13,9 @@ import msgspec
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...ingest.errors import Unavailable
-from ...scoring.delivery.shared_signals.set_push import SET_MEDIA_TYPE
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.scoring.delivery.shared_signals.set_push import SET_MEDIA_TYPE
+
 from .. import clock
 from ..events.intake_limits import Overloaded
 from ..http.auth.set_verification import MAX_SET_BYTES, SetErrorCode, SetRefused

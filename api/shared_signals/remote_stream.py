@@ -18,12 +18,13 @@ import httpx2
 import msgspec
 import structlog
 
-from ...ingest.errors import ConfigError, TrustwatchError
-from ...ingest.formats.received_signals import SIGNAL_RULES
-from ...ingest.outgoing_http import connection_error_text
-from ...ingest.settings import check_url
-from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
-from ...scoring.records.security_events import POLL_METHOD, PUSH_METHOD, StreamStatus
+from trustwatch.ingest.errors import ConfigError, TrustwatchError
+from trustwatch.ingest.formats.received_signals import SIGNAL_RULES
+from trustwatch.ingest.outgoing_http import connection_error_text
+from trustwatch.ingest.settings import check_url
+from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
+from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD, StreamStatus
+
 from ..settings.signal_transmitter_settings import RECEIVE_PATH, SignalTransmitterSettings
 from .transmitter_context import METADATA_PATH
 from .verification_states import VerificationStates

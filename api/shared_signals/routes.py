@@ -12,7 +12,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Security
 from starlette.responses import Response
 
-from ...scoring.store.read_scope import restrict_reads
+from trustwatch.scoring.store.read_scope import restrict_reads
+
 from ..http.agent_lookup import not_found_error
 from ..http.auth.callers import AuthenticatedCaller, InsufficientScope
 from ..http.dependencies import authenticate_connection, declared, oauth2_scheme, services_of

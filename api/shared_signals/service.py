@@ -9,9 +9,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from ...ingest.printable_text import printable_line
-from ...scoring.delivery.shared_signals.event_types import events_delivered
-from ...scoring.records.security_events import (
+from trustwatch.ingest.printable_text import printable_line
+from trustwatch.scoring.delivery.shared_signals.event_types import events_delivered
+from trustwatch.scoring.records.security_events import (
     POLL_METHOD,
     PUSH_METHOD,
     EventStream,
@@ -19,8 +19,9 @@ from ...scoring.records.security_events import (
     StreamStatus,
     StreamSubject,
 )
-from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
-from ...scoring.store.security_event_store import MAX_COMPOUND_SUBJECTS, SecurityEventStore
+from trustwatch.scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
+from trustwatch.scoring.store.security_event_store import MAX_COMPOUND_SUBJECTS, SecurityEventStore
+
 from ..http.agent_lookup import not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError

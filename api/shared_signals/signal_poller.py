@@ -13,11 +13,12 @@ import httpx2
 import msgspec
 import structlog
 
-from ...ingest.errors import Fenced, TrustwatchError
-from ...ingest.outgoing_http import connection_error_text
-from ...ingest.printable_text import printable_line
-from ...scoring.delivery.actuators.authenticators import RequestAuthenticator
-from ...scoring.store.database import Database, LeaderLock
+from trustwatch.ingest.errors import Fenced, TrustwatchError
+from trustwatch.ingest.outgoing_http import connection_error_text
+from trustwatch.ingest.printable_text import printable_line
+from trustwatch.scoring.delivery.actuators.authenticators import RequestAuthenticator
+from trustwatch.scoring.store.database import Database, LeaderLock
+
 from ..http.auth.set_verification import SetRefused
 from .remote_stream import RemoteStream
 from .signal_receiver import SetAnswer, SignalReceiver, SignalTransmitter

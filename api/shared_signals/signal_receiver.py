@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 
-from ...ingest.errors import ConfigError
-from ...ingest.formats.raw_records import RawRecord
-from ...ingest.formats.received_signals import (
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.formats.raw_records import RawRecord
+from trustwatch.ingest.formats.received_signals import (
     STREAM_EVENTS,
     SignalSubject,
     Treatment,
@@ -26,11 +26,12 @@ from ...ingest.formats.received_signals import (
     find_signal_rule,
     read_signal_subjects,
 )
-from ...ingest.formats.security_event_types import VERIFICATION
-from ...ingest.identities import IdentityHasher
-from ...ingest.printable_text import printable_line
-from ...ingest.timestamps import DAY_MS
-from ...scoring.store.received_signal_store import ReceivedSignalStore, SignalStatement, signal_digest
+from trustwatch.ingest.formats.security_event_types import VERIFICATION
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.printable_text import printable_line
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.scoring.store.received_signal_store import ReceivedSignalStore, SignalStatement, signal_digest
+
 from ..events.intake import EventIntake
 from ..http.auth.callers import SourceBinding
 from ..http.auth.jwks import JwksCache

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ingest.timestamps import DAY_S
-from ...scoring.delivery.actuators.actuator_factory import ActuatorFactory
-from ...scoring.delivery.actuators.authenticators import AssertionSigner
-from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from trustwatch.ingest.timestamps import DAY_S
+from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
+from trustwatch.scoring.delivery.actuators.authenticators import AssertionSigner
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+
 from ..composition import service_url
 from ..events.intake import EventIntake
 from ..http.auth.set_decryption import SetDecryption

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from ...scoring.delivery.shared_signals.subject_identifiers import InvalidSubject, check_subject
+from trustwatch.scoring.delivery.shared_signals.subject_identifiers import InvalidSubject, check_subject
+
 from ..http.problems import ProblemDetails, ProblemError
 
 MAX_POLLED = 100

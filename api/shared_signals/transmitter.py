@@ -15,22 +15,23 @@ import httpx2
 import msgspec
 import structlog
 
-from ...ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
-from ...scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
-from ...scoring.delivery.notifiers import alert_events
-from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
-from ...scoring.delivery.shared_signals import announced_pin
-from ...scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
-from ...scoring.delivery.shared_signals.announced_pin import pin_as_decision, read_announced_pin
-from ...scoring.delivery.shared_signals.set_push import push_set
-from ...scoring.delivery.shared_signals.subject_identifiers import simple_subjects
-from ...scoring.pipeline.desired_state_resolver import PRINCIPAL_WINDOW_MS
-from ...scoring.policy.book import LivePolicy
-from ...scoring.records.agents import AgentIdentity, RiskLevel
-from ...scoring.records.security_events import PUSH_METHOD, EventStream, SecurityEvent
-from ...scoring.store.database import LeaderLock
-from ...scoring.store.security_event_store import PendingOutboxRow
-from ...scoring.store.sql_store import SqlStore
+from trustwatch.ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
+from trustwatch.scoring.delivery.delivery_target import DeliveryResult, DispatchPolicy, retry_delay_s
+from trustwatch.scoring.delivery.notifiers import alert_events
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from trustwatch.scoring.delivery.shared_signals import announced_pin
+from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
+from trustwatch.scoring.delivery.shared_signals.announced_pin import pin_as_decision, read_announced_pin
+from trustwatch.scoring.delivery.shared_signals.set_push import push_set
+from trustwatch.scoring.delivery.shared_signals.subject_identifiers import simple_subjects
+from trustwatch.scoring.pipeline.desired_state_resolver import PRINCIPAL_WINDOW_MS
+from trustwatch.scoring.policy.book import LivePolicy
+from trustwatch.scoring.records.agents import AgentIdentity, RiskLevel
+from trustwatch.scoring.records.security_events import PUSH_METHOD, EventStream, SecurityEvent
+from trustwatch.scoring.store.database import LeaderLock
+from trustwatch.scoring.store.security_event_store import PendingOutboxRow
+from trustwatch.scoring.store.sql_store import SqlStore
+
 from .transmitter_context import TransmitterContext
 
 JOB = "transmitter"

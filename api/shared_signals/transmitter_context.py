@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ...ingest.extras import require_extra
-from ...scoring.delivery.shared_signals.event_deriver import EventDeriver, TransmitterRules
-from ...scoring.delivery.shared_signals.event_types import EventWording
-from ...scoring.store.security_event_store import StreamFigures
+from trustwatch.ingest.extras import require_extra
+from trustwatch.scoring.delivery.shared_signals.event_deriver import EventDeriver, TransmitterRules
+from trustwatch.scoring.delivery.shared_signals.event_types import EventWording
+from trustwatch.scoring.store.security_event_store import StreamFigures
+
 from ..composition import new_id, service_url
 from ..http.auth.security_event_keys import SecurityEventKeys
 from ..http.auth.signed_answers import AnswerSigner

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ...ingest.formats.security_event_types import VERIFICATION
-from ...scoring.store.received_signal_store import signal_digest
+from trustwatch.ingest.formats.security_event_types import VERIFICATION
+from trustwatch.scoring.store.received_signal_store import signal_digest
+
 from ..http.auth.sealed_secrets import BrokenSeal, SecretSealer
 from ..http.auth.set_verification import SetRefused
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.engine.level_thresholds import model_thresholds

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.api.access.call_evaluation import decide_by_level
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.models.call_challenges import CALL_TYPES

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
 from trustwatch.ingest.timestamps import HOUR_MS, MINUTE_MS
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.simulator.attack_scenarios import SCENARIOS

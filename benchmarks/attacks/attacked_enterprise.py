@@ -12,6 +12,7 @@ from unittest import mock
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import decode_history_event

@@ -17,6 +17,7 @@ from unittest import mock
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest.columns import WORK_TYPES, ColumnEncoder
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.features.row_observations import SENSITIVE

@@ -7,6 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
+
 from trustwatch.scoring.delivery.shared_signals.event_types import SESSION_REVOKED
 
 

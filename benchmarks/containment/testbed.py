@@ -17,13 +17,13 @@ from typing import Any
 import httpx2
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from scripts.service_stack import Envoy, Hydra
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.api.shared_signals.routes import SCOPE_SSF_MANAGE
 from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED
 from trustwatch.scoring.records.security_events import PUSH_METHOD
-
-from scripts.service_stack import Envoy, Hydra
 
 from .generated_history import EventContext, generate_history
 from .population import ROLES, SimulatedClient, route_name, routes

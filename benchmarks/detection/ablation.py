@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest import columns
 from trustwatch.ingest.features.feature_table import FEATURE_IMPORTANCE, FEATURES
 

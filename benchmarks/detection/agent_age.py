@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.scoring.engine import risk_levels
 
 from ..attacks.attacked_enterprise import AttackedEnterprise, rename_agents, replay_scores

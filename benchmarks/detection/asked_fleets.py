@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest.access_path import AccessPath
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import NativeEvent

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, kstest
+
 from trustwatch.scoring.engine import risk_levels
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.models.trained_model import TrainedModel

@@ -14,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest.columns import UNTRACED, UNTRUSTED_RESULT, EventColumns
 from trustwatch.models import concerns
 from trustwatch.models.concerns import CONCERNS

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+
 from trustwatch.models.trained_model import TrainedModel
 
 from . import traces

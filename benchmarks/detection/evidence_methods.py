@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest.timestamps import DAY_MS
 
 from ..attacks.attacked_enterprise import AttackedEnterprise

@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.features.feature_builder import FeatureBuilder

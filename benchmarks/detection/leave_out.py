@@ -16,6 +16,7 @@ from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.models import model_training
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring.pipeline.replay import ReplayedEvent

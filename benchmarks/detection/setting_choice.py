@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURES
 from trustwatch.models.detector import ForestDetector
 from trustwatch.models.evidence_combination import weighted_evidence

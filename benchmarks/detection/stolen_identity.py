@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings

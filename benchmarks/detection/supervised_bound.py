@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 
 from .ablation import Scores, figure

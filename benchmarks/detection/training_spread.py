@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.models.detector import DetectorSettings

@@ -22,8 +22,9 @@ from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import a2a_pb2 as types
 from starlette.applications import Starlette
-from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
-from trustwatch.client.a2a import TrustA2AHandler
+
+from trustwatch_client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
+from trustwatch_client.a2a import TrustA2AHandler
 
 from .connections import NetworkConnections
 from .environment import Environment, log_activity, read_environment

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from trustwatch.client import AuditEvent
-from trustwatch.client.events import EventAgent, EventResource
+
+from trustwatch_client import AuditEvent
+from trustwatch_client.events import EventAgent, EventResource
 
 from .environment import Environment
 from .identity import caller_of

@@ -12,7 +12,8 @@ import jwt
 import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from trustwatch.client import Caller, caller_from_claims
+
+from trustwatch_client import Caller, caller_from_claims
 
 from .roles import TENANT, USER, Role
 

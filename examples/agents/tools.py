@@ -17,8 +17,9 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from trustwatch.client import AsyncEventSender, Caller, SenderSettings
-from trustwatch.client.mcp import TrustMcpMiddleware
+
+from trustwatch_client import AsyncEventSender, Caller, SenderSettings
+from trustwatch_client.mcp import TrustMcpMiddleware
 
 from .environment import Environment, read_environment
 from .identity import Verifier, caller_of

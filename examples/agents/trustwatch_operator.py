@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx2
+
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import issue_local_token
 

@@ -22,8 +22,9 @@ from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import a2a_pb2 as types
 from common import BUDGET_S, PORT, URL, Authentication, caller, service_token
 from starlette.applications import Starlette
-from trustwatch.client import AsyncCallVerdicts, AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
-from trustwatch.client.a2a import TrustA2AHandler
+
+from trustwatch_client import AsyncCallVerdicts, AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
+from trustwatch_client.a2a import TrustA2AHandler
 
 CARD = types.AgentCard(
     name="clerk",

@@ -18,7 +18,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from trustwatch.client import (
+
+from trustwatch_client import (
     Approvals,
     AsyncCallVerdicts,
     AsyncEventSender,

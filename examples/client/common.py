@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-from trustwatch.client import Caller, caller_from_claims
+
+from trustwatch_client import Caller, caller_from_claims
 
 URL = os.environ.get("TRUSTWATCH_URL", "http://127.0.0.1:8420")
 TENANT = os.environ.get("TENANT", "acme-corp")

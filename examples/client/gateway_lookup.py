@@ -11,7 +11,8 @@ import json
 import sys
 
 from common import BUDGET_S, TENANT, URL, service_token
-from trustwatch.client import RiskSettings, TrustClient, TrustUnavailable, judge
+
+from trustwatch_client import RiskSettings, TrustClient, TrustUnavailable, judge
 
 SETTINGS = RiskSettings(fail_mode="last_known", last_known_s=300, without_last_known="closed", budget_s=BUDGET_S)
 

@@ -17,8 +17,9 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from starlette.applications import Starlette
-from trustwatch.client import AsyncCallVerdicts, AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
-from trustwatch.client.mcp import TrustMcpMiddleware
+
+from trustwatch_client import AsyncCallVerdicts, AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
+from trustwatch_client.mcp import TrustMcpMiddleware
 
 RESOURCE = f"http://127.0.0.1:{PORT}/mcp"
 

@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.columns import MemoizedFunction
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.file_source import FileSource
-from ...ingest.identities import unkeyed_agent_key
-from ...ingest.record_keys import raw_id_hash, unkeyed_event_id_hash
-from ...ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.ingest.columns import MemoizedFunction
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.identities import unkeyed_agent_key
+from trustwatch.ingest.record_keys import raw_id_hash, unkeyed_event_id_hash
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 
 
 class _RoutedAgent(msgspec.Struct, gc=False):

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.features import layout
-from ...models.concerns import CONCERNS
-from ...models.detector import FAMILIAR_EVENTS
+from trustwatch.ingest.features import layout
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.detector import FAMILIAR_EVENTS
+
 from ..engine import risk
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch

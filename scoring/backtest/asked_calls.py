@@ -6,9 +6,9 @@ from collections import OrderedDict
 
 import msgspec
 
-from ...ingest import columns
-from ...ingest.event_arguments import read_arguments
-from ...ingest.events import Argument, NativeEvent
+from trustwatch.ingest import columns
+from trustwatch.ingest.event_arguments import read_arguments
+from trustwatch.ingest.events import Argument, NativeEvent
 
 SESSIONS_OF_AGENT = 16
 """Sessions of an agent whose answers are remembered; the one not used longest makes room."""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ...ingest.printable_text import number_text
+from trustwatch.ingest.printable_text import number_text
+
 from ..engine.settings import AlertBudget
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from .alert_list import BacktestAlert

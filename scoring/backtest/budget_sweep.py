@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns, full_name
-from ...ingest.features.row_observations import IGNORED_EVENT
-from ...ingest.identities import IdentityHasher
-from ...models.concerns import CONCERNS
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns, full_name
+from trustwatch.ingest.features.row_observations import IGNORED_EVENT
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine import level_thresholds, risk, risk_levels, usual_oddness
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch

@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.access_path import AccessPath
-from ...ingest.columns import EventColumns
-from ...ingest.events import EFFECTS, NativeEvent
-from ...ingest.timestamps import DAY_MS
-from ...models.call_challenges import CALL_TYPES, ChallengeThreshold
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.access_path import AccessPath
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.events import EFFECTS, NativeEvent
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.call_challenges import CALL_TYPES, ChallengeThreshold
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine.announced_paths import KINDS, as_parts
 from ..engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
 from .asked_calls import AskedCalls

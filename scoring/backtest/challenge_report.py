@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.events import EFFECTS
-from ...ingest.timestamps import format_rfc3339_seconds
-from ...models.call_challenges import EVERY_EFFECT
+from trustwatch.ingest.events import EFFECTS
+from trustwatch.ingest.timestamps import format_rfc3339_seconds
+from trustwatch.models.call_challenges import EVERY_EFFECT
+
 from ..engine.settings import ChallengeBudget
 from .challenge_counts import ChallengeCounts
 

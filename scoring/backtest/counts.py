@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns
-from ...ingest.timestamps import DAY_MS, HOUR_MS
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine import risk, risk_levels
 from ..engine.agent_paces import AgentPaces
 from ..engine.resident_agents import ResidentAgents

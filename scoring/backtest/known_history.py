@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from ...ingest.timestamps import EPOCH
+from trustwatch.ingest.timestamps import EPOCH
 
 
 def history_end(last_ms: int) -> datetime:

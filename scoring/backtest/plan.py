@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from ...ingest.errors import ConfigError
-from ...ingest.file_source import FileSource
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.file_source import FileSource
+
 from ..engine.engine import EngineSettings
 from ..engine.settings import AlertBudget
 from ..policy.book import PolicyBook

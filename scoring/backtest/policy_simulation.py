@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.events import EVENT_TYPES, NativeEvent
-from ...models.concerns import CONCERNS
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.events import EVENT_TYPES, NativeEvent
+from trustwatch.models.concerns import CONCERNS
+
 from ..engine import risk
 from ..engine.resident_agents import ResidentAgents
 from ..engine.scored_batch import ScoredBatch

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from ...ingest.events import EFFECTS
-from ...ingest.timestamps import HOUR_MS, format_rfc3339_seconds
-from ...models.call_challenges import EVERY_EFFECT
-from ...models.concerns import CONCERNS
-from ...models.input_checks import VOUCHING_ADVICE
+from trustwatch.ingest.events import EFFECTS
+from trustwatch.ingest.timestamps import HOUR_MS, format_rfc3339_seconds
+from trustwatch.models.call_challenges import EVERY_EFFECT
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.input_checks import VOUCHING_ADVICE
+
 from ..engine.settings import AlertBudget
 from ..pipeline.event_times import is_haste
 from ..policy.book import PolicyBook

@@ -8,8 +8,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from typing import Any
 
-from ...ingest.file_source import FileSource
-from ...models.model_persistence import load_trained_model
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.models.model_persistence import load_trained_model
+
 from ..pipeline.replay import HistoryReplay
 from .agent_shards import ShardDuplicateWindow, ShardSource
 from .counts import BacktestCounter, BacktestCounts, merge_counts

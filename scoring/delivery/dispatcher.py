@@ -15,8 +15,9 @@ from typing import Any
 
 import structlog
 
-from ...ingest.errors import ConfigError, Unavailable
-from ...ingest.spans import UNTRACED, Spans
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.spans import UNTRACED, Spans
+
 from ..records.commits import LeasedDelivery
 from ..store.case_settings import CaseSettings
 from ..store.outbox_store import DEFAULT_CASES, DeliveryRoute, DeliverySettlement, OutboxStore

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.columns import AGENT
-from ...ingest.compilation import allocation_free, inlined
-from ...ingest.features import layout
-from ...ingest.timestamps import HOUR_MS
+from trustwatch.ingest.columns import AGENT
+from trustwatch.ingest.compilation import allocation_free, inlined
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.timestamps import HOUR_MS
+
 from .scored_batch import ScoredBatch
 
 HASTY_DAYS = 2.0

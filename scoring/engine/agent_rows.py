@@ -10,14 +10,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.capabilities import capability_text, decode_capabilities
-from ...ingest.features import layout
-from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_rows
-from ...ingest.features.feature_builder import FeatureBuilder, SlotIndices
-from ...ingest.hashing import EncodedTexts, NameHasher
-from ...ingest.identities import IdentityHasher
-from ...models.concerns import CONCERNS
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest.capabilities import capability_text, decode_capabilities
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, read_state_rows
+from trustwatch.ingest.features.feature_builder import FeatureBuilder, SlotIndices
+from trustwatch.ingest.hashing import EncodedTexts, NameHasher
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.trained_model import TrainedModel
+
 from ..records.agent_pages import AgentColumns, StateFormat
 from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
 from ..records.decisions import RiskReason

@@ -11,13 +11,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.columns import EventColumns
-from ...ingest.errors import Unavailable
-from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
-from ...ingest.identities import IdentityHasher, encode_agent_names, unkeyed_agent_key
-from ...ingest.record_erasure import ErasureSubject
-from ...ingest.retry import give_up, retry_until_available
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
+from trustwatch.ingest.identities import IdentityHasher, encode_agent_names, unkeyed_agent_key
+from trustwatch.ingest.record_erasure import ErasureSubject
+from trustwatch.ingest.retry import give_up, retry_until_available
+from trustwatch.models.trained_model import TrainedModel
+
 from ..records.agent_pages import AgentColumns, StateFormat
 from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, agent_summary
 from ..records.commits import Position

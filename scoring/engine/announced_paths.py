@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns
-from ...ingest.compilation import allocation_free
-from ...ingest.events import EVENT_TYPES
-from ...ingest.features import layout
-from ...ingest.features.frequency_tables import mix_pairs
-from ...ingest.timestamps import DAY_MS, MINUTE_MS
-from ...models.call_challenges import CALL_TYPES
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.events import EVENT_TYPES
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.frequency_tables import mix_pairs
+from trustwatch.ingest.timestamps import DAY_MS, MINUTE_MS
+from trustwatch.models.call_challenges import CALL_TYPES
 
 KINDS = 3
 NETWORK, CREDENTIAL, CHAIN = range(KINDS)

@@ -14,21 +14,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import ColumnEncoder, EventColumns, full_name
-from ...ingest.errors import ModelError
-from ...ingest.events import EFFECTS, NativeEvent
-from ...ingest.features.feature_builder import FeatureBuilder
-from ...ingest.features.feature_table import ADDED_FEATURES, COMPROMISE_FEATURES, FEATURE_COUNT
-from ...ingest.features.feature_vector import F_ARGUMENT
-from ...ingest.features.frequency_tables import mix_pairs, scope_row
-from ...ingest.features.layout import AgentState
-from ...ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservations, allocate_observations
-from ...ingest.identities import IdentityHasher
-from ...models.call_challenges import ChallengeThreshold, score_asked, tenant_key
-from ...models.detector import ForestDetector
-from ...models.learning_model import LEARNING_VERSION
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import ColumnEncoder, EventColumns, full_name
+from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.events import EFFECTS, NativeEvent
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_table import ADDED_FEATURES, COMPROMISE_FEATURES, FEATURE_COUNT
+from trustwatch.ingest.features.feature_vector import F_ARGUMENT
+from trustwatch.ingest.features.frequency_tables import mix_pairs, scope_row
+from trustwatch.ingest.features.layout import AgentState
+from trustwatch.ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservations, allocate_observations
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.models.call_challenges import ChallengeThreshold, score_asked, tenant_key
+from trustwatch.models.detector import ForestDetector
+from trustwatch.models.learning_model import LEARNING_VERSION
+from trustwatch.models.trained_model import TrainedModel
+
 from ..records.decisions import RiskReason
 from .announced_paths import KINDS, NO_PATHS, find_announced, part_names, unpack
 from .explanations import AgentNumbers, KnownItems, ReasonWriter

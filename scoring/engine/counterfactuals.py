@@ -11,9 +11,10 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.features import layout
-from ...ingest.features.feature_declaration import BITS, Carried, Feature, Item, Quantity, Strongest, Z
-from ...ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_declaration import BITS, Carried, Feature, Item, Quantity, Strongest, Z
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES
+
 from ..records.decisions import RiskReason
 from .composites import recompute_composites
 from .hard_signals import HARD_SIGNALS, HardSignal

@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import allocation_free
-from ...ingest.features.feature_builder import SlotIndices
-from ...ingest.identities import unkeyed_agent_key
-from ...ingest.record_keys import record_id
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.features.feature_builder import SlotIndices
+from trustwatch.ingest.identities import unkeyed_agent_key
+from trustwatch.ingest.record_keys import record_id
+
 from ..policy.book import LivePolicy
 from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision, RiskReason

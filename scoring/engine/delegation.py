@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns
-from ...ingest.compilation import allocation_free
-from ...ingest.events import NativeEvent
-from ...ingest.timestamps import HOUR_MS
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.timestamps import HOUR_MS
+
 from ..records.agents import EDGE_RISK_STEPS, AgentEdge, EdgeKind, merge_edges, risk_rank
 
 MAX_REMEMBERED_PAIRS = 500_000

@@ -12,16 +12,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.capabilities import encode_capabilities
-from ...ingest.columns import EventColumns
-from ...ingest.features import layout
-from ...ingest.features.feature_builder import SlotIndices, agent_rounds
-from ...ingest.features.feature_table import FEATURE_COUNT
-from ...ingest.features.row_observations import IGNORED_EVENT, allocate_observations
-from ...ingest.identities import IdentityHasher
-from ...models.concerns import CONCERNS, ConcernScores
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.capabilities import encode_capabilities
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_builder import SlotIndices, agent_rounds
+from trustwatch.ingest.features.feature_table import FEATURE_COUNT
+from trustwatch.ingest.features.row_observations import IGNORED_EVENT, allocate_observations
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.models.concerns import CONCERNS, ConcernScores
+from trustwatch.models.trained_model import TrainedModel
+
 from . import announced_paths, evidence_dedup, hard_signals, level_thresholds, risk, risk_levels, round_kernels
 from .agent_state_cache import AgentLoader, AgentStateCache
 from .explainer import Explainer

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import allocation_free, compiled, inlined
-from ...ingest.features import layout
-from ...ingest.features.feature_declaration import BY_LEVEL, ONCE, BadFeature, Item
-from ...ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES, ITEMS
-from ...ingest.features.row_observations import RowObservations
-from ...ingest.timestamps import MINUTE_MS
+from trustwatch.ingest.compilation import allocation_free, compiled, inlined
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_declaration import BY_LEVEL, ONCE, BadFeature, Item
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES, ITEMS
+from trustwatch.ingest.features.row_observations import RowObservations
+from trustwatch.ingest.timestamps import MINUTE_MS
+
 from .composites import COMPARED_KINDS, IMPLIED_FEATURES, recompute_composites
 
 DEDUP_WINDOW_MINUTES = 24 * 60

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.features import layout
-from ...ingest.features.feature_table import FEATURE_NAMES
-from ...ingest.features.feature_vector import F_NETWORK, F_OUTCOME, F_TARGET
-from ...models.concerns import CONCERNS
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES
+from trustwatch.ingest.features.feature_vector import F_NETWORK, F_OUTCOME, F_TARGET
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.trained_model import TrainedModel
+
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.decisions import RiskReason
 from . import risk, risk_levels

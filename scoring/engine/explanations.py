@@ -12,13 +12,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns
-from ...ingest.events import NativeEvent
-from ...ingest.features import layout
-from ...ingest.features.deviations import distance_from_reference, usual_value
-from ...ingest.features.event_words import caller_of, credential_of, foreign_arguments_of
-from ...ingest.features.feature_declaration import (
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.deviations import distance_from_reference, usual_value
+from trustwatch.ingest.features.event_words import caller_of, credential_of, foreign_arguments_of
+from trustwatch.ingest.features.feature_declaration import (
     BadFeature,
     Carried,
     Compared,
@@ -30,13 +30,14 @@ from ...ingest.features.feature_declaration import (
     Sentence,
     Strongest,
 )
-from ...ingest.features.feature_kernel import scope_keys
-from ...ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
-from ...ingest.features.frequency_tables import different_items_known, scope_row, shared_count
-from ...ingest.features.habits_of_others import telling_habit
-from ...ingest.features.layout import Baseline
-from ...ingest.features.row_observations import ACTED_ON, SENSITIVE, UNHASHED, RowObservations
-from ...ingest.printable_text import number_text
+from trustwatch.ingest.features.feature_kernel import scope_keys
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
+from trustwatch.ingest.features.frequency_tables import different_items_known, scope_row, shared_count
+from trustwatch.ingest.features.habits_of_others import telling_habit
+from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.features.row_observations import ACTED_ON, SENSITIVE, UNHASHED, RowObservations
+from trustwatch.ingest.printable_text import number_text
+
 from ..records.decisions import RiskReason
 from .hard_signals import HardSignal, hard_signal_codes
 

@@ -14,22 +14,23 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns
-from ...ingest.events import Resource
-from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
-from ...ingest.features.feature_vector import F_NETWORK, F_TARGET
-from ...ingest.features.layout import AgentState
-from ...ingest.features.row_observations import RowObservations
-from ...ingest.hashing import NameHasher
-from ...ingest.identities import IdentityHasher
-from ...ingest.record_erasure import ErasureSubject, NameEraser
-from ...ingest.targets import TenantDomains, canonical_target
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.events import Resource
+from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
+from trustwatch.ingest.features.feature_vector import F_NETWORK, F_TARGET
+from trustwatch.ingest.features.layout import AgentState
+from trustwatch.ingest.features.row_observations import RowObservations
+from trustwatch.ingest.hashing import NameHasher
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
+from trustwatch.ingest.targets import TenantDomains, canonical_target
+
 from ..records.feedback import FeedbackRule, PartitionRule
 from .composites import recompute_composites, retract_session_effects, spread_to_implied
 
 if TYPE_CHECKING:
-    from ...ingest.features.feature_builder import SlotIndices
+    from trustwatch.ingest.features.feature_builder import SlotIndices
 
 PROTECTED_FEATURES: frozenset[str] = frozenset(feature.name for feature in FEATURES if feature.signalled)
 """Features that hard signals speak of: no rule touches them."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ...ingest.identities import unkeyed_agent_key
-from ...ingest.pseudonyms import PrivacyKey
-from ...ingest.record_erasure import ErasureSubject, NameEraser
+from trustwatch.ingest.identities import unkeyed_agent_key
+from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
+
 from ..records.agents import AgentIdentity
 
 MAX_NAME_ERASERS = 100

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns
-from ...ingest.compilation import allocation_free, inlined
-from ...ingest.events import NativeEvent
-from ...ingest.features import layout
-from ...ingest.features.event_words import credential_of, network_of
-from ...ingest.features.feature_table import FEATURE_INDEX
-from ...ingest.features.row_observations import IGNORED_EVENT, RowObservations
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.compilation import allocation_free, inlined
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.event_words import credential_of, network_of
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX
+from trustwatch.ingest.features.row_observations import IGNORED_EVENT, RowObservations
 
 Rows = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

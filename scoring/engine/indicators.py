@@ -10,12 +10,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.events import NativeEvent
-from ...ingest.features import layout
-from ...ingest.features.event_words import credential_of, target_of
-from ...ingest.features.frequency_tables import different_items_known
-from ...ingest.timestamps import DAY_MS, format_rfc3339
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.event_words import credential_of, target_of
+from trustwatch.ingest.features.frequency_tables import different_items_known
+from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
+
 from ..records.indicators import NEW_STATUSES, Indicator, IndicatorKind, IndicatorStatus
 from .explanations import sanitize_text
 from .scored_batch import ScoredBatch

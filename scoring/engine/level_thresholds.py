@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...models.betting import AlarmTail
-from ...models.concerns import CONCERNS
-from ...models.trained_model import TrainedModel
+from trustwatch.models.betting import AlarmTail
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.trained_model import TrainedModel
+
 from .risk_levels import OVERREACH
 from .settings import AlertBudget
 

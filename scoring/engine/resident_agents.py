@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.capabilities import NOTHING_DECLARED
-from ...ingest.events import NativeEvent
-from ...ingest.features.feature_builder import SlotIndices
+from trustwatch.ingest.capabilities import NOTHING_DECLARED
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.features.feature_builder import SlotIndices
+
 from ..records.agents import AgentName
 from . import announced_paths, risk_levels
 from .slot_flags import SlotFlags

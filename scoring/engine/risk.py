@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from ...ingest.compilation import allocation_free
-from ...ingest.timestamps import HOUR_MS
-from ...models.betting import damped_bet, extended_streak, log_bet
-from ...models.concerns import CONCERNS
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.models.betting import damped_bet, extended_streak, log_bet
+from trustwatch.models.concerns import CONCERNS
+
 from .hard_signals import AS_SIGN, IN_FULL, OF_MEDIUM, TO_HIGH
 from .risk_levels import (
     COMPROMISE,

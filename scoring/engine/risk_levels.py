@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import allocation_free
-from ...models.betting import decayed_streak
-from ...models.concerns import CONCERNS
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.models.betting import decayed_streak
+from trustwatch.models.concerns import CONCERNS
+
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from . import usual_oddness
 from .settings import RiskEvaluationSettings

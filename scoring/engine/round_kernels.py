@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.compilation import allocation_free
-from ...ingest.features import layout
-from ...ingest.features.feature_vector import F_NETWORK
-from ...models.baseline_learning import LEARN_NOTHING, announced_part, learnable_part
-from ...models.detector import FAMILIAR_EVENTS
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_vector import F_NETWORK
+from trustwatch.models.baseline_learning import LEARN_NOTHING, announced_part, learnable_part
+from trustwatch.models.detector import FAMILIAR_EVENTS
+
 from . import risk, risk_levels
 from .evidence_dedup import (
     CALLER_FEATURES,

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.columns import EventColumns
-from ...ingest.features import layout
-from ...ingest.features.feature_builder import SlotIndices
-from ...ingest.features.layout import K_FROM
-from ...ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, OUT_OF_ORDER_EVENT, RowObservations
-from ...models.concerns import ConcernScores
-from ...models.detector import FAMILIAR_EVENTS
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_builder import SlotIndices
+from trustwatch.ingest.features.layout import K_FROM
+from trustwatch.ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, OUT_OF_ORDER_EVENT, RowObservations
+from trustwatch.models.concerns import ConcernScores
+from trustwatch.models.detector import FAMILIAR_EVENTS
+
 from . import risk
 
 

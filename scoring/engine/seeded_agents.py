@@ -8,13 +8,14 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns, full_name
-from ...ingest.features import layout
-from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
-from ...ingest.hashing import EncodedTexts
-from ...ingest.identities import AgentHash, IdentityHasher
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns, full_name
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
+from trustwatch.ingest.hashing import EncodedTexts
+from trustwatch.ingest.identities import AgentHash, IdentityHasher
+from trustwatch.models.trained_model import TrainedModel
+
 from ..records.agent_pages import AgentColumns
 from ..records.agents import AgentIdentity, AgentRow
 from . import risk_levels, usual_oddness

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import msgspec
 
-from ...ingest.settings import Name, SettingsPart, setting
-from ...models.call_challenges import MAX_CHALLENGED
+from trustwatch.ingest.settings import Name, SettingsPart, setting
+from trustwatch.models.call_challenges import MAX_CHALLENGED
+
 from .hard_signals import hard_signal_codes
 
 PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import allocation_free
-from ...ingest.features.feature_builder import SlotIndices
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.features.feature_builder import SlotIndices
 
 _FIRST_SIZE = 1_024
 

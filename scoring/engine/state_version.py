@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ...ingest.features import layout
-from ...ingest.features.earlier_layout import StateLayout
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.earlier_layout import StateLayout
+
 from . import risk_levels
 
 

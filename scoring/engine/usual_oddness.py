@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.compilation import allocation_free
-from ...ingest.timestamps import DAY_MS, HOUR_MS
-from ...models.trained_model import ODD_SHAPE
+from trustwatch.ingest.compilation import allocation_free
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.models.trained_model import ODD_SHAPE
 
 ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
 """p-values at which it is counted how often an agent was as odd, falling: a fair p-value falls to them so often."""

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns
-from ...ingest.printable_text import number_text
-from ...ingest.timestamps import DAY_MS
-from ...models.concerns import CONCERNS
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.printable_text import number_text
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine import level_thresholds, risk, risk_levels
 from ..engine.hard_signals import COUNTS
 from ..engine.settings import AlertBudget, RiskEvaluationSettings

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...models.calibration import FLEET_GROUP, Calibration, group_index
+from trustwatch.models.calibration import FLEET_GROUP, Calibration, group_index
+
 from ..records.models import FLEET_PEER_GROUP, P_VALUE_EDGES, PeerGroup, PeerGroupDay
 
 CURVE_POINTS = 40

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.events import EFFECTS
-from ...ingest.printable_text import number_text
-from ...models.call_challenges import SCORE_RESOLUTION, allowed_calls
+from trustwatch.ingest.events import EFFECTS
+from trustwatch.ingest.printable_text import number_text
+from trustwatch.models.call_challenges import SCORE_RESOLUTION, allowed_calls
+
 from ..engine.settings import ChallengeBudget
 from .question_rehearsal import RehearsedScores
 

@@ -20,11 +20,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns
-from ...ingest.timestamps import DAY_MS, HOUR_MS, format_day, format_rfc3339
-from ...models.calibration import FLEET_GROUP
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, format_day, format_rfc3339
+from trustwatch.models.calibration import FLEET_GROUP
+from trustwatch.models.trained_model import TrainedModel
+
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND, DRIFT_ALERT_TYPE
 from ..engine import risk_levels
 from ..engine.resident_agents import ResidentAgents

@@ -10,14 +10,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns
-from ...ingest.columns import ColumnEncoder, MemoizedFunction
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.features.feature_table import FEATURE_NAMES
-from ...ingest.identities import IdentityHasher
-from ...ingest.source import Record, RecordBatch, RecordKind
-from ...ingest.timestamps import format_rfc3339
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns
+from trustwatch.ingest.columns import ColumnEncoder, MemoizedFunction
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine.engine import Engine, EngineSettings
 from ..engine.scored_batch import ScoredBatch
 from ..pipeline.processor import AppliedBatch, Processor

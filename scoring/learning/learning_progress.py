@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...ingest.timestamps import DAY_MS
+from trustwatch.ingest.timestamps import DAY_MS
+
 from ..records.agents import HistoryExtent
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...ingest.printable_text import number_text
+from trustwatch.ingest.printable_text import number_text
+
 from ..records.agents import ALERTING_LEVELS
 from .budget_chart import BREACH_PROBABILITY, upper_control_limit
 

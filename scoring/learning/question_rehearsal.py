@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns
-from ...ingest.features.feature_builder import FeatureBuilder
-from ...ingest.features.feature_table import FEATURE_COUNT
-from ...ingest.features.row_observations import allocate_observations
-from ...ingest.identities import AgentHash
-from ...ingest.timestamps import DAY_MS
-from ...models.call_challenges import (
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_table import FEATURE_COUNT
+from trustwatch.ingest.features.row_observations import allocate_observations
+from trustwatch.ingest.identities import AgentHash
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.call_challenges import (
     EVERY_EFFECT,
     BoundedCalls,
     HeldOutCalls,
@@ -31,8 +31,8 @@ from ...models.call_challenges import (
     held_out_by_effect,
     score_asked,
 )
-from ...models.detector import ForestDetector
-from ...models.trained_model import TrainedModel
+from trustwatch.models.detector import ForestDetector
+from trustwatch.models.trained_model import TrainedModel
 
 LEAST_REHEARSED = 200
 """Calls that a rehearsal needs; of fewer it would say less than the held-out ones."""

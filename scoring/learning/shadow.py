@@ -15,13 +15,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns
-from ...ingest.columns import ColumnEncoder
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.identities import IdentityHasher
-from ...ingest.source import RecordBatch, RecordKind
-from ...ingest.timestamps import DAY_MS
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.source import RecordBatch, RecordKind
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine.engine import Engine, EngineSettings
 from ..engine.scored_batch import ScoredBatch
 from ..pipeline.processor import Processor

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.argument_columns import join_arguments
-from ...ingest.columns import ColumnEncoder, EventColumns, LazyEvents
-from ...ingest.errors import MalformedEvent
-from ...ingest.events import NativeEvent, decode_event
-from ...ingest.identities import IdentityHasher
-from ...ingest.timestamps import DAY_MS, HOUR_MS
-from ...models.detector import DetectorSettings
-from ...models.model_directory import ModelManifest, read_manifest
-from ...models.model_persistence import save_trained_model
-from ...models.model_training import TrainingProgress, session_ids
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.argument_columns import join_arguments
+from trustwatch.ingest.columns import ColumnEncoder, EventColumns, LazyEvents
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.models.detector import DetectorSettings
+from trustwatch.models.model_directory import ModelManifest, read_manifest
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_training import TrainingProgress, session_ids
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine.engine import EngineSettings
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision

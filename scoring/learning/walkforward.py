@@ -18,22 +18,23 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest import columns as event_columns
-from ...ingest.columns import EventColumns
-from ...ingest.events import decode_event
-from ...ingest.features import layout
-from ...ingest.features.baseline import empty_baseline, fit_baseline, with_fewer_names
-from ...ingest.features.feature_builder import FeatureBuilder
-from ...ingest.features.feature_table import ADDED_FEATURES
-from ...ingest.features.layout import Baseline
-from ...ingest.hashing import NameHasher
-from ...ingest.timestamps import DAY_MS, WEEK_MS
-from ...models.betting import fit_tail_of_maxima
-from ...models.calibration import Calibration
-from ...models.concerns import CONCERNS, calibrated, fit_calibrations
-from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
-from ...models.model_training import TrainingProgress, agent_seeds, train_with_held_out
-from ...models.trained_model import AgentSeeds, TrainedModel
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline, with_fewer_names
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_table import ADDED_FEATURES
+from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.hashing import NameHasher
+from trustwatch.ingest.timestamps import DAY_MS, WEEK_MS
+from trustwatch.models.betting import fit_tail_of_maxima
+from trustwatch.models.calibration import Calibration
+from trustwatch.models.concerns import CONCERNS, calibrated, fit_calibrations
+from trustwatch.models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
+from trustwatch.models.model_training import TrainingProgress, agent_seeds, train_with_held_out
+from trustwatch.models.trained_model import AgentSeeds, TrainedModel
+
 from ..engine import risk, usual_oddness
 from ..engine.engine import Engine, EngineSettings
 from ..engine.hard_signals import COUNTS

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from ...ingest.errors import Unavailable
+from trustwatch.ingest.errors import Unavailable
+
 from ..records.agent_pages import AgentColumns, AgentPage, StateFormat
 from ..records.commits import Position
 from ..records.snapshots import NO_VERSIONS, Snapshot

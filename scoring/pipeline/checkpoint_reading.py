@@ -12,7 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import structlog
 
-from ...ingest.errors import Unavailable
+from trustwatch.ingest.errors import Unavailable
+
 from ..records.agents import AgentRow
 from ..records.commits import Position
 from .commit_round import remove_ended_checkpoints

@@ -16,9 +16,10 @@ from functools import partial
 import structlog
 from msgspec.structs import replace
 
-from ...ingest.errors import ConfigError, Fenced, Unavailable
-from ...ingest.retry import Answer, retry_until_available
-from ...ingest.spans import SpanValue
+from trustwatch.ingest.errors import ConfigError, Fenced, Unavailable
+from trustwatch.ingest.retry import Answer, retry_until_available
+from trustwatch.ingest.spans import SpanValue
+
 from ..records.commits import Commit, Position
 from ..store.checkpoint_files import CheckpointFiles
 from ..store.sql_store import CommitResult, SqlStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from ...ingest.errors import Fenced
+from trustwatch.ingest.errors import Fenced
+
 from .commit_round import CommitRound
 from .partition_commits import PartitionCommits
 from .pipeline_context import PipelineContext

@@ -9,9 +9,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from ...ingest.errors import MalformedEvent
-from ...ingest.record_keys import partition_of
-from ...ingest.source import Record, RecordKind
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.record_keys import partition_of
+from trustwatch.ingest.source import Record, RecordKind
+
 from ..engine import risk_levels
 from ..engine.composites import reset_decaying_state, reset_session_strangeness
 from ..engine.decision_maker import DecisionMaker, RecordMoment

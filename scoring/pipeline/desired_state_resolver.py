@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from itertools import chain
 
-from ...ingest.timestamps import DAY_MS
+from trustwatch.ingest.timestamps import DAY_MS
+
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
 from ..policy.access_evaluation import PolicyEvaluator, Verdict
 from ..records.agents import AgentName, AgentSummary, RiskLevel

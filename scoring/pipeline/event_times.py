@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from ...ingest.timestamps import DAY_MS, HOUR_MS, format_rfc3339_seconds
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS, format_rfc3339_seconds
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine.agent_paces import AgentPaces, PlaceSet
 from ..engine.scored_batch import ScoredBatch
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import structlog
 
-from ...ingest.errors import Fenced
-from ...ingest.source import GroupSource
+from trustwatch.ingest.errors import Fenced
+from trustwatch.ingest.source import GroupSource
+
 from ..records.commits import Position
 from .checkpoint_reading import CheckpointReader
 from .commit_round import CommitRound

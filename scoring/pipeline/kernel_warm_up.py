@@ -14,17 +14,18 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.columns import ColumnEncoder
-from ...ingest.compilation import is_kept
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.features import feature_kernel
-from ...ingest.features.feature_table import FEATURE_COUNT
-from ...ingest.identities import IdentityHasher, encode_agent_names
-from ...ingest.scan import claim_reader, raw_encoder
-from ...ingest.source import Record, RecordBatch, RecordKind
-from ...ingest.timestamps import DAY_MS
-from ...models import assessment_kernel
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.compilation import is_kept
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.features import feature_kernel
+from trustwatch.ingest.features.feature_table import FEATURE_COUNT
+from trustwatch.ingest.identities import IdentityHasher, encode_agent_names
+from trustwatch.ingest.scan import claim_reader, raw_encoder
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models import assessment_kernel
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine import risk
 from ..engine.agent_paces import AgentPaces, PlaceSet
 from ..engine.delegation import EdgeCollector

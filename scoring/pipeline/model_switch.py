@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ...ingest.errors import MalformedEvent, ModelError
-from ...models.model_registry import ModelRegistry
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest.errors import MalformedEvent, ModelError
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine.engine import Engine
 from ..records.commits import Position
 from ..records.models import ModelSwitch, SwitchModel

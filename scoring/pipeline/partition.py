@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from ...ingest.errors import ConfigError, CorruptLog, Unavailable
-from ...ingest.record_erasure import ErasedFilter
-from ...ingest.retry import Answer, retry_until_available
-from ...ingest.source import RecordBatch
-from ...ingest.spans import SpanValue
+from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
+from trustwatch.ingest.record_erasure import ErasedFilter
+from trustwatch.ingest.retry import Answer, retry_until_available
+from trustwatch.ingest.source import RecordBatch
+from trustwatch.ingest.spans import SpanValue
+
 from ..engine.agent_state_cache import AgentStateCache
 from ..records.agents import AgentRow
 from ..records.commits import Checkpoint, Position

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import structlog
 from msgspec.structs import replace
 
-from ...ingest.errors import Unavailable
+from trustwatch.ingest.errors import Unavailable
+
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
 from ..records.agents import AgentEdge, AgentRow, RiskLevel

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from ...ingest.source import DurableSource
-from ...ingest.spans import UNTRACED, Spans
+from trustwatch.ingest.source import DurableSource
+from trustwatch.ingest.spans import UNTRACED, Spans
+
 from ..policy.book import LivePolicy
 from ..records.agents import AgentSummary
 from ..records.commits import Commit, Position

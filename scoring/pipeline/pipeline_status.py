@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from ...ingest.log.group_commit import CommitLog
+from trustwatch.ingest.log.group_commit import CommitLog
+
 from .ipc import NOT_MEASURED, LevelChange, PipelineUpdate
 
 MAX_PROGRESS_MARKS = 4096

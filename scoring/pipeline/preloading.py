@@ -17,7 +17,8 @@ from itertools import islice
 
 import structlog
 
-from ...ingest.errors import Fenced, Unavailable
+from trustwatch.ingest.errors import Fenced, Unavailable
+
 from ..records.agent_pages import AgentColumns, AgentPage
 from ..records.agents import AgentRow
 from ..store.snapshot_files import SnapshotFiles

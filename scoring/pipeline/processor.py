@@ -14,16 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...ingest.archive.vector_spool import VectorFrame, encode_frame
-from ...ingest.columns import ColumnEncoder, EventColumns
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.errors import MalformedEvent
-from ...ingest.events import decode_event
-from ...ingest.features import layout
-from ...ingest.features.feature_builder import SlotIndices
-from ...ingest.features.feature_table import FEATURE_NAMES
-from ...ingest.scan.raw_encoder import EventDecoder, RawEncoder
-from ...ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.ingest.archive.vector_spool import VectorFrame, encode_frame
+from trustwatch.ingest.columns import ColumnEncoder, EventColumns
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_builder import SlotIndices
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES
+from trustwatch.ingest.scan.raw_encoder import EventDecoder, RawEncoder
+from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+
 from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine

@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ...ingest.columns import ColumnEncoder
-from ...ingest.duplicate_window import DuplicateWindow
-from ...ingest.errors import MalformedEvent
-from ...ingest.events import NativeEvent
-from ...ingest.formats.history_decoding import decode_history_event
-from ...ingest.source import RecordBatch, Source
-from ...ingest.timestamps import MINUTE_MS
-from ...models.concerns import CONCERNS
-from ...models.trained_model import TrainedModel
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.ingest.source import RecordBatch, Source
+from trustwatch.ingest.timestamps import MINUTE_MS
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.trained_model import TrainedModel
+
 from ..engine.decision_maker import RecordMoment
 from ..engine.engine import Engine, EngineSettings
 from ..engine.scored_batch import ScoredBatch

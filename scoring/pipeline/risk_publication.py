@@ -6,8 +6,9 @@ import itertools
 import math
 from collections.abc import Callable, Collection
 
-from ...ingest.errors import Unavailable
-from ...ingest.retry import retry_until_available
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.retry import retry_until_available
+
 from ..records.agents import AgentIdentity
 from ..records.commits import Position
 from ..records.erasures import PartitionErasure

@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from ...ingest.identities import IdentityHasher
+from trustwatch.ingest.identities import IdentityHasher
+
 from ..policy.risk_view import CommitVersion
 from ..records.agents import AgentSummary, RiskLevel
 from ..records.wire_integer import WireInteger

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import structlog
 
-from ...ingest.source import DurableSource
-from ...ingest.spans import UNTRACED, Spans
+from trustwatch.ingest.source import DurableSource
+from trustwatch.ingest.spans import UNTRACED, Spans
+
 from ..policy.book import LivePolicy
 from ..records.commits import ONLY_PARTITION, Position
 from ..store.checkpoint_files import CheckpointFiles

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from ...ingest.errors import Fenced, TrustwatchError
+from trustwatch.ingest.errors import Fenced, TrustwatchError
+
 from ..records.agent_pages import AgentColumns, StateFormat
 from ..records.commits import Position
 from ..records.snapshots import NO_VERSIONS, AgentVersions, Snapshot, SnapshotIndex

@@ -17,13 +17,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from ...ingest.errors import Unavailable
-from ...ingest.identities import IdentityHasher
-from ...ingest.record_erasure import ErasureSubject
-from ...ingest.record_keys import agent_partition_key
-from ...ingest.source import TopicWriter
-from ...ingest.timestamps import format_rfc3339
-from ...ingest.topics.topic_definitions import TopicNames
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.record_erasure import ErasureSubject
+from trustwatch.ingest.record_keys import agent_partition_key
+from trustwatch.ingest.source import TopicWriter
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.ingest.topics.topic_definitions import TopicNames
+
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_event
 from ..delivery.notifiers.alert_links import with_console_link
 from ..policy.book import LivePolicy

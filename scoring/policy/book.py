@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 import structlog
 
-from ...ingest.errors import ConfigError
-from ...ingest.settings import Name, SettingsPart, setting
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Name, SettingsPart, setting
+
 from ..records.agents import LevelName, RiskLevel
 from ..records.decisions import Decision
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from ...ingest.capabilities import covers, decode_capabilities, scope_capabilities
+from trustwatch.ingest.capabilities import covers, decode_capabilities, scope_capabilities
+
 from ..records.agents import AgentIdentity
 from .risk_view import RiskViewEntry
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ...ingest.errors import ConfigError
-from ...ingest.settings import Name, SettingsPart, setting
-from ...ingest.settings_reading import error_hint, read_yaml
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Name, SettingsPart, setting
+from trustwatch.ingest.settings_reading import error_hint, read_yaml
+
 from ..records.agents import LevelName, RiskLevel
 from .book import EnforcementMode, LevelPolicies, PolicyBook, PolicyRule, PolicyTable
 

@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ...ingest.timestamps import DAY_MS, HOUR_MS
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
+
 from .indicators import NO_INDICATORS
 
 ConcernName = Literal["compromise", "malfunction", "overreach"]

@@ -6,9 +6,10 @@ import base64
 
 import msgspec
 
-from ...ingest.errors import MalformedEvent
-from ...ingest.record_keys import record_id
-from ...ingest.source import Record
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.source import Record
+
 from .wire_integer import WireTime
 
 PIPELINE_SENDER = "pipeline"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...ingest.record_erasure import ErasureSubject
+from trustwatch.ingest.record_erasure import ErasureSubject
 
 OPEN_ERASURE_STATUSES = frozenset({"queued", "waiting", "erasing", "checking", "compacting"})
 """States of an erasure before it is `done` or has `failed`."""

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Integer, cast, func, literal, literal_column, select, tuple_
 
-from ...ingest.identities import unkeyed_agent_key
-from ...ingest.timestamps import DAY_MS
+from trustwatch.ingest.identities import unkeyed_agent_key
+from trustwatch.ingest.timestamps import DAY_MS
+
 from ..records.agent_pages import AgentPage, StateFormat
 from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, DueAgent, HistoryExtent, VersionedAgent
 from ..records.commits import Position

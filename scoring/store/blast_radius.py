@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from ...ingest.timestamps import WEEK_MS
+from trustwatch.ingest.timestamps import WEEK_MS
+
 from ..records.agents import AgentEdge, AgentIdentity, AgentName, RiskLevel
 from .containment_store import EdgeStore
 from .sql_store import SqlStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...ingest.settings import SettingsPart, setting
+from trustwatch.ingest.settings import SettingsPart, setting
 
 
 class CaseSettings(SettingsPart, frozen=True):

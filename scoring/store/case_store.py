@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from sqlalchemy import Column, Connection, Integer, and_, cast, func, insert, select, update
 
-from ...ingest.timestamps import DAY_MS
+from trustwatch.ingest.timestamps import DAY_MS
+
 from ..records.agents import AgentName, RiskLevel
 from ..records.cases import (
     Case,

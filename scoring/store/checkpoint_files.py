@@ -15,8 +15,9 @@ from typing import Final
 import msgspec
 import zstandard
 
-from ...ingest.errors import CorruptCheckpoint, ObjectMissing
-from ...ingest.objects.object_store import ObjectStore
+from trustwatch.ingest.errors import CorruptCheckpoint, ObjectMissing
+from trustwatch.ingest.objects.object_store import ObjectStore
+
 from ..records.agents import AgentRow
 from ..records.commits import Checkpoint, Position
 from .claimed_objects import ClaimedObjects

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...ingest.errors import ConfigError, ObjectMissing
-from ...ingest.objects.object_store import ObjectStore
+from trustwatch.ingest.errors import ConfigError, ObjectMissing
+from trustwatch.ingest.objects.object_store import ObjectStore
 
 _OWNER: Final = "deployment"
 """Name of the object that says whose the place is."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import ColumnElement, Table, and_
 
-from ...ingest.identities import IdentityHasher
-from ...ingest.record_erasure import ErasureSubject
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.record_erasure import ErasureSubject
+
 from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary, VersionedAgent
 from ..records.commits import OutboxRow, Position
 from ..records.dead_letters import DeadLetter, StoredDeadLetter

@@ -22,9 +22,10 @@ from sqlalchemy import (
     update,
 )
 
-from ...ingest.identities import IdentityHasher
-from ...ingest.record_erasure import ErasureSubject
-from ...ingest.timestamps import HOUR_MS
+from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.record_erasure import ErasureSubject
+from trustwatch.ingest.timestamps import HOUR_MS
+
 from ..records.agents import EDGE_RISK_STEP_MS, EDGE_RISK_STEPS, AgentEdge, AgentIdentity, AgentName
 from ..records.commits import OutboxRow
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Intervention

@@ -14,8 +14,9 @@ from sqlalchemy import Connection, Engine, event, select, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ...ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
-from ...ingest.identities import IdentityHasher
+from trustwatch.ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
+from trustwatch.ingest.identities import IdentityHasher
+
 from .dialects import advice_on, dialect_of, is_damaged, is_transient
 from .dialects.job_locks import JobLock
 from .read_scope import READ_SCOPE_OPTION, check_executed_statement, current_read_scope

@@ -25,7 +25,8 @@ import msgspec
 from msgspec import Raw
 from sqlalchemy import Connection, select, update
 
-from ...ingest.identities import unkeyed_agent_key
+from trustwatch.ingest.identities import unkeyed_agent_key
+
 from .codec import AGENT_NAME_COLUMNS, to_signed
 from .dialects.statements import find_stored, insert_or_skip, upsert
 from .sql_schema import CHAINS, DECISIONS

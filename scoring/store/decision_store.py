@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Integer, cast, func, or_, select
 
-from ...ingest.timestamps import DAY_MS
+from trustwatch.ingest.timestamps import DAY_MS
+
 from ..records.agents import AgentName, RiskLevel
 from ..records.decisions import Decision
 from ..records.models import DailyAlertCount

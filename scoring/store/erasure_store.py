@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
 
-from ...ingest.record_erasure import ErasedSubject
+from trustwatch.ingest.record_erasure import ErasedSubject
+
 from ..records.commits import Commit
 from ..records.erasures import OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
 from .database import Database, Page, Tenants, visible

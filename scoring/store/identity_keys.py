@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import BigInteger, Connection, LargeBinary, Table, and_, bindparam, delete, select, update
 
-from ...ingest.errors import ConfigError
-from ...ingest.identities import IdentityHasher
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.identities import IdentityHasher
+
 from . import codec
 from .containment_store import edge_params
 from .database import IDENTITY_PROOF, Database

@@ -12,7 +12,8 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine
 
-from ...ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
+
 from .database import DamagedStore
 from .dialects import dialect_of
 from .sql_schema import METADATA

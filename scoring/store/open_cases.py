@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
-from ...ingest.timestamps import HOUR_MS
+from trustwatch.ingest.timestamps import HOUR_MS
+
 from ..records.agents import AgentName
 from ..records.cases import BY_SERVICE, CaseAction, CaseAgent
 from . import codec

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import Column, Connection, bindparam, func, insert, literal, select, update
 
-from ...ingest.timestamps import format_rfc3339
+from trustwatch.ingest.timestamps import format_rfc3339
+
 from ..records.agents import AgentName, RiskLevel
 from ..records.cases import CaseOfAlert
 from ..records.commits import CASE_KEY_PREFIX, Delivery, LeasedDelivery, OutboxRow

@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, select, update
 
-from ...ingest.errors import ConfigError, Fenced
+from trustwatch.ingest.errors import ConfigError, Fenced
+
 from ..records.agents import AgentName
 from ..records.commits import Position
 from . import codec

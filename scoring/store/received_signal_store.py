@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, func, select
 
-from ...ingest.timestamps import DAY_MS
+from trustwatch.ingest.timestamps import DAY_MS
+
 from .database import Database
 from .dialects.statements import insert_or_skip, insert_or_succeed
 from .sql_schema import RECEIVED_SIGNALS, SIGNAL_STATEMENTS

@@ -6,8 +6,8 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from ...ingest.settings import SettingsPart, setting
-from ...ingest.timestamps import DAY_MS
+from trustwatch.ingest.settings import SettingsPart, setting
+from trustwatch.ingest.timestamps import DAY_MS
 
 Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
 

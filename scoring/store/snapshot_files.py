@@ -19,8 +19,9 @@ import zstandard
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ...ingest.errors import ObjectMissing, TrustwatchError
-from ...ingest.objects.object_store import ObjectStore
+from trustwatch.ingest.errors import ObjectMissing, TrustwatchError
+from trustwatch.ingest.objects.object_store import ObjectStore
+
 from ..records.agent_pages import AgentColumns, StateFormat
 from ..records.snapshots import AgentVersions, Snapshot, SnapshotIndex
 from .claimed_objects import ClaimedObjects

@@ -12,8 +12,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import BigInteger, Connection, Engine, bindparam, case, delete, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
-from ...ingest.errors import ConfigError, Fenced
-from ...ingest.identities import IdentityHasher
+from trustwatch.ingest.errors import ConfigError, Fenced
+from trustwatch.ingest.identities import IdentityHasher
+
 from ..records.commits import Commit
 from . import codec
 from .act_store import ActStore

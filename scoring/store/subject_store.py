@@ -32,8 +32,9 @@ from sqlalchemy import (
     update,
 )
 
-from ...ingest.record_erasure import ErasureSubject, NameEraser
-from ...ingest.timestamps import DAY_MS
+from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
+from trustwatch.ingest.timestamps import DAY_MS
+
 from ..records.agents import AgentName
 from ..records.commits import ALERT_KEY_PREFIX
 from . import codec

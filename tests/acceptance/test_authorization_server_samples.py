@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.formats.record_mapping import MappingSpec

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner
+
+from trustwatch.api.cli.main import make_app
 
 from ..support.checkout import ROOT
 

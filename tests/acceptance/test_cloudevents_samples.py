@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.file_source import FileSource

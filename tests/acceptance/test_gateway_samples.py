@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.history.conversion import FormatChoice, HistoryConverter
 
 from ..support.checkout import ROOT

@@ -15,6 +15,7 @@ import httpx2
 import msgspec
 import pytest
 import uvicorn
+
 from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.api.composition import new_id as services_id
 from trustwatch.api.composition import principal_alias

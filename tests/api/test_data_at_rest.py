@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+
 from trustwatch.api.data_at_rest import close_existing_data
 from trustwatch.api.file_access import closed_bits, restrict_new_files
 from trustwatch.api.settings.root import Settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from trustwatch.api.enforcement_points import EnforcementPoints
 from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings, HookSettings
 from trustwatch.api.settings.root import Settings

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import structlog
 from structlog.testing import capture_logs
+
 from trustwatch.api import opentelemetry_spans
 from trustwatch.api.opentelemetry_spans import OtlpSpans
 from trustwatch.api.settings.service_settings import TraceSettings

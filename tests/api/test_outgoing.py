@@ -17,6 +17,8 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
+from typer.testing import CliRunner
+
 from trustwatch.api.access.gateways.gateway_issuers import GatewayIssuers
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.console.openid_provider import OpenIdProvider
@@ -33,9 +35,6 @@ from trustwatch.api.settings.service_settings import OutgoingSettings, TraceSett
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.verification_states import VerificationStates
-from trustwatch.client import TrustUnavailable
-from trustwatch.client.settings import RiskSettings
-from trustwatch.client.trust_client import TrustClient
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.outgoing_http import connection_error_text, trusted_authorities
 from trustwatch.ingest.settings import Secret
@@ -46,7 +45,9 @@ from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifi
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.delivery.shared_signals.set_push import push_set
 from trustwatch.scoring.records.security_events import POLL_METHOD
-from typer.testing import CliRunner
+from trustwatch_client import TrustUnavailable
+from trustwatch_client.settings import RiskSettings
+from trustwatch_client.trust_client import TrustClient
 
 from ..support.alert_receiver import ALERTS, outgoing, target
 from ..support.mutual_tls import CertificateAuthority

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api.composition import open_service_store, open_snapshots
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import StoreSettings

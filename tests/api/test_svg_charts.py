@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from markupsafe import Markup
+
 from trustwatch.api.svg_charts import MAX_TABLE_ROWS, ChartAxis, ChartSeries, bar_chart, chart_table, line_chart
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 
 from benchmarks.attacks.alarm_price import (
     PRICES,
@@ -14,6 +13,7 @@ from benchmarks.attacks.alarm_price import (
     pool_evidence,
     tables_of_evidence,
 )
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 
 TELLING = FEATURE_NAMES.index("external_target")
 DAYS = 1000

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from trustwatch.ingest.events import NativeEvent, decode_event
-from trustwatch.scoring.records.agents import RiskLevel
 
 from benchmarks.attacks.asked_attacks import (
     ALL,
@@ -14,6 +12,8 @@ from benchmarks.attacks.asked_attacks import (
     hold_by_level,
     table_of_asked,
 )
+from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.scoring.records.agents import RiskLevel
 
 
 def attack(waits: str, reads: str = "", by_model: str = "", name: str = "burst") -> AskedAttack:

@@ -10,14 +10,14 @@ from typing import Any
 from unittest import mock
 
 import pytest
+
+from benchmarks.attacks.additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
+from benchmarks.attacks.attacked_enterprise import START, TENANTS
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import Attack, SimulationSettings
-
-from benchmarks.attacks.additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
-from benchmarks.attacks.attacked_enterprise import START, TENANTS
 
 Played = list[tuple[dict[str, Any], int, int]]
 """Events of an attack: JSON, event label, milliseconds since the start."""

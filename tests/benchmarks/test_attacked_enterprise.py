@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from trustwatch.ingest.timestamps import DAY_MS
-from trustwatch.scoring.engine.announced_paths import as_parts
-from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
-from trustwatch.scoring.records.agents import RiskLevel
-from trustwatch.simulator.attack_scenarios import SCENARIOS
 
 from benchmarks.attacks.additional_scenarios import ADDITIONAL_SCENARIOS
 from benchmarks.attacks.alarm_price import gather_evidence
@@ -17,6 +11,12 @@ from benchmarks.attacks.asked_attacks import ask_about_enterprise, hold_by_level
 from benchmarks.attacks.attack_suite import judge
 from benchmarks.attacks.attacked_enterprise import AttackedEnterprise, EnterpriseSize, clean_history, domains
 from benchmarks.detection.call_verdicts import as_questions
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.scoring.engine.announced_paths import as_parts
+from trustwatch.scoring.engine.call_scorer import CallScorer
+from trustwatch.scoring.engine.settings import ChallengeBudget
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.simulator.attack_scenarios import SCENARIOS
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from trustwatch.ingest.columns import UNTRACED, UNTRUSTED_RESULT
 
 from benchmarks.detection import concern_figures
 from benchmarks.detection.concern_figures import COMPROMISE_NORMS, Part, Scores, unhashed, untold
 from benchmarks.detection.split_trace import split_test_part
 from benchmarks.detection.traces import Trace
+from trustwatch.ingest.columns import UNTRACED, UNTRUSTED_RESULT
 
 from ..support.feature_histories import columns, event
 from ..support.trace_sets import assistants_of, trace

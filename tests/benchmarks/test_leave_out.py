@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from trustwatch.ingest.features.feature_table import FEATURES
 
 from benchmarks.detection import metrics, setting_choice
 from benchmarks.detection.leave_out import JudgedReplays, Training, leave_out_cases
@@ -14,6 +13,7 @@ from benchmarks.detection.metrics import expected_recall, group_interval
 from benchmarks.detection.setting_choice import FAMILIES, DetectorChoice, climb
 from benchmarks.detection.split_trace import leave_assistants_out
 from benchmarks.detection.traces import LEAST_TASKS
+from trustwatch.ingest.features.feature_table import FEATURES
 
 from ..support.trace_sets import assistants_of, trace
 

@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from trustwatch.ingest.source import Record, RecordKind
 
 from benchmarks.sqlite_log import ChunkLog, ChunkReader, RowLog, RowReader
+from trustwatch.ingest.source import Record, RecordKind
 
 RECORDS = [
     Record(RecordKind.EVENT, id_hash, 1_780_000_000_000 + id_hash % 7, b"{%d}" % id_hash)

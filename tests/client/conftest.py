@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from trustwatch.client import (
+
+from trustwatch_client import (
     AsyncCallVerdicts,
     AsyncEventSender,
     AsyncTrustClient,

@@ -21,9 +21,10 @@ from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types import a2a_pb2 as types
 from starlette.applications import Starlette
-from trustwatch.client import CallVerdict, OriginTracker, TokenPolicy, caller_from_claims
-from trustwatch.client.a2a import A2A_METHOD_EFFECTS, TrustA2AHandler
+
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
+from trustwatch_client import CallVerdict, OriginTracker, TokenPolicy, caller_from_claims
+from trustwatch_client.a2a import A2A_METHOD_EFFECTS, TrustA2AHandler
 
 from ..support.client_doubles import (
     ALL,

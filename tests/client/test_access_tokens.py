@@ -13,8 +13,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from trustwatch.client import ClientCredentials, ClientSecret, RiskSettings, TrustUnavailable, access_tokens
-from trustwatch.client.assertion import ASSERTION_TYPE, PrivateKeyJwt
+
+from trustwatch_client import ClientCredentials, ClientSecret, RiskSettings, TrustUnavailable, access_tokens
+from trustwatch_client.assertion import ASSERTION_TYPE, PrivateKeyJwt
 
 from ..support.client_doubles import Clock, Reply, Request, Scripted
 

@@ -12,14 +12,15 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.client.argument_origins import (
+
+from trustwatch_client.argument_origins import (
     ORIGIN_COUNTERS,
     ArgumentOrigins,
     OriginLimits,
     keyed_fingerprint,
 )
-from trustwatch.client.counters import Counters
-from trustwatch.client.events import EventArgument
+from trustwatch_client.counters import Counters
+from trustwatch_client.events import EventArgument
 
 KEY = b"k" * 32
 WORDS = [f"{a}{b}" for a in ("lorem", "ipsum", "dolor", "amet", "sit") for b in ("a", "er", "ing", "ful", "ance", "ed")]

@@ -13,7 +13,9 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from trustwatch.client import (
+
+from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
+from trustwatch_client import (
     Caller,
     CallVerdict,
     Challenge,
@@ -23,8 +25,7 @@ from trustwatch.client import (
     caller_from_claims,
     judge,
 )
-from trustwatch.client.asgi import default_action
-from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
+from trustwatch_client.asgi import default_action
 
 from ..support.client_doubles import (
     ALL,

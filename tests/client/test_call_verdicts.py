@@ -13,7 +13,8 @@ from typing import Any, Literal, cast
 import httpx2
 import msgspec
 import pytest
-from trustwatch.client import (
+
+from trustwatch_client import (
     AsyncCallVerdicts,
     AuditEvent,
     Call,
@@ -26,7 +27,7 @@ from trustwatch.client import (
     Reason,
     TrustUnavailable,
 )
-from trustwatch.client.events import EventAgent, EventPrincipal, EventResource
+from trustwatch_client.events import EventAgent, EventPrincipal, EventResource
 
 from ..support.client_doubles import Reply, Request, Scripted
 

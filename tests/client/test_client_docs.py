@@ -7,8 +7,9 @@ import re
 from typing import get_args
 
 import pytest
-import trustwatch.client
-from trustwatch.client import (
+
+import trustwatch_client
+from trustwatch_client import (
     answer_cache,
     argument_origins,
     asgi_trace,
@@ -20,7 +21,7 @@ from trustwatch.client import (
     settings,
     trust_errors,
 )
-from trustwatch.client.risk_answers import AnswerSource
+from trustwatch_client.risk_answers import AnswerSource
 
 from ..support.checkout import DOCS, ROOT
 
@@ -72,5 +73,5 @@ def test_what_the_code_imports_exists() -> None:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("trustwatch"):
                 module = __import__(node.module, fromlist=["_"])
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
-    named = set(re.findall(r"`(?:trustwatch\.client\.)?([A-Z]\w+)`", TEXT)) & set(dir(trustwatch.client))
+    named = set(re.findall(r"`(?:trustwatch\.client\.)?([A-Z]\w+)`", TEXT)) & set(dir(trustwatch_client))
     assert {"TrustClient", "AsyncTrustClient", "EventSender", "AsyncEventSender", "TrustMiddleware"} <= named

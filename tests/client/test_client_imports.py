@@ -47,9 +47,9 @@ def loaded(module: str, folder: Path) -> set[str]:
 
 def test_the_server_stays_out(tmp_path: Path) -> None:
     """In a fresh interpreter, since this one has it all."""
-    found = loaded("trustwatch.client", tmp_path)
+    found = loaded("trustwatch_client", tmp_path)
 
-    assert "trustwatch.client.trust_client" in found
+    assert "trustwatch_client.trust_client" in found
     assert {name.split(".")[0] for name in found} & SERVER == set()
     assert {".".join(name.split(".")[:2]) for name in found} & OURS == set()
 
@@ -57,7 +57,7 @@ def test_the_server_stays_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("module", "own"), [("assertion", "jwt"), ("a2a", "a2a"), ("mcp", "mcp")])
 def test_extras_bring_their_own_and_nothing_of_ours(module: str, own: str, tmp_path: Path) -> None:
     """Each of the modules that are imported by hand loads the library that it is for, and no part of the service."""
-    found = loaded(f"trustwatch.client.{module}", tmp_path)
+    found = loaded(f"trustwatch_client.{module}", tmp_path)
 
     assert own in found
     assert {".".join(name.split(".")[:2]) for name in found} & OURS == set()

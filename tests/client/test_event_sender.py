@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from trustwatch.client import AsyncEventSender, AuditEvent, ContentRefused, SenderSettings
-from trustwatch.client.events import EventAgent, encode_event
-from trustwatch.client.timing import backoff, retry_after
+
+from trustwatch_client import AsyncEventSender, AuditEvent, ContentRefused, SenderSettings
+from trustwatch_client.events import EventAgent, encode_event
+from trustwatch_client.timing import backoff, retry_after
 
 from ..support.client_doubles import Reply, Scripted
 

@@ -11,11 +11,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trustwatch.client import AuditEvent, ContentRefused, fingerprint
-from trustwatch.client import events as ours
-from trustwatch.client.events import encode_event
+
 from trustwatch.ingest import columns
 from trustwatch.ingest import events as theirs
+from trustwatch_client import AuditEvent, ContentRefused, fingerprint
+from trustwatch_client import events as ours
+from trustwatch_client.events import encode_event
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJib3QifQ.c2lnbmF0dXJl"

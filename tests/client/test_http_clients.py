@@ -8,7 +8,8 @@ from collections.abc import Callable
 import httpx
 import httpx2
 import pytest
-from trustwatch.client import (
+
+from trustwatch_client import (
     Approvals,
     AsyncCallVerdicts,
     AsyncEventSender,

@@ -15,10 +15,11 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
-from trustwatch.client import Caller, CallVerdict, OriginTracker, TokenPolicy
-from trustwatch.client.events import EventResource
-from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
+
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
+from trustwatch_client import Caller, CallVerdict, OriginTracker, TokenPolicy
+from trustwatch_client.events import EventResource
+from trustwatch_client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 
 from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, ScriptedJudge
 

@@ -16,8 +16,9 @@ from mcp.server.subscriptions import InMemorySubscriptionBus
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ToolsListChanged
 from mcp_types import Notification, Request, Result
-from trustwatch.client import Caller, CallVerdict
-from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
+
+from trustwatch_client import Caller, CallVerdict
+from trustwatch_client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 
 from ..support.checkout import ROOT, process_command
 from ..support.client_doubles import CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, ScriptedJudge

@@ -7,7 +7,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from trustwatch.client import (
+
+from trustwatch_client import (
     Approvals,
     Caller,
     Challenge,

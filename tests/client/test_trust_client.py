@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from trustwatch.client import Question, RiskSettings, TokenPolicy, TrustClient, TrustUnavailable
+
+from trustwatch_client import Question, RiskSettings, TokenPolicy, TrustClient, TrustUnavailable
 
 from ..support.client_doubles import Clock, Reply, Scripted, risk
 

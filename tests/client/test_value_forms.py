@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trustwatch.client.value_forms import (
+
+from trustwatch_client.value_forms import (
     decoded_parts,
     long_number_keys,
     mail_addresses,

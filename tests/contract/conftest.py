@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 

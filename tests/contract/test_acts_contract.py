@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import insert
+
+from tests.support.stored_rows import NOW, agent, commit, decision, name, said, step
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.decisions import RiskReason
 from trustwatch.scoring.records.erasures import Erasure
@@ -17,8 +19,6 @@ from trustwatch.scoring.store.act_store import ActFilters
 from trustwatch.scoring.store.database import BadCursor, to_cursor
 from trustwatch.scoring.store.sql_schema import CASE_ENTRIES
 from trustwatch.scoring.store.sql_store import SqlStore
-
-from tests.support.stored_rows import NOW, agent, commit, decision, name, said, step
 
 BOT, OTHER = name("bot"), name("other", "globex")
 

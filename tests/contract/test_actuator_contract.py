@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.delivery.actuators.actuator import (
     Actuator,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
+from tests.support.stored_rows import NOW, commit, name
 from trustwatch.scoring.records.agents import AgentEdge, RiskLevel
 from trustwatch.scoring.store import agent_graph
 from trustwatch.scoring.store.agent_graph import AgentGraph, find_agent_graph
 from trustwatch.scoring.store.sql_store import SqlStore
-
-from tests.support.stored_rows import NOW, commit, name
 
 HOUR_MS = 3_600_000
 TIES = (

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from trustwatch.ingest.errors import Fenced
 from trustwatch.scoring.records.agent_pages import AgentColumns, AgentPage, StateFormat
 from trustwatch.scoring.records.agents import AgentName, AgentRow

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+
+from tests.support.console_records import AS, NOW_MS, decision_of, row_of
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store.agent_store import AgentQuery
 from trustwatch.scoring.store.blast_radius import CriticalDescendants
 from trustwatch.scoring.store.sql_store import SqlStore
-
-from tests.support.console_records import AS, NOW_MS, decision_of, row_of
 
 CRITICAL = (int(RiskLevel.CRITICAL),)
 RISING, CALMED, CHILD = row_of("rising", level=1), row_of("calmed", level=4), row_of("child", level=1)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api.privacy.checkpoint_erasure import WRITTEN_WITHIN_S, CheckpointErasure, CheckpointsNotErased
 from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.scoring.records.commits import Checkpoint, Commit, Position

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.service.checkpoint_recovery import write_rows_from_checkpoints
 from trustwatch.api.service.partition_migration import GROWTH_TARGET_KEY, PartitionGrowth
 from trustwatch.api.settings.root import Settings

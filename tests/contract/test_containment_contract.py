@@ -7,14 +7,14 @@ from functools import reduce
 from typing import Any
 
 import msgspec
+
+from tests.support.stored_rows import NOW, name
 from trustwatch.scoring.records.agents import AgentEdge, merge_edges
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore
-
-from tests.support.stored_rows import NOW, name
 
 HOUR = 3_600_000
 LONG = "https://agents.example/" + "é" * 1000

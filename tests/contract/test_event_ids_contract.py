@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import select, update
+
 from trustwatch.ingest.errors import Fenced
 from trustwatch.scoring.records.commits import Commit, EventIdRun, Position
 from trustwatch.scoring.store.sql_schema import EVENT_IDS

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
+
 from trustwatch.ingest import kafka as ours
 from trustwatch.ingest.errors import CorruptLog, Fenced
 from trustwatch.ingest.log.event_log import EventLog

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from tests.support.stored_rows import NOW, name, said, step
 from trustwatch.ingest.errors import Fenced
 from trustwatch.scoring.learning.feedback_preview import feedback_labels
 from trustwatch.scoring.records.commits import Commit, Position
@@ -13,8 +15,6 @@ from trustwatch.scoring.records.feedback import FeedbackPreview, FeedbackStep, P
 from trustwatch.scoring.store.database import BadCursor
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore
-
-from tests.support.stored_rows import NOW, name, said, step
 
 LATE = NOW + 5
 LONG = "https://agents.example/" + "é" * 1000

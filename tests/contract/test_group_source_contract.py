@@ -20,6 +20,7 @@ import pytest
 from confluent_kafka import Consumer
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
+
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.kafka.confluent import client_connection
 from trustwatch.ingest.kafka.kafka_python import group_source, retained_join
@@ -45,9 +46,8 @@ from ..support.kafka_topics import (
 from ..support.nightly import is_nightly
 
 if TYPE_CHECKING:
-    from trustwatch.ingest.kafka.settings import KafkaClientSettings
-
     from scripts.service_stack import KafkaCluster
+    from trustwatch.ingest.kafka.settings import KafkaClientSettings
 
 pytestmark = pytest.mark.integration
 

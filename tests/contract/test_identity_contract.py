@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+
+from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND, TENANT
+from tests.support.stored_rows import NOW, agent, commit, decision
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.store.sql_store import SqlStore
 from trustwatch.scoring.store.subject_store import ErasureScope
-
-from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND, TENANT
-from tests.support.stored_rows import NOW, agent, commit, decision
 
 HOLDER, IMPOSTOR = (AgentName(COLLIDING_KEY, TENANT, ISSUER, agent_id) for agent_id in (FIRST, SECOND))
 SUBJECT = ErasureSubject("agent", TENANT, ISSUER, SECOND, "erased~1")

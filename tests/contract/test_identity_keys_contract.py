@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+
+from tests.support.stored_rows import NOW, agent, commit, decision, said, step
 from trustwatch.ingest.errors import ConfigError, Fenced
 from trustwatch.ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject
@@ -19,8 +21,6 @@ from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_schema import ACTUATIONS, AGENTS, OUTBOX
 from trustwatch.scoring.store.sql_store import SqlStore
-
-from tests.support.stored_rows import NOW, agent, commit, decision, said, step
 
 KEY, OTHER = IdentityHasher(b"k" * 32), IdentityHasher(b"o" * 32)
 TENANT, ISSUER = "acme", "https://as.example"

@@ -7,6 +7,8 @@ from itertools import cycle
 import msgspec
 import pytest
 from sqlalchemy import select
+
+from tests.support.alert_receiver import DECISION
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, Position
@@ -15,8 +17,6 @@ from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.codec import decision_params
 from trustwatch.scoring.store.sql_schema import DECISIONS
 from trustwatch.scoring.store.sql_store import SqlStore
-
-from tests.support.alert_receiver import DECISION
 
 MANY = 1_203
 """More than two statements, and the last one is not full."""

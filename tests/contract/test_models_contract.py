@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from tests.support import stored_rows
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS
@@ -22,8 +24,6 @@ from trustwatch.scoring.records.models import (
 )
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore
-
-from tests.support import stored_rows
 
 DAY = 20_000
 NOW = DAY * DAY_MS + 3_600_000

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 from standardwebhooks import Webhook
+
 from trustwatch.ingest.settings import Secret, reveal
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, SIGNED_FORMATS, AlertFormat

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from obstore.store import LocalStore, MemoryStore
+
 from trustwatch.ingest.errors import ObjectMissing, Unavailable
 from trustwatch.ingest.objects.cloud_objects import CloudObjects
 from trustwatch.ingest.objects.object_store import ObjectStore, open_object_store

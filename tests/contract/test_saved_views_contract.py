@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
+
 from trustwatch.scoring.store import saved_view_store
 from trustwatch.scoring.store.migrate import migrate
 from trustwatch.scoring.store.read_scope import ReadScope, UnscopedRead, reads_of

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 from sqlalchemy import insert, select, text
+
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.security_events import (

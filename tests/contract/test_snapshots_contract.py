@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.records.agent_pages import StateFormat

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.log.event_log import EventLog

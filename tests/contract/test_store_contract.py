@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.errors import ConfigError, Fenced
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, DueAgent, RiskLevel

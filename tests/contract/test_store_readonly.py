@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import DBAPIError
+
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.store.database import DamagedStore

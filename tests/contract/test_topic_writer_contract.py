@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 import pytest
+
 from trustwatch.api.cli.history_input import history_converter, history_files
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import insert
+
+from tests.support.stored_rows import NOW, commit, decision, name
 from trustwatch.scoring.records.decisions import RiskReason
 from trustwatch.scoring.records.models import PeerGroupDay
 from trustwatch.scoring.store.decision_store import CountedChanges
 from trustwatch.scoring.store.sql_schema import CASES
 from trustwatch.scoring.store.sql_store import SqlStore
-
-from tests.support.stored_rows import NOW, commit, decision, name
 
 DAY_MS = 86_400_000
 TODAY = NOW // DAY_MS

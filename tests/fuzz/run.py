@@ -28,7 +28,7 @@ INSTRUMENTED: Final = [
     "trustwatch.api.events.event_bodies",
     "trustwatch.api.http.auth",
     "trustwatch.api.search.query",
-    "trustwatch.client.argument_origins",
+    "trustwatch_client.argument_origins",
     "trustwatch.ingest.events",
     "trustwatch.ingest.formats",
     "trustwatch.ingest.history",

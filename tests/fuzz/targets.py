@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
+
 from trustwatch.api.access.call_answers import read_call_question
 from trustwatch.api.access.call_evaluation import CallQuestion
 from trustwatch.api.events.event_bodies import (
@@ -65,14 +66,6 @@ from trustwatch.api.shared_signals.stream_requests import (
     read_body,
     read_subject,
 )
-from trustwatch.client.argument_origins import (
-    HASH_DIGITS,
-    PARTS_OF_EXACT_HASH,
-    ArgumentOrigins,
-    OriginLimits,
-    exact_hash,
-    keyed_fingerprint,
-)
 from trustwatch.ingest.errors import ConfigError, MalformedEvent, ModelError
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import MAX_ARGUMENTS, NativeEvent, decode_event
@@ -112,6 +105,14 @@ from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.security_events import StreamSubject
 from trustwatch.scoring.store.database import BadCursor, from_cursor
+from trustwatch_client.argument_origins import (
+    HASH_DIGITS,
+    PARTS_OF_EXACT_HASH,
+    ArgumentOrigins,
+    OriginLimits,
+    exact_hash,
+    keyed_fingerprint,
+)
 
 from ..support import model_history
 from ..support.processes.hostile_models import outcome_of, write_array

@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.earlier_layout import STATE_ROW_WITH_HABITS, converted
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES, feature_table_hash

@@ -51,8 +51,9 @@ pipeline: {{commit_interval_s: 0.2, tick_interval_s: 3600}}
 
 def command_tree() -> Any:
     """The command `trustwatch` as click has it, with all that stands below it."""
-    from trustwatch.api.cli.main import make_app
     from typer.main import get_command
+
+    from trustwatch.api.cli.main import make_app
 
     tree: Any = get_command(make_app())
     tree.commands.update({name: command.load() for name, command in tree.commands.items()})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.model_persistence import load_trained_model
 

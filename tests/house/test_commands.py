@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.cli.lazy_commands import CommandPanel, LazyCommand, installed_commands
 
 from ..support.checkout import ROOT

@@ -17,15 +17,15 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.main import get_command
+
+from scripts import image_digests
+from scripts.service_stack import KAFKA_VERSION
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.file_access import closed_bits
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.environment import SHORT_NAMES
 from trustwatch.api.settings.loading import SETTINGS_FILE, load_settings
-from typer.main import get_command
-
-from scripts import image_digests
-from scripts.service_stack import KAFKA_VERSION
 
 from ..support.checkout import ROOT
 

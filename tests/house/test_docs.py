@@ -72,7 +72,7 @@ def test_fences_are_what_the_site_takes_for_fences(page: Path) -> None:
 
 @pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)
 def test_names_of_python_exist(page: Path) -> None:
-    """`trustwatch.client.a2a.TrustA2AHandler`: a module, or a name in one. Topics are called `trustwatch.…`, too."""
+    """`trustwatch_client.a2a.TrustA2AHandler`: a module, or a name in one. Topics are called `trustwatch.…`, too."""
     named = {found for _, line in text(page) for found in PYTHON_NAME.findall(line)}
 
     for dotted in sorted(named):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from trustwatch.api.http.metric_table import METRICS
 
 from scripts.write_dashboard import DASHBOARD, RUNBOOKS, dashboard_text
+from trustwatch.api.http.metric_table import METRICS
 
 from ..support.checkout import ROOT
 

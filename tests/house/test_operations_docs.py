@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.http.metric_table import METRICS
@@ -16,7 +18,6 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.topics.record_codec import RECORD_HEADER
 from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
-from typer.main import get_command
 
 from ..support.checkout import ROOT
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
+
 from trustwatch.ingest.extras import EXTRA_PACKAGES
 
 from ..support.checkout import ROOT

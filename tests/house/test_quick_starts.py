@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.cli.main import make_app
-from trustwatch.api.settings.loading import load_settings
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from scripts.gather_site import QUICK_STARTS
+from trustwatch.api.cli.main import make_app
+from trustwatch.api.settings.loading import load_settings
 
 from ..support.checkout import ROOT
 from ..support.quick_starts import QuickStart, missing_lines

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from trustwatch.ingest.features import layout
 
 from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
+from trustwatch.ingest.features import layout
 
 BY_HAND = (
     "alerts.md",

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.settings.enforcement_settings import HookSettings
-from trustwatch.ingest.settings import Secret
 
 from scripts.service_stack import Hydra
 from scripts.service_stack.__main__ import HOOK_HEADER, main
+from trustwatch.api.settings.enforcement_settings import HookSettings
+from trustwatch.ingest.settings import Secret
 
 from ..support.quick_starts import consecutive_ports
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trustwatch.ingest.capabilities import (
     covers,
     decode_capabilities,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder, MemoizedFunction, network_of
 from trustwatch.ingest.events import EFFECTS, OUTCOMES, NativeEvent, decode_event

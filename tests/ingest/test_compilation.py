@@ -8,6 +8,7 @@ from typing import Any
 
 import numba
 import pytest
+
 from trustwatch.ingest import compilation
 from trustwatch.ingest.features import feature_kernel
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.ingest.duplicate_window import DEFAULT_WINDOW, DuplicateWindow
 from trustwatch.ingest.record_keys import raw_id_hash, unkeyed_event_id_hash
 

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from trustwatch.ingest.durable_files import (
     create_file_once,
     create_secret_file,

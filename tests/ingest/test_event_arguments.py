@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.argument_columns import NO_CALL, UNTRUSTED_CALL
 from trustwatch.ingest.columns import UNTRACED, UNTRUSTED_RESULT, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent

@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import MAX_EVENT_BYTES, MAX_ID_LENGTH, decode_event, event_json_schema
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.file_source import MAX_LINE_BYTES, FileSource, UnreadableFile
 from trustwatch.ingest.record_keys import raw_id_hash

@@ -6,6 +6,7 @@ import hashlib
 import random
 
 import numpy as np
+
 from trustwatch.ingest.hashing import blake2b_digest, blake2b_initial_state
 
 

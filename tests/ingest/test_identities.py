@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.hashing import BLAKE2B_BLOCK_BYTES, blake2b_digest, blake2b_initial_state
 from trustwatch.ingest.identities import IdentityHasher, encode_agent_names, open_identity_key, unkeyed_agent_key

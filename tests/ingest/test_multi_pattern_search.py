@@ -6,6 +6,7 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.ingest.record_erasure import (
     ErasedFilter,
     ErasedSubject,

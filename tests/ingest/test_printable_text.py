@@ -1,6 +1,7 @@
 """Texts of others on one line."""
 
 import pytest
+
 from trustwatch.ingest.printable_text import printable_line
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 
 import pytest
+
 from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafkas
+
 from trustwatch.ingest.record_keys import agent_partition_key, murmur2, partition_of
 
 

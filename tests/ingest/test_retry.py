@@ -1,6 +1,7 @@
 """Asking again while a service does not answer."""
 
 import pytest
+
 from trustwatch.ingest.errors import CorruptLog, Unavailable
 from trustwatch.ingest.retry import give_up, retry_until_available
 

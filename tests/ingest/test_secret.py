@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.settings import Secret
 
 ROOT = Path(__file__).parents[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trustwatch.ingest.events import Resource
 from trustwatch.ingest.targets import (
     EXTERNAL_TARGET,

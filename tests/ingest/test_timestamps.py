@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+
 from trustwatch.ingest.timestamps import (
     DAY_MS,
     DAY_S,

@@ -8,6 +8,7 @@ from typing import Any
 
 import jwt
 import pytest
+
 from trustwatch.scoring.delivery.actuators.authenticators import PrivateKeyJwtAuthenticator
 from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, RevocationResult, TokenRevoker
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client

@@ -25,8 +25,9 @@ from a2a.types import a2a_pb2 as types
 from mcp.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
+
 from trustwatch.api.http.auth.signing import LocalSigningKey
-from trustwatch.client import (
+from trustwatch_client import (
     Answer,
     AsyncEventSender,
     AsyncTrustClient,
@@ -41,8 +42,8 @@ from trustwatch.client import (
     TrustClient,
     TrustUnavailable,
 )
-from trustwatch.client.events import EventAgent
-from trustwatch.client.mcp import ACCESS_REFUSED
+from trustwatch_client.events import EventAgent
+from trustwatch_client.mcp import ACCESS_REFUSED
 
 from ..support.checkout import ROOT
 

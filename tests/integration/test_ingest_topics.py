@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from kafka.admin import KafkaAdminClient, NewTopic
+
 from trustwatch.api.composition import open_service_store
 from trustwatch.api.events.ingest_status import IngestReport, decode_ingest_report
 from trustwatch.api.settings.loading import load_settings

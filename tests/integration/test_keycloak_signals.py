@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from trustwatch.ingest.formats.security_event_types import CAEP
 
 from scripts.service_stack import Keycloak
+from trustwatch.ingest.formats.security_event_types import CAEP
 
 from ..support.nightly import is_nightly
 from ..support.service_process import Service

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import RecordKind
 from trustwatch.models.model_persistence import load_trained_model

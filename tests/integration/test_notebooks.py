@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+
 from trustwatch.lab.chart_look import VEGA_LITE_MIME
 
 from ..support.checkout import ROOT

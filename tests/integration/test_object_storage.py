@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from trustwatch.ingest.errors import ConfigError, ObjectMissing, Unavailable
 from trustwatch.ingest.objects.object_store import ObjectStore, open_object_store
 

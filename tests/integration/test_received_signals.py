@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from trustwatch.ingest.formats.security_event_types import CAEP, WISE
 
 from ..support.nightly import size

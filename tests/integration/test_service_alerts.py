@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
+from typer.testing import CliRunner
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
-from typer.testing import CliRunner
 
 from ..support.alert_receiver import ROUTING_KEY, SECRET, TOKEN, Receiver
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.arrow_reader import read_vectors
 

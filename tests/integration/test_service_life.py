@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.service.http_server import listening_socket
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ListenSettings

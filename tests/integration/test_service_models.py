@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.composition import (
     engine_settings,
     live_policy,

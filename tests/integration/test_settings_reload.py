@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner
+
+from trustwatch.api.cli.main import make_app
 
 from ..support.alert_receiver import SECRET, Receiver
 

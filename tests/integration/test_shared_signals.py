@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from trustwatch.scoring.delivery.shared_signals.event_types import RISK_LEVEL_CHANGE
 
 from ..support.nightly import size

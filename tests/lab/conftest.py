@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.lab import LabSession, frames, open_session
 
 

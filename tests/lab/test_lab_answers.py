@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+
 from trustwatch.lab import LabError, LabSession, LabWarning, frames, open_session
 from trustwatch.lab.store_frames import DecisionExplanation, find_decision
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
+
 from trustwatch.lab import charts
 from trustwatch.lab.chart_canvas import MAX_ROWS, Chart, layer, number
 from trustwatch.lab.chart_look import VEGA_LITE_MIME

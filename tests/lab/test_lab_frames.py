@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from trustwatch.lab import LabSession, frames
 from trustwatch.lab.frame_builder import build_frame
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS, LEVEL_NAMES

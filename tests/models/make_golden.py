@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
 from trustwatch.models.calibration import Calibration
 from trustwatch.models.concerns import FeatureRoles, fit_calibrations
 from trustwatch.models.detector import DetectorSettings

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from trustwatch.models.betting import (
     ESTABLISHED_EVENTS,
     MIN_AGENT_DAYS,

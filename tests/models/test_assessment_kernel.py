@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.models.calibration import Calibration, anomaly_scores
 from trustwatch.models.concerns import FeatureRoles, fit_calibrations, score_concerns
 from trustwatch.models.detector import DetectorSettings, ForestDetector

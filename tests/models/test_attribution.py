@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.models.detector_training import fit_forest
 from trustwatch.models.forest_evaluator import ForestArrays, expectation, forest_scores, path_shortenings
 from trustwatch.models.input_checks import WrongShape

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.ingest import columns
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.models.baseline_learning import (

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from trustwatch.models.betting import DAMPING, MIN_BET_WEIGHT, STREAK_HALF_LIFE_MS, damped_bet, damped_bets, log_bet
 
 P = 1e-4

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.models.calibration import FLEET_GROUP, MIN_SCALE, Calibration, anomaly_scores, fit_peer_scales
 from trustwatch.models.input_checks import NotEnoughHistory, WrongShape
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.events import EFFECTS
 from trustwatch.ingest.features.argument_origin import NEW_TO_ALL, NEW_TO_TASK

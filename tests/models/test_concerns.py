@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from trustwatch.models.concerns import CONCERNS, PROBE_P_VALUE, FeatureRoles
 from trustwatch.models.detector import DetectorSettings, ForestDetector
 from trustwatch.models.detector_training import fit_detector

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.detector_training import fit_detector

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.detector_training import fit_detector
 from trustwatch.models.feature_tails import EVIDENCE_CAP, SURPRISE_CAP

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.errors import ConfigError, ModelError
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.detector_training import assign_folds, fit_detector

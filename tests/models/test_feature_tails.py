@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.models.feature_tails import (
     EVIDENCE_CAP,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
+
 from trustwatch.ingest.errors import ModelError, TrustwatchError
 from trustwatch.models.detector_training import average_path_length, fit_forest, flatten_forest, round_down_to_float32
 from trustwatch.models.forest_evaluator import forest_scores

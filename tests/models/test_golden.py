@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.model_directory import MODEL_FORMAT_VERSION, load_model
 from trustwatch.models.model_persistence import detector_from_model

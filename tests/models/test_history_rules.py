@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.history_rules import HISTORY_RULES, LONGEST_RUN, check_history_arrays
 from trustwatch.models.model_persistence import save_trained_model

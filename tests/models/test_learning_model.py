@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT
 from trustwatch.models.learning_model import LEARNING_VERSION, make_learning_model, save_learning_model
 from trustwatch.models.model_directory import read_manifest

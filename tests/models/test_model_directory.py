@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.model_directory import (
     ModelManifest,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.errors import ModelError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from trustwatch.models.model_training import AGENTS_PER_FOLD, agent_event_numbers, event_folds, first_appearance_numbers
 
 FOLDS = 5

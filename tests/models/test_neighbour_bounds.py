@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.events import decode_event

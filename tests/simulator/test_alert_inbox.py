@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from standardwebhooks import Webhook
+
 from trustwatch.simulator.alert_inbox import MAX_ALERT_BYTES, AlertInbox
 
 OTHER_SECRET = "whsec_" + "QUFB" * 8

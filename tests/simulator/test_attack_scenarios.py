@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.simulator.attack_planner import plan_attacks
 from trustwatch.simulator.attack_scenarios import SCENARIOS

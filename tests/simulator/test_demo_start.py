@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
+
 from trustwatch.simulator import demo
 
 REASON = "kernels are compiled"

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.simulator.attack_scenarios import SCENARIOS

@@ -11,6 +11,7 @@ import zipfile
 from typing import NamedTuple
 
 import pytest
+
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.engine.engine import EngineSettings

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, get_args
 
 import msgspec
+
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.notifiers.alert_events import (
     APPROVAL_TYPE,

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from trustwatch.client import Answer, AuditEvent, Call, Caller, CallVerdict, TokenPolicy, TrustUnavailable
-from trustwatch.client.events import encode_event
 from trustwatch.ingest.events import NativeEvent as ServiceEvent
 from trustwatch.ingest.events import decode_event
+from trustwatch_client import Answer, AuditEvent, Call, Caller, CallVerdict, TokenPolicy, TrustUnavailable
+from trustwatch_client.events import encode_event
 
 
 class Reply(NamedTuple):

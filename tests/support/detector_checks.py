@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+
 from trustwatch.models.detector import Detector
 from trustwatch.models.input_checks import NotFinite, WrongShape
 

@@ -27,6 +27,7 @@ from urllib.parse import quote
 import httpx2
 import msgspec
 import pytest
+
 from trustwatch.api.composition import open_service_store
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.api.service.commands import drain_events

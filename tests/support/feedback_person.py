@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+
 from trustwatch.api.feedback.preview_runner import PreviewFailed
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import RecordKind

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
+
 from trustwatch.ingest import kafka as ours
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash

@@ -7,7 +7,8 @@ from typing import Any
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver import MCPServer
 from mcp_types import EmptyResult, RequestParams, SetLevelRequestParams, SubscribeRequestParams
-from trustwatch.client.mcp import TrustMcpMiddleware
+
+from trustwatch_client.mcp import TrustMcpMiddleware
 
 TASK_METHODS = ("tasks/get", "tasks/list", "tasks/result", "tasks/cancel", "tasks/update")
 VENDOR_METHODS = ("acme/export", "Tools/Call", "PING", "notifications/run", "pingx", "initialize/again")

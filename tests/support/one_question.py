@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.scoring.engine import hard_signals, risk
 

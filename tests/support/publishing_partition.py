@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+
 from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline.checkpoint_reading import CheckpointReader

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event

@@ -15,6 +15,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt import PyJWKSet
 from jwt.algorithms import RSAAlgorithm
+
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED
 from trustwatch.scoring.records.commits import OutboxRow

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
 from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
 from trustwatch.api.shared_signals.signal_receiver import SignalReceiver

@@ -234,7 +234,7 @@ def test_commands_name_the_extra_that_is_missing(extra: str, line: str, tmp_path
 @pytest.mark.parametrize("extra", ["a2a", "mcp"])
 def test_middlewares_name_the_extra_that_is_missing(extra: str, tmp_path: Path) -> None:
     """As the error of the import."""
-    told = refused(tmp_path, sys.executable, "-c", f"import trustwatch.client.{extra}", traceback=True)
+    told = refused(tmp_path, sys.executable, "-c", f"import trustwatch_client.{extra}", traceback=True)
     assert f"path/to/WHEEL[{extra}]'" in told
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from ....scoring.delivery.actuators.token_revocation import TokenRevoker
-from ....scoring.policy.access_evaluation import (
+from trustwatch.scoring.delivery.actuators.token_revocation import TokenRevoker
+from trustwatch.scoring.policy.access_evaluation import (
     NOT_NARROWED,
     OUTSIDE_BOUNDARY,
     STALE,
@@ -20,8 +20,9 @@ from ....scoring.policy.access_evaluation import (
     DecisionContext,
     Verdict,
 )
-from ....scoring.policy.book import LivePolicy
-from ....scoring.records.agents import RiskLevel
+from trustwatch.scoring.policy.book import LivePolicy
+from trustwatch.scoring.records.agents import RiskLevel
+
 from ... import clock
 from ...http.line_limit import LineLimit
 from ...settings.enforcement_settings import GatewaySettings

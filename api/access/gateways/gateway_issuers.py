@@ -13,14 +13,15 @@ import httpx2
 import msgspec
 import structlog
 
-from ....ingest.errors import TrustwatchError
-from ....ingest.outgoing_http import connection_error_text, make_http_client
-from ....scoring.delivery.actuators.authenticators import (
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
+from trustwatch.scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
     make_client_authenticator,
 )
-from ....scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
-from ....scoring.policy.access_evaluation import AccessRequest
+from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
+from trustwatch.scoring.policy.access_evaluation import AccessRequest
+
 from ...http.auth.bearer_tokens import TokenCache, TokenVerifier
 from ...http.auth.jwks import EpochClock, JwksCache
 from ...http.auth.proof_of_possession import TokenBinding, read_binding

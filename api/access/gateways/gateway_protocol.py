@@ -10,8 +10,9 @@ from typing import NamedTuple
 import msgspec
 from starlette.types import Scope
 
-from ....ingest.events import MAX_ID_LENGTH
-from ....scoring.records.agents import RiskLevel
+from trustwatch.ingest.events import MAX_ID_LENGTH
+from trustwatch.scoring.records.agents import RiskLevel
+
 from ...http.auth.bearer_tokens import PresentedToken
 from ...http.auth.proof_of_possession import ProofRefused, ShownProof
 from ...http.auth.token_verification import BadAuthorization, MissingToken

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ....scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, STEP_UP, UNDECIDED
-from ....scoring.policy.book import LivePolicy
+from trustwatch.scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, STEP_UP, UNDECIDED
+from trustwatch.scoring.policy.book import LivePolicy
+
 from ...events.proof_reports import ProofReports
 from ...http.auth.proof_of_possession import UNBOUND, ProofRefused, ProofVerifier
 from ...http.auth.token_verification import AuthenticationFailed, InvalidToken, MissingToken, UnknownKey

@@ -17,8 +17,9 @@ import msgspec
 import structlog
 from starlette.types import Receive, Scope
 
-from ....ingest.errors import TrustwatchError
-from ....ingest.settings import Secret
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.settings import Secret
+
 from ... import clock
 from ...events.proof_reports import ProofReports
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from starlette.types import Scope
 
-from ....ingest.errors import SourceNotAllowed, TrustwatchError
-from ....scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, SCOPES_REFUSED, STEP_UP, Verdict
+from trustwatch.ingest.errors import SourceNotAllowed, TrustwatchError
+from trustwatch.scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, SCOPES_REFUSED, STEP_UP, Verdict
+
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.bulk_turns import BulkTurns, TooMuchBulkWork
 from ...http.problems import problem_of

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ....scoring.policy.access_evaluation import AccessRequest
+from trustwatch.scoring.policy.access_evaluation import AccessRequest
+
 from ...http.auth.callers import AuthenticatedCaller, SourceBinding
 from ..call_evaluation import CallQuestion
 from ..decision_point import MAX_SCOPES, RequestLimitExceeded, check_name_length, text_or_empty

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ....ingest.errors import TrustwatchError
-from ....ingest.events import MAX_ID_LENGTH
-from ....scoring.policy.access_evaluation import AccessRequest, Verdict
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.events import MAX_ID_LENGTH
+from trustwatch.scoring.policy.access_evaluation import AccessRequest, Verdict
+
 from ...settings.enforcement_settings import HookSettings
 from ..decision_point import (
     MAX_SCOPES,

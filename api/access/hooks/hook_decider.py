@@ -9,9 +9,10 @@ from typing import Any
 
 import structlog
 
-from ....scoring.policy.access_evaluation import STALE, UNDECIDED, AccessRequest, DecisionContext, Verdict, deny
-from ....scoring.policy.book import LivePolicy
-from ....scoring.records.agents import RiskLevel
+from trustwatch.scoring.policy.access_evaluation import STALE, UNDECIDED, AccessRequest, DecisionContext, Verdict, deny
+from trustwatch.scoring.policy.book import LivePolicy
+from trustwatch.scoring.records.agents import RiskLevel
+
 from ... import clock
 from ...http.line_limit import LineLimit
 from ...settings.enforcement_settings import HookSettings

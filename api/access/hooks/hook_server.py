@@ -12,9 +12,10 @@ from typing import NamedTuple
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ....ingest.settings import Secret
-from ....scoring.policy.access_evaluation import UNDECIDED
-from ....scoring.policy.book import LivePolicy
+from trustwatch.ingest.settings import Secret
+from trustwatch.scoring.policy.access_evaluation import UNDECIDED
+from trustwatch.scoring.policy.book import LivePolicy
+
 from ... import clock
 from ...http.bulk_turns import BulkTurns
 from ...http.line_limit import LineLimit

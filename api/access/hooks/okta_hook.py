@@ -7,7 +7,8 @@ gets no answer, or any but 200 and 204: it fails open, whatever is set here.
 
 from __future__ import annotations
 
-from ....scoring.policy.access_evaluation import NOT_NARROWED, NOT_SHORTENED, Verdict, deny
+from trustwatch.scoring.policy.access_evaluation import NOT_NARROWED, NOT_SHORTENED, Verdict, deny
+
 from ..decision_point import AccessDecision, check_name_length, text_or_empty
 from .hook_adapter import (
     HookAdapter,

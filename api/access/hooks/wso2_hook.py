@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ....scoring.policy.access_evaluation import NOT_NARROWED, NOT_SHORTENED, Verdict, deny
+from trustwatch.scoring.policy.access_evaluation import NOT_NARROWED, NOT_SHORTENED, Verdict, deny
+
 from ..decision_point import AccessDecision, check_name_length, text_or_empty
 from .hook_adapter import (
     HookAdapter,

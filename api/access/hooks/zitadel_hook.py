@@ -7,7 +7,8 @@ The target's `interruptOnError` says whether ZITADEL issues tokens while no answ
 
 from __future__ import annotations
 
-from ....scoring.policy.access_evaluation import Verdict
+from trustwatch.scoring.policy.access_evaluation import Verdict
+
 from ..decision_point import AccessDecision, check_name_length, text_or_empty
 from .hook_adapter import (
     HookAdapter,

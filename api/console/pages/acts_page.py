@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from ....ingest.errors import TrustwatchError
-from ....scoring.records.acts import Act
-from ....scoring.store.database import MAX_PAGE, Page
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.scoring.records.acts import Act
+from trustwatch.scoring.store.database import MAX_PAGE, Page
+
 from ...acts.service import ActSearch
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN

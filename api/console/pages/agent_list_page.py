@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from ....scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.agents import RiskLevel
+
 from ...agents.service import AgentFilters
 from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import SCOPE_SCORE_READ

@@ -9,11 +9,12 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....scoring.records.agents import AgentSummary, RiskLevel
-from ....scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
-from ....scoring.records.decisions import Decision
-from ....scoring.records.feedback import Feedback
-from ....scoring.records.indicators import Indicator, decode_indicators
+from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
+from trustwatch.scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.feedback import Feedback
+from trustwatch.scoring.records.indicators import Indicator, decode_indicators
+
 from ...access.service import ContainmentService
 from ...agents.recent_events import MAX_EVENTS_AFTER, MAX_EVENTS_BEFORE, DecisionMoment
 from ...agents.risk_answer_cache import shows_reasons

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....ingest.errors import TrustwatchError
-from ....scoring.records.commits import Delivery
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.scoring.records.commits import Delivery
+
 from ...alerts.service import DeliveryFilters
 from ...http.auth.callers import SCOPE_ADMIN
 from ...http.filtered_pages import FilteredPage

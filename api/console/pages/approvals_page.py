@@ -8,8 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....scoring.records.containment import Intervention
-from ....scoring.store.database import Page
+from trustwatch.scoring.records.containment import Intervention
+from trustwatch.scoring.store.database import Page
+
 from ...access.approval_workflow import without_path_scopes
 from ...access.service import ContainmentService
 from ...http.agent_lookup import AgentSelector

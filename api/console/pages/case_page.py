@@ -10,10 +10,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....ingest.errors import TrustwatchError
-from ....scoring.records.agents import AgentName
-from ....scoring.records.cases import Case
-from ....scoring.store.database import MAX_PAGE, Page
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.cases import Case
+from trustwatch.scoring.store.database import MAX_PAGE, Page
+
 from ...access.service import ContainmentService
 from ...cases.case_reports import CaseReport, CaseSearch, ListedCase
 from ...cases.case_requests import OPEN_STATUSES

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from ....ingest.errors import TrustwatchError
-from ....scoring.records.dead_letters import StoredDeadLetter
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.scoring.records.dead_letters import StoredDeadLetter
+
 from ...events.intake import Receipt
 from ...http.auth.callers import SCOPE_ADMIN
 from ..console_sessions import PageRequest

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from ....ingest.errors import TrustwatchError
-from ....scoring.records.decisions import Decision
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.scoring.records.decisions import Decision
+
 from ...cases.service import CaseService
 from ...decisions.service import DecisionFilters
 from ...feedback.service import FeedbackService

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....scoring.records.feedback import FeedbackState
+from trustwatch.scoring.records.feedback import FeedbackState
+
 from ...decisions.service import DecisionService
 from ...feedback.service import FeedbackService, FeedbackStatus
 from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ

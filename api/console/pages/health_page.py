@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ....ingest.errors import Unavailable
+from trustwatch.ingest.errors import Unavailable
+
 from ...events.ingest_status import IngestStatus
 from ...http.auth.callers import SCOPE_ADMIN
 from ...http.prometheus_metrics import ServiceMetrics

@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....scoring.learning.promotion import comparison_from_dict
+from trustwatch.scoring.learning.promotion import comparison_from_dict
+
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
 from ...http.problems import ProblemError
 from ...models.service import MAX_REASON_LENGTH, ModelService, sees_all_tenants

@@ -10,9 +10,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ....ingest.timestamps import MINUTE_MS
-from ....scoring.records.agents import AgentSummary, RiskLevel
-from ....scoring.records.decisions import Decision
+from trustwatch.ingest.timestamps import MINUTE_MS
+from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
+from trustwatch.scoring.records.decisions import Decision
+
 from ...access.service import ContainmentService
 from ...agents.service import AgentService
 from ...cases.service import CaseService

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from ....ingest.timestamps import DAY_MS
+from trustwatch.ingest.timestamps import DAY_MS
+
 from ...cases.service import CaseService
 from ...decisions.trends import LevelTrends
 from ...http.agent_lookup import visible_tenants

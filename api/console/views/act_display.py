@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from ....ingest.timestamps import format_rfc3339
-from ....scoring.records.acts import Act, ActKind
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.acts import Act, ActKind
+
 from ..rendering import agent_url
 
 KIND_WORDS: Final[Mapping[ActKind, str]] = {

@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from ....ingest.timestamps import format_rfc3339
-from ....scoring.records.agents import AgentEdge, RiskLevel
-from ....scoring.store.agent_graph import AgentGraph, GraphAgent, layers_of
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.agents import AgentEdge, RiskLevel
+from trustwatch.scoring.store.agent_graph import AgentGraph, GraphAgent, layers_of
+
 from ..rendering import LEVEL_SYMBOLS, agent_url, format_share, tie_search_url
 
 MAX_DRAWN_AGENTS: Final = 40

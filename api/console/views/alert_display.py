@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ....scoring.delivery.notifiers.alert_content import AlertContent, parse_alert
-from ....scoring.records.agents import RiskLevel
-from ....scoring.records.commits import ALERT_KEY_PREFIX, Delivery
+from trustwatch.scoring.delivery.notifiers.alert_content import AlertContent, parse_alert
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
+
 from .escalations import Escalation, LevelStep, group_escalations
 
 _STATUS_TEXTS = {

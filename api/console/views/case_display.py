@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ....scoring.records.cases import CaseAgent
-from ....scoring.records.decisions import Decision
-from ....scoring.store.case_assignment import tie_words
+from trustwatch.scoring.records.cases import CaseAgent
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.store.case_assignment import tie_words
+
 from ...cases.timeline import TimelineItem
 
 STATUS_CHOICES = (

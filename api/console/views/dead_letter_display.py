@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ....scoring.records.dead_letters import StoredDeadLetter
+from trustwatch.scoring.records.dead_letters import StoredDeadLetter
 
 
 class DeadLetterGroup(NamedTuple):

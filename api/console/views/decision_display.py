@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ....ingest.features.feature_declaration import UNIT_WORDS, Feature
-from ....ingest.features.feature_table import FEATURES
-from ....scoring.policy.book import LevelTokenPolicy, PolicyBook
-from ....scoring.records.agents import RiskLevel
-from ....scoring.records.decisions import Decision, RiskReason
+from trustwatch.ingest.features.feature_declaration import UNIT_WORDS, Feature
+from trustwatch.ingest.features.feature_table import FEATURES
+from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.decisions import Decision, RiskReason
+
 from .indicator_display import DisplayedIndicators, display_indicators
 
 _FEATURES: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from ....ingest.timestamps import HOUR_MS
-from ....scoring.records.decisions import Decision
+from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.scoring.records.decisions import Decision
 
 T = TypeVar("T")
 

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, cast, get_args
 
 import msgspec
 
-from ....ingest.features.feature_declaration import label_of
-from ....ingest.features.feature_table import FEATURE_NAMES, FEATURES
-from ....ingest.timestamps import DAY_S
-from ....scoring.engine.feedback_rules import PROTECTED_FEATURES
-from ....scoring.records.decisions import Decision
-from ....scoring.records.feedback import Feedback, FeedbackPreview, FeedbackVerdict
+from trustwatch.ingest.features.feature_declaration import label_of
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
+from trustwatch.ingest.timestamps import DAY_S
+from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackVerdict
+
 from ...feedback.drafts import FeedbackDraft
 from ...http.problems import invalid_value_error
 

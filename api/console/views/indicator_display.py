@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ....scoring.records.indicators import NEW_STATUSES, STATUS_WORDS, Indicator, IndicatorKind
+from trustwatch.scoring.records.indicators import NEW_STATUSES, STATUS_WORDS, Indicator, IndicatorKind
 
 
 class DisplayedIndicator(NamedTuple):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....ingest.timestamps import format_rfc3339
-from ....scoring.records.agents import AgentSummary, RiskLevel
-from ....scoring.records.decisions import Decision
+from trustwatch.ingest.timestamps import format_rfc3339
+from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
+from trustwatch.scoring.records.decisions import Decision
+
 from ...cases.case_reports import ListedCase
 from .case_display import lead_reason
 

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from ....ingest.features.feature_table import FEATURES
-from ....ingest.timestamps import format_day
-from ....scoring.learning.budget_chart import BudgetDay, upper_control_limit
-from ....scoring.learning.calibration_curve import CalibrationCurve, ObservedShare
-from ....scoring.records.models import ModelVersion, PeerGroupDay
+from trustwatch.ingest.features.feature_table import FEATURES
+from trustwatch.ingest.timestamps import format_day
+from trustwatch.scoring.learning.budget_chart import BudgetDay, upper_control_limit
+from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, ObservedShare
+from trustwatch.scoring.records.models import ModelVersion, PeerGroupDay
+
 from ...svg_charts import ChartAxis, ChartSeries, line_chart
 
 _NOUNS = {feature.name: feature.noun for feature in FEATURES}

@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
-from ....scoring.records.agents import RiskLevel
-from ....scoring.records.cases import CaseStatistics
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.cases import CaseStatistics
+
 from ...decisions.trends import DayOfChanges
 from ...svg_charts import ChartAxis, ChartSeries, bar_chart, line_chart
 from .model_display import format_day_number

@@ -13,10 +13,11 @@ from typing import Final
 
 import msgspec
 
-from ....ingest.errors import SourceNotAllowed, TrustwatchError
-from ....ingest.formats.format_registry import create_parser
-from ....ingest.formats.raw_records import FormatParser
-from ....scoring.store.read_scope import ReadScope
+from trustwatch.ingest.errors import SourceNotAllowed, TrustwatchError
+from trustwatch.ingest.formats.format_registry import create_parser
+from trustwatch.ingest.formats.raw_records import FormatParser
+from trustwatch.scoring.store.read_scope import ReadScope
+
 from ...settings.access_settings import CallerSettings
 from ...settings.event_source_settings import ANY_NAME, SELF, EventSourceSettings, only_name
 from .proof_of_possession import UNBOUND, TokenBinding, read_binding

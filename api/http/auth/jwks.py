@@ -19,7 +19,8 @@ import httpx2
 import msgspec
 import structlog
 
-from ....ingest.outgoing_http import connection_error_text, make_http_client
+from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
+
 from ...settings.access_settings import IssuerSettings, VerificationSettings
 from .token_verification import KeySet, parse_keys
 

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import RSAAlgorithm
 
-from ....ingest.durable_files import create_secret_file
-from ....ingest.errors import ConfigError
+from trustwatch.ingest.durable_files import create_secret_file
+from trustwatch.ingest.errors import ConfigError
 
 KEY_BITS: Final = 2048
 REREAD_EVERY_S: Final = 60.0

@@ -13,8 +13,9 @@ from typing import Any, Final
 import jwt
 import msgspec
 
-from ....ingest.errors import ConfigError
-from ....ingest.timestamps import DAY_S
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.timestamps import DAY_S
+
 from .rotated_keys import RotatedKey, RotatedKeys
 from .sealed_secrets import BrokenSeal, SecretSealer
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ....ingest.extras import require_extra
+from trustwatch.ingest.extras import require_extra
+
 from .rotated_keys import RotatedKey, RotatedKeys
 from .security_event_keys import PUBLISHED_AFTER_S, PUBLISHED_AHEAD_S
 from .set_verification import SetRefused

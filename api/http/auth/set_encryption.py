@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc import jwe, jwk
 
-from ....ingest.errors import Unavailable
+from trustwatch.ingest.errors import Unavailable
+
 from ...settings.access_settings import IssuerSettings, VerificationSettings
 from .jwks import EpochClock, PublishedKeyCache
 from .token_verification import MAX_KEY_ID_LENGTH, MIN_RSA_BITS, read_jwks_members

@@ -7,7 +7,8 @@ from typing import Any, Final, Literal, TypeGuard
 
 import jwt
 
-from ....ingest.errors import TrustwatchError
+from trustwatch.ingest.errors import TrustwatchError
+
 from ...settings.access_settings import IssuerSettings
 from .security_event_keys import SET_TYPE
 from .token_verification import MAX_KEY_ID_LENGTH, InvalidToken, KeySet, unverified_issuer

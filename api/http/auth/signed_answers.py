@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from ....ingest.errors import TrustwatchError
+from trustwatch.ingest.errors import TrustwatchError
+
 from .security_event_keys import SecurityEventKeys
 
 JWT_MEDIA_TYPE: Final = "application/jwt"

@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import ECAlgorithm
 
-from ....ingest.durable_files import create_secret_file, write_file_atomically
-from ....ingest.errors import ConfigError
+from trustwatch.ingest.durable_files import create_secret_file, write_file_atomically
+from trustwatch.ingest.errors import ConfigError
+
 from ... import clock
 
 LOCAL_ISSUER: Final = "urn:trustwatch:local"

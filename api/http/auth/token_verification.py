@@ -21,7 +21,8 @@ from typing import Any
 import jwt
 import msgspec
 
-from ....ingest.errors import TrustwatchError
+from trustwatch.ingest.errors import TrustwatchError
+
 from ...settings.access_settings import IssuerSettings
 
 

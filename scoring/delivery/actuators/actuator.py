@@ -6,8 +6,9 @@ from typing import NamedTuple, Protocol
 
 import httpx2
 
-from ....ingest.errors import TrustwatchError
-from ....ingest.printable_text import printable_line
+from trustwatch.ingest.errors import TrustwatchError
+from trustwatch.ingest.printable_text import printable_line
+
 from .desired_state import DesiredState
 
 

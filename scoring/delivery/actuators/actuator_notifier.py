@@ -12,7 +12,8 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from ....ingest.spans import UNTRACED, Spans
+from trustwatch.ingest.spans import UNTRACED, Spans
+
 from ...records.agents import AgentIdentity
 from ...records.commits import LeasedDelivery
 from ...records.containment import Actuation, ActuationStatus

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ....ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
+
 from ...records.agents import RiskLevel
 from ..delivery_target import ALL_LEVELS, MAX_NAME_LENGTH, MAX_TIMEOUT_S
 from ..notifiers.webhook_target import check_signed_url

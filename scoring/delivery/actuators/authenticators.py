@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 import httpx2
 
-from ....ingest.outgoing_http import connection_error_text
-from ....ingest.settings import Secret
+from trustwatch.ingest.outgoing_http import connection_error_text
+from trustwatch.ingest.settings import Secret
+
 from .actuator import ActuatorAccessDenied, ActuatorUnavailable, error_detail
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 import httpx2
 import msgspec
 
-from ....ingest.outgoing_http import connection_error_text
+from trustwatch.ingest.outgoing_http import connection_error_text
+
 from ..retry_after import parse_retry_after
 from .actuator import (
     ActuationNotConfirmed,

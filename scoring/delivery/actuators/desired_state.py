@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ....ingest.errors import TrustwatchError
+from trustwatch.ingest.errors import TrustwatchError
+
 from ...policy.access_evaluation import DENIED_BY_LEVEL, AccessRequest, Verdict, evaluate_policy
 from ...policy.book import PolicyBook
 from ...records.agents import AgentName, RiskLevel

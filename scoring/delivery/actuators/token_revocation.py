@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple
 import httpx2
 from cachetools import FIFOCache
 
-from ....ingest.outgoing_http import connection_error_text
+from trustwatch.ingest.outgoing_http import connection_error_text
+
 from .actuator import error_detail
 from .authenticators import ClientAuthenticator
 

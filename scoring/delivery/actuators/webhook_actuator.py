@@ -13,7 +13,8 @@ from typing import Literal
 import httpx2
 import msgspec
 
-from ....ingest.outgoing_http import connection_error_text
+from trustwatch.ingest.outgoing_http import connection_error_text
+
 from ..notifiers.webhook_notifier import sign_headers
 from ..notifiers.webhook_target import redact_secrets
 from .actuator import (

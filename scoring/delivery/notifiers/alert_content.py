@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from ....ingest.printable_text import printable_line
+from trustwatch.ingest.printable_text import printable_line
+
 from ...records.agents import RiskLevel
 from ...records.indicators import NEW_STATUSES, STATUS_WORDS
 from .alert_events import ALERT_TYPE, APPROVAL_TYPE, CASE_TYPE, SILENCE_TYPE, TEST_TYPE

@@ -8,8 +8,9 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ....ingest.record_keys import record_id
-from ....ingest.timestamps import DAY_MS, format_rfc3339
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.timestamps import DAY_MS, format_rfc3339
+
 from ...records.agents import IdentityConflict, RiskLevel
 from ...records.cases import Case, CaseAgent, CaseEntry
 from ...records.commits import ALERT_KEY_PREFIX, CASE_KEY_PREFIX, OutboxRow

@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx2
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from ....ingest.outgoing_http import connection_error_text, make_http_client
-from ....ingest.printable_text import printable_line
-from ....ingest.settings import reveal
+from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
+from trustwatch.ingest.printable_text import printable_line
+from trustwatch.ingest.settings import reveal
+
 from ...records.commits import LeasedDelivery
 from ..delivery_target import DeliveryResult
 from ..retry_after import parse_retry_after

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from ....ingest.settings import Name, Secret, SettingsPart, check_url, reveal, setting
+from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, reveal, setting
+
 from ...records.agents import LevelName, RiskLevel
 from ..delivery_target import MAX_NAME_LENGTH, MAX_TIMEOUT_S
 from .alert_formats import SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat

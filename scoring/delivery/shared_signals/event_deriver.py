@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ....ingest.formats.security_event_types import STREAM_UPDATED, VERIFICATION
+from trustwatch.ingest.formats.security_event_types import STREAM_UPDATED, VERIFICATION
+
 from ...records.security_events import EventStream, SecurityEvent, StreamSubject
 from .announced_decision import AnnouncedDecision
 from .event_types import CAEP_EVENTS_SUPPORTED, EVENT_RULES, EVENTS_SUPPORTED, EventRule, EventWording, event_members

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from ....ingest.formats.security_event_types import CAEP, WISE
+from trustwatch.ingest.formats.security_event_types import CAEP, WISE
+
 from ...policy.access_evaluation import LEVEL_CLAIM
 from ...records.agents import RiskLevel
 from .announced_decision import PIN_CAUSE, AnnouncedDecision

@@ -7,8 +7,9 @@ from typing import Final
 import httpx2
 import msgspec
 
-from ....ingest.outgoing_http import connection_error_text
-from ....ingest.printable_text import printable_line
+from trustwatch.ingest.outgoing_http import connection_error_text
+from trustwatch.ingest.printable_text import printable_line
+
 from ..delivery_target import DeliveryResult
 from ..retry_after import parse_retry_after
 

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from ....ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError
+
 from ...records.agent_pages import AgentPage, StateFormat
 from ...records.agents import AgentRow
 from ...records.commits import Position

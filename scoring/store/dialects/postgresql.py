@@ -17,8 +17,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
-from ....ingest.errors import ConfigError
-from ....ingest.extras import require_extra
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.extras import require_extra
+
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec

@@ -20,7 +20,8 @@ from sqlalchemy.dialects.sqlite import dialect as Dialect
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from ....ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.errors import ConfigError, Unavailable
+
 from ...records.agent_pages import AgentPage, StateFormat, split_rows
 from ...records.agents import AgentRow
 from ...records.commits import Position

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, MetaData, text
 
-from ....ingest.timestamps import DAY_MS, WEEK_MS
+from trustwatch.ingest.timestamps import DAY_MS, WEEK_MS
+
 from ..sql_schema import DECISIONS
 
 _FIRST_MONDAY_MS = 4 * DAY_MS  # 1970-01-05

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, decode_desired_state, encode_desired_state

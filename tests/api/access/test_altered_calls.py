@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.access.call_evaluation import CallQuestion
-from trustwatch.client import ArgumentOrigins, Caller, OriginTracker
-from trustwatch.client.argument_origins import exact_hash, keyed_fingerprint
 from trustwatch.ingest.identities import IdentityHasher
+from trustwatch_client import ArgumentOrigins, Caller, OriginTracker
+from trustwatch_client.argument_origins import exact_hash, keyed_fingerprint
 
 from ...support.client_doubles import FixedKeys
 

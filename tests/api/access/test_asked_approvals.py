@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import pytest
+
 from trustwatch.api.access import asked_approvals
 from trustwatch.api.access.asked_approvals import LOOK_AT_ALL_EVERY_MS, AskedApprovals
 

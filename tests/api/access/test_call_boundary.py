@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary
 
 LOW, CRITICAL = 1, 4

@@ -18,7 +18,10 @@ from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import a2a_pb2 as types
 from a2a.utils.errors import InvalidRequestError
 from fastapi import FastAPI
-from trustwatch.client import (
+
+from trustwatch.scoring.engine.call_scorer import CallScorer
+from trustwatch.scoring.engine.settings import ChallengeBudget
+from trustwatch_client import (
     AsyncCallVerdicts,
     Call,
     Caller,
@@ -27,10 +30,8 @@ from trustwatch.client import (
     TrustMiddleware,
     TrustUnavailable,
 )
-from trustwatch.client.a2a import TrustA2AHandler
-from trustwatch.client.events import EventResource
-from trustwatch.scoring.engine.call_scorer import CallScorer
-from trustwatch.scoring.engine.settings import ChallengeBudget
+from trustwatch_client.a2a import TrustA2AHandler
+from trustwatch_client.events import EventResource
 
 from ...support.call_history import ISSUER, KNOWN_VALUE, NEW_VALUE, TENANT, call_model
 

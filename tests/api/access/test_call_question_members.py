@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
+
 from trustwatch.api.access.call_evaluation import CallQuestion
-from trustwatch.client import AsyncCallVerdicts, AuditEvent, Caller
-from trustwatch.client.events import (
+from trustwatch.ingest.events import decode_event
+from trustwatch.scoring.backtest.asked_calls import AskedCalls
+from trustwatch_client import AsyncCallVerdicts, AuditEvent, Caller
+from trustwatch_client.events import (
     EventAgent,
     EventArgument,
     EventClient,
@@ -20,8 +23,6 @@ from trustwatch.client.events import (
     EventScopes,
     encode_event,
 )
-from trustwatch.ingest.events import decode_event
-from trustwatch.scoring.backtest.asked_calls import AskedCalls
 
 MEMBERS = set(CallQuestion.__struct_fields__) - {"agent_type"}
 """The type of an agent is not the client's to say of each call; back-tests have it with the agent."""

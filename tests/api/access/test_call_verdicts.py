@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
+
 from trustwatch.api.access import approval_workflow, asked_approvals
 from trustwatch.api.access.approval_workflow import CALL_SCOPE_PREFIX, MAX_PENDING_PER_AGENT
 from trustwatch.api.access.call_evaluation import CallQuestion

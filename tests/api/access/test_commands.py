@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from typer.testing import CliRunner, Result
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.records.agents import AgentEdge
 from trustwatch.scoring.records.commits import Commit, Position
-from typer.testing import CliRunner, Result
 
 AS = "https://as.example"
 HIGH, CRITICAL = 3, 4

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+
 from trustwatch.api.access.service import ContainmentService
 from trustwatch.api.http.agent_lookup import AgentSelector
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner, Result
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
-from typer.testing import CliRunner, Result
 
 AS = "https://as.example"
 RISKS = {"calm": (1, 0.1), "worst": (4, 0.99), "bad": (4, 0.91), "odd": (2, 0.5), "new": (0, 0.0)}

@@ -10,6 +10,7 @@ import httpx2
 import jwt
 import msgspec
 import pytest
+
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyRule
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
+from typer.testing import CliRunner
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.settings import Secret
@@ -22,7 +24,6 @@ from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifi
 from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import OutboxRow
-from typer.testing import CliRunner
 
 from ...support.alert_receiver import ROUTING_KEY, SECRET, TOKEN, Receiver, change
 

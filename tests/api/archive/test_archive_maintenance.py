@@ -7,6 +7,7 @@ from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api import clock
 from trustwatch.api.archive import archive_maintenance, vector_worker
 from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+
 from trustwatch.api import clock
 from trustwatch.api.archive import archive_maintenance
 from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance

@@ -18,6 +18,8 @@ from typing import Any
 import duckdb
 import pandas
 import pytest
+from typer.testing import CliRunner
+
 from trustwatch.api.archive import worker
 from trustwatch.api.archive.archive_status import archived_offset
 from trustwatch.api.cli.history_input import history_files
@@ -33,7 +35,6 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
-from typer.testing import CliRunner
 
 from ...support.checkout import ROOT, process_command
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
+from typer.testing import CliRunner, Result
+
 from trustwatch.api.backtest import commands
 from trustwatch.api.cli.main import make_app
-from typer.testing import CliRunner, Result
 
 HOSTILE = "<script>alert(1)</script>&\"'"
 VOID = {"meta", "br", "rect", "line", "circle", "polyline"}

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+
 from trustwatch.api.cases.agent_acts import MAX_NAMED, CaseAgentActs
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.records.agents import AgentName, RiskLevel

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner, Result
+
+from trustwatch.api.cli.main import make_app
 
 from ...support.case_triage import Triage, agent, rise
 

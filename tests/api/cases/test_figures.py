@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from trustwatch.api.cases.figures import CaseFigures
 from trustwatch.ingest.errors import Unavailable
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from trustwatch.api.agents.service import AgentService
 from trustwatch.api.cases import agent_acts, routes, story
 from trustwatch.api.cases.story import CaseStory

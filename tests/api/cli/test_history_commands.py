@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from typer.testing import CliRunner, Result
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.record_keys import raw_id_hash
@@ -18,7 +20,6 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.detector import ONE_QUESTION, DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model
-from typer.testing import CliRunner, Result
 
 MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons", "concerns"]
 COMMANDS = (

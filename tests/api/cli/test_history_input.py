@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trustwatch.api.cli.topic_input import are_ours, parse_topic_url
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings

@@ -9,9 +9,10 @@ import tomllib
 from importlib.metadata import EntryPoint, entry_points
 
 import pytest
+from typer.testing import CliRunner
+
 from trustwatch.api.cli import lazy_commands
 from trustwatch.api.cli.main import make_app
-from typer.testing import CliRunner
 
 from ...support.checkout import ROOT
 

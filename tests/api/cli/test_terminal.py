@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import structlog
 import typer
+from typer.testing import CliRunner
+
 from trustwatch.api.cli.remote import TokenOption
 from trustwatch.api.cli.terminal import print_message, write_json, write_line, write_table
 from trustwatch.api.structured_logs import configure_structured_logs
-from typer.testing import CliRunner
 
 
 class Terminal(io.StringIO):

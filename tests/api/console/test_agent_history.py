@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.agents.recent_events import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.storage_settings import ArchiveSettings

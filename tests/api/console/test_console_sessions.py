@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.console.console_app import content_security_policy
 from trustwatch.api.console.console_sessions import ConsoleSessions, new_session, session_caller, session_key
 from trustwatch.api.console.login_links import issue_login_code, redeem_login_code

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+
 from trustwatch.api.console import ended_sessions
 from trustwatch.api.console.console_sessions import ConsoleSession, ConsoleSessions, new_session, session_key
 from trustwatch.api.console.ended_sessions import GRACE_S, KEY_PREFIX, EndedSessions

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from trustwatch.api.console import live_updates
 from trustwatch.api.console.live_updates import agent_event_name
 from trustwatch.api.http.server_sent_events import encode_event

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from trustwatch.api.console.pages import page_routers
 
 ROUTES = [route for router in page_routers() for route in router.routes]

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 import pytest
 from msgspec.structs import replace
+
 from trustwatch.api import console
 from trustwatch.api.access.service import containment_times
 from trustwatch.api.agents.baseline_profile import read_baseline_profile

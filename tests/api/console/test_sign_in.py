@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from structlog.testing import capture_logs
+
 from trustwatch.api.console.console_sessions import matching_grant
 from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.ingest.settings import Secret

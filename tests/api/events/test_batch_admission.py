@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.api.events.admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry
 from trustwatch.api.events.batch_admission import AdmissionOutcome, BatchAdmission
 from trustwatch.api.http.auth.callers import SourceBinding

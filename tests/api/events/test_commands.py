@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.events import commands
-from typer.testing import CliRunner
 
 from ...support.event_taker import EventTaker, running_event_taker
 

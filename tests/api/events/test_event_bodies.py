@@ -6,6 +6,7 @@ import gzip
 import time
 
 import pytest
+
 from trustwatch.api.events.event_bodies import (
     JSON_MEDIA_TYPE,
     MAX_BODY_BYTES,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
+
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.foreign_topics import (
     MAX_DEAD_LETTER_VALUE_BYTES,

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api.events.admission import Admission, AgentRegistry, dead_letter_record
 from trustwatch.api.events.intake import (
     FIRST_SLICE_RECORDS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from trustwatch.api.events.admission import MAX_CACHED_AGENTS, AgentRegistry
 from trustwatch.api.events.intake import RecentEventIds
 from trustwatch.api.events.intake_limits import INITIAL_MEAN_RECORD_BYTES, IntakeLimits, Overloaded, TokenBucket

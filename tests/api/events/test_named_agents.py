@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.event_source_settings import EventSourceSettings

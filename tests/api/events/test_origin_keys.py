@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.events.origin_keys import DAY_S, MAX_VALIDITY_S, OriginKeyIssuer, open_shared_secret
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings

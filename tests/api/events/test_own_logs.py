@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner, Result
+
+from trustwatch.api.cli.main import make_app
 
 from ...support.event_taker import EventTaker, running_event_taker
 from ...support.format_samples import LINES, audit_log_records

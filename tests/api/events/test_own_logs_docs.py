@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner
+
+from trustwatch.api.cli.main import make_app
 
 from ...support.checkout import DOCS
 from ...support.format_samples import audit_log_records

@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
+
 from trustwatch.api.events.intake import EventIntake
 from trustwatch.api.settings.service_settings import ServicePipelineSettings
 from trustwatch.ingest.events import MAX_EVENT_BYTES

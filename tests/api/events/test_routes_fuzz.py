@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.source import RecordKind
 

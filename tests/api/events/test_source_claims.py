@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.audit_sink import AuditSink
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, CallerDirectory, SourceBinding

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+
 from trustwatch.api.events.intake_limits import IntakeLimits, Overloaded
 from trustwatch.api.events.source_fairness import GRANTED, LAG_S, Backlog, SourceFairness
 from trustwatch.api.http.auth.callers import SourceBinding

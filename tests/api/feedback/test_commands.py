@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
-from typer.testing import CliRunner, Result
 
 from ...support.feedback_person import NOW_MS, Person, decision
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.api.feedback.preview_runner import FairQueue
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.feedback.preview_runner import LOST_AFTER_MS
 from trustwatch.api.settings.learning_settings import FeedbackSettings
 from trustwatch.ingest.errors import Unavailable

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.feedback import worker
 from trustwatch.api.feedback.worker import RECORDS_PER_PART, open_preview_history
 from trustwatch.api.settings.root import Settings

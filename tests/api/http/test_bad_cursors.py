@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 import pytest
+
 from trustwatch.api.console.login_links import issue_login_code
 from trustwatch.api.settings.console_settings import ConsoleSettings
 from trustwatch.scoring.store.database import to_cursor

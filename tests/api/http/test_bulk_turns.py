@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+
 from trustwatch.api.http.bulk_turns import (
     AT_ONCE,
     MAX_TENANT_BYTES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 
 import pytest
+
 from trustwatch.api.http.connection_guard import RESERVED_FILES, affordable_connections
 
 

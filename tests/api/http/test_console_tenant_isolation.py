@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from trustwatch.api.console import live_updates, sign_in
 from trustwatch.api.console.console_sessions import ConsoleSessions, new_session, session_key
 from trustwatch.api.console.page_dependencies import FORM_HEADER

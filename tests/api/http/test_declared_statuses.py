@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 import schemathesis
 from schemathesis import GenerationMode
+
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.scoring.records.agents import AgentSummary
 

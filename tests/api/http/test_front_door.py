@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi.routing import APIRoute
+
 from trustwatch.api.console import sign_in
 from trustwatch.api.console.pages import page_routers
 from trustwatch.api.http.connection_guard import MAX_HEAD_BYTES, MAX_LINGER_BYTES

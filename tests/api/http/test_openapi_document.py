@@ -12,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+
 from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.auth.callers import ALL_SCOPES, SCOPE_WORDS
 from trustwatch.api.http.openapi_document import OAUTH_SCHEME, complete_document, operations_of

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
+
 from trustwatch.api.http.auth.callers import InsufficientScope, TenantNotAllowed
 from trustwatch.api.http.auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from trustwatch.api.http.problems import (

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from structlog.testing import capture_logs
+
 from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.api.http.refused_callers import (
     CALLER_OF_REQUEST,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 from structlog.testing import capture_logs
+
 from trustwatch.api.http.line_limit import LineLimit
 from trustwatch.api.http.request_ids import REQUEST_ID_KEY, given_request_id, identify_request, request_id_of
 

@@ -14,6 +14,7 @@ import httpx2
 import jsonschema
 import msgspec
 import pytest
+
 from trustwatch.api.http.auth.callers import CallerDirectory
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.settings.access_settings import ProofSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trustwatch.api.http.server_sent_events import encode_comment, encode_event, encode_retry
 
 

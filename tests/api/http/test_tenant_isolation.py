@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
 from trustwatch.api.http import routes as service_routes
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.dependencies import AdministratorDep, RuntimeDep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.http.time_range import CHOICES, TimeRange, parse_time_range
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from trustwatch.api.http.traced_path import given_traceparent
 
 from ...support.span_recorder import SpanRecorder

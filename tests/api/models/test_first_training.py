@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.models.first_training import (
     LOOK_EVERY_S,
     MOST_ASKS,

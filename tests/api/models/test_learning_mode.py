@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.models.service import PromotionRefused
 from trustwatch.models.learning_model import LEARNING_VERSION, save_learning_model
 from trustwatch.scoring.records.commits import Commit, Position

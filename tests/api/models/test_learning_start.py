@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api import clock
 from trustwatch.api.composition import open_model_registry, open_service_store
 from trustwatch.api.models import learning_start

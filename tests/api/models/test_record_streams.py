@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api import clock
 from trustwatch.api.models import record_streams
 from trustwatch.api.settings.root import Settings

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.models.control_record_writer import ControlRecordWriter
 from trustwatch.api.service.assembly import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder

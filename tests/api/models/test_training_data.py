@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+
 from trustwatch.api import clock
 from trustwatch.api.child_process import StopRequested
 from trustwatch.api.models import training_data, training_scheduler, training_state

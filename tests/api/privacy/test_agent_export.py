@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.privacy import agent_export
 from trustwatch.api.privacy.agent_export import ExportSources, export_agent
 from trustwatch.ingest.archive.archive_files import read_positions

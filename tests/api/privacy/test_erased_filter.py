@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+
 from trustwatch.api.composition import load_erased_filter
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import PrivacySettings

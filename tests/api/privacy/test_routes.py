@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.privacy.erasure_steps import MAX_ROUNDS
 from trustwatch.api.settings.storage_settings import PrivacySettings, StoreSettings
 from trustwatch.ingest.errors import Unavailable

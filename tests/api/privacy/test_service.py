@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.http.agent_lookup import AgentResolver
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.store_executor import StoreExecutor

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.api.search import service
 from trustwatch.api.search.query import SearchQuery, parse_search_query
 from trustwatch.scoring.records.agents import AgentName, AgentSummary

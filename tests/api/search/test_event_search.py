@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.api.agents.recent_events import EventLocations
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.search.event_search import event_fits, search_stored_events, texts_of_event

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.search.query import FIELDS, FOUND_KINDS, MAX_TERMS, SearchTerm, parse_search_query
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.search import event_search, service
 from trustwatch.api.settings.storage_settings import ArchiveSettings, PrivacySettings
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive

@@ -16,6 +16,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from alembic import command
+from typer.testing import CliRunner
+
+from tests.support.checkout import ROOT
+from tests.support.model_history import SALT, SETTINGS, history
+from tests.support.stored_rows import NOW, agent, commit, name
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.composition import (
     RESTORING_FOLDER,
@@ -60,11 +65,6 @@ from trustwatch.scoring.store.database import DamagedStore, Database
 from trustwatch.scoring.store.dialects import open_engine
 from trustwatch.scoring.store.migrate import alembic_config
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
-from typer.testing import CliRunner
-
-from tests.support.checkout import ROOT
-from tests.support.model_history import SALT, SETTINGS, history
-from tests.support.stored_rows import NOW, agent, commit, name
 
 CREATED_S = NOW / 1000
 

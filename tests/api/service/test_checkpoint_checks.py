@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from tests.support.stored_rows import NOW, agent, commit, name
 from trustwatch.api.composition import open_checked_checkpoints, open_checkpoint_files, open_service_store
 from trustwatch.api.service.backends import DistributedBackend, ServiceRoles, open_backend
 from trustwatch.api.settings.root import Settings
@@ -20,8 +22,6 @@ from trustwatch.ingest.objects.store_trial import StoreRefused
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.commits import Checkpoint, Commit, Position
-
-from tests.support.stored_rows import NOW, agent, commit, name
 
 
 @pytest.fixture

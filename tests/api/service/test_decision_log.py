@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 import structlog
-from trustwatch.api.service.decision_log import log_decisions
-from trustwatch.api.structured_logs import configure_structured_logs
 
 from tests.support.stored_rows import decision, name
+from trustwatch.api.service.decision_log import log_decisions
+from trustwatch.api.structured_logs import configure_structured_logs
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
+
+from tests.support.stored_rows import NOW, commit
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.composition import identity_key_path, open_service_store, open_service_store_reading
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentEdge
-from typer.testing import CliRunner
-
-from tests.support.stored_rows import NOW, commit
 
 NAME = ("acme", "https://as.example", "bot")
 

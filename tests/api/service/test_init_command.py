@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.service import init_command
@@ -17,7 +19,6 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.scoring.delivery.actuators.hydra_actuator import HYDRA_DEFAULT_LIFETIME_S
 from trustwatch.scoring.delivery.actuators.keycloak_actuator import KEYCLOAK_DEFAULT_LIFETIME_S
-from typer.testing import CliRunner
 
 from ...support.format_samples import taken
 

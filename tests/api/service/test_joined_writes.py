@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 import uvloop
+
 from trustwatch.api.service.joined_writes import MOST_JOINED_BYTES, JoinedWrites
 
 

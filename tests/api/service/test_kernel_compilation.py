@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+
 from trustwatch.api.service import kernel_compilation
 from trustwatch.api.service.kernel_compilation import compile_beside_service, is_scoring_kept, parts_beside_service
 from trustwatch.scoring.pipeline.kernel_warm_up import KernelPart

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api.composition import RESTORING_FOLDER
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LOCAL_KEY_FILE, LocalSigningKey
 from trustwatch.api.service.serve import make_local_key

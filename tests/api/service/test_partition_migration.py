@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from trustwatch.api.service import commands
 from trustwatch.api.service.partition_migration import PARTITION_COUNT_KEY, PartitionExtent, resume_offsets
 from trustwatch.ingest.errors import ConfigError

@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.service.required_extras import check_extras
 from trustwatch.api.settings.loading import load_settings
@@ -18,7 +20,6 @@ from trustwatch.ingest.extras import install_line
 from trustwatch.ingest.kafka import open_admin, open_writer
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.scoring.store.sql_store import open_store
-from typer.testing import CliRunner
 
 NEEDED = {
     "archive: {directory: kept}": ("archive", "pyarrow", "`archive` names a folder"),

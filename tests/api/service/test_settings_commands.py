@@ -8,8 +8,9 @@ from pathlib import Path
 import jsonschema
 import msgspec
 import pytest
-from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner, Result
+
+from trustwatch.api.cli.main import make_app
 
 from ...support.checkout import ROOT
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+
 from trustwatch.api.service import settings_reload
 from trustwatch.api.service.settings_reload import SettingsReload
 from trustwatch.api.settings.loading import load_settings

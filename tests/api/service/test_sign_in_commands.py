@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
-from typer.testing import CliRunner
 
 SETTINGS = f"""
 issuers: [{{issuer: "{LOCAL_ISSUER}", jwks_file: var/local-jwks.json, audiences: [trustwatch]}}]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.access.actuation import ActuationService
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from trustwatch.api.settings.effective import settings_yaml
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.settings import Secret

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError

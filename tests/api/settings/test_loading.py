@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from trustwatch.api.settings.access_settings import IssuerSettings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api.settings import removed
 from trustwatch.api.settings.loading import ReadSettings, read_settings
 from trustwatch.api.settings.removed import REMOVED_SETTINGS, RemovedSetting

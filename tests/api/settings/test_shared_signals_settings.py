@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+
 from trustwatch.api.settings.access_settings import CallerSettings, ProofSettings
 from trustwatch.api.settings.enforcement_settings import GatewaySettings
 from trustwatch.api.settings.kafka_settings import KafkaSettings

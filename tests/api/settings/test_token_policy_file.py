@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api.composition import live_policy, policy_book
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.settings_table import table_rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.service_settings import TraceSettings
 from trustwatch.ingest.errors import ConfigError

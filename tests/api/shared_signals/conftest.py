@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.settings.service_settings import ListenSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
 from trustwatch.api.shared_signals.transmitter import SharedSignalsTransmitter

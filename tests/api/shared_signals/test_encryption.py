@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.shared_signals_settings import EncryptionSettings, SharedSignalsSettings

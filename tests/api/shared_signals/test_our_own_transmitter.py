@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from trustwatch.api.composition import service_url
 from trustwatch.api.settings.shared_signals_settings import EncryptionSettings, SharedSignalsSettings
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.formats.security_event_types import CAEP, STREAM_UPDATED, VERIFICATION
 from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, RISK_LEVEL_CHANGE, SESSION_REVOKED
 from trustwatch.scoring.records.agents import AgentEdge

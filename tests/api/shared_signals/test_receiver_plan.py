@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.verification_states import VerificationStates

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import httpx2
 import msgspec
 import pytest
+from typer.testing import CliRunner
+
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals import commands
@@ -21,7 +23,6 @@ from trustwatch.ingest.formats.security_event_types import CAEP, RISC, VERIFICAT
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.authenticators import StaticTokenAuthenticator
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD
-from typer.testing import CliRunner
 
 ISSUER = "https://idp.example/realms/a"
 BASE = "https://idp.example/ssf"

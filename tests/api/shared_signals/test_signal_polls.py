@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
+
 from trustwatch.api.http.auth.set_verification import SetRefused
 from trustwatch.api.settings.signal_transmitter_settings import SignalTransmitterSettings
 from trustwatch.api.shared_signals import signal_poller

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.http.line_limit import LINES_PER_S
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.formats.security_event_types import CAEP, SSF, WISE

@@ -13,6 +13,7 @@ import jwt
 import pytest
 from jwt import PyJWKSet
 from standardwebhooks import Webhook
+
 from trustwatch.api.http.auth.signed_answers import SignedAnswersMissing, wants_signed
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.shared_signals.transmitter_context import TransmitterContext

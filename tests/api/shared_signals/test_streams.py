@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.formats.security_event_types import VERIFICATION
 from trustwatch.scoring.delivery.shared_signals.event_types import EVENTS_SUPPORTED, RISK_LEVEL_CHANGE, SESSION_REVOKED
 from trustwatch.scoring.records.security_events import POLL_METHOD, PUSH_METHOD

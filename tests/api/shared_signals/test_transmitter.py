@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.settings.enforcement_settings import HookSettings
 from trustwatch.api.shared_signals import transmitter as module
 from trustwatch.api.shared_signals.transmitter_context import TransmitterContext

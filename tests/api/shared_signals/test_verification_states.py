@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.http.auth.sealed_secrets import BrokenSeal, SecretSealer
 from trustwatch.api.shared_signals.transmitter_context import KEY_FOLDER
 from trustwatch.api.shared_signals.verification_states import VerificationStates

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
 from trustwatch.ingest.archive import archive_erasure, archive_files
 from trustwatch.ingest.archive.archive_erasure import FileErasureCount, erase_files
 from trustwatch.ingest.archive.archive_files import event_folder, write_archive_file

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.archive.archive_files import (
     POSITION_FILE,
     data_files,

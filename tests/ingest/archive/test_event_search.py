@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.archive.archive_files import data_files, rewrite_lock
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.archive.event_search import ArchiveSearch, FoundEvents, search_events

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
 from trustwatch.ingest.archive.archive_files import (
     data_files,
     drop_days_before,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.archive.archive_files import data_files, rewrite_lock
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.archive.latest_events import AgentEventQuery, LookupLimits, latest_events

@@ -13,6 +13,7 @@ import numpy as np
 import pandas
 import polars
 import pytest
+
 from trustwatch.ingest.archive.archive_files import data_files, rewrite_lock
 from trustwatch.ingest.archive.arrow_reader import RowSelection, TooManyRows, read_vectors, vector_batches
 from trustwatch.ingest.archive.vector_archive import VectorArchive

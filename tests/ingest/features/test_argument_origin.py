@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.argument_columns import ArgumentColumns, ArgumentEntries, join_arguments, scanned_arguments
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.events import Argument, decode_event

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline, with_fewer_names

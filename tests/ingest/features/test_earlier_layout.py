@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.features import earlier_layout, layout
 from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout, converted, read_state_rows
 

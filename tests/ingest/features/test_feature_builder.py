@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.feature_builder import AgentSlotTable, FeatureBuilder, agent_rounds
 

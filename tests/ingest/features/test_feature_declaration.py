@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest import columns
 from trustwatch.ingest.features import feature_table, layout
 from trustwatch.ingest.features.feature_declaration import (

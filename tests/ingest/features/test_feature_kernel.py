@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit, fit_values
 from trustwatch.ingest.columns import AGENT, EventColumns
 from trustwatch.ingest.features.baseline import NO_TYPES, empty_baseline, fit_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
@@ -17,8 +19,6 @@ from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.features.layout import K_FROM, Baseline
 from trustwatch.ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, OUT_OF_ORDER_EVENT
 from trustwatch.ingest.hashing import NameHasher
-
-from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit, fit_values
 
 from ...support.feature_histories import SALT, change_types, columns, history, overflows, trace_arguments
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.columns import AGENT, AGENT_DRAW, GROUP, EventColumns
 from trustwatch.ingest.features import baseline, layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.layout import Array

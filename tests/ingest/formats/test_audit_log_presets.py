@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from trustwatch.ingest.formats.audit_log_presets import AUDIT_LOG_PRESETS
 from trustwatch.ingest.formats.format_registry import FORMATS
 from trustwatch.ingest.formats.record_mapping import MappingSpec

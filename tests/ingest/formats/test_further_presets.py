@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.history.format_detection import record_format

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.columns import OWN_DENIALS
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.formats.mapping_trial import try_records
 from trustwatch.ingest.formats.record_mapping import MultiKindParser

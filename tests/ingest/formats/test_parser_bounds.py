@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.refused_records import RefusedRecords
 from trustwatch.api.http.auth.callers import SourceBinding

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.received_signals import (
     RISK_CLAIM,

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser

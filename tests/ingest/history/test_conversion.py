@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.formats.history_decoding import RecordOwner
 from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping

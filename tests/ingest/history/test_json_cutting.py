@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.ingest.history import json_cutting
 from trustwatch.ingest.history.json_cutting import BrokenJson, JsonCutter
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.archive.archive_files import POSITION_FILE
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.file_source import UnreadableFile

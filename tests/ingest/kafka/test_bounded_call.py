@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from trustwatch.ingest.kafka.confluent.bounded_call import BoundedCall
 
 

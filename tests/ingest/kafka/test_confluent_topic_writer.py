@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
+
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.kafka.confluent import topic_writer
 from trustwatch.ingest.kafka.confluent.partition_queues import PendingRecords

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kafka import errors
 from kafka.future import Future
+
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.kafka.kafka_python import topic_writer, unacknowledged_sends
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTuning

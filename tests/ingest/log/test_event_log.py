@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.log.event_log import EventLog, LogFailed
 from trustwatch.ingest.log.log_frames import MAX_CHUNK_BYTES, encode_chunk

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.log.event_log import EventLog, LogFailed
 from trustwatch.ingest.log.group_commit import Backpressure, GroupCommit
 from trustwatch.ingest.log.log_frames import MAX_CHUNK_BYTES

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
 from trustwatch.ingest.log import log_copy
 from trustwatch.ingest.log.event_log import EventLog

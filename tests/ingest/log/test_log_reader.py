@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.errors import CorruptLog
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_frames import encode_chunk

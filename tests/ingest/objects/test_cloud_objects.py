@@ -10,6 +10,7 @@ from contextlib import closing
 from socket import create_server
 
 import pytest
+
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.objects.object_store import ObjectStore, open_object_store
 

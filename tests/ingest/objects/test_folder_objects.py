@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.errors import ConfigError, ObjectMissing, Unavailable
 from trustwatch.ingest.objects import folder_objects
 from trustwatch.ingest.objects.folder_objects import LEFT_BEHIND_S, FolderObjects

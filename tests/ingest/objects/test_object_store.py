@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest import extras
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.objects.object_names import is_object_name

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.ingest import compilation
 from trustwatch.ingest.columns import TARGET, ColumnEncoder
 from trustwatch.ingest.events import MAX_EVENT_BYTES, decode_event

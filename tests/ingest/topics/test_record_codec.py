@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.kafka import open_group_source

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from trustwatch.ingest.archive.archive_files import read_positions
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.arrow_reader import read_events, read_vectors

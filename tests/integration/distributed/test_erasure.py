@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.sql_store import SqlStore

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from standardwebhooks import Webhook
+
 from trustwatch.scoring.delivery.notifiers.alert_events import DRIFT_ALERT_TYPE
 
 from ...support.alert_receiver import SECRET, Receiver

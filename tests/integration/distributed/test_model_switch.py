@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+
 from trustwatch.api.models.control_record_writer import ControlRecordWriter
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.service.commands import drain_events
 from trustwatch.ingest.kafka import open_writer
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of

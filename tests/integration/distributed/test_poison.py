@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from kafka import KafkaProducer
+
 from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.formats.cloudevents import NATIVE_CLOUDEVENT_TYPE
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from trustwatch.api.composition import load_erased_filter
 from trustwatch.ingest.kafka import open_reader
 from trustwatch.ingest.topics.topic_history import topic_event_lines

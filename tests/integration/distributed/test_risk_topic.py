@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.kafka import open_writer
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, risk_record

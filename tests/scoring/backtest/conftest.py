@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.models.model_persistence import save_trained_model
 
 

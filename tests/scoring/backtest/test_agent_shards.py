@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.file_source import FileSource, UnreadableFile
 from trustwatch.models.model_persistence import save_trained_model

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.models.model_persistence import save_trained_model

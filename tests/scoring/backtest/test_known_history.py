@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from trustwatch.scoring.backtest.known_history import first_applied, history_end, overlap_warning
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.backtest.challenge_counts import NOT_ASKED
 from trustwatch.scoring.backtest.counts import EVENT_ROW

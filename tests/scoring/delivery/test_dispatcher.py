@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from sqlalchemy import Connection
 from standardwebhooks import Webhook
+
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.spans import UNTRACED, Spans
 from trustwatch.scoring.delivery.delivery_target import (

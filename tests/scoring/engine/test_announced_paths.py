@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.engine import announced_paths, risk_levels

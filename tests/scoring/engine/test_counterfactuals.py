@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURES
 from trustwatch.scoring.engine.counterfactuals import replaceable_features, thing_words, with_usual

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.capabilities import decode_capabilities
 from trustwatch.scoring.engine.engine import Engine, EngineSettings

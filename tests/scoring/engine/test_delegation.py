@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from trustwatch.scoring.engine import delegation
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.records.agents import AgentEdge, merge_edges

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_declaration import ONCE, Feature, Item
 from trustwatch.ingest.features.feature_table import (

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_declaration import BadFeature, Item, Sentence
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURES, ITEMS

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS, OF_MEDIUM, HardSignalRules, hard_signal_codes
 from trustwatch.scoring.engine.settings import RiskEvaluationSettings

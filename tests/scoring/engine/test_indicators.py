@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+
 from trustwatch.scoring.engine import decision_maker
 from trustwatch.scoring.engine.indicators import MAX_OF_KIND, indicators_of_row, lately_new, with_indicators
 from trustwatch.scoring.records.agents import RiskLevel

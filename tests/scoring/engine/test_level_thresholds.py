@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.models.betting import TAIL_SHARE, AlarmTail
 from trustwatch.models.detector import ONE_QUESTION, DetectorSettings, ForestDetector

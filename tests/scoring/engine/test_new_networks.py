@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.features import layout
 from trustwatch.scoring.engine import risk_levels
 from trustwatch.scoring.engine.composites import reset_decaying_state

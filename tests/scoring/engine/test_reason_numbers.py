@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_builder import FeatureBuilder

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.level_thresholds import thresholds

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trustwatch.ingest import columns
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_declaration import ONCE

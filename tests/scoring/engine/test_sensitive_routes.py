@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.formats.received_signals import build_signal_event, find_signal_rule, read_signal_subjects
 from trustwatch.ingest.formats.security_event_types import CAEP

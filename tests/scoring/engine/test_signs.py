@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.scoring.engine import risk, risk_levels
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.engine.hard_signals import AS_SIGN, COUNTS, IN_FULL

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.scoring.engine import slot_flags
 from trustwatch.scoring.engine.slot_flags import SlotFlags
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.models.trained_model import ODD_SHAPE
 from trustwatch.scoring.engine import risk, risk_levels, usual_oddness

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from trustwatch.scoring.learning.budget_chart import (
     LIMIT_PROBABILITY,
     MAX_CHARTED_GROUPS,

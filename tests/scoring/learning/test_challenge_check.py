@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from trustwatch.ingest.events import EFFECTS
 from trustwatch.models.call_challenges import EVERY_EFFECT, CallChallenges, ForeignValueRates, HeldOutCalls
 from trustwatch.scoring.engine.settings import ChallengeBudget

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.engine import EngineSettings

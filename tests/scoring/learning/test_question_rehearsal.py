@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.events import decode_event
 from trustwatch.models.call_challenges import HeldOutCalls

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings

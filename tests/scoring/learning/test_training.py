@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+
+from tests.support import stored_rows
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.identities import IdentityHasher
@@ -15,8 +17,6 @@ from trustwatch.scoring.learning import training
 from trustwatch.scoring.learning.training import ENCODE_CHUNK, TrainingHistory, exclude_windows, suspicious_windows
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.decisions import Decision
-
-from tests.support import stored_rows
 
 HOUR, DAY = 3_600_000, 86_400_000
 

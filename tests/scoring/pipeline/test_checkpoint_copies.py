@@ -7,12 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.service.backup_checkpoints import copy_with_checkpoints
-from trustwatch.api.service.checkpoint_recovery import write_rows_from_checkpoints
-from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import StoreSettings
-from trustwatch.scoring.pipeline.commit_round import CommitRound
-from trustwatch.scoring.pipeline.partition import PartitionPipeline
 
 from tests.support.publishing_partition import (
     CountedCheckpointFiles,
@@ -20,6 +14,12 @@ from tests.support.publishing_partition import (
     busy_records,
     stored_states,
 )
+from trustwatch.api.service.backup_checkpoints import copy_with_checkpoints
+from trustwatch.api.service.checkpoint_recovery import write_rows_from_checkpoints
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import StoreSettings
+from trustwatch.scoring.pipeline.commit_round import CommitRound
+from trustwatch.scoring.pipeline.partition import PartitionPipeline
 
 KILLED_AT = 400
 

@@ -11,15 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
-from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Unavailable
-from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch
-from trustwatch.scoring.pipeline.checkpoint_reading import CheckpointReader
-from trustwatch.scoring.pipeline.commit_round import AWAY_S, CommitRound
-from trustwatch.scoring.pipeline.group_pipeline import RECLAIM_AFTER_S, ConsumerGroupPipeline
-from trustwatch.scoring.pipeline.partition import LOG_OUTAGE_EVERY_S, PartitionPipeline
-from trustwatch.scoring.pipeline.settings import PipelineTuning
-from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
-from trustwatch.scoring.records.commits import Position
 
 from tests.support.publishing_partition import (
     POLICY,
@@ -30,6 +21,15 @@ from tests.support.publishing_partition import (
     stored_states,
     take_over,
 )
+from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Unavailable
+from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch
+from trustwatch.scoring.pipeline.checkpoint_reading import CheckpointReader
+from trustwatch.scoring.pipeline.commit_round import AWAY_S, CommitRound
+from trustwatch.scoring.pipeline.group_pipeline import RECLAIM_AFTER_S, ConsumerGroupPipeline
+from trustwatch.scoring.pipeline.partition import LOG_OUTAGE_EVERY_S, PartitionPipeline
+from trustwatch.scoring.pipeline.settings import PipelineTuning
+from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
+from trustwatch.scoring.records.commits import Position
 
 CHECKPOINTED, OTHER = 0, 1
 COMMITTED = 190

@@ -9,6 +9,16 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
+from tests.support.publishing_partition import (
+    GONE,
+    CountedCheckpointFiles,
+    PublishingPartition,
+    busy_records,
+    states_of,
+    stored_states,
+)
+from tests.support.stored_rows import agent
 from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, Fenced, Unavailable
 from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
@@ -22,16 +32,6 @@ from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.feedback import FeedbackRule, PartitionRule
 from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.checkpoint_files import CheckpointFiles
-
-from tests.support.publishing_partition import (
-    GONE,
-    CountedCheckpointFiles,
-    PublishingPartition,
-    busy_records,
-    states_of,
-    stored_states,
-)
-from tests.support.stored_rows import agent
 
 
 @pytest.fixture

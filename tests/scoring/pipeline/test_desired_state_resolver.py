@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.desired_state import (
     DesiredState,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import structlog
+
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.scoring.pipeline.event_times import EventTimes
 

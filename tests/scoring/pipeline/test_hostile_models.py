@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND, TENANT, CollidingIdentities
 from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
@@ -19,8 +21,6 @@ from trustwatch.scoring.pipeline.single_partition import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
-
-from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND, TENANT, CollidingIdentities
 
 
 def conflicted(kit: Any, *given: Any, **more: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.features import feature_kernel
 from trustwatch.ingest.scan import claim_reader, raw_encoder

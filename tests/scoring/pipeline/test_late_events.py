@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.pipeline.processor import StageMetrics

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.errors import ModelError
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import save_trained_model

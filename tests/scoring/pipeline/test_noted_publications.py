@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.publishing_partition import POLICY, PublishingPartition, busy_records
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.topics.topic_definitions import TopicNames
 from trustwatch.scoring.pipeline import partition_commits
 from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
-
-from tests.support.publishing_partition import POLICY, PublishingPartition, busy_records
 
 RISK = TopicNames().risk
 

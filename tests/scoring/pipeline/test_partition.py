@@ -13,6 +13,9 @@ import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import select
+
+from tests.support.fixed_source import FixedSource
+from tests.support.span_recorder import SpanRecorder
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.ingest.spans import UNTRACED, Spans
@@ -32,9 +35,6 @@ from trustwatch.scoring.records.feedback import FeedbackRule
 from trustwatch.scoring.store.event_id_store import forget_event_ids
 from trustwatch.scoring.store.sql_schema import EVENT_IDS
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
-
-from tests.support.fixed_source import FixedSource
-from tests.support.span_recorder import SpanRecorder
 
 HOUR = 3_600_000
 

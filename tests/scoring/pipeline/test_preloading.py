@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from tests.support.fixed_source import FixedSource
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline import agent_reading, preloading
@@ -23,8 +25,6 @@ from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import EraseCommand
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
-
-from tests.support.fixed_source import FixedSource
 
 GONE = ("acme", "https://as.example", "agent-3")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind

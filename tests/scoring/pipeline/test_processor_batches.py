@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.ingest.source import Record
 from trustwatch.scoring.engine import announced_paths
 from trustwatch.scoring.engine.decision_maker import DecisionMaker

@@ -11,6 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.support.published_risk import PublishedRisk, RiskByOffset, undisturbed_risk
+from tests.support.publishing_partition import (
+    CountedCheckpointFiles,
+    PublishingPartition,
+    busy_records,
+    states_of,
+    stored_states,
+)
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import PartitionOwner, Record, RecordBatch, RecordKind
 from trustwatch.scoring.pipeline import group_pipeline, partition_commits
@@ -26,15 +35,6 @@ from trustwatch.scoring.records.erasures import PartitionErasure
 from trustwatch.scoring.records.models import ModelSwitch
 from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.sql_store import CommitResult
-
-from tests.support.published_risk import PublishedRisk, RiskByOffset, undisturbed_risk
-from tests.support.publishing_partition import (
-    CountedCheckpointFiles,
-    PublishingPartition,
-    busy_records,
-    states_of,
-    stored_states,
-)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.pipeline.replay import EXPLAINED_P_VALUE, HistoryReplay, ReplayedEvent, ReplaySummary

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
+from tests.support.fixed_source import FixedSource
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.objects.folder_objects import FolderObjects
 from trustwatch.ingest.record_erasure import ErasureSubject
@@ -27,8 +29,6 @@ from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import EraseCommand
 from trustwatch.scoring.store.snapshot_files import SnapshotFiles
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
-
-from tests.support.fixed_source import FixedSource
 
 GONE = ("acme", "https://as.example", "agent-3")
 AGENTS = 12

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasedSubject, ErasureSubject
 from trustwatch.ingest.topics.topic_definitions import TopicNames

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.access_evaluation import AccessRequest, Verdict, evaluate_policy
 from trustwatch.scoring.policy.book import (

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
+
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.store.dialects import postgresql
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url

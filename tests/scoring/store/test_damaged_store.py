@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.store.agent_store import AgentQuery
 from trustwatch.scoring.store.database import DamagedStore, iterate_pages

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from trustwatch.scoring.store.decision_chain import canonical_json
 
 TEXTS = (

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.scoring.store import dialects
 from trustwatch.scoring.store.dialects import job_locks, postgresql, weekly_tables

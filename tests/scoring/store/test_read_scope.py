@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, or_, select, text
+
 from trustwatch.scoring.store.read_scope import (
     NOBODY,
     OF_CALLER,

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.models.model_directory import manifest_digest

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trustwatch.client import AuditEvent, Caller
-from trustwatch.client.mcp import TrustMcpMiddleware
+from trustwatch_client import AuditEvent, Caller
+from trustwatch_client.mcp import TrustMcpMiddleware
 
 from ..client_doubles import DENY, ScriptedAnswer
 from ..mcp_task_server import make_task_server

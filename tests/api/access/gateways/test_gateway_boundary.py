@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary
 
 

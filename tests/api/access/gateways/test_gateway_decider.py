@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
+
 from trustwatch.api.access import asked_approvals
 from trustwatch.scoring.policy.book import LevelTokenPolicy
 from trustwatch.scoring.records.agents import RiskLevel

@@ -10,6 +10,7 @@ import httpx2
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.settings.access_settings import ProofSettings

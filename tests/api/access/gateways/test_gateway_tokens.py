@@ -10,6 +10,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from trustwatch.api.settings.access_settings import VerificationSettings
 from trustwatch.scoring.records.agents import RiskLevel
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote
 
 import msgspec
 import pytest
+
 from trustwatch.api.access.gateways.gateway_issuers import GatewayIssuers
 from trustwatch.api.settings.enforcement_settings import GatewayClientSettings, IntrospectionServerSettings
 from trustwatch.ingest.settings import Secret

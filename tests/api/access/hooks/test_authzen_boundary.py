@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from trustwatch.ingest.capabilities import encode_capabilities
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.policy.declared_boundary import DeclaredBoundary

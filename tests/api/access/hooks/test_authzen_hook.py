@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from trustwatch.api.access.hooks import authzen_hook
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
 from trustwatch.api.http import bulk_turns

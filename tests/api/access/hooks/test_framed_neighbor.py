@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
+
 from trustwatch.api.access import asked_approvals
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
 from trustwatch.ingest.errors import Unavailable

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 

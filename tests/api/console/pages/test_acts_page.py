@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.console.views import table_file
 from trustwatch.scoring.records.containment import Intervention
 

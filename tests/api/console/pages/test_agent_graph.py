@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.scoring.records.agents import AgentEdge
 from trustwatch.scoring.records.commits import Commit, Position
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from starlette.requests import Request
+
 from trustwatch.api.console.rendering import PageRenderer, StaticAssets
 from trustwatch.api.console.views.feedback_display import display_preview
 from trustwatch.scoring.records.feedback import FeedbackPreview

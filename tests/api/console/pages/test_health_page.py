@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from trustwatch.api.events.ingest_status import ForeignTopicReport, IngestReport, IngestStatus, SilenceReport
 from trustwatch.api.events.source_silence import SilenceDetector
 from trustwatch.api.settings.access_settings import CallerSettings

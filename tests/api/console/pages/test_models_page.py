@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from trustwatch.api.http.store_executor import StoreExecutor
 from trustwatch.api.models.service import ModelService
 from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
 from trustwatch.api.agents.recent_events import read_log_excerpt
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.printable_text import shown_controls

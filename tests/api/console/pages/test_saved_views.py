@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
 from trustwatch.scoring.store import saved_view_store
 
 from ....support.console_records import row_of

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+
 from trustwatch.api.decisions import trends
 from trustwatch.scoring.records.decisions import RiskReason
 from trustwatch.scoring.store.decision_store import CountedChanges

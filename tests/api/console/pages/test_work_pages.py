@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
 from trustwatch.scoring.records.agents import AgentName, RiskLevel

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.console.views.alert_display import display_alerts
 from trustwatch.api.console.views.dead_letter_display import display_bytes, filter_dead_letters, group_dead_letters
 from trustwatch.api.console.views.decision_display import (

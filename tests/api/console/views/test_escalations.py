@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from trustwatch.api.console.views.escalations import MAX_STEP_INTERVAL_MS, LevelStep, group_escalations
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
 from trustwatch.scoring.records.commits import OutboxRow

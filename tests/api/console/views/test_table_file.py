@@ -6,6 +6,7 @@ import csv
 import io
 
 import pytest
+
 from trustwatch.api.console.views.table_file import rows_as_csv
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.api.http.auth.bearer_tokens import TokenCache, TokenVerifier, presented_token
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from trustwatch.api.http.auth.callers import (
     NO_BINDING,
     CallerDirectory,

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+
 from trustwatch.api.http.auth.callers import ALL_SCOPES, AuthenticatedCaller
 from trustwatch.api.http.auth.certificate_callers import CertificateCallers, InvalidCertificate
 from trustwatch.api.http.auth.token_verification import MissingToken

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trustwatch.api.http.auth.client_certificates import read_certificate
 
 from ....support.proofs import make_certificate, x5t_of

@@ -12,6 +12,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+
 from trustwatch.api.http.auth import proof_of_possession
 from trustwatch.api.http.auth.proof_of_possession import (
     UNBOUND,

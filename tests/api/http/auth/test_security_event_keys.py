@@ -8,6 +8,7 @@ from typing import Any
 import jwt
 import msgspec
 import pytest
+
 from trustwatch.api.http.auth.security_event_keys import SecurityEventKeys
 from trustwatch.ingest.errors import ConfigError
 

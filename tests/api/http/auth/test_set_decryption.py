@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwe, jwk
+
 from trustwatch.api.http.auth.set_decryption import SetDecryption, is_encrypted
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 from trustwatch.api.http.auth.set_verification import SetErrorCode, SetRefused

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from trustwatch.api.http.auth.set_encryption import encrypt_token, parse_encryption_keys
 
 from ....support.proofs import base64url, decrypted, encryption_jwk, public_jwk

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from structlog.testing import capture_logs
+
 from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationResult,
     Actuator,

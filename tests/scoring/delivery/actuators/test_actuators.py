@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 import httpx2
 import pytest
 from standardwebhooks import Webhook
+
 from trustwatch.api.http.auth.signing import assertion_signer
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Secret

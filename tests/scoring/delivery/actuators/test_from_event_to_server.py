@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trustwatch.api.access.actuation import ACTUATION_DISPATCH_POLICY as ACTION_POLICY
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from ocsf_emitter import InvalidFindingError, models, validate
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from pydantic import ValidationError
+
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.notifiers.alert_events import DRIFT_ALERT_TYPE, build_case_row
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, render_alert

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
+
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload, build_alert_row
 from trustwatch.scoring.delivery.notifiers.alert_formats import render_alert

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
 from trustwatch.scoring.delivery.shared_signals.event_types import (
     ANOMALOUS_BEHAVIOR,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from trustwatch.scoring.delivery.shared_signals.announced_decision import AnnouncedDecision, read_announced_decision
 from trustwatch.scoring.delivery.shared_signals.subject_identifiers import (
     InvalidSubject,

@@ -64,7 +64,7 @@ class ClientCredentials:
     Args:
         token_url: the token endpoint; https, or http to this machine.
         client_id: of the gateway or agent that asks Trustwatch.
-        authentication: `ClientSecret`, or `PrivateKeyJwt` of `trustwatch.client.assertion`.
+        authentication: `ClientSecret`, or `PrivateKeyJwt` of `trustwatch_client.assertion`.
         scope: what to ask for, separated by blanks; `trust.score:read` to look up, `trust.ingest` to send.
         audience, resource: sent where given (RFC 8707 has `resource`; some servers want `audience`).
         insecure_http: allows http to another machine, for a mesh that encrypts by itself.

@@ -19,7 +19,7 @@ from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, Close
 from .settings import SenderSettings, validate_url
 from .timing import Clock, SystemClock, backoff, retry_after
 
-log = logging.getLogger("trustwatch.client")
+log = logging.getLogger("trustwatch_client")
 
 EVENTS_PATH = "/v1/events"
 NDJSON_HEADERS = {"content-type": "application/x-ndjson"}

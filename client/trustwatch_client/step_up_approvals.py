@@ -17,7 +17,7 @@ from .service_connection import AsyncClosedOnExit, AsyncServiceConnection
 from .settings import validate_url
 from .timing import Clock, SystemClock
 
-log = logging.getLogger("trustwatch.client")
+log = logging.getLogger("trustwatch_client")
 
 ApprovalSource = Callable[[Caller], Collection[str] | Awaitable[Collection[str]]]
 """Scopes that a person approved for a caller, to the letter; `*` is all."""

@@ -10,7 +10,7 @@ from .caller import Caller
 from .events import AuditEvent
 from .origin_tracker import OriginTracker
 
-log = logging.getLogger("trustwatch.client")
+log = logging.getLogger("trustwatch_client")
 
 MAX_TEXT_IN_LOOP = 16_384
 """Longer answers are remembered in a thread: one of 10 kB takes about 1 ms."""

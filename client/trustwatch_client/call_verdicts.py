@@ -51,7 +51,7 @@ class CallVerdict(msgspec.Struct, frozen=True):
     p_value: float | None = None
 
 
-_log = logging.getLogger("trustwatch.client")
+_log = logging.getLogger("trustwatch_client")
 
 _ALLOWED = CallVerdict("allow", allow=True)
 

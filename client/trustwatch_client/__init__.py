@@ -1,6 +1,6 @@
 """For gateways and agents: look risk up, send audit events, enforce answers. Imports nothing of the service.
 
-`trustwatch.client.assertion` signs client assertions; `trustwatch.client.a2a` and `trustwatch.client.mcp` need the
+`trustwatch_client.assertion` signs client assertions; `trustwatch_client.a2a` and `trustwatch_client.mcp` need the
 extras `a2a` and `mcp`. None of them is imported here.
 """
 

@@ -20,7 +20,7 @@ try:
     from mcp.shared.exceptions import MCPError
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"trustwatch.client.mcp needs the MCP SDK, but {error.name} is not installed: "
+        f"trustwatch_client.mcp needs the MCP SDK, but {error.name} is not installed: "
         "pip install '.[mcp]' in a clone of Trustwatch, or 'path/to/WHEEL[mcp]'",
         name=error.name,
     ) from error

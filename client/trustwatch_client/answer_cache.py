@@ -17,7 +17,7 @@ from .settings import RiskSettings
 from .timing import Clock, retry_after
 from .trust_errors import FailureCause, TokenFailed, TrustUnavailable
 
-log = logging.getLogger("trustwatch.client")
+log = logging.getLogger("trustwatch_client")
 
 MAX_ID_CHARACTERS = 2_048
 _QUESTION_ERROR_STATUSES = (400, 409, 413, 422)

@@ -19,7 +19,7 @@ from .settings import validate_url
 from .timing import Clock, SystemClock
 from .trust_errors import OriginKeyUnavailable, TokenFailed
 
-log = logging.getLogger("trustwatch.client")
+log = logging.getLogger("trustwatch_client")
 
 ORIGIN_KEY_PATH = "/v1/origin-key"
 KEY_COUNTERS = ("issued", "key_failed")

@@ -16,7 +16,7 @@ from .risk_answers import Answer
 from .step_up_approvals import ApprovalSource, read_approved_scopes
 from .trust_errors import TrustUnavailable
 
-log = logging.getLogger("trustwatch.client")
+log = logging.getLogger("trustwatch_client")
 
 GUARD_COUNTERS = ("allow", "deny", "step_up", "unavailable", "shadow", "unnamed", "untold")
 

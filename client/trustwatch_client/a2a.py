@@ -19,7 +19,7 @@ try:
     from a2a.utils.errors import A2AError, InternalError, InvalidRequestError
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"trustwatch.client.a2a needs the A2A SDK, but {error.name} is not installed: "
+        f"trustwatch_client.a2a needs the A2A SDK, but {error.name} is not installed: "
         "pip install '.[a2a]' in a clone of Trustwatch, or 'path/to/WHEEL[a2a]'",
         name=error.name,
     ) from error

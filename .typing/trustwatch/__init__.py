@@ -1,1 +1,0 @@
-../../trustwatch/__init__.py

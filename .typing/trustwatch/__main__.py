@@ -1,1 +1,0 @@
-../../trustwatch/__main__.py
