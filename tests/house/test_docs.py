@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,12 +15,12 @@ from scripts.draw_architecture import DRAWING, drawing
 
 from ..support.checkout import ROOT
 
-MOST_WORDS = 45_000
+MOST_WORDS = 158_000
 WIDTH = 120
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 BESIDE = (*sorted((ROOT / "reference").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md")))
 """Pages of the site that are looked up, not read through."""
-PYTHON_NAME = re.compile(r"`(trustwatch\.(?:api|client|ingest|lab|models|scoring|simulator)(?:\.\w+)*)")
+PYTHON_NAME = re.compile(r"`((?:trustwatch_client|trustwatch\.(?:api|ingest|lab|models|scoring|simulator))(?:\.\w+)*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -50,9 +51,11 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def test_docs_and_readme_have_at_most_so_many_words() -> None:
-    """Words as `wc -w` counts them."""
-    words = {name(page): len(page.read_text(encoding="utf-8").split()) for page in PAGES}
+def test_all_markdown_has_at_most_so_many_words() -> None:
+    """Words as `wc -w` counts them, of the changelog and of pages outside of `docs/` too."""
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    pages = [page for page in map(ROOT.joinpath, listed.splitlines()) if page.is_file()]
+    words = {name(page): len(page.read_text(encoding="utf-8").split()) for page in pages}
 
     assert sum(words.values()) <= MOST_WORDS, sorted(words.items(), key=lambda item: -item[1])[:10]
 
@@ -77,8 +80,7 @@ def test_names_of_python_exist(page: Path) -> None:
 
     for dotted in sorted(named):
         package, _, last = dotted.rpartition(".")
-        holder = import_module(package)
-        assert hasattr(holder, last) or find_spec(dotted) is not None, dotted
+        assert find_spec(dotted) is not None if not package else hasattr(import_module(package), last) or find_spec(dotted)
 
 
 @pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)
