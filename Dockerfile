@@ -22,11 +22,11 @@ COPY lab lab
 COPY simulator simulator
 RUN python -m venv --without-pip /opt/trustwatch/venv \
  && python -m pip install --no-cache-dir --root-user-action=ignore --require-hashes --no-deps --requirement build.lock \
- && python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels ./client . \
  && PYTHONDONTWRITEBYTECODE='' python -m pip --python /opt/trustwatch/venv/bin/python install --no-cache-dir \
     --require-hashes --no-deps --only-binary :all: --requirement requirements.lock \
  && PYTHONDONTWRITEBYTECODE='' python -m pip --python /opt/trustwatch/venv/bin/python install --no-cache-dir --no-index \
-    --no-deps /wheels/trustwatch-*.whl \
+    --no-deps /wheels/trustwatch*.whl \
  && find /opt/trustwatch/venv -type d -name tests -prune -exec rm -rf {} +
 # (a fifth of the image would be the tests of scipy, scikit-learn and numba)
 COPY deploy/entrypoint deploy/first-start deploy/healthcheck.py deploy/warm-kernels /opt/trustwatch/bin/

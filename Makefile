@@ -19,18 +19,18 @@ help: ## show this list
 
 setup: $(READY) ## build the environment in .venv (done by every other target)
 
-$(READY): pyproject.toml deploy/development.lock
+$(READY): pyproject.toml client/pyproject.toml deploy/development.lock
 	@test -n "$(PYTHON)" || { echo "Trustwatch needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement deploy/development.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable ./client --editable .
 	@touch $(READY)
 
 newest: ## build the environment in VENV from the ranges of pyproject.toml, not from the lock (then: make test VENV=...)
 	@test "$(VENV)" != .venv || { echo "say where: make newest VENV=var/newest"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ./client --editable '.[dev]'
 	@touch $(READY)
 
 lock: $(READY) ## write the locks of deploy/ anew, from the registry (ARGS=--upgrade: the image's versions, too)
@@ -87,7 +87,7 @@ check-security: $(READY)
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml --severity-level medium benchmarks examples scripts
 
 check-imports: $(READY)
-	cd .typing && $(abspath $(BIN))/lint-imports --config ../pyproject.toml --no-cache  # the folder in which the roots are one package
+	$(BIN)/lint-imports --no-cache
 
 format: $(READY) ## rewrite files in the project's format
 	$(BIN)/ruff format .

@@ -1,4 +1,6 @@
-"""Builds wheel and source archive of the commit that is checked out, the same bytes wherever and whenever: `make dist`.
+"""Builds wheels and source archives, ours and the client's, of the commit that is checked out: `make dist`.
+
+They have the same bytes wherever and whenever they are built.
 
 The commit is exported, so that nothing of the working folder gets in. Times are that of the commit, or of
 `SOURCE_DATE_EPOCH`. setuptools packs a wheel with the time that it is told, but a source archive with times and owners
@@ -22,19 +24,23 @@ FILE_MODE, PROGRAM_MODE = 0o644, 0o755
 
 
 def build(tree: Path, target: Path, epoch: int) -> list[Path]:
-    """Wheel and source archive of a folder that holds nothing but the files of a commit, in *target*.
+    """Wheel and source archive of both distributions, in *target*, from a folder with nothing but a commit's files.
 
     It is built with the setuptools that is installed (deploy/build.lock), not with the newest.
     """
     set_modes(tree)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target.resolve()), "."]
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
-    done = subprocess.run(command, check=False, cwd=tree, env=environment, umask=0o022, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"build_release: the build failed\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    (archive,) = target.glob("*.tar.gz")
-    archive.write_bytes(packed_again(archive.read_bytes(), epoch))
-    return [*target.glob("*.whl"), archive]
+    for project in ("client", "."):
+        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target.resolve()), project]
+        done = subprocess.run(
+            command, check=False, cwd=tree, env=environment, umask=0o022, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(f"build_release: the build failed\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    archives = sorted(target.glob("*.tar.gz"))
+    for archive in archives:
+        archive.write_bytes(packed_again(archive.read_bytes(), epoch))
+    return [*sorted(target.glob("*.whl")), *archives]
 
 
 def set_modes(tree: Path) -> None:

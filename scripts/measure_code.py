@@ -75,11 +75,7 @@ def spread(lengths: Sequence[int]) -> tuple[float, float]:
 
 def import_cycles() -> list[list[str]]:
     """Groups of modules that reach each other by imports."""
-    sys.path.insert(0, str(ROOT / ".typing"))  # the folder in which the roots are one package
-    try:
-        graph = grimp.build_graph("trustwatch", exclude_type_checking_imports=False, cache_dir=None)
-    finally:
-        sys.path.pop(0)
+    graph = grimp.build_graph("trustwatch", exclude_type_checking_imports=False, cache_dir=None)
     return groups_of_cycles({name: graph.find_modules_directly_imported_by(name) for name in graph.modules})
 
 

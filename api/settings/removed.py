@@ -29,7 +29,7 @@ REMOVED_SETTINGS: Final[Mapping[str, RemovedSetting]] = {
     "webhooks[].slack_app": RemovedSetting(
         None,
         "use the `url` of an incoming webhook of Slack; if the console is on, its messages link to the case, where "
-        "people act once they are signed in.",
+        "people act once they are signed in",
     ),
 }
 """Removed settings by path, as `reference/settings.md` would write it: `kafka.topics[].name`, `tenants.NAME.mode`. If

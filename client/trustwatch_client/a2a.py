@@ -20,7 +20,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"trustwatch_client.a2a needs the A2A SDK, but {error.name} is not installed: "
-        "pip install '.[a2a]' in a clone of Trustwatch, or 'path/to/WHEEL[a2a]'",
+        "pip install './client[a2a]' in a clone of Trustwatch, or 'path/to/WHEEL[a2a]'",
         name=error.name,
     ) from error
 

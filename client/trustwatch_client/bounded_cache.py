@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from typing import Generic, TypeVar
-
-from cachetools import LRUCache
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -19,7 +18,8 @@ class BoundedCache(Generic[Key, Value]):
     """
 
     def __init__(self, size: int) -> None:
-        self._entries: LRUCache[Key, Value] = LRUCache(size)
+        self._size = size
+        self._entries: OrderedDict[Key, Value] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -28,10 +28,15 @@ class BoundedCache(Generic[Key, Value]):
     def get(self, key: Key) -> Value | None:
         """The value of *key*, which counts as a use; None = it is not kept."""
         with self._lock:
-            return self._entries.get(key)
+            if key not in self._entries:
+                return None
+            self._entries.move_to_end(key)
+            return self._entries[key]
 
     def put(self, key: Key, value: Value) -> None:
         """Keep *value*, in place of what *key* had."""
         with self._lock:
-            if self._entries.maxsize:
-                self._entries[key] = value
+            self._entries[key] = value
+            self._entries.move_to_end(key)
+            if len(self._entries) > self._size:
+                self._entries.popitem(last=False)

@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"trustwatch_client.mcp needs the MCP SDK, but {error.name} is not installed: "
-        "pip install '.[mcp]' in a clone of Trustwatch, or 'path/to/WHEEL[mcp]'",
+        "pip install './client[mcp]' in a clone of Trustwatch, or 'path/to/WHEEL[mcp]'",
         name=error.name,
     ) from error
 

@@ -14,7 +14,7 @@ from ..support.checkout import ROOT
 
 LAYERS = ("ingest", "models", "scoring", "api")
 FOLDERS = (*LAYERS, "client", "lab", "simulator")
-"""Folders that are installed: the layers, the client beside them, lab and simulator on top."""
+"""Folders that are installed: the layers, the client, lab and simulator."""
 
 IMPORTERS = {
     "sklearn": {"models/detector_training.py", "scoring/backtest/label_evaluation.py"},
@@ -29,7 +29,7 @@ IMPORTERS = {
         "api/http/auth/security_event_keys.py",
         "api/http/auth/set_verification.py",
         "api/http/auth/signing.py",
-        "client/assertion.py",
+        "client/trustwatch_client/assertion.py",
     },
     "joserfc": {"api/http/auth/set_encryption.py"},
     "fastapi": {"api/"},
@@ -64,8 +64,8 @@ IMPORTERS = {
     "nbformat": {"lab/notebook_runner.py"},
     "kafka": {"ingest/kafka/kafka_python/"},
     "confluent_kafka": {"ingest/kafka/confluent/"},
-    "a2a": {"client/a2a.py"},
-    "mcp": {"client/mcp.py"},
+    "a2a": {"client/trustwatch_client/a2a.py"},
+    "mcp": {"client/trustwatch_client/mcp.py"},
 }
 """Outside technology -> the only files or folders that may import it; `/commands.py` is that of every slice."""
 
@@ -91,6 +91,8 @@ def layer_reached(path: Path, level: int, name: str) -> str | None:
     """The layer that an import reaches, None for one outside of ours."""
     if level == 0:
         parts = name.split(".")
+        if parts[0] == "trustwatch_client":
+            return "client"
         return parts[1] if parts[0] == "trustwatch" and len(parts) > 1 else None
     place = path.relative_to(ROOT).parent.parts
     kept = place[: len(place) - (level - 1)]
@@ -113,16 +115,26 @@ def test_imports_point_against_the_flow_of_events(layer: str) -> None:
     assert wrong == []
 
 
-def test_the_client_stands_by_itself() -> None:
-    """It imports nothing of the service, and the service nothing of it."""
+def test_imports_across_folders_are_absolute() -> None:
+    """A relative import stays inside its folder, so that editors and type checkers find what it names."""
     wrong = [
-        f"{path.relative_to(ROOT)} imports {reached}"
+        f"{path.relative_to(ROOT)}: {'.' * level}{name}"
         for folder in FOLDERS
         for path in modules(folder)
         for level, name in imported(path)
-        if (reached := layer_reached(path, level, name)) in FOLDERS
-        and reached != folder
-        and "client" in (folder, reached)
+        if level and layer_reached(path, level, name) != folder
+    ]
+
+    assert wrong == []
+
+
+def test_the_client_stands_by_itself() -> None:
+    """It imports nothing of the service."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {reached}"
+        for path in modules("client")
+        for level, name in imported(path)
+        if (reached := layer_reached(path, level, name)) in FOLDERS and reached != "client"
     ]
 
     assert modules("client")
@@ -134,7 +146,7 @@ def test_the_client_stands_by_itself() -> None:
 )
 def test_no_folder_is_imported_as_a_package_of_its_own(file: str) -> None:
     """`import models` would work in a checkout only, and make a second copy: ruff refuses it, for every folder."""
-    folders = sorted(path.name for path in (ROOT / ".typing" / "trustwatch").iterdir() if path.is_dir())
+    folders = sorted({path.name for path in (ROOT / "trustwatch").iterdir() if path.is_symlink()} | {"client"})
     code = "".join(f"import {name}.x\nfrom {name} import x\n" for name in folders) + "from ..api import x\n"
     command = [sys.executable, "-m", "ruff", "check", "--select", "TID251", "--output-format", "concise"]
 
@@ -144,10 +156,15 @@ def test_no_folder_is_imported_as_a_package_of_its_own(file: str) -> None:
 
     assert set(FOLDERS) == set(folders)
     assert [line for line in done.stdout.splitlines() if "TID251" in line] == [
-        f"{file}:{number}:{column}: TID251 `{name}` is banned: import trustwatch.{name}"
+        f"{file}:{number}:{column}: TID251 `{name}` is banned: import {package(name)}"
         for index, name in enumerate(folders)
         for number, column in ((2 * index + 1, 8), (2 * index + 2, 1))
     ]
+
+
+def package(folder: str) -> str:
+    """Name by which a folder is imported."""
+    return "trustwatch_client" if folder == "client" else f"trustwatch.{folder}"
 
 
 def test_no_test_module_imports_another_one_or_a_conftest() -> None:
@@ -198,7 +215,7 @@ def test_only_the_clock_reads_the_clock() -> None:
     wrong = []
     for layer in FOLDERS:
         for path in modules(layer):
-            if path.relative_to(ROOT).as_posix() in ("api/clock.py", "client/timing.py"):
+            if path.relative_to(ROOT).as_posix() in ("api/clock.py", "client/trustwatch_client/timing.py"):
                 continue
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Attribute) and ast.unparse(node).removeprefix("datetime.") in CLOCK:

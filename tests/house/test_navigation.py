@@ -1,12 +1,8 @@
-"""Editors lead from a name to the one file that defines it, and from a class to its uses in product and tests.
-
-jedi needs the checkout under the name `trustwatch`, which a clone has by default; here a link gives it that name.
-"""
+"""Editors lead from a name to the one file that defines it, and from a class to its uses, in a clone of any name."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 
 import jedi
@@ -17,17 +13,15 @@ from ..support.checkout import ROOT
 DEFINITION = "ingest/duplicate_window.py"
 IMPORTS_CLASS = re.compile(r"^\s*from \S*\bduplicate_window import .*\bDuplicateWindow\b", re.MULTILINE)
 FOLDERS = ("api", "benchmarks", "examples", "ingest", "lab", "models", "scoring", "scripts", "simulator", "tests")
-OUTSIDE_PACKAGE = {"benchmarks", "examples", "scripts", "tests", "trustwatch"}
-"""Folders of the checkout that `trustwatch` is imported in by its name."""
 
 
 class Checkout:
     """The checkout as jedi sees it."""
 
     def __init__(self, folder: Path) -> None:
-        self.root = folder / "trustwatch"
+        self.root = folder / "a-clone"
         self.root.symlink_to(ROOT)
-        self._project = jedi.Project(self.root, added_sys_path=[str(folder)], smart_sys_path=False)
+        self._project = jedi.Project(self.root)
 
     def definition(self, file: str, line_start: str, name: str) -> list[tuple[str, str]]:
         """(file, text of the line) that *name* leads to, on the first line of *file* that begins with *line_start*."""
@@ -50,7 +44,7 @@ class Checkout:
 
     def _file_of(self, name: jedi.api.classes.Name) -> str:
         assert name.module_path is not None
-        return name.module_path.relative_to(self.root).as_posix()
+        return name.module_path.resolve().relative_to(ROOT).as_posix()
 
 
 @pytest.fixture
@@ -63,16 +57,16 @@ def checkout(tmp_path: Path) -> Checkout:
     [
         ("tests/ingest/test_duplicate_window.py", "from trustwatch.ingest.duplicate_window import"),
         ("benchmarks/bench_pipeline.py", "from trustwatch.ingest.duplicate_window import"),
-        ("scoring/pipeline/processor.py", "from ...ingest.duplicate_window import"),
+        ("scoring/pipeline/processor.py", "from trustwatch.ingest.duplicate_window import"),
     ],
 )
 def test_a_name_leads_to_the_one_file(checkout: Checkout, file: str, line_start: str) -> None:
-    """From an absolute import and from a relative one: never to a link in `.typing`, nor to a second copy."""
+    """From product, tests and benchmarks."""
     assert checkout.definition(file, line_start, "DuplicateWindow") == [(DEFINITION, "class DuplicateWindow:")]
 
 
 def test_a_helper_of_tests_is_found(checkout: Checkout) -> None:
-    """Tests import helpers relatively: from the root, the folder `trustwatch` would hide the checkout of that name."""
+    """Tests import helpers relatively."""
     file, line_start = "tests/api/archive/test_worker.py", "from ...support.checkout import"
 
     ((found_in, line),) = checkout.definition(file, line_start, "process_command")
@@ -81,7 +75,7 @@ def test_a_helper_of_tests_is_found(checkout: Checkout) -> None:
 
 
 def test_a_class_leads_to_its_uses(checkout: Checkout) -> None:
-    """In every file of product, tests and benchmarks that imports it."""
+    """In every file of product, tests and benchmarks that imports it, from the path that an editor opens it by."""
     importing = {
         path.relative_to(ROOT).as_posix()
         for folder in FOLDERS
@@ -90,13 +84,7 @@ def test_a_class_leads_to_its_uses(checkout: Checkout) -> None:
     }
 
     assert {path.split("/")[0] for path in importing} >= {"api", "scoring", "tests", "benchmarks"}
-    assert checkout.references(DEFINITION, "class DuplicateWindow", "DuplicateWindow") == {DEFINITION, *importing}
-
-
-def test_pyright_looks_beside_the_checkout() -> None:
-    """Not in the checkout, whose folder `trustwatch` has two files of the package; nor in its links."""
-    environments = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pyright"]["executionEnvironments"]
-
-    assert {environment["root"] for environment in environments} == OUTSIDE_PACKAGE
-    assert all(environment["extraPaths"][0] == ".." for environment in environments)
-    assert not any(path in (".", ".typing") for environment in environments for path in environment["extraPaths"])
+    assert checkout.references(f"trustwatch/{DEFINITION}", "class DuplicateWindow", "DuplicateWindow") == {
+        DEFINITION,
+        *importing,
+    }

@@ -16,23 +16,16 @@ from trustwatch.ingest.extras import EXTRA_PACKAGES
 
 from ..support.checkout import ROOT
 
-FOLDERS = ("ingest", "models", "scoring", "api", "client", "lab", "simulator")
+FOLDERS = ("ingest", "models", "scoring", "api", "lab", "simulator")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_every_folder_with_code_is_declared() -> None:
-    """A folder that is not declared works in a checkout and is missing from the wheel; only roots are mapped.
+def test_the_package_links_to_every_folder() -> None:
+    """The build, editors, type checkers and import-linter follow the links of `trustwatch/`, in any clone."""
+    links = {path.name: path.readlink().as_posix() for path in (ROOT / "trustwatch").iterdir() if path.is_symlink()}
 
-    Folders of data count where Python could import them: pip warns of each that is not declared.
-    """
-    roots = PROJECT["tool"]["setuptools"]["package-dir"]
-    files = (path.relative_to(ROOT) for layer in FOLDERS for path in (ROOT / layer).rglob("*") if path.is_file())
-    folders = {path.parent for path in files if "__pycache__" not in path.parts}
-    importable = {folder.as_posix() for folder in folders if all(part.isidentifier() for part in folder.parts)}
-
-    assert roots == {"trustwatch": "trustwatch", **{f"trustwatch.{folder}": folder for folder in FOLDERS}}
-    declared = PROJECT["tool"]["setuptools"]["packages"]
-    assert declared == ["trustwatch", *(f"trustwatch.{folder.replace('/', '.')}" for folder in sorted(importable))]
+    assert links == {folder: f"../{folder}" for folder in FOLDERS}
+    assert (ROOT / "trustwatch_client").readlink().as_posix() == "client/trustwatch_client"
 
 
 def test_trustwatch_says_what_it_is(tmp_path: Path) -> None:
@@ -50,18 +43,12 @@ def test_trustwatch_says_what_it_is(tmp_path: Path) -> None:
     assert "blast-radius" in helped.stdout
 
 
-@pytest.mark.parametrize("layer", FOLDERS)
-def test_type_checkers_find_the_layers(layer: str) -> None:
-    """`.typing/trustwatch` links to the folders."""
-    assert (ROOT / ".typing" / "trustwatch" / layer).resolve() == ROOT / layer
-
-
-@pytest.mark.parametrize("layer", FOLDERS)
-def test_importing_has_no_effect(layer: str, tmp_path: Path) -> None:
-    """Importing every module of a layer writes no file, and prints nothing."""
+@pytest.mark.parametrize("folder", [*(f"trustwatch/{layer}" for layer in (*FOLDERS, "client")), "trustwatch_client"])
+def test_importing_has_no_effect(folder: str, tmp_path: Path) -> None:
+    """Importing every module of a folder writes no file, and prints nothing."""
     names = [
-        f"trustwatch.{path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.').removesuffix('.__init__')}"
-        for path in sorted((ROOT / layer).rglob("*.py"))
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        for path in sorted((ROOT / folder).rglob("*.py"))
         if "migrations" not in path.parts
     ]
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
@@ -120,4 +107,4 @@ def test_the_package_says_what_it_is() -> None:
     assert classifiers == sorted(classifiers)
     assert {"Framework :: FastAPI", "Topic :: Security", "Typing :: Typed"} <= set(classifiers)
     assert not [text for text in classifiers if text.startswith("License ::")]  # with `license` they are refused
-    assert all((ROOT / folder / "py.typed").is_file() for folder in ("trustwatch", "client"))
+    assert all((ROOT / folder / "py.typed").is_file() for folder in ("trustwatch", "trustwatch_client"))

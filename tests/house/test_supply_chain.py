@@ -24,6 +24,10 @@ from scripts import audit
 from ..support.checkout import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECTS = {
+    "trustwatch": PROJECT["project"],
+    "trustwatch-client": tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"],
+}
 MAKEFILE = (ROOT / "Makefile").read_text()
 PRODUCT = re.findall(r"^PRODUCT := (.*)", MAKEFILE, re.MULTILINE)[0].split()
 LOCKED = re.compile(r"^([\w.-]+)==(\S+)(?: ; (.*?))? \\$", re.MULTILINE)
@@ -36,14 +40,17 @@ def locked(name: str) -> list[tuple[str, str]]:
     return [(canonicalize_name(found[1]), found[2]) for found in LOCKED.finditer(text)]
 
 
-def required(extra: str) -> list[Requirement]:
-    """Requirements of an extra, and of those of ours that it names."""
-    found: list[Requirement] = []
-    for text in PROJECT["project"]["optional-dependencies"][extra]:
-        one = Requirement(text)
-        inner = [required(name) for name in one.extras] if one.name == "trustwatch" else [[one]]
-        found += [requirement for some in inner for requirement in some]
-    return found
+def required(project: str, extra: str) -> list[Requirement]:
+    """Requirements of an extra of a project, and of the extras of ours that it names."""
+    return [one for text in PROJECTS[project]["optional-dependencies"][extra] for one in others(Requirement(text))]
+
+
+def others(one: Requirement) -> list[Requirement]:
+    """A requirement, or those of a project of ours and the extras that are named."""
+    if one.name not in PROJECTS:
+        return [one]
+    inner = [Requirement(text) for text in PROJECTS[one.name]["dependencies"]] if one.name != "trustwatch" else []
+    return inner + [found for extra in one.extras for found in required(one.name, extra)]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +59,8 @@ def required(extra: str) -> list[Requirement]:
 def test_locks_hold_what_is_required(extra: str, locks: tuple[str, ...]) -> None:
     """Every requirement of the product and of the extra, in a version that it allows."""
     there = [pin for name in ("development", *locks) for pin in locked(name)]
-    wanted = required(extra) + [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+    base = [found for text in PROJECT["project"]["dependencies"] for found in others(Requirement(text))]
+    wanted = required("trustwatch", extra) + base
 
     missing = [
         str(one)

@@ -32,7 +32,6 @@ pytestmark = [
     pytest.mark.skipif(not WHEEL, reason="NO WHEEL: `make test-wheel` builds it and runs this"),
 ]
 
-FOLDERS = ("ingest", "models", "scoring", "api", "client", "lab", "simulator")
 OF_EXTRAS = {
     "a2a",
     "altair",
@@ -104,22 +103,11 @@ def run(folder: Path, *arguments: str, program: list[str] | None = None) -> str:
     return done.stdout
 
 
-def packed_name(path: Path, source: Path) -> str:
-    """Name in the wheel of a file of the tree; the folder `trustwatch` is the package itself."""
-    return f"trustwatch/{path.relative_to(source).as_posix().removeprefix('trustwatch/')}"
-
-
-def tree_path(name: str, source: Path) -> Path:
-    """The file of the tree that a name in the wheel is of."""
-    inner = name.removeprefix("trustwatch/")
-    return source / inner if "/" in inner else source / "trustwatch" / inner
-
-
 def test_it_holds_all_files_of_the_packages_and_nothing_else(source: Path) -> None:
     """Modules, migrations, templates, assets and their licences: what lies in a package's folder is packed."""
-    below = [path for folder in FOLDERS for path in (source / folder).rglob("*")]
-    paths = [path for path in [*below, *(source / "trustwatch").iterdir()] if path.is_file()]
-    in_tree = {packed_name(path, source) for path in paths if "__pycache__" not in path.parts}
+    below = os.walk(source / "trustwatch", followlinks=True)
+    paths = [Path(folder, name).relative_to(source) for folder, _, names in below for name in names]
+    in_tree = {path.as_posix() for path in paths if "__pycache__" not in path.parts}
     names = packed()
     ours = {name for name in names if ".dist-info/" not in name}
     assert (sorted(in_tree - ours), sorted(ours - in_tree)) == ([], [])
@@ -134,7 +122,7 @@ def test_files_are_those_of_the_tree(source: Path) -> None:
         other = [
             name
             for name in wheel.namelist()
-            if name.startswith("trustwatch/") and wheel.read(name) != tree_path(name, source).read_bytes()
+            if name.startswith("trustwatch/") and wheel.read(name) != (source / name).read_bytes()
         ]
     assert other == []
 
@@ -228,6 +216,19 @@ def test_serve_names_the_extra_that_is_missing(extra: str, tmp_path: Path) -> No
 def test_commands_name_the_extra_that_is_missing(extra: str, line: str, tmp_path: Path) -> None:
     """Each with the line that installs it."""
     assert f"path/to/WHEEL[{extra}]'" in refused(tmp_path, *command(*line.split()))
+
+
+@without_extras
+def test_the_client_needs_little(tmp_path: Path) -> None:
+    """Installed by itself it has less than 15 MB, with what it needs, and works."""
+    folder = Path(os.environ["TRUSTWATCH_CLIENT"])
+    size = sum(path.stat().st_size for path in folder.rglob("*") if "__pycache__" not in path.parts)
+    code = (
+        f"import sys; sys.path.insert(0, {str(folder)!r}); import trustwatch_client as c; print(c.TrustClient.__name__)"
+    )
+    assert size < 15e6
+    assert not (folder / "trustwatch").exists()
+    assert run(tmp_path, "-I", "-S", "-c", code, program=[sys.executable]) == "TrustClient\n"
 
 
 @without_extras

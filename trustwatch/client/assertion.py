@@ -1,0 +1,3 @@
+"""The name that `trustwatch_client.assertion` had until 0.2."""
+
+from trustwatch_client.assertion import *  # noqa: F403
