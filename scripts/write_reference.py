@@ -279,8 +279,8 @@ REASON_CODES = (
     "  unusual*; *above*, *well above* (3 standard deviations) and *far above* (6) what is usual.",
     "- **A counterfactual** speaks of something unusual that another event could have had in its place: a target, a",
     "  key, a size; of an action with its outcome and sizes. The row is scored with that thing as usual as one time",
-    "  in eight; where the level stays, there is none. There is none for pace, order, drift and what gathered in a",
-    "  session.",
+    "  in eight, and without the hard signals that it caused. If the level stays, there is none; nor for pace, order,",
+    "  drift and what gathered in a session.",
 )
 """What a receiver of reasons has to expect, by hand."""
 

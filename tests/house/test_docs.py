@@ -80,7 +80,8 @@ def test_names_of_python_exist(page: Path) -> None:
 
     for dotted in sorted(named):
         package, _, last = dotted.rpartition(".")
-        assert find_spec(dotted) is not None if not package else hasattr(import_module(package), last) or find_spec(dotted)
+        is_named = bool(package) and hasattr(import_module(package), last)
+        assert is_named or find_spec(dotted) is not None, dotted
 
 
 @pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)

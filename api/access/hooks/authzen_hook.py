@@ -192,8 +192,6 @@ class AuthZenEndpoint:
         if not asker.binding.vouches:
             asserted = {"id": agent.agent_id, "issuer": parsed.access_request.issuer or None, "self_asserted": True}
             parsed = parsed._replace(event_extras={**parsed.event_extras, "agent": asserted})
-        if named := asker.binding.unauthorized_agents(parsed.access_request.issuer, parsed.access_request.ancestors):
-            parsed = parsed._replace(event_extras={**parsed.event_extras, "unauthorized": named})
         lifetime_s = None if parsed.own_event_type else decided.verdict.max_token_lifetime_s
         self._decider.record(parsed, decided, lifetime_s)
 

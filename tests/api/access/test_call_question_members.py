@@ -62,7 +62,7 @@ def test_the_client_asks_with_every_member_of_a_question_and_no_other() -> None:
     async def ask() -> None:
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
             verdicts = AsyncCallVerdicts("https://trust.example", lambda: "token", fail_mode="closed", http=http)
-            await verdicts.evaluate(Caller(agent_id="bot"), EVENT, arguments_hash="0cabec3c8913" * 3)
+            await verdicts.evaluate(Caller(agent_id="bot"), EVENT.as_call(), arguments_hash="0cabec3c8913" * 3)
 
     asyncio.run(ask())
     assert set(bodies[0]) == MEMBERS

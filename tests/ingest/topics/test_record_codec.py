@@ -224,7 +224,7 @@ def test_settings_show_no_secret() -> None:
 
 @pytest.mark.parametrize(
     ("client", "hidden", "install"),
-    [("confluent", "confluent_kafka", "trustwatch[fast]"), ("kafka-python", "crc32c", "trustwatch[kafka]")],
+    [("confluent", "confluent_kafka", ".[fast]"), ("kafka-python", "crc32c", ".[kafka]")],
 )
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, client: Any, hidden: str, install: str) -> None:
     """kafka-python runs without crc32c, at eight times the cost: that is refused too."""

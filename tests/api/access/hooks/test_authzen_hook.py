@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from trustwatch.api.access.hooks import authzen_hook
+from trustwatch.api.access.hooks import authzen_requests
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
 from trustwatch.api.http import bulk_turns
 
@@ -322,7 +322,7 @@ LONG["resource"] = {"type": "document", "id": "x"}
 def test_a_long_batch_lets_others_go_first(make_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event loop runs again after 50 items that are read or answered."""
     desk, read, turns = make_desk("authzen"), [0], [0]
-    read_item = authzen_hook._read_item
+    read_item = authzen_requests._read_item
 
     def counted(*given: Any) -> Any:
         read[0] += 1
@@ -330,7 +330,8 @@ def test_a_long_batch_lets_others_go_first(make_desk: Any, monkeypatch: pytest.M
 
     async def run() -> tuple[httpx2.Response, list[int]]:
         body = json.dumps(LONG).encode()
-        request = desk.http.request("POST", "/access/v1/evaluations", content=body, headers=desk.auth())
+        headers = {"content-type": "application/json", **desk.auth()}
+        request = desk.http.request("POST", "/access/v1/evaluations", content=body, headers=headers)
         asked = asyncio.ensure_future(request)
         seen = []
         while not asked.done():
@@ -339,12 +340,12 @@ def test_a_long_batch_lets_others_go_first(make_desk: Any, monkeypatch: pytest.M
             await asyncio.sleep(0)
         return await asked, seen
 
-    monkeypatch.setattr(authzen_hook, "_read_item", counted)
+    monkeypatch.setattr(authzen_requests, "_read_item", counted)
     answer, seen = desk.runner.run(run())
 
     assert answer.status_code == 200 and len(answer.json()["evaluations"]) == 1_000
-    assert max(after - before for before, after in pairwise(seen)) <= authzen_hook.ITEMS_PER_SLICE
-    assert turns[0] >= 2 * 1_000 / authzen_hook.ITEMS_PER_SLICE - 1
+    assert max(after - before for before, after in pairwise(seen)) <= authzen_requests.ITEMS_PER_SLICE
+    assert turns[0] >= 2 * 1_000 / authzen_requests.ITEMS_PER_SLICE - 1
 
 
 def test_long_batches_of_a_tenant_take_turns(make_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,9 +355,9 @@ def test_long_batches_of_a_tenant_take_turns(make_desk: Any, monkeypatch: pytest
 
     async def run() -> list[httpx2.Response]:
         bodies = [json.dumps(LONG).encode()] * 5 + [json.dumps(BOXCARRED).encode()]
-        path = "/access/v1/evaluations"
+        path, headers = "/access/v1/evaluations", {"content-type": "application/json", **desk.auth()}
         return await asyncio.gather(
-            *(desk.http.request("POST", path, content=body, headers=desk.auth()) for body in bodies)
+            *(desk.http.request("POST", path, content=body, headers=headers) for body in bodies)
         )
 
     answers = desk.runner.run(run())
