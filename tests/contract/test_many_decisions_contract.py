@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from tests.support.alert_receiver import DECISION
 from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.ingest.timestamps import HOUR_MS
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
@@ -100,7 +101,7 @@ def test_edges_of_any_name(store: SqlStore, text: str) -> None:
     """The same edge from several partitions is one row, with what both saw."""
     name = f"a{text}"
     edges = [AgentEdge("acme", text, "called", name, f"{name}{n}", 5 + n, 9 + n, 1 / 3, 9) for n in range(3)]
-    later = [msgspec.structs.replace(edge, last_ms=99, risk=0.1 + 0.7) for edge in edges]
+    later = [msgspec.structs.replace(edge, last_ms=HOUR_MS + 99, risk=0.1 + 0.7) for edge in edges]
 
     commit(store, [], [*edges, *later, *edges])
 

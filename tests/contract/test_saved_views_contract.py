@@ -113,6 +113,7 @@ def test_a_store_from_before_keeps_the_last_of_one_name(store: SqlStore) -> None
         connection.execute(text("DROP TABLE snapshots"))  # of 0023
         connection.execute(text("CREATE INDEX ix_edges_time ON edges (last_ms)"))  # until 0022
         connection.execute(text("CREATE TABLE case_threads (case_id TEXT)"))  # until 0024
+        connection.execute(text("ALTER TABLE agents DROP COLUMN capabilities"))  # of 0025
         connection.execute(text("UPDATE alembic_version SET version_num = '0018'"))
         for number, (name, at_ms) in enumerate([("night", 5), ("night", 9), ("night", 9), ("day", 1)]):
             common = {"page": "agents", "name": name, "changed_ms": at_ms, "query": b"{}"}

@@ -121,5 +121,5 @@ def test_the_extra_is_named_at_start(reception: Reception, monkeypatch: pytest.M
         clock=time.time,
         monotonic=time.monotonic,
     )
-    with pytest.raises(ConfigError, match=r"`encrypted` of `shared_signals.transmitters` \(idp\).*trustwatch\[jwe\]"):
+    with pytest.raises(ConfigError, match=r"`encrypted` of `shared_signals.transmitters` \(idp\).*\.\[jwe\]"):
         _make_decryption(asking)  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match=r"no caller is called 'soc' - at `\$\.shared_signals\.without_wise`"):
         Settings(shared_signals=SharedSignalsSettings(without_wise=("soc",)))
     settings = Settings(callers=(CallerSettings(name="soc", client_id="soc"),), shared_signals=part)
-    with pytest.raises(ConfigError, match=r"trustwatch\[jwe\]"):
+    with pytest.raises(ConfigError, match=r"\.\[jwe\]"):
         TransmitterContext(settings, lambda: 0.0, lambda: 0.0)
     with pytest.raises(ValueError, match="`jwks_uri` or `jwks_file`"):
         EncryptionSettings()
