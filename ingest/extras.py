@@ -20,6 +20,7 @@ EXTRA_PACKAGES: dict[ExtraName, dict[str, str]] = {
     "traces": {
         "opentelemetry.exporter.otlp.proto.http": "opentelemetry-exporter-otlp-proto-http",
         "opentelemetry.sdk": "opentelemetry-sdk",
+        "requests": "requests",
     },
 }
 """Extra -> its modules and the packages that they come with. kafka-python works without crc32c at eight times the cost,

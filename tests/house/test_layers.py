@@ -53,6 +53,7 @@ IMPORTERS = {
     "markupsafe": {"api/backtest/", "api/console/", "api/svg_charts.py"},
     "jmespath": {"ingest/formats/expressions.py"},
     "opentelemetry": {"api/opentelemetry_spans.py"},  # and by name ingest/formats/otlp.py, what has its own extra
+    "requests": {"api/opentelemetry_spans.py"},
     "obstore": {"ingest/objects/cloud_objects.py"},
     "pyarrow": {"ingest/archive/"},
     "pandas": {"lab/"},

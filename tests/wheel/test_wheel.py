@@ -54,6 +54,7 @@ OF_EXTRAS = {
     "pandas",
     "psycopg",
     "pyarrow",
+    "requests",
     "vl_convert",
 }
 """What modules may lack without extras; nothing else."""
