@@ -381,9 +381,14 @@ class Engine:
     def _keep_capabilities(self, columns: EventColumns, slots: SlotIndices) -> None:
         """Keep what agents declare, for verdicts before a call. Events that declare nothing change nothing."""
         declared, known = columns.names[:, event_columns.CAPABILITIES], self.agents.capability_hashes
-        for row in np.flatnonzero((declared != 0) & (known[slots] != declared)).tolist():
-            known[slots[row]] = declared[row]
-            self.agents.capabilities[slots[row]] = encode_capabilities(columns.events[row].agent.capabilities or ())
+        differing = (declared != 0) & (known[slots] != declared)
+        if not differing.any():
+            return
+        # All declarations of these agents, in order: one may change its capabilities and change them back.
+        for row in np.flatnonzero((declared != 0) & np.isin(slots, slots[differing])).tolist():
+            if known[slots[row]] != declared[row]:
+                known[slots[row]] = declared[row]
+                self.agents.capabilities[slots[row]] = encode_capabilities(columns.events[row].agent.capabilities or ())
 
     def use_model(self, model: TrainedModel) -> None:
         """Go on with another model of the same salt. Agents move out, and come back to be measured against it."""
