@@ -240,6 +240,7 @@ class ReferenceFeatures:
         at_ms, name = _at_ms(event), _agent(event)
         agent = self.agents.get(name)
         if agent is not None and event["outcome"] == "denied" and _note_token(agent, event):
+            _number_refused(agent, event, at_ms)
             return MeasuredEvent(None, {}, {}, {}, 0, True, False, (), [], None)
         gap_ms = None
         if agent is None:
@@ -422,6 +423,14 @@ def _note_token(agent: ReferenceAgent, event: Event) -> bool:
     if token not in agent.revoked:
         agent.revoked = [token, *agent.revoked][:4]
     return False
+
+
+def _number_refused(agent: ReferenceAgent, event: Event, at_ms: int) -> None:
+    """Count a call in its session that is no behavior, but that its sender has numbered."""
+    if tells_origins(event) and event.get("session") and not event["agent"].get("self_asserted"):
+        session = _session(agent, event["session"], max(at_ms, agent.last_ms))
+        session.calls.append(False)
+        session.sensitive.append(False)
 
 
 def _comes_out_of_order(agent: ReferenceAgent, session: ReferenceSession, event: Event, at_ms: int) -> bool:

@@ -282,7 +282,8 @@ def _pass_over(state: AgentState, slot: int, names: Array, codes: Array, at_ms: 
         _check_revoked_token(state.revoked[slot], names, codes)
         if codes[columns.TYPE] == columns.SIGNAL_CHANGE and times[layout.T_FIRST] != 0:
             _change_habits(times, agent_numbers, table, now_ms)
-    if codes[columns.UNTRUSTED_RESULT] != columns.UNTRACED and names[columns.SESSION] != 0:
+    is_vouched = codes[columns.SELF_ASSERTED] == 0  # else anybody could move the numbers of real calls
+    if is_vouched and codes[columns.UNTRUSTED_RESULT] != columns.UNTRACED and names[columns.SESSION] != 0:
         # It is no behaviour, but the sender has numbered it, and numbers later calls behind it.
         skipped = session_slot(state, slot, names[columns.SESSION], now_ms)
         end_call(state, slot, skipped, 0, False)
