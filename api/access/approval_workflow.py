@@ -21,7 +21,7 @@ from trustwatch.scoring.delivery.notifiers.alert_events import build_approval_ro
 from trustwatch.scoring.delivery.shared_signals.announced_pin import build_pin_row
 from trustwatch.scoring.policy.access_evaluation import ALL_SCOPES
 from trustwatch.scoring.policy.interventions import ActiveInterventions
-from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.agents import AgentIdentity, AgentName, RiskLevel
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.store.containment_store import InterventionStore
@@ -53,6 +53,9 @@ MAX_WAITING_OF_TENANT = 1_000
 
 MAX_REQUESTS_IN_FLIGHT = 1_000
 """Requests for approval that may wait for the store at a time."""
+
+SPEND_TIMEOUT_S = 2.0
+"""Longest time that a request waits until its approval for one use is spent; then it is answered without it."""
 
 LINES_OF_REFUSALS_PER_S = 1
 """Lines of the log each second about persons who are not asked."""
@@ -125,6 +128,8 @@ class ApprovalWorkflow:
         self._orders = OrderLines(lambda: now_ms() / 1000)
         self.failed_requests = 0
         """Approvals that could not be asked for: the store did not take them, or too many waited."""
+        self.unspent_approvals = 0
+        """Permits that were not given: the store did not answer when their approval for one use was to be spent."""
 
     def request_approval(
         self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str, caller: str = ""
@@ -235,17 +240,18 @@ class ApprovalWorkflow:
         approve: bool,
         valid_s: float,
         trust_path: bool = False,
+        one_use: bool = False,
     ) -> Intervention:
-        """Approve (for *valid_s* seconds from now) or reject. Raises InterventionNotOpen, Unavailable.
+        """Approve (for *valid_s* seconds from now, or one permit before) or reject.
 
-        Only with *trust_path* the access path of a call is approved with it.
+        Only with *trust_path* the access path of a call is approved with it. Raises InterventionNotOpen, Unavailable.
         """
         now_ms = self._now_ms()
         if approval.status != "pending" or approval.expires_ms <= now_ms:
             raise InterventionNotOpen(f"approval {approval.intervention_id} is {_status_word(approval, now_ms)}")
         decided = msgspec.structs.replace(
             approval,
-            status="approved" if approve else "rejected",
+            status="rejected" if not approve else "approved_once" if one_use else "approved",
             scopes=approval.scopes if trust_path or not approve else without_path_scopes(approval.scopes),
             decided_by=person.name,
             decided_ms=now_ms,
@@ -300,7 +306,7 @@ class ApprovalWorkflow:
     async def end_intervention(self, intervention: Intervention, person: Attribution) -> Intervention:
         """End a pin, or withdraw an approval. Raises InterventionNotOpen, Unavailable."""
         now_ms = self._now_ms()
-        if intervention.status not in ("active", "approved") or intervention.expires_ms <= now_ms:
+        if intervention.status not in ("active", "approved", "approved_once") or intervention.expires_ms <= now_ms:
             raise InterventionNotOpen(
                 f"{intervention.kind} {intervention.intervention_id} is {_status_word(intervention, now_ms)}"
             )
@@ -314,6 +320,32 @@ class ApprovalWorkflow:
         )
         await self._write_change(ended, intervention.status, f"{intervention.kind}.end", person)
         return ended
+
+    def one_use_approvals(self, identity: AgentIdentity) -> list[Intervention]:
+        """Approvals of an agent for one use that can be spent."""
+        return self.active_interventions.one_use_approvals(identity, self._now_ms())
+
+    async def spend(self, approval: Intervention) -> bool:
+        """Spend an approval for one use; False = it may not give a permit: it is over, or the store does not say."""
+        used = msgspec.structs.replace(approval, status="used", updated_ms=_next_update_ms(approval, self._now_ms()))
+        try:
+            # One that is given up may still be written: then it is spent, and gave no permit.
+            async with asyncio.timeout(SPEND_TIMEOUT_S):
+                was_open = await self._executor(self._interventions.update, used, approval.status)
+        except (Unavailable, TimeoutError) as error:
+            self.unspent_approvals += 1
+            _log.warning(
+                "an approval for one use could not be spent; the request is answered without it",
+                error=str(error),
+                approval_id=approval.intervention_id,
+                agent=approval.agent.agent_id,
+            )
+            return False
+        if was_open:
+            self._apply_and_audit(used, "approval.use", "trustwatch", "its one permit is given")
+        else:  # another process was first
+            self.active_interventions.apply_changes([used])
+        return was_open
 
     async def synchronise(self) -> None:
         """Take over what other processes wrote, and write down what has expired. Raises Unavailable."""

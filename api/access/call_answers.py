@@ -72,10 +72,10 @@ class CallAnswers:
         self._evaluator = evaluator
         self._budget = runtime.settings.risk.challenge_budget
 
-    def answer(
+    async def answer(
         self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None, body: bytes
     ) -> bytes:
-        """The answer as JSON.
+        """The answer as JSON. Waits for the store only where the agent has an approval for one use that it needs.
 
         Raises:
             TenantNotAllowed: the caller may not ask about that tenant.
@@ -102,6 +102,8 @@ class CallAnswers:
             caller=caller.name,
             held=held,
         )
+        if self._evaluator.any_for_one_use:
+            access = await self._evaluator.spend_needed(access, call)
         return _encode(self._member_values(access, self._evaluator.evaluate(access, call, VIA_API)))
 
     def _member_values(self, access: AccessRequest, evaluation: CallEvaluation) -> CallAnswer:

@@ -48,6 +48,7 @@ from trustwatch.scoring.policy.access_evaluation import (
     Verdict,
 )
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.decisions import RiskReason
 
 from .approval_workflow import (
@@ -57,6 +58,7 @@ from .approval_workflow import (
     ApprovalWorkflow,
 )
 from .live_call_scorer import LiveCallScorer
+from .one_use import Outcome, spend_needed
 
 BY_MODEL, BY_LEVEL = "model", "level"
 FAILED = "the model could not be asked for a fault of ours"
@@ -154,6 +156,20 @@ class CallEvaluation(NamedTuple):
         return () if self.score is None else self.score.reasons
 
 
+class _JudgedCall(NamedTuple):
+    """Members of a `CallEvaluation`. `asked` is the call as the model was asked about it; None = it was not."""
+
+    by_level: Verdict
+    decision: CallDecision
+    reason: str
+    asked: NativeEvent | None
+    score: CallScore | None
+    basis: str
+    detail: str
+    digest: str
+    outside: bool
+
+
 class CallEvaluator:
     """Judges calls, counts what it judged, and asks persons. For one event loop.
 
@@ -186,8 +202,51 @@ class CallEvaluator:
         self._now_ms = now_ms
         self.counts: Counter[tuple[str, str, str, str]] = Counter()
 
+    @property
+    def any_for_one_use(self) -> bool:
+        """True if some agent has an approval for one use."""
+        return self._approvals.active_interventions.any_for_one_use
+
+    async def spend_needed(self, access: AccessRequest, call: CallQuestion) -> AccessRequest:
+        """*access* with the approvals for one use that it needs, which are spent for it."""
+
+        def judge(spent: tuple[Intervention, ...]) -> Outcome:
+            return self.preview(access._replace(spent=spent), call)
+
+        return access._replace(spent=await spend_needed(self._approvals, (access.identity,), judge))
+
+    def preview(self, access: AccessRequest, call: CallQuestion) -> Outcome:
+        """What a call would get. Nothing is counted, and no person is asked."""
+        judged = self._judge(access, call)
+        return Outcome(judged.decision == "allow" or not judged.by_level.enforced)
+
     def evaluate(self, access: AccessRequest, call: CallQuestion, via: str) -> CallEvaluation:
         """The verdict on a call of an agent that came by *via*. Never waits."""
+        by_level, decision, reason, asked, score, basis, detail, digest, outside = self._judge(access, call)
+        approval_id = ""
+        if decision == "step_up" and by_level.enforced and access.approvable:
+            new_path = self._new_path(asked) if asked is not None and reason == UNUSUAL_CALL else None
+            text = _request_text(call, reason, score, new_path)
+            path_scopes = () if new_path is None else (self._path_scope(access, new_path),)
+            approvable = (CALL_SCOPE_PREFIX + digest, *path_scopes)
+            approval_id = self._request_approval(access, approvable, by_level.level, text, via)
+        self.counts[via, call.effect or "unknown", decision, basis] += 1
+        allow = decision == "allow" or not by_level.enforced
+        if self._spans is not None:
+            self._spans.note(
+                {
+                    "trustwatch.via": via,
+                    "trustwatch.risk_level": by_level.level.label,
+                    "trustwatch.decision": decision,
+                    "trustwatch.reason": reason,
+                    "trustwatch.mode": "enforce" if by_level.enforced else "shadow",
+                    "trustwatch.basis": basis,
+                }
+            )
+        return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest, outside)
+
+    def _judge(self, access: AccessRequest, call: CallQuestion) -> _JudgedCall:
+        """What level, boundary and model say of a call."""
         by_level, context = self._policy_evaluator.evaluate(access)
         bound = call.bound_members()
         digest = self._identities.call_digest(*access.identity, bound)
@@ -211,30 +270,12 @@ class CallEvaluator:
                 decision, reason = "step_up", UNUSUAL_CALL
         if outside and boundary.outside == "step_up" and decision == "allow" and not approved:
             decision, reason = "step_up", OUTSIDE_BOUNDARY
-        approval_id = ""
-        if decision == "step_up" and by_level.enforced and access.approvable:
-            new_path = self._new_path(asked) if asked is not None and reason == UNUSUAL_CALL else None
-            text = _request_text(call, reason, score, new_path)
-            path_scopes = () if new_path is None else (self._path_scope(access, new_path),)
-            approvable = (CALL_SCOPE_PREFIX + digest, *path_scopes)
-            approval_id = self._request_approval(access, approvable, by_level.level, text, via)
-        self.counts[via, call.effect or "unknown", decision, basis] += 1
-        allow = decision == "allow" or not by_level.enforced
-        if self._spans is not None:
-            self._spans.note(
-                {
-                    "trustwatch.via": via,
-                    "trustwatch.risk_level": by_level.level.label,
-                    "trustwatch.decision": decision,
-                    "trustwatch.reason": reason,
-                    "trustwatch.mode": "enforce" if by_level.enforced else "shadow",
-                    "trustwatch.basis": basis,
-                }
-            )
-        return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest, outside)
+        return _JudgedCall(by_level, decision, reason, asked, score, basis, detail, digest, outside)
 
     def _approved_scopes(self, access: AccessRequest, level: RiskLevel) -> frozenset[str]:
-        return self._policy_evaluator.interventions.approved_scopes(access.identity, self._now_ms(), int(level))
+        return self._policy_evaluator.interventions.approved_scopes(
+            access.identity, self._now_ms(), int(level), access.spent
+        )
 
     def _path_scope(self, access: AccessRequest, path: AccessPath) -> str:
         """Scope of an approval that trusts an access path of the agent."""

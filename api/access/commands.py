@@ -42,7 +42,9 @@ HoursOption = Annotated[float, typer.Option(help="how long it holds, hours", min
 def list_approvals(
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
-    status: Annotated[str | None, typer.Option(help="pending, approved, rejected, ended or expired")] = "pending",
+    status: Annotated[
+        str | None, typer.Option(help="pending, approved, approved_once, used, rejected, ended or expired")
+    ] = "pending",
     tenant: TenantOption = None,
     limit: Annotated[int, typer.Option(help="most approvals to list")] = 50,
     json: JsonLinesOption = False,
@@ -83,12 +85,13 @@ def approve(
             help="let its network, credential and delegation chain count as known in the agent's other calls, too"
         ),
     ] = False,
+    one_use: Annotated[bool, typer.Option(help="end it with the first permit that rests on it")] = False,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     json: JsonOption = False,
 ) -> None:
     """Let the scopes pass for a while, for this agent alone (scope trust.feedback)."""
-    body = {"why": why, "valid_s": hours * 3600, "trust_path": trust_path}
+    body = {"why": why, "valid_s": hours * 3600, "trust_path": trust_path, "one_use": one_use}
     _send_intervention(ServiceClient(url, token), f"/v1/approvals/{quote(approval, safe='')}/approve", body, json=json)
 
 
@@ -201,5 +204,5 @@ def _send_intervention(
         write_json(result)
         return
     what = f"level {result['level']}" if result["kind"] == "pin" else "scopes " + " ".join(result["scopes"])
-    until = f" until {result['expires_at']}" if result["status"] in ("active", "approved") else ""
+    until = f" until {result['expires_at']}" if result["status"] in ("active", "approved", "approved_once") else ""
     print_message(f"{result['kind']} of {result['agent_id']} ({what}) is {result['status']}{until}")

@@ -105,6 +105,11 @@ class PolicyDecisionPoint:
             self._spans.note(_decision_attributes(verdict, via))
         return AccessDecision(verdict, context, approval_id)
 
+    @property
+    def any_for_one_use(self) -> bool:
+        """True if some agent has an approval for one use."""
+        return self.approval_workflow.active_interventions.any_for_one_use
+
     def _request_approval(self, question: AccessRequest, verdict: Verdict, via: str) -> str:
         """Ask a person for the scopes that a verdict holds; "" where nobody is asked."""
         scopes = without_call_scopes(verdict.held_scopes)

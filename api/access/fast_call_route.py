@@ -97,4 +97,4 @@ class FastCallRoute:
         except RequestBodyTooLong:
             detail = f"the body may have {MAX_CALL_BYTES} bytes"
             raise ProblemError(ProblemDetails(413, "body_too_large", "Body too large", detail)) from None
-        return None if body is None else self._answers.answer(caller, agent_id, tenant, issuer, body)
+        return None if body is None else await self._answers.answer(caller, agent_id, tenant, issuer, body)

@@ -94,10 +94,16 @@ async def get_approval(intervention_id: str, caller: ReaderDep, containment: Con
 async def approve_request(
     intervention_id: str, caller: ReviewerDep, containment: ContainmentServiceDep, approval: ApprovalIn
 ) -> InterventionOut:
-    """The scopes pass from now on, for this agent alone and until `valid_s` is over. Scope `trust.feedback`."""
+    """The scopes pass from now on, for this agent alone and until `valid_s` is over, or one permit before with
+    `one_use`. Scope `trust.feedback`."""
     return intervention_out(
         await containment.approve(
-            caller, intervention_id, approval.why, approval.valid_s, trust_path=approval.trust_path
+            caller,
+            intervention_id,
+            approval.why,
+            approval.valid_s,
+            trust_path=approval.trust_path,
+            one_use=approval.one_use,
         )
     )
 
@@ -155,7 +161,7 @@ async def evaluate_call(agent: AgentDep, caller: ReaderDep, answers: CallAnswers
     A person's yes to `approval_id` holds for this very call until it expires. Scope `trust.score:read`.
     """
     # Reached only where a server gives no `raw_path`: `FastCallRoute` answers before FastAPI does.
-    body = answers.answer(caller, *agent, await request.body())
+    body = await answers.answer(caller, *agent, await request.body())
     return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 

@@ -28,7 +28,7 @@ class InterventionOut(BaseModel):
 
     intervention_id: str
     kind: Literal["pin", "approval"]
-    status: Literal["active", "pending", "approved", "rejected", "ended", "expired"]
+    status: Literal["active", "pending", "approved", "approved_once", "rejected", "ended", "expired", "used"]
     agent_id: str
     tenant: str
     issuer: str
@@ -140,6 +140,9 @@ class ApprovalIn(BaseModel):
         False,
         description="of an unusual call with a scope `path:…`: its access path (network, credential, delegation "
         "chain) counts as known for as long, also in other calls of the agent",
+    )
+    one_use: bool = Field(
+        False, description="spent by the first permit that rests on it: `approved_once` until then, `used` afterwards"
     )
 
 

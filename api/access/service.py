@@ -139,23 +139,29 @@ class ContainmentService:
         valid_s: float = DEFAULT_VALID_S,
         *,
         trust_path: bool = False,
+        one_use: bool = False,
     ) -> Intervention:
         """Let the scopes pass from now on, for the agent alone and for *valid_s* seconds.
 
         Args:
+            one_use: one permit ends it.
             trust_path: let other calls by the access path of this one be judged as if it were known, for as long.
 
         Raises:
             ProblemError: 403, nobody decides about itself; 404, there is no such approval; 409, somebody decided
                 already, or its time is over; 422, the reason or the time is out of bounds, or the approval names no
-                access path to trust.
+                access path to trust, or is for one use.
             Unavailable: the store does not answer.
         """
         _check_validity(valid_s)
         approval, person = await self._decidable_approval(caller, approval_id, why)
         if trust_path and without_path_scopes(approval.scopes) == approval.scopes:
             raise invalid_value_error("trust_path", "must be false: a new access path is not why this waits")
-        return await self._approvals.decide(approval, person, approve=True, valid_s=valid_s, trust_path=trust_path)
+        if trust_path and one_use:
+            raise invalid_value_error("trust_path", "must be false with one_use: a path is trusted for a time")
+        return await self._approvals.decide(
+            approval, person, approve=True, valid_s=valid_s, trust_path=trust_path, one_use=one_use
+        )
 
     async def reject(self, caller: AuthenticatedCaller, approval_id: str, why: str) -> Intervention:
         """Refuse; the next request that needs a person asks anew. Raises as `approve`."""

@@ -155,6 +155,7 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
         "trustwatch_policy_reloads_total": {(): policy.reloads},
         "trustwatch_policy_errors_total": {(): policy.errors},
         "trustwatch_approvals_unasked_total": {(): decision_point.approval_workflow.failed_requests},
+        "trustwatch_approvals_unspent_total": {(): decision_point.approval_workflow.unspent_approvals},
     }
     reports = services.find(ProofReports)
     if reports is not None:

@@ -478,6 +478,12 @@ METRICS: Final = (
         "approvals that no person could be asked for: the store took none, or too many waited",
     ),
     MetricDefinition(
+        "trustwatch_approvals_unspent_total",
+        "observed counter",
+        "approvals",
+        "approvals for one use that gave no permit, since the store did not answer when they were to be spent",
+    ),
+    MetricDefinition(
         "trustwatch_model_in_force",
         "observed gauge",
         "1",

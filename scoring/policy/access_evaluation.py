@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..records.agents import AgentIdentity, AgentName, RiskLevel
+from ..records.containment import Intervention
 from .book import EffectivePolicy, LevelTokenPolicy, LivePolicy, PolicyBook
 from .declared_boundary import DeclaredBoundary, OutsideBoundary
 from .interventions import ActiveInterventions
@@ -32,6 +33,7 @@ class AccessRequest(NamedTuple):
         actions: names of actions that must be inside of the agent's declared boundary; those that are `scopes` too are
             held or refused one by one.
         held: scopes that the agent is known to have, for its boundary.
+        spent: approvals for one use that were spent for this request.
     """
 
     tenant: str
@@ -44,6 +46,7 @@ class AccessRequest(NamedTuple):
     caller: str = ""
     actions: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    spent: tuple[Intervention, ...] = ()
 
     @property
     def identity(self) -> AgentIdentity:
@@ -320,7 +323,9 @@ class PolicyEvaluator:
         agent_type, concern = ("", "") if entry is None else (entry.summary.agent_type, entry.summary.concern)
         effective_policy = book.effective_policy(*question.identity, agent_type, concern)
         now_ms = self._now_ms()
-        approved = self.interventions.approved_scopes(question.identity, now_ms, int(context.effective_level))
+        approved = self.interventions.approved_scopes(
+            question.identity, now_ms, int(context.effective_level), question.spent
+        )
         stale = self._is_stale(None if entry is None else entry.partition)
         outside: tuple[str, ...] = ()
         if question.actions:

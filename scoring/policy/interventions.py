@@ -7,7 +7,7 @@ Every process that answers keeps its own copy and follows the store; one that ma
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Intervention
@@ -23,6 +23,7 @@ class ActiveInterventions:
         self._by_id: dict[str, Intervention] = {}
         self._by_agent: dict[AgentIdentity, dict[str, Intervention]] = {}
         self._pending_by_tenant: Counter[str] = Counter()
+        self._one_use_ids: set[str] = set()
         self._latest_ms = 0
 
     @property
@@ -54,6 +55,10 @@ class ActiveInterventions:
         full, tenant = intervention.agent.identity, intervention.agent.tenant
         mine = self._by_agent.setdefault(full, {})
         self._count_pending(tenant, (intervention.status == "pending") - self.is_pending(intervention.intervention_id))
+        if intervention.status == "approved_once":
+            self._one_use_ids.add(intervention.intervention_id)
+        else:
+            self._one_use_ids.discard(intervention.intervention_id)
         if intervention.status in OPEN_INTERVENTION_STATUSES:
             self._by_id[intervention.intervention_id] = mine[intervention.intervention_id] = intervention
             return
@@ -71,6 +76,7 @@ class ActiveInterventions:
         """Remove an agent's pins and approvals: they were erased."""
         for intervention_id, intervention in self._by_agent.pop(full, {}).items():
             self._count_pending(intervention.agent.tenant, -(intervention.status == "pending"))
+            self._one_use_ids.discard(intervention_id)
             del self._by_id[intervention_id]
 
     def active_pin(self, full: AgentIdentity, now_ms: int) -> Intervention | None:
@@ -95,18 +101,38 @@ class ActiveInterventions:
         pins = {full: self.active_pin(full, now_ms) for full in list(self._by_agent)}
         return {full: RiskLevel(pin.level) for full, pin in pins.items() if pin is not None}
 
-    def approved_scopes(self, full: AgentIdentity, now_ms: int, level: int = 0) -> frozenset[str]:
+    def approved_scopes(
+        self, full: AgentIdentity, now_ms: int, level: int = 0, spent: Sequence[Intervention] = ()
+    ) -> frozenset[str]:
         """Scopes that a person approved for an agent when it was at *level* or above: a yes at `medium` is none at
-        `high`."""
+        `high`.
+
+        Args:
+            spent: approvals for one use that were spent for the request; all others of one use do not count.
+        """
         mine = self._by_agent.get(full)
-        if not mine:
+        if not mine and not spent:
             return frozenset()
+        lasting = [approval for approval in (mine or {}).values() if approval.status == "approved"]
         return frozenset(
             scope
-            for approval in mine.values()
-            if approval.status == "approved" and approval.expires_ms > now_ms and approval.level >= level
+            for approval in (*lasting, *(one for one in spent if one.agent.identity == full))
+            if approval.expires_ms > now_ms and approval.level >= level
             for scope in approval.scopes
         )
+
+    @property
+    def any_for_one_use(self) -> bool:
+        """True if any agent has an approval for one use: else nobody needs to look for its own."""
+        return bool(self._one_use_ids)
+
+    def one_use_approvals(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
+        """Approvals of an agent for one use that are neither spent nor over, the last to expire first."""
+        mine = self._by_agent.get(full)
+        if not mine:
+            return []
+        unspent = [one for one in mine.values() if one.status == "approved_once" and one.expires_ms > now_ms]
+        return sorted(unspent, key=lambda approval: approval.expires_ms, reverse=True)
 
     def pending_approval(
         self, full: AgentIdentity, scopes: Iterable[str], now_ms: int, most: int

@@ -9,8 +9,8 @@ import msgspec
 from .agents import AgentName
 
 InterventionKind = Literal["pin", "approval"]
-InterventionStatus = Literal["active", "pending", "approved", "rejected", "ended", "expired"]
-OPEN_INTERVENTION_STATUSES: frozenset[str] = frozenset({"active", "pending", "approved"})
+InterventionStatus = Literal["active", "pending", "approved", "approved_once", "rejected", "ended", "expired", "used"]
+OPEN_INTERVENTION_STATUSES: frozenset[str] = frozenset({"active", "pending", "approved", "approved_once"})
 """States that have an effect, or still may get one."""
 
 
@@ -18,7 +18,8 @@ class Intervention(msgspec.Struct, frozen=True):
     """Order of a person, or request for one. Its history is its decisions' audit events.
 
     A *pin* (active, then ended or expired) fixes the level that policy acts on. An *approval* (pending, then approved
-    or rejected, or expired from either) lets scopes pass that need a person.
+    or rejected, or expired from either) lets scopes pass that need a person. An approval for one use is
+    `approved_once`, and `used` before the one permit that it gives leaves.
 
     Attributes:
         level: of a pin: the level to act on; of an approval: the agent's level when it was asked for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from typing import Any
 
@@ -71,6 +72,19 @@ def test_of_two_that_decide_one_wins(store: SqlStore) -> None:
 
     assert store.interventions.get("I0001") == yes
     assert waiting(store) == 1
+
+
+def test_of_many_that_spend_an_approval_for_one_use_one_does(store: SqlStore) -> None:
+    """At the same time, from several connections; it is open until then, and not afterwards."""
+    store.interventions.add(approval(1, status="approved_once"))
+    assert [one.intervention_id for one in store.interventions.list_open()] == ["I0001"]
+    used = approval(1, status="used", updated_ms=NOW + 9)
+
+    with ThreadPoolExecutor(8) as threads:
+        spent = list(threads.map(lambda _: store.interventions.update(used, "approved_once"), range(16)))
+
+    assert sorted(spent) == [False] * 15 + [True]
+    assert store.interventions.list_open() == []
 
 
 def test_interventions_are_listed_newest_first_and_by_what_is_asked(store: SqlStore) -> None:

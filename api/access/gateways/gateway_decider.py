@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,11 +23,13 @@ from trustwatch.scoring.policy.access_evaluation import (
 )
 from trustwatch.scoring.policy.book import LivePolicy
 from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.containment import Intervention
 
 from ... import clock
 from ...http.line_limit import LineLimit
 from ...settings.enforcement_settings import GatewaySettings
 from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, PolicyDecisionPoint, refusal_members
+from ..one_use import Outcome, spend_needed
 from .gateway_issuers import TokenHolder
 
 _UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, "")
@@ -65,19 +68,39 @@ class GatewayDecider:
         self._safe_methods = frozenset(settings.safe_methods)
         self._refusals = LineLimit(clock.monotonic)
 
-    def decide_call(self, holder: TokenHolder, token: bytes, method: str, via: str, action: str = "") -> AccessDecision:
+    async def decide_call(
+        self, holder: TokenHolder, token: bytes, method: str, via: str, action: str = ""
+    ) -> AccessDecision:
         """The verdict on a call. Never raises.
+
+        Waits for the store only where the agent has an approval for one use that the call needs.
 
         Args:
             method: of HTTP; "" is one that is not known.
             action: that the call is known to be, for the agent's declared boundary; "" = none is known.
         """
         fit = self._constrain_safe if method in self._safe_methods else self._constrain_unsafe
-        if not action:
-            return self._decide(holder, token, via, fit)
-        question = holder.access_request
-        asked = holder._replace(access_request=question._replace(actions=(action,), held=question.scopes))
-        return self._decide(asked, token, via, lambda verdict: self._constrain_boundary(fit(verdict)))
+        if action:
+            question = holder.access_request
+            holder = holder._replace(access_request=question._replace(actions=(action,), held=question.scopes))
+            fit = partial(self._constrain_action, fit)
+        if self._decision_point.any_for_one_use:
+            holder = await self._spend_needed(holder, via, fit)
+        return self._decide(holder, token, via, fit)
+
+    async def _spend_needed(self, holder: TokenHolder, via: str, fit: GatewayConstraint) -> TokenHolder:
+        """*holder* with the approvals for one use that its call needs, which are spent for it."""
+        question, point = holder.access_request, self._decision_point
+
+        def judge(spent: tuple[Intervention, ...]) -> Outcome:
+            return Outcome(fit(point.policy_evaluator.evaluate(question._replace(spent=spent))[0]).allow)
+
+        try:
+            spent = await spend_needed(point.approval_workflow, (question.identity,), judge)
+        except Exception as error:
+            self._log_failure("gateway_failed", via, error)
+            return holder
+        return holder._replace(access_request=question._replace(spent=spent))
 
     def decide_introspection(self, holder: TokenHolder, token: bytes, via: str) -> AccessDecision:
         """The verdict on a token that is asked about; its `scopes` are those that it is good for. Never raises."""
@@ -134,6 +157,9 @@ class GatewayDecider:
         except Exception as error:
             self._decision_point.audit_sink.dropped += 1
             self._log_failure("gateway_not_recorded", via, error)
+
+    def _constrain_action(self, of_method: GatewayConstraint, verdict: Verdict) -> Verdict:
+        return self._constrain_boundary(of_method(verdict))
 
     def _constrain_boundary(self, verdict: Verdict) -> Verdict:
         """Refuse an action outside of the declared boundary, or let a person decide, as the settings say."""

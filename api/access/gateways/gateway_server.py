@@ -166,7 +166,7 @@ class GatewayServer:
             return self._unauthenticated_response(way, scope, error)
         method = scope["method"] if way == "ext_authz" else forwarded_method(scope)
         action = mcp_action(scope)
-        decided = self._decider.decide_call(holder, token, method, way, action)
+        decided = await self._decider.decide_call(holder, token, method, way, action)
         if decided.verdict.allow and not self._decider.records_all and not decided.verdict.outside:
             return self._allowed_response(decided)
         done = action if decided.verdict.outside else method

@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from trustwatch.ingest.errors import SourceNotAllowed, TrustwatchError
 from trustwatch.scoring.policy.access_evaluation import OUTSIDE_BOUNDARY, SCOPES_REFUSED, STEP_UP, Verdict
+from trustwatch.scoring.records.containment import Intervention
 
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.bulk_turns import BulkTurns, TooMuchBulkWork
@@ -23,6 +24,7 @@ from ...http.refused_callers import AGENT_NOT_ALLOWED, RefusedCallers
 from ..call_evaluation import CALL_DECISIONS, CallEvaluation, CallEvaluator, CallQuestion
 from ..decision_point import AccessDecision, ClientInducedFailure, refusal_members
 from ..judged_agents import NO_AGENT, JudgedAgent, strictest_decision
+from ..one_use import Outcome
 from .authzen_requests import (
     DENY_ON_FIRST_DENY,
     INVALID_ITEM,
@@ -36,6 +38,7 @@ from .authzen_requests import (
     Slices,
     group_by_requester,
     read_in_slices,
+    read_single,
 )
 from .hook_adapter import (
     HookRequest,
@@ -125,17 +128,55 @@ class AuthZenEndpoint:
         """The answer to a whole request; a long one in slices, one request of a tenant at a time."""
         if not is_json(request):
             return _text_response(400, "the body must be JSON, sent with `Content-Type: application/json`")
-        slices = self._answer_in_slices(asker, request)
-        answer = next(slices) if len(request.body) <= FEW_BYTES else None
-        if answer is not None:
-            return answer
+        is_short = len(request.body) <= FEW_BYTES
+        if is_short:
+            slices = self._answer_in_slices(await self._spend_needed(asker, request), request)
+            if (answer := next(slices)) is not None:
+                return answer
         try:
             async with self._turns.turn(asker.tenant, len(request.body)):
+                if not is_short:
+                    slices = self._answer_in_slices(await self._spend_needed(asker, request), request)
                 while (answer := next(slices)) is None:
                     await asyncio.sleep(0)
         except TooMuchBulkWork as error:
             return _text_response(429, str(error), (b"retry-after", b"%d" % error.retry_after_s))
         return answer
+
+    async def _spend_needed(self, asker: EvaluationAsker, request: HookRequest) -> EvaluationAsker:
+        """*asker* with the approvals for one use that its question needs, which are spent for it.
+
+        The endpoint for many spends none: one request would be several permits.
+        """
+        if self._is_batch or not self._decider.any_for_one_use:
+            return asker
+        try:
+            item = read_single(decode_json_object(request.body))
+        except (UnreadableHookRequest, ClientInducedFailure):
+            return asker  # the answer says why
+        if asker.is_refused(item.requester):
+            return asker
+        asked = group_by_requester([item], asker, partial(self._is_known, asker))[item.requester]
+        identities = dict.fromkeys(parsed.access_request.identity for parsed in asked.parsed)
+        return asker._replace(
+            spent=await self._decider.spend_needed(identities, partial(self._preview, asker, item, asked))
+        )
+
+    def _preview(
+        self,
+        asker: EvaluationAsker,
+        item: EvaluationItem,
+        asked: RequesterQuestions,
+        spent: tuple[Intervention, ...],
+    ) -> Outcome:
+        """What an item would get once some approvals are spent."""
+        outcomes = [self._decider.preview(parsed, _unconstrained, spent) for parsed in asked.parsed]
+        if item.call is not None and all(outcome.permitted for outcome in outcomes):
+            spending, call = asker._replace(spent=spent), item.call
+            agents = item.requester.agents or (item.requester.acting,)
+            requests = (spending.access_request(item.requester, agent, (call.action,)) for agent in agents)
+            outcomes += [self._calls.preview(access, call) for access in requests]
+        return Outcome(all(outcome.permitted for outcome in outcomes))
 
     def _answer_in_slices(self, asker: EvaluationAsker, request: HookRequest) -> Iterator[HookResponse | None]:
         """None after each slice, the answer after the last."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
+from trustwatch.scoring.records.containment import Intervention
 
 from ...http.auth.callers import AuthenticatedCaller, SourceBinding
 from ..call_evaluation import CallQuestion
@@ -75,11 +76,12 @@ class EvaluationRequester(NamedTuple):
 
 
 class EvaluationAsker(NamedTuple):
-    """A caller that asks, and the tenant and issuer of the agents that it asks about."""
+    """A caller that asks, and the tenant and issuer of the agents that it asks about. `spent`: see `AccessRequest`."""
 
     caller: AuthenticatedCaller
     tenant: str
     issuer: str
+    spent: tuple[Intervention, ...] = ()
 
     @property
     def binding(self) -> SourceBinding:
@@ -110,6 +112,7 @@ class EvaluationAsker(NamedTuple):
             requester.ancestors if agent == requester.acting else (),
             self.speaks_for(agent),
             self.binding.name,
+            spent=self.spent,
         )
 
 
@@ -153,10 +156,7 @@ def read_in_slices(data: dict[str, Any], *, several: bool) -> Slices[EvaluationB
     if given is not None and type(given) is not list:
         raise UnreadableHookRequest("evaluations must be an array")
     if not given:
-        item = _read_item(data, {})
-        if item.error:
-            raise UnreadableHookRequest(item.error)
-        return EvaluationBatch([item], EXECUTE_ALL, False)
+        return EvaluationBatch([read_single(data)], EXECUTE_ALL, False)
     if len(given) > MAX_SCOPES:
         raise RequestLimitExceeded(f"evaluations may have {MAX_SCOPES} items")
     semantic = member_at(data, "options", "evaluations_semantic") or EXECUTE_ALL
@@ -171,6 +171,14 @@ def read_in_slices(data: dict[str, Any], *, several: bool) -> Slices[EvaluationB
             yield
     _check_agents(items)
     return EvaluationBatch(items, semantic, True)
+
+
+def read_single(data: dict[str, Any]) -> EvaluationItem:
+    """The evaluation of a request for one. Raises Unreadable."""
+    item = _read_item(data, {})
+    if item.error:
+        raise UnreadableHookRequest(item.error)
+    return item
 
 
 def _check_agents(items: list[EvaluationItem]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,8 @@ import structlog
 
 from trustwatch.scoring.policy.access_evaluation import STALE, UNDECIDED, AccessRequest, DecisionContext, Verdict, deny
 from trustwatch.scoring.policy.book import LivePolicy
-from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.agents import AgentIdentity, RiskLevel
+from trustwatch.scoring.records.containment import Intervention
 
 from ... import clock
 from ...http.line_limit import LineLimit
@@ -23,6 +24,7 @@ from ..decision_point import (
     PolicyDecisionPoint,
     refusal_members,
 )
+from ..one_use import Outcome, spend_needed
 from .hook_adapter import ParsedHookRequest, UnreadableHookRequest
 
 HookConstraint = Callable[[ParsedHookRequest, Verdict], Verdict]
@@ -68,6 +70,27 @@ class HookDecider:
             )
         except Exception as error:
             return self.undecided_decision(error, parsed.access_request)
+
+    @property
+    def any_for_one_use(self) -> bool:
+        """True if some agent has an approval for one use."""
+        return self._decision_point.any_for_one_use
+
+    async def spend_needed(
+        self, identities: Iterable[AgentIdentity], judge: Callable[[tuple[Intervention, ...]], Outcome]
+    ) -> tuple[Intervention, ...]:
+        """Approvals for one use that were spent for a request about these agents; see `one_use`. Never raises."""
+        try:
+            return await spend_needed(self._decision_point.approval_workflow, identities, judge)
+        except Exception as error:
+            self._log_failure("hook_failed", error)
+            return ()
+
+    def preview(self, parsed: ParsedHookRequest, fit: HookConstraint, spent: tuple[Intervention, ...]) -> Outcome:
+        """What a request would get once some approvals are spent. Nothing is counted, and no person is asked."""
+        question = parsed.access_request._replace(spent=spent)
+        verdict = self._constrain(parsed, fit, self._decision_point.policy_evaluator.evaluate(question)[0])
+        return Outcome(verdict.allow, verdict.scopes)
 
     def undecided_decision(self, error: Exception, question: AccessRequest) -> AccessDecision:
         """Count a question that could not be decided, and return the decision that holds for it."""

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -141,7 +142,7 @@ class HookEndpoint:
             return self.answer
         return self._unauthenticated_response()
 
-    def answer(self, request: HookRequest) -> HookResponse:
+    async def answer(self, request: HookRequest) -> HookResponse:
         """The answer to a whole request."""
         if self._authentication.needs_body and not self._authentication.is_authentic(request):
             return self._unauthenticated_response()
@@ -150,6 +151,8 @@ class HookEndpoint:
             parsed = product.read_request(request.body)
         except Exception as error:
             return self._failure_response(error)
+        if self._decider.any_for_one_use:
+            parsed = await self._spend_needed(parsed)
         decided = self._decider.decide(parsed, product.deny_unsupported)
         try:
             answer = self._render(parsed, decided)
@@ -158,6 +161,13 @@ class HookEndpoint:
             answer = self._render(parsed, decided)
         self._decider.record(parsed, decided, product.granted_lifetime_s(parsed, decided.verdict))
         return answer
+
+    async def _spend_needed(self, parsed: ParsedHookRequest) -> ParsedHookRequest:
+        """*parsed* with the approvals for one use that it needs, which are spent for it."""
+        question = parsed.access_request
+        judge = partial(self._decider.preview, parsed, self.adapter.deny_unsupported)
+        spent = await self._decider.spend_needed((question.identity,), judge)
+        return parsed._replace(access_request=question._replace(spent=spent))
 
     def _render(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         if decided.verdict.reason == UNDECIDED:

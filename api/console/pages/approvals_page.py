@@ -131,7 +131,8 @@ async def _decide(
         case "approve":
             valid_s = number_of_form(form, "valid_s", str(DEFAULT_PERIOD_S))
             trusts = form.get("trust_path") == "yes"
-            return await containment.approve(caller, intervention_id, why, valid_s, trust_path=trusts)
+            once = form.get("one_use") == "yes"
+            return await containment.approve(caller, intervention_id, why, valid_s, trust_path=trusts, one_use=once)
         case "reject":
             return await containment.reject(caller, intervention_id, why)
         case "withdraw":

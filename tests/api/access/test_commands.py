@@ -44,6 +44,15 @@ def test_approvals_are_listed_and_approved(site: Any, summary: Any) -> None:
     assert "bot" in run(site, "approvals", "list", "--status", "approved").stdout
 
 
+def test_an_approval_is_given_for_one_use(site: Any, summary: Any) -> None:
+    asked = waiting(site, summary)
+
+    done = run(site, "approvals", "approve", asked, "--why", "planned", "--one-use")
+
+    assert done.exit_code == 0 and "is approved_once until" in done.output
+    assert "bot" in run(site, "approvals", "list", "--status", "approved_once").stdout
+
+
 def test_an_approval_is_rejected_or_withdrawn(site: Any, summary: Any) -> None:
     """With who and why."""
     asked = waiting(site, summary)

@@ -242,6 +242,20 @@ def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
     assert "Nothing was done" in again.text
 
 
+def test_an_approval_is_given_for_one_use(site: Any) -> None:
+    """The box is not ticked beforehand; what was given for one use can be withdrawn."""
+    waits(site, asked(755, "approve-me-once"))
+    site.sign_in("soc", name="Ada")
+    page = site.browser.get("/console/approvals").text
+    done = site.post("/console/approvals/i-755", action="approve", why="CHG-3", one_use="yes")
+
+    assert 'name="one_use"' in page and "checked" not in page
+    assert site.store.interventions.get("i-755").status == "approved_once"
+    assert "is approved once: payments:write" in site.browser.get(done.headers["location"]).text
+    site.post("/console/approvals/i-755", action="withdraw", why="not needed")
+    assert site.store.interventions.get("i-755").status == "ended"
+
+
 def test_an_access_path_is_trusted_where_its_box_is_ticked(site: Any) -> None:
     """Nothing is ticked beforehand, and a call that is odd by itself has no box."""
     of_call, of_path = f"call:{'a' * 32}", f"path:{'b' * 32}"
