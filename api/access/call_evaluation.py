@@ -216,7 +216,7 @@ class CallEvaluator:
         return access._replace(spent=await spend_needed(self._approvals, (access.identity,), judge))
 
     def preview(self, access: AccessRequest, call: CallQuestion) -> Outcome:
-        """What a call would get. Nothing is counted, and no person is asked."""
+        """The outcome of a call. Nothing is counted, and no person is asked."""
         judged = self._judge(access, call)
         return Outcome(judged.decision == "allow" or not judged.by_level.enforced)
 
@@ -246,7 +246,7 @@ class CallEvaluator:
         return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest, outside)
 
     def _judge(self, access: AccessRequest, call: CallQuestion) -> _JudgedCall:
-        """What level, boundary and model say of a call."""
+        """The judgment of level, boundary and model on a call."""
         by_level, context = self._policy_evaluator.evaluate(access)
         bound = call.bound_members()
         digest = self._identities.call_digest(*access.identity, bound)

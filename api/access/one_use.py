@@ -16,7 +16,7 @@ from .approval_workflow import ApprovalWorkflow
 
 
 class Outcome(NamedTuple):
-    """What a request would get: whether it is permitted, and of a token the scopes that are left; None = all."""
+    """The answer that a request would get: `scopes` are those left of a token; None = all."""
 
     permitted: bool
     scopes: tuple[str, ...] | None = None

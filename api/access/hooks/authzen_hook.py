@@ -169,7 +169,7 @@ class AuthZenEndpoint:
         asked: RequesterQuestions,
         spent: tuple[Intervention, ...],
     ) -> Outcome:
-        """What an item would get once some approvals are spent."""
+        """The outcome of an item once some approvals are spent."""
         outcomes = [self._decider.preview(parsed, _unconstrained, spent) for parsed in asked.parsed]
         if item.call is not None and all(outcome.permitted for outcome in outcomes):
             spending, call = asker._replace(spent=spent), item.call

@@ -87,7 +87,7 @@ class HookDecider:
             return ()
 
     def preview(self, parsed: ParsedHookRequest, fit: HookConstraint, spent: tuple[Intervention, ...]) -> Outcome:
-        """What a request would get once some approvals are spent. Nothing is counted, and no person is asked."""
+        """The outcome of a request once some approvals are spent. Nothing is counted, and no person is asked."""
         question = parsed.access_request._replace(spent=spent)
         verdict = self._constrain(parsed, fit, self._decision_point.policy_evaluator.evaluate(question)[0])
         return Outcome(verdict.allow, verdict.scopes)
