@@ -161,9 +161,9 @@ async def _read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], r
 
 def _is_bulk(headers: Mapping[str, str], length: int, split: BodySplitter) -> bool:
     """True for a body that takes long in pure Python, or may once it is unpacked."""
-    return (split.is_foreign and length > FOREIGN_BULK_BYTES) or (
-        bool(headers.get("content-encoding")) and length > PACKED_BULK_BYTES
-    )
+    if headers.get("content-encoding"):
+        return split.is_foreign or length > PACKED_BULK_BYTES
+    return split.is_foreign and length > FOREIGN_BULK_BYTES
 
 
 def _bulk_tenant(binding: SourceBinding) -> str:

@@ -7,7 +7,7 @@ about. A denial is an answer of status 200. Requests that are none get 400 with 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -68,10 +68,11 @@ IdentifyHookCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
 
 
 class RequesterDecision(NamedTuple):
-    """Decision for a requester: the strictest of its agents'. `decided_by` is whose it is."""
+    """Decision for a requester: the strictest of those of its *agents*. `decided_by` is whose it is."""
 
     decided: AccessDecision
     decided_by: JudgedAgent
+    agents: Sequence[JudgedAgent]
     several: bool
     names_no_agent: bool
 
@@ -173,8 +174,7 @@ class AuthZenEndpoint:
         outcomes = [self._decider.preview(parsed, _unconstrained, spent) for parsed in asked.parsed]
         if item.call is not None and all(outcome.permitted for outcome in outcomes):
             spending, call = asker._replace(spent=spent), item.call
-            agents = item.requester.agents or (item.requester.acting,)
-            requests = (spending.access_request(item.requester, agent, (call.action,)) for agent in agents)
+            requests = (spending.access_request(item.requester, agent, (call.action,)) for agent in asked.agents)
             outcomes += [self._calls.preview(access, call) for access in requests]
         return Outcome(all(outcome.permitted for outcome in outcomes))
 
@@ -214,13 +214,13 @@ class AuthZenEndpoint:
 
     def _decide(self, requester: EvaluationRequester, asked: RequesterQuestions) -> RequesterDecision:
         decision, at = strictest_decision([self._decider.decide(parsed, _unconstrained) for parsed in asked.parsed])
-        return RequesterDecision(decision, asked.agents[at], len(asked.agents) > 1, not requester.agents)
+        return RequesterDecision(decision, asked.agents[at], asked.agents, len(asked.agents) > 1, not requester.agents)
 
     def _undecided(
         self, error: Exception, requester: EvaluationRequester, asked: RequesterQuestions
     ) -> RequesterDecision:
         decision = self._decider.undecided_decision(error, asked.parsed[0].access_request)
-        return RequesterDecision(decision, requester.acting, False, False)
+        return RequesterDecision(decision, requester.acting, asked.agents, False, False)
 
     def _record(self, asker: EvaluationAsker, asked: RequesterQuestions, decided: AccessDecision) -> None:
         """Make an audit event of a question, as far as the caller's own events about that agent would be believed."""
@@ -259,9 +259,10 @@ class AuthZenEndpoint:
         for item in batch.items:
             if len(answers) % ITEMS_PER_SLICE == ITEMS_PER_SLICE - 1:
                 yield
-            answers.append(self._render_item(item, decided.get(item.requester), shaped))
-            if item.call is not None and answers[-1]["decision"]:
-                answers[-1] = self._judge_call(item.call, item.requester, asker)
+            found = decided.get(item.requester)
+            answers.append(self._render_item(item, found, shaped))
+            if item.call is not None and found is not None and answers[-1]["decision"]:
+                answers[-1] = self._judge_call(item.call, item.requester, found.agents, asker)
             permit = answers[-1]["decision"]
             if (batch.semantic == DENY_ON_FIRST_DENY and not permit) or (
                 batch.semantic == PERMIT_ON_FIRST_PERMIT and permit
@@ -269,9 +270,10 @@ class AuthZenEndpoint:
                 break
         return {"evaluations": answers} if batch.is_batch else answers[0]
 
-    def _judge_call(self, call: CallQuestion, requester: EvaluationRequester, asker: EvaluationAsker) -> dict[str, Any]:
+    def _judge_call(
+        self, call: CallQuestion, requester: EvaluationRequester, agents: Sequence[JudgedAgent], asker: EvaluationAsker
+    ) -> dict[str, Any]:
         """One decision on a call that the level lets pass; in shadow mode with what would have been denied."""
-        agents = requester.agents or (requester.acting,)
         evaluations = [
             self._calls.evaluate(asker.access_request(requester, agent, (call.action,)), call, self._decider.channel)
             for agent in agents

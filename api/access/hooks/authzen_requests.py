@@ -70,6 +70,11 @@ class EvaluationRequester(NamedTuple):
         """The agent that acts; one without a name if the request names none."""
         return self.agents[0] if self.agents else JudgedAgent("")
 
+    @property
+    def most_agents(self) -> int:
+        """Most agents that are judged for it, the subject included; at least 1."""
+        return max(1, len({*self.agents, JudgedAgent(self.subject)} if self.subject else self.agents))
+
     def names(self) -> dict[str, Any]:
         """Members of the audit event that say who asks for whom."""
         return {"principal": principal_member(self.principal[0], self.acting.agent_id, self.principal[1])}
@@ -184,11 +189,11 @@ def read_single(data: dict[str, Any]) -> EvaluationItem:
 def _check_agents(items: list[EvaluationItem]) -> None:
     """Raise RequestLimitExceeded if a batch names more agents, or more calls for each of them, than are judged."""
     requesters = {item.requester for item in items if not item.error}
-    if sum(max(1, len(item.requester.agents)) for item in items if item.call is not None) > MAX_CALLS:
+    if sum(item.requester.most_agents for item in items if item.call is not None) > MAX_CALLS:
         raise RequestLimitExceeded(
             f"{MAX_CALLS} calls with arguments, each for each agent that it names, may be asked at once"
         )
-    if sum(max(1, len(requester.agents)) for requester in requesters) > MAX_JUDGED_AGENTS:
+    if sum(requester.most_agents for requester in requesters) > MAX_JUDGED_AGENTS:
         raise RequestLimitExceeded(f"evaluations may name {MAX_JUDGED_AGENTS} agents; ask about others by themselves")
 
 
@@ -215,8 +220,8 @@ def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
     except UnreadableAgent as error:
         return INVALID_ITEM._replace(error=str(error))
     resource = check_name_length(whole["resource"]["type"]), check_name_length(whole["resource"]["id"])
-    action = judged_action(check_name_length(whole["action"]["name"]), resource[1])
-    gate = ISSUANCE_ACTION.fullmatch(action)
+    named = check_name_length(whole["action"]["name"])
+    action, gate = judged_action(named, resource[1]), ISSUANCE_ACTION.fullmatch(named)
     if gate or member_at(context, "arguments") is None:
         return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
     try:

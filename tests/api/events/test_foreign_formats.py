@@ -277,8 +277,12 @@ def test_bulk_work_of_a_tenant_is_bounded(site: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(BulkTurns, "check", refuse_bulk)
 
     long = export(site, "/v1/traces", spans(*[SPAN] * 50))
+    packed = export(
+        site, "/v1/traces", gzip.compress(json.dumps(spans(*[SPAN] * 50)).encode()), content_encoding="gzip"
+    )
     short = export(site, "/v1/traces", spans(SPAN))
 
+    assert packed.status_code == 429  # however short it came
     assert (long.status_code, long.json()["code"]) == (429, "too_many_requests")
     assert long.headers["retry-after"] == "2" and "of this tenant wait" in long.json()["detail"]
     assert short.status_code == 200 and len(site.logged()) == 1

@@ -139,3 +139,18 @@ def test_a_call_with_arguments_is_bounded_too(make_desk: Any, outside: str, call
         assert desk.send("POST", path, b'{"why": "spring cleaning"}', **sent).status_code == 200
         assert ask(desk, "delete_everything", arguments=[])["decision"] is True
         assert ask(desk, "delete_everything", arguments=[], task="other")["decision"] is False
+
+
+def test_a_tool_that_is_called_like_a_gate_is_a_tool(make_desk: Any) -> None:
+    """Only an action is a gate of token issuance; a tool's name comes from whoever asks."""
+    desk = bounded(make_desk, "deny")
+    assert ask(desk, "issue:access_token:refresh_token") == {"decision": False, "context": OUTSIDE}
+
+
+def test_arguments_take_no_agent_out_of_the_judgement(make_desk: Any) -> None:
+    """A subject that is a known agent is judged next to the one that the context names, with and without arguments."""
+    desk = bounded(make_desk, "deny")
+    body = {**asked("delete_everything", agent="other"), "subject": {"type": "agent", "id": "bot"}}
+    plain = desk.evaluate(body, several=False).json()
+    traced = desk.evaluate({**body, "context": {"agent": "other", "arguments": []}}, several=False).json()
+    assert (plain["decision"], traced["decision"]) == (False, False)
