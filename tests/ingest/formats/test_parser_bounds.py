@@ -32,6 +32,8 @@ from trustwatch.ingest.record_keys import raw_record_digest, record_id
 from ...support.format_samples import ADMIN, AUDIT_LOG_SAMPLES, LOGIN, TOOL, audit_log_records, hydra, logs, span
 
 NOW_MS = 1_799_000_000_000
+MOST_BYTES = 4_000_000
+"""Of a body that is drawn. Lists are multiplied several times; without a bound one draw has taken all memory."""
 SENDER = SourceBinding(EventSourceSettings("evil", ("evil",), ("https://as.example",), ("*",)))
 NATIVE = {
     "id": "e",
@@ -88,6 +90,11 @@ def nodes(value: Any) -> list[tuple[Any, Any]]:
     return [pair for key, inner in items for pair in ((value, key), *nodes(inner))]
 
 
+def repeated(value: Any, times: int) -> list[Any]:
+    """A list with the value so many times, or as often as fits into a body."""
+    return [value] * max(1, min(times, MOST_BYTES // len(json.dumps(value))))
+
+
 @st.composite
 def hostile(draw: st.DrawFn, name: str) -> bytes:
     """A good body with long texts, long lists and many members put where a parser may repeat them."""
@@ -103,17 +110,19 @@ def hostile(draw: st.DrawFn, name: str) -> bytes:
         elif kind == 2 and isinstance(node[key], dict):
             node[key].update({f"m{number}": number for number in range(long // 100)})
         elif isinstance(node[key], list) and node[key]:
-            node[key] *= draw(st.sampled_from([2, 30, 400]))
+            times = draw(st.sampled_from([2, 30, 400]))
+            if times * len(json.dumps(body)) <= MOST_BYTES:
+                node[key] *= times
         elif isinstance(node[key], list):
             node[key] += [{}, 0, [], "x"] * draw(st.sampled_from([1, 100]))
     if draw(st.booleans()):
-        text = json.dumps([body] * draw(st.integers(1, 100)))
+        text = json.dumps(repeated(body, draw(st.integers(1, 100))))
         wrappers = [
-            {"Records": [body] * 50},
+            {"Records": repeated(body, 50)},
             {"message": {"data": base64.b64encode(text.encode()).decode()}, "note": "x" * long},
             {"message": text, "note": "x" * long},
-            {"properties": {"records": [body] * 50}, "operationName": "x" * long},
-            [body] * 200,
+            {"properties": {"records": repeated(body, 50)}, "operationName": "x" * long},
+            repeated(body, 200),
         ]
         body = draw(st.sampled_from(wrappers))
     return json.dumps(body, ensure_ascii=False).encode()
