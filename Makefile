@@ -107,7 +107,7 @@ sbom: $(READY) ## what the image installs as CycloneDX, checked against its sche
 	$(BIN)/cyclonedx-py requirements deploy/requirements.lock --pyproject pyproject.toml --output-reproducible --validate \
 		--output-format JSON --output-file var/trustwatch.cdx.json
 
-bench: $(READY) ## all benchmarks (several minutes); figures go to reference/performance.md by hand
+bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performance.md by hand
 	@missed=0; for b in $(BENCHMARKS); do echo "== $$b"; \
 		$(BIN)/python -m benchmarks.bench_$$b $(ARGS) || missed=1; done; exit $$missed
 

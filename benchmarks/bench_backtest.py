@@ -2,7 +2,7 @@
 
 Both start as processes of their own, read the same JSON lines and the same model. `replay` writes a line per event; the
 back-test counts, tries seven budgets and judges every request. Target: with one process per core (two on the machine of
-reference/performance.md) it takes at most 0.6 of the time of plain replay. Exit status 1 if missed; `--quick` only
+docs/performance.md) it takes at most 0.6 of the time of plain replay. Exit status 1 if missed; `--quick` only
 reports.
 """
 

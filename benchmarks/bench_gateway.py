@@ -204,7 +204,7 @@ def measure(
 
 
 def report(turns: dict[str, list[GatewayTurn]], to: Path | None) -> None:
-    """The table for reference/performance.md."""
+    """The table for docs/performance.md."""
     median = {name: GatewayTurn(*map(statistics.median, zip(*found, strict=True))) for name, found in turns.items()}
     ratio = statistics.median(
         mine.cpu_us / theirs.cpu_us for mine, theirs in zip(turns["ours"], turns["plain"], strict=True)

@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def report(turns: dict[str, list[FloodTurn]], to: Path | None, *, strict: bool) -> None:
-    """The table for reference/performance.md; ends with status 1 where a long enough run feels the flood."""
+    """The table for docs/performance.md; ends with status 1 where a long enough run feels the flood."""
     median = {name: FloodTurn(*map(statistics.median, zip(*found, strict=True))) for name, found in turns.items()}
     ratio = median["flood"].p99_ms / median["idle"].p99_ms
     senders = f"{BODY_SENDERS} bodies, {HEAD_SENDERS} heads, {OPENERS} silent"

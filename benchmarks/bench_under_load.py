@@ -257,7 +257,7 @@ def report(
     *,
     check: bool,
 ) -> int:
-    """The tables for reference/performance.md; the exit status."""
+    """The tables for docs/performance.md; the exit status."""
     idle, busy, loads = zip(*turns, strict=True)
     median, steadily = medians(turns), medians(calm)
     load = SenderResult(*map(statistics.median, zip(*loads, strict=True)))

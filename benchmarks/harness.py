@@ -77,7 +77,7 @@ def _cpu_model() -> str:
 
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Print a Markdown table, ready for reference/performance.md."""
+    """Print a Markdown table, ready for docs/performance.md."""
     print(f"\n**{title}**\n")
     print("| " + " | ".join(columns) + " |")
     print("|" + "---|" * len(columns))

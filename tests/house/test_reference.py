@@ -22,7 +22,6 @@ BY_HAND = (
     "host.md",
     "mappings.md",
     "model-format.md",
-    "performance.md",
     "promises.md",
     "questions.md",
     "runbooks.md",
