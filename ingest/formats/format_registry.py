@@ -7,10 +7,9 @@ from functools import partial
 
 from ..errors import ConfigError, MalformedEvent
 from . import agent_traces, cloudevents, google_audit, hydra_events, keycloak_events, okta_tables, otlp, record_mapping
-from .audit_log_presets import AUDIT_LOG_PRESETS
 from .expressions import JmesPathExpression
+from .format_presets import AUDIT_LOG_FORMATS, GATEWAY_FORMATS, read_preset
 from .format_signs import SIGNS, Record, SignReader
-from .gateway_presets import GATEWAY_PRESETS
 from .raw_records import FormatParser, ParsedRecords, ParserBudget, RawRecord, split_json, split_ndjson
 from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
 from .wrapped_records import unpack_audit_log, unpack_gateway_log
@@ -46,18 +45,18 @@ def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:
     return make
 
 
-def _gateway_factory(name: str, base: MappingSpec) -> ParserFactory:
+def _gateway_factory(name: str) -> ParserFactory:
     def make(spec: MappingSpec) -> FormatParser:
-        merged = spec.merged_over(base)
+        merged = spec.merged_over(read_preset(name))
         unpack = partial(unpack_gateway_log, shows=SIGNS[name], names_agent=_agent_reader(merged), logfmt=merged.logfmt)
         return MultiKindParser(unpack, {"": merged})
 
     return make
 
 
-def _audit_log_factory(name: str, base: MappingSpec) -> ParserFactory:
+def _audit_log_factory(name: str) -> ParserFactory:
     def make(spec: MappingSpec) -> FormatParser:
-        merged = spec.merged_over(base)
+        merged = spec.merged_over(read_preset(name))
         unpack = partial(unpack_audit_log, shows=SIGNS[name], names_agent=_agent_reader(merged))
         return MultiKindParser(unpack, {"": merged})
 
@@ -77,6 +76,10 @@ def _agent_reader(spec: MappingSpec) -> SignReader:
     return names_agent
 
 
+def _preset_factory(name: str, unpack: RecordUnpacker) -> ParserFactory:
+    return lambda spec: MultiKindParser(unpack, {"": spec.merged_over(read_preset(name))})
+
+
 def _multi_kind_factory(unpack: RecordUnpacker, bases: Mapping[str, MappingSpec]) -> ParserFactory:
     """Make parsers of a multi-kind format; each setting applies to every kind of record that has such a member."""
     return lambda spec: MultiKindParser(unpack, {kind: spec.merged_over(base) for kind, base in bases.items()})
@@ -87,13 +90,11 @@ FORMATS: Mapping[str, ParserFactory] = {
     "cloudevents": _fixed_factory("cloudevents", cloudevents.parse_cloudevent),
     "ndjson": _fixed_factory("ndjson", parse_ndjson),
     "mapping": record_mapping.RecordMapping,
-    **{name: _gateway_factory(name, base) for name, base in GATEWAY_PRESETS.items()},
-    **{name: _audit_log_factory(name, base) for name, base in AUDIT_LOG_PRESETS.items()},
-    "langfuse": _multi_kind_factory(agent_traces.unpack_observations, {"": AUDIT_LOG_PRESETS["langfuse"]}),
-    "okta": _multi_kind_factory(okta_tables.unpack_okta_log, {"": AUDIT_LOG_PRESETS["okta"]}),
-    "google-workspace": _multi_kind_factory(
-        google_audit.unpack_workspace_activities, {"": google_audit.GOOGLE_WORKSPACE}
-    ),
+    **{name: _gateway_factory(name) for name in GATEWAY_FORMATS},
+    **{name: _audit_log_factory(name) for name in AUDIT_LOG_FORMATS},
+    "langfuse": _preset_factory("langfuse", agent_traces.unpack_observations),
+    "okta": _preset_factory("okta", okta_tables.unpack_okta_log),
+    "google-workspace": _preset_factory("google-workspace", google_audit.unpack_workspace_activities),
     "keycloak": _multi_kind_factory(keycloak_events.unpack_keycloak_events, keycloak_events.KEYCLOAK_MAPPINGS),
     "hydra": _multi_kind_factory(hydra_events.unpack_hydra_log, {"log": hydra_events.HYDRA_LOG_MAPPING}),
     "otlp": _multi_kind_factory(otlp.unpack_export, otlp.OTLP_MAPPINGS),

@@ -23,7 +23,7 @@ from ..errors import MalformedEvent
 from ..events import decode_json
 from ..extras import missing_packages
 from . import hydra_events
-from .gateway_presets import AGENTGATEWAY, EFFECT_OF_METHOD, ENVOY
+from .format_presets import read_preset
 from .raw_records import MAX_REPEATED_BYTES, Enclosure, ParserBudget, Surroundings
 from .record_mapping import MappingSpec, UnpackedRecord
 
@@ -82,7 +82,7 @@ SPAN_MAPPING = MappingSpec(
         "attributes.output_tokens": 'attributes."gen_ai.usage.output_tokens"',
     },
     values={
-        "effect": {**EFFECT_OF_METHOD, "retrieval": "read"},
+        "effect": {**read_preset("envoy").values["effect"], "retrieval": "read"},
         "outcome": {
             "success": "success",
             "401": "denied",
@@ -102,8 +102,8 @@ SPAN_MAPPING = MappingSpec(
 OTLP_MAPPINGS: Mapping[str, MappingSpec] = {
     SPAN_KIND: SPAN_MAPPING,
     HYDRA_KIND: _SELF_ASSERTED_MAPPING.merged_over(hydra_events.HYDRA_SPAN_EVENT_MAPPING),
-    AGENTGATEWAY_KIND: _LOG_RECORD_MAPPING.merged_over(AGENTGATEWAY),
-    ENVOY_KIND: _SELF_ASSERTED_MAPPING.merged_over(ENVOY),
+    AGENTGATEWAY_KIND: _LOG_RECORD_MAPPING.merged_over(read_preset("agentgateway")),
+    ENVOY_KIND: _SELF_ASSERTED_MAPPING.merged_over(read_preset("envoy")),
 }
 
 

@@ -7,16 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import MalformedEvent
-from ..formats.audit_log_presets import AUDIT_LOG_PRESETS
+from ..formats.format_presets import AUDIT_LOG_FORMATS, GATEWAY_FORMATS
 from ..formats.format_signs import SIGNS, Record
-from ..formats.gateway_presets import GATEWAY_PRESETS
 from ..formats.keycloak_events import KEYCLOAK_LOGGER
 from ..formats.log_lines import AGENTGATEWAY_SIGN, decode_object, shipper_text
 from ..formats.wrapped_records import enclosed_records
 
 MAX_SHOWN_MEMBERS = 8
 
-ENVELOPED_FORMATS = (*AUDIT_LOG_PRESETS, *GATEWAY_PRESETS)
+ENVELOPED_FORMATS = (*AUDIT_LOG_FORMATS, *GATEWAY_FORMATS)
 """Formats whose parsers open what deliveries put around records."""
 
 _SIGNS_OF_LINES = {"keycloak": f"[{KEYCLOAK_LOGGER}]", "agentgateway": AGENTGATEWAY_SIGN}

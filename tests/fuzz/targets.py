@@ -69,8 +69,8 @@ from trustwatch.api.shared_signals.stream_requests import (
 from trustwatch.ingest.errors import ConfigError, MalformedEvent, ModelError
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import MAX_ARGUMENTS, NativeEvent, decode_event
-from trustwatch.ingest.formats.audit_log_presets import AUDIT_LOG_PRESETS
 from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_cloudevent
+from trustwatch.ingest.formats.format_presets import AUDIT_LOG_FORMATS
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.formats.raw_records import FormatParser, RawRecord
@@ -122,7 +122,7 @@ from ..support.scan_records import ScannerAndReference
 Target = Callable[[bytes], None]
 ISSUER: Final = "https://as.example"
 NOW: Final = 1_764_000_000.0
-FORMAT_NAMES: Final = [*sorted(set(FORMATS) - {"mapping", *AUDIT_LOG_PRESETS}), *AUDIT_LOG_PRESETS]
+FORMAT_NAMES: Final = [*sorted(set(FORMATS) - {"mapping", *AUDIT_LOG_FORMATS}), *AUDIT_LOG_FORMATS]
 REFUSALS: Final = (MalformedEvent, UnsupportedBody, BodyTooLarge)
 MAX_MESSAGE: Final = 2_000
 ARRAY_CHANGE: Final = "<HBI8s"

@@ -20,7 +20,7 @@ import json
 
 import pytest
 
-from trustwatch.ingest.formats.audit_log_presets import AUDIT_LOG_PRESETS
+from trustwatch.ingest.formats.format_presets import AUDIT_LOG_FORMATS
 from trustwatch.ingest.formats.format_registry import FORMATS
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.formats.wrapped_records import WRAPPER_MEMBERS, unwrap_value
@@ -33,7 +33,7 @@ def sample(name: str) -> bytes:
     return (LINES / AUDIT_LOG_SAMPLES[name][0]).read_bytes()
 
 
-@pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
+@pytest.mark.parametrize("name", AUDIT_LOG_FORMATS)
 def test_nothing_secret_passes(name: str) -> None:
     """Of what records hold besides the mapped members: credentials, parameters, answers, texts of errors."""
     raw = sample(name)
@@ -44,7 +44,7 @@ def test_nothing_secret_passes(name: str) -> None:
     assert "SECRET" not in json.dumps(found.events)
 
 
-@pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
+@pytest.mark.parametrize("name", AUDIT_LOG_FORMATS)
 def test_records_come_one_by_one_in_arrays_and_wrapped(name: str) -> None:
     """As lines, as a list of an API, as an export, and in what shippers put around a line: the same events."""
     records = audit_log_records(name)
@@ -59,7 +59,7 @@ def test_records_come_one_by_one_in_arrays_and_wrapped(name: str) -> None:
     assert sum(found.skipped for found in singles) == whole.skipped > 0
 
 
-@pytest.mark.parametrize("name", AUDIT_LOG_PRESETS)
+@pytest.mark.parametrize("name", AUDIT_LOG_FORMATS)
 def test_presets_are_formats_that_a_mapping_may_change(name: str) -> None:
     """A tenant and an issuer are what most have to add."""
     spec = MappingSpec(members={"tenant": "'acme'", "agent.issuer": "'https://as.example'", "agent.type": ""})

@@ -9,8 +9,8 @@ import pytest
 
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.formats.format_presets import GATEWAY_FORMATS
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
-from trustwatch.ingest.formats.gateway_presets import GATEWAY_PRESETS
 from trustwatch.ingest.formats.member_kinds import MEMBER_KINDS
 from trustwatch.ingest.formats.raw_records import ParserBudget, TooManyRecords
 from trustwatch.ingest.formats.record_mapping import MappingSpec, RecordMapping
@@ -207,7 +207,7 @@ def test_only_mapped_formats_take_a_mapping() -> None:
 
 def test_all_presets_are_formats_and_compile() -> None:
     """The table of formats holds them all."""
-    assert set(GATEWAY_PRESETS) < set(FORMATS)
+    assert set(GATEWAY_FORMATS) < set(FORMATS)
     for name in FORMATS:
         if name != "mapping":
             create_parser(name)
