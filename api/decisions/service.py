@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from trustwatch.ingest.record_keys import record_time_ms
@@ -30,6 +31,9 @@ MAX_DECISIONS_LOOKED_UP = 60
 MAX_NEIGHBOURS = 200
 """Decisions about the same agent among which the next and the one before are looked for."""
 
+INDICATOR_PAGE_SIZE = 200
+"""Decisions that are read at a time if an indicator is looked for: most of them do not have it."""
+
 STREAM_RETRY_S = "5"
 """Seconds after which a caller with too many streams may try again, as a header says it."""
 
@@ -41,18 +45,22 @@ MAX_EARLIER_DECISIONS = 100
 
 
 class DecisionFilters(NamedTuple):
-    """Filters of a search; "" = all. *level* is the word of the least one, *change* is `up` or `down`.
+    """Filters of a list; None and "" = all. *level* is the word of the least one, *change* is `up` or `down`.
 
-    *since_ms* and *until_ms* bound when it was decided, 0 = no bound.
+    *since_ms* and *until_ms* bound when it was decided, 0 = no bound. *indicator* is what the risk came with (a
+    network, an address, a key, ...), or the id of the event.
     """
 
-    tenant: str
-    agent: str
-    level: str
-    change: str
-    issuer: str = ""
+    tenant: str | None = None
+    agent: AgentSelector | None = None
+    level: str = ""
+    change: str = ""
     since_ms: int = 0
     until_ms: int = 0
+    indicator: str = ""
+
+
+NO_FILTERS = DecisionFilters()
 
 
 class DecisionConsequences(NamedTuple):
@@ -96,50 +104,37 @@ class DecisionService:
     async def list(
         self,
         caller: AuthenticatedCaller,
-        agent: AgentSelector | None = None,
-        tenant: str | None = None,
-        limit: int = 50,
+        filters: DecisionFilters = NO_FILTERS,
+        limit: int | None = None,
         cursor: str | None = None,
-    ) -> Page[Decision]:
-        """Changes of level, newest first; of one agent, where *agent* is given. An unknown one has none.
+    ) -> FilteredPage[Decision]:
+        """Changes of level, newest first. An unknown agent has none.
+
+        Args:
+            caller: whose tenants are listed.
+            filters: what is listed. Levels, directions and indicators are looked for in a bounded number of decisions.
+            limit: most decisions; None = about as many as a page of the console shows.
+            cursor: where the page before ended.
 
         Raises:
             TenantNotAllowed: see `visible_tenants`.
             ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
             Unavailable: the store does not answer.
         """
-        tenants, name = visible_tenants(caller, tenant), None
-        if agent is not None:
-            name = await self._agents.find_name(caller, agent)
-            if name is None:
-                return Page([], None)
-        return await self._executor(self._runtime.store.decisions.page, tenants, name, limit, cursor)
-
-    async def search(
-        self, caller: AuthenticatedCaller, filters: DecisionFilters, cursor: str | None = None
-    ) -> FilteredPage[Decision]:
-        """As `list`, narrowed to rises or falls and to a least level; a bounded look."""
-        tenant = filters.tenant or None
-        tenants, name = visible_tenants(caller, tenant), None
-        if filters.agent:
-            name = await self._agents.find_name(caller, AgentSelector(filters.agent, tenant, filters.issuer or None))
+        tenants, name = visible_tenants(caller, filters.tenant), None
+        if filters.agent is not None:
+            name = await self._agents.find_name(caller, filters.agent)
             if name is None:
                 return FilteredPage([], None, 0)
+        size = limit or (INDICATOR_PAGE_SIZE if filters.indicator else DEFAULT_PAGE_SIZE)
+        times = {"since_ms": filters.since_ms, "until_ms": filters.until_ms}
 
         def page_at(page_cursor: str | None) -> Page[Decision]:
-            return self._runtime.store.decisions.page(
-                tenants,
-                name,
-                DEFAULT_PAGE_SIZE,
-                page_cursor,
-                since_ms=filters.since_ms,
-                until_ms=filters.until_ms,
-            )
+            return self._runtime.store.decisions.page(tenants, name, size, page_cursor, **times)
 
-        def keep(decision: Decision) -> bool:
-            return matches_filters(decision, filters)
-
-        return await self._executor(read_filtered_page, page_at, keep, cursor)
+        keep = partial(matches_filters, filters=filters)
+        least = 1 if limit else DEFAULT_PAGE_SIZE
+        return await self._executor(partial(read_filtered_page, page_at, keep, cursor, least_items=least))
 
     async def get(self, caller: AuthenticatedCaller, decision_id: str) -> Decision:
         """One decision. Raises ProblemError (404; 409 while it is not stored yet), Unavailable."""
@@ -212,7 +207,10 @@ class DecisionService:
 
 
 def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
-    """True if a search shows *decision*; words that are no levels and no changes narrow nothing."""
+    """True if a list shows *decision*; words that are no levels and no changes narrow nothing."""
+    wanted = filters.indicator
+    if wanted and wanted != decision.event_id and all(one.value != wanted for one in decision.indicators):
+        return False
     rises = decision.level > decision.previous_level
     if filters.change in ("up", "down") and rises != (filters.change == "up"):
         return False
