@@ -170,13 +170,6 @@ class AgentStore:
         with self._database.read() as connection:
             return [codec.to_summary(row) for row in connection.execute(query)]
 
-    def issuers(self, tenants: Tenants = None, limit: int = 1_000) -> list[tuple[str, str]]:
-        """Tenants with the issuers at which they have agents."""
-        pairs = (AGENTS.c.tenant, AGENTS.c.issuer)
-        query = visible(select(*pairs).distinct(), AGENTS.c.tenant, tenants).order_by(*pairs).limit(limit)
-        with self._database.read() as connection:
-            return [(tenant, issuer) for tenant, issuer in connection.execute(query)]
-
     def page(self, query: AgentQuery) -> Page[AgentSummary]:
         """One page of agents. Raises BadCursor."""
         statement = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, query.tenants)
