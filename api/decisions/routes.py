@@ -30,9 +30,8 @@ from ..http.schemas import (
 from ..http.server_sent_events import CountedEventStream, encode_comment, encode_event
 from ..http.signed_responses import SIGNED_RESPONSES, encode_model, signed_response
 from ..http.time_range import parse_time_range
-from .level_change_subscription import LevelChangeSubscription, SubscriptionEnded
 from .schemas import DecisionOut, decision_out, level_change_out
-from .service import DecisionFilters, DecisionService
+from .service import DecisionFilters, DecisionService, LevelChangeSubscription, SubscriptionEnded
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a comment is sent, so that proxies keep the stream open."""
