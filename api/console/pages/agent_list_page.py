@@ -40,7 +40,9 @@ async def list_agents(
 ) -> Response:
     """Agents, the riskiest first; those with a text by tenant and id."""
     levels = [word for word in level or () if word in LEVEL_WORDS]
-    filters = AgentFilters(tenant or None, levels or None, agent_type or None, "", text, "name" if text else "risk")
+    filters = AgentFilters(
+        tenant or None, levels or None, agent_type or None, text=text, order="name" if text else "risk"
+    )
     page = await agents.list(visit.caller, filters, cursor=cursor)
     template = "agents_table.html" if "hx-request" in request.headers else "agents.html"
     tenants = [name for name in await console.activity.known_tenants() if visit.caller.may_see(name)]
@@ -74,7 +76,7 @@ async def download_agents(
     """Agents that fit as a file."""
     check_form(form)
     levels = [word for word in level or () if word in LEVEL_WORDS]
-    filters = AgentFilters(tenant or None, levels or None, agent_type or None, "", text)
+    filters = AgentFilters(tenant or None, levels or None, agent_type or None, text=text)
     rows, complete = await gather_rows(
         lambda cursor: agents.list(visit.caller, filters, cursor=cursor), agent_row, console.runtime.monotonic
     )
