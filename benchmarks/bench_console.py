@@ -213,10 +213,8 @@ def pages(filling: Filling, client: httpx2.Client) -> dict[str, str]:
         "decisions": "/console/decisions",
         "decisions, critical of 7 days": "/console/decisions?level=critical&since=7d",
         "a decision": f"/console/decisions/{decision}",
-        "search for a word": f"/console/search?q={agent.agent_id}",
-        "search for a network": "/console/search?q=network:AS64500",
-        "search among events": "/console/search/events?q=network:AS64500",
-        "search for a person": "/console/search?q=person-77",
+        "search for an agent": f"/console/search?q={agent.agent_id}",
+        "decisions with a network": "/console/decisions?indicator=AS64500",
         "approvals": "/console/approvals",
         "alerts": "/console/alerts",
     }

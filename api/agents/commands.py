@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import closing
-from heapq import nlargest
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from ..cli.remote import (
     DEFAULT_URL,
-    RISK_LEVELS,
     IssuerOption,
     ServiceClient,
     TenantOption,
@@ -30,9 +27,6 @@ from ..cli.terminal import (
     write_table,
 )
 
-_MAX_AGENTS_OF_LEVEL = 100_000
-"""So many of a level are looked through for the riskiest of it."""
-
 
 def agents(
     url: UrlOption = DEFAULT_URL,
@@ -45,7 +39,7 @@ def agents(
 ) -> None:
     """List agents, the riskiest first."""
     with closing(ServiceClient(url, token)) as service:
-        listed = _riskiest_agents(service, [level] if level else RISK_LEVELS, limit, tenant=tenant, prefix=prefix)
+        listed = paged_items(service, "/v1/agents", limit, order="risk", level=level, tenant=tenant, prefix=prefix)
         if json:
             write_json_lines(listed)
             return
@@ -62,19 +56,6 @@ def agents(
             "last_seen_at": "last seen",
         },
     )
-
-
-def _riskiest_agents(
-    service: ServiceClient, levels: Sequence[str], limit: int, **given: Any
-) -> Iterator[dict[str, Any]]:
-    """At most *limit* agents, level by level. The service lists those of a level by name, so all of it are read."""
-    for level in levels:
-        if limit <= 0:
-            return
-        of_level = paged_items(service, "/v1/agents", _MAX_AGENTS_OF_LEVEL, level=level, **given)
-        rows = nlargest(limit, of_level, key=lambda row: row["risk_score"])
-        yield from rows
-        limit -= len(rows)
 
 
 def explain(

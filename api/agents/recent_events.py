@@ -1,17 +1,14 @@
-"""Recent events of one agent, out of the embedded log. A bounded look back; what lies before is said to be unseen.
-
-With brokers there is no log beside this process, and behind the look there is more: `history` has both from the
-archive.
-"""
+"""Recent events of one agent, from the embedded log and the archive: a bounded look back that reports its extent."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trustwatch.ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
 from trustwatch.ingest.events import NativeEvent, decode_event
@@ -23,6 +20,9 @@ from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.erasures import Erasure
 
 from ..settings.root import Settings
+
+if TYPE_CHECKING:
+    from trustwatch.ingest.archive.latest_events import LatestEvents
 
 MAX_RECORDS_READ = 40_000
 """Records that are looked through: about 20 MB, some 50 ms."""
@@ -44,90 +44,6 @@ ErasureFilter = Callable[[int, bytes], bytes | None]
 """Given offset and payload of an event: the payload as it may be shown, None for one that may not."""
 
 _WORD_PATTERN = re.compile(rb"[A-Za-z0-9._-]+")
-
-
-class LogExcerpt(NamedTuple):
-    """Events of an agent found in the embedded log.
-
-    Attributes:
-        events: newest first.
-        around: those within `DECISION_WINDOW_S` of the moment that was asked about, oldest first; at most
-            `MAX_EVENTS_BEFORE` up to it, and `MAX_EVENTS_AFTER` behind it.
-        left_out: actions of those within it that are not in *around*, with how often.
-        match_count: events of the agent among the records looked at, shown or not.
-        records_examined: records looked at.
-        complete: whether that was all of the log.
-        start: offset from which on records were looked at.
-        actions, resources: how often each, of all found.
-        hours: events by hour of day, UTC.
-    """
-
-    events: list[NativeEvent]
-    around: list[NativeEvent]
-    left_out: Counter[str]
-    match_count: int
-    records_examined: int
-    complete: bool
-    start: int
-    actions: Counter[str]
-    resources: Counter[str]
-    hours: list[int]
-
-
-def unfiltered_payload(_: int, payload: bytes) -> bytes | None:
-    """The payload as it is: the filter where no erasure is open."""
-    return payload
-
-
-def read_log_excerpt(
-    log: Path,
-    name: AgentName,
-    most: int = 50,
-    look_back: int = MAX_RECORDS_READ,
-    moment_ms: int = 0,
-    unerased: ErasureFilter = unfiltered_payload,
-) -> LogExcerpt | None:
-    """Events of an agent; None where there is no log. Blocks.
-
-    Args:
-        log: directory of the embedded log.
-        name: of the agent.
-        most: events that are returned.
-        look_back: records that are looked at.
-        moment_ms: of the decision whose events are wanted too, UTC ms; 0 = of none.
-        unerased: what may be shown of an event while somebody is being erased.
-    """
-    bases = segment_bases(log) if log.is_dir() else []
-    if not bases:
-        return None
-    kept: deque[NativeEvent] = deque(maxlen=most)
-    near = _NearEvents(moment_ms)
-    actions: Counter[str] = Counter()
-    resources: Counter[str] = Counter()
-    hours, match_count = [0] * 24, 0
-    with LogReader(log) as reader:
-        end = reader.end_offset(0)
-        start = max(bases[0], end - look_back)
-        for event in _agent_events(reader, start, end, name, unerased):
-            match_count += 1
-            kept.append(event)
-            near.add(event)
-            actions[event.action] += 1
-            if event.resource is not None and event.resource.id:
-                resources[event.resource.id] += 1
-            hours[event.time.hour] += 1
-    return LogExcerpt(
-        list(reversed(kept)),
-        near.told(),
-        near.left_out(),
-        match_count,
-        end - start,
-        start <= bases[0],
-        start,
-        actions,
-        resources,
-        hours,
-    )
 
 
 class _NearEvents:
@@ -190,14 +106,11 @@ def displayable_event(offset: int, payload: bytes, name: AgentName, unerased: Er
         return None
 
 
-# Both looks, into the log and into the archive, are bounded and say how far they went. The events of a subject are not
-# shown from the moment its erasure is asked for.
-
-if TYPE_CHECKING:
-    from trustwatch.ingest.archive.latest_events import AgentEventQuery, LatestEvents
-
 MAX_LISTED_EVENTS = 50
 """Events that are listed."""
+
+MAX_LISTED_COUNTS = 12
+"""Actions, and resources, that are listed with how often: the most frequent."""
 
 
 class EventLocations(NamedTuple):
@@ -222,12 +135,14 @@ class DecisionMoment(NamedTuple):
     offset: int = 0
 
 
-class AgentEventHistory(NamedTuple):
+@dataclass
+class AgentEventHistory:
     """Latest events of an agent from log and archive, with counts of all that were found.
 
     Attributes:
         events: newest first, at most `MAX_LISTED_EVENTS`.
-        around: those around the moment that was asked about, oldest first.
+        around: those within `DECISION_WINDOW_S` of the moment that was asked about, oldest first; of the log at most
+            `MAX_EVENTS_BEFORE` up to it, and `MAX_EVENTS_AFTER` behind it.
         left_out: the most frequent actions of those around that are not listed, with how often; of the log alone.
         match_count: events of the agent among all that was looked at.
         logged: records of the log looked at; None = there is no log here.
@@ -240,33 +155,32 @@ class AgentEventHistory(NamedTuple):
         hours: found by hour of day, UTC.
     """
 
-    events: list[NativeEvent]
-    around: list[NativeEvent]
-    left_out: list[tuple[str, int]]
-    match_count: int
-    logged: int | None
-    archived: int | None
-    whole: bool
-    damaged: int
-    trouble: str
-    busy: bool
-    actions: list[tuple[str, int]]
-    resources: list[tuple[str, int]]
-    hours: list[int]
+    events: list[NativeEvent] = field(default_factory=list)
+    around: list[NativeEvent] = field(default_factory=list)
+    left_out: list[tuple[str, int]] = field(default_factory=list)
+    match_count: int = 0
+    logged: int | None = None
+    archived: int | None = None
+    whole: bool = False
+    damaged: int = 0
+    trouble: str = ""
+    busy: bool = False
+    actions: list[tuple[str, int]] = field(default_factory=list)
+    resources: list[tuple[str, int]] = field(default_factory=list)
+    hours: list[int] = field(default_factory=lambda: [0] * 24)
 
 
 def event_locations(settings: Settings) -> EventLocations:
     """Places where a service keeps its events."""
-    brokers = settings.brokers
     if settings.distributed:
-        return EventLocations(None, settings.archive.directory, brokers.names.events)
+        return EventLocations(None, settings.archive.directory, settings.brokers.names.events)
     return EventLocations(settings.data_dir / "log", settings.archive.directory)
 
 
 def load_event_history(
     locations: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
 ) -> AgentEventHistory:
-    """Events of an agent, of both places. Blocks.
+    """Events of an agent, of both places. Blocks. Those of a subject are not shown once its erasure is asked for.
 
     Args:
         locations: where to look.
@@ -279,10 +193,7 @@ def load_event_history(
     """
     concerned = [erasure for erasure in erasures if erasure.subject and erasure.tenant == name.tenant]
     unerased = make_erasure_filter(concerned, by_offset=locations.log is not None)
-    log = None
-    if locations.log is not None:
-        log = read_log_excerpt(locations.log, name, MAX_LISTED_EVENTS, moment_ms=moment.at_ms, unerased=unerased)
-    return _ArchiveSearch(locations, name, moment, unerased, log).run()
+    return _EventLook(locations, name, moment, unerased).run()
 
 
 def make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
@@ -299,116 +210,111 @@ def make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> Eras
     return may
 
 
-class _ArchiveSearch:
-    """The look through the archive, for what the log does not have."""
+class _EventLook:
+    """A look into the log, and into the archive for what the log does not have. Both are bounded."""
 
     def __init__(
-        self,
-        locations: EventLocations,
-        name: AgentName,
-        moment: DecisionMoment,
-        unerased: ErasureFilter,
-        log: LogExcerpt | None,
+        self, locations: EventLocations, name: AgentName, moment: DecisionMoment, unerased: ErasureFilter
     ) -> None:
-        self._locations, self._name, self._moment, self._unerased, self._log = locations, name, moment, unerased, log
-        self._trouble, self._busy = "", False
+        self._locations, self._name, self._moment, self._unerased = locations, name, moment, unerased
+        self._found = AgentEventHistory()
+        self._actions, self._resources = Counter[str](), Counter[str]()
+        self._before: dict[int, int] = {}
+        """Offset from which on the log was looked at, by partition."""
 
     def run(self) -> AgentEventHistory:
-        log = self._log
-        events = [] if log is None else log.events
-        around = [] if log is None else log.around
-        older = None
-        if len(events) < MAX_LISTED_EVENTS:
-            older = self._run_query(self._query_before_log())
-        if older is not None:
-            events = [*events, *self._displayable_events(older)]
-        if self._moment.at_ms and not self._knows_what_led_to_it(around) and not self._trouble:
-            then = self._run_query(self._query_around_decision())
-            around = [*([] if then is None else self._displayable_events(then)[::-1]), *around]
-        return self._combine(events, around, older)
+        found = self._found
+        self._read_log()
+        if len(found.events) < MAX_LISTED_EVENTS:
+            self._read_older()
+        if self._moment.at_ms and not self._knows_what_led_to_it() and not found.trouble:
+            found.around = [*self._read_around_decision(), *found.around]
+        found.whole = found.whole and not found.trouble
+        found.actions = self._actions.most_common(MAX_LISTED_COUNTS)
+        found.resources = self._resources.most_common(MAX_LISTED_COUNTS)
+        return found
 
-    def _knows_what_led_to_it(self, around: Sequence[NativeEvent]) -> bool:
+    def _read_log(self) -> None:
+        found, log = self._found, self._locations.log
+        bases = segment_bases(log) if log is not None and log.is_dir() else []
+        if log is None or not bases:
+            return
+        kept: deque[NativeEvent] = deque(maxlen=MAX_LISTED_EVENTS)
+        near = _NearEvents(self._moment.at_ms)
+        with LogReader(log) as reader:
+            end = reader.end_offset(0)
+            start = self._before[0] = max(bases[0], end - MAX_RECORDS_READ)
+            for event in _agent_events(reader, start, end, self._name, self._unerased):
+                found.match_count += 1
+                kept.append(event)
+                near.add(event)
+                self._actions[event.action] += 1
+                if event.resource is not None and event.resource.id:
+                    self._resources[event.resource.id] += 1
+                found.hours[event.time.hour] += 1
+        found.events, found.around, found.left_out = list(reversed(kept)), near.told(), near.left_out().most_common()
+        found.logged, found.whole = end - start, start <= bases[0]
+
+    def _read_older(self) -> None:
+        """Add the archived events before those of the log."""
+        found = self._found
+        older = self._look_up(before=self._before, limit=MAX_LISTED_EVENTS - len(found.events))
+        if older is None:
+            return
+        found.events += self._displayable(older)
+        found.match_count += older.match_count
+        found.archived, found.damaged = older.rows_examined, older.damaged_files
+        found.whole = older.complete and not older.damaged_files
+        found.hours = [sum(both) for both in zip(found.hours, older.hours, strict=True)]
+        self._actions += older.actions
+        self._resources += older.resources
+
+    def _knows_what_led_to_it(self) -> bool:
         """True if there is an event up to the decision: the log may begin behind it."""
-        return any(event.time.timestamp() - self._moment.at_ms / 1000 < _SAME_MOMENT_S for event in around)
+        at_s = self._moment.at_ms / 1000
+        return any(event.time.timestamp() - at_s < _SAME_MOMENT_S for event in self._found.around)
 
-    def _combine(
-        self, events: list[NativeEvent], around: list[NativeEvent], older: LatestEvents | None
-    ) -> AgentEventHistory:
-        both = [part for part in (self._log, older) if part is not None]
-        actions = sum((part.actions for part in both), Counter[str]())
-        resources = sum((part.resources for part in both), Counter[str]())
-        whole = (
-            older.complete and not older.damaged_files if older is not None else bool(self._log and self._log.complete)
-        )
-        return AgentEventHistory(
-            events,
-            around,
-            [] if self._log is None else self._log.left_out.most_common(),
-            sum(part.match_count for part in both),
-            None if self._log is None else self._log.records_examined,
-            None if older is None else older.rows_examined,
-            whole and not self._trouble,
-            0 if older is None else older.damaged_files,
-            self._trouble,
-            self._busy,
-            actions.most_common(12),
-            resources.most_common(12),
-            [sum(hours) for hours in zip([0] * 24, *(part.hours for part in both), strict=True)],
-        )
-
-    def _query_before_log(self) -> AgentEventQuery | None:
-        """Query of the archive for the events before those of the log."""
-        query = self._base_query()
-        if query is None or self._log is None:
-            return query
-        return query._replace(before={0: self._log.start}, limit=MAX_LISTED_EVENTS - len(self._log.events))
-
-    def _query_around_decision(self) -> AgentEventQuery | None:
-        """Query of the archive for the events that led to the decision, its own included."""
-        query, at = self._base_query(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
-        if query is None:
-            return None
-        return query._replace(  # newest first, so that nothing behind it pushes out what led to it
+    def _read_around_decision(self) -> list[NativeEvent]:
+        """Archived events that led to the decision, its own included, oldest first."""
+        at = datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
+        then = self._look_up(  # newest first, so that nothing behind it pushes out what led to it
             since=at - timedelta(seconds=DECISION_WINDOW_S),
             until=at + timedelta(milliseconds=1),
             limit=MAX_EVENTS_BEFORE,
             max_matches=MAX_EVENTS_BEFORE,
         )
+        return [] if then is None else self._displayable(then)[::-1]
 
-    def _base_query(self) -> AgentEventQuery | None:
-        if self._locations.archive is None:
-            if self._locations.log is None:
-                self._trouble = (
-                    "Events are in a topic, where those of one agent can not be looked up, and no archive is kept "
-                    "(archive.directory of the settings names one)."
-                )
+    def _look_up(self, **asked: Any) -> LatestEvents | None:
+        """Events of the archive; None if there are none, for the reason that *trouble* then says."""
+        found, (log, archive, topic) = self._found, self._locations
+        if archive is None:
+            found.trouble = _NO_PLACE if log is None else ""
             return None
         try:
-            from trustwatch.ingest.archive.latest_events import AgentEventQuery  # needs the extra `archive`
+            from trustwatch.ingest.archive.latest_events import AgentEventQuery, latest_events  # needs `archive`
         except ImportError:
-            self._trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
+            found.trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
             return None
-        return AgentEventQuery(self._name.tenant, self._name.issuer, self._name.agent_id)
-
-    def _run_query(self, query: AgentEventQuery | None) -> LatestEvents | None:
-        if query is None or self._locations.archive is None:
-            return None
-        from trustwatch.ingest.archive.latest_events import latest_events
-
+        query = AgentEventQuery(self._name.tenant, self._name.issuer, self._name.agent_id, **asked)
         try:
-            result = latest_events(self._locations.archive, self._locations.topic, query)
+            result = latest_events(archive, topic, query)
         except BlockingIOError:
-            self._trouble, self._busy = "Files of the archive are being rewritten at this moment.", True
+            found.trouble, found.busy = "Files of the archive are being rewritten at this moment.", True
             return None
         except (TrustwatchError, OSError) as error:
-            self._trouble = f"The archive can not be read: {error}."
+            found.trouble = f"The archive can not be read: {error}."
             return None
-        if result is None and self._locations.log is None:
-            self._trouble = (
-                f"Nothing is archived in {self._locations.archive} so far, or the archive is on another machine."
-            )
+        if result is None and log is None:
+            found.trouble = f"Nothing is archived in {archive} so far, or the archive is on another machine."
         return result
 
-    def _displayable_events(self, result: LatestEvents) -> list[NativeEvent]:
+    def _displayable(self, result: LatestEvents) -> list[NativeEvent]:
         shown = (displayable_event(row.offset, row.raw, self._name, self._unerased) for row in result.rows)
         return [event for event in shown if event is not None]
+
+
+_NO_PLACE = (
+    "Events are in a topic, where those of one agent can not be looked up, and no archive is kept "
+    "(archive.directory of the settings names one)."
+)

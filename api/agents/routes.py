@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from trustwatch.scoring.store.agent_store import AgentOrder
+
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AgentDep, ReaderDep, ReviewerDep, provided
 from ..http.names_in_paths import AGENT_PATH
@@ -92,14 +94,17 @@ async def list_agents(
     level: Annotated[list[Level] | None, Query(description="repeat it for several levels")] = None,
     agent_type: Annotated[str | None, Query(alias="type", max_length=2048)] = None,
     prefix: Annotated[str, Query(max_length=2048, description="beginning of the agent id")] = "",
+    text: Annotated[str, Query(max_length=2048, description="part of the id or the type, in upper or lower case")] = "",
+    order: Annotated[AgentOrder, Query(description="`risk`: by level, above low by score; the rest by name")] = "name",
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[AgentOut]:
-    """Agents by tenant and id, as of the last commit; with checkpoints, times and scores of calm ones are older.
+    """Agents by tenant and id, or the riskiest first, as of the last commit. Scope `trust.score:read`.
 
-    Scope `trust.score:read`.
+    With checkpoints, times and scores of calm ones are older. With `text`, a page may have fewer agents than there are,
+    or none: go on while there is a `next_cursor`.
     """
-    page = await agents.list(caller, AgentFilters(tenant, level, agent_type, prefix), limit, cursor)
+    page = await agents.list(caller, AgentFilters(tenant, level, agent_type, prefix, text, order), limit, cursor)
     return PageOut(items=[agent_out(summary) for summary in page.items], next_cursor=page.next_cursor)
 
 

@@ -13,7 +13,7 @@ from trustwatch.ingest.errors import TrustwatchError, Unavailable
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
 from trustwatch.scoring.records.erasures import Erasure
-from trustwatch.scoring.store.agent_store import AgentQuery
+from trustwatch.scoring.store.agent_store import AgentOrder, AgentQuery
 from trustwatch.scoring.store.database import Page
 
 from ..events.intake import EventIntake
@@ -39,12 +39,17 @@ SEARCH_PAGE_SIZE = 500
 
 
 class AgentFilters(NamedTuple):
-    """Filters of a list of agents; None or empty = all. *levels* are words, *prefix* is of the agent id."""
+    """Filters and order of a list of agents; None or empty = all.
+
+    *levels* are words, *prefix* is of the agent id, *text* is in the id or the type, in upper or lower case.
+    """
 
     tenant: str | None = None
     levels: Sequence[str] | None = None
     agent_type: str | None = None
     prefix: str = ""
+    text: str = ""
+    order: AgentOrder = "name"
 
 
 class ReleasedAgent(NamedTuple):
@@ -119,48 +124,36 @@ class AgentService:
             return problem
 
     async def list(
-        self, caller: AuthenticatedCaller, filters: AgentFilters, limit: int = 50, cursor: str | None = None
-    ) -> Page[AgentSummary]:
-        """Agents by tenant and id, as of the last commit; with checkpoints, times and scores of calm ones are older.
+        self, caller: AuthenticatedCaller, filters: AgentFilters, limit: int | None = None, cursor: str | None = None
+    ) -> FilteredPage[AgentSummary]:
+        """Agents as of the last commit; with checkpoints, times and scores of calm ones are older.
+
+        Args:
+            caller: whose tenants are listed.
+            filters: what is listed. A text is looked for in a bounded number of agents.
+            limit: most agents; None = about as many as a page of the console shows.
+            cursor: where the page before ended.
 
         Raises:
             TenantNotAllowed: see `visible_tenants`.
             ProblemError: 400, the cursor is none of ours.
             Unavailable: the store does not answer.
         """
-        query = msgspec.structs.replace(_agent_query(caller, filters), limit=limit, cursor=cursor)
-        return await self._executor(self._runtime.store.agents.page, query)
-
-    async def search(
-        self, caller: AuthenticatedCaller, filters: AgentFilters, text: str, cursor: str | None = None
-    ) -> FilteredPage[AgentSummary]:
-        """As `list`, narrowed to agents with *text* in their id or type, in whatever case; a bounded look."""
-        query = msgspec.structs.replace(
-            _agent_query(caller, filters), limit=SEARCH_PAGE_SIZE if text else DEFAULT_PAGE_SIZE
-        )
+        size = limit or (SEARCH_PAGE_SIZE if filters.text else DEFAULT_PAGE_SIZE)
+        levels = None if filters.levels is None else [RiskLevel[word.upper()] for word in filters.levels]
+        tenants = visible_tenants(caller, filters.tenant)
+        query = AgentQuery(tenants, levels, filters.agent_type, filters.prefix, size, order=filters.order)
 
         def page_at(page_cursor: str | None) -> Page[AgentSummary]:
             return self._runtime.store.agents.page(msgspec.structs.replace(query, cursor=page_cursor))
 
-        keep = partial(_contains_text, text.strip().casefold())
-        return await self._executor(read_filtered_page, page_at, keep, cursor)
+        keep = partial(_contains_text, filters.text.strip().casefold())
+        least = 1 if limit else DEFAULT_PAGE_SIZE
+        return await self._executor(partial(read_filtered_page, page_at, keep, cursor, least_items=least))
 
     async def get(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:
         """The agent that is meant, from memory or the store. Raises ProblemError (404, 409), Unavailable."""
         return await self._agents.summary(caller, agent)
-
-    async def riskiest(self, caller: AuthenticatedCaller, most: int) -> Sequence[AgentSummary]:
-        """Agents above low, the worst first."""
-        tenants = visible_tenants(caller, None)
-        riskiest: list[AgentSummary] = []
-        for level in (RiskLevel.CRITICAL, RiskLevel.HIGH, RiskLevel.MEDIUM):
-            if len(riskiest) >= most:
-                break
-            page = await self._executor(
-                self._runtime.store.agents.page, AgentQuery(tenants, (level,), limit=SEARCH_PAGE_SIZE)
-            )
-            riskiest += sorted(page.items, key=lambda agent: (-agent.risk_score, -agent.evaluated_ms))
-        return riskiest[:most]
 
     async def release(
         self, caller: AuthenticatedCaller, agent: AgentSelector, note: str, *, note_required: bool = False
@@ -207,11 +200,6 @@ class AgentService:
             return await self._executor(load_event_history, locations, name, moment, erasures)
         except OSError as error:
             raise Unavailable(f"the event log can not be read: {error}") from None
-
-
-def _agent_query(caller: AuthenticatedCaller, filters: AgentFilters) -> AgentQuery:
-    levels = None if filters.levels is None else [RiskLevel[word.upper()] for word in filters.levels]
-    return AgentQuery(visible_tenants(caller, filters.tenant), levels, filters.agent_type, filters.prefix)
 
 
 def _contains_text(text: str, agent: AgentSummary) -> bool:

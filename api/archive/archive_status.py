@@ -31,20 +31,6 @@ class ArchiveWorkerReport(msgspec.Struct, array_like=True):
     waiting_bytes: int = 0
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(ArchiveWorkerReport).decode
-
-
-def encode_archive_report(report: ArchiveWorkerReport) -> bytes:
-    """A report as the body of a frame."""
-    return _encode(report)
-
-
-def decode_archive_report(frame: bytes) -> ArchiveWorkerReport:
-    """The report in the body of a frame."""
-    return _decode(frame)
-
-
 class ArchiveStatus:
     """State of the archiving processes of this service. For one event loop.
 
@@ -99,4 +85,4 @@ class ArchiveWorkerProcess(SupervisedProcess):
         status.expect(kind)
 
     def _handle_frame(self, frame: bytes) -> None:
-        self._status.note(self._kind, decode_archive_report(frame))
+        self._status.note(self._kind, msgspec.msgpack.decode(frame, type=ArchiveWorkerReport))

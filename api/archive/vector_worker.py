@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import gc
 
+import msgspec
+
 from trustwatch.ingest.archive.vector_spool import waiting_spool_bytes
 from trustwatch.scoring.records.agents import RiskLevel
 
 from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import spool_directory
-from .archive_status import ArchiveWorkerReport, encode_archive_report
+from .archive_status import ArchiveWorkerReport
 
 POLL_S, REPORT_EVERY_S = 0.5, 2.0
 
@@ -43,7 +45,7 @@ def run_vector_archive(child: ChildRuntime) -> None:
                 merged=upkeep.merged,
                 waiting_bytes=waiting_spool_bytes(spool),
             )
-            child.send(encode_archive_report(report))
+            child.send(msgspec.msgpack.encode(report))
         if not busy:
             clock.sleep(POLL_S)
 

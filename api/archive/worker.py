@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Mapping
 
+import msgspec
 import numpy as np
 import structlog
 
@@ -26,7 +27,7 @@ from ..child_process import ChildRuntime, run_child
 from ..event_sources import event_log_name, load_erased_from_log, make_duplicate_window, open_event_source
 from ..settings.root import Settings
 from .archive_maintenance import ArchiveMaintenance
-from .archive_status import ArchiveWorkerReport, encode_archive_report
+from .archive_status import ArchiveWorkerReport
 
 MAX_PENDING_RECORDS = 50_000
 """Records that wait for their files, of all partitions."""
@@ -228,7 +229,7 @@ def run_event_archive(child: ChildRuntime) -> None:
             archiver.step()
             if clock.monotonic() - reported_at >= REPORT_EVERY_S:
                 reported_at = clock.monotonic()
-                child.send(encode_archive_report(archiver.report()))
+                child.send(msgspec.msgpack.encode(archiver.report()))
                 archiver.note_position()
         archiver.flush()
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 
@@ -34,12 +34,6 @@ MAX_NAME_LENGTH, MAX_WHY_LENGTH = 40, 100
 _TIME_IS_OVER: Final = f"the {ACT_WITHIN_S:g} s of one act were over"
 
 _log = structlog.get_logger(__name__)
-
-
-class ActDeadline(NamedTuple):
-    """Moment of `monotonic` until which one act on a case may go on, whatever its parts are."""
-
-    until: float
 
 
 class CaseAgentActs:
@@ -77,12 +71,12 @@ class CaseAgentActs:
         self._level_of = level_of
         self._at_work: set[asyncio.Task[None]] = set()
 
-    def deadline(self) -> ActDeadline:
-        """Deadline of an act that begins now."""
-        return ActDeadline(self._monotonic() + ACT_WITHIN_S)
+    def deadline(self) -> float:
+        """Moment of `monotonic` until which an act that begins now may continue, whatever its parts are."""
+        return self._monotonic() + ACT_WITHIN_S
 
     async def pin(
-        self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, valid_s: float, by: ActDeadline
+        self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, valid_s: float, by: float
     ) -> list[str]:
         """Fix the level of each agent at critical for *valid_s* seconds; returns those that could not be, and why.
 
@@ -104,9 +98,7 @@ class CaseAgentActs:
         until_ms = self._now_ms() + int(valid_s * 1000)
         return any(pin.level == RiskLevel.CRITICAL and pin.expires_ms >= until_ms for pin in pins)
 
-    async def label(
-        self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: ActDeadline
-    ) -> list[str]:
+    async def label(self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: float) -> list[str]:
         """Feedback that the decision which brought each agent highest was right; what is said already stays.
 
         Returns the agents whose decision could not be labelled, and why.
@@ -125,7 +117,7 @@ class CaseAgentActs:
         return await self._failures(agents, label_one, by)
 
     async def release(
-        self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: ActDeadline
+        self, caller: AuthenticatedCaller, agents: Sequence[CaseAgent], note: str, by: float
     ) -> list[str]:
         """Drop the evidence against each agent, and end its pin; returns those that could not be, and why.
 
@@ -151,13 +143,13 @@ class CaseAgentActs:
         worst_first = sorted(agents, key=weight, reverse=True)
         return await self._failures(worst_first, release_one, by)
 
-    def _check_time(self, by: ActDeadline) -> None:
+    def _check_time(self, by: float) -> None:
         """Go no further behind the deadline: somebody may have done something newer since. Raises Unavailable."""
-        if self._monotonic() >= by.until:
+        if self._monotonic() >= by:
             raise Unavailable(_TIME_IS_OVER)
 
     async def _failures(
-        self, agents: Sequence[CaseAgent], act: Callable[[CaseAgent], Coroutine[Any, Any, None]], by: ActDeadline
+        self, agents: Sequence[CaseAgent], act: Callable[[CaseAgent], Coroutine[Any, Any, None]], by: float
     ) -> list[str]:
         """Act on each agent, whatever became of those before it; returns those that failed, and why.
 
@@ -169,7 +161,7 @@ class CaseAgentActs:
         for at, case_agent in enumerate(agents):
             if in_a_row >= MAX_FAILURES_IN_A_ROW:
                 return _summary(failed, agents[at:], f"the {in_a_row} before failed in a row")
-            if self._monotonic() >= by.until:
+            if self._monotonic() >= by:
                 return _summary(failed, agents[at:], _TIME_IS_OVER)
             try:
                 await self._within(act(case_agent), case_agent.agent, by)
@@ -182,13 +174,13 @@ class CaseAgentActs:
                 in_a_row = in_a_row + 1 if problem_of(error).status >= 500 else 0
         return _summary(failed, (), "")
 
-    async def _within(self, one: Coroutine[Any, Any, None], agent: AgentName, by: ActDeadline) -> None:
+    async def _within(self, one: Coroutine[Any, Any, None], agent: AgentName, by: float) -> None:
         """Wait for *one* until the deadline. Raises TimeoutError: it goes on then, since half of it may be done."""
         task = asyncio.create_task(one)
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         try:
-            await asyncio.wait((task,), timeout=by.until - self._monotonic())
+            await asyncio.wait((task,), timeout=by - self._monotonic())
         except asyncio.CancelledError:
             task.cancel()
             raise

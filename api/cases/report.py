@@ -12,7 +12,9 @@ from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.cases import CaseAgent, SharedIndicator
 from trustwatch.scoring.store.case_assignment import tie_words
 
+from ..http.signed_responses import encode_model
 from .case_reports import CaseReport
+from .schemas import case_out, timeline_out
 from .timeline import TimelineItem
 
 _ZERO_WIDTH_SPACE = "\u200b"
@@ -70,45 +72,10 @@ def _indicator_line(indicator: SharedIndicator) -> str:
 
 
 def render_json(report: CaseReport, timeline: Sequence[TimelineItem]) -> bytes:
-    """A case with its timeline as one JSON document: values as they are kept, times as RFC 3339."""
-    case = report.case
-    document = {
-        **{name: value for name, value in msgspec.to_builtins(case).items() if not name.endswith("_ms")},
-        "level": RiskLevel(case.level).label,
-        **{
-            f"{name}_at": format_rfc3339(at_ms) if (at_ms := getattr(case, f"{name}_ms")) else None
-            for name in ("opened", "updated", "risen", "acknowledged", "contained", "closed")
-        },
-        "agents": [_agent_values(case_agent) for case_agent in report.agents],
-        "shared": [
-            {
-                "kind": indicator.kind,
-                "value": indicator.value,
-                "agents": indicator.agents,
-                "last_seen_at": format_rfc3339(indicator.last_ms),
-            }
-            for indicator in report.shared
-        ],
-        "reasons": [] if report.lead is None else msgspec.to_builtins(report.lead.reasons),
-        "entries_before": report.entries_before,
-        "timeline": [item._asdict() | {"at": format_rfc3339(item.at_ms)} for item in timeline],
-    }
+    """A case with its timeline as one JSON document, with the members of the API."""
+    case, story = case_out(report), timeline_out(report.case.case_id, timeline)
+    document = msgspec.json.decode(encode_model(case)) | {"timeline": msgspec.json.decode(encode_model(story))["items"]}
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
-
-
-def _agent_values(case_agent: CaseAgent) -> dict[str, object]:
-    return {
-        "agent_id": case_agent.agent.agent_id,
-        "issuer": case_agent.agent.issuer,
-        "tenant": case_agent.agent.tenant,
-        "agent_type": case_agent.agent_type,
-        "level": RiskLevel(case_agent.level).label,
-        "highest_level": RiskLevel(case_agent.peak).label,
-        "joined_at": format_rfc3339(case_agent.joined_ms),
-        "decision_id": case_agent.decision_id,
-        "tie": case_agent.tie,
-        "tied_by": case_agent.tied_by,
-    }
 
 
 def _lead_lines(report: CaseReport) -> list[str]:

@@ -108,7 +108,7 @@ async def get_case_timeline(case_id: str, caller: ReaderDep, story: CaseStoryDep
 
     Messages to people are among it with the scope `trust.admin`. Scope `trust.score:read`.
     """
-    return timeline_out(case_id, await story.timeline(caller, case_id))
+    return await story.tell(caller, case_id, lambda _, items: timeline_out(case_id, items))
 
 
 @router.get(

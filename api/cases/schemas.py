@@ -1,6 +1,7 @@
 """Bodies of cases."""
 # No postponed annotations here: pydantic reads them.
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -264,7 +265,7 @@ def case_out(report: CaseReport) -> CaseOut:
     )
 
 
-def timeline_out(case_id: str, items: list[TimelineItem]) -> TimelineOut:
+def timeline_out(case_id: str, items: Sequence[TimelineItem]) -> TimelineOut:
     """A timeline as it is answered."""
     return TimelineOut(
         case_id=case_id,

@@ -77,10 +77,6 @@ class CaseStory:
         """Number of stories that are put together, or wait for that."""
         return self._asked.total()
 
-    async def timeline(self, caller: AuthenticatedCaller, case_id: str) -> list[TimelineItem]:
-        """All that happened in a case, oldest first: see `tell`."""
-        return await self.tell(caller, case_id, _as_it_is)
-
     async def tell(
         self, caller: AuthenticatedCaller, case_id: str, write: Callable[[CaseReport, list[TimelineItem]], T]
     ) -> T:
@@ -179,7 +175,3 @@ class CaseStory:
 def _busy_error(detail: str) -> ProblemError:
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return ProblemError(ProblemDetails(503, Unavailable.code, "Unavailable", detail, headers))
-
-
-def _as_it_is(_: CaseReport, items: list[TimelineItem]) -> list[TimelineItem]:
-    return items

@@ -24,8 +24,7 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.pipeline.ipc import LevelChange
 from trustwatch.scoring.records.agents import RiskLevel
 
-from ..decisions.level_change_subscription import LevelChangeSubscription, SubscriptionEnded
-from ..decisions.service import DecisionService
+from ..decisions.service import DecisionService, LevelChangeSubscription, SubscriptionEnded
 from ..http.auth.callers import SCOPE_SCORE_READ
 from ..http.server_sent_events import encode_event, encode_retry, event_stream
 from .console_sessions import ConsoleSession, SessionState

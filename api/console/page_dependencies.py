@@ -35,7 +35,6 @@ from ..http.refused_callers import CALLER_OF_REQUEST
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..models.service import ModelService
-from ..search.service import SearchService
 from .activity import ActivitySampler
 from .console_sessions import ConsoleSessions, PageRequest, SessionCookies, session_caller
 from .ended_sessions import EndedSessions
@@ -200,4 +199,3 @@ DecisionTrendsDep = Annotated[DecisionTrends, Depends(provided(DecisionTrends))]
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 ModelServiceDep = Annotated[ModelService, Depends(provided(ModelService))]
-SearchServiceDep = Annotated[SearchService, Depends(provided(SearchService))]

@@ -23,7 +23,6 @@ from trustwatch.ingest.printable_text import number_text, shown_controls
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import RiskLevel
 
-from ..search.query import MAX_STARS
 from ..svg_charts import chart_table
 from .console_sessions import PageRequest
 
@@ -117,7 +116,6 @@ class PageRenderer:
             asset=assets.url,
             chart_table=chart_table,
             agent_url=agent_url,
-            search_url=search_url,
             levels=[level.label for level in RiskLevel],
         )
         environment.filters.update(
@@ -270,40 +268,6 @@ def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent
         {"tenant": tenant, "id": agent_id} if issuer is None else {"tenant": tenant, "issuer": issuer, "id": agent_id}
     )
     return f"/console/{page}?{urlencode(named)}"
-
-
-MAX_SEARCHED_LENGTH: Final = 900
-"""Characters of a value that a link to the search has."""
-
-
-def search_url(field: str, value: str) -> str:
-    """URL of the search for a value of a field, and nothing else.
-
-    >>> search_url("software", "curl 8")
-    '/console/search?q=software%3A%22curl+8%22'
-    >>> search_url("software", 'a"b\u2026')
-    '/console/search?q=software%3A%22a%2Ab%2A%22'
-    """
-    return url_with_query("/console/search", q=_search_term(field, value, MAX_SEARCHED_LENGTH))
-
-
-def _search_term(field: str, value: str, most: int) -> str:
-    """A term of a query that finds a value, of which it has *most* characters."""
-    # What a query can not write, or what was cut from the value, is said by `*`; of those a value may have a few.
-    parts = re.split('["\u2026\ufffd]', value[:most])
-    kept = "*".join(parts[:MAX_STARS]) + ("*" if len(parts) > MAX_STARS or len(value) > most else "")
-    return f'{field}:"{kept}"'
-
-
-def tie_search_url(tenant: str, source: str, target: str, since: str = "", until: str = "") -> str:
-    """URL of the search for events in which two agents of a tenant took part, in a range of time.
-
-    >>> tie_search_url("acme", "boss", "bot", "7d")
-    '/console/search?q=party%3A%22boss%22+party%3A%22bot%22+tenant%3A%22acme%22+since%3A%227d%22'
-    """
-    most = MAX_SEARCHED_LENGTH // 3  # of each: a query has room for all
-    named = (("party", source), ("party", target), ("tenant", tenant), ("since", since), ("until", until))
-    return url_with_query("/console/search", q=" ".join(_search_term(*one, most) for one in named if one[1]))
 
 
 def url_with_query(path: str, **values: Any) -> str:

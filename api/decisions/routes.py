@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.store.database import Page
 
 from ..http.agent_lookup import AgentSelector
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import AgentDep, ReaderDep, RuntimeDep, provided
+from ..http.filtered_pages import FilteredPage
 from ..http.names_in_paths import AGENT_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
@@ -29,9 +29,9 @@ from ..http.schemas import (
 )
 from ..http.server_sent_events import CountedEventStream, encode_comment, encode_event
 from ..http.signed_responses import SIGNED_RESPONSES, encode_model, signed_response
-from .level_change_subscription import LevelChangeSubscription, SubscriptionEnded
+from ..http.time_range import parse_time_range
 from .schemas import DecisionOut, decision_out, level_change_out
-from .service import DecisionService
+from .service import DecisionFilters, DecisionService, LevelChangeSubscription, SubscriptionEnded
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a comment is sent, so that proxies keep the stream open."""
@@ -48,18 +48,31 @@ async def list_decisions(
     request: Request,
     caller: ReaderDep,
     decisions: DecisionServiceDep,
+    runtime: RuntimeDep,
     agent_id: Annotated[str | None, Query(max_length=2048)] = None,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
+    indicator: Annotated[
+        str,
+        Query(max_length=2048, description="network, address, software, key, … it came with, or the id of its event"),
+    ] = "",
+    level: Annotated[
+        Literal["medium", "high", "critical"] | None, Query(description="from or to at least this level")
+    ] = None,
+    since: Annotated[str, Query(max_length=64, description="`24h`, `7d`, or a UTC time")] = "",
+    until: Annotated[str, Query(max_length=64, description="as `since`")] = "",
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[DecisionOut] | Response:
     """Changes of level, newest first; of one agent, where `agent_id` is given.
 
-    Signed with `Accept: application/jwt`. Scope `trust.score:read`.
+    With `indicator` or `level`, a page may have fewer decisions than there are, or none: go on while there is a
+    `next_cursor`. Signed with `Accept: application/jwt`. Scope `trust.score:read`.
     """
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
-    return _page_answer(request, caller, await decisions.list(caller, agent, tenant, limit, cursor))
+    times = parse_time_range(since, until, runtime.now_ms())
+    filters = DecisionFilters(tenant, agent, level or "", "", *times, indicator)
+    return _page_answer(request, caller, await decisions.list(caller, filters, limit, cursor))
 
 
 @router.get(
@@ -77,11 +90,12 @@ async def list_agent_decisions(
     cursor: CursorParam = None,
 ) -> PageOut[DecisionOut] | Response:
     """The same as `GET /v1/decisions?agent_id=…`."""
-    return _page_answer(request, caller, await decisions.list(caller, agent, agent.tenant, limit, cursor))
+    filters = DecisionFilters(agent.tenant, agent)
+    return _page_answer(request, caller, await decisions.list(caller, filters, limit, cursor))
 
 
 def _page_answer(
-    request: Request, caller: AuthenticatedCaller, page: Page[Decision]
+    request: Request, caller: AuthenticatedCaller, page: FilteredPage[Decision]
 ) -> PageOut[DecisionOut] | Response:
     answer = PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
     return signed_response(request, caller, "decisions", encode_model(answer)) or answer

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
 from typing import NamedTuple
 
 from trustwatch.ingest.record_keys import record_time_ms
 from trustwatch.scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
+from trustwatch.scoring.pipeline.ipc import LevelChange
+from trustwatch.scoring.pipeline.pipeline_status import LevelChangeQueue, PipelineStatus
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from trustwatch.scoring.records.containment import Actuation, Intervention
@@ -22,13 +27,15 @@ from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered
 from ..http.problems import RETRY_AFTER_S, ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
-from .level_change_subscription import LevelChangeSubscription
 
 MAX_DECISIONS_LOOKED_UP = 60
 """Decisions behind levels that are looked up for one list."""
 
 MAX_NEIGHBOURS = 200
 """Decisions about the same agent among which the next and the one before are looked for."""
+
+INDICATOR_PAGE_SIZE = 200
+"""Decisions that are read at a time if an indicator is looked for: most of them do not have it."""
 
 STREAM_RETRY_S = "5"
 """Seconds after which a caller with too many streams may try again, as a header says it."""
@@ -41,18 +48,22 @@ MAX_EARLIER_DECISIONS = 100
 
 
 class DecisionFilters(NamedTuple):
-    """Filters of a search; "" = all. *level* is the word of the least one, *change* is `up` or `down`.
+    """Filters of a list; None and "" = all. *level* is the word of the least one, *change* is `up` or `down`.
 
-    *since_ms* and *until_ms* bound when it was decided, 0 = no bound.
+    *since_ms* and *until_ms* bound when it was decided, 0 = no bound. *indicator* is what the risk came with (a
+    network, an address, a key, ...), or the id of the event.
     """
 
-    tenant: str
-    agent: str
-    level: str
-    change: str
-    issuer: str = ""
+    tenant: str | None = None
+    agent: AgentSelector | None = None
+    level: str = ""
+    change: str = ""
     since_ms: int = 0
     until_ms: int = 0
+    indicator: str = ""
+
+
+NO_FILTERS = DecisionFilters()
 
 
 class DecisionConsequences(NamedTuple):
@@ -78,6 +89,68 @@ def _pending_error() -> ProblemError:
     )
 
 
+class SubscriptionEnded(Exception):
+    """There will be no more changes: the service stops, or this watcher did not keep up."""
+
+
+class LevelChangeSubscription:
+    """Changes of level from now on, of some tenants alone. A context manager, for one event loop.
+
+    Args:
+        status: whose changes are watched.
+        tenants: those whose changes are passed on; None = all.
+    """
+
+    def __init__(self, status: PipelineStatus, tenants: Collection[str] | None) -> None:
+        self._status = status
+        self._tenants = None if tenants is None else frozenset(tenants)
+        self._queue: LevelChangeQueue | None = None
+
+    def __enter__(self) -> LevelChangeSubscription:
+        self._queue = self._status.subscribe()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._queue is not None:
+            self._status.unsubscribe(self._queue)
+
+    async def next_change(self, wait_s: float) -> LevelChange | None:
+        """The next change; None where none came in *wait_s* seconds. Raises SubscriptionEnded."""
+        queue = self._entered_queue()
+        try:
+            async with asyncio.timeout(wait_s):
+                while True:
+                    change = await queue.get()
+                    if change is None:
+                        raise SubscriptionEnded
+                    if self._is_visible(change):
+                        return change
+        except TimeoutError:
+            return None
+
+    def pending_changes(self) -> list[LevelChange]:
+        """Changes that came meanwhile, without waiting; `next_change` raises at the end."""
+        queue = self._entered_queue()
+        changes: list[LevelChange] = []
+        while not queue.empty():
+            change = queue.get_nowait()
+            if change is None:
+                queue.put_nowait(None)
+                break
+            if self._is_visible(change):
+                changes.append(change)
+        return changes
+
+    def _entered_queue(self) -> LevelChangeQueue:
+        assert self._queue is not None  # changes are heard inside the `with` block alone
+        return self._queue
+
+    def _is_visible(self, change: LevelChange) -> bool:
+        return self._tenants is None or change.tenant in self._tenants
+
+
 class DecisionService:
     """Decisions of the tenants that a caller may see. For one event loop.
 
@@ -96,50 +169,37 @@ class DecisionService:
     async def list(
         self,
         caller: AuthenticatedCaller,
-        agent: AgentSelector | None = None,
-        tenant: str | None = None,
-        limit: int = 50,
+        filters: DecisionFilters = NO_FILTERS,
+        limit: int | None = None,
         cursor: str | None = None,
-    ) -> Page[Decision]:
-        """Changes of level, newest first; of one agent, where *agent* is given. An unknown one has none.
+    ) -> FilteredPage[Decision]:
+        """Changes of level, newest first. An unknown agent has none.
+
+        Args:
+            caller: whose tenants are listed.
+            filters: what is listed. Levels, directions and indicators are looked for in a bounded number of decisions.
+            limit: most decisions; None = about as many as a page of the console shows.
+            cursor: where the page before ended.
 
         Raises:
             TenantNotAllowed: see `visible_tenants`.
             ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
             Unavailable: the store does not answer.
         """
-        tenants, name = visible_tenants(caller, tenant), None
-        if agent is not None:
-            name = await self._agents.find_name(caller, agent)
-            if name is None:
-                return Page([], None)
-        return await self._executor(self._runtime.store.decisions.page, tenants, name, limit, cursor)
-
-    async def search(
-        self, caller: AuthenticatedCaller, filters: DecisionFilters, cursor: str | None = None
-    ) -> FilteredPage[Decision]:
-        """As `list`, narrowed to rises or falls and to a least level; a bounded look."""
-        tenant = filters.tenant or None
-        tenants, name = visible_tenants(caller, tenant), None
-        if filters.agent:
-            name = await self._agents.find_name(caller, AgentSelector(filters.agent, tenant, filters.issuer or None))
+        tenants, name = visible_tenants(caller, filters.tenant), None
+        if filters.agent is not None:
+            name = await self._agents.find_name(caller, filters.agent)
             if name is None:
                 return FilteredPage([], None, 0)
+        size = limit or (INDICATOR_PAGE_SIZE if filters.indicator else DEFAULT_PAGE_SIZE)
+        times = {"since_ms": filters.since_ms, "until_ms": filters.until_ms}
 
         def page_at(page_cursor: str | None) -> Page[Decision]:
-            return self._runtime.store.decisions.page(
-                tenants,
-                name,
-                DEFAULT_PAGE_SIZE,
-                page_cursor,
-                since_ms=filters.since_ms,
-                until_ms=filters.until_ms,
-            )
+            return self._runtime.store.decisions.page(tenants, name, size, page_cursor, **times)
 
-        def keep(decision: Decision) -> bool:
-            return matches_filters(decision, filters)
-
-        return await self._executor(read_filtered_page, page_at, keep, cursor)
+        keep = partial(matches_filters, filters=filters)
+        least = 1 if limit else DEFAULT_PAGE_SIZE
+        return await self._executor(partial(read_filtered_page, page_at, keep, cursor, least_items=least))
 
     async def get(self, caller: AuthenticatedCaller, decision_id: str) -> Decision:
         """One decision. Raises ProblemError (404; 409 while it is not stored yet), Unavailable."""
@@ -212,7 +272,10 @@ class DecisionService:
 
 
 def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
-    """True if a search shows *decision*; words that are no levels and no changes narrow nothing."""
+    """True if a list shows *decision*; words that are no levels and no changes narrow nothing."""
+    wanted = filters.indicator
+    if wanted and wanted != decision.event_id and all(one.value != wanted for one in decision.indicators):
+        return False
     rises = decision.level > decision.previous_level
     if filters.change in ("up", "down") and rises != (filters.change == "up"):
         return False

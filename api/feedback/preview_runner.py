@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import TypeVar
@@ -33,25 +34,25 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._busy = False
-        self._turn_count = 0
+        self._turns = itertools.count()
         self._last_turns: dict[str, int] = {}
         """Number of the turn that each tenant had last; kept only while somebody has a turn."""
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
 
     async def acquire(self, tenant: str) -> None:
         """Wait for the turn; whoever has it gives it back with `release`."""
         if not self._busy:
-            self._take(tenant)
+            self._busy, self._last_turns[tenant] = True, next(self._turns)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append(turn)
+        self._waiting.append((tenant, turn))
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release()  # it came in the moment in which nobody wanted it any more
+            if turn.cancelled():
+                self._waiting.remove((tenant, turn))
             else:
-                self._forget(tenant, turn)
+                self.release()  # it came in the moment in which nobody wanted it any more
             raise
 
     def release(self) -> None:
@@ -60,21 +61,10 @@ class FairQueue:
             self._busy = False
             self._last_turns.clear()
             return
-        tenant = min(self._waiting, key=lambda candidate: self._last_turns.get(candidate, -1))
-        turn = self._waiting[tenant][0]
-        self._forget(tenant, turn)
-        self._take(tenant)
+        tenant, turn = min(self._waiting, key=lambda waiting: self._last_turns.get(waiting[0], -1))
+        self._waiting.remove((tenant, turn))
+        self._last_turns[tenant] = next(self._turns)
         turn.set_result(None)
-
-    def _take(self, tenant: str) -> None:
-        self._busy = True
-        self._turn_count += 1
-        self._last_turns[tenant] = self._turn_count
-
-    def _forget(self, tenant: str, turn: asyncio.Future[None]) -> None:
-        self._waiting[tenant].remove(turn)
-        if not self._waiting[tenant]:
-            del self._waiting[tenant]
 
 
 # Each preview runs in a process of its own at low priority, one at a time, tenants in turn.

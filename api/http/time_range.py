@@ -23,13 +23,6 @@ class TimeRange(NamedTuple):
     since_ms: int = 0
     until_ms: int = 0
 
-    def contains(self, at_ms: int) -> bool:
-        """Check a time."""
-        return at_ms >= self.since_ms and (not self.until_ms or at_ms < self.until_ms)
-
-
-NO_TIME_RANGE = TimeRange()
-
 
 def parse_time_range(since: str, until: str, now_ms: int) -> TimeRange:
     """The range of two texts; an empty one is no bound.

@@ -17,7 +17,6 @@ from ..feedback.slice import SLICE as FEEDBACK
 from ..http.slice import Slice
 from ..models.slice import SLICE as MODELS
 from ..privacy.slice import SLICE as PRIVACY
-from ..search.slice import SLICE as SEARCH
 from ..shared_signals.slice import SLICE as SHARED_SIGNALS
 
 # `/v1/agents/{agent_id}/…` and `/v1/decisions/{decision_id}` take any text: routes with fixed words come before them.
@@ -33,7 +32,6 @@ SLICES: Final[tuple[Slice, ...]] = (
     ARCHIVE,
     SHARED_SIGNALS,
     CASES,
-    SEARCH,
     ACTS,
     CONSOLE,
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Integer, cast, func, literal, literal_column, select, tuple_
+from sqlalchemy import Connection, Integer, and_, cast, func, literal, literal_column, or_, select, tuple_
 
 from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.timestamps import DAY_MS
@@ -21,13 +21,15 @@ from ..records.indicators import encode_indicators
 from ..records.models import AgentLifespans
 from ..records.snapshots import AgentVersions
 from . import codec
-from .database import MAX_PAGE, Database, Page, Tenants, from_cursor, iterate_pages, visible
+from .database import MAX_PAGE, Database, Page, Tenants, from_cursor, iterate_pages, to_cursor, visible
 from .decision_store import IS_READABLE
 from .dialects.statements import MAX_IN_LIST, chunked, starts_with
 from .partition_store import check_owner
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
     from .database import AnySelect
 
 _IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
@@ -44,8 +46,20 @@ def _weighted_quantile(values: npt.NDArray[np.int64], weights: npt.NDArray[np.in
     return int(values[order[np.searchsorted(reached, share * reached[-1])]])
 
 
+AgentOrder = Literal["name", "risk"]
+"""By tenant, agent id and issuer; or the riskiest first: by level, above low then by score, else by name.
+
+No index has scores, which every commit of an agent changes: the few agents above low are sorted when they are read.
+"""
+
+_BY_NAME = (AGENTS.c.tenant, AGENTS.c.agent_id, AGENTS.c.issuer)
+_BY_RISK = (AGENTS.c.level, AGENTS.c.risk_score, *_BY_NAME)
+_RISK_PARTS = ((2, 3, 4), (1,), (0,))
+"""Levels in the order of risk, by how the agents of each are ordered."""
+
+
 class AgentQuery(msgspec.Struct, frozen=True):
-    """Filters of a list of agents; the order is tenant, agent id, issuer."""
+    """Filters and order of a list of agents."""
 
     tenants: Tenants = None
     levels: Collection[int] | None = None
@@ -53,6 +67,7 @@ class AgentQuery(msgspec.Struct, frozen=True):
     prefix: str = ""  # of the agent id
     limit: int = 50
     cursor: str | None = None
+    order: AgentOrder = "name"
 
 
 class AgentStore:
@@ -155,13 +170,6 @@ class AgentStore:
         with self._database.read() as connection:
             return [codec.to_summary(row) for row in connection.execute(query)]
 
-    def issuers(self, tenants: Tenants = None, limit: int = 1_000) -> list[tuple[str, str]]:
-        """Tenants with the issuers at which they have agents."""
-        pairs = (AGENTS.c.tenant, AGENTS.c.issuer)
-        query = visible(select(*pairs).distinct(), AGENTS.c.tenant, tenants).order_by(*pairs).limit(limit)
-        with self._database.read() as connection:
-            return [(tenant, issuer) for tenant, issuer in connection.execute(query)]
-
     def page(self, query: AgentQuery) -> Page[AgentSummary]:
         """One page of agents. Raises BadCursor."""
         statement = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, query.tenants)
@@ -171,10 +179,33 @@ class AgentStore:
             statement = statement.where(AGENTS.c.agent_type == query.agent_type)
         if query.prefix:
             statement = statement.where(starts_with(AGENTS.c.agent_id, query.prefix))
-        order = (AGENTS.c.tenant, AGENTS.c.agent_id, AGENTS.c.issuer)
+        if query.order == "risk":
+            return self._page_by_risk(statement, query)
         if query.cursor is not None:
-            statement = statement.where(tuple_(*order) > from_cursor(query.cursor, tuple[str, str, str]))
-        return self._database.page(statement.order_by(*order), order, query.limit, codec.to_summary)
+            statement = statement.where(tuple_(*_BY_NAME) > from_cursor(query.cursor, tuple[str, str, str]))
+        return self._database.page(statement.order_by(*_BY_NAME), _BY_NAME, query.limit, codec.to_summary)
+
+    def _page_by_risk(self, statement: AnySelect, query: AgentQuery) -> Page[AgentSummary]:
+        after = None if query.cursor is None else from_cursor(query.cursor, tuple[int, float, str, str, str])
+        limit, items = min(max(query.limit, 1), MAX_PAGE), list[AgentSummary]()
+        for levels in _RISK_PARTS:
+            if after is not None and after[0] < levels[0]:
+                continue
+            part = statement.where(AGENTS.c.level.in_(levels) if len(levels) > 1 else AGENTS.c.level == levels[0])
+            if after is not None and after[0] in levels:
+                part = part.where(_is_behind(*after))
+            score = (AGENTS.c.level.desc(), AGENTS.c.risk_score.desc()) if len(levels) > 1 else ()
+            page = self._database.page(part.order_by(*score, *_BY_NAME), _BY_RISK, limit - len(items), codec.to_summary)
+            items += page.items
+            if page.next_cursor is not None:
+                return Page(items, page.next_cursor)
+            if len(items) == limit and levels != _RISK_PARTS[-1]:
+                last = items[-1]
+                return Page(
+                    items,
+                    to_cursor([last.level, last.risk_score, last.name.tenant, last.name.agent_id, last.name.issuer]),
+                )
+        return Page(items, None)
 
     def history_extent(self) -> HistoryExtent:
         """Extent of all that agents of every tenant have shown; the whole table is read."""
@@ -256,6 +287,16 @@ class AgentStore:
         with self._database.read() as connection:
             rows = connection.execute(visible(query, AGENTS.c.tenant, tenants)).all()
         return [AgentLifespans(*row) for row in rows]
+
+
+def _is_behind(level: int, score: float, *name: str) -> ColumnElement[bool]:
+    """Condition on agents of one part of the order of risk: they come after the one with these values."""
+    behind = tuple_(*_BY_NAME) > name
+    if level not in _RISK_PARTS[0]:
+        return behind
+    score_column = AGENTS.c.risk_score
+    same_level = or_(score_column < score, and_(score_column == score, behind))
+    return or_(AGENTS.c.level < level, and_(AGENTS.c.level == level, same_level))
 
 
 def _of_one_agent(agent: AgentName, partition: int | None, tenants: Tenants) -> list[AnySelect]:

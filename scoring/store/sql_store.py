@@ -40,7 +40,6 @@ from .partition_store import PartitionStore, read_position
 from .received_signal_store import ReceivedSignalStore
 from .retention import Retention
 from .saved_view_store import SavedViewStore
-from .search_store import SearchStore
 from .security_event_store import SecurityEventStore
 from .snapshot_store import SnapshotStore
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
@@ -104,7 +103,6 @@ class SqlStore:
         self.subjects = SubjectStore(self.database, self._new_salt)
         self.security_events = SecurityEventStore(self.database)
         self.received_signals = ReceivedSignalStore(self.database)
-        self.search = SearchStore(self.database)
         self.saved_views = SavedViewStore(self.database)
         self.metadata = MetadataStore(self.database)
         self.retention = Retention(self.database)

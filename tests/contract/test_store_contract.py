@@ -18,7 +18,7 @@ from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.agent_store import AgentQuery
-from trustwatch.scoring.store.database import BadCursor
+from trustwatch.scoring.store.database import BadCursor, iterate_pages
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
@@ -370,6 +370,28 @@ def test_list_agents(store: SqlStore, query: AgentQuery, expected: str) -> None:
             break
 
     assert found == expected.split()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 500])
+def test_agents_by_risk(store: SqlStore, limit: int) -> None:
+    """Level by level; above low by score, else by name. Pages of any size give the same."""
+    risks = {"a": (1, 0.2), "b": (0, 0.0), "c": (4, 0.9), "d": (4, 0.97), "e": (2, 0.5), "f": (1, 0.25), "g": (3, 0.5)}
+    rows = [
+        agent(one, "x" if one in "dg" else "y", level=level, risk_score=score) for one, (level, score) in risks.items()
+    ]
+    write(store, agents=[*rows, agent("c", "x", level=4, risk_score=0.9)])
+
+    def listed(query: AgentQuery) -> str:
+        pages = iterate_pages(lambda cursor: store.agents.page(msgspec.structs.replace(query, cursor=cursor)))
+        return " ".join(f"{one.name.tenant}{one.name.agent_id}" for one in pages)
+
+    by_risk = AgentQuery(order="risk", limit=limit)
+    assert listed(by_risk) == "xd xc yc xg ye ya yf yb"
+    assert listed(msgspec.structs.replace(by_risk, tenants={"x"})) == "xd xc xg"
+    assert listed(msgspec.structs.replace(by_risk, levels={1, 4})) == "xd xc yc ya yf"
+    assert len(store.agents.page(by_risk).items) == min(limit, 8)
+    with pytest.raises(BadCursor):
+        store.agents.page(msgspec.structs.replace(by_risk, cursor=store.agents.page(AgentQuery(limit=1)).next_cursor))
 
 
 @pytest.mark.parametrize("cursor", ["", "!", "bm90IGpzb24", "WzFd", "WyJhIiwiYiIsM10", "é"])

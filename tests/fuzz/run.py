@@ -27,7 +27,6 @@ INSTRUMENTED: Final = [
     "trustwatch.api.access.call_evaluation",
     "trustwatch.api.events.event_bodies",
     "trustwatch.api.http.auth",
-    "trustwatch.api.search.query",
     "trustwatch_client.argument_origins",
     "trustwatch.ingest.events",
     "trustwatch.ingest.formats",

@@ -54,7 +54,6 @@ from trustwatch.api.http.auth.token_verification import (
     verify_token,
 )
 from trustwatch.api.http.problems import ProblemError
-from trustwatch.api.search.query import parse_search_query
 from trustwatch.api.settings.access_settings import IssuerSettings, ProofSettings
 from trustwatch.api.shared_signals.stream_requests import (
     PollRequest,
@@ -556,27 +555,11 @@ def stream_request(data: bytes) -> None:
 def page_cursor(data: bytes) -> None:
     """The place in a list, or BadCursor."""
     text = data.decode("latin-1")
-    for shape in (tuple[int, str], tuple[int, str, int], tuple[str, str, str]):
+    for shape in (tuple[int, str], tuple[int, str, int], tuple[str, str, str], tuple[int, float, str, str, str]):
         try:
             assert isinstance(from_cursor(text, shape), tuple)
         except BadCursor:
             continue
-
-
-def search_query(data: bytes) -> None:
-    """What somebody types into the search, and a text that it may find: a query or 422; and no row that has a text
-    which a term matches is passed over for lack of the letters that it is looked for by."""
-    typed, _, stored = data.partition(b"\n")
-    text = stored.decode(errors="replace")
-    try:
-        query = parse_search_query(typed.decode(errors="replace"), 1_764_000_000_000)
-    except ProblemError as error:
-        assert error.problem.status == 422
-        return
-    assert query.terms
-    for term in query.terms:
-        if term.matches(text) and term.literals:
-            assert any(literal.lower() in text.lower() for literal in term.literals)
 
 
 TARGETS: Final[Mapping[str, Target]] = {
@@ -606,6 +589,5 @@ TARGETS: Final[Mapping[str, Target]] = {
         risk_topic,
         stream_request,
         page_cursor,
-        search_query,
     )
 }

@@ -38,22 +38,20 @@ async def list_agents(
     text: Annotated[str, Query(max_length=2048)] = "",
     cursor: Annotated[str | None, Query(max_length=8192)] = None,
 ) -> Response:
-    """Agents by tenant and id; the worst first where all of them are on one page."""
+    """Agents, the riskiest first; those with a text by tenant and id."""
     levels = [word for word in level or () if word in LEVEL_WORDS]
-    filters = AgentFilters(tenant or None, levels or None, agent_type or None)
-    page = await agents.search(visit.caller, filters, text, cursor)
+    filters = AgentFilters(
+        tenant or None, levels or None, agent_type or None, text=text, order="name" if text else "risk"
+    )
+    page = await agents.list(visit.caller, filters, cursor=cursor)
     template = "agents_table.html" if "hx-request" in request.headers else "agents.html"
     tenants = [name for name in await console.activity.known_tenants() if visit.caller.may_see(name)]
     counts = await console.activity.level_counts(visible_tenants(visit.caller, None))
-    all_shown = cursor is None and page.next_cursor is None
-    if all_shown:
-        page = page._replace(items=sorted(page.items, key=lambda agent: (-agent.level, -agent.risk_score)))
     return console.render_page(
         request,
         template,
         visit,
         listing=await display_list(console, visit, request, list_shapes.AGENTS),
-        all_shown=all_shown,
         filters={"level": levels, "tenant": tenant, "type": agent_type, "text": text},
         page=page,
         first_page=not cursor,
@@ -78,8 +76,8 @@ async def download_agents(
     """Agents that fit as a file."""
     check_form(form)
     levels = [word for word in level or () if word in LEVEL_WORDS]
-    filters = AgentFilters(tenant or None, levels or None, agent_type or None)
+    filters = AgentFilters(tenant or None, levels or None, agent_type or None, text=text)
     rows, complete = await gather_rows(
-        lambda cursor: agents.search(visit.caller, filters, text, cursor), agent_row, console.runtime.monotonic
+        lambda cursor: agents.list(visit.caller, filters, cursor=cursor), agent_row, console.runtime.monotonic
     )
     return await table_file(form, "agents", rows, complete=complete)

@@ -21,7 +21,7 @@ from ...agents.risk_answer_cache import shows_reasons
 from ...agents.service import AgentService
 from ...cases.case_reports import CaseSearch
 from ...cases.service import CaseService
-from ...decisions.service import DecisionService
+from ...decisions.service import DecisionFilters, DecisionService
 from ...events.event_origin import delegated_by, event_sizes, origin_of
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector
@@ -199,7 +199,7 @@ async def _page_values(console: ConsoleContext, visit: PageRequest, summary: Age
     caller, name, services = visit.caller, summary.name, console.services
     agent = AgentSelector(name.agent_id, name.tenant, name.issuer)
     agents, containment = services.get(AgentService), services.get(ContainmentService)
-    decisions = await services.get(DecisionService).list(caller, agent, limit=MAX_DECISIONS)
+    decisions = await services.get(DecisionService).list(caller, DecisionFilters(agent=agent), MAX_DECISIONS)
     interventions = (await containment.list(caller, agent=agent)).items
     actuations = await containment.actuations(caller, agent=agent)
     set_by = next((decision for decision in decisions.items if decision.decision_id == summary.decision_id), None)
@@ -244,7 +244,7 @@ async def _graph_values(
     return {
         "graph": graph,
         "drawing": draw_agent_graph(graph, asked),
-        "edges": shown_edges(graph, asked),
+        "edges": shown_edges(graph),
         "words": EDGE_WORDS,
         "range": asked,
     }

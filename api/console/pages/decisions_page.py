@@ -13,6 +13,7 @@ from trustwatch.scoring.records.decisions import Decision
 from ...cases.service import CaseService
 from ...decisions.service import DecisionFilters
 from ...feedback.service import FeedbackService
+from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
 from ...http.filtered_pages import FilteredPage
 from ...http.problems import ProblemError
@@ -43,6 +44,7 @@ def asked_decisions(
     issuer: Text = "",
     since: TimeText = "",
     until: TimeText = "",
+    indicator: Text = "",
 ) -> dict[str, str]:
     """Filters of the list as the address says them."""
     return {
@@ -53,6 +55,7 @@ def asked_decisions(
         "issuer": issuer,
         "since": since.strip(),
         "until": until.strip(),
+        "indicator": indicator.strip(),
     }
 
 
@@ -62,7 +65,9 @@ AskedDep = Annotated[dict[str, str], Depends(asked_decisions)]
 def _filters_of(asked: dict[str, str], now_ms: int) -> DecisionFilters:
     """Raises ProblemError (422) where a time can not be read."""
     times = parse_time_range(asked["since"], asked["until"], now_ms)
-    return DecisionFilters(asked["tenant"], asked["agent"], asked["level"], asked["change"], asked["issuer"], *times)
+    tenant, agent_id = asked["tenant"] or None, asked["agent"]
+    agent = AgentSelector(agent_id, tenant, asked["issuer"] or None) if agent_id else None
+    return DecisionFilters(tenant, agent, asked["level"], asked["change"], *times, asked["indicator"])
 
 
 @router.get("/decisions")
@@ -78,7 +83,7 @@ async def list_decisions(
     trouble, page, among = "", FilteredPage[Decision]([], None, 0), []
     try:
         filters = _filters_of(asked, console.runtime.now_ms())
-        page = await decisions.search(visit.caller, filters, cursor or None)
+        page = await decisions.list(visit.caller, filters, cursor=cursor or None)
     except TrustwatchError as error:
         trouble = str(error)
         if isinstance(error, ProblemError):
@@ -106,7 +111,7 @@ async def download_decisions(
     check_form(form)
     filters = _filters_of(asked, console.runtime.now_ms())
     rows, complete = await gather_rows(
-        lambda cursor: decisions.search(visit.caller, filters, cursor), decision_row, console.runtime.monotonic
+        lambda cursor: decisions.list(visit.caller, filters, cursor=cursor), decision_row, console.runtime.monotonic
     )
     return await table_file(form, "decisions", rows, complete=complete)
 

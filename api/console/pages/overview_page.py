@@ -15,7 +15,7 @@ from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
 
 from ...access.service import ContainmentService
-from ...agents.service import AgentService
+from ...agents.service import AgentFilters, AgentService
 from ...cases.service import CaseService
 from ...decisions.service import DecisionService
 from ...http.agent_lookup import visible_tenants
@@ -30,6 +30,7 @@ from ..views.health_display import silence_reports
 
 MENU_ENTRY = MenuEntry("Overview", "/console/", SCOPE_SCORE_READ, key="o")
 MAX_SHOWN = 12
+RISKIEST = AgentFilters(levels=("medium", "high", "critical"), order="risk")
 MAX_DECISIONS_READ = 4 * MAX_SHOWN
 """Newest decisions; those of one climb are shown as one change."""
 
@@ -55,7 +56,7 @@ async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller)
     pending = await containment.list(caller, "approval", "pending", limit=MAX_SHOWN)
     pins = await containment.list(caller, "pin", "active", limit=MAX_SHOWN)
     rates = console.activity.throughput_series()
-    worst = await console.services.get(AgentService).riskiest(caller, MAX_SHOWN)
+    worst = (await console.services.get(AgentService).list(caller, RISKIEST, MAX_SHOWN)).items
     reasons = await decisions.behind_levels(caller, worst)
     cases = console.services.find(CaseService)
     return {

@@ -1,86 +1,67 @@
-"""Search: everything that a query fits, by kind; events come last, since they take longest to find."""
+"""The search box: it leads to the thing with that id, else to the agents or decisions that fit."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from fastapi import APIRouter, Query
+from starlette.responses import RedirectResponse
 
-from ...cases.consequences import case_title
-from ...events.event_origin import origin_of
+from ...agents.service import AgentFilters
+from ...cases.service import CaseService
+from ...http.agent_lookup import AgentSelector
+from ...http.auth.callers import AuthenticatedCaller
 from ...http.problems import ProblemError
-from ...search.query import FIELDS, FOUND_KINDS, MAX_QUERY_LENGTH, FoundKind
-from ...search.service import Found, SearchResult
-from ..page_dependencies import ConsoleDep, PageReaderDep, SearchServiceDep
-from ..views.case_display import lead_reason
+from ..page_dependencies import (
+    AgentServiceDep,
+    ConsoleDep,
+    ContainmentServiceDep,
+    DecisionServiceDep,
+    PageReaderDep,
+)
+from ..rendering import agent_url, url_with_query
 
 MENU_ENTRY = None
 
 router = APIRouter()
 
-QueryText = Annotated[str, Query(max_length=MAX_QUERY_LENGTH)]
-_STORED_KINDS = tuple(kind for kind in FOUND_KINDS if kind != "events")
-EVENTS_ALONE: Final[tuple[FoundKind, ...]] = ("events",)
-
 
 @router.get("/search")
 async def search(
-    request: Request, console: ConsoleDep, visit: PageReaderDep, search_service: SearchServiceDep, q: QueryText = ""
-) -> Response:
-    """Find what fits, but for events, which the page asks for when it is shown."""
-    trouble, result = "", None
-    if q.strip():
-        try:
-            result = await search_service.search(visit.caller, q, _STORED_KINDS)
-        except ProblemError as error:
-            trouble = f"The query {str(error).removeprefix('q: ')}."
-    return console.render_page(
-        request,
-        "search.html",
-        visit,
-        400 if trouble else 200,
-        searched=q,
-        result=result,
-        trouble=trouble,
-        nothing=result is not None and bool(_found(result)) and not any(found.items for _, found in _found(result)),
-        looked_for=[] if result is None else [_SINGULAR[kind] for kind, _ in _found(result)],
-        missed=[]
-        if result is None
-        else [(k, found) for k, found in _found(result) if not (found.items or found.complete)],
-        fields=FIELDS,
-        case_title=case_title,
-        reason_of=lead_reason,
-    )
+    console: ConsoleDep,
+    visit: PageReaderDep,
+    agents: AgentServiceDep,
+    decisions: DecisionServiceDep,
+    containment: ContainmentServiceDep,
+    q: Annotated[str, Query(max_length=2048)] = "",
+) -> RedirectResponse:
+    """Lead to the case, decision, approval or agent of that id; else to a list.
+
+    Agents with the text in their id or type are listed; if there are none, decisions that came with it (an address, a
+    key, a target, ...) or follow the event of that id.
+    """
+    text, caller = q.strip(), visit.caller
+    if not text:
+        return RedirectResponse("/console/agents", 303)
+    cases = console.services.find(CaseService)
+    if cases is not None and await _find(cases.get, caller, text, 0):
+        return RedirectResponse(f"/console/cases/{text}", 303)
+    if await _find(decisions.get, caller, text):
+        return RedirectResponse(f"/console/decisions/{text}", 303)
+    if await containment.find(caller, text):
+        return RedirectResponse(url_with_query("/console/approvals", done=text), 303)
+    if agent := await _find(agents.get, caller, AgentSelector(text)):
+        return RedirectResponse(agent_url(*agent.name.identity), 303)
+    fitting = await agents.list(caller, AgentFilters(text=text))
+    if fitting.items or fitting.next_cursor:
+        return RedirectResponse(url_with_query("/console/agents", text=text), 303)
+    return RedirectResponse(url_with_query("/console/decisions", indicator=text), 303)
 
 
-@router.get("/search/events")
-async def search_events(
-    request: Request, console: ConsoleDep, visit: PageReaderDep, search_service: SearchServiceDep, q: QueryText = ""
-) -> Response:
-    """Events that fit."""
-    result = await search_service.search(visit.caller, q, EVENTS_ALONE)
-    return console.render_page(
-        request,
-        "search_events.html",
-        visit,
-        searched=q,
-        found=result.events,
-        query=result.query,
-        origin_of=origin_of,
-        interval_s=console.runtime.settings.archive.interval_s,
-    )
-
-
-def _found(result: SearchResult) -> list[tuple[str, Found[Any]]]:
-    """Results of the kinds that were looked for."""
-    kinds = {
-        "cases": result.cases,
-        "agents": result.agents,
-        "people": result.people,
-        "decisions": result.decisions,
-    }
-    return [(kind, found) for kind, found in kinds.items() if found is not None]
-
-
-_SINGULAR: Final = {"cases": "case", "agents": "agent", "people": "person", "decisions": "decision"}
+async def _find(get: Callable[..., Awaitable[Any]], caller: AuthenticatedCaller, *asked: Any) -> Any:
+    """What there is of that id; None = nothing, or several that it does not tell apart."""
+    try:
+        return await get(caller, *asked)
+    except ProblemError:
+        return None

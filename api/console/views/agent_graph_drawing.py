@@ -15,7 +15,7 @@ from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import AgentEdge, RiskLevel
 from trustwatch.scoring.store.agent_graph import AgentGraph, GraphAgent, layers_of
 
-from ..rendering import LEVEL_SYMBOLS, agent_url, format_share, tie_search_url
+from ..rendering import LEVEL_SYMBOLS, agent_url, format_share
 
 MAX_DRAWN_AGENTS: Final = 40
 """Agents in the drawing, the nearest and riskiest; the table beside it has all."""
@@ -41,7 +41,7 @@ WHOLE_TIME: Final = AskedRange()
 
 
 class ShownEdge(NamedTuple):
-    """An edge in the table, with both agents; *url* leads to the events in which both took part."""
+    """An edge in the table, with both agents; *url* leads to what the agent that acted did."""
 
     source: GraphAgent
     target: GraphAgent
@@ -65,15 +65,15 @@ class _Layout(NamedTuple):
     height: int
 
 
-def shown_edges(graph: AgentGraph, asked: AskedRange = WHOLE_TIME) -> list[ShownEdge]:
+def shown_edges(graph: AgentGraph) -> list[ShownEdge]:
     """Edges of the table: those of the nearest agents first, and of these the riskiest."""
     agents = {agent.name.agent_id: agent for agent in graph.agents}
-    rows = [ShownEdge(agents[edge.source], agents[edge.target], edge, _events_url(edge, asked)) for edge in graph.edges]
+    rows = [ShownEdge(agents[edge.source], agents[edge.target], edge, _events_url(edge)) for edge in graph.edges]
     return sorted(rows, key=lambda row: (max(abs(row.source.layer), abs(row.target.layer)), -row.edge.risk))
 
 
-def _events_url(edge: AgentEdge, asked: AskedRange) -> str:
-    return tie_search_url(edge.tenant, edge.source, edge.target, asked.since, asked.until)
+def _events_url(edge: AgentEdge) -> str:
+    return agent_url(edge.tenant, edge.issuer, edge.source) + "#events"
 
 
 def draw_agent_graph(graph: AgentGraph, asked: AskedRange = WHOLE_TIME) -> Markup:
@@ -152,7 +152,7 @@ def _draw(layout: _Layout, agents: Sequence[GraphAgent], edges: Sequence[AgentEd
         '<defs><marker id="arrow-{}" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8" '
         'orient="auto" markerUnits="userSpaceOnUse"><path d="M0 0L8 4L0 8z"/></marker></defs>'
     ).format(layout.name)
-    lines = Markup("").join(_draw_edge(layout, edge, asked) for edge in edges)
+    lines = Markup("").join(_draw_edge(layout, edge) for edge in edges)
     boxes = Markup("").join(_draw_agent(layout, agent, asked) for agent in agents)
     title = f"The nearest {len(agents) - 1} agents around this one; the table below has all of them in words"
     return Markup(
@@ -160,7 +160,7 @@ def _draw(layout: _Layout, agents: Sequence[GraphAgent], edges: Sequence[AgentEd
     ).format(layout.name, layout.width, layout.height, layout.width, layout.height, title, arrow, lines, boxes)
 
 
-def _draw_edge(layout: _Layout, edge: AgentEdge, asked: AskedRange) -> Markup:
+def _draw_edge(layout: _Layout, edge: AgentEdge) -> Markup:
     """A line that leads to its events. No stop of the Tab key: there may be hundreds, and the table has the links."""
     start, end = layout.places[edge.source], layout.places[edge.target]
     words = (
@@ -172,7 +172,7 @@ def _draw_edge(layout: _Layout, edge: AgentEdge, asked: AskedRange) -> Markup:
     return Markup(
         '<a href="{}" tabindex="-1"><title>{}</title><path class="hit" d="{}"/>'
         '<path class="edge {} risk-{}" d="{}" marker-end="url(#arrow-{})"/></a>'
-    ).format(_events_url(edge, asked), words, curve, edge.kind, thickness, curve, layout.name)
+    ).format(_events_url(edge), words, curve, edge.kind, thickness, curve, layout.name)
 
 
 def _curve(layout: _Layout, start: _Place, end: _Place) -> str:

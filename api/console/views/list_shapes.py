@@ -98,7 +98,7 @@ AGENTS: Final = ListShape(
 DECISIONS: Final = ListShape(
     "decisions",
     SCOPE_SCORE_READ,
-    ("agent", "tenant", "issuer", "level", "change", "since", "until"),
+    ("agent", "tenant", "issuer", "level", "change", "since", "until", "indicator"),
     {
         "decided": "Decided",
         "event": "Event",

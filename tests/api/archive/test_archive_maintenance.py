@@ -6,6 +6,7 @@ import json
 from datetime import UTC, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from trustwatch.api import clock
@@ -14,8 +15,6 @@ from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance
 from trustwatch.api.archive.archive_status import (
     ArchiveStatus,
     ArchiveWorkerReport,
-    decode_archive_report,
-    encode_archive_report,
 )
 from trustwatch.api.archive.worker import EventArchiver
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
@@ -92,7 +91,7 @@ def test_reports_and_what_is_known_of_them() -> None:
     status.expect("events")
     assert not status.is_ready()
     report = ArchiveWorkerReport(10, 2, 3, 4, 5.5, 6)
-    status.note("events", decode_archive_report(encode_archive_report(report)))
+    status.note("events", msgspec.msgpack.decode(msgspec.msgpack.encode(report), type=ArchiveWorkerReport))
     assert status.is_ready() and status.reports["events"] == report
     status.ended("events")
     assert not status.is_ready()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from trustwatch.api.agents import recent_events
 from trustwatch.api.agents.recent_events import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.storage_settings import ArchiveSettings
@@ -84,10 +85,7 @@ def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monke
     records = [raw_of(at, NOW + timedelta(minutes=at)) for at in range(30)]
     log = log_of(tmp_path / "log", records)
     archive_of(tmp_path / "archive", records[:25])
-    looked = load_event_history.__globals__["read_log_excerpt"]
-    monkeypatch.setitem(
-        load_event_history.__globals__, "read_log_excerpt", lambda *given, **more: looked(*given, look_back=10, **more)
-    )
+    monkeypatch.setattr(recent_events, "MAX_RECORDS_READ", 10)
     found = load_event_history(EventLocations(log, tmp_path / "archive"), BOT, DecisionMoment(), ())
 
     assert actions(found) == [f"step_{at}" for at in reversed(range(30))]

@@ -114,6 +114,48 @@ def test_agents_are_listed_by_page_and_filter(site: Any) -> None:
         assert [agent["agent_id"] for agent in site.get("/v1/agents", **filters).json()["items"]] == ["alarm"]
 
 
+def test_agents_by_risk_and_by_text(site: Any) -> None:
+    """The riskiest first; a text stands in the id or the type, in upper or lower case, and no page is too long."""
+    store(site, agents=[*(row(f"bot-{number}", level=number % 5) for number in range(10)), row("x", kind="Robot-4")])
+
+    by_risk = pages(site, "/v1/agents", limit=2, order="risk")
+    with_text = pages(site, "/v1/agents", limit=2, text="BOT-4")
+    of_both = pages(site, "/v1/agents", limit=2, text="4", order="risk")
+
+    levels = [agent["risk_level"] for page in by_risk for agent in page]
+    assert levels == ["critical"] * 2 + ["high"] * 2 + ["medium"] * 2 + ["low"] * 3 + ["unknown"] * 2
+    assert [agent["agent_id"] for page in with_text for agent in page] == ["bot-4", "x"]
+    assert [agent["agent_id"] for page in of_both for agent in page] == ["bot-4", "x"]
+    assert max(map(len, [*by_risk, *with_text, *of_both])) <= 2
+
+
+def test_decisions_by_what_they_came_with(site: Any) -> None:
+    """An indicator of any kind or the id of the event, whole; by the level they reach, and by time."""
+    shown = [{"kind": "network", "value": "AS65537", "status": "new", "at": "2025-11-24T16:00:00Z"}]
+    came = [
+        msgspec.structs.replace(decided("bot", number), evidence={"indicators": shown}) for number in range(1, 41, 10)
+    ]
+    others = [
+        msgspec.structs.replace(decided("bot", number), event_id=f"evt-{number}")
+        for number in range(2, 31)
+        if number % 10 != 1
+    ]
+    theirs = msgspec.structs.replace(decided("bot", 50, "globex"), evidence={"indicators": shown})
+    store(site, agents=[row("bot"), row("bot", "globex")], decisions=[*came, *others, theirs])
+
+    def found(**asked: Any) -> list[str]:
+        listed = pages(site, "/v1/decisions", limit=2, **asked)
+        assert max(map(len, listed)) <= 2
+        return [one["decision_id"] for page in listed for one in page]
+
+    newest_first = [one.decision_id for one in reversed(came)]
+    assert found(indicator="AS65537") == newest_first
+    assert found(indicator="AS6553") == found(level="critical") == found(indicator="AS65537", until="2020-01-01") == []
+    assert found(indicator="evt-22") == [one.decision_id for one in others if one.event_id == "evt-22"]
+    assert found(indicator="AS65537", level="high", since="2020-01-01") == newest_first
+    assert site.get("/v1/decisions", since="yesterday").status_code == 422
+
+
 def test_an_agent_in_a_list_says_what_lists_show(site: Any) -> None:
     """Names, level, times, and no state of the pipeline."""
     store(site, agents=[row("bot")])
@@ -194,7 +236,11 @@ def test_a_decision_that_answers_name_before_it_is_stored_is_pending(site: Any, 
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (409, "decision_pending", "1")
     assert site.get(f"/v1/decisions/{old}").status_code == 404
     assert site.get(f"/v1/decisions/{new}", "globex").status_code == 404
-    store(site, agents=[row("bot")], decisions=[msgspec.structs.replace(decided("bot", 1), decision_id=new)])
+    store(
+        site,
+        agents=[row("bot")],
+        decisions=[msgspec.structs.replace(decided("bot", 1), decision_id=new)],
+    )
     assert site.get(f"/v1/decisions/{new}").status_code == 200
 
 

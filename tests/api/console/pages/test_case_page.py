@@ -176,7 +176,7 @@ def test_a_report_is_downloaded(desk: Any) -> None:
     assert text.text.startswith("# Case case-d-1")
     whole = desk.browser.get(f"{CASE}/report.json")
     told = json.loads(whole.text)
-    assert (told["case_id"], told["level"], len(told["agents"])) == ("case-d-1", "critical", 2)
+    assert (told["case_id"], told["highest_level"], len(told["agents"])) == ("case-d-1", "critical", 2)
     assert [item["kind"] for item in told["timeline"]].count("decision") == 2
     assert desk.browser.get(f"{CASE}/report.pdf").status_code == 422
 

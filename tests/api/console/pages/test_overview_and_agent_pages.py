@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from trustwatch.api.agents.recent_events import read_log_excerpt
+from trustwatch.api.agents.recent_events import DecisionMoment, EventLocations, load_event_history
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.printable_text import shown_controls
 from trustwatch.ingest.source import Record, RecordKind
@@ -261,8 +261,10 @@ def test_files_are_kept_for_good_under_their_digest(site: Any) -> None:
 
 
 def test_a_broken_log_is_no_broken_page(tmp_path: Path) -> None:
-    """What can not be read is said, by None, and nothing else fails."""
-    assert read_log_excerpt(tmp_path / "none", AgentName(1, "t", "i", "a")) is None
+    """What can not be read is said, and nothing else fails."""
+    places = EventLocations(tmp_path / "none", None)
+    found = load_event_history(places, AgentName(1, "t", "i", "a"), DecisionMoment(), ())
+    assert (found.logged, found.whole, found.events) == (None, False, [])
 
 
 def test_of_several_agents_with_one_id_the_decisions_page_lets_choose(new_site: Callable[..., Any]) -> None:

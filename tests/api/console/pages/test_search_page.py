@@ -1,4 +1,4 @@
-"""The search of the console: the box, what is found, and how names lead to it."""
+"""The search box of the console, lists that it leads to, and their files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
+from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 from ....support.console_records import NOW_MS
@@ -29,59 +30,59 @@ def desk(new_site: Callable[..., Any], make_row: Any, make_decision: Any) -> Any
     return site
 
 
-def test_what_fits_is_shown_and_nothing_of_others(desk: Any) -> None:
-    """Agents, cases and decisions at once, events when the page has been shown; names are text."""
+@pytest.mark.parametrize(
+    ("q", "place"),
+    [
+        ("case-d-1", "/console/cases/case-d-1"),
+        (" d-1 ", "/console/decisions/d-1"),
+        (HOSTILE, "/console/agent?tenant=acme&issuer=https%3A%2F%2Fas.example&id=%3Cscript%3E"),
+        ("SCRIPT", "/console/agents?text=SCRIPT"),
+        ("AS65537", "/console/decisions?indicator=AS65537"),
+        ("", "/console/agents"),
+        # Of another tenant: as if there were none.
+        ("case-d-2", "/console/decisions?indicator=case-d-2"),
+        ("d-2", "/console/decisions?indicator=d-2"),
+        ("theirs", "/console/decisions?indicator=theirs"),
+        ("https://elsewhere.example/\r\nSet-Cookie: a=b", "/console/decisions?indicator=https%3A%2F%2Felsewhere"),
+    ],
+)
+def test_an_id_leads_to_the_thing_and_another_text_to_a_list(desk: Any, q: str, place: str) -> None:
+    """Of what the person may see."""
     desk.sign_in("soc")
-    shown = desk.browser.get("/console/search", params={"q": "network:AS65537"})
-    assert shown.status_code == 200
-    assert "/console/cases/case-d-1" in shown.text
-    assert "/console/decisions/d-1" in shown.text
-    assert "theirs" not in shown.text
-    assert "<script>alert" not in shown.text
-    assert "<img" not in shown.text
-    assert 'hx-get="/console/search/events?q=network%3AAS65537"' in shown.text
-    assert "No event fits" in desk.browser.get("/console/search/events", params={"q": "network:AS65537"}).text
-    assert (
-        "No case, no agent, no person, no decision fits"
-        in desk.browser.get("/console/search", params={"q": "theirs"}).text
-    )
+    answer = desk.browser.get("/console/search", params={"q": q}, follow_redirects=False)
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith(place)
 
 
-def test_a_query_that_can_not_be_read_says_why(desk: Any) -> None:
-    """What was typed stays in the box, as text."""
+def test_an_approval_is_found(desk: Any) -> None:
+    """By its id."""
     desk.sign_in("soc")
-    wrong = desk.browser.get("/console/search", params={"q": "level:<img src=x>"})
-    assert wrong.status_code == 400
-    assert "The query has level:&lt;img; there are unknown, low, medium" in wrong.text
-    assert "<img" not in wrong.text
-    assert "Nothing has all of these fields" in desk.browser.get("/console/search?q=owner:a+action:b").text
-    told = desk.browser.get("/console/search", params={"q": "adress:1"}).text
-    assert "is no field" in told
+    name = desk.store.agents.find(HOSTILE)[0].name
+    asked = Intervention("asked-1", "approval", "pending", name, 3, ("pay",), "", "gate", 1, "", 0, "", NOW_MS, 1)
+    desk.store.interventions.add(asked)
+    answer = desk.browser.get("/console/search", params={"q": "asked-1"}, follow_redirects=False)
+    assert answer.headers["location"] == "/console/approvals?done=asked-1"
 
 
 def test_the_box_is_on_every_page_of_who_may_read(desk: Any) -> None:
-    """And the page alone says how to search."""
+    """A plain form."""
     desk.sign_in("soc")
     assert 'action="/console/search"' in desk.browser.get("/console/").text
-    help_text = desk.browser.get("/console/search").text
-    assert "stands for anything" in help_text
-    assert "address:" in help_text
+    assert desk.browser.get("/console/search", params={"q": "d-1"}).status_code == 303
 
 
-def test_what_an_agent_came_with_leads_to_the_search(desk: Any) -> None:
-    """Each indicator is a link."""
+def test_what_an_agent_came_with_leads_to_the_decisions_that_came_with_it(desk: Any) -> None:
+    """Each indicator is a link; the list has no decision of others, and none that came with something else."""
     desk.sign_in("soc")
-    assert 'href="/console/search?q=network%3A%22AS65537%22"' in desk.browser.get("/console/decisions/d-1").text
-
-
-def test_events_are_a_page_of_their_own_without_scripts(desk: Any) -> None:
-    """And a part of the page for the page."""
-    desk.sign_in("soc")
-    path, asked = "/console/search/events", {"q": "bot"}
-    assert "<h1>Events that fit</h1>" in desk.browser.get(path, params=asked).text
-    part = desk.browser.get(path, params=asked, headers={"HX-Request": "true"}).text
-    assert "<html" not in part
-    assert "No event fits" in part
+    link = "/console/decisions?indicator=AS65537"
+    assert f'href="{link}"' in desk.browser.get("/console/decisions/d-1").text
+    listed = desk.browser.get(link).text
+    assert "/console/decisions/d-1" in listed
+    assert "theirs" not in listed
+    assert (
+        "No decision fits among the 1 that were looked at" in desk.browser.get("/console/decisions?indicator=AS1").text
+    )
+    assert 'href="/console/decisions?indicator=AS1"' in desk.browser.get("/console/agents?text=AS1").text
 
 
 def test_lists_are_kept_as_files(desk: Any) -> None:
