@@ -23,9 +23,15 @@ from starlette.requests import Request
 
 from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.store.saved_view_store import CONSOLE_NAME_PREFIX
 
-from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller, SourceBinding
+from ..http.auth.callers import (
+    CONSOLE_NAME_PREFIX,
+    SCOPE_ADMIN,
+    SCOPE_FEEDBACK,
+    SCOPE_SCORE_READ,
+    AuthenticatedCaller,
+    SourceBinding,
+)
 from ..settings.console_settings import ConsoleGrantSettings, ConsoleSettings
 from ..settings.event_source_settings import EventSourceSettings
 

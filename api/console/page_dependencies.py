@@ -18,7 +18,6 @@ from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.store.read_scope import restrict_reads
 
 from ..access.service import ContainmentService
-from ..acts.service import ActService
 from ..agents.service import AgentService
 from ..alerts.service import AlertService
 from ..cases.service import CaseService
@@ -189,7 +188,6 @@ FormDep = Annotated[Mapping[str, str], Depends(read_form)]
 PageReaderDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_SCORE_READ))]
 PageReviewerDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_FEEDBACK))]
 PageAdministratorDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_ADMIN))]
-ActServiceDep = Annotated[ActService, Depends(provided(ActService))]
 AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
 CaseServiceDep = Annotated[CaseService, Depends(provided(CaseService))]
 CaseStoryDep = Annotated[CaseStory, Depends(provided(CaseStory))]

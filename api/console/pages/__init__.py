@@ -10,7 +10,6 @@ from fastapi import APIRouter
 
 from ..rendering import MenuEntry
 from . import (
-    acts_page,
     agent_list_page,
     agent_page,
     alerts_page,
@@ -22,7 +21,6 @@ from . import (
     health_page,
     models_page,
     overview_page,
-    saved_views_page,
     search_page,
     trends_page,
 )
@@ -40,9 +38,7 @@ PAGE_MODULES = (
     trends_page,
     dead_letters_page,
     search_page,
-    acts_page,
     health_page,
-    saved_views_page,
 )
 """Modules of the pages, in the order of the menu."""
 

@@ -12,14 +12,24 @@ from trustwatch.scoring.records.agents import RiskLevel
 from ...agents.service import AgentFilters
 from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import SCOPE_SCORE_READ
+from ..lists import list_columns
 from ..page_dependencies import AgentServiceDep, ConsoleDep, DecisionServiceDep, PageReaderDep
 from ..rendering import MenuEntry
-from ..saved_views import display_list
-from ..views import list_shapes
 from ..views.list_rows import agent_row
 from ..views.table_file import check_form, gather_rows, table_file
 
 MENU_ENTRY = MenuEntry("Agents", "/console/agents", SCOPE_SCORE_READ, key="a")
+COLUMNS = {
+    "level": "Level",
+    "agent": "Agent",
+    "type": "Type",
+    "tenant": "Tenant",
+    "risk": "Risk",
+    "confidence": "Confidence",
+    "events": "Events",
+    "seen": "Last event",
+    "why": "Why",
+}
 LEVEL_WORDS = tuple(level.label for level in RiskLevel)
 
 router = APIRouter()
@@ -52,7 +62,7 @@ async def list_agents(
         request,
         template,
         visit,
-        listing=await display_list(console, visit, request, list_shapes.AGENTS),
+        listing=list_columns(request, COLUMNS, "agent"),
         all_shown=all_shown,
         filters={"level": levels, "tenant": tenant, "type": agent_type, "text": text},
         page=page,

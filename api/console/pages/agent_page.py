@@ -215,6 +215,7 @@ async def _page_values(console: ConsoleContext, visit: PageRequest, summary: Age
         "chart_rows": _risk_rows(chart),
         "profile": await agents.baseline(caller, name),
         "open": [intervention for intervention in interventions if intervention.status in OPEN_INTERVENTION_STATUSES],
+        "ended": [one for one in interventions if one.status not in OPEN_INTERVENTION_STATUSES],
         "pin": next(
             (intervention for intervention in interventions if _is_active_pin(intervention, console.runtime.now_ms())),
             None,

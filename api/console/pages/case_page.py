@@ -27,6 +27,7 @@ from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ...http.problems import ProblemError, invalid_value_error
 from ...http.time_range import CHOICES, TimeRange, parse_time_range
 from ..console_sessions import PageRequest
+from ..lists import list_columns, text_filters
 from ..page_dependencies import (
     BACKGROUND_HEADER,
     CaseServiceDep,
@@ -39,8 +40,6 @@ from ..page_dependencies import (
     number_of_form,
 )
 from ..rendering import MenuEntry, url_with_query
-from ..saved_views import display_list
-from ..views import list_shapes
 from ..views.case_display import (
     PIN_CHOICES,
     SNOOZE_CHOICES,
@@ -78,25 +77,23 @@ CONFIRMATIONS = {
 }
 
 
-def asked_cases(
-    status: Text = "unresolved",
-    owner: Text = "",
-    level: Text = "",
-    agent: Text = "",
-    tenant: Text = "",
-    since: TimeText = "",
-    until: TimeText = "",
-) -> dict[str, str]:
+COLUMNS = {
+    "case": "Case",
+    "status": "Status",
+    "highest": "Highest",
+    "reason": "Leading reason",
+    "agents": "Agents",
+    "owner": "Owner",
+    "risen": "Last rise",
+    "opened": "Opened",
+}
+_text_filters = text_filters("owner", "level", "agent", "tenant", "since", "until", status="unresolved")
+
+
+def asked_cases(request: Request) -> dict[str, str]:
     """Filters of the list as the address says them; those that are not closed, unless something else is asked for."""
-    return {
-        "status": "" if status == ANY_STATUS else status,
-        "owner": owner.strip(),
-        "level": level,
-        "agent": agent.strip(),
-        "tenant": tenant.strip(),
-        "since": since.strip(),
-        "until": until.strip(),
-    }
+    asked = _text_filters(request)
+    return asked | {"status": ""} if asked["status"] == ANY_STATUS else asked
 
 
 AskedDep = Annotated[dict[str, str], Depends(asked_cases)]
@@ -144,7 +141,7 @@ async def _list_page(
         "cases.html",
         visit,
         400 if trouble else 200,
-        listing=await display_list(console, visit, request, list_shapes.CASES),
+        listing=list_columns(request, COLUMNS, "case"),
         filters=asked,
         choices=CHOICES,
         statuses=STATUS_CHOICES,

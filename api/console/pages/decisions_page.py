@@ -17,10 +17,9 @@ from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
 from ...http.filtered_pages import FilteredPage
 from ...http.problems import ProblemError
 from ...http.time_range import CHOICES, parse_time_range
+from ..lists import list_columns, text_filters
 from ..page_dependencies import ConsoleDep, DecisionServiceDep, PageReaderDep
 from ..rendering import MenuEntry
-from ..saved_views import display_list
-from ..views import list_shapes
 from ..views.alert_display import display_alerts
 from ..views.decision_display import describe_policy, display_decision
 from ..views.list_rows import decision_row
@@ -30,33 +29,19 @@ MENU_ENTRY = MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ, key=
 
 router = APIRouter()
 
-Text = Annotated[str, Query(max_length=2048)]
+COLUMNS = {
+    "decided": "Decided",
+    "event": "Event",
+    "agent": "Agent",
+    "level": "Level",
+    "reason": "Leading reason",
+    "risk": "Risk",
+    "mode": "Mode",
+}
 Cursor = Annotated[str, Query(max_length=8192)]
-TimeText = Annotated[str, Query(max_length=64)]
-
-
-def asked_decisions(
-    tenant: Text = "",
-    agent: Text = "",
-    level: Text = "",
-    change: Text = "",
-    issuer: Text = "",
-    since: TimeText = "",
-    until: TimeText = "",
-) -> dict[str, str]:
-    """Filters of the list as the address says them."""
-    return {
-        "tenant": tenant.strip(),
-        "agent": agent.strip(),
-        "level": level,
-        "change": change,
-        "issuer": issuer,
-        "since": since.strip(),
-        "until": until.strip(),
-    }
-
-
-AskedDep = Annotated[dict[str, str], Depends(asked_decisions)]
+AskedDep = Annotated[
+    dict[str, str], Depends(text_filters("tenant", "agent", "level", "change", "issuer", "since", "until"))
+]
 
 
 def _filters_of(asked: dict[str, str], now_ms: int) -> DecisionFilters:
@@ -88,7 +73,7 @@ async def list_decisions(
         "decisions.html",
         visit,
         400 if trouble else 200,
-        listing=await display_list(console, visit, request, list_shapes.DECISIONS),
+        listing=list_columns(request, COLUMNS, "decided"),
         filters=asked,
         choices=CHOICES,
         page=page,

@@ -77,7 +77,7 @@
     });
   };
   const askedOrder = () => new URLSearchParams(location.search).get("sort") || "";
-  // The order stands in the address, too, for tables whose columns have names: there saved views find it.
+  // The order is part of the address for tables whose columns have names: a bookmark keeps it.
   const rememberOrder = (cell, descending) => {
     if (!cell.dataset.column) return;
     const order = `${descending ? "-" : ""}${cell.dataset.column}`;
@@ -122,10 +122,6 @@
       if (chosen) sortRows(table, ...chosen);
     }
   };
-  // What a view keeps is what the address says now: filters change it without loading the page again.
-  document.addEventListener("submit", (event) => {
-    if (event.target instanceof Element && event.target.matches("[data-save-view]")) event.target.elements.query.value = location.search;
-  });
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const charts = new Map();
