@@ -24,7 +24,6 @@ from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import RiskLevel
 
 from ..search.query import MAX_STARS
-from ..svg_charts import chart_table
 from .console_sessions import PageRequest
 
 STATIC_URL_PREFIX = "/console/static/"
@@ -115,7 +114,6 @@ class PageRenderer:
         )
         environment.globals.update(
             asset=assets.url,
-            chart_table=chart_table,
             agent_url=agent_url,
             search_url=search_url,
             levels=[level.label for level in RiskLevel],
@@ -264,12 +262,13 @@ def format_share(value: float, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
-def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent") -> str:
-    """URL of the page of an agent; all three name it, and any of them may be a URL. None: whatever the issuer."""
-    named = (
-        {"tenant": tenant, "id": agent_id} if issuer is None else {"tenant": tenant, "issuer": issuer, "id": agent_id}
-    )
-    return f"/console/{page}?{urlencode(named)}"
+def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent", **more: str) -> str:
+    """URL of the page of an agent; all three name it, and any of them may be a URL. None: whatever the issuer.
+
+    *more* are further parameters, if they have a value.
+    """
+    named = {"tenant": tenant} | ({} if issuer is None else {"issuer": issuer}) | {"id": agent_id}
+    return f"/console/{page}?{urlencode(named | {name: value for name, value in more.items() if value})}"
 
 
 MAX_SEARCHED_LENGTH: Final = 900
@@ -293,17 +292,6 @@ def _search_term(field: str, value: str, most: int) -> str:
     parts = re.split('["\u2026\ufffd]', value[:most])
     kept = "*".join(parts[:MAX_STARS]) + ("*" if len(parts) > MAX_STARS or len(value) > most else "")
     return f'{field}:"{kept}"'
-
-
-def tie_search_url(tenant: str, source: str, target: str, since: str = "", until: str = "") -> str:
-    """URL of the search for events in which two agents of a tenant took part, in a range of time.
-
-    >>> tie_search_url("acme", "boss", "bot", "7d")
-    '/console/search?q=party%3A%22boss%22+party%3A%22bot%22+tenant%3A%22acme%22+since%3A%227d%22'
-    """
-    most = MAX_SEARCHED_LENGTH // 3  # of each: a query has room for all
-    named = (("party", source), ("party", target), ("tenant", tenant), ("since", since), ("until", until))
-    return url_with_query("/console/search", q=" ".join(_search_term(*one, most) for one in named if one[1]))
 
 
 def url_with_query(path: str, **values: Any) -> str:

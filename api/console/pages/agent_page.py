@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
+from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
@@ -21,6 +22,7 @@ from ...agents.risk_answer_cache import shows_reasons
 from ...agents.service import AgentService
 from ...cases.case_reports import CaseSearch
 from ...cases.service import CaseService
+from ...charts import ChartAxis, ChartSeries, chart, chart_table
 from ...decisions.service import DecisionService
 from ...events.event_origin import delegated_by, event_sizes, origin_of
 from ...feedback.service import FeedbackService
@@ -41,12 +43,13 @@ from ..page_dependencies import (
     number_of_form,
 )
 from ..rendering import agent_url, exact_time
-from ..views.agent_graph_drawing import EDGE_WORDS, AskedRange, draw_agent_graph, shown_edges
 from ..views.feedback_display import describe_scope
 from ..views.indicator_display import display_indicators, new_names
 
 MENU_ENTRY = None
 MAX_DECISIONS = 100
+EDGE_WORDS = {"delegated": "delegated to", "called": "called"}
+RISK_TITLE = "Risk over time"
 CONFIRMATIONS = {
     "released": "The release is logged. The level follows as soon as it is read, usually within a second.",
     "pinned": "The level is fixed. Policy acts on it from now on.",
@@ -211,8 +214,7 @@ async def _page_values(console: ConsoleContext, visit: PageRequest, summary: Age
         "answer": msgspec.json.decode(agents.answer(caller, agent)),
         "decisions": decisions.items,
         "decisions_more": decisions.next_cursor is not None,
-        "chart": (chart := _risk_chart(console, summary, decisions.items)),
-        "chart_rows": _risk_rows(chart),
+        "risk_chart": _risk_chart(console, summary, decisions.items),
         "profile": await agents.baseline(caller, name),
         "open": [intervention for intervention in interventions if intervention.status in OPEN_INTERVENTION_STATUSES],
         "ended": [one for one in interventions if one.status not in OPEN_INTERVENTION_STATUSES],
@@ -235,19 +237,16 @@ async def _graph_values(
     console: ConsoleContext, visit: PageRequest, summary: AgentSummary, since: str, until: str
 ) -> dict[str, Any]:
     """Raises ProblemError (422) where a time can not be read."""
-    times, name, asked = (
-        parse_time_range(since, until, console.runtime.now_ms()),
-        summary.name,
-        AskedRange(since, until),
-    )
+    times, name = parse_time_range(since, until, console.runtime.now_ms()), summary.name
     agent = AgentSelector(name.agent_id, name.tenant, name.issuer)
     graph = await console.services.get(ContainmentService).agent_graph(visit.caller, agent, *times)
+    around = {one.name.agent_id: one for one in graph.agents}
+    ties = [(around[edge.source], edge, around[edge.target]) for edge in graph.edges]
     return {
         "graph": graph,
-        "drawing": draw_agent_graph(graph, asked),
-        "edges": shown_edges(graph, asked),
+        "ties": sorted(ties, key=lambda tie: (max(abs(tie[0].layer), abs(tie[2].layer)), -tie[1].risk)),
         "words": EDGE_WORDS,
-        "range": asked,
+        "range": {"since": since, "until": until},
     }
 
 
@@ -277,24 +276,24 @@ def _moment_of(decision: Decision | None) -> DecisionMoment:
     return DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
 
 
-def _risk_chart(console: ConsoleContext, summary: AgentSummary, decisions: list[Decision]) -> dict[str, list[Any]]:
-    """Risk at each time that is known: what this process saw, decisions, and now."""
-    points = {point.at_ms: point.risk for point in console.activity.risk_series.points(summary.name.key)}
-    points |= {decision.event_time_ms: decision.risk_score for decision in decisions}
-    points[summary.evaluated_ms] = summary.risk_score
-    times = sorted(at_ms for at_ms in points if at_ms)
-    return {
-        "x": [at_ms / 1000 for at_ms in times],
-        "y": [round(points[at_ms], 4) for at_ms in times],
-        "marks": [
-            {"x": decision.event_time_ms / 1000, "y": decision.risk_score, "level": RiskLevel(decision.level).label}
-            for decision in reversed(decisions)
+def _risk_chart(console: ConsoleContext, summary: AgentSummary, decisions: list[Decision]) -> Markup | None:
+    """Risk at each time that is known: what this process saw, decisions, and now. None = it has not moved."""
+    risks = {point.at_ms: point.risk for point in console.activity.risk_series.points(summary.name.key)}
+    risks |= {decision.event_time_ms: decision.risk_score for decision in decisions}
+    risks[summary.evaluated_ms] = summary.risk_score
+    points = [(at_ms / 1000, round(risk, 4)) for at_ms, risk in sorted(risks.items()) if at_ms]
+    if len(points) < 2:
+        return None
+    levels = {one.event_time_ms / 1000: RiskLevel(one.level).label for one in reversed(decisions)}
+    rows = [[exact_time(round(at * 1000)), f"{risk:.2f}", levels.get(at, "–")] for at, risk in reversed(points)]
+    return chart(
+        RISK_TITLE,
+        ChartAxis("time", kind="time"),
+        ChartAxis("risk", 0.0, 1.0),
+        [ChartSeries("risk", points, "first", steps=True, fill=True)],
+        marks=[
+            {"x": one.event_time_ms / 1000, "y": one.risk_score, "level": RiskLevel(one.level).label}
+            for one in reversed(decisions)
         ],
-    }
-
-
-def _risk_rows(chart: dict[str, list[Any]]) -> list[list[str]]:
-    """The figures of the drawing, newest first, with the level that a decision at that time came to."""
-    levels = {mark["x"]: mark["level"] for mark in chart["marks"]}
-    points = zip(chart["x"], chart["y"], strict=True)
-    return [[exact_time(round(at * 1000)), f"{risk:.2f}", levels.get(at, "–")] for at, risk in points][::-1]
+        table=chart_table(RISK_TITLE, ["Time", "Risk", "Decision"], rows),
+    )

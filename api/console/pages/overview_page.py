@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from fastapi import APIRouter, Request
+from markupsafe import Markup
 from starlette.responses import Response
 
 from trustwatch.ingest.timestamps import MINUTE_MS
@@ -17,6 +18,7 @@ from trustwatch.scoring.records.decisions import Decision
 from ...access.service import ContainmentService
 from ...agents.service import AgentService
 from ...cases.service import CaseService
+from ...charts import ChartAxis, ChartSeries, chart, chart_table
 from ...decisions.service import DecisionService
 from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ, AuthenticatedCaller
@@ -30,6 +32,7 @@ from ..views.health_display import silence_reports
 
 MENU_ENTRY = MenuEntry("Overview", "/console/", SCOPE_SCORE_READ, key="o")
 MAX_SHOWN = 12
+RATE_TITLE = "Events per second"
 MAX_DECISIONS_READ = 4 * MAX_SHOWN
 """Newest decisions; those of one climb are shown as one change."""
 
@@ -54,7 +57,6 @@ async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller)
     newest = await decisions.list(caller, limit=MAX_DECISIONS_READ)
     pending = await containment.list(caller, "approval", "pending", limit=MAX_SHOWN)
     pins = await containment.list(caller, "pin", "active", limit=MAX_SHOWN)
-    rates = console.activity.throughput_series()
     worst = await console.services.get(AgentService).riskiest(caller, MAX_SHOWN)
     reasons = await decisions.behind_levels(caller, worst)
     cases = console.services.find(CaseService)
@@ -73,23 +75,33 @@ async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller)
         "policy": runtime.live_policy,
         "service": _service_values(console, caller) if may_see_service(caller) else None,
         "rate": console.activity.throughput(),
-        "rates": {"x": [at_ms / 1000 for at_ms, _ in rates], "y": [rate for _, rate in rates], "label": "events/s"},
-        "rate_rows": _rate_rows(rates),
+        "rate_chart": _rate_chart(console.activity.throughput_series()),
         "model_version": runtime.model_version,
         "learning": _learning_text(console, caller),
         "words": [level.label for level in RiskLevel],
     }
 
 
-def _rate_rows(rates: Sequence[tuple[int, float]]) -> list[list[str]]:
-    """Mean rate of each minute, newest first: 720 samples would be too many rows for a page that renews itself."""
+def _rate_chart(rates: Sequence[tuple[int, float]]) -> Markup | None:
+    """Events per second of the last hour; its table has a row for each minute, newest first: samples would be 720."""
+    if len(rates) < 2:
+        return None
     minutes: defaultdict[int, list[float]] = defaultdict(list)
     for at_ms, rate in rates:
         minutes[at_ms // MINUTE_MS].append(rate)
-    return [
+    rows = [
         [exact_time(minute * MINUTE_MS), f"{fmean(found):.1f}", f"{max(found):.1f}"]
         for minute, found in sorted(minutes.items(), reverse=True)
     ]
+    sampled = "The drawing has a sample each five seconds; a row sums up a minute."
+    return chart(
+        RATE_TITLE,
+        ChartAxis("time", kind="time"),
+        ChartAxis("events/s", 0.0),
+        [ChartSeries("events/s", [(at_ms / 1000, rate) for at_ms, rate in rates], "first", fill=True)],
+        height=150,
+        table=chart_table(RATE_TITLE, ["Minute", "Mean", "Highest"], rows, sampled=sampled),
+    )
 
 
 def _learning_text(console: ConsoleContext, caller: AuthenticatedCaller) -> str | None:

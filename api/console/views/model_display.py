@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from trustwatch.ingest.features.feature_table import FEATURES
-from trustwatch.ingest.timestamps import format_day
+from trustwatch.ingest.timestamps import DAY_S, format_day
 from trustwatch.scoring.learning.budget_chart import BudgetDay, upper_control_limit
 from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, ObservedShare
 from trustwatch.scoring.records.models import ModelVersion, PeerGroupDay
 
-from ...svg_charts import ChartAxis, ChartSeries, line_chart
+from ...charts import ChartAxis, ChartSeries, chart
 
 _NOUNS = {feature.name: feature.noun for feature in FEATURES}
 _STYLES = ("first", "second dash-a", "medium dash-b", "critical dash-c")
@@ -93,22 +93,25 @@ def days_beyond_budget(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
 
 def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
     """Alerts by day against what the budget expects, and the limit that it should not exceed."""
-
-    def short(day: float) -> str:
-        return format_day_number(day)[5:]
-
+    lines = (
+        ("alerts", "observed", "first", True),
+        ("limit (3 sigma)", "limit", "critical dashed", True),
+        ("expected by the budget", "expected", "allowed", True),
+        ("marked as false", "false_positive", "", False),
+        ("marked as true", "true_positive", "", False),
+    )
     series = [
-        ChartSeries("alerts", [(total.day, total.observed) for total in days], "first"),
-        ChartSeries("limit (3 sigma)", [(total.day, total.limit) for total in days], "critical dashed", steps=True),
-        ChartSeries("expected by the budget", [(total.day, total.expected) for total in days], "allowed"),
-    ]
-    marked = [
-        ChartSeries("marked as false", [(total.day, total.false_positive) for total in days], ""),
-        ChartSeries("marked as true", [(total.day, total.true_positive) for total in days], ""),
+        ChartSeries(
+            name,
+            [(day.day * DAY_S, getattr(day, member)) for day in days],
+            style,
+            steps=member == "limit",
+            drawn=is_drawn,
+        )
+        for name, member, style, is_drawn in lines
     ]
     title = f"Alerts of {level} or above, by day"
-    across = ChartAxis("day (UTC)", tick_format=short, table_format=format_day_number)
-    return line_chart(title, across, ChartAxis("alerts", minimum=0.0), series, marked)
+    return chart(title, ChartAxis("day (UTC)", kind="utc"), ChartAxis("alerts", 0.0, kind="count"), series)
 
 
 def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:
@@ -118,7 +121,7 @@ def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:
         for drawn, style in zip(curves, _STYLES, strict=False)
     ]
     title = "Calibration: from an anomaly score to a p-value"
-    return line_chart(title, ChartAxis("anomaly score"), ChartAxis("p-value", maximum=1.0, log=True), series)
+    return chart(title, ChartAxis("anomaly score"), ChartAxis("p-value", maximum=1.0, log=True), series)
 
 
 def reliability_chart(shares: Sequence[ObservedShare]) -> Markup:
@@ -128,7 +131,7 @@ def reliability_chart(shares: Sequence[ObservedShare]) -> Markup:
         ChartSeries("as promised", [(observed.p_value, observed.p_value) for observed in shares], "allowed"),
     ]
     title = "Share of live events up to each p-value"
-    return line_chart(title, ChartAxis("p-value", log=True), ChartAxis("share of events", log=True), series)
+    return chart(title, ChartAxis("p-value", log=True), ChartAxis("share of events", log=True), series)
 
 
 def largest_drifts(

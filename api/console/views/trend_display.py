@@ -7,17 +7,15 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
+from trustwatch.ingest.timestamps import DAY_S
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.cases import CaseStatistics
 
+from ...charts import ChartAxis, ChartSeries, chart
 from ...decisions.trends import DayOfChanges
-from ...svg_charts import ChartAxis, ChartSeries, bar_chart, line_chart
-from .model_display import format_day_number
 
 SHOWN_LEVELS: Final = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
 MAX_REASONS: Final = 12
-LEAST_AXIS: Final = 4
-"""Up to here at least an axis goes: its ticks are then whole numbers, as what it counts."""
 
 
 class DayOfCases(NamedTuple):
@@ -39,16 +37,13 @@ class ShownReason(NamedTuple):
 
 def changes_chart(days: Sequence[DayOfChanges]) -> Markup:
     """Rises by day, stacked by the level that they came to."""
-    labels = [format_day_number(one.day)[5:] for one in days]
     series = [
-        ChartSeries(level.label, [(at, one.rises.get(level, 0)) for at, one in enumerate(days)], level.label)
+        ChartSeries(level.label, [(one.day * DAY_S, one.rises.get(level, 0)) for one in days], level.label)
         for level in SHOWN_LEVELS
     ]
-    most = max((sum(one.rises.values()) for one in days), default=0)
-    title = "Rises of agents by day, by the level they came to"
-    day = ChartAxis("Day (UTC)", table_format=lambda at: format_day_number(days[int(at)].day))
-    falls = [ChartSeries("falls, of any level", [(at, one.falls) for at, one in enumerate(days)], "")]
-    return bar_chart(title, labels, ChartAxis("rises", maximum=max(most, LEAST_AXIS)), series, falls, day)
+    falls = ChartSeries("falls, of any level", [(one.day * DAY_S, one.falls) for one in days], drawn=False)
+    title, rises = "Rises of agents by day, by the level they came to", ChartAxis("rises", 0.0, kind="count")
+    return chart(title, ChartAxis("day (UTC)", kind="utc"), rises, [*series, falls], bars=True)
 
 
 def days_of_cases(
@@ -62,15 +57,13 @@ def days_of_cases(
 def cases_chart(days: Sequence[DayOfCases]) -> Markup:
     """Cases that were opened and closed by day, against the false alerts that the budget accepts."""
     series = [
-        ChartSeries("opened", [(one.day, one.opened) for one in days], "first"),
-        ChartSeries("closed", [(one.day, one.closed) for one in days], "second dashed"),
+        ChartSeries("opened", [(one.day * DAY_S, one.opened) for one in days], "first"),
+        ChartSeries("closed", [(one.day * DAY_S, one.closed) for one in days], "second dashed"),
     ]
-    accepted = [(float(one.day), one.accepted) for one in days if one.accepted is not None]
+    accepted = [(float(one.day * DAY_S), one.accepted) for one in days if one.accepted is not None]
     if accepted:
         series.append(ChartSeries("false alerts that the budget accepts", accepted, "allowed"))
-    across = ChartAxis("day (UTC)", tick_format=lambda day: format_day_number(day)[5:], table_format=format_day_number)
-    most = max((value for line in series for _, value in line.points), default=0.0)
-    return line_chart("Cases by day", across, ChartAxis("cases", 0.0, max(most, LEAST_AXIS)), series)
+    return chart("Cases by day", ChartAxis("day (UTC)", kind="utc"), ChartAxis("cases", 0.0, kind="count"), series)
 
 
 def top_reasons(reasons: Sequence[tuple[str, int]]) -> list[ShownReason]:
