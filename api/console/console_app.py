@@ -25,7 +25,7 @@ from .ended_sessions import EndedSessions
 from .error_pages import install_error_pages
 from .openid_provider import OpenIdProvider
 from .page_dependencies import ConsoleContext
-from .pages import menu_entries, page_routers
+from .pages import MENU, page_routers
 from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets
 
 SECURITY_HEADERS = {
@@ -148,7 +148,7 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
             runtime.settings.outgoing.ca_file,
         )
     cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
-    renderer = PageRenderer(StaticAssets(), menu_entries(), runtime.now_ms)
+    renderer = PageRenderer(StaticAssets(), MENU, runtime.now_ms)
     failed_sign_ins = LineLimit(runtime.monotonic)
     ended = EndedSessions(runtime.store.metadata, runtime.clock)
     return ConsoleContext(

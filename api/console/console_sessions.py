@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken
@@ -69,14 +69,6 @@ class ConsoleSession(msgspec.Struct, frozen=True):
     grant: str
     began_s: float
     used_s: float
-
-
-class PageRequest(NamedTuple):
-    """One request of a person who is signed in. `form_token` goes into every form."""
-
-    session: ConsoleSession
-    caller: AuthenticatedCaller
-    form_token: str
 
 
 class PendingSignIn(msgspec.Struct, frozen=True):

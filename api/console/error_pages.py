@@ -18,9 +18,8 @@ from trustwatch.ingest.errors import TrustwatchError, Unavailable
 
 from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
 from ..http.refused_callers import RefusedCallers
-from .console_sessions import PageRequest
 from .openid_provider import ProviderUnavailable, SignInRefused
-from .page_dependencies import ConsoleContext, SignInNeeded, page_request_of
+from .page_dependencies import ConsoleContext, PageRequest, SignInNeeded, page_request_of
 from .sign_in import SIGN_IN_PATH
 
 _log = structlog.get_logger(__name__)

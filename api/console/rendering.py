@@ -22,9 +22,10 @@ from starlette.responses import HTMLResponse
 from trustwatch.ingest.printable_text import number_text, shown_controls
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.indicators import NEW_STATUSES, STATUS_WORDS
 
 from ..search.query import MAX_STARS
-from .console_sessions import PageRequest
 
 STATIC_URL_PREFIX = "/console/static/"
 IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
@@ -116,7 +117,9 @@ class PageRenderer:
             asset=assets.url,
             agent_url=agent_url,
             search_url=search_url,
-            levels=[level.label for level in RiskLevel],
+            lead_reason=lead_reason,
+            new_statuses=NEW_STATUSES,
+            status_words=STATUS_WORDS,
         )
         environment.filters.update(
             when=self.time_with_age,
@@ -133,9 +136,7 @@ class PageRenderer:
         )
         self._environment = environment
 
-    def page(
-        self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
-    ) -> HTMLResponse:
+    def page(self, request: Request, template: str, visit: Any, status: int = 200, **values: Any) -> HTMLResponse:
         """A template as an answer.
 
         Args:
@@ -214,6 +215,16 @@ def with_break_points(text: str) -> Markup:
     'Calendar<wbr>Assistant'
     """
     return Markup("<wbr>").join(_WORD_BOUNDARY.split(shown_controls(text)))
+
+
+def lead_reason(decision: Decision | None) -> str:
+    """The strongest reason of a decision that names something; a sum of many small ones names nothing."""
+    if decision is None:
+        return "the decision is not kept any more"
+    for reason in sorted(decision.reasons, key=lambda one: one.feature == "session_strangeness"):
+        return reason.text
+    words = {"tick": "time passed without new evidence", "release": "released by a person"}
+    return words.get(decision.cause, decision.cause)
 
 
 def reason_texts(encoded: bytes, most: int = 50) -> str:

@@ -13,7 +13,7 @@ from ...http.problems import ProblemError
 from ...search.query import FIELDS, FOUND_KINDS, MAX_QUERY_LENGTH, FoundKind
 from ...search.service import Found, SearchResult
 from ..page_dependencies import ConsoleDep, PageReaderDep, SearchServiceDep
-from ..views.case_display import lead_reason
+from ..rendering import lead_reason
 
 MENU_ENTRY = None
 

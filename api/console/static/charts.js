@@ -104,7 +104,7 @@
     const step = Math.min(...places.slice(1).map((place, at) => place - places[at]), 86400);
     const series = figure.series.map((one, at) => {
       const { stroke } = lookOf(one.style);
-      return { label: one.name, stroke, fill: stroke, points: { show: false }, paths: uPlot.paths.bars({ size: [0.8, 40] }),
+      return { label: one.name, stroke, fill: stroke, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.8, 40] }),
                value: (_, __, ___, row) => numberText(row === null ? null : columns[at][row]) };
     });
     return { data: [places, ...sums.reverse()], series: series.reverse(), bands: [], pad: step / 2 };
