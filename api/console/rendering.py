@@ -7,9 +7,7 @@ import math
 import mimetypes
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -29,11 +27,6 @@ from ..search.query import MAX_STARS
 
 STATIC_URL_PREFIX = "/console/static/"
 IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
-STATIC_MEDIA_TYPES = {
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
 
 
 class StaticAsset(NamedTuple):
@@ -48,7 +41,12 @@ class StaticAssets:
     """The files of `static/`, by path."""
 
     def __init__(self) -> None:
-        self._files = dict(_read_folder(files(__package__) / "static", ""))
+        root, self._files = Path(__file__).with_name("static"), dict[str, StaticAsset]()
+        for file in root.rglob("*"):
+            if file.is_file():
+                body, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0] or "text/plain"
+                asset = StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])
+                self._files[file.relative_to(root).as_posix()] = asset
 
     def get(self, path: str) -> StaticAsset | None:
         """One file; None = there is no such."""
@@ -57,20 +55,6 @@ class StaticAssets:
     def url(self, path: str) -> str:
         """URL of a file, under a name that changes with its content. Raises KeyError."""
         return f"{STATIC_URL_PREFIX}{path}?v={self._files[path].digest}"
-
-
-def _read_folder(folder: Traversable, prefix: str) -> list[tuple[str, StaticAsset]]:
-    assets = []
-    for entry in folder.iterdir():
-        path = prefix + entry.name
-        if entry.is_dir():
-            assets += _read_folder(entry, f"{path}/")
-        else:
-            body = entry.read_bytes()
-            suffix = "." + path.rpartition(".")[2]
-            kind = STATIC_MEDIA_TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "text/plain; charset=utf-8"
-            assets.append((path, StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])))
-    return assets
 
 
 class MenuEntry(NamedTuple):
@@ -86,21 +70,13 @@ class MenuEntry(NamedTuple):
     key: str = ""
 
 
-# The templates themselves escape everything that comes from outside.
-
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
 """A shape for each level: colour alone says nothing to those who do not see it."""
 
 
 class PageRenderer:
-    """Renders the templates of pages.
-
-    Args:
-        assets: files that pages refer to.
-        navigation: entries of the menu.
-        now_ms: UTC milliseconds.
-    """
+    """Renders the templates of pages, which escape everything that comes from outside; *navigation* is the menu."""
 
     def __init__(self, assets: StaticAssets, navigation: tuple[Any, ...], now_ms: Callable[[], int]) -> None:
         self._navigation = navigation
@@ -129,23 +105,15 @@ class PageRenderer:
             lasts=format_duration,
             query=url_with_query,
             reasons=reason_texts,
-            at_ms=event_time_ms,
-            word=level_word,
+            at_ms=lambda time: int(time.timestamp() * 1000),
+            word=lambda level: RiskLevel(level).label,
             clock=time_of_day,
             breakable=with_break_points,
         )
         self._environment = environment
 
     def page(self, request: Request, template: str, visit: Any, status: int = 200, **values: Any) -> HTMLResponse:
-        """A template as an answer.
-
-        Args:
-            request: what is answered.
-            template: its file name.
-            visit: who looks; None = nobody is signed in.
-            status: of the answer.
-            values: for the template, beside `visit`, `navigation`, `path`, `partial` and `now_ms`.
-        """
+        """A template as an answer; *visit* is who looks, None = nobody is signed in."""
         given = {
             "visit": visit,
             "navigation": self._navigation,
@@ -181,11 +149,6 @@ def level_badge(word: str | int) -> Markup:
     return Markup('<span class="level level-{0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>').format(
         name, LEVEL_SYMBOLS.get(name, "?")
     )
-
-
-def level_word(level: int) -> str:
-    """A risk level in a word."""
-    return RiskLevel(level).label
 
 
 def exact_time(at_ms: int) -> Markup:
@@ -231,11 +194,6 @@ def reason_texts(encoded: bytes, most: int = 50) -> str:
     """The first reasons of an agent in words, from its JSON."""
     reasons = msgspec.json.decode(encoded) if encoded else []
     return "; ".join(str(reason.get("text", "")) for reason in reasons[:most])
-
-
-def event_time_ms(time: datetime) -> int:
-    """A time of an event in UTC ms."""
-    return int(time.timestamp() * 1000)
 
 
 def relative_age(seconds: float) -> str:
@@ -294,15 +252,10 @@ def search_url(field: str, value: str) -> str:
     >>> search_url("software", 'a"b\u2026')
     '/console/search?q=software%3A%22a%2Ab%2A%22'
     """
-    return url_with_query("/console/search", q=_search_term(field, value, MAX_SEARCHED_LENGTH))
-
-
-def _search_term(field: str, value: str, most: int) -> str:
-    """A term of a query that finds a value, of which it has *most* characters."""
     # What a query can not write, or what was cut from the value, is said by `*`; of those a value may have a few.
-    parts = re.split('["\u2026\ufffd]', value[:most])
-    kept = "*".join(parts[:MAX_STARS]) + ("*" if len(parts) > MAX_STARS or len(value) > most else "")
-    return f'{field}:"{kept}"'
+    parts = re.split('["\u2026\ufffd]', value[:MAX_SEARCHED_LENGTH])
+    cut = len(parts) > MAX_STARS or len(value) > MAX_SEARCHED_LENGTH
+    return url_with_query("/console/search", q=f'{field}:"{"*".join(parts[:MAX_STARS])}{"*" if cut else ""}"')
 
 
 def url_with_query(path: str, **values: Any) -> str:

@@ -7,7 +7,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import anyio.to_thread
 import msgspec
@@ -29,27 +29,12 @@ _UNSEEN_LETTERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc")
 _PARTS_CELLS: Final = re.compile("([;\u037e\uff1b\t\r\n])")
 """Signs at which a spreadsheet may part cells, and those that some programs make semicolons of."""
 
-T_co = TypeVar("T_co", covariant=True)
-T = TypeVar("T")
-
-
-class ListPage(Protocol[T_co]):
-    """A page of a list."""
-
-    @property
-    def items(self) -> Sequence[T_co]:
-        """Items of the page."""
-
-    @property
-    def next_cursor(self) -> str | None:
-        """Cursor of the next page; None = this is the last."""
-
 
 async def list_file(
     form: str,
     name: str,
-    page_at: Callable[[str | None], Awaitable[ListPage[T]]],
-    row_of: Callable[[T], dict[str, Any]],
+    page_at: Callable[[str | None], Awaitable[Any]],
+    row_of: Callable[[Any], dict[str, Any]],
     monotonic: Callable[[], float],
 ) -> Response:
     """A file of the first `MAX_ROWS` rows of a list, for a browser to keep; its name says if there are more.
@@ -57,7 +42,7 @@ async def list_file(
     Args:
         form: one of `FORMS`.
         name: of the file, and of the member with the rows.
-        page_at: the page at a cursor; what it raises is raised.
+        page_at: the page (`items`, `next_cursor`) at a cursor; what it raises is raised.
         row_of: a row, with the same members as all others; what else an item has is not kept.
         monotonic: seconds; after `GATHERING_S` no more pages are read.
 
