@@ -27,9 +27,6 @@ _WORDS_OF_COMMANDS = frozenset(
 )
 """Members of commands and rules that hold words, numbers and ids of ours: no name is replaced there."""
 
-_WORDS_OF_VIEWS = frozenset({"column", "sort", "level", "status", "kind", "change", "since", "until"})
-"""Parameters of saved views that hold words and times of ours."""
-
 
 class ErasureSubject(NamedTuple):
     """Agent or principal to erase.
@@ -140,17 +137,6 @@ class NameEraser:
             return self.erase_in_json(raw)
         erased = self._erase_in_command_value(value)
         return raw if erased == value else msgspec.json.encode(erased)
-
-    def erase_in_view(self, raw: bytes) -> bytes:
-        """The parameters of a saved view without the name: in values that may hold names, never in what they are of."""
-        if not self.may_occur_in(raw):
-            return raw
-        query: dict[str, list[str]] = msgspec.json.decode(raw)
-        erased = {
-            name: values if name in _WORDS_OF_VIEWS else [self.erase_in_text(value) for value in values]
-            for name, values in query.items()
-        }
-        return raw if erased == query else msgspec.json.encode(erased)
 
     def _erase_in_command_value(self, value: Any) -> Any:
         if not isinstance(value, dict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +17,7 @@ from trustwatch.scoring.backtest.policy_simulation import OUTCOMES
 from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide
 from trustwatch.scoring.records.agents import ALERTING_LEVELS
 
-from ..svg_charts import ChartAxis, ChartSeries, bar_chart, line_chart
+from ..charts import ChartAxis, ChartSeries, chart, chart_assets
 
 CHARTED_LEVELS = tuple(level.label for level in ALERTING_LEVELS)
 MAX_SHOWN_AGENTS = 200
@@ -38,12 +40,17 @@ def render_report(outcome: BacktestResult, created_at: datetime) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=_integer_text, figure=_number_text)
+    chart_style, chart_script = chart_assets()
+    digest = base64.b64encode(hashlib.sha256(chart_script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
         outcome=outcome,
         made=created_at.strftime("%Y-%m-%d %H:%M UTC"),
         charts=_charts(outcome),
         outcomes=OUTCOMES,
         shown=MAX_SHOWN_AGENTS,
+        chart_style=Markup(chart_style),  # noqa: S704 - our own files
+        chart_script=Markup(chart_script),  # noqa: S704
+        script_digest=digest,
     )
 
 
@@ -77,7 +84,7 @@ def _budget_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Markup:
         series.append(ChartSeries(level, tried, level))
     spread = [budget for line in series for budget, _ in line.points]
     ends = [(value, value) for value in (min(spread), max(spread))]
-    return line_chart(
+    return chart(
         _chart_title("Alerts at other budgets", side, sides),
         ChartAxis("budget, alerts per 1,000 agent-days", log=True),
         ChartAxis("alerts that came", log=True),
@@ -86,15 +93,17 @@ def _budget_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Markup:
 
 
 def _level_rise_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Markup:
-    labels = [
-        time_bin.start[5:10] if time_bin.start.endswith("T00:00:00Z") else time_bin.start[5:16].replace("T", " ")
-        for time_bin in side.bins
-    ]
+    starts = [datetime.fromisoformat(time_bin.start).timestamp() for time_bin in side.bins]
     series = [
-        ChartSeries(level, [(at, float(time_bin.rises.get(level, 0))) for at, time_bin in enumerate(side.bins)], level)
+        ChartSeries(
+            level,
+            [(at, time_bin.rises.get(level, 0)) for at, time_bin in zip(starts, side.bins, strict=True)],
+            level,
+        )
         for level in CHARTED_LEVELS
     ]
-    return bar_chart(_chart_title("Agents that rose to a level", side, sides), labels, ChartAxis("rises"), series)
+    title, rises = _chart_title("Agents that rose to a level", side, sides), ChartAxis("rises", 0.0, kind="count")
+    return chart(title, ChartAxis("time (UTC)", kind="utc"), rises, series, bars=True)
 
 
 def _label_charts(evaluated: Sequence[tuple[BacktestSide, LabelEvaluation]]) -> list[Markup]:
@@ -117,16 +126,14 @@ def _label_charts(evaluated: Sequence[tuple[BacktestSide, LabelEvaluation]]) -> 
     if roc:
         chance = ChartSeries("by chance", [(0.0, 0.0), (1.0, 1.0)], "allowed")
         false_positive_axis = ChartAxis("share of good ones above the threshold", 0.0, 1.0)
-        charts.append(
-            line_chart("ROC", false_positive_axis, ChartAxis("share of bad ones found", 0.0, 1.0), [*roc, chance])
-        )
+        charts.append(chart("ROC", false_positive_axis, ChartAxis("share of bad ones found", 0.0, 1.0), [*roc, chance]))
         recall_axis = ChartAxis("share of bad ones found", 0.0, 1.0)
         charts.append(
-            line_chart("Precision and recall", recall_axis, ChartAxis("bad among those found", 0.0, 1.0), precision)
+            chart("Precision and recall", recall_axis, ChartAxis("bad among those found", 0.0, 1.0), precision)
         )
     if delay:
         charts.append(
-            line_chart(
+            chart(
                 "Bad sessions detected at medium, by time since their first bad event",
                 ChartAxis("seconds", minimum=1.0, log=True),
                 ChartAxis("share of bad sessions", 0.0, 1.0),

@@ -12,8 +12,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
-from trustwatch.scoring.policy.risk_view import RiskView, RiskViewEntry
+from trustwatch.scoring.policy.risk_view import RiskViewEntry
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 
 from ..http.runtime import Runtime, component_states
@@ -21,13 +20,16 @@ from ..http.runtime import Runtime, component_states
 MAX_SERIES = 5_000
 MAX_POINTS = 256
 """Points of one agent; 12 bytes each, so all trails together have 16 MB at most."""
-
 MIN_RISK_STEP = 0.01
 MAX_POINT_INTERVAL_MS = 600_000
 """A point is noted when risk has moved by `MIN_RISK_STEP`, or after so long."""
-
 MIN_RECORDED_RISK = 0.02
 """Agents that never had more risk than this leave no trail."""
+SAMPLE_INTERVAL_S = 5.0
+MAX_SAMPLES = 720
+"""An hour of samples."""
+LEVEL_COUNTS_VALID_S = 1.0
+"""Counts of levels are good for so long, s: many pages ask at once when something changes."""
 
 
 class RiskPoint(NamedTuple):
@@ -37,33 +39,13 @@ class RiskPoint(NamedTuple):
     risk: float
 
 
-class _AgentSeries:
-    __slots__ = ("risks", "times")
-
-    def __init__(self) -> None:
-        self.times, self.risks = array("q"), array("f")
-
-    def add(self, at_ms: int, risk: float) -> None:
-        if self.times and at_ms <= self.times[-1]:
-            self.risks[-1] = risk  # later news of the same moment
-            return
-        self.times.append(at_ms)
-        self.risks.append(risk)
-        if len(self.times) > MAX_POINTS:
-            self.times, self.risks = self.times[::2], self.risks[::2]
-
-
 class RiskSeries:
-    """Risk over time of the agents whose risk changed last. For one event loop.
-
-    Args:
-        max_agents: agents that are kept at most.
-    """
+    """Risk over time of the agents, *max_agents* at most, whose risk changed last. For one event loop."""
 
     def __init__(self, max_agents: int = MAX_SERIES) -> None:
         self._max_agents = max_agents
         # Not one of cachetools: only a new point counts as use, and one is looked for at every update of the risk view.
-        self._series: OrderedDict[int, _AgentSeries] = OrderedDict()
+        self._series: OrderedDict[int, tuple[array[int], array[float]]] = OrderedDict()
 
     def record(self, summary: AgentSummary) -> None:
         """Add the risk of an agent at a time."""
@@ -72,29 +54,25 @@ class RiskSeries:
         if track is None:
             if risk < MIN_RECORDED_RISK:
                 return
-            track = self._series[key] = _AgentSeries()
+            track = self._series[key] = array("q"), array("f")
             if len(self._series) > self._max_agents:
                 self._series.popitem(last=False)
-        elif abs(risk - track.risks[-1]) < MIN_RISK_STEP and at_ms - track.times[-1] < MAX_POINT_INTERVAL_MS:
+        elif abs(risk - track[1][-1]) < MIN_RISK_STEP and at_ms - track[0][-1] < MAX_POINT_INTERVAL_MS:
             return
         else:
             self._series.move_to_end(key)
-        track.add(at_ms, risk)
+        times, risks = track
+        if times and at_ms <= times[-1]:
+            risks[-1] = risk  # later news of the same moment
+            return
+        times.append(at_ms)
+        risks.append(risk)
+        if len(times) > MAX_POINTS:
+            self._series[key] = times[::2], risks[::2]
 
     def points(self, key: int) -> list[RiskPoint]:
         """Risk of an agent over time, oldest first."""
-        track = self._series.get(key)
-        return [] if track is None else [RiskPoint(*both) for both in zip(track.times, track.risks, strict=True)]
-
-
-# Samples for the overview: taken while the process runs, bounded, and gone with it.
-
-SAMPLE_INTERVAL_S = 5.0
-MAX_SAMPLES = 720
-"""An hour of samples."""
-
-LEVEL_COUNTS_VALID_S = 1.0
-"""Counts of levels are good for so long, s: many pages ask at once when something changes."""
+        return [RiskPoint(*both) for both in zip(*self._series.get(key, ((), ())), strict=True)]
 
 
 class PipelineSample(NamedTuple):
@@ -102,22 +80,13 @@ class PipelineSample(NamedTuple):
 
     at_ms: int
     events: int
-    behind: int
 
 
 class ActivitySampler:
-    """Samples of the pipeline, agents by level, and how their risk moved. For one event loop.
-
-    Args:
-        services: of the application.
-    """
+    """Samples of the pipeline, agents by level, and how their risk moved. For one event loop."""
 
     def __init__(self, services: Runtime) -> None:
         self._services = services
-        self._status: PipelineStatus = services.pipeline_status
-        self._view: RiskView = services.risk_view
-        self._now_ms = services.now_ms
-        self._monotonic = services.monotonic
         self._samples: deque[PipelineSample] = deque(maxlen=MAX_SAMPLES)
         self._cached_counts: tuple[float, Counter[tuple[str, int]]] | None = None
         self._count_lock = asyncio.Lock()
@@ -135,16 +104,15 @@ class ActivitySampler:
 
     def sample(self) -> None:
         """Take a sample now."""
-        self._samples.append(
-            PipelineSample(self._now_ms(), self._status.work_counts.get("events", 0), self._status.records_behind)
-        )
+        done = self._services.pipeline_status.work_counts.get("events", 0)
+        self._samples.append(PipelineSample(self._services.now_ms(), done))
 
     def note_components(self) -> dict[str, tuple[bool, int]]:
         """Look at the parts of the service; those that did not change keep their time."""
         states = component_states(self._services)
         for name, fine in states.items():
             if self.component_changes.get(name, (None, 0))[0] != fine:
-                self.component_changes[name] = fine, self._now_ms()
+                self.component_changes[name] = fine, self._services.now_ms()
         return {name: self.component_changes[name] for name in states}
 
     def throughput_series(self) -> list[tuple[int, float]]:
@@ -169,10 +137,13 @@ class ActivitySampler:
     async def level_counts(self, tenants: Collection[str] | None) -> dict[str, int]:
         """Agents of the *tenants* (None = all) by level, a second old at most."""
         async with self._count_lock:
-            if self._cached_counts is None or self._monotonic() - self._cached_counts[0] >= LEVEL_COUNTS_VALID_S:
-                entries = self._view.entries()
+            if (
+                self._cached_counts is None
+                or self._services.monotonic() - self._cached_counts[0] >= LEVEL_COUNTS_VALID_S
+            ):
+                entries = self._services.risk_view.entries()
                 counts = await asyncio.to_thread(_count_levels, entries)
-                self._cached_counts = self._monotonic(), counts
+                self._cached_counts = self._services.monotonic(), counts
             counts = self._cached_counts[1]
         by_level = dict.fromkeys((level.label for level in RiskLevel), 0)
         for (tenant, level), count in counts.items():

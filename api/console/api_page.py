@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -27,6 +28,14 @@ _environment = jinja2.Environment(
 
 
 _rendering = threading.Lock()
+_STYLE = (Path(__file__).parent / "templates" / "api.css").read_text()
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'sha256-"
+    f"{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
 @router.get("/docs", dependencies=[declared(RequireScopeUnlessLocal(""))])
@@ -35,20 +44,8 @@ def get_docs(request: Request) -> HTMLResponse:
     state = request.app.state
     with _rendering:
         if not hasattr(state, "docs_page"):
-            style = _environment.loader.get_source(_environment, "api.css")[0] if _environment.loader else ""
-            state.docs_page = render_docs(request.app.openapi(), style).encode(), _headers(style)
-    page, headers = state.docs_page
-    return HTMLResponse(page, headers=headers)
-
-
-def _headers(style: str) -> dict[str, str]:
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return {
-        "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; frame-ancestors 'none'",
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
-    }
+            state.docs_page = render_docs(request.app.openapi(), _STYLE).encode()
+    return HTMLResponse(state.docs_page, headers=_HEADERS)
 
 
 def render_docs(document: dict[str, Any], style: str) -> str:

@@ -25,7 +25,7 @@ from .ended_sessions import EndedSessions
 from .error_pages import install_error_pages
 from .openid_provider import OpenIdProvider
 from .page_dependencies import ConsoleContext
-from .pages import menu_entries, page_routers
+from .pages import MENU, page_routers
 from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets
 
 SECURITY_HEADERS = {
@@ -40,8 +40,7 @@ SECURITY_HEADERS = {
 def content_security_policy(form_targets: Collection[str] = ()) -> str:
     """Value of Content-Security-Policy: nothing from elsewhere, nothing inline.
 
-    Args:
-        form_targets: URLs that a form may lead to by a redirect; browsers check those too.
+    *form_targets* are URLs that a form may lead to by a redirect; browsers check those too.
     """
     origins = sorted({"{0.scheme}://{0.netloc}".format(urlsplit(url)) for url in form_targets})
     return "; ".join(
@@ -60,12 +59,7 @@ def content_security_policy(form_targets: Collection[str] = ()) -> str:
 
 
 class SecurityHeadersMiddleware:
-    """The console with its headers.
-
-    Args:
-        app: what answers.
-        form_targets: asked at each answer, see `content_security_policy`.
-    """
+    """The console with its headers; *form_targets* is called for each answer, see `content_security_policy`."""
 
     def __init__(self, app: ASGIApp, form_targets: Callable[[], Collection[str]]) -> None:
         self._app = app
@@ -95,14 +89,7 @@ CONSOLE_ROOT: Final = "/console"
 
 
 class ConsoleApplication:
-    """The console, and what runs beside its pages.
-
-    Args:
-        services: of the application that it is mounted in.
-
-    Raises:
-        ConfigError: its key can not be read.
-    """
+    """The console of an application, and what runs beside its pages. Raises ConfigError: its key can not be read."""
 
     path = CONSOLE_ROOT
 
@@ -137,22 +124,22 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
     sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), settings, runtime.clock)
     provider = None
     if settings.oidc is not None:
-        redirect_uri = listen.url() + sign_in.CALLBACK_PATH
-        provider = OpenIdProvider(
-            settings.oidc,
+        redirect_uri, rules, ca_file = (
+            listen.url() + sign_in.CALLBACK_PATH,
             runtime.settings.verification,
-            redirect_uri,
-            runtime.clock,
-            runtime.new_id,
-            runtime.monotonic,
             runtime.settings.outgoing.ca_file,
         )
-    cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
-    renderer = PageRenderer(StaticAssets(), menu_entries(), runtime.now_ms)
-    failed_sign_ins = LineLimit(runtime.monotonic)
-    ended = EndedSessions(runtime.store.metadata, runtime.clock)
+        clocks = runtime.clock, runtime.new_id, runtime.monotonic
+        provider = OpenIdProvider(settings.oidc, rules, redirect_uri, *clocks, ca_file)
     return ConsoleContext(
-        services, sessions, ended, cookies, provider, renderer, ActivitySampler(runtime), failed_sign_ins
+        services,
+        sessions,
+        EndedSessions(runtime.store.metadata, runtime.clock),
+        SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port),
+        provider,
+        PageRenderer(StaticAssets(), MENU, runtime.now_ms),
+        ActivitySampler(runtime),
+        LineLimit(runtime.monotonic),
     )
 
 

@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken
@@ -23,9 +23,15 @@ from starlette.requests import Request
 
 from trustwatch.ingest.durable_files import create_secret_file
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.store.saved_view_store import CONSOLE_NAME_PREFIX
 
-from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller, SourceBinding
+from ..http.auth.callers import (
+    CONSOLE_NAME_PREFIX,
+    SCOPE_ADMIN,
+    SCOPE_FEEDBACK,
+    SCOPE_SCORE_READ,
+    AuthenticatedCaller,
+    SourceBinding,
+)
 from ..settings.console_settings import ConsoleGrantSettings, ConsoleSettings
 from ..settings.event_source_settings import EventSourceSettings
 
@@ -65,14 +71,6 @@ class ConsoleSession(msgspec.Struct, frozen=True):
     used_s: float
 
 
-class PageRequest(NamedTuple):
-    """One request of a person who is signed in. `form_token` goes into every form."""
-
-    session: ConsoleSession
-    caller: AuthenticatedCaller
-    form_token: str
-
-
 class PendingSignIn(msgspec.Struct, frozen=True):
     """A sign-in that is under way at the provider."""
 
@@ -84,13 +82,7 @@ class PendingSignIn(msgspec.Struct, frozen=True):
 
 
 class ConsoleSessions:
-    """Seals and opens cookies.
-
-    Args:
-        key: secret bytes, 32 or more.
-        settings: how long sessions last.
-        clock: seconds since 1970.
-    """
+    """Seals and opens cookies with a *key* of 32 secret bytes or more."""
 
     def __init__(self, key: bytes, settings: ConsoleSettings, clock: Callable[[], float]) -> None:
         self._session_s, self._idle_s = settings.session_s, settings.idle_s
@@ -230,30 +222,22 @@ def new_development_session(now_s: float) -> ConsoleSession:
 
 def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> AuthenticatedCaller | None:
     """Caller that a session acts as under the settings of now; None where they grant it nothing any more."""
-    if not session.grant:
-        if not settings.development_login:
+    oidc = settings.oidc
+    if session.grant:
+        grant = next((one for one in (() if oidc is None else oidc.grants) if one.name == session.grant), None)
+        if grant is None or oidc is None:
             return None
-        scopes, client_id, issuer = (
-            frozenset((SCOPE_SCORE_READ, SCOPE_FEEDBACK, SCOPE_ADMIN)),
-            "",
-            "urn:trustwatch:console",
-        )
-        tenants: tuple[str, ...] = ("*",)
+        scopes, tenants, issuer, client_id = frozenset(grant.scopes), grant.tenants, oidc.issuer, oidc.client_id
+    elif settings.development_login:
+        scopes, tenants = frozenset((SCOPE_SCORE_READ, SCOPE_FEEDBACK, SCOPE_ADMIN)), ("*",)
+        issuer, client_id = "urn:trustwatch:console", ""
     else:
-        grants = (
-            [] if settings.oidc is None else [grant for grant in settings.oidc.grants if grant.name == session.grant]
-        )
-        if not grants or settings.oidc is None:
-            return None
-        scopes, tenants = frozenset(grants[0].scopes), grants[0].tenants
-        issuer, client_id = settings.oidc.issuer, settings.oidc.client_id
-    speaks = (
-        ("*",) if SCOPE_ADMIN in scopes else ()
-    )  # for records that were refused, and are sent in again on one's own word
+        return None
+    # For records that were refused, and are sent in again on one's own word.
+    speaks = ("*",) if SCOPE_ADMIN in scopes else ()
     binding = SourceBinding(EventSourceSettings(f"{CONSOLE_NAME_PREFIX}{session.name}", tenants, speaks, speaks))
-    return AuthenticatedCaller(
-        issuer, session.subject, client_id, scopes, session.began_s + settings.session_s, binding
-    )
+    ends_s = session.began_s + settings.session_s
+    return AuthenticatedCaller(issuer, session.subject, client_id, scopes, ends_s, binding)
 
 
 # Over https the names of cookies begin `__Host-`: a sister domain can neither read nor plant them.
@@ -262,10 +246,7 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
 class SessionCookies:
     """Reads and writes the cookies of sessions and sign-ins.
 
-    Args:
-        sessions: seals them.
-        secure: whether the console is reached over https.
-        port: where it listens; browsers share cookies between the ports of a host.
+    *secure*: the console is reached over https. Else *port* is in their names: browsers share cookies between ports.
     """
 
     def __init__(self, sessions: ConsoleSessions, *, secure: bool, port: int) -> None:
@@ -280,10 +261,8 @@ class SessionCookies:
 
     def write(self, request: Request, session: ConsoleSession | None) -> None:
         """Have the answer to *request* set the session; None removes it."""
-        if session is None:
-            self._set(request, self.session_name, "", 0)
-        else:
-            self._set(request, self.session_name, self._sessions.seal(session), None)
+        sealed = "" if session is None else self._sessions.seal(session)
+        self._set(request, self.session_name, sealed, 0 if session is None else None)
 
     def read_sign_in(self, request: Request) -> PendingSignIn | None:
         """The sign-in that the browser of *request* has under way."""
@@ -291,10 +270,8 @@ class SessionCookies:
 
     def write_sign_in(self, request: Request, under_way: PendingSignIn | None) -> None:
         """Have the answer to *request* remember a sign-in; None forgets it."""
-        if under_way is None:
-            self._set(request, self.sign_in_name, "", 0)
-        else:
-            self._set(request, self.sign_in_name, self._sessions.seal_sign_in(under_way), SIGN_IN_TIMEOUT_S)
+        sealed = "" if under_way is None else self._sessions.seal_sign_in(under_way)
+        self._set(request, self.sign_in_name, sealed, 0 if under_way is None else SIGN_IN_TIMEOUT_S)
 
     def _set(self, request: Request, name: str, value: str, lasts_s: int | None) -> None:
         parts = [f"{name}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlencode
 
 import structlog
@@ -18,17 +20,16 @@ from trustwatch.ingest.errors import TrustwatchError, Unavailable
 
 from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
 from ..http.refused_callers import RefusedCallers
-from .console_sessions import PageRequest
 from .openid_provider import ProviderUnavailable, SignInRefused
-from .page_dependencies import ConsoleContext, SignInNeeded, page_request_of
+from .page_dependencies import ConsoleContext, PageRequest, SignInNeeded, page_request_of
 from .sign_in import SIGN_IN_PATH
 
 _log = structlog.get_logger(__name__)
 
-ErrorPageHandler = Callable[[ConsoleContext, Request, Exception], Awaitable[Response]]
+ErrorPageHandler = Callable[[ConsoleContext, Request, Any], Awaitable[Response]]
 
 
-async def _sign_in_needed(console: ConsoleContext, request: Request, _: Exception) -> Response:
+async def _sign_in_needed(console: ConsoleContext, request: Request, _: SignInNeeded) -> Response:
     part, stream = "hx-request" in request.headers, "text/event-stream" in request.headers.get("accept", "")
     if request.method == "GET" and not part and not stream:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -40,23 +41,19 @@ async def _sign_in_needed(console: ConsoleContext, request: Request, _: Exceptio
     return answer
 
 
-async def _sign_in_refused(console: ConsoleContext, request: Request, error: Exception) -> Response:
-    return await _problem_page(
-        console, request, ProblemDetails(403, SignInRefused.code, "Sign-in failed", _as_sentence(str(error)))
-    )
+async def _sign_in_refused(console: ConsoleContext, request: Request, error: SignInRefused) -> Response:
+    problem = ProblemDetails(403, error.code, "Sign-in failed", _as_sentence(str(error)))
+    return await _problem_page(console, request, problem)
 
 
-async def _provider_unavailable(console: ConsoleContext, request: Request, error: Exception) -> Response:
-    members = {"code": ProviderUnavailable.code, "error": str(error)}
+async def _provider_unavailable(console: ConsoleContext, request: Request, error: ProviderUnavailable) -> Response:
+    members = {"code": error.code, "error": str(error)}
     console.failed_sign_ins.write(_log.warning, "console sign-in is not possible", **members)
     detail = f"{_as_sentence(str(error))} Nobody can sign in until it does; who is signed in stays so."
-    return await _problem_page(
-        console, request, ProblemDetails(503, ProviderUnavailable.code, "Sign-in is not possible now", detail)
-    )
+    return await _problem_page(console, request, ProblemDetails(503, error.code, "Sign-in is not possible now", detail))
 
 
-async def _known_error(console: ConsoleContext, request: Request, error: Exception) -> Response:
-    assert isinstance(error, TrustwatchError)
+async def _known_error(console: ConsoleContext, request: Request, error: TrustwatchError) -> Response:
     problem = console.services.get(ProblemTable).problem_of(error)
     console.services.get(RefusedCallers).tell_of(request.scope, problem.code, problem.detail)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -64,19 +61,17 @@ async def _known_error(console: ConsoleContext, request: Request, error: Excepti
     return await _problem_page(console, request, problem)
 
 
-async def _invalid_request(console: ConsoleContext, request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+async def _invalid_request(console: ConsoleContext, request: Request, error: RequestValidationError) -> Response:
     return await _problem_page(console, request, invalid_request(error))
 
 
-async def _http_error(console: ConsoleContext, request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    missing = error.status_code == HTTPStatus.NOT_FOUND
-    title = "There is no such page" if missing else HTTPStatus(error.status_code).phrase
-    detail = "What you followed may be old, or what it was about is no longer kept." if missing else str(error.detail)
-    return await _problem_page(
-        console, request, ProblemDetails(error.status_code, "http", title, detail, dict(error.headers or {}))
-    )
+async def _http_error(console: ConsoleContext, request: Request, error: HTTPException) -> Response:
+    title, detail = HTTPStatus(error.status_code).phrase, str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        title = "There is no such page"
+        detail = "What you followed may be old, or what it was about is no longer kept."
+    problem = ProblemDetails(error.status_code, "http", title, detail, dict(error.headers or {}))
+    return await _problem_page(console, request, problem)
 
 
 async def _unexpected(console: ConsoleContext, request: Request, error: Exception) -> Response:
@@ -104,20 +99,15 @@ def install_error_pages(app: FastAPI, console: ConsoleContext) -> None:
 
 
 async def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
-    visit = getattr(request.state, "visit", None) or await _visit_of(request)
+    visit: PageRequest | None = getattr(request.state, "visit", None)
+    if visit is None:  # of a page that there is not: the way on stays for who is signed in
+        with suppress(SignInNeeded, Unavailable):
+            visit = await page_request_of(request, quiet=True)
     answer = console.render_page(request, "problem.html", visit, problem.status, problem=problem)
     for name, value in problem.headers.items():
         if name.lower() != "www-authenticate":  # people sign in by pages, not by headers
             answer.headers[name] = value
     return answer
-
-
-async def _visit_of(request: Request) -> PageRequest | None:
-    """The visit of whoever asked for a page that there is not, so that the way on stays; None = nobody is signed in."""
-    try:
-        return await page_request_of(request, quiet=True)
-    except (SignInNeeded, Unavailable):
-        return None
 
 
 def _as_sentence(text: str) -> str:

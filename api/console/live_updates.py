@@ -43,6 +43,8 @@ MAX_OPEN_STREAMS, MAX_STREAMS_OF_PERSON = 500, 50
 """Open streams of this process, and of one person; a further one is refused, and comes again. No person's pages keep
 those of others from being told."""
 
+_UNBUFFERED = {"X-Accel-Buffering": "no"}
+
 router = APIRouter()
 
 
@@ -59,14 +61,14 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
     except SignInNeeded:
         if console.cookies.session_name not in request.cookies:
             raise
-        return _stream_response(_session_over_events())  # a page would go on asking for what is refused
+        return event_stream(_session_over_events(), _UNBUFFERED)  # a page would go on asking for what is refused
     person = visit.caller.name
     of_person = sum(name == person for name in console.streams.values())
     if len(console.streams) >= MAX_OPEN_STREAMS or of_person >= MAX_STREAMS_OF_PERSON:
         raise Unavailable("too many pages are open")
     subscription = console.services.get(DecisionService).subscribe(visit.caller)
     session_state = partial(_state_of, console, visit.session)
-    return _stream_response(_update_events(subscription, session_state, console.streams, person))
+    return event_stream(_update_events(subscription, session_state, console.streams, person), _UNBUFFERED)
 
 
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
@@ -74,10 +76,6 @@ _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
 
 async def _state_of(console: ConsoleContext, session: ConsoleSession) -> SessionState:
     return "over" if await console.ended.has_ended(session) else console.sessions.state(session)
-
-
-def _stream_response(lines: AsyncIterator[bytes]) -> StreamingResponse:
-    return event_stream(lines, {"X-Accel-Buffering": "no"})
 
 
 async def _session_over_events() -> AsyncIterator[bytes]:

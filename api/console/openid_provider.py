@@ -74,18 +74,9 @@ class _ProviderTokens(msgspec.Struct, frozen=True):
 
 
 class OpenIdProvider:
-    """The OpenID provider of the settings.
+    """The OpenID provider of the settings, which sends people back to *redirect_uri*.
 
-    Args:
-        settings: of the provider.
-        rules: leeway and how keys are kept.
-        redirect_uri: where the provider sends people back, exactly.
-        clock: seconds since 1970.
-        new_id: text that never repeats.
-        monotonic: seconds on a clock that never goes back.
-
-    Raises:
-        ConfigError: the client key is none.
+    Raises ConfigError: the client key is none.
     """
 
     def __init__(
@@ -98,12 +89,8 @@ class OpenIdProvider:
         monotonic: Callable[[], float],
         ca_file: Path | None = None,
     ) -> None:
-        self.settings = settings
-        self._ca_file = ca_file
-        self._monotonic = monotonic
-        self._rules = rules
-        self._redirect_uri = redirect_uri
-        self._clock = clock
+        self.settings, self._rules, self._redirect_uri = settings, rules, redirect_uri
+        self._clock, self._monotonic, self._ca_file = clock, monotonic, ca_file
         self._http: httpx2.AsyncClient | None = None
         self._metadata: tuple[ProviderMetadata, float] | None = None
         self._failed: tuple[ProviderUnavailable, float] | None = None
@@ -131,9 +118,8 @@ class OpenIdProvider:
             if self._failed is not None and 0 <= now - self._failed[1] < FAILURE_REMEMBERED_S:
                 raise self._failed[0]
             try:
-                metadata = self._check_metadata(
-                    await self._fetch("GET", self.settings.issuer.rstrip("/") + DISCOVERY_PATH)
-                )
+                found = await self._fetch("GET", self.settings.issuer.rstrip("/") + DISCOVERY_PATH)
+                metadata = self._check_metadata(found)
             except ProviderUnavailable as error:
                 self._failed = error, self._clock()
                 raise
@@ -178,15 +164,10 @@ class OpenIdProvider:
             "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
         }
-        joint = "&" if "?" in metadata.authorization_endpoint else "?"
-        return metadata.authorization_endpoint + joint + urlencode(query), under_way
+        return _with_query(metadata.authorization_endpoint, query), under_way
 
     async def finish_sign_in(self, answer: Mapping[str, str], under_way: PendingSignIn | None) -> Mapping[str, Any]:
-        """Claims of the person that comes back.
-
-        Args:
-            answer: parameters of the request that the provider sent the browser with.
-            under_way: what this browser was sent off with; None = nothing is known of it.
+        """Claims of the person that the provider sent back with the parameters *answer*.
 
         Raises:
             SignInRefused: it is no answer to our own request, the provider refused, or its token is wrong.
@@ -210,14 +191,9 @@ class OpenIdProvider:
 
     async def end_session_url(self, back: str) -> str | None:
         """URL for signing out at the provider too; None where settings do not want that, or the provider has none."""
-        if not self.settings.sign_out_there:
+        if not self.settings.sign_out_there or not (endpoint := (await self.metadata()).end_session_endpoint):
             return None
-        metadata = await self.metadata()
-        if not metadata.end_session_endpoint:
-            return None
-        query = {"client_id": self.settings.client_id, "post_logout_redirect_uri": back}
-        joint = "&" if "?" in metadata.end_session_endpoint else "?"
-        return metadata.end_session_endpoint + joint + urlencode(query)
+        return _with_query(endpoint, {"client_id": self.settings.client_id, "post_logout_redirect_uri": back})
 
     async def _exchange_code(self, metadata: ProviderMetadata, code: str, verifier: str) -> _ProviderTokens:
         form = {
@@ -310,6 +286,10 @@ class OpenIdProvider:
         if response.status_code != httpx2.codes.OK:
             raise ProviderUnavailable(f"the sign-in server answered {response.status_code}")
         return bytes(body)
+
+
+def _with_query(url: str, query: Mapping[str, str]) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
 
 
 def _error_code_text(text: str) -> str:

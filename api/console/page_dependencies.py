@@ -8,38 +8,32 @@ forget it.
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.store.read_scope import restrict_reads
 
-from ..access.service import ContainmentService
-from ..acts.service import ActService
-from ..agents.service import AgentService
-from ..alerts.service import AlertService
-from ..cases.service import CaseService
-from ..cases.story import CaseStory
-from ..decisions.service import DecisionService
-from ..decisions.trends import DecisionTrends
-from ..events.dead_letter_service import DeadLetterService
-from ..feedback.service import FeedbackService
-from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
-from ..http.dependencies import provided
+from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
 from ..http.line_limit import LineLimit
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.refused_callers import CALLER_OF_REQUEST
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
-from ..models.service import ModelService
 from .activity import ActivitySampler
-from .console_sessions import ConsoleSessions, PageRequest, SessionCookies, session_caller
+from .console_sessions import ConsoleSession, ConsoleSessions, SessionCookies, session_caller
 from .ended_sessions import EndedSessions
 from .openid_provider import OpenIdProvider
 from .rendering import PageRenderer
+
+T = TypeVar("T")
+Cursor = Annotated[str, Query(max_length=8192)]
+Text = Annotated[str, Query(max_length=2048)]
+TimeText = Annotated[str, Query(max_length=64)]
+"""Parameters of pages."""
 
 FORM_TOKEN: Final = "csrf_token"  # noqa: S105 - the name of a field
 FORM_HEADER: Final = "x-csrf-token"
@@ -82,10 +76,47 @@ class ConsoleContext:
         return self.services.get(Runtime)
 
     def render_page(
-        self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
+        self, request: Request, template: str, visit: "PageRequest | None", status: int = 200, **values: Any
     ) -> Response:
         """A template as an answer; see `PageRenderer.page`."""
         return self.renderer.page(request, template, visit, status, **values)
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """One request of a person who is signed in. `form_token` goes into every form."""
+
+    request: Request
+    console: ConsoleContext
+    session: ConsoleSession
+    caller: AuthenticatedCaller
+    form_token: str
+
+    @property
+    def runtime(self) -> Runtime:
+        """Everything that the application uses."""
+        return self.console.runtime
+
+    @property
+    def is_part(self) -> bool:
+        """True if a script asks for a part of a page."""
+        return "hx-request" in self.request.headers
+
+    def has(self, scope: str) -> bool:
+        """True if the person has *scope*."""
+        return scope in self.caller.scopes
+
+    def get(self, kind: type[T]) -> T:
+        """The service of that type. Raises MissingService."""
+        return self.console.services.get(kind)
+
+    def find(self, kind: type[T]) -> T | None:
+        """The service of that type; None = this process has none."""
+        return self.console.services.find(kind)
+
+    def render(self, template: str, status: int = 200, **values: Any) -> Response:
+        """A template as an answer; see `PageRenderer.page`."""
+        return self.console.render_page(self.request, template, self, status, **values)
 
 
 def console_of(request: Request) -> ConsoleContext:
@@ -147,7 +178,7 @@ async def page_request_of(request: Request, *, quiet: bool = False) -> PageReque
         if renewed is not None:
             console.cookies.write(request, renewed)
             session = renewed
-    visit = PageRequest(session, caller, console.sessions.form_token(session))
+    visit = PageRequest(request, console, session, caller, console.sessions.form_token(session))
     request.state.visit = visit
     request.scope[CALLER_OF_REQUEST] = caller
     restrict_reads(caller.read_scope)
@@ -188,14 +219,3 @@ FormDep = Annotated[Mapping[str, str], Depends(read_form)]
 PageReaderDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_SCORE_READ))]
 PageReviewerDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_FEEDBACK))]
 PageAdministratorDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_ADMIN))]
-ActServiceDep = Annotated[ActService, Depends(provided(ActService))]
-AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
-CaseServiceDep = Annotated[CaseService, Depends(provided(CaseService))]
-CaseStoryDep = Annotated[CaseStory, Depends(provided(CaseStory))]
-AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
-DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
-DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
-DecisionTrendsDep = Annotated[DecisionTrends, Depends(provided(DecisionTrends))]
-ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
-FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
-ModelServiceDep = Annotated[ModelService, Depends(provided(ModelService))]

@@ -7,9 +7,7 @@ import math
 import mimetypes
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -22,17 +20,11 @@ from starlette.responses import HTMLResponse
 from trustwatch.ingest.printable_text import number_text, shown_controls
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import RiskLevel
-
-from ..svg_charts import chart_table
-from .console_sessions import PageRequest
+from trustwatch.scoring.records.decisions import Decision
+from trustwatch.scoring.records.indicators import NEW_STATUSES, STATUS_WORDS
 
 STATIC_URL_PREFIX = "/console/static/"
 IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
-STATIC_MEDIA_TYPES = {
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
 
 
 class StaticAsset(NamedTuple):
@@ -47,7 +39,12 @@ class StaticAssets:
     """The files of `static/`, by path."""
 
     def __init__(self) -> None:
-        self._files = dict(_read_folder(files(__package__) / "static", ""))
+        root, self._files = Path(__file__).with_name("static"), dict[str, StaticAsset]()
+        for file in root.rglob("*"):
+            if file.is_file():
+                body, kind = file.read_bytes(), mimetypes.guess_type(file.name)[0] or "text/plain"
+                asset = StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])
+                self._files[file.relative_to(root).as_posix()] = asset
 
     def get(self, path: str) -> StaticAsset | None:
         """One file; None = there is no such."""
@@ -56,20 +53,6 @@ class StaticAssets:
     def url(self, path: str) -> str:
         """URL of a file, under a name that changes with its content. Raises KeyError."""
         return f"{STATIC_URL_PREFIX}{path}?v={self._files[path].digest}"
-
-
-def _read_folder(folder: Traversable, prefix: str) -> list[tuple[str, StaticAsset]]:
-    assets = []
-    for entry in folder.iterdir():
-        path = prefix + entry.name
-        if entry.is_dir():
-            assets += _read_folder(entry, f"{path}/")
-        else:
-            body = entry.read_bytes()
-            suffix = "." + path.rpartition(".")[2]
-            kind = STATIC_MEDIA_TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "text/plain; charset=utf-8"
-            assets.append((path, StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])))
-    return assets
 
 
 class MenuEntry(NamedTuple):
@@ -85,21 +68,13 @@ class MenuEntry(NamedTuple):
     key: str = ""
 
 
-# The templates themselves escape everything that comes from outside.
-
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
 """A shape for each level: colour alone says nothing to those who do not see it."""
 
 
 class PageRenderer:
-    """Renders the templates of pages.
-
-    Args:
-        assets: files that pages refer to.
-        navigation: entries of the menu.
-        now_ms: UTC milliseconds.
-    """
+    """Renders the templates of pages, which escape everything that comes from outside; *navigation* is the menu."""
 
     def __init__(self, assets: StaticAssets, navigation: tuple[Any, ...], now_ms: Callable[[], int]) -> None:
         self._navigation = navigation
@@ -114,9 +89,11 @@ class PageRenderer:
         )
         environment.globals.update(
             asset=assets.url,
-            chart_table=chart_table,
             agent_url=agent_url,
             levels=[level.label for level in RiskLevel],
+            lead_reason=lead_reason,
+            new_statuses=NEW_STATUSES,
+            status_words=STATUS_WORDS,
         )
         environment.filters.update(
             when=self.time_with_age,
@@ -126,25 +103,15 @@ class PageRenderer:
             lasts=format_duration,
             query=url_with_query,
             reasons=reason_texts,
-            at_ms=event_time_ms,
-            word=level_word,
+            at_ms=lambda time: int(time.timestamp() * 1000),
+            word=lambda level: RiskLevel(level).label,
             clock=time_of_day,
             breakable=with_break_points,
         )
         self._environment = environment
 
-    def page(
-        self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
-    ) -> HTMLResponse:
-        """A template as an answer.
-
-        Args:
-            request: what is answered.
-            template: its file name.
-            visit: who looks; None = nobody is signed in.
-            status: of the answer.
-            values: for the template, beside `visit`, `navigation`, `path`, `partial` and `now_ms`.
-        """
+    def page(self, request: Request, template: str, visit: Any, status: int = 200, **values: Any) -> HTMLResponse:
+        """A template as an answer; *visit* is who looks, None = nobody is signed in."""
         given = {
             "visit": visit,
             "navigation": self._navigation,
@@ -182,11 +149,6 @@ def level_badge(word: str | int) -> Markup:
     )
 
 
-def level_word(level: int) -> str:
-    """A risk level in a word."""
-    return RiskLevel(level).label
-
-
 def exact_time(at_ms: int) -> Markup:
     """A time as UTC, for people and machines; the browser shows it in the zone that a person chose.
 
@@ -216,15 +178,20 @@ def with_break_points(text: str) -> Markup:
     return Markup("<wbr>").join(_WORD_BOUNDARY.split(shown_controls(text)))
 
 
+def lead_reason(decision: Decision | None) -> str:
+    """The strongest reason of a decision that names something; a sum of many small ones names nothing."""
+    if decision is None:
+        return "the decision is not kept any more"
+    for reason in sorted(decision.reasons, key=lambda one: one.feature == "session_strangeness"):
+        return reason.text
+    words = {"tick": "time passed without new evidence", "release": "released by a person"}
+    return words.get(decision.cause, decision.cause)
+
+
 def reason_texts(encoded: bytes, most: int = 50) -> str:
     """The first reasons of an agent in words, from its JSON."""
     reasons = msgspec.json.decode(encoded) if encoded else []
     return "; ".join(str(reason.get("text", "")) for reason in reasons[:most])
-
-
-def event_time_ms(time: datetime) -> int:
-    """A time of an event in UTC ms."""
-    return int(time.timestamp() * 1000)
 
 
 def relative_age(seconds: float) -> str:
@@ -262,12 +229,13 @@ def format_share(value: float, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
-def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent") -> str:
-    """URL of the page of an agent; all three name it, and any of them may be a URL. None: whatever the issuer."""
-    named = (
-        {"tenant": tenant, "id": agent_id} if issuer is None else {"tenant": tenant, "issuer": issuer, "id": agent_id}
-    )
-    return f"/console/{page}?{urlencode(named)}"
+def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent", **more: str) -> str:
+    """URL of the page of an agent; all three name it, and any of them may be a URL. None: whatever the issuer.
+
+    *more* are further parameters, if they have a value.
+    """
+    named = {"tenant": tenant} | ({} if issuer is None else {"issuer": issuer}) | {"id": agent_id}
+    return f"/console/{page}?{urlencode(named | {name: value for name, value in more.items() if value})}"
 
 
 def url_with_query(path: str, **values: Any) -> str:

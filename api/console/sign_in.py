@@ -9,12 +9,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ..http.store_executor import StoreExecutor
-from .console_sessions import ConsoleSession, PageRequest, matching_grant, new_development_session, new_session
+from .console_sessions import ConsoleSession, matching_grant, new_development_session, new_session
 from .login_links import redeem_login_code
 from .openid_provider import SignInRefused
 from .page_dependencies import (
     ConsoleContext,
     ConsoleDep,
+    PageRequest,
     SignInNeeded,
     page_request_of,
     require_console_scope,

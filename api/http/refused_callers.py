@@ -16,8 +16,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 import structlog
 from starlette.types import Scope
 
-from trustwatch.scoring.store.saved_view_store import CONSOLE_NAME_PREFIX
-
+from .auth.callers import CONSOLE_NAME_PREFIX
 from .line_limit import LineLimit
 
 CALLER_OF_REQUEST: Final = "trustwatch.caller"

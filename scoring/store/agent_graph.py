@@ -6,7 +6,7 @@ it is nearer. Edges between any two agents that were found are kept, not those o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from ..records.agents import AgentEdge, AgentName, RiskLevel
@@ -113,11 +113,3 @@ def _graph_agent(
 ) -> GraphAgent:
     name = start if not layer else edge_store.agent_name(start.tenant, start.issuer, agent_id)
     return GraphAgent(name, layer, level_of(name))
-
-
-def layers_of(agents: Collection[GraphAgent]) -> dict[int, list[GraphAgent]]:
-    """Agents by layer, those that led to it first."""
-    layers: dict[int, list[GraphAgent]] = {}
-    for agent in sorted(agents, key=lambda agent: agent.layer):
-        layers.setdefault(agent.layer, []).append(agent)
-    return layers

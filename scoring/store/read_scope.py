@@ -36,7 +36,6 @@ from .sql_schema import (
     OUTBOX,
     POSITIONS,
     RECEIVED_SIGNALS,
-    SAVED_VIEWS,
     SIGNAL_STATEMENTS,
     SNAPSHOTS,
     STREAM_SUBJECTS,
@@ -72,7 +71,6 @@ OF_CALLER: Final[Mapping[Table, str]] = {
     DEAD_LETTERS: "source",
     EVENT_STREAMS: "owner",
     STREAM_SUBJECTS: "owner",
-    SAVED_VIEWS: "owner",
 }
 """Tables whose rows belong to one caller, and the column with its name."""
 OF_DEPLOYMENT: Final = frozenset(

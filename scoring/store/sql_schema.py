@@ -777,26 +777,3 @@ SIGNAL_STATEMENTS = Table(
     integer_column("said_ms"),
     Index("ix_signal_statements_time", "said_ms"),
 )
-
-
-# Tables of the console: views of its lists that people saved, their own and those that they share with a tenant.
-
-
-def _saved_view(name: str, holder: str, *more: Column[Any]) -> Table:
-    """A table of views, each held by a person or a tenant."""
-    return Table(
-        name,
-        METADATA,
-        Column("view_id", TEXT, primary_key=True),
-        text_column(holder),
-        text_column("page"),
-        text_column("name"),
-        *more,
-        integer_column("changed_ms"),
-        Column("query", LargeBinary, nullable=False),
-        Index(f"ix_{name}_{holder}", holder, "page", "name", unique=True),
-    )
-
-
-SAVED_VIEWS = _saved_view("saved_views", "owner")
-SHARED_VIEWS = _saved_view("shared_views", "tenant", text_column("shared_by"))

@@ -39,7 +39,6 @@ from .outbox_store import OutboxStore, insert_outbox_rows
 from .partition_store import PartitionStore, read_position
 from .received_signal_store import ReceivedSignalStore
 from .retention import Retention
-from .saved_view_store import SavedViewStore
 from .security_event_store import SecurityEventStore
 from .snapshot_store import SnapshotStore
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
@@ -103,7 +102,6 @@ class SqlStore:
         self.subjects = SubjectStore(self.database, self._new_salt)
         self.security_events = SecurityEventStore(self.database)
         self.received_signals = ReceivedSignalStore(self.database)
-        self.saved_views = SavedViewStore(self.database)
         self.metadata = MetadataStore(self.database)
         self.retention = Retention(self.database)
 

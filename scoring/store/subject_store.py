@@ -43,7 +43,6 @@ from .containment_store import write_edges
 from .database import Database
 from .decision_chain import content_digest
 from .dialects.statements import chunked, contains
-from .saved_view_store import CONSOLE_NAME_PREFIX
 from .snapshot_store import SnapshotStore
 from .sql_schema import (
     AGENTS,
@@ -62,8 +61,6 @@ from .sql_schema import (
     METADATA,
     OUTBOX,
     POSITIONS,
-    SAVED_VIEWS,
-    SHARED_VIEWS,
     SNAPSHOTS,
     TEXT,
 )
@@ -357,8 +354,6 @@ class _SubjectErasure:
             return False
         if table is CASE_TIES:  # its key is a digest of the name
             return self._names.is_in_text(row.value) and self._remove(connection, table, row)
-        if table is SAVED_VIEWS and self._is_own_view(row):  # nobody is left who could look at it
-            return self._remove(connection, table, row)
         for column in columns:
             old = row._mapping[column.name]
             if (new := self._without_name(column, old)) != old:
@@ -373,18 +368,11 @@ class _SubjectErasure:
 
     def _without_name(self, column: Any, value: Any) -> Any:
         """The value of a column, with the stand-in for the name."""
-        if column is SAVED_VIEWS.c.owner:
-            return value  # another person's: the view must stay its own
         if not isinstance(value, bytes):
             return self._names.erase_in_text(value)
         if column.table is FEEDBACK_HOLDINGS:
             return self._names.erase_in_command(value)
-        is_view = column.table is SAVED_VIEWS or column.table is SHARED_VIEWS
-        return self._names.erase_in_view(value) if is_view else self._names.erase_in_json(value, keep_members=True)
-
-    def _is_own_view(self, row: Any) -> bool:
-        """True if a view is of the very person who is erased. An agent of that name saves none."""
-        return self._subject.kind == "principal" and row.owner == CONSOLE_NAME_PREFIX + self._subject.name
+        return self._names.erase_in_json(value, keep_members=True)
 
     def _redaction(self, row: Any, values: dict[str, Any]) -> dict[str, Any]:
         """Columns of a redacted decision: a mark, and the digest of its new content; the chain keeps the old one."""

@@ -25,7 +25,6 @@ from trustwatch.scoring.records.indicators import Indicator, encode_indicators
 from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent, StreamSubject
 from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
-from trustwatch.scoring.store.saved_view_store import SavedView
 from trustwatch.scoring.store.sql_schema import DECISIONS, METADATA, TEXT
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 from trustwatch.scoring.store.subject_store import _SEPARATE_TABLES, ErasureScope, may_contain_names
@@ -126,7 +125,6 @@ def fill(store: SqlStore) -> None:
     store.commit(Commit(at, Position(0, at.epoch, AT), agents, decisions, outbox, letters, edges=edges))
     store.outbox.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW)
     tell_receivers(store, mine, other)
-    save_views(store)
     store.interventions.add(intervention("I1", mine, "audit"))
     store.interventions.add(intervention("I2", other, PERSON))
     store.actuations.request(Actuation("kc", mine, 1, b"{}", b"", "confirmed", NOW, NOW, NOW, NOW, ""))
@@ -138,14 +136,6 @@ def fill(store: SqlStore) -> None:
     made = Erasure(ERASURE, "agent", "erasing", "acme", "https://as", "", salt, digest, "asked", "bob", NOW)
     assert store.erasures.add(made)
     assert not store.erasures.add(made)
-
-
-def save_views(store: SqlStore) -> None:
-    """Views that look for the agent: somebody's own, one that is shared, and one of the person."""
-    asked = {"agent": [CANARY], "by": [PERSON], "column": ["page"]}
-    holders = (("console:zoe", None), ("console:zoe", "acme"), (f"console:{PERSON}", None))
-    for number, (owner, tenant) in enumerate(holders):
-        assert store.saved_views.save(SavedView(f"V{number}", "acts", f"of {CANARY}", asked, owner, tenant, NOW))
 
 
 def tell_receivers(store: SqlStore, mine: AgentName, other: AgentName) -> None:
@@ -287,26 +277,6 @@ def test_a_principal_is_replaced(store: SqlStore) -> None:
     assert store.subjects.erase(scope("principal"), dry=True) == {}
 
 
-def test_views_of_a_person_who_is_erased_go(store: SqlStore) -> None:
-    """Those of others stay, under the pseudonym where they name the person."""
-    store.subjects.erase(scope("principal"))
-    assert store.saved_views.list_views("acts", f"console:{PERSON}", ()) == []
-    own, shared = store.saved_views.list_views("acts", "console:zoe", ("acme",))
-    assert own.query == shared.query == {"agent": [CANARY], "by": [erasure_pseudonym(ERASURE)], "column": ["page"]}
-
-
-@pytest.mark.parametrize("agent", ["console", "by", "zoe", "agent"])
-def test_an_agent_that_is_erased_takes_no_view_and_no_filter_along(store: SqlStore, agent: str) -> None:
-    """Whatever word of a view it is called: the prefix of all owners, a parameter, or a person."""
-    subject = ErasureSubject("agent", "globex", "https://as", agent, erasure_pseudonym(ERASURE))
-    store.subjects.erase(ErasureScope(ERASURE, subject, AT, NOW + 50))
-
-    for owner in ("console:zoe", f"console:{PERSON}"):
-        views = store.saved_views.list_views("acts", owner, ("acme",))
-        assert [set(view.query) for view in views] == [{"agent", "by", "column"}] * len(views)
-        assert owner in {view.owner for view in views}
-
-
 def test_tombstones_are_not_listed(store: SqlStore) -> None:
     """Who reads decisions never meets one; changed ones stay readable."""
     store.subjects.erase(scope("agent"))
@@ -401,7 +371,7 @@ def test_what_is_rewritten_is_json() -> None:
         *("decisions.reasons", "event_streams.events_requested", "feedback.scope"),
         *("feedback_holdings.rule", "feedback_previews.result", "interventions.scopes", "model_days.alerts"),
         *("model_history.detail", "model_versions.figures", "model_versions.trained", "outbox.payload"),
-        *("saved_views.query", "security_events.claims", "shared_views.query", "stream_subjects.subject"),
+        *("security_events.claims", "stream_subjects.subject"),
     }
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, inspect, select, text
 
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.commits import OutboxRow
@@ -232,10 +232,15 @@ def test_a_store_from_before_learns_which_subjects_are_compound(store: SqlStore,
         connection.execute(text("DROP TABLE snapshots"))  # of 0023
         connection.execute(text("ALTER TABLE agents DROP COLUMN capabilities"))  # of 0025
         connection.execute(text("CREATE INDEX ix_edges_time ON edges (last_ms)"))  # until 0022
+        for name, holder in (("saved_views", "owner"), ("shared_views", "tenant")):  # until 0026
+            members = f"view_id TEXT PRIMARY KEY, {holder} TEXT, page TEXT, name TEXT, changed_ms BIGINT, query TEXT"
+            connection.execute(text(f"CREATE TABLE {name} ({members})"))
+            connection.execute(text(f"CREATE INDEX ix_{name}_{holder} ON {name} ({holder}, page)"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0016'"))
 
     migrate(engine)
 
+    assert {"saved_views", "shared_views"}.isdisjoint(inspect(engine).get_table_names())
     assert len(store.security_events.list_subjects(["s1", "p1"], [])["s1"]) == 2
     with engine.begin() as connection:
         found = connection.execute(select(STREAM_SUBJECTS)).all()

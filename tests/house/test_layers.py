@@ -49,8 +49,8 @@ IMPORTERS = {
     "prometheus_client": {"api/http/"},
     "standardwebhooks": {"scoring/delivery/notifiers/"},
     "yaml": {"ingest/settings_reading.py"},
-    "jinja2": {"api/backtest/", "api/console/"},
-    "markupsafe": {"api/backtest/", "api/console/", "api/svg_charts.py"},
+    "jinja2": {"api/backtest/", "api/charts.py", "api/console/"},
+    "markupsafe": {"api/backtest/", "api/console/", "api/charts.py"},
     "jmespath": {"ingest/formats/expressions.py"},
     "opentelemetry": {"api/opentelemetry_spans.py"},  # and by name ingest/formats/otlp.py, what has its own extra
     "requests": {"api/opentelemetry_spans.py"},

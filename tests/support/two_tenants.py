@@ -23,7 +23,6 @@ from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, Feedb
 from trustwatch.scoring.records.models import PeerGroupDay
 from trustwatch.scoring.records.security_events import POLL_METHOD, EventStream, SecurityEvent
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
-from trustwatch.scoring.store.saved_view_store import SavedView
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from .console_records import AS, NOW_MS, decision_of, row_of
@@ -86,7 +85,6 @@ def fill_store(store: SqlStore, senders: Mapping[str, str]) -> None:
     for tenant in TENANTS:
         _add_records(store, tenant)
         _add_stream(store, tenant, senders[tenant])
-        _add_views(store, tenant, senders[tenant])
 
 
 def _commit_of(tenant: str, sender: str) -> dict[str, list[Any]]:
@@ -146,13 +144,6 @@ def _add_records(store: SqlStore, tenant: str) -> None:
     store.erasures.add(Erasure(f"erasure-{own}", "agent", "done", *whom, hidden, "somebody", NOW_MS))
     day = PeerGroupDay("m1", NOW_MS // 86_400_000, tenant, f"type-{own}", 5, 1, (1, 1, 1), (), {"scores": {}})
     store.models.save_days([day])
-
-
-def _add_views(store: SqlStore, tenant: str, owner: str) -> None:
-    """A view that is shared with the tenant's readers, and one of its sender's own."""
-    own, query = mark(tenant), {"text": [secret(tenant)], "tenant": [tenant]}
-    for view_id, whose in ((f"view-{own}", tenant), (f"own-view-{own}", None)):
-        assert store.saved_views.save(SavedView(view_id, "agents", f"{view_id} {own}", query, owner, whose, NOW_MS))
 
 
 def _add_stream(store: SqlStore, tenant: str, owner: str) -> None:

@@ -1,16 +1,18 @@
-"""The pages, one module each: a router with its routes, and its entry in the menu.
+"""The pages, one module each: a router with its routes.
 
-To add one: write `pages/NAME.py` with `MENU_ENTRY` (or None: not in the menu) and `router`, its templates in
-`templates/NAME.html` (`{% extends "base.html" %}`), and add the module to `PAGE_MODULES`.
+To add one: write `pages/NAME_page.py` with `router` and `templates/NAME.html` (`{% extends "base.html" %}`), add the
+module to `PAGE_MODULES`, and its entry to `MENU`.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import APIRouter
 
+from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
 from ..rendering import MenuEntry
 from . import (
-    acts_page,
     agent_list_page,
     agent_page,
     alerts_page,
@@ -22,12 +24,11 @@ from . import (
     health_page,
     models_page,
     overview_page,
-    saved_views_page,
     search_page,
     trends_page,
 )
 
-PAGE_MODULES = (
+PAGE_MODULES: Final = (
     overview_page,
     case_page,
     agent_list_page,
@@ -40,17 +41,21 @@ PAGE_MODULES = (
     trends_page,
     dead_letters_page,
     search_page,
-    acts_page,
     health_page,
-    saved_views_page,
 )
-"""Modules of the pages, in the order of the menu."""
-
-
-def menu_entries() -> tuple[MenuEntry, ...]:
-    """Entries of the menu."""
-    entries: list[MenuEntry | None] = [module.MENU_ENTRY for module in PAGE_MODULES]
-    return tuple(entry for entry in entries if entry is not None)
+MENU: Final = (
+    MenuEntry("Overview", "/console/", SCOPE_SCORE_READ, key="o"),
+    MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count", key="c"),
+    MenuEntry("Agents", "/console/agents", SCOPE_SCORE_READ, key="a"),
+    MenuEntry("Decisions", "/console/decisions", SCOPE_SCORE_READ, key="d"),
+    MenuEntry("Alerts", "/console/alerts", SCOPE_ADMIN, key="l"),
+    MenuEntry("Approvals", "/console/approvals", SCOPE_SCORE_READ, key="p"),
+    MenuEntry("Feedback", "/console/feedback", SCOPE_SCORE_READ, key="f"),
+    MenuEntry("Model", "/console/models", SCOPE_SCORE_READ, key="m"),
+    MenuEntry("Trends", "/console/trends", SCOPE_SCORE_READ, key="t"),
+    MenuEntry("Dead letters", "/console/dead-letters", SCOPE_ADMIN, key="x"),
+    MenuEntry("Health", "/console/health", SCOPE_ADMIN, key="h"),
+)
 
 
 def page_routers() -> tuple[APIRouter, ...]:

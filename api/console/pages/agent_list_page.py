@@ -2,82 +2,100 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
 
-from ...agents.service import AgentFilters
+from ...agents.service import AgentFilters, AgentOrder, AgentService
+from ...decisions.service import DecisionService
 from ...http.agent_lookup import visible_tenants
-from ...http.auth.callers import SCOPE_SCORE_READ
-from ..page_dependencies import AgentServiceDep, ConsoleDep, DecisionServiceDep, PageReaderDep
-from ..rendering import MenuEntry
-from ..saved_views import display_list
-from ..views import list_shapes
-from ..views.list_rows import agent_row
-from ..views.table_file import check_form, gather_rows, table_file
+from ..lists import list_columns, text_filters
+from ..page_dependencies import PageReaderDep
+from ..table_file import list_file, optional_time
 
-MENU_ENTRY = MenuEntry("Agents", "/console/agents", SCOPE_SCORE_READ, key="a")
+COLUMNS = {
+    "level": "Level",
+    "agent": "Agent",
+    "type": "Type",
+    "tenant": "Tenant",
+    "risk": "Risk",
+    "confidence": "Confidence",
+    "events": "Events",
+    "seen": "Last event",
+    "why": "Why",
+}
 LEVEL_WORDS = tuple(level.label for level in RiskLevel)
 
 router = APIRouter()
 
+_text_filters = text_filters("tenant", "type", "text")
+
+
+def asked_agents(request: Request) -> dict[str, Any]:
+    """Filters of the list as the address says them."""
+    levels = [word for word in request.query_params.getlist("level") if word in LEVEL_WORDS]
+    return {"level": levels, **_text_filters(request)}
+
+
+AskedDep = Annotated[dict[str, Any], Depends(asked_agents)]
+
+
+def _filters_of(asked: dict[str, Any]) -> AgentFilters:
+    text = asked["text"]
+    order: AgentOrder = "name" if text else "risk"
+    return AgentFilters(asked["tenant"] or None, asked["level"] or None, asked["type"] or None, text=text, order=order)
+
 
 @router.get("/agents")
 async def list_agents(
-    request: Request,
-    console: ConsoleDep,
-    visit: PageReaderDep,
-    agents: AgentServiceDep,
-    decisions: DecisionServiceDep,
-    level: Annotated[list[str] | None, Query(max_length=8)] = None,
-    tenant: Annotated[str, Query(max_length=2048)] = "",
-    agent_type: Annotated[str, Query(alias="type", max_length=2048)] = "",
-    text: Annotated[str, Query(max_length=2048)] = "",
-    cursor: Annotated[str | None, Query(max_length=8192)] = None,
+    visit: PageReaderDep, asked: AskedDep, cursor: Annotated[str | None, Query(max_length=8192)] = None
 ) -> Response:
     """Agents, the riskiest first; those with a text by tenant and id."""
-    levels = [word for word in level or () if word in LEVEL_WORDS]
-    filters = AgentFilters(
-        tenant or None, levels or None, agent_type or None, text=text, order="name" if text else "risk"
-    )
-    page = await agents.list(visit.caller, filters, cursor=cursor)
-    template = "agents_table.html" if "hx-request" in request.headers else "agents.html"
-    tenants = [name for name in await console.activity.known_tenants() if visit.caller.may_see(name)]
-    counts = await console.activity.level_counts(visible_tenants(visit.caller, None))
-    return console.render_page(
-        request,
-        template,
-        visit,
-        listing=await display_list(console, visit, request, list_shapes.AGENTS),
-        filters={"level": levels, "tenant": tenant, "type": agent_type, "text": text},
+    caller, activity = visit.caller, visit.console.activity
+    page = await visit.get(AgentService).list(caller, _filters_of(asked), cursor=cursor)
+    return visit.render(
+        "agents_table.html" if visit.is_part else "agents.html",
+        listing=list_columns(visit.request, COLUMNS, "agent"),
+        filters=asked,
         page=page,
         first_page=not cursor,
-        tenants=tenants,
+        tenants=[name for name in await activity.known_tenants() if caller.may_see(name)],
         words=LEVEL_WORDS,
-        counts=counts,
-        deciding=await decisions.behind_levels(visit.caller, page.items),
+        counts=await activity.level_counts(visible_tenants(caller, None)),
+        deciding=await visit.get(DecisionService).behind_levels(caller, page.items),
     )
 
 
 @router.get("/agents/file.{form}")
-async def download_agents(
-    form: str,
-    console: ConsoleDep,
-    visit: PageReaderDep,
-    agents: AgentServiceDep,
-    level: Annotated[list[str] | None, Query(max_length=8)] = None,
-    tenant: Annotated[str, Query(max_length=2048)] = "",
-    agent_type: Annotated[str, Query(alias="type", max_length=2048)] = "",
-    text: Annotated[str, Query(max_length=2048)] = "",
-) -> Response:
+async def download_agents(form: str, visit: PageReaderDep, asked: AskedDep) -> Response:
     """Agents that fit as a file."""
-    check_form(form)
-    levels = [word for word in level or () if word in LEVEL_WORDS]
-    filters = AgentFilters(tenant or None, levels or None, agent_type or None, text=text)
-    rows, complete = await gather_rows(
-        lambda cursor: agents.list(visit.caller, filters, cursor=cursor), agent_row, console.runtime.monotonic
+    agents, filters = visit.get(AgentService), _filters_of(asked)
+    return await list_file(
+        form,
+        "agents",
+        lambda cursor: agents.list(visit.caller, filters, cursor=cursor),
+        agent_row,
+        visit.runtime.monotonic,
     )
-    return await table_file(form, "agents", rows, complete=complete)
+
+
+def agent_row(agent: AgentSummary) -> dict[str, Any]:
+    """An agent as files have it: names as in the API."""
+    name = agent.name
+    return {
+        "agent_id": name.agent_id,
+        "tenant": name.tenant,
+        "issuer": name.issuer,
+        "agent_type": agent.agent_type,
+        "risk_level": RiskLevel(agent.level).label,
+        "concern": agent.concern or None,
+        "risk_score": agent.risk_score,
+        "confidence": agent.confidence,
+        "events": agent.events,
+        "first_seen_at": optional_time(agent.first_seen_ms),
+        "last_seen_at": optional_time(agent.last_seen_ms),
+        "decision_id": agent.decision_id or None,
+    }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from starlette.responses import RedirectResponse, Response
 
 from trustwatch.scoring.records.containment import Intervention
@@ -14,49 +14,36 @@ from trustwatch.scoring.store.database import Page
 from ...access.approval_workflow import without_path_scopes
 from ...access.service import ContainmentService
 from ...http.agent_lookup import AgentSelector
-from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
+from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
 from ...http.problems import ProblemDetails, ProblemError
-from ..console_sessions import PageRequest
-from ..page_dependencies import (
-    ConsoleContext,
-    ConsoleDep,
-    ContainmentServiceDep,
-    FormDep,
-    PageReaderDep,
-    PageReviewerDep,
-    number_of_form,
+from ..page_dependencies import Cursor, FormDep, PageReaderDep, PageRequest, PageReviewerDep, number_of_form
+from ..rendering import url_with_query
+
+PERIODS: Final = (
+    (900, "15 minutes"),
+    (3_600, "1 hour"),
+    (14_400, "4 hours"),
+    (86_400, "1 day"),
+    (604_800, "7 days"),
 )
-from ..rendering import MenuEntry, url_with_query
-
-PERIODS = ((900, "15 minutes"), (3_600, "1 hour"), (14_400, "4 hours"), (86_400, "1 day"), (604_800, "7 days"))
-DEFAULT_PERIOD_S = 3_600
-
-MENU_ENTRY = MenuEntry("Approvals", "/console/approvals", SCOPE_SCORE_READ, key="p")
+DEFAULT_PERIOD_S: Final = 3_600
 
 router = APIRouter()
-
-Cursor = Annotated[str, Query(max_length=8192)]
 
 
 @router.get("/approvals")
 async def list_approvals(
-    request: Request,
-    console: ConsoleDep,
     visit: PageReaderDep,
-    containment: ContainmentServiceDep,
     done: Annotated[str, Query(max_length=200)] = "",
     cursor: Cursor = "",
     shown: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
     """Pending approvals first, then those decided. *shown*: how many wait on the page that asks for news."""
-    return await _approvals_page(request, console, visit, containment, done=done, cursor=cursor or None, shown=shown)
+    return await _approvals_page(visit, done=done, cursor=cursor or None, shown=shown)
 
 
 async def _approvals_page(
-    request: Request,
-    console: ConsoleContext,
     visit: PageRequest,
-    containment: ContainmentService,
     *,
     done: str = "",
     cursor: str | None = None,
@@ -64,63 +51,45 @@ async def _approvals_page(
     status: int = 200,
     shown: str = "",
 ) -> Response:
-    caller, now_ms = visit.caller, console.runtime.now_ms()
+    containment, caller, now_ms = visit.get(ContainmentService), visit.caller, visit.runtime.now_ms()
     pending = await containment.list(caller, "approval", "pending", limit=200)
     pins = await containment.list(caller, "pin", "active", limit=200)
     history = await containment.list(caller, "approval", limit=50, cursor=cursor)
-    return console.render_page(
-        request,
+    return visit.render(
         "approvals.html",
-        visit,
         status,
         waiting=_unexpired(pending, now_ms),
         pins=_unexpired(pins, now_ms),
-        history=[
-            intervention
-            for intervention in history.items
-            if intervention.status != "pending" or intervention.expires_ms <= now_ms
-        ],
+        history=[one for one in history.items if one.status != "pending" or one.expires_ms <= now_ms],
         next_cursor=history.next_cursor,
         changed=await containment.find(caller, done) if done else None,
         trouble=trouble,
         periods=PERIODS,
         usual_s=DEFAULT_PERIOD_S,
-        may_decide=SCOPE_FEEDBACK in visit.caller.scopes,
+        may_decide=visit.has(SCOPE_FEEDBACK),
         shown=shown,
         scopes_without_path=without_path_scopes,
     )
 
 
 def _unexpired(page: Page[Intervention], now_ms: int) -> list[Intervention]:
-    """Approvals that are not expired, the first to expire first."""
-    return sorted(
-        (intervention for intervention in page.items if intervention.expires_ms > now_ms),
-        key=lambda intervention: intervention.expires_ms,
-    )
+    """Those that are not expired, the first to expire first."""
+    return sorted((one for one in page.items if one.expires_ms > now_ms), key=lambda one: one.expires_ms)
 
 
 @router.post("/approvals/{intervention_id}")
-async def decide_approval(
-    intervention_id: str,
-    request: Request,
-    console: ConsoleDep,
-    visit: PageReviewerDep,
-    containment: ContainmentServiceDep,
-    form: FormDep,
-) -> Response:
+async def decide_approval(intervention_id: str, visit: PageReviewerDep, form: FormDep) -> Response:
     """Approve, reject or withdraw, as the button says."""
-    decision = _decide(containment, visit.caller, intervention_id, form)
-    return await _redirect_or_explain(request, console, visit, containment, decision)
+    order = _decide(visit.get(ContainmentService), visit.caller, intervention_id, form)
+    return await _redirect_or_explain(visit, order)
 
 
 @router.post("/unpin")
-async def unpin_agent(
-    request: Request, console: ConsoleDep, visit: PageReviewerDep, containment: ContainmentServiceDep, form: FormDep
-) -> Response:
+async def unpin_agent(visit: PageReviewerDep, form: FormDep) -> Response:
     """End the pin of an agent."""
     agent = AgentSelector(form.get("agent", ""), form.get("tenant"), form.get("issuer"))
-    unpin = containment.unpin(visit.caller, agent, form.get("why", ""))
-    return await _redirect_or_explain(request, console, visit, containment, unpin)
+    order = visit.get(ContainmentService).unpin(visit.caller, agent, form.get("why", ""))
+    return await _redirect_or_explain(visit, order)
 
 
 async def _decide(
@@ -140,18 +109,10 @@ async def _decide(
     raise ProblemError(ProblemDetails(400, "invalid_form", "Invalid form", "choose to approve or to reject"))
 
 
-async def _redirect_or_explain(
-    request: Request,
-    console: ConsoleContext,
-    visit: PageRequest,
-    containment: ContainmentService,
-    order: Awaitable[Intervention],
-) -> Response:
+async def _redirect_or_explain(visit: PageRequest, order: Awaitable[Intervention]) -> Response:
     """Redirect to the page, which says what was done, or render it with the reason why nothing was."""
     try:
         intervention = await order
     except ProblemError as error:
-        return await _approvals_page(
-            request, console, visit, containment, trouble=f"Nothing was done: {error}.", status=error.problem.status
-        )
+        return await _approvals_page(visit, trouble=f"Nothing was done: {error}.", status=error.problem.status)
     return RedirectResponse(url_with_query("/console/approvals", done=intervention.intervention_id), 303)

@@ -4,68 +4,59 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from itertools import groupby
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.cases import Case
+from trustwatch.scoring.store.case_assignment import tie_words
 from trustwatch.scoring.store.database import MAX_PAGE, Page
 
 from ...access.service import ContainmentService
 from ...cases.case_reports import CaseReport, CaseSearch, ListedCase
 from ...cases.case_requests import OPEN_STATUSES
 from ...cases.consequences import VERDICT_CHOICES, case_title, containment_effects
-from ...cases.report import render_json, render_markdown
+from ...cases.report import render_json
 from ...cases.service import CaseService
+from ...cases.story import CaseStory
 from ...cases.timeline import TIMELINE_KINDS, TimelineItem
 from ...http.agent_lookup import AgentSelector
-from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
+from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK
 from ...http.problems import ProblemError, invalid_value_error
 from ...http.time_range import CHOICES, TimeRange, parse_time_range
-from ..console_sessions import PageRequest
+from ..lists import list_columns, text_filters
 from ..page_dependencies import (
     BACKGROUND_HEADER,
-    CaseServiceDep,
-    CaseStoryDep,
-    ConsoleContext,
-    ConsoleDep,
+    Cursor,
     FormDep,
     PageReaderDep,
+    PageRequest,
     PageReviewerDep,
+    Text,
+    TimeText,
     number_of_form,
 )
-from ..rendering import MenuEntry, url_with_query
-from ..saved_views import display_list
-from ..views import list_shapes
-from ..views.case_display import (
-    PIN_CHOICES,
-    SNOOZE_CHOICES,
-    STATUS_CHOICES,
-    group_alike,
-    lead_reason,
-    why_here,
-)
-from ..views.list_rows import case_row
-from ..views.table_file import check_form, gather_rows, table_file
+from ..rendering import lead_reason, url_with_query
+from ..table_file import list_file, optional_time
 
-MENU_ENTRY = MenuEntry("Cases", "/console/cases", SCOPE_SCORE_READ, "/console/cases/count", key="c")
 MAX_MERGE_CHOICES = 50
 MAX_REVISION_DIGITS = 18
 DAYS_COUNTED = 30
+"""Days whose cases the list counts."""
 ANY_STATUS = "any"
 """Status of cases whatever theirs is, in addresses: links leave out what is empty, and then the open ones are meant."""
-"""Days whose cases the list counts."""
-
-router = APIRouter()
-
-Text = Annotated[str, Query(max_length=2048)]
-Cursor = Annotated[str, Query(max_length=8192)]
-TimeText = Annotated[str, Query(max_length=64)]
-CONFIRMATIONS = {
+STATUS_CHOICES: Final = (
+    ("unresolved", "not closed"),
+    *((status, status) for status in ("open", "acknowledged", "contained", "closed")),
+)
+PIN_CHOICES: Final = ((3_600, "1 hour"), (14_400, "4 hours"), (86_400, "1 day"), (604_800, "7 days"))
+SNOOZE_CHOICES: Final = (*PIN_CHOICES, (0, "end it now"))
+CONFIRMATIONS: Final = {
     "acknowledge": "You are on it, and others see that.",
     "assign": "The owner has changed.",
     "notes": "The note is kept with the case.",
@@ -78,25 +69,24 @@ CONFIRMATIONS = {
 }
 
 
-def asked_cases(
-    status: Text = "unresolved",
-    owner: Text = "",
-    level: Text = "",
-    agent: Text = "",
-    tenant: Text = "",
-    since: TimeText = "",
-    until: TimeText = "",
-) -> dict[str, str]:
+COLUMNS: Final = {
+    "case": "Case",
+    "status": "Status",
+    "highest": "Highest",
+    "reason": "Leading reason",
+    "agents": "Agents",
+    "owner": "Owner",
+    "risen": "Last rise",
+    "opened": "Opened",
+}
+router = APIRouter()
+_text_filters = text_filters("owner", "level", "agent", "tenant", "since", "until", status="unresolved")
+
+
+def asked_cases(request: Request) -> dict[str, str]:
     """Filters of the list as the address says them; those that are not closed, unless something else is asked for."""
-    return {
-        "status": "" if status == ANY_STATUS else status,
-        "owner": owner.strip(),
-        "level": level,
-        "agent": agent.strip(),
-        "tenant": tenant.strip(),
-        "since": since.strip(),
-        "until": until.strip(),
-    }
+    asked = _text_filters(request)
+    return asked | {"status": ""} if asked["status"] == ANY_STATUS else asked
 
 
 AskedDep = Annotated[dict[str, str], Depends(asked_cases)]
@@ -110,85 +100,85 @@ def _search_of(asked: dict[str, str], now_ms: int) -> CaseSearch:
 
 
 @router.get("/cases")
-async def list_cases(
-    request: Request,
-    console: ConsoleDep,
-    visit: PageReaderDep,
-    cases: CaseServiceDep,
-    asked: AskedDep,
-    cursor: Cursor = "",
-) -> Response:
+async def list_cases(visit: PageReaderDep, asked: AskedDep, cursor: Cursor = "") -> Response:
     """Cases, last changed first."""
-    return await _list_page(request, console, visit, cases, asked, cursor)
+    return await _list_page(visit, asked, cursor)
 
 
 async def _list_page(
-    request: Request,
-    console: ConsoleContext,
-    visit: PageRequest,
-    cases: CaseService,
-    asked: dict[str, str],
-    cursor: str = "",
-    *,
-    said: str = "",
-    trouble: str = "",
+    visit: PageRequest, asked: dict[str, str], cursor: str = "", *, said: str = "", trouble: str = ""
 ) -> Response:
-    page = Page[ListedCase]([], None)
+    page, cases = Page[ListedCase]([], None), visit.get(CaseService)
     try:
-        search = _search_of(asked, console.runtime.now_ms())
+        search = _search_of(asked, visit.runtime.now_ms())
         page = await cases.search(visit.caller, search, cursor=cursor or None)
     except TrustwatchError as error:
         trouble = str(error)
-    return console.render_page(
-        request,
+    live = BACKGROUND_HEADER in visit.request.headers
+    return visit.render(
         "cases.html",
-        visit,
         400 if trouble else 200,
-        listing=await display_list(console, visit, request, list_shapes.CASES),
+        listing=list_columns(visit.request, COLUMNS, "case"),
         filters=asked,
         choices=CHOICES,
         statuses=STATUS_CHOICES,
         page=page,
         trouble=trouble,
         said=said,
-        statistics=None if BACKGROUND_HEADER in request.headers else await cases.statistics(visit.caller, DAYS_COUNTED),
+        statistics=None if live else await cases.statistics(visit.caller, DAYS_COUNTED),
         days=DAYS_COUNTED,
-        may_act=SCOPE_FEEDBACK in visit.caller.scopes,
+        may_act=visit.has(SCOPE_FEEDBACK),
         verdicts=VERDICT_CHOICES,
         first_page=not cursor,
         title_of=case_title,
-        reason_of=lead_reason,
     )
 
 
 @router.get("/cases/file.{form}")
-async def download_cases(
-    form: str, console: ConsoleDep, visit: PageReaderDep, cases: CaseServiceDep, asked: AskedDep
-) -> Response:
+async def download_cases(form: str, visit: PageReaderDep, asked: AskedDep) -> Response:
     """Cases that fit as a file."""
-    check_form(form)
-    search = _search_of(asked, console.runtime.now_ms())
-    rows, complete = await gather_rows(
-        lambda cursor: cases.search(visit.caller, search, MAX_PAGE, cursor), case_row, console.runtime.monotonic
+    cases, search = visit.get(CaseService), _search_of(asked, visit.runtime.now_ms())
+    return await list_file(
+        form,
+        "cases",
+        lambda cursor: cases.search(visit.caller, search, MAX_PAGE, cursor),
+        case_row,
+        visit.runtime.monotonic,
     )
-    return await table_file(form, "cases", rows, complete=complete)
+
+
+def case_row(listed: ListedCase) -> dict[str, Any]:
+    """A case as files have it, with its first agents."""
+    case = listed.case
+    return {
+        "case_id": case.case_id,
+        "tenant": case.tenant,
+        "status": case.status,
+        "verdict": case.verdict or None,
+        "highest_level": RiskLevel(case.level).label,
+        "leading_reason": lead_reason(listed.lead),
+        "agents_count": case.agents,
+        "first_agents": [one.agent.agent_id for one in listed.agents],
+        "owner": case.owner or None,
+        "opened_at": optional_time(case.opened_ms),
+        "last_risen_at": optional_time(case.risen_ms),
+        "acknowledged_at": optional_time(case.acknowledged_ms),
+        "contained_at": optional_time(case.contained_ms),
+        "closed_at": optional_time(case.closed_ms),
+    }
 
 
 @router.get("/cases/count")
-async def count_open_cases(
-    request: Request, console: ConsoleDep, visit: PageReaderDep, cases: CaseServiceDep
-) -> Response:
+async def count_open_cases(visit: PageReaderDep) -> Response:
     """Number of cases that wait for somebody: the badge in the menu."""
-    counts = await cases.count_open(visit.caller)
-    return console.render_page(request, "case_count.html", visit, open=counts.get("open", 0))
+    counts = await visit.get(CaseService).count_open(visit.caller)
+    return visit.render("case_count.html", open=counts.get("open", 0))
 
 
 @router.post("/cases")
-async def act_on_cases(
-    request: Request, console: ConsoleDep, visit: PageReviewerDep, cases: CaseServiceDep, form: FormDep
-) -> Response:
+async def act_on_cases(visit: PageReviewerDep, form: FormDep) -> Response:
     """Acknowledge or close the cases whose boxes are ticked; those that can not be are told, the others are done."""
-    action, note = form.get("action", ""), form.get("note", "").strip()
+    action, note, cases = form.get("action", ""), form.get("note", "").strip(), visit.get(CaseService)
     chosen = [value.partition(" ") for name, value in form.items() if name.startswith("case-")]
     done, refused = 0, []
     for case_id, _, seen in chosen:
@@ -207,53 +197,37 @@ async def act_on_cases(
         f"Not done: {'; '.join(refused)}." if refused else "" if chosen else "Nothing was done: no case is ticked."
     )
     asked = {name: "" for name in ("owner", "level", "agent", "tenant", "since", "until")} | {"status": "unresolved"}
-    return await _list_page(request, console, visit, cases, asked, said=said, trouble=trouble)
+    return await _list_page(visit, asked, said=said, trouble=trouble)
 
 
 @router.get("/cases/{case_id}")
-async def show_case(
-    case_id: str, request: Request, console: ConsoleDep, visit: PageReaderDep, cases: CaseServiceDep, done: Text = ""
-) -> Response:
+async def show_case(case_id: str, visit: PageReaderDep, done: Text = "") -> Response:
     """One case."""
-    return await _case_page(request, console, visit, cases, case_id, said=CONFIRMATIONS.get(done, ""))
+    return await _case_page(visit, case_id, said=CONFIRMATIONS.get(done, ""))
 
 
 @router.get("/cases/{case_id}/timeline")
 async def show_timeline(
-    case_id: str,
-    request: Request,
-    console: ConsoleDep,
-    visit: PageReaderDep,
-    story: CaseStoryDep,
-    kind: Text = "",
-    since: TimeText = "",
-    until: TimeText = "",
+    case_id: str, visit: PageReaderDep, kind: Text = "", since: TimeText = "", until: TimeText = ""
 ) -> Response:
     """The story of a case, which takes longest to find; narrowed to a kind, and to a time."""
-    times = parse_time_range(since, until, console.runtime.now_ms())
+    times = parse_time_range(since, until, visit.runtime.now_ms())
 
     def page(report: CaseReport, items: list[TimelineItem]) -> Response:
         shown = [item for item in items if _fits(item, kind, times)]
-        return console.render_page(
-            request,
+        met = Counter(one.agent.agent_id for one in report.agents)
+        return visit.render(
             "case_timeline.html",
-            visit,
             case=report.case,
             runs=group_alike(list(zip(_moment_ids(shown), shown, strict=True))),
             total=len(items),
             kinds=[(name, sum(item.kind == name for item in items)) for name in TIMELINE_KINDS],
             chosen={"kind": kind, "since": since, "until": until},
-            agents=_agents_by_id(report),
-            may_see_alerts=SCOPE_ADMIN in visit.caller.scopes,
+            agents={one.agent.agent_id: one.agent for one in report.agents if met[one.agent.agent_id] == 1},
+            may_see_alerts=visit.has(SCOPE_ADMIN),
         )
 
-    return await story.tell(visit.caller, case_id, page)
-
-
-def _agents_by_id(report: CaseReport) -> dict[str, AgentName]:
-    """Agents of a case that an id alone means."""
-    met = Counter(one.agent.agent_id for one in report.agents)
-    return {one.agent.agent_id: one.agent for one in report.agents if met[one.agent.agent_id] == 1}
+    return await visit.get(CaseStory).tell(visit.caller, case_id, page)
 
 
 def _moment_ids(items: Sequence[TimelineItem]) -> list[str]:
@@ -267,49 +241,46 @@ def _moment_ids(items: Sequence[TimelineItem]) -> list[str]:
     return ids
 
 
+def group_alike(moments: Sequence[tuple[str, TimelineItem]]) -> list[list[tuple[str, TimelineItem]]]:
+    """Moments (id to link to, what happened) in order; events of an agent that follow each other are one entry if
+    they came with the same things."""
+
+    def kind_of(moment: tuple[str, TimelineItem]) -> object:
+        name, item = moment
+        return (item.kind, item.agent_id, item.indicators) if item.kind in ("event", "token") else name
+
+    return [list(run) for _, run in groupby(moments, kind_of)]
+
+
 def _fits(item: TimelineItem, kind: str, times: TimeRange) -> bool:
     if kind and item.kind != kind:
         return False
     return item.at_ms >= times.since_ms and (not times.until_ms or item.at_ms < times.until_ms)
 
 
-@router.get("/cases/{case_id}/report.{form}")
-async def download_report(case_id: str, form: str, visit: PageReaderDep, story: CaseStoryDep) -> Response:
-    """The case as a document, `md` or `json`."""
-    if form not in ("md", "json"):
-        raise invalid_value_error("form", "must be md or json")
+@router.get("/cases/{case_id}/report.json")
+async def download_report(case_id: str, visit: PageReaderDep) -> Response:
+    """The case as a document."""
     name = "".join(char for char in case_id if char.isalnum() or char in "-_")[:80]
-    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"'}
-    if form == "json":
-        document = await story.tell(visit.caller, case_id, render_json)
-        return Response(document, media_type="application/json", headers=headers)
-    text = await story.tell(visit.caller, case_id, render_markdown)
-    return Response(text, media_type="text/markdown; charset=utf-8", headers=headers)
+    document = await visit.get(CaseStory).tell(visit.caller, case_id, render_json)
+    headers = {"Content-Disposition": f'attachment; filename="{name}.json"'}
+    return Response(document, media_type="application/json", headers=headers)
 
 
 @router.post("/cases/{case_id}/{action}")
-async def act_on_case(
-    case_id: str,
-    action: str,
-    request: Request,
-    console: ConsoleDep,
-    visit: PageReviewerDep,
-    cases: CaseServiceDep,
-    form: FormDep,
-) -> Response:
+async def act_on_case(case_id: str, action: str, visit: PageReviewerDep, form: FormDep) -> Response:
     """Do what a form of the page says."""
     try:
-        case = await _act(cases, visit, case_id, action, form)
+        case = await _act(visit, case_id, action, form)
     except ProblemError as error:
         if error.problem.status == 404:
             raise
-        trouble = f"Nothing was done: {error}."
-        return await _case_page(request, console, visit, cases, case_id, trouble=trouble, status=error.problem.status)
+        return await _case_page(visit, case_id, trouble=f"Nothing was done: {error}.", status=error.problem.status)
     return RedirectResponse(url_with_query(f"/console/cases/{quote(case.case_id, safe='')}", done=action), 303)
 
 
-async def _act(cases: CaseService, visit: PageRequest, case_id: str, action: str, form: Mapping[str, str]) -> Case:
-    caller, note = visit.caller, form.get("note", "").strip()
+async def _act(visit: PageRequest, case_id: str, action: str, form: Mapping[str, str]) -> Case:
+    cases, caller, note = visit.get(CaseService), visit.caller, form.get("note", "").strip()
     match action:
         case "acknowledge":
             return await cases.acknowledge(caller, case_id, note)
@@ -349,46 +320,34 @@ def _agents_of_form(form: Mapping[str, str], report: CaseReport) -> list[AgentSe
 
 
 async def _case_page(
-    request: Request,
-    console: ConsoleContext,
-    visit: PageRequest,
-    cases: CaseService,
-    case_id: str,
-    *,
-    said: str = "",
-    trouble: str = "",
-    status: int = 200,
+    visit: PageRequest, case_id: str, *, said: str = "", trouble: str = "", status: int = 200
 ) -> Response:
+    cases, containment = visit.get(CaseService), visit.get(ContainmentService)
     report = await cases.get(visit.caller, case_id, entries=0)
-    may_act = SCOPE_FEEDBACK in visit.caller.scopes
-    is_open = report.case.status in OPEN_STATUSES
-    others = await _others(cases, visit, report) if may_act and is_open else []
-    values: dict[str, Any] = {
-        "case": report.case,
-        "report": report,
-        "title": case_title(report.case, report.agents),
-        "reason": lead_reason(report.lead),
-        "effects": _effects(console, report) if may_act and is_open else [],
-        "others": others,
-        "may_act": may_act,
-        "is_open": is_open,
-        "me": visit.caller.recorded_name,
-        "why_here": why_here,
-        "title_of": case_title,
-        "verdicts": VERDICT_CHOICES,
-        "snoozes": SNOOZE_CHOICES,
-        "periods": PIN_CHOICES,
-    }
-    return console.render_page(request, "case.html", visit, status, said=said, trouble=trouble, **values)
-
-
-async def _others(cases: CaseService, visit: PageRequest, report: CaseReport) -> list[ListedCase]:
-    """Other cases of the tenant that may become part of this one."""
-    search = CaseSearch("unresolved", tenant=report.case.tenant)
-    page = await cases.search(visit.caller, search, MAX_MERGE_CHOICES)
-    return [one for one in page.items if one.case.case_id != report.case.case_id]
-
-
-def _effects(console: ConsoleContext, report: CaseReport) -> list[Any]:
-    told_to = console.services.get(ContainmentService).informed_actuators
-    return containment_effects(report.agents, console.runtime.live_policy.book, told_to)
+    may_act, is_open = visit.has(SCOPE_FEEDBACK), report.case.status in OPEN_STATUSES
+    effects, others = [], []
+    if may_act and is_open:
+        book = visit.runtime.live_policy.book
+        effects = containment_effects(report.agents, book, containment.informed_actuators)
+        search = CaseSearch("unresolved", tenant=report.case.tenant)
+        found = (await cases.search(visit.caller, search, MAX_MERGE_CHOICES)).items
+        others = [one for one in found if one.case.case_id != report.case.case_id]
+    return visit.render(
+        "case.html",
+        status,
+        said=said,
+        trouble=trouble,
+        case=report.case,
+        report=report,
+        title=case_title(report.case, report.agents),
+        effects=effects,
+        others=others,
+        may_act=may_act,
+        is_open=is_open,
+        me=visit.caller.recorded_name,
+        tie_words=tie_words,
+        title_of=case_title,
+        verdicts=VERDICT_CHOICES,
+        snoozes=SNOOZE_CHOICES,
+        periods=PIN_CHOICES,
+    )

@@ -1,57 +1,47 @@
-"""Dead letters: what was refused, by source and reason, its bytes, and another try."""
+"""Dead letters: what was refused, by source and reason, its bytes, and another try.
+
+Bytes of a foreign sender are shown as text if they are text, else as a hex dump. They are never interpreted.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final, NamedTuple
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.scoring.records.dead_letters import StoredDeadLetter
 
+from ...events.dead_letter_service import DeadLetterService
 from ...events.intake import Receipt
-from ...http.auth.callers import SCOPE_ADMIN
-from ..console_sessions import PageRequest
-from ..page_dependencies import ConsoleContext, ConsoleDep, DeadLetterServiceDep, PageAdministratorDep
-from ..rendering import MenuEntry
-from ..views.dead_letter_display import display_bytes, filter_dead_letters, group_dead_letters
+from ..lists import text_filters
+from ..page_dependencies import Cursor, PageAdministratorDep, PageRequest
 
-MAX_GROUPED = 500
+MAX_GROUPED: Final = 500
 """Letters that are grouped; older ones are reached page by page."""
-
-MENU_ENTRY = MenuEntry("Dead letters", "/console/dead-letters", SCOPE_ADMIN, key="x")
+MAX_DISPLAYED_BYTES: Final = 16_384
+"""Bytes of one record that a page shows; the API gives all of them."""
+HEX_LINE_BYTES: Final = 16
+_HIDDEN_RATIO: Final = 0.05
 
 router = APIRouter()
 
-Text = Annotated[str, Query(max_length=4096)]
-Cursor = Annotated[str, Query(max_length=8192)]
+AskedDep = Annotated[dict[str, str], Depends(text_filters("source", "reason", "state"))]
 
 
 @router.get("/dead-letters")
-async def list_dead_letters(
-    request: Request,
-    console: ConsoleDep,
-    visit: PageAdministratorDep,
-    dead_letters: DeadLetterServiceDep,
-    source: Text = "",
-    reason: Text = "",
-    state: Text = "",
-    cursor: Cursor = "",
-) -> Response:
+async def list_dead_letters(visit: PageAdministratorDep, asked: AskedDep, cursor: Cursor = "") -> Response:
     """The newest letters in groups, and those of the group that is chosen."""
-    replayed = {"waiting": False, "replayed": True}.get(state)
+    dead_letters, replayed = visit.get(DeadLetterService), {"waiting": False, "replayed": True}.get(asked["state"])
     page = await dead_letters.list(visit.caller, replayed, MAX_GROUPED, cursor or None)
-    return console.render_page(
-        request,
+    return visit.render(
         "dead_letters.html",
-        visit,
         groups=group_dead_letters(page.items),
         looked_at=len(page.items),
-        letters=filter_dead_letters(page.items, source, reason)[:100],
-        source=source,
-        reason=reason,
-        state=state,
+        letters=filter_dead_letters(page.items, asked["source"], asked["reason"])[:100],
+        filters=asked,
         counts=await dead_letters.counts(visit.caller),
         next_cursor=page.next_cursor,
         sees_all=dead_letters.sees_all(visit.caller),
@@ -60,38 +50,24 @@ async def list_dead_letters(
 
 
 @router.get("/dead-letters/{letter_id}")
-async def show_dead_letter(
-    letter_id: str,
-    request: Request,
-    console: ConsoleDep,
-    visit: PageAdministratorDep,
-    dead_letters: DeadLetterServiceDep,
-) -> Response:
+async def show_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Response:
     """One letter with its bytes."""
-    return _dead_letter_page(request, console, visit, await dead_letters.get(visit.caller, letter_id))
+    return _dead_letter_page(visit, await visit.get(DeadLetterService).get(visit.caller, letter_id))
 
 
 @router.post("/dead-letters/{letter_id}/replay")
-async def replay_dead_letter(
-    letter_id: str,
-    request: Request,
-    console: ConsoleDep,
-    visit: PageAdministratorDep,
-    dead_letters: DeadLetterServiceDep,
-) -> Response:
+async def replay_dead_letter(letter_id: str, visit: PageAdministratorDep) -> Response:
     """Send it in once more, with what its sender may speak for."""
+    dead_letters = visit.get(DeadLetterService)
     stored = await dead_letters.get(visit.caller, letter_id)
     try:
         receipt = await dead_letters.replay(visit.caller, letter_id, as_sender=True)
     except TrustwatchError as error:
-        return _dead_letter_page(request, console, visit, stored, trouble=str(error), status=400)
-    stored = await dead_letters.get(visit.caller, letter_id)
-    return _dead_letter_page(request, console, visit, stored, receipt=receipt)
+        return _dead_letter_page(visit, stored, trouble=str(error), status=400)
+    return _dead_letter_page(visit, await dead_letters.get(visit.caller, letter_id), receipt=receipt)
 
 
 def _dead_letter_page(
-    request: Request,
-    console: ConsoleContext,
     visit: PageRequest,
     stored: StoredDeadLetter,
     *,
@@ -99,12 +75,10 @@ def _dead_letter_page(
     receipt: Receipt | None = None,
     status: int = 200,
 ) -> Response:
-    settings = console.runtime.settings
+    settings = visit.runtime.settings
     senders = {caller.name for caller in settings.callers} | {topic.name for topic in settings.brokers.topics}
-    return console.render_page(
-        request,
+    return visit.render(
         "dead_letter.html",
-        visit,
         status,
         stored=stored,
         letter=stored.letter,
@@ -113,3 +87,93 @@ def _dead_letter_page(
         receipt=receipt,
         sender_known=stored.letter.source in senders,
     )
+
+
+class DeadLetterGroup(NamedTuple):
+    """Letters of one source with one reason: how many, how many were not sent in again, when the last one came."""
+
+    source: str
+    reason: str
+    letters: int
+    waiting: int
+    newest_ms: int
+
+
+def group_dead_letters(letters: Sequence[StoredDeadLetter]) -> list[DeadLetterGroup]:
+    """*letters* by source and reason, the largest group first."""
+    by_cause: dict[tuple[str, str], list[StoredDeadLetter]] = {}
+    for stored in letters:
+        by_cause.setdefault((stored.letter.source, stored.letter.reason), []).append(stored)
+    groups = [
+        DeadLetterGroup(
+            *cause, len(some), sum(not one.replayed_ms for one in some), max(one.letter.received_ms for one in some)
+        )
+        for cause, some in by_cause.items()
+    ]
+    return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
+
+
+def filter_dead_letters(letters: Sequence[StoredDeadLetter], source: str, reason: str) -> list[StoredDeadLetter]:
+    """Dead letters of that source and reason; "" = any."""
+    return [
+        stored for stored in letters if source in ("", stored.letter.source) and reason in ("", stored.letter.reason)
+    ]
+
+
+class ReadableBytes(NamedTuple):
+    """Bytes made readable.
+
+    Attributes:
+        kind: `text` or `hex`.
+        lines: without line ends; nothing in them moves or hides other text.
+        size: bytes there are.
+        omitted: bytes that are not shown.
+    """
+
+    kind: str
+    lines: tuple[str, ...]
+    size: int
+    omitted: int
+
+
+def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> ReadableBytes:
+    """*raw* for people.
+
+    Text is UTF-8 of which at most one character in twenty is unprintable; those are shown as U+FFFD, so that neither
+    control characters nor marks of direction can change how the rest is read.
+    """
+    part, omitted = raw[:most], max(0, len(raw) - most)
+    text = _decode_text(part, cut=omitted > 0)
+    if text is None:
+        return ReadableBytes("hex", tuple(hex_dump(part)), len(raw), omitted)
+    lines = text.replace("\r\n", "\n").split("\n")
+    return ReadableBytes("text", tuple(_printable(line) for line in lines), len(raw), omitted)
+
+
+def hex_dump(raw: bytes) -> list[str]:
+    """A hex dump, 16 bytes a line.
+
+    >>> hex_dump(b"GIF89a\\x00\\xff")
+    ['00000000  47 49 46 38 39 61 00 ff                          |GIF89a..|']
+    """
+    return [_hex_line(at, raw[at : at + HEX_LINE_BYTES]) for at in range(0, len(raw), HEX_LINE_BYTES)]
+
+
+def _hex_line(at: int, part: bytes) -> str:
+    signs = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+    return f"{at:08x}  {part.hex(' '):<{HEX_LINE_BYTES * 3}} |{signs}|"
+
+
+def _decode_text(raw: bytes, *, cut: bool) -> str | None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        if not cut or error.start < len(raw) - 3:  # not merely a character that the limit has cut in two
+            return None
+        text = raw[: error.start].decode()
+    hidden = sum(1 for sign in text if not (sign.isprintable() or sign in "\n\r\t"))
+    return None if hidden > _HIDDEN_RATIO * len(text) else text
+
+
+def _printable(line: str) -> str:
+    return "".join(sign if sign.isprintable() or sign == "\t" else "\ufffd" for sign in line)

@@ -2,72 +2,182 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from trustwatch.ingest.errors import Unavailable
 
-from ...events.ingest_status import IngestStatus
-from ...http.auth.callers import SCOPE_ADMIN
+from ...alerts.service import AlertService
+from ...events.ingest_status import ForeignTopicReport, IngestStatus, SilenceReport
+from ...events.source_silence import SilenceDetector
+from ...http.auth.callers import AuthenticatedCaller
 from ...http.prometheus_metrics import ServiceMetrics
+from ...http.runtime import Runtime
+from ...http.service_registry import ServiceRegistry
 from ...http.store_executor import StoreExecutor
 from ...settings.effective import settings_yaml
-from ...settings.event_source_settings import ANY_NAME
-from ..page_dependencies import AlertServiceDep, ConsoleContext, ConsoleDep, PageAdministratorDep
-from ..rendering import MenuEntry
-from ..views.health_display import (
-    display_components,
-    display_troubles,
-    display_versions,
-    display_work,
-    silence_reports,
-    topic_reports,
-)
+from ...settings.event_source_settings import ANY_NAME, EventSourceSettings
+from ..page_dependencies import PageAdministratorDep, PageRequest
 
-MENU_ENTRY = MenuEntry("Health", "/console/health", SCOPE_ADMIN, key="h")
+_COMPONENTS: Final[Mapping[str, tuple[str, str]]] = {
+    "log": (
+        "takes events, and what people order",
+        "takes nothing: senders get 503 and have to try again. Look at the disk or the brokers, and at the log.",
+    ),
+    "pipeline": (
+        "judges what arrives",
+        "does not report: answers become stale. Events are still taken, and judged once it is back.",
+    ),
+    "issuers": (
+        "the keys of at least one issuer are here",
+        "no issuer's keys are here: every token is refused. Is its key set reached from here?",
+    ),
+    "archive": ("writes its files", "writes no files. Look at its directory and at the log."),
+}
+_OTHER: Final = ("works", "does not work. The log of the service says why.")
+"""What a part of the service means for people, while it works and while it does not."""
+
+_TROUBLES: Final[Sequence[tuple[str, str, *tuple[str, ...]]]] = (
+    ("trustwatch_dead_letters_dropped_total", "dead letters that found no room"),
+    ("trustwatch_audit_events_total", "own audit events that were lost", "dropped"),
+    (
+        "trustwatch_pipeline_records_total",
+        "of the pipeline",
+        *("vectors_dropped", "identity_conflicts", "fenced", "ticks_not_sent", "heartbeats_not_sent"),
+    ),
+    ("trustwatch_checkpoints_total", "checkpoints that could not be removed", "not_removed"),
+    ("trustwatch_events_total", "events that were rejected", "rejected"),
+    ("trustwatch_events_refused_requests_total", "requests with events that were told to come again"),
+    ("trustwatch_ingest_records_total", "records of foreign topics that were rejected", "rejected"),
+    ("trustwatch_verdict_failures_total", "questions that could not be decided"),
+    ("trustwatch_approvals_unasked_total", "approvals that no person could be asked for"),
+    ("trustwatch_deliveries_total", "attempts to deliver an alert that failed", "failed", "gone", "retry"),
+    ("trustwatch_actuations_total", "attempts of actuators that failed", "failed", "retry"),
+    ("trustwatch_security_events_total", "tokens of streams that were not taken", "failed", "retry"),
+    ("trustwatch_policy_errors_total", "token policy files that were wrong"),
+    ("trustwatch_erasures_total", "erasures that failed", "failed"),
+    ("trustwatch_feedback_previews_total", "previews that failed or were refused", "failed", "refused"),
+    ("trustwatch_issuer_keys_skipped_total", "keys of issuers that could not be read"),
+    ("trustwatch_log_writers_replaced_total", "producers of events that were opened anew"),
+    ("trustwatch_connections_closed_total", "connections that were closed before their client was done"),
+    ("trustwatch_spans_dropped_total", "spans that no collector got"),
+)
+"""Metrics of what was lost, refused or tried in vain, in words; then values of any label that count, none = all."""
 
 router = APIRouter()
 
 
 @router.get("/health")
-async def show_health(
-    request: Request, console: ConsoleDep, visit: PageAdministratorDep, alerts: AlertServiceDep
-) -> Response:
+async def show_health(visit: PageAdministratorDep) -> Response:
     """The state of the process that answers. What names or counts other tenants is for people of all."""
-    runtime, sees_all = console.runtime, ANY_NAME in visit.caller.tenants
-    schema, answers_in_s, store_trouble = await _look_at_store(console)
-    ingest = console.services.find(IngestStatus)
-    sources, topics = silence_reports(console.services, visit.caller), topic_reports(console.services, visit.caller)
-    return console.render_page(
-        request,
+    runtime, sees_all, services = visit.runtime, ANY_NAME in visit.caller.tenants, visit.console.services
+    schema, answers_in_s, store_trouble = await _look_at_store(visit)
+    ingest, sources = visit.find(IngestStatus), silence_reports(services, visit.caller)
+    return visit.render(
         "health.html",
-        visit,
-        components=display_components(console.activity.note_components()),
-        work=display_work(runtime),
+        components=_describe_components(visit.console.activity.note_components()),
+        work=_work_values(runtime),
         answers_in_s=answers_in_s,
         store_trouble=store_trouble,
         learning=runtime.learning(),
         restart_needed=runtime.settings_reloads.restart_needed if sees_all else (),
         policy=runtime.live_policy,
-        stops=[] if store_trouble else await alerts.target_stops(),
+        stops=[] if store_trouble else await visit.get(AlertService).target_stops(),
         targets=len(runtime.settings.webhooks),
         sources=sources,
         silent=[source for source in sources if source.silent],
-        topics=topics,
+        topics=_topic_reports(services, visit.caller),
         topics_are_read=ingest is not None and ingest.alive,
-        troubles=display_troubles(console.services.get(ServiceMetrics)) if sees_all else None,
-        versions=display_versions(runtime, schema),
+        troubles=_count_troubles(visit.get(ServiceMetrics)) if sees_all else None,
+        versions=[
+            ("Trustwatch", version("trustwatch")),
+            ("Python", platform.python_version()),
+            ("Model", runtime.scoring_version),
+            ("Token policy", runtime.live_policy.book.version),
+            ("Tables of the store", schema or "none"),
+        ],
         settings=settings_yaml(runtime.settings) if sees_all else None,
         sees_all=sees_all,
     )
 
 
-async def _look_at_store(console: ConsoleContext) -> tuple[str | None, float, str]:
+async def _look_at_store(visit: PageRequest) -> tuple[str | None, float, str]:
     """Revision of the tables, how long the answer took, and why there was none; "" = there was one."""
-    runtime, executor = console.runtime, console.services.get(StoreExecutor)
-    began = runtime.monotonic()
+    monotonic = visit.runtime.monotonic
+    began = monotonic()
     try:
-        schema = await executor(runtime.store.schema_revision)
+        schema = await visit.get(StoreExecutor)(visit.runtime.store.schema_revision)
     except Unavailable as error:
-        return None, runtime.monotonic() - began, str(error)
-    return schema, runtime.monotonic() - began, ""
+        return None, monotonic() - began, str(error)
+    return schema, monotonic() - began, ""
+
+
+def _describe_components(states: Mapping[str, tuple[bool, int]]) -> list[dict[str, Any]]:
+    """Parts of the service, those that do not work first; `since_ms` is when this process first saw it so."""
+    shown = [
+        {"name": name, "fine": fine, "words": _COMPONENTS.get(name, _OTHER)[not fine], "since_ms": since_ms}
+        for name, (fine, since_ms) in states.items()
+    ]
+    return sorted(shown, key=lambda one: bool(one["fine"]))
+
+
+def _count_troubles(metrics: ServiceMetrics) -> list[tuple[str, str, float, str]]:
+    """Words, labels, count and metric of what this process counted since its start that is not 0."""
+    values = metrics.values()
+    return [
+        (words, ", ".join(labels), count, metric)
+        for metric, words, *wanted in _TROUBLES
+        for labels, count in sorted(values[metric].items())
+        if count and (not wanted or set(wanted) & set(labels))
+    ]
+
+
+def _work_values(runtime: Runtime) -> dict[str, Any]:
+    """Figures of what is logged, judged, and waits."""
+    status, log, now_ms = runtime.pipeline_status, runtime.event_log, runtime.now_ms()
+    return {
+        "log_kind": "topics of brokers" if runtime.settings.distributed else "files on this machine",
+        "next_offset": log.log.next_offset,
+        "waiting_bytes": log.waiting_bytes,
+        "behind": status.records_behind if runtime.log_lag is None else runtime.log_lag(),
+        "fresh_ms": status.fresh_ms,
+        "reported_ms": status.last_report_ms,
+        "stale": bool(status.fresh_ms) and now_ms - status.fresh_ms >= runtime.settings.risk.staleness_s * 1000,
+        "starting": status.starting,
+        "waiting_for": status.waiting_for,
+        "store_kind": "SQLite" if runtime.settings.store.url is None else "PostgreSQL",
+        "agents": len(runtime.risk_view),
+    }
+
+
+def silence_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[SilenceReport]:
+    """Sources whose silence is watched, as far as *caller* may know of them: callers, and foreign topics read here."""
+    ingest, settings = services.find(IngestStatus), services.get(Runtime).settings
+    callers = _known_sources(settings.callers, caller)
+    topics = _known_sources(settings.brokers.topics, caller)
+    return [
+        *(report for report in services.get(SilenceDetector) if report.name in callers),
+        *(report for report in (() if ingest is None else ingest.report.silence) if report.name in topics),
+    ]
+
+
+def _topic_reports(services: ServiceRegistry, caller: AuthenticatedCaller) -> list[ForeignTopicReport] | None:
+    """Foreign topics, as far as *caller* may know of them; None where none is to be read here, or none is its own."""
+    ingest = services.find(IngestStatus)
+    known = _known_sources(services.get(Runtime).settings.brokers.topics, caller)
+    if ingest is None or ingest.alive is None or not (known or ANY_NAME in caller.tenants):
+        return None
+    return [report for report in ingest.report.sources if report.name in known]
+
+
+def _known_sources(sources: Iterable[EventSourceSettings], caller: AuthenticatedCaller) -> frozenset[str]:
+    """Names of the sources that speak for a tenant of *caller*. One for `*` belongs to no tenant: it is for people of
+    all."""
+    if ANY_NAME in caller.tenants:
+        return frozenset(source.name for source in sources)
+    return frozenset(source.name for source in sources if caller.tenants & set(source.tenants))

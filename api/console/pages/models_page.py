@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
-from typing import Annotated
+from collections import defaultdict
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter
+from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
+from trustwatch.ingest.timestamps import DAY_S, format_day
+from trustwatch.scoring.learning.budget_chart import BudgetDay, upper_control_limit
+from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, ObservedShare
 from trustwatch.scoring.learning.promotion import comparison_from_dict
+from trustwatch.scoring.records.models import ModelVersion, PeerGroupDay
 
-from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
+from ...charts import ChartAxis, ChartSeries, chart
+from ...http.auth.callers import SCOPE_ADMIN
 from ...http.problems import ProblemError
 from ...models.service import MAX_REASON_LENGTH, ModelService, sees_all_tenants
-from ..console_sessions import PageRequest
-from ..page_dependencies import (
-    ConsoleContext,
-    ConsoleDep,
-    FormDep,
-    ModelServiceDep,
-    PageAdministratorDep,
-    PageReaderDep,
-)
-from ..rendering import MenuEntry, url_with_query
-from ..views import model_display
+from ..page_dependencies import FormDep, PageAdministratorDep, PageReaderDep, PageRequest, Text
+from ..rendering import url_with_query
+from .decisions_page import feature_noun
 
-MENU_ENTRY = MenuEntry("Model", "/console/models", SCOPE_SCORE_READ, key="m")
-SHOWN_DAYS = 30
-BUDGET_LEVELS = ("medium", "high", "critical")
+SHOWN_DAYS: Final = 30
+BUDGET_LEVELS: Final = ("medium", "high", "critical")
+_STYLES: Final = ("first", "second dash-a", "medium dash-b", "critical dash-c")
 
 router = APIRouter()
 
-Text = Annotated[str, Query(max_length=2048)]
-
 
 @router.get("/models")
-async def list_models(
-    request: Request,
-    console: ConsoleDep,
-    visit: PageReaderDep,
-    models: ModelServiceDep,
-    level: Text = "medium",
-    ordered: Text = "",
-    before: Text = "",
-) -> Response:
+async def list_models(visit: PageReaderDep, level: Text = "medium", ordered: Text = "", before: Text = "") -> Response:
     """Versions, the version in force, drift and budget. A page that waits for another version than *before* asks again
     until there is one, and is told nothing meanwhile.
     """
-    if before and "hx-request" in request.headers and models.version == before:
+    if before and visit.is_part and visit.get(ModelService).version == before:
         return Response(status_code=204)
-    return await _models_page(request, console, visit, models, level=level, ordered=ordered, before=before)
+    return await _models_page(visit, level=level, ordered=ordered, before=before)
 
 
 async def _models_page(
-    request: Request,
-    console: ConsoleContext,
     visit: PageRequest,
-    models: ModelService,
     *,
     level: str = "medium",
     ordered: str = "",
@@ -64,124 +50,260 @@ async def _models_page(
     trouble: str = "",
     status: int = 200,
 ) -> Response:
-    level = level if level in BUDGET_LEVELS else "medium"
-    versions = await models.versions(visit.caller, 50)
-    budget = await models.budget(visit.caller, SHOWN_DAYS, level)
-    drift = await models.drift(visit.caller, SHOWN_DAYS)
-    everybody = sees_all_tenants(visit.caller)
-    days = model_display.budget_totals(budget.days)
-    return console.render_page(
-        request,
+    level, models, caller = level if level in BUDGET_LEVELS else "medium", visit.get(ModelService), visit.caller
+    budget = await models.budget(caller, SHOWN_DAYS, level)
+    drift = await models.drift(caller, SHOWN_DAYS)
+    everybody, days = sees_all_tenants(caller), budget_totals(budget.days)
+    return visit.render(
         "models.html",
-        visit,
         status,
         everybody=everybody,
-        versions=versions.items,
+        versions=(await models.versions(caller, 50)).items,
         in_force=models.version,
         level=level,
         days=days,
-        chart=model_display.budget_chart(days, level) if days else None,
-        beyond=model_display.days_beyond_budget(budget.days)[:30],
+        chart=budget_chart(days, level) if days else None,
+        beyond=days_beyond_budget(budget.days)[:30],
         accepted=budget.accepted,
-        history=(await models.history(visit.caller, 20)).items if everybody else [],
-        drifted=model_display.largest_drifts(drift.days, drift.feature_threshold, drift.score_threshold),
+        history=(await models.history(caller, 20)).items if everybody else [],
+        drifted=largest_drifts(drift.days, drift.feature_threshold, drift.score_threshold),
         bounds={"features": drift.feature_threshold, "scores": drift.score_threshold},
         trains_models=models.trains_models,
-        learning=models.learning_for(visit.caller),
-        day=model_display.format_day_number,
-        group=model_display.describe_group,
+        learning=models.learning_for(caller),
+        day=format_day,
+        group=describe_group,
         ordered=ordered,
         before=before,
         trouble=trouble,
-        may_order=SCOPE_ADMIN in visit.caller.scopes and everybody,
+        may_order=visit.has(SCOPE_ADMIN) and everybody,
     )
 
 
 @router.post("/models/rollback")
-async def order_rollback(
-    request: Request, console: ConsoleDep, visit: PageAdministratorDep, models: ModelServiceDep, form: FormDep
-) -> Response:
+async def order_rollback(visit: PageAdministratorDep, form: FormDep) -> Response:
     """Order that the version before comes back."""
-    order = models.rollback(visit.caller, _reason_of(form))
-    return await _redirect_or_explain_order(request, console, visit, models, "rollback", order)
+    return await _answer_order(visit, "rollback", visit.get(ModelService).rollback(visit.caller, _reason_of(form)))
 
 
 @router.post("/models/train")
-async def order_training(
-    request: Request, console: ConsoleDep, visit: PageAdministratorDep, models: ModelServiceDep, form: FormDep
-) -> Response:
+async def order_training(visit: PageAdministratorDep, form: FormDep) -> Response:
     """Order a training from the model worker."""
-    order = models.train(visit.caller, _reason_of(form))
-    return await _redirect_or_explain_order(request, console, visit, models, "training", order)
+    return await _answer_order(visit, "training", visit.get(ModelService).train(visit.caller, _reason_of(form)))
 
 
 @router.post("/models/{version}/promote")
-async def order_promotion(
-    version: str,
-    request: Request,
-    console: ConsoleDep,
-    visit: PageAdministratorDep,
-    models: ModelServiceDep,
-    form: FormDep,
-) -> Response:
+async def order_promotion(version: str, visit: PageAdministratorDep, form: FormDep) -> Response:
     """Order that a version comes into force."""
-    order = models.promote(visit.caller, version, _reason_of(form), force=form.get("force") == "yes")
-    return await _redirect_or_explain_order(request, console, visit, models, "promotion", order)
+    forced = form.get("force") == "yes"
+    order = visit.get(ModelService).promote(visit.caller, version, _reason_of(form), force=forced)
+    return await _answer_order(visit, "promotion", order)
 
 
 def _reason_of(form: Mapping[str, str]) -> str:
     return form.get("why", "")[:MAX_REASON_LENGTH]
 
 
-async def _redirect_or_explain_order(
-    request: Request,
-    console: ConsoleContext,
-    visit: PageRequest,
-    models: ModelService,
-    kind: str,
-    order: Awaitable[object],
-) -> Response:
+async def _answer_order(visit: PageRequest, kind: str, order: Awaitable[object]) -> Response:
     """Redirect to the page, which says that it was ordered, or render it with the reason why not."""
-    before = models.version
+    before = "" if kind == "training" else visit.get(ModelService).version
     try:
         await order
     except ProblemError as error:
-        return await _models_page(
-            request, console, visit, models, trouble=f"Nothing was ordered: {error}.", status=error.problem.status
-        )
-    return RedirectResponse(
-        url_with_query("/console/models", ordered=kind, before="" if kind == "training" else before), 303
-    )
+        return await _models_page(visit, trouble=f"Nothing was ordered: {error}.", status=error.problem.status)
+    return RedirectResponse(url_with_query("/console/models", ordered=kind, before=before), 303)
 
 
 @router.get("/models/{version}")
-async def show_model(
-    version: str, request: Request, console: ConsoleDep, visit: PageReaderDep, models: ModelServiceDep, group: Text = ""
-) -> Response:
+async def show_model(version: str, visit: PageReaderDep, group: Text = "") -> Response:
     """One version with its calibration, and whether its figures allow it to come into force."""
+    models = visit.get(ModelService)
     view = await models.version_detail(visit.caller, version)
     everybody = sees_all_tenants(visit.caller)
-    curves = model_display.select_curves(view.curves, view.known_agent_curves, {group} - {""})
-    return console.render_page(
-        request,
+    curves = select_curves(view.curves, view.known_agent_curves, {group} - {""})
+    return visit.render(
         "model.html",
-        visit,
         view=view,
         model=view.model,
-        trained=model_display.describe_training(view.model),
+        trained=_describe_training(view.model),
         everybody=everybody,
-        calibration=model_display.calibration_chart(curves) if curves else None,
+        calibration=calibration_chart(curves) if curves else None,
         chosen=group,
-        groups=model_display.group_labels(view.curves, view.known_agent_curves),
+        groups=group_labels(view.curves, view.known_agent_curves),
         rests_on=[
             *(("Known agents", curve) for curve in view.known_agent_curves),
             *(("Newcomers", curve) for curve in view.curves),
         ],
-        honesty=model_display.reliability_chart(view.observed) if view.observed else None,
-        group=model_display.describe_group,
+        honesty=_reliability_chart(view.observed) if view.observed else None,
+        group=describe_group,
         judged=None if view.in_force else view.judgement,
         figures=comparison_from_dict(view.model.figures),
         levels_told=BUDGET_LEVELS,
         in_force=models.version,
-        may_order=SCOPE_ADMIN in visit.caller.scopes and everybody,
+        may_order=visit.has(SCOPE_ADMIN) and everybody,
     )
+
+
+class BudgetTotal(NamedTuple):
+    """Sum over the peer groups that the caller may see, on one day; more alerts than `limit` stand out."""
+
+    day: int
+    expected: float
+    observed: int
+    limit: int
+    false_positive: int
+    true_positive: int
+
+
+DrawnCurve = tuple[str, CalibrationCurve]
+"""A calibration curve, and what its legend says."""
+
+
+class Drift(NamedTuple):
+    """One feature (or the scores) of one group on its last day that was judged; *beyond* its threshold or not."""
+
+    day: int
+    group: str
+    name: str
+    label: str
+    value: float
+    beyond: bool
+
+
+def describe_group(tenant: str, agent_type: str) -> str:
+    """A peer group in words; `*` is all of them."""
+    if tenant == "*":
+        return "the fleet"
+    return f"{agent_type or 'agents without a type'} of {tenant or 'no tenant'}"
+
+
+def budget_totals(rows: Sequence[BudgetDay]) -> list[BudgetTotal]:
+    """The chart of all groups together, by day. Limits are those of the sum, not the sum of limits."""
+    days: defaultdict[int, list[BudgetDay]] = defaultdict(list)
+    for row in rows:
+        days[row.day].append(row)
+    totals = []
+    for day, groups in sorted(days.items()):
+        expected = sum(row.expected for row in groups)
+        counts = [sum(getattr(row, name) for row in groups) for name in ("false_positive", "true_positive")]
+        observed = sum(row.observed for row in groups)
+        totals.append(BudgetTotal(day, expected, observed, upper_control_limit(expected), *counts))
+    return totals
+
+
+def days_beyond_budget(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
+    """Groups and days that stand out, newest first."""
+    beyond = [row for row in rows if row.beyond or row.run_beyond]
+    return sorted(beyond, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))
+
+
+def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
+    """Alerts by day against what the budget expects, and the limit that it should not exceed."""
+    lines = (
+        ("alerts", "observed", "first", True),
+        ("limit (3 sigma)", "limit", "critical dashed", True),
+        ("expected by the budget", "expected", "allowed", True),
+        ("marked as false", "false_positive", "", False),
+        ("marked as true", "true_positive", "", False),
+    )
+    series = [
+        ChartSeries(
+            name,
+            [(day.day * DAY_S, getattr(day, member)) for day in days],
+            style,
+            steps=member == "limit",
+            drawn=is_drawn,
+        )
+        for name, member, style, is_drawn in lines
+    ]
+    title = f"Alerts of {level} or above, by day"
+    return chart(title, ChartAxis("day (UTC)", kind="utc"), ChartAxis("alerts", 0.0, kind="count"), series)
+
+
+def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:
+    """Chart of how odd a score is: the share of held-out normal events that score at least as high."""
+    series = [
+        ChartSeries(name, [(at.score, at.p_value) for at in curve.points], style)
+        for (name, curve), style in zip(curves, _STYLES, strict=False)
+    ]
+    title = "Calibration: from an anomaly score to a p-value"
+    return chart(title, ChartAxis("anomaly score"), ChartAxis("p-value", maximum=1.0, log=True), series)
+
+
+def _reliability_chart(shares: Sequence[ObservedShare]) -> Markup:
+    """Promised against observed: of live events a share of at most p should have a p-value of at most p."""
+    series = [
+        ChartSeries("observed in shadow", [(observed.p_value, observed.share) for observed in shares], "first"),
+        ChartSeries("as promised", [(observed.p_value, observed.p_value) for observed in shares], "allowed"),
+    ]
+    title = "Share of live events up to each p-value"
+    return chart(title, ChartAxis("p-value", log=True), ChartAxis("share of events", log=True), series)
+
+
+def largest_drifts(
+    days: Sequence[PeerGroupDay], features_above: float, scores_above: float, most: int = 20
+) -> list[Drift]:
+    """Largest drifts of the last judged day of each group, in multiples of the threshold; the largest first."""
+    last: dict[tuple[str, str], PeerGroupDay] = {}
+    for one in sorted(days, key=lambda one: one.day):
+        if one.drift.get("judged"):
+            last[one.tenant, one.agent_type] = one
+    drifts = []
+    for one in last.values():
+        features: dict[str, Any] = one.drift.get("features") or {}
+        measures = [(name, feature_noun(name), value, features_above) for name, value in features.items()]
+        for name, label, value, limit in (
+            *measures,
+            ("scores", "anomaly scores", one.drift.get("scores"), scores_above),
+        ):
+            if isinstance(value, int | float):
+                group = describe_group(one.tenant, one.agent_type)
+                drifts.append(Drift(one.day, group, name, label, float(value), value > limit))
+    return sorted(drifts, key=lambda row: (not row.beyond, -row.value))[:most]
+
+
+def _describe_training(model: ModelVersion) -> list[tuple[str, str]]:
+    """Training data of a version as (label, value): members that are plain."""
+    return [
+        (name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in model.trained.items()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+    ]
+
+
+def select_curves(
+    newcomers: Sequence[CalibrationCurve], familiar: Sequence[CalibrationCurve], names: Collection[str]
+) -> list[DrawnCurve]:
+    """Curves to draw, four at most: the fleet's, and those of groups that are wanted, else of the largest.
+
+    Of a version that was rehearsed they are pairs, of agents that it knows and of newcomers: each agent is judged by
+    one of the two. Of another one there are those of newcomers alone, by which all are judged.
+    """
+    if not familiar:
+        chosen = _select_groups(newcomers, names)[: len(_STYLES)]
+        return [(_describe_curve_group(curve), curve) for curve in chosen]
+    groups = [(curve.tenant, curve.agent_type) for curve in _select_groups(familiar, names)[:2]]
+    parts = (("known agents", familiar), ("newcomers", newcomers))
+    return [
+        (f"{kind}, {_describe_curve_group(curve)}", curve)
+        for group in groups
+        for kind, curves in parts
+        for curve in curves
+        if (curve.tenant, curve.agent_type) == group
+    ]
+
+
+def _describe_curve_group(curve: CalibrationCurve) -> str:
+    return describe_group(curve.tenant, curve.agent_type)
+
+
+def _select_groups(curves: Sequence[CalibrationCurve], names: Collection[str]) -> list[CalibrationCurve]:
+    """The fleet's curve, then those of *names* groups, else all, the largest first."""
+    fleet = [curve for curve in curves if curve.tenant == "*"]
+    others = [curve for curve in curves if curve.tenant != "*"]
+    named = [curve for curve in others if _describe_curve_group(curve) in names]
+    return [*fleet, *(named or sorted(others, key=lambda curve: -curve.events))]
+
+
+def group_labels(*parts: Sequence[CalibrationCurve]) -> list[str]:
+    """Groups that have a curve of their own in any of *parts*, in words."""
+    return sorted({_describe_curve_group(curve) for curves in parts for curve in curves if curve.tenant != "*"})

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
+from markupsafe import Markup
 from starlette.responses import Response
 
 from trustwatch.ingest.timestamps import MINUTE_MS
@@ -17,20 +18,21 @@ from trustwatch.scoring.records.decisions import Decision
 from ...access.service import ContainmentService
 from ...agents.service import AgentFilters, AgentService
 from ...cases.service import CaseService
+from ...charts import ChartAxis, ChartSeries, chart, chart_table
 from ...decisions.service import DecisionService
 from ...http.agent_lookup import visible_tenants
-from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ, AuthenticatedCaller
+from ...http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller
 from ...http.runtime import component_states
 from ...models.service import ModelService
 from ...settings.event_source_settings import ANY_NAME
-from ..page_dependencies import ConsoleContext, ConsoleDep, PageReaderDep
-from ..rendering import MenuEntry, exact_time
-from ..views.escalations import group_escalations, level_step_of
-from ..views.health_display import silence_reports
+from ..escalations import group_escalations, level_step_of
+from ..page_dependencies import PageReaderDep, PageRequest
+from ..rendering import exact_time
+from .health_page import silence_reports
 
-MENU_ENTRY = MenuEntry("Overview", "/console/", SCOPE_SCORE_READ, key="o")
 MAX_SHOWN = 12
 RISKIEST = AgentFilters(levels=("medium", "high", "critical"), order="risk")
+RATE_TITLE = "Events per second"
 MAX_DECISIONS_READ = 4 * MAX_SHOWN
 """Newest decisions; those of one climb are shown as one change."""
 
@@ -38,64 +40,68 @@ router = APIRouter()
 
 
 @router.get("/")
-async def show_overview(request: Request, console: ConsoleDep, visit: PageReaderDep) -> Response:
+async def show_overview(visit: PageReaderDep) -> Response:
     """The whole page."""
-    return console.render_page(request, "overview.html", visit, **await _overview_values(console, visit.caller))
+    return visit.render("overview.html", **await _overview_values(visit))
 
 
 @router.get("/overview")
-async def show_overview_parts(request: Request, console: ConsoleDep, visit: PageReaderDep) -> Response:
+async def show_overview_parts(visit: PageReaderDep) -> Response:
     """The parts of the page that change."""
-    return console.render_page(request, "overview_parts.html", visit, **await _overview_values(console, visit.caller))
+    return visit.render("overview_parts.html", **await _overview_values(visit))
 
 
-async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller) -> dict[str, Any]:
-    runtime, decisions = console.runtime, console.services.get(DecisionService)
-    containment = console.services.get(ContainmentService)
+async def _overview_values(visit: PageRequest) -> dict[str, Any]:
+    runtime, caller, activity = visit.runtime, visit.caller, visit.console.activity
+    decisions, containment = visit.get(DecisionService), visit.get(ContainmentService)
+    cases, models, book = visit.find(CaseService), visit.find(ModelService), runtime.live_policy.book
     newest = await decisions.list(caller, limit=MAX_DECISIONS_READ)
     pending = await containment.list(caller, "approval", "pending", limit=MAX_SHOWN)
-    pins = await containment.list(caller, "pin", "active", limit=MAX_SHOWN)
-    rates = console.activity.throughput_series()
-    worst = (await console.services.get(AgentService).list(caller, RISKIEST, MAX_SHOWN)).items
+    worst = (await visit.get(AgentService).list(caller, RISKIEST, MAX_SHOWN)).items
     reasons = await decisions.behind_levels(caller, worst)
-    cases = console.services.find(CaseService)
+    tenants = [tenant for tenant in await activity.known_tenants() if caller.may_see(tenant)]
     return {
-        "counts": await console.activity.level_counts(visible_tenants(caller, None)),
+        "counts": await activity.level_counts(visible_tenants(caller, None)),
         "riskiest": order_by_last_rise(worst, reasons),
         "deciding": reasons,
         "changes": group_escalations(newest.items, level_step_of)[:MAX_SHOWN],
         "cases": {} if cases is None else await cases.count_open(caller),
         "pending": len(pending.items),
         "pending_more": pending.next_cursor is not None,
-        "pins": pins.items,
+        "pins": (await containment.list(caller, "pin", "active", limit=MAX_SHOWN)).items,
         "containment": await containment.containment_times(caller),
         "actuators": [actuator.name for actuator in runtime.settings.actuators],
-        "modes": await _tenant_modes(console, caller),
+        "modes": [(tenant, book.may_enforce(tenant)) for tenant in tenants],
         "policy": runtime.live_policy,
-        "service": _service_values(console, caller) if may_see_service(caller) else None,
-        "rate": console.activity.throughput(),
-        "rates": {"x": [at_ms / 1000 for at_ms, _ in rates], "y": [rate for _, rate in rates], "label": "events/s"},
-        "rate_rows": _rate_rows(rates),
+        "service": _service_values(visit) if may_see_service(caller) else None,
+        "rate": activity.throughput(),
+        "rate_chart": _rate_chart(activity.throughput_series()),
         "model_version": runtime.model_version,
-        "learning": _learning_text(console, caller),
+        "learning": None if models is None else models.learning_for(caller),
         "words": [level.label for level in RiskLevel],
     }
 
 
-def _rate_rows(rates: Sequence[tuple[int, float]]) -> list[list[str]]:
-    """Mean rate of each minute, newest first: 720 samples would be too many rows for a page that renews itself."""
+def _rate_chart(rates: Sequence[tuple[int, float]]) -> Markup | None:
+    """Events per second of the last hour; its table has a row for each minute, newest first: samples would be 720."""
+    if len(rates) < 2:
+        return None
     minutes: defaultdict[int, list[float]] = defaultdict(list)
     for at_ms, rate in rates:
         minutes[at_ms // MINUTE_MS].append(rate)
-    return [
+    rows = [
         [exact_time(minute * MINUTE_MS), f"{fmean(found):.1f}", f"{max(found):.1f}"]
         for minute, found in sorted(minutes.items(), reverse=True)
     ]
-
-
-def _learning_text(console: ConsoleContext, caller: AuthenticatedCaller) -> str | None:
-    models = console.services.find(ModelService)
-    return None if models is None else models.learning_for(caller)
+    sampled = "The drawing has a sample each five seconds; a row sums up a minute."
+    return chart(
+        RATE_TITLE,
+        ChartAxis("time", kind="time"),
+        ChartAxis("events/s", 0.0),
+        [ChartSeries("events/s", [(at_ms / 1000, rate) for at_ms, rate in rates], "first", fill=True)],
+        height=150,
+        table=chart_table(RATE_TITLE, ["Minute", "Mean", "Highest"], rows, sampled=sampled),
+    )
 
 
 def may_see_service(caller: AuthenticatedCaller) -> bool:
@@ -113,20 +119,10 @@ def order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Dec
     return sorted(agents, key=order)
 
 
-async def _tenant_modes(console: ConsoleContext, caller: AuthenticatedCaller) -> list[tuple[str, bool]]:
-    """(tenant, whether policy is acted on for any of its agents)."""
-    book = console.runtime.live_policy.book
-    return [
-        (tenant, book.may_enforce(tenant))
-        for tenant in await console.activity.known_tenants()
-        if caller.may_see(tenant)
-    ]
-
-
-def _service_values(console: ConsoleContext, caller: AuthenticatedCaller) -> dict[str, Any]:
-    runtime = console.runtime
+def _service_values(visit: PageRequest) -> dict[str, Any]:
+    runtime = visit.runtime
     status, now_ms = runtime.pipeline_status, runtime.now_ms()
-    sources = silence_reports(console.services, caller)
+    sources = silence_reports(visit.console.services, visit.caller)
     return {
         "components": component_states(runtime),
         "behind": status.records_behind,

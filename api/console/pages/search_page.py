@@ -8,18 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import RedirectResponse
 
-from ...agents.service import AgentFilters
+from ...access.service import ContainmentService
+from ...agents.service import AgentFilters, AgentService
 from ...cases.service import CaseService
+from ...decisions.service import DecisionService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import AuthenticatedCaller
 from ...http.problems import ProblemError
-from ..page_dependencies import (
-    AgentServiceDep,
-    ConsoleDep,
-    ContainmentServiceDep,
-    DecisionServiceDep,
-    PageReaderDep,
-)
+from ..page_dependencies import PageReaderDep
 from ..rendering import agent_url, url_with_query
 
 MENU_ENTRY = None
@@ -28,28 +24,21 @@ router = APIRouter()
 
 
 @router.get("/search")
-async def search(
-    console: ConsoleDep,
-    visit: PageReaderDep,
-    agents: AgentServiceDep,
-    decisions: DecisionServiceDep,
-    containment: ContainmentServiceDep,
-    q: Annotated[str, Query(max_length=2048)] = "",
-) -> RedirectResponse:
+async def search(visit: PageReaderDep, q: Annotated[str, Query(max_length=2048)] = "") -> RedirectResponse:
     """Lead to the case, decision, approval or agent of that id; else to a list.
 
     Agents with the text in their id or type are listed; if there are none, decisions that came with it (an address, a
     key, a target, ...) or follow the event of that id.
     """
-    text, caller = q.strip(), visit.caller
+    text, caller, agents, decisions = q.strip(), visit.caller, visit.get(AgentService), visit.get(DecisionService)
     if not text:
         return RedirectResponse("/console/agents", 303)
-    cases = console.services.find(CaseService)
+    cases = visit.find(CaseService)
     if cases is not None and await _find(cases.get, caller, text, 0):
         return RedirectResponse(f"/console/cases/{text}", 303)
     if await _find(decisions.get, caller, text):
         return RedirectResponse(f"/console/decisions/{text}", 303)
-    if await containment.find(caller, text):
+    if await visit.get(ContainmentService).find(caller, text):
         return RedirectResponse(url_with_query("/console/approvals", done=text), 303)
     if agent := await _find(agents.get, caller, AgentSelector(text)):
         return RedirectResponse(agent_url(*agent.name.identity), 303)

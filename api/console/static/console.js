@@ -1,4 +1,4 @@
-// What pages do beyond htmx: times and their ages, order of rows, the live connection, charts, notices. No library of ours.
+// What pages do beyond htmx: times and their ages, order of rows, the live connection, notices. No library of ours.
 "use strict";
 
 (() => {
@@ -27,6 +27,7 @@
   const zoneKey = "trustwatch-times";
   const kept = () => { try { return localStorage.getItem(zoneKey); } catch { return null; } };
   let local = kept() === "local";
+  trustwatchCharts.zone.local = local;
   const zoneName = () => (local ? Intl.DateTimeFormat().resolvedOptions().timeZone : "UTC");
   const parts = (date) => (local
     ? [date.getFullYear(), date.getMonth() + 1, date.getDate(), date.getHours(), date.getMinutes(), date.getSeconds()]
@@ -53,8 +54,9 @@
   const chooseZone = () => {
     local = !local;
     try { localStorage.setItem(zoneKey, local ? "local" : "utc"); } catch { /* then it lasts as long as the page */ }
+    trustwatchCharts.zone.local = local;
     times();
-    redraw();
+    trustwatchCharts.redraw();
   };
 
   // Rows that are shown, by a column of theirs: its heading is a button. What was chosen survives live updates.
@@ -77,7 +79,7 @@
     });
   };
   const askedOrder = () => new URLSearchParams(location.search).get("sort") || "";
-  // The order stands in the address, too, for tables whose columns have names: there saved views find it.
+  // The order is part of the address for tables whose columns have names: a bookmark keeps it.
   const rememberOrder = (cell, descending) => {
     if (!cell.dataset.column) return;
     const order = `${descending ? "-" : ""}${cell.dataset.column}`;
@@ -122,106 +124,8 @@
       if (chosen) sortRows(table, ...chosen);
     }
   };
-  // What a view keeps is what the address says now: filters change it without loading the page again.
-  document.addEventListener("submit", (event) => {
-    if (event.target instanceof Element && event.target.matches("[data-save-view]")) event.target.elements.query.value = location.search;
-  });
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const charts = new Map();
-  const onClock = (at) => (local ? new Date(at * 1e3) : uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"));
-
-  const draw = (box) => {
-    const source = document.getElementById(box.dataset.source);
-    if (!source || charts.has(box)) return;
-    const given = JSON.parse(source.textContent);
-    if (!given.x.length) return;
-    const make = window.trustwatchCharts[box.dataset.chart];
-    const options = make(given);
-    const size = () => ({ width: Math.max(200, box.clientWidth), height: Number(box.dataset.height || 220) });
-    const chart = new uPlot({ ...size(), tzDate: onClock, cursor: { y: false }, ...options.options }, options.data, box);
-    charts.set(box, chart);
-    new ResizeObserver(() => chart.setSize(size())).observe(box);
-  };
-
-  const axes = (y) => {
-    const line = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 },
-                   ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui" };
-    return [{ ...line, space: 70, values: ticks }, { ...line, size: 46, ...y }];
-  };
-
-  const clock = (s, withDay) => {
-    const [year, month, day, hour, minute, second] = parts(new Date(s * 1000)).map(two);
-    return withDay ? `${year}-${month}-${day} ${hour}:${minute}:${second}` : `${hour}:${minute}`;
-  };
-  const ticks = (chart, splits) => {
-    const wide = chart.scales.x.max - chart.scales.x.min > 86400 * 1.5;
-    return splits.map((s) => (s === null ? "" : wide ? `${clock(s, true).slice(5, 10)}` : splits[1] - splits[0] < 60 ? clock(s, true).slice(11) : clock(s)));
-  };
-  const timeSeries = { label: "Time", value: (_, s) => (s === null ? "–" : `${clock(s, true)} ${zoneName()}`) };
-
-  // A shape for each level, at its decision: no mark is told from another by its colour alone.
-  const shapes = {
-    low: (c, x, y, r) => c.arc(x, y, r * .8, 0, 2 * Math.PI),
-    unknown: (c, x, y, r) => c.arc(x, y, r * .6, 0, 2 * Math.PI),
-    medium: (c, x, y, r) => { c.moveTo(x, y - r); c.lineTo(x + r, y + r * .8); c.lineTo(x - r, y + r * .8); c.closePath(); },
-    high: (c, x, y, r) => { c.moveTo(x, y - r * 1.2); c.lineTo(x + r * 1.2, y); c.lineTo(x, y + r * 1.2); c.lineTo(x - r * 1.2, y); c.closePath(); },
-    critical: (c, x, y, r) => c.rect(x - r * .9, y - r * .9, r * 1.8, r * 1.8),
-  };
-  const markDecisions = (marks) => (chart) => {
-    const c = chart.ctx, r = 5 * devicePixelRatio;
-    c.save();
-    for (const mark of marks) {
-      const x = chart.valToPos(mark.x, "x", true), y = chart.valToPos(mark.y, "y", true);
-      c.beginPath();
-      (shapes[mark.level] || shapes.unknown)(c, x, y, r);
-      c.fillStyle = colour(`--${mark.level}`);
-      c.strokeStyle = colour("--panel");
-      c.lineWidth = devicePixelRatio;
-      c.fill();
-      c.stroke();
-    }
-    c.restore();
-  };
-
-  window.trustwatchCharts = {
-    risk: (given) => ({
-      data: [given.x, given.y],
-      options: {
-        scales: { y: { range: [0, 1] } },
-        axes: axes({ values: (_, all) => all.map((v) => v.toFixed(1)) }),
-        series: [timeSeries, { label: "risk", stroke: colour("--accent"), width: 1.5, fill: colour("--accent-weak"), points: { show: false },
-                               paths: uPlot.paths.stepped({ align: 1 }), value: (_, v) => (v === null ? "–" : v.toFixed(2)) }],
-        hooks: { draw: [markDecisions(given.marks)] },
-      },
-    }),
-    rate: (given) => ({
-      data: [given.x, given.y],
-      options: {
-        scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-        axes: axes({}),
-        series: [timeSeries,
-                 { points: { show: false }, label: given.label, stroke: colour("--accent"), width: 1.5, fill: colour("--accent-weak"),
-                   value: (_, v) => (v === null ? "–" : v.toFixed(1)) }],
-      },
-    }),
-  };
-
-  const drawAll = () => document.querySelectorAll("[data-chart]").forEach(draw);
-  window.trustwatchColour = colour;
-  window.trustwatchAxes = axes;
-
-  const forget = () => {
-    for (const [box, chart] of charts) if (!box.isConnected) { chart.destroy(); charts.delete(box); }
-  };
-
-  const redraw = () => {
-    for (const chart of charts.values()) chart.destroy();
-    charts.clear();
-    drawAll();
-  };
-
-  document.addEventListener("DOMContentLoaded", () => { times(); drawAll(); ages(); sortable(); setInterval(ages, 5000); });
+  document.addEventListener("DOMContentLoaded", () => { times(); ages(); sortable(); setInterval(ages, 5000); });
   // What a person has opened stays open, and where it was scrolled to, though a live update brings the part anew.
   let opened = new Map(), focused = "";
   document.addEventListener("htmx:beforeSwap", (event) => {
@@ -241,7 +145,7 @@
     opened = new Map();
   };
   document.addEventListener("htmx:afterSwap", reopen);
-  const renew = () => { forget(); times(); drawAll(); ages(); sortable(); };
+  const renew = () => { trustwatchCharts.forget(); times(); trustwatchCharts.drawAll(); ages(); sortable(); };
   document.addEventListener("htmx:afterSwap", renew);  // before anybody sees it otherwise
   document.addEventListener("htmx:afterSettle", renew);
   // A link to a moment leads to what is loaded after the page: once, so that nobody is moved who reads on.
@@ -270,5 +174,4 @@
       search.focus();
     }
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 })();

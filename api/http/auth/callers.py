@@ -23,6 +23,9 @@ from ...settings.event_source_settings import ANY_NAME, SELF, EventSourceSetting
 from .proof_of_possession import UNBOUND, TokenBinding, read_binding
 from .token_verification import TokenClaims
 
+CONSOLE_NAME_PREFIX: Final = "console:"
+"""Prefix of names of people in records: no person can be taken for a client of the settings, nor for a source."""
+
 SCOPE_SCORE_READ: Final = "trust.score:read"
 SCOPE_DECIDE: Final = "trust.decide"
 SCOPE_INGEST: Final = "trust.ingest"

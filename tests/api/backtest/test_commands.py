@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -161,7 +163,7 @@ class Page(HTMLParser):
 
 
 def test_the_report_stands_by_itself(history: History, tmp_path: Path) -> None:
-    """One well-formed file without script and without reference, whatever agents are called."""
+    """One well-formed file with one script, known by its digest, and without reference, whatever agents are called."""
     report = tmp_path / "report.html"
     value = told(
         history.day,
@@ -180,7 +182,10 @@ def test_the_report_stands_by_itself(history: History, tmp_path: Path) -> None:
     page = Page()
     page.feed(text)
     assert page.open == [] and page.outside == []
-    assert "script" not in page.seen and page.seen.count("svg") >= 6
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\"" in text and page.seen.count("script") == 1
+    assert text.count("data-figure=") == page.seen.count("figure") >= 6
     assert HOSTILE not in text and "&lt;script&gt;alert(1)" in text
     assert "http:" not in text.replace("http://agents", "") and "url(" not in text and "@import" not in text
     assert "prefers-color-scheme: dark" in text and "@media print" in text

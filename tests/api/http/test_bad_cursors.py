@@ -54,7 +54,7 @@ def test_a_bad_cursor_is_the_callers_error(shared: Any, path: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("page", ["agents", "decisions", "approvals", "feedback", "alerts", "dead-letters", "acts"])
+@pytest.mark.parametrize("page", ["agents", "decisions", "approvals", "feedback", "alerts", "dead-letters"])
 def test_a_bad_cursor_in_the_address_of_a_page(new_site: Any, page: str) -> None:
     """The person is told, as the API tells programs."""
     site = new_site(console=ConsoleSettings(enabled=True, development_login=True))

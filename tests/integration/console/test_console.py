@@ -58,7 +58,6 @@ def pages(site: ConsoleTestbed) -> dict[str, str]:
         "model": f"/console/models/{version}",
         "dead-letters": "/console/dead-letters",
         "dead-letter-text": f"/console/dead-letters/{letters[0]['letter_id']}",
-        "acts": "/console/acts",
         "trends": "/console/trends",
         "health": "/console/health",
         "dead-letter-bytes": f"/console/dead-letters/{letters[1]['letter_id']}",
@@ -85,11 +84,11 @@ def test_every_page_opens_without_errors_or_barriers(site: ConsoleTestbed, look:
             page.locator("#events-body table").first.wait_for()
         if name == "case":
             page.locator("#timeline .moment").first.wait_for()
-        for chart in page.locator("[data-chart]").all():
+        for chart in page.locator("[data-figure]").all():
             chart.locator("canvas").first.wait_for()
         looker.save(name)
         tables = page.locator("details.chart-data").all()
-        assert len(tables) == page.locator("[data-chart], figure svg").count(), name
+        assert len(tables) == page.locator("[data-figure] canvas").count(), name
         for table in tables:
             table.locator("summary").press("Enter")
             expect(table.locator("tbody td").first).to_be_visible()
@@ -189,8 +188,8 @@ def test_a_person_chooses_local_time_and_the_order_of_rows(site: ConsoleTestbed,
     assert looker.barriers() == []
 
 
-def test_what_a_person_looks_at_is_saved_and_found_again(site: ConsoleTestbed, look: Look) -> None:
-    """Columns, order and filters, by keys alone; at both widths, and shared by an administrator."""
+def test_the_address_keeps_what_a_person_looks_at(site: ConsoleTestbed, look: Look) -> None:
+    """Columns, order and filters, by keys alone; opened again at the other width it shows the same."""
     looker = look()
     page = looker.open("/console/agents?type=&text=")
     page.locator("#text").fill("agent")
@@ -201,69 +200,30 @@ def test_what_a_person_looks_at_is_saved_and_found_again(site: ConsoleTestbed, l
     expect(page.get_by_role("columnheader", name="Events")).to_have_count(0)
     page.get_by_role("button", name="Risk", exact=True).press("Enter")
     expect(page.locator("th[aria-sort=ascending]")).to_have_text("Risk")
-    page.locator(".views > summary").press("Enter")
-    page.get_by_label("Save what is shown as").fill("agents by risk")
-    page.get_by_label("For").select_option(label="readers of acme-corp")
-    page.get_by_label("Save what is shown as").press("Enter")
-    expect(page.locator(".views > summary")).to_have_text("Saved views: agents by risk")
-    expect(page.locator("th[aria-sort=ascending]")).to_have_text("Risk")
-    expect(page.get_by_role("columnheader", name="Events")).to_have_count(0)
-    expect(page.locator("#text")).to_have_value("agent")
-    page.locator(".views > summary").press("Enter")
-    looker.save("saved-views")
-    assert looker.barriers() == []
+    bookmark = page.url.removeprefix(site.url)
 
     for scheme in ("light", "dark"):
         narrow = look(width=NARROW, scheme=scheme)
-        page = narrow.open("/console/agents")
-        page.locator(".views > summary").click()
-        page.get_by_role("link", name="agents by risk").click()
-        page.locator(".views > summary").click()
-        page.locator(".columns > summary").click()
+        page = narrow.open(bookmark)
+        expect(page.locator("#text")).to_have_value("agent")
+        expect(page.locator("td[data-name=Events]")).to_have_count(0)
         risks = [cell.inner_text() for cell in page.locator("td[data-name=Risk]").all()]
         assert [float(risk.split()[-1]) for risk in risks] == sorted(float(risk.split()[-1]) for risk in risks)
-        narrow.save("saved-views")
+        page.locator(".columns > summary").click()
+        narrow.save("list")
         assert [*narrow.barriers(), *narrow.overflow()] == []
-    page.get_by_text("Rename or remove").click()
-    page.get_by_role("button", name="Remove it").click()
-    expect(page.locator(".views > summary")).to_have_text("Saved views")
 
 
-FREE_POINT = """selector => {
-  for (const line of document.querySelectorAll(selector)) {
-    line.scrollIntoView({block: "center", behavior: "instant"});
-    for (let at = 0.05; at < 1; at += 0.05) {
-      const on = line.getPointAtLength(line.getTotalLength() * at).matrixTransform(line.getScreenCTM());
-      if (document.elementFromPoint(on.x, on.y) === line) return [on.x, on.y];
-    }
-  }
-}"""
-"""A point of a line of the graph that neither an agent nor another line covers."""
-
-
-@pytest.mark.parametrize(("width", "drawing"), [(WIDE, "wide"), (NARROW, "narrow")], ids=["wide", "narrow"])
-def test_a_line_of_the_graph_leads_to_the_agent_that_acted(
-    site: ConsoleTestbed, look: Look, width: int, drawing: str
-) -> None:
-    """By a click on it, and by keys from the table; an agent leads to the graph around it, on a wide page here."""
+@pytest.mark.parametrize("width", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_an_agent_of_the_graph_leads_to_the_graph_around_it(site: ConsoleTestbed, look: Look, width: int) -> None:
+    """By keys, of the same time."""
     decision, looker = critical(site), look(width=width)
     agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
     page = looker.open(f"/console/agent?{agent}&since=30d")
-    x, y = page.evaluate(FREE_POINT, f"svg.graph.{drawing} .hit")
-    page.mouse.click(x, y)
-    page.wait_for_url(re.compile(r"/console/agent\?.*#events$"))
-    page.locator("#events-body table").first.wait_for()
-    page.go_back()
-
-    page.get_by_text("All of them as a table").press("Enter")
-    page.locator("#graph td[data-name=How] a").first.press("Enter")
-    page.wait_for_url(re.compile(r"/console/agent\?.*#events$"))
-    page.go_back()
-    if width == WIDE:
-        page.locator(f"svg.graph.{drawing} a:has(.node)").first.press("Enter")
-        page.wait_for_url(re.compile(r"/console/agent\?.*since=30d#reach$"))
-        expect(page.locator("#reach")).to_be_in_viewport()
-        assert looker.barriers() == []
+    page.locator("#graph td.name-cell a").first.press("Enter")
+    page.wait_for_url(re.compile(r"/console/agent\?.*since=30d#reach$"))
+    expect(page.locator("#reach")).to_be_in_viewport()
+    assert looker.barriers() == []
 
 
 def test_everything_in_the_menu_is_a_page_of_this_test(site: ConsoleTestbed, look: Look) -> None:

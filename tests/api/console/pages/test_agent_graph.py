@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -37,13 +38,30 @@ def site(new_site: Callable[..., Any], make_row: Callable[..., Any]) -> Any:
 
 
 def test_the_page_shows_both_directions(site: Any) -> None:
-    """As a drawing and as a table, with risk and times; on whose behalf stands below."""
+    """The nearest ties, with risk and times; on whose behalf stands below."""
     page = site.browser.get("/console/agent", params=BOT).text
     graph = page.partition('id="graph"')[2].partition("On behalf of")[0]
-    assert graph.count("<svg class=") == 2 and "All of them as a table (2 agents)" in graph
-    assert "this agent" in graph and "delegated to" in graph and "0.50" in graph
-    assert "old-tool" not in graph
+    rows = [re.sub(r"<[^>]*>|\s+", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", graph)[1:]]
+    assert [" ".join(row[:8]) for row in sorted(rows)] == [
+        "boss ▲ medium delegated to this agent ■",
+        "this agent ■ critical called tool never seen",
+    ]
+    assert all("0.50" in row for row in rows)
+    assert "−1" in graph and "+1" in graph and "2 agents" in graph and "old-tool" not in graph
+    assert 'id=boss&amp;since=7d#reach"' in graph
     assert '<span class="chip">ann</span>' in page
+
+
+def test_the_nearest_and_riskiest_ties_come_first(site: Any) -> None:
+    """Names are text, whatever they are."""
+    ties = (("bot", "far", 0.1), ("far", "<b>further", 0.9), ("bot", "risky", 0.9))
+    before = site.position
+    after = msgspec.structs.replace(before, offset=before.offset + 1)
+    edges = [AgentEdge("acme", AS, "called", *pair, NOW_MS, NOW_MS, risk, NOW_MS) for *pair, risk in ties]
+    site.store.commit(Commit(before, after, [], [], [], [], edges=edges))
+    page = site.browser.get("/console/agent/graph", params=BOT).text
+    targets = re.findall(r'data-name="To">.*?<(?:a|strong)[^>]*>([^<]*)<', page)
+    assert targets[0] == "risky" and targets[-1] == "&lt;b&gt;further" and len(targets) == 5
 
 
 def test_the_time_is_in_the_address_with_and_without_a_script(site: Any) -> None:

@@ -168,17 +168,14 @@ def test_readers_look_and_do_nothing(desk: Any) -> None:
 
 
 def test_a_report_is_downloaded(desk: Any) -> None:
-    """As Markdown and as JSON; another form there is not."""
+    """As JSON; another form there is not."""
     desk.sign_in("soc")
-    text = desk.browser.get(f"{CASE}/report.md")
-    assert text.headers["content-disposition"] == 'attachment; filename="case-d-1.md"'
-    assert "<script>" not in text.text
-    assert text.text.startswith("# Case case-d-1")
     whole = desk.browser.get(f"{CASE}/report.json")
+    assert whole.headers["content-disposition"] == 'attachment; filename="case-d-1.json"'
     told = json.loads(whole.text)
     assert (told["case_id"], told["highest_level"], len(told["agents"])) == ("case-d-1", "critical", 2)
     assert [item["kind"] for item in told["timeline"]].count("decision") == 2
-    assert desk.browser.get(f"{CASE}/report.pdf").status_code == 422
+    assert desk.browser.get(f"{CASE}/report.pdf").status_code in (404, 405)
 
 
 def test_lists_are_narrowed(desk: Any) -> None:

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from starlette.requests import Request
 
+from trustwatch.api.console.pages.feedback_page import preview_values
 from trustwatch.api.console.rendering import PageRenderer, StaticAssets
-from trustwatch.api.console.views.feedback_display import display_preview
 from trustwatch.scoring.records.feedback import FeedbackPreview
 
 from ....support.console_records import NOW_MS, REASON, decision_of, row_of
@@ -51,7 +51,7 @@ def page(removed: list[dict[str, Any]], odd: list[dict[str, Any]] | None = None)
     row = FeedbackPreview("p", "d1", "acme", "x", "draft", "done", 1.0, 0, 0, "", msgspec.json.encode(found))
     asked = Request({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""})
     renderer = PageRenderer(StaticAssets(), (), lambda: NOW_MS)
-    made = renderer.page(asked, "feedback_preview.html", None, preview=display_preview(row), decision_id="d1")
+    made = renderer.page(asked, "feedback_preview.html", None, **preview_values(row))
     return " ".join(bytes(made.body).decode().split())
 
 

@@ -102,7 +102,7 @@ def test_the_page_of_an_agent_says_why(site: Any, make_row: Any, make_decision: 
 
     assert "first use of acct-9001" in text and "42 known accounts" in text
     assert "medium if at most 2 new accounts per hour" in text
-    assert 'data-chart="risk"' in text
+    assert "data-figure=" in text
     assert 'href="/console/decisions/d-900"' in text
     assert "enforce" in text and "Policy version 3" in text
 

@@ -12,6 +12,7 @@ import pytest
 
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
+from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Intervention
@@ -22,6 +23,8 @@ AS = "https://as.example"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 NOW_MS = 1_764_000_000_000
 DAY_MS = 86_400_000
+BOOK = PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"})
+"""The policy of the service."""
 
 
 def name_of(agent_id: str, tenant: str = "acme") -> AgentName:
@@ -182,6 +185,21 @@ def test_a_decision_tells_what_it_came_with(site: Any, make_row: Any, make_decis
     assert "What it came with" in text and "AS65537" in text and "k-1" in text
     assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
     assert "What it came with" not in site.browser.get("/console/decisions/d-717").text
+
+
+def test_a_decision_of_another_policy_or_of_time_alone_says_so(site: Any, make_row: Any, make_decision: Any) -> None:
+    """What holds now is not passed off as what held, and a p-value that means nothing has no odds."""
+    row = make_row("timed", level=3)
+    rise = make_decision(row, 718)
+    held = msgspec.structs.replace(rise, policy_version=BOOK.version)
+    timed = msgspec.structs.replace(make_decision(row, 719), cause="tick", event_id="", policy_version="other")
+    site.know(row, decisions=(held, timed))
+    site.sign_in("soc")
+    now, before = (site.browser.get(f"/console/decisions/d-{number}").text for number in (718, 719))
+
+    assert "looks at least this odd" in now and "The policy has changed since" not in now
+    assert "looks at least this odd" not in before and "time alone" in before
+    assert "The policy has changed since this decision" in before
 
 
 def test_a_decision_says_what_came_before_and_after(site: Any, make_row: Any, make_decision: Any) -> None:

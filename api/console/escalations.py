@@ -24,15 +24,14 @@ class LevelStep(NamedTuple):
 
 
 class Escalation(NamedTuple, Generic[T]):
-    """One entry of a list: an item alone, or the steps of one climb.
+    """One entry of a list: an item alone, or the steps of one climb, newest first."""
 
-    Attributes:
-        newest: what it has come to.
-        steps: all of it, newest first; one item where there was no climb.
-    """
-
-    newest: T
     steps: tuple[T, ...]
+
+    @property
+    def newest(self) -> T:
+        """What it has come to."""
+        return self.steps[0]
 
     @property
     def oldest(self) -> T:
@@ -45,27 +44,22 @@ def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | Non
 
     A climb is rises of one agent, each from the level at which the one before it ended and within
     `MAX_STEP_INTERVAL_MS` of it; what other agents do meanwhile does not end it, a fall of the agent itself does. Of a
-    climb that goes on before the oldest item, the steps that are here count.
-
-    Args:
-        items: newest first.
-        step_of: what an item says of an agent's level; None = nothing, it stands alone.
+    climb that goes on before the oldest item, the steps that are here count. An item of which *step_of* knows no step
+    stands alone.
     """
     entries: list[list[T]] = []
     rising: dict[object, tuple[LevelStep, list[T]]] = {}
     for item in items:
-        step = step_of(item)
-        if step is None:
-            entries.append([item])
-            continue
-        later = rising.pop(step.agent, None)
-        if later is not None and _leads_to(step, later[0]):
-            later[1].append(item)
-            rising[step.agent] = (step, later[1])
-            continue
-        entries.append([item])
-        rising[step.agent] = (step, entries[-1])
-    return [Escalation(steps[0], tuple(steps)) for steps in entries]
+        step, entry = step_of(item), list[T]()
+        if step is not None:
+            later, climb = rising.get(step.agent, (None, entry))
+            if later is not None and _leads_to(step, later):
+                entry = climb
+            rising[step.agent] = step, entry
+        if not entry:
+            entries.append(entry)
+        entry.append(item)
+    return [Escalation(tuple(steps)) for steps in entries]
 
 
 def _leads_to(step: LevelStep, later: LevelStep) -> bool:

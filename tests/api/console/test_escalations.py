@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trustwatch.api.console.views.escalations import MAX_STEP_INTERVAL_MS, LevelStep, group_escalations
+from trustwatch.api.console.escalations import MAX_STEP_INTERVAL_MS, LevelStep, group_escalations
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.store.outbox_store import DeliveryRoute

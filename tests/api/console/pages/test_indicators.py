@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from trustwatch.api.console.views.indicator_display import display_indicators, new_names
+import re
+
+from trustwatch.api.console.pages.agent_page import new_names
+from trustwatch.api.console.rendering import PageRenderer, StaticAssets
 from trustwatch.scoring.records.indicators import Indicator
 
 ROTATED, STOLEN = "2026-11-28T00:36:31.000Z", "2026-11-28T18:03:58.000Z"
@@ -16,16 +19,23 @@ INDICATORS = (
 )
 
 
+def told(*indicators: Indicator) -> list[str]:
+    """Moments, values and words that the macro of pages writes, in their order."""
+    environment = PageRenderer(StaticAssets(), (), lambda: 0)._environment
+    made = str(environment.get_template("macros.html").module.came_with(indicators))  # type: ignore[attr-defined]
+    return re.findall(
+        r'datetime="([^"]*)"|<code>([^<]*)</code>|<span class="chip[^>]*>([^<]*)<|<summary>([^<]*)<', made
+    )
+
+
 def test_a_theft_and_a_rotated_key_are_two_moments() -> None:
     """The latest first; what came with something new says so by its place, and what is known stands apart."""
-    shown = display_indicators(INDICATORS)
-
-    assert [(one.at, [part.value for part in one.indicators]) for one in shown.new] == [
-        (STOLEN, ["AS65537", "203.0.113.229"]),
-        (ROTATED, ["10.0.0.112", "private_key_jwt k-2"]),
+    assert ["".join(found) for found in told(*INDICATORS)] == [
+        *(STOLEN, "AS65537", "new", "203.0.113.229"),
+        *(ROTATED, "10.0.0.112", "private_key_jwt k-2", "not remembered"),
+        *("Beside it: 2", "k-1", "known", "s-9"),
     ]
-    assert [part.words for one in shown.new for part in one.indicators] == ["new", "", "", "not remembered"]
-    assert [(one.value, one.words) for one in shown.others] == [("k-1", "known"), ("s-9", "")]
+    assert ["".join(found) for found in told(*INDICATORS[4:])] == ["What it came with: 2", "k-1", "known", "s-9"]
 
 
 def test_tables_mark_what_is_new_by_itself() -> None:

@@ -7,13 +7,15 @@ import io
 import re
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import anyio.to_thread
 import msgspec
 from starlette.responses import Response
 
-from ...http.problems import invalid_value_error
+from trustwatch.ingest.timestamps import format_rfc3339
+
+from ..http.problems import invalid_value_error
 
 MAX_ROWS, MAX_PAGES_READ = 10_000, 400
 """Rows of one file, and pages that are read for it."""
@@ -27,57 +29,37 @@ _UNSEEN_LETTERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc")
 _PARTS_CELLS: Final = re.compile("([;\u037e\uff1b\t\r\n])")
 """Signs at which a spreadsheet may part cells, and those that some programs make semicolons of."""
 
-T_co = TypeVar("T_co", covariant=True)
-T = TypeVar("T")
 
-
-class ListPage(Protocol[T_co]):
-    """A page of a list."""
-
-    @property
-    def items(self) -> Sequence[T_co]:
-        """Items of the page."""
-
-    @property
-    def next_cursor(self) -> str | None:
-        """Cursor of the next page; None = this is the last."""
-
-
-async def gather_rows(
-    page_at: Callable[[str | None], Awaitable[ListPage[T]]],
-    row_of: Callable[[T], dict[str, Any]],
+async def list_file(
+    form: str,
+    name: str,
+    page_at: Callable[[str | None], Awaitable[Any]],
+    row_of: Callable[[Any], dict[str, Any]],
     monotonic: Callable[[], float],
-) -> tuple[list[dict[str, Any]], bool]:
-    """The first `MAX_ROWS` rows of a list, and whether these are all of them; `GATHERING_S` at most.
-
-    Raises what *page_at* raises.
-    """
-    rows: list[dict[str, Any]] = []
-    end, cursor = monotonic() + GATHERING_S, None
-    for _ in range(MAX_PAGES_READ):
-        page = await page_at(cursor)
-        rows += map(row_of, page.items)  # what else the items have is not kept
-        cursor = page.next_cursor
-        if cursor is None or len(rows) >= MAX_ROWS or monotonic() > end:
-            break
-    return rows[:MAX_ROWS], cursor is None and len(rows) <= MAX_ROWS
-
-
-def check_form(form: str) -> None:
-    """Raise ProblemError (422) for a form that files do not have."""
-    if form not in FORMS:
-        raise invalid_value_error("form", "must be csv or json")
-
-
-async def table_file(form: str, name: str, rows: Sequence[Mapping[str, Any]], *, complete: bool) -> Response:
-    """A file of *rows*, which have the same members, for a browser to keep; its name says where there are more.
+) -> Response:
+    """A file of the first `MAX_ROWS` rows of a list, for a browser to keep; its name says if there are more.
 
     Args:
         form: one of `FORMS`.
         name: of the file, and of the member with the rows.
-        rows: newest first.
-        complete: whether there are no others.
+        page_at: the page (`items`, `next_cursor`) at a cursor; what it raises is raised.
+        row_of: a row, with the same members as all others; what else an item has is not kept.
+        monotonic: seconds; after `GATHERING_S` no more pages are read.
+
+    Raises:
+        ProblemError: 422, files do not have that form.
     """
+    if form not in FORMS:
+        raise invalid_value_error("form", "must be csv or json")
+    rows: list[dict[str, Any]] = []
+    end, cursor = monotonic() + GATHERING_S, None
+    for _ in range(MAX_PAGES_READ):
+        page = await page_at(cursor)
+        rows += map(row_of, page.items)
+        cursor = page.next_cursor
+        if cursor is None or len(rows) >= MAX_ROWS or monotonic() > end:
+            break
+    complete, rows = cursor is None and len(rows) <= MAX_ROWS, rows[:MAX_ROWS]
     shown = name if complete else f"{name}-first-{len(rows)}"
     headers = {"Content-Disposition": f'attachment; filename="{shown}.{form}"'}
     if form == "json":
@@ -85,6 +67,11 @@ async def table_file(form: str, name: str, rows: Sequence[Mapping[str, Any]], *,
         return Response(body, media_type="application/json", headers=headers)
     table = await anyio.to_thread.run_sync(rows_as_csv, rows)  # 10,000 rows take a quarter of a second
     return Response(table, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def optional_time(at_ms: int) -> str | None:
+    """A time as rows have it; None = there was none."""
+    return format_rfc3339(at_ms) if at_ms else None
 
 
 def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

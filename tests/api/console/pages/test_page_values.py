@@ -7,20 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from trustwatch.api.console.views.alert_display import display_alerts
-from trustwatch.api.console.views.dead_letter_display import display_bytes, filter_dead_letters, group_dead_letters
-from trustwatch.api.console.views.decision_display import (
+from trustwatch.api.console.pages.alerts_page import delivery_words, group_alerts
+from trustwatch.api.console.pages.dead_letters_page import display_bytes, filter_dead_letters, group_dead_letters
+from trustwatch.api.console.pages.decisions_page import (
     describe_odds,
-    display_decision,
-    display_evidence,
-    display_features,
+    feature_noun,
+    feature_rows,
+    read_evidence,
+    reason_shares,
 )
-from trustwatch.api.console.views.feedback_display import (
-    display_preview,
-    draft_from_form,
-    feature_choices,
-)
-from trustwatch.api.console.views.model_display import (
+from trustwatch.api.console.pages.feedback_page import draft_from_form, feature_choices, preview_values
+from trustwatch.api.console.pages.models_page import (
     budget_chart,
     budget_totals,
     calibration_chart,
@@ -119,60 +116,42 @@ def letter(number: int, source: str, reason: str, replayed_ms: int = 0) -> Store
     return StoredDeadLetter(DeadLetter(f"l{number}", 1_000 + number, source, reason, "$", b"x", 0, number), replayed_ms)
 
 
-def test_a_decision_is_told_with_its_shares_thresholds_and_policy() -> None:
-    """Reasons share 100 %, the threshold that was reached is told from those that were not, policy is the level's."""
-    shown = display_decision(decision(), PolicyBook())
-
-    assert [one.percent for one in shown.reasons] == [75, 25]
-    assert shown.reasons[0].label == "action"
-    assert [(one.level, one.reached) for one in shown.evidence.thresholds] == [
-        ("medium", True),
-        ("high", True),
-        ("critical", False),
+def test_a_decision_is_told_with_its_shares_and_thresholds() -> None:
+    """Reasons share 100 %, the threshold that was reached is told from those that were not."""
+    assert reason_shares(REASONS) == [75, 25]
+    assert feature_noun(REASONS[0].feature) == "action"
+    assert read_evidence(decision().evidence)["thresholds"] == [
+        ("medium", 5.0, True),
+        ("high", 8.0, True),
+        ("critical", 11.0, False),
     ]
-    assert (shown.level, shown.previous, shown.rises) == ("high", "low", True)
-    assert shown.policy.current
-    assert shown.policy.policy.max_token_lifetime_s == 60
-    assert shown.odds == "about 1 in 2,000 normal events looks at least this odd"
-
-
-def test_a_policy_that_changed_since_is_said_to_have_changed() -> None:
-    """What is shown of another version than the one in force is not passed off as what held."""
-    assert not display_decision(decision(policy_version="other"), PolicyBook()).policy.current
-
-
-def test_time_alone_has_no_odds() -> None:
-    """A decision that no event caused keeps a p-value that means nothing."""
-    shown = display_decision(decision(cause="tick", event_id="", p_value=1.0), PolicyBook())
-
-    assert shown.odds == ""
-    assert "time alone" in shown.cause
+    assert describe_odds(decision().p_value) == "about 1 in 2,000 normal events looks at least this odd"
 
 
 def test_features_come_strongest_first_with_unit_and_meaning() -> None:
     """Values are compared on their own range; one that the table no longer knows is last, with its value."""
-    shown = display_features(decision().feature_vector)
+    shown = feature_rows(decision().feature_vector)
 
-    assert [one.name for one in shown] == ["action_surprise", "pace_1m", "gone"]
-    assert (shown[0].unit, shown[0].percent) == ("surprise", 50)
-    assert shown[2].value == 1.0
+    assert [name for name, *_ in shown] == ["action_surprise", "pace_1m", "gone"]
+    assert (shown[0][2], shown[0][4]) == ("surprise", 50)
+    assert shown[2][1] == 1.0
 
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_every_feature_of_the_table_has_words(feature: Any) -> None:
     """No feature is shown by its bare name alone."""
-    (one,) = display_features({feature.name: feature.high})
+    ((_, _, _, meaning, percent),) = feature_rows({feature.name: feature.high})
 
-    assert one.percent == 100
-    assert one.meaning == feature.meaning
+    assert percent == 100
+    assert meaning == feature.meaning
 
 
 @pytest.mark.parametrize("evidence", [{}, {"thresholds": 3, "statistic": "x", "signals": None}, {"statistic": True}])
 def test_evidence_of_any_shape_is_shown(evidence: dict[str, Any]) -> None:
     """A record of another version breaks no page."""
-    shown = display_evidence(evidence)
+    shown = read_evidence(evidence)
 
-    assert (shown.statistic, shown.thresholds, shown.signals) == (None, (), ())
+    assert (shown["statistic"], shown["thresholds"], shown["signals"]) == (None, [], [])
 
 
 def test_odds_of_nonsense_are_not_told() -> None:
@@ -194,27 +173,25 @@ def test_what_followed_a_decision_is_only_what_still_follows_from_it() -> None:
 
 
 def test_an_alert_is_one_thing_with_a_state_at_each_target() -> None:
-    """Deliveries of one key are put together; the alert is as well as its worst target."""
+    """Deliveries of one key are put together."""
     failed = delivery("pager", "failed", last_error="410 Gone", attempts=3)
-    (alert,) = display_alerts([delivery("soc", "delivered", delivered_ms=9), failed])
+    (alert,) = group_alerts([delivery("soc", "delivered", delivered_ms=9), failed])
 
-    assert (alert.decision_id, alert.level, alert.worst) == ("d1", "high", "failed")
-    assert alert.title == "Risk high (was low): clerk"
-    assert [(one.target, one.status, one.why) for one in alert.targets] == [
-        ("soc", "delivered", ""),
-        ("pager", "failed", "410 Gone"),
+    assert (alert.decision_id, alert.first.level) == ("d1", RiskLevel.HIGH)
+    assert alert.content.title == "Risk high (was low): clerk"
+    assert [(one.target, delivery_words(one)) for one in alert.deliveries] == [
+        ("soc", "arrived"),
+        ("pager", "refused for good"),
     ]
+    assert alert.step is not None and (alert.step.before, alert.step.after) == (RiskLevel.LOW, RiskLevel.HIGH)
 
 
 def test_an_attempt_that_comes_is_told_from_one_that_was() -> None:
-    """`next_ms` is only told while there is a next attempt."""
+    """The first attempt is still to come."""
     waits = delivery("soc", "pending", attempts=0, next_attempt_ms=5)
     over = delivery("soc", "dead", attempts=9, next_attempt_ms=5)
 
-    shown = [display_alerts([one])[0].targets[0] for one in (waits, over)]
-
-    assert [one.next_ms for one in shown] == [5, 0]
-    assert shown[0].words == "waits for its first attempt"
+    assert [delivery_words(one) for one in (waits, over)] == ["waits for its first attempt", "given up"]
 
 
 def test_a_payload_that_is_no_alert_is_still_shown() -> None:
@@ -222,10 +199,11 @@ def test_a_payload_that_is_no_alert_is_still_shown() -> None:
     action = delivery("hydra", "delivered", kind="action", payload=b'{"agent_id": "clerk"}', key="action-d1")
     broken = delivery("x", "dead", payload=b"\xff", key="k")
 
-    first, second = display_alerts([action, broken])
+    first, second = group_alerts([action, broken])
 
-    assert (first.title, first.subject) == ("Token policy of high", "clerk")
-    assert second.title == "Alert of high"
+    assert (first.content.title, first.content.subject) == ("Token policy of high", "clerk")
+    assert second.content.title == "Alert of high"
+    assert (first.decision_id, first.step) == ("", None)
 
 
 def test_letters_are_grouped_by_source_and_reason() -> None:
@@ -332,22 +310,19 @@ def test_a_broken_form_asks_for_no_time() -> None:
 def test_a_decision_tells_its_concerns_the_oddest_first() -> None:
     """Those that this version knows, in words; decisions of before have none."""
     odd = {"malfunction": 0.5, "compromise": 0.001, "of_tomorrow": 0.1, "overreach": "x"}
-    told = display_evidence({"concerns": odd})
-
-    assert [(one.name, one.odds) for one in told.concerns] == [
-        ("compromise", "about 1 in 1,000 normal events looks at least this odd"),
-        ("malfunction", "about 1 in 2 normal events looks at least this odd"),
+    assert read_evidence({"concerns": odd})["concerns"] == [
+        ("compromise", "it acts for somebody else", "about 1 in 1,000 normal events looks at least this odd"),
+        ("malfunction", "it works badly", "about 1 in 2 normal events looks at least this odd"),
     ]
-    assert told.concerns[0].meaning == "it acts for somebody else"
-    assert display_evidence(decision().evidence).concerns == () == display_evidence({"concerns": [1]}).concerns
+    assert read_evidence(decision().evidence)["concerns"] == [] == read_evidence({"concerns": [1]})["concerns"]
 
 
 def test_a_decision_tells_what_was_left_aside() -> None:
     """What had counted already is named in words, once; decisions of before say nothing of it."""
-    told = display_evidence({"left_aside": ["target_surprise", "pace_1m", "pace_4h", "of_tomorrow"]})
+    told = read_evidence({"left_aside": ["target_surprise", "pace_1m", "pace_4h", "of_tomorrow"]})
 
-    assert told.suppressed == ("target", "pace", "of tomorrow")
-    assert display_evidence(decision().evidence).suppressed == () == display_evidence({"left_aside": "x"}).suppressed
+    assert told["left_aside"] == ["target", "pace", "of tomorrow"]
+    assert read_evidence(decision().evidence)["left_aside"] == [] == read_evidence({"left_aside": "x"})["left_aside"]
 
 
 def test_choices_leave_hard_signals_out_and_put_what_led_first() -> None:
@@ -437,15 +412,15 @@ def test_curves_of_known_agents_are_drawn_beside_those_of_newcomers() -> None:
     largest, asked = select_curves(newcomers, known, ()), select_curves(newcomers, known, {"Clerk of a"})
 
     fleet = ["known agents, the fleet", "newcomers, the fleet"]
-    assert [one.name for one in largest] == [*fleet, "known agents, Clerk of b", "newcomers, Clerk of b"]
-    assert [one.name for one in asked] == [*fleet, "known agents, Clerk of a"]
+    assert [name for name, _ in largest] == [*fleet, "known agents, Clerk of b", "newcomers, Clerk of b"]
+    assert [name for name, _ in asked] == [*fleet, "known agents, Clerk of a"]
     assert group_labels(newcomers, known) == ["Clerk of a", "Clerk of b"]
 
 
 @pytest.mark.parametrize("status", ["waiting", "running", "failed"])
 def test_a_preview_without_a_result_is_shown(status: Any) -> None:
     """It says how far it is, or that it failed, and nothing of what it might have found."""
-    shown = display_preview(FeedbackPreview("p", "d1", "acme", "x", "draft", status, 0.5, 0, 0, "no history", b""))
+    shown = preview_values(FeedbackPreview("p", "d1", "acme", "x", "draft", status, 0.5, 0, 0, "no history", b""))
 
-    assert (shown.percent, shown.is_over, shown.result) == (50, status == "failed", {})
-    assert (shown.marked, shown.lowered, shown.still_odd) == (None, 0, [])
+    assert (shown["percent"], shown["is_over"], shown["result"]) == (50, status == "failed", {})
+    assert (shown["marked"], shown["lowered"], shown["still_odd"]) == (None, 0, [])

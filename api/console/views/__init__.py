@@ -1,1 +1,0 @@
-"""Values that pages show: plain values made of records, without HTML. Templates only lay them out."""
