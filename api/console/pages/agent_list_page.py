@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from trustwatch.scoring.records.agents import AgentSummary, RiskLevel
+from trustwatch.scoring.store.agent_store import AgentOrder
 
-from ...agents.service import AgentFilters, AgentOrder, AgentService
+from ...agents.service import AgentFilters, AgentService
 from ...decisions.service import DecisionService
 from ...http.agent_lookup import visible_tenants
 from ..lists import list_columns, text_filters
