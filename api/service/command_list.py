@@ -14,7 +14,7 @@ COMMANDS = (
     LazyCommand(
         "init",
         CommandPanel.SERVICE,
-        "Write a first settings file, with comments. At a terminal it asks for what no option says.",
+        "Write a first settings file with comments: a trial on one machine, and what a deployment may need.",
         "trustwatch.api.service.init_command:init",
     ),
     LazyCommand(
