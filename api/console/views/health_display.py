@@ -89,7 +89,6 @@ _TROUBLES: Final = (
     _Trouble("trustwatch_issuer_keys_skipped_total", "keys of issuers that could not be read"),
     _Trouble("trustwatch_log_writers_replaced_total", "producers of events that were opened anew"),
     _Trouble("trustwatch_connections_closed_total", "connections that were closed before their client was done"),
-    _Trouble("trustwatch_spans_dropped_total", "spans that no collector got"),
 )
 
 
