@@ -26,13 +26,13 @@ COMMANDS = (
     LazyCommand(
         "backup",
         CommandPanel.SERVICE,
-        "Back up database, log, models and keys of the embedded form into a folder, while the service runs.",
+        "Back up database, log, models and keys of the embedded form into a tar, while the service runs.",
         "trustwatch.api.service.backup_commands:backup",
     ),
     LazyCommand(
         "restore",
         CommandPanel.SERVICE,
-        "Restore a back-up into the empty `data_dir` of the settings, after every digest was checked.",
+        "Restore a backup into the empty `data_dir` of the settings, after every digest was checked.",
         "trustwatch.api.service.backup_commands:restore",
     ),
     LazyCommand(
