@@ -20,7 +20,6 @@ from types import FrameType
 import structlog
 
 from trustwatch.ingest.errors import Fenced, TrustwatchError
-from trustwatch.ingest.spans import UNTRACED, RecordedSpans, Spans
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, PipelineUpdateSender, decode_update
 
 from . import clock
@@ -29,7 +28,6 @@ from .settings.loading import load_process_settings
 from .settings.reloading import SettingsChange, change_of_settings
 from .settings.root import Settings
 from .structured_logs import configure_structured_logs
-from .traces import open_spans
 
 _log = structlog.get_logger(__name__)
 
@@ -51,12 +49,10 @@ class ChildRuntime:
     Args:
         settings: of the service.
         connection: end of the update socket.
-        spans: of its work.
     """
 
-    def __init__(self, settings: Settings, connection: socket.socket, spans: Spans = UNTRACED) -> None:
+    def __init__(self, settings: Settings, connection: socket.socket) -> None:
         self.settings = settings
-        self.spans = spans
         self.sender = PipelineUpdateSender(connection)
         self._connection = connection
         self._stop_requested = False
@@ -121,12 +117,8 @@ class ChildRuntime:
         self._connection.close()
 
 
-def run_child(work: Callable[[ChildRuntime], None], role: str = "") -> int:
-    """Run *work* in this process; the exit status names what ended it, for the service's log.
-
-    Args:
-        role: name of the work, in traces; "" = it makes none.
-    """
+def run_child(work: Callable[[ChildRuntime], None]) -> int:
+    """Run *work* in this process; the exit status names what ended it, for the service's log."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--settings", type=Path)
     parser.add_argument("--socket", type=int, required=True)
@@ -135,13 +127,11 @@ def run_child(work: Callable[[ChildRuntime], None], role: str = "") -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the settings are read
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service tells us when to stop
     child: ChildRuntime | None = None
-    spans: RecordedSpans | None = None
     try:
         restrict_new_files()
         settings = load_process_settings(arguments.settings)
         configure_structured_logs(settings.logs.level, settings.logs.format)
-        spans = open_spans(settings.traces, role, settings.outgoing.ca_file) if role else None
-        child = ChildRuntime(settings, socket.socket(fileno=arguments.socket), spans or UNTRACED)
+        child = ChildRuntime(settings, socket.socket(fileno=arguments.socket))
         child.read_again_from(arguments.settings)
         signal.signal(signal.SIGTERM, child.handle_stop_signal)
         work(child)
@@ -156,8 +146,6 @@ def run_child(work: Callable[[ChildRuntime], None], role: str = "") -> int:
     finally:
         if child is not None:
             child.close()
-        if spans is not None:
-            spans.close()
     return 0
 
 

@@ -19,8 +19,8 @@ EXTRA_PACKAGES: dict[ExtraName, dict[str, str]] = {
     "postgres": {"psycopg": "psycopg"},
     "traces": {
         "opentelemetry.exporter.otlp.proto.http": "opentelemetry-exporter-otlp-proto-http",
+        "opentelemetry.instrumentation.asgi": "opentelemetry-instrumentation-asgi",
         "opentelemetry.sdk": "opentelemetry-sdk",
-        "requests": "requests",
     },
 }
 """Extra -> its modules and the packages that they come with. kafka-python works without crc32c at eight times the cost,

@@ -10,7 +10,6 @@ from functools import partial
 import structlog
 
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.ingest.spans import UNTRACED, Spans
 from trustwatch.scoring.delivery.actuators.actuator import Actuator
 from trustwatch.scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
@@ -51,7 +50,6 @@ class ActuationService:
         store: wishes and originals.
         verdicts: policy, levels and pins.
         changed: called when rows wait for the dispatcher.
-        spans: of attempts.
 
     Attributes:
         counts: for metrics.
@@ -67,9 +65,7 @@ class ActuationService:
         store: SqlStore,
         verdicts: PolicyEvaluator,
         changed: Callable[[], None],
-        spans: Spans = UNTRACED,
     ) -> None:
-        self._spans = spans
         self.counts = ActuationMetrics()
         every_level = any(actuator.every_level for actuator in settings.actuators)
         self.desired_state_resolver = DesiredStateResolver(
@@ -90,7 +86,6 @@ class ActuationService:
             partial(self.desired_state_resolver.resolve, every_level=settings.every_level),
             clock.now_ms,
             self.counts.record,
-            self._spans,
         )
         return DeliveryChannel(ACTION_ROW_KIND, settings, notifier, ACTUATION_DISPATCH_POLICY)
 

@@ -34,7 +34,6 @@ from trustwatch.ingest.events import (
     Text,
 )
 from trustwatch.ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
-from trustwatch.ingest.spans import Spans
 from trustwatch.scoring.engine.announced_paths import NO_PATHS
 from trustwatch.scoring.engine.call_scorer import CallScore
 from trustwatch.scoring.policy.access_evaluation import (
@@ -179,7 +178,6 @@ class CallEvaluator:
         live_scorer: of the model in force; None = calls are judged by the level alone.
         identities: of the deployment.
         now_ms: UTC milliseconds.
-        spans: of the requests that ask; None = nothing is traced.
 
     Attributes:
         counts: verdicts by (way, effect, decision, basis).
@@ -192,9 +190,7 @@ class CallEvaluator:
         live_scorer: LiveCallScorer | None,
         identities: IdentityHasher,
         now_ms: Callable[[], int],
-        spans: Spans | None = None,
     ) -> None:
-        self._spans = spans
         self._policy_evaluator = policy_evaluator
         self._approvals = approvals
         self._live_scorer = live_scorer
@@ -232,17 +228,6 @@ class CallEvaluator:
             approval_id = self._request_approval(access, approvable, by_level.level, text, via)
         self.counts[via, call.effect or "unknown", decision, basis] += 1
         allow = decision == "allow" or not by_level.enforced
-        if self._spans is not None:
-            self._spans.note(
-                {
-                    "trustwatch.via": via,
-                    "trustwatch.risk_level": by_level.level.label,
-                    "trustwatch.decision": decision,
-                    "trustwatch.reason": reason,
-                    "trustwatch.mode": "enforce" if by_level.enforced else "shadow",
-                    "trustwatch.basis": basis,
-                }
-            )
         return CallEvaluation(decision, allow, reason, by_level, score, basis, detail, approval_id, digest, outside)
 
     def _judge(self, access: AccessRequest, call: CallQuestion) -> _JudgedCall:

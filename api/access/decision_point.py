@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from trustwatch.ingest.errors import TrustwatchError
 from trustwatch.ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
 from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.ingest.spans import Spans, SpanValue
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.policy.access_evaluation import (
     LEVEL_CLAIM,
@@ -60,7 +59,6 @@ class PolicyDecisionPoint:
         approval_workflow: asks persons.
         audit_sink: takes the audit events.
         identities: of the deployment.
-        spans: of the requests that ask; None = nothing is traced.
 
     Attributes:
         verdict_counts: questions by (way, level, reason, mode).
@@ -73,10 +71,8 @@ class PolicyDecisionPoint:
         approval_workflow: ApprovalWorkflow,
         audit_sink: AuditSink,
         identities: IdentityHasher,
-        spans: Spans | None = None,
     ) -> None:
         self._identities = identities
-        self._spans = spans
         self.policy_evaluator = policy_evaluator
         self.approval_workflow = approval_workflow
         self.audit_sink = audit_sink
@@ -101,8 +97,6 @@ class PolicyDecisionPoint:
         approval_id = ""
         if verdict.enforced and verdict.step_up and question.approvable and (verdict.held_scopes or not verdict.allow):
             approval_id = self._request_approval(question, verdict, via)
-        if self._spans is not None:
-            self._spans.note(_decision_attributes(verdict, via))
         return AccessDecision(verdict, context, approval_id)
 
     @property
@@ -124,10 +118,6 @@ class PolicyDecisionPoint:
         """Count a question that could not be decided, and how it was answered for that reason."""
         answered = "open" if fails_open else "closed"
         self.failure_counts[via, answered] += 1
-        if self._spans is not None:
-            self._spans.note(
-                {"trustwatch.via": via, "trustwatch.decision": "undecided", "trustwatch.answered": answered}
-            )
 
     def record_decision(
         self,
@@ -185,17 +175,6 @@ class PolicyDecisionPoint:
         if question.ancestors:
             event["delegation"] = [question.agent_id, *question.ancestors]
         self.audit_sink.enqueue({**event, **(more or {})})
-
-
-def _decision_attributes(verdict: Verdict, via: str) -> dict[str, SpanValue]:
-    """Attributes of a question's span about its answer; neither whose nor by which rule."""
-    return {
-        "trustwatch.via": via,
-        "trustwatch.risk_level": verdict.level.label,
-        "trustwatch.decision": "allow" if verdict.allow else "deny",
-        "trustwatch.reason": verdict.reason,
-        "trustwatch.mode": _mode_word(verdict),
-    }
 
 
 def _mode_word(verdict: Verdict) -> str:

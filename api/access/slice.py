@@ -44,7 +44,6 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         services.find(LiveCallScorer),
         runtime.store.identities,
         runtime.now_ms,
-        runtime.spans,
     )
     hooks = _make_hook_server(services, calls)
     proofs, reports = (

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from trustwatch.ingest.spans import Spans
 
 from ..http.agent_paths import decode_agent_id, parse_agent_selection
 from ..http.auth.bearer_tokens import TokenVerifier
@@ -30,15 +27,6 @@ _SIGNED = (b"content-type", b"application/jwt")
 _NO_STORE = (b"cache-control", b"no-store")
 
 
-class _AnsweredLevel(msgspec.Struct):
-    """Members of an answer that its trace keeps; the answer is bytes by then."""
-
-    risk_level: str
-
-
-_read_level = msgspec.json.Decoder(_AnsweredLevel).decode
-
-
 class FastRiskRoute:
     """Answers risk questions from memory.
 
@@ -50,7 +38,6 @@ class FastRiskRoute:
         new_id: text that never repeats, for ids of errors.
         refused_callers: told of those that reach beyond their entry of the settings.
         signer: signs answers to those who want that; None = there are no keys.
-        spans: of the requests that ask; None = nothing is traced.
     """
 
     def __init__(
@@ -62,9 +49,7 @@ class FastRiskRoute:
         new_id: Callable[[], str],
         refused_callers: RefusedCallers,
         signer: AnswerSigner | None,
-        spans: Spans | None = None,
     ) -> None:
-        self._spans = spans
         self._answers = answers
         self._verifier = verifier
         self._metrics = metrics
@@ -122,8 +107,6 @@ class FastRiskRoute:
         parse = _remembered_selection if len(query) <= MAX_REMEMBERED_QUERY else parse_agent_selection
         tenant, issuer = parse(query) if query else (None, None)
         body = self._answers.answer(caller, agent_id, tenant, issuer)
-        if self._spans is not None:
-            self._spans.note({"trustwatch.risk_level": _read_level(body).risk_level})
         return body if signer is None else signer.sign("risk", caller.audience, body)
 
 

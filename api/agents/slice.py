@@ -50,7 +50,7 @@ def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
     signer = services.find(AnswerSigner)
     metrics = services.get(ServiceMetrics)
     timing = runtime.monotonic, runtime.new_id, services.get(RefusedCallers)
-    return (FastRiskRoute(answers, runtime.verifier, metrics, *timing, signer, runtime.spans),)
+    return (FastRiskRoute(answers, runtime.verifier, metrics, *timing, signer),)
 
 
 SLICE = Slice(

@@ -20,7 +20,6 @@ from trustwatch.ingest.errors import MalformedEvent, Unavailable
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.source import GroupSource, RecordBatch, RecordKind
-from trustwatch.ingest.spans import UNTRACED, Spans, SpanValue
 
 from .. import clock
 from ..child_process import ChildRuntime, run_child
@@ -89,11 +88,9 @@ class EventArchiver:
 
     Args:
         settings: of the service; `archive.directory` is set.
-        spans: of the ranges that are written.
     """
 
-    def __init__(self, settings: Settings, spans: Spans = UNTRACED) -> None:
-        self._spans = spans
+    def __init__(self, settings: Settings) -> None:
         directory = settings.archive.directory
         assert directory is not None
         self._settings = settings
@@ -169,12 +166,7 @@ class EventArchiver:
 
     def _flush(self, archiver: PartitionArchiver) -> None:
         if archiver.pending_records:
-            with self._spans.span("archive.write") as span:
-                files = self._archive.write(
-                    archiver.base_offset, archiver.next_offset, archiver.events, archiver.partition
-                )
-                if span.recorded:
-                    span.note(_range_attributes(archiver, files))
+            files = self._archive.write(archiver.base_offset, archiver.next_offset, archiver.events, archiver.partition)
             self.files += files
             self.rows += len(archiver.events)
             self._positions[archiver.partition] = archiver.next_offset
@@ -208,19 +200,9 @@ class EventArchiver:
             self._archive.close()
 
 
-def _range_attributes(archiver: PartitionArchiver, files: int) -> dict[str, SpanValue]:
-    return {
-        "trustwatch.partition": archiver.partition,
-        "trustwatch.offset.first": archiver.base_offset,
-        "trustwatch.offset.end": archiver.next_offset,
-        "trustwatch.events": len(archiver.events),
-        "trustwatch.files": files,
-    }
-
-
 def run_event_archive(child: ChildRuntime) -> None:
     """Archive until told to end; then what was read is in the archive."""
-    archiver = EventArchiver(child.settings, child.spans)
+    archiver = EventArchiver(child.settings)
     reported_at = float("-inf")
     try:
         archiver.start()
@@ -237,4 +219,4 @@ def run_event_archive(child: ChildRuntime) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_event_archive, "archive"))
+    raise SystemExit(run_child(run_event_archive))

@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..http.fastapi_telemetry import FASTAPI_TELEMETRY_OFF
 from ..http.line_limit import LineLimit
+from ..http.request_traces import FASTAPI_TELEMETRY_OFF
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from . import live_updates, sign_in

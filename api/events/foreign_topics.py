@@ -14,7 +14,6 @@ from trustwatch.ingest.history.time_order import record_time_order
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.retry import retry_until_available
 from trustwatch.ingest.source import Record, TopicWriter
-from trustwatch.ingest.spans import UNTRACED, Spans
 from trustwatch.ingest.topics.protocols import FetchedRecords, TopicReader
 from trustwatch.ingest.topics.record_codec import TopicRecord, header_texts, headers_for
 
@@ -276,7 +275,6 @@ class TopicIngest:
         monotonic: seconds on a clock that never goes back.
         now_ms: UTC milliseconds.
         sleep: waits; raises once the process was told to end.
-        spans: of rounds that read something.
     """
 
     def __init__(
@@ -287,9 +285,7 @@ class TopicIngest:
         monotonic: Callable[[], float],
         now_ms: Callable[[], int],
         sleep: Callable[[float], None],
-        spans: Spans = UNTRACED,
     ) -> None:
-        self._spans = spans
         self._sources = list(sources)
         self._open_writer = open_writer
         self._writer: TopicWriter | None = None
@@ -308,11 +304,7 @@ class TopicIngest:
             read = read or source.received_records
             self._note_silence(source)
         if out:
-            with self._spans.span("ingest.write") as span:
-                self._write_until_acknowledged(out)
-                if span.recorded:
-                    refused = sum(isinstance(outcome, RejectedTopicRecord) for outcome in out)
-                    span.note({"trustwatch.events": len(out) - refused, "trustwatch.dead_letters": refused})
+            self._write_until_acknowledged(out)
         for source in self._sources:
             source.commit()
         self._silence.check(self._monotonic())

@@ -47,9 +47,7 @@ def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
         for topic in settings.brokers.topics
     ]
     outputs = IngestOutputTopics(brokers.names.events, brokers.names.dead_letters)
-    return TopicIngest(
-        sources, lambda: open_writer(brokers), outputs, clock.monotonic, clock.now_ms, child.sleep, child.spans
-    )
+    return TopicIngest(sources, lambda: open_writer(brokers), outputs, clock.monotonic, clock.now_ms, child.sleep)
 
 
 def _reader_factory(brokers: BrokerSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:
@@ -62,4 +60,4 @@ def _send_report(child: ChildRuntime, report: IngestReport) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_ingest_worker, "ingest"))
+    raise SystemExit(run_child(run_ingest_worker))

@@ -19,16 +19,15 @@ from .allowed_hosts import AllowedHosts
 from .auth.callers import SCOPE_WORDS
 from .connection_guard import ConnectionGuard
 from .fast_path import FastPath, RequestAdmission
-from .fastapi_telemetry import FASTAPI_TELEMETRY_OFF
 from .openapi_document import complete_document
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import MetricValues, ServiceMetrics
 from .refused_callers import RefusedCallers
+from .request_traces import FASTAPI_TELEMETRY_OFF
 from .runtime import Runtime
 from .service_registry import ServiceRegistry
 from .slice import LifespanService, MountedApplication, Slice
 from .store_executor import StoreExecutor
-from .traced_path import TracedPath
 
 API_DESCRIPTION = """Risk of AI agents that hold OAuth tokens, and the door for their audit events.
 
@@ -120,8 +119,7 @@ def create_app(
     body_limits = {path: limit for part in answering for path, limit in part.body_limits.items()}
     hosts = AllowedHosts(runtime.settings.listen)
     admission = RequestAdmission(runtime.verifier, hosts, body_limits, [mounted.path for mounted in mounts], guard)
-    make = FastPath if runtime.spans is None else partial(TracedPath, runtime.spans)
-    return make(app, fast_routes, streamed_paths, admission, metrics, runtime.monotonic, runtime.new_id)
+    return FastPath(app, fast_routes, streamed_paths, admission, metrics, runtime.monotonic, runtime.new_id)
 
 
 def _add_store_access(services: ServiceRegistry) -> None:

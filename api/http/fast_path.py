@@ -140,6 +140,14 @@ class FastPath:
                     return
             await self._forward(scope, receive, send)
 
+    def route_template(self, scope: Scope) -> str:
+        """The route that a request took."""
+        path = scope.get("raw_path") or b""
+        for route in self._routes:
+            if route.find_handler(path) is not None:
+                return route.template(path)
+        return route_template(scope)
+
     async def _forward_admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path in self._streamed_paths:

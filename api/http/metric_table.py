@@ -43,12 +43,6 @@ METRICS: Final = (
     MetricDefinition(
         "trustwatch_http_request_seconds", "histogram", "s", "time from request to answer, by route", ("route",)
     ),
-    MetricDefinition(
-        "trustwatch_spans_dropped_total",
-        "observed counter",
-        "spans",
-        "spans of this process that no collector got; only where `traces.endpoint` is set",
-    ),
     MetricDefinition("trustwatch_connections", "observed gauge", "connections", "open connections of the API"),
     MetricDefinition(
         "trustwatch_connections_closed_total",

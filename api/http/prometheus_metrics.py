@@ -95,7 +95,6 @@ def _process_values(services: Runtime) -> dict[str, LabelledValues]:
             ("wrong",): services.settings_reloads.errors,
         },
         "trustwatch_settings_restart_needed": {(): len(services.settings_reloads.restart_needed)},
-        "trustwatch_spans_dropped_total": {} if services.spans is None else {(): services.spans.dropped},
         "trustwatch_log_waiting_bytes": {(): services.event_log.waiting_bytes},
         "trustwatch_log_next_offset": {(): services.event_log.log.next_offset},
         "trustwatch_log_failed": {(): float(services.event_log.log.failed)},

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trustwatch.ingest.log.group_commit import GroupCommit
-from trustwatch.ingest.spans import RecordedSpans
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
@@ -56,7 +55,6 @@ class Runtime:
         services: services of slices that the composition root makes, since more than the application uses them.
         principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
         settings_reloads: how reloads of the settings fared.
-        spans: of requests; None = nothing is traced.
         compiled_elsewhere: whether what can do without compiled kernels waits until another process has compiled them.
         on_startup: awaited in order before the first request.
         on_shutdown: awaited in order after the last one.
@@ -87,7 +85,6 @@ class Runtime:
     principal_alias: Callable[[str, str], str] | None = None
     compiled_elsewhere: bool = False
     settings_reloads: ReloadStatus = field(default_factory=ReloadStatus)
-    spans: RecordedSpans | None = None
     on_startup: tuple[LifespanHook, ...] = ()
     on_shutdown: tuple[LifespanHook, ...] = ()
 

@@ -94,9 +94,7 @@ class ModelWorker:
         if work is not None:
             if self._follows:
                 self._shadow_scorer.write_figures()
-            with self._child.spans.span("keeper.training") as span:
-                span.note({"trustwatch.model_version": work.version})
-                self._training.run_training(work, self._models.load(champion.version, champion.digest))
+            self._training.run_training(work, self._models.load(champion.version, champion.digest))
             self._refresh_shadow()
             self._versions_checked_at = clock.monotonic()
         if learns and work is None:
@@ -173,4 +171,4 @@ def _run_as_leader(child: ChildRuntime, store: SqlStore, leader_lock: LeaderLock
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_model_worker, "keeper"))
+    raise SystemExit(run_child(run_model_worker))

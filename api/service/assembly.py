@@ -11,7 +11,6 @@ import structlog
 
 from trustwatch.ingest.errors import TrustwatchError, Unavailable
 from trustwatch.ingest.log.group_commit import GroupCommit
-from trustwatch.ingest.spans import Spans
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
@@ -58,7 +57,6 @@ def make_decision_point(
     now_ms: Callable[[], int] = clock.now_ms,
     alias: Callable[[str, str], str] | None = None,
     executor: StoreExecutor | None = None,
-    spans: Spans | None = None,
 ) -> PolicyDecisionPoint:
     """The decision point, with what it asks.
 
@@ -67,7 +65,6 @@ def make_decision_point(
         now_ms: UTC milliseconds.
         alias: what is logged in place of principals' identifiers.
         executor: the way into the store; None = one of its own.
-        spans: of the requests that ask; None = nothing is traced.
     """
     interventions = ActiveInterventions()
     registry = AgentRegistry(settings.registry)
@@ -84,7 +81,7 @@ def make_decision_point(
 
     boundary = DeclaredBoundary(registry.capabilities_of, settings.outside_boundary or "record", settings.scope_actions)
     verdicts = PolicyEvaluator(view, policy, interventions, stale, now_ms, boundary)
-    return PolicyDecisionPoint(verdicts, approvals, audit, store.identities, spans)
+    return PolicyDecisionPoint(verdicts, approvals, audit, store.identities)
 
 
 def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:

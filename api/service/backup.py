@@ -1,30 +1,31 @@
-"""A back-up of the embedded form, taken while the service runs.
+"""Backups of the embedded form: a tar of the database, the log, the models and the keys, taken while the service runs.
 
 The database is copied first, with the checkpoints that it names, and the log after it, so that the database's position
 never lies beyond the log's end: a service that starts on both applies the rest of the log, as after a crash. Models
-come last, since a version in use is never removed.
+come last, since a version in use is never removed. The tar gets its name once it is whole.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Final, NamedTuple
 
 from trustwatch.ingest.duplicate_window import DuplicateWindow
-from trustwatch.ingest.durable_files import NEW_FILE_MODE, write_file_atomically
+from trustwatch.ingest.durable_files import NEW_FILE_MODE, sync_file, write_file_atomically
 from trustwatch.ingest.errors import ConfigError, ModelError
 from trustwatch.ingest.identities import IDENTITY_KEY_FILE
-from trustwatch.ingest.log.log_copy import LogExtent, copy_log
+from trustwatch.ingest.log.log_copy import copy_log, log_extent
 from trustwatch.ingest.pseudonyms import PRIVACY_KEY_FILE
 from trustwatch.models.model_directory import copy_model
 from trustwatch.models.model_directory import read_manifest as read_model_manifest
-from trustwatch.models.model_registry import RegisteredModel
-from trustwatch.scoring.records.commits import ONLY_PARTITION, Position
+from trustwatch.scoring.records.commits import ONLY_PARTITION
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
 
 from ..composition import checkpoint_place, open_model_registry, store_address
@@ -32,33 +33,43 @@ from ..http.auth.signing import LOCAL_JWKS_FILE, LOCAL_KEY_FILE
 from ..settings.root import Settings
 from ..shared_signals.transmitter_context import KEY_FOLDER
 from .backup_checkpoints import DATABASE_FILE, copy_with_checkpoints
-from .backup_manifest import (
-    DATA_FOLDER,
-    FORMAT_VERSION,
-    KIND,
-    MANIFEST_FILE,
-    MODEL_FOLDER,
-    UNFINISHED_FILE,
-    BackupManifest,
-    describe_files,
-    write_manifest,
-)
 
+DATA_FOLDER: Final = "data"
+"""Of a backup: what is in it is laid out as `data_dir` is."""
+MODEL_FOLDER: Final = "model"
+"""Of a backup: the installed model."""
 LOG_FOLDER: Final = "log"
 MODELS_FOLDER: Final = "models"
+DIGESTS_FILE: Final = "SHA256SUMS"
+"""Last in a backup: the digest of every other file, as `sha256sum --check` reads it."""
 KEY_FILES: Final = (IDENTITY_KEY_FILE, PRIVACY_KEY_FILE, LOCAL_KEY_FILE, LOCAL_JWKS_FILE)
-"""Keys below `data_dir` without which the database, or what was signed, can not be read; `KEY_FOLDER` besides."""
+"""Keys below `data_dir` without which the database, or what was signed, cannot be read; `KEY_FOLDER` besides."""
 
 
-class FinishedBackup(NamedTuple):
-    """A back-up, and the digest of its manifest: kept elsewhere, it tells a changed back-up."""
+class BackupContents(NamedTuple):
+    """What is in a backup.
 
-    manifest: BackupManifest
-    digest: str
+    Attributes:
+        offset: events before it are in the database.
+        log_first_offset, log_end_offset: records of the log; *offset* lies between them.
+        model: version of the installed model.
+        model_digest: names it exactly.
+        keys: key files, by their names in `data_dir`.
+        files, bytes: number and size of all files.
+    """
+
+    offset: int
+    log_first_offset: int
+    log_end_offset: int
+    model: str
+    model_digest: str
+    keys: list[str]
+    files: int
+    bytes: int
 
 
 def is_secret(name: str) -> bool:
-    """Tell whether a file of a back-up is a secret key: its owner's alone, even where a group may read the rest."""
+    """Return whether a file of a backup is a secret key: its owner's alone, even if a group may read the rest."""
     folder, _, within = name.partition("/")
     if folder != DATA_FOLDER or within == LOCAL_JWKS_FILE:
         return False
@@ -66,7 +77,7 @@ def is_secret(name: str) -> bool:
 
 
 def require_embedded(settings: Settings) -> None:
-    """Raise ConfigError where log or database are not files below `data_dir`."""
+    """Raise ConfigError if log or database are not files below `data_dir`."""
     if settings.distributed or store_address(settings).file is None:
         place, besides = checkpoint_place(settings), ""
         if place is not None:
@@ -80,118 +91,102 @@ def require_embedded(settings: Settings) -> None:
         )
 
 
-def take_backup(settings: Settings, target: Path, now_s: Callable[[], float], *, keys: bool = True) -> FinishedBackup:
-    """Back up database, log, models and keys into a new folder. A failure leaves nothing there.
+def take_backup(settings: Settings, target: Path, *, keys: bool = True) -> BackupContents:
+    """Back up database, log, models and keys into a new tar. A failure leaves no file of that name.
 
     Args:
         settings: of the service; it may run.
-        target: made; or an empty folder.
-        now_s: seconds since 1970.
+        target: made.
         keys: False leaves key files out, for those who keep them elsewhere.
 
     Raises:
-        ConfigError: not the embedded form, no store yet, or *target* is in the way.
-        DamagedStore, CorruptLog, ModelError: what is there is damaged; it would not be a back-up.
+        ConfigError: not the embedded form, no store yet, or *target* exists.
+        DamagedStore, CorruptLog, ModelError: what is there is damaged; it would not be a backup.
         Unavailable: locked, a full disk, or retention was faster.
     """
     require_embedded(settings)
-    target = target.resolve()  # of a link its folder: after a failure that is removed
-    _require_new(target)
-    try:
-        return _write_backup(settings, target, now_s, keys=keys)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
+    if target.exists():
+        raise ConfigError(f"{target}: exists already: name a new file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        staging = Path(folder) / "files"
+        offset = _copy_everything(settings, staging, keys=keys)
+        contents = describe_contents(staging, offset)
+        write = partial(_write_tar, staging)
+        write_file_atomically(target, write, temporary=Path(folder) / "tar", mode=0o600 if keys else NEW_FILE_MODE)
+    return contents
 
 
-def _require_new(target: Path) -> None:
-    """Raise ConfigError unless a back-up can be made at *target*; it says where an earlier one was interrupted."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if (target / UNFINISHED_FILE).is_file() and not (target / MANIFEST_FILE).exists():
-        raise ConfigError(f"{target}: holds a back-up that was never finished: give another folder")
-    raise ConfigError(f"{target}: is not empty: give a folder that is not there yet")
-
-
-def _write_backup(settings: Settings, target: Path, now_s: Callable[[], float], *, keys: bool) -> FinishedBackup:
-    data = target / DATA_FOLDER
+def _copy_everything(settings: Settings, staging: Path, *, keys: bool) -> int:
+    """Copy all that a backup has; returns the offset of the database."""
+    data = staging / DATA_FOLDER
     data.mkdir(parents=True)
-    unfinished = target / UNFINISHED_FILE
-    write_file_atomically(unfinished, b"")
-    created = datetime.fromtimestamp(now_s(), UTC).isoformat(timespec="milliseconds")
-    position = _copy_database(settings, data / DATABASE_FILE)
-    extent = _copy_log(settings, data / LOG_FOLDER, position)
-    installed = _copy_models(settings, target)
-    copied_keys = sorted(_copy_keys(settings.data_dir, data)) if keys else []
-    manifest = BackupManifest(
-        kind=KIND,
-        format_version=FORMAT_VERSION,
-        trustwatch=version("trustwatch"),
-        created=created,
-        epoch=position.epoch,
-        offset=position.offset,
-        log_first_offset=extent.first_offset,
-        log_end_offset=extent.end_offset,
-        model=installed.version,
-        model_digest=installed.digest,
-        keys=copied_keys,
-        left_out=list(_left_out(settings, keys=keys)),
-        files=describe_files(target),
-    )
-    digest = write_manifest(target, manifest)
-    unfinished.unlink()
-    return FinishedBackup(manifest, digest)
+    copy_with_checkpoints(settings, data / DATABASE_FILE)
+    with closing(open_reading_store(sqlite_url(data / DATABASE_FILE))) as copy:
+        offset = copy.partitions.position(ONLY_PARTITION).offset
+    needed = DuplicateWindow().first_offset_to_rebuild(offset)
+    copy_log(settings.data_dir / LOG_FOLDER, data / LOG_FOLDER, needed)
+    _copy_models(settings, staging)
+    if keys:
+        for path in _key_files(settings.data_dir):
+            write_file_atomically(data / path.relative_to(settings.data_dir), path.read_bytes(), mode=0o600)
+    return offset
 
 
-def _copy_database(settings: Settings, target: Path) -> Position:
-    copy_with_checkpoints(settings, target)
-    with closing(open_reading_store(sqlite_url(target))) as copy:
-        return copy.partitions.position(ONLY_PARTITION)
-
-
-def _copy_log(settings: Settings, target: Path, position: Position) -> LogExtent:
-    needed = DuplicateWindow().first_offset_to_rebuild(position.offset)
-    return copy_log(settings.data_dir / LOG_FOLDER, target, needed)
-
-
-def _copy_models(settings: Settings, target: Path) -> RegisteredModel:
-    """Copy every sound version of the registry, and the installed model; returns that one, as it was copied."""
+def _copy_models(settings: Settings, staging: Path) -> None:
+    """Copy every sound version of the registry, and the installed model."""
     registry = open_model_registry(settings)
-    copy_model(settings.model_dir, target / MODEL_FOLDER)
+    copy_model(settings.model_dir, staging / MODEL_FOLDER)
     for model in registry.versions():
         folder = registry.directory_of(model.version)
         try:
-            copy_model(folder, target / DATA_FOLDER / MODELS_FOLDER / folder.name)
+            copy_model(folder, staging / DATA_FOLDER / MODELS_FOLDER / folder.name)
         except (OSError, ModelError):
             if folder.exists():  # else it was removed meanwhile: nothing judges by it
                 raise
-    return RegisteredModel(*read_model_manifest(target / MODEL_FOLDER))  # an operator may replace the original
 
 
-def _copy_keys(data_dir: Path, target: Path) -> Iterator[str]:
-    """Copy the keys that are there; yields their names."""
+def _key_files(data_dir: Path) -> Iterator[Path]:
     folder = data_dir / KEY_FOLDER
     for path in (*(data_dir / name for name in KEY_FILES), *(folder.iterdir() if folder.is_dir() else ())):
         if path.is_file() and not path.name.startswith("."):
-            name = path.relative_to(data_dir)
-            mode = 0o600 if is_secret(f"{DATA_FOLDER}/{name.as_posix()}") else NEW_FILE_MODE
-            write_file_atomically(target / name, path.read_bytes(), mode=mode)
-            yield name.as_posix()
+            yield path
 
 
-def _left_out(settings: Settings, *, keys: bool) -> Iterator[str]:
-    yield "settings and the files that they name"
-    if not keys:
-        yield f"key files: {', '.join(KEY_FILES)}, {KEY_FOLDER}"
-    elsewhere = {
-        "identity.key_file": settings.identity.key_file,
-        "privacy.key_file": settings.privacy.key_file,
-        "shared_signals.key_dir": settings.shared_signals.key_dir,
-    }
-    for member, path in elsewhere.items():
-        if path is not None:
-            yield f"{member}: {path}"
-    for member, path in (("events", settings.archive.directory), ("vectors", settings.archive.vectors)):
-        if path is not None:
-            yield f"archive of {member}: {path}"
-    yield "sessions of the console: people sign in again"
+def describe_contents(staging: Path, offset: int) -> BackupContents:
+    """What is in the files of a backup, with *offset* of its database. Raises CorruptLog, ModelError, ConfigError."""
+    data, paths = staging / DATA_FOLDER, [path for _, path in list_files(staging)]
+    extent = log_extent(data / LOG_FOLDER)
+    model, digest = read_model_manifest(staging / MODEL_FOLDER)
+    keys = [path.relative_to(data).as_posix() for path in sorted(_key_files(data))]
+    size = sum(path.stat().st_size for path in paths)
+    return BackupContents(offset, *extent, model.model_version, digest, keys, len(paths), size)
+
+
+def list_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every file below a folder, with its name in a backup."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, made durable."""
+    with path.open("rb") as file:
+        sync_file(file)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_tar(staging: Path, file: BinaryIO) -> None:
+    digests = ""
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, path in list_files(staging):
+            if "\n" in name:
+                raise ConfigError(f"{name!r} in data_dir: no file of a backup may have this name; rename it")
+            digests += f"{file_digest(path)}  {name}\n"
+            tar.add(path, name)
+            path.unlink()  # so that a backup needs little more room than its size
+        content = digests.encode()
+        last = tarfile.TarInfo(DIGESTS_FILE)
+        last.size = len(content)
+        tar.addfile(last, io.BytesIO(content))

@@ -14,7 +14,7 @@ COMMANDS = (
     LazyCommand(
         "init",
         CommandPanel.SERVICE,
-        "Write a first settings file, with comments. At a terminal it asks for what no option says.",
+        "Write a first settings file with comments: a trial on one machine, and what a deployment may need.",
         "trustwatch.api.service.init_command:init",
     ),
     LazyCommand(
@@ -26,13 +26,13 @@ COMMANDS = (
     LazyCommand(
         "backup",
         CommandPanel.SERVICE,
-        "Back up database, log, models and keys of the embedded form into a folder, while the service runs.",
+        "Back up database, log, models and keys of the embedded form into a tar, while the service runs.",
         "trustwatch.api.service.backup_commands:backup",
     ),
     LazyCommand(
         "restore",
         CommandPanel.SERVICE,
-        "Restore a back-up into the empty `data_dir` of the settings, after every digest was checked.",
+        "Restore a backup into the empty `data_dir` of the settings, after every digest was checked.",
         "trustwatch.api.service.backup_commands:restore",
     ),
     LazyCommand(
@@ -59,7 +59,7 @@ COMMANDS = (
     LazyCommand(
         "settings",
         CommandPanel.SERVICE,
-        "Settings: check a file, show what holds, write a schema for editors.",
+        "Settings: check a file, show the effective ones, write a schema for editors.",
         "trustwatch.api.service.settings_commands:settings_app",
     ),
 )

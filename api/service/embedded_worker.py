@@ -87,7 +87,6 @@ class EmbeddedPipelineWorker:
             self._after_commit,
             on_risk=self._send_risk,
             service=service_url(settings),
-            spans=child.spans,
             checkpoints=open_checked_checkpoints(settings, self.store),
             snapshots=open_snapshots(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
@@ -204,4 +203,4 @@ def run_embedded_worker(child: ChildRuntime) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_embedded_worker, "pipeline"))
+    raise SystemExit(run_child(run_embedded_worker))

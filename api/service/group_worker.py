@@ -20,7 +20,6 @@ from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.retry import retry_until_available
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.ingest.spans import UNTRACED, Spans
 from trustwatch.ingest.topics.record_codec import headers_for
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import Engine
@@ -71,12 +70,9 @@ class GroupPipelineWorker:
         settings: of the service.
         sleep: waits while a service does not answer; may raise to end the wait.
         check: whether the number of partitions must be the one that the state was made for.
-        spans: of batches and commits.
     """
 
-    def __init__(
-        self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True, spans: Spans = UNTRACED
-    ) -> None:
+    def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
         self._settings = settings
         self._sleep = sleep
         brokers = settings.brokers
@@ -105,9 +101,9 @@ class GroupPipelineWorker:
         self._dropped_dead_letters = 0
         self._backlog_logged_at = -BACKLOG_LOGGED_EVERY_S
         self._spool = open_spool(settings)
-        self.pipeline = ConsumerGroupPipeline(self.source, self._make_context(sleep, spans), self._make_processor)
+        self.pipeline = ConsumerGroupPipeline(self.source, self._make_context(sleep), self._make_processor)
 
-    def _make_context(self, sleep: Callable[[float], None], spans: Spans) -> PipelineContext:
+    def _make_context(self, sleep: Callable[[float], None]) -> PipelineContext:
         settings = self._settings
         return PipelineContext(
             self.source,
@@ -121,7 +117,6 @@ class GroupPipelineWorker:
             self.publisher,
             self.publisher.publish_risk,
             service_url(settings),
-            spans=spans,
             checkpoints=open_checked_checkpoints(settings, self.store),
             snapshots=open_snapshots(settings, self.store),
             acts_at_every_level=any(actuator.every_level for actuator in settings.actuators),
@@ -252,7 +247,7 @@ def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
 def run_group_worker(child: ChildRuntime) -> None:
     """Run a worker until it is told to stop."""
     _log.info("a worker starts; it loads model and kernels first")
-    worker = GroupPipelineWorker(child.settings, child.sleep, spans=child.spans)
+    worker = GroupPipelineWorker(child.settings, child.sleep)
     child.on_reload, child.on_stop = worker.use_policy, worker.end_soon
     beat_at = tick_at = clock.monotonic()
     try:
@@ -292,4 +287,4 @@ def start_vector_collector(spool: VectorSpoolWriter | None, partition: int) -> V
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_child(run_group_worker, "pipeline"))
+    raise SystemExit(run_child(run_group_worker))

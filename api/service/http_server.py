@@ -12,6 +12,7 @@ from trustwatch.ingest.errors import ConfigError
 
 from ..http.connection_guard import ConnectionGuard
 from ..http.fast_path import FastPath
+from ..http.request_traces import trace_requests
 from ..settings.root import Settings
 from .guarded_protocol import guarded_protocol
 
@@ -20,7 +21,7 @@ def make_server(app: FastPath, connections: ConnectionGuard) -> UvicornServer:
     """The server of the application, with bounded connections."""
     return UvicornServer(
         uvicorn.Config(
-            app,
+            trace_requests(app),
             http=guarded_protocol(connections),
             log_config=None,
             access_log=False,

@@ -43,5 +43,3 @@ def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
     scheme, is_url, _ = (settings.store.checkpoints or "").partition("://")
     if is_url and scheme.lower() in CLOUD_SCHEMES:
         yield "objects", "`store.checkpoints` names a bucket"
-    if settings.traces.endpoint is not None:
-        yield "traces", "`traces.endpoint` names a collector"

@@ -15,7 +15,6 @@ import httpx2
 import structlog
 import uvicorn
 
-from trustwatch.ingest.spans import UNTRACED, RecordedSpans
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
@@ -35,7 +34,6 @@ from ..settings.reloading import SettingsChange
 from ..settings.root import Settings
 from ..shared_signals.transmitter import SharedSignalsTransmitter
 from ..structured_logs import configure_structured_logs
-from ..traces import open_spans
 from .assembly import (
     drop_cached_answers,
     promote_ready_challenger,
@@ -98,17 +96,12 @@ async def serve(
     await asyncio.to_thread(make_local_key, settings)
     await asyncio.to_thread(begin_learning, settings, stop.is_set)
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
-    spans = open_spans(settings.traces, "service", settings.outgoing.ca_file)
-    try:
-        async with open_backend(settings, settings_file, roles) as backend:
-            view, status = RiskView(), PipelineStatus()
-            if roles.workers and not is_scoring_kept():
-                status.starting = COMPILING
-            await asyncio.to_thread(backend.load_view, view)
-            await RunningService(settings, backend, view, status, model.version, roles, spans).run(stop)
-    finally:
-        if spans is not None:
-            await asyncio.to_thread(spans.close)
+    async with open_backend(settings, settings_file, roles) as backend:
+        view, status = RiskView(), PipelineStatus()
+        if roles.workers and not is_scoring_kept():
+            status.starting = COMPILING
+        await asyncio.to_thread(backend.load_view, view)
+        await RunningService(settings, backend, view, status, model.version, roles).run(stop)
 
 
 def make_local_key(settings: Settings) -> None:
@@ -137,7 +130,6 @@ class RunningService:
         status: how the pipeline fares.
         model_version: for answers about agents that were never seen.
         roles: the parts that run here.
-        spans: of what is done here; None = nothing is traced.
     """
 
     def __init__(
@@ -148,13 +140,12 @@ class RunningService:
         status: PipelineStatus,
         model_version: str,
         roles: ServiceRoles,
-        spans: RecordedSpans | None = None,
     ) -> None:
         self._dispatcher: Dispatcher | None = None
         self._transmitter: SharedSignalsTransmitter | None = None
         self._promotions: set[asyncio.Task[None]] = set()
         self._parts = parts = make_service_parts(
-            settings, backend, view, status, roles, self._wake_dispatcher, self._interventions_changed, spans
+            settings, backend, view, status, roles, self._wake_dispatcher, self._interventions_changed
         )
         self._transmitter = self._make_transmitter()
         self._runtime = make_runtime(parts, model_version)
@@ -289,8 +280,7 @@ class RunningService:
         channels, policy = self._channels(self._webhooks, settings), _dispatch_policy(settings)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
         outbox = self._parts.backend.store.outbox
-        spans = self._parts.spans or UNTRACED
-        return Dispatcher(outbox, channels, policy, clock.now_ms, jitter, self._count_delivery, spans, settings.cases)
+        return Dispatcher(outbox, channels, policy, clock.now_ms, jitter, self._count_delivery, settings.cases)
 
     def _alert_signer(self) -> AlertSigner | None:
         """Signs alerts for targets that want that, by the keys of the transmitter; None where there are none."""

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from trustwatch.ingest.spans import UNTRACED, RecordedSpans
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.book import LivePolicy
 from trustwatch.scoring.policy.risk_view import RiskView
@@ -64,7 +63,6 @@ class ServiceParts:
         erasures: service of erasures.
         calls: the scorer of calls; None where calls are judged by the level alone.
         transmitter: what streams of security event tokens share; None where there are none.
-        spans: of requests, deliveries and actuations; None = nothing is traced.
     """
 
     settings: Settings
@@ -89,7 +87,6 @@ class ServiceParts:
     erasures: ErasureService
     calls: LiveCallScorer | None
     transmitter: TransmitterContext | None
-    spans: RecordedSpans | None
 
 
 def make_service_parts(
@@ -100,21 +97,19 @@ def make_service_parts(
     roles: ServiceRoles,
     wake_dispatcher: Callable[[], None],
     interventions_changed: Callable[[Collection[AgentName]], None],
-    spans: RecordedSpans | None = None,
 ) -> ServiceParts:
     """Make all parts.
 
     Args:
         wake_dispatcher: called where rows to deliver may be waiting.
         interventions_changed: called with agents whose pins or approvals changed.
-        spans: of requests, deliveries and actuations; None = nothing is traced.
     """
     log, store = backend.log, backend.store
     jwks = JwksCache(settings.issuers, settings.verification, clock.now_s, clock.monotonic, settings.outgoing.ca_file)
     policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()
     agents = AgentResolver(view, store, executor)
     decision_point = make_decision_point(
-        settings, log, store, view, policy, status, interventions_changed, alias=alias, executor=executor, spans=spans
+        settings, log, store, view, policy, status, interventions_changed, alias=alias, executor=executor
     )
     return ServiceParts(
         settings=settings,
@@ -133,9 +128,7 @@ def make_service_parts(
         agents=agents,
         principal_alias=alias,
         decision_point=decision_point,
-        actuation=ActuationService(
-            settings, store, decision_point.policy_evaluator, wake_dispatcher, spans or UNTRACED
-        ),
+        actuation=ActuationService(settings, store, decision_point.policy_evaluator, wake_dispatcher),
         models=make_model_service(settings, log, store, executor),
         feedback=make_feedback_service(
             settings, backend.settings_file, log, store, decision_point.audit_sink, agents, executor
@@ -143,7 +136,6 @@ def make_service_parts(
         erasures=make_erasure_service(settings, log, store, view, decision_point, status, agents, executor, roles),
         calls=_make_call_scorer(settings, roles),
         transmitter=_make_transmitter_context(settings),
-        spans=spans,
     )
 
 
@@ -214,7 +206,6 @@ def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
         services=_services_of(parts),
         principal_alias=parts.principal_alias,
         compiled_elsewhere=True,
-        spans=parts.spans,
     )
 
 

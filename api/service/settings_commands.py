@@ -1,4 +1,4 @@
-"""`trustwatch settings`: is a file right, what holds and where it comes from, and a schema for editors."""
+"""`trustwatch settings`: check a file, print the effective settings, write a schema for editors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import typer
 
 from trustwatch.ingest.errors import ConfigError
 
-from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json, write_line, write_table
-from ..settings.effective import DEFAULT, effective_members, settings_schema
-from ..settings.loading import read_process_settings
+from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json, write_line
+from ..settings.effective import settings_schema, settings_yaml
+from ..settings.loading import load_process_settings, read_process_settings
 
 settings_app = typer.Typer(
-    name="settings", no_args_is_help=True, help="Settings: check a file, show what holds, write a schema for editors."
+    name="settings",
+    no_args_is_help=True,
+    help="Settings: check a file, show the effective ones, write a schema for editors.",
 )
 
 
@@ -40,23 +42,13 @@ def check(
         return
     for warning in warnings:
         print_message(f"warning: {warning}")
-    write_line(f"{file or 'settings'}: right")
+    write_line(f"{file or 'settings'} is valid")
 
 
 @settings_app.command()
-def show(
-    settings: SettingsFileOption = None,
-    changed: Annotated[bool, typer.Option("--changed", help="leave out what is the default")] = False,
-    json: JsonOption = False,
-) -> None:
-    """Show the settings that hold, member by member, and whether file, variable or default says so. Secrets are ***."""
-    members = [member._asdict() for member in effective_members(read_process_settings(settings))]
-    shown = [member for member in members if not (changed and member["origin"] == DEFAULT)]
-    if json:
-        write_json({"members": shown})
-        return
-    rows = [{**member, "value": json_format.dumps(member["value"], ensure_ascii=False)} for member in shown]
-    write_table(rows, {"member": "member", "value": "value", "origin": "from"}, prose=("value",))
+def show(settings: SettingsFileOption = None) -> None:
+    """Print the effective settings as YAML: file, environment and defaults together. Secrets are ***."""
+    sys.stdout.write(settings_yaml(load_process_settings(settings)))
 
 
 @settings_app.command()

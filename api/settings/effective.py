@@ -1,57 +1,27 @@
-"""The settings as they hold, member by member with where each value comes from, and as a JSON Schema for editors."""
+"""The effective settings as YAML, and a JSON Schema of the settings file for editors."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
 
 from trustwatch.ingest.settings import Secret
 
-from .environment import SetVariable
-from .loading import ReadSettings
 from .root import Settings
 
-DEFAULT = "default"
 _SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECRET_IN_URL = re.compile(r"(://)[^/\s?#]*(?=@)|([?&#][^=&#\s]*=)[^&#\s]+")
 """Parts of a URL that may be a secret: what stands before the host, and the values of query and fragment."""
 _NAME_OR_PATH = {"type": "string", "minLength": 1}
 
 
-class EffectiveMember(NamedTuple):
-    """A member that holds a value.
-
-    Attributes:
-        member: its path, such as `listen.port` or `webhooks[0].url`.
-        value: as JSON; secrets are `***`.
-        origin: `default`, the settings file, or the variable that set it; for a secret with where it is kept.
-    """
-
-    member: str
-    value: Any
-    origin: str
-
-
-def effective_members(read: ReadSettings) -> Iterator[EffectiveMember]:
-    """All of them in the order of the declarations, lists and mappings entry by entry."""
-    for path, value in _leaves(shown_settings(read.settings)):
-        yield EffectiveMember(_path_text(path), value, _origin(path, read))
-
-
-def shown_settings(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON: secrets are `***`, also those that somebody wrote into a URL."""
-    shown: dict[str, Any] = _without_secrets(msgspec.to_builtins(settings, enc_hook=str))
-    return shown
-
-
 def settings_yaml(settings: Settings) -> str:
-    """The settings that hold as YAML, as `shown_settings`."""
-    return msgspec.yaml.encode(shown_settings(settings)).decode()
+    """The effective settings as YAML: secrets are `***`, also those that somebody wrote into a URL."""
+    return msgspec.yaml.encode(_without_secrets(msgspec.to_builtins(settings, enc_hook=str))).decode()
 
 
 def _without_secrets(value: Any) -> Any:
@@ -64,61 +34,6 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_secrets(below) for below in value]
     return _SECRET_IN_URL.sub(lambda found: f"{found[1] or found[2]}***", value) if isinstance(value, str) else value
-
-
-def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    entries: Iterable[tuple[str | int, Any]] = ()
-    if isinstance(value, dict):
-        entries = value.items()
-    elif isinstance(value, list | tuple) and any(isinstance(entry, dict) for entry in value):
-        entries = enumerate(value)
-    if not value or not entries:
-        yield path, value
-        return
-    for step, below in entries:
-        yield from _leaves(below, (*path, step))
-
-
-def _path_text(path: Iterable[str | int]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
-
-
-def _origin(path: tuple[str | int, ...], read: ReadSettings) -> str:
-    variable = _last_variable(path, read.variables)
-    if variable is not None:
-        return variable.name + _kept_in(_at(variable.value, path[len(variable.path) :]))
-    given = _at(read.in_file, path)
-    return DEFAULT if given is _ABSENT else f"{read.file}{_kept_in(given)}"
-
-
-def _last_variable(path: tuple[str | int, ...], variables: Iterable[SetVariable]) -> SetVariable | None:
-    """The one that wins: they are applied in their order."""
-    found = None
-    for variable in variables:
-        if path[: len(variable.path)] == variable.path:
-            found = variable
-    return found
-
-
-_ABSENT = object()
-
-
-def _at(value: Any, path: Iterable[str | int]) -> Any:
-    """Value that a file or a variable holds at a place; `_ABSENT` where it holds nothing."""
-    for step in path:
-        if isinstance(step, int):
-            value = value[step] if isinstance(value, list) and step < len(value) else _ABSENT
-        else:
-            value = value.get(step, _ABSENT) if isinstance(value, dict) else _ABSENT
-    return value
-
-
-def _kept_in(given: Any) -> str:
-    """Place where a secret is kept, if it is given by reference."""
-    if isinstance(given, dict) and len(given) == 1 and {*given} <= {"env", "file"}:
-        ((kind, name),) = given.items()
-        return f" ({kind} {name})"
-    return ""
 
 
 def settings_schema() -> dict[str, Any]:

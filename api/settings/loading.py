@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,7 +14,7 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.settings_reading import error_hint, read_yaml
 
-from .environment import SetVariable, apply_variables, origin_of_error, set_variables
+from .environment import apply_variables, origin_of_error, set_variables
 from .removed import leave_out_removed
 from .root import Settings
 
@@ -57,19 +56,13 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 class ReadSettings(NamedTuple):
-    """Settings and where they come from.
+    """Settings, and what was noticed while they were read.
 
     Attributes:
-        file: that was read; None: there is none.
-        in_file: what it holds.
-        variables: what the environment sets over it.
         removed: warnings about removed settings that still hold their old defaults.
     """
 
     settings: Settings
-    file: Path | None
-    in_file: dict[str, Any]
-    variables: list[SetVariable]
     removed: list[str]
 
     @property
@@ -79,13 +72,12 @@ class ReadSettings(NamedTuple):
 
 
 def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings:
-    """`load_settings`, and where each value comes from."""
+    """`load_settings`, with warnings."""
     if path is None and environ.get(SETTINGS_FILE):
         path = Path(environ[SETTINGS_FILE])
-    in_file = {} if path is None else read_yaml(path)
+    raw = {} if path is None else read_yaml(path)
     base = Path.cwd() if path is None else path.absolute().parent
     variables = set_variables(environ)
-    raw = copy.deepcopy(in_file)
     apply_variables(raw, variables)
     origin = partial(origin_of_error, file="settings" if path is None else str(path), variables=variables)
     removed = leave_out_removed(raw, origin)
@@ -95,7 +87,7 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings
     except msgspec.ValidationError as error:
         raise ConfigError(f"{origin(str(error))}: {error}{error_hint(Settings, str(error))}") from None
     settings = msgspec.structs.replace(settings, data_dir=base / settings.data_dir, model_dir=base / settings.model_dir)
-    return ReadSettings(settings, path, in_file, variables, removed)
+    return ReadSettings(settings, removed)
 
 
 def _fill_policies(raw: dict[str, Any]) -> None:

@@ -31,6 +31,11 @@ REMOVED_SETTINGS: Final[Mapping[str, RemovedSetting]] = {
         "use the `url` of an incoming webhook of Slack; if the console is on, its messages link to the case, where "
         "people act once they are signed in",
     ),
+    "traces": RemovedSetting(
+        {"endpoint": None, "sample_ratio": 0.1, "headers": {}, "service_name": "trustwatch"},
+        "use the standard variables of OpenTelemetry (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER` and others) "
+        "for spans of requests, and the metrics of the pipeline and of deliveries for other work",
+    ),
 }
 """Removed settings by path, as `reference/settings.md` would write it: `kafka.topics[].name`, `tenants.NAME.mode`. If
 all of a part was removed, the part has the row."""

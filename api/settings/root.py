@@ -37,7 +37,6 @@ from .service_settings import (
     OutgoingSettings,
     ServicePipelineSettings,
     TenantSettings,
-    TraceSettings,
 )
 from .shared_signals_settings import SharedSignalsSettings
 from .storage_settings import ArchiveSettings, IdentitySettings, PrivacySettings, StoreSettings
@@ -59,7 +58,6 @@ class Settings(SettingsPart, frozen=True):
     listen: Annotated[ListenSettings, setting("address of the API")] = ListenSettings()
     logs: Annotated[LogSettings, setting("log of the processes")] = LogSettings()
     outgoing: Annotated[OutgoingSettings, setting("connections to other services")] = OutgoingSettings()
-    traces: Annotated[TraceSettings, setting("traces of requests and work, by OpenTelemetry")] = TraceSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], setting("authorization servers whose tokens are accepted")] = ()
     verification: Annotated[VerificationSettings, setting("verification of tokens")] = VerificationSettings()
     callers: Annotated[tuple[CallerSettings, ...], setting("what each client may speak for")] = ()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from trustwatch.ingest.settings import Name, SettingsPart, check_url, setting
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.book import EnforcementMode
 
@@ -78,7 +76,7 @@ class OutgoingSettings(SettingsPart, frozen=True):
         Path | None,
         setting(
             "certificates of private authorities, PEM, that are trusted besides the system's, for webhooks, actuators, "
-            "keys of issuers, introspection, sign-in, shared signals and traces; read at start alone. Brokers and "
+            "keys of issuers, introspection, sign-in and shared signals; read at start alone. Brokers and "
             "databases have settings of their own"
         ),
     ] = None
@@ -92,51 +90,6 @@ class OutgoingSettings(SettingsPart, frozen=True):
             trusted_authorities(self.ca_file)
         except ConfigError as error:
             raise ValueError(f"`ca_file`: {error}") from None
-
-
-class TraceSettings(SettingsPart, frozen=True):
-    """Traces of the service's processes, for a collector of OpenTelemetry. Needs the extra `traces`."""
-
-    endpoint: Annotated[
-        str | None,
-        setting(
-            "collector that takes OTLP over HTTP, as `http://127.0.0.1:4318`; without a path, `/v1/traces` is added; "
-            "null traces nothing"
-        ),
-    ] = None
-    sample_ratio: Annotated[
-        float,
-        setting("part of the traces that begin here which is sent; of all others their caller decides", ge=0, le=1),
-    ] = 0.1
-    headers: Annotated[
-        Mapping[Name, Secret], setting("headers for the collector by name, each `{env: NAME}` or `{file: PATH}`")
-    ] = {}
-    service_name: Annotated[str, setting("`service.name` of the traces", min_length=1, max_length=256)] = "trustwatch"
-
-    def __post_init__(self) -> None:
-        if self.endpoint is None:
-            return
-        # Spans hold no names and no tokens, so they may cross a network of one's own in clear; headers may not.
-        scheme = self.endpoint.partition(":")[0]
-        check_url(
-            self.endpoint if scheme != "http" or self.headers else f"https{self.endpoint[len(scheme) :]}",
-            "`endpoint`" + (" with `headers`" if self.headers else ""),
-            loopback_http=True,
-        )
-        parts = urlsplit(self.endpoint)
-        if parts.query or parts.fragment:
-            raise ValueError("`endpoint` may have no query and no fragment; put keys into `headers`")
-        for name, value in self.headers.items():
-            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value.reveal()):
-                raise ValueError(
-                    f"`headers` may hold names and values of HTTP headers only: {name!r} is none, or its value"
-                )
-
-    def traces_url(self) -> str:
-        """URL to which spans are sent. The endpoint is set."""
-        assert self.endpoint is not None
-        has_path = urlsplit(self.endpoint).path not in ("", "/")
-        return self.endpoint if has_path else self.endpoint.rstrip("/") + TRACES_PATH
 
 
 class TenantSettings(SettingsPart, frozen=True):

@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.spans import UNTRACED, Spans
 
 from ..records.commits import LeasedDelivery
 from ..store.case_settings import CaseSettings
@@ -49,7 +48,6 @@ class Dispatcher:
         clock: UTC milliseconds.
         random_source: of the jitter.
         observe: called with (target, outcome) after each attempt, for metrics; outcome as in DeliveryResult.
-        spans: of attempts.
         cases: which alerts belong to one case.
 
     Raises:
@@ -64,7 +62,6 @@ class Dispatcher:
         clock: Callable[[], int],
         random_source: random.Random,
         observe: Callable[[str, str], None] = _ignore_outcome,
-        spans: Spans = UNTRACED,
         cases: CaseSettings = DEFAULT_CASES,
     ) -> None:
         names = [channel.target.name for channel in channels]
@@ -76,14 +73,13 @@ class Dispatcher:
         self._clock = clock
         self._observe = observe
         self._random = random_source
-        self._spans = spans
         self._start: Callable[[_TargetWorker], object] = lambda _: None
         self._routes = [_make_route(channel, policy) for channel in channels]
         self._target_workers = [self._worker_of(channel) for channel in channels]
         self._wake = asyncio.Event()
 
     def _worker_of(self, channel: DeliveryChannel[Any]) -> _TargetWorker:
-        return _TargetWorker(self._outbox, channel, self._policy, self._clock, self._random, self._observe, self._spans)
+        return _TargetWorker(self._outbox, channel, self._policy, self._clock, self._random, self._observe)
 
     def use(self, channels: Sequence[DeliveryChannel[Any]], policy: DispatchPolicy) -> None:
         """Deliver to these targets from now on. Attempts at others are ended; what waits for those that are gone waits.
@@ -154,9 +150,7 @@ class _TargetWorker:
         clock: Callable[[], int],
         random_source: random.Random,
         observe: Callable[[str, str], None],
-        spans: Spans,
     ) -> None:
-        self._spans = spans
         self.wake = asyncio.Event()
         self.channel = channel
         self._retired = False
@@ -223,22 +217,6 @@ class _TargetWorker:
         return [results[row.seq] for row in rows]
 
     async def _attempt(self, row: LeasedDelivery) -> DeliveryResult:
-        with self._spans.span("delivery", "client") as span:
-            result = await self._try(row)
-            if span.recorded:
-                span.note(
-                    {
-                        "trustwatch.target": row.target,
-                        "trustwatch.kind": row.row.kind,
-                        "trustwatch.attempt": row.attempt,
-                        "trustwatch.outcome": result.outcome,
-                    }
-                )
-                if result.outcome not in ("delivered", "skipped"):
-                    span.mark_failed(result.outcome)
-        return result
-
-    async def _try(self, row: LeasedDelivery) -> DeliveryResult:
         try:
             async with asyncio.timeout(self._target.timeout_s):
                 result = await self._notifier.deliver(row, self._target)

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from trustwatch.ingest.errors import ConfigError, Fenced, Unavailable
 from trustwatch.ingest.retry import Answer, retry_until_available
-from trustwatch.ingest.spans import SpanValue
 
 from ..records.commits import Commit, Position
 from ..store.checkpoint_files import CheckpointFiles
@@ -74,12 +73,6 @@ class CommitRound:
 
     def write(self) -> None:
         """Write the commits and publish what may leave once they are written; waits while a service is away."""
-        with self._context.spans.span("pipeline.commit") as span:
-            self._write()
-            if span.recorded:
-                span.note(self._attributes())
-
-    def _write(self) -> None:
         stages, publisher = self._context.stages, self._context.publisher
         letters = [letter for commit in self._commits for letter in commit.dead_letters]
         if publisher is not None and letters:
@@ -157,24 +150,6 @@ class CommitRound:
             if files is None or not commit.ends_checkpoints or isinstance(result, Fenced):
                 continue
             remove_ended_checkpoints(files, commit.position, self._context)
-
-    def _attributes(self) -> dict[str, SpanValue]:
-        """Attributes of this round's span: numbers alone."""
-        seconds = self._context.stages.last
-        return {
-            "trustwatch.partitions": [commit.position.partition for commit in self._commits],
-            "trustwatch.offsets.first": [commit.expected.offset for commit in self._commits],
-            "trustwatch.offsets.end": [commit.position.offset for commit in self._commits],
-            "trustwatch.agents": sum(len(commit.agents) for commit in self._commits),
-            "trustwatch.checkpointed_agents": sum(c.checkpoint.agents for c in self._commits if c.checkpoint),
-            "trustwatch.decisions": sum(len(commit.decisions) for commit in self._commits),
-            "trustwatch.outbox_rows": sum(len(commit.outbox) for commit in self._commits),
-            "trustwatch.dead_letters": sum(len(commit.dead_letters) for commit in self._commits),
-            "trustwatch.refused": sum(isinstance(result, Fenced) for result in self._results),
-            "trustwatch.rows_s": seconds["rows"],
-            "trustwatch.commit_s": seconds["commit"],
-            "trustwatch.publish_s": 0.0 if self._context.publisher is None else seconds["publish"],
-        }
 
     def give_up(self) -> None:
         """Try no more once a service does not answer: `write` raises its error. Another thread may call this."""

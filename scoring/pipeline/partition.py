@@ -14,7 +14,7 @@ on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from trustwatch.ingest.errors import ConfigError, CorruptLog, Unavailable
 from trustwatch.ingest.record_erasure import ErasedFilter
 from trustwatch.ingest.retry import Answer, retry_until_available
 from trustwatch.ingest.source import RecordBatch
-from trustwatch.ingest.spans import SpanValue
 
 from ..engine.agent_state_cache import AgentStateCache
 from ..records.agents import AgentRow
@@ -34,7 +33,7 @@ from .commit_round import CommitRound
 from .event_times import EventTimes
 from .partition_commits import MAX_UNCOMMITTED_RECORDS, PartitionCommits
 from .pipeline_context import PipelineContext
-from .processor import AppliedBatch, Processor
+from .processor import Processor
 from .risk_publication import RiskPublication
 
 _log = structlog.get_logger(__name__)
@@ -222,11 +221,8 @@ class PartitionPipeline:
         batch = self._erased_filter.filter_batch(batch)
         feedback = self._processor.engine.feedback_rules
         matched = feedback.matched
-        with self._context.spans.span("pipeline.batch") as span:
-            with self._context.stages.timed("apply"):
-                applied = self._processor.apply(batch)
-            if span.recorded:
-                span.note(_batch_attributes(batch, applied, self._context.stages.last))
+        with self._context.stages.timed("apply"):
+            applied = self._processor.apply(batch)
         self._context.stages.counts["feedback_matched"] += feedback.matched - matched
         full = len(batch.records) >= self._context.settings.batch_size
         self.commits.note_applied(applied, batch.next_offset, batch_full=full)
@@ -291,19 +287,3 @@ def poll_timeout_s(partitions: Collection[PartitionPipeline], longest_s: float, 
     """
     waits = [BESIDE_POLL_S] if work_beside else [longest_s, *(partition.commits.due_in_s() for partition in partitions)]
     return max(0.0, min([*waits, *(partition.risk.due_in_s() for partition in partitions)]))
-
-
-def _batch_attributes(batch: RecordBatch, applied: AppliedBatch, seconds: Mapping[str, float]) -> dict[str, SpanValue]:
-    """Attributes of a batch's span: numbers alone."""
-    return {
-        "trustwatch.partition": batch.partition,
-        "trustwatch.offset.first": batch.base_offset,
-        "trustwatch.offset.end": batch.next_offset,
-        "trustwatch.records": len(batch.records),
-        "trustwatch.events": applied.events,
-        "trustwatch.duplicates": applied.duplicates,
-        "trustwatch.dead_letters": len(applied.dead_letters),
-        "trustwatch.decisions": len(applied.decisions),
-        "trustwatch.poll_s": seconds["poll"],
-        "trustwatch.apply_s": seconds["apply"],
-    }

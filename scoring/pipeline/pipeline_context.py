@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from trustwatch.ingest.source import DurableSource
-from trustwatch.ingest.spans import UNTRACED, Spans
 
 from ..policy.book import LivePolicy
 from ..records.agents import AgentSummary
@@ -80,7 +79,6 @@ class PipelineContext(NamedTuple):
     on_risk: RiskListener | None = None
     service: str = "https://trustwatch.invalid"  # `source` of alerts
     tuning: PipelineTuning = DEFAULT_TUNING
-    spans: Spans = UNTRACED
     checkpoints: CheckpointFiles | None = None  # of states between commits of rows; None = rows are always written
     snapshots: SnapshotFiles | None = None  # copies of rows for take-overs; None = there are none
     acts_at_every_level: bool = False  # whether an actuator hears of changes between `unknown` and `low`, too

@@ -270,8 +270,6 @@ class StageMetrics:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.last: defaultdict[str, float] = defaultdict(float)
-        """Seconds of the latest block of each stage."""
         self.counts: Counter[str] = Counter()
 
     @contextmanager
@@ -281,8 +279,7 @@ class StageMetrics:
         try:
             yield
         finally:
-            self.last[stage] = took_s = self._monotonic() - start
-            self.seconds[stage] += took_s
+            self.seconds[stage] += self._monotonic() - start
 
     def count_batch(self, applied: AppliedBatch) -> None:
         """Count what a batch did."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import structlog
 
 from trustwatch.ingest.source import DurableSource
-from trustwatch.ingest.spans import UNTRACED, Spans
 
 from ..policy.book import LivePolicy
 from ..records.commits import ONLY_PARTITION, Position
@@ -44,7 +43,6 @@ class SinglePartitionPipeline:
         on_risk: called with the agents that moved, as soon as their records are applied.
         service: URI of this service, the `source` of alerts.
         tuning: what no operator sets.
-        spans: of batches and commits.
         checkpoints: see `PipelineContext`.
         snapshots: the same.
         acts_at_every_level: whether an actuator hears of changes between `unknown` and `low`, too.
@@ -64,7 +62,6 @@ class SinglePartitionPipeline:
         on_risk: RiskListener | None = None,
         service: str = "https://trustwatch.invalid",
         tuning: PipelineTuning = DEFAULT_TUNING,
-        spans: Spans = UNTRACED,
         checkpoints: CheckpointFiles | None = None,
         snapshots: SnapshotFiles | None = None,
         acts_at_every_level: bool = False,
@@ -84,7 +81,6 @@ class SinglePartitionPipeline:
             on_risk=on_risk,
             service=service,
             tuning=tuning,
-            spans=spans,
             checkpoints=checkpoints,
             snapshots=snapshots,
             acts_at_every_level=acts_at_every_level,

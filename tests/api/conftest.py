@@ -29,6 +29,7 @@ from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.connection_guard import ConnectionGuard
+from trustwatch.api.http.request_traces import trace_requests
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.http.store_executor import StoreExecutor
 from trustwatch.api.models.control_record_writer import ControlRecordWriter
@@ -48,7 +49,6 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.ingest.spans import RecordedSpans
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
 from trustwatch.scoring.engine.settings import ChallengeBudget
@@ -106,9 +106,8 @@ class Clock:
 class ApiService:
     """One running service."""
 
-    def __init__(self, folder: Path, database: Path, spans: RecordedSpans | None = None, **settings: Any) -> None:
+    def __init__(self, folder: Path, database: Path, **settings: Any) -> None:
         self.clock = Clock()
-        self.spans = spans
         self.key = LocalSigningKey.open(folder)
         issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
         registry = (
@@ -156,7 +155,6 @@ class ApiService:
             self.status,
             lambda agents: drop_cached_answers(self.view, agents),
             lambda: int(self.clock() * 1000),
-            spans=self.spans,
         )
         if self.settings.model_dir.exists():
             shelf = ModelRegistry(self.settings.data_dir / "models", self.settings.model_dir)
@@ -197,7 +195,6 @@ class ApiService:
         )
         return Runtime(
             services=tuple(service for service in services if service is not None),
-            spans=self.spans,
             active_version=None if self.desk is None else lambda: self.desk.version,
             learning=lambda: self.desk is not None and self.desk.learning is not None,
             principal_alias=alias,
@@ -238,7 +235,7 @@ class ApiService:
         self.runtime = self._services()
         self.app = create_app(self.runtime, SLICES)
         config = uvicorn.Config(
-            self.app,
+            trace_requests(self.app),
             http=guarded_protocol(self.connections),
             log_level="critical",
             lifespan="on",

@@ -23,7 +23,6 @@ from trustwatch.api.access.gateways.gateway_issuers import GatewayIssuers
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.console.openid_provider import OpenIdProvider
 from trustwatch.api.http.auth.jwks import JwksCache
-from trustwatch.api.opentelemetry_spans import OtlpSpans
 from trustwatch.api.settings.access_settings import IssuerSettings, VerificationSettings
 from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings
 from trustwatch.api.settings.enforcement_settings import (
@@ -31,7 +30,7 @@ from trustwatch.api.settings.enforcement_settings import (
     GatewaySettings,
     IntrospectionServerSettings,
 )
-from trustwatch.api.settings.service_settings import OutgoingSettings, TraceSettings
+from trustwatch.api.settings.service_settings import OutgoingSettings
 from trustwatch.api.settings.signal_transmitter_settings import ManagedStreamSettings, SignalTransmitterSettings
 from trustwatch.api.shared_signals.remote_stream import RemoteStream
 from trustwatch.api.shared_signals.verification_states import VerificationStates
@@ -258,17 +257,6 @@ def test_without_it_the_error_names_the_setting(
     said += capsys.readouterr().out  # of introspection the log tells
     assert "certificate refused" in said and "`outgoing.ca_file`" in said
     assert peer.asked == []
-
-
-def test_traces_reach_a_collector(peer: Peer, authority: CertificateAuthority) -> None:
-    """The exporter's own library trusts the same authorities."""
-    for ca_file, reached in ((authority.folder / "clients.pem", True), (None, False)):
-        peer.asked.clear()
-        spans = OtlpSpans(TraceSettings(endpoint=peer.url, sample_ratio=1.0), "service", "one", ca_file)
-        with spans.span("work"):
-            pass
-        spans.close()
-        assert ("/v1/traces" in peer.asked) is reached
 
 
 def test_the_client_library_takes_an_authority(peer: Peer, authority: CertificateAuthority) -> None:

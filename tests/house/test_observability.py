@@ -119,26 +119,6 @@ def test_the_dashboard_is_what_the_code_says() -> None:
     assert all(panel["description"] for panel in board["panels"] if panel["type"] != "row")
 
 
-def test_traces_hold_what_the_reference_says() -> None:
-    """Every span and attribute is in the page, and nothing else is: what leaves is known."""
-    spans, attributes = set(), set()
-    for path in (path for layer in ("ingest", "scoring", "api") for path in (ROOT / layer).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Dict):
-                keys = {key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
-                attributes |= {key for key in keys if re.fullmatch(r"(trustwatch|http)\.[a-z._]+", key)}
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "span":
-                assert isinstance(node.args[0], ast.Constant)
-                spans.add(node.args[0].value)
-    page = (ROOT / "reference" / "traces.md").read_text()
-    tables = page.partition("## Spans")[2].partition("## A collector")[0]
-    told = set(re.findall(r"`((?:trustwatch|http|error)?\.[a-z_.]+)`", tables))
-    told = {f"trustwatch{name}" if name.startswith(".") else name for name in told}
-
-    assert set(re.findall(r"^\| `([a-z.]+)` \|", tables.partition("## Attributes")[0], re.MULTILINE)) == spans
-    assert told == attributes | {"error.type"}
-
-
 def test_no_line_of_the_log_has_a_member_that_the_log_writes_itself() -> None:
     """Else it is lost: an agent's `level` became that of the line, *info*."""
     own, lost = {"event", "level", "timestamp"}, []

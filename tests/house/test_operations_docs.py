@@ -13,7 +13,6 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER
 from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
-from trustwatch.api.settings.first_settings import FirstAnswers, first_settings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.topics.record_codec import RECORD_HEADER
@@ -28,16 +27,9 @@ INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 WALK = (ROOT / "examples" / "distributed" / "README.md").read_text(encoding="utf-8")
 SETTINGS = [
     *re.findall(r"<!-- settings -->\n```yaml\n(.*?)```", PAGE, re.DOTALL),
-    first_settings(
-        FirstAnswers(
-            "distributed",
-            tenant="acme-corp",
-            brokers=("127.0.0.1:9092",),
-            database="postgresql://trustwatch@127.0.0.1:5432/trustwatch",
-        )
-    ),
+    (ROOT / "examples" / "distributed" / "trustwatch.yaml").read_text(encoding="utf-8"),
 ]
-"""Examples of the pages, and last what the walk through has `init` write."""
+"""Examples of the pages, and last those of the walk-through."""
 
 SECRETS = {"KAFKA_CLIENT_SECRET": "secret", "TRUSTWATCH_DB_PASSWORD": "secret"}
 GROUPS = "topics|approvals|cases|decisions|feedback|identities|mapping"
@@ -71,7 +63,7 @@ def test_the_settings_of_the_installation_trust_the_local_key(tmp_path: Path) ->
     """They load as `init` writes them, and the caller is the one that `trustwatch token` names by default."""
     assert "trustwatch init trustwatch.yaml;" in INSTALL
     path = tmp_path / "trustwatch.yaml"
-    path.write_text(first_settings(FirstAnswers()))
+    path.write_text((ROOT / "api" / "service" / "first_settings.yaml").read_text(encoding="utf-8"))
 
     settings = load_settings(path, {})
 

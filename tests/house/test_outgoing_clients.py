@@ -14,7 +14,6 @@ MAKES_CLIENTS = {
     "ingest/outgoing_http.py": "the one place",
     "ingest/kafka/kafka_python/client_connection.py": "tokens for brokers, by the brokers' own `ca_file`",
     "api/cli/remote.py": "commands that ask the service; they trust what SSL_CERT_FILE names",
-    "api/opentelemetry_spans.py": "the SDK's exporter has a library of its own, given the same authorities",
     "simulator/demo.py": "the demo asks the service that it has started",
 }
 """Modules that make a client or a TLS context, and why each does."""
@@ -26,7 +25,7 @@ CONSTRUCTORS = {
 }
 TAKES_AUTHORITIES = {
     *("make_http_client", "make_webhook_client", "trusted_authorities", "PublishedKeyCache", "JwksCache"),
-    *("SetEncryption", "GatewayIssuers", "SignalReceiver", "OpenIdProvider", "open_spans", "OtlpSpans"),
+    *("SetEncryption", "GatewayIssuers", "SignalReceiver", "OpenIdProvider"),
 }
 """Callables that make such a client, at once or later."""
 

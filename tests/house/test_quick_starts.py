@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from scripts.gather_site import QUICK_STARTS
 from trustwatch.api.cli.main import make_app
@@ -25,7 +25,7 @@ def test_its_commands_and_options_exist(name: str) -> None:
     """Of each line that calls `trustwatch`."""
     calls = [call for step in QuickStart(name).steps for call in CALL.findall(step.commands)]
 
-    assert {"train", "init"} & {command for command, _ in calls}
+    assert {"train", "settings"} & {command for command, _ in calls}
     for words, rest in calls:
         command: Any = get_command(make_app())
         for word in words.split():
@@ -36,37 +36,21 @@ def test_its_commands_and_options_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in QUICK_STARTS if name != "cloudtrail"])
 def test_its_settings_load(name: str, tmp_path: Path) -> None:
-    """As the page's own command writes them; there is no model yet, so the service learns."""
-    file = write_settings(name, tmp_path)
-
-    secrets = dict.fromkeys(("TRUSTWATCH_KEYCLOAK_SECRET", "TRUSTWATCH_DB_PASSWORD"), "only for this trial")
-    settings = load_settings(file, secrets)
-
-    assert settings.listen.port == 8420
-    assert settings.data_dir.is_relative_to(tmp_path)
-    assert "train" not in {words for step in QuickStart(name).steps for words, _ in CALL.findall(step.commands)}
-
-
-def write_settings(name: str, folder: Path) -> Path:
-    """The file that `init` writes below *folder* by the command of a page."""
+    """With the variables that the page sets; there is no model yet, so the service learns."""
     text = "\n".join(step.commands for step in QuickStart(name).steps)
-    (words,) = re.findall(r"trustwatch (init (?:.*\\\n)*.*)\n", text)
-    arguments = [word.replace("var/", f"{folder}/var/", 1) for word in words.replace("\\\n", "").split()]
-    (folder / "var" / name).mkdir(parents=True)
-    done = CliRunner().invoke(make_app(), arguments)
-    assert done.exit_code == 0, done.output
-    return folder / "var" / name / "trustwatch.yaml"
-
-
-def test_init_writes_the_settings_of_the_distributed_form(tmp_path: Path) -> None:
-    """By the page's own command, with the variables that it sets."""
-    text = "\n".join(step.commands for step in QuickStart("distributed").steps)
-    file = write_settings("distributed", tmp_path)
+    (tmp_path / "hydra-hook.key").write_text("h" * 32)
+    shutil.copy(ROOT / "examples" / name / "trustwatch.yaml", tmp_path)
+    secrets = dict.fromkeys(("TRUSTWATCH_KEYCLOAK_SECRET", "TRUSTWATCH_DB_PASSWORD"), "only for this trial")
     variables = dict(re.findall(r"(TRUSTWATCH__\w+)=(\S+)", text))
 
-    settings = load_settings(file, {**variables, "TRUSTWATCH_DB_PASSWORD": "secret"})
+    settings = load_settings(tmp_path / "trustwatch.yaml", {**secrets, **variables})
 
-    assert (settings.kafka.partitions, settings.kafka.replication) == (4, 1)
+    assert f"cp examples/{name}/trustwatch.yaml var/{name}/\n" in text
+    assert settings.upgrade_warnings() == []
+    assert settings.listen.port == 8420
+    if name == "distributed":
+        assert (settings.kafka.partitions, settings.kafka.replication) == (4, 1)
+    assert "train" not in {words for step in QuickStart(name).steps for words, _ in CALL.findall(step.commands)}
 
 
 @pytest.mark.parametrize("name", QUICK_STARTS)

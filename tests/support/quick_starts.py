@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,17 +40,27 @@ class Step(NamedTuple):
 
 
 class QuickStart:
-    """The page of one folder of `examples/`. *changed* texts, such as ports that must be free, are put into it."""
+    """The page of one folder of `examples/`.
+
+    *changed* texts, such as ports that must be free, are put into it and into `trustwatch.yaml` of the folder.
+    """
 
     def __init__(self, name: str, changed: Mapping[str, str] | None = None) -> None:
         text = (EXAMPLES / name / "README.md").read_text(encoding="utf-8")
-        for old, new in (changed or {}).items():
+        self._settings = EXAMPLES / name / "trustwatch.yaml"
+        self._changed = changed or {}
+        for old in self._changed:
             assert old in text, f"examples/{name}/README.md has no {old}"
-            text = text.replace(old, new)
+        text = self._change(text)
         self.files: dict[str, str] = {}
         self.steps: list[Step] = []
         for block in _BLOCK.finditer(text):
             self._take(block["mark"] or "", block["kind"], block["text"])
+
+    def _change(self, text: str) -> str:
+        for old, new in self._changed.items():
+            text = text.replace(old, new)
+        return text
 
     def _take(self, mark: str, kind: str, text: str) -> None:
         if mark.startswith(FILE):
@@ -72,8 +83,11 @@ class QuickStart:
         A command that fails, or an expected line that is not there, fails the test with all output. What the page
         started is ended.
         """
-        for name in ("examples", "scripts"):
-            (folder / name).symlink_to(ROOT / name)
+        (folder / "scripts").symlink_to(ROOT / "scripts")
+        shutil.copytree(EXAMPLES, folder / "examples")
+        if self._settings.exists():
+            copied = folder / self._settings.relative_to(ROOT)
+            copied.write_text(self._change(self._settings.read_text(encoding="utf-8")), encoding="utf-8")
         for name, text in self.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")

@@ -84,6 +84,9 @@ class TraceCollector:
     def named(self, name: str) -> list[CollectedSpan]:
         return [span for span in self.spans if span.name == name]
 
+    def of_trace(self, trace_id: str) -> list[CollectedSpan]:
+        return [span for span in self.spans if span.trace_id == trace_id]
+
     def wait(self, until: Callable[[], Any], within_s: float = 60.0) -> Any:
         """The first true answer of *until*."""
         deadline = time.monotonic() + within_s

@@ -65,7 +65,6 @@ _TROUBLES: Final[Sequence[tuple[str, str, *tuple[str, ...]]]] = (
     ("trustwatch_issuer_keys_skipped_total", "keys of issuers that could not be read"),
     ("trustwatch_log_writers_replaced_total", "producers of events that were opened anew"),
     ("trustwatch_connections_closed_total", "connections that were closed before their client was done"),
-    ("trustwatch_spans_dropped_total", "spans that no collector got"),
 )
 """Metrics of what was lost, refused or tried in vain, in words; then values of any label that count, none = all."""
 

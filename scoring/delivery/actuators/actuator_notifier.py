@@ -12,8 +12,6 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from trustwatch.ingest.spans import UNTRACED, Spans
-
 from ...records.agents import AgentIdentity
 from ...records.commits import LeasedDelivery
 from ...records.containment import Actuation, ActuationStatus
@@ -99,7 +97,6 @@ class ActuatorNotifier:
         clock: UTC milliseconds.
         observe: told (target, outcome, containment time in s or None) of every attempt. Outcomes: confirmed, applied,
             restored, unchanged, superseded, skipped, retry, failed.
-        spans: of attempts.
     """
 
     def __init__(
@@ -109,9 +106,7 @@ class ActuatorNotifier:
         resolve_desired: DesiredStateLookup,
         clock: Callable[[], int],
         observe: ActuationObserver,
-        spans: Spans = UNTRACED,
     ) -> None:
-        self._spans = spans
         self._actuator = actuator
         self._actuations = actuations
         self._resolve_desired = resolve_desired
@@ -121,10 +116,6 @@ class ActuatorNotifier:
 
     async def deliver(self, row: LeasedDelivery, target: ActuatorSettings) -> DeliveryResult:
         """Bring about what holds for the row's agent. Raises Unavailable: the store does not answer."""
-        with self._spans.span("actuation", "client"):
-            return await self._bring_about(row, target)
-
-    async def _bring_about(self, row: LeasedDelivery, target: ActuatorSettings) -> DeliveryResult:
         try:
             asked = decode_desired_state(row.row.payload)
         except UnreadableAction as error:
@@ -257,9 +248,6 @@ class ActuatorNotifier:
         self, target: ActuatorSettings, outcome: str, result: DeliveryResult, contained_s: float | None = None
     ) -> DeliveryResult:
         self._observe(target.name, outcome, contained_s)
-        self._spans.note({"trustwatch.target": target.name, "trustwatch.outcome": outcome})
-        if contained_s is not None:
-            self._spans.note({"trustwatch.contained_s": contained_s})
         return result
 
 

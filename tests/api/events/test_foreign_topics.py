@@ -23,11 +23,8 @@ from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import RecordKind
-from trustwatch.ingest.spans import UNTRACED, Spans
 from trustwatch.ingest.topics.protocols import FetchedRecords
 from trustwatch.ingest.topics.record_codec import TopicRecord
-
-from ...support.span_recorder import SpanRecorder
 
 NOW_MS = 1_770_000_000_000
 NOW = "2026-02-02T02:40:00Z"
@@ -140,9 +137,7 @@ def settings(name: str = "gw", **more: Any) -> ForeignTopicSettings:
     return ForeignTopicSettings(**{**given, **more})
 
 
-def ingest(
-    world: ScriptedBroker, *pairs: tuple[ForeignTopicSettings, Reader | Callable[[], Reader]], spans: Spans = UNTRACED
-) -> TopicIngest:
+def ingest(world: ScriptedBroker, *pairs: tuple[ForeignTopicSettings, Reader | Callable[[], Reader]]) -> TopicIngest:
     sources = [
         ForeignTopicReader(
             topic,
@@ -154,7 +149,7 @@ def ingest(
         for topic, reader in pairs
     ]
     outputs = IngestOutputTopics("events", "dlq")
-    return TopicIngest(sources, lambda: Writer(world), outputs, world.monotonic, lambda: NOW_MS, world.sleep, spans)
+    return TopicIngest(sources, lambda: Writer(world), outputs, world.monotonic, lambda: NOW_MS, world.sleep)
 
 
 def event(agent: str = "a", number: int = 0, **members: Any) -> bytes:
@@ -185,19 +180,6 @@ def test_offsets_are_committed_after_everything_is_acknowledged(world: ScriptedB
     assert [one.key for one in world.durable] == [agent_partition_key("acme", "https://as", "a")] * 3
     assert json.loads(world.durable[0].value)["tenant"] == "acme"
     assert len({one.headers["tw"] for one in world.durable}) == 3
-
-
-def test_what_a_round_wrote_is_a_span(world: ScriptedBroker) -> None:
-    """In numbers; a round that read nothing is none."""
-    spans = SpanRecorder()
-    role = ingest(world, (settings(), Reader(world, [event(), b'{"x": 1}'])), spans=spans)
-
-    role.run_round()
-    role.run_round()
-
-    assert [(span.name, span.attributes) for span in spans.spans] == [
-        ("ingest.write", {"trustwatch.events": 1, "trustwatch.dead_letters": 1})
-    ]
 
 
 def test_a_round_without_acknowledgement_is_sent_again_by_another_writer(world: ScriptedBroker) -> None:

@@ -1,4 +1,4 @@
-"""Back-up and restore of the embedded form: what is in it, and what is refused."""
+"""Backup and restore of the embedded form: what is in it, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -33,20 +34,10 @@ from trustwatch.api.composition import (
 )
 from trustwatch.api.file_access import restrict_new_files
 from trustwatch.api.http.auth.signing import LocalSigningKey
-from trustwatch.api.service import backup_checkpoints, restore
-from trustwatch.api.service.backup import FinishedBackup, take_backup
-from trustwatch.api.service.backup_manifest import (
-    MANIFEST_FILE,
-    BackupFile,
-    BackupManifest,
-    BadBackup,
-    describe_file,
-    list_files,
-    read_manifest,
-    write_manifest,
-)
+from trustwatch.api.service import backup_checkpoints
+from trustwatch.api.service.backup import DIGESTS_FILE, BackupContents, file_digest, list_files, take_backup
 from trustwatch.api.service.checkpoint_checks import check_checkpoints
-from trustwatch.api.service.restore import restore_backup
+from trustwatch.api.service.restore import MANIFEST_FILE, BadBackup, restore_backup
 from trustwatch.api.service.serve import serve
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import StoreSettings
@@ -55,7 +46,7 @@ from trustwatch.ingest.errors import ConfigError, CorruptCheckpoint, ModelError,
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_segments import LogInUse
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.models.model_directory import copy_model
+from trustwatch.models.model_directory import copy_model, manifest_digest
 from trustwatch.models.model_directory import read_manifest as read_model
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
@@ -66,7 +57,8 @@ from trustwatch.scoring.store.dialects import open_engine
 from trustwatch.scoring.store.migrate import alembic_config
 from trustwatch.scoring.store.sql_store import open_reading_store, sqlite_url
 
-CREATED_S = NOW / 1000
+OLD_BACKUP = Path(__file__).with_name("backup_before_tar.tar.gz")
+"""The folder that `trustwatch backup` wrote before it wrote a tar, with a checkpoint of partition 0."""
 
 
 @pytest.fixture(scope="module")
@@ -102,31 +94,54 @@ def elsewhere(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def back_up(settings: Settings, tmp_path: Path) -> Callable[..., FinishedBackup]:
-    """Takes a back-up into the folder `backup`."""
-    return lambda **options: take_backup(settings, tmp_path / "backup", lambda: CREATED_S, **options)
+def back_up(settings: Settings, tmp_path: Path) -> Callable[..., BackupContents]:
+    """Takes a backup into `backup.tar`."""
+    return lambda **options: take_backup(settings, tmp_path / "backup.tar", **options)
 
 
 @pytest.fixture
-def backup(back_up: Callable[..., FinishedBackup], tmp_path: Path) -> Path:
-    """A back-up with keys."""
+def backup(back_up: Callable[..., BackupContents], tmp_path: Path) -> Path:
+    """A backup with keys."""
     back_up()
-    return tmp_path / "backup"
+    return tmp_path / "backup.tar"
 
 
-def test_a_backup_says_what_it_holds(back_up: Callable[..., FinishedBackup], tmp_path: Path) -> None:
-    """The manifest names moment, positions, model, keys, and every file that is there; nobody else may read one."""
+def names_in(backup: Path) -> set[str]:
+    """Files of a backup."""
+    with tarfile.open(backup) as tar:
+        return set(tar.getnames())
+
+
+def repack(backup: Path, change: Callable[[Path], object], *, digests: bool = True) -> None:
+    """Change the files of a backup, and its digests with them or not."""
+    folder = backup.with_name("unpacked")
+    with tarfile.open(backup) as tar:
+        tar.extractall(folder, filter="data")
+    change(folder)
+    if digests:
+        (folder / DIGESTS_FILE).unlink()
+        lines = [f"{file_digest(path)}  {name}\n" for name, path in list_files(folder)]
+        (folder / DIGESTS_FILE).write_text("".join(lines))
+    with tarfile.open(backup, "w") as tar:
+        for name, path in list_files(folder):
+            tar.add(path, name)
+    shutil.rmtree(folder)
+
+
+def test_a_backup_says_what_it_holds(back_up: Callable[..., BackupContents], tmp_path: Path) -> None:
+    """Positions, model, keys and every file; `sha256sum` checks it, and its owner alone may read it."""
     done = back_up()
 
-    manifest = read_manifest(tmp_path / "backup")
-    assert manifest == done.manifest
-    assert (manifest.created, manifest.epoch, manifest.offset) == ("2025-11-24T16:00:00.000+00:00", 1, 1)
-    assert (manifest.log_first_offset, manifest.log_end_offset, manifest.model) == (0, 3, "first")
-    assert manifest.keys == ["identity-key", "local-jwks.json", "local-key.pem", "shared-signals/sealing-key"]
-    assert {*manifest.files, MANIFEST_FILE} == {path for path, _ in list_files(tmp_path / "backup")}
-    assert not any("console-key" in path for path in manifest.files)
-    assert "data/models/first/manifest.json" in manifest.files
-    assert manifest.left_out[0] == "settings and the files that they name"
+    assert (done.offset, done.log_first_offset, done.log_end_offset, done.model) == (1, 0, 3, "first")
+    assert done.keys == ["identity-key", "local-jwks.json", "local-key.pem", "shared-signals/sealing-key"]
+    names = names_in(tmp_path / "backup.tar")
+    assert done.files == len(names) - 1 and DIGESTS_FILE in names
+    assert not any("console-key" in name for name in names)
+    assert {"data/trustwatch.db", "data/models/first/manifest.json", "model/manifest.json"} < names
+    assert stat.S_IMODE((tmp_path / "backup.tar").stat().st_mode) == 0o600
+    assert not list(tmp_path.glob(".backup.tar*"))
+    subprocess.run(["tar", "-xf", tmp_path / "backup.tar", "--one-top-level=unpacked"], check=True, cwd=tmp_path)
+    subprocess.run(["sha256sum", "--quiet", "--check", DIGESTS_FILE], check=True, cwd=tmp_path / "unpacked")
 
 
 def test_a_restored_service_has_what_was_backed_up(settings: Settings, elsewhere: Settings, backup: Path) -> None:
@@ -156,35 +171,34 @@ def modes_below(folder: Path) -> dict[str, int]:
 def test_the_group_reads_what_it_may(
     settings: Settings, elsewhere: Settings, tmp_path: Path, access: str, file: int, folder: int
 ) -> None:
-    """Back-up and restored files follow TRUSTWATCH_FILE_ACCESS; secret keys are the owner's alone."""
+    """Restored files follow TRUSTWATCH_FILE_ACCESS; secret keys are the owner's alone."""
     before = os.umask(0o022)
     try:
         restrict_new_files({"TRUSTWATCH_FILE_ACCESS": access})
-        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
-        restore_backup(elsewhere, tmp_path / "backup")
+        take_backup(settings, tmp_path / "backup.tar")
+        restore_backup(elsewhere, tmp_path / "backup.tar")
     finally:
         os.umask(before)
 
-    for place in (tmp_path / "backup" / "data", elsewhere.data_dir):
-        modes = modes_below(place)
-        secrets = {"identity-key", "local-key.pem", "shared-signals/sealing-key"}
-        assert {modes.pop(name) for name in secrets} == {0o600}
-        assert {"trustwatch.db", "local-jwks.json"} < modes.keys()
-        assert {name for name, mode in modes.items() if mode != file} == set()
-        assert stat.S_IMODE((place / "log").stat().st_mode) == folder
-    assert modes_below(tmp_path / "backup")[MANIFEST_FILE] == file
+    modes = modes_below(elsewhere.data_dir)
+    secrets = {"identity-key", "local-key.pem", "shared-signals/sealing-key"}
+    assert {modes.pop(name) for name in secrets} == {0o600}
+    assert {"trustwatch.db", "local-jwks.json"} < modes.keys()
+    assert {name for name, mode in modes.items() if mode != file} == set()
+    assert stat.S_IMODE((elsewhere.data_dir / "log").stat().st_mode) == folder
     assert set(modes_below(elsewhere.model_dir).values()) == {file}
 
 
 def test_a_backup_without_keys_says_where_the_identity_key_belongs(
-    settings: Settings, elsewhere: Settings, back_up: Callable[..., FinishedBackup], tmp_path: Path
+    settings: Settings, elsewhere: Settings, back_up: Callable[..., BackupContents], tmp_path: Path
 ) -> None:
     """Who keeps keys elsewhere puts the key there before the start; another one is refused as at every start."""
     done = back_up(keys=False)
-    assert not any(path.startswith("data/") and "key" in path.split("/")[1] for path in done.manifest.files)
-    assert done.manifest.left_out[1].startswith("key files: identity-key")
+    names = names_in(tmp_path / "backup.tar")
+    assert done.keys == []
+    assert not any(name.startswith("data/") and "key" in name.split("/")[1] for name in names)
 
-    restored = restore_backup(elsewhere, tmp_path / "backup")
+    restored = restore_backup(elsewhere, tmp_path / "backup.tar")
     assert restored.missing_key == identity_key_path(elsewhere)
     with pytest.raises(ConfigError, match="the identity key of this database is missing"):
         open_service_store(elsewhere)
@@ -199,7 +213,7 @@ def test_the_key_that_settings_name_has_to_be_that_of_the_backup(
     """`identity.key_file` elsewhere: it is looked at before anything is put in place."""
     key = tmp_path / "shared-key"
     named = msgspec.structs.replace(elsewhere, identity=msgspec.structs.replace(elsewhere.identity, key_file=key))
-    with pytest.raises(ConfigError, match=r"shared-key is missing, and the back-up holds `identity-key`"):
+    with pytest.raises(ConfigError, match=r"shared-key is missing, and the backup holds `identity-key`"):
         restore_backup(named, backup)
     key.write_text("ab" * 32)
     key.chmod(0o600)
@@ -217,9 +231,9 @@ def test_what_is_in_the_way_of_a_restore(settings: Settings, elsewhere: Settings
     with EventLog(settings.data_dir / "log"), pytest.raises(LogInUse, match="is being written by process"):
         restore_backup(settings, backup)
     save_trained_model(elsewhere.model_dir, train_model(history(600, 2), SALT, "second", SETTINGS), SETTINGS, 60, NOW)
-    with pytest.raises(ConfigError, match="holds model 'second', the back-up is of 'first'"):
+    with pytest.raises(ConfigError, match="holds model 'second', the backup is of 'first'"):
         restore_backup(elsewhere, backup)
-    assert not elsewhere.data_dir.exists()
+    assert not list(elsewhere.data_dir.iterdir())
 
 
 @pytest.mark.parametrize("place", ["model", "place/of/model", "models/first"])
@@ -237,7 +251,7 @@ def test_data_dir_itself_is_no_place_for_the_model(elsewhere: Settings, backup: 
     within = msgspec.structs.replace(elsewhere, model_dir=elsewhere.data_dir)
     with pytest.raises(ConfigError, match=r"model_dir: .* is data_dir as well"):
         restore_backup(within, backup)
-    assert not elsewhere.data_dir.exists()
+    assert not list(elsewhere.data_dir.iterdir())
 
 
 def test_archives_that_know_more_are_refused(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
@@ -252,7 +266,7 @@ def test_archives_that_know_more_are_refused(elsewhere: Settings, backup: Path, 
         (msgspec.structs.replace(archive, directory=tmp_path / "archive"), "directory"),
         (msgspec.structs.replace(archive, vectors=tmp_path / "vectors"), "vectors"),
     ):
-        with pytest.raises(ConfigError, match=rf"archive.{part}: .* goes up to offset 4, the log of the back-up to 3"):
+        with pytest.raises(ConfigError, match=rf"archive.{part}: .* goes up to offset 4, the log of the backup to 3"):
             restore_backup(msgspec.structs.replace(elsewhere, archive=given), backup)
     (folder / file_name("vectors", None, 0, 4)).rename(folder / file_name("vectors", None, 0, 3))
     restore_backup(msgspec.structs.replace(elsewhere, archive=given), backup)
@@ -260,49 +274,61 @@ def test_archives_that_know_more_are_refused(elsewhere: Settings, backup: Path, 
 
 @pytest.mark.parametrize("damaged", ["data/trustwatch.db", "data/log/00000000000000000000.log", "model/manifest.json"])
 def test_a_damaged_file_is_named_and_nothing_is_restored(elsewhere: Settings, backup: Path, damaged: str) -> None:
-    """A byte that changed, a file that is too short, one that is gone."""
-    path = backup / damaged
-    whole = path.read_bytes()
-    for content in (bytes([whole[0] ^ 1]) + whole[1:], whole[:-1]):
-        path.write_bytes(content)
-        with pytest.raises(BadBackup, match=rf"{path.name}: expected {len(whole)} bytes"):
+    """A byte that changed, a file that is too short, one that is gone, one that is new."""
+    whole = backup.read_bytes()
+
+    def flip(folder: Path) -> None:
+        content = (folder / damaged).read_bytes()
+        (folder / damaged).write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+    def cut(folder: Path) -> None:
+        (folder / damaged).write_bytes((folder / damaged).read_bytes()[:-1])
+
+    for change, named in (
+        (flip, damaged),
+        (cut, damaged),
+        (lambda folder: (folder / damaged).unlink(), damaged),
+        (lambda folder: (folder / "data/one-more").write_bytes(b"1"), "data/one-more"),
+    ):
+        backup.write_bytes(whole)
+        repack(backup, change, digests=False)
+        with pytest.raises(BadBackup, match=f"{named}: its SHA-256 is not the one in the backup"):
             restore_backup(elsewhere, backup)
-    path.unlink()
-    with pytest.raises(BadBackup, match=rf"{path.name}: is missing"):
-        restore_backup(elsewhere, backup)
     assert not list(elsewhere.data_dir.iterdir())
     assert not elsewhere.model_dir.exists()
 
 
-def test_what_is_no_file_or_longer_than_it_says_is_refused(
-    elsewhere: Settings, backup: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A pipe is not waited for, a device not read; of a file that grew no more is copied than would show it."""
-    path = backup / "data" / "trustwatch.db"
-    size = path.stat().st_size
-    written: list[int] = []
-
-    def describe(copy: Path) -> BackupFile:
-        written.append(copy.stat().st_size)
-        return describe_file(copy)
-
-    monkeypatch.setattr(restore, "describe_file", describe)
-    with path.open("ab") as grown:
-        grown.truncate(size + (1 << 26))
-    with pytest.raises(BadBackup, match=rf"expected {size} bytes .* found {size + 1} with"):
-        restore_backup(elsewhere, backup)
-    assert written[-1] == size + 1
-
-    for place in (path, backup / "manifest.json"):
-        place.unlink()
-        os.mkfifo(place)
-        with pytest.raises(BadBackup, match="is no regular file"):
-            restore_backup(elsewhere, backup)
-        place.unlink()
-        place.symlink_to("/dev/zero")
-        with pytest.raises(BadBackup, match="is no regular file"):
+def test_a_tar_that_is_cut_off_is_refused(elsewhere: Settings, backup: Path) -> None:
+    """Wherever a copy of it ended."""
+    whole = backup.read_bytes()
+    for size in (0, 100, 700, len(whole) // 3, len(whole) // 2, len(whole) - 20_000):
+        backup.write_bytes(whole[:size])
+        with pytest.raises(BadBackup):
             restore_backup(elsewhere, backup)
     assert not list(elsewhere.data_dir.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("data/trustwatch.db", tarfile.SYMTYPE),
+        ("data/trustwatch.db", tarfile.LNKTYPE),
+        ("data/trustwatch.db", tarfile.FIFOTYPE),
+        ("data/trustwatch.db", tarfile.CHRTYPE),
+        ("data/trustwatch.db", tarfile.GNUTYPE_SPARSE),
+        ("data/../../../out", tarfile.REGTYPE),
+    ],
+)
+def test_a_tar_leads_nowhere_else(elsewhere: Settings, backup: Path, name: str, kind: bytes) -> None:
+    """No link, pipe or device, and no file outside of `data_dir`."""
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/dev/zero"
+    with tarfile.open(backup, "a") as tar:
+        tar.addfile(member)
+    with pytest.raises(BadBackup):
+        restore_backup(elsewhere, backup)
+    assert not list(elsewhere.data_dir.iterdir())
+    assert not list(backup.parent.rglob("out"))
 
 
 KILLED_RESTORES = """
@@ -354,7 +380,8 @@ def test_nothing_opens_what_a_killed_restore_left(settings: Settings, backup: Pa
     """At each step: no start, no command, no restore over it; no key is made. Once emptied, the restore succeeds."""
     killed = tmp_path / "killed"
     whole = restore_backup(Settings(data_dir=tmp_path / "whole", model_dir=killed / "model"), backup)
-    moves = {path.split("/")[1] for path in whole.manifest.files if path.startswith("data/")}
+    assert whole.missing_key is None
+    moves = {name.split("/")[1] for name in names_in(backup) if name.startswith("data/")}
     done = subprocess.run(
         [sys.executable, "-c", KILLED_RESTORES, str(killed), str(backup)],
         cwd=ROOT,
@@ -370,7 +397,7 @@ def test_nothing_opens_what_a_killed_restore_left(settings: Settings, backup: Pa
         open_service_privacy_key,
         lambda at: let_in(at, "token"),
         lambda at: let_in(at, "console-link"),
-        lambda at: take_backup(at, tmp_path / "never", lambda: CREATED_S),
+        lambda at: take_backup(at, tmp_path / "never.tar"),
         lambda at: restore_backup(at, backup),
     )
     for number in range(len(moves)):
@@ -405,41 +432,79 @@ def test_a_disk_that_refuses_midway_leaves_nothing_to_open(
         open_service_store(elsewhere)
 
 
-def rewritten(backup: Path, **members: object) -> None:
-    """Change members of a manifest, and its digest with them."""
-    write_manifest(backup, msgspec.structs.replace(read_manifest(backup), **members))
-
-
-def test_foreign_and_unfinished_folders_are_no_backups(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
-    """Every error names the file and says what to do."""
-    manifest = backup / MANIFEST_FILE
-    whole = manifest.read_text()
-    for content, message in (
-        ("{", "is not JSON"),
-        ('{"kind": "trustwatch-model"}', 'has no "kind": "trustwatch-backup"'),
-        (json.dumps(json.loads(whole) | {"format_version": 2}), "expected format version 1, found 2"),
-        (json.dumps(json.loads(whole) | {"offset": 2}), "it was edited or is damaged"),
+def test_foreign_files_are_no_backups(elsewhere: Settings, backup: Path, tmp_path: Path) -> None:
+    """Every error names the file."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "letter").write_text("mine" * 1_000)
+    repack(backup, lambda folder: (folder / DIGESTS_FILE).unlink(), digests=False)
+    for source, named in (
+        (tmp_path / "nothing", "nothing: is missing"),
+        (tmp_path / "folder", "manifest.json: is missing"),
+        (tmp_path / "letter", "letter: .*not a backup of ours"),
+        (backup, "SHA256SUMS: is missing"),
     ):
-        manifest.write_text(content)
+        with pytest.raises(BadBackup, match=named):
+            restore_backup(elsewhere, source)
+    assert not list(elsewhere.data_dir.iterdir())
+
+
+@pytest.fixture
+def old_backup(tmp_path: Path) -> Path:
+    """A backup of before the tar: a folder."""
+    with tarfile.open(OLD_BACKUP) as tar:
+        tar.extractall(tmp_path / "old", filter="data")
+    return tmp_path / "old" / "backup"
+
+
+def test_a_folder_of_before_the_tar_is_restored(elsewhere: Settings, old_backup: Path) -> None:
+    """With its keys, model and checkpoint."""
+    done = restore_backup(elsewhere, old_backup)
+
+    assert (done.contents.offset, done.contents.log_end_offset, done.contents.model) == (2, 3, "first")
+    assert done.missing_key is None
+    assert modes_below(elsewhere.data_dir)["identity-key"] == 0o600
+    with closing(open_service_store(elsewhere)) as store:
+        check_checkpoints(elsewhere, store)
+        (made,) = store.checkpoints.list_all()
+        assert store.agents.get("acme", "https://as", "bot") is not None
+    files = open_checkpoint_files(elsewhere)
+    assert files is not None and files.read(made)[0].level == 2
+    assert read_model(elsewhere.model_dir)[0].model_version == "first"
+
+
+def test_a_damaged_folder_of_before_the_tar_is_refused(elsewhere: Settings, old_backup: Path) -> None:
+    """A byte that changed, a file that is longer, gone, or no file; a manifest that was edited or leads elsewhere."""
+    path, manifest = old_backup / "data" / "trustwatch.db", old_backup / MANIFEST_FILE
+    whole, said = path.read_bytes(), manifest.read_text()
+    for content in (bytes([whole[0] ^ 1]) + whole[1:], whole + b"1"):
+        path.write_bytes(content)
+        with pytest.raises(BadBackup, match=r"trustwatch\.db: "):
+            restore_backup(elsewhere, old_backup)
+    path.unlink()
+    with pytest.raises(BadBackup, match=r"trustwatch\.db: expected a file"):
+        restore_backup(elsewhere, old_backup)
+    path.symlink_to("/dev/zero")
+    with pytest.raises(BadBackup, match=r"trustwatch\.db: expected a file"):
+        restore_backup(elsewhere, old_backup)
+    for text, message in (
+        ("{", "not a backup of ours"),
+        (said.replace('"offset": 2', '"offset": 1'), "digest differs"),
+    ):
+        manifest.write_text(text)
         with pytest.raises(BadBackup, match=message):
-            restore_backup(elsewhere, backup)
-    manifest.unlink()
-    with pytest.raises(BadBackup, match="this is no back-up, or one that was never finished"):
-        restore_backup(elsewhere, backup)
-    assert not elsewhere.data_dir.exists()
-
-
-@pytest.mark.parametrize("path", ["data/../../out", "/etc/passwd", "data/.hidden", "other/file", "data/"])
-def test_a_manifest_leads_nowhere_else(elsewhere: Settings, backup: Path, path: str) -> None:
-    """Paths of a manifest stay within `data` and `model`."""
-    files = read_manifest(backup).files
-    rewritten(backup, files={**files, path: files["data/trustwatch.db"]})
-    with pytest.raises(BadBackup, match="is no file of a back-up"):
-        restore_backup(elsewhere, backup)
+            restore_backup(elsewhere, old_backup)
+    path.unlink()
+    path.write_bytes(whole)
+    content = json.loads(said)
+    content["files"]["data/../../out"] = content["files"]["data/identity-key"]
+    manifest.write_text(json.dumps(content | {"digest": manifest_digest(content)}))
+    with pytest.raises(BadBackup, match=r"data/\.\./\.\./out"):
+        restore_backup(elsewhere, old_backup)
+    assert not list(elsewhere.data_dir.iterdir())
 
 
 def test_database_and_log_have_to_fit_together(
-    settings: Settings, elsewhere: Settings, tmp_path: Path, back_up: Callable[..., FinishedBackup]
+    settings: Settings, elsewhere: Settings, tmp_path: Path, back_up: Callable[..., BackupContents]
 ) -> None:
     """A database beyond the end of its log: no service would start on it."""
     with closing(open_service_store(settings)) as store:
@@ -447,27 +512,23 @@ def test_database_and_log_have_to_fit_together(
             commit(store)
     back_up()
     with pytest.raises(BadBackup, match="database at offset 4, log from 0 to 3"):
-        restore_backup(elsewhere, tmp_path / "backup")
+        restore_backup(elsewhere, tmp_path / "backup.tar")
     assert not list(elsewhere.data_dir.iterdir())
 
 
 def test_a_backup_of_an_older_program_is_brought_up_to_date(elsewhere: Settings, backup: Path) -> None:
     """Its tables are those of this program once it is restored; the identity key is then made for it."""
-    database = backup / "data" / "trustwatch.db"
-    database.unlink()
-    engine, config = open_engine(sqlite_url(database)), alembic_config()
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0008")
-    engine.dispose()
-    rewritten(
-        backup,
-        files={
-            path: describe_file(file)
-            for path, file in list_files(backup)
-            if path.partition("/")[0] in ("data", "model") and not path.startswith("data/trustwatch.db-")
-        },
-    )
+
+    def age(folder: Path) -> None:
+        database = folder / "data" / "trustwatch.db"
+        database.unlink()
+        engine, config = open_engine(sqlite_url(database)), alembic_config()
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0008")
+        engine.dispose()
+
+    repack(backup, age)
     restore_backup(elsewhere, backup)
     with closing(open_reading_store(sqlite_url(elsewhere.data_dir / "trustwatch.db"))) as store:
         assert not store.has_identity_key()
@@ -475,40 +536,21 @@ def test_a_backup_of_an_older_program_is_brought_up_to_date(elsewhere: Settings,
 
 
 def test_a_backup_that_fails_leaves_nothing(settings: Settings, tmp_path: Path) -> None:
-    """A damaged database is no back-up; a folder with files is not touched."""
-    other = tmp_path / "backup"
-    other.mkdir()
-    (other / "letter").write_text("mine")
-    with pytest.raises(ConfigError, match="backup: is not empty"):
-        take_backup(settings, other, lambda: CREATED_S)
-    assert (other / "letter").read_text() == "mine"
-    with pytest.raises(ConfigError) as live:  # a folder with `data` may be that of the service, with all it has
-        take_backup(settings, settings.data_dir.parent, lambda: CREATED_S)
-    assert "is not empty" in str(live.value) and "never finished" not in str(live.value)
+    """A damaged database is no backup; a file that exists is not touched."""
+    letter = tmp_path / "backup.tar"
+    letter.write_text("mine")
+    for taken in (letter, settings.data_dir):
+        with pytest.raises(ConfigError, match="exists already"):
+            take_backup(settings, taken)
+    assert letter.read_text() == "mine"
+    before = sorted(tmp_path.iterdir())
     database = settings.data_dir / "trustwatch.db"
     content = bytearray(database.read_bytes())
     content[8_192:] = b"\xff" * (len(content) - 8_192)
     database.write_bytes(content)
     with pytest.raises(DamagedStore):
-        take_backup(settings, tmp_path / "second", lambda: CREATED_S)
-    assert not (tmp_path / "second").exists()
-
-
-def test_a_link_to_an_empty_folder_is_that_folder(settings: Settings, elsewhere: Settings, tmp_path: Path) -> None:
-    """What fails is removed behind it, too; the next back-up goes there."""
-    folder, link = tmp_path / "folder", tmp_path / "link"
-    folder.mkdir()
-    link.symlink_to(folder)
-    database = settings.data_dir / "trustwatch.db"
-    content = database.read_bytes()
-    database.write_bytes(content[:8_192] + b"\xff" * (len(content) - 8_192))
-    with pytest.raises(DamagedStore):
-        take_backup(settings, link, lambda: CREATED_S)
-    assert not folder.exists()
-    database.write_bytes(content)
-    take_backup(settings, link, lambda: CREATED_S)
-    assert (folder / MANIFEST_FILE).is_file()
-    restore_backup(elsewhere, link)
+        take_backup(settings, tmp_path / "second.tar")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -521,11 +563,11 @@ def test_a_damaged_array_is_no_backup(settings: Settings, tmp_path: Path, instal
     content = array.read_bytes()
     array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ModelError, match=rf"{array}: expected sha256 .* it was changed"):
-        take_backup(own, tmp_path / "backup", lambda: CREATED_S)
-    assert not (tmp_path / "backup").exists()
+        take_backup(own, tmp_path / "backup.tar")
+    assert not (tmp_path / "backup.tar").exists()
 
 
-def test_the_manifest_names_the_model_that_was_copied(
+def test_the_model_that_was_copied_is_named(
     settings: Settings, elsewhere: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An operator replaces the installed model meanwhile."""
@@ -539,28 +581,28 @@ def test_the_manifest_names_the_model_that_was_copied(
         copy_model(source, target)
 
     monkeypatch.setattr("trustwatch.api.service.backup.copy_model", copy_late)
-    manifest = take_backup(own, tmp_path / "backup", lambda: CREATED_S).manifest
-    assert (manifest.model, manifest.model_digest) == ("second", read_model(own.model_dir)[1])
-    restore_backup(elsewhere, tmp_path / "backup")
-    restore_backup(msgspec.structs.replace(elsewhere, data_dir=tmp_path / "again"), tmp_path / "backup")
+    contents = take_backup(own, tmp_path / "backup.tar")
+    assert (contents.model, contents.model_digest) == ("second", read_model(own.model_dir)[1])
+    restore_backup(elsewhere, tmp_path / "backup.tar")
+    restore_backup(msgspec.structs.replace(elsewhere, data_dir=tmp_path / "again"), tmp_path / "backup.tar")
 
 
 def test_a_name_that_no_backup_may_have_is_told_while_it_can_be_mended(settings: Settings, tmp_path: Path) -> None:
-    """`restore` would refuse the whole back-up."""
-    (settings.data_dir / "shared-signals" / "old key (1)").write_bytes(b"k")
-    with pytest.raises(ConfigError, match=r"'shared-signals/old key \(1\)' in data_dir: .* rename it, or move it away"):
-        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
-    assert not (tmp_path / "backup").exists()
+    """`restore` would refuse the whole backup."""
+    (settings.data_dir / "shared-signals" / "old\nkey").write_bytes(b"k")
+    with pytest.raises(ConfigError, match=r"old\\nkey' in data_dir: .* rename it"):
+        take_backup(settings, tmp_path / "backup.tar")
+    assert not (tmp_path / "backup.tar").exists()
 
 
 def test_brokers_and_servers_have_back_ups_of_their_own(settings: Settings, tmp_path: Path) -> None:
     """Both commands say what to do there."""
     store = msgspec.structs.replace(settings.store, url="postgresql://trustwatch@db/trustwatch")
     with pytest.raises(ConfigError, match="pg_dump"):
-        take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup", lambda: CREATED_S)
+        take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup.tar")
     store = msgspec.structs.replace(store, checkpoints="s3://bucket/states")
     with pytest.raises(ConfigError, match=r"pg_dump.*not hold the checkpoints at s3://bucket/states.*cleanly"):
-        take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup", lambda: CREATED_S)
+        take_backup(msgspec.structs.replace(settings, store=store), tmp_path / "backup.tar")
 
 
 def test_the_commands(settings: Settings, tmp_path: Path) -> None:
@@ -572,16 +614,14 @@ def test_the_commands(settings: Settings, tmp_path: Path) -> None:
     first, second = (str(tmp_path / folder / "settings.yaml") for folder in ("", "other"))
 
     done = json.loads(run(app, ["backup", str(tmp_path / "b"), "--settings", first, "--json"]).stdout)
-    manifest: BackupManifest = read_manifest(tmp_path / "b")
-    assert (done["offset"], done["log_end_offset"], done["files"]) == (1, 3, len(manifest.files))
-    assert done["digest"] == json.loads((tmp_path / "b" / MANIFEST_FILE).read_text())["digest"]
+    assert (done["offset"], done["log_end_offset"], done["files"]) == (1, 3, len(names_in(tmp_path / "b")) - 1)
     spoken = run(app, ["restore", str(tmp_path / "b"), "--settings", second])
     assert spoken.exit_code == 0, spoken.output
     assert "database at offset 1, log from 0 to 3, model first" in spoken.stderr
     refused = run(app, ["restore", str(tmp_path / "b"), "--settings", second])
     assert isinstance(refused.exception, ConfigError)
     kept = run(app, ["backup", str(tmp_path / "c"), "--settings", second, "--without-keys"])
-    assert "not in it: settings and the files that they name; key files" in kept.stderr
+    assert "not in it: settings" in kept.stderr
     assert "it holds keys" not in kept.stderr
 
 
@@ -611,8 +651,8 @@ def test_checkpoints_go_where_the_settings_say(
     settings = placed(settings, None if source is None else tmp_path / "mine" / source)
     elsewhere = placed(elsewhere, None if target is None else tmp_path / target)
     made = [checkpointed(settings, offset) for offset in (2, 3)]
-    take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
-    restore_backup(elsewhere, tmp_path / "backup")
+    take_backup(settings, tmp_path / "backup.tar")
+    restore_backup(elsewhere, tmp_path / "backup.tar")
     files = open_checkpoint_files(elsewhere)
     assert files is not None
     with closing(open_service_store(elsewhere)) as store:
@@ -643,11 +683,11 @@ def test_checkpoints_that_end_meanwhile_are_copied_anew(
             files.remove([second.name])  # it is removing them, in any order
 
     monkeypatch.setattr(Database, "copy_to", end_after)
-    manifest = take_backup(settings, tmp_path / "backup", lambda: CREATED_S).manifest
-    held = [path for path in manifest.files if "checkpoints" in path]
+    contents = take_backup(settings, tmp_path / "backup.tar")
+    held = [name for name in names_in(tmp_path / "backup.tar") if "checkpoints" in name]
 
     assert copies == [2]
-    assert manifest.offset == 3
+    assert contents.offset == 3
     assert held == [f"data/checkpoints/{file}" for file in files.list_files() if file != first.name]
     assert len(held) == 1
 
@@ -660,37 +700,36 @@ def test_a_backup_without_a_checkpoint_is_none(
     files = open_checkpoint_files(settings)
     assert files is not None
     with pytest.raises(ConfigError, match=r"store.checkpoints: the newest states of at least 1 agents of partition 0"):
-        take_backup(placed(settings, "none"), tmp_path / "backup", lambda: CREATED_S)
+        take_backup(placed(settings, "none"), tmp_path / "backup.tar")
     files.remove([made.name])
     with pytest.raises(CorruptCheckpoint, match=f"{made.name}, with the newest states of 1 agents"):
-        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+        take_backup(settings, tmp_path / "backup.tar")
     copied = []
     monkeypatch.setattr(backup_checkpoints, "_copy_checkpoints", lambda *_: copied.append(1))
     with pytest.raises(Unavailable, match="ended 5 times while they were copied"):
-        take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+        take_backup(settings, tmp_path / "backup.tar")
     assert len(copied) == 5
-    assert not (tmp_path / "backup").exists()
+    assert not (tmp_path / "backup.tar").exists()
 
 
 def test_what_is_in_the_way_of_restored_checkpoints(settings: Settings, elsewhere: Settings, tmp_path: Path) -> None:
     """No place, one that has checkpoints of a service, a file that is not what the database names."""
     made = checkpointed(settings)
-    take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+    take_backup(settings, tmp_path / "backup.tar")
     with pytest.raises(ConfigError, match=r"store.checkpoints: the back-up holds checkpoints"):
-        restore_backup(placed(elsewhere, "none"), tmp_path / "backup")
+        restore_backup(placed(elsewhere, "none"), tmp_path / "backup.tar")
     taken = placed(elsewhere, tmp_path / "taken")
     files = open_checkpoint_files(taken)
     assert files is not None
     files.write(made.position, [])
     with pytest.raises(ConfigError, match="taken holds checkpoints of a service already"):
-        restore_backup(taken, tmp_path / "backup")
-    (tmp_path / "backup" / "data" / "checkpoints" / made.name).write_bytes(b"another")
-    rewritten(
-        tmp_path / "backup",
-        files={path: describe_file(file) for path, file in list_files(tmp_path / "backup") if "/" in path},
+        restore_backup(taken, tmp_path / "backup.tar")
+    repack(
+        tmp_path / "backup.tar",
+        lambda folder: (folder / "data" / "checkpoints" / made.name).write_bytes(b"another"),
     )
     with pytest.raises(BadBackup, match=f"damaged: checkpoint {made.name}.*is not what was written"):
-        restore_backup(elsewhere, tmp_path / "backup")
+        restore_backup(elsewhere, tmp_path / "backup.tar")
     assert not list(elsewhere.data_dir.iterdir())
 
 
@@ -700,7 +739,7 @@ def test_a_place_that_refuses_midway_is_left_empty(
     """So that the next restore finds it as the first one did."""
     elsewhere = placed(elsewhere, tmp_path / "states")
     made = [checkpointed(settings, offset) for offset in (2, 3)]
-    take_backup(settings, tmp_path / "backup", lambda: CREATED_S)
+    take_backup(settings, tmp_path / "backup.tar")
     write = CheckpointFiles.write_content
 
     def refuse_second(files: CheckpointFiles, checkpoint: Checkpoint, content: bytes) -> None:
@@ -710,8 +749,8 @@ def test_a_place_that_refuses_midway_is_left_empty(
 
     with monkeypatch.context() as patched, pytest.raises(Unavailable):
         patched.setattr(CheckpointFiles, "write_content", refuse_second)
-        restore_backup(elsewhere, tmp_path / "backup")
-    restore_backup(elsewhere, tmp_path / "backup")
+        restore_backup(elsewhere, tmp_path / "backup.tar")
+    restore_backup(elsewhere, tmp_path / "backup.tar")
     files = open_checkpoint_files(elsewhere)
     assert files is not None
     assert files.list_files().keys() == {one.name for one in made}

@@ -30,11 +30,6 @@ NEEDED = {
         "confluent_kafka",
         "`kafka.client` is `confluent`",
     ),
-    "traces: {endpoint: 'http://127.0.0.1:4318'}": (
-        "traces",
-        "opentelemetry.sdk",
-        "`traces.endpoint` names a collector",
-    ),
     "store: {url: 'postgresql://u@127.0.0.1:1/d'}": ("postgres", "psycopg", "`store.url` names PostgreSQL"),
     "store: {checkpoints: 'S3://bucket/place'}": ("objects", "obstore", "`store.checkpoints` names a bucket"),
 }
@@ -77,7 +72,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest
         check_extras(settings_of(tmp_path, text))
     check_extras(settings_of(tmp_path, "{}"))
 
-    assert str(error.value).count("pip install") == 5
+    assert str(error.value).count("pip install") == 4
 
 
 def test_serve_ends_before_it_makes_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

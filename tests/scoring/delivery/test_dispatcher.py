@@ -20,7 +20,6 @@ from sqlalchemy import Connection
 from standardwebhooks import Webhook
 
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.spans import UNTRACED, Spans
 from trustwatch.scoring.delivery.delivery_target import (
     ALL_LEVELS,
     DeliveryChannel,
@@ -42,7 +41,6 @@ from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ...support import alert_receiver
 from ...support.alert_receiver import ROUTING_KEY, SECRET, Receiver
-from ...support.span_recorder import SpanRecorder
 
 
 class Clock:
@@ -130,7 +128,6 @@ def dispatch(
     targets: Sequence[WebhookTarget],
     use: Callable[[Dispatcher], Awaitable[None]] = Dispatcher.drain,
     policy: DispatchPolicy | None = None,
-    spans: Spans = UNTRACED,
 ) -> list[tuple[str, str]]:
     """A new dispatcher, as after a restart, put to use; returns what it observed."""
     seen: list[tuple[str, str]] = []
@@ -141,7 +138,7 @@ def dispatch(
             chosen = policy or DispatchPolicy()
             outbox = store if isinstance(store, OutboxStore) else store.outbox
             jitter = random.Random(3)
-            await use(Dispatcher(outbox, channels, chosen, clock, jitter, lambda *what: seen.append(what), spans))
+            await use(Dispatcher(outbox, channels, chosen, clock, jitter, lambda *what: seen.append(what)))
 
     asyncio.run(go())
     return seen
@@ -161,29 +158,6 @@ def test_delivery(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
     assert headers["webhook-id"] == row.key
     state = states(store)[row.key, "soc"]
     assert (state.status, state.attempts, state.delivered_ms) == ("delivered", 1, clock())
-
-
-def test_each_attempt_is_a_span(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
-    """Where to, what kind, how it ended; neither whom it is about nor what the target said."""
-    receiver.answers = [(500, {}, b"payer is unknown")]
-    spans = SpanRecorder()
-    put(store, alert(1, clock))
-
-    dispatch(store, clock, [target(receiver)], spans=spans)
-    clock.now = states(store)["alert-D1", "soc"].next_attempt_ms
-    dispatch(store, clock, [target(receiver)], spans=spans)
-
-    first, second = spans.spans
-    assert (first.name, first.kind, first.error, second.error) == ("delivery", "client", "retry", "")
-    assert [span.attributes for span in spans.spans] == [
-        {
-            "trustwatch.target": "soc",
-            "trustwatch.kind": "alert",
-            "trustwatch.attempt": attempt,
-            "trustwatch.outcome": outcome,
-        }
-        for attempt, outcome in ((1, "retry"), (2, "delivered"))
-    ]
 
 
 def test_retry_after_failure(store: SqlStore, clock: Clock, receiver: Receiver) -> None:

@@ -15,10 +15,8 @@ import pytest
 from sqlalchemy import select
 
 from tests.support.fixed_source import FixedSource
-from tests.support.span_recorder import SpanRecorder
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
-from trustwatch.ingest.spans import UNTRACED, Spans
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.pipeline import partition_commits
 from trustwatch.scoring.pipeline.commit_round import CommitRound
@@ -67,7 +65,6 @@ class PartitionTestbed:
         self.settings, self.tuning = PipelineSettings(**{"batch_size": 10, **settings}), tuning
         self.commits: list[int] = []
         self.sleep: Callable[[float], None] = lambda _seconds: None
-        self.spans: Spans = UNTRACED
 
     def around(self, store: Any = None) -> PipelineContext:
         return PipelineContext(
@@ -80,7 +77,6 @@ class PartitionTestbed:
             self._committed,
             StageMetrics(self.clock),
             tuning=self.tuning,
-            spans=self.spans,
         )
 
     def start(self, *, store: Any = None, capacity: int = 4, partition: int = 0) -> PartitionPipeline:
@@ -134,33 +130,6 @@ def history(kit: Any, make: Any) -> list[Record]:
             records.append(Record(0, number + 1, record.received_ms, b"rubbish"))
             records.append(kit.tick(record.received_ms + 3 * HOUR))
     return [*records, kit.tick(records[-1].received_ms + 48 * HOUR)]
-
-
-def test_batches_and_commits_are_spans(kit: Any, make: Any, site: Callable[..., PartitionTestbed]) -> None:
-    """In numbers: where in the log, how many of what, which stage took how long."""
-    spot = site(history(kit, make)[:60])
-    spot.spans = spans = SpanRecorder()
-    work = spot.start()
-
-    work.apply(spot.batch(work, 50))
-    work.apply(spot.batch(work, 10))
-    work.commit()
-
-    first, second, commit = spans.spans
-    assert [span.name for span in spans.spans] == ["pipeline.batch", "pipeline.batch", "pipeline.commit"]
-    assert (first.attributes["trustwatch.offset.first"], first.attributes["trustwatch.offset.end"]) == (0, 50)
-    assert (second.attributes["trustwatch.partition"], second.attributes["trustwatch.records"]) == (0, 10)
-    counts = ("events", "duplicates", "dead_letters")
-    assert [first.attributes[f"trustwatch.{name}"] for name in counts] == [48, 0, 1]
-    stages = {"trustwatch.poll_s", "trustwatch.apply_s"}
-    assert stages < set(first.attributes)
-    assert commit.attributes["trustwatch.partitions"] == [0]
-    assert commit.attributes["trustwatch.offsets.first"] == [0]
-    assert commit.attributes["trustwatch.offsets.end"] == [60]
-    assert commit.attributes["trustwatch.dead_letters"] == 1
-    assert commit.attributes["trustwatch.agents"] == len(list(spot.store.agents.iterate()))
-    assert commit.attributes["trustwatch.refused"] == 0
-    assert {type(value) for span in spans.spans for value in span.attributes.values()} <= {int, float, list}
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -27,7 +27,6 @@ from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryServer, MemoryState, now_ms, wish
-from ....support.span_recorder import SpanRecorder
 
 
 @pytest.fixture
@@ -46,9 +45,8 @@ class NotifierAtServer:
         self.target = ActuatorSettings("as", "hydra", "https://as", **{"issuers": ("*",), **target})
         self.seen: list[tuple[str, str, float | None]] = []
         self.holds: DesiredState | None = None
-        self.spans = SpanRecorder()
         self.notifier = ActuatorNotifier(
-            actuator, store.actuations, self._now, now_ms, lambda *seen: self.seen.append(seen), self.spans
+            actuator, store.actuations, self._now, now_ms, lambda *seen: self.seen.append(seen)
         )
 
     async def _now(self, asked: DesiredState) -> DesiredState:
@@ -82,23 +80,6 @@ def test_agents_of_others_are_left_alone(store: SqlStore) -> None:
     assert store.actuations.page().items == []
     assert desk.send(2, wish(bot, "critical")).outcome == "delivered"
     assert world.issue(bot) is None
-
-
-def test_each_attempt_is_a_span(store: SqlStore) -> None:
-    """What it brought about, and how long after its cause; not for whom."""
-    world = MemoryServer()
-    bot = world.client()
-    desk = NotifierAtServer(store, MemoryActuator(world, True))
-
-    desk.send(1, wish(bot, "high"))
-    desk.send(2, wish(bot, "low"))
-
-    first, second = desk.spans.spans
-    assert (first.name, first.kind) == ("actuation", "client")
-    contained_s = first.attributes.pop("trustwatch.contained_s")
-    assert isinstance(contained_s, float)
-    assert first.attributes == {"trustwatch.target": "as", "trustwatch.outcome": "confirmed"}
-    assert second.attributes == {"trustwatch.target": "as", "trustwatch.outcome": "restored"}
 
 
 def test_an_agent_may_have_another_client(store: SqlStore) -> None:
