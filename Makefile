@@ -134,7 +134,7 @@ generated-client: $(READY) ## make a client of the OpenAPI document, and use it 
 		--output-path var/generated/generated_client
 	TRUSTWATCH_GENERATED_CLIENT=$(CURDIR)/var/generated $(BIN)/python -m pytest tests/integration/test_generated_client.py $(ARGS)
 
-docs: $(VENV)/.ready-docs ## the site of the documentation, with search, into var/site; dead links end it
+docs: $(VENV)/.ready-docs ## the site of the documentation into var/site; dead links end it (make notebooks-html docs: with executed notebooks)
 	$(BIN)/python -m scripts.gather_site
 	$(BIN)/mkdocs build --strict $(ARGS)
 

@@ -1,12 +1,12 @@
-"""The analysts' lab: the service's data as pandas frames, and charts of them (`docs/notebooks.md`).
+"""The analysts' lab: the service's data as pandas frames, and the look of Altair's charts (`docs/notebooks.md`).
 
-    from trustwatch.lab import charts, frames, open_session
+    from trustwatch.lab import frames, open_session
 
     session = open_session("trustwatch.yaml")
-    charts.levels(frames.agents(session))
+    frames.agents(session)
 
-`charts` and `frames` need the extra `lab` (pandas, Altair, JupyterLab). Reads only: a running service notices
-nothing of it.
+`frames`, `replays` and `charts` need the extra `lab` (pandas, Altair, JupyterLab). They only read: a running service
+does not notice.
 """
 
 from __future__ import annotations

@@ -1,23 +1,27 @@
-"""Notebooks: started in JupyterLab, or run from top to bottom as a check, with copies that hold the pictures."""
+"""Notebooks: started in JupyterLab, or run from top to bottom, with executed copies and a page of each."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import subprocess  # nosec B404 # runs our own interpreter alone
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trustwatch.api.settings.loading import environment_with
 
-from .notebook_pages import count_charts, render_page
+from .charts import VEGA_LITE_MIME, describe_chart
 from .session import LabError
 
 MAX_CONCURRENT_NOTEBOOKS = 2
 CELL_TIMEOUT_S = 300
+_PICTURE_SCALE = 1.5
 WriteMessage = Callable[[str], None]
 
 
@@ -71,7 +75,7 @@ async def _run_notebooks(
     async def run(path: Path) -> NotebookRun:
         async with slots:
             book = await _run_notebook(path, env, out, Path(sockets))
-            say(f"{book.name}: " + (book.error or f"{book.cells} cells, {book.charts} pictures"))
+            say(f"{book.name}: " + (book.error or f"{book.cells} cells, {book.charts} charts"))
             return book
 
     with tempfile.TemporaryDirectory(prefix="trustwatch-lab-") as sockets:
@@ -105,7 +109,33 @@ async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: 
         await manager.shutdown_kernel(now=True)
     _nbformat().write(book, out / path.name)
     (out / f"{path.stem}.html").write_text(render_page(book, path.stem), encoding="utf-8")
-    return NotebookRun(path.name, len(book.cells), count_charts(book), error)
+    return NotebookRun(path.name, len(book.cells), len(_charts(book)), error)
+
+
+def render_page(book: Any, title: str) -> str:
+    """The page of an executed notebook: one HTML file that needs no network, with charts as described pictures."""
+    from nbconvert import HTMLExporter
+
+    copy = deepcopy(book)
+    for output in _charts(copy):
+        output["data"] = {"text/html": _picture(output["data"][VEGA_LITE_MIME])}
+    nowhere = dict.fromkeys(("require_js_url", "jquery_url", "mathjax_url", "mermaid_js_url"), "")
+    exporter: Any = HTMLExporter(**nowhere, exclude_input_prompt=True, exclude_output_prompt=True)
+    page: str = exporter.from_notebook_node(copy, resources={"metadata": {"name": title}})[0]
+    return page
+
+
+def _charts(book: Any) -> list[Any]:
+    """Outputs of an executed notebook that are charts."""
+    outputs = (output for cell in book.cells for output in cell.get("outputs", ()))
+    return [output for output in outputs if VEGA_LITE_MIME in output.get("data", {})]
+
+
+def _picture(spec: Mapping[str, Any]) -> str:
+    import vl_convert
+
+    png = base64.b64encode(vl_convert.vegalite_to_png(dict(spec), scale=_PICTURE_SCALE)).decode()
+    return f'<img alt="{escape(describe_chart(spec))}" style="max-width: 100%" src="data:image/png;base64,{png}">'
 
 
 def _nbformat() -> Any:

@@ -1,14 +1,9 @@
-"""A session on the data of a service: its settings, store and models, opened to be read.
-
-The bottom of the lab: the functions of `frames` take a session, and nothing here needs pandas.
-"""
+"""A session on the data of a service: its settings, store and models, opened to be read. Nothing here needs pandas."""
 
 from __future__ import annotations
 
 import tempfile
-import warnings
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,23 +16,15 @@ from trustwatch.api.settings.loading import load_process_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.extras import install_line
-from trustwatch.ingest.hashing import NameHasher
 from trustwatch.models.detector import ForestDetector
 from trustwatch.models.model_directory import is_model
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.budget_check import BudgetReport
-from trustwatch.scoring.records.agents import AgentSummary
-from trustwatch.scoring.store.agent_store import AgentQuery
-from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
 from trustwatch.scoring.store.sql_store import SqlStore
 
 SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
-
-DEFAULT_ROW_LIMIT = 100_000
-"""Rows of a frame by default; more are cut with a `LabWarning`."""
-
 EXTRA_MISSING = f"trustwatch.lab needs pandas, altair and vl-convert-python: {install_line('lab')}"
 _CACHED_AGENTS = 50_000
 
@@ -49,22 +36,12 @@ class LabError(ConfigError):
 
 
 class LabWarning(UserWarning):
-    """An answer is right but not whole, for instance cut at a limit."""
+    """An answer is right but incomplete, for instance cut at a limit."""
 
 
 def is_extra_installed() -> bool:
     """True if the packages for frames and charts are installed."""
     return all(find_spec(name) is not None for name in ("pandas", "altair", "vl_convert"))
-
-
-def warn_incomplete(text: str, calls: int = 1) -> None:
-    """Warn that an answer is not whole.
-
-    Args:
-        text: says what is missing and what to do.
-        calls: functions of the lab between the analyst's line, which the warning is to point at, and this one.
-    """
-    warnings.warn(text, LabWarning, stacklevel=calls + 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,32 +51,17 @@ class LabModel:
     Attributes:
         directory: of the model; `trustwatch serve` can be pointed at a copy of it.
         trained: the model as scoring uses it.
-        settings: of the engine, for thresholds at the alert budget.
-        group_names: peer groups in words, by their hash.
         budget_report: the alert budget on its own held-out history; None for a model that was not trained here.
     """
 
     directory: Path
     trained: TrainedModel
-    settings: EngineSettings
-    group_names: Mapping[int, str]
     budget_report: BudgetReport | None = None
 
     def __repr__(self) -> str:
-        first, last = self.window
+        first, last = (datetime.fromtimestamp(at_ms / 1000, UTC) for at_ms in self.trained.window_ms)
         window = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
-        return f"<model {self.version}: learned from {window}; {self.directory}>"
-
-    @property
-    def version(self) -> str:
-        """Name that decisions carry."""
-        return self.trained.version
-
-    @property
-    def window(self) -> tuple[datetime, datetime]:
-        """First and last event time of its history."""
-        first_ms, last_ms = self.trained.window_ms
-        return datetime.fromtimestamp(first_ms / 1000, UTC), datetime.fromtimestamp(last_ms / 1000, UTC)
+        return f"<model {self.trained.version}: learned from {window}; {self.directory}>"
 
     @property
     def detector(self) -> ForestDetector:
@@ -120,9 +82,6 @@ class LabSession:
     def __init__(self, settings: Settings, tenants: frozenset[str] | None = None) -> None:
         self.settings = settings
         self.tenants = tenants
-        self._models: dict[Path, LabModel] = {}
-        self._work_folder: tempfile.TemporaryDirectory[str] | None = None
-        self._work_paths: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         store = "SQLite" if self.settings.store.url is None else "PostgreSQL"
@@ -137,58 +96,37 @@ class LabSession:
 
     @cached_property
     def store(self) -> SqlStore:
-        """The service's store, opened on first use. Raises LabError where there is none, Unavailable."""
+        """The service's store, opened on first use. Raises LabError if there is none, Unavailable."""
         return open_read_only_store(self.settings)
 
-    @property
+    @cached_property
     def engine_settings(self) -> EngineSettings:
         """Settings of the engine that events are replayed with."""
         return engine_settings(self.settings, capacity=_CACHED_AGENTS)
 
+    @cached_property
+    def work_folder(self) -> tempfile.TemporaryDirectory[str]:
+        """A folder for what is made meanwhile; removed when the session is closed."""
+        return tempfile.TemporaryDirectory(prefix="trustwatch-lab-")
+
     def model(self, directory: str | Path | None = None) -> LabModel:
-        """A model: that of the settings, or another directory's. Raises LabError where there is none."""
+        """Load a model: that of the settings, or another directory's. Raises LabError if there is none, ModelError."""
         path = Path(directory) if directory is not None else self.settings.model_dir
-        if path not in self._models:
-            self._models[path] = load_lab_model(path, self.engine_settings, self.agent_types())
-        return self._models[path]
-
-    def keep_model(self, model: LabModel) -> None:
-        """Keep a model that was trained in this session, for `model` to find by its directory."""
-        self._models[model.directory] = model
-
-    def agent_summaries(self, agent_type: str | None = None) -> Iterator[AgentSummary]:
-        """Agents by tenant and id."""
-        store = self.store
-        return iterate_pages(
-            lambda cursor: store.agents.page(
-                AgentQuery(tenants=self.tenants, agent_type=agent_type, limit=MAX_PAGE, cursor=cursor)
+        if not is_model(path):
+            raise LabError(
+                f"{path}: no model. Learn one from normal history: `trustwatch train FILES --model {path}`, or "
+                "`frames.train_model(session, frames.events(session), directory=…)`"
             )
-        )
-
-    def agent_types(self) -> list[tuple[str, str]]:
-        """Tenants and agent types that the store knows; none where there is no store."""
-        try:
-            return sorted({(summary.name.tenant, summary.agent_type) for summary in self.agent_summaries()})
-        except ConfigError:
-            return []
-
-    def work_path(self, stem: str, suffix: str = "") -> Path:
-        """A new path in a folder that goes with the session: `stem-0`, `stem-1`, …"""
-        if self._work_folder is None:
-            self._work_folder = tempfile.TemporaryDirectory(prefix="trustwatch-lab-")
-        number = self._work_paths[stem]
-        self._work_paths[stem] += 1
-        return Path(self._work_folder.name) / f"{stem}-{number}{suffix}"
+        return LabModel(path, load_trained_model(path))
 
     def close(self) -> None:
         """Release the store, and remove the models and files that were made meanwhile."""
         if "store" in self.__dict__:
             self.store.close()
             del self.store
-        if self._work_folder is not None:
-            self._work_folder.cleanup()
-            self._work_folder = None
-        self._models.clear()
+        if "work_folder" in self.__dict__:
+            self.work_folder.cleanup()
+            del self.work_folder
 
 
 def open_session(where: Settings | Path | str | None = None, *, tenants: Collection[str] | None = None) -> LabSession:
@@ -196,12 +134,12 @@ def open_session(where: Settings | Path | str | None = None, *, tenants: Collect
 
     Args:
         where: a settings file; a folder with one (`settings.yaml`, `trustwatch.yaml`) or a plain data directory, whose
-            model is looked for in `model` below or beside it; or settings. None: the file that `TRUSTWATCH_SETTINGS`
+            model is looked for in `model` below or next to it; or settings. None: the file that `TRUSTWATCH_SETTINGS`
             names.
         tenants: show nothing of other tenants; None = all.
 
     Raises:
-        ConfigError: no such file, or settings that are wrong.
+        ConfigError: no such file, or invalid settings.
     """
     settings = where if isinstance(where, Settings) else _read_settings(None if where is None else Path(where))
     return LabSession(settings, None if tenants is None else frozenset(tenants))
@@ -221,7 +159,7 @@ def _read_settings(where: Path | None) -> Settings:
 
 
 def open_read_only_store(settings: Settings) -> SqlStore:
-    """The store of the settings, to read. Raises LabError where there is none, Unavailable."""
+    """The store of the settings, to read. Raises LabError if there is none, Unavailable."""
     address = store_address(settings)
     if not address.may_exist:
         raise LabError(
@@ -230,20 +168,3 @@ def open_read_only_store(settings: Settings) -> SqlStore:
             "or TRUSTWATCH_SETTINGS), or begin with the example: `make notebooks`"
         )
     return open_service_store_reading(settings)
-
-
-def load_lab_model(directory: Path, settings: EngineSettings, types: Iterable[tuple[str, str]]) -> LabModel:
-    """The model in a directory. Raises LabError where there is none, ModelError for one that does not fit."""
-    if not is_model(directory):
-        raise LabError(
-            f"{directory}: no model. Learn one from normal history: `trustwatch train FILES --model {directory}`, or "
-            "`frames.train_model(session, frames.events(session), directory=…)`"
-        )
-    model = load_trained_model(directory)
-    return LabModel(directory, model, settings, peer_group_names(model.salt, types))
-
-
-def peer_group_names(salt: bytes, types: Iterable[tuple[str, str]]) -> dict[int, str]:
-    """Hash of each peer group -> tenant and type."""
-    hasher = NameHasher(salt)
-    return {int(hasher(f"{tenant}\x1f{kind}")): f"{tenant} {kind}".strip() or "no type" for tenant, kind in types}

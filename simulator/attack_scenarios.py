@@ -11,7 +11,7 @@ from itertools import count
 from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 
 from .actors import choose_task, expected_events, run_task, start_session
-from .agent_roles import ACCOUNT, CLUSTER, EMPLOYEE, PAYEE, PAYMENT_PROCESSOR, PLAN, ROLES, TABLE, VAULT, make_step
+from .agent_roles import RESOURCES, ROLES, ROLES_BY_NAME, make_step
 from .agent_session import (
     DENIED_JSON,
     RATE_LIMITED_JSON,
@@ -189,11 +189,11 @@ _DENIED_SESSIONS = 4
 """Rounds that are refused before the scope is granted."""
 
 _TARGET_STEPS: tuple[TaskStep, ...] = (
-    make_step("export_table", "read", TABLE, "data:export", size_out=60_000),
-    make_step("list_employees", "read", EMPLOYEE, "hr:admin", size_out=30_000),
-    make_step("read_statement", "read", ACCOUNT, "payments:admin", size_out=9_000),
-    make_step("read_secret_metadata", "read", VAULT, "vault:admin", size_out=900),
-    make_step("grant_role", "admin", CLUSTER, "iam:admin", type="admin"),
+    make_step("export_table", "read", "tbl", "data:export", size_out=60_000),
+    make_step("list_employees", "read", "emp", "hr:admin", size_out=30_000),
+    make_step("read_statement", "read", "acct", "payments:admin", size_out=9_000),
+    make_step("read_secret_metadata", "read", "vault", "vault:admin", size_out=900),
+    make_step("grant_role", "admin", "cluster", "iam:admin", type="admin"),
 )
 
 
@@ -306,8 +306,8 @@ SLOW_RAMP = AttackScenario(
 
 _CALLER_ROLES = frozenset({"ResearchAgent", "CodeReviewer"})
 """Unprivileged, and used to talking to other agents: nothing but the edge and the principal gives them away."""
-_CALL_STEP = make_step("send_message", "write", PLAN, "a2a:call", type="a2a.message")
-_PAYMENT_STEP = next(s for s in PAYMENT_PROCESSOR.steps() if s.action == "process_payment")
+_CALL_STEP = make_step("send_message", "write", "plan", "a2a:call", type="a2a.message")
+_PAYMENT_STEP = next(s for s in ROLES_BY_NAME["PaymentProcessor"].steps() if s.action == "process_payment")
 
 
 def _unserved_principal(strike: AttackContext, deputies: list[SimulatedAgent]) -> str:
@@ -332,7 +332,11 @@ def _delegated_session(strike: AttackContext, caller: SimulatedSession, callee: 
 def _make_payment(session: SimulatedSession, pay: TaskStep, number: int) -> None:
     rank = pay.kind.size + 400 + number
     session.perform(
-        pay, event_label=1, resource=resource_json(session.agent, PAYEE, rank, "new"), outcome=SUCCESS_JSON, scale=2
+        pay,
+        event_label=1,
+        resource=resource_json(session.agent, RESOURCES["payee"], rank, "new"),
+        outcome=SUCCESS_JSON,
+        scale=2,
     )
     session.pause(0.4)
 

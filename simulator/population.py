@@ -9,7 +9,7 @@ from functools import cached_property
 
 from trustwatch.ingest.timestamps import DAY_MS
 
-from .agent_roles import ROLES
+from .agent_roles import FIRST_NAMES, LAST_NAMES, ROLES
 from .behaviour_model import AgentRole
 from .random_streams import RandomStream, hex_digest
 from .settings import SimulationSettings
@@ -101,37 +101,6 @@ def _thumbprint(seed: int, index: int, number: int) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-_FIRST_NAMES = (
-    "ada",
-    "ben",
-    "chen",
-    "dana",
-    "eli",
-    "fatima",
-    "goran",
-    "hana",
-    "ivan",
-    "jane",
-    "kofi",
-    "lena",
-    "maya",
-    "noor",
-)
-_LAST_NAMES = (
-    "adams",
-    "berg",
-    "costa",
-    "diaz",
-    "evans",
-    "fuchs",
-    "gupta",
-    "huang",
-    "ito",
-    "jones",
-    "khan",
-    "lopez",
-    "moore",
-)
 _UTC_OFFSETS = (1, -5, 9, -8, 0, 5)
 """Hours ahead of UTC of the tenants, in turn."""
 
@@ -166,10 +135,10 @@ class SimulatedTenant:
     def user_address(self, number: int) -> str:
         """Mail address of the numbered user."""
         first, last = (
-            _FIRST_NAMES[number % len(_FIRST_NAMES)],
-            _LAST_NAMES[number // len(_FIRST_NAMES) % len(_LAST_NAMES)],
+            FIRST_NAMES[number % len(FIRST_NAMES)],
+            LAST_NAMES[number // len(FIRST_NAMES) % len(LAST_NAMES)],
         )
-        turn = number // (len(_FIRST_NAMES) * len(_LAST_NAMES))
+        turn = number // (len(FIRST_NAMES) * len(LAST_NAMES))
         return f"{first}.{last}{turn or ''}@{self.domain}"
 
 

@@ -19,7 +19,7 @@ PLANTED = {
     "trustwatch/api/agents/service.py": "import fastapi",
     "trustwatch/api/console/rendering.py": "from ..agents import routes",
     "trustwatch/api/models/worker.py": "from ..agents import slice",
-    "trustwatch/lab/event_history.py": "from trustwatch.ingest.kafka import open_reader",
+    "trustwatch/lab/frames.py": "from trustwatch.ingest.kafka import open_reader",
     "trustwatch_client/timing.py": "from trustwatch.ingest import errors",
 }
 """A forbidden import for each contract, in the order in which they stand."""

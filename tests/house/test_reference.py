@@ -1,4 +1,4 @@
-"""`reference/` holds what the declarations say: settings, metrics, features, frames."""
+"""`reference/` holds what the declarations say: settings, metrics, features, topics."""
 
 from __future__ import annotations
 

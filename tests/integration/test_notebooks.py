@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import subprocess
 import sys
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import pytest
+import vl_convert
 
-from trustwatch.lab.chart_look import VEGA_LITE_MIME
+from scripts import gather_site
+from trustwatch.lab.charts import VEGA_LITE_MIME, describe_chart
 
 from ..support.checkout import ROOT
 from ..support.chromium_browser import open_chromium
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 ATTACKED = ("agent-calendar-assistant-1", "agent-orchestrator-0")
+OLDEST_VEGA_LITE = "5.8"
+"""The nearest that there is to the 5.6 of JupyterLab 4."""
 
 
 class Executed:
@@ -31,35 +31,34 @@ class Executed:
     def __init__(self, path: Path) -> None:
         cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
         self.outputs = [output for cell in cells for output in cell.get("outputs", ())]
-        self.charts = [output for output in self.outputs if VEGA_LITE_MIME in output.get("data", {})]
+        self.charts = [
+            output["data"][VEGA_LITE_MIME] for output in self.outputs if VEGA_LITE_MIME in output.get("data", {})
+        ]
         self.file = path.with_suffix(".html")
         self.page = self.file.read_text(encoding="utf-8")
 
     @property
     def text(self) -> str:
-        """Everything that cells told in words."""
-        return "\n".join(
-            "".join(output.get("data", {}).get("text/plain", output.get("text", ""))) for output in self.outputs
-        )
+        """Everything that cells told as text or in a table."""
+        kinds = ("text/plain", "text/html")
+        return "\n".join("".join(output.get("data", {}).get(kind, "")) for output in self.outputs for kind in kinds)
+
+    def rows(self, *columns: str) -> list[dict[str, Any]]:
+        """Rows that a chart embeds, of the first that has all the columns."""
+        datasets = (rows for chart in self.charts for rows in chart["datasets"].values())
+        return next(rows for rows in datasets if rows and set(columns) <= set(rows[0]))
 
 
 @pytest.fixture(scope="module")
 def executed(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Executed]:
     """By the number of the notebook; as `make notebooks-html` does it, on an example that was made in this run."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    command = [
-        sys.executable,
-        "-m",
-        "trustwatch",
-        "lab",
-        "--example",
-        str(example),
-        "--notebooks",
-        str(ROOT / "notebooks"),
-        "--run",
-        str(folder / "out"),
-    ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return run(["--example", str(example)], tmp_path_factory.mktemp("notebooks"))
+
+
+def run(arguments: list[str], folder: Path) -> dict[str, Executed]:
+    """Run all notebooks by the command."""
+    command = [sys.executable, "-m", "trustwatch", "lab", *arguments, "--notebooks", str(ROOT / "notebooks")]
+    done = subprocess.run([*command, "--run", str(folder / "out")], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {path.name[:2]: Executed(path) for path in sorted((folder / "out").glob("*.ipynb"))}
 
@@ -72,16 +71,14 @@ def test_all_of_them_ran_without_a_word_of_warning(executed: dict[str, Executed]
 
 
 def test_every_notebook_has_charts_that_are_described(executed: dict[str, Executed]) -> None:
-    """Each with a picture for readers without script; the description is in the notebook and on the page."""
+    """Each is drawn by an old Vega-Lite, too, and is a picture on the page, with its description."""
     for name, book in executed.items():
         assert len(book.charts) >= 2, name
-        assert book.page.count('<figure class="chart">') == len(book.charts)
+        assert book.page.count('src="data:image/png;base64,') == len(book.charts), name
         for chart in book.charts:
-            png = base64.b64decode(chart["data"]["image/png"])
-            assert png.startswith(b"\x89PNG")
-            assert len(png) > 5_000
-            assert len(chart["metadata"]["image/png"]["alt"]) > 20
-            assert escape(chart["metadata"]["image/png"]["alt"]) in book.page
+            assert len(describe_chart(chart)) > 10, name
+            assert f'<img alt="{escape(describe_chart(chart))}"' in book.page
+            assert vl_convert.vegalite_to_vega(chart, vl_version=OLDEST_VEGA_LITE)["marks"]
 
 
 def test_pages_name_no_foreign_host(executed: dict[str, Executed]) -> None:
@@ -90,36 +87,19 @@ def test_pages_name_no_foreign_host(executed: dict[str, Executed]) -> None:
         assert re.findall(r"""(?:src|href)=["'](?:https?:)?//[^"']*""", book.page) == [], name
 
 
-def open_page(browser: Browser, book: Executed, width: int, scheme: Literal["light", "dark"]) -> tuple[Page, list[str]]:
-    """The page with all its charts drawn, and what was fetched or went wrong."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    wrong: list[str] = []
-    page.on("request", lambda request: wrong.append(request.url))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text))
-    page.goto(book.file.as_uri())
-    page.locator("figure.chart svg.marks").nth(len(book.charts) - 1).wait_for()
-    return page, wrong
-
-
-def test_charts_on_a_page_answer_and_ask_nobody(executed: dict[str, Executed]) -> None:
-    """In a browser, light and dark, wide and narrow: drawn, filtered by a click on the legend; nothing is fetched."""
-    colours: tuple[tuple[int, Literal["light", "dark"], str, str], ...] = (
-        (1440, "light", "#b0102a", "#1d6b3f"),
-        (400, "dark", "#ff8b98", "#7fd3a0"),
-    )
+def test_pages_are_whole_in_a_browser(executed: dict[str, Executed]) -> None:
+    """Every picture is drawn, nothing is fetched, and a wide screen shows all without scrolling aside."""
     with open_chromium() as browser:
-        for width, scheme, critical, low in colours:
-            page, wrong = open_page(browser, executed["01"], width, scheme)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            levels = page.locator("figure.chart").first
-            bars = levels.locator(f'.mark-rect path[fill="{critical}"]')
-            assert bars.count() == len(ATTACKED)
-            levels.locator(".role-legend-label text", has_text="critical").click()
-            levels.locator(f'.mark-rect path[fill="{low}"]').first.wait_for(state="detached")
-            bars.first.hover()
-            assert "critical" in page.locator("#vg-tooltip-element").inner_text()
-            assert [text for text in wrong if not text.startswith(("file:", "data:"))] == []
+        for name, book in executed.items():
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            fetched: list[str] = []
+            page.on("request", lambda request, fetched=fetched: fetched.append(request.url))
+            page.goto(book.file.as_uri())
+            sizes = page.evaluate("[...document.images].map((image) => image.complete ? image.naturalWidth : 0)")
+            assert len(sizes) == len(book.charts), name
+            assert min(sizes) > 200, name
+            assert page.evaluate("document.documentElement.scrollWidth") <= 1440, name
+            assert [url for url in fetched if not url.startswith(("file:", "data:"))] == [], name
 
 
 def test_they_find_what_was_done_to_the_example(executed: dict[str, Executed]) -> None:
@@ -127,13 +107,34 @@ def test_they_find_what_was_done_to_the_example(executed: dict[str, Executed]) -
     for agent in ATTACKED:
         assert agent in executed["01"].text
         assert agent in executed["06"].text
+    bars = {(row["level"], row["agents"]) for row in executed["01"].rows("level", "agents")}
+    assert sum(number for level, number in bars if level == "critical") >= 1
     assert ATTACKED[0] in executed["02"].text
     assert "not among the declared capabilities" in executed["02"].text
+    assert executed["02"].rows("feature", "share")[0]["share"] > 0
     assert ATTACKED[0] in executed["03"].text
+    assert {row["whose"] for row in executed["03"].rows("kind", "item", "share")} >= {ATTACKED[0]}
     assert "candidate" in executed["04"].text
-    assert "bad sessions detected at medium" in executed["04"].text
-    assert re.search(r"critical.+20", executed["05"].text, re.S)
-    revoked = re.search(r"revoke at high: (\d+) revoked", executed["06"].text)
-    assert revoked is not None
-    assert int(revoked[1]) >= len(ATTACKED)
+    assert {row["model"] for row in executed["04"].rows("detected")} == {"active", "candidate"}
+    found = executed["05"].rows("factor", "detected")
+    assert {row["factor"] for row in found} == {0.2, 0.5, 1, 2, 5, 20}
+    assert all(row["detected"] >= 1 for row in found if row["factor"] == 20)
+    revoked = executed["06"].rows("policy", "agent_id", "later_events")
+    for policy in ("as set", "revoke at high"):
+        assert {row["agent_id"] for row in revoked if row["policy"] == policy} >= set(ATTACKED)
+    assert not any(row["policy"] == "ask a person, never revoke" for row in revoked)
     assert len(re.findall(r"True", executed["06"].text)) >= 2
+
+
+def test_the_site_links_to_the_executed_pages(
+    executed: dict[str, Executed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook's link leads to its page, if there is one; else it is text."""
+    monkeypatch.setattr(gather_site, "EXECUTED", executed["01"].file.parent)
+    gather_site.copy_pages(tmp_path / "pages")
+    links = re.findall(r"\((\.\./notebooks/[^)]+)\)", (tmp_path / "pages" / "docs" / "notebooks.md").read_text())
+    assert [link.removeprefix("../notebooks/") for link in links] == [book.file.name for book in executed.values()]
+    assert all((tmp_path / "pages" / "docs" / link).is_file() for link in links)
+    monkeypatch.setattr(gather_site, "EXECUTED", tmp_path / "none")
+    gather_site.copy_pages(tmp_path / "pages")
+    assert "../notebooks/" not in (tmp_path / "pages" / "docs" / "notebooks.md").read_text()

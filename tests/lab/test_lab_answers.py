@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
-from trustwatch.lab import LabError, LabSession, LabWarning, frames, open_session
-from trustwatch.lab.store_frames import DecisionExplanation, find_decision
+from trustwatch.lab import LabError, LabSession, frames, open_session, replays
+from trustwatch.lab.replays import Run
 
 from ..support.nightly import nightly
 
@@ -24,8 +23,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def attacked(session: LabSession) -> list[tuple[str, str]]:
     """Tenant and id of the agents that the labels call bad."""
-    labels = frames.labels(session)
-    bad = labels[labels["bad_event"]]
+    labels = replays.labels(session)
+    bad = labels[labels["event_label"] != 0]
     return sorted(set(zip(bad["tenant"], bad["agent_id"], strict=True)))
 
 
@@ -36,62 +35,93 @@ def test_attacked_agents_are_the_worst(session: LabSession, attacked: list[tuple
     assert (agents.loc[attacked, "level"] == "critical").all()
     worst = frames.worst_decision(frames.decisions(session))
     assert (worst["tenant"], worst["agent_id"]) in attacked
-    assert frames.reasons(session, worst)["contribution"].iloc[0] > 0
-    assert worst["reason"] == frames.reasons(session, worst)["text"].iloc[0]
-
-
-def test_a_decision_in_sentences_is_whole_and_harmless(session: LabSession) -> None:
-    """All reasons to their end; names that come from outside can not smuggle markup into a notebook."""
-    worst = frames.worst_decision(frames.decisions(session))
-    told = frames.explain_decision(session, worst)
-    assert str(worst["agent_id"]) in repr(told)
-    assert all(text in repr(told) for text in frames.reasons(session, worst)["text"])
-    found = find_decision(session, worst)
-    evil = msgspec.structs.replace(
-        found, agent=msgspec.structs.replace(found.agent, agent_id="<script>alert(1)</script>")
-    )
-    assert "<script>" not in DecisionExplanation(evil)._repr_html_()
-    assert "&lt;script&gt;" in DecisionExplanation(evil)._repr_html_()
+    reasons = frames.reasons(session, worst)
+    assert reasons["contribution"].iloc[0] > 0
+    assert worst["reason"] == reasons["text"].iloc[0]
+    assert frames.reasons(session, worst["decision_id"]).equals(reasons)
+    assert "outside_capabilities" in worst["signals"].split()
+    edges = frames.read(session, "edges").nlargest(1, "risk").iloc[0]
+    assert (edges["tenant"], edges["source"]) in attacked
 
 
 def test_replayed_risk_is_what_the_service_decided(session: LabSession) -> None:
     """Every recorded change of level of a day is met by the replay: same event, level and score."""
-    scores = frames.scores(session).set_index("id")
+    scores = replays.scores(session, session.model()).set_index("id")
     decided = frames.decisions(session)
     decided = decided[decided["cause"] == "event"]
     assert len(decided) > 5
     met = scores.loc[decided["event_id"]]
     assert met["level"].astype(str).tolist() == decided["level"].astype(str).tolist()
+    assert met["level_before"].astype(str).tolist() == decided["previous_level"].astype(str).tolist()
     np.testing.assert_allclose(met["risk_score"], decided["risk_score"], rtol=1e-9)
     np.testing.assert_allclose(met["p_value"], decided["p_value"], rtol=1e-9)
+    np.testing.assert_allclose(met["confidence"], decided["confidence"], rtol=1e-9)
 
 
-def test_vectors_are_those_that_decisions_kept(session: LabSession) -> None:
-    """Features of the replay equal the recorded vector; the contributions speak of the same values."""
+def test_a_window_of_scores_is_of_the_same_replay(session: LabSession, day: dict[str, Any]) -> None:
+    """What is before it moves state; scoring what a model has learned from is told."""
+    evening = pd.Timestamp("2026-01-13T20:00Z")
+    every = replays.scores(session, session.model(), **day)
+    last = replays.scores(session, session.model(), since=evening)
+    pd.testing.assert_frame_equal(last, frames.within(every, since=evening).reset_index(drop=True))
+    with pytest.warns(UserWarning, match="has learned from events that are scored here"):
+        replays.scores(session, session.model(), since="2026-01-12", until="2026-01-12T01:00")
+
+
+def test_contributions_are_of_the_recorded_vector(session: LabSession) -> None:
+    """Values as the decision kept them, shares that add up to one; the hard signal's feature is among the first."""
     worst = frames.worst_decision(frames.decisions(session))
-    vectors = frames.vectors(session, agent=worst).set_index("id").loc[worst["event_id"]]
-    contributions = frames.contributions(session, worst).set_index("feature")["value"]
-    for feature, value in contributions.items():
-        assert vectors[feature] == pytest.approx(value, abs=1e-6)
+    found = replays.contributions(session, worst, session.model())
+    kept = session.store.decisions.get(worst["decision_id"])
+    assert kept is not None
+    values = {name: kept.feature_vector.get(name, 0.0) for name in found["feature"]}
+    assert set(kept.feature_vector) <= set(values)
+    assert found.set_index("feature")["value"].to_dict() == pytest.approx(values)
+    assert found["share"].sum() == pytest.approx(1.0)
+    assert "outside_capabilities" in found["feature"].head(5).tolist()
+    ticked = frames.decisions(session).query("cause == 'tick'")
+    if len(ticked):
+        with pytest.raises(LabError, match="no event made it"):
+            replays.contributions(session, ticked.iloc[0], session.model())
+
+
+def test_profiles_are_those_that_the_service_shows(session: LabSession) -> None:
+    """The band lies around the mean; two agents are told apart."""
+    agents = frames.agents(session).nlargest(2, "events")
+    usual = frames.profiles(session, *(row for _, row in agents.iterrows()))
+    assert set(usual["agent"]) == set(agents["agent_id"])
+    assert ((usual["low"] <= usual["mean"]) & (usual["mean"] <= usual["high"])).all()
+    assert usual["name"].nunique() > 5
 
 
 def test_events_come_once_whichever_way(session: LabSession, day: dict[str, Any], tmp_path: Path) -> None:
-    """Log, archive, both in turn, and a file with every event twice."""
+    """The log, which is read by default, the archive, and a file with every event twice and lines that are none."""
     columns = ["id", "time", "agent_id", "action"]
-    log, archive, both = (
-        frames.events(session, **day, source=source)[columns].reset_index(drop=True)
-        for source in ("log", "archive", "auto")
+    settings = session.settings
+    assert settings.archive.directory is not None
+    default, log, archive = (
+        frames.events(session, **day, source=source)[columns]
+        for source in (None, settings.data_dir / "log", settings.archive.directory)
     )
-    pd.testing.assert_frame_equal(log, both)
-    pd.testing.assert_frame_equal(log.astype("str"), archive.astype("str"))
+    pd.testing.assert_frame_equal(default, log)
+    pd.testing.assert_frame_equal(log, archive)
     twice = tmp_path / "twice.jsonl"
     raw = frames.events(session, **day)["raw"].tolist()
-    twice.write_bytes(b"\n".join([*raw, *raw, b"no event", b""]))
+    twice.write_bytes(b"\n".join([*raw, *raw, b'{"no": "event"}', b""]))
     assert len(frames.events(session, source=twice)) == len(log)
 
 
+def test_the_archive_is_read_where_the_log_has_lost_its_begin(
+    session: LabSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a window of last month is whole; without an archive what is left of the log is read."""
+    assert frames._own_source(session) == session.settings.data_dir / "log"
+    monkeypatch.setattr(frames, "segment_bases", lambda _: [4_096])
+    assert frames._own_source(session) == session.settings.archive.directory
+
+
 def test_a_window_and_an_agent_are_what_was_asked_for(session: LabSession) -> None:
-    """since is included, until is not; text is UTC; an id that is nobody's gives no row."""
+    """since is included, until is not; text is UTC; an unknown id gives no row."""
     assert len(frames.events(session, since="2026-01-13T10:00", until=pd.Timestamp("2026-01-13T11:00+01:00"))) == 0
     found = frames.events(session, since="2026-01-13T10:00", until="2026-01-13T11:00Z")
     assert len(found) > 0
@@ -99,24 +129,11 @@ def test_a_window_and_an_agent_are_what_was_asked_for(session: LabSession) -> No
     assert found["time"].max() < pd.Timestamp("2026-01-13T11:00Z")
     one = frames.events(session, frames.worst_decision(frames.decisions(session)))
     assert one[["tenant", "agent_id"]].drop_duplicates().shape == (1, 2)
-    assert len(frames.events(session, "nobody")) == 0
-
-
-def test_frames_are_bounded_and_say_so(session: LabSession, day: dict[str, Any]) -> None:
-    """Of more rows than the limit the newest are kept, with a warning; at the limit there is none."""
-    everything = frames.events(session, **day)
-    with pytest.warns(LabWarning, match="raise limit"):
-        last = frames.events(session, **day, limit=100)
-    assert last["id"].tolist() == everything["id"].tolist()[-100:]
-    assert len(frames.events(session, **day, limit=len(everything))) == len(everything)
-    with pytest.warns(LabWarning, match="scored"):
-        scored = frames.scores(session, **day, limit=150)
-    assert scored["id"].tolist() == frames.scores(session, **day)["id"].tolist()[-150:]
-    with pytest.warns(LabWarning, match="agents"):
-        assert len(frames.agents(session, limit=3)) == 3
-    with pytest.warns(LabWarning, match="decisions"):
-        newest = frames.decisions(session, limit=2)
-    assert newest["decision_id"].tolist() == frames.decisions(session)["decision_id"].tolist()[-2:]
+    half_hour = {"since": "2026-01-13T14:00", "until": "2026-01-13T14:30"}
+    pd.testing.assert_frame_equal(
+        frames.within(one, **half_hour).reset_index(drop=True).dropna(axis="columns", how="all"),
+        frames.events(session, one.iloc[0], **half_hour).dropna(axis="columns", how="all"),
+    )
 
 
 def test_other_tenants_are_not_there(example: Path, session: LabSession, day: dict[str, Any]) -> None:
@@ -124,107 +141,141 @@ def test_other_tenants_are_not_there(example: Path, session: LabSession, day: di
     theirs = frames.decisions(session)
     theirs = theirs[theirs["tenant"] != "globex"].iloc[0]
     with open_session(example, tenants=["globex"]) as ours:
-        for found in (frames.agents(ours), frames.events(ours, **day), frames.scores(ours, **day), frames.edges(ours)):
+        for found in (frames.agents(ours), frames.events(ours, **day), replays.scores(ours, ours.model(), **day)):
             assert set(found["tenant"]) == {"globex"}
-        for found in (frames.decisions(ours), frames.alerts(ours)):  # it may have had a calm day
-            assert set(found["tenant"]) <= {"globex"}
+        assert set(frames.decisions(ours)["tenant"]) <= {"globex"}  # it may have had a calm day
+        assert set(replays.labels(ours)["tenant"]) == {"globex"}
         assert len(frames.events(ours, **day, tenant="acme-corp")) == 0
         with pytest.raises(LabError, match="no decision"):
             frames.reasons(ours, theirs["decision_id"])
-        with pytest.raises(LabError, match="no agent"):
-            frames.profile(ours, theirs)
+        with pytest.raises(LabError, match="no state of agent"):
+            frames.profiles(ours, theirs)
         assert "globex" in repr(ours)
+        assert not replays.calibration(ours, ours.model())["group"].str.startswith("acme-corp").any()
 
 
-def test_an_ambiguous_agent_is_asked_back(session: LabSession) -> None:
+def test_agents_of_one_id_are_told_apart(session: LabSession) -> None:
     """Ids are unique within a tenant and issuer alone."""
     agents = frames.agents(session)
     twice = agents[agents["agent_id"].duplicated(keep=False)]["agent_id"].iloc[0]
-    with pytest.raises(LabError, match="name tenant="):
-        frames.profile(session, twice)
-    assert len(frames.profile(session, twice, tenant="globex")) > 0
-    assert len(frames.profile(session, agents[agents["agent_id"] == twice].iloc[0])) > 0
+    assert len(frames.of_agent(agents, twice)) == 2
+    assert frames.of_agent(agents, twice, "globex")["tenant"].tolist() == ["globex"]
+    row = agents[agents["agent_id"] == twice].iloc[0]
+    assert frames.of_agent(agents, row).index.tolist() == [row.name]
+    peer = frames.find_peer(agents, row)
+    assert (peer["tenant"], peer["agent_type"]) == (row["tenant"], row["agent_type"])
+    assert peer["agent_id"] != row["agent_id"]
 
 
 def test_comparing_with_itself_shows_no_difference(session: LabSession, day: dict[str, Any]) -> None:
     """And shares of each kind add up to one."""
     events = frames.events(session, **day)
-    same = frames.comparison(events, events)
+    same = frames.compare(events, events)
     assert (same["difference"] == 0).all()
-    assert frames.distances(same)["distance"].max() == 0
-    shares = same.groupby("kind", observed=True)["share_a"].sum()
+    assert frames.distances(same)["distance"].max() == pytest.approx(0, abs=1e-6)
+    shares = same.groupby("kind")["share_a"].sum()
     np.testing.assert_allclose(shares, 1.0)
-    other = frames.comparison(events[events["tenant"] == "globex"], events[events["tenant"] == "acme-corp"])
-    assert 0.1 < frames.distances(other).set_index("kind")["distance"]["principal"] <= 1.0
+    assert {"action", "target", "audience", "scopes", "principal", "network", "credential", "hour"} <= set(shares.index)
+    other = frames.compare(events[events["tenant"] == "globex"], events[events["tenant"] == "acme-corp"])
+    distances = frames.distances(other).set_index("kind")
+    assert 0.1 < distances["distance"]["principal"] <= 1.0
+    counted = other[other["kind"] == "principal"]
+    assert distances["only_b"]["principal"] == (counted["events_a"] == 0).sum()
+    nothing = frames.distances(frames.compare(events.head(0), events))
+    assert (nothing["distance"] == 1.0).all()
+
+
+def test_the_largest_upgrade_is_one_that_happened(session: LabSession) -> None:
+    """The later version begins after the earlier one, and both have the events that it says."""
+    events = frames.events(session)
+    upgrade = frames.largest_upgrade(events)
+    of_it = frames.of_agent(events, upgrade)
+    sizes = of_it["agent_version"].value_counts()
+    assert sizes[upgrade["agent_version"]] == upgrade["events"]
+    assert sizes[upgrade["before"]] == upgrade["events_before"]
+    begins = of_it.groupby("agent_version")["time"].min()
+    assert begins[upgrade["before"]] < begins[upgrade["agent_version"]] == upgrade["since"]
+    with pytest.raises(LabError, match="no agent changed its version"):
+        frames.largest_upgrade(events.head(1))
+
+
+def test_a_model_keeps_its_promise(session: LabSession) -> None:
+    """Of events that it has not seen, about as many are anomalous as it said; curves fall, weights are shares."""
+    model = session.model()
+    kept = replays.reliability(replays.scores(session, model)).set_index("promised")
+    assert kept["observed"].is_monotonic_increasing
+    assert kept["observed"].iloc[-1] == 1.0
+    assert ((kept["low"] <= kept["observed"]) & (kept["observed"] <= kept["high"])).all()
+    assert 0.3 < kept["observed"].asof(0.57) < 0.8
+    curves = replays.calibration(session, model)
+    assert {"fleet"} < set(curves["group"])
+    fleet = curves[(curves["group"] == "fleet") & (curves["agents"] == "known")]
+    assert fleet["p_value"].is_monotonic_decreasing
+    features = replays.features(model)
+    assert features["importance"].between(0, 1).all()
+    assert (features["usual"] <= features["upper"]).all()
 
 
 def test_a_back_test_is_that_of_the_command(
     session: LabSession, day: dict[str, Any], example: Path, tmp_path: Path
 ) -> None:
     """Same figures as `trustwatch backtest` on the same events."""
-    found = frames.run_backtest(session, **day)
+    found = replays.run_backtests(session, **day)
+    assert list(found) == [Run("active", 1.0, "as set")]
     file = tmp_path / "day.jsonl"
     file.write_bytes(b"\n".join(frames.events(session, **day)["raw"].tolist()) + b"\n")
-    command = [
-        sys.executable,
-        "-m",
-        "trustwatch",
-        "backtest",
-        str(file),
-        "--settings",
-        str(example / "settings.yaml"),
-        "--labels",
-        str(example / "data" / "labels.jsonl"),
-        "--jobs",
-        "1",
-        "--json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    side = json.loads(done.stdout)["sides"][0]
-    assert frames.backtest_alerts(found)["alerts"].tolist() == [one["alerts"] for one in side["alerts"]]
-    assert frames.backtest_revoked(found)["agent_id"].tolist() == [one["agent_id"] for one in side["policy"]["revoked"]]
-    assert frames.backtest_requests(found)["requests"].sum() == sum(side["policy"]["totals"].values())
-    assert frames.backtest_separation(found)["roc_auc"].tolist() == [
-        side["evaluation"][unit]["roc_auc"] for unit in ("by_event", "by_session")
-    ]
-    assert frames.write_backtest_report(found, tmp_path / "report.html").read_text().startswith("<!doctype html>")
-
-
-def test_budgets_and_policies_change_what_they_should(session: LabSession, day: dict[str, Any]) -> None:
-    """A larger budget alerts no less; a policy that revokes sooner revokes no fewer; the settings' own is the run's."""
-    budgets = frames.budgets(session, **day, factors=(0.2, 1.0, 20.0))
-    medium = budgets[budgets["level"] == "medium"].set_index("factor")["alerts"]
-    assert medium[0.2] <= medium[1.0] < medium[20.0]
-    own = frames.run_backtest(session, **day)
-    assert medium[1.0] == frames.backtest_alerts(own)["alerts"].iloc[0]
-    told, revoked = frames.what_if(session, {"as set": None, "at high": {"levels": {"high": {"revoke": True}}}}, **day)
-    told = told.set_index("policy")
-    assert told.loc["as set", "agents_revoked"] == frames.backtest_revoked(own)["agent_id"].nunique()
-    assert told.loc["at high", "agents_revoked"] >= told.loc["as set", "agents_revoked"]
-    assert set(revoked["policy"]) == {"as set", "at high"}
-    judged = (
-        frames.labelled_revocations(session, revoked).groupby(["tenant", "agent_id"], observed=True)["attacked"].any()
+    labels = str(example / "data" / "labels.jsonl")
+    command = [sys.executable, "-m", "trustwatch", "backtest", str(file), "--settings", str(example / "settings.yaml")]
+    done = subprocess.run(
+        [*command, "--labels", labels, "--jobs", "1", "--json"], capture_output=True, text=True, check=True
     )
-    assert judged.sum() == 2
-    totals = told[["denied", "held", "narrowed", "shortened", "allowed"]].sum(axis=1)
-    assert totals.nunique() == 1
+    side = json.loads(done.stdout)["sides"][0]
+    assert replays.rows(found, "alerts")["alerts"].tolist() == [one["alerts"] for one in side["alerts"]]
+    revoked = replays.rows(found, "policy.revoked")
+    assert revoked["agent_id"].tolist() == [one["agent_id"] for one in side["policy"]["revoked"]]
+    asked = replays.rows(found, "policy.asked").filter(regex="outcomes_")
+    assert asked.sum().sum() == sum(side["policy"]["totals"].values())
+    assert replays.rows(found, "evaluation.by_session")["roc_auc"].tolist() == [
+        side["evaluation"]["by_session"]["roc_auc"]
+    ]
+
+
+def test_budgets_and_policies_change_what_they_should(
+    session: LabSession, day: dict[str, Any], attacked: list[tuple[str, str]]
+) -> None:
+    """A larger budget alerts no less; a policy that revokes sooner revokes no fewer; both attacked agents are met."""
+    policies = {"as set": None, "at high": {"levels": {"high": {"revoke": True}}}}
+    tried = replays.run_backtests(session, factors=(0.2, 1.0, 20.0), policies=policies, **day)
+    assert len(tried) == 6
+    alerts = (
+        replays.rows(tried, "alerts").query("level == 'medium' and policy == 'as set'").set_index("factor")["alerts"]
+    )
+    assert alerts[0.2] <= alerts[1.0] < alerts[20.0]
+    figures = replays.rows(tried, "policy").query("factor == 1").set_index("policy")
+    assert figures.loc["at high", "agents_revoked"] >= figures.loc["as set", "agents_revoked"] >= 2
+    assert figures.filter(regex="totals_").sum(axis="columns").nunique() == 1
+    revoked = replays.rows(tried, "policy.revoked").query("factor == 1")
+    bad = replays.first_bad_events(frames.events(session, **day), replays.labels(session))
+    assert sorted(zip(bad["tenant"], bad["agent_id"], strict=True)) == attacked
+    judged = revoked.merge(bad)
+    assert set(zip(judged["tenant"], judged["agent_id"], strict=True)) == set(attacked)
+    assert (judged["at"] >= judged["first_bad"].dt.floor("s")).all()
 
 
 @nightly
 def test_training_gives_a_model_that_scores(session: LabSession, day: dict[str, Any], tmp_path: Path) -> None:
     """On the days before; it is kept where it was told to, and has a promise."""
     week = frames.events(session, until=day["since"])
-    small = frames.train_model(
+    small = replays.train_model(
         session, week[week["tenant"] == "globex"], version="globex-only", trees=20, directory=tmp_path / "model"
     )
-    promise = frames.budget_report(small)
+    promise = replays.budget_report(small)
     assert promise["level"].astype(str).tolist() == ["medium", "high", "critical"]
     assert (promise["agent_days"] > 0).all()
-    assert small.version == "globex-only"
-    assert set(frames.groups(small)["group"].str.split().str[0]) == {"fleet", "globex"}
-    assert session.model(tmp_path / "model").version == "globex-only"
-    found = frames.run_backtest(session, models=[session.model(), small], **day)
-    assert set(frames.backtest_alerts(found)["side"]) == {"A", "B"}
-    assert len(frames.backtest_comparison(found)) > 0
-    with pytest.raises(LabError, match="not trained here"):
-        frames.budget_report(open_session(session.settings).model(tmp_path / "model"))
+    assert small.trained.version == "globex-only"
+    assert set(replays.calibration(session, small)["group"].str.split().str[0]) == {"fleet", "globex"}
+    assert session.model(tmp_path / "model").trained.version == "globex-only"
+    found = replays.run_backtests(session, models={"active": session.model(), "small": small}, **day)
+    assert set(replays.rows(found, "alerts")["model"]) == {"active", "small"}
+    with pytest.raises(LabError, match="while a model is trained"):
+        replays.budget_report(session.model(tmp_path / "model"))

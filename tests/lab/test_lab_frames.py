@@ -1,91 +1,104 @@
-"""Every call gives the frame that is declared for it, with rows and without."""
+"""Frames have the columns that the product declares, times as timestamps and levels as ordered categories."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pytest
+from sqlalchemy import select
 
-from trustwatch.lab import LabSession, frames
-from trustwatch.lab.frame_builder import build_frame
-from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS, LEVEL_NAMES
+from trustwatch.ingest.events import NativeEvent
+from trustwatch.lab import LabError, LabSession, LabWarning, frames, open_session, replays
+from trustwatch.lab.frames import LEVELS
+from trustwatch.scoring.backtest.result import BacktestSide, LevelAlerts, RevocationReport
+from trustwatch.scoring.store.read_scope import UnscopedRead
+from trustwatch.scoring.store.sql_schema import AGENTS, METADATA
 
-Ask = Callable[[LabSession, dict[str, Any]], Any]
-
-
-def worst(session: LabSession) -> Any:
-    """The decision to look at first."""
-    return frames.worst_decision(frames.decisions(session))
-
-
-ASKED: dict[str, Ask] = {
-    "agents": lambda session, day: frames.agents(session),
-    "decisions": lambda session, day: frames.decisions(session),
-    "alerts": lambda session, day: frames.alerts(session, **day),
-    "events": lambda session, day: frames.events(session, **day),
-    "scores": lambda session, day: frames.scores(session, **day),
-    "vectors": lambda session, day: frames.vectors(session, agent=worst(session)),
-    "risk_history": lambda session, day: frames.risk_history(session, worst(session)),
-    "reasons": lambda session, day: frames.reasons(session, worst(session)),
-    "contributions": lambda session, day: frames.contributions(session, worst(session)),
-    "profile": lambda session, day: frames.profile(session, worst(session)),
-    "habits": lambda session, day: frames.habits(frames.events(session, worst(session))),
-    "comparison": lambda session, day: frames.comparison(
-        frames.events(session, worst(session)),
-        frames.events(session, frames.find_peer(frames.agents(session), worst(session))),
-    ),
-    "distances": lambda session, day: frames.distances(ASKED["comparison"](session, day)),
-    "versions": lambda session, day: frames.versions(frames.events(session)),
-    "edges": lambda session, day: frames.edges(session),
-    "blast_radius": lambda session, day: frames.blast_radius(session, "agent-orchestrator-0", tenant="acme-corp"),
-    "labels": lambda session, day: frames.labels(session),
-    "features": lambda session, day: frames.features(session.model()),
-    "groups": lambda session, day: frames.groups(session.model()),
-    "calibration": lambda session, day: frames.calibration(session.model()),
-    "reliability": lambda session, day: frames.reliability(frames.scores(session, **day)),
-}
+pytestmark = pytest.mark.integration
+TIMES = "datetime64[ms, UTC]"
 
 
-def assert_declared(name: str, found: Any) -> None:
-    """Columns in their order, and the dtype of each."""
-    assert list(found.columns) == [column.name for column in FRAME_COLUMNS[name]]
-    declared = {column.name: COLUMN_DTYPES[column.kind] for column in FRAME_COLUMNS[name]}
-    assert {column: str(found[column].dtype) for column in found.columns} == declared
-    for column in FRAME_COLUMNS[name]:
-        if column.kind == "level":
-            assert found[column.name].cat.ordered
-            assert tuple(found[column.name].cat.categories) == LEVEL_NAMES
+def test_each_table_of_the_store_is_a_frame(session: LabSession) -> None:
+    """All columns but blobs, by their names; of times without the unit."""
+    for name, table in METADATA.tables.items():
+        found = frames.read(session, name)
+        declared = {column.name.removesuffix("_ms") for column in table.c if str(column.type) != "BLOB"}
+        assert declared == {column.removesuffix("_at") if column == "risk_at" else column for column in found}, name
+    with pytest.raises(LabError, match="no table 'people'; there are"):
+        frames.read(session, "people")
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("name", ASKED)
-def test_frames_are_as_declared(name: str, session: LabSession, day: dict[str, Any]) -> None:
-    """With the example's rows."""
-    found = ASKED[name](session, day)
-    assert len(found) > 0
-    assert_declared(name, found)
+def test_times_and_levels_are_typed(session: LabSession) -> None:
+    """And a time that never was is missing."""
+    agents, edges = frames.agents(session), frames.read(session, "edges")
+    assert {str(agents[name].dtype) for name in ("first_seen", "last_seen", "evaluated", "due")} == {TIMES}
+    assert {str(edges[name].dtype) for name in ("first", "last", "risk_at")} == {TIMES}
+    assert agents["due"].isna().any()
+    assert agents["level"].cat.ordered
+    assert list(agents["level"].cat.categories) == LEVELS
+    assert (agents["level"] >= "critical").sum() == 2
+    typed = frames.typed(pd.DataFrame({"previous_level": [0, 4], "at": ["2026-01-06T00:00:00Z", None], "risk": [1, 2]}))
+    assert typed["previous_level"].tolist() == ["unknown", "critical"]
+    assert typed["at"].tolist() == [pd.Timestamp("2026-01-06T00:00Z"), pd.NaT]
 
 
-@pytest.mark.parametrize("name", FRAME_COLUMNS)
-def test_frames_without_rows_are_as_declared(name: str) -> None:
-    """Nothing found is a frame, too: filters and pictures work on it."""
-    assert_declared(name, build_frame(name, ()))
+def test_a_select_is_read_and_held_to_the_sessions_tenants(session: LabSession) -> None:
+    """What is not restricted to them is refused: the store's second lock holds for notebooks, too."""
+    both = select(AGENTS.c.tenant, AGENTS.c.level)
+    assert set(frames.read(session, both)["tenant"]) == {"acme-corp", "globex"}
+    with open_session(session.settings, tenants=["globex"]) as ours:
+        with pytest.raises(UnscopedRead):
+            frames.read(ours, both)
+        assert set(frames.read(ours, both.where(AGENTS.c.tenant == "globex"))["tenant"]) == {"globex"}
+        for name in ("agents", "edges", "decisions"):
+            assert set(frames.read(ours, name)["tenant"]) <= {"globex"}
 
 
-def test_every_column_says_what_it_means() -> None:
-    """The declaration is the documentation."""
-    for columns in FRAME_COLUMNS.values():
-        assert len({column.name for column in columns}) == len(columns)
-        assert all(column.kind in COLUMN_DTYPES and column.meaning for column in columns)
+def test_events_have_the_members_of_events(session: LabSession, day: dict[str, Any]) -> None:
+    """Each as a column, also where no event has it; the raw record says the same."""
+    events = frames.events(session, **day)
+    members = {field.name for field in msgspec.structs.fields(NativeEvent)}
+    inner = {"agent", "principal", "resource", "scopes", "client", "credential"}
+    assert members - inner <= set(events.columns)
+    assert {"agent_id", "issuer", "agent_type", "resource_target", "scopes_requested", "client_ip"} <= set(
+        events.columns
+    )
+    assert str(events["time"].dtype).endswith(", UTC]")
+    first = events.iloc[0]
+    raw = msgspec.json.decode(first["raw"])
+    assert (raw["id"], raw["agent"]["id"], raw["action"]) == (first["id"], first["agent_id"], first["action"])
+    assert list(frames.events(session, "no-such-agent").columns) == list(events.columns)
 
 
-def test_times_are_utc_and_missing_ones_are_missing() -> None:
-    """0 is no time of ours."""
-    (row,) = build_frame("labels", [("e", "t", "a", "s", True, False, "x")]).itertuples()
-    assert row.bad_event
-    edges = build_frame("edges", [("called", "t", "a", "b", 1_767_657_600_123, 0, 0.5, None)])
-    assert edges["first"][0] == pd.Timestamp("2026-01-06T00:00:00.123Z")
-    assert edges["last"].isna().all()
-    assert edges["risk_time"].isna().all()
+def test_results_of_back_tests_have_their_declared_columns(session: LabSession, day: dict[str, Any]) -> None:
+    """Also if nothing is in them, so that notebooks run on a quiet day."""
+    quiet = replays.run_backtests(session, since="2026-01-13T23:59:58Z", until="2026-01-13T23:59:59Z")
+    for outcomes in (replays.run_backtests(session, **day), quiet):
+        revoked = replays.rows(outcomes, "policy.revoked")
+        assert list(revoked.columns) == ["model", "factor", "policy", *RevocationReport.__struct_fields__]
+        assert str(revoked["at"].dtype).endswith(", UTC]")
+        assert revoked["level"].cat.ordered
+        assert list(replays.rows(outcomes, "alerts").columns[3:]) == list(LevelAlerts.__struct_fields__)
+        assert {"x", "y"} <= set(replays.rows(outcomes, "evaluation.by_session.roc").columns)
+        (side,) = outcomes.values()
+        assert isinstance(side, BacktestSide)
+    assert replays.rows(quiet, "policy.revoked").empty
+
+
+def test_frames_are_bounded_and_say_so(session: LabSession, day: dict[str, Any]) -> None:
+    """Of more rows than the limit the newest are kept, with a warning; at the limit there is none."""
+    everything = frames.events(session, **day)
+    with pytest.warns(LabWarning, match="raise limit"):
+        last = frames.events(session, **day, limit=100)
+    assert last["id"].tolist() == everything["id"].tolist()[-100:]
+    assert len(frames.events(session, **day, limit=len(everything))) == len(everything)
+    with pytest.warns(LabWarning, match="scored"):
+        scored = replays.scores(session, session.model(), **day, limit=150)
+    assert scored["id"].tolist() == replays.scores(session, session.model(), **day)["id"].tolist()[-150:]
+    with pytest.warns(LabWarning, match="3 are here"):
+        assert len(frames.agents(session, limit=3)) == 3
+    with pytest.warns(LabWarning, match="2 are here"):
+        newest = frames.decisions(session, limit=2)
+    assert newest["decision_id"].tolist() == frames.decisions(session)["decision_id"].tolist()[-2:]

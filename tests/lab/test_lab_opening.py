@@ -7,15 +7,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.lab import LabError, LabSession, charts, frames, open_session
+from trustwatch.lab import LabError, LabSession, frames, open_session, replays
 from trustwatch.lab.example_data import prepare_example
-from trustwatch.lab.frame_builder import build_frame
-from trustwatch.lab.frame_columns import FRAME_COLUMNS
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 
@@ -26,7 +25,7 @@ def test_where_it_may_be_opened(example: Path) -> None:
     opened.append(open_session(opened[0].settings))
     for session in opened:
         assert len(frames.agents(session)) == 40
-        assert session.model().version == "example-1"
+        assert session.model().trained.version == "example-1"
         session.close()
     with pytest.raises(LabError, match="no such settings file"):
         open_session(example / "elsewhere")
@@ -50,31 +49,29 @@ def empty(tmp_path: Path) -> LabSession:
 def test_an_empty_store_gives_empty_frames(empty: LabSession) -> None:
     """And a word where there is nothing to choose from."""
     with empty:
-        for found in (frames.agents(empty), frames.decisions(empty), frames.alerts(empty), frames.edges(empty)):
+        for found in (frames.agents(empty), frames.decisions(empty), frames.read(empty, "edges")):
             assert len(found) == 0
-        with pytest.raises(LabError, match="widen since"):
+        with pytest.raises(LabError, match="widen the window"):
             frames.worst_decision(frames.decisions(empty))
         with pytest.raises(LabError, match="the store is empty"):
             frames.last_hours(empty, 24)
-        with pytest.raises(LabError, match="the store is empty"):
-            frames.profile(empty, "agent-1")
+        with pytest.raises(LabError, match="no state of agent"):
+            frames.profiles(empty, pd.Series({"tenant": "acme", "issuer": "", "agent_id": "agent-1"}))
 
 
 def test_what_is_missing_is_said_with_what_to_do(empty: LabSession, tmp_path: Path) -> None:
     """No log, archive, brokers, model, labels, store, decision, agent."""
+    (tmp_path / "some.jsonl").write_text("\n")
+    nothing = frames.events(empty, source=tmp_path / "some.jsonl")
     asked: list[tuple[Any, str]] = [
-        (lambda: frames.events(empty), "no event log"),
-        (lambda: frames.events(empty, source="archive"), "archive.directory"),
-        (lambda: frames.events(empty, source="kafka"), "kafka.bootstrap_servers"),
+        (lambda: frames.events(empty), "no event log, and no archive: name source="),
+        (lambda: frames.events(empty, source=tmp_path / "none.jsonl"), "none.jsonl"),
+        (lambda: frames.events(empty, source="kafka:"), "names no brokers"),
         (empty.model, "trustwatch train"),
-        (lambda: frames.scores(empty), "trustwatch train"),
-        (lambda: frames.labels(empty), "trustwatch simulate --labels"),
-        (lambda: frames.train_model(empty, frames.habits(build_frame("events", ()))), "column `raw`"),
-        (lambda: frames.train_model(empty, build_frame("events", ())), "no events to learn from"),
+        (lambda: replays.run_backtests(empty), "trustwatch train"),
+        (lambda: replays.labels(empty), "trustwatch simulate --labels"),
+        (lambda: replays.train_model(empty, nothing), "no events to learn from"),
         (lambda: frames.reasons(empty, "01NONE"), r"frames\.decisions\(session\)"),
-        (lambda: frames.reasons(empty, None), r"frames\.worst_decision"),
-        (lambda: frames.events(empty, agent=7), "agent_id"),
-        (lambda: frames.habits(build_frame("events", ()), ["mood"]), "there are action"),
         (lambda: frames.agents(open_session(_folder(tmp_path / "new"))), "make notebooks"),
     ]
     for ask, words in asked:
@@ -86,32 +83,6 @@ def test_what_is_missing_is_said_with_what_to_do(empty: LabSession, tmp_path: Pa
 def _folder(path: Path) -> Path:
     path.mkdir()
     return path
-
-
-def test_pictures_of_nothing_say_so(empty: LabSession) -> None:
-    """Every picture can be made of frames without rows."""
-    pictures = [
-        charts.levels(frames.agents(empty)),
-        charts.timeline(frames.decisions(empty)),
-        charts.edges(frames.edges(empty)),
-        charts.activity(build_frame("events", ())),
-        charts.scores(build_frame("scores", ())),
-        charts.risk(build_frame("risk_history", ())),
-        charts.habits(build_frame("habits", ())),
-        charts.compare(build_frame("comparison", ())),
-        charts.contributions(build_frame("contributions", ())),
-        charts.profile(build_frame("profile", ())),
-        charts.budgets(build_frame("budgets", ())),
-        charts.curves(build_frame("backtest_curves", ())),
-        charts.detection(build_frame("backtest_detection", ())),
-        charts.requests(build_frame("backtest_requests", ())),
-        charts.revocations(build_frame("backtest_revoked", ())),
-        charts.what_if(build_frame("what_if", ())),
-    ]
-    for picture in pictures:
-        assert picture.png().startswith(b"\x89PNG")
-        assert ": " in picture.description
-    empty.close()
 
 
 def test_secrets_are_never_shown(tmp_path: Path) -> None:
@@ -143,7 +114,7 @@ def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> Non
             evening = "2026-01-13T20:00"
             before = len(frames.events(session, since=evening))
             raw = frames.events(session, since=evening)["raw"].iloc[-1].replace(b'"id":"evt-', b'"id":"new-')
-            log.append([Record(RecordKind.EVENT, 12345, 1, raw)])
+            log.append([Record(RecordKind.EVENT, 12345, 1_768_348_000_000, raw)])
             assert len(frames.events(session, since=evening)) == before, "not durable yet"
             log.sync()
             assert len(frames.events(session, since=evening)) == before + 1
@@ -154,9 +125,9 @@ def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> Non
     with open_session(settings) as session:
         (
             frames.agents(session),
-            frames.events(session, source="log"),
-            frames.profile(session, frames.worst_decision(frames.decisions(session))),
-            frames.run_backtest(session, **frames.last_hours(session, 1)),
+            frames.events(session),
+            frames.profiles(session, frames.worst_decision(frames.decisions(session))),
+            replays.run_backtests(session, **frames.last_hours(session, 1)),
         )
         after = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
         with closing(EventLog(settings / "data" / "log")):  # no lock is held that would keep a service from starting
@@ -186,25 +157,7 @@ def test_the_example_is_made_once_and_never_over_other_things(example: Path, tmp
 def test_work_of_the_lab_goes_with_it(example: Path) -> None:
     """Models and files are kept in a folder of its own until it is closed."""
     with open_session(example) as own:
-        model = frames.train_model(own, frames.events(own, since="2026-01-12", until="2026-01-13"), trees=5)
+        model = replays.train_model(own, frames.events(own, since="2026-01-12", until="2026-01-13"), trees=5)
         assert model.directory.is_dir()
         assert "learned from 2026-01-12" in repr(model)
     assert not model.directory.exists()
-
-
-def test_every_frame_has_a_question() -> None:
-    """No frame is declared that nothing gives."""
-    from trustwatch.lab import (
-        backtest_frames,
-        behaviour_frames,
-        event_frames,
-        model_frames,
-        score_frames,
-        store_frames,
-    )
-
-    text = "".join(
-        Path(str(module.__file__)).read_text()
-        for module in (backtest_frames, behaviour_frames, model_frames, event_frames, score_frames, store_frames)
-    )
-    assert [name for name in FRAME_COLUMNS if f'"{name}"' not in text] == []
