@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from trustwatch.api.cli.operations import OPERATIONS_FILE
 from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.service.slices import SLICES
@@ -32,6 +33,8 @@ from trustwatch.lab import (
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS
 from trustwatch.scoring.engine.hard_signals import AS_SIGN, HARD_SIGNALS, IN_FULL, TO_HIGH
 from trustwatch.scoring.policy.policy_file import PolicyFile
+
+from .command_index import operations_index
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 FRAME_MODULES = (store_frames, event_frames, behaviour_frames, score_frames, model_frames, backtest_frames)
@@ -351,6 +354,7 @@ def main() -> None:
     """Write the pages."""
     for name, page in PAGES.items():
         (REFERENCE / name).write_text(page(), encoding="utf-8")
+    OPERATIONS_FILE.write_text(operations_index(DocumentedApp(SLICES).openapi()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def search(
     in it stands for anything. The page on the console in the reference lists the fields.
     """
     with closing(ServiceClient(url, token)) as service:
-        found = service.get("/v1/search", q=_query_text(query), kind=kind or None, limit=limit)
+        found = service.call("search_everything", {"q": _query_text(query), "kind": kind, "limit": limit}).json()
     if json:
         write_json(found)
         return
