@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .events import Argument
+from trustwatch_client.events import Argument
 
 NO_CALL = -1
 """Source of an argument that came out of no earlier call."""

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from trustwatch_client.events import Resource
+
 from .argument_columns import ArgumentColumns, collect_arguments
 from .capabilities import capability_text, covers
 from .event_arguments import read_arguments, read_untrusted_result
-from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, Resource, decode_event
+from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, decode_event
 from .hashing import NameHasher
 from .identities import IdentityHasher, unkeyed_agent_key
 from .targets import TenantDomains, canonical_target, is_url

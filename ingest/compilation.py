@@ -13,6 +13,8 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
+from trustwatch_client import events
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -116,8 +118,8 @@ class KernelGate:
 
 @lru_cache
 def source_digest(package: Path) -> str:
-    """Digest of all files that hold kernels, their helpers and their constants."""
-    digest = hashlib.blake2b(digest_size=16)
+    """Digest of all files that hold kernels, their helpers and their constants: the event's members, too."""
+    digest = hashlib.blake2b(Path(events.__file__).read_bytes(), digest_size=16)
     for path in sorted(path for pattern in _KERNEL_SOURCES for path in package.glob(pattern)):
         text = path.read_bytes()
         digest.update(f"{path.relative_to(package).as_posix()} {len(text)} ".encode() + text)

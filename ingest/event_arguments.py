@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-from .events import MAX_ARGUMENTS, Argument, NativeEvent
+from trustwatch_client.events import MAX_ARGUMENTS, Argument
+
+from .events import NativeEvent
 
 ARGUMENTS_ATTRIBUTE, UNTRUSTED_RESULT_ATTRIBUTE = "arguments", "untrusted_result"
 _FLAG_WORDS = {"true": True, "false": False}

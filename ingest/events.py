@@ -10,193 +10,33 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
+from trustwatch_client.events import (
+    MAX_ARGUMENTS,
+    MAX_CALL_INDEX,
+    MAX_EVENT_BYTES,
+    MAX_LABEL_LENGTH,
+    AuditEvent,
+    CausedBy,
+    Effect,
+    EventType,
+    Origin,
+    Outcome,
+    Provenance,
+)
+
 from .errors import MalformedEvent
 
-MAX_ID_LENGTH = 2048
-"""Characters in an identifier: agents may be https or SPIFFE URIs."""
-
-MAX_EVENT_BYTES = 256 * 1024
-"""A larger record is refused: audit events hold no bodies."""
-
-EventType = Literal[
-    "token.request",
-    "token.exchange",
-    "token.refresh",
-    "token.revoke",
-    "token.introspect",
-    "client.register",
-    "client.change",
-    "api.call",
-    "tool.call",
-    "a2a.message",
-    "approval",
-    "admin",
-    "other",
-    "signal.hard",
-    "signal.proof",
-    "signal.evidence",
-    "signal.change",
-    "signal.note",
-]
+NativeEvent = AuditEvent
 EVENT_TYPES: tuple[str, ...] = get_args(EventType)
-Effect = Literal["read", "write", "delete", "admin", "unknown"]
 EFFECTS: tuple[str, ...] = get_args(Effect)
-Outcome = Literal["success", "denied", "error"]
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
-Provenance = Literal["granted", "derived", "new", "unknown"]
 PROVENANCES: tuple[str, ...] = get_args(Provenance)
-
-Origin = Literal["prompt", "system", "tool", "unseen"]
 ORIGINS: tuple[str, ...] = get_args(Origin)
-
-CausedBy = Literal["trustwatch"]
 CAUSES: tuple[str, ...] = get_args(CausedBy)
-
-CAUSED_BY_US: CausedBy = "trustwatch"
-"""Value of `caused_by`: what happened is our doing, and no behaviour of the agent."""
-
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
-Text = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
-MAX_NAMES = 256
-"""Names in a list; a record with more is refused."""
-Names = Annotated[list[Text], msgspec.Meta(max_length=MAX_NAMES)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
-
-MAX_ARGUMENTS = 256
-"""Arguments of one call; a record with more is refused."""
-
-MAX_LABEL_LENGTH = 256
-"""Characters in the name of an argument or tool."""
-
-MAX_CALL_INDEX = 999_999_999
-HASH_PATTERN = r"^([0-9a-f]{8,64}|erased~[0-9A-Z]{1,12})(?!\n)$"
-"""A keyed hash, cut: 32 bits or more. An erased subject that is called like one leaves its pseudonym in its place."""
-
-Label = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_LENGTH)]
-CallIndex = Annotated[int, msgspec.Meta(ge=0, le=MAX_CALL_INDEX)]
-HexHash = Annotated[str, msgspec.Meta(pattern=HASH_PATTERN)]
-
-
-class Agent(msgspec.Struct, gc=False):
-    """The agent that acted: the software that holds the token."""
-
-    id: Id
-    issuer: Text | None = None
-    type: Text | None = None
-    version: Text | None = None
-    instance: Text | None = None
-    capabilities: Names | None = None
-    self_asserted: bool = False
-
-
-class Principal(msgspec.Struct, gc=False):
-    """Person or service on whose behalf the agent acts."""
-
-    id: Text | None = None
-    type: Text | None = None
-
-
-class Resource(msgspec.Struct, gc=False):
-    """The object of the action; `target` is the canonical destination (host, mail address, account)."""
-
-    type: Text | None = None
-    id: Text | None = None
-    target: Text | None = None
-    external: bool | None = None
-    audience: Text | None = None
-    provenance: Provenance | None = None
-
-
-class Scopes(msgspec.Struct, gc=False):
-    """OAuth scopes asked for and given."""
-
-    requested: Names | None = None
-    granted: Names | None = None
-
-
-class Client(msgspec.Struct, gc=False):
-    """Network origin and software of the caller."""
-
-    ip: Text | None = None
-    asn: int | None = None
-    user_agent: Text | None = None
-
-
-class Credential(msgspec.Struct, gc=False):
-    """Authentication of the agent; never the secret itself."""
-
-    method: Text | None = None
-    thumbprint: Text | None = None
-    token_id: Text | None = None
-    token_lifetime_s: NonNegative | None = None
-
-
-class Argument(msgspec.Struct, gc=False, rename={"from_call": "from"}):
-    """Origin of one argument of a call, computed where the content is; the content itself is never sent.
-
-    Attributes:
-        name: of the argument; `~` at its end: the value was found inside its text.
-        origin: where the agent had the value from; `unseen` = nothing before the call held it.
-        hash: keyed hash of the value; None = the sender tells whence it came, and not which value it is.
-        from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
-        from_action: action of that call.
-        part: true for a text that is mostly copied from there.
-        untrusted: of `tool`: whether others may have written that result, which the sender knows; None = what is
-            remembered of the session says.
-    """
-
-    name: Label
-    origin: Origin
-    hash: HexHash | None = None
-    from_call: CallIndex | None = None
-    from_action: Label | None = None
-    part: bool = False
-    untrusted: bool | None = None
-
-
-Arguments = Annotated[list[Argument], msgspec.Meta(max_length=MAX_ARGUMENTS)]
-
-
-class NativeEvent(msgspec.Struct, gc=False, kw_only=True):
-    """One record of what an agent did or asked for. Units: `time` UTC, bytes, milliseconds."""
-
-    time: datetime
-    agent: Agent
-    type: EventType
-    action: Id
-    outcome: Outcome
-    id: Text | None = None
-    source: Text | None = None
-    tenant: Text | None = None
-    principal: Principal | None = None
-    delegation: Names | None = None
-    task: Text | None = None
-    effect: Effect | None = None
-    resource: Resource | None = None
-    peer: Text | None = None
-    scopes: Scopes | None = None
-    status: int | None = None
-    error: Text | None = None
-    caused_by: CausedBy | None = None
-    unauthorized: Names | None = None
-    bytes_in: NonNegative | None = None
-    bytes_out: NonNegative | None = None
-    duration_ms: NonNegative | None = None
-    count: Annotated[float, msgspec.Meta(ge=1)] | None = None
-    client: Client | None = None
-    credential: Credential | None = None
-    session: Text | None = None
-    trace_id: Text | None = None
-    txn: Text | None = None
-    arguments: Arguments | None = None
-    untrusted_result: bool | None = None
-    attributes: dict[str, Any] | None = None
-
 
 DecodedT = TypeVar("DecodedT")
 _MAX_NUMBER = 1e300
@@ -269,16 +109,11 @@ _ADVICE_ON_ARGUMENTS = {
 """Help by path: these members are computed by programs that were written for them, and msgspec's words are terse."""
 
 
-PUBLISHED_NAME = "AuditEvent"
-"""`NativeEvent` in published schemas."""
-
-
 def event_schema_components(prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """JSON Schema of the native event and of what it is made of, by published name; references begin with *prefix*."""
     _, components = msgspec.json.schema_components([NativeEvent], ref_template=prefix + "{name}")
-    event = components.pop(NativeEvent.__name__) | {"title": PUBLISHED_NAME}
-    components = {PUBLISHED_NAME: event, **components}
-    return {"$ref": prefix + PUBLISHED_NAME}, components
+    name = NativeEvent.__name__
+    return {"$ref": prefix + name}, {name: components.pop(name), **components}
 
 
 def event_json_schema() -> dict[str, Any]:

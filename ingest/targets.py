@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from .events import Resource
+from trustwatch_client.events import Resource
 
 EXTERNAL_TARGET, INTERNAL_TARGET, UNKNOWN_SIDE = 1, 0, -1
 

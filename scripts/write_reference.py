@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from trustwatch.api.cli.operations import OPERATIONS_FILE
 from trustwatch.api.http.app import DocumentedApp
 from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.service.slices import SLICES
@@ -19,6 +20,8 @@ from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from trustwatch.scoring.engine.hard_signals import AS_SIGN, HARD_SIGNALS, IN_FULL, TO_HIGH
 from trustwatch.scoring.policy.policy_file import PolicyFile
+
+from .command_index import operations_index
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 WRITTEN = "Written by `python -m scripts.write_reference`; a test holds it to the code."
@@ -274,6 +277,7 @@ def main() -> None:
     """Write the pages."""
     for name, page in PAGES.items():
         (REFERENCE / name).write_text(page(), encoding="utf-8")
+    OPERATIONS_FILE.write_text(operations_index(DocumentedApp(SLICES).openapi()), encoding="utf-8")
 
 
 if __name__ == "__main__":

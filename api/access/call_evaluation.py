@@ -18,21 +18,7 @@ import msgspec
 import structlog
 
 from trustwatch.ingest.access_path import AccessPath
-from trustwatch.ingest.events import (
-    Agent,
-    Arguments,
-    Client,
-    Credential,
-    Effect,
-    HexHash,
-    Id,
-    Names,
-    NativeEvent,
-    Principal,
-    Resource,
-    Scopes,
-    Text,
-)
+from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.identities import CALL_DIGEST_DIGITS, IdentityHasher
 from trustwatch.scoring.engine.announced_paths import NO_PATHS
 from trustwatch.scoring.engine.call_scorer import CallScore
@@ -49,6 +35,20 @@ from trustwatch.scoring.policy.access_evaluation import (
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.decisions import RiskReason
+from trustwatch_client.events import (
+    Agent,
+    Client,
+    Credential,
+    Effect,
+    EventArguments,
+    EventHash,
+    EventId,
+    EventNames,
+    EventText,
+    Principal,
+    Resource,
+    Scopes,
+)
 
 from .approval_workflow import (
     CALL_SCOPE_PREFIX,
@@ -78,17 +78,17 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             values are not among them.
     """
 
-    action: Id
+    action: EventId
     type: CallType = "tool.call"
-    agent_type: Text | None = None
+    agent_type: EventText | None = None
     effect: Effect | None = None
     resource: Resource | None = None
-    arguments: Arguments | None = None
-    arguments_hash: HexHash | None = None
+    arguments: EventArguments | None = None
+    arguments_hash: EventHash | None = None
     principal: Principal | None = None
-    delegation: Names | None = None
-    task: Text | None = None
-    peer: Text | None = None
+    delegation: EventNames | None = None
+    task: EventText | None = None
+    peer: EventText | None = None
     scopes: Scopes | None = None
     client: Client | None = None
     credential: Credential | None = None

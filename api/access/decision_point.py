@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.policy.access_evaluation import (
@@ -18,6 +17,7 @@ from trustwatch.scoring.policy.access_evaluation import (
     Verdict,
 )
 from trustwatch.scoring.records.agents import AgentName
+from trustwatch_client.events import CAUSED_BY_TRUST, MAX_ID_LENGTH
 
 from ..events.audit_sink import AuditSink
 from ..http.auth.callers import OWN_SOURCE_PREFIX
@@ -160,7 +160,7 @@ class PolicyDecisionPoint:
         if verdict.outside:
             event["attributes"]["outside_boundary"] = True
         if not verdict.allow:
-            event["caused_by"] = CAUSED_BY_US
+            event["caused_by"] = CAUSED_BY_TRUST
         if lifetime_s is not None:
             event["attributes"]["token_lifetime_s"] = lifetime_s
         if question.tenant:

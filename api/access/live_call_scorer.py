@@ -11,12 +11,13 @@ import structlog
 
 from trustwatch.ingest.compilation import KernelGate
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.ingest.events import Agent, NativeEvent
+from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.features import feature_kernel
 from trustwatch.models import assessment_kernel
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
+from trustwatch_client.events import Agent
 
 REFRESH_EVERY_S = 2.0
 

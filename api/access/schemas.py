@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from trustwatch.ingest.events import HASH_PATTERN
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.store.blast_radius import ReachedAgent
 from trustwatch.scoring.store.database import Page
+from trustwatch_client.events import HASH_PATTERN
 
 from ..http.reasons import MAX_REASON_LENGTH
 from ..http.schemas import Level, PageOut, ReasonOut, TimeText, UnitInterval, format_rfc3339_or_none, level_word

@@ -1,58 +1,25 @@
-"""`trustwatch alerts`: list deliveries, and send test alerts."""
+"""`trustwatch alerts test`: a test alert through the outbox, and what became of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import closing
 from typing import Annotated, Any
 
 import typer
 
 from .. import clock
-from ..cli.remote import (
-    DEFAULT_URL,
-    IssuerOption,
-    ServiceClient,
-    TenantOption,
-    TokenOption,
-    UrlOption,
-    paged_items,
-)
-from ..cli.terminal import JsonLinesOption, print_message, write_json_lines, write_table
-
-alerts_app = typer.Typer(
-    name="alerts", no_args_is_help=True, help="Alerts: their deliveries, and a test of the targets."
-)
+from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
+from ..cli.terminal import JsonLinesOption, heading, print_message, write_json_lines, write_table
 
 POLL_EVERY_S = 0.5
 NOT_STARTED = {"status": "waiting", "attempts": 0, "why": "no worker has taken it up yet"}
-
-TargetOption = Annotated[str | None, typer.Option(help="name of the target; default: all")]
-
-
-@alerts_app.command("list")
-def list_deliveries(
-    url: UrlOption = DEFAULT_URL,
-    token: TokenOption = "",
-    target: TargetOption = None,
-    status: Annotated[str | None, typer.Option(help="pending, delivered, failed, suppressed or dead")] = None,
-    agent: Annotated[str | None, typer.Option(help="alerts about this agent id")] = None,
-    tenant: TenantOption = None,
-    issuer: IssuerOption = None,
-    limit: Annotated[int, typer.Option(help="most deliveries to list")] = 50,
-    json: JsonLinesOption = False,
-) -> None:
-    """List deliveries, newest first: state, attempts, and why one was held back or not delivered."""
-    filters = {"target": target, "status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
-    with closing(ServiceClient(url, token)) as service:
-        _print_deliveries(paged_items(service, "/v1/deliveries", limit, **filters), json=json)
+_COLUMNS = ("created_at", "target", "level", "subject", "status", "attempts", "why")
 
 
-@alerts_app.command()
 def test(
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
-    target: TargetOption = None,
+    target: Annotated[str | None, typer.Option(help="name of the target; default: all")] = None,
     wait: Annotated[float, typer.Option(help="wait so long for the end of the deliveries, s")] = 30.0,
     json: JsonLinesOption = False,
 ) -> None:
@@ -61,8 +28,12 @@ def test(
     Ends with status 1 unless every target has taken it.
     """
     with closing(ServiceClient(url, token)) as service:
-        rows = _await_deliveries(service, service.post("/v1/alerts/test", {"target": target})["items"], wait)
-    _print_deliveries(rows, json=json)
+        sent = service.call("send_test_alert", {"target": target}).json()["items"]
+        rows = _await_deliveries(service, sent, wait)
+    if json:
+        write_json_lines(rows)
+    else:
+        write_table(rows, {name: heading(name) for name in _COLUMNS}, prose=("subject", "why"))
     missed = [row["target"] for row in rows if row["status"] != "delivered"]
     if missed:
         print_message(f"not delivered to {', '.join(missed)}")
@@ -80,24 +51,5 @@ def _await_deliveries(service: ServiceClient, sent: list[dict[str, Any]], wait_s
 
 
 def _find_delivery(service: ServiceClient, test: dict[str, Any]) -> dict[str, Any]:
-    deliveries = service.get("/v1/deliveries", key=test["key"])["items"]
+    deliveries = service.call("list_deliveries", {"key": test["key"]}).json()["items"]
     return dict(deliveries[0]) if deliveries else NOT_STARTED | test
-
-
-def _print_deliveries(rows: Iterable[dict[str, Any]], *, json: bool) -> None:
-    if json:
-        write_json_lines(rows)
-        return
-    write_table(
-        list(rows),
-        {
-            "created_at": "at",
-            "target": "target",
-            "level": "level",
-            "subject": "about",
-            "status": "status",
-            "attempts": "tries",
-            "why": "why",
-        },
-        prose=("subject", "why"),
-    )

@@ -48,9 +48,13 @@ class LazyCommand(TyperCommand):
         self.panel = panel
         self.place = place
 
+    def resolve(self) -> Any:
+        """The function, or the `typer.Typer` of a group. Raises ImportError."""
+        return pkgutil.resolve_name(self.place)
+
     def load(self, rich_markup_mode: MarkupMode = None) -> Any:
         """The command itself, as typer makes it; its help is plain text, or marked up. Raises ImportError."""
-        loaded = pkgutil.resolve_name(self.place)
+        loaded = self.resolve()
         app = typer.Typer(rich_markup_mode=rich_markup_mode)
         if isinstance(loaded, typer.Typer):
             app.add_typer(loaded, name=self.name, rich_help_panel=self.panel)

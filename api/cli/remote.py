@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx2
 import typer
 
+from .operations import operations
 from .terminal import fail, print_message
 
 UrlOption = Annotated[str, typer.Option(envvar="TRUSTWATCH_URL", help="where the service listens")]
@@ -41,11 +43,9 @@ TokenOption = Annotated[
         help="bearer token (see `trustwatch token`), better as the variable, @FILE or - (standard input)",
     ),
 ]
-TenantOption = Annotated[str | None, typer.Option(help="tenant of the agent, where it is not the only one")]
-IssuerOption = Annotated[str | None, typer.Option(help="issuer of the agent, where its id is not unique")]
 
 DEFAULT_URL = "http://127.0.0.1:8420"
-TIMEOUT_S = 60.0
+TIMEOUT_S, DOWNLOAD_TIMEOUT_S = 60.0, 600.0
 
 
 class ServiceClient:
@@ -61,10 +61,10 @@ class ServiceClient:
         self.client = httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
         self.has_answered = False
 
-    def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
+    def request(self, method: str, url: str, **arguments: Any) -> httpx2.Response:
         """One request; every failure ends the command with a message."""
         try:
-            response = self.client.request(method, path, **arguments)
+            response = self.client.request(method, url, **arguments)
         except httpx2.HTTPError as error:
             hint = "is the service running? At another address: --url or TRUSTWATCH_URL"
             raise fail(f"{self._silence(error)}; {hint}") from None
@@ -91,39 +91,59 @@ class ServiceClient:
         """Close its connections."""
         self.client.close()
 
-    def get(self, path: str, **parameters: Any) -> Any:
-        """JSON of a successful GET; parameters that are None are left out."""
-        return self._read_json("GET", path, parameters)
+    def call(
+        self,
+        operation: str,
+        members: Mapping[str, Any],
+        *,
+        content: bytes | None = None,
+        may_be_missing: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> httpx2.Response:
+        """Answer of an operation. A refusal ends the command with a message.
 
-    def find(self, path: str, **parameters: Any) -> Any:
-        """As `get`; None where the service has nothing of that name, or no such route yet (404)."""
-        return self._read_json("GET", path, parameters, may_be_missing=True)
+        Args:
+            operation: its id.
+            members: of its path, query and body, by name; those that are None are not sent.
+            content: body to send instead of the members.
+            may_be_missing: return an answer with status 404, too.
+            timeout_s: for the whole answer.
+        """
+        response = self.request(**_request_of(operation, members, content), timeout=timeout_s)
+        if response.is_success or (may_be_missing and response.status_code == 404):
+            return response
+        raise fail(problem_text(response))
 
-    def get_text(self, path: str) -> str:
-        """Text of a successful GET."""
-        response = self.request("GET", path)
-        if not response.is_success:
-            raise fail(problem_text(response))
-        return response.text
+    def download(self, operation: str, members: Mapping[str, Any], out: Path) -> None:
+        """Write the answer of an operation to a file, which appears when it is complete."""
+        part = out.with_name(out.name + ".part")
+        try:
+            with self.client.stream(**_request_of(operation, members), timeout=DOWNLOAD_TIMEOUT_S) as response:
+                if not response.is_success:
+                    response.read()
+                    raise fail(problem_text(response))
+                with part.open("wb") as file:
+                    for piece in response.iter_bytes():
+                        file.write(piece)
+        except httpx2.HTTPError as error:
+            part.unlink(missing_ok=True)
+            raise fail(f"{self.client.base_url}: the answer broke off ({error})") from None
+        part.replace(out)
 
-    def post(self, path: str, body: dict[str, Any], *, timeout_s: float = TIMEOUT_S, **parameters: Any) -> Any:
-        """JSON of a successful POST of *body*; parameters as of `get`."""
-        return self._read_json("POST", path, parameters, json=body, timeout=timeout_s)
 
-    def delete(self, path: str, **parameters: Any) -> Any:
-        """JSON of a successful DELETE; parameters as of `get`."""
-        return self._read_json("DELETE", path, parameters)
-
-    def _read_json(
-        self, method: str, path: str, parameters: dict[str, Any], *, may_be_missing: bool = False, **arguments: Any
-    ) -> Any:
-        given = {name: value for name, value in parameters.items() if value is not None}
-        response = self.request(method, path, params=given, **arguments)
-        if may_be_missing and response.status_code == 404:
-            return None
-        if not response.is_success:
-            raise fail(problem_text(response))
-        return response.json()
+def _request_of(name: str, members: Mapping[str, Any], content: bytes | None = None) -> dict[str, Any]:
+    """Arguments of a request: path and query with what is given, and the JSON body if the operation has one."""
+    operation = operations()[name]
+    placed: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "body": {}}
+    for member in operation.members:
+        if (value := members.get(member.name)) is not None:
+            placed[member.place][member.name] = value
+    path = operation.path.format(**{name: quote(str(value), safe="") for name, value in placed["path"].items()})
+    request = {"method": operation.method, "url": path, "params": placed["query"]}
+    if content is not None:
+        return request | {"content": content, "headers": {"content-type": "application/json"}}
+    takes_body = any(member.place == "body" for member in operation.members)
+    return request | ({"json": placed["body"]} if takes_body else {})
 
 
 def problem_text(response: httpx2.Response) -> str:
@@ -133,24 +153,3 @@ def problem_text(response: httpx2.Response) -> str:
         return f"{response.status_code} {body.get('title', '')}: {body.get('detail', '')}"
     except ValueError:
         return f"{response.status_code} {response.text[:200]}"
-
-
-def paged_items(service: ServiceClient, path: str, limit: int, **parameters: Any) -> Iterator[dict[str, Any]]:
-    """Items of a paged list, at most *limit*."""
-    cursor = None
-    while limit > 0:
-        page = service.get(path, limit=min(limit, 500), cursor=cursor, **parameters)
-        yield from page["items"]
-        limit -= len(page["items"])
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return
-
-
-RISK_LEVELS = ("critical", "high", "medium", "low", "unknown")
-"""As tables are sorted. What is unknown stands last: it is no risk that was measured."""
-
-
-def risk_rank(level: str) -> int:
-    """Place of a level in a table; a level that this version does not know stands first."""
-    return RISK_LEVELS.index(level) if level in RISK_LEVELS else -1

@@ -137,6 +137,46 @@ def readable(value: Any) -> str:
     return str(value)
 
 
+def heading(name: str) -> str:
+    """Heading of a member.
+
+    >>> heading("last_seen_at"), heading("agent_id")
+    ('last seen', 'agent')
+    """
+    return name.removesuffix("_id").removesuffix("_at").replace("_", " ")
+
+
+def write_members(value: dict[str, Any], *, brief: bool = False, indent: str = "") -> None:
+    """Members of a JSON object on stdout, a line each, and lists of objects below them; *brief* leaves out objects."""
+    for name, member in value.items():
+        if member is None or member in ("", [], {}):
+            continue
+        is_list = isinstance(member, list) and isinstance(member[0], dict)
+        if not is_list and not isinstance(member, dict):
+            write_line(f"{indent}{heading(name)}: {readable(member)}")
+        elif not brief:
+            write_line(f"{indent}{heading(name)}:")
+            if is_list:
+                _write_items(member, indent + "  ")
+            else:
+                write_members(member, indent=indent + "  ")
+
+
+def _write_items(items: list[dict[str, Any]], indent: str) -> None:
+    """Objects of a list: their texts, or a table of what is no object itself."""
+    if "text" in items[0]:
+        for item in items:
+            before = (item[name] for name in ("at", "agent_id", "by", "name") if item.get(name))
+            write_line(f"{indent}- {' '.join((*before, item['text']))}")
+        return
+    flat = [
+        {name: value for name, value in item.items() if not isinstance(value, dict) and value not in (None, "", [])}
+        for item in items
+    ]
+    columns = dict.fromkeys(name for item in flat for name in item if not isinstance(item[name], list))
+    write_table(flat, {name: heading(name) for name in columns}, prose=tuple(columns)[1:])
+
+
 def write_table(rows: list[dict[str, Any]], columns: dict[str, str], prose: Collection[str] = ()) -> None:
     """A table on stdout; *columns* maps members to headings.
 

@@ -14,13 +14,14 @@ import msgspec
 from trustwatch.ingest.capabilities import scope_capabilities
 from trustwatch.ingest.columns import OWN_ERRORS, is_caused_by_us
 from trustwatch.ingest.errors import MalformedEvent
-from trustwatch.ingest.events import MAX_EVENT_BYTES, MAX_NAMES, NativeEvent, decode_event
+from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import EPOCH
 from trustwatch.scoring.records.dead_letters import RefusedInput
+from trustwatch_client.events import MAX_EVENT_BYTES, MAX_NAMES
 
 from ..http.auth.callers import SourceBinding
 from ..settings.access_settings import RegisteredAgent

@@ -17,12 +17,12 @@ import structlog
 
 from trustwatch.ingest.columns import OWN_APPROVAL_RECORD
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed, Unavailable
-from trustwatch.ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import Record
 from trustwatch.ingest.timestamps import format_rfc3339
 from trustwatch.scoring.records.agents import AgentName
+from trustwatch_client.events import CAUSED_BY_TRUST, MAX_ID_LENGTH
 
 from ..http.auth.callers import OWN_SOURCE_PREFIX, SourceBinding
 from ..settings.event_source_settings import ANY_NAME, EventSourceSettings
@@ -62,7 +62,7 @@ def order_event(
         "action": action,
         "outcome": "success",
         "error": OWN_APPROVAL_RECORD,
-        "caused_by": CAUSED_BY_US,
+        "caused_by": CAUSED_BY_TRUST,
         "attributes": attributes,
     }
 

@@ -1,4 +1,4 @@
-"""`trustwatch feedback`: what a person says of decisions; what it would have changed is shown before it is adopted."""
+"""`trustwatch feedback add`: a verdict on a decision; what it would have changed is shown before it is adopted."""
 
 from __future__ import annotations
 
@@ -6,47 +6,18 @@ import sys
 from contextlib import closing
 from itertools import takewhile
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import clock
-from ..cli.remote import (
-    DEFAULT_URL,
-    IssuerOption,
-    ServiceClient,
-    TenantOption,
-    TokenOption,
-    UrlOption,
-    paged_items,
-)
-from ..cli.terminal import (
-    JsonLinesOption,
-    JsonOption,
-    fail,
-    parse_duration,
-    print_message,
-    readable,
-    stderr_console,
-    write_json,
-    write_json_lines,
-    write_line,
-    write_table,
-)
-
-feedback_app = typer.Typer(
-    name="feedback",
-    no_args_is_help=True,
-    help="Feedback on decisions: false and true positives, and the rules that follow.",
-)
+from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
+from ..cli.terminal import JsonOption, fail, parse_duration, print_message, readable, stderr_console, write_json
 
 POLL_EVERY_S = 0.3
 _MAX_SHOWN_ROWS = 10
 _MAX_EARLIER_DECISIONS = 100
 _VERDICTS = {"false-positive": "false_positive", "true-positive": "true_positive"}
-
-FeedbackArgument = Annotated[str, typer.Argument(help="id of the feedback")]
 
 
 def parse_verdict(text: str) -> str:
@@ -57,7 +28,6 @@ def parse_verdict(text: str) -> str:
     return verdict
 
 
-@feedback_app.command("add")
 def add(
     decision: Annotated[str, typer.Argument(help="id of the decision (see `trustwatch explain AGENT --json`)")],
     verdict: Annotated[str, typer.Option(help="false-positive or true-positive")],
@@ -86,95 +56,21 @@ def add(
     """Say that a decision was right or wrong. Before a rule is adopted, a preview shows what it would have changed."""
     kind, expires_in_s = parse_verdict(verdict), parse_duration(expires, "--expires")
     with closing(ServiceClient(url, token)) as service:
-        path = f"/v1/decisions/{quote(decision, safe='')}/feedback"
+        draft: dict[str, Any] = {"decision_id": decision, "verdict": kind, "reason": reason}
         if kind == "true_positive":
-            _print_feedback(service.post(path, {"verdict": kind, "reason": reason}), None, json=json)
+            _print_feedback(service.call("adopt_feedback", draft).json(), None, json=json)
             return
         features = None if all_features else feature or _features_of_reasons(service, decision)
         scope = {"kind": "peer_group" if peer_group else "agent", "features": features, "resource": resource}
-        body = {
-            "verdict": kind,
-            "scope": scope,
-            "reason": reason,
-            "expires_in_s": expires_in_s,
-            "accept_unseen": accept_unseen,
-        }
-        seen = _run_preview(service, path, body)
+        draft |= {"scope": scope, "expires_in_s": expires_in_s, "accept_unseen": accept_unseen}
+        seen = _run_preview(service, draft)
         if not json:
             _print_preview(seen)
         if not yes and not _confirm_adoption(json=json):
             print_message("nothing was adopted")
             raise typer.Exit(1)
-        _print_feedback(service.post(path, body | {"preview_id": seen["preview_id"]}), seen, json=json)
-
-
-@feedback_app.command("list")
-def list_feedback(
-    url: UrlOption = DEFAULT_URL,
-    token: TokenOption = "",
-    status: Annotated[str | None, typer.Option(help="active, noted, revoked, expired, adopting or revoking")] = None,
-    agent: Annotated[str | None, typer.Option(help="about decisions of this agent")] = None,
-    tenant: TenantOption = None,
-    issuer: IssuerOption = None,
-    limit: Annotated[int, typer.Option(help="most to list")] = 50,
-    json: JsonLinesOption = False,
-) -> None:
-    """List feedback, newest first, with the events that each rule matched."""
-    with closing(ServiceClient(url, token)) as service:
-        given = {"status": status, "agent_id": agent, "tenant": tenant, "issuer": issuer}
-        feedback = paged_items(service, "/v1/feedback", limit, **given)
-        if json:
-            write_json_lines(feedback)
-            return
-        rows = list(feedback)
-    write_table(
-        [_table_row(row) for row in rows],
-        {
-            "feedback_id": "feedback",
-            "verdict": "verdict",
-            "status": "status",
-            "about": "about",
-            "features": "features",
-            "events_matched": "events",
-            "author": "by",
-            "expires_at": "until",
-            "reason": "why",
-        },
-        prose=("about", "features", "reason"),
-    )
-
-
-@feedback_app.command("show")
-def show(
-    feedback: FeedbackArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", json: JsonOption = False
-) -> None:
-    """Show one feedback, with every step of its life."""
-    with closing(ServiceClient(url, token)) as service:
-        entry = service.get(f"/v1/feedback/{quote(feedback, safe='')}")
-    if json:
-        write_json(entry)
-        return
-    line = _table_row(entry)
-    write_line(f"{entry['feedback_id']}  {entry['verdict']}  {entry['status']}")
-    write_line(f"about {line['about']}, decision {entry['decision_id']} ({entry['level']})")
-    if entry["verdict"] == "false_positive":
-        write_line(f"usual: {line['features']}; until {entry['expires_at']}; {entry['events_matched']} events so far")
-    for step in entry["steps"]:
-        write_line(f"  {step['at']}  {step['action']} by {step['by']}: {step['why']}")
-
-
-@feedback_app.command("revoke")
-def revoke(
-    feedback: FeedbackArgument,
-    reason: Annotated[str, typer.Option(help="why; kept with it")],
-    url: UrlOption = DEFAULT_URL,
-    token: TokenOption = "",
-    json: JsonOption = False,
-) -> None:
-    """End a rule, or take a label back, at once (scope trust.feedback)."""
-    with closing(ServiceClient(url, token)) as service:
-        revoked = service.delete(f"/v1/feedback/{quote(feedback, safe='')}", reason=reason)
-    _print_feedback(revoked, None, json=json)
+        adopted = service.call("adopt_feedback", draft | {"preview_id": seen["preview_id"]}).json()
+        _print_feedback(adopted, seen, json=json)
 
 
 def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
@@ -184,9 +80,9 @@ def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
     from trustwatch.scoring.records.agents import ALERTING_LEVELS
 
     alerting = frozenset(level.label for level in ALERTING_LEVELS)
-    marked = service.get(f"/v1/decisions/{quote(decision, safe='')}")
+    marked = service.call("get_decision", {"decision_id": decision}).json()
     given = {name: marked[name] for name in ("agent_id", "tenant", "issuer")}
-    before = service.get("/v1/decisions", **given, limit=_MAX_EARLIER_DECISIONS)["items"]
+    before = service.call("list_decisions", given | {"limit": _MAX_EARLIER_DECISIONS}).json()["items"]
     older = [candidate for candidate in before if candidate["decided_at"] < marked["decided_at"]]
     rise = [marked, *takewhile(lambda candidate: candidate["level"] in alerting, older)]
     named = [reason["feature"] for candidate in rise for reason in candidate["reasons"]]
@@ -196,14 +92,14 @@ def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
     return names
 
 
-def _run_preview(service: ServiceClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _run_preview(service: ServiceClient, draft: dict[str, Any]) -> dict[str, Any]:
     """Start a preview and wait until it has ended, with a progress bar."""
-    started = service.post(f"{path}/preview", body)
+    started = service.call("start_feedback_preview", draft).json()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
         task = progress.add_task("replaying the last days", total=1.0)
         while True:
-            preview: dict[str, Any] = service.get(f"/v1/feedback/previews/{started['preview_id']}")
+            preview: dict[str, Any] = service.call("get_feedback_preview", started).json()
             progress.update(task, completed=preview["progress"])
             if preview["status"] == "failed":
                 raise fail(f"the preview failed: {preview['error']}")
@@ -242,16 +138,6 @@ def _confirm_adoption(*, json: bool) -> bool:
     if json or not sys.stdin.isatty():
         raise fail("nobody is here to ask: add --yes to adopt it")
     return typer.confirm("adopt it?", err=True)
-
-
-def _table_row(row: dict[str, Any]) -> dict[str, Any]:
-    scope = row["scope"]
-    who = scope["agent_id"] if scope["kind"] == "agent" else f"all {scope['agent_type']} of {scope['tenant']}"
-    where = f" on {scope['resource']}" if scope["resource"] is not None else ""
-    named = scope["features"]
-    plain = row["verdict"] == "true_positive"
-    features = "" if plain else "all" if named is None else " ".join(named)
-    return {**row, "about": who + where, "features": features, "expires_at": row["expires_at"] or ""}
 
 
 def _print_feedback(feedback: dict[str, Any], seen: dict[str, Any] | None, *, json: bool) -> None:

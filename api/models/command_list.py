@@ -11,10 +11,4 @@ COMMANDS = (
         "Learn a model from normal history.",
         "trustwatch.api.models.training_commands:train_command",
     ),
-    LazyCommand(
-        "models",
-        CommandPanel.HISTORY,
-        "Models: versions, shadow, promotion, drift, budget.",
-        "trustwatch.api.models.commands:models_app",
-    ),
 )

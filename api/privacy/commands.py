@@ -1,50 +1,23 @@
-"""Commands of privacy: `erase`, `export`, `decisions verify`."""
+"""`trustwatch erase`: order an erasure and wait for its proof, or verify a proof."""
 
 from __future__ import annotations
 
 import base64
-import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
-import httpx2
 import msgspec
 import typer
 
 from .. import clock
-from ..cli.remote import DEFAULT_URL, IssuerOption, ServiceClient, TenantOption, TokenOption, UrlOption, problem_text
+from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption
 from ..cli.terminal import JsonOption, fail, print_message, readable, write_json, write_line
-
-decisions_app = typer.Typer(name="decisions", no_args_is_help=True, help="Decisions: is their chain intact?")
 
 POLL_EVERY_S = 0.5
 ERASURE_TIMEOUT_S = 600.0
 """For answers that may look through everything that is kept."""
 END_STATUSES = ("done", "failed")
-
-
-@decisions_app.command("verify")
-def verify(url: UrlOption = DEFAULT_URL, token: TokenOption = "", json: JsonOption = False) -> None:
-    """Say whether the chain of decisions is intact, or where it breaks (scope trust.admin). Exit code 1: it breaks."""
-    with closing(ServiceClient(url, token)) as service:
-        report = service.get("/v1/decisions/verify")
-    if json:
-        write_json(report)
-    else:
-        for head in report["heads"]:
-            write_line(f"partition {head['partition']}: {head['sequence']} decisions, head {head['digest']}")
-        print_message(
-            f"{'intact' if report['intact'] else 'BROKEN'}: {report['checked']} checked, {report['erased']} erased, "
-            f"{report['redacted']} without a name, {report['before_chain']} from before the chain"
-        )
-        for chain_break in report["breaks"]:
-            print_message(
-                f"  partition {chain_break['partition']}, number {chain_break['sequence']}: {chain_break['what']}"
-            )
-    if not report["intact"]:
-        raise typer.Exit(1)
 
 
 def erase(
@@ -58,8 +31,8 @@ def erase(
     wait: Annotated[bool, typer.Option(help="wait until it is done")] = True,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
-    tenant: TenantOption = None,
-    issuer: IssuerOption = None,
+    tenant: Annotated[str | None, typer.Option(help="default: the caller's only one")] = None,
+    issuer: Annotated[str | None, typer.Option(help="of an agent; default: the caller's only one")] = None,
     json: JsonOption = False,
 ) -> None:
     """Erase an agent or a principal everywhere, with a signed proof; or verify a proof (scope trust.admin)."""
@@ -72,8 +45,7 @@ def erase(
         if not reason:
             raise typer.BadParameter("--reason is missing")
         body = {"agent": agent, "principal": principal, "tenant": tenant, "issuer": issuer, "reason": reason}
-        given = {name: value for name, value in body.items() if value is not None}
-        erasure = service.post("/v1/privacy/erasures", given, timeout_s=ERASURE_TIMEOUT_S)
+        erasure = service.call("order_erasure", body, timeout_s=ERASURE_TIMEOUT_S).json()
         erasure = _await_erasure(service, erasure) if wait else erasure
     if out is not None and erasure["proof"]:
         out.write_text(erasure["proof"] + "\n")
@@ -92,41 +64,6 @@ def erase(
         raise typer.Exit(1)
 
 
-def export(
-    agent: Annotated[str, typer.Argument(help="agent id")],
-    out: Annotated[Path, typer.Option(help="file to write, a ZIP")],
-    url: UrlOption = DEFAULT_URL,
-    token: TokenOption = "",
-    tenant: TenantOption = None,
-    issuer: IssuerOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Write everything that is known about one agent to a ZIP of JSON lines (scope trust.admin)."""
-    given = {name: value for name, value in (("tenant", tenant), ("issuer", issuer)) if value is not None}
-    path, part = f"/v1/agents/{quote(agent, safe='')}/export", out.with_name(out.name + ".part")
-    with closing(ServiceClient(url, token)) as service:
-        try:
-            with service.client.stream("GET", path, params=given, timeout=600.0) as response:
-                if not response.is_success:
-                    response.read()
-                    raise fail(problem_text(response))
-                with part.open("wb") as file:
-                    for piece in response.iter_bytes():
-                        file.write(piece)
-        except httpx2.HTTPError as error:
-            part.unlink(missing_ok=True)
-            raise fail(f"{url}: the export broke off ({error})") from None
-    part.replace(out)
-    with zipfile.ZipFile(out) as archive:
-        manifest = msgspec.json.decode(archive.read("manifest.json"))
-    if json:
-        write_json({"out": str(out), **manifest})
-        return
-    for name, entry in manifest["files"].items():
-        write_line(f"{name}: {readable(entry['lines'])}")
-    print_message(f"{out} has everything about {agent}")
-
-
 def _await_erasure(service: ServiceClient, erasure: dict[str, Any]) -> dict[str, Any]:
     """Wait for its end, and say each step."""
     shown_status = ""
@@ -135,15 +72,14 @@ def _await_erasure(service: ServiceClient, erasure: dict[str, Any]) -> dict[str,
             shown_status = erasure["status"]
             print_message(shown_status)
         clock.sleep(POLL_EVERY_S)
-        erasure = dict(service.get(f"/v1/privacy/erasures/{erasure['erasure_id']}"))
+        erasure = dict(service.call("get_erasure", erasure).json())
     return erasure
 
 
 def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: bool) -> None:
     proof = path.read_text().strip()
-    claim = {"proof": proof, "subject": subject}
-    verify_path = f"/v1/privacy/erasures/{_erasure_id_of(proof)}/verify"
-    result = service.post(verify_path, claim, timeout_s=ERASURE_TIMEOUT_S)
+    claim = {"erasure_id": _erasure_id_of(proof), "proof": proof, "subject": subject}
+    result = service.call("verify_proof", claim, timeout_s=ERASURE_TIMEOUT_S).json()
     if json:
         write_json(result)
     elif not result["signed"]:

@@ -8,7 +8,7 @@ COMMANDS = (
     LazyCommand(
         "signals",
         CommandPanel.SERVICE,
-        "Our streams at transmitters of shared signals: make, change, pause and verify one, or remove it.",
-        "trustwatch.api.shared_signals.commands:signals_app",
+        "Manage our stream at a transmitter of shared signals: make, change, pause and verify it, or remove it.",
+        "trustwatch.api.shared_signals.commands:signals",
     ),
 )

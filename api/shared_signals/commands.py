@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from enum import StrEnum
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 import typer
@@ -29,104 +28,86 @@ from .verification_states import VerificationStates
 
 T = TypeVar("T")
 
-signals_app = typer.Typer(
-    name="signals",
-    no_args_is_help=True,
-    help="Our streams at transmitters of shared signals: make, change, pause and verify one, or remove it.",
-)
-
 SUBJECT_EXAMPLE: Final = '{"format": "iss_sub", "iss": "https://as.example", "sub": "bot"}'
 
 
-class StatusName(StrEnum):
-    """Statuses of SSF 1.0."""
-
-    ENABLED = "enabled"
-    PAUSED = "paused"
-    DISABLED = "disabled"
+StatusName = Literal["enabled", "paused", "disabled"]
+Action = Literal["keep", "status", "verify", "add-subject", "remove-subject", "delete"]
 
 
-SubjectArgument = Annotated[str, typer.Argument(help=f"subject identifier (RFC 9493) in JSON: {SUBJECT_EXAMPLE}")]
-NameArgument = Annotated[str, typer.Argument(help="transmitter of `shared_signals.transmitters` that has a `stream`")]
-
-
-@signals_app.command()
-def keep(
-    name: NameArgument,
-    replace: Annotated[bool, typer.Option("--replace", help="have all of it replaced, whatever it is there")] = False,
-    settings: SettingsFileOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Make our stream there, or change it to what the settings say, as `serve` does at start; tell its id."""
-    kept = _ask(load_process_settings(settings), name, lambda stream: stream.keep(replace=replace))
-    if json:
-        write_json({"stream_id": kept.stream_id, "poll_url": kept.poll_url or None, "changed": kept.changed})
-        return
-    print_message(f"stream {kept.stream_id}: " + (f"polled at {kept.poll_url}" if kept.poll_url else "pushed"))
-
-
-@signals_app.command()
-def delete(name: NameArgument, settings: SettingsFileOption = None, json: JsonOption = False) -> None:
-    """Remove our stream there; take it out of the settings, too, or `serve` makes it again at its next start."""
-    removed = _ask(load_process_settings(settings), name, RemoteStream.delete)
-    _print_done({"removed": removed}, json, "removed" if removed else "there is no stream of ours")
-
-
-@signals_app.command()
-def status(
-    name: NameArgument,
+def signals(
+    action: Annotated[
+        Action,
+        typer.Argument(
+            help="keep: make our stream there, or change it to what the settings say, as `serve` does at start; "
+            "status: print its status, or set it; verify: have a verification sent, of which the log of the running "
+            "service tells; add-subject, remove-subject: one subject of it; delete: remove it, also from the settings, "
+            "or `serve` makes it again"
+        ),
+    ],
+    name: Annotated[str, typer.Argument(help="transmitter of `shared_signals.transmitters` that has a `stream`")],
+    subject: Annotated[
+        str, typer.Argument(help=f"of add-subject and remove-subject: identifier (RFC 9493) in JSON: {SUBJECT_EXAMPLE}")
+    ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="with keep: replace all of it, whatever it is there")
+    ] = False,
     wanted: Annotated[
-        StatusName | None, typer.Option("--set", help="have it so; paused keeps what waits, disabled does not")
+        StatusName | None,
+        typer.Option("--set", help="with status: have it so; paused keeps what waits, disabled does not"),
     ] = None,
-    reason: Annotated[str, typer.Option(help="why, for the transmitter")] = "",
+    reason: Annotated[str, typer.Option(help="with --set: why, for the transmitter")] = "",
     settings: SettingsFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Tell the status of our stream there, or set it."""
+    """Manage our stream at a transmitter of shared signals: make, change, pause and verify it, or remove it."""
+    if bool(subject) != action.endswith("-subject"):
+        raise typer.BadParameter("add-subject and remove-subject take one, other actions none", param_hint="SUBJECT")
+    if replace and action != "keep":
+        raise typer.BadParameter("goes with keep", param_hint="--replace")
+    if wanted is not None and action != "status":
+        raise typer.BadParameter("goes with status", param_hint="--set")
     if reason and wanted is None:
         raise typer.BadParameter("a reason goes with --set", param_hint="--reason")
-    ask = RemoteStream.status if wanted is None else lambda stream: stream.set_status(wanted.value, reason)
-    answer = _ask(load_process_settings(settings), name, ask)
+    act = _act(action, _read_subject(subject) if subject else {}, replace, wanted, reason)
+    answer, told = _ask(load_process_settings(settings), name, act)
     if json:
-        write_json({"stream_id": answer.stream_id, "status": answer.status, "reason": answer.reason})
-        return
-    print_message(f"{answer.status}" + (f": {printable_line(answer.reason, 200)}" if answer.reason else ""))
-
-
-@signals_app.command()
-def verify(name: NameArgument, settings: SettingsFileOption = None, json: JsonOption = False) -> None:
-    """Have a verification sent by our stream; the log of the running service tells `signal_stream_verified`."""
-    _ask(load_process_settings(settings), name, RemoteStream.verify)
-    told = "asked: the log of the service has signal_stream_verified once it comes, or set_refused"
-    _print_done({"asked": True}, json, told)
-
-
-@signals_app.command("add-subject")
-def add_subject(
-    name: NameArgument, subject: SubjectArgument, settings: SettingsFileOption = None, json: JsonOption = False
-) -> None:
-    """Have a subject added to our stream there."""
-    named = _read_subject(subject)
-    _ask(load_process_settings(settings), name, lambda stream: stream.add_subject(named))
-    _print_done({"added": True}, json, "added")
-
-
-@signals_app.command("remove-subject")
-def remove_subject(
-    name: NameArgument, subject: SubjectArgument, settings: SettingsFileOption = None, json: JsonOption = False
-) -> None:
-    """Have a subject removed from our stream there."""
-    named = _read_subject(subject)
-    _ask(load_process_settings(settings), name, lambda stream: stream.remove_subject(named))
-    _print_done({"removed": True}, json, "removed")
-
-
-def _print_done(answer: dict[str, bool], as_json: bool, told: str) -> None:
-    """Tell what was done, as one JSON document or in words."""
-    if as_json:
         write_json(answer)
     else:
         print_message(told)
+
+
+def _act(
+    action: Action, subject: dict[str, Any], replace: bool, wanted: StatusName | None, reason: str
+) -> Callable[[RemoteStream], Coroutine[Any, Any, tuple[dict[str, Any], str]]]:
+    """What is done with the stream; it returns the answer for programs, and as text."""
+
+    async def act(stream: RemoteStream) -> tuple[dict[str, Any], str]:
+        match action:
+            case "keep":
+                kept = await stream.keep(replace=replace)
+                answer = {"stream_id": kept.stream_id, "poll_url": kept.poll_url or None, "changed": kept.changed}
+                return answer, f"stream {kept.stream_id}: " + (
+                    f"polled at {kept.poll_url}" if kept.poll_url else "pushed"
+                )
+            case "status":
+                now = await (stream.status() if wanted is None else stream.set_status(wanted, reason))
+                answer = {"stream_id": now.stream_id, "status": now.status, "reason": now.reason}
+                return answer, now.status + (f": {printable_line(now.reason, 200)}" if now.reason else "")
+            case "verify":
+                await stream.verify()
+                told = "asked: the log of the service has signal_stream_verified once it comes, or set_refused"
+                return {"asked": True}, told
+            case "add-subject":
+                await stream.add_subject(subject)
+                return {"added": True}, "added"
+            case "remove-subject":
+                await stream.remove_subject(subject)
+                return {"removed": True}, "removed"
+        removed = await stream.delete()
+        return {"removed": removed}, "removed" if removed else "there is no stream of ours"
+
+    return act
 
 
 def _read_subject(text: str) -> dict[str, Any]:

@@ -55,6 +55,24 @@ A2A_METHOD_EFFECTS: Mapping[str, Effect] = {
 """Methods of A2A 1.0; the names of 0.3 and of REST and gRPC arrive here as these."""
 
 
+def _guarded(method: str, name: str) -> Any:
+    """A request of the handler by its name, judged before it is answered."""
+
+    async def on_request(self: TrustA2AHandler, params: Any, context: ServerCallContext) -> Any:
+        return await self._call(method, params, context, getattr(self._handler, name))
+
+    return on_request
+
+
+def _guarded_stream(method: str, name: str) -> Any:
+    """As `_guarded`, for a request that is answered by a stream."""
+
+    def on_request(self: TrustA2AHandler, params: Any, context: ServerCallContext) -> AsyncGenerator[Event]:
+        return self._stream(method, params, context, getattr(self._handler, name))
+
+    return on_request
+
+
 class TrustA2AHandler(RequestHandler):
     """Wraps a request handler, so that JSON-RPC, REST and gRPC are all watched:
     `create_jsonrpc_routes(TrustA2AHandler(…))`.
@@ -112,64 +130,25 @@ class TrustA2AHandler(RequestHandler):
             raise AttributeError(f"TrustA2AHandler does not know the request {name!r}, so it is not served")
         return getattr(self.__dict__["_handler"], name)
 
-    async def on_get_task(self, params: types.GetTaskRequest, context: ServerCallContext) -> types.Task | None:
-        return await self._call("GetTask", params, context, self._handler.on_get_task)
-
-    async def on_list_tasks(
-        self, params: types.ListTasksRequest, context: ServerCallContext
-    ) -> types.ListTasksResponse:
-        return await self._call("ListTasks", params, context, self._handler.on_list_tasks)
-
-    async def on_cancel_task(self, params: types.CancelTaskRequest, context: ServerCallContext) -> types.Task | None:
-        return await self._call("CancelTask", params, context, self._handler.on_cancel_task)
-
-    async def on_message_send(
-        self, params: types.SendMessageRequest, context: ServerCallContext
-    ) -> types.Task | types.Message:
-        return await self._call("SendMessage", params, context, self._handler.on_message_send)
-
-    async def on_message_send_stream(
-        self, params: types.SendMessageRequest, context: ServerCallContext
-    ) -> AsyncGenerator[Event]:
-        call = self._handler.on_message_send_stream
-        async for event in self._stream("SendStreamingMessage", params, context, call):
-            yield event
-
-    async def on_subscribe_to_task(
-        self, params: types.SubscribeToTaskRequest, context: ServerCallContext
-    ) -> AsyncGenerator[Event]:
-        async for event in self._stream("SubscribeToTask", params, context, self._handler.on_subscribe_to_task):
-            yield event
-
-    async def on_create_task_push_notification_config(
-        self, params: types.TaskPushNotificationConfig, context: ServerCallContext
-    ) -> types.TaskPushNotificationConfig:
-        call = self._handler.on_create_task_push_notification_config
-        return await self._call("CreateTaskPushNotificationConfig", params, context, call)
-
-    async def on_get_task_push_notification_config(
-        self, params: types.GetTaskPushNotificationConfigRequest, context: ServerCallContext
-    ) -> types.TaskPushNotificationConfig:
-        call = self._handler.on_get_task_push_notification_config
-        return await self._call("GetTaskPushNotificationConfig", params, context, call)
-
-    async def on_list_task_push_notification_configs(
-        self, params: types.ListTaskPushNotificationConfigsRequest, context: ServerCallContext
-    ) -> types.ListTaskPushNotificationConfigsResponse:
-        call = self._handler.on_list_task_push_notification_configs
-        return await self._call("ListTaskPushNotificationConfigs", params, context, call)
-
-    async def on_delete_task_push_notification_config(
-        self, params: types.DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
-    ) -> None:
-        call = self._handler.on_delete_task_push_notification_config
-        await self._call("DeleteTaskPushNotificationConfig", params, context, call)
-
-    async def on_get_extended_agent_card(
-        self, params: types.GetExtendedAgentCardRequest, context: ServerCallContext
-    ) -> types.AgentCard:
-        call = self._handler.on_get_extended_agent_card
-        return await self._call("GetExtendedAgentCard", params, context, call)
+    on_get_task = _guarded("GetTask", "on_get_task")
+    on_list_tasks = _guarded("ListTasks", "on_list_tasks")
+    on_cancel_task = _guarded("CancelTask", "on_cancel_task")
+    on_message_send = _guarded("SendMessage", "on_message_send")
+    on_create_task_push_notification_config = _guarded(
+        "CreateTaskPushNotificationConfig", "on_create_task_push_notification_config"
+    )
+    on_get_task_push_notification_config = _guarded(
+        "GetTaskPushNotificationConfig", "on_get_task_push_notification_config"
+    )
+    on_list_task_push_notification_configs = _guarded(
+        "ListTaskPushNotificationConfigs", "on_list_task_push_notification_configs"
+    )
+    on_delete_task_push_notification_config = _guarded(
+        "DeleteTaskPushNotificationConfig", "on_delete_task_push_notification_config"
+    )
+    on_get_extended_agent_card = _guarded("GetExtendedAgentCard", "on_get_extended_agent_card")
+    on_message_send_stream = _guarded_stream("SendStreamingMessage", "on_message_send_stream")
+    on_subscribe_to_task = _guarded_stream("SubscribeToTask", "on_subscribe_to_task")
 
     async def _call(
         self,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Literal, Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import quote_plus
 
 import httpx2
@@ -133,92 +133,73 @@ def _oauth_error(body: bytes) -> str:
     return said[:60] if isinstance(said, str) else "no error code"
 
 
-class _AccessTokenCache:
-    """Current access token and its times."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self._cached: _CachedAccessToken | None = None
-
-    def fresh_token(self) -> str | None:
-        cached = self._cached
-        return cached.token if cached is not None and self.clock.steady() < cached.renew_at else None
-
-    def valid_token(self) -> str | None:
-        """Token that is not expired, for use if no new one can be fetched."""
-        cached = self._cached
-        return cached.token if cached is not None and self.clock.steady() < cached.expires_at else None
-
-    def store_token(self, token: _CachedAccessToken) -> str:
-        self._cached = token
-        return token.token
-
-    def discard_token(self, token: str) -> None:
-        """Forget *token*, which the service refused."""
-        if self._cached is not None and self._cached.token == token:
-            self._cached = None
-
-
 TokenSource = Callable[[], str] | ClientCredentials
 AsyncTokenSource = Callable[[], str | Awaitable[str]] | ClientCredentials
 
 
-class AccessTokens(_AccessTokenCache):
-    """Tokens for threads: one fetches, the others wait for it."""
+class AccessTokens:
+    """Tokens for the requests of one connection: one caller fetches, the others wait for it.
 
-    def __init__(self, source: TokenSource, clock: Clock, http: httpx2.Client) -> None:
-        super().__init__(clock)
+    Args:
+        source: of the tokens.
+        clock: for their life.
+        request: makes one HTTP request.
+        fetching: lock of the one that fetches.
+        waits: true lets a callable be async.
+    """
+
+    def __init__(
+        self,
+        source: AsyncTokenSource,
+        clock: Clock,
+        request: Callable[..., Awaitable[httpx2.Response]],
+        fetching: AbstractAsyncContextManager[object],
+        *,
+        waits: bool,
+    ) -> None:
         self._source = source
-        self._http = http
-        self._fetching = threading.Lock()
-
-    def get(self) -> str:
-        """A token that is valid now. Raises TokenFailed."""
-        if not isinstance(self._source, ClientCredentials):
-            return _require_token(self._source())
-        if (token := self.fresh_token()) is not None:
-            return token
-        with self._fetching:
-            if (token := self.fresh_token()) is not None:
-                return token
-            try:
-                form, headers = self._source.request(self.clock.wall())
-                reply = self._http.post(self._source.token_url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
-                return self.store_token(_read_token_response(reply, self.clock.steady()))
-            except (httpx2.HTTPError, TokenFailed) as error:
-                return _valid_token_or_raise(self.valid_token(), error)
-
-
-class AsyncAccessTokens(_AccessTokenCache):
-    """Tokens for one event loop."""
-
-    def __init__(self, source: AsyncTokenSource, clock: Clock, http: httpx2.AsyncClient) -> None:
-        super().__init__(clock)
-        self._source = source
-        self._http = http
-        self._fetching = asyncio.Lock()
+        self._clock = clock
+        self._request = request
+        self._fetching = fetching
+        self._waits = waits
+        self._cached: _CachedAccessToken | None = None
 
     async def get(self) -> str:
         """A token that is valid now. Raises TokenFailed."""
         if not isinstance(self._source, ClientCredentials):
             supplied = self._source()
-            return _require_token(await _supplied_in_time(supplied) if inspect.isawaitable(supplied) else supplied)
-        if (token := self.fresh_token()) is not None:
+            in_time = self._waits and inspect.isawaitable(supplied)
+            return _require_token(await _supplied_in_time(supplied) if in_time else supplied)
+        if (token := self._fresh_token()) is not None:
             return token
         async with self._fetching:
-            if (token := self.fresh_token()) is not None:
+            if (token := self._fresh_token()) is not None:
                 return token
             try:
-                form, headers = self._source.request(self.clock.wall())
-                reply = await self._http.post(
-                    self._source.token_url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S
-                )
-                return self.store_token(_read_token_response(reply, self.clock.steady()))
+                form, headers = self._source.request(self._clock.wall())
+                url = self._source.token_url
+                reply = await self._request("POST", url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
+                self._cached = _read_token_response(reply, self._clock.steady())
             except (httpx2.HTTPError, TokenFailed) as error:
-                return _valid_token_or_raise(self.valid_token(), error)
+                if self._cached is not None and self._clock.steady() < self._cached.expires_at:
+                    return self._cached.token  # no new one can be fetched, and the old one is valid
+                if isinstance(error, TokenFailed):
+                    raise
+                raise TokenFailed(f"the token endpoint does not answer: {type(error).__name__}") from None
+            return self._cached.token
+
+    def discard_token(self, token: str) -> None:
+        """Forget *token*, which the service refused."""
+        cached = self._cached
+        if cached is not None and cached.token == token:
+            self._cached = None
+
+    def _fresh_token(self) -> str | None:
+        cached = self._cached
+        return cached.token if cached is not None and self._clock.steady() < cached.renew_at else None
 
 
-async def _supplied_in_time(token: Awaitable[object]) -> object:
+async def _supplied_in_time(token: Any) -> object:
     """A token that a callable gives. Raises TokenFailed where it waits too long: who asks would pile up behind it."""
     try:
         async with asyncio.timeout(TOKEN_TIMEOUT_S):
@@ -231,12 +212,3 @@ def _require_token(token: object) -> str:
     if not isinstance(token, str) or not token:
         raise TokenFailed(f"the token callable gave {type(token).__name__}; it must give a text that is not empty")
     return token
-
-
-def _valid_token_or_raise(valid: str | None, error: Exception) -> str:
-    """Return the old token while it is valid, else raise *error* as TokenFailed."""
-    if valid is not None:
-        return valid
-    if isinstance(error, TokenFailed):
-        raise error
-    raise TokenFailed(f"the token endpoint does not answer: {type(error).__name__}") from None

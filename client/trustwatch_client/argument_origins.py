@@ -20,7 +20,7 @@ import msgspec
 
 from .conversation_memory import ConversationMemory, SeenKind, SeenText
 from .counters import Counters
-from .events import MAX_LABEL_CHARACTERS, EventArgument
+from .events import MAX_LABEL_LENGTH, EventArgument
 from .value_forms import (
     MIN_TEXT_CHARACTERS,
     long_number_keys,
@@ -417,4 +417,4 @@ def _pieces_of_words(text: str) -> list[str]:
 
 
 def _label(text: str) -> str:
-    return text[:MAX_LABEL_CHARACTERS] or OTHER_NAME
+    return text[:MAX_LABEL_LENGTH] or OTHER_NAME

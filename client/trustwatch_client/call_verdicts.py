@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 from urllib.parse import quote, urlencode
@@ -16,10 +15,10 @@ import msgspec
 from .access_tokens import AsyncTokenSource, TokenSource
 from .answer_cache import classify_refusal
 from .caller import Caller
-from .counters import Counters
+from .counters import Counted, Counters
 from .events import AuditEvent, Call
 from .risk_answers import AnswerMode, Reason
-from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection
+from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection, completed
 from .settings import validate_url
 from .timing import Clock, SystemClock
 from .trust_errors import FailureCause, TrustUnavailable
@@ -107,7 +106,7 @@ class _CallQuestions:
         raise TrustUnavailable(cause, f"verdict on a call: {detail}", (caller.agent_id,))
 
 
-class CallVerdicts(ClosedOnExit):
+class CallVerdicts(Counted, ClosedOnExit):
     """Asks about calls; safe from any thread. Nothing is cached: each call is another one.
 
     Args:
@@ -130,6 +129,7 @@ class CallVerdicts(ClosedOnExit):
         insecure_http: bool = False,
     ) -> None:
         self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
+        self._counters = self._questions.counters
         self._budget_s = budget_s
         self._connection = ServiceConnection(token, clock or SystemClock(), http)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trustwatch-calls")
@@ -148,7 +148,7 @@ class CallVerdicts(ClosedOnExit):
         _warn_of_event(call)
         try:
             question = self._questions.request(caller, call, arguments_hash)
-            asked = self._pool.submit(self._connection.ask, *question, self._budget_s)
+            asked = self._pool.submit(self._ask, *question)
             try:
                 reply = asked.result(self._budget_s)
             finally:
@@ -157,9 +157,8 @@ class CallVerdicts(ClosedOnExit):
             return self._questions.without_answer(caller, error)
         return self._questions.read(caller, reply)
 
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._questions.counters.as_dict()
+    def _ask(self, url: str, question: bytes) -> httpx2.Response:
+        return completed(self._connection.requests.ask(url, question, self._budget_s))
 
     def close(self) -> None:
         """End threads and connections."""
@@ -167,7 +166,7 @@ class CallVerdicts(ClosedOnExit):
         self._connection.close()
 
 
-class AsyncCallVerdicts(AsyncClosedOnExit):
+class AsyncCallVerdicts(Counted, AsyncClosedOnExit):
     """`CallVerdicts` for asyncio; belongs to the event loop that first uses it.
 
     Args:
@@ -187,6 +186,7 @@ class AsyncCallVerdicts(AsyncClosedOnExit):
         insecure_http: bool = False,
     ) -> None:
         self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
+        self._counters = self._questions.counters
         self._budget_s = budget_s
         self._connection = AsyncServiceConnection(token, clock or SystemClock(), http)
         self._tasks: set[asyncio.Task[httpx2.Response]] = set()
@@ -202,7 +202,7 @@ class AsyncCallVerdicts(AsyncClosedOnExit):
         _warn_of_event(call)
         try:
             question = self._questions.request(caller, call, arguments_hash)
-            asked = asyncio.create_task(self._connection.ask(*question, self._budget_s))
+            asked = asyncio.create_task(self._connection.requests.ask(*question, self._budget_s))
             self._tasks.add(asked)
             asked.add_done_callback(self._forget)
             # What is late goes on: it may bring the token that the next question needs.
@@ -210,10 +210,6 @@ class AsyncCallVerdicts(AsyncClosedOnExit):
         except Exception as error:  # whatever it is, the fail mode holds
             return self._questions.without_answer(caller, error)
         return self._questions.read(caller, reply)
-
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._questions.counters.as_dict()
 
     async def close(self) -> None:
         """Cancel questions on their way and end connections."""

@@ -29,3 +29,13 @@ class Counters:
         """A copy."""
         with self._lock:
             return dict(self._counts)
+
+
+class Counted:
+    """Base of what counts."""
+
+    _counters: Counters
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name; docs/client.md lists them."""
+        return self._counters.as_dict()

@@ -13,9 +13,16 @@ import httpx2
 import msgspec
 
 from .access_tokens import AsyncTokenSource, TokenSource
-from .counters import Counters
+from .counters import Counted, Counters
 from .events import AuditEvent, encode_event
-from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection
+from .service_connection import (
+    AsyncClosedOnExit,
+    AsyncServiceConnection,
+    ClosedOnExit,
+    Requests,
+    ServiceConnection,
+    completed,
+)
 from .settings import SenderSettings, validate_url
 from .timing import Clock, SystemClock, backoff, retry_after
 
@@ -193,7 +200,24 @@ def _read_receipt(body: bytes) -> _IngestReceipt:
         return _IngestReceipt()
 
 
-class EventSender(ClosedOnExit):
+class _Sender(Counted):
+    """What both senders share."""
+
+    _url: str
+    _settings: SenderSettings
+    _requests: Requests
+
+    async def _post(self, batch: EventBatch) -> tuple[int | None, Mapping[str, str], bytes]:
+        """Status, headers and body of the reply; no status where there is none."""
+        try:
+            timeout_s = self._settings.request_timeout_s
+            reply = await self._requests.send("POST", self._url, timeout_s, body=batch.body, headers=NDJSON_HEADERS)
+        except Exception:  # network, or a token callable of the user's; the sender must go on
+            return None, {}, b""
+        return reply.status_code, reply.headers, reply.content
+
+
+class EventSender(_Sender, ClosedOnExit):
     """Queues events and sends them in batches; `send` never waits for the network. Safe from any thread.
 
     An event's id is set when it is queued, so an attempt that is repeated makes duplicates, which the service drops.
@@ -222,7 +246,9 @@ class EventSender(ClosedOnExit):
         clock = clock or SystemClock()
         self._settings = settings or SenderSettings()
         self._queue = EventQueue(self._settings, clock)
+        self._counters = self._queue.counters
         self._connection = ServiceConnection(token, clock, http)
+        self._requests = self._connection.requests
         self._changed = threading.Condition()
         self._closing = False
         self._closing_event = threading.Event()
@@ -262,10 +288,6 @@ class EventSender(ClosedOnExit):
         self._connection.close()
         return left == 0
 
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._queue.counters.as_dict()
-
     def _run(self) -> None:
         while not self._stop.is_set():
             with self._changed:
@@ -281,23 +303,14 @@ class EventSender(ClosedOnExit):
         attempt = 0
         while not self._stop.is_set():
             attempt += 1
-            wait = self._queue.handle_reply(batch, attempt, *self._post_batch(batch.body))
+            wait = self._queue.handle_reply(batch, attempt, *completed(self._post(batch)))
             if wait is None:
                 return
             if self._closing_event.wait(wait):  # closing: only a short wait is left
                 self._stop.wait(min(wait, self._settings.backoff_s))
 
-    def _post_batch(self, body: bytes) -> tuple[int | None, Mapping[str, str], bytes]:
-        """Status, headers and body of the reply; no status where there is none."""
-        try:
-            timeout_s = self._settings.request_timeout_s
-            reply = self._connection.send("POST", self._url, timeout_s, body=body, headers=NDJSON_HEADERS)
-        except Exception:  # network, or a token callable of the user's; the thread must go on
-            return None, {}, b""
-        return reply.status_code, reply.headers, reply.content
 
-
-class AsyncEventSender(AsyncClosedOnExit):
+class AsyncEventSender(_Sender, AsyncClosedOnExit):
     """`EventSender` for asyncio. The task starts with the first event; `send` is called in the loop and never waits.
 
     Args:
@@ -319,7 +332,9 @@ class AsyncEventSender(AsyncClosedOnExit):
         clock = clock or SystemClock()
         self._settings = settings or SenderSettings()
         self._queue = EventQueue(self._settings, clock)
+        self._counters = self._queue.counters
         self._connection = AsyncServiceConnection(token, clock, http)
+        self._requests = self._connection.requests
         self._changed = asyncio.Event()
         self._done = asyncio.Event()
         self._closing_event = asyncio.Event()
@@ -366,10 +381,6 @@ class AsyncEventSender(AsyncClosedOnExit):
         await self._connection.close()
         return left == 0
 
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._queue.counters.as_dict()
-
     async def _run(self) -> None:
         while not self._ended:
             if self._queue.is_idle():
@@ -397,7 +408,7 @@ class AsyncEventSender(AsyncClosedOnExit):
         attempt = 0
         while not self._ended:
             attempt += 1
-            wait = self._queue.handle_reply(batch, attempt, *await self._post_batch(batch.body))
+            wait = self._queue.handle_reply(batch, attempt, *await self._post(batch))
             if wait is None:
                 return
             await self._wait_before_retry(wait)
@@ -410,12 +421,3 @@ class AsyncEventSender(AsyncClosedOnExit):
         except TimeoutError:
             return
         await asyncio.sleep(min(seconds, self._settings.backoff_s))
-
-    async def _post_batch(self, body: bytes) -> tuple[int | None, Mapping[str, str], bytes]:
-        """Status, headers and body of the reply; no status where there is none."""
-        try:
-            timeout_s = self._settings.request_timeout_s
-            reply = await self._connection.send("POST", self._url, timeout_s, body=body, headers=NDJSON_HEADERS)
-        except Exception:  # network, or a token callable of the user's; the task must go on
-            return None, {}, b""
-        return reply.status_code, reply.headers, reply.content

@@ -1,4 +1,4 @@
-"""Audit events as a client writes them, and a check that they hold no token, credential or body.
+"""The audit event, which client and service share, and a check that events hold no token, credential or body.
 
 The check is a net for mistakes, not a classifier of data.
 """
@@ -92,11 +92,7 @@ def _check_attributes(value: Mapping[str, object], path: str, depth: int) -> Non
             _check_texts(inner, member_path)
 
 
-# The members of the native audit event (docs/events.md) are declared again, since the client imports nothing of the
-# service; a test holds the two schemas together.
-
-
-MAX_EVENT_ID_CHARACTERS = 2048
+MAX_ID_LENGTH = 2048
 MAX_EVENT_BYTES = 256 * 1024
 
 EventType = Literal[
@@ -133,25 +129,29 @@ TRUST_UNAVAILABLE = "trustwatch_unavailable"
 """`error` of a request refused since the service did not answer: with outcome `error` no agent did that."""
 
 CAUSED_BY_TRUST: CausedBy = "trustwatch"
-"""Mark of both, which the service believes of callers whose settings say `enforces`."""
+"""Mark of both, which the service believes of callers whose settings say `enforces`: no behavior of the agent."""
 
-EventId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_EVENT_ID_CHARACTERS)]
-EventText = Annotated[str, msgspec.Meta(max_length=MAX_EVENT_ID_CHARACTERS)]
-EventNames = Annotated[list[EventText], msgspec.Meta(max_length=256)]
+EventId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+EventText = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
+MAX_NAMES = 256
+EventNames = Annotated[list[EventText], msgspec.Meta(max_length=MAX_NAMES)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
-MAX_EVENT_ARGUMENTS = 256
-MAX_LABEL_CHARACTERS = 256
-EventLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_CHARACTERS)]
-EventCallIndex = Annotated[int, msgspec.Meta(ge=0, le=999_999_999)]
-EventHash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{8,64}|erased~[0-9A-Z]{1,12})(?!\n)$")]
+MAX_ARGUMENTS = 256
+MAX_LABEL_LENGTH = 256
+EventLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_LENGTH)]
+MAX_CALL_INDEX = 999_999_999
+EventCallIndex = Annotated[int, msgspec.Meta(ge=0, le=MAX_CALL_INDEX)]
+HASH_PATTERN = r"^([0-9a-f]{8,64}|erased~[0-9A-Z]{1,12})(?!\n)$"
+"""A keyed hash, cut: 32 bits or more. An erased subject that is called like one leaves its pseudonym in its place."""
+EventHash = Annotated[str, msgspec.Meta(pattern=HASH_PATTERN)]
 
 
-class EventPart(msgspec.Struct, omit_defaults=True):
+class EventPart(msgspec.Struct, omit_defaults=True, gc=False):
     """Base of the parts of an event; members without a value are not sent."""
 
 
-class EventAgent(EventPart):
+class Agent(EventPart):
     """The agent that acted: the software that holds the token."""
 
     id: EventId
@@ -163,14 +163,14 @@ class EventAgent(EventPart):
     self_asserted: bool = False
 
 
-class EventPrincipal(EventPart):
-    """Person or service on whose behalf the agent acted."""
+class Principal(EventPart):
+    """Person or service on whose behalf the agent acts."""
 
     id: EventText | None = None
     type: EventText | None = None
 
 
-class EventResource(EventPart):
+class Resource(EventPart):
     """The object of the action; `target` is the canonical destination (host, mail address, account)."""
 
     type: EventText | None = None
@@ -181,14 +181,14 @@ class EventResource(EventPart):
     provenance: Provenance | None = None
 
 
-class EventScopes(EventPart):
+class Scopes(EventPart):
     """OAuth scopes asked for and given."""
 
     requested: EventNames | None = None
     granted: EventNames | None = None
 
 
-class EventClient(EventPart):
+class Client(EventPart):
     """Network origin and software of the caller."""
 
     ip: EventText | None = None
@@ -196,8 +196,8 @@ class EventClient(EventPart):
     user_agent: EventText | None = None
 
 
-class EventCredential(EventPart):
-    """Authentication of the agent; never the secret itself (`fingerprint` names a token)."""
+class Credential(EventPart):
+    """Authentication of the agent; never the secret itself."""
 
     method: EventText | None = None
     thumbprint: EventText | None = None
@@ -205,18 +205,18 @@ class EventCredential(EventPart):
     token_lifetime_s: NonNegative | None = None
 
 
-class EventArgument(EventPart, rename={"from_call": "from"}):
-    """Origin of one argument of a call, with a keyed hash in place of its value (`ArgumentOrigins` makes them).
+class Argument(EventPart, rename={"from_call": "from"}):
+    """Origin of one argument of a call, computed where the content is; the content itself is never sent.
 
     Attributes:
         name: of the argument; `~` at its end: the value was found inside its text.
         origin: where the agent had the value from; `unseen` = nothing before the call held it.
-        hash: keyed hash of the value; None = the event tells whence it came, and not which value it is. A question
-            about a call needs it.
+        hash: keyed hash of the value; None = the sender tells whence it came, and not which value it is.
         from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
         from_action: action of that call.
         part: true for a text that is mostly copied from there.
-        untrusted: of `tool`: whether others may have written that result; None = it is not known.
+        untrusted: of `tool`: whether others may have written that result, which the sender knows; None = what is
+            remembered of the session says.
     """
 
     name: EventLabel
@@ -228,22 +228,22 @@ class EventArgument(EventPart, rename={"from_call": "from"}):
     untrusted: bool | None = None
 
 
-EventArguments = Annotated[list[EventArgument], msgspec.Meta(max_length=MAX_EVENT_ARGUMENTS)]
+EventArguments = Annotated[list[Argument], msgspec.Meta(max_length=MAX_ARGUMENTS)]
 
 
 class CallDetails(EventPart, kw_only=True):
     """Members that are known before a call is made, and that its event has, too."""
 
-    principal: EventPrincipal | None = None
+    principal: Principal | None = None
     delegation: EventNames | None = None
     task: EventText | None = None
     effect: Effect | None = None
-    resource: EventResource | None = None
+    resource: Resource | None = None
     peer: EventText | None = None
-    scopes: EventScopes | None = None
+    scopes: Scopes | None = None
     bytes_in: NonNegative | None = None
-    client: EventClient | None = None
-    credential: EventCredential | None = None
+    client: Client | None = None
+    credential: Credential | None = None
     arguments: EventArguments | None = None
 
 
@@ -255,10 +255,10 @@ class Call(CallDetails, kw_only=True):
 
 
 class AuditEvent(CallDetails, kw_only=True):
-    """One record of what an agent did or asked for. Units: `time` with UTC offset, bytes, milliseconds."""
+    """One record of what an agent did or asked for. Units: `time` UTC, bytes, milliseconds."""
 
     time: datetime
-    agent: EventAgent
+    agent: Agent
     type: EventType
     action: EventId
     outcome: Outcome
@@ -268,6 +268,7 @@ class AuditEvent(CallDetails, kw_only=True):
     status: int | None = None
     error: EventText | None = None
     caused_by: CausedBy | None = None
+    unauthorized: EventNames | None = None
     bytes_out: NonNegative | None = None
     duration_ms: NonNegative | None = None
     count: Annotated[float, msgspec.Meta(ge=1)] | None = None
@@ -283,9 +284,13 @@ class AuditEvent(CallDetails, kw_only=True):
         return Call(action=self.action, type=_CALL_TYPES.get(self.type, "tool.call"), **details)
 
 
-# Names of 0.1: programs were written with them.
-Agent, Principal, Resource, Scopes = EventAgent, EventPrincipal, EventResource, EventScopes
-Client, Credential = EventClient, EventCredential
+EventAgent = Agent
+EventPrincipal = Principal
+EventResource = Resource
+EventScopes = Scopes
+EventClient = Client
+EventCredential = Credential
+EventArgument = Argument
 
 _event_decoder = msgspec.json.Decoder(AuditEvent)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol
 
 from .call_verdicts import CallVerdict
 from .caller import Caller
-from .counters import Counters
+from .counters import Counted, Counters
 from .events import CAUSED_BY_TRUST, DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, Call, CausedBy, Effect, Outcome
 from .refusal import GuardAction
 from .risk_answers import Answer
@@ -117,7 +117,7 @@ def _all_allowed(needed: Collection[str], patterns: Collection[str] | None) -> b
     return patterns is None or all(_matches_any(scope, patterns) for scope in needed)
 
 
-class Guard:
+class Guard(Counted):
     """Looks up the risk of callers and sends events of their requests.
 
     Args:
@@ -192,7 +192,3 @@ class Guard:
     def count_unidentified(self) -> None:
         """Count a request that named no agent: the app's own authentication decides, no event is sent."""
         self._counters.increment("unnamed")
-
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name."""
-        return self._counters.as_dict()

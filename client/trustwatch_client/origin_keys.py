@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 
@@ -13,8 +12,8 @@ import msgspec
 
 from .access_tokens import TokenSource
 from .bounded_cache import BoundedCache
-from .counters import Counters
-from .service_connection import ClosedOnExit, ServiceConnection
+from .counters import Counted, Counters
+from .service_connection import ClosedOnExit, ServiceConnection, completed
 from .settings import validate_url
 from .timing import Clock, SystemClock
 from .trust_errors import OriginKeyUnavailable, TokenFailed
@@ -50,7 +49,7 @@ def _log_text(error: Exception) -> str:
     return str(error) if isinstance(error, OriginKeyUnavailable) else type(error).__name__
 
 
-class OriginKeys(ClosedOnExit):
+class OriginKeys(Counted, ClosedOnExit):
     """Fetches keys in a thread of its own: `current` never waits. Safe from any thread and from asyncio.
 
     Args:
@@ -106,10 +105,6 @@ class OriginKeys(ClosedOnExit):
         except (httpx2.HTTPError, TokenFailed) as error:
             raise OriginKeyUnavailable(f"the service can not be asked: {type(error).__name__}") from None
 
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._counters.as_dict()
-
     def close(self) -> None:
         """End the thread and the connection."""
         self._pool.shutdown(cancel_futures=True)
@@ -147,7 +142,7 @@ class OriginKeys(ClosedOnExit):
 
     def _issued(self, tenant: str | None) -> OriginKey:
         params = {} if tenant is None else {"tenant": tenant}
-        reply = self._connection.send("GET", self._url, REQUEST_TIMEOUT_S, params=params)
+        reply = completed(self._connection.requests.send("GET", self._url, REQUEST_TIMEOUT_S, params=params))
         if reply.status_code != 200:
             raise OriginKeyUnavailable(
                 f"{ORIGIN_KEY_PATH} answered HTTP {reply.status_code}; the caller needs the scope trust.ingest and a "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from .argument_origins import (
@@ -16,7 +16,7 @@ from .argument_origins import (
     keyed_fingerprint,
 )
 from .caller import Caller
-from .counters import Counters
+from .counters import Counted, Counters
 from .timing import Clock, SystemClock
 
 USES_BETWEEN_SUMS = 16
@@ -31,7 +31,7 @@ class KeySource(Protocol):
     def current(self, tenant: str | None) -> bytes | None: ...
 
 
-class OriginTracker:
+class OriginTracker(Counted):
     """Memories of conversations; the one not used longest makes room. Safe from any thread.
 
     Args:
@@ -98,10 +98,6 @@ class OriginTracker:
     def count_failure(self) -> None:
         """Count a call that could not be traced because of an error of ours."""
         self._counters.increment("failed")
-
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._counters.as_dict()
 
     def _make_room(self) -> None:
         limits, kept = self._limits, self._conversations

@@ -83,7 +83,7 @@ class Approvals(AsyncClosedOnExit):
         asked = {"kind": "approval", "status": "approved", "agent_id": caller.agent_id, "limit": "500"}
         asked |= {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
         try:
-            reply = await self._connection.send("GET", self._url, self._timeout_s, params=asked)
+            reply = await self._connection.requests.send("GET", self._url, self._timeout_s, params=asked)
             reply.raise_for_status()
             page = msgspec.json.decode(reply.content, type=_ApprovalsPage)
         except Exception as error:  # network, token, or no such page: no approval is known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx2
@@ -18,13 +18,44 @@ from .answer_cache import (
     query_body,
     split_questions,
 )
+from .counters import Counted
 from .risk_answers import Answer, Question
-from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection
+from .service_connection import (
+    AsyncClosedOnExit,
+    AsyncServiceConnection,
+    ClosedOnExit,
+    Requests,
+    ServiceConnection,
+    completed,
+)
 from .settings import RiskSettings, validate_url
 from .timing import Clock, SystemClock
 
 
-class TrustClient(ClosedOnExit):
+class _Lookups(Counted):
+    """What both clients share."""
+
+    def __init__(self, url: str, settings: RiskSettings, clock: Clock | None, *, insecure_http: bool) -> None:
+        self._url = validate_url(url, insecure_http=insecure_http) + QUERY_PATH
+        self._clock = clock or SystemClock()
+        self._answer_cache = AnswerCache(settings, self._clock)
+        self._counters = self._answer_cache.counters
+        self._settings = settings
+
+    async def _request_answers(
+        self, requests: Requests, chunk: Sequence[Question], timeout_s: float
+    ) -> dict[Question, LookupResult]:
+        """Request answers for *chunk*; never raises except when cancelled."""
+        try:
+            if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
+                return dict.fromkeys(chunk, failure)
+            reply = await requests.ask(self._url, query_body(chunk), timeout_s, self._answer_cache.count_request)
+            return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
+        except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
+            return self._answer_cache.record_error(chunk, error)
+
+
+class TrustClient(_Lookups, ClosedOnExit):
     """Looks risk up within a time budget; safe from any thread.
 
     Args:
@@ -52,12 +83,8 @@ class TrustClient(ClosedOnExit):
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self._url = validate_url(url, insecure_http=insecure_http) + QUERY_PATH
-        clock = clock or SystemClock()
-        self._answer_cache = AnswerCache(settings, clock)
-        self._clock = clock
-        self._settings = settings
-        self._connection = ServiceConnection(token, clock, http)
+        super().__init__(url, settings, clock, insecure_http=insecure_http)
+        self._connection = ServiceConnection(token, self._clock, http)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="trustwatch-risk")
         self._requests_in_flight: dict[Question, Future[dict[Question, LookupResult]]] = {}
         self._lock = threading.Lock()
@@ -95,10 +122,6 @@ class TrustClient(ClosedOnExit):
         results = self._pool.submit(self._fetch_answers, (), timeout_s).result()
         self._answer_cache.raise_if_check_failed(results)
 
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._answer_cache.counters.as_dict()
-
     def close(self) -> None:
         """End threads and connections after the requests on their way, up to `request_timeout_s`."""
         self._pool.shutdown(cancel_futures=True)
@@ -119,12 +142,7 @@ class TrustClient(ClosedOnExit):
     def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
         """Request answers for *chunk*; never raises."""
         try:
-            if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
-                return dict.fromkeys(chunk, failure)
-            reply = self._connection.ask(self._url, query_body(chunk), timeout_s, self._answer_cache.count_request)
-            return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
-        except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
-            return self._answer_cache.record_error(chunk, error)
+            return completed(self._request_answers(self._connection.requests, chunk, timeout_s))
         finally:
             with self._lock:
                 for question in chunk:
@@ -134,7 +152,7 @@ class TrustClient(ClosedOnExit):
 QueryTask = asyncio.Task[dict[Question, LookupResult]]
 
 
-class AsyncTrustClient(AsyncClosedOnExit):
+class AsyncTrustClient(_Lookups, AsyncClosedOnExit):
     """`TrustClient` for asyncio; belongs to the event loop that first uses it.
 
     Args:
@@ -152,11 +170,8 @@ class AsyncTrustClient(AsyncClosedOnExit):
         clock: Clock | None = None,
         insecure_http: bool = False,
     ) -> None:
-        self._url = validate_url(url, insecure_http=insecure_http) + QUERY_PATH
-        clock = clock or SystemClock()
-        self._answer_cache = AnswerCache(settings, clock)
-        self._settings = settings
-        self._connection = AsyncServiceConnection(token, clock, http)
+        super().__init__(url, settings, clock, insecure_http=insecure_http)
+        self._connection = AsyncServiceConnection(token, self._clock, http)
         self._requests_in_flight: dict[Question, QueryTask] = {}
         self._tasks: set[QueryTask] = set()
 
@@ -190,10 +205,6 @@ class AsyncTrustClient(AsyncClosedOnExit):
         """
         self._answer_cache.raise_if_check_failed(await self._fetch_answers((), timeout_s))
 
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._answer_cache.counters.as_dict()
-
     async def close(self) -> None:
         """Cancel requests on their way and end connections."""
         for task in self._tasks:
@@ -217,14 +228,7 @@ class AsyncTrustClient(AsyncClosedOnExit):
     async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
         """Request answers for *chunk*; never raises except when cancelled."""
         try:
-            if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
-                return dict.fromkeys(chunk, failure)
-            reply = await self._connection.ask(
-                self._url, query_body(chunk), timeout_s, self._answer_cache.count_request
-            )
-            return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
-        except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
-            return self._answer_cache.record_error(chunk, error)
+            return await self._request_answers(self._connection.requests, chunk, timeout_s)
         finally:
             for question in chunk:
                 self._requests_in_flight.pop(question, None)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from trustwatch_client.events import MAX_ARGUMENTS
+
 from ..columns import AGENT, GROUP, UNTRACED, UNTRUSTED_RESULT, EventColumns
 from ..compilation import compiled, inlined
 from ..errors import ModelError
-from ..events import MAX_ARGUMENTS
 from . import layout
 from .argument_routes import ANY_TYPE, SENSITIVE_TYPES
 from .feature_kernel import scope_keys

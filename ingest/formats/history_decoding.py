@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from trustwatch_client.events import MAX_ID_LENGTH
+
 from ..errors import MalformedEvent
-from ..events import MAX_ID_LENGTH, OUTCOMES, NativeEvent, decode_event
+from ..events import OUTCOMES, NativeEvent, decode_event
 
 REFUSAL_CODE_PREFIXES = (
     "accessdenied",

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from ..events import MAX_ID_LENGTH
+from trustwatch_client.events import MAX_ID_LENGTH
+
 from ..timestamps import format_rfc3339
 from .security_event_types import CAEP, RISC, STREAM_UPDATED, VERIFICATION, WISE
 from .token_ids import token_id_digest

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trustwatch_client.events import MAX_EVENT_BYTES
+
 from .. import columns
 from ..compilation import allocation_free, inlined
-from ..events import MAX_EVENT_BYTES
 from ..hashing import BLAKE2B_BLOCK_BYTES, BlakeWords, blake2b_digest, salted_key
 from ..identities import IdentityHasher
 from .column_writer import is_complete

@@ -8,12 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trustwatch_client.events import MAX_EVENT_BYTES, Argument
+
 from ..argument_columns import scanned_arguments
 from ..columns import UNTRUSTED_RESULT, ColumnEncoder, EventColumns, LazyEvents, untrusted_result_code
 from ..compilation import KernelGate, allocation_free
 from ..errors import MalformedEvent
 from ..event_arguments import may_tell_origins, read_arguments
-from ..events import MAX_EVENT_BYTES, Argument, NativeEvent, decode_event
+from ..events import NativeEvent, decode_event
 from . import fingerprint_table
 from .column_writer import (
     NEEDS_DECODING,

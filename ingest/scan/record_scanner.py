@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trustwatch_client.events import MAX_ARGUMENTS, MAX_ID_LENGTH, MAX_LABEL_LENGTH
+
 from ..argument_columns import NO_CALL, UNTRUSTED_CALL, VALUE_DIGITS, ArgumentEntries, allocate_entries
 from ..compilation import allocation_free, as_int, inlined
-from ..events import MAX_ARGUMENTS, MAX_ID_LENGTH, MAX_LABEL_LENGTH, ORIGINS
+from ..events import ORIGINS
 from ..hashing import load_word
 from . import scan_schema
 from .json_scanner import (

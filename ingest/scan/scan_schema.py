@@ -13,20 +13,9 @@ import msgspec.inspect as mi
 import numpy as np
 import numpy.typing as npt
 
-from ..events import (
-    CAUSES,
-    EFFECTS,
-    EVENT_TYPES,
-    HASH_PATTERN,
-    MAX_ARGUMENTS,
-    MAX_CALL_INDEX,
-    MAX_ID_LENGTH,
-    MAX_LABEL_LENGTH,
-    ORIGINS,
-    OUTCOMES,
-    PROVENANCES,
-    NativeEvent,
-)
+from trustwatch_client.events import HASH_PATTERN, MAX_ARGUMENTS, MAX_CALL_INDEX, MAX_ID_LENGTH, MAX_LABEL_LENGTH
+
+from ..events import CAUSES, EFFECTS, EVENT_TYPES, ORIGINS, OUTCOMES, PROVENANCES, NativeEvent
 
 UNKNOWN, TEXT, IDENTIFIER, NAMES, WORD, TIME, SIZE, COUNT, INTEGER, FLAG, OBJECT, FREE_OBJECT = range(12)
 LABEL, HEX_HASH, CALL_INDEX, OBJECTS = range(12, 16)

@@ -7,8 +7,9 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
+from trustwatch_client.events import MAX_EVENT_BYTES
+
 from ..compilation import allocation_free, inlined
-from ..events import MAX_EVENT_BYTES
 from .json_scanner import QUOTE, Bytes
 
 TEXT_BUFFER_BYTES = MAX_EVENT_BYTES + 8192

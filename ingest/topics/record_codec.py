@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from trustwatch_client.events import MAX_EVENT_BYTES
+
 from ..errors import MalformedEvent
-from ..events import MAX_EVENT_BYTES, decode_event
+from ..events import decode_event
 from ..formats import cloudevents
 from ..identities import IdentityHasher
 from ..record_keys import agent_partition_key, partition_of, record_id

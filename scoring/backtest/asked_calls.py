@@ -8,7 +8,8 @@ import msgspec
 
 from trustwatch.ingest import columns
 from trustwatch.ingest.event_arguments import read_arguments
-from trustwatch.ingest.events import Argument, NativeEvent
+from trustwatch.ingest.events import NativeEvent
+from trustwatch_client.events import Argument
 
 SESSIONS_OF_AGENT = 16
 """Sessions of an agent whose answers are remembered; the one not used longest makes room."""

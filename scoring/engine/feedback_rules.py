@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import EventColumns
-from trustwatch.ingest.events import Resource
 from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
 from trustwatch.ingest.features.feature_vector import F_NETWORK, F_TARGET
 from trustwatch.ingest.features.layout import AgentState
@@ -25,6 +24,7 @@ from trustwatch.ingest.hashing import NameHasher
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser
 from trustwatch.ingest.targets import TenantDomains, canonical_target
+from trustwatch_client.events import Resource
 
 from ..records.feedback import FeedbackRule, PartitionRule
 from .composites import recompute_composites, retract_session_effects, spread_to_implied

@@ -167,7 +167,7 @@ def test_a_callable_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
     async def ask() -> None:
         async with httpx2.AsyncClient() as http:
-            await access_tokens.AsyncAccessTokens(hang, Clock(), http).get()
+            await access_tokens.AccessTokens(hang, Clock(), http.request, asyncio.Lock(), waits=True).get()
 
     with pytest.raises(access_tokens.TokenFailed, match=r"nothing within 0\.01 s"):
         asyncio.run(ask())

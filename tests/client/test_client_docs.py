@@ -12,7 +12,7 @@ import trustwatch_client
 from trustwatch_client import (
     answer_cache,
     argument_origins,
-    asgi_trace,
+    asgi,
     call_verdicts,
     event_sender,
     guard,
@@ -60,7 +60,7 @@ def test_figures_are_the_defaults() -> None:
     assert f"{limits.total_characters:,} in all, {limits.conversations} conversations, {limits.sent} arguments" in TEXT
     assert f"asked again after {origin_keys.RETRY_S:.0f} s" in TEXT
     assert f"`budget_s` ({call_verdicts.BUDGET_S} s, a token" in TEXT
-    assert f"up to {asgi_trace.MAX_BODY_BYTES >> 10} KiB" in TEXT
+    assert f"up to {asgi.MAX_BODY_BYTES >> 10} KiB" in TEXT
     assert f"code {mcp.ACCESS_REFUSED}" in TEXT
     assert risk.unknown_policy.max_token_lifetime_s == 300
 

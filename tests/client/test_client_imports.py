@@ -39,8 +39,8 @@ OURS = {"trustwatch.ingest", "trustwatch.models", "trustwatch.scoring", "trustwa
 
 
 def loaded(module: str, folder: Path) -> set[str]:
-    """Modules of a fresh interpreter after it imported *module*."""
-    code = f"import sys, {module}; print(*sys.modules)"
+    """Modules of a fresh interpreter after it imported *module*, and every name of it."""
+    code = f"import sys; from {module} import *; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -52,6 +52,14 @@ def test_the_server_stays_out(tmp_path: Path) -> None:
     assert "trustwatch_client.trust_client" in found
     assert {name.split(".")[0] for name in found} & SERVER == set()
     assert {".".join(name.split(".")[:2]) for name in found} & OURS == set()
+
+
+def test_the_event_comes_without_the_http_client(tmp_path: Path) -> None:
+    """The service reads its declaration in processes that call nobody."""
+    found = loaded("trustwatch_client.events", tmp_path)
+
+    assert "msgspec" in found
+    assert "httpx2" not in found
 
 
 @pytest.mark.parametrize(("module", "own"), [("assertion", "jwt"), ("a2a", "a2a"), ("mcp", "mcp")])

@@ -67,7 +67,7 @@ from trustwatch.api.shared_signals.stream_requests import (
 )
 from trustwatch.ingest.errors import ConfigError, MalformedEvent, ModelError
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
-from trustwatch.ingest.events import MAX_ARGUMENTS, NativeEvent, decode_event
+from trustwatch.ingest.events import NativeEvent, decode_event
 from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_cloudevent
 from trustwatch.ingest.formats.format_presets import AUDIT_LOG_FORMATS
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
@@ -112,6 +112,7 @@ from trustwatch_client.argument_origins import (
     exact_hash,
     keyed_fingerprint,
 )
+from trustwatch_client.events import MAX_ARGUMENTS
 
 from ..support import model_history
 from ..support.processes.hostile_models import outcome_of, write_array

@@ -40,7 +40,7 @@ def test_trustwatch_says_what_it_is(tmp_path: Path) -> None:
     helped = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
 
     assert imported.stdout.split() == [PROJECT["project"]["version"], "True", "False"]
-    assert "blast-radius" in helped.stdout
+    assert "console-link" in helped.stdout
 
 
 @pytest.mark.parametrize("folder", [*(f"trustwatch/{layer}" for layer in (*FOLDERS, "client")), "trustwatch_client"])

@@ -12,11 +12,12 @@ from trustwatch.ingest.argument_columns import NO_CALL, UNTRUSTED_CALL
 from trustwatch.ingest.columns import UNTRACED, UNTRUSTED_RESULT, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
-from trustwatch.ingest.events import MAX_ARGUMENTS, Argument, decode_event
+from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_erasure import NameEraser
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.scan.raw_encoder import RawEncoder
 from trustwatch.scoring.records.erasures import erasure_pseudonym
+from trustwatch_client.events import MAX_ARGUMENTS, Argument
 
 from ..support.feature_histories import SALT, event
 

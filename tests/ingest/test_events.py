@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from trustwatch.ingest.errors import MalformedEvent
-from trustwatch.ingest.events import MAX_EVENT_BYTES, MAX_ID_LENGTH, decode_event, event_json_schema
+from trustwatch.ingest.events import decode_event, event_json_schema
+from trustwatch_client.events import MAX_EVENT_BYTES, MAX_ID_LENGTH
 
 from ..support.feature_histories import event
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from trustwatch.ingest.events import Resource
 from trustwatch.ingest.targets import (
     EXTERNAL_TARGET,
     INTERNAL_TARGET,
@@ -13,6 +12,7 @@ from trustwatch.ingest.targets import (
     canonical_target,
     host_of,
 )
+from trustwatch_client.events import Resource
 
 DOMAINS = TenantDomains({"acme": ["Acme.example", ".acme.internal"]})
 

@@ -76,8 +76,9 @@ def test_nothing_is_left_in_any_file(make_service: Callable[..., Any], world: An
     service.wait(lambda: any("archive" in path for path in files_holding(folder, agent)))
     places = {path.split("/")[0] for path in files_holding(folder, agent)}
     proof, zipped = folder / "proof.jws", folder / "out.zip"
-    given = ("--tenant", tenant, "--issuer", issuer, "--url", service.url, "--token", service.token())
-    exported = service.run("export", agent, "--out", str(zipped), *given)
+    members = (f"agent_id={agent}", f"tenant={tenant}", f"issuer={issuer}")
+    given = ("--out", str(zipped), "--url", service.url, "--token", service.token())
+    exported = service.run("call", "export_agent_data", *members, *given)
     sent = [raw for raw in day(world, tenant) if json.loads(raw)["agent"]["id"] == agent]
     assert exported.returncode == 0, exported.stderr
     with zipfile.ZipFile(zipped) as archive:

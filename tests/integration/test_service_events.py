@@ -312,7 +312,7 @@ def test_ingest_command_sends_files(running: Any, make_event: Any, tmp_path: Any
     assert json.loads(listed.stdout)["agent_id"] == "cli"
     told = running.run("explain", "cli", *at[:-1])
     assert told.returncode == 0
-    assert told.stdout.startswith("cli  (acme-corp")
+    assert told.stdout.startswith("risk:\n  agent: cli\n  tenant: acme-corp\n")
 
 
 def test_ingest_command_sends_a_servers_own_log(running: Any) -> None:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import msgspec
 from starlette.types import Scope
 
-from trustwatch.ingest.events import MAX_ID_LENGTH
 from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch_client.events import MAX_ID_LENGTH
 
 from ...http.auth.bearer_tokens import PresentedToken
 from ...http.auth.proof_of_possession import ProofRefused, ShownProof

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from trustwatch.ingest.errors import TrustwatchError
-from trustwatch.ingest.events import MAX_ID_LENGTH
 from trustwatch.scoring.policy.access_evaluation import AccessRequest, Verdict
+from trustwatch_client.events import MAX_ID_LENGTH
 
 from ...settings.enforcement_settings import HookSettings
 from ..decision_point import (

@@ -86,11 +86,11 @@ def test_commands_and_options_are_completed_once_it_is_installed(shell: str, tmp
     session = open_shell(shell, tmp_path)
     try:
         if shell == "zsh":  # its first completion loads the function (reference/command-line.md)
-            session.type("trustwatch bl\t")
+            session.type("trustwatch simu\t")
             session.shows("\a", 10.0)
             session.type("\x15")
-        session.type("trustwatch bl\t")
-        assert session.shows("ast-radius"), session.screen
+        session.type("trustwatch simu\t")
+        assert session.shows("late"), session.screen
         session.type("\x15trustwatch agents --pre\t")
         assert session.shows("fix"), session.screen
     finally:

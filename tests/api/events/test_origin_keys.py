@@ -13,8 +13,9 @@ from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import PrivacySettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.events import Argument, decode_event
+from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
+from trustwatch_client.events import Argument
 
 SECRET = PrivacyKey(b"s" * 32)
 PERIOD_S = 90 * DAY_S

@@ -16,9 +16,9 @@ import pytest
 
 from trustwatch.api.events.intake import EventIntake
 from trustwatch.api.settings.service_settings import ServicePipelineSettings
-from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
+from trustwatch_client.events import MAX_EVENT_BYTES
 
 NDJSON = "application/x-ndjson"
 STRUCTURED = "application/cloudevents+json"

@@ -47,6 +47,12 @@ def run(person: Person, *arguments: str, **options: Any) -> Result:
     return CliRunner().invoke(make_app(), ["feedback", *arguments, *given], **options)
 
 
+def call(person: Person, *arguments: str) -> Result:
+    """An operation that no command is named for."""
+    given = ["--url", person.site.url, "--token", person.site.token("gateway")]
+    return CliRunner().invoke(make_app(), ["call", *arguments, *given])
+
+
 def write(person: Person, *told: Decision) -> None:
     """More decisions in the store."""
     at = person.site.store.partitions.position(0)
@@ -83,18 +89,15 @@ def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person)
     )
     assert [words for words in told if words not in done.output] == []
 
-    lines = run(person, "list", "--status", "active", "--json").stdout.splitlines()
+    lines = call(person, "list_feedback", "status=active").stdout.splitlines()
     (listed,) = [json.loads(line) for line in lines]
     assert listed["scope"]["features"] == ["action_surprise", "target_surprise"]  # of the rise to it, too
-    assert "agent-pay-1" in run(person, "list", env={"COLUMNS": "300"}).stdout
-    shown = run(person, "show", listed["feedback_id"])
-    assert "adopted by gateway: a new supplier" in shown.stdout
-    assert (
-        json.loads(run(person, "show", listed["feedback_id"], "--json").stdout)["feedback_id"] == listed["feedback_id"]
-    )
-    ended = run(person, "revoke", listed["feedback_id"], "--reason", "it was none", "--json")
+    identity = f"feedback_id={listed['feedback_id']}"
+    shown = json.loads(call(person, "get_feedback", identity).stdout)
+    assert [(step["by"], step["why"]) for step in shown["steps"]] == [("gateway", "a new supplier")]
+    ended = call(person, "revoke_feedback", identity, "reason=it was none")
     assert json.loads(ended.stdout)["status"] == "revoked"
-    assert (run(person, "revoke", listed["feedback_id"], "--reason", "again").exit_code) == 1
+    assert call(person, "revoke_feedback", identity, "reason=again").exit_code == 1
 
 
 def test_scope_and_features_are_as_they_are_named(person: Person) -> None:
@@ -107,8 +110,7 @@ def test_scope_and_features_are_as_they_are_named(person: Person) -> None:
     assert made["preview"]["alerts_after"] == 1
     broad = json.loads(add(person, "--all-features", "--expires", "2h", "--yes", "--json").stdout)
     assert broad["feedback"]["scope"]["features"] is None
-    about = run(person, "show", made["feedback"]["feedback_id"]).stdout
-    assert "about all PaymentProcessor of acme on x.example, decision D0001 (high)" in about
+    assert (made["feedback"]["scope"]["agent_type"], made["feedback"]["decision_id"]) == ("PaymentProcessor", "D0001")
 
 
 def test_nothing_is_adopted_unasked(person: Person) -> None:

@@ -468,7 +468,14 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "paused: trustwatch signals: moving" in run("status", "idp", "--set", "paused", "--reason", "moving").stderr
     told = json.loads(run("status", "idp", "--json").stdout)
     assert told == {"stream_id": "s0", "status": "paused", "reason": "trustwatch signals: moving"}
-    assert run("status", "idp", "--reason", "moving").exit_code == 2
+    for wrong in (
+        ("status", "idp", "--reason", "moving"),
+        ("status", "idp", "--replace"),
+        ("keep", "idp", "--set", "paused"),
+        ("keep", "idp", json.dumps(BOT)),
+        ("add-subject", "idp"),
+    ):
+        assert run(*wrong).exit_code == 2
     assert "signal_stream_verified" in run("verify", "idp").stderr
     asked = next(body for _, path, body in reversed(idp.asked) if path == "/ssf/verify")
     states = VerificationStates(tmp_path / "data" / "shared-signals", lambda: 1_764_000_000.0)
@@ -476,16 +483,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states.check(verification, "idp", 60.0)
     assert "added" in run("add-subject", "idp", json.dumps(BOT)).stderr
     assert "removed" in run("remove-subject", "idp", json.dumps(BOT)).stderr
-    for wrong in ("{", "7", '{"format": "email"}'):
-        refused = run("add-subject", "idp", wrong)
+    for text in ("{", "7", '{"format": "email"}'):
+        refused = run("add-subject", "idp", text)
         assert (refused.exit_code, "expected JSON such as" in refused.output.replace("\n", " ")) == (2, True)
     assert "stream s0" in run("keep", "idp", "--replace").stderr
     assert "removed" in run("delete", "idp").stderr
     assert "no stream of ours" in run("delete", "idp").stderr
-    for wrong in ("by-hand", "nobody"):
-        refused = run("keep", wrong)
+    for name in ("by-hand", "nobody"):
+        refused = run("keep", name)
         assert refused.exit_code == 1
-        assert f"have no '{wrong}' with a `stream`: idp" in str(refused.exception)
+        assert f"have no '{name}' with a `stream`: idp" in str(refused.exception)
     idp.metadata["issuer"] = "https://evil.example"
     refused = run("keep", "idp")
     assert (refused.exit_code, "another issuer" in str(refused.exception)) == (1, True)

@@ -10,7 +10,7 @@ import pytest
 
 from trustwatch.ingest.argument_columns import ArgumentColumns, ArgumentEntries, join_arguments, scanned_arguments
 from trustwatch.ingest.columns import EventColumns
-from trustwatch.ingest.events import Argument, decode_event
+from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features import baseline, layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.event_words import foreign_arguments_of
@@ -18,6 +18,7 @@ from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.hashing import NameHasher
+from trustwatch_client.events import Argument
 
 from ...support.feature_histories import SingleEventBuilder, columns, event
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from trustwatch.ingest import compilation
 from trustwatch.ingest.columns import TARGET, ColumnEncoder
-from trustwatch.ingest.events import MAX_EVENT_BYTES, decode_event
+from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.scan.raw_encoder import RawEncoder
 from trustwatch.ingest.scan.scan_schema import SCHEMA_MEMBERS
+from trustwatch_client.events import MAX_EVENT_BYTES
 
 from ...support.feature_histories import SALT, event
 from ...support.scan_records import DOMAINS, WHOLE, ScannerAndReference, changed, compact, text_with

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.kafka import open_group_source
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
@@ -25,6 +24,7 @@ from trustwatch.ingest.topics.group_buffer import FairBuffer, RecordRun
 from trustwatch.ingest.topics.record_codec import SourcePartition, TopicRecord
 from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.records.dead_letters import RefusedInput
+from trustwatch_client.events import MAX_EVENT_BYTES
 
 HERE = SourcePartition("trustwatch.events", 0, 1)
 

@@ -97,7 +97,7 @@ def test_a_challenger_from_the_archive_wins_and_drift_is_told(
     (promoted,) = [line for line in models.get("/history")["items"] if line["act"] == "promoted"]
     assert promoted["version"] == version and promoted["detail"]["gains"] and not promoted["detail"]["forced"]
 
-    back = replica.run("models", "rollback", "--why", "to see it", "--url", replica.url, "--token", replica.token())
+    back = replica.run("call", "order_rollback", "why=to see it", "--url", replica.url, "--token", replica.token())
     assert back.returncode == 0 and "integration" in back.stdout + back.stderr, back
     keeping.wait(lambda: models.in_force("integration"), 60.0)
     assert {one["version"]: one["status"] for one in models.get()["items"]} == {

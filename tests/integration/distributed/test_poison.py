@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import pytest
 from kafka import KafkaProducer
 
-from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.formats.cloudevents import NATIVE_CLOUDEVENT_TYPE
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
+from trustwatch_client.events import MAX_EVENT_BYTES
 
 from ...support.distributed_testbed import PARTITIONS
 

@@ -1,0 +1,140 @@
+"""Commands that need a running service, as help shows them before they are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import Any
+
+import typer
+
+from .lazy_commands import CommandPanel, LazyCommand
+from .operations import ServiceCommand, operations
+
+
+class GeneratedCommand(LazyCommand):
+    """A command made from one operation, or a group of them and of commands written by hand.
+
+    Args:
+        name: as it is typed.
+        panel: where help lists it.
+        made: the operation; of a group, what is below it by name: operations, and places of functions.
+        summary: of a group, one sentence.
+    """
+
+    def __init__(
+        self, name: str, panel: str, made: ServiceCommand | Mapping[str, ServiceCommand | str], summary: str = ""
+    ) -> None:
+        told = f"{operations()[made.operation].summary}." if isinstance(made, ServiceCommand) else summary
+        super().__init__(name, panel, told, "")
+        self.made = made
+
+    def resolve(self) -> Any:
+        """The function, or the group of functions."""
+        from .service_commands import function_of  # help waits for no HTTP client
+
+        if isinstance(self.made, ServiceCommand):
+            return function_of(self.made)
+        group = typer.Typer(name=self.name, no_args_is_help=True, help=self.help)
+
+        @group.callback(help=self.help)
+        def keep_names() -> None:
+            """Without a callback, typer drops the name of an only command."""
+
+        for name, below in self.made.items():
+            group.command(name)(function_of(below) if isinstance(below, ServiceCommand) else resolve_name(below))
+        return group
+
+
+COMMANDS = (
+    GeneratedCommand(
+        "agents",
+        CommandPanel.AGENTS,
+        ServiceCommand(
+            "list_agents",
+            "agent_id tenant agent_type risk_level risk_score confidence last_seen_at",
+            defaults={"order": "risk"},
+        ),
+    ),
+    GeneratedCommand(
+        "explain",
+        CommandPanel.AGENTS,
+        ServiceCommand(
+            "get_risk", parts={"baseline": "get_baseline", "decisions": "list_agent_decisions"}, main="risk"
+        ),
+    ),
+    GeneratedCommand(
+        "alerts",
+        CommandPanel.AGENTS,
+        {
+            "list": ServiceCommand("list_deliveries", "created_at target level subject status attempts why"),
+            "test": "trustwatch.api.alerts.commands:test",
+        },
+        "Alerts: their deliveries, and a test of the targets.",
+    ),
+    LazyCommand(
+        "call",
+        CommandPanel.AGENTS,
+        "Call any operation of the API: print its answer, a list as JSON lines; or list the operations.",
+        "trustwatch.api.cli.service_commands:call",
+    ),
+    GeneratedCommand("release", CommandPanel.PEOPLE, ServiceCommand("release_agent")),
+    GeneratedCommand("pin", CommandPanel.PEOPLE, ServiceCommand("pin_agent", arguments=("level",))),
+    GeneratedCommand("unpin", CommandPanel.PEOPLE, ServiceCommand("unpin_agent")),
+    GeneratedCommand(
+        "approvals",
+        CommandPanel.PEOPLE,
+        {
+            "list": ServiceCommand(
+                "list_approvals",
+                "intervention_id status agent_id tenant level scopes asked_why asked_by expires_at",
+                defaults={"status": "pending"},
+            ),
+            "approve": ServiceCommand("approve_request"),
+            "reject": ServiceCommand("reject_request"),
+        },
+        "Approvals: what waits for a person, and the answers.",
+    ),
+    GeneratedCommand(
+        "cases",
+        CommandPanel.PEOPLE,
+        {
+            "list": ServiceCommand(
+                "list_cases",
+                "case_id status highest_level agents owner last_risen_at reason",
+                defaults={"status": "unresolved"},
+            ),
+            "show": ServiceCommand("get_case", parts={"timeline": "get_case_timeline"}),
+            "acknowledge": ServiceCommand("acknowledge_case"),
+            "close": ServiceCommand("close_case"),
+        },
+        "Cases: rises of risk that belong together, and what people do with them.",
+    ),
+    GeneratedCommand(
+        "feedback",
+        CommandPanel.PEOPLE,
+        {"add": "trustwatch.api.feedback.commands:add"},
+        "Feedback on decisions: false and true positives, and the rules that follow.",
+    ),
+    GeneratedCommand(
+        "models",
+        CommandPanel.HISTORY,
+        {
+            "list": ServiceCommand("list_models", "in_force version status created_at"),
+            "promote": ServiceCommand("order_promotion"),
+        },
+        "Models: versions, and which one is in force.",
+    ),
+    LazyCommand(
+        "erase",
+        CommandPanel.PRIVACY,
+        "Erase an agent or a principal everywhere, with a signed proof; or verify a proof (scope trust.admin).",
+        "trustwatch.api.privacy.commands:erase",
+    ),
+    GeneratedCommand(
+        "decisions",
+        CommandPanel.PRIVACY,
+        {"verify": ServiceCommand("verify_decision_chain", holds="intact")},
+        "Decisions: whether their chain is intact.",
+    ),
+)
