@@ -34,7 +34,7 @@ MAX_DECISIONS_LOOKED_UP = 60
 MAX_NEIGHBOURS = 200
 """Decisions about the same agent among which the next and the one before are looked for."""
 
-INDICATOR_PAGE_SIZE = 200
+INDICATOR_PAGE_SIZE = 100
 """Decisions that are read at a time if an indicator is looked for: most of them do not have it."""
 
 STREAM_RETRY_S = "5"

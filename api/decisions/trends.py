@@ -1,15 +1,15 @@
-"""Trends: how levels changed over days, and which reasons led; counted day by day, and remembered.
+"""Trends: how levels changed over days, and which reasons led; counted slice by slice, and remembered.
 
 No index has levels or reasons, so every decision of the range is read once. A look takes no longer than
-`MAX_LOOK_S`: it counts the newest days first, and says from when on its figures are complete. Days that are over
-are remembered, so the next look continues where this one ended.
+`MAX_LOOK_S`: it counts the newest slices first, and says from when on its figures are complete. Slices that are over
+are remembered, so the next look goes on where this one ended.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from cachetools import TTLCache
@@ -23,12 +23,20 @@ from ..http.auth.callers import AuthenticatedCaller
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 
+MAX_DAYS: Final = 90
+SLICE_MS: Final = 2 * HOUR_MS
+"""Divides days, so that no slice lies in two."""
 SETTLED_MS: Final = HOUR_MS
-"""A day that is over for so long gets no more decisions."""
+"""A slice that is over for so long gets no more decisions."""
 MAX_LOOK_S: Final = 0.1
 MAX_REMEMBERED, REMEMBERED_S = 20_000, 3_600.0
-"""Days that are remembered, and for how long: retention and erasures take decisions away. 90 days for 222 sets of
-tenants: readers of many do not push each other's out, so each gets to the end."""
+"""Slices, and whole days, that are remembered, and for how long: retention and erasures take decisions away. Days of 90
+for 222 sets of tenants: readers of many do not push each other's out, so each gets to the end."""
+
+_Changes = Counter[tuple[int, int, str]]
+
+_SliceKey = tuple[frozenset[str] | None, int]
+"""Tenants (None = all), and where the slice begins, UTC ms."""
 
 
 class DayOfChanges(NamedTuple):
@@ -59,9 +67,10 @@ class DecisionTrends:
         self._runtime = runtime
         self._executor = executor
         self._lock = threading.Lock()
-        self._remembered: TTLCache[tuple[frozenset[str] | None, int], Sequence[CountedChanges]] = TTLCache(
+        self._remembered: TTLCache[_SliceKey, Sequence[CountedChanges]] = TTLCache(
             MAX_REMEMBERED, REMEMBERED_S, runtime.monotonic
         )
+        self._days: TTLCache[_SliceKey, _Changes] = TTLCache(MAX_REMEMBERED, REMEMBERED_S, runtime.monotonic)
 
     async def over(self, caller: AuthenticatedCaller, days: int) -> LevelTrends:
         """The last *days* days, today included. Raises Unavailable."""
@@ -70,30 +79,75 @@ class DecisionTrends:
 
     def _over(self, tenants: Collection[str] | None, now_ms: int, days: int) -> LevelTrends:
         today = now_ms // DAY_MS
-        counted: dict[int, Sequence[CountedChanges]] = {day: () for day in range(today - days + 1, today + 1)}
-        look_until, has_counted = self._runtime.monotonic() + MAX_LOOK_S, False
-        whose = None if tenants is None else frozenset(tenants)
-        for day in reversed(counted):
-            with self._lock:
-                changes = self._remembered.get((whose, day))
+        span = range(today - days + 1, today + 1)
+        counted: dict[int, _Changes] = {day: Counter() for day in span}
+        look_until = self._runtime.monotonic() + MAX_LOOK_S
+        begin_ms, went_on = now_ms // SLICE_MS * SLICE_MS, False
+        while begin_ms >= span.start * DAY_MS:
+            key = None if tenants is None else frozenset(tenants), begin_ms
+            whole_day = self._recall_day(key)
+            if whole_day is not None:
+                counted[begin_ms // DAY_MS] = whole_day
+                begin_ms -= DAY_MS
+                continue
+            changes = self._recall(key)
             if changes is None:
-                if has_counted and self._runtime.monotonic() > look_until:
-                    return _trends_of(counted, (day + 1) * DAY_MS)
-                changes = self._runtime.store.decisions.count_changes(day * DAY_MS, (day + 1) * DAY_MS, tenants)
-                if (day + 1) * DAY_MS <= now_ms - SETTLED_MS:
-                    has_counted = has_counted or bool(changes)  # else no look would ever get further
-                    with self._lock:
-                        self._remembered[whose, day] = changes
-            counted[day] = changes
+                if went_on and self._runtime.monotonic() > look_until:
+                    return _trends_of(counted, begin_ms + SLICE_MS)
+                changes = self._count(key, now_ms)
+                went_on = went_on or _is_over(begin_ms, now_ms)  # else no look would ever get further
+            for change in changes:
+                counted[begin_ms // DAY_MS][change.previous_level, change.level, change.code] += change.amount
+            self._remember_day(key, counted[begin_ms // DAY_MS], now_ms)
+            begin_ms -= SLICE_MS
         return _trends_of(counted, 0)
 
+    def _recall(self, key: _SliceKey) -> Sequence[CountedChanges] | None:
+        with self._lock:
+            return self._remembered.get(key)
 
-def _trends_of(counted: Mapping[int, Sequence[CountedChanges]], counted_from_ms: int) -> LevelTrends:
+    def _recall_day(self, key: _SliceKey) -> _Changes | None:
+        """The day that ends with a slice, where all of it is remembered."""
+        tenants, begin_ms = key
+        with self._lock:
+            return self._days.get((tenants, begin_ms // DAY_MS)) if (begin_ms + SLICE_MS) % DAY_MS == 0 else None
+
+    def _remember_day(self, key: _SliceKey, changes: _Changes, now_ms: int) -> None:
+        """Remember the day that begins with a slice, once it is over, instead of its slices."""
+        tenants, begin_ms = key
+        if begin_ms % DAY_MS or not _is_over(begin_ms + DAY_MS - SLICE_MS, now_ms):
+            return
+        with self._lock:
+            self._days[tenants, begin_ms // DAY_MS] = changes
+            for start_ms in range(begin_ms, begin_ms + DAY_MS, SLICE_MS):
+                self._remembered.pop((tenants, start_ms), None)
+
+    def _count(self, key: _SliceKey, now_ms: int) -> Sequence[CountedChanges]:
+        """Count a slice, and remember it once it is over; empty ones before it are found out at once."""
+        tenants, begin_ms = key
+        store, end_ms = self._runtime.store.decisions, begin_ms + SLICE_MS
+        last_ms = store.last_before(end_ms, tenants)
+        counts = store.count_changes(begin_ms, end_ms, tenants) if last_ms >= begin_ms else []
+        longest_ms = now_ms // DAY_MS * DAY_MS - MAX_DAYS * DAY_MS
+        empty = range(begin_ms, max(last_ms // SLICE_MS * SLICE_MS, longest_ms), -SLICE_MS) if not counts else ()
+        with self._lock:
+            for start_ms in empty or (begin_ms,):
+                if _is_over(start_ms, now_ms):
+                    self._remembered[tenants, start_ms] = counts
+        return counts
+
+
+def _is_over(begin_ms: int, now_ms: int) -> bool:
+    """True if a slice gets no more decisions."""
+    return begin_ms + SLICE_MS <= now_ms - SETTLED_MS
+
+
+def _trends_of(counted: dict[int, _Changes], counted_from_ms: int) -> LevelTrends:
     days, reasons = [], Counter[str]()
     for day, changes in sorted(counted.items()):
         rises: Counter[RiskLevel] = Counter()
         falls = 0
-        for before, level, code, amount in changes:
+        for (before, level, code), amount in changes.items():
             if level < before:
                 falls += amount
             elif level > before and level >= RiskLevel.MEDIUM:

@@ -124,6 +124,12 @@ class DecisionStore:
         with self._database.read() as connection:
             return [CountedChanges(*row) for row in connection.execute(query)]
 
+    def last_before(self, until_ms: int, tenants: Tenants = None) -> int:
+        """Time of the newest decision before another time, UTC ms; 0 = there is none."""
+        query = select(func.max(DECISIONS.c.decided_ms)).where(DECISIONS.c.decided_ms < until_ms)
+        with self._database.read() as connection:
+            return connection.scalar(visible(query, DECISIONS.c.tenant, tenants)) or 0
+
     def chain_heads(self) -> list[ChainHead]:
         """Ends of the chains, by partition."""
         with self._database.read() as connection:

@@ -48,6 +48,9 @@ def test_changes_are_counted_by_levels_and_leading_reason(store: SqlStore) -> No
     ]
     assert count(NOW + 4, NOW + 5) == [CountedChanges(1, 4, "rate", 1)]
     assert count(NOW + 6, NOW + 60) == []
+    assert store.decisions.last_before(NOW + 5) == NOW + 4
+    assert store.decisions.last_before(NOW + 5, ("acme",)) == NOW + 3
+    assert store.decisions.last_before(NOW) == 0
 
 
 def test_closed_cases_are_counted_by_the_day_on_which_they_were(store: SqlStore) -> None:

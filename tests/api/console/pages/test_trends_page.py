@@ -110,10 +110,12 @@ def test_a_day_that_is_over_is_remembered_for_an_hour(
 
 
 def test_many_readers_do_not_push_out_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Days that are over take one place each, so all get to the end."""
+    """Days that are over take one place each, so all get to the end, however few slices are remembered."""
     monkeypatch.setattr(trends, "MAX_LOOK_S", -1.0)
-    monkeypatch.setattr(trends, "MAX_REMEMBERED", 24)
-    decisions = SimpleNamespace(count_changes=lambda *_: [CountedChanges(1, 3, "why", 1)])
+    monkeypatch.setattr(trends, "MAX_REMEMBERED", 60)
+    decisions = SimpleNamespace(
+        last_before=lambda end_ms, _: end_ms - 1, count_changes=lambda *_: [CountedChanges(1, 3, "why", 1)]
+    )
     runtime = SimpleNamespace(store=SimpleNamespace(decisions=decisions), monotonic=lambda: 0.0)
     counting = trends.DecisionTrends(cast(Any, runtime), cast(Any, None))
     readers = [(f"t{number}",) for number in range(4)]
@@ -122,8 +124,9 @@ def test_many_readers_do_not_push_out_what_is_remembered(monkeypatch: pytest.Mon
         if not any(look.counted_from_ms for look in looks):
             break
     assert [look.counted_from_ms for look in looks] == [0] * 4
-    assert [sum(day.rises.values()) for day in looks[0].days] == [1] * 7
-    assert looks[0].reasons == [("why", 7)]
+    today = NOW_MS % DAY_MS // trends.SLICE_MS + 1
+    assert [sum(day.rises.values()) for day in looks[0].days] == [12] * 6 + [today]
+    assert looks[0].reasons == [("why", 72 + today)]
 
 
 def test_a_range_that_is_not_offered_is_refused(site: Any) -> None:
