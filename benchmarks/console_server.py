@@ -21,7 +21,7 @@ from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.connection_guard import ConnectionGuard
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
-from trustwatch.api.service.guarded_protocol import guarded_protocol
+from trustwatch.api.service.http_server import guarded_protocol
 from trustwatch.api.service.serve import GC_THRESHOLD
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.console_settings import ConsoleSettings

@@ -24,7 +24,7 @@ from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.connection_guard import ConnectionGuard
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
-from trustwatch.api.service.guarded_protocol import guarded_protocol
+from trustwatch.api.service.http_server import guarded_protocol
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings
 from trustwatch.api.settings.root import Settings

@@ -1,7 +1,7 @@
 """Bounds on connections: how many, how long each may take, and how many bytes are held of requests nobody vouches for.
 
-A connection costs memory before it has shown any token. The server's protocol (`guarded_protocol.py`) tells the guard
-what each one is at; the guard closes those that never come to an end, and where there is no room those that have
+A connection costs memory before it has shown any token. The server's protocol (`api/service/http_server.py`) tells the
+guard what each one is at; the guard closes those that never come to an end, and where there is no room those that have
 waited longest for their client. Whoever sends a request in one go is never among them.
 """
 

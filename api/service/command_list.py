@@ -15,7 +15,7 @@ COMMANDS = (
         "init",
         CommandPanel.SERVICE,
         "Write a first settings file with comments: a trial on one machine, and what a deployment may need.",
-        "trustwatch.api.service.init_command:init",
+        "trustwatch.api.service.settings_commands:init",
     ),
     LazyCommand(
         "compile",

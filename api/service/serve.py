@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import signal
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import httpx2
 import structlog
 import uvicorn
 
+from trustwatch.ingest.errors import ConfigError, TrustwatchError
+from trustwatch.ingest.extras import ExtraName, extra_missing, install_line, missing_packages
+from trustwatch.ingest.objects.object_store import CLOUD_SCHEMES
 from trustwatch.models.model_persistence import load_trained_model
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
@@ -25,8 +29,11 @@ from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName
 
 from .. import clock
-from ..composition import console_url, policy_book, require_whole_data, service_url
+from ..composition import console_url, policy_book, require_whole_data, retention_cutoffs, service_url, store_address
 from ..data_at_rest import close_existing_data
+from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S
+from ..events.ingest_status import IngestStatus
+from ..events.source_silence import SilenceAlerter
 from ..http.app import create_app
 from ..http.auth.signing import LOCAL_ISSUER, LOCAL_JWKS_FILE, LocalSigningKey
 from ..models.learning_start import begin_learning
@@ -44,11 +51,9 @@ from .assembly import (
 from .backends import BackendObservers, EventBackend, ServiceRoles, check_service_roles, open_backend
 from .http_server import listening_socket, make_server
 from .kernel_compilation import COMPILING, compile_beside_service, is_scoring_kept, parts_beside_service
-from .required_extras import check_extras
 from .service_parts import caller_directory, make_runtime, make_service_parts
 from .settings_reload import SettingsReload
 from .slices import SLICES
-from .upkeep import apply_retention, watch_topic_silence, write_ticks
 
 _log = structlog.get_logger(__name__)
 
@@ -293,3 +298,73 @@ class RunningService:
 
 def _dispatch_policy(settings: Settings) -> DispatchPolicy:
     return DispatchPolicy(cooldown_s=settings.risk.cool_down_s)
+
+
+def check_extras(settings: Settings) -> None:
+    """Raise ConfigError with every extra that the settings need and that is not installed.
+
+    Without `otlp` the service starts: OTLP/JSON needs no library. A caller that may send protobuf is warned of.
+    """
+    lacking = [
+        extra_missing(extra, needed_by, packages)
+        for extra, needed_by in _needed(settings)
+        if (packages := missing_packages(extra))
+    ]
+    if lacking:
+        raise ConfigError("; ".join(lacking))
+    senders = [caller.name for caller in settings.callers if caller.format == "otlp"]
+    if senders and missing_packages("otlp"):
+        _log.warning("otlp_as_json_alone", callers=senders, protobuf_needs=install_line("otlp"))
+
+
+def _needed(settings: Settings) -> Iterator[tuple[ExtraName, str]]:
+    """Extras with the setting that asks for them."""
+    if settings.archive.directory is not None or settings.archive.vectors is not None:
+        yield "archive", "`archive` names a folder"
+    yield from settings.brokers.needed_extras()
+    if store_address(settings).url.startswith("postgresql"):
+        yield "postgres", "`store.url` names PostgreSQL"
+    scheme, is_url, _ = (settings.store.checkpoints or "").partition("://")
+    if is_url and scheme.lower() in CLOUD_SCHEMES:
+        yield "objects", "`store.checkpoints` names a bucket"
+
+
+FIRST_RETENTION_S = 60.0
+RETENTION_EVERY_S = 3600.0
+
+
+async def write_ticks(backend: EventBackend, interval_s: float, stop: asyncio.Event) -> None:
+    """Record that time passes, so that risk decays and expires without events."""
+    while not await _is_set_within(stop, interval_s):
+        await backend.write_tick()
+
+
+async def watch_topic_silence(ingest: IngestStatus, silence: SilenceAlerter, stop: asyncio.Event) -> None:
+    """Have people alerted of foreign topics that fell silent, where this process reads any."""
+    while not await _is_set_within(stop, SILENCE_CHECK_INTERVAL_S):
+        if ingest.alive:
+            await silence.report_silence("topic", ingest.report.silence)
+
+
+async def apply_retention(
+    settings: Settings, backend: EventBackend, status: PipelineStatus, stop: asyncio.Event
+) -> None:
+    """Remove what is older than it has to be kept, soon after the start and then every hour."""
+    pause_s = FIRST_RETENTION_S
+    while not await _is_set_within(stop, pause_s):
+        pause_s = RETENTION_EVERY_S
+        now = clock.now_ms()
+        store = backend.store.retention
+        try:
+            await asyncio.to_thread(store.prepare_weeks, now)
+            await asyncio.to_thread(store.purge, retention_cutoffs(settings, now))
+            await backend.drop_applied_records(status)
+        except (TrustwatchError, OSError) as error:
+            _log.warning("upkeep has to wait", error=str(error))
+
+
+async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait that long, or until *stop*; true if *stop* is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()

@@ -31,9 +31,8 @@ from ..models.service import ModelService
 from ..privacy.service import ErasureService
 from ..settings.root import Settings
 from ..shared_signals.transmitter_context import TransmitterContext
-from .assembly import make_decision_point, make_feedback_service, make_model_service
+from .assembly import make_decision_point, make_erasure_service, make_feedback_service, make_model_service
 from .backends import EventBackend, ServiceRoles
-from .erasure_assembly import make_erasure_service
 
 
 @dataclass(frozen=True, slots=True)

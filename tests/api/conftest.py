@@ -34,9 +34,8 @@ from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.http.store_executor import StoreExecutor
 from trustwatch.api.models.control_record_writer import ControlRecordWriter
 from trustwatch.api.models.service import ModelService
-from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
-from trustwatch.api.service.erasure_assembly import make_erasure_service
-from trustwatch.api.service.guarded_protocol import guarded_protocol
+from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
+from trustwatch.api.service.http_server import guarded_protocol
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
 from trustwatch.api.settings.reloading import ReloadStatus

@@ -40,7 +40,6 @@ IMPORTERS = {
         "/commands.py",
         "api/models/training_commands.py",
         "api/service/backup_commands.py",
-        "api/service/init_command.py",
         "api/service/serve_command.py",
         "api/service/settings_commands.py",
         "api/service/sign_in_commands.py",

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from trustwatch.api.service.erasure_assembly import forget_in_memory
+from trustwatch.api.service.assembly import forget_in_memory
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary

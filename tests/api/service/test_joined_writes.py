@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from trustwatch.api.service.joined_writes import MOST_JOINED_BYTES, JoinedWrites
+from trustwatch.api.service.http_server import MOST_JOINED_BYTES, JoinedWrites
 
 
 class RecordingTransport(asyncio.Transport):
