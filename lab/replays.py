@@ -30,7 +30,7 @@ from trustwatch.ingest.hashing import NameHasher
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring.backtest import runner
 from trustwatch.scoring.backtest.known_history import history_end
-from trustwatch.scoring.backtest.plan import BacktestPlan, read_labels
+from trustwatch.scoring.backtest.plan import BacktestPlan, EventLabel, read_labels
 from trustwatch.scoring.backtest.result import BacktestSide, build_result
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.scored_batch import ScoredBatch
@@ -266,11 +266,16 @@ def _columns_of(member: str) -> list[str]:
 
 
 def labels(session: LabSession, path: str | Path | None = None) -> pd.DataFrame:
-    """Labels of events, of a file as `trustwatch simulate --labels` writes it; default: `labels.jsonl` of the data."""
+    """Labels of events, of a file as `trustwatch simulate --labels` writes it; default: `labels.jsonl` of the data.
+
+    Without that file there is no row. Raises LabError if *path* is no file.
+    """
     file = Path(path or session.settings.data_dir / "labels.jsonl")
-    if not file.is_file():
+    if path is not None and not file.is_file():
         raise LabError(f"{file}: no labels; they are JSON lines as `trustwatch simulate --labels` writes")
-    frame = pd.DataFrame(map(msgspec.to_builtins, read_labels(file).labels))
+    found = read_labels(file).labels if file.is_file() else ()
+    columns = [field.encode_name for field in msgspec.structs.fields(EventLabel)]
+    frame = pd.DataFrame(map(msgspec.to_builtins, found), columns=columns)
     return frame if session.tenants is None else frame[frame["tenant"].isin(session.tenants)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html import escape
@@ -55,9 +56,9 @@ def executed(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return run(["--example", str(example)], tmp_path_factory.mktemp("notebooks"))
 
 
-def run(arguments: list[str], folder: Path) -> dict[str, Executed]:
+def run(arguments: list[str], folder: Path, notebooks: Path = ROOT / "notebooks") -> dict[str, Executed]:
     """Run all notebooks by the command."""
-    command = [sys.executable, "-m", "trustwatch", "lab", *arguments, "--notebooks", str(ROOT / "notebooks")]
+    command = [sys.executable, "-m", "trustwatch", "lab", *arguments, "--notebooks", str(notebooks)]
     done = subprocess.run([*command, "--run", str(folder / "out")], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {path.name[:2]: Executed(path) for path in sorted((folder / "out").glob("*.ipynb"))}
@@ -123,7 +124,21 @@ def test_they_find_what_was_done_to_the_example(executed: dict[str, Executed]) -
     for policy in ("as set", "revoke at high"):
         assert {row["agent_id"] for row in revoked if row["policy"] == policy} >= set(ATTACKED)
     assert not any(row["policy"] == "ask a person, never revoke" for row in revoked)
-    assert len(re.findall(r"True", executed["06"].text)) >= 2
+    assert executed["06"].text.count("2026-01-13 10:08:23.167") >= 2, "the first bad event, under two policies"
+
+
+def test_they_run_without_labels_and_on_an_hour_in_which_nothing_was_revoked(example: Path, tmp_path: Path) -> None:
+    """As on most services: charts and tables are empty, and nothing fails or warns."""
+    copy, notebooks = tmp_path / "example", tmp_path / "notebooks"
+    shutil.copytree(example, copy)
+    (copy / "data" / "labels.jsonl").unlink()
+    shutil.copytree(ROOT / "notebooks", notebooks)
+    for path in notebooks.glob("0[1456]*.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        assert '"HOURS = 24 ' in text
+        path.write_text(text.replace('"HOURS = 24 ', '"HOURS = 1 '), encoding="utf-8")
+    for book in run(["--settings", str(copy / "settings.yaml")], tmp_path, notebooks).values():
+        assert [output for output in book.outputs if output["output_type"] == "stream"] == [], book.file.name
 
 
 def test_the_site_links_to_the_executed_pages(

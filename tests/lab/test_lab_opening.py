@@ -51,6 +51,8 @@ def test_an_empty_store_gives_empty_frames(empty: LabSession) -> None:
     with empty:
         for found in (frames.agents(empty), frames.decisions(empty), frames.read(empty, "edges")):
             assert len(found) == 0
+        assert {"id", "event_label", "session_label", "class"} <= set(replays.labels(empty).columns)
+        assert len(replays.labels(empty)) == 0
         with pytest.raises(LabError, match="widen the window"):
             frames.worst_decision(frames.decisions(empty))
         with pytest.raises(LabError, match="the store is empty"):
@@ -69,7 +71,7 @@ def test_what_is_missing_is_said_with_what_to_do(empty: LabSession, tmp_path: Pa
         (lambda: frames.events(empty, source="kafka:"), "names no brokers"),
         (empty.model, "trustwatch train"),
         (lambda: replays.run_backtests(empty), "trustwatch train"),
-        (lambda: replays.labels(empty), "trustwatch simulate --labels"),
+        (lambda: replays.labels(empty, tmp_path / "none"), "trustwatch simulate --labels"),
         (lambda: replays.train_model(empty, nothing), "no events to learn from"),
         (lambda: frames.reasons(empty, "01NONE"), r"frames\.decisions\(session\)"),
         (lambda: frames.agents(open_session(_folder(tmp_path / "new"))), "make notebooks"),
