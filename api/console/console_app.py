@@ -124,13 +124,9 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
     sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), settings, runtime.clock)
     provider = None
     if settings.oidc is not None:
-        redirect_uri, rules, ca_file = (
-            listen.url() + sign_in.CALLBACK_PATH,
-            runtime.settings.verification,
-            runtime.settings.outgoing.ca_file,
-        )
+        rules, ca_file = runtime.settings.verification, runtime.settings.outgoing.ca_file
         clocks = runtime.clock, runtime.new_id, runtime.monotonic
-        provider = OpenIdProvider(settings.oidc, rules, redirect_uri, *clocks, ca_file)
+        provider = OpenIdProvider(settings.oidc, rules, listen.url() + sign_in.CALLBACK_PATH, *clocks, ca_file)
     return ConsoleContext(
         services,
         sessions,

@@ -60,7 +60,6 @@ def ids_of(tenant: str) -> dict[str, str]:
         "letter_id": f"letter-{own}",
         "stream_id": f"stream-{own}",
         "case_id": f"case-decision-{own}",
-        "view_id": f"view-{own}",
         "issuer_path": "nobody",
         "target": "kc",
         "version": "m1",
