@@ -8,6 +8,8 @@ from typing import Any
 
 LEFT_OUT = ("gateways", "hooks", "shared signals")
 """Tags of operations that gateways, products and transmitters call, each with its own protocol."""
+STREAM = "/stream"
+"""An answer without an end is no command's."""
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -25,12 +27,10 @@ def operations_index(document: dict[str, Any]) -> str:
 def _entry(document: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> dict[str, Any] | None:
     """Entry of one operation; None: it takes or answers what a command cannot."""
     bodies = operation.get("requestBody", {}).get("content", {})
-    if operation["tags"][0] in LEFT_OUT or (bodies and [*bodies] != ["application/json"]):
+    if operation["tags"][0] in LEFT_OUT or path.endswith(STREAM) or (bodies and [*bodies] != ["application/json"]):
         return None
     answers = next(answer for code, answer in operation["responses"].items() if code.startswith("2"))
-    kind, answer = next(iter(answers.get("content", {"application/json": {}}).items()))
-    if kind == "text/event-stream":
-        return None
+    answer = next(iter(answers.get("content", {"": {}}).values()))
     members = [_member(document, given["name"], given["in"], given) for given in operation.get("parameters", ())]
     members += [member for body in bodies.values() for member in _body_members(document, body["schema"])]
     entry = {

@@ -15,21 +15,16 @@ import typer
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.file_source import FileSource
-from trustwatch.ingest.history.conversion import HistoryConverter
 from trustwatch.ingest.printable_text import number_text
 from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_persistence import load_trained_model
-from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.backtest.challenge_report import CallChallengeReport
-from trustwatch.scoring.backtest.counts import BacktestCounter
 from trustwatch.scoring.backtest.known_history import first_applied, history_end, overlap_warning
 from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
 from trustwatch.scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
-from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.pipeline.kernel_warm_up import NEEDED_TO_SCORE, is_part_kept
-from trustwatch.scoring.pipeline.processor import AppliedBatch
 from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from trustwatch.scoring.policy.book import PolicyBook
 from trustwatch.scoring.policy.policy_file import read_policy_book
@@ -51,7 +46,6 @@ from ..cli.history_input import (
     report_malformed,
     time_window,
 )
-from ..cli.history_window import TimeWindow
 from ..cli.terminal import (
     JsonOption,
     SettingsFileOption,
@@ -335,7 +329,6 @@ def replay_command(
     learn: Annotated[
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
     ] = True,
-    report: Annotated[Path | None, typer.Option(help="write the report of a back-test as well, one HTML file")] = None,
     settings: SettingsFileOption = None,
     agents: Annotated[int, typer.Option(help="agents held in memory at once", min=1)] = 50_000,
     json: JsonOption = False,
@@ -347,7 +340,6 @@ def replay_command(
     engine = engine_settings(configured, learn=learn, capacity=agents)
     replayed = HistoryReplay(trained, engine, configured.domains())
     first, window = as_utc(since), time_window(as_utc(since), as_utc(before), warm_up)
-    reported = None if report is None else _ReplayReport(configured, model, trained, replayed, engine, first, window)
     converter = history_converter(record_format, mapping)
     with ExitStack() as stack:
         inputs = stack.enter_context(open_histories(events, configured, window, converter))
@@ -356,12 +348,10 @@ def replay_command(
         applied = window._replace(after=first_applied(trained.window_ms[1], first, window.after))
         source = WindowedSource(FileSource(inputs, progress=progress), applied)
         _announce_compilation("replay")
-        counts, written_from = _write_replayed(replayed, source, first, target, reported)
+        counts, written_from = _write_replayed(replayed, source, first, target)
     if warning := overlap_warning(trained.version, trained.window_ms[1], written_from):
         print_message(warning)
     summary = replayed.summary()._asdict()
-    if reported is not None and report is not None:
-        reported.write(report, events, converter)
     summary["decisions"] = len(summary["decisions"])
     summary["malformed"] += converter.malformed
     summary |= {
@@ -379,54 +369,11 @@ def replay_command(
         raise fail("no record of it is an audit event: JSON lines of native events are expected")
 
 
-class _ReplayReport:
-    """The report of a back-test, counted while a history is replayed."""
-
-    def __init__(
-        self,
-        configured: Settings,
-        model: Path,
-        trained: TrainedModel,
-        replayed: HistoryReplay,
-        engine: EngineSettings,
-        first: datetime | None,
-        window: TimeWindow,
-    ) -> None:
-        self._plan = BacktestPlan(
-            [],
-            [model],
-            engine,
-            _policy_books(configured, None, None),
-            default_budgets(engine.risk.alert_budget),
-            configured.domains(),
-            first,
-            window.before,
-        )
-        self._replayed = replayed
-        self._counter = BacktestCounter(self._plan, trained)
-
-    def count(self, applied: AppliedBatch) -> None:
-        """Count a batch that was just applied."""
-        self._counter.count_batch(applied, self._replayed.engine.agents, self._replayed.ticked_ms)
-
-    def write(self, report: Path, events: list[str], converter: HistoryConverter) -> None:
-        """Write the report of all that was counted, and print what it says of the budget."""
-        summary = self._replayed.summary()
-        malformed = summary.malformed + converter.malformed
-        counts = self._counter.counts(summary.events, summary.duplicates, malformed, summary.mended, summary.late)
-        outcome = msgspec.structs.replace(build_result(self._plan, [counts], [], None), files=events)
-        report.write_text(render_report(outcome, clock.utc_now()), encoding="utf-8")
-        for side in outcome.sides:
-            _print_budget(side)
-        print_message(f"report: {report}")
-
-
 def _write_replayed(
     replayed: HistoryReplay,
     source: WindowedSource,
     first: datetime | None,
     target: BinaryIO,
-    reported: _ReplayReport | None,
 ) -> tuple[Counter[str], datetime | None]:
     """Write what is said of each event from *first* on, and report what is no event.
 
@@ -442,8 +389,7 @@ def _write_replayed(
         report_malformed(problems, offset, path, reason)
 
     encoder = msgspec.json.Encoder()
-    count = (lambda _: None) if reported is None else reported.count
-    for line in replayed.replayed_events(source, malformed, count):
+    for line in replayed.replayed_events(source, malformed):
         at = datetime.fromisoformat(line.time)
         if first is not None and at < first:
             continue

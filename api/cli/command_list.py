@@ -1,4 +1,4 @@
-"""Commands that need a running service, as help shows them before they are loaded."""
+"""Commands as help shows them before they are loaded, but for those that run the service."""
 
 from __future__ import annotations
 
@@ -136,5 +136,50 @@ COMMANDS = (
         CommandPanel.PRIVACY,
         {"verify": ServiceCommand("verify_decision_chain", holds="intact")},
         "Decisions: whether their chain is intact.",
+    ),
+    LazyCommand(
+        "archive",
+        CommandPanel.HISTORY,
+        "Show what an archive holds: dates, events, feature vectors, files, and the offset that it reaches.",
+        "trustwatch.api.archive.commands:archive_command",
+    ),
+    LazyCommand(
+        "backtest",
+        CommandPanel.HISTORY,
+        "Run history through the live path and report what would have been alerted, refused and revoked.",
+        "trustwatch.api.backtest.commands:backtest_command",
+    ),
+    LazyCommand(
+        "replay",
+        CommandPanel.HISTORY,
+        "Run history through the live path and write the scores and levels that it would have given.",
+        "trustwatch.api.backtest.commands:replay_command",
+    ),
+    LazyCommand(
+        "convert",
+        CommandPanel.HISTORY,
+        "Turn logs of any format into native events, in the order of time.",
+        "trustwatch.api.events.commands:convert",
+    ),
+    LazyCommand(
+        "mapping",
+        CommandPanel.HISTORY,
+        "Mappings of other formats to audit events.",
+        "trustwatch.api.events.commands:mapping_app",
+    ),
+    LazyCommand(
+        "ingest", CommandPanel.HISTORY, "Send events to a running service.", "trustwatch.api.events.commands:ingest"
+    ),
+    LazyCommand(
+        "train",
+        CommandPanel.HISTORY,
+        "Learn a model from normal history.",
+        "trustwatch.api.models.training_commands:train_command",
+    ),
+    LazyCommand(
+        "signals",
+        CommandPanel.SERVICE,
+        "Manage our stream at a transmitter of shared signals: make, change, pause and verify it, or remove it.",
+        "trustwatch.api.shared_signals.commands:signals",
     ),
 )

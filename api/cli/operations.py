@@ -53,7 +53,7 @@ class ServiceCommand(NamedTuple):
         columns: members that the table of a list has.
         arguments: members that are given by position, behind those of the path.
         defaults: what the command sends if an option is not given.
-        parts: operations whose answers are added to the first one's, by member; "" adds their members.
+        parts: operations whose answers are added to the first one's, by the member that they become.
         main: member under which the first answer is printed; "" prints its members.
         holds: member of the answer that is true; else the command ends with status 1.
     """

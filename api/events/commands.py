@@ -18,7 +18,7 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.format_registry import FORMATS
 from trustwatch.ingest.formats.history_decoding import native_history_record
 from trustwatch.ingest.history.conversion import MAPPING, HistoryConverter
-from trustwatch.scoring.delivery.retry_after import parse_retry_after
+from trustwatch_client.timing import parse_retry_after
 
 from .. import clock
 from ..cli.history_input import (
@@ -142,7 +142,7 @@ def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) 
         if response is None:  # a service that starts again needs up to a minute, and hears too much then
             pause_s: float | None = DEFAULT_PAUSE_S * 2**attempt
         else:
-            pause_s = parse_retry_after(response.headers.get("retry-after"), clock.now_ms())
+            pause_s = parse_retry_after(response.headers.get("retry-after"), clock.now_s())
         clock.sleep(min(DEFAULT_PAUSE_S if pause_s is None else pause_s, MAX_PAUSE_S))
     if response is None:
         raise fail(f"no answer to {INGEST_ATTEMPTS} attempts; events from this batch on were not sent: send them again")

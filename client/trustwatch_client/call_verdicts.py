@@ -13,11 +13,10 @@ import httpx2
 import msgspec
 
 from .access_tokens import AsyncTokenSource, TokenSource
-from .answer_cache import classify_refusal
 from .caller import Caller
 from .counters import Counted, Counters
 from .events import AuditEvent, Call
-from .risk_answers import AnswerMode, Reason
+from .risk_answers import AnswerMode, Reason, classify_refusal
 from .service_connection import AsyncClosedOnExit, AsyncServiceConnection, ClosedOnExit, ServiceConnection, completed
 from .settings import validate_url
 from .timing import Clock, SystemClock

@@ -24,7 +24,7 @@ from .service_connection import (
     completed,
 )
 from .settings import SenderSettings, validate_url
-from .timing import Clock, SystemClock, backoff, retry_after
+from .timing import Clock, SystemClock, backoff, parse_retry_after
 
 log = logging.getLogger("trustwatch_client")
 
@@ -139,7 +139,7 @@ class EventQueue:
         self._log_once(f"status {status}", "events are not taken; they are sent again")
         wait = backoff(attempt, self.settings.backoff_s, self.settings.backoff_most_s)
         if status in (429, 503):
-            wait += min(retry_after(headers, self.clock.wall()) or 0.0, MAX_RETRY_AFTER_S)
+            wait += min(parse_retry_after(headers.get("retry-after"), self.clock.wall()) or 0.0, MAX_RETRY_AFTER_S)
         return wait
 
     def is_idle(self) -> bool:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from .trust_errors import FailureCause
+
 AnswerLevel = Literal["unknown", "low", "medium", "high", "critical"]
 AnswerMode = Literal["shadow", "enforce"]
 AnswerSource = Literal["service", "cache", "last_known", "fail_open"]
@@ -144,3 +146,12 @@ def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:
         stale=True,
         source="fail_open",
     )
+
+
+def classify_refusal(status: int, body: bytes) -> tuple[FailureCause, str]:
+    """Cause of a reply that is no answer, and what it says; no text of it but the code."""
+    problem = read_problem(body)
+    said = f"HTTP {status} {problem.code}".strip()
+    if status == 429:
+        return "throttled", said
+    return ("server_error" if status >= 500 else "refused"), said

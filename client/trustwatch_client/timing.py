@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
@@ -31,15 +31,28 @@ _system_random = random.SystemRandom()
 MAX_BACKOFF_EXPONENT = 20
 
 
-def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
-    """Seconds that `Retry-After` asks for (a number or a date), from 0; None if it is missing or not readable."""
-    said = headers.get("retry-after", "").strip()
-    if said.isascii() and said.isdigit() and len(said) <= 9:
-        return float(said)
+_MAX_DIGITS = 9
+"""Most digits of a pause that are read: so long a one is bounded by the caller anyhow."""
+
+
+def parse_retry_after(header: str | None, now_s: float) -> float | None:
+    """Seconds that `Retry-After` (RFC 9110), a number or a date, asks for; None if it is missing or not readable.
+
+    >>> parse_retry_after("120", 0), parse_retry_after("soon", 0)
+    (120.0, None)
+    >>> parse_retry_after("Thu, 01 Jan 1970 00:00:30 GMT", 10)
+    20.0
+    """
+    header = (header or "").strip()
+    if header.isascii() and header.isdigit():
+        return float(header[:_MAX_DIGITS])
     try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - wall)
+        at = parsedate_to_datetime(header)
     except (ValueError, TypeError, IndexError):
         return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return max(0.0, at.timestamp() - now_s)
 
 
 def backoff(attempt: int, first_s: float, most_s: float) -> float:

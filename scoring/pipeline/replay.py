@@ -110,19 +110,9 @@ class HistoryReplay:
         self._mended += mended
         return event
 
-    def replayed_events(
-        self,
-        source: Source,
-        on_malformed: Callable[[int, str, str], None],
-        on_applied: Callable[[AppliedBatch], None] = lambda _: None,
-    ) -> Iterator[ReplayedEvent]:
-        """Yield every event in input order.
-
-        *on_malformed* (offset, path, reason) hears of records that are none, *on_applied* of each batch before its
-        events.
-        """
+    def replayed_events(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[ReplayedEvent]:
+        """Yield every event in input order; *on_malformed* (offset, path, reason) hears of records that are none."""
         for applied in self.applied_batches(source, on_malformed):
-            on_applied(applied)
             for scored, _ in applied.scored:
                 yield from self._events_of(scored)
 

@@ -10,7 +10,6 @@ import pytest
 
 import trustwatch_client
 from trustwatch_client import (
-    answer_cache,
     argument_origins,
     asgi,
     call_verdicts,
@@ -19,6 +18,7 @@ from trustwatch_client import (
     mcp,
     origin_keys,
     settings,
+    trust_client,
     trust_errors,
 )
 from trustwatch_client.risk_answers import AnswerSource
@@ -32,7 +32,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 @pytest.mark.parametrize(
     "name",
     [
-        *answer_cache.LOOKUP_COUNTERS,
+        *trust_client.LOOKUP_COUNTERS,
         *event_sender.SENDER_COUNTERS,
         *guard.GUARD_COUNTERS,
         *argument_origins.ORIGIN_COUNTERS,

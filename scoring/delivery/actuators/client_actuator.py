@@ -10,8 +10,8 @@ import httpx2
 import msgspec
 
 from trustwatch.ingest.outgoing_http import connection_error_text
+from trustwatch_client.timing import parse_retry_after
 
-from ..retry_after import parse_retry_after
 from .actuator import (
     ActuationNotConfirmed,
     ActuationResult,
@@ -70,7 +70,7 @@ class AdminApi:
             raise UnknownClient(missing)
         if status in (401, 403):
             raise ActuatorAccessDenied(f"{where} - the server does not take our credentials, or they lack a right")
-        raise ActuatorUnavailable(where, parse_retry_after(answer.headers.get("retry-after"), self._now_ms()))
+        raise ActuatorUnavailable(where, parse_retry_after(answer.headers.get("retry-after"), self._now_ms() / 1000))
 
     async def _send(self, method: str, path: str, request: dict[str, Any]) -> httpx2.Response:
         headers = await self._auth.headers()

@@ -13,10 +13,10 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from trustwatch.ingest.outgoing_http import connection_error_text, make_http_client
 from trustwatch.ingest.printable_text import printable_line
 from trustwatch.ingest.settings import reveal
+from trustwatch_client.timing import parse_retry_after
 
 from ...records.commits import LeasedDelivery
 from ..delivery_target import DeliveryResult
-from ..retry_after import parse_retry_after
 from .alert_formats import SIGNED_FORMATS, RenderedAlert, render_alert
 from .webhook_target import WebhookTarget
 
@@ -47,7 +47,7 @@ def classify_response(status: int, retry_after: str | None, text: str, now_ms: i
     if status == 410:
         return DeliveryResult("gone", error)
     if status >= 500 or status in _RETRIED_STATUSES:
-        return DeliveryResult("retry", error, parse_retry_after(retry_after, now_ms))
+        return DeliveryResult("retry", error, parse_retry_after(retry_after, now_ms / 1000))
     if 300 <= status < 400:
         return DeliveryResult("failed", f"HTTP {status}: redirects are not followed; configure the final URL")
     return DeliveryResult("failed", error)

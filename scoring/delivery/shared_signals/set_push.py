@@ -9,9 +9,9 @@ import msgspec
 
 from trustwatch.ingest.outgoing_http import connection_error_text
 from trustwatch.ingest.printable_text import printable_line
+from trustwatch_client.timing import parse_retry_after
 
 from ..delivery_target import DeliveryResult
-from ..retry_after import parse_retry_after
 
 SET_MEDIA_TYPE: Final = "application/secevent+jwt"
 MAX_ERROR_CHARS = 200
@@ -56,7 +56,7 @@ def classify_answer(status: int, retry_after: str | None, body: bytes, now_ms: i
         return DeliveryResult("retry" if error in _ABOUT_STREAM else "failed", f"HTTP 400: {error}")
     if status == 410:
         return DeliveryResult("gone", "HTTP 410: the receiver is gone")
-    return DeliveryResult("retry", f"HTTP {status}", parse_retry_after(retry_after, now_ms))
+    return DeliveryResult("retry", f"HTTP {status}", parse_retry_after(retry_after, now_ms / 1000))
 
 
 def _error_code(body: bytes) -> str:

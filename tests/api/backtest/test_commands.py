@@ -212,19 +212,6 @@ def test_the_alerts_behind_the_sums_and_what_to_do_about_them(history: History, 
     assert "Over budget at" in text and all(one["event_id"] in text for one in side["alert_list"][:200])
 
 
-def test_replay_writes_the_report_that_a_back_test_does(history: History, tmp_path: Path) -> None:
-    """The same counts from the same run, but for the moment of its making; what it writes of events stays the same."""
-    pages = tmp_path / "backtest.html", tmp_path / "replay.html"
-    one = run("backtest", history.day, "--model", history.model, "--jobs", 1, "--report", pages[0])
-    two = run("replay", history.day, "--model", history.model, "--out", tmp_path / "scores", "--report", pages[1])
-    assert run("replay", history.day, "--model", history.model, "--out", tmp_path / "plain").exit_code == 0
-    assert one.exit_code == two.exit_code == 0, one.output + two.output
-    told = [re.sub(r"\d\d:\d\d UTC", "", page.read_text(encoding="utf-8")) for page in pages]
-    assert told[0] == told[1]
-    assert (tmp_path / "scores").read_bytes() == (tmp_path / "plain").read_bytes()
-    assert "over budget at" in two.output
-
-
 def test_standard_input_is_read_by_every_process(history: History) -> None:
     """A stream gives what its file gives, with two processes and with one."""
     whole = told(history.day, "--model", history.model, "--jobs", 1)
