@@ -267,7 +267,7 @@ class OpenIdProvider:
                 algorithms=self.settings.algorithms,
                 token_types=("JWT",),
             )
-            jwks = JwksCache((issuer,), self._rules, self._clock, self._monotonic, self._ca_file)
+            jwks = JwksCache((issuer,), self._clock, self._monotonic, self._ca_file)
             self._jwks = metadata.jwks_uri, issuer, jwks
             await jwks.start(self.settings.timeout_s)
         return self._jwks[1], self._jwks[2]

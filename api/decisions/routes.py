@@ -99,7 +99,7 @@ async def stream_decisions(
     """Server-sent events `decision`, one per change of level from now on. Scope `trust.score:read`.
 
     A reader that does not keep up is cut off, and so is one whose token has expired, and everybody where `callers` are
-    reloaded; `GET /v1/decisions` has what it missed. A caller may have `listen.streams_per_caller` of them open.
+    reloaded; `GET /v1/decisions` has what it missed. A caller may have 20 of them open.
     """
     bindings = runtime.verifier.bindings
 

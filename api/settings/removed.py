@@ -18,19 +18,43 @@ class RemovedSetting(NamedTuple):
 
     Attributes:
         default: that it had, as a settings file would hold it; of a part, a mapping of the defaults of its members.
-        line: names the replacement; CHANGELOG.md has it word for word.
+        line: names the replacement; CHANGELOG.md has it word for word. Several settings may share one.
     """
 
     default: Any
     line: str
 
 
+_DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "use the `url` of an incoming webhook of Slack; if the console is on, its messages link to the case, where "
+    "people act once they are signed in": {"webhooks[].slack_app": None},
+    "limits of connections and streams are constants now, and the defaults hold": {
+        "listen.max_connections": 4_096,
+        "listen.max_unauthenticated_bytes": 16_777_216,
+        "listen.head_timeout_s": 10.0,
+        "listen.body_timeout_s": 60.0,
+        "listen.send_timeout_s": 30.0,
+        "listen.streams_per_caller": 20,
+    },
+    "how tokens, keys and proofs are remembered and fetched is constant now, and the defaults hold": {
+        "verification.cached_tokens": 16_384,
+        "verification.refused_tokens": 4_096,
+        "verification.refused_s": 5.0,
+        "verification.unknown_key_wait_s": 0.5,
+        "verification.refresh_s": 300.0,
+        "verification.refresh_min_s": 10.0,
+        "verification.keys_max_age_s": 86_400.0,
+        "verification.fetch_timeout_s": 5.0,
+        "verification.proofs.nonce_s": 300.0,
+        "verification.proofs.max_remembered": 200_000,
+    },
+}
+"""Defaults of removed settings by the line that they share."""
+
 REMOVED_SETTINGS: Final[Mapping[str, RemovedSetting]] = {
-    "webhooks[].slack_app": RemovedSetting(
-        None,
-        "use the `url` of an incoming webhook of Slack; if the console is on, its messages link to the case, where "
-        "people act once they are signed in",
-    ),
+    path: RemovedSetting(default, line)
+    for line, defaults in _DEFAULTS_BY_LINE.items()
+    for path, default in defaults.items()
 }
 """Removed settings by path, as `reference/settings.md` would write it: `kafka.topics[].name`, `tenants.NAME.mode`. If
 all of a part was removed, the part has the row."""
@@ -45,7 +69,7 @@ def is_removed(place: str) -> bool:
 
 
 def leave_out_removed(raw: dict[str, Any], origin: Callable[[str], str]) -> list[str]:
-    """Take removed settings out of what a file and variables hold; returns a warning for each.
+    """Take removed settings out of what a file and variables hold; returns a warning for those that share a line.
 
     Args:
         raw: changed in place.
@@ -54,16 +78,16 @@ def leave_out_removed(raw: dict[str, Any], origin: Callable[[str], str]) -> list
     Raises:
         ConfigError: one does not hold its old default.
     """
-    warnings = []
+    kept: dict[tuple[str, str], list[str]] = {}
     for path, removed in REMOVED_SETTINGS.items():
         for part, place in _parts_with(raw, path.replace("[]", ".[]").split(".")):
-            is_default = _is_default(part.pop(path.rpartition(".")[2]), removed.default)
-            what = "delete this setting, which was removed" if is_default else "this setting was removed"
-            message = f"{what}: {removed.line} - at `${place}`"
-            if not is_default:
+            message = f"this setting was removed: {removed.line} - at `${place}`"
+            if not _is_default(part.pop(path.rpartition(".")[2]), removed.default):
                 raise ConfigError(f"{origin(message)}: {message}")
-            warnings.append(f"{origin(message)}: {message}")
-    return warnings
+            kept.setdefault((origin(message), removed.line), []).append(f"`${place}`")
+    return [
+        f"{where}: delete what was removed: {line} - at {', '.join(places)}" for (where, line), places in kept.items()
+    ]
 
 
 def _parts_with(held: Any, steps: Sequence[str], place: str = "") -> Iterator[tuple[dict[str, Any], str]]:

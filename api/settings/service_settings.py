@@ -29,21 +29,6 @@ class ListenSettings(SettingsPart, frozen=True):
             "of this machine itself may be named anyway"
         ),
     ] = ()
-    max_connections: Annotated[
-        int, setting("connections at one time; for a further one those go that have waited for longest", ge=16)
-    ] = 4_096
-    max_unauthenticated_bytes: Annotated[
-        int,
-        setting(
-            "bytes of requests without a known caller that are held at one time, over all connections", ge=1_048_576
-        ),
-    ] = 16 * 1024 * 1024
-    head_timeout_s: Annotated[float, setting("time in which the headers of a request must arrive, s", gt=0)] = 10.0
-    body_timeout_s: Annotated[float, setting("time in which the body behind them must arrive, s", gt=0)] = 60.0
-    send_timeout_s: Annotated[
-        float, setting("time after which a connection is closed whose client takes no bytes of its answer, s", gt=0)
-    ] = 30.0
-    streams_per_caller: Annotated[int, setting("streams of decisions that one caller may have open", ge=1)] = 20
 
     def __post_init__(self) -> None:
         if self.public_url is not None:

@@ -34,7 +34,7 @@ from trustwatch.scoring.store.received_signal_store import ReceivedSignalStore, 
 
 from ..events.intake import EventIntake
 from ..http.auth.callers import SourceBinding
-from ..http.auth.jwks import JwksCache
+from ..http.auth.jwks import FETCH_TIMEOUT_S, JwksCache
 from ..http.auth.set_decryption import SetDecryption, is_encrypted
 from ..http.auth.set_verification import MAX_SET_BYTES, SetEarly, SetKeyUnknown, SetRefused, verify_security_event
 from ..http.line_limit import LineLimit
@@ -172,7 +172,7 @@ class SignalReceiver:
     ) -> None:
         self.transmitters = {settings.name: SignalTransmitter(settings) for settings in transmitters}
         issuers = [transmitter.issuer for transmitter in self.transmitters.values()]
-        self.jwks = JwksCache(issuers, rules, clock, monotonic, ca_file)
+        self.jwks = JwksCache(issuers, clock, monotonic, ca_file)
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self._rules = rules
         self._intake = intake
@@ -291,7 +291,7 @@ class SignalReceiver:
                 raise
             fetch = self.jwks.refresh_soon(issuer, KEYS_AGAIN_S)
             if fetch is not None:
-                await asyncio.wait([fetch], timeout=self._rules.fetch_timeout_s)
+                await asyncio.wait([fetch], timeout=FETCH_TIMEOUT_S)
             if not self.jwks.is_fetched_since(issuer, since):
                 raise KeysMissing(transmitter.name) from None
         return self._verify_now(transmitter, text)

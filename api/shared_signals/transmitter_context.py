@@ -142,4 +142,4 @@ def _make_encryption(
     from ..http.auth.set_encryption import SetEncryption  # an extra of its own
 
     issuers = [keys.as_issuer(name) for name, keys in receivers.items()]
-    return SetEncryption(issuers, settings.verification, now_s, monotonic, settings.outgoing.ca_file)
+    return SetEncryption(issuers, now_s, monotonic, settings.outgoing.ca_file)

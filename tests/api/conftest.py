@@ -140,9 +140,9 @@ class ApiService:
 
     def _services(self) -> Runtime:
         rules = self.settings.verification
-        jwks = JwksCache(self.settings.issuers, rules, self.clock)
+        jwks = JwksCache(self.settings.issuers, self.clock)
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
-        self.connections = ConnectionGuard(self.settings.listen, time.monotonic)
+        self.connections = ConnectionGuard(time.monotonic)
         self.log = GroupCommit(self.event_log)
         policy = self.policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
         executor = StoreExecutor()

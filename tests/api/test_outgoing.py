@@ -141,7 +141,7 @@ def peer(authority: CertificateAuthority) -> Iterator[Peer]:
 
 async def _jwks(peer: Peer, ca_file: Path | None) -> str:
     issuer = IssuerSettings(issuer=peer.url, audiences=("us",), jwks_uri=f"{peer.url}/jwks")
-    cache = JwksCache((issuer,), RULES, time.time, time.monotonic, ca_file)
+    cache = JwksCache((issuer,), time.time, time.monotonic, ca_file)
     try:
         await cache.start(10.0)
         (status,) = cache.status()

@@ -304,7 +304,7 @@ class GatewayIssuers:
             for issuer_settings in settings.issuers
         }
         self.holder_factory = TokenHolderFactory(settings.issuers)
-        self.jwks = JwksCache(settings.issuers, rules, clock, monotonic, ca_file)
+        self.jwks = JwksCache(settings.issuers, clock, monotonic, ca_file)
         self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
             settings.issuers, self.jwks, self.holder_factory.from_claims, rules, clock
         )

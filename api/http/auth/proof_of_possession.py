@@ -35,6 +35,11 @@ _EXPONENT_LENGTH: Final = math.ceil(32 / 6)
 FUTURE_S: Final = 5.0
 """Lead of a client's clock that is forgiven, s."""
 
+NONCE_S: Final = 300.0
+"""A nonce is taken for so long, up to twice."""
+MAX_REMEMBERED_PROOFS: Final = 200_000
+"""Proofs that a process remembers, so that none counts twice there: 3,000 a second for their 60 s."""
+
 Report = Literal["", "evidence", "proof"]
 """Meaning of a failure for the agent: nothing (a clock, a nonce), a sign, or that somebody else has its token."""
 
@@ -170,8 +175,8 @@ class ProofVerifier:
     def __init__(self, settings: ProofSettings, clock: Callable[[], float], nonce_key: bytes) -> None:
         self._settings = settings
         self._clock = clock
-        self._nonces = NonceIssuer(nonce_key, settings.nonce_s) if settings.nonce else None
-        self.window = ProofWindow(settings.max_age_s, settings.max_remembered, clock())
+        self._nonces = NonceIssuer(nonce_key, NONCE_S) if settings.nonce else None
+        self.window = ProofWindow(settings.max_age_s, MAX_REMEMBERED_PROOFS, clock())
         self._certificates = ForwardedCertificates(settings)
 
     def check(self, binding: TokenBinding, token: bytes, shown: ShownProof, holder: Sequence[str]) -> None:

@@ -178,7 +178,6 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("risk: {alert_budget: {critical: 30}}", ["critical <= high <= medium", "`$.risk.alert_budget`"]),
         ("token_policy: {low: {max_token_lifetime_s: 0}}", ["only where `allow` is false", "`$.token_policy.low`"]),
         ("token_policy: {severe: {}}", ["unknown field `severe`", "`critical`"]),
-        ("verification: {keys_max_age_s: 1}", ["`refresh_s`", "`$.verification`"]),
     ],
 )
 def test_an_error_names_the_file_the_member_and_what_it_may_be(tmp_path: Path, text: str, parts: list[str]) -> None:
