@@ -297,7 +297,7 @@ SIGNALS_THAT_ARE_BOUNDED = (
     "**A token on two networks.** A use is work (`api.call`, `tool.call`, `a2a.message`, `approval`, `admin`,",
     "`other`) that succeeded and that a token vouches for, with `credential.token_id` and a network: `client.asn`,",
     "else the /24 or /48 of `client.ip`. Of each agent the last eight uses are kept, one for each token and network.",
-    "The signal fires if two uses of one token lie within `risk.token_networks_s`, whichever came first, and one",
+    "The signal fires if two uses of one token lie within 300 s, whichever came first, and one",
     "network was new: the agent had not learned it, and had taught at least 100 events for each network that it knew.",
     "A release accepts the networks that are kept. An honest agent that moves to a new network with its token also",
     "becomes *high*, once; a second gateway that sees other addresses of all agents has the same effect, so set it to",

@@ -19,7 +19,7 @@ from .disk_reserve import disk_reserve
 from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
 from .ingest_status import IngestStatus
 from .intake import EventIntake
-from .intake_limits import BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
+from .intake_limits import MAX_LAG_BYTES, BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
 from .origin_keys import OriginKeyIssuer, open_shared_secret
 from .routes import (
     DIRECT_EVENTS_ROUTE,
@@ -40,7 +40,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     settings = runtime.settings
     limits = IntakeLimits(
         runtime.log_lag or (lambda: 0),
-        settings.pipeline.max_lag_bytes,
+        MAX_LAG_BYTES,
         runtime.monotonic,
         reserve=disk_reserve(settings, runtime.monotonic),
         fairness=SourceFairness(partial(_backlog, runtime), runtime.monotonic),

@@ -22,7 +22,13 @@ from trustwatch.scoring.records.feedback import FeedbackPreview, FeedbackRule
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..http.problems import ProblemDetails, ProblemError
-from ..settings.learning_settings import FeedbackSettings
+
+PREVIEW_DAYS = 7
+"""A preview counts what happened in the last so many days: as far as the embedded log reaches."""
+PREVIEW_MAX_S = 600.0
+"""A preview that takes longer is given up: it runs at the lowest priority, and a person waits for it."""
+PREVIEWS_WAITING = 4
+"""Previews of a tenant that may wait beside one that runs."""
 
 
 class FairQueue:
@@ -102,7 +108,6 @@ class PreviewRunner:
     """Starts previews and knows how they fare. For one event loop; the store is called in threads.
 
     Args:
-        settings: bounds.
         store: keeps them, so that every replica answers about them and adoption outlives a restart.
         run: runs one.
         now_ms: UTC milliseconds.
@@ -111,7 +116,6 @@ class PreviewRunner:
 
     def __init__(
         self,
-        settings: FeedbackSettings,
         store: SqlStore,
         run: PreviewFunction,
         now_ms: Callable[[], int],
@@ -119,7 +123,6 @@ class PreviewRunner:
     ) -> None:
         self.ended_counts: Counter[str] = Counter()
         """Previews that came to an end here, by how."""
-        self._settings = settings
         self._store = store
         self._run = run
         self._now_ms = now_ms
@@ -152,7 +155,7 @@ class PreviewRunner:
         marked = MarkedDecision(
             decision.decision_id, str(decision.agent.key), decision.event_id, decision.event_time_ms, decision.level
         )
-        job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * DAY_MS), now_ms)
+        job = PreviewJob(rule, marked, now_ms - int(PREVIEW_DAYS * DAY_MS), now_ms)
         await self._store_row(row)
         task = asyncio.create_task(self._run_to_end(row, job))
         self._tasks[task] = row
@@ -162,12 +165,12 @@ class PreviewRunner:
     def _check_room(self, tenant: str) -> None:
         """Refuse a preview if the tenant has too many; those of other tenants neither count nor are mentioned."""
         mine = sum(row.tenant == tenant for row in self._tasks.values())
-        most = self._settings.previews_waiting + 1
+        most = PREVIEWS_WAITING + 1
         if mine >= most:
             self.ended_counts["refused"] += 1
             detail = (
-                f"of this tenant {mine} previews run or wait, and there may be {most} (one and "
-                "`feedback.previews_waiting`): come again when one of them is done"
+                f"of this tenant {mine} previews run or wait, and there may be {most}: "
+                "come again when one of them is done"
             )
             headers = {"Retry-After": str(RETRY_AFTER_S)}
             raise ProblemError(ProblemDetails(429, "too_many_previews", "Too many requests", detail, headers))
@@ -225,13 +228,10 @@ class PreviewRunner:
 
         try:
             await tell(0.0)
-            async with asyncio.timeout(self._settings.preview_max_s):
+            async with asyncio.timeout(PREVIEW_MAX_S):
                 result = await self._run(job, tell)
         except TimeoutError:
-            most = self._settings.preview_max_s
-            raise PreviewFailed(
-                f"it took longer than {most:g} s (`feedback.preview_max_s`); choose a narrower scope"
-            ) from None
+            raise PreviewFailed(f"it took longer than {PREVIEW_MAX_S:g} s; choose a narrower scope") from None
         finally:
             self._queue.release()
         return self._updated(row, status="done", progress=1.0, result=result)

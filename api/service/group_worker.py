@@ -16,7 +16,7 @@ import structlog
 
 from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.duplicate_window import PARTITION_WINDOW, DuplicateWindow
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.retry import retry_until_available
 from trustwatch.ingest.source import Record, RecordKind
@@ -146,7 +146,7 @@ class GroupPipelineWorker:
         processor = Processor(
             engine,
             self._encoder,
-            DuplicateWindow(settings.brokers.duplicate_window),
+            DuplicateWindow(PARTITION_WINDOW),
             self._policy,
             edges=EdgeCollector(),
             models=self._models,
@@ -215,7 +215,7 @@ class GroupPipelineWorker:
     def _tell_backlog(self, behind: int) -> None:
         """Say now and then how much waits, while it is more than the next batch takes."""
         now = clock.monotonic()
-        if behind > self._settings.pipeline.batch_size and now - self._backlog_logged_at >= BACKLOG_LOGGED_EVERY_S:
+        if behind > DEFAULT_TUNING.batch_size and now - self._backlog_logged_at >= BACKLOG_LOGGED_EVERY_S:
             self._backlog_logged_at = now
             _log.info("records wait to be applied", records=behind)
 

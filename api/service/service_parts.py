@@ -154,7 +154,7 @@ def _make_transmitter_context(settings: Settings) -> TransmitterContext | None:
 
 
 def _make_call_scorer(settings: Settings, roles: ServiceRoles) -> LiveCallScorer | None:
-    if not (roles.api and settings.risk.call_model):
+    if not roles.api:
         return None
     return LiveCallScorer(
         open_model_registry(settings), settings.risk.challenge_budget, settings.domains(), compiled_elsewhere=True

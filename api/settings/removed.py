@@ -48,6 +48,79 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
         "verification.proofs.nonce_s": 300.0,
         "verification.proofs.max_remembered": 200_000,
     },
+    "alerts, actuators, gateways, hooks and sign-in wait for other servers as long as by default; the times are "
+    "constants now": {
+        "webhooks[].timeout_s": 10.0,
+        "actuators[].timeout_s": 10.0,
+        "hooks[].tolerance_s": 300.0,
+        "gateway.issuers[].introspection.cache_s": 2.0,
+        "gateway.issuers[].introspection.timeout_s": 2.0,
+        "console.oidc.timeout_s": 5.0,
+    },
+    "challenges of gateways have the realm `agents`": {
+        "gateway.realm": "agents",
+    },
+    "limits of feedback rules and their previews are constants now, and the defaults hold": {
+        "feedback": {
+            "max_days": 90.0,
+            "broad_max_hours": 24.0,
+            "max_rules": 100,
+            "preview_days": 7.0,
+            "preview_max_s": 600.0,
+            "previews_waiting": 4,
+        },
+    },
+    "limits and times of shared signals are constants now, and the defaults hold": {
+        "shared_signals.key_days": 90,
+        "shared_signals.principal": "USER",
+        "shared_signals.max_streams": 10,
+        "shared_signals.max_subjects": 10000,
+        "shared_signals.max_waiting": 10000,
+        "shared_signals.max_polls": 200,
+        "shared_signals.poll_wait_s": 30.0,
+        "shared_signals.push_timeout_s": 10.0,
+        "shared_signals.push_retry_cap_s": 300.0,
+        "shared_signals.push_give_up_s": 86400.0,
+        "shared_signals.answer_s": 300,
+        "shared_signals.transmitters[].poll_timeout_s": 120.0,
+        "shared_signals.transmitters[].poll_interval_s": 5.0,
+        "shared_signals.transmitters[].max_age_s": 259200.0,
+        "shared_signals.transmitters[].max_remembered": 100000,
+    },
+    "bounds of training, shadow models and drift are constants now, and the defaults hold; "
+    "`lifecycle.history_days` says how much is read": {
+        "lifecycle.most_events": 500000,
+        "lifecycle.follow_days": 2.0,
+        "lifecycle.keep_versions": 10,
+        "lifecycle.drift.min_events": 500,
+        "lifecycle.drift.again_days": 7,
+    },
+    "sizes of queues, batches and windows are constants now, and the defaults hold": {
+        "archive.spool_mb": 1024,
+        "kafka.duplicate_window": 65536,
+        "pipeline.batch_size": 1000,
+        "pipeline.commit_share": 0.005,
+        "pipeline.max_lag_bytes": 268435456,
+        "pipeline.disk_reserve_mb": 512,
+        "dead_letters": {"max_rows": 100000},
+    },
+    "these rows are kept for `retention_days`": {
+        "retention.deliveries": None,
+        "retention.dead_letters": None,
+        "retention.interventions": None,
+        "retention.actuations": None,
+        "retention.edges": None,
+        "retention.feedback": None,
+    },
+    "it is 300 s; put `token_on_two_networks` into `risk.disabled_signals` to switch the signal off": {
+        "risk.token_networks_s": 300.0,
+    },
+    "a model judges calls if there is one; a `risk.challenge_budget` of 0 makes none of them wait": {
+        "risk.call_model": True,
+    },
+    "keys of argument origins change every 90 days; raise `privacy.origin_key_generation` to change them at once": {
+        "privacy.origin_key_days": 90,
+    },
 }
 """Defaults of removed settings by the line that they share."""
 

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Name, Secret, SettingsPart, check_url, setting
-from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.book import EnforcementMode
 
 
@@ -129,29 +128,3 @@ class TenantSettings(SettingsPart, frozen=True):
 
     domains: Annotated[tuple[Name, ...], setting("domains inside the tenant (with their sub-domains)")] = ()
     mode: Annotated[EnforcementMode, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"
-
-
-class ServicePipelineSettings(PipelineSettings, frozen=True):
-    """The pipeline's settings, and how far it may lag behind senders."""
-
-    max_lag_bytes: Annotated[int, setting("events not yet applied before senders get 429, bytes", ge=65_536)] = (
-        256 * 1024 * 1024
-    )
-    disk_reserve_mb: Annotated[
-        int,
-        setting(
-            "free room on the disk of `data_dir` that events may not take, so that orders of people go through, MiB; "
-            "a tenth of the disk at most",
-            ge=0,
-            le=1_048_576,
-        ),
-    ] = 512
-
-
-class DeadLetterSettings(SettingsPart, frozen=True):
-    """Records that are no audit events."""
-
-    max_rows: Annotated[
-        int,
-        setting("dead letters kept; then replayed ones make way, oldest first, and new ones are only counted", ge=1),
-    ] = 100_000

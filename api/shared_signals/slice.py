@@ -24,7 +24,7 @@ from .routes import SCOPE_WORDS, router, streams
 from .service import SharedSignalsService
 from .signal_poller import SignalPoller, TransmitterPoll
 from .signal_receiver import SignalReceiver
-from .transmitter_context import TransmitterContext, key_folder
+from .transmitter_context import KEY_DAYS, TransmitterContext, key_folder
 from .verification_states import VerificationStates
 
 
@@ -62,7 +62,7 @@ def _make_decryption(runtime: Runtime) -> SetDecryption | None:
     if not encrypting:
         return None
     needed_by = f"`encrypted` of `shared_signals.transmitters` ({', '.join(encrypting)}) takes encrypted tokens"
-    folder, rotation_s = key_folder(runtime.settings), part.key_days * DAY_S
+    folder, rotation_s = key_folder(runtime.settings), KEY_DAYS * DAY_S
     return SetDecryption(folder, rotation_s, runtime.clock, runtime.monotonic, needed_by)
 
 

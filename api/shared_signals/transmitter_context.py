@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 KEY_FOLDER = "shared-signals"
 METADATA_PATH = "/.well-known/ssf-configuration"
 SECONDS_PER_DAY = 86_400
+KEY_DAYS = 90
+"""A key is replaced after so long; the old one stays published, or is read, for a week."""
+ANSWER_S = 300
+"""Answers that are signed on request hold for so long: as long as what they say of risk is worth anything."""
+MAX_WAITING = 10_000
+"""Tokens that wait in one stream; beyond, it is disabled and what waits is dropped."""
 
 
 class TransmitterContext:
@@ -51,11 +57,11 @@ class TransmitterContext:
         self.ca_file = settings.outgoing.ca_file
         self.base_url = service_url(settings)
         self.issuer = part.issuer or self.base_url
-        self.keys = SecurityEventKeys(key_folder(settings), part.key_days * SECONDS_PER_DAY, now_s, monotonic)
-        wording = EventWording(part.principal, part.reason_texts)
+        self.keys = SecurityEventKeys(key_folder(settings), KEY_DAYS * SECONDS_PER_DAY, now_s, monotonic)
+        wording = EventWording(with_texts=part.reason_texts)
         by_default, without_wise = part.default_subjects == "ALL", frozenset(part.without_wise)
         rules = TransmitterRules(self.issuer, part.subject, by_default, wording, without_wise)
-        self.answers = AnswerSigner(self.keys, self.issuer, part.answer_s, now_s, new_id)
+        self.answers = AnswerSigner(self.keys, self.issuer, ANSWER_S, now_s, new_id)
         self.encryption = _make_encryption(settings, now_s, monotonic)
         self._tenants = {caller.name: frozenset(caller.tenants) for caller in settings.callers}
         self.deriver = EventDeriver(rules, self._tenants)

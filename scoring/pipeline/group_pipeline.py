@@ -234,7 +234,7 @@ class ConsumerGroupPipeline:
 
     def _apply(self, timeout_s: float) -> int:
         with self.stages.timed("poll"):
-            batch = self._source.poll(self._context.settings.batch_size, timeout_s)
+            batch = self._source.poll(self._context.tuning.batch_size, timeout_s)
         if batch is None:
             return 0
         pipeline = self._partitions.get(batch.partition)

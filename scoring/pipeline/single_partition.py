@@ -70,7 +70,7 @@ class SinglePartitionPipeline:
         acts_at_every_level: bool = False,
     ) -> None:
         self._source = source
-        self._batch_size, self._poll_s, self._monotonic = settings.batch_size, tuning.poll_s, monotonic
+        self._batch_size, self._poll_s, self._monotonic = tuning.batch_size, tuning.poll_s, monotonic
         self.stages = StageMetrics(monotonic)
         context = PipelineContext(
             source,

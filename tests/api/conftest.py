@@ -40,7 +40,7 @@ from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
 from trustwatch.api.settings.reloading import ReloadStatus
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.service_settings import ServicePipelineSettings, TenantSettings
+from trustwatch.api.settings.service_settings import TenantSettings
 from trustwatch.api.settings.shared_signals_settings import SharedSignalsSettings
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.identities import IdentityHasher
@@ -164,7 +164,6 @@ class ApiService:
             announce = ControlRecordWriter(self.log, now_ms)
             self.desk = ModelService(self.settings, self.store, shelf, announce, executor, now_ms, services_id)
         previews = PreviewRunner(
-            self.settings.feedback,
             self.store,
             lambda job, tell: self.preview(job, tell),  # noqa: PLW0108 - set later
             lambda: int(self.clock() * 1000),
@@ -362,7 +361,7 @@ def new_site(tmp_path: Path, database: Path, stopped: list[ApiService]) -> Itera
 
 @pytest.fixture
 def site(new_site: Callable[..., ApiService]) -> ApiService:
-    return new_site(pipeline=ServicePipelineSettings(max_lag_bytes=100_000_000))
+    return new_site()
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ async def _jwks(peer: Peer, ca_file: Path | None) -> str:
 
 
 async def _introspection(peer: Peer, ca_file: Path | None) -> str:
-    introspection = IntrospectionServerSettings(f"{peer.url}/introspect", timeout_s=10.0)
+    introspection = IntrospectionServerSettings(f"{peer.url}/introspect")
     issuer = GatewayIssuerSettings(
         issuer=peer.url,
         audiences=("api",),

@@ -10,6 +10,8 @@ from starlette.responses import RedirectResponse, Response
 from trustwatch.scoring.records.feedback import FeedbackState
 
 from ...decisions.service import DecisionService
+from ...feedback.drafts import MAX_BROAD_RULE_HOURS
+from ...feedback.preview_runner import PREVIEW_DAYS
 from ...feedback.service import FeedbackService, FeedbackStatus
 from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ...http.problems import ProblemError
@@ -131,7 +133,6 @@ async def _feedback_form_page(
     decisions = console.services.get(DecisionService)
     decision = await decisions.get(visit.caller, decision_id)
     rise = await decisions.escalation(visit.caller, decision)
-    bounds = console.runtime.settings.feedback
     return console.render_page(
         request,
         "feedback_form.html",
@@ -144,8 +145,9 @@ async def _feedback_form_page(
         signals=display_evidence(decision.evidence).signals,
         verdict=verdict,
         trouble=trouble,
-        bounds=bounds,
-        periods=[(seconds, words) for seconds, words in PERIODS if seconds <= bounds.max_days * 86_400],
+        broad_hours=MAX_BROAD_RULE_HOURS,
+        preview_days=PREVIEW_DAYS,
+        periods=PERIODS,
     )
 
 

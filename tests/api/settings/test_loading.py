@@ -136,7 +136,7 @@ def test_default_token_policy_is_that_of_the_design() -> None:
         ("listen: {port: 70000}", ["`int` <= 65535", "`$.listen.port`", "TCP port"]),
         ("listen: {port: '8420'}", ["Expected `int`, got `str`", "`$.listen.port`"]),
         ("lisen: {}", ["unknown field `lisen`", "`listen`"]),
-        ("pipeline: {batch: 3}", ["unknown field `batch`", "`$.pipeline`", "`batch_size`"]),
+        ("pipeline: {batch: 3}", ["unknown field `batch`", "`$.pipeline`", "`resident_agents`"]),
         ("tenants: {acme: {mode: on-fire}}", ["`$.tenants[...].mode`", "shadow, enforce"]),
         ("risk: {disabled_signals: [typo]}", ["no such hard signal: typo", "deep_delegation", "`$.risk`"]),
         ("- 1", ["must be a mapping", "`$`"]),

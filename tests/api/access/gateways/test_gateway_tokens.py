@@ -130,9 +130,9 @@ def test_two_authorization_headers_are_none(desk: Any) -> None:
 def test_challenges_name_the_metadata_where_configured(new_desk: Callable[..., Any]) -> None:
     """RFC 9728: by it a client finds where to get a token."""
     url = "https://api.example/.well-known/oauth-protected-resource"
-    desk = new_desk(resource_metadata=url, realm="payments")
+    desk = new_desk(resource_metadata=url)
 
-    assert desk.envoy().headers["www-authenticate"] == f'Bearer realm="payments", resource_metadata="{url}"'
+    assert desk.envoy().headers["www-authenticate"] == f'Bearer realm="agents", resource_metadata="{url}"'
     assert f'resource_metadata="{url}"' in desk.envoy("bad").headers["www-authenticate"]
 
 
