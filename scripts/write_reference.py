@@ -109,8 +109,7 @@ def settings_page() -> str:
 Members marked **[reload]**, with all below them, come into force by SIGHUP to `trustwatch serve`; all others need a
 restart. It reads the file, secrets in files included, and hands the signal on to the processes beside it. A file that
 is wrong changes nothing: the log says what is wrong, `trustwatch_settings_reloads_total{{outcome="wrong"}}` counts it.
-Members that differ and need a restart are named in the log and by `/readyz` on this machine, and counted by
-`trustwatch_settings_restart_needed`.
+Members that differ and need a restart are named in the log and by `/readyz` on this machine.
 
 - Variables of the environment stay those of the start.
 - `callers`: tokens are bound anew. Where one that changed has a `certificate` or `silence_s`, or `shared_signals` is

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import gc
 
-from trustwatch.ingest.archive.vector_spool import waiting_spool_bytes
 from trustwatch.scoring.records.agents import RiskLevel
 
 from .. import clock
@@ -37,13 +36,7 @@ def run_vector_archive(child: ChildRuntime) -> None:
             busy = upkeep.step() or busy
         if clock.monotonic() - reported_at >= REPORT_EVERY_S:
             reported_at = clock.monotonic()
-            report = ArchiveWorkerReport(
-                rows=archive.rows_written,
-                files=archive.files_written,
-                merged=upkeep.merged,
-                waiting_bytes=waiting_spool_bytes(spool),
-            )
-            child.send(encode_archive_report(report))
+            child.send(encode_archive_report(ArchiveWorkerReport()))
         if not busy:
             clock.sleep(POLL_S)
 

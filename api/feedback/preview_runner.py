@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import TypeVar
@@ -121,19 +121,12 @@ class PreviewRunner:
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
-        self.ended_counts: Counter[str] = Counter()
-        """Previews that came to an end here, by how."""
         self._store = store
         self._run = run
         self._now_ms = now_ms
         self._new_id = new_id
         self._queue = FairQueue()
         self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
-
-    @property
-    def running_count(self) -> int:
-        """Previews that run or wait here."""
-        return len(self._tasks)
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
         """Start a preview. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
@@ -167,7 +160,6 @@ class PreviewRunner:
         mine = sum(row.tenant == tenant for row in self._tasks.values())
         most = PREVIEWS_WAITING + 1
         if mine >= most:
-            self.ended_counts["refused"] += 1
             detail = (
                 f"of this tenant {mine} previews run or wait, and there may be {most}: "
                 "come again when one of them is done"
@@ -197,15 +189,11 @@ class PreviewRunner:
     async def _run_to_end(self, row: FeedbackPreview, job: PreviewJob) -> None:
         try:
             end = await self._run_in_turn(row, job)
-        except asyncio.CancelledError:
-            self.ended_counts["stopped"] += 1
-            raise
         except PreviewFailed as error:
             end = self._updated(row, status="failed", error=str(error))
         except Exception as error:
             _log.error("preview_failed", preview_id=row.preview_id, error=repr(error)[:500])
             end = self._updated(row, status="failed", error="a fault of ours; the log has more")
-        self.ended_counts[end.status] += 1
         with contextlib.suppress(Unavailable):
             await self._store_row(end)
 

@@ -314,8 +314,6 @@ class ConnectionGuard:
     def metric_values(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
         """Values of the metrics of connections."""
         return {
-            "trustwatch_connections": {(): len(self)},
-            "trustwatch_unauthenticated_bytes": {(): self.held_bytes},
             "trustwatch_connections_closed_total": {
                 (reason.name,): self.closed[reason.name] for reason in CLOSING_REASONS
             },

@@ -28,7 +28,7 @@ from trustwatch.scoring.pipeline.group_pipeline import ConsumerGroupPipeline, Pa
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipeline_context import CommittedChanges, PipelineContext
-from trustwatch.scoring.pipeline.pipeline_status import ORDER_DOUBTED_AGENTS, PARTITIONS_WAITING
+from trustwatch.scoring.pipeline.pipeline_status import PARTITIONS_WAITING
 from trustwatch.scoring.pipeline.processor import Processor, StageMetrics, VectorCollector
 from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING
 from trustwatch.scoring.pipeline.topic_publisher import TopicPublisher
@@ -200,7 +200,6 @@ class GroupPipelineWorker:
         stages = self.pipeline.stages
         counts = {
             **stages.counts,
-            ORDER_DOUBTED_AGENTS: self.pipeline.order_doubted_agents,
             PARTITIONS_WAITING: self.pipeline.partitions_waiting,
             "published": self.publisher.sent,
             "unchanged": self.publisher.unchanged,

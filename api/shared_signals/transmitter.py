@@ -152,7 +152,7 @@ class SharedSignalsTransmitter:
             return
 
     async def _leads(self) -> bool:
-        """True if this process transmits; now and then the lock, figures and keys are looked after."""
+        """True if this process transmits; now and then the lock and keys are looked after."""
         now = self._monotonic()
         if now - self._checked_at < CHECK_LEADERSHIP_EVERY_S:
             return self._leader_lock is not None
@@ -168,7 +168,6 @@ class SharedSignalsTransmitter:
                 await asyncio.to_thread(lost.release)
             if isinstance(error, Unavailable):
                 raise
-        self._context.figures = await asyncio.to_thread(self._events.figures)
         if self._leader_lock is not None and now - self._rotated_at >= ROTATE_EVERY_S:
             self._rotated_at = now
             await asyncio.to_thread(self._context.keys.rotate)

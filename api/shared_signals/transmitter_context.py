@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from trustwatch.ingest.extras import require_extra
 from trustwatch.scoring.delivery.shared_signals.event_deriver import EventDeriver, TransmitterRules
 from trustwatch.scoring.delivery.shared_signals.event_types import EventWording
-from trustwatch.scoring.store.security_event_store import StreamFigures
 
 from ..composition import new_id, service_url
 from ..http.auth.security_event_keys import SecurityEventKeys
@@ -47,7 +46,6 @@ class TransmitterContext:
         takes_certificates: whether a receiver may show a client certificate in place of a token.
         encryption: encrypts the tokens of some receivers; None = of none.
         outcomes: what became of SETs in this process, by outcome.
-        figures: what the store said last of all streams; None = not asked yet, or not by this process.
         closing: whether the service ends, so that nobody may wait any more.
     """
 
@@ -69,7 +67,6 @@ class TransmitterContext:
         self.takes_certificates = any(caller.certificate is not None for caller in settings.callers)
         self._claim_hooks = [(hook.tenant, hook.issuer) for hook in settings.hooks if hook.claims]
         self.outcomes: Counter[str] = Counter()
-        self.figures: StreamFigures | None = None
         self.closing = False
         self._waiting: dict[asyncio.Event, str] = {}
 

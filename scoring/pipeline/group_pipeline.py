@@ -323,11 +323,6 @@ class ConsumerGroupPipeline:
         self._preloader.close()
 
     @property
-    def order_doubted_agents(self) -> int:
-        """See `PartitionPipeline`; of all partitions."""
-        return sum(pipeline.order_doubted_agents for pipeline in self._partitions.values())
-
-    @property
     def partitions_waiting(self) -> int:
         """Number of our partitions that wait for their checkpoints."""
         return len(self._checkpoints.waiting)

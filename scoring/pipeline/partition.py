@@ -83,11 +83,6 @@ class PartitionPipeline:
         return self._processor.engine.agent_states
 
     @property
-    def order_doubted_agents(self) -> int:
-        """Those of them some of whose sessions have no evidence of order."""
-        return self._processor.engine.builder.order_doubted_agents
-
-    @property
     def partition(self) -> int:
         """Its number."""
         return self.position.partition

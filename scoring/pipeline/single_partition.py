@@ -109,11 +109,6 @@ class SinglePartitionPipeline:
         """Offset before which all records are part of the published risk."""
         return self._partition.risk.offset
 
-    @property
-    def order_doubted_agents(self) -> int:
-        """See `PartitionPipeline`."""
-        return self._partition.order_doubted_agents
-
     def start(self) -> None:
         """Take the partition over; one that has checkpoints goes on in `step`, once they were read.
 

@@ -64,7 +64,6 @@ def test_what_is_safe_comes_into_force_without_a_restart(make_service: Any, rece
     reload(changed)
     assert lifetime() == 77
     received_under(OTHER)
-    assert metric("trustwatch_settings_restart_needed") == 1
     assert service.client.get("/readyz").json()["restart_needed"] == ["retention.decisions"]
 
     reload(changed + "risk: {cool_down_s: never}\n", "wrong")

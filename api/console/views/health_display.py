@@ -72,24 +72,26 @@ _TROUBLES: Final = (
     _Trouble(
         "trustwatch_pipeline_records_total",
         "of the pipeline",
-        ("vectors_dropped", "identity_conflicts", "fenced", "ticks_not_sent", "heartbeats_not_sent"),
+        (
+            "vectors_dropped",
+            "identity_conflicts",
+            "fenced",
+            "ticks_not_sent",
+            "heartbeats_not_sent",
+            "checkpoints_not_removed",
+        ),
     ),
-    _Trouble("trustwatch_checkpoints_total", "checkpoints that could not be removed", ("not_removed",)),
     _Trouble("trustwatch_events_total", "events that were rejected", ("rejected",)),
     _Trouble("trustwatch_events_refused_requests_total", "requests with events that were told to come again"),
     _Trouble("trustwatch_ingest_records_total", "records of foreign topics that were rejected", ("rejected",)),
     _Trouble("trustwatch_verdict_failures_total", "questions that could not be decided"),
-    _Trouble("trustwatch_approvals_unasked_total", "approvals that no person could be asked for"),
+    _Trouble("trustwatch_approvals_failed_total", "approvals that could not be asked for or spent"),
     _Trouble("trustwatch_deliveries_total", "attempts to deliver an alert that failed", ("failed", "gone", "retry")),
     _Trouble("trustwatch_actuations_total", "attempts of actuators that failed", ("failed", "retry")),
     _Trouble("trustwatch_security_events_total", "tokens of streams that were not taken", ("failed", "retry")),
     _Trouble("trustwatch_policy_errors_total", "token policy files that were wrong"),
-    _Trouble("trustwatch_erasures_total", "erasures that failed", ("failed",)),
-    _Trouble("trustwatch_feedback_previews_total", "previews that failed or were refused", ("failed", "refused")),
     _Trouble("trustwatch_issuer_keys_skipped_total", "keys of issuers that could not be read"),
-    _Trouble("trustwatch_log_writers_replaced_total", "producers of events that were opened anew"),
     _Trouble("trustwatch_connections_closed_total", "connections that were closed before their client was done"),
-    _Trouble("trustwatch_spans_dropped_total", "spans that no collector got"),
 )
 
 

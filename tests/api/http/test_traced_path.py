@@ -97,14 +97,6 @@ def test_a_fault_is_marked_and_its_words_stay_here(traced: Any, monkeypatch: pyt
     assert "somebody" not in repr(span.attributes)
 
 
-def test_what_no_collector_got_is_a_metric(traced: Any, shared: Any) -> None:
-    """Where something is traced."""
-    traced.spans.dropped = 7
-
-    assert "\ntrustwatch_spans_dropped_total 7.0\n" in traced.client.get("/metrics").text
-    assert "\ntrustwatch_spans_dropped_total " not in shared.client.get("/metrics").text
-
-
 def test_fastapi_itself_tells_no_provider_of_a_request() -> None:
     """Not even where another library has set one for the whole process: its spans would hold paths and queries."""
     code = (
