@@ -14,9 +14,9 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.database import Page
 
 from ..http.agent_lookup import AgentSelector
+from ..http.agent_paths import AGENT_PATH
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import AgentDep, ReaderDep, RuntimeDep, provided
-from ..http.names_in_paths import AGENT_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
