@@ -290,7 +290,7 @@ class RunningService:
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
         outbox = self._parts.backend.store.outbox
         spans = self._parts.spans or UNTRACED
-        return Dispatcher(outbox, channels, policy, clock.now_ms, jitter, self._count_delivery, spans, settings.cases)
+        return Dispatcher(outbox, channels, policy, clock.now_ms, jitter, self._count_delivery, spans)
 
     def _alert_signer(self) -> AlertSigner | None:
         """Signs alerts for targets that want that, by the keys of the transmitter; None where there are none."""

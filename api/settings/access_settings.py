@@ -166,7 +166,6 @@ LOOPBACK_NETWORKS: Final = ("127.0.0.0/8", "::1/128")
 class ProofSettings(SettingsPart, frozen=True):
     """Proofs that tokens bound to a key (DPoP) or to a certificate (mTLS) are shown by their owner."""
 
-    max_age_s: Annotated[float, setting("age at which a DPoP proof is no longer taken, s", gt=0, le=3600)] = 60.0
     nonce: Annotated[bool, setting("ask for a nonce of ours in each DPoP proof, so that none can be made ahead")] = (
         False
     )

@@ -45,6 +45,7 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
         "verification.refresh_min_s": 10.0,
         "verification.keys_max_age_s": 86_400.0,
         "verification.fetch_timeout_s": 5.0,
+        "verification.proofs.max_age_s": 60.0,
         "verification.proofs.nonce_s": 300.0,
         "verification.proofs.max_remembered": 200_000,
     },
@@ -57,6 +58,7 @@ _DEFAULTS_BY_LINE: Final[Mapping[str, Mapping[str, Any]]] = {
         "gateway.issuers[].introspection.timeout_s": 2.0,
         "console.oidc.timeout_s": 5.0,
     },
+    "a case takes rises of a day and 200 agents": {"cases": {"window_s": 86_400, "max_agents": 200}},
     "challenges of gateways have the realm `agents`": {
         "gateway.realm": "agents",
     },

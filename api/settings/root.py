@@ -14,7 +14,6 @@ from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.pipeline.settings import PipelineSettings
 from trustwatch.scoring.policy.declared_boundary import OutsideBoundary
 from trustwatch.scoring.records.dead_letters import PIPELINE_SENDER
-from trustwatch.scoring.store.case_settings import CaseSettings
 from trustwatch.scoring.store.retention_settings import RetentionSettings
 
 from .access_settings import (
@@ -79,7 +78,6 @@ class Settings(SettingsPart, frozen=True):
         setting("globs of the actions that a granted scope covers beside declared capabilities; else it covers none"),
     ] = {}
     webhooks: Annotated[tuple[WebhookTarget, ...], setting("where alerts go")] = ()
-    cases: Annotated[CaseSettings, setting("which rises of risk belong to one case")] = CaseSettings()
     hooks: Annotated[tuple[HookSettings, ...], setting("authorization servers that ask while they issue tokens")] = ()
     gateway: Annotated[GatewaySettings, setting("gateways that ask about each call of an agent")] = GatewaySettings()
     actuators: Annotated[

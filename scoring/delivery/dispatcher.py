@@ -19,8 +19,8 @@ from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.spans import UNTRACED, Spans
 
 from ..records.commits import LeasedDelivery
-from ..store.case_settings import CaseSettings
-from ..store.outbox_store import DEFAULT_CASES, DeliveryRoute, DeliverySettlement, OutboxStore
+from ..store.case_settings import DEFAULT_CASES, CaseSettings
+from ..store.outbox_store import DeliveryRoute, DeliverySettlement, OutboxStore
 from .delivery_target import ATTEMPT_TIMEOUT_S, DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 
 LEASE_MARGIN_S = 10.0
